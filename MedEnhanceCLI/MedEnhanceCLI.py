@@ -64,9 +64,9 @@ def _enhance(params, output):
     """
     from MedEnhanceLib.io.atomic import atomic_write
     from MedEnhanceLib.jobs import JobSpec, run_job
-    from MedEnhanceLib.jobs.files import check_volume_outputs
+    from MedEnhanceLib.jobs.files import check_outputs
 
-    check_volume_outputs({"output": output}, inputs=[Path(params["input"])], overwrite=True)
+    check_outputs({"output": output}, inputs=[Path(params["input"])], overwrite=True)
     with tempfile.TemporaryDirectory(prefix="medenhance-", dir=output.parent) as folder:
         made = Path(folder, output.name)
         run_job(JobSpec("enhance", {**params, "output": str(made)}), _show)

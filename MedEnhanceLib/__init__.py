@@ -19,7 +19,6 @@ from MedEnhanceLib.runtime.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from MedEnhanceLib.api import (
-        blend,
         compress,
         decompress,
         enhance,
@@ -64,7 +63,6 @@ __all__ = [
     "OutputError",
     "Volume",
     "__version__",
-    "blend",
     "compress",
     "decompress",
     "distill",

@@ -24,11 +24,10 @@ from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.addresses import is_remote, local, results_here, sent_result, shown
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output, write
-from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
-from MedEnhanceLib.jobs.files import check_ending, load_volume, path_of
-from MedEnhanceLib.jobs.guides import AUTO, chosen_guide
-from MedEnhanceLib.jobs.kinds.segment import head_config
+from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
+from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of, segmenter_config
+from MedEnhanceLib.jobs.files import AUTO, check_ending, load_volume, path_of
+from MedEnhanceLib.jobs.guides import chosen_guide
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.runtime.text import Names
@@ -64,11 +63,11 @@ class Placed(Options):
     """Options shared by functions of a volume."""
 
     affine: Any = option(
-        None, help="of an array: 4×4, (column, row, slice) → mm in RAS; or spacing"
+        None, help="affine of an array, 4×4: (column, row, slice) → mm in RAS; or give spacing"
     )
-    spacing: Any = option(None, help="of an array: mm between columns, rows and slices")
+    spacing: Any = option(None, help="spacing of an array: mm between columns, rows and slices")
     modality: str | None = option(
-        None, help='"CT", "MR" …; None: what the volume states, else guessed from its values'
+        None, help='"CT", "MR" …; None: that of the volume, else guessed from its values'
     )
 
     def opened(self, data: Any, monitor: Monitor, scratch: Path | None = None) -> Volume:
@@ -78,7 +77,7 @@ class Placed(Options):
         """
         if isinstance(data, str | os.PathLike):
             if self.affine is not None or self.spacing is not None:
-                raise ConfigError("affine or spacing of a file, which has its own", "Leave it out.")
+                raise ConfigError("affine or spacing is given of a file", "A file has its own.")
             with local(data, monitor) as path:
                 volume = load_volume(
                     Path(path), modality=self.modality, scratch=scratch, monitor=monitor
@@ -95,8 +94,7 @@ def load(
     *,
     modality: str | None = None,
     series: str | int | None = None,
-    fix_tilt: bool = False,
-    fix_spacing: bool = False,
+    resample: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Volume:
@@ -110,8 +108,8 @@ def load(
         path: the file or folder.
         modality: "CT", "MR" …, for a file that does not state it.
         series: which one of several, by its number in `list_series` or its UID.
-        fix_tilt: resample a series with a tilted gantry, which is refused otherwise.
-        fix_spacing: resample a series with gaps or uneven spacing, which is refused otherwise.
+        resample: resample a DICOM series with a tilted gantry, gaps or uneven spacing, which is
+            refused otherwise.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 
@@ -129,8 +127,7 @@ def load(
             Path(here),
             modality=modality,
             series=None if series is None else str(series),
-            fix_tilt=fix_tilt,
-            fix_spacing=fix_spacing,
+            resample=resample,
             monitor=monitor,
         )
         return _called(volume, here, path)
@@ -207,7 +204,7 @@ def save_dicom(
     result: Volume | Enhanced | Segmentation,
     folder: PathLike,
     *,
-    like: PathLike | None = None,
+    dicom_source: PathLike | None = None,
     series: str | int | None = None,
     patient_id: str | None = None,
     patient_name: str | None = None,
@@ -223,8 +220,8 @@ def save_dicom(
     Args:
         result: a volume, or what `enhance` or `segment` returned.
         folder: where the files go.
-        like: the DICOM series that it was made from, if it was loaded from another format.
-        series: which one of several series in `like`, by number or UID.
+        dicom_source: the DICOM series that it was made from, if it was loaded from another format.
+        series: which one of several series in `dicom_source`, by number or UID.
         patient_id: the patient's ID, for what never was DICOM.
         patient_name: the patient's name, for what never was DICOM.
         overwrite: replace earlier results of the same source.
@@ -240,24 +237,21 @@ def save_dicom(
 
         me.save_dicom(me.enhance(volume, segment=True), "derived/")
     """
-    beside = {"path": os.fspath(like)} if like is not None else None
-    if beside is not None and series is not None:
-        beside["series"] = str(series)
-    elif series is not None:
-        raise ConfigError("series requires like", "Name the folder of the series: like=.")
     objects = objects_of(result)
     with watched(progress, cancel) as monitor:
         params = DicomParams(
             output=os.fspath(results_here("folder", folder)),
             dicom=True,
-            like=beside,
+            dicom_source=None if dicom_source is None else os.fspath(dicom_source),
+            dicom_source_series=None if series is None else str(series),
             patient_id=patient_id,
             patient_name=patient_name,
             overwrite=overwrite,
         )
-        check_output(params, [], monitor)
-        objects = objects.placed(params, monitor.part(0.0, 0.2))
-        return write(objects, params, monitor.part(0.2, 1.0)).files
+        check_folder(params, [], monitor)
+        objects = place_objects(objects, params, monitor.part(0.0, 0.2))
+        files, _ = write(objects, params, monitor.part(0.2, 1.0))
+        return files
 
 
 @dataclass(frozen=True)
@@ -287,9 +281,9 @@ class EnhanceCall(EnhanceConfig, Placed, Watched, _EnhanceOrder):
         help="a volume of the same contrast, or a list of several, whose sharpness and noise are "
         "taken over; of any kind that volume may be, an array on its grid",
     )
-    head: str = option(
+    segmenter: str = option(
         "auto",
-        help="the model that finds labels with segment, by name or folder; auto: the one for the "
+        help="the model that segments with segment=True, by name or folder; auto: the one for the "
         "modality",
     )
 
@@ -313,7 +307,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
         result.segmentation.table
     """
-    head = head_config(call.head, call.device, wanted=call.segment)
+    segmenter = segmenter_config(call.segmenter, call.device, wanted=call.segment)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
         monitor = monitor.part(0.1, 1.0)
@@ -327,7 +321,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
             narrowed(EnhanceConfig, call),
             guide=guides or None,
             look=looks[0] if len(looks) == 1 else looks or None,
-            head=head,
+            segmenter=segmenter,
             monitor=monitor,
         )
 
@@ -338,7 +332,7 @@ def _chosen(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]
     path = Path(call.volume) if is_path else path_of(volume)
     if not path.name or not path.exists():
         raise ConfigError(
-            'guide is "auto", and the volume was not read from a file here',
+            'guide="auto" requires a volume that was read from a file of this machine',
             "Give the guide itself.",
         )
     guide = chosen_guide(path, volume, monitor)
@@ -352,52 +346,13 @@ def _beside(given: Any, volume: Volume, call: Placed) -> list[Volume]:
         if isinstance(each, np.ndarray):
             if each.shape != volume.shape:
                 raise InputError(
-                    f"an array of {each.shape} beside a volume of {volume.shape}",
-                    "Give a Volume with a geometry of its own.",
+                    f"an array has the shape {each.shape}, and the volume {volume.shape}",
+                    "Give a Volume with its own geometry.",
                 )
             volumes.append(replace(volume, voxels=each, source="", history=(), origin=None))
         elif each is not None:
             volumes.append(Placed(modality=call.modality).opened(each, Monitor()))
     return volumes
-
-
-def blend(
-    original: Volume,
-    enhanced: Volume,
-    strength: float,
-    *,
-    progress: Progress = None,
-    cancel: Cancel | None = None,
-) -> Volume:
-    """Give an enhanced volume another strength, without running the model again.
-
-    Strength scales the correction that is in `enhanced`. Of a result of `enhance(original)` the
-    voxels are those of `enhance(original, strength=strength)`, bit for bit. Of a result with its
-    uncertainty, `result.at_strength(0.5)` blends both.
-
-    Args:
-        original: what was enhanced.
-        enhanced: its result at strength 1, as `enhance` gives it without a number.
-        strength: 0 gives the original, 1 the enhanced volume.
-        progress: a function that is called with each `progress.Event`, or True for a bar.
-        cancel: a function that returns whether to stop, or a threading.Event.
-
-    Returns:
-        original + strength · (enhanced − original), in the type of the original.
-
-    Raises:
-        ConfigError: the strength is out of range.
-        InputError: the two volumes do not belong together.
-
-        half = me.blend(volume, me.enhance(volume).volume, 0.5)
-    """
-    from MedEnhanceLib.hqg.strength import blend as blend_volumes
-
-    with watched(progress, cancel) as monitor:
-        monitor.progress(0.0, "blend")
-        blended = blend_volumes(as_volume(original), as_volume(enhanced), strength)
-        monitor.progress(1.0, "blended")
-        return blended
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ MedEnhanceError
 ├── ModelError           a bundle that is missing, damaged or unfit     model    4
 ├── DeviceMemoryError    memory ran out                                 memory   5
 ├── DeviceLostError      a GPU that stopped answering                   device   1
-├── DeviceBusyError      another long job has the GPU                   busy     1
 ├── CodecError           a compressed file that is damaged              codec    6
 │   └── NoContainerError one that is no compressed file at all          container 3
 └── Cancelled            the user stopped the job                       cancelled 130
@@ -88,12 +87,6 @@ class DeviceLostError(MedEnhanceError):
     """A GPU that stopped answering; this process cannot use it again."""
 
     code, exit_status = "device", 1
-
-
-class DeviceBusyError(MedEnhanceError):
-    """Another long job has the GPU, and nobody wants to wait for it."""
-
-    code, exit_status = "busy", 1
 
 
 class CodecError(MedEnhanceError):

@@ -29,27 +29,28 @@ from monai.transforms import MapTransform, Randomizable
 
 from MedEnhanceLib import api
 from MedEnhanceLib.core.modality import doubts
-from MedEnhanceLib.core.options import did_you_mean
+from MedEnhanceLib.core.options import check_names
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import InputError
 
 __all__ = ["Compressed", "Degraded", "Enhanced", "Segmented"]
 
 
 class _OfVolumes(MapTransform):  # type: ignore[misc]
-    """Applies a function of a Volume to each key.
+    """Applies a function of the API to each key.
 
     Args:
         keys: of the images.
         modality: "CT", "MR" …; None: guessed from the values, with a warning.
         allow_missing_keys: leave out keys that are not there.
         options: of the function that it calls, such as model, strength or device.
+
     Raises:
-        ConfigError: an option that there is not.
+        ConfigError: an option that the function does not have.
     """
 
     #: The function of the API whose options it takes.
-    _CALL: ClassVar[Callable[..., Any]]
+    _CALL: ClassVar[Callable[..., Any] | None] = None
 
     def __init__(
         self,
@@ -61,14 +62,10 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.modality, self.options = modality, options
-        self._warned: set[str] = set()
         # Here and not at the first volume, which may be hours away.
-        names = [*inspect.signature(type(self)._CALL).parameters]
-        for name in options:
-            if name not in names:
-                raise ConfigError(
-                    f"{type(self).__name__} has no option {name}", did_you_mean(name, names)
-                )
+        call = type(self)._CALL
+        names = inspect.signature(call).parameters if call is not None else ()
+        check_names(type(self).__name__, options, names)
 
     @abstractmethod
     def _made(self, volume: Volume) -> Volume:
@@ -89,14 +86,12 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
                     f'Put LoadImaged("{key}", ensure_channel_first=True) before.',
                 )
             volume = Volume.from_metatensor(tensor, modality=self.modality)
-            for text, about in doubts(volume, str(key)):
-                if about not in self._warned:  # once, and not for each image of a cohort
-                    self._warned.add(about)
-                    logging.getLogger("MedEnhanceLib").warning("%s", text)
-            image = self._made(volume).to_metatensor()
-            image.meta = {**tensor.meta, **image.meta}
-            image.applied_operations = tensor.applied_operations
-            images[key] = image
+            for text, _ in doubts(volume, str(key)):
+                logging.getLogger("MedEnhanceLib").warning("%s", text)
+            made = self._made(volume).to_metatensor()
+            made.meta = {**tensor.meta, **made.meta}
+            made.applied_operations = tensor.applied_operations
+            images[key] = made
         return images
 
 
@@ -130,18 +125,12 @@ class Compressed(_OfVolumes):
             return api.decompress(path)
 
 
-def _no_options() -> None:
-    """`Degraded` takes none but those of all."""
-
-
 class Degraded(Randomizable, _OfVolumes):  # type: ignore[misc]
     """Each image with damage of a random strength, drawn anew at each call; float32.
 
     kind: "rician", "blur", "bias", "low-dose" or "composite", as in `degrade.draw`; all images of
     a dictionary get the same damage. A random state that was set gives the same damage again.
     """
-
-    _CALL = _no_options
 
     def __init__(self, keys: KeysCollection, kind: str, **options: Any) -> None:
         super().__init__(keys, **options)

@@ -38,12 +38,12 @@ def camelCase(name):
 def checkDestination(path, overwrite=False):
     """The full path of a volume to write; raises PanelError where that cannot be, or may not."""
     from MedEnhanceLib.errors import MedEnhanceError
-    from MedEnhanceLib.jobs.files import CONTAINER, check_outputs, check_volume_outputs
+    from MedEnhanceLib.jobs.files import CONTAINER, check_outputs
 
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
-    check = check_outputs if path.lower().endswith(CONTAINER) else check_volume_outputs
+    isContainer = path.lower().endswith(CONTAINER)
     try:
-        check({"output": Path(path)}, inputs=[], overwrite=bool(overwrite))
+        check_outputs({"output": Path(path)}, container=isContainer, overwrite=bool(overwrite))
     except MedEnhanceError as error:
         raise PanelError.fromException(error) from error
     return path

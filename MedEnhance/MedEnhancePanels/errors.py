@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 #: What the library's hints add for its other users: " (--device cpu, …)", " (medenhance doctor)".
 _FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -m )[^()]*\)")
 
-#: A sentence about an option: " To have it resampled: --fix-tilt, fix_tilt=True."
+#: A sentence about an option: " To have it resampled: --resample, resample=True."
 _ABOUT_OPTIONS = re.compile(
     r"(?:(?<=[.!?])\s+|^)(?:(?![.!?]\s).)*\s--[a-z](?:(?![.!?]\s).)*[.!?]?", re.DOTALL
 )

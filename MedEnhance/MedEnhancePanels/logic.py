@@ -36,7 +36,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         The options are those of MedEnhanceLib's enhance, and: guide: a volume node of another
         series of the examination. look: a volume node whose sharpness and noise are taken over.
         noiseMap: make a volume of the measured noise too. segment: find labels too, with the model
-        `head`. output: a volume node to fill instead of a new one.
+        `segmenter`. output: a volume node to fill instead of a new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .noise, .table, .difference.
         """

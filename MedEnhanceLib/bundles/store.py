@@ -390,7 +390,7 @@ def _names_hint(kind: str, modality: str) -> str:
         name = fitting[0]
         return (
             f"Use {' or '.join(fitting)} (medenhance segment … --model {name}, medenhance enhance "
-            f"… --segment --head {name}; model= and head= in Python)."
+            f"… --segment --segmenter {name}; model= and segmenter= in Python)."
         )
     if fitting:
         return f"Use {' or '.join(fitting)}."

@@ -10,7 +10,6 @@ from MedEnhanceLib.cli.parser import (
     Command,
     Parser,
     add_flags,
-    add_job_options,
     declaration_of,
     params_of,
 )
@@ -59,7 +58,7 @@ def _declare(parser: Parser, task: str) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="volumes, their addresses (s3://bucket/scan.nii.gz), and folders of them",
+        help="volumes, addresses of volumes (s3://bucket/scan.nii.gz), and folders",
     )
     job, batch = declaration_of(task), declaration_of("batch")
     add_flags(parser, batch, only=["list_file"])
@@ -77,11 +76,10 @@ def _declare(parser: Parser, task: str) -> None:
             "--dicom",
             action="store_true",
             default=None,
-            help="a folder of derived DICOM for each series, no files",
+            help="write derived DICOM, a folder for each series",
         )
-    add_flags(parser, job, only=["modality", "fix_tilt", "fix_spacing"])
+    add_flags(parser, job, only=["modality", "resample"])
     add_flags(parser, batch, only=["output", "workers", "scheduler", "overwrite"])
-    add_job_options(parser)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -13,15 +13,11 @@ from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 
 
 def _compress_lines(fields: dict[str, Any]) -> list[str]:
-    psnr, ssim = fields.get("psnr"), fields.get("ssim")
-    lossless = fields["max_error"] == 0
-    kept = (
-        "every voxel is equal"
-        if lossless
-        else f"largest error {fields['max_error']:g}"
-        + (f", PSNR {psnr:.1f} dB" if psnr else "")
-        + (f", SSIM {ssim:.4f}" if ssim else "")
-    )
+    kept = "every voxel is equal"
+    if fields["max_error"]:
+        kept = f"largest error {fields['max_error']:g}"
+        kept += f", PSNR {fields['psnr']:.1f} dB" if fields.get("psnr") else ""
+        kept += f", SSIM {fields['ssim']:.4f}" if fields.get("ssim") else ""
     if fields.get("noise"):
         kept += f" (noise {fields['noise']:.3g} where it is quietest)"
     return [
@@ -48,19 +44,17 @@ def _decompress_params(args: argparse.Namespace) -> dict[str, Any]:
 
 def parse_region(text: str) -> list[list[int | None] | None]:
     """Turn "40:60,:,100:" into [[40, 60], None, [100, None]]; ConfigError for anything else."""
-    return [_parse_axis(axis.strip(), text) for axis in text.split(",")]
-
-
-def _parse_axis(axis: str, text: str) -> list[int | None] | None:
-    ends = axis.split(":")
-    is_range = len(ends) == 2 and all(re.fullmatch(r"\s*(-?[0-9]+)?\s*", end) for end in ends)
-    if not is_range:
-        raise ConfigError(
-            f"--region {text!r}: {axis!r} is not start:stop",
-            "For example: --region 40:60,:,100:228",
-        )
-    start, stop = (int(end) if end.strip() else None for end in ends)
-    return None if start is None and stop is None else [start, stop]
+    region: list[list[int | None] | None] = []
+    for axis in text.split(","):
+        ends = re.fullmatch(r"\s*(-?[0-9]+)?\s*:\s*(-?[0-9]+)?\s*", axis)
+        if ends is None:
+            raise ConfigError(
+                f"--region {text!r}: {axis!r} is not start:stop",
+                "For example: --region 40:60,:,100:228",
+            )
+        start, stop = (int(end) if end else None for end in ends.groups())
+        region.append(None if start is None and stop is None else [start, stop])
+    return region
 
 
 class PartLostError(MedEnhanceError):
@@ -103,8 +97,8 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append("every voxel is proved to be as it was written")
     elif not lost:
         lines.append(
-            "not proved: the voxels do not have the file's SHA-256 (another machine may decode"
-            " the last bit of a lossy file differently; of a lossless one it is damage)"
+            "not proved: the voxels differ from the file's SHA-256 (damage if it is lossless; the "
+            "last bit of a lossy file may differ between machines)"
         )
     return lines
 

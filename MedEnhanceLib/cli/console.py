@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import json
+import math
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.runtime.text import printable
@@ -22,21 +22,22 @@ if TYPE_CHECKING:
     from MedEnhanceLib.runtime.progress import Event, Listener
 
 
+Answer = TypeVar("Answer")
 _SIGN_SECONDS = 10.0
-#: How long work may take to stop that was asked twice, or by SIGTERM.
+#: How long work may take to stop after SIGTERM.
 _PATIENCE_SECONDS = 1.5
+_LOOK_SECONDS = 0.05
 
 
 class Console:
     """Prints results, errors and progress, for people or as one JSON object.
 
     as_json: whether stdout gets exactly one JSON object. debug: whether errors come with their
-    traceback. show_progress: True, False, or None for "on a terminal".
+    traceback.
     """
 
     def __init__(self, *, as_json: bool = False, debug: bool = False) -> None:
         self.as_json, self.debug = as_json, debug
-        self.show_progress: bool | None = None
         self.command = ""
         self.warnings: list[str] = []
         self._stdout: TextIO = sys.stdout
@@ -55,12 +56,12 @@ class Console:
 
     def run(self, kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Run a job, showing how far it is; Ctrl-C stops it at its next safe point."""
-        with self.listening(), cancel_on_interrupt() as cancel:
+        with self.listening():
             from MedEnhanceLib.jobs import JobSpec, run_job
 
-            given = {name: value for name, value in params.items() if value is not None}
-            spec = JobSpec(kind, given)
-            return dict(run_job(spec, progress=self.show_event, cancel=cancel).fields)
+            spec = JobSpec(kind, {name: each for name, each in params.items() if each is not None})
+            result = interruptible(lambda cancel: run_job(spec, self.show_event, cancel))
+            return dict(result.fields)
 
     def show_event(self, event: Event) -> None:
         """A job's event: the bar moves, warnings are printed."""
@@ -73,7 +74,7 @@ class Console:
             return
         if self._bar is not None:
             self._bar(event)
-        elif event.kind == "progress" and self.show_progress is None:
+        elif event.kind == "progress":
             self._sign_of_life(event)
         elif event.kind in ("warning", "log"):
             self.note(f"{event.kind}: {event.fields['message']}")
@@ -143,10 +144,9 @@ class Console:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Show a progress bar meanwhile, where one is wanted."""
+        """Show a progress bar meanwhile, on a terminal."""
         self._last_sign = time.monotonic()
-        wanted = sys.stderr.isatty() if self.show_progress is None else self.show_progress
-        if not wanted:
+        if not sys.stderr.isatty():
             yield
             return
         from MedEnhanceLib.jobs.bar import progress_bar
@@ -159,60 +159,36 @@ class Console:
                 self._bar = None
 
 
-@contextlib.contextmanager
-def cancel_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks the job to stop, the second one stops it at once.
+def interruptible(work: Callable[[threading.Event], Answer]) -> Answer:
+    """Do work in a thread of its own: this one is free to answer signals, whatever code runs there.
 
-    So does the signal by which schedulers end a job (SIGTERM). Nothing half-written is left under
-    a final name. Python answers a signal only between two of its own steps, which compiled code
-    may keep it from for long: a thread of its own gets it at once, and ends the process where
-    the second Ctrl-C, or SIGTERM, has not ended it in time.
+    The first Ctrl-C asks it to stop, the second one ends the process. So does the signal by which
+    schedulers end a job (SIGTERM), where the work has not stopped in time. Nothing half-written is
+    left under a final name.
     """
     cancel = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield cancel
-        return
-    answered = threading.Event()
+        return work(cancel)
+    deadline = math.inf
 
     def on_signal(number: int, frame: object) -> None:  # noqa: ARG001 - signal's signature
-        if answered.is_set():
-            raise KeyboardInterrupt
-        answered.set()
-        cancel.set()
+        nonlocal deadline
+        if cancel.is_set() or number == signal.SIGTERM:
+            deadline = time.monotonic() + (0 if cancel.is_set() else _PATIENCE_SECONDS)
+        if not cancel.is_set():
+            print("\nstopping … (Ctrl-C again to stop at once)", file=sys.stderr, flush=True)
+            cancel.set()
 
-    inbox, outbox = socket.socketpair()
-    outbox.setblocking(False)
     before = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
     }
-    previous = signal.set_wakeup_fd(outbox.fileno(), warn_on_full_buffer=False)
-    # Not threading.Thread: its start() waits for ever where memory runs out as the thread begins.
-    _thread.start_new_thread(_listen, (inbox, cancel))
     try:
-        yield cancel
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(work, cancel)
+            while not wait([future], timeout=_LOOK_SECONDS).done:
+                if time.monotonic() > deadline:
+                    os._exit(Cancelled.exit_status)
+        return future.result()
     finally:
-        signal.set_wakeup_fd(previous)
         for number, handler in before.items():
             signal.signal(number, handler)
-        outbox.close()
-
-
-def _listen(inbox: socket.socket, cancel: threading.Event) -> None:
-    """Take signals from `inbox` until its other end is closed."""
-    last_resort: threading.Timer | None = None
-    is_first = True
-    with inbox:
-        while number := inbox.recv(1):
-            if number[0] not in (signal.SIGINT, signal.SIGTERM):
-                continue
-            cancel.set()
-            if is_first:
-                print("\nstopping … (Ctrl-C again to stop at once)", file=sys.stderr, flush=True)
-            is_hurry = not is_first or number[0] == signal.SIGTERM
-            is_first = False
-            if is_hurry and last_resort is None:
-                last_resort = threading.Timer(_PATIENCE_SECONDS, os._exit, [Cancelled.exit_status])
-                last_resort.daemon = True
-                last_resort.start()
-    if last_resort is not None:
-        last_resort.cancel()

@@ -10,12 +10,11 @@ from MedEnhanceLib.cli.parser import (
     Command,
     Parser,
     add_flags,
-    add_job_options,
     declaration_of,
     params_of,
     read_config,
 )
-from MedEnhanceLib.cli.text import pairs, wrote
+from MedEnhanceLib.cli.text import wrote
 from MedEnhanceLib.errors import ConfigError
 
 #: Fields of the configuration that are options.
@@ -28,11 +27,8 @@ _FIELDS = (
 def _declare_distill(parser: Parser) -> None:
     from MedEnhanceLib.spg.config import DistillConfig, DPConfig
 
-    parser.add_argument("cohort", nargs="?", metavar="COHORT", help="the patients")
+    add_flags(parser, declaration_of("distill"), only=["cohort"])
     parser.add_argument("out", nargs="?", metavar="OUT", help="a folder for the result")
-    parser.add_argument(
-        "--status", metavar="OUT", help="report how far the distillation in that folder is"
-    )
     parser.add_argument(
         "--estimate",
         action="store_true",
@@ -48,21 +44,15 @@ def _declare_distill(parser: Parser) -> None:
     )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     add_flags(parser, DPConfig)
-    add_flags(parser, declaration_of("distill"), without=["cohort", "out", "config"])
-    add_job_options(parser)
+    add_flags(parser, declaration_of("distill"), only=["pattern", "modality", "overwrite"])
 
 
 def _distill(args: argparse.Namespace) -> int:
-    """Run the job, estimate what it can gain, or report how far one is."""
+    """Run the job, or estimate what it can gain."""
     from MedEnhanceLib.spg.config import DistillConfig, DPConfig
 
-    if args.status is not None:
-        if args.cohort is not None:
-            raise ConfigError("--status with a cohort", "Give --status OUT alone.")
-        fields = args.console.run("distill-status", {"out": args.status})
-        return int(args.console.done(fields, pairs(_status_fields(fields))))
-    if args.cohort is None or (args.out is None) != args.estimate:
-        what = "OUT with --estimate" if args.out and args.estimate else "COHORT or OUT is missing"
+    if (args.out is None) != args.estimate:
+        what = "OUT is given with --estimate" if args.out else "OUT is missing"
         raise ConfigError(what, "See: medenhance distill --help")
     config = read_config(args.config) | params_of(args, DistillConfig)
     if args.preset:
@@ -71,11 +61,8 @@ def _distill(args: argparse.Namespace) -> int:
         config["dp"] = (config.get("dp") or {}) | private
     job = "distill-estimate" if args.estimate else "distill"
     fields = args.console.run(job, params_of(args, declaration_of(job)) | {"config": config})
-    return int(
-        args.console.done(
-            fields, fields["sentence"] if args.estimate else "\n".join(_lines(fields))
-        )
-    )
+    text = fields["sentence"] if args.estimate else "\n".join(_lines(fields))
+    return int(args.console.done(fields, text))
 
 
 def _lines(fields: Mapping[str, Any]) -> list[str]:
@@ -89,16 +76,6 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
         *([str(fields["privacy"]["statement"])] if fields.get("privacy") else []),
         f"audit: {audit.get('summary', 'none')}",
     ]
-
-
-def _status_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    shown = dict(fields) | {"fraction": f"{fields['fraction']:.0%}"}
-    if "steps" in shown:
-        shown["steps of each patient"] = shown.pop("steps")
-    if "under_way" in shown:
-        rows = [f"patient {row['patient']} at step {row['step']}" for row in shown["under_way"]]
-        shown["under_way"] = "; ".join(rows) or "none"
-    return shown
 
 
 COMMAND = Command(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -13,23 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser
-from MedEnhanceLib.cli.text import columns, size
+from MedEnhanceLib.cli.text import columns, pairs, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 
 _START_SECONDS = 60.0
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Look at everything; a part that fails is reported and does not stop the rest."""
-    from MedEnhanceLib import native
-    from MedEnhanceLib.jobs.kinds.installation import find_out
-
-    facts = {
-        **find_out(Path.cwd()),
-        "python": {"version": platform.python_version(), "executable": sys.executable},
-        "native": native.describe(),
-        "worker": worker(),
-    }
+    """Look at everything, and start a worker."""
+    facts = {**args.console.run("doctor", {}), "worker": worker()}
     lacking = list(_shortcomings(facts))
     hints = [hint for _, hint in lacking]
     text, fault = _screen(facts), None
@@ -84,26 +75,22 @@ def _screen(facts: Mapping[str, Any]) -> str:
     memory, disk, python = facts["memory"], facts["disk"], facts["python"]
     rows = [(row["package"], _version_text(row), row["purpose"]) for row in facts["packages"]]
     models = [
-        f"model    {row['name']}"
-        + (f" ({row['kind']}, {row['modality']})" if row["kind"] else "")
-        + f": {row['message']}"
+        f"{row['name']} ({row['kind']} {row['modality']}): {row['message']}"
         for row in facts["models"]
     ]
-    lines = [
-        f"MedEnhance {facts['medenhance']} on Python {python['version']} ({python['executable']})",
-        "",
-        columns(("package", "version", "for"), rows, left=3),
-        "",
-        *(f"device   {_device_text(row)}" for row in facts["devices"]),
-        f"models   run on {facts['choice']['name']}: {facts['choice']['reason']}",
-        f"CPU      {facts['cpu_threads']} threads",
-        f"library  {facts['native']}",
-        f"memory   {size(memory['free'])} free of {size(memory['total'])}",
-        f"disk     {size(disk['free'])} free of {size(disk['total'])} ({disk['path']})",
-        *models,
-        f"worker   {facts['worker']['message']}",
-    ]
-    return "\n".join(lines)
+    machine = {
+        "device": "\n".join(map(_device_text, facts["devices"])),
+        "models run on": f"{facts['choice']['name']}: {facts['choice']['reason']}",
+        "CPU": f"{facts['cpu_threads']} threads",
+        "library": facts["native"],
+        "memory": f"{size(memory['free'])} free of {size(memory['total'])}",
+        "disk": f"{size(disk['free'])} free of {size(disk['total'])} ({disk['path']})",
+        "model": "\n".join(models),
+        "worker": facts["worker"]["message"],
+    }
+    head = f"MedEnhance {facts['medenhance']} on Python {python['version']}"
+    packages = columns(("package", "version", "for"), rows, left=3)
+    return f"{head} ({python['executable']})\n\n{packages}\n\n{pairs(machine)}"
 
 
 def _version_text(row: Mapping[str, Any]) -> str:
@@ -113,12 +100,14 @@ def _version_text(row: Mapping[str, Any]) -> str:
 
 
 def _device_text(row: Mapping[str, Any]) -> str:
+    text = f"{row['name']}: {row['what']}"
     if row.get("fault"):
-        return f"{row['name']}: {row['what']}; it cannot be used: {row['fault']}"
-    room = f", {size(row['free'])} free of {size(row['total'])}" if row.get("total") else ""
+        return f"{text}; it cannot be used: {row['fault']}"
+    if row.get("total"):
+        text += f", {size(row['free'])} free of {size(row['total'])}"
     if row.get("needs"):
-        room += f"; enhancing takes up to {size(row['needs'])} of it"
-    return f"{row['name']}: {row['what']}{room}"
+        text += f"; enhancing takes up to {size(row['needs'])} of it"
+    return text
 
 
 def _declare_worker(parser: Parser) -> None:

@@ -99,7 +99,6 @@ def _dispatch(arguments: Sequence[str], console: Console) -> int:
         raise ConfigError("no command was given", "Name one, for example: medenhance demo")
     console.command = options.command
     console.as_json, console.debug = options.json, options.debug
-    console.show_progress = getattr(options, "progress", None)
     options.console = console
     run: Callable[[argparse.Namespace], int] = options.run
     try:

@@ -56,26 +56,13 @@ def _run(args: argparse.Namespace) -> int:
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line for each model, and below what each is."""
     heads = ("name", "kind", "for", "origin", "size")
-    lines = [
-        (
-            row["name"],
-            row["kind"],
-            row["modality"],
-            ("shipped" if row["shipped"] else row["origin"])
-            + (", your default" if row["default"] else ""),
-            size(row["bytes"]),
-        )
-        for row in rows
-    ]
-    about = [
-        fill(
-            f"{row['name']}: {row['description']}",
-            100,
-            subsequent_indent="  ",
-            break_on_hyphens=False,
-        )
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        origin = "shipped" if row["shipped"] else row["origin"]
+        origin += ", your default" if row["default"] else ""
+        lines.append((row["name"], row["kind"], row["modality"], origin, size(row["bytes"])))
+    about = [f"{row['name']}: {row['description']}" for row in rows]
+    about = [fill(text, 100, subsequent_indent="  ", break_on_hyphens=False) for text in about]
     return "\n".join([columns(heads, lines, left=len(heads)), "", *about])
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, get_args
 
 from MedEnhanceLib.core.options import (
     Option,
@@ -116,7 +116,6 @@ class Command:
         add_flags(parser, declaration_of(self.name))
         if self.extra is not None:
             self.extra(parser)
-        add_job_options(parser)
 
     def _run_job(self, args: argparse.Namespace) -> int:
         params = self.params(args) if self.params else params_of(args, declaration_of(self.name))
@@ -131,23 +130,19 @@ def declaration_of(job: str) -> Any:
     return JOBS[job].params
 
 
-def add_flags(
-    parser: Parser, declaration: Any, *, only: Collection[str] = (), without: Collection[str] = ()
-) -> None:
+def add_flags(parser: Parser, declaration: Any, *, only: Collection[str] = ()) -> None:
     """An option for each field of a declaration, those of the declarations in it too.
 
     Positional arguments first, then its own options, then those that it inherits.
-    only, without: names of fields.
+    only: names of fields.
     """
     groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
     for option in _in_order(declaration):
         about = option.about
-        if about.flag is None or option.name in without or (only and option.name not in only):
+        if about.flag is None or (only and option.name not in only):
             continue
         if option.is_object:
             add_flags(parser, option.kind)
-        elif option.name == "like":
-            _add_like(parser)
         elif about.one_of:
             group = groups.get(about.one_of) or parser.add_mutually_exclusive_group(required=True)
             groups[about.one_of] = group
@@ -160,21 +155,13 @@ def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
     """The JSON object of a declaration with what was given on the command line."""
     params: dict[str, Any] = {}
     for option in options_of(declaration):
+        if option.about.flag is None:
+            continue
+        value = getattr(args, option.name, None)
         if option.is_object:
-            inner = params_of(args, option.kind) if option.about.flag is not None else {}
-            if inner:
-                params[option.name] = inner
-        elif (
-            option.about.flag is not None
-            and (value := getattr(args, option.name, None)) is not None
-        ):
+            value = params_of(args, option.kind) or None
+        if value is not None:
             params[option.name] = value
-    if like := getattr(args, "like", None):
-        params["like"] = {"path": like} | ({"series": args.like_series} if args.like_series else {})
-    elif getattr(args, "like_series", None):
-        raise ConfigError(
-            "--like-series without --like", "Name the folder of the series: --like SERIES/"
-        )
     return params
 
 
@@ -206,12 +193,12 @@ def _argument(option: Option) -> dict[str, Any]:
         return fields | ({"choices": option.choices} if option.choices else {})
     fields["dest"] = option.name
     if option.kind is bool:
-        if str(option.about.flag).startswith("--no-"):
-            return fields | {"action": "store_false"}
-        on_off = argparse.BooleanOptionalAction if option.default is True else "store_true"
-        return fields | {"action": on_off}
+        return fields | {"action": "store_true"}
     if option.kind is list:
         fields |= {"nargs": "+", "action": "extend"}
+    elif option.kind is tuple:
+        members = get_args(option.hint)
+        fields["nargs"] = "+" if ... in members else len(members)
     if option.choices:
         fields["choices"] = option.choices
     return fields | {
@@ -223,7 +210,8 @@ def _argument(option: Option) -> dict[str, Any]:
 
 def _reader(option: Option) -> Callable[[str], Any]:
     """What turns the text of a command line into the value of an option."""
-    kind = option.kind if option.kind in (int, float) else str
+    kind = get_args(option.hint)[0] if option.kind in (list, tuple) else option.kind
+    kind = kind if kind in (int, float) else str
 
     def read(text: str) -> Any:
         if text in option.words:
@@ -237,17 +225,6 @@ def _reader(option: Option) -> Callable[[str], Any]:
     return read
 
 
-def _add_like(parser: Parser) -> None:
-    parser.add_argument(
-        "--like",
-        metavar="SERIES",
-        help="source series of a non-DICOM input",
-    )
-    parser.add_argument(
-        "--like-series", metavar="S", help="which series of --like, by number or UID"
-    )
-
-
 def add_common(parser: argparse.ArgumentParser, *, default: Any) -> None:
     """Options that may stand before and after the command's name."""
     parser.add_argument(
@@ -255,16 +232,6 @@ def add_common(parser: argparse.ArgumentParser, *, default: Any) -> None:
     )
     parser.add_argument(
         "--debug", action="store_true", default=default, help="show the traceback of an error"
-    )
-
-
-def add_job_options(parser: argparse.ArgumentParser) -> None:
-    """Options of commands that run a job."""
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="show a progress bar on stderr (default: on a terminal; elsewhere a line every 10 s)",
     )
 
 

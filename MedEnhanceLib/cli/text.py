@@ -76,7 +76,7 @@ def job_lines(fields: Mapping[str, Any]) -> list[str]:
     """All that people read of a job that writes volumes."""
     lines = wrote(fields)
     for row in fields.get("objects") or ():  # of DICOM
-        count = f"{len(row['files'])} file{'' if len(row['files']) == 1 else 's'}"
+        count = f"{row['files']} file{'' if row['files'] == 1 else 's'}"
         object_text = f"{row['role']}: {row['modality']} {row['description']!r}"
         lines.append(f"  {object_text}, {count}, {row['series_uid']}")
     labels = [

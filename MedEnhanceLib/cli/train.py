@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
     Command,
     Parser,
     add_flags,
-    add_job_options,
     declaration_of,
     params_of,
     read_config,
@@ -30,13 +28,19 @@ def _declare_train(parser: Parser) -> None:
 
     job = declaration_of("train")
     add_flags(parser, job, only=["method", "out"])
-    parser.add_argument("--hq", metavar="DIR", help="good images: files, or a folder of DICOM each")
-    parser.add_argument("--lq", metavar="DIR", help="bad images, of other people (optional)")
-    parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="of the images")
+    parser.add_argument(
+        "--high-quality",
+        metavar="DIR",
+        help="images of high quality: files, or a folder of DICOM each",
+    )
+    parser.add_argument(
+        "--low-quality", metavar="DIR", help="images of low quality, of other people (optional)"
+    )
+    parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="modality of the images")
     parser.add_argument(
         "--name",
         metavar="N",
-        help="of the model (default: with --hq that of OUT, else by the method)",
+        help="name of the model (default: with --high-quality that of OUT, else by the method)",
     )
     parser.add_argument(
         "--preset",
@@ -47,9 +51,11 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--part",
         choices=("implicit", "predictor"),
-        help="of the codec, for unicompress (default: implicit)",
+        help="part of the codec, for the method codec (default: implicit)",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="how many, instead of the preset's")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="number of steps, instead of the preset's"
+    )
     add_flags(parser, TrainConfig, only=["anatomy", "seed", "device"])
     parser.add_argument(
         "--segmenter",
@@ -67,20 +73,18 @@ def _declare_train(parser: Parser) -> None:
         metavar="DIR",
         help="the folder that patterns in --config are relative to; for hqg also a distilled set",
     )
-    add_flags(parser, job, only=["wait"])
-    add_job_options(parser)
 
 
 def _train(args: argparse.Namespace) -> int:
     """Run the job and report where the model is; of several processes, the first one does."""
     config = read_config(args.config)
     data = args.data
-    if args.hq:
+    if args.high_quality:
         data, config = _with_cohort(args, config)
-    elif args.lq or data is None:
+    elif args.low_quality or data is None:
         raise ConfigError(
             "no training data",
-            "Name good images (--hq DIR), or a folder (--data DIR).",
+            "Name images of high quality (--high-quality DIR), or a folder (--data DIR).",
         )
     given = {name: getattr(args, name) for name in _FIELDS}
     config |= {name: value for name, value in given.items() if value is not None}
@@ -94,19 +98,7 @@ def _train(args: argparse.Namespace) -> int:
         "data": str(data),
     }
     fields = args.console.run("train", params)
-    text = "\n".join([*_lines(fields), *_next_lines(args.method, fields)])
-    return int(args.console.done(fields, text))
-
-
-def _next_lines(method: str, fields: Mapping[str, Any]) -> Sequence[str]:
-    """The command that uses what was trained, once its capital words are replaced."""
-    model = quote(str(fields["outputs"]["model"]))
-    if method == "unicompress":
-        return [f"next: medenhance models import {model}"]
-    if method == "head":
-        return [f"next: medenhance segment SCAN.nii.gz LABELS.nii.gz --model {model}"]
-    enhance = f"next: medenhance enhance SCAN.nii.gz BETTER.nii.gz --model {model}"
-    return [f"{enhance} --task slices" if method == "slices" else enhance]
+    return int(args.console.done(fields, "\n".join(_lines(fields))))
 
 
 def _check_file(args: argparse.Namespace, config: Mapping[str, Any], data: Path) -> None:
@@ -132,12 +124,16 @@ def _lines(fields: dict[str, Any]) -> list[str]:
 def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """The folder of both pools, and the configuration with them; what it says itself stays."""
     if args.data or args.method != "hqg":
-        raise ConfigError("--hq is for enhancers, and instead of --data", "Leave one of them out.")
+        raise ConfigError(
+            "--high-quality is for enhancers, and instead of --data", "Leave one of them out."
+        )
     if not (args.modality or config.get("modality")):
         raise ConfigError("the modality is not stated", "Add --modality MR or --modality CT.")
     from MedEnhanceLib.jobs.kinds.train import cohort
 
-    data, fields = cohort(Path(args.hq), Path(args.lq) if args.lq else None)
+    data, fields = cohort(
+        Path(args.high_quality), Path(args.low_quality) if args.low_quality else None
+    )
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(args.out).resolve().name).strip("-")[:64] or "own"
     pools = {pool: fields[pool] for pool in ("high_quality", "low_quality")}
     return data, {"name": name} | fields | config | pools
@@ -160,12 +156,12 @@ TRAIN = Command(
     description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
     "and, where there are some, a folder of bad ones, which need not belong together.\n"
     "head trains a segmentation head: it takes --data, and --config with its labels.\n"
-    "slices (a network that restores thin slices) and unicompress (models of the codec) learn\n"
+    "slices (a network that restores thin slices) and codec (models of the codec) learn\n"
     "from the volumes below --data that --config names.\n"
     "hqg also learns from a distilled set (medenhance distill): --data SET.\n"
     "A training that was stopped goes on from its checkpoint when it is started\n"
     "again with the same OUT. How to: docs/training.md.",
-    example="medenhance train hqg --hq good/ --lq bad/ --modality MR --out runs/mine",
+    example="medenhance train hqg --high-quality good/ --modality MR --out runs/mine",
     declare=_declare_train,
     run=_train,
 )
@@ -175,6 +171,6 @@ EVALUATE = Command(
     summary="measure a model on volumes of good quality",
     description="Degrade each volume, enhance it, and measure both against the original; for\n"
     "a head, measure Dice against labels beside each volume (NAME-labels.nii.gz).",
-    example="medenhance evaluate mr volumes/ --out table.json",
+    example="medenhance evaluate mr volumes/",
     lines=_means_lines,
 )

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from shlex import quote
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.text import columns, inline, job_lines, pairs, size, slices_of, wrote
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.degrade import Degradation
 
 _LONGEST_CELL = 40
 
@@ -70,66 +67,54 @@ def _inspect(args: argparse.Namespace) -> int:
         return int(args.console.done({"series": rows}, f"{_series_table(rows)}\n\n{choose}"))
     check = fields["card"].get("check")
     fault = None if check is None or check["intact"] else _damage(shown(args.input), check)
-    return int(args.console.done(fields, card_text(fields["card"]), fault))
+    return int(args.console.done(fields, _card_text(fields["card"]), fault))
 
 
 def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line per series; patient and study where they differ."""
     names = ["modality", "description", "size", "date", "files"]
     names += [name for name in ("patient", "study") if len({row[name] for row in rows}) > 1]
-
-    def cell(row: Mapping[str, Any], name: str) -> str:
-        text = shorten(str(row[name]), _LONGEST_CELL, placeholder="…") or "–"
-        return f"{text} ({row['part']})" if name == "description" and row["part"] else text
-
-    lines = [
-        [
-            str(row["number"]),
-            *(cell(row, name) for name in names),
-            "" if row["readable"] else f"not read: {row['reason']}",
-        ]
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        row = {**row, "description": f"{row['description']} {row['part']}".strip()}
+        cells = [shorten(str(row[name]), _LONGEST_CELL, placeholder="…") or "–" for name in names]
+        fault = "" if row["readable"] else f"not read: {row['reason']}"
+        lines.append([str(row["number"]), *cells, fault])
     return columns(["", *names, ""], lines, left=len(names) + 2)
 
 
-def card_text(card: Mapping[str, Any]) -> str:
+def _card_text(card: Mapping[str, Any]) -> str:
     """A card for people; `--json` has every field."""
-    geometry, counts = card["geometry"], card["shape"][:-4:-1]
-    frames = f"{card['frames']} frames of " if card["frames"] > 1 else ""
+    geometry, noise, counts = card["geometry"], card.get("noise"), card["shape"][:-4:-1]
     units = f" {card['units']}" if card["units"] else ""
-    extent = [count * mm for count, mm in zip(counts, card["spacing"], strict=True)]
+    frames = f"{card['frames']} frames of " if card["frames"] > 1 else ""
     rows = {
         "voxels": f"{frames}{_times(counts)} (columns × rows × slices)",
         "spacing": f"{_times(card['spacing'])} mm",
-        "size": f"{_times(extent)} mm",
+        "size": f"{_times([n * mm for n, mm in zip(counts, card['spacing'], strict=True)])} mm",
         "orientation": card["orientation"],
         "origin": f"{inline(geometry['origin_lps_mm'])} mm (LPS)",
         "direction": "; ".join(inline(row) for row in geometry["direction_lps"]),
         "type": f"{card['dtype']}, {size(card['bytes'])}",
         "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
-        **({"noise": _noise(card)} if card.get("noise") else {}),
-        **(_container_rows(card) if "mode" in card else {}),
-        "history": "\n".join(card["history"]) or "none",
-        "warnings": "\n".join(card["warnings"]) or "none",
     }
+    if noise:
+        rows["noise"] = f"σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g} of 1"
+        rows["noise"] += f" ({noise['reason']})" if noise.get("reason") else ""
+    if "mode" in card:
+        rows |= _container_rows(card)
+    for name in ("history", "warnings"):
+        rows[name] = "\n".join(card[name]) or "none"
     return f"{card['source']} ({card['modality']})\n{pairs(rows, '  ')}"
-
-
-def _noise(card: Mapping[str, Any]) -> str:
-    noise, units = card["noise"], f" {card['units']}" if card["units"] else ""
-    text = f"σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g}"
-    return f"{text} ({noise['reason']})" if noise.get("reason") else text
 
 
 def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
     """What a compressed file says of itself besides."""
     check, missing = card["check"], ", ".join(card["missing"])
     checked = "head and size; not the chunks (--verify reads them)"
-    if check is not None and check["intact"]:
-        checked = f"head, {check['chunks']} chunks and the file's SHA-256"
-    elif check is not None:
-        checked = f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
+    if check is not None:
+        damaged = f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
+        checked = f"{check['chunks']} chunks and the SHA-256" if check["intact"] else damaged
     return {
         "file": f"{size(card['file_bytes'])}, {card['ratio']:.2f} times smaller",
         "mode": inline(card["promise"]) if card["promise"] else card["mode"],
@@ -180,25 +165,10 @@ def _add_kinds(parser: Parser) -> None:
 def _degrade_params(args: argparse.Namespace) -> dict[str, Any]:
     if not args.steps:
         raise ConfigError("no degradation was named", "For example: --rician 0.1")
-    steps = {"steps": steps_from_options(args.steps, args.seed)}
-    return params_of(args, declaration_of("degrade")) | steps
+    from MedEnhanceLib.degrade import named_steps
 
-
-def steps_from_options(named: Sequence[tuple[str, float]], seed: int) -> list[dict[str, Any]]:
-    """The degradations as JSON; each one in a row gets a seed of its own."""
-    from MedEnhanceLib.degrade import Bias, Blur, LowDose, Rician, standard_composite
-
-    make: dict[str, Callable[[float, int], Degradation]] = {
-        "rician": Rician,
-        "low-dose": lambda photons, at: LowDose(photons, _ELECTRONIC, at),
-        "blur": Blur,
-        "bias": Bias,
-        "composite": lambda _, at: standard_composite(at),
-    }
-    # Steps are seeds apart that a composite's own steps do not use.
-    return [
-        make[name](strength, seed + 10 * at).to_json() for at, (name, strength) in enumerate(named)
-    ]
+    steps = [step.to_json() for step in named_steps(args.steps, args.seed)]
+    return params_of(args, declaration_of("degrade")) | {"steps": steps}
 
 
 class _InOrder(argparse.Action):
@@ -221,15 +191,12 @@ _KINDS = {
     "blur": ("PIXELS", "Gaussian blur: σ in pixels, for example 1"),
     "bias": ("STRENGTH", "smooth shading: ± this share, for example 0.3 (MR)"),
 }
-#: σ of the electronic noise, in photons, of a usual detector.
-_ELECTRONIC = 5.0
-
 
 CONVERT = Command(
     name="convert",
     summary="read any volume, DICOM folders too, and write it as OUTPUT's ending says",
     description="Convert a volume. Voxels and geometry are kept. With --dicom it becomes a\n"
-    "series that says it is derived, in the study of --like, or in one of its own.",
+    "series that says it is derived, in the study of --dicom-source, or in one of its own.",
     example="medenhance convert dicom-folder/ scan.nii.gz",
     lines=job_lines,
 )

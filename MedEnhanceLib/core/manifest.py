@@ -119,7 +119,7 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     lines = []
     if noise := measured.get("noise"):
         units = f" {noise['units']}" if noise.get("units") else ""
-        text = f"noise: σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g}; "
+        text = f"noise: σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g} of 1; "
         text += f"{strength * noise['share_removed']:.0%} of the correction applied"
         lines.append(text + (f": {noise['reason']}" if noise.get("reason") else ""))
     for name, key, done in (

@@ -74,7 +74,7 @@ class About:
         unit: of a number, for example "mm".
         metavar: what stands for the value in help texts.
         flag: on the command line: "" is its name (`--bias-correction`); "--force" that flag;
-            "--no-wait" a switch that turns it off; "INPUT" a positional argument; None nothing.
+            "INPUT" a positional argument; None nothing.
         one_of: exactly one option with the same word here is to be chosen.
         ranged: whether help texts state the range.
         is_name: text that becomes the name of a folder.

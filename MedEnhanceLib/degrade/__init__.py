@@ -11,6 +11,7 @@ from MedEnhanceLib.degrade.pipeline import (
     Rician,
     degradation_from_json,
     draw,
+    named_steps,
     standard_composite,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "draw",
     "gaussian_blur",
     "low_dose_noise",
+    "named_steps",
     "rician_noise",
     "robust_max",
     "standard_composite",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -227,6 +227,8 @@ class Composite(Degradation):
         return "; ".join(str(step) for step in self.steps)
 
 
+#: σ of the electronic noise, in photons, of a usual detector.
+_ELECTRONIC = 5.0
 _KINDS: dict[str, type[Degradation]] = {
     kind.name: kind for kind in (Rician, Blur, Bias, LowDose, Composite)
 }
@@ -246,6 +248,34 @@ def degradation_from_json(fields: Mapping[str, Any]) -> Degradation:
 def standard_composite(seed: int) -> Composite:
     """The composite that the benchmarks name: bias ±30 %, blur 0.8 px, then Rician 7 %."""
     return Composite((Bias(0.3, seed), Blur(0.8, seed + 1), Rician(0.07, seed + 2)))
+
+
+def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degradation]:
+    """Degradations by their names, in order.
+
+    Args:
+        strengths: a name with its strength each: "rician" (σ as a share of the maximum), "blur"
+            (σ in pixels), "bias" (± this share), "low-dose" (photons of a ray), "composite" (of
+            the benchmarks, whatever the number).
+        seed: of the first; the others have seeds of their own.
+
+    Raises:
+        ConfigError: another name.
+    """
+    make: dict[str, Callable[[float, int], Degradation]] = {
+        "rician": Rician,
+        "blur": Blur,
+        "bias": Bias,
+        "low-dose": lambda photons, at: LowDose(photons, _ELECTRONIC, at),
+        "composite": lambda _, at: standard_composite(at),
+    }
+    steps = []
+    for number, (name, strength) in enumerate(strengths):
+        if name not in make:
+            raise ConfigError(f"unknown degradation {name!r}", f"Use one of {', '.join(make)}.")
+        # Seeds apart that a composite's own steps do not use.
+        steps.append(make[name](strength, seed + 10 * number))
+    return steps
 
 
 def draw(kind: str, rng: np.random.Generator) -> Degradation:

@@ -105,7 +105,7 @@ def open_head_for(volume: Volume, config: SegmentConfig) -> tuple[Bundle, str]:
         raise ModelError(
             f"there is no model that segments these images: {warning.message}",
             f"If their header is wrong, name the model {bundle.name} (medenhance segment … --model "
-            f"{bundle.name}, medenhance enhance … --head {bundle.name}; model= and head= in Python)"
-            ".",
+            f"{bundle.name}, medenhance enhance … --segmenter {bundle.name}; model= and segmenter= "
+            "in Python).",
         )
     return bundle, warning.message if warning else ""

@@ -93,7 +93,7 @@ def decide(
         | ({"frames_measured": len(numbers)} if len(frames) > 1 else {})
     }
     units = f" {typical.units}" if typical.units else ""
-    level = f"σ {noise.level:.3g}{units}, confidence {noise.confidence:.2f}"
+    level = f"σ {noise.level:.3g}{units}, confidence {noise.confidence:.2f} of 1"
     monitor.log(f"measured noise: {level}")
     if share < 1:
         monitor.log(f"{share:.0%} of the correction is applied: {need.reason}")

@@ -58,8 +58,7 @@ def load(
     *,
     modality: str | None = None,
     series: str | None = None,
-    fix_tilt: bool = False,
-    fix_spacing: bool = False,
+    resample: bool = False,
     scratch: Path | None = None,
     monitor: Monitor | None = None,
 ) -> Volume:
@@ -73,9 +72,8 @@ def load(
         modality: overrides what the header says; without either it is guessed, with a warning.
             Ignored for segmentations.
         series: one DICOM series of several, by UID or by its number in `list_series`.
-        fix_tilt: resample a DICOM series with a tilted gantry, which is refused otherwise; the
-            history says so.
-        fix_spacing: the same for gaps and uneven spacing.
+        resample: resample a DICOM series with a tilted gantry, gaps or uneven spacing, which is
+            refused otherwise, to an even rectangular grid; the history says so.
         scratch: a folder with free space; if given, the voxels of large NIfTI, NRRD and MetaImage
             files stay on disk: in the file, which must not change meanwhile, or unpacked there.
         monitor: notified of warnings and progress; may cancel.
@@ -95,7 +93,7 @@ def load(
     if is_folder or (
         read is None and (ending in _DICOM_ENDINGS or is_dicom(path) or is_source(path))
     ):
-        repairs = Repairs(tilt=fix_tilt, spacing=fix_spacing)
+        repairs = Repairs(tilt=resample, spacing=resample)
         volume = load_dicom(
             path, modality=modality, series=series, repairs=repairs, monitor=monitor
         )

@@ -6,7 +6,7 @@ scheme (`s3`, `gs`, `abfs`, `sftp` …) through fsspec. What a job writes goes t
     private folder → folder/.medenhance-… at the address → its name
 
 No result gets its name before all of them lie there; what was there before stays until then. The
-manifest comes last. What an address may hold of credentials (a user, a query) is never repeated.
+manifest comes last. Credentials in an address (a user, a query) are never repeated.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 from urllib.error import HTTPError, URLError
@@ -33,16 +35,15 @@ from MedEnhanceLib.errors import (
 )
 from MedEnhanceLib.jobs.worker.workspace import Workspace
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.text import Names
 
-_PIECE = 1 << 20
 _PATIENCE_SECONDS = 60.0
 #: Two letters or more, so that no drive of Windows is one.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 #: A user; of Azure's schemes a container stands in its place (abfs://container@account).
 _USER = re.compile(r"(?<!abfs)(?<!abfss)://[^/]*@")
-#: What no name of a result may have: it has a meaning of its own, or leads elsewhere.
+#: What the name of a result must not contain: it has a meaning of its own, or leads elsewhere.
 _ODD = re.compile(r"::|[?#*\[\]\\\x00-\x1f]|(?<=/)\.{1,2}(?=/|$)")
 #: How much of the progress of a job is the sending.
 _SHARE = 0.1
@@ -53,7 +54,7 @@ def is_remote(place: object) -> TypeGuard[str]:
     return isinstance(place, str) and _ADDRESS.match(place) is not None
 
 
-def is_web(address: str) -> bool:
+def _is_web(address: str) -> bool:
     """Whether an address is one of a web server, which lists and takes nothing."""
     return address.lower().startswith(("http://", "https://"))
 
@@ -68,7 +69,7 @@ def name_at(address: str) -> str:
     return PurePosixPath(unquote(shown(address).partition("://")[2])).name
 
 
-def filesystem(address: str) -> tuple[Any, str]:
+def _filesystem(address: str) -> tuple[Any, str]:
     """What fsspec reads and writes an address with, and the path in it.
 
     Raises DependencyError where a package is missing, ConfigError for an unknown scheme.
@@ -89,35 +90,23 @@ def filesystem(address: str) -> tuple[Any, str]:
     return files, str(path).rstrip("/")
 
 
-def check_target(address: str) -> None:
-    """Raise ConfigError or DependencyError for an address that takes no result."""
-    path = address.rstrip("/").partition("://")[2]
-    if is_web(address) or "/" not in path or _ODD.search(path):
-        raise ConfigError(
-            f"{shown(address)} is no place for a result",
-            "Name a file or folder in a store, as s3://bucket/better.nii.gz: no web server, and "
-            "none of ?, #, *, [ and :: in its name.",
-        )
-    filesystem(address)
-
-
 def results_here(name: str, place: Any) -> Any:
-    """A folder of results, which are read and added to; raises ConfigError for an address."""
+    """A result that is no file of its own volume; raises ConfigError for an address."""
     if is_remote(place):
         raise ConfigError(
-            f"{name} is {shown(place)}: a folder of results has to lie on this machine",
-            "Name a folder here, and copy it there afterwards with the store's own tool.",
+            f"{name} is {shown(place)}: it has to lie on this machine",
+            "Name a place here, and copy it there afterwards with the store's own tool.",
         )
     return place
 
 
 @contextmanager
 def local(place: Any, monitor: Monitor | None = None) -> Iterator[Any]:
-    """The path of a copy of what lies at an address, for as long as this lasts.
+    """The path of a temporary copy of the file at an address.
 
     place: anything that is no address comes back as it is.
     Raises InputError where it cannot be read or ends early, DependencyError where a package is
-    missing, ConfigError for an address that cannot be one.
+    missing, ConfigError for an invalid address.
     """
     if place == "":  # pathlib's name for it is the current folder
         raise ConfigError("the path is empty", "Name a file.")
@@ -137,32 +126,35 @@ def local(place: Any, monitor: Monitor | None = None) -> Iterator[Any]:
 
 
 def _download(address: str, copy: Path, monitor: Monitor) -> None:
-    name, done = shown(address), 0
+    name = shown(address)
     monitor.progress(0.0, "download")
-    files, key = (None, "") if is_web(address) else filesystem(address)
-    with ExitStack() as stack:
-        stack.enter_context(_store_errors(name, "read", InputError))
-        if files is None:
-            request = Request(address, headers={"Accept-Encoding": "identity"})
-            stream = stack.enter_context(urlopen(request, timeout=_PATIENCE_SECONDS))
-            stated = stream.length
-            if address.lower().startswith("https:") and not stream.url.startswith("https:"):
-                raise InputError(
-                    f"{name}: redirect from HTTPS to HTTP refused", "Use the address it leads to."
-                )
+    with _store_errors(name, "read", InputError):
+        if not _is_web(address):
+            files, key = _filesystem(address)
+            attend(lambda: files.get_file(key, str(copy)), monitor)
+            missing = files.size(key) - copy.stat().st_size
         else:
-            stream, stated = stack.enter_context(files.open(key, "rb")), files.size(key)
-        with copy.open("xb") as file:
-            while piece := stream.read(_PIECE):
-                done += file.write(piece)
-                monitor.progress(min(done / stated, 1.0) if stated else 0.0, "download")
-    if stated is not None and done < stated:
-        raise InputError(f"{name} ended after {done:,} of {stated:,} bytes", "Try it again.")
+            missing = attend(lambda: _fetch(address, copy), monitor)
+    if missing > 0:
+        raise InputError(f"{name} ended {missing:,} bytes too early", "Try it again.")
+
+
+def _fetch(address: str, copy: Path) -> int:
+    """Copy what a web server has at an address; how many bytes it said it has besides."""
+    request = Request(address, headers={"Accept-Encoding": "identity"})
+    with urlopen(request, timeout=_PATIENCE_SECONDS) as stream, copy.open("xb") as file:
+        if address.lower().startswith("https:") and not stream.url.startswith("https:"):
+            raise InputError(
+                f"{shown(address)}: redirect from HTTPS to HTTP refused",
+                "Use the address it leads to.",
+            )
+        shutil.copyfileobj(stream, file)
+        return int(stream.length or 0)
 
 
 @contextmanager
 def _store_errors(name: str, what: str, error: type[InputError | OutputError]) -> Iterator[None]:
-    """Whatever a client raises may hold the address with its signature: none of its words stay.
+    """Errors of any store as ours; their own words may hold the address with its signature.
 
     name: what is read or written; what: which of these.
     """
@@ -188,105 +180,96 @@ def _store_errors(name: str, what: str, error: type[InputError | OutputError]) -
 
 
 class Outbox:
-    """Where results wait that go to addresses.
+    """A private folder whose files go to the folder of an address.
 
-    Each folder at an address has one here: what a job writes beside its output goes beside it.
+    What a job writes beside its output goes beside it there.
 
-    folder: a private one, empty. names: learns what the paths in it are called.
+    Attributes:
+        folder: the private one. path: where to write what goes to the address.
+        name: what messages call the folder at the address.
     """
 
-    def __init__(self, folder: Path, names: Names, *, overwrite: bool) -> None:
-        self._folder, self._names, self._overwrite = folder.resolve(), names, overwrite
-        self._addresses: dict[Path, str] = {}
-
-    def place_for(self, address: str) -> Path:
-        """Where to write what goes to an address; raises ConfigError where nothing can."""
-        check_target(address)
+    def __init__(self, folder: Path, address: str, *, overwrite: bool) -> None:
+        """Make the folder in a workspace; raises ConfigError for an invalid address."""
         above, _, name = address.rstrip("/").rpartition("/")
-        for folder, there in self._addresses.items():
-            if there == above:
-                return folder / name
-        folder = self._folder / str(len(self._addresses))
-        folder.mkdir()
-        self._addresses[folder] = above
-        self._names.add(folder, shown(above))
-        return folder / name
+        path = address.rstrip("/").partition("://")[2]
+        if _is_web(address) or "/" not in path or _ODD.search(path):
+            raise ConfigError(
+                f"{shown(address)} is no place for a result",
+                "Name a file in a store, as s3://bucket/better.nii.gz: no web server, and none of "
+                "?, #, *, [ and :: in its name.",
+            )
+        self._store, self._root = _filesystem(above)
+        self.folder, self.name, self._overwrite = folder / "results", shown(above), overwrite
+        self.folder.mkdir()
+        self._above, self.path = above, self.folder / name
 
-    def refuse_taken(self, path: Path) -> None:
-        """As `io.atomic.refuse_existing`."""
-        from MedEnhanceLib.io.atomic import refuse_taken
+    def path_for(self, address: str) -> Path:
+        """Where to write a further result; raises ConfigError for one in another folder."""
+        above, _, name = address.rpartition("/")
+        if above != self._above:
+            raise ConfigError(
+                f"{shown(address)} does not lie beside the output", f"Name a file in {self.name}."
+            )
+        return self.folder / name
 
-        if (address := self._address_of(path)) is None:
-            return
-        files, key = filesystem(address)
-        with _store_errors(shown(address), "looked up", OutputError):
-            files.invalidate_cache()
-            # A store may have an object of this name, and others below it as well.
-            is_there, has_below = files.exists(key), files.isdir(key)
-        if is_there:
-            refuse_taken(shown(address), is_folder=has_below, overwrite=self._overwrite)
+    def check(self, results: Iterable[Path]) -> None:
+        """Refuse what could not be sent after the long work: names that are taken, no permission.
 
-    def refuse_unwritable(self) -> None:
-        """Write and remove a few bytes; raises OutputError where they cannot be written."""
+        A few bytes are written and removed. Raises OutputError.
+        """
         from MedEnhanceLib.io.atomic import temporary_name
 
-        for folder in self._addresses.values():
-            files, root = filesystem(folder)
-            key = f"{root}/{temporary_name()}"
-            with _store_errors(shown(folder), "written to", OutputError):
-                with files.open(key, "wb") as stream:
-                    stream.write(b"medenhance")
-                files.rm_file(key)
+        self._refuse_taken(results)
+        key = f"{self._root}/{temporary_name()}"
+        with _store_errors(self.name, "written to", OutputError):
+            with self._store.open(key, "wb") as stream:
+                stream.write(b"medenhance")
+            self._store.rm_file(key)
 
-    def send(self, monitor: Monitor, last: Path | None = None) -> None:
-        """Send every file; all of them get their names, or none.
+    def send(self, monitor: Monitor) -> None:
+        """Send every file, manifests last; all of them get their names, or none.
 
-        last: the one that gets its name after all others.
         Raises OutputError, Cancelled: what was there before is there, and nothing else, unless a
         store stops giving names halfway.
         """
         from MedEnhanceLib.io.atomic import temporary_name
 
-        below = (path for folder in self._addresses for path in folder.rglob("*"))
-        waiting = sorted(filter(Path.is_file, below), key=lambda path: (path == last, path))
-        whole, bytes_done = sum(path.stat().st_size for path in waiting) or 1, 0
-        unnamed: list[tuple[Any, str, str, str]] = []
+        waiting = sorted(self.folder.iterdir(), key=lambda path: (path.suffix == ".json", path))
+        keys = {path: f"{self._root}/{temporary_name()}" for path in waiting}
         try:
-            for path in waiting:
-                address, size = str(self._address_of(path)), path.stat().st_size
-                files, key = filesystem(address)
-                temporary = f"{key.rpartition('/')[0]}/{temporary_name()}"
-                unnamed.append((files, temporary, key, shown(address)))
-                with _store_errors(shown(address), "written", OutputError):
-                    with path.open("rb") as file, files.open(temporary, "wb") as stream:
-                        while piece := file.read(_PIECE):
-                            stream.write(piece)
-                            bytes_done += len(piece)
-                            monitor.progress(bytes_done / whole, "upload")
-                    files.invalidate_cache()
-                    arrived = files.size(temporary)
-                if arrived != size:
-                    raise OutputError(
-                        f"{shown(address)} has {arrived:,} of {size:,} bytes", "Send it again."
-                    )
-            for path in waiting:
-                self.refuse_taken(path)
-            while unnamed:
-                files, temporary, key, name = unnamed[0]
-                with _store_errors(name, "given its name", OutputError):
-                    files.mv(temporary, key)
-                unnamed.pop(0)
+            for number, (path, key) in enumerate(keys.items()):
+                name, size = f"{self.name}/{path.name}", path.stat().st_size
+                monitor.progress(number / len(keys), "upload")
+                with _store_errors(name, "written", OutputError):
+                    attend(partial(self._store.put_file, str(path), key), monitor)
+                    self._store.invalidate_cache()
+                    sent = self._store.size(key)
+                if sent != size:
+                    raise OutputError(f"{name} has {sent:,} of {size:,} bytes", "Send it again.")
+            self._refuse_taken(waiting)
+            for path, key in keys.items():
+                with _store_errors(f"{self.name}/{path.name}", "given its name", OutputError):
+                    self._store.mv(key, f"{self._root}/{path.name}")
         finally:
-            for files, temporary, _, _ in unnamed:
-                with contextlib.suppress(Exception):
-                    files.rm_file(temporary)
+            for key in keys.values():
+                with contextlib.suppress(Exception):  # it has its name by now
+                    self._store.rm_file(key)
 
-    def _address_of(self, path: Path) -> str | None:
-        """Where a path here is sent to; None for a path of the user's."""
-        for folder, above in self._addresses.items():
-            if path.is_relative_to(folder):
-                return f"{above}/{path.relative_to(folder).as_posix()}"
-        return None
+    def _refuse_taken(self, results: Iterable[Path]) -> None:
+        """As `io.atomic.refuse_existing`, for those that go to the address."""
+        from MedEnhanceLib.io.atomic import refuse_taken
+
+        for path in results:
+            if path.parent != self.folder:
+                continue
+            name, key = f"{self.name}/{path.name}", f"{self._root}/{path.name}"
+            with _store_errors(name, "looked up", OutputError):
+                self._store.invalidate_cache()
+                # A store may have an object of this name, and others below it as well.
+                is_there, has_below = self._store.exists(key), self._store.isdir(key)
+            if is_there:
+                refuse_taken(name, is_folder=has_below, overwrite=self._overwrite)
 
 
 @contextmanager
@@ -298,14 +281,12 @@ def sent_result(place: Any, monitor: Monitor, *, overwrite: bool) -> Iterator[Pa
     if not is_remote(place):
         yield Path(place)
         return
-    names = Names()
-    with names.in_errors(), Workspace() as workspace:
-        outbox = Outbox(workspace.folder, names, overwrite=overwrite)
-        path = outbox.place_for(place)
-        outbox.refuse_taken(path)
-        outbox.refuse_unwritable()
-        yield path
-        outbox.send(monitor)
+    with Workspace() as workspace:
+        outbox = Outbox(workspace.folder, place, overwrite=overwrite)
+        with Names({str(outbox.folder): outbox.name}).in_errors():
+            outbox.check([outbox.path])
+            yield outbox.path
+            outbox.send(monitor)
 
 
 @contextmanager
@@ -313,29 +294,40 @@ def job_places(params: Any, names: Names, monitor: Monitor) -> Iterator[tuple[An
     """A job's parameters with a path here in place of each address; results are sent at the end.
 
     What a parameter names says its declaration (`About.place`).
+
     names: learns what the paths here are called. Returns the monitor for the job too.
     Raises, before the job, as `local` and `sent_result`.
     """
-    from MedEnhanceLib.jobs.files import manifest_path
+    from MedEnhanceLib.jobs.files import manifest_path, results_of
 
     inputs, outputs = dict[str, Any](), dict[str, str]()
+    output = getattr(params, "output", None)
     for option in options_of(type(params)):
         value, place = getattr(params, option.name), option.about.place
-        is_folder = option.name == "output" and getattr(params, "dicom", None) is True
-        if place == "here" or is_folder:
-            results_here(option.name, value)
-        elif place == "input" and value is not None:
+        is_folder = getattr(params, "dicom", None) is True
+        if place == "input" and value is not None:
             inputs[option.name] = value
+        elif place == "here" or (place and (is_folder or not is_remote(output))):
+            results_here(option.name, value)
         elif place and is_remote(value):
             outputs[option.name] = value
     with ExitStack() as stack:
-        part = monitor
-        if outputs:
-            folder = stack.enter_context(Workspace()).folder
-            outbox = Outbox(folder, names, overwrite=params.overwrite)
-            paths = {name: str(outbox.place_for(address)) for name, address in outputs.items()}
+        part, outbox = monitor, None
+        if outputs and is_remote(output):
+            workspace = stack.enter_context(Workspace())
+            outbox = Outbox(workspace.folder, output, overwrite=params.overwrite)
+            names.add(outbox.folder, outbox.name)
+            for value in inputs.values():
+                for source in filter(is_remote, value if isinstance(value, list) else [value]):
+                    # By whatever spelling of the address.
+                    if not _is_web(source) and _filesystem(source) == _filesystem(output):
+                        raise OutputError(
+                            f"{shown(source)} is the input itself", "Give another name."
+                        )
+            paths = {name: str(outbox.path_for(address)) for name, address in outputs.items()}
             params = dataclasses.replace(params, **paths)
-            _refuse_early(params, outbox, [filesystem(address) for address in outputs.values()])
+            results = results_of(params).values()
+            outbox.check([*results, *map(manifest_path, results)])
             part = monitor.part(0.0, 1 - _SHARE).changed(names.of)
 
         def copied(place: Any) -> Any:
@@ -344,31 +336,10 @@ def job_places(params: Any, names: Names, monitor: Monitor) -> Iterator[tuple[An
                 names.add(path, shown(place))
             return path
 
-        copies = {name: _each_place(value, copied) for name, value in inputs.items()}
+        copies = {
+            name: [*map(copied, value)] if isinstance(value, list) else copied(value)
+            for name, value in inputs.items()
+        }
         yield dataclasses.replace(params, **copies), part
-        if outputs:
-            outbox.send(monitor.part(1 - _SHARE, 1.0), manifest_path(Path(params.output)))
-
-
-def _each_place(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A place, a list of places, or {"path": place, …}, with `change` made to each."""
-    if isinstance(value, dict):
-        return value | {"path": change(value.get("path"))}
-    return [change(place) for place in value] if isinstance(value, list) else change(value)
-
-
-def _refuse_early(params: Any, outbox: Outbox, targets: list[tuple[Any, str]]) -> None:
-    """Refuse before the long work what could not be sent after it, or would replace its source."""
-    from MedEnhanceLib.jobs.files import manifest_path, results_of
-
-    for option in options_of(type(params)):
-        places: list[Any] = []
-        if option.about.place == "input":
-            _each_place(getattr(params, option.name), places.append)
-        for place in filter(is_remote, places):
-            if not is_web(place) and filesystem(place) in targets:
-                raise OutputError(f"{shown(place)} is the input itself", "Give another name.")
-    for path in results_of(params).values():
-        outbox.refuse_taken(path)
-        outbox.refuse_taken(manifest_path(path))
-    outbox.refuse_unwritable()
+        if outbox is not None:
+            outbox.send(monitor.part(1 - _SHARE, 1.0))

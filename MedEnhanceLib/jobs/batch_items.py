@@ -1,14 +1,20 @@
-"""Which volumes a batch is about, and where each result goes."""
+"""Which volumes a batch is about, and where each result goes; datasets of BIDS."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY
+from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, OutputError
+from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.jobs.addresses import is_remote, name_at, shown
 from MedEnhanceLib.jobs.files import CONTAINER
 from MedEnhanceLib.runtime.progress import Monitor
@@ -46,20 +52,12 @@ def absolute(place: str) -> str:
     return place if is_remote(place) else str(Path(place).absolute())
 
 
-def gather(
-    inputs: Sequence[str],
-    list_file: str | None,
-    out: Path,
-    *,
-    containers: bool,
-    ending: str | None,
-) -> list[Item]:
-    """The items of all inputs, in order, each source once.
+def gather(places: Sequence[str], out: Path, *, containers: bool, ending: str | None) -> list[Item]:
+    """The items of all places, in order, each source once.
 
     Args:
-        inputs: volumes, addresses of some, and folders; below a folder every volume counts, and of
-            a folder of DICOM every series of images.
-        list_file: a text file with a path or an address on each line; # begins a comment.
+        places: volumes, addresses of volumes, and folders; below a folder every volume counts, and
+            of a folder of DICOM every series of images.
         out: the folder of the results; what lies there is no source.
         containers: whether .ucv files are volumes too.
         ending: of the results; None keeps a source's, "" makes folders.
@@ -68,12 +66,11 @@ def gather(
         InputError: nothing is there.
         ConfigError: two results share a name.
     """
-    given = [*inputs, *_lines(list_file)]
-    if not given:
+    if not places:
         raise ConfigError("no volumes were named", "Name files or folders, or give --list FILE.")
     items: dict[tuple[str, str], Item] = {}
     sources: dict[str, str] = {}
-    for entry in given:
+    for entry in places:
         for source, relative, series in _volumes_at(entry, out, containers):
             output = str(out / _result_name(relative, ending, series))
             key = shown(source) if is_remote(source) else str(Path(source).resolve())
@@ -85,12 +82,13 @@ def gather(
                     "Put them through in two runs, into two folders.",
                 )
     if not items:
-        places = ", ".join(map(shown, given))
-        raise InputError(f"{places}: no volumes found", "Name a folder that holds some.")
+        names = ", ".join(map(shown, places))
+        raise InputError(f"{names}: no volumes found", "Name a folder that holds some.")
     return list(items.values())
 
 
-def _lines(list_file: str | None) -> list[str]:
+def listed(list_file: str | None) -> list[str]:
+    """The lines of a text file with a path or an address on each; # begins a comment."""
     if list_file is None:
         return []
     try:
@@ -101,12 +99,6 @@ def _lines(list_file: str | None) -> list[str]:
         ) from cause
     stripped = (line.strip() for line in text.splitlines())
     return [line for line in stripped if line and not line.startswith("#")]
-
-
-def _endings(containers: bool) -> set[str]:
-    from MedEnhanceLib.io import READABLE
-
-    return {*READABLE, *([CONTAINER] if containers else ())}
 
 
 def _volumes_at(entry: str, out: Path, containers: bool) -> Iterator[tuple[str, Path, str]]:
@@ -123,25 +115,24 @@ def _volumes_at(entry: str, out: Path, containers: bool) -> Iterator[tuple[str, 
 
 def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[Path]:
     """Volumes at or below `path`, a folder of DICOM files as one, in order."""
-    from MedEnhanceLib.io import ending_of
+    from MedEnhanceLib.io import READABLE, ending_of
 
     if not _is_tree(path):
         yield path  # also one that is missing: its row will say so
         return
-    endings = _endings(containers)
+    endings = {*READABLE, *([CONTAINER] if containers else ())}
     for folder, below, files in os.walk(path):
         here = Path(folder)
         if here.resolve() == out.resolve():
             below.clear()
-            continue
-        below.sort()
-        if here != path and not _is_tree(here):
+        elif here != path and not _is_tree(here):
             below.clear()  # a series goes on below
             yield here
-            continue
-        # Hidden files are our own temporary ones, or what macOS leaves on foreign disks.
-        names = (name for name in sorted(files) if not name.startswith("."))
-        yield from (here / name for name in names if ending_of(name) in endings)
+        else:
+            below.sort()
+            # Hidden files are our own temporary ones, or what macOS leaves on foreign disks.
+            names = (name for name in sorted(files) if not name.startswith("."))
+            yield from (here / name for name in names if ending_of(name) in endings)
 
 
 def _is_tree(path: Path) -> bool:
@@ -149,14 +140,14 @@ def _is_tree(path: Path) -> bool:
 
     A series is known by the names of its files, else by what the first ones are.
     """
-    from MedEnhanceLib.io import ending_of
+    from MedEnhanceLib.io import READABLE, ending_of
     from MedEnhanceLib.io.dicom import is_dicom
 
     if not path.is_dir():
         return False
     files = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
     endings = {ending_of(entry) for entry in files}
-    if _DICOM in endings or endings & _endings(containers=True):
+    if _DICOM in endings or endings & {*READABLE, CONTAINER}:
         return _DICOM not in endings
     first = [entry for entry in files if entry.is_file()][:_OPENED]
     return not any(is_dicom(entry) for entry in first)
@@ -192,3 +183,123 @@ def _result_name(relative: Path, ending: str | None, series: str) -> Path:
     if ending is None:
         ending = own if own in WRITABLE else ".nii.gz"
     return relative.with_name(stem + ending)
+
+
+_DESCRIPTION = "dataset_description.json"
+#: Anatomical images with a gray value at each voxel, by the suffix of their names.
+IMAGES = (
+    "T1w", "T2w", "PDw", "T2starw", "FLAIR", "inplaneT1", "inplaneT2", "PDT2", "angio",
+)  # fmt: skip
+#: What the head that ships learned from.
+OF_OUR_HEAD = ("T1w",)
+_NAME = re.compile(
+    r"(?P<entities>sub-[0-9A-Za-z+]+(?:_[a-z]+-[0-9A-Za-z+]+)*)_(?P<suffix>\w+)\.nii(\.gz)?"
+)
+#: Parts of complex images other than the magnitude hold no intensities; desc- is what was derived.
+_NO_IMAGE = re.compile(r"_(part-(phase|real|imag)|desc-[0-9A-Za-z+]+)(_|$)")
+#: What BIDS does not know lies beside what it knows.
+_IGNORED = "*.nii.json\n*.nii.gz.json\nbatch.jsonl\nbatch.csv\n"
+
+
+class Dataset:
+    """A raw dataset, and a derivative dataset of ours.
+
+    Raises InputError for a folder that is no raw dataset, OutputError for results among its files.
+    """
+
+    def __init__(
+        self, root: Path, out: Path | None, task: str, suffixes: Sequence[str] = IMAGES
+    ) -> None:
+        self.root, self._task, self._suffixes = root, task, suffixes
+        self.out = out or root / "derivatives" / "medenhance"
+        self._is_inside = self.out.resolve().is_relative_to((root / "derivatives").resolve())
+        if not self._is_inside and self.out.resolve().is_relative_to(root.resolve()):
+            raise OutputError(
+                f"{self.out} lies in the raw dataset",
+                f"Leave --out out, or name a folder in {root / 'derivatives'} or elsewhere.",
+            )
+        description = _read(root / _DESCRIPTION)
+        if description is None or description.get("DatasetType", "raw") != "raw":
+            raise InputError(
+                f"{root} is no raw BIDS dataset by its {_DESCRIPTION}",
+                "Name the top folder of one; or leave --bids out, and any folder's volumes count.",
+            )
+        self._name = str(description.get("Name") or root.name)
+
+    def items(self) -> list[Item]:
+        """Anatomical images in anat/ of every subject and session."""
+        files = [*self.root.glob("sub-*/anat/*.nii*"), *self.root.glob("sub-*/ses-*/anat/*.nii*")]
+        images = []
+        for path in sorted(files):
+            parts = _NAME.fullmatch(path.name)
+            if not parts or parts["suffix"] not in self._suffixes:
+                continue
+            entities, suffix = parts["entities"], parts["suffix"]
+            if _NO_IMAGE.search(entities):
+                continue
+            # The entity desc comes last; two contrasts of a subject keep their labels apart.
+            name = f"{entities}_desc-enhanced_{suffix}.nii.gz"
+            if self._task == "segment":
+                name = f"{entities}_desc-{suffix}_dseg.nii.gz"
+            below = path.relative_to(self.root).with_name(name)
+            images.append(Item(str(path), str(self.out / below)))
+        if not images:
+            raise InputError(
+                f"{self.root}: no anatomical images",
+                f"They are sought as sub-*/[ses-*/]anat/*_{{{','.join(self._suffixes)}}}.nii.gz.",
+            )
+        return images
+
+    def begin(self) -> None:
+        """Write the dataset's description, and what validators leave out, where they are not."""
+        raw = self.root.resolve().as_uri()
+        if self._is_inside:  # the dataset can be moved as a whole
+            raw = Path(os.path.relpath(self.root.resolve(), self.out.resolve())).as_posix()
+        description = {
+            "Name": f"{self._name}: derived by MedEnhance",
+            "BIDSVersion": "1.9.0",
+            "DatasetType": "derivative",
+            "GeneratedBy": [
+                {"Name": "MedEnhance", "Version": __version__, "Description": RESEARCH_ONLY}
+            ],
+            "DatasetLinks": {"raw": raw},
+        }
+        if not (self.out / _DESCRIPTION).exists():
+            write_json(self.out / _DESCRIPTION, description, overwrite=False)
+        if not (self.out / ".bidsignore").exists():
+            _write(self.out / ".bidsignore", _IGNORED)
+
+    def finished(self, item: Item, fields: Mapping[str, Any]) -> None:
+        """Write the sidecar: the source's own fields, whence it comes, and the names of labels."""
+        source, sidecar = Path(item.source), _sidecar(Path(item.output))
+        if self._task == "segment":
+            inherited: dict[str, Any] = {"Manual": False, "SpatialReference": "orig"}
+            rows = [f"{row['value']}\t{row['label']}" for row in fields.get("table") or ()]
+            table = "\n".join(["index\tname", *rows, ""])
+            _write(sidecar.with_suffix(".tsv"), table)
+        else:
+            inherited = {"SkullStripped": False} | (_read(_sidecar(source)) or {})
+        own = {
+            "Description": f"{self._task} by MedEnhance {__version__}. {RESEARCH_ONLY}",
+            "Sources": [f"bids:raw:{source.relative_to(self.root).as_posix()}"],
+        }
+        write_json(sidecar, inherited | own, overwrite=True)
+
+
+def _sidecar(volume: Path) -> Path:
+    """`x_T1w.nii.gz` → `x_T1w.json`."""
+    return volume.with_name(volume.name.partition(".nii")[0] + ".json")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is none that can be read."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path, overwrite=True) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")

@@ -1,21 +1,25 @@
-"""How the jobs of a batch run: one after another in this process, or on workers of Dask."""
+"""How the jobs of a batch run: one after another here, or on workers of Dask; and their rows."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import itertools
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError, OutputError
-from MedEnhanceLib.jobs.addresses import shown
+from MedEnhanceLib.jobs.addresses import is_remote, shown
 from MedEnhanceLib.jobs.batch_items import Item
-from MedEnhanceLib.jobs.ledger import Ledger
+from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, attend
@@ -30,10 +34,14 @@ _AHEAD, _FEWEST_AHEAD = 4, 16
 class Batch:
     """One task for many volumes, with a row in the ledger for whatever happens to each.
 
-    stated: parameters of the task for all volumes. overwrite: whether what is done, and what lies
-    there, is made anew. repeats: whether a job that was lost is run again elsewhere, and may find
-    its own result. ended: called with each item, the fields of its row, how many have ended, and of
-    how many.
+    Args:
+        task: the kind of job.
+        items: the volumes.
+        ledger: gets the rows.
+        stated: parameters of the task for all volumes.
+        overwrite: whether what is done, and what lies there, is made anew.
+        repeats: whether a job whose worker was lost is run again, and may find its own result.
+        ended: called with each item, the fields of its row, how many have ended, and of how many.
     """
 
     def __init__(
@@ -44,16 +52,15 @@ class Batch:
         stated: Mapping[str, Any],
         *,
         overwrite: bool,
-        repeats: bool,
+        repeats: bool = False,
         ended: Callable[[Item, Mapping[str, Any], int, int], None],
     ) -> None:
         self.task, self._items, self._ledger, self._stated = task, items, ledger, stated
-        self._overwrite, self._repeats, self._ended = overwrite, repeats, ended
+        self._overwrite, self._repeats, self._ended, self._count = overwrite, repeats, ended, 0
         self._options = {"task": task, **stated}
         self.todo = [
             item for item in items if overwrite or not ledger.is_finished(item, self._options)
         ]
-        self._count = 0
 
     def begin(self, indices: Sequence[int]) -> dict[int, dict[str, Any]]:
         """The parameters of those of `todo` that may begin; the others have ended already."""
@@ -62,8 +69,7 @@ class Batch:
             item = self.todo[index]
             is_own = self._overwrite or self._ledger.is_ours(item)
             places = (item.output, f"{item.output}.json")
-            taken = [] if is_own else [place for place in places if os.path.lexists(place)]
-            if taken:
+            if taken := [place for place in places if os.path.lexists(place) and not is_own]:
                 error = OutputError(
                     f"{taken[0]} exists already, and is not of this batch",
                     "Name another folder, or allow to replace it (--force).",
@@ -117,11 +123,8 @@ def run_here(batch: Batch, monitor: Monitor) -> None:
 def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
     if event.kind == "progress":
         part.progress(event.fields["fraction"], f"{stage}: {event.fields['stage']}")
-    elif event.kind == "log":
-        part.log(event.fields["message"])
     elif event.kind == "warning":
-        text = event.fields["message"]
-        part.warn(text if text.startswith(f"{name}: ") else f"{name}: {text}")
+        part.warn(f"{name}: {event.fields['message'].removeprefix(f'{name}: ')}")
 
 
 @contextmanager
@@ -197,9 +200,8 @@ def run_on_dask(batch: Batch, address: str, monitor: Monitor) -> None:
         ) from cause
     finally:
         if client is not None:
-            unfinished = [*running.values()]
-            if unfinished:
-                _soon(partial(client.cancel, unfinished, force=True))
+            if running:
+                _soon(partial(client.cancel, [*running.values()], force=True))
             _soon(client.close)
 
 
@@ -249,3 +251,124 @@ def outcome(
 def _row_of_error(error: MedEnhanceError) -> dict[str, Any]:
     status = "cancelled" if isinstance(error, Cancelled) else "failed"
     return {"status": status, "code": error.code, "message": error.message, "hint": error.hint}
+
+
+_ROWS, _TABLE = "batch.jsonl", "batch.csv"
+_FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
+
+
+class Ledger:
+    """batch.jsonl; the last row of a source and its result counts.
+
+    Several commands may share the folder, as those for one dataset of BIDS do.
+
+    status of a row: started, done, failed or cancelled. A row belongs to a key: the source with
+    its size and time, and the options; with other options the work is done again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read what an earlier run left; a line that was cut off by a crash is left out."""
+        self.path, self._table = folder / _ROWS, folder / _TABLE
+        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
+        self._started: set[str] = set()
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with suppress(ValueError, RecursionError):
+                    row = json.loads(line)
+                    if isinstance(row, dict):
+                        self._keep(row)
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        self._rows[_place(row.get("source"), row.get("output"))] = row
+        if row.get("status") == "started":
+            self._started.add(str(row.get("output")))
+
+    def row_of(self, item: Item) -> dict[str, Any] | None:
+        """The last row of an item, None before the first."""
+        return self._rows.get(_place(item.name, item.output))
+
+    def is_finished(self, item: Item, options: Mapping[str, Any]) -> bool:
+        """Whether this work was done, and its result is still there."""
+        row = self.row_of(item) or {}
+        return (
+            row.get("status") == "done"
+            and row.get("key") == _key_of(item, options)
+            and os.path.lexists(item.output)
+        )
+
+    def is_ours(self, item: Item) -> bool:
+        """Whether what lies at the place of a result comes from a run of this batch."""
+        return item.output in self._started
+
+    def add(
+        self, rows: Iterable[tuple[Item, Mapping[str, Any]]], options: Mapping[str, Any]
+    ) -> None:
+        """Append a row for each item and its fields; all are on the disk when this returns."""
+        lines = []
+        for item, fields in rows:
+            named = {"source": item.name, "output": item.output}
+            row = as_json({**named, "key": _key_of(item, options), **fields})
+            self._keep(row)
+            lines.append(json.dumps(row).encode("ascii") + b"\n")
+        try:
+            with self.path.open("a+b") as stream:
+                # A crash may have left the last line without its end.
+                if stream.seek(0, os.SEEK_END):
+                    stream.seek(-1, os.SEEK_END)
+                    lines[:0] = [] if stream.read(1) == b"\n" else [b"\n"]
+                stream.write(b"".join(lines))
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as cause:
+            raise OutputError(
+                f"{self.path} cannot be written: {cause.strerror}", "Free space, and go on."
+            ) from cause
+
+    def write_table(self, items: Sequence[Item]) -> Path:
+        """batch.csv: a column for each figure; these items, then earlier ones."""
+        from MedEnhanceLib.io.atomic import atomic_write
+
+        places = dict.fromkeys([*(_place(item.name, item.output) for item in items), *self._rows])
+        rows = [_columns_of(self._rows[place]) for place in places if place in self._rows]
+        text = io.StringIO()
+        names = [*_FIRST_COLUMNS, *(name for row in rows for name in row)]
+        writer = csv.DictWriter(text, [*dict.fromkeys(names)])
+        writer.writeheader()
+        writer.writerows(rows)
+        with atomic_write(self._table, overwrite=True) as temporary:
+            # Names of files that are not UTF-8 hold lone surrogates: escapes, as in the ledger.
+            temporary.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
+        return self._table
+
+
+def _place(source: object, output: object) -> tuple[str, str]:
+    """What a row belongs to: its source, and the name of the result in whatever folder."""
+    return str(source), Path(str(output)).name
+
+
+def _key_of(item: Item, options: Mapping[str, Any]) -> str:
+    """What a row is about: the source as it is now, and the options."""
+    path, state = Path(item.source), list[tuple[str, int, int]]()
+    if not is_remote(item.source):
+        with suppress(OSError):  # the job will say what is wrong
+            # A folder's own time changes with its files' names, not with their bytes.
+            members = sorted(path.iterdir()) if path.is_dir() else [path]
+            stats = [(member.name, member.stat()) for member in members]
+            state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    text = json.dumps([item.name, state, as_json(options)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table: plain figures, warnings in one text, ml of each label, the noise."""
+    columns = {
+        name: value
+        for name, value in row.items()
+        if name != "key" and not isinstance(value, (dict, list))
+    }
+    if warnings := row.get("warnings"):
+        columns["warnings"] = " | ".join(map(str, warnings))
+    columns |= {f"{label['label']} ml": label["volume_ml"] for label in row.get("table") or ()}
+    noise = (row.get("measured") or {}).get("noise") or {}
+    named = {"noise σ": "sigma", "noise confidence": "confidence", "correction": "share_removed"}
+    return columns | {name: noise[key] for name, key in named.items() if key in noise}

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
-from MedEnhanceLib.jobs.files import OutputParams, check_volume_outputs, manifest_path
-from MedEnhanceLib.jobs.placing import lay_beside, name_of, read_series
+from MedEnhanceLib.jobs.files import OutputParams, manifest_path
+from MedEnhanceLib.jobs.placing import Series, lay_beside, name_of, read_series
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from MedEnhanceLib.io.dicomout import Template
 
 
-_OF_DICOM = ("like", "patient_id", "patient_name", "study_description", "series_description")
+_OF_DICOM = (
+    "dicom_source", "patient_id", "patient_name", "study_description", "series_description",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,46 +36,46 @@ class DicomParams(OutputParams):
     output: Annotated[
         str,
         About(
-            help=".nii.gz, .nii, .nrrd or .mha, an address too (s3://); with dicom a folder",
+            help="output file: .nii.gz, .nii, .nrrd or .mha, also at an address (s3://); with "
+            "--dicom a folder",
             flag="OUTPUT",
             place="output",
         ),
     ]
     dicom: bool = option(
         False,
-        help="write a derived DICOM series into the folder OUTPUT, in the study that it came from",
+        help="write a derived DICOM series into the folder OUTPUT, in the study of its source",
     )
-    like: dict[str, str] | None = option(
-        None,
-        help='{"path", "series"} of the DICOM series that INPUT was made from, where INPUT is none',
-        place="input",
+    dicom_source: str | None = option(
+        None, help="source series of a non-DICOM input", metavar="SERIES", place="input"
+    )
+    dicom_source_series: str | None = option(
+        None, help="the series, where --dicom-source holds several: number or UID", metavar="S"
     )
     series_description: str | None = option(
-        None, help="instead of one made from the source's", metavar="TEXT"
+        None, help="name of the derived series (default: made from the source's)", metavar="TEXT"
     )
     patient_id: str | None = option(None, help="patient ID for a new study", metavar="ID")
     patient_name: str | None = option(
-        None, help="as DICOM writes it, for example Doe^Jane", metavar="NAME"
+        None, help="patient name for a new study, as in DICOM: Doe^Jane", metavar="NAME"
     )
-    study_description: str | None = option(None, help="of a new study", flag=None)
+    study_description: str | None = option(None, help="description of a new study", flag=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         idle = [name for name in _OF_DICOM if getattr(self, name)]
         if idle and not self.dicom:
-            raise ConfigError(f"{idle[0]} without dicom", "Set dicom (--dicom), or leave it out.")
-        like = self.like
-        if like is not None and (
-            "path" not in like or not all(like.values()) or set(like) - {"path", "series"}
-        ):
+            raise ConfigError(f"{idle[0]} requires dicom", "Set dicom (--dicom), or leave it out.")
+        if self.dicom_source_series and not self.dicom_source:
             raise ConfigError(
-                f"like is {like!r}",
-                'Give {"path": a folder or a file of the series} and, of several, "series".',
+                "dicom_source_series requires dicom_source",
+                "Name the folder of the series (--dicom-source).",
             )
-        if self.like is not None and self.names_patient:
+        if self.dicom_source and self.names_patient:
             raise ConfigError(
-                "a patient is named, and a series that knows its own",
-                "Leave out patient_id and patient_name (--patient-id, --patient-name), or like.",
+                "both dicom_source and a patient are given",
+                "The patient is that of the source: leave out patient_id and patient_name "
+                "(--patient-id, --patient-name).",
             )
 
     @property
@@ -87,33 +89,21 @@ class DicomParams(OutputParams):
         return False
 
 
-def check_output(params: DicomParams, inputs: Sequence[Path], monitor: Monitor) -> None:
-    """Refuse before the long work an `output` that could not be written after it."""
-    output = Path(params.output)
-    if not params.dicom:
-        check_volume_outputs({"output": output}, inputs=inputs, overwrite=params.overwrite)
-        return
-    if params.has_objects:
-        require("highdicom", purpose="Writing DICOM objects")
-    if params.like:
-        inputs = [*inputs, Path(params.like["path"])]
-    _check_folder(output, inputs, monitor, overwrite=params.overwrite)
-
-
-def _check_folder(
-    folder: Path, inputs: Sequence[Path], monitor: Monitor, *, overwrite: bool
-) -> None:
-    """Refuse before the long work a folder that DICOM objects could not go into after it.
+def check_folder(params: DicomParams, inputs: Sequence[Path], monitor: Monitor) -> None:
+    """Refuse before the long work an output folder that DICOM could not be written to after it.
 
     What an earlier writing left in it, whose process was killed, is put in order first.
     Raises OutputError for a file's name, for an input's own folder, and for a folder that holds
-    something, unless it may be added to.
+    something, unless it may be added to; DependencyError where highdicom is needed and missing.
     """
     from MedEnhanceLib import io
     from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
     from MedEnhanceLib.io.dicom.sources import is_dicom
     from MedEnhanceLib.io.staging import holds, recover, refuse_no_folder
 
+    if params.has_objects:
+        require("highdicom", purpose="Writing DICOM objects")
+    folder = Path(params.output)
     ending = io.ending_of(folder)
     if ending in io.READABLE and not folder.is_dir():
         raise OutputError(
@@ -124,13 +114,13 @@ def _check_folder(
     refuse_no_folder(folder)
     refuse_unwritable(folder)
     recover(folder, monitor)
-    if folder.is_dir() and holds(folder) and not overwrite:
+    if folder.is_dir() and holds(folder) and not params.overwrite:
         raise OutputError(
             f"{folder} holds files already",
             "Name a new or empty folder; or allow to add to it, and to replace what was made of "
             "the same series before (--force, overwrite=True).",
         )
-    refuse_existing(manifest_path(folder), overwrite)
+    refuse_existing(manifest_path(folder), params.overwrite)
 
 
 def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
@@ -139,18 +129,21 @@ def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
         if here == place or here in place.parents or place in here.parents:
             raise OutputError(
                 f"{folder}: the derived series would lie among the originals, which are in {place}",
-                "Name a folder of its own, beside that of the originals.",
+                "Use a separate folder, outside that of the originals.",
             )
 
 
-def placed(volume: Volume, params: DicomParams, monitor: Monitor) -> Volume:
+def place_volume(
+    volume: Volume, params: DicomParams, monitor: Monitor, series: Series | None = None
+) -> Volume:
     """The volume with the DICOM images behind it; asks for what is missing before the long work.
 
+    series: that of `dicom_source`, where it was read before.
     Raises InputError where nothing says whose it is, OutputError for a folder among originals.
     """
     own = volume
-    if params.like is not None:
-        volume = lay_beside(volume, read_series(params.like, monitor), monitor)
+    if params.dicom_source:
+        volume = lay_beside(volume, series or source_series(params, monitor), monitor)
     for origin in filter(None, (own.origin, volume.origin)):
         files = {instance.file for frame in origin.instances for instance in frame}
         _refuse_among(Path(params.output), sorted({Path(file).parent for file in files}))
@@ -163,13 +156,20 @@ def placed(volume: Volume, params: DicomParams, monitor: Monitor) -> Volume:
             )
         return volume
     if not params.patient_id:
-        series = f" (it was made from the series {volume.origin.series})" if volume.origin else ""
+        made_from = (
+            f" (it was made from the series {volume.origin.series})" if volume.origin else ""
+        )
         raise InputError(
-            f"{name}: no patient information{series}",
-            "Name the DICOM series that it was made from (--like SERIES/, like=), or for a new "
-            "study its patient (--patient-id ID, patient_id=).",
+            f"{name}: no patient information{made_from}",
+            "Name the DICOM series that it was made from (--dicom-source SERIES/, dicom_source=), "
+            "or for a new study its patient (--patient-id ID, patient_id=).",
         )
     return replace(volume, origin=None)
+
+
+def source_series(params: DicomParams, monitor: Monitor) -> Series:
+    """The series that `dicom_source` names."""
+    return read_series(Path(str(params.dicom_source)), params.dicom_source_series, monitor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,57 +201,43 @@ class Objects:
     uncertainty: Volume | None = None
     model: Mapping[str, str] | None = None
 
-    def placed(self, params: DicomParams, monitor: Monitor) -> Objects:
-        """All volumes, which lie on one grid, with the DICOM images behind them; as `placed`."""
-        source = placed(self.source, params, monitor)
-        series = read_series(params.like, Monitor()) if params.like else None
 
-        def beside(volume: Volume) -> Volume:
-            if series is not None:
-                return lay_beside(volume, series, Monitor())  # warnings were said of the source
-            has_images = volume.origin is not None and volume.origin.instances
-            return volume if has_images else replace(volume, origin=source.origin)
+def place_objects(objects: Objects, params: DicomParams, monitor: Monitor) -> Objects:
+    """The objects, whose volumes lie on one grid, with the DICOM images behind them.
 
-        labels = self.segmentation
-        return replace(
-            self,
-            source=source,
-            volume=self.volume and beside(self.volume),
-            uncertainty=self.uncertainty and beside(self.uncertainty),
-            segmentation=labels and replace(labels, volume=beside(labels.volume)),
-        )
-
-
-@dataclass(frozen=True)
-class Written:
-    """The DICOM files that were written.
-
-    figures: for the result of a job and its manifest. listed: for the result alone: every file.
+    Raises as `place_volume`.
     """
+    series = source_series(params, monitor) if params.dicom_source else None
+    source = place_volume(objects.source, params, monitor, series)
 
-    files: list[Path]
-    figures: dict[str, Any]
-    listed: dict[str, Any]
+    def beside(volume: Volume) -> Volume:
+        if series is not None:
+            return lay_beside(volume, series, Monitor())  # warnings were said of the source
+        has_images = volume.origin is not None and volume.origin.instances
+        return volume if has_images else replace(volume, origin=source.origin)
+
+    labels = objects.segmentation
+    return replace(
+        objects,
+        source=source,
+        volume=objects.volume and beside(objects.volume),
+        uncertainty=objects.uncertainty and beside(objects.uncertainty),
+        segmentation=labels and replace(labels, volume=beside(labels.volume)),
+    )
 
 
-def save_output(
-    volume: Volume, action: str, params: DicomParams, monitor: Monitor
-) -> Written | None:
-    """Save a volume as the parameters say; None where it became a file."""
-    monitor.progress(0.0, "save")
-    if not params.dicom:
-        from MedEnhanceLib.io import save
-
-        save(volume, Path(params.output), overwrite=params.overwrite, monitor=monitor)
-        return None
-    objects = Objects(volume, action, volume=volume).placed(params, monitor.part(0.0, 0.2))
-    return write(objects, params, monitor.part(0.2, 1.0))
-
-
-def write(objects: Objects, params: DicomParams, monitor: Monitor) -> Written:
+def write(
+    objects: Objects, params: DicomParams, monitor: Monitor
+) -> tuple[list[Path], dict[str, Any]]:
     """Build every object, then write them all, or none.
 
-    objects: of a volume as `placed` gives it. Raises InputError, OutputError.
+    objects: of volumes with their images behind them, as `place_volume` gives them.
+
+    Returns:
+        The files, and what results and manifests state of them.
+
+    Raises:
+        InputError, OutputError: an object cannot be built, or not be written.
     """
     from MedEnhanceLib.io.dicomout import new_study, read_template, write_objects
 
@@ -279,23 +265,18 @@ def write(objects: Objects, params: DicomParams, monitor: Monitor) -> Written:
         monitor=monitor.part(0.6, 1.0),
     )
     rows: dict[str, dict[str, Any]] = {}
-    for (role, dataset), file in zip(built, files, strict=True):
+    for role, dataset in built:
         uid = str(dataset.SeriesInstanceUID)
         row = {
             "role": role,
             "modality": str(dataset.Modality),
             "description": str(dataset.get("SeriesDescription") or ""),
             "series_uid": uid,
-            "files": [],
+            "files": 0,
         }
-        rows.setdefault(uid, row)["files"].append(str(file))
-    counted = [{**row, "files": len(row["files"])} for row in rows.values()]
+        rows.setdefault(uid, row)["files"] += 1
     study = str(built[0][1].StudyInstanceUID)
-    return Written(
-        files,
-        {"study_uid": study, "series_uid": next(iter(rows)), "objects": counted},
-        {"files": files, "objects": list(rows.values())},
-    )
+    return files, {"study_uid": study, "series_uid": next(iter(rows)), "objects": [*rows.values()]}
 
 
 def _built(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.core.manifest import corrections_in_words, make_manifest, manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
-from MedEnhanceLib.jobs.kinds.segment import label_map, segmentation_figures
+from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -105,14 +107,14 @@ def enhance_volume(
     *,
     guide: Volume | Sequence[Volume] | None = None,
     look: Volume | Iterable[Volume] | None = None,
-    head: SegmentConfig | None = None,
+    segmenter: SegmentConfig | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     scratch: Path | None = None,
     monitor: Monitor,
 ) -> Enhanced:
-    """Enhance, then segment the enhanced volume if a `head` is given; in memory.
+    """Enhance, then segment the enhanced volume if a `segmenter` is given; in memory.
 
     guide, look, frame, cache, scratch: as for `hqg.enhance`.
     """
@@ -120,9 +122,9 @@ def enhance_volume(
     from MedEnhanceLib.hqg import enhance
 
     began = time.monotonic()
-    if head is not None:  # better missed now than after the long work
-        open_head_for(volume, head)
-    share = 1 / (1 + _HEAD_PASSES) if head else 1.0
+    if segmenter is not None:  # better missed now than after the long work
+        open_head_for(volume, segmenter)
+    share = 1 / (1 + _HEAD_PASSES) if segmenter else 1.0
     part = monitor.part(0.0, share)
     if config.task == "slices":
         _refuse_with_thin_slices(config, guide=guide, look=look, slices=slices)
@@ -142,11 +144,13 @@ def enhance_volume(
             scratch=scratch,
             monitor=part,
         )
-    labels = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
+    labels = None
+    if segmenter is not None:
+        labels = segment(done.volume, segmenter, monitor=monitor.part(share, 1.0))
     facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured}
     manifest = make_manifest(
         "enhanced",
-        config=config.to_json() | ({"head": head.to_json()} if head else {}),
+        config=config.to_json() | ({"segmenter": segmenter.to_json()} if segmenter else {}),
         inputs=_names(volume, guide, look),
         device=done.device,
         seconds=time.monotonic() - began,
@@ -167,16 +171,18 @@ def _names(
     guide: Volume | Sequence[Volume] | None,
     look: Volume | Iterable[Volume] | None,
 ) -> dict[str, str]:
-    """What the manifest calls the inputs; a look of several volumes is not named."""
-    guides = [guide] if isinstance(guide, Volume) else guide or []
-    roles = {"input": [volume], "guide": guides, "look": [look] if isinstance(look, Volume) else []}
-    names = {
-        role: ", ".join(Path(each.source).name or "volume" for each in volumes)
-        for role, volumes in roles.items()
-        if volumes
-    }
-    is_several = look is not None and not isinstance(look, Volume)
-    return names | ({"look": "several volumes"} if is_several else {})
+    """What the report calls the inputs; a look of several volumes is not named."""
+
+    def name(each: Volume) -> str:
+        return Path(each.source).name or "volume"
+
+    names = {"input": name(volume)}
+    if guide:
+        guides = [guide] if isinstance(guide, Volume) else guide
+        names["guide"] = ", ".join(map(name, guides))
+    if look is not None:
+        names["look"] = name(look) if isinstance(look, Volume) else "several volumes"
+    return names
 
 
 def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
@@ -217,3 +223,39 @@ def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
     if isinstance(result, Enhanced):
         return enhanced_objects(before, result)
     return Objects(before, "segmented", segmentation=label_map(result))
+
+
+def segmenter_config(segmenter: str, device: str, *, wanted: bool) -> SegmentConfig | None:
+    """How an enhanced volume is segmented, on the same device; None where it is not.
+
+    segmenter: a model's name or folder, or "auto". Raises ConfigError for anything else, and where
+    a model is named without a segmentation.
+    """
+    if not isinstance(segmenter, str | os.PathLike) or not os.fspath(segmenter):
+        raise ConfigError(
+            f"segmenter is {segmenter!r}", 'Give a model\'s name or folder, or "auto".'
+        )
+    if segmenter != "auto" and not wanted:
+        raise ConfigError(
+            f"the segmenter {segmenter} is named, but no segmentation is requested",
+            "Add segment (--segment), or leave out the segmenter.",
+        )
+    return SegmentConfig(model=os.fspath(segmenter), device=device) if wanted else None
+
+
+def label_map(segmentation: Segmentation) -> LabelMap:
+    """A segmentation as what is written as DICOM takes it."""
+    labels = as_json(segmentation.labels)
+    return LabelMap(segmentation.volume, labels, segmentation.model, segmentation.warning)
+
+
+def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:
+    """What a manifest records of a segmentation; nothing where there is none."""
+    if segmentation is None:
+        return {}
+    return {
+        "labels": as_json(segmentation.labels),
+        "table": as_json(segmentation.table),
+        "head": dict(segmentation.model),
+        **({"doubt_of_labels": segmentation.warning} if segmentation.warning else {}),
+    }

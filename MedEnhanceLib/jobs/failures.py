@@ -76,15 +76,12 @@ def job_errors(kind: str) -> Iterator[None]:
     except KeyboardInterrupt as cause:
         raise Cancelled("cancelled", "Start again when you like.") from cause
     except Exception as cause:
-        raise _missing_package(cause) or refused(cause) or _internal(kind, cause) from cause
-
-
-def _internal(kind: str, cause: Exception) -> InternalError:
-    return InternalError(
-        f"{kind} failed unexpectedly: {type(cause).__name__}: {cause}",
-        "This is a fault of MedEnhance: please report it with the traceback in the log"
-        " (a worker's standard error).",
-    )
+        fault = InternalError(
+            f"{kind} failed unexpectedly: {type(cause).__name__}: {cause}",
+            "This is a fault of MedEnhance: please report it with the traceback in the log"
+            " (a worker's standard error).",
+        )
+        raise _missing_package(cause) or refused(cause) or fault from cause
 
 
 def _missing_package(cause: Exception) -> MedEnhanceError | None:
@@ -103,11 +100,9 @@ def refused(cause: BaseException) -> MedEnhanceError | None:
 
     What is known to go wrong is checked where the file is used, which names the remedy better.
     """
-    if isinstance(cause, UnicodeEncodeError) and cause.reason == "surrogates not allowed":
-        what = f"{cause.object!r:.200} is not UTF-8"
-        return errors.InputError(what, "Rename the file, or its folder.")
-    if str(cause).startswith(("Symlink loop", "embedded null")):  # Python's own words
-        return errors.InputError(f"a path that leads nowhere: {cause}", "Check the paths.")
+    is_odd = str(cause).startswith(("Symlink loop", "embedded null"))  # Python's own words
+    if is_odd or (isinstance(cause, UnicodeEncodeError) and "surrogates" in cause.reason):
+        return errors.InputError(f"invalid path: {cause}", "Rename the file, or its folder.")
     if not isinstance(cause, OSError) or cause.errno is None:
         return None
     path = os.fsdecode(cause.filename) if cause.filename is not None else ""

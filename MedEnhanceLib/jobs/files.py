@@ -1,25 +1,23 @@
-"""What jobs read, write and return: volumes, checks before long work, manifests after it."""
+"""What jobs read, write and return: volumes, the places of files, checks before long work."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from MedEnhanceLib.core.manifest import file_sha256, make_manifest
 from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg import VolumeCache
-    from MedEnhanceLib.jobs.dicom import Written
 
 CONTAINER = ".ucv"
+#: In place of a guide: the best one beside the volume.
+AUTO = "auto"
 #: Files that hold all of their volume, so that their size and time show a change.
 _WHOLE_FILES = (".nii", ".nii.gz", ".nrrd", ".mha", ".ucv")
 
@@ -45,26 +43,24 @@ class VolumeParams(Params):
     input: Annotated[
         str,
         About(
-            help="a volume: a file, a .ucv, or DICOM: a folder, a file, a DICOMDIR, a list; "
-            "a file's address too (https://, s3://)",
+            help="input volume: a file (.nii.gz, .nrrd, .mha, .ucv) or its address (https://, "
+            "s3://); of DICOM a folder, a file, a DICOMDIR or a list of files",
             flag="INPUT",
             place="input",
         ),
     ]
     series: str | None = option(
         None,
-        help="which DICOM series of several: its number in the table of inspect, or its UID",
+        help="DICOM series, where INPUT holds several: its number in inspect, or its UID",
         metavar="S",
     )
     modality: str | None = option(
-        None, help="CT, MR, PT, EM or OT, where the file says none or a wrong one", metavar="M"
+        None, help="CT, MR, PT, EM or OT, if the file's own is missing or wrong", metavar="M"
     )
-    fix_tilt: bool = option(
-        False, help="resample a DICOM series whose gantry was tilted to a rectangular grid"
-    )
-    fix_spacing: bool = option(
+    resample: bool = option(
         False,
-        help="resample a DICOM series with gaps or uneven spacing to an even one, across the gaps",
+        help="resample a DICOM series with a tilted gantry, gaps or uneven spacing to an even "
+        "rectangular grid, instead of refusing it",
     )
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
@@ -73,7 +69,7 @@ class VolumeParams(Params):
 
     def stated(self) -> dict[str, Any]:
         """What was stated of the input besides its place."""
-        names = ("series", "modality", "fix_tilt", "fix_spacing")
+        names = ("series", "modality", "resample")
         return {name: value for name in names if (value := getattr(self, name))}
 
 
@@ -84,7 +80,7 @@ class OutputParams(Params):
     output: Annotated[
         str,
         About(
-            help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)",
+            help="output file: .nii.gz, .nii, .nrrd or .mha, also at an address (s3://)",
             flag="OUTPUT",
             place="output",
         ),
@@ -97,11 +93,11 @@ def load_volume(
     *,
     modality: str | None = None,
     series: str | None = None,
+    resample: bool = False,
     scratch: Path | None = None,
     monitor: Monitor | None = None,
-    **repairs: bool,
 ) -> Volume:
-    """Whatever we read, a compressed container too; repairs and errors as `io.load`'s."""
+    """The volume of a file or folder, or of a container; arguments and errors as `io.load`."""
     if path.suffix.lower() == CONTAINER:
         from MedEnhanceLib.unicompress import decompress
 
@@ -112,61 +108,61 @@ def load_volume(
     from MedEnhanceLib import io
 
     return io.load(
-        path, modality=modality, series=series, scratch=scratch, monitor=monitor, **repairs
+        path,
+        modality=modality,
+        series=series,
+        resample=resample,
+        scratch=scratch,
+        monitor=monitor,
     )
 
 
-class KeptVolume:
-    """The last volume that was read for a preview, with the state of its file at that time.
+class KeptVolumes:
+    """What a worker keeps in memory between jobs: the input and the guide that were read last.
 
     A second preview then pays for its slices alone: neither for reading the file nor for what is
     measured of the whole volume.
-
-    cache: what `hqg.enhance` measured of the volume that is kept; else None.
     """
 
     def __init__(self) -> None:
-        self._key: Hashable = None
-        self._volume: Volume | None = None
-        self.cache: VolumeCache | None = None
+        self._kept: dict[str, tuple[Hashable, Volume, VolumeCache]] = {}
 
     def load(
         self,
         params: VolumeParams,
         *,
+        role: str = "input",
         keep: bool,
         scratch: Path | None = None,
         monitor: Monitor,
-    ) -> Volume:
+    ) -> tuple[Volume, VolumeCache | None]:
         """The volume of `params`: the kept one where the file is still the same.
 
-        Any other one is forgotten first. keep: whether to remember this one.
-        scratch: as `io.load` takes it.
+        Any other one in its role is forgotten first.
+
+        Args:
+            params: where the volume lies.
+            role: "input" or "guide".
+            keep: whether to remember this one.
+            scratch: as `io.load` takes it.
+            monitor: of the job.
+
+        Returns:
+            The volume, and what `hqg.enhance` measured of it, if it is kept.
         """
         from MedEnhanceLib.hqg import VolumeCache
 
         key = _key_of(params)
-        if self._volume is None or key is None or key != self._key:
-            self.forget()
+        if role in self._kept and (key is None or key != self._kept[role][0]):
+            del self._kept[role]
+        if role not in self._kept:
             volume = params.load(monitor, scratch)
             # A file that was exchanged while it was read has another key by now.
             if not keep or key is None or key != _key_of(params):
-                return volume
-            self._key, self._volume, self.cache = key, volume, VolumeCache()
+                return volume, None
+            self._kept[role] = (key, volume, VolumeCache())
         monitor.progress(1.0, "load")
-        return self._volume
-
-    def forget(self) -> None:
-        """Give the memory back."""
-        self._key = self._volume = self.cache = None
-
-
-@dataclass(frozen=True)
-class KeptVolumes:
-    """What a worker keeps in memory between jobs: one input and one guide, no more."""
-
-    input: KeptVolume = field(default_factory=KeptVolume)
-    guide: KeptVolume = field(default_factory=KeptVolume)
+        return self._kept[role][1:]
 
 
 def _key_of(params: VolumeParams) -> Hashable:
@@ -181,45 +177,40 @@ def _key_of(params: VolumeParams) -> Hashable:
     return place, state.st_size, state.st_mtime_ns, params.series, params.modality
 
 
-def check_volume_outputs(
-    outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwrite: bool
+def check_outputs(
+    outputs: Mapping[str, Path],
+    *,
+    inputs: Iterable[Path] = (),
+    container: bool = False,
+    overwrite: bool,
 ) -> None:
     """Refuse before the long work what could not be saved after it.
 
-    outputs: parameter's name → path of a volume. Raises OutputError or ConfigError.
+    Existing files (their manifests too), missing folders, endings that no volume is written with,
+    and writing over an input.
+
+    Args:
+        outputs: parameter's name → path.
+        inputs: what is read.
+        container: whether they are compressed containers instead of volumes.
+        overwrite: whether existing files may be replaced.
+
+    Raises:
+        OutputError, EndingError, ConfigError: naming the file.
     """
-    for path in outputs.values():
-        check_ending(path)
-    check_outputs(outputs, inputs=inputs, overwrite=overwrite)
-
-
-def check_ending(path: Path) -> None:
-    """Raise EndingError where no volume is written with the ending of `path`."""
-    from MedEnhanceLib import io
-
-    if io.ending_of(path) not in io.WRITABLE:
-        raise EndingError(
-            f"{path.name}: unsupported output extension",
-            f"Use one of {', '.join(io.WRITABLE)}"
-            f"{'; compress writes ' + CONTAINER if path.suffix.lower() == CONTAINER else ''}"
-            "; or set dicom (--dicom), and a folder gets a series.",
-        )
-
-
-def check_outputs(outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwrite: bool) -> None:
-    """Refuse existing files (their manifests too), missing folders, and writing over an input."""
     from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
     from MedEnhanceLib.io.voxels import input_error
 
     places = {name: resolved(path) for name, path in outputs.items()}
-    read = {resolved(path, input_error) for path in inputs}
+    sources = {resolved(path, input_error) for path in inputs}
     if len(set(places.values())) < len(outputs):
         raise ConfigError(
             f"two outputs share one path: {', '.join(map(str, outputs.values()))}",
             "Give each its own.",
         )
     for name, path in outputs.items():
-        if places[name] in read:
+        check_ending(path, container=container)
+        if places[name] in sources:
             raise OutputError(
                 f"{path}: {name} is the input itself", "Give the output another name."
             )
@@ -232,9 +223,39 @@ def check_outputs(outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwr
         refuse_unwritable(path.parent)
 
 
+def check_ending(path: Path, *, container: bool = False) -> None:
+    """Raise EndingError for a name whose ending is not that of a volume, or of a container."""
+    from MedEnhanceLib import io
+
+    if container and path.suffix.lower() != CONTAINER:
+        raise EndingError(f"{path.name}: not the ending of a container", f"Use {CONTAINER}.")
+    if not container and io.ending_of(path) not in io.WRITABLE:
+        raise EndingError(
+            f"{path.name}: unsupported output extension",
+            f"Use one of {', '.join(io.WRITABLE)}"
+            f"{'; compress writes ' + CONTAINER if path.suffix.lower() == CONTAINER else ''}"
+            "; or set dicom (--dicom), and a folder gets a series.",
+        )
+
+
 def manifest_path(output: Path) -> Path:
     """Where the manifest of an output lies: beside it, `<output>.json`."""
     return output.with_name(f"{output.name}.json")
+
+
+def inputs_of(params: Params) -> dict[str, Path]:
+    """The files and folders that a job's parameters name for reading, by their role.
+
+    Of several guides the second is "guide 2"; which parameters name inputs says their declaration.
+    """
+    places: dict[str, Path] = {}
+    for source in options_of(type(params)):
+        value = getattr(params, source.name) if source.about.place == "input" else None
+        given = [place for place in (value if isinstance(value, list) else [value]) if place]
+        for number, place in enumerate(given, 1):
+            if place != AUTO:
+                places[source.name if number == 1 else f"{source.name} {number}"] = Path(place)
+    return places
 
 
 def results_of(params: Params) -> dict[str, Path]:
@@ -260,91 +281,3 @@ def beside(output: str, word: str) -> str:
 def path_of(volume: Volume) -> Path:
     """Where a volume was read, without the UID of its series."""
     return Path(volume.source.partition(" (series ")[0])
-
-
-def known_as(path: Path, volume: Volume) -> Path:
-    """What a manifest names as input: the file, or what its owner calls the volume in it."""
-    return path if volume.source.startswith(str(path)) else Path(volume.source or path)
-
-
-def recorded(inputs: Mapping[str, Path]) -> dict[str, str]:
-    """What a manifest states of each file that was read: its hash.
-
-    Not its name: files are often called as patients are.
-    """
-    from MedEnhanceLib.io import ending_of
-
-    def neutral(path: Path) -> str:
-        try:
-            if path.is_file():
-                ending = ending_of(path) and f" ({ending_of(path)})"
-                return f"a file{ending}, SHA-256 {file_sha256(path)}"
-            return "a folder" if path.is_dir() else "a volume"
-        except OSError:  # gone since, or a header called its volume as no file can be called
-            return "a volume"
-
-    return {name: neutral(path) for name, path in inputs.items()}
-
-
-class Work:
-    """A job that writes, from its beginning to its manifest.
-
-    action: as manifests have it, "converted". params: whose `overwrite` the manifest shares.
-    """
-
-    def __init__(self, action: str, params: Any) -> None:
-        self._action, self._params, self._began = action, params, time.monotonic()
-
-    def finish(
-        self,
-        outputs: Mapping[str, Path],
-        *,
-        inputs: Mapping[str, Path],
-        config: Any = None,
-        figures: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-        model: Mapping[str, str] | None = None,
-        source: Volume | None = None,
-        written: Written | None = None,
-    ) -> Result:
-        """Write the manifest beside the first output; the Result that reports both.
-
-        Args:
-            outputs: by what they hold.
-            inputs: by their role; the manifest states their hashes.
-            config: None: what was stated of the input.
-            figures: what the job found out; they go into both.
-            device: that models ran on.
-            model: name and SHA-256.
-            source: the volume that was read, whose DICOM series the manifest names.
-            written: the DICOM objects in the output, whose files the Result alone lists.
-        """
-        from MedEnhanceLib.io.atomic import write_json
-
-        if config is None:
-            config = self._params.stated() if isinstance(self._params, VolumeParams) else {}
-        seconds = round(time.monotonic() - self._began, 3)
-        figures = as_json({**(figures or {}), **(written.figures if written else {})})
-        manifest = make_manifest(
-            self._action,
-            config=as_json(config),
-            inputs=recorded(inputs),
-            device=device,
-            seconds=seconds,
-            model=model,
-            results=figures,
-            dicom=source.origin.facts() if source is not None and source.origin else None,
-        )
-        path = manifest_path(next(iter(outputs.values())))
-        write_json(path, manifest, overwrite=self._params.overwrite)
-        return Result(
-            {
-                "outputs": {name: str(output) for name, output in outputs.items()},
-                "manifest": str(path),
-                "device": device,
-                "seconds": seconds,
-                **({"model": dict(model)} if model else {}),
-                **figures,
-                **(as_json(written.listed) if written else {}),
-            }
-        )

@@ -15,10 +15,9 @@ import numpy as np
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError
-from MedEnhanceLib.jobs.files import CONTAINER, load_volume
+from MedEnhanceLib.jobs.files import AUTO, CONTAINER, load_volume
 from MedEnhanceLib.runtime.progress import Monitor
 
-AUTO = "auto"
 #: Files or folders beside a volume, more than which are no examination.
 _MOST_BESIDE = 20
 #: Different values of whole numbers, fewer than which are labels.

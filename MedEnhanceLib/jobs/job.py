@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 from MedEnhanceLib.core.options import config_from_json, did_you_mean
@@ -21,6 +20,7 @@ from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 from MedEnhanceLib.runtime.text import Names
 
 
+@dataclass(frozen=True)
 class JobKind:
     """A kind of job in jobs/kinds, which is imported when it is needed.
 
@@ -29,33 +29,29 @@ class JobKind:
     and answers whoever asks at once: no list of jobs shows it.
     """
 
-    def __init__(
-        self, file: str, name: str, *, keeps_volumes: bool = False, is_question: bool = False
-    ) -> None:
-        self._file, self._name = file, name
-        self.keeps_volumes, self.is_question = keeps_volumes, is_question
+    file: str
+    name: str
+    keeps_volumes: bool = False
+    is_question: bool = False
 
     @property
     def params(self) -> Any:
         """The dataclass of the parameters."""
-        return getattr(self._module, f"{self._name}Params")
+        return getattr(import_module(f"MedEnhanceLib.jobs.kinds.{self.file}"), f"{self.name}Params")
 
     @property
     def run(self) -> Callable[..., Result]:
         """The function that does the job."""
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self._name).lower()
-        run: Callable[..., Result] = getattr(self._module, f"run_{words}")
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower()
+        module: Any = import_module(f"MedEnhanceLib.jobs.kinds.{self.file}")
+        run: Callable[..., Result] = getattr(module, f"run_{words}")
         return run
-
-    @property
-    def _module(self) -> ModuleType:
-        return import_module(f"MedEnhanceLib.jobs.kinds.{self._file}")
 
 
 JOBS: dict[str, JobKind] = {
     "enhance": JobKind("enhance", "Enhance", keeps_volumes=True),
-    "blend": JobKind("blend", "Blend"),
-    "segment": JobKind("segment", "Segment"),
+    "blend": JobKind("volumes", "Blend"),
+    "segment": JobKind("enhance", "Segment"),
     "compress": JobKind("compress", "Compress", keeps_volumes=True),
     "estimate": JobKind("compress", "Estimate", keeps_volumes=True, is_question=True),
     "decompress": JobKind("compress", "Decompress"),
@@ -63,12 +59,11 @@ JOBS: dict[str, JobKind] = {
     "degrade": JobKind("volumes", "Degrade"),
     "convert": JobKind("volumes", "Convert"),
     "inspect": JobKind("volumes", "Inspect", is_question=True),
-    "series": JobKind("series", "Series"),
-    "export": JobKind("series", "Export"),
+    "series": JobKind("volumes", "Series"),
+    "export": JobKind("volumes", "Export"),
     "batch": JobKind("batch", "Batch"),
     "train": JobKind("train", "Train"),
     "distill": JobKind("distill", "Distill"),
-    "distill-status": JobKind("distill", "DistillStatus", is_question=True),
     "distill-estimate": JobKind("distill", "DistillEstimate", is_question=True),
     "evaluate": JobKind("evaluate", "Evaluate"),
     "demo": JobKind("demo", "Demo"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -35,15 +34,14 @@ class Series:
     shape: tuple[int, ...]
 
 
-def read_series(like: Mapping[str, str], monitor: Monitor) -> Series:
-    """The series at like["path"] without its voxels; errors as `io.load`'s of DICOM."""
+def read_series(path: Path, series: str | None, monitor: Monitor) -> Series:
+    """The series at a place without its voxels; errors as `io.load`'s of DICOM."""
     from MedEnhanceLib.io.dicom import read_grid
 
-    path = Path(like["path"])
     try:
-        origin, geometry, shape = read_grid(path, series=like.get("series"), monitor=monitor)
+        origin, geometry, shape = read_grid(path, series=series, monitor=monitor)
     except InputError as error:
-        error.hint = error.hint.replace("--series", "--like-series")
+        error.hint = error.hint.replace("--series", "--dicom-source-series")
         raise
     return Series(path.name or str(path), origin, geometry, shape)
 

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.errors import DependencyError, DeviceBusyError
+from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.progress import Monitor
@@ -111,11 +111,6 @@ def hold(folder: Path) -> FileLock | None:
     return lock
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process owns the folder at present."""
-    return _is_locked(folder / LOCK)
-
-
 def remove_owned(folder: Path, lock: FileLock | None) -> None:
     """Remove the folder and release its lock; a second call does nothing."""
     if lock is not None and not lock.is_locked:
@@ -137,30 +132,21 @@ def remove_owned(folder: Path, lock: FileLock | None) -> None:
 
 
 @contextlib.contextmanager
-def hold_gpu(
-    devices: Sequence[str], monitor: Monitor | None = None, *, wait: bool = True
-) -> Iterator[str]:
+def hold_gpu(devices: Sequence[str], monitor: Monitor | None = None) -> Iterator[str]:
     """Keep other long jobs off one of these devices; a process shares a device with itself.
 
     At the end, memory that torch keeps cached on the device is freed.
 
     Args:
         devices: torch's names, the preferred one first; only GPUs are locked.
-        monitor: is warned of the wait, and can cancel it.
-        wait: whether to wait until a device is free.
+        monitor: is warned of a wait until one is free, and can cancel it.
     Yields:
         The name of the device.
     Raises:
-        DeviceBusyError: none is free and `wait` is False.
         Cancelled: while waiting.
     """
     monitor, names = monitor or Monitor(), ", ".join(devices)
     free = _first_free(devices)
-    if free is None and not wait:
-        raise DeviceBusyError(
-            f"the GPU is in use by another long job ({names})",
-            "Wait for it (leave out --no-wait), or choose another device (--device).",
-        )
     if free is None:
         monitor.warn(f"waiting for the GPU, which another long job has ({names})")
         monitor.progress(0.0, "waiting for the GPU")

@@ -25,7 +25,7 @@ from typing import Any
 
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.io.atomic import PREFIX, atomic_write, output_error, write_json
-from MedEnhanceLib.runtime.locks import LOCK, hold, is_held
+from MedEnhanceLib.runtime.locks import LOCK, hold
 from MedEnhanceLib.spg.images import Floats
 
 #: The seed of the noise of differential privacy; removed with the work folder.
@@ -186,41 +186,6 @@ class RunFolder:
 
     def _images_path(self, number: int) -> Path:
         return self.work / f"patient-{number:03d}.safetensors"
-
-    def status(self) -> dict[str, Any]:
-        """The progress of the distillation, from its files alone."""
-        if self.is_finished:
-            manifest = read_run(self.out / MANIFEST)
-            known = {
-                name: manifest.get(name) for name in ("task", "modality", "patients", "images")
-            }
-            return {"state": "finished", "fraction": 1.0, **known}
-        if not (self.work / RUN).is_file():
-            if is_held(self.work):
-                return {"state": "preparing", "fraction": 0.0}
-            raise InputError(
-                f"{self.out} holds no distillation", "Name the folder that one was started with."
-            )
-        run = read_run(self.work / RUN)
-        patients = int(run["patients"])
-        done = [number for number in range(patients) if self._images_path(number).exists()]
-        steps = int(run["steps"])
-        under_way = {}
-        for number in sorted(set(range(patients)) - set(done)):
-            reached = [step_of(self.patient(number) / name) for name in CHECKPOINTS]
-            if reached != [None, None]:
-                under_way[number] = max(step or 0 for step in reached)
-        fraction = (len(done) * steps + sum(under_way.values())) / max(1, patients * steps)
-        return {
-            "state": "running" if is_held(self.work) else "stopped",
-            "fraction": round(fraction, 5),
-            "task": run["config"]["task"],
-            "modality": run["modality"],
-            "patients": patients,
-            "done": len(done),
-            "steps": steps,
-            "under_way": [{"patient": n + 1, "step": step} for n, step in under_way.items()],
-        }
 
 
 def new_secret() -> int:

@@ -30,7 +30,7 @@ class CompressConfig(Options):
         metavar="E",
         one_of="mode",
     )
-    keep_noise_level: float | None = option(
+    max_error_sigma: float | None = option(
         None,
         help="of CT and MR: no voxel off by more than this share of the noise that the volume "
         "itself has where it is quietest; it is measured, and becomes the largest error",
@@ -90,12 +90,12 @@ class CompressConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        numbers = (self.max_error, self.keep_noise_level, self.ratio, self.psnr, self.ssim)
+        numbers = (self.max_error, self.max_error_sigma, self.ratio, self.psnr, self.ssim)
         chosen = [self.lossless, *(number is not None for number in numbers)]
         if sum(chosen) != 1:
             raise ConfigError(
                 f"{sum(chosen)} compression modes are chosen",
-                "Choose one of lossless, max_error, keep_noise_level, ratio, psnr and ssim.",
+                "Choose one of lossless, max_error, max_error_sigma, ratio, psnr and ssim.",
             )
         if self.ratio is None and self.block_type != "auto":
             raise ConfigError("block_type is for ratio", "Choose ratio, or leave it out.")
@@ -105,7 +105,7 @@ class CompressConfig(Options):
         """The compression mode that is chosen; a share of the noise becomes a largest error."""
         if self.lossless:
             return "lossless"
-        if self.max_error is not None or self.keep_noise_level is not None:
+        if self.max_error is not None or self.max_error_sigma is not None:
             return "max_error"
         if self.ratio is not None:
             return "ratio"

@@ -74,7 +74,7 @@ class CompressResult:
     was lost. block_types: name → how many blocks took it.
     verified: the file was read back and meets its target. sha256: of the voxels that a reader
     gets; file_sha256: of the file. noise: σ where it is quietest, in the volume's units, where it
-    was measured for `keep_noise_level`.
+    was measured for `max_error_sigma`.
     """
 
     path: Path | str
@@ -183,7 +183,7 @@ def with_bound(
     that of its quietest frame.
     Raises InputError where it cannot be measured.
     """
-    if config.keep_noise_level is None:
+    if config.max_error_sigma is None:
         return config, None
     from MedEnhanceLib.nets.noise import measure_noise
 
@@ -203,17 +203,17 @@ def with_bound(
     if unknown:
         raise InputError(f"{name}: its noise cannot be measured ({unknown[0]})", remedy)
     level = min(float(np.quantile(noise.sigma, QUIET_PLACES)) for noise in frames)
-    bound = config.keep_noise_level * level
+    bound = config.max_error_sigma * level
     if volume.voxels.dtype.kind in "iu":
         bound = math.floor(bound)
     if doubts := [noise.reason for noise in frames if noise.reason]:
         monitor.warn(f"{name}: the measure of its noise is not certain: {doubts[0]}")
     if not bound:
         monitor.warn(
-            f"{name}: {config.keep_noise_level:g} of its noise, {level:.3g}, is less than 1: "
+            f"{name}: {config.max_error_sigma:g} of its noise, {level:.3g}, is less than 1: "
             "every voxel is kept as it is"
         )
-    return replace(config, keep_noise_level=None, max_error=float(bound)), level
+    return replace(config, max_error_sigma=None, max_error=float(bound)), level
 
 
 def codable(volume: Volume, config: CompressConfig) -> Voxels:

@@ -111,7 +111,7 @@ class Command:
     def __init__(self, scans: Path, out: Path) -> None:
         self.scans = scans
         command = [sys.executable, "-m", "MedEnhanceLib", "batch", "compress", str(scans)]
-        command += ["--lossless", "--out", str(out), "--scheduler", _ADDRESS, "--no-progress"]
+        command += ["--lossless", "--out", str(out), "--scheduler", _ADDRESS]
         self._process = subprocess.Popen(command, env=_ENVIRONMENT)
 
     def wait_for(self, out: Path) -> None:

@@ -15,7 +15,6 @@ from Library.cli.stand_in import stand_in
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.jobs.bar import watched
 
 
 @pytest.fixture
@@ -143,24 +142,5 @@ class TestDicom:
             me.save_dicom(head, tmp_path / "out", series=1)
         me.save_dicom(head, tmp_path / "out", patient_id="X1")
         from_file = replace(me.load(series), origin=None)
-        me.save_dicom(from_file, tmp_path / "beside", like=series)
+        me.save_dicom(from_file, tmp_path / "beside", dicom_source=series)
         assert me.load(tmp_path / "beside").is_equal(from_file)
-
-
-def test_a_result_is_blended_with_its_input(head: Volume) -> None:
-    brighter = head.with_voxels(head.voxels + np.int16(40))
-    half = me.blend(head, brighter, 0.5)
-    assert np.array_equal(half.voxels, head.voxels + 20)
-    assert half.geometry == head.geometry
-    with pytest.raises(me.ConfigError, match="strength"):
-        me.blend(head, brighter, 2)
-    with pytest.raises(me.InputError, match="no pair"):
-        me.blend(head, replace(brighter, modality="CT"), 0.5)
-
-
-def test_a_warning_is_logged_where_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
-    for progress in (None, False):
-        with watched(progress, None) as monitor:
-            monitor.warn(f"no modality is stated: {progress}")
-    assert [record.getMessage() for record in caplog.records] == ["no modality is stated: None"]
-    assert caplog.records[0].name == "MedEnhanceLib"

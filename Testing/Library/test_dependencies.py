@@ -64,18 +64,6 @@ print(json.dumps([found, sorted({name.partition(".")[0] for name in sys.modules}
     assert not set(modules) & {"numpy", "torch"}
 
 
-def test_a_single_features_package_is_installed_along_and_needed_by_nothing_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    absent = {"matplotlib"}
-    monkeypatch.setattr(
-        dependencies, "installed_version", lambda p: None if p.name in absent else "9999"
-    )
-    assert missing() == []
-    absent.add("monai")
-    assert {package.name for package in missing()} == absent
-
-
 #: Without matplotlib, a volume is enhanced, compressed and enhanced with a report.
 _WITHOUT_MATPLOTLIB = """
 import sys

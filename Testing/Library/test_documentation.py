@@ -89,7 +89,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     reference = (tmp_path / "api/index.html").read_text(encoding="utf-8")
     for name in (name for name in MedEnhanceLib.__all__ if not name.startswith("__")):
         assert re.search(rf'id="MedEnhanceLib\.[\w.]+\.{name}"', reference), name
-    assert "keep_noise_level" in reference, "the options of compress are not listed"
+    assert "max_error_sigma" in reference, "the options of compress are not listed"
     assert (tmp_path / "models/mr/index.html").is_file()
     home = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "docs/" not in " ".join(re.findall(r'(?:href|src)="([^":]+)"', home))

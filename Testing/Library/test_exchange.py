@@ -73,17 +73,6 @@ def test_a_metatensor_may_have_a_channel_or_none_and_lps(head: Volume) -> None:
     assert "tensor[:1]" in caught.value.hint
 
 
-def test_changes_of_what_came_in_change_no_volume(head: Volume) -> None:
-    array = head.voxels.copy()
-    made = [
-        Volume.from_array(array, spacing=(1, 1, 1)),
-        Volume.from_array(torch.from_numpy(array), affine=head.affine),
-        Volume.from_nibabel(nibabel.Nifti1Image(array.T, head.affine)),
-    ]
-    array[...] = 77
-    assert all(np.array_equal(one.voxels, head.voxels) for one in made)
-
-
 @pytest.mark.parametrize("dtype", ["bool", "u1", "u2", "u4", "u8", "i2", "f2", "f4", "f8", ">i2"])
 def test_a_tensor_is_writable_and_holds_every_value(dtype: str) -> None:
     values = np.arange(24).reshape(2, 3, 4).astype(dtype)
@@ -98,10 +87,12 @@ def test_numpy_sees_the_voxels(head: Volume) -> None:
     assert np.array_equal(np.asarray(head), head.voxels)
     assert np.asarray(head, np.float32).dtype == np.float32
     assert np.shares_memory(np.asarray(head, head.dtype), head.voxels)
-    copied = np.array(head)
-    copied[...] = 0
+    np.array(head)[...] = 0
     assert head.voxels.any()
-    assert float(np.mean(head)) == pytest.approx(head.voxels.mean())
+    array = head.voxels.copy()
+    taken = Volume.from_array(array, spacing=(1, 1, 1))
+    array[...] = 77
+    assert np.array_equal(taken.voxels, head.voxels)
     with pytest.raises(ValueError, match="copy"):
         np.asarray(head, np.float32, copy=False)
 

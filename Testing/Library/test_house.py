@@ -79,7 +79,7 @@ def test_recipes_are_valid_configurations(recipe: Path) -> None:
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.slices import TrainSlicesConfig
-    from MedEnhanceLib.jobs.kinds.train_codec import CodecTraining
+    from MedEnhanceLib.jobs.kinds.train import CodecTraining
 
     fields = json.loads(recipe.read_text(encoding="utf-8"))
     if "part" in fields:

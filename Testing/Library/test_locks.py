@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from MedEnhanceLib.errors import Cancelled, DeviceBusyError
+from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.runtime import device, locks
 from MedEnhanceLib.runtime.locks import hold_gpu, is_taken
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -87,16 +87,6 @@ def test_a_second_job_waits_until_the_gpu_is_free(
     assert "cuda:7 is free" in messages(events, "log")
 
 
-def test_nobody_has_to_wait(other: Callable[..., subprocess.Popen[str]]) -> None:
-    other("cuda:7")
-    with (
-        pytest.raises(DeviceBusyError, match="another long job") as caught,
-        hold_gpu(["cuda:7"], wait=False),
-    ):
-        pass
-    assert "--no-wait" in caught.value.hint
-
-
 def test_waiting_is_cancelled_within_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_POLL_SECONDS", POLL_SECONDS)
     monkeypatch.setattr(locks, "_first_free", lambda *_: None)
@@ -116,7 +106,7 @@ def test_a_lock_of_a_killed_process_is_free(
     first.wait()
     assert (folder / "medenhance-gpu-7.lock").exists()
     assert not is_taken("cuda:7")
-    with hold_gpu(["cuda:7"], wait=False):
+    with hold_gpu(["cuda:7"]):
         pass
 
 
@@ -124,13 +114,8 @@ def test_of_several_the_first_that_is_free_is_taken(
     other: Callable[..., subprocess.Popen[str]],
 ) -> None:
     other("cuda:0")
-    with hold_gpu(["cuda:0", "cuda:1"], wait=False) as had:
+    with hold_gpu(["cuda:0", "cuda:1"]) as had:
         assert had == "cuda:1"
-        with (
-            pytest.raises(DeviceBusyError, match="cuda:0"),
-            hold_gpu(["cuda:0"], wait=False),
-        ):
-            pass
 
 
 def test_a_short_job_does_not_wait_but_says_that_a_long_one_is_there(
@@ -153,7 +138,7 @@ def test_a_short_job_does_not_wait_but_says_that_a_long_one_is_there(
 def test_one_process_shares_its_device_with_itself(folder: Path) -> None:
     """A run holds it for all patients, and each patient again: on a cluster there is no run."""
     with hold_gpu(["cuda:7"]):
-        with hold_gpu(["cuda:7"], wait=False):
+        with hold_gpu(["cuda:7"]):
             pass
         assert not is_taken("cuda:7")  # by another process
     if os.name == "posix":
@@ -167,7 +152,7 @@ def test_a_child_that_outlives_the_job_does_not_keep_the_device(folder: Path) ->
         (lock,) = (file for file in Path("/proc/self/fd").iterdir() if file.resolve() == path)
         inherited = os.dup(int(lock.name))
     try:
-        with hold_gpu(["cuda:7"], wait=False):
+        with hold_gpu(["cuda:7"]):
             pass
     finally:
         os.close(inherited)
@@ -189,5 +174,5 @@ def test_without_a_temporary_folder_jobs_run_as_before(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "nowhere"))
     for device_name in ("cuda:7", "cpu"):
-        with hold_gpu([device_name], wait=False) as had:
+        with hold_gpu([device_name]) as had:
             assert had == device_name

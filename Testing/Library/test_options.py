@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ import torch
 
 from MedEnhanceLib import compress, enhance
 from MedEnhanceLib.cli.parser import Parser, add_flags, params_of
-from MedEnhanceLib.cli.reference import _parameter_rows, _section
 from MedEnhanceLib.core.options import (
     About,
     Options,
@@ -29,12 +29,16 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.unicompress.config import CompressConfig
 
+#: What writes the page of commands.
+MAKER = runpy.run_path(str(Path(__file__).resolve().parents[2] / "docs/commands.py"))
+
 
 @dataclass(frozen=True)
 class WithGrain(EnhanceConfig):
     """As somebody would add an option to a method."""
 
     grain: float = option(0.5, help="share of the noise that is kept", low=0, high=1, metavar="G")
+    window: tuple[float, float] | None = option(None, help="lowest and highest value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +76,15 @@ class TestAnOptionThatIsAdded:
     def test_is_a_flag_with_its_help_range_and_default(self) -> None:
         text = " ".join(_parser().format_help().split())
         assert "--grain G share of the noise that is kept, 0 to 1 (default: 0.5)" in text
-        args = _parser().parse_args(["a.nii", "--grain", "0.25"])
-        assert params_of(args, GrainParams) == {"input": "a.nii", "config": {"grain": 0.25}}
+        args = _parser().parse_args(["a.nii", "--grain", "0.25", "--window", "-20", "4e2"])
+        params = params_of(args, GrainParams)
+        assert params == {"input": "a.nii", "config": {"grain": 0.25, "window": [-20, 400]}}
+        assert GrainParams.from_json(params).config.window == (-20, 400)
 
     def test_is_a_row_of_both_pages(self) -> None:
         row = "share of the noise that is kept, 0 to 1 (default: 0.5) |"
-        assert f"| `--grain G` | {row}" in _section("grain", _parser())
-        assert f"| `config.grain` | a number | {row}" in list(_parameter_rows(GrainParams))
+        assert f"| `--grain G` | {row}" in MAKER["_section"]("grain", _parser())
+        assert f"| `config.grain` | a number | {row}" in list(MAKER["_parameter_rows"](GrainParams))
 
     def test_is_a_keyword_of_the_python_function(self) -> None:
         parameter = inspect.signature(enhance_with_grain).parameters["grain"]

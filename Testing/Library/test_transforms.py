@@ -77,7 +77,7 @@ def test_missing_keys_and_several_channels_are_refused(image: MetaTensor) -> Non
 
 
 def test_what_cannot_work_is_said_before_the_first_volume() -> None:
-    with pytest.raises(ConfigError, match="Enhanced has no option strenght") as error:
+    with pytest.raises(ConfigError, match="Enhanced has no option 'strenght'") as error:
         Enhanced("image", strenght=0.5)
     assert "strength" in error.value.hint
     with pytest.raises(InputError, match="image is a path") as missing:

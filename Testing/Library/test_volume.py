@@ -41,9 +41,6 @@ def test_new_voxels_keep_everything_else(head: Volume) -> None:
     assert brighter.dtype == np.float64
     assert head.history == ()
     assert head.with_voxels(head.voxels).history == ()
-
-
-def test_voxels_of_another_grid_are_refused(head: Volume) -> None:
     with pytest.raises(InputError, match="shape"):
         head.with_voxels(head.voxels[1:])
 
@@ -77,9 +74,7 @@ def test_equal_means_the_same_bits(head: Volume) -> None:
     assert not head.is_equal(dataclasses.replace(head, geometry=moved))
 
 
-@pytest.mark.parametrize(
-    "kind", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
-)
+@pytest.mark.parametrize("kind", ["int8", "uint16", "int32", "uint64"])
 def test_results_beyond_the_type_stop_at_its_ends(kind: str) -> None:
     limits = np.iinfo(kind)
     values = np.array([-1e30, float(limits.min), 0.0, float(limits.max), 1e30])

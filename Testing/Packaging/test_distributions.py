@@ -7,7 +7,6 @@ import json
 import os
 import re
 import runpy
-import shlex
 import shutil
 import subprocess
 import sys
@@ -195,25 +194,6 @@ def test_the_licenses_of_all_that_the_package_needs_are_listed() -> None:
     assert "pytest" in {row.partition(" ")[0] for row, _ in release["licenses"](["test"])}
 
 
-def test_the_size_of_a_release_is_that_of_its_files(tmp_path: Path) -> None:
-    """Random bytes do not shrink: a file that was replaced counts in the history alone."""
-    size = runpy.run_path(str(HERE / "release.py"))["size"]
-
-    def git(*words: str) -> None:
-        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
-        run("git", *who, *words, folder=tmp_path)
-
-    git("init", "-q")
-    (tmp_path / "folder").mkdir()
-    for text in ("first", "second"):
-        (tmp_path / "folder/weights").write_bytes(os.urandom(500_000))
-        git("add", ".")
-        git("commit", "-qm", text)
-    found = size(tmp_path)
-    assert found["one commit"] == pytest.approx(0.5, abs=0.01)
-    assert found["whole history"] == pytest.approx(1.0, abs=0.01)
-
-
 def steps_of_the_dockerfile() -> list[tuple[str, str]]:
     """(instruction, arguments), in order, lines joined."""
     text = (HERE / "Dockerfile").read_text(encoding="utf-8")
@@ -233,44 +213,6 @@ def test_the_container_runs_as_nobody_and_says_whether_it_is_well() -> None:
     assert json.loads(last["ENTRYPOINT"]) == ["medenhance"] and "medenhance" in PROJECT["scripts"]
     built = last["COPY"].split()
     assert built[0] == "--from=build" and f"PATH={built[1]}/bin:" in last["ENV"]
-
-
-@pytest.mark.slow
-def test_the_steps_of_the_container_run_in_order(tmp_path: Path) -> None:
-    """Without Docker: what is copied suffices for the installation, and the command answers."""
-    if not find_spec("hatchling"):
-        pytest.skip("not installed: hatchling (python -m pip install -e '.[dev]')")
-    source, prefix = tmp_path / "source", tmp_path / "prefix"
-    source.mkdir()
-    ignored = (HERE / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
-    let_in = {line[1:] for line in ignored if line.startswith("!")}
-    asked = None
-    for name, arguments in steps_of_the_dockerfile():
-        if name == "COPY" and not arguments.startswith("--from"):
-            *files, target = arguments.split()
-            assert asked is None, "copied after the installation"
-            assert set(files) <= let_in, "hidden by Dockerfile.dockerignore"
-            for file in files:
-                if (ROOT / file).is_dir():
-                    leave = shutil.ignore_patterns("__pycache__", "medenhance_native.*")
-                    shutil.copytree(ROOT / file, source / target, ignore=leave)
-                else:
-                    shutil.copy(ROOT / file, source / target)
-        if name == "RUN" and "pip install" in arguments:
-            asked = shlex.split(arguments.partition("pip install")[2])
-    assert asked is not None and asked[asked.index("-c") + 1] == "constraints.txt"
-    assert (source / "constraints.txt").is_file()
-    (what,) = (word for word in asked if word.startswith("."))
-    extras = re.fullmatch(r"\.\[([\w,]+)\]", what)[1].split(",")
-    assert set(extras) <= set(PROJECT["optional-dependencies"])
-    run(
-        sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index",
-        "--no-build-isolation", "--ignore-installed", "--prefix", prefix, ".", folder=source,
-    )  # fmt: skip
-    library = only(prefix, "**/MedEnhanceLib/_version.py").parents[1]
-    program = next(prefix.glob("*/medenhance*"))
-    said = run(program, "doctor", "--json", folder=tmp_path, PYTHONPATH=str(library))
-    assert json.loads(said)["ok"]
 
 
 def test_hadolint_finds_nothing() -> None:

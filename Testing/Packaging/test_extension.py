@@ -93,12 +93,6 @@ def test_every_test_is_registered_and_finds_the_module(cmake, build: Path) -> No
         assert str(ROOT / "Testing/Slicer") in command[-1] and name in command[-1]
 
 
-@pytest.mark.slow
-def test_without_testing_no_test_is_registered(cmake, tmp_path: Path) -> None:
-    cmake.configure(ROOT, tmp_path, "-DBUILD_TESTING=OFF")
-    assert json.loads(cmake.tests(tmp_path))["tests"] == []
-
-
 def test_the_library_works_from_the_package_alone(installed: Path) -> None:
     said = run_alone(
         installed / MODULES,
@@ -202,14 +196,6 @@ def test_the_addresses_lead_to_files_of_this_repository() -> None:
 )
 def test_icons_have_the_size_that_slicer_asks_for(icon: str) -> None:
     assert size_of(ROOT / icon) == (128, 128)
-
-
-def test_the_address_stands_in_few_files() -> None:
-    """It is provisional: moving the repository means to edit CMakeLists.txt and two help links."""
-    texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *commands()]
-    texts += (ROOT / "MedEnhance").rglob("*.py")
-    named = [p.name for p in texts if "github.com/medenhance" in p.read_text(encoding="utf-8")]
-    assert sorted(named) == ["MedEnhance.py", "MedEnhanceCLI.xml"]
 
 
 @pytest.mark.parametrize("path", ["MedEnhance/MedEnhance.py", "MedEnhanceCLI/MedEnhanceCLI.xml"])

@@ -35,15 +35,15 @@ class HeadChoiceTest(HeadTestCase):
         self.assertFalse(self.ui.headComboBox.enabled)
         self.ui.segmentCheckBox.checked = True
         self.assertTrue(self.ui.headComboBox.enabled)
-        self.assertEqual(self.panel.options.head, "auto")
+        self.assertEqual(self.panel.options.segmenter, "auto")
         self.assertIn("Gray matter, White matter", self.ui.planLabel.text)
         self.assertNotIn("Only for images", self.ui.planLabel.text)
         self.assertTrue(self.ui.applyButton.enabled)
         self.chooseHead(TISSUE)
-        self.assertEqual(self.panel.options.head, TISSUE)
+        self.assertEqual(self.panel.options.segmenter, TISSUE)
         self.ui.segmentCheckBox.checked = False
         self.assertFalse(self.ui.headComboBox.enabled)
-        self.assertEqual(self.panel.options.head, "auto")
+        self.assertEqual(self.panel.options.segmenter, "auto")
 
     @slow
     def test_aHeadOnRequestIsUsedOnlyWhenItIsChosen(self):
@@ -92,7 +92,7 @@ class HeadRunTest(HeadTestCase):
         for role in ("segmentation", "table"):
             self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.model"), TUMOR)
         manifest = json.loads(job.nodes["output"].GetAttribute("MedEnhance.manifest"))
-        self.assertEqual(manifest["config"]["head"]["model"], TUMOR)
+        self.assertEqual(manifest["config"]["segmenter"]["model"], TUMOR)
         self.assertEqual(manifest["results"]["head"]["name"], TUMOR)
 
     @slow
@@ -100,13 +100,13 @@ class HeadRunTest(HeadTestCase):
         from MedEnhancePanels.errors import PanelError
 
         logic, node = self.widget.logic, self.volume("CT")
-        better = logic.enhance(node, segment=True, head=TUMOR)
+        better = logic.enhance(node, segment=True, segmenter=TUMOR)
         found = better.GetNodeReference("MedEnhance.segmentation")
         self.assertEqual(found.GetAttribute("MedEnhance.model"), TUMOR)
         for options, says in (
-            ({"head": TUMOR}, "which is not selected"),
-            ({"head": TISSUE, "segment": True}, "is for MR, the volume is CT"),
-            ({"head": None, "segment": True}, "head is None"),
+            ({"segmenter": TUMOR}, "which is not selected"),
+            ({"segmenter": TISSUE, "segment": True}, "is for MR, the volume is CT"),
+            ({"segmenter": None, "segment": True}, "segmenter is None"),
         ):
             with self.assertRaises(PanelError) as caught:
                 logic.enhance(node, **options)

@@ -150,7 +150,9 @@ def withoutWhatItLacks(options):
         return options
     lacking = dict.fromkeys(("guide", "look", "output"))
     lacking |= dict.fromkeys(("uncertainty", "noiseMap", "segment"), False)
-    return dataclasses.replace(options, model="auto", head="auto", biasCorrection="none", **lacking)
+    return dataclasses.replace(
+        options, model="auto", segmenter="auto", biasCorrection="none", **lacking
+    )
 
 
 def problemOf(node, options):
@@ -162,7 +164,7 @@ def problemOf(node, options):
         bridge.geometryOf(bridge.frameNodes(node)[0])
         return (
             _modelProblem(node, options)
-            or (headProblem(node, options.head) if options.segment else "")
+            or (headProblem(node, options.segmenter) if options.segment else "")
             or _otherVolumesProblem(node, options)
         )
     except PanelError as error:

@@ -120,7 +120,7 @@ class EnhancePanel(Page):
             uncertainty=state.uncertainty,
             noiseMap=state.noiseMap,
             segment=segment,
-            head=state.head if segment else "auto",
+            segmenter=state.head if segment else "auto",
             device=state.device,
             biasCorrection=_biasCorrection(state) if isMr else "none",
             output=state.outputVolume,

@@ -105,13 +105,13 @@ class _Export(NodeJob):
         }
         if not params["patient_id"]:
             steps = dicom_source.listFiles(dicom_source.instancesOf(self.node), job.folder)
-            params["like"] = {"path": (yield from steps)}
+            params["dicom_source"] = yield from steps
         return {key: value for key, value in params.items() if value}
 
     def place(self, job):
         if not self.options.folder:
             job.stage = _("copying into Slicer's DICOM database")
-            series = {row["series_uid"]: len(row["files"]) for row in job.result["objects"]}
+            series = {row["series_uid"]: row["files"] for row in job.result["objects"]}
             job.result["files"] = yield from _copyIntoDatabase(job.params["output"], series)
 
 

@@ -30,8 +30,8 @@ class _EnhanceOptions:
 
     guide: a volume node of another series of the examination, or None. look: a volume node whose
     sharpness and noise are taken over, or None. noiseMap: make a volume of the measured
-    noise too. segment: find labels too, with the model `head`. output: a volume node to write into;
-    None makes a new one.
+    noise too. segment: find labels too, with the model `segmenter`. output: a volume node to write
+    into; None makes a new one.
     """
 
     def config(self):
@@ -47,7 +47,7 @@ EnhanceOptions = arguments.optionsClass(
     look=None,
     noiseMap=False,
     segment=False,
-    head="auto",
+    segmenter="auto",
     output=None,
 )
 
@@ -107,7 +107,7 @@ class _Enhancement(NodeJob):
             if isAsked:
                 job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
         if options.segment:
-            job.params["head"] = options.head
+            job.params["segmenter"] = options.segmenter
 
     def place(self, job):
         suffix = results.freeSuffix(*_names(self.node).values())
@@ -360,10 +360,10 @@ def _checkOptions(node, options):
         )
     if options.segment:
         _checkSegmentable(node)
-    elif options.head != "auto":
-        message = _("The model {head} is for segmentation, which is not selected")
+    elif options.segmenter != "auto":
+        message = _("The model {segmenter} is for segmentation, which is not selected")
         raise PanelError(
-            message.format(head=options.head),
+            message.format(segmenter=options.segmenter),
             _("Select segmentation too, or leave out this model."),
             "config",
         )

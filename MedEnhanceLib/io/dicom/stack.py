@@ -235,13 +235,13 @@ def _refuse_unrepaired(
     if slant and not (repairs.tilt and slant.is_a_tilt):
         faults.append(slant.fault(labels))
         if slant.is_a_tilt:
-            ways.append("To have it resampled to a rectangular grid: --fix-tilt, fix_tilt=True.")
+            ways.append("To have it resampled to a rectangular grid: --resample, resample=True.")
     if spacing.fault and not (repairs.spacing and spacing.can_be_evened):
         faults.append(spacing.fault)
         if spacing.gaps:
             ways.append("Export or copy the series again, complete.")
         if spacing.can_be_evened:
-            ways.append("To have it resampled to an even spacing: --fix-spacing, fix_spacing=True.")
+            ways.append("To have it resampled to an even spacing: --resample, resample=True.")
         elif repairs.spacing:
             faults[-1] += f", too far: at most {MOST_FILLED} slices in a row are interpolated"
     if faults:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,7 @@ from MedEnhanceLib.jobs.files import CONTAINER, Result
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.jobs.batch_items import Item
-    from MedEnhanceLib.jobs.bids import Dataset
+    from MedEnhanceLib.jobs.batch_items import Dataset, Item
 
 #: What a batch names for each volume by itself.
 _ITS_OWN = ("input", "output", "series", "overwrite")
@@ -27,7 +26,7 @@ class BatchParams(Params):
 
     inputs: Annotated[
         list[str],
-        About(help="volumes, addresses of some (s3://bucket/scan.nii.gz), and folders"),
+        About(help="volumes, addresses of volumes (s3://bucket/scan.nii.gz), and folders"),
     ]
     list_file: str | None = option(
         None,
@@ -37,12 +36,12 @@ class BatchParams(Params):
     )
     bids: bool = option(
         False,
-        help="INPUT is a BIDS dataset: its anatomical images; without --out the results are a "
-        "dataset in its derivatives/medenhance",
+        help="process the anatomical images of the BIDS dataset INPUT; the results are a dataset "
+        "in --out (default: its derivatives/medenhance)",
     )
     output: str | None = option(
         None,
-        help="where the results go, with batch.jsonl and batch.csv",
+        help="output folder, also of batch.jsonl and batch.csv",
         flag="--out",
         metavar="DIR",
         place="here",
@@ -58,10 +57,10 @@ class BatchParams(Params):
         None, help="run on a Dask cluster, for example tcp://host:8786", metavar="ADDRESS"
     )
     task: Literal["enhance", "segment", "compress"] = option(
-        "enhance", help="what is done", flag=None
+        "enhance", help="the job for each volume", flag=None
     )
     params: dict[str, Any] = option(
-        factory=dict, help="of the task, for every volume, without input and output", flag=None
+        factory=dict, help="parameters of the task but for input and output", flag=None
     )
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
@@ -93,8 +92,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     A volume that fails has a row that says why, and the others go on.
     Raises Cancelled where the user asked to stop; what is done by then is left out the next time.
     """
-    from MedEnhanceLib.jobs.batch_runs import Batch, dask_here, run_here, run_on_dask
-    from MedEnhanceLib.jobs.ledger import Ledger
+    from MedEnhanceLib.jobs.batch_runs import Batch, Ledger, dask_here, run_here, run_on_dask
     from MedEnhanceLib.report.page import make_folder
 
     monitor.progress(0.0, "find the volumes")
@@ -139,7 +137,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
 
 
 def _dataset(params: BatchParams) -> Dataset:
-    from MedEnhanceLib.jobs.bids import IMAGES, OF_OUR_HEAD, Dataset
+    from MedEnhanceLib.jobs.batch_items import IMAGES, OF_OUR_HEAD, Dataset
 
     config = params.params.get("config", {})
     is_ours = config.get("model", "auto") == "auto" and not config.get("segmenter")
@@ -150,26 +148,16 @@ def _dataset(params: BatchParams) -> Dataset:
 
 def _gathered(params: BatchParams, out: Path) -> list[Item]:
     """What was named; raises OutputError for derived series among their originals."""
-    from MedEnhanceLib.jobs.batch_items import gather
+    from MedEnhanceLib.jobs.batch_items import gather, listed
 
-    def refuse_among(originals: Iterable[str]) -> None:
-        """Derived series inside the tree of their sources would be sources of the next run."""
-        for place in originals if params.makes_folders else ():
-            folder = Path(place).resolve()
-            if folder.is_dir() and out.resolve().is_relative_to(folder):
-                raise OutputError(
-                    f"{out} lies in {place}, among the originals",
-                    "Name a folder outside of it: --out elsewhere.",
-                )
-
-    refuse_among(params.inputs)
+    places = [*params.inputs, *listed(params.list_file)]
+    # Derived series inside the tree of their sources would be sources of the next run.
+    for folder in (Path(place).resolve() for place in places if params.makes_folders):
+        if folder.is_dir() and out.resolve().is_relative_to(folder):
+            raise OutputError(
+                f"{out} lies in {folder}, among the originals",
+                "Name a folder outside of it: --out elsewhere.",
+            )
     compresses = params.task == "compress"
-    items = gather(
-        params.inputs,
-        params.list_file,
-        out,
-        containers=not compresses,
-        ending=CONTAINER if compresses else "" if params.makes_folders else None,
-    )
-    refuse_among(item.source for item in items)  # a list names some
-    return items
+    ending = CONTAINER if compresses else "" if params.makes_folders else None
+    return gather(places, out, containers=not compresses, ending=ending)

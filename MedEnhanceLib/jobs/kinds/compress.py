@@ -10,22 +10,18 @@ from typing import Annotated
 
 from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.origin import DicomOrigin
-from MedEnhanceLib.errors import CodecError, ConfigError, EndingError
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output, save_output
+from MedEnhanceLib.errors import CodecError, ConfigError
+from MedEnhanceLib.jobs.dicom import DicomParams
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
     KeptVolumes,
     OutputParams,
     Result,
     VolumeParams,
-    Work,
     beside,
     check_ending,
-    check_outputs,
-    check_volume_outputs,
-    known_as,
-    results_of,
 )
+from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -48,14 +44,11 @@ class CompressParams(OutputParams, EstimateParams):
 
     output: Annotated[
         str,
-        About(
-            help="a name that ends in .ucv; an address too (s3://)", flag="OUTPUT", place="output"
-        ),
+        About(help="output file, .ucv, also at an address (s3://)", flag="OUTPUT", place="output"),
     ]
     dicom: dict[str, str] | None = option(
         None,
-        help='{"study", "series"}, the UIDs that an image file is known to come from: it has no '
-        "place for them, the container has",
+        help='{"study", "series"}: UIDs of the DICOM series that an image file was made from',
         flag=None,
     )
 
@@ -67,8 +60,8 @@ class DecompressParams(DicomParams):
     input: Annotated[str, About(help="a .ucv", flag="FILE", place="input")]
     region: list[list[int | None] | str | None] | None = option(
         None,
-        help='[start, stop] or null (all) for each axis [T,] K, J, I; "..." once stands for any '
-        "number of nulls, and later axes may be left out",
+        help='[start, stop] or null (all) for each axis [T,] K, J, I; "..." stands for any number '
+        "of nulls, and the last axes may be left out",
         flag=None,
     )
 
@@ -85,15 +78,15 @@ class RecoverParams(OutputParams):
     output: Annotated[
         str,
         About(
-            help=".nii.gz, .nii, .nrrd or .mha; .ucv for a sound copy, where nothing is lost; an "
-            "address too (s3://)",
+            help="output file: .nii.gz, .nii, .nrrd or .mha, or .ucv for a repaired copy, if "
+            "nothing is lost; also at an address (s3://)",
             flag="OUTPUT",
             place="output",
         ),
     ]
     mask_output: str | None = option(
         None,
-        help="where the mask of lost voxels goes, if there are any (default: beside OUTPUT)",
+        help="file of the mask of lost voxels, if there are any (default: beside OUTPUT)",
         flag=None,
         place="output",
     )
@@ -115,25 +108,16 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     """Load → compress → verify and replace (in `compress`) → manifest."""
     from MedEnhanceLib.unicompress import compress
 
-    work = Work("compressed", params)
-    config = params.config
-    source, output = Path(params.input), Path(params.output)
-    if output.suffix.lower() != CONTAINER:
-        raise EndingError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
-    check_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+    work = Work("compressed", params, monitor, container=True)
+    output = work.outputs["output"]
     # After an estimate the volume is in memory already.
-    volume = kept.input.load(
-        params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1)
-    )
+    volume, _ = kept.load(params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1))
     if params.dicom and volume.origin is None:
         volume = replace(volume, origin=_known_origin(params.dicom))
-    done = compress(
-        volume, output, config, monitor=monitor.part(0.1, 1.0), overwrite=params.overwrite
-    )
+    part = monitor.part(0.1, 1.0)
+    done = compress(volume, output, params.config, monitor=part, overwrite=params.overwrite)
     return work.finish(
-        {"output": output},
-        config=config.to_json() | params.stated(),
-        inputs={"input": known_as(source, volume)},
+        config=params.config.to_json() | params.stated(),
         figures={name: value for name, value in as_json(done).items() if name not in _ELSEWHERE},
         source=volume,
     )
@@ -149,7 +133,7 @@ def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) ->
     """Load → code a few blocks; nothing is written. It knows no implicit blocks."""
     from MedEnhanceLib.unicompress import estimate
 
-    volume = kept.input.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
+    volume, _ = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
     if params.config.block_type == "implicit":
         monitor.warn("the estimate is of the other block types: implicit blocks lose more")
     return Result(as_json(estimate(volume, params.config, monitor=monitor.part(0.1, 1.0))))
@@ -159,64 +143,47 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
     from MedEnhanceLib.unicompress import decompress, decompress_to
 
-    work = Work("decompressed", params)
-    source, output = Path(params.input), Path(params.output)
-    region = region_from_json(params.region)
-    check_output(params, [source], monitor)
-    written = None
+    work = Work("decompressed", params, monitor)
+    source, region = Path(params.input), region_from_json(params.region)
     if params.dicom:
         volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
-        written = save_output(volume, "decompressed", params, monitor.part(0.8, 1.0))
+        work.save_volume(volume, monitor.part(0.8, 1.0))
     else:  # slice by slice, as large as it may be
         volume = decompress_to(
             source,
-            output,
+            Path(params.output),
             region=region,
             overwrite=params.overwrite,
             monitor=monitor,
         )
     return work.finish(
-        {"output": output},
         config={"region": params.region},
-        inputs={"input": source},
         figures={"shape": volume.shape, "dtype": str(volume.dtype)},
-        written=written,
         source=volume,
     )
 
 
 def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     """Decode every intact block → save, with a mask of the others → manifest that lists them."""
-    from MedEnhanceLib.io import save
     from MedEnhanceLib.unicompress import recover
     from MedEnhanceLib.unicompress.inspection import save_repaired
 
-    work = Work("recovered from a damaged container", params)
-    source, output = Path(params.input), Path(params.output)
-    outputs = results_of(params)
-    check = check_outputs if params.is_copy else check_volume_outputs
-    check(outputs, inputs=[source], overwrite=params.overwrite)
+    is_copy = params.is_copy
+    work = Work("recovered from a damaged container", params, monitor, container=is_copy)
+    source = Path(params.input)
     volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
-    monitor.progress(0.9, "save")
-    if params.is_copy:
+    if is_copy:
         if report.lost:
             raise CodecError(
                 f"{source.name}: {len(report.lost)} of {report.blocks} blocks are damaged beyond"
                 " repair: no sound copy can be written",
                 "Save what is intact as .nii.gz, .nii, .nrrd or .mha.",
             )
-        save_repaired(source, output, overwrite=params.overwrite)
+        save_repaired(source, work.outputs["output"], overwrite=params.overwrite)
     else:
-        save(volume, output, overwrite=params.overwrite, monitor=monitor)
-    if report.lost:
-        save(report.mask(volume), outputs["mask"], overwrite=params.overwrite, monitor=monitor)
-    else:
-        outputs.pop("mask", None)
-    return work.finish(
-        outputs,
-        inputs={"input": source},
-        figures={"report": report},
-    )
+        mask = report.mask(volume) if report.lost else None
+        work.save({"output": volume, "mask": mask}, monitor.part(0.9, 1.0))
+    return work.finish(figures={"report": report})
 
 
 def region_from_json(region: list[list[int | None] | str | None] | None) -> Region | None:

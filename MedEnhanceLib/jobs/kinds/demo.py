@@ -15,8 +15,7 @@ from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.io.atomic import atomic_write, output_error, write_json
+from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.kinds.compress import (
     CompressParams,
@@ -30,13 +29,16 @@ from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhanceLib.unicompress.config import CompressConfig
 
 SEED = 20240607
-MAX_ERROR = 2.0
-#: The sample without noise fits into a 28th without loss: less would show nothing, and take longer.
-RATIO = 64.0
 LICENCE = "LICENSE-MNI152.txt"
+#: The sample without noise fits into a 28th without loss: less than 64 would show nothing.
+_MODES: dict[str, dict[str, Any]] = {
+    "lossless": {"lossless": True},
+    "max-error-2": {"max_error": 2.0},
+    "ratio-64": {"ratio": 64.0, "speed": "fast"},
+}
+_MEASURED = ("ratio", "max_error", "psnr", "seconds", "verified")
 _NOTES = (
     "The sample is the average of 152 brains: it shows no single person, and it has less noise "
     "and less detail than a scan of one person, so expect other numbers on your own volumes.",
@@ -66,8 +68,13 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.gradprom import segment
 
     require("matplotlib", purpose="Drawing the demo's pictures")
-    began, overwrite, folder = time.monotonic(), params.overwrite, Path(params.out)
-    _claim_folder(folder, overwrite=overwrite)
+    began, overwrite, folder = time.monotonic(), params.overwrite, make_folder(params.out)
+    if any(folder.iterdir()) and not overwrite:
+        raise OutputError(
+            f"{folder} exists already and is not empty",
+            "Name another folder: medenhance demo FOLDER. "
+            "Or replace what an earlier demo left there: --force.",
+        )
     monitor.progress(0.0, "damage the sample")
     undamaged, labels = load_sample()
     damaged = standard_composite(SEED).apply(undamaged, keep_dtype=True)
@@ -76,24 +83,21 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     with atomic_write(folder / LICENCE, overwrite=overwrite) as temporary:
         temporary.write_bytes((resource_folder("samples") / LICENCE).read_bytes())
     enhanced = folder / "enhanced.nii.gz"
-    done = run_enhance(
-        EnhanceParams(
-            input=str(folder / "damaged.nii.gz"),
-            output=str(enhanced),
-            modality="MR",
-            # As by default: noise, blur and bias field are measured, and corrected where found.
-            config=EnhanceConfig(model="mr", device=params.device),
-            segment=True,
-            report=str(folder),
-            overwrite=overwrite,
-        ),
-        monitor.part(0.05, 0.65),
-        KeptVolumes(),
-    )
-    config = SegmentConfig(device=params.device)
-    before = segment(damaged, config, monitor=monitor.part(0.65, 0.75)).volume
+    # As by default: noise, blur and bias field are measured, and corrected where found.
+    order = {
+        "input": str(folder / "damaged.nii.gz"),
+        "output": str(enhanced),
+        "modality": "MR",
+        "config": {"model": "mr", "device": params.device},
+        "segment": True,
+        "report": str(folder),
+        "overwrite": overwrite,
+    }
+    done = run_enhance(EnhanceParams.from_json(order), monitor.part(0.05, 0.65), KeptVolumes())
+    part = monitor.part(0.65, 0.75)
+    before = segment(damaged, SegmentConfig(device=params.device), monitor=part).volume
     after = io.load(Path(done["outputs"]["segmentation"]))
-    compressions = _compress_all(enhanced, monitor.part(0.75, 0.95), overwrite)
+    compressions = _compress_all(enhanced, monitor.part(0.75, 1.0), overwrite)
     names = {label["name"]: label["value"] for label in done["labels"] if label["value"] > 0}
     brain = labels.voxels > 0
     quality = [
@@ -111,16 +115,16 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
             ("enhanced", io.load(enhanced), after),
         )
     ]
-    findings = as_json({"quality": quality, "compression": compressions, "notes": _NOTES})
+    results = as_json({"quality": quality, "compression": compressions, "notes": _NOTES})
     seconds = round(time.monotonic() - began, 3)
     manifest = make_manifest(
         "demo",
-        config={"seed": SEED, "max_error": MAX_ERROR, "ratio": RATIO, "device": params.device},
+        config={"seed": SEED, "compress": _MODES, "device": params.device},
         inputs={"input": "mni152_t1.nii.gz", "labels": "mni152_tissue.nii.gz"},
         device=done["device"],
         seconds=seconds,
         model=done["model"],
-        results=findings,
+        results=results,
     )
     write_json(folder / "results.json", manifest, overwrite=overwrite)
     return Result(
@@ -129,27 +133,9 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
             "manifest": str(folder / "results.json"),
             "device": done["device"],
             "seconds": seconds,
-            **findings,
+            **results,
         }
     )
-
-
-def _claim_folder(folder: Path, *, overwrite: bool) -> None:
-    """Make the folder, or take an empty one; with `overwrite` also one that holds files.
-
-    Raises OutputError for anything else. Whatever the demo does not make stays there.
-    """
-    make_folder(folder)
-    try:
-        is_empty = not any(folder.iterdir())
-    except OSError as cause:
-        raise output_error(folder, cause) from cause
-    if not is_empty and not overwrite:
-        raise OutputError(
-            f"{folder} exists already and is not empty",
-            "Name another folder: medenhance demo FOLDER. "
-            "Or replace what an earlier demo left there: --force.",
-        )
 
 
 def load_sample() -> tuple[Volume, Volume]:
@@ -164,24 +150,14 @@ def load_sample() -> tuple[Volume, Volume]:
 
 def _compress_all(enhanced: Path, monitor: Monitor, overwrite: bool) -> list[dict[str, Any]]:
     """A row for each mode, of what `compress` has measured on the file; one is read back."""
-    modes: dict[str, dict[str, Any]] = {
-        "lossless": {"lossless": True},
-        "max-error-2": {"max_error": MAX_ERROR},
-        "ratio-64": {"ratio": RATIO, "speed": "fast"},
-    }
     rows = []
-    for index, (mode, config) in enumerate(modes.items()):
+    for index, (mode, config) in enumerate(_MODES.items()):
         file = enhanced.with_name(f"enhanced-{mode}.ucv")
-        params = CompressParams(
-            input=str(enhanced),
-            output=str(file),
-            config=CompressConfig(**config),
-            overwrite=overwrite,
-        )
+        order = {"input": str(enhanced), "output": str(file), "overwrite": overwrite}
+        params = CompressParams.from_json(order | {"config": config})
         part = monitor.part(0.3 * index, 0.3 * (index + 1))
         fields = run_compress(params, part, KeptVolumes()).fields
-        measured = ("ratio", "max_error", "psnr", "seconds", "verified")
-        rows.append({"mode": mode, "file": file.name, **{name: fields[name] for name in measured}})
+        rows.append({"mode": mode, "file": file.name, **{name: fields[name] for name in _MEASURED}})
     back = DecompressParams(
         input=str(enhanced.with_name("enhanced-max-error-2.ucv")),
         output=str(enhanced.with_name("enhanced-read-back.nii.gz")),

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed, write
-from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, enhanced_objects
+from MedEnhanceLib.jobs.dicom import DicomParams, Objects, place_volume
+from MedEnhanceLib.jobs.enhancing import (
+    Enhanced,
+    enhance_volume,
+    enhanced_objects,
+    label_map,
+    segmentation_figures,
+    segmenter_config,
+)
 from MedEnhanceLib.jobs.files import (
+    AUTO,
     KeptVolumes,
     Result,
     VolumeParams,
-    Work,
     beside,
-    check_volume_outputs,
-    known_as,
     path_of,
     results_of,
 )
-from MedEnhanceLib.jobs.guides import AUTO, check_guides, chosen_guide
-from MedEnhanceLib.jobs.kinds.segment import head_config
+from MedEnhanceLib.jobs.guides import check_guides, chosen_guide
+from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,41 +58,40 @@ class EnhanceParams(DicomParams, VolumeParams):
     )
     look: list[str] | None = option(
         None,
-        help="volumes of the same contrast, whose sharpness and noise are taken over: a kernel's "
-        "or a scanner's",
+        help="volumes of the same contrast whose sharpness and noise the result takes on, for "
+        "example of another kernel or scanner",
         metavar="FILE",
         place="input",
     )
     guide_map: str | None = option(
         None,
-        help="where a map goes of how much the guides were used, 0 to 1 (default: none)",
+        help="write a map of how much the guides were used, 0 to 1",
         metavar="FILE",
         place="output",
     )
     noise_map: str | None = option(
         None,
-        help="where a map of the measured noise goes (default: none)",
+        help="write a map of the measured noise",
         metavar="FILE",
         place="output",
     )
     bias_field_output: str | None = option(
         None,
-        help="where the bias field goes that the result was divided by; nothing is written where "
-        "none was corrected",
+        help="write the bias field that the result was divided by, if one was corrected",
         flag=None,
         place="output",
     )
     uncertainty_output: str | None = option(
         None,
-        help="where the uncertainty volume goes (default: beside OUTPUT)",
+        help="file of the uncertainty (default: beside OUTPUT)",
         flag=None,
         place="output",
     )
-    segment: bool = option(False, help="find labels in the enhanced volume too", flag=None)
+    segment: bool = option(False, help="segment the enhanced volume too", flag=None)
     segmentation_output: str | None = option(
-        None, help="where the labels go (default: beside OUTPUT)", flag=None, place="output"
+        None, help="file of the labels (default: beside OUTPUT)", flag=None, place="output"
     )
-    head: str = option(
+    segmenter: str = option(
         "auto",
         help="the model that segments with --segment, by name or folder; auto: the one for the "
         "modality",
@@ -91,44 +100,41 @@ class EnhanceParams(DicomParams, VolumeParams):
     report: str | None = option(
         None, help="write a page with pictures into this folder", metavar="FOLDER", place="here"
     )
-    slices: list[int] | None = option(
+    slices: tuple[int, int] | None = option(
         None,
-        help="[start, stop], stop excluded: a preview of these slices alone. It equals those of a "
-        "whole run, but leaves out blur, bias field and look. Of a sequence it takes frame 0 or "
-        "`frame`",
+        help="[start, stop], stop excluded: a preview of these slices, equal to those of a whole "
+        "run without blur, bias field and look; of a sequence those of frame 0, or of `frame`",
         flag=None,
     )
     frame: int | None = option(
         None,
-        help="only this one of a sequence, as it is in a run over the whole sequence",
+        help="enhance this frame of a sequence alone",
         flag=None,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        head_config(self.head, "auto", wanted=self.wants_segmentation)
+        segmenter_config(self.segmenter, "auto", wanted=self.wants_segmentation)
         if self.guide is not None:
             check_guides(self.guide)
         elif self.guide_map is not None:
-            raise ConfigError("guide_map is given, but no guide", "Give a guide, or leave it out.")
+            raise ConfigError("guide_map requires a guide", "Give a guide, or leave it out.")
         if self.uncertainty_output and not self.config.uncertainty:
             raise ConfigError(
-                "uncertainty_output is given, but no uncertainty is asked for",
-                "Ask for it: uncertainty true.",
+                "uncertainty_output requires uncertainty",
+                "Set uncertainty (in config), or leave it out.",
             )
         if self.dicom and len(results_of(self)) > 1:
             raise ConfigError(
-                "with dicom, what is made besides goes into the folder of the series",
+                "with dicom, further results go into the folder of the series",
                 "Name no file for --segment, --uncertainty, --noise-map and --guide-map (in a "
                 "job: leave out all of *_output and *_map).",
             )
         if self.dicom and self.config.task == "slices":
             raise ConfigError(
-                "thin slices are no images of the series that they were made of",
-                "Write a volume (NIfTI, NRRD, MetaImage) without dicom.",
+                "thin slices cannot be written as DICOM: their grid is not that of the source",
+                "Write a file (NIfTI, NRRD, MetaImage) without dicom.",
             )
-        if self.slices is not None and len(self.slices) != 2:
-            raise ConfigError(f"slices is {self.slices!r}", "Give [start, stop], stop excluded.")
         if self.slices is not None and (self.wants_segmentation or self.report):
             raise ConfigError(
                 "slices cannot be combined with segment or report, which need the whole volume",
@@ -149,80 +155,68 @@ class EnhanceParams(DicomParams, VolumeParams):
 
     @property
     def has_objects(self) -> bool:
-        """Whether more than a series of single images is written."""
+        """Whether more than a series of images is written."""
         return self.wants_segmentation or self.config.uncertainty
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
-    work = Work("enhanced", params)
-    outputs = results_of(params)
-    guides = [Path(guide) for guide in params.guide or () if guide != AUTO]
-    looks = [Path(look) for look in params.look or ()]
-    inputs = [Path(params.input), *guides, *looks]
-    if params.dicom:
-        check_output(params, inputs[:1], monitor)
-    else:
-        check_volume_outputs(outputs, inputs=inputs, overwrite=params.overwrite)
+    work = Work("enhanced", params, monitor)
     if params.report:
         require("matplotlib", purpose="Drawing the report's pictures")
         refuse_unwritable(Path(params.report))
         refuse_existing(Path(params.report) / "index.html", params.overwrite)
     is_preview = params.slices is not None
     # The voxels of large volumes stay on disk.
-    scratch = None if is_preview or params.dicom else outputs["output"].parent
-    volume = kept.input.load(
+    scratch = None if is_preview or params.dicom else Path(params.output).parent
+    volume, cache = kept.load(
         params, keep=is_preview, scratch=scratch, monitor=monitor.part(0.0, 0.05)
     )
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
-        source = placed(source, params, monitor)
-        _refuse_sequence(source, params)
-    guide = _guides_of(params, volume, kept, monitor)
+        source = place_volume(source, params, monitor)
+        if source.is_sequence and params.has_objects:
+            raise InputError(
+                f"{source.source}: a sequence of {source.shape[0]} frames has no DICOM "
+                "segmentation or uncertainty",
+                "Leave them out, or enhance one frame after another (frame).",
+            )
+    guides = _guides_of(params, volume, kept, monitor)
+    if params.guide == [AUTO] and guides:
+        work.inputs["guide"] = path_of(guides[0])
     done = enhance_volume(
         source if frame is None else volume,
         params.config,
-        guide=guide or None,
+        guide=guides or None,
         look=_look_of(params, volume, monitor),
-        head=head_config(params.head, params.config.device, wanted=params.wants_segmentation),
+        segmenter=segmenter_config(
+            params.segmenter, params.config.device, wanted=params.wants_segmentation
+        ),
         frame=frame,
-        slices=(params.slices[0], params.slices[1]) if params.slices else None,
-        cache=kept.input.cache,
+        slices=params.slices,
+        cache=cache,
         scratch=scratch,
         monitor=monitor.part(0.05, 0.9),
     )
-    written = None
     if params.dicom:
-        written = write(enhanced_objects(source, done), params, monitor.part(0.9, 0.98))
+        work.write(enhanced_objects(source, done), monitor.part(0.9, 0.98))
     else:
-        outputs = _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
+        work.save(_volumes_of(done, params, monitor), monitor.part(0.9, 0.95))
     if params.report:
         monitor.progress(0.95, "report")
         _write_report(params, source, done)
-        outputs["report"] = Path(params.report) / "index.html"
+        work.outputs["report"] = Path(params.report) / "index.html"
     part = {"slices": params.slices, "frame": frame}
     return work.finish(
-        outputs,
         config=done.report["config"]
         | params.stated()
         | {name: value for name, value in part.items() if value is not None},
-        inputs={
-            "input": known_as(inputs[0], volume),
-            **_numbered("guide", [known_as(path_of(each), each) for each in guide]),
-            **_numbered("look", looks),
-        },
         figures=done.report["results"],
-        written=written,
         source=source,
         device=done.report["device"],
         model=done.report["model"],
     )
-
-
-def _numbered(name: str, places: Sequence[Path]) -> dict[str, Path]:
-    """What a manifest calls one of several inputs: guide, guide 2, guide 3."""
-    return {name if n == 1 else f"{name} {n}": place for n, place in enumerate(places, 1)}
 
 
 def _guides_of(
@@ -234,9 +228,12 @@ def _guides_of(
         return [guide] if guide is not None else []
     keep = params.slices is not None and len(params.guide or ()) == 1
     return [
-        kept.guide.load(
-            VolumeParams(input=path, modality=params.modality), keep=keep, monitor=monitor
-        )
+        kept.load(
+            VolumeParams(input=path, modality=params.modality),
+            role="guide",
+            keep=keep,
+            monitor=monitor,
+        )[0]
         for path in params.guide or ()
     ]
 
@@ -253,44 +250,22 @@ def _look_of(
     return loads if len(params.look) > 1 else next(loads)
 
 
-def _refuse_sequence(volume: Volume, params: EnhanceParams) -> None:
-    """DICOM's objects beside a series are of one volume; better said before the long work."""
-    if volume.is_sequence and params.has_objects:
-        raise InputError(
-            f"{volume.source}: a sequence of {volume.shape[0]} frames, whose segmentation or "
-            "uncertainty is no DICOM object",
-            "Leave them out, or take one frame after another (frame).",
-        )
-
-
-def _save_enhanced(
-    done: Enhanced, outputs: Mapping[str, Path], monitor: Monitor, *, overwrite: bool
-) -> dict[str, Path]:
-    """Save each output that was made; which those are. A warning says why there is no map."""
-    from MedEnhanceLib.io import save
-
-    monitor.progress(0.9, "save")
-    volumes: dict[str, Callable[[], Volume | None]] = {
-        "output": lambda: done.volume,
-        "segmentation": lambda: done.segmentation.volume if done.segmentation else None,
-        "uncertainty": lambda: done.uncertainty,
-        "noise_map": lambda: done.noise,
-        "bias_field": lambda: done.enhancement.bias_field_map(),
-        "guide_map": lambda: done.guide_use,
+def _volumes_of(
+    done: Enhanced, params: EnhanceParams, monitor: Monitor
+) -> dict[str, Volume | None]:
+    """The volume of each output; a warning says why a map that was asked for is not there."""
+    if params.noise_map and done.noise is None:
+        monitor.warn("this model does not measure noise: no noise map is written")
+    if params.guide_map and done.guide_use is None:
+        monitor.warn("no guide was used: no guide map is written")
+    return {
+        "output": done.volume,
+        "segmentation": done.segmentation.volume if done.segmentation else None,
+        "uncertainty": done.uncertainty,
+        "noise_map": done.noise if params.noise_map else None,
+        "bias_field": done.enhancement.bias_field_map() if params.bias_field_output else None,
+        "guide_map": done.guide_use,
     }
-    lacking = {
-        "noise_map": "this model does not measure noise: there is no map of it",
-        "guide_map": "no guide was used: there is no map of it",
-    }
-    saved = {}
-    for name, path in outputs.items():
-        volume = volumes[name]()
-        if volume is not None:
-            save(volume, path, overwrite=overwrite, monitor=monitor)
-            saved[name] = path
-        elif name in lacking:
-            monitor.warn(lacking[name])
-    return saved
 
 
 def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced) -> None:
@@ -308,4 +283,39 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced) -> None
         table=done.segmentation.table if done.segmentation else (),
         warnings=[f"{warning}." for warning in recorded_warnings(done.report["results"])],
         overwrite=params.overwrite,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentParams(DicomParams, VolumeParams):
+    """Find labels in a volume."""
+
+    config: SegmentConfig = option(factory=SegmentConfig, help="how it is segmented")
+
+    @property
+    def has_objects(self) -> bool:
+        """A segmentation is one."""
+        return True
+
+
+def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
+    """Load → segment → save, or as DICOM → manifest with the volume of each label."""
+    from MedEnhanceLib.gradprom import segment
+
+    work = Work("segmented", params, monitor)
+    volume = params.load(monitor.part(0.0, 0.1))
+    if params.dicom:
+        volume = place_volume(volume, params, monitor)
+    labels = segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
+    part = monitor.part(0.9, 1.0)
+    if params.dicom:
+        work.write(Objects(volume, "segmented", segmentation=label_map(labels)), part)
+    else:
+        work.save({"output": labels.volume}, part)
+    return work.finish(
+        config=params.config.to_json() | params.stated(),
+        figures=segmentation_figures(labels),
+        source=volume,
+        device=labels.device,
+        model=labels.model,
     )

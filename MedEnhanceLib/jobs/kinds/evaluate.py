@@ -42,23 +42,13 @@ class EvaluateParams(Params):
             flag="DATA",
         ),
     ]
-    out: str | None = option(None, help="write the table as JSON", metavar="FILE", place="here")
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
-    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
 
 def run_evaluate(params: EvaluateParams, monitor: Monitor) -> Result:
-    """Measure → write the table, if a file is named for it."""
-    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, write_json
-
-    if params.out:
-        refuse_existing(params.out, params.overwrite)
-        refuse_unwritable(Path(params.out).parent)
+    """Measure; nothing is written."""
     table = evaluate_bundle(params.bundle, Path(params.data), params.device, monitor)
-    if params.out:
-        write_json(params.out, table, overwrite=params.overwrite)
-    outputs = {"table": params.out} if params.out else {}
-    return Result({"outputs": outputs, "seconds": table["seconds"], **table["results"]})
+    return Result({"seconds": table["seconds"], **table["results"]})
 
 
 def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,27 +66,26 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
 
 
 def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
-    """Devices with the automatic choice and its reason, memory, disk, packages, models."""
-    monitor.progress(0.0, "look at this machine")
-    return Result(as_json(find_out(Path.home())))
-
-
-def find_out(folder: Path) -> dict[str, Any]:
-    """What is here; folder: whose disk is looked at."""
+    """Python, devices with the automatic choice and its reason, memory, disk, packages, models."""
+    from MedEnhanceLib import native
     from MedEnhanceLib._version import __version__
     from MedEnhanceLib.bundles.store import installed
     from MedEnhanceLib.runtime import machine
     from MedEnhanceLib.runtime.dependencies import package_rows
 
-    return {
+    monitor.progress(0.0, "look at this machine")
+    facts = {
         "medenhance": __version__,
+        "python": {"version": platform.python_version(), "executable": sys.executable},
+        "native": native.describe(),
         **machine.compute(),
         "cpu_threads": machine.cpu_threads(),
         "memory": machine.memory(),
-        "disk": machine.disk(folder),
+        "disk": machine.disk(Path.home()),
         "packages": package_rows(),
         "models": installed(),
     }
+    return Result(as_json(facts))
 
 
 _SAFE_POINT_SECONDS = 0.02
@@ -102,13 +103,9 @@ def run_ping(params: PingParams, monitor: Monitor) -> Result:
     """Send `count` progress events, evenly over `seconds`."""
     pause = params.seconds / max(params.count, 1)
     for index in range(params.count):
-        _wait(pause, monitor)
+        end = time.monotonic() + pause
+        while (left := end - time.monotonic()) > 0:
+            monitor.check()
+            time.sleep(min(left, _SAFE_POINT_SECONDS))
         monitor.progress((index + 1) / params.count, "ping")
     return Result({"count": params.count})
-
-
-def _wait(seconds: float, monitor: Monitor) -> None:
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        monitor.check()
-        time.sleep(min(left, _SAFE_POINT_SECONDS))

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import glob
+import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from MedEnhanceLib.bundles.export import NOT_STATED, record_fields
+from MedEnhanceLib.bundles.export import NOT_STATED, describe_bundle, record_fields
+from MedEnhanceLib.bundles.schema import CODEC, METADATA
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.core.options import About, Params, option
+from MedEnhanceLib.core.options import About, Options, Params, check_names, option, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.jobs.kinds.train_codec import METHOD as CODEC
-from MedEnhanceLib.jobs.kinds.train_codec import CodecTraining
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.locks import hold_gpu
@@ -28,16 +31,14 @@ from MedEnhanceLib.runtime.machine import low_priority
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.dataset import is_distilled, load_distilled
 from MedEnhanceLib.spg.stacks import distilled_volumes
+from MedEnhanceLib.unicompress.codecs.training import MODALITIES, CodecTrainingConfig
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
-    from MedEnhanceLib.hqg.slices import TrainSlicesConfig
     from MedEnhanceLib.hqg.train.teaching import Gate, Task
 
-    AnyConfig = TrainConfig | TrainHeadConfig | TrainSlicesConfig | CodecTraining
-
-Method = Literal["hqg", "head", "slices", "unicompress"]
+Method = Literal["hqg", "head", "slices", "codec"]
 #: Weight of the critic in `cohort` where there are volumes of low quality.
 _UNPAIRED = 0.01
 #: Decay of the gradients that the gate averages.
@@ -52,23 +53,18 @@ class TrainParams(Params):
         Method,
         About(
             help="hqg: an enhancer; head: segmentation; slices: a network that restores thin "
-            "slices; unicompress: a model of the codec, by its part",
+            "slices; codec: a network of the compression, chosen by part",
             flag="METHOD",
         ),
     ]
     data: Annotated[str, About(help="a folder of volumes, or a distilled set", flag=None)]
-    out: Annotated[str, About(help="checkpoint and model go here", metavar="DIR", place="here")]
+    out: Annotated[str, About(help="folder of checkpoint and model", metavar="DIR", place="here")]
     config: dict[str, Any] = option(
         factory=dict,
         help="fields of the method's configuration (hqg.TrainConfig, gradprom.TrainHeadConfig, "
         "hqg.slices.TrainSlicesConfig, or those of a part of the codec); "
         "preset (smoke, cpu, full) names the rest",
         flag=None,
-    )
-    wait: bool = option(
-        True,
-        help="end with an error where another long job has the GPU (default: wait for it)",
-        flag="--no-wait",
     )
 
 
@@ -77,7 +73,7 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
     began, data, out = time.monotonic(), Path(params.data), Path(params.out)
     with low_priority():
         config = training_config(params.method, params.config, data)
-        folder = train_method(params.method, config, data, out, monitor, wait=params.wait)
+        folder = train_method(params.method, config, data, out, monitor)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
     measured = None if params.method == CODEC else read_bundle(folder).metadata.get("measured")
@@ -127,13 +123,12 @@ def _patterns(folder: Path, data: Path) -> list[str]:
 
 
 def training_config(
-    method: str,
-    fields: Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainSlicesConfig,
-    data: Path | None = None,
-) -> AnyConfig:
+    method: str, fields: Mapping[str, Any] | Options, data: Path | None = None
+) -> Any:
     """The method's configuration from its JSON object, or as it is where it is one.
 
     data: where it is a distilled set, it decides part of an enhancer's configuration.
+    Raises ConfigError for an unknown method, and for fields that its configuration does not take.
     """
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
@@ -149,29 +144,20 @@ def training_config(
         raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(classes)}.")
     chosen = classes[method]
     if isinstance(fields, chosen):
-        return cast("AnyConfig", fields)
+        return fields
     if not isinstance(fields, Mapping):
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {chosen.__name__}."
         )
     if method == "hqg" and data is not None and is_distilled(data):
         fields = {"modality": load_distilled(data).modality, **fields}
-    return cast("AnyConfig", chosen.from_json(dict(fields)))
+    return chosen.from_json(dict(fields))
 
 
-def train_method(
-    method: str,
-    config: AnyConfig,
-    data: Path,
-    out: Path,
-    monitor: Monitor,
-    *,
-    wait: bool = True,
-) -> Path:
+def train_method(method: str, config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
     """Train with a configuration of `training_config`; the bundle's folder.
 
-    Meanwhile no other long job has the GPU; wait: for one that has it.
-    Raises DeviceBusyError where nobody wants to wait.
+    Meanwhile no other long job has the GPU.
     """
     for package in ("torch", "matplotlib"):
         require(package, purpose="Training, with pictures of how it goes,")
@@ -179,17 +165,16 @@ def train_method(
     from MedEnhanceLib.hqg.slices.train import train_slices
     from MedEnhanceLib.nets.training import checkpoint_named
 
-    own = config.config if isinstance(config, CodecTraining) else config
+    own = config.config if method == CODEC else config
     device = choose_device(getattr(own, "device", "cpu")).name
-    with hold_gpu([device], monitor, wait=wait), checkpoint_named(out):
-        if isinstance(config, CodecTraining):
-            return config.train(data, out, monitor)
+    with hold_gpu([device], monitor), checkpoint_named(out):
+        if method == CODEC:
+            return Path(config.train(data, out, monitor))
         if method == "slices":
-            return train_slices(cast("TrainSlicesConfig", config), data, out, monitor)
+            return train_slices(config, data, out, monitor)
         if method == "head":
-            head = cast("TrainHeadConfig", config)
-            return train_head(head, data, out, monitor, enhance=_enhancer_of(head))
-        return _train_enhancer(cast("TrainConfig", config), data, out, monitor)
+            return train_head(config, data, out, monitor, enhance=_enhancer_of(config))
+        return _train_enhancer(config, data, out, monitor)
 
 
 def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor) -> Path:
@@ -252,3 +237,84 @@ def _enhancer_of(config: TrainHeadConfig) -> Callable[[Volume], Volume] | None:
 
     chosen = EnhanceConfig(model=config.enhancer, device=config.device)
     return lambda volume: enhance(volume, chosen).volume
+
+
+_CODECS = "MedEnhanceLib.unicompress.codecs"
+#: Part of the codec → the class of its configuration, and the function that trains it:
+#: configuration, files, output folder, monitor → files of models.
+PARTS = {
+    "implicit": (f"{_CODECS}.implicit.config:ImplicitConfig", f"{_CODECS}.implicit.trainer:train"),
+    "predictor": (f"{_CODECS}.predictor.train:PredictorConfig", f"{_CODECS}.predictor.train:train"),
+}
+_LIMITS = ["Trained on few subjects: on other scanners and anatomy it reaches less."]
+_Train = Callable[[CodecTrainingConfig, list[Path], Path, Monitor], list[Path]]
+
+
+@dataclass(frozen=True)
+class CodecTraining:
+    """A part of the codec and its configuration, ready to be trained."""
+
+    part: str
+    config: Any
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> CodecTraining:
+        """`part` (default "implicit"); the rest is the part's own configuration.
+
+        Raises ConfigError naming the option that is unknown or cannot be.
+        """
+        given = dict(fields)
+        part = given.pop("part", "implicit")
+        if part not in tuple(PARTS):
+            raise ConfigError(f"unknown part {part!r}", f"Use one of {', '.join(PARTS)}.")
+        kind = _named(PARTS[part][0])
+        names = [option.name for option in options_of(kind)]
+        check_names(f"the codec's {part}", given, ["part", "preset", *names])
+        return cls(part, kind.from_json(given))
+
+    def train(self, data: Path, out: Path, monitor: Monitor) -> Path:
+        """Train, or go on with a training; the folder of the bundle, or of several."""
+        run: _Train = _named(PARTS[self.part][1])
+        files = self.config.found(data)
+        models = run(self.config, files, out, monitor)
+        modality = self.config.modality
+        modalities = MODALITIES if modality == "all" else (modality,)
+        folders = [self._bundle(models, each, len(files), out) for each in modalities]
+        return folders[0] if len(folders) == 1 else out
+
+    def _bundle(self, models: list[Path], modality: str, volumes: int, out: Path) -> Path:
+        """Put trained models into their bundle in `out`; other models that are there stay."""
+        config = self.config
+        folder = out / f"{config.name}-{modality.lower()}"
+        (folder / "models").mkdir(parents=True, exist_ok=True)
+        for model in models:
+            with atomic_write(folder / "models" / model.name, overwrite=True) as temporary:
+                shutil.copyfile(model, temporary)
+        path = folder / METADATA
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        count = "1 volume" if volumes == 1 else f"{volumes} volumes"
+        # What the bundle says of its other parts stays.
+        parts = before.get("training", {}).get("summary", "").split("; ")
+        others = [part for part in parts if part and not part.startswith(f"{self.part}: ")]
+        own = f"{self.part}: {config.steps} steps on {count}, seed {config.seed}"
+        unnamed = {"subjects": count, "license": NOT_STATED, "source": NOT_STATED}
+        data = config.data or ({"name": "a cohort of its user's own", **unnamed},)
+        known = before.get("data", [])
+        fields = {
+            "kind": CODEC,
+            "modality": modality,
+            "description": f"Models of the compressed container for {modality}.",
+            "license": "Apache-2.0",
+            "limits": _LIMITS,
+            **before,
+            "name": folder.name,
+            "training": {"summary": "; ".join([*others, own])},
+            "data": [*known, *(entry for entry in data if entry not in known)],
+        }
+        describe_bundle(folder, fields)
+        return folder
+
+
+def _named(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -1,25 +1,25 @@
-"""Jobs that need no method: convert, inspect, degrade."""
+"""Jobs that need no model: convert, inspect, degrade, blend; series and export of DICOM."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from MedEnhanceLib.core.options import option
+from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output, save_output
+from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objects
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
     OutputParams,
     Result,
     VolumeParams,
-    Work,
-    check_volume_outputs,
-    known_as,
+    load_volume,
 )
+from MedEnhanceLib.jobs.work import Work
+from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 
@@ -49,20 +49,38 @@ class DegradeParams(OutputParams, VolumeParams):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Originals(VolumeParams):
+    """What is blended: ENHANCED stands between INPUT and OUTPUT on the command line."""
+
+    enhanced: Annotated[
+        str,
+        About(help="what enhance made of INPUT, at strength 1", flag="ENHANCED", place="input"),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendParams(OutputParams, _Originals):
+    """Blend a volume with its enhancement."""
+
+    strength: Annotated[
+        float,
+        About(
+            help="scales the correction in ENHANCED: 0 gives the input, 1 the enhanced volume",
+            low=0,
+            high=1,
+            ranged=False,
+            metavar="S",
+        ),
+    ]
+
+
 def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
     """Load → save with the ending of `output`, or as DICOM → manifest."""
-    work = Work("converted", params)
-    source, output = Path(params.input), Path(params.output)
-    check_output(params, [source], monitor)
+    work = Work("converted", params, monitor)
     volume = params.load(monitor.part(0.0, 0.7))
-    written = save_output(volume, "converted", params, monitor.part(0.7, 1.0))
-    return work.finish(
-        {"output": output},
-        inputs={"input": known_as(source, volume)},
-        figures={"shape": volume.shape, "dtype": str(volume.dtype)},
-        written=written,
-        source=volume,
-    )
+    work.save_volume(volume, monitor.part(0.7, 1.0))
+    return work.finish(figures={"shape": volume.shape, "dtype": str(volume.dtype)}, source=volume)
 
 
 def run_inspect(params: InspectParams, monitor: Monitor) -> Result:
@@ -93,25 +111,120 @@ def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
 def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
     """Load → each step → save → manifest with the steps, so that they can be replayed."""
     from MedEnhanceLib.degrade import degradation_from_json
-    from MedEnhanceLib.io import save
 
-    work = Work("degraded", params)
+    work = Work("degraded", params, monitor)
     if not params.steps:
         raise ConfigError("degrade: no steps", "Name at least one degradation.")
     steps = [degradation_from_json(step) for step in params.steps]
-    source, output = Path(params.input), Path(params.output)
-    check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
     volume = params.load(monitor.part(0.0, 0.1))
     for index, step in enumerate(steps):
         monitor.progress(0.1 + 0.8 * index / len(steps), step.name)
         volume = attend(partial(step.apply, volume), monitor)
-    monitor.progress(0.9, "save")
-    save(volume, output, overwrite=params.overwrite, monitor=monitor)
+    work.save_volume(volume, monitor.part(0.9, 1.0))
     replay = [step.to_json() for step in steps]
     return work.finish(
-        {"output": output},
-        config={"steps": replay} | params.stated(),
-        inputs={"input": source},
-        figures={"steps": replay},
-        source=volume,
+        config={"steps": replay} | params.stated(), figures={"steps": replay}, source=volume
     )
+
+
+def run_blend(params: BlendParams, monitor: Monitor) -> Result:
+    """Load both → blend → save → manifest with the history, which names the model."""
+    from MedEnhanceLib.hqg.strength import blend
+
+    work = Work("blended", params, monitor)
+    original = params.load(monitor.part(0.0, 0.4))
+    enhanced = load_volume(
+        Path(params.enhanced), modality=original.modality, monitor=monitor.part(0.4, 0.8)
+    )
+    blended = blend(original, enhanced, params.strength)
+    work.save_volume(blended, monitor.part(0.8, 1.0))
+    return work.finish(
+        config={"strength": params.strength} | params.stated(),
+        figures={"strength": params.strength, "history": list(blended.history)},
+        source=original,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesParams(Params):
+    """List the DICOM series at a place."""
+
+    input: Annotated[str, About(help="a folder, DICOMDIR, list or file", place="input")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportParams(DicomParams, VolumeParams):
+    """Write a volume's file, and what lies beside it, as DICOM."""
+
+    segmentation: str | None = option(
+        None, help="a file that goes into the folder as well", place="input"
+    )
+    uncertainty: str | None = option(
+        None, help="a file that goes into the folder as well", place="input"
+    )
+    labels: list[dict[str, Any]] = option(
+        factory=list, help="of the segmentation, as in the result of the job that made it"
+    )
+    model: dict[str, Any] | None = option(None, help="what made the volume, as in its manifest")
+    head: dict[str, Any] | None = option(None, help="what made the segmentation, likewise")
+    action: str = option("exported", help='what was done, for example "enhanced"')
+    dicom: bool = option(True, help="true")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.dicom:
+            raise ConfigError("export writes DICOM", "Leave out dicom, or use convert.")
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether more than a series of images is written."""
+        return bool(self.segmentation or self.uncertainty)
+
+
+def run_series(params: SeriesParams, monitor: Monitor) -> Result:
+    """Read headers → a row for each series, those that cannot be loaded with the reason."""
+    from MedEnhanceLib.io.dicom import list_series
+
+    return Result({"series": as_json(list_series(Path(params.input), monitor))})
+
+
+def run_export(params: ExportParams, monitor: Monitor) -> Result:
+    """Load → lay beside the series → write into the folder → manifest."""
+    work = Work("exported", params, monitor)
+    volume = params.load(monitor.part(0.0, 0.2))
+    labels = uncertainty = None
+    if params.segmentation:
+        found = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
+        labels = LabelMap(found, params.labels, params.head or params.model)
+    if params.uncertainty:
+        uncertainty = load_volume(
+            Path(params.uncertainty), modality=volume.modality, monitor=monitor
+        )
+    before, options = _last_step(volume.history, params)
+    objects = Objects(
+        replace(volume, history=before),
+        params.action,
+        options=options,
+        volume=volume,
+        segmentation=labels,
+        uncertainty=uncertainty,
+        model=params.model,
+    )
+    objects = place_objects(objects, params, monitor.part(0.4, 0.5))
+    work.write(objects, monitor.part(0.5, 1.0))
+    return work.finish(
+        config=params.stated() | {"action": params.action},
+        model=params.model,
+        source=objects.volume,
+    )
+
+
+def _last_step(history: tuple[str, ...], params: ExportParams) -> tuple[tuple[str, ...], str]:
+    """What was done before the step that the objects record themselves, and that one's options."""
+    begin = f"DERIVED: {params.action} "
+    if not history or not history[-1].startswith(begin):
+        return history, ""
+    options = history[-1].removeprefix(begin).partition("by MedEnhance ")[0]
+    model = params.model or {}
+    options = options.removeprefix(f"with {model.get('name')} {model.get('sha256', '')[:12]}")
+    return history[:-1], options.strip(" ,")

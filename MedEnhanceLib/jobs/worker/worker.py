@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from queue import Empty, SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceLostError, MedEnhanceError
@@ -52,17 +52,23 @@ def main(idle_seconds: float = IDLE_SECONDS) -> int:
 
 
 class Worker:
-    """Runs the jobs that come in on `commands` and reports them on `events`."""
+    """Runs the jobs that come in, one after another in the order in which they came.
+
+    The main thread runs them; a second one reads lines all the while. What both use changes in
+    single steps, and `_stop` may also be called by a signal handler.
+    """
 
     def __init__(self, commands: int, events: int, workspace: Workspace) -> None:
         """Take two file descriptors, and the private folder that clients are informed of."""
-        self._commands = commands
-        self._workspace = workspace
-        self._queue = JobQueue()
+        self._commands, self._workspace = commands, workspace
+        self._writer = LineWriter(events, on_broken=self._stop)
         self._kept = KeptVolumes()
-        self._writer = LineWriter(events, on_broken=self._queue.stop)
-        self._finished = threading.Event()
+        self._queue: SimpleQueue[JobSpec | None] = SimpleQueue()
+        self._waiting: dict[str, JobSpec] = {}
+        self._running: str | None = None
+        self._is_stopped = self._is_cancelled = False
         self._signalled = self._lost_device = False
+        self._finished = threading.Event()
 
     def serve(self, idle_seconds: float = IDLE_SECONDS) -> int:
         """Run jobs until there is a reason to stop; the exit status."""
@@ -76,24 +82,40 @@ class Worker:
         }
         self._writer.write(line_of({"v": PROTOCOL, "job": None, "event": "hello", **hello}))
         threading.Thread(target=self._read, name="commands", daemon=True).start()
-        while (spec := self._queue.take(idle_seconds)) is not None:
+        while (spec := self._next(idle_seconds)) is not None:
             self._run(spec)
             if self._lost_device:  # for this process: the client sends waiting jobs to a new one
                 self._finished.set()
                 return 0
-        for job in self._queue.waiting:
-            self._tell_dropped(job)
+        for job in [*self._waiting]:
+            self._drop(job)
         self._finished.set()
         return Cancelled.exit_status if self._signalled else 0
+
+    def _next(self, idle_seconds: float) -> JobSpec | None:
+        """The next job, now running; None where none came in time, or after `_stop`."""
+        while True:
+            try:
+                spec = self._queue.get(timeout=idle_seconds)
+            except Empty:
+                self._is_stopped = True
+            if self._is_stopped or spec is None:
+                return None
+            if self._waiting.get(spec.id) is not spec:  # it was canceled while it waited
+                continue
+            # In this order: a cancel that comes now is one of the running job.
+            self._is_cancelled, self._running = self._is_stopped, spec.id
+            if self._waiting.pop(spec.id, None) is not None:
+                return spec
 
     def _run(self, spec: JobSpec) -> None:
         def report(event: Event) -> None:
             if event.kind in ("result", "error"):
-                self._queue.release()  # who has the last event may use the id again at once
-            self._tell(spec.id, event)
+                self._running = None  # who has the last event may use the id again at once
+            self._send(spec.id, event)
 
         try:
-            cancel = lambda: self._queue.is_cancelled  # noqa: E731
+            cancel = lambda: self._is_cancelled  # noqa: E731
             run_job(spec, progress=report, cancel=cancel, kept=self._kept)
         except MedEnhanceError as error:
             if isinstance(error, InternalError):
@@ -104,7 +126,7 @@ class Worker:
     def _read(self) -> None:
         for line in read_lines(self._commands):
             self._obey(line)
-        self._queue.stop()
+        self._stop()
         if not self._finished.wait(_ORPHAN_SECONDS):
             self._workspace.remove()
             os._exit(Cancelled.exit_status)
@@ -113,40 +135,55 @@ class Worker:
         fields: dict[str, Any] | None = None
         try:
             fields = parse_line(line)
-            if fields is None:
-                return
-            if "cancel" in fields:
+            if fields is not None and "cancel" in fields:
                 self._cancel(fields)
-            else:
-                self._queue.add(JobSpec.from_json(fields))
+            elif fields is not None:
+                spec = JobSpec.from_json(fields)
+                if self._holds(spec.id):
+                    raise ConfigError(
+                        f"the id {spec.id!r} is in use", "Give each job an id of its own."
+                    )
+                self._waiting[spec.id] = spec
+                self._queue.put(spec)
         except MedEnhanceError as error:
             job = (fields or {}).get("id")
             # An error is the last event of its job: of one that goes on it would be the end.
-            is_known = isinstance(job, str) and not self._queue.holds(job)
-            self._tell(job if is_known else None, Event("error", error_to_json(error)))
+            is_known = isinstance(job, str) and not self._holds(job)
+            self._send(job if is_known else None, Event("error", error_to_json(error)))
 
     def _cancel(self, fields: dict[str, Any]) -> None:
+        """Stop a job at its next safe point, or drop it where it waits."""
         check_version(fields)
         job = fields["cancel"]
         if set(fields) != {"v", "cancel"} or not isinstance(job, str):
             raise ConfigError("not a cancel line", 'Send {"v": 1, "cancel": "<id>"}.')
-        state = self._queue.cancel(job)
-        if state == "waiting":
-            self._tell_dropped(job)
-        elif state == "unknown":
-            self._tell(job, Event("log", {"message": "nothing to cancel: the job is not here"}))
+        if job == self._running:
+            self._is_cancelled = True
+        elif self._waiting.pop(job, None) is not None:
+            self._drop(job)
+        else:
+            self._send(job, Event("log", {"message": "nothing to cancel: the job is not here"}))
 
-    def _tell_dropped(self, job: str) -> None:
+    def _holds(self, job: str) -> bool:
+        """Whether a job of this id runs or waits."""
+        return job == self._running or job in self._waiting
+
+    def _drop(self, job: str) -> None:
         error = Cancelled("cancelled before it began", "Start again when you like.")
-        self._tell(job, Event("error", error_to_json(error)))
+        self._send(job, Event("error", error_to_json(error)))
 
-    def _tell(self, job: str | None, event: Event) -> None:
+    def _send(self, job: str | None, event: Event) -> None:
         self._writer.write(event_to_line(job, event))
+
+    def _stop(self) -> None:
+        """Stop the running job at its next safe point, and begin no other."""
+        self._is_stopped = self._is_cancelled = True
+        self._queue.put(None)
 
     def _on_signal(self, number: int, _: object) -> None:
         self._signalled = True
         signal.signal(number, signal.SIG_DFL)  # a second one ends a job that does not listen
-        self._queue.stop()
+        self._stop()
 
 
 def parse_line(line: bytes | None) -> dict[str, Any] | None:
@@ -180,67 +217,3 @@ def take_standard_streams() -> tuple[int, int]:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     return commands, events
-
-
-class JobQueue:
-    """One job runs, the others wait in the order in which they came.
-
-    Handed between the thread that reads jobs and the one that runs them. `stop` may also be called
-    by a signal handler.
-    """
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[JobSpec | None] = SimpleQueue()
-        self._waiting: dict[str, JobSpec] = {}
-        self._running: str | None = None
-        self._stopped = False
-        #: Whether the running job is to stop.
-        self.is_cancelled = False
-
-    def add(self, spec: JobSpec) -> None:
-        """Let a job wait for its turn; raises ConfigError where its id is in use."""
-        if self.holds(spec.id):
-            raise ConfigError(f"the id {spec.id!r} is in use", "Give each job an id of its own.")
-        self._waiting[spec.id] = spec
-        self._queue.put(spec)
-
-    def holds(self, job: str) -> bool:
-        """Whether a job of this id runs or waits."""
-        return job == self._running or job in self._waiting
-
-    def take(self, idle_seconds: float) -> JobSpec | None:
-        """The next job, now running; None where none came in time, or after `stop`."""
-        while True:
-            try:
-                spec = self._queue.get(timeout=idle_seconds)
-            except Empty:
-                self._stopped = True
-            if self._stopped or spec is None:
-                return None
-            if self._waiting.get(spec.id) is not spec:  # it was canceled while it waited
-                continue
-            # In this order: a cancel that comes now is one of the running job.
-            self.is_cancelled, self._running = self._stopped, spec.id
-            if self._waiting.pop(spec.id, None) is not None:
-                return spec
-
-    def release(self) -> None:
-        """Free the id of the running job, which has ended."""
-        self._running = None
-
-    def cancel(self, job: str) -> Literal["running", "waiting", "unknown"]:
-        """Stop a job at its next safe point, or drop it where it waits; what it was doing."""
-        if job == self._running:
-            self.is_cancelled = True
-            return "running"
-        return "unknown" if self._waiting.pop(job, None) is None else "waiting"
-
-    def stop(self) -> None:
-        """Stop the running job at its next safe point, and begin no other."""
-        self._stopped = self.is_cancelled = True
-        self._queue.put(None)
-
-    @property
-    def waiting(self) -> list[str]:
-        """The ids of the jobs that wait."""
-        return list(self._waiting)

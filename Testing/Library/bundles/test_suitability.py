@@ -45,7 +45,7 @@ def test_a_leg_is_segmented_only_by_a_model_that_somebody_selected() -> None:
     with pytest.raises(ModelError, match="EXTREMITY") as caught:
         open_head_for(_mr("EXTREMITY"), SegmentConfig())
     assert "--model brain-tissue" in caught.value.hint
-    assert "--head brain-tissue" in caught.value.hint
+    assert "--segmenter brain-tissue" in caught.value.hint
     _, warning = open_head_for(_mr("EXTREMITY"), SegmentConfig(model="brain-tissue"))
     assert "brain" in warning
     assert "EXTREMITY" in warning

@@ -72,7 +72,18 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         spread = volume.with_voxels(np.ones(volume.shape, np.float32)) if wants else None
         better = volume.with_voxels(volume.voxels + volume.dtype.type(1), did="enhanced")
         model = {"name": "mr", "sha256": "0" * 64}
-        return StandInEnhancement(volume, better, spread, model, "cpu", 0.1, strength=config.share)
+        use = volume.with_voxels(np.full(volume.shape, 0.25, np.float32)) if guide else None
+        return StandInEnhancement(
+            volume,
+            better,
+            spread,
+            model,
+            "cpu",
+            0.1,
+            strength=config.share,
+            measured={"guide": {"used": 0.25}} if guide else {},
+            guide_use=use,
+        )
 
     def segment(volume: Volume, config: Any, *, monitor: Any) -> Any:
         calls.append({"kind": "segment", "config": config})

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 
@@ -26,9 +25,8 @@ from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.hqg.guide import Suggestion
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.batch_items import Item, gather
-from MedEnhanceLib.jobs.batch_runs import Batch, dask_here, run_on_dask
-from MedEnhanceLib.jobs.ledger import Ledger
+from MedEnhanceLib.jobs.batch_items import Item, gather, listed
+from MedEnhanceLib.jobs.batch_runs import Batch, Ledger, dask_here, run_on_dask
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -79,23 +77,15 @@ def test_what_another_hand_put_there_is_never_replaced_without_force(
     assert run(*batch).status == 0  # the manifest is this batch's own
 
 
-def test_a_row_has_the_warnings_of_its_volume(run: Callable, tmp_path: Path) -> None:
-    voxels = np.arange(512, dtype=np.int16).reshape(8, 8, 8)
-    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii")
-    out = tmp_path / "out"
-    assert run("batch", "compress", tmp_path / "a.nii", "--out", out, "--lossless").status == 0
-    assert "no modality stated" in rows_of(out)[-1]["warnings"][0]
-    with (out / "batch.csv").open(newline="") as stream:
-        assert "no modality stated" in next(csv.DictReader(stream))["warnings"]
-
-
 def test_the_table_has_a_column_for_what_was_measured(tmp_path: Path) -> None:
     ledger, item = Ledger(tmp_path), Item("a.nii", str(tmp_path / "out" / "a.nii"))
     noise = {"sigma": 9.5, "confidence": 0.75, "share_removed": 0.5}
-    ledger.add([(item, {"status": "done", "measured": {"noise": noise}})], {})
+    row = {"status": "done", "measured": {"noise": noise}, "warnings": ["no modality", "odd"]}
+    ledger.add([(item, row)], {})
     with ledger.write_table([item]).open(newline="", encoding="utf-8") as stream:
         row = next(csv.DictReader(stream))
     assert (row["noise σ"], row["noise confidence"], row["correction"]) == ("9.5", "0.75", "0.5")
+    assert row["warnings"] == "no modality | odd"
 
 
 def test_each_volume_gets_the_best_guide_of_its_own_folder(
@@ -122,6 +112,7 @@ class TestEnhance:
         ran = run(*enhance(out, scans))
         assert ran.status == 0
         assert "3 of 3 done" in ran.out
+        assert rows_of(out)[-1]["warnings"] == ["only a stand-in"]
         assert [name for name, status in statuses(out) if status == "done"] == [
             "a.nii.gz",
             "b.nrrd",
@@ -288,9 +279,7 @@ def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
     distributed = SimpleNamespace(Client=lambda *_, **__: client)
     monkeypatch.setattr("MedEnhanceLib.jobs.batch_runs.require", lambda *_, **__: distributed)
     items, ledger = [Item("a.nii", str(tmp_path / "a.ucv"))], Ledger(tmp_path)
-    batch = Batch(
-        "compress", items, ledger, {}, overwrite=False, repeats=True, ended=lambda *_: None
-    )
+    batch = Batch("compress", items, ledger, {}, overwrite=False, ended=lambda *_: None)
     run_on_dask(batch, "tcp://s:1", Monitor(cancel=cancel))
     assert time.monotonic() - cancelled_at[0] < 2.0
     never.set()
@@ -301,19 +290,19 @@ def test_which_volumes_there_are_and_where_results_go(scans: Path, tmp_path: Pat
     out.mkdir()
     shutil.copy(scans / "a.nii.gz", out / "a.nii.gz")  # a result is no source
     named = [str(scans), str(scans / "a.nii.gz")]
-    items = gather(named, None, out, containers=False, ending=None)
+    items = gather(named, out, containers=False, ending=None)
     assert [Path(item.source).name for item in items] == ["a.nii.gz", "b.nrrd", "c.mha"]
     assert items[2].output == str(out / "below" / "c.mha")
     shutil.copy(scans / "a.nii.gz", scans / "b.nii.gz")
     with pytest.raises(ConfigError, match="would both become"):
-        gather([str(scans)], None, out, containers=False, ending=".ucv")
+        gather([str(scans)], out, containers=False, ending=".ucv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no volumes found"):
-        gather([str(tmp_path / "empty")], None, out, containers=False, ending=None)
+        gather([str(tmp_path / "empty")], out, containers=False, ending=None)
     with pytest.raises(ConfigError, match="no volumes were named"):
-        gather([], None, out, containers=False, ending=None)
+        gather([], out, containers=False, ending=None)
     with pytest.raises(InputError, match=r"list\.txt"):
-        gather([], str(tmp_path / "list.txt"), out, containers=False, ending=None)
+        listed(str(tmp_path / "list.txt"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""DICOM through the command line: series listed and asked for, derived objects out."""
+"""DICOM through the command line: series listed and chosen, derived objects out, or refused."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class TestOut:
         small = tmp_path / "small.ucv"
         assert run("compress", mr, small, "--max-error", "20").status == 0
         assert run("decompress", small, tmp_path / "out", "--dicom").status == 3
-        ran = run("decompress", small, tmp_path / "out", "--dicom", "--like", mr)
+        ran = run("decompress", small, tmp_path / "out", "--dicom", "--dicom-source", mr)
         assert ran.status == 0, ran.err
         images = objects(tmp_path / "out")["MR"]
         assert {one.LossyImageCompression for one in images} == {"01"}
@@ -118,12 +118,14 @@ class TestOut:
         self, run: Run, two: Path, tmp_path: Path
     ) -> None:
         assert run("convert", two, tmp_path / "scan.nii.gz", "--series", "1").status == 0
-        ran = run("convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--like", two)
-        assert ran.status == 3
-        assert "--like-series" in ran.err
         ran = run(
-            "convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--like", two,
-            "--like-series", "1",
+            "convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", two
+        )
+        assert ran.status == 3
+        assert "--dicom-source-series" in ran.err
+        ran = run(
+            "convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", two,
+            "--dicom-source-series", "1",
         )  # fmt: skip
         assert ran.status == 0, ran.err
         assert io.load(tmp_path / "out").is_equal(io.load(two, series="1"))
@@ -131,30 +133,27 @@ class TestOut:
     def test_another_series_than_the_manifest_names_is_a_warning(
         self, run: Run, two: Path, tmp_path: Path
     ) -> None:
-        assert run("convert", two, tmp_path / "ct.nii.gz", "--series", "2").status == 0
-        ran = run(
-            "convert", tmp_path / "ct.nii.gz", tmp_path / "out", "--dicom", "--like", two,
-            "--like-series", "1", "--modality", "CT",
-        )  # fmt: skip
+        scan, sidecar = tmp_path / "ct.nii.gz", tmp_path / "ct.nii.gz.json"
+        assert run("convert", two, scan, "--series", "2").status == 0
+
+        def back(name: str, series: str) -> Any:
+            beside = ("--dicom-source", two, "--dicom-source-series", series, "--modality", "CT")
+            return run("convert", scan, tmp_path / name, "--dicom", *beside)
+
+        ran = back("out", "1")
         assert ran.status == 0, ran.err
         assert "was made from the series 1.2.3.2" in ran.err
         assert "ct.nii.gz is CT" in ran.err
         assert "written beside is MR" in ran.err
-        manifest = json.loads((tmp_path / "ct.nii.gz.json").read_text())
+        manifest = json.loads(sidecar.read_text())
         manifest["dicom"]["study"] = "1.2.99"
-        (tmp_path / "ct.nii.gz.json").write_text(json.dumps(manifest))
-        ran = run(
-            "convert", tmp_path / "ct.nii.gz", tmp_path / "out1", "--dicom", "--like", two,
-            "--like-series", "2",
-        )  # fmt: skip
+        sidecar.write_text(json.dumps(manifest))
+        ran = back("out1", "2")
         assert ran.status == 3
         assert "the wrong patient" in ran.err
         assert not (tmp_path / "out1").exists()
-        (tmp_path / "ct.nii.gz.json").write_text("[")  # no matter what lies there
-        ran = run(
-            "convert", tmp_path / "ct.nii.gz", tmp_path / "out2", "--dicom", "--like", two,
-            "--like-series", "2",
-        )  # fmt: skip
+        sidecar.write_text("[")  # no matter what lies there
+        ran = back("out2", "2")
         assert ran.status == 0, ran.err
         assert "warning" not in ran.err
 
@@ -163,7 +162,7 @@ class TestOut:
     ) -> None:
         ran = run("convert", scan, tmp_path / "out", "--dicom")
         assert ran.status == 3
-        assert "--like" in ran.err
+        assert "--dicom-source" in ran.err
         assert "--patient-id" in ran.err
         ran = run(
             "convert", scan, tmp_path / "out", "--dicom", "--patient-id", "X1",
@@ -178,8 +177,6 @@ class TestOut:
 
 class TestResampled:
     """A tilted, uneven series: all that is made of it says that it was resampled."""
-
-    _FIX = ("--fix-tilt", "--fix-spacing")
 
     @pytest.fixture
     def uneven(self, make_series: Callable, rng: np.random.Generator) -> Path:
@@ -205,7 +202,7 @@ class TestResampled:
     def test_its_copy_and_what_is_made_of_that(
         self, run: Run, uneven: Path, tmp_path: Path
     ) -> None:
-        ran = run("convert", uneven, tmp_path / "out", "--dicom", *self._FIX)
+        ran = run("convert", uneven, tmp_path / "out", "--dicom", "--resample")
         assert ran.status == 0, ran.err
         self._refuse_silence(tmp_path / "out")
         assert run("convert", tmp_path / "out", tmp_path / "next", "--dicom").status == 0
@@ -214,20 +211,11 @@ class TestResampled:
         history = io.load(tmp_path / "last").history
         assert [step.startswith("DERIVED: resampled") for step in history] == [True, *[False] * 3]
 
-    def test_an_enhancement_and_its_labels(
-        self, run: Run, uneven: Path, tmp_path: Path, networks: list
-    ) -> None:
-        ran = run(
-            "enhance", uneven, tmp_path / "out", "--dicom", "--segment", "--uncertainty",
-            *self._FIX,
-        )  # fmt: skip
-        assert ran.status == 0, ran.err
-        assert sorted(objects(tmp_path / "out")) == ["MR", "OT", "SEG"]
-        self._refuse_silence(tmp_path / "out")
-
     def test_a_file_between(self, run: Run, uneven: Path, tmp_path: Path) -> None:
-        assert run("convert", uneven, tmp_path / "a.nii.gz", *self._FIX).status == 0
-        ran = run("convert", tmp_path / "a.nii.gz", tmp_path / "out", "--dicom", "--like", uneven)
+        assert run("convert", uneven, tmp_path / "a.nii.gz", "--resample").status == 0
+        ran = run(
+            "convert", tmp_path / "a.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", uneven
+        )
         assert ran.status == 0, ran.err
         self._refuse_silence(tmp_path / "out")
 
@@ -252,3 +240,99 @@ def test_the_derivation_states_what_was_chosen_and_what_was_done(
         "; strength 0.5, 60% of the noise correction, blur undone, bias field corrected, "
         "guide changed it by 0.31 σ of the noise, look of another volume. "
     ) in objects(tmp_path / "out")["MR"][0].DerivationDescription
+
+
+Run = Callable[..., Any]
+
+
+class TestRefused:
+    def test_a_folder_that_holds_something(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").write_text("mine")
+        assert "holds files already" in run("convert", mr, tmp_path / "out", "--dicom").err
+        assert run("convert", mr, tmp_path / "out", "--dicom", "--force").status == 0
+        assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        ("command", "output", "options", "status", "words"),
+        [
+            ("convert", "out.nii.gz", (), 1, "DICOM goes into a folder"),
+            ("convert", "out", ("--patient-id", "X1"), 2, "knows its patient"),
+            ("enhance", "out", ("--segment", "a.nrrd"), 2, "--segment"),
+        ],
+    )
+    def test_what_cannot_be_of_a_series(
+        self,
+        run: Run,
+        mr: Path,
+        tmp_path: Path,
+        command: str,
+        output: str,
+        options: tuple[str, ...],
+        status: int,
+        words: str,
+    ) -> None:
+        ran = run(command, mr, tmp_path / output, "--dicom", *options)
+        assert (ran.status, words in ran.err) == (status, True)
+
+    @pytest.mark.parametrize("place", ["", "below", ".."])
+    def test_a_folder_of_originals(self, run: Run, mr: Path, tmp_path: Path, place: str) -> None:
+        before = sorted(tmp_path.rglob("*"))
+        ran = run("convert", mr, mr / place, "--dicom", "--force")
+        assert ran.status == 1
+        assert "among the originals" in ran.err
+        assert sorted(tmp_path.rglob("*")) == before
+
+    @pytest.mark.parametrize("source", ["a file", "a directory", "a list"])
+    @pytest.mark.parametrize("place", [".", "below"])
+    def test_a_folder_of_originals_that_were_named_otherwise(
+        self, run: Run, mr: Path, tmp_path: Path, source: str, place: str
+    ) -> None:
+        names = {"a file": mr / "001.dcm", "a directory": mr / "DICOMDIR", "a list": None}
+        given = names[source] or tmp_path / "elsewhere" / "files.txt"
+        if source == "a directory":
+            given.write_bytes(b"no matter what")  # the images beside it are found all the same
+        if source == "a list":
+            given.parent.mkdir()
+            given.write_text("\n".join(map(str, sorted(mr.glob("*.dcm")))))
+        before = sorted(tmp_path.rglob("*"))
+        ran = run("convert", given, mr / place, "--dicom", "--force")
+        assert ran.status == 1, ran.err
+        assert "among the originals" in ran.err
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_another_patients_series_for_one_that_is_known(
+        self, run: Run, mr: Path, make_series: Callable, rng: np.random.Generator, tmp_path: Path
+    ) -> None:
+        other = make_series(
+            rng.integers(0, 1000, (4, 20, 24), dtype=np.uint16),
+            folder=tmp_path / "other",
+            uid="1.2.9.1",
+            StudyInstanceUID="1.2.9",
+            PatientName="Roe^Ann",
+        )
+        small = tmp_path / "small.ucv"
+        assert run("compress", mr, small, "--lossless").status == 0
+        for command, source in (("convert", mr), ("decompress", small)):
+            ran = run(command, source, tmp_path / "out", "--dicom", "--dicom-source", other)
+            assert ran.status == 3, ran.err
+            assert "wrong patient" in ran.err
+            assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--dicom-source", "a"], "dicom_source requires dicom"),
+            (["--dicom", "--dicom-source-series", "2"], "requires dicom_source"),
+            (
+                ["--dicom", "--dicom-source", "a", "--patient-id", "b"],
+                "both dicom_source and a patient",
+            ),
+        ],
+    )
+    def test_options_that_mean_nothing_together(
+        self, run: Run, scan: Path, tmp_path: Path, options: list[str], words: str
+    ) -> None:
+        ran = run("convert", scan, tmp_path / "out", *options)
+        assert ran.status == 2
+        assert words in ran.err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 from MedEnhanceLib.cli import console
-from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.hqg import TrainConfig
 
 
@@ -56,7 +54,7 @@ def test_two_folders_and_a_modality_are_enough(
         (tmp_path / pool / "Jane Doe.nii.gz").touch()
     (tmp_path / "config.json").write_text('{"high_quality": ["else/*"], "anatomy": "knee"}')
     ran = run(
-        *("train", "hqg", "--hq", tmp_path / "good", "--lq", tmp_path / "bad"),
+        *("train", "hqg", "--high-quality", tmp_path / "good", "--low-quality", tmp_path / "bad"),
         *("--modality", "MR", "--out", tmp_path / "my run", "--steps", "9"),
         *("--config", tmp_path / "config.json"),
     )
@@ -75,12 +73,12 @@ def test_two_folders_and_a_modality_are_enough(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("hqg", "--hq", "good"), "modality"),
-        (("hqg", "--hq", "good", "--modality", "MR", "--data", "d"), "instead of --data"),
-        (("head", "--hq", "good", "--modality", "MR"), "for enhancers"),
-        (("hqg", "--lq", "bad", "--data", "d"), "no training data"),
+        (("hqg", "--high-quality", "good"), "modality"),
+        (("hqg", "--high-quality", "good", "--modality", "MR", "--data", "d"), "instead of --data"),
+        (("head", "--high-quality", "good", "--modality", "MR"), "for enhancers"),
+        (("hqg", "--low-quality", "bad", "--data", "d"), "no training data"),
         (("hqg",), "no training data"),
-        (("hqg", "--hq", "no-such-folder", "--modality", "MR"), "no-such-folder"),
+        (("hqg", "--high-quality", "no-such-folder", "--modality", "MR"), "no-such-folder"),
     ],
 )
 def test_what_is_missing_is_named(arguments: tuple[str, ...], words: str, run: Callable) -> None:
@@ -103,7 +101,7 @@ def test_configuration_file_that_is_none_is_status_two(
     assert words in ran.err
 
 
-@pytest.mark.parametrize("method", ["hqg", "unicompress"])
+@pytest.mark.parametrize("method", ["hqg", "codec"])
 def test_the_file_of_a_wrong_option_is_named(method: str, run: Callable, tmp_path: Path) -> None:
     file = tmp_path / "recipe.json"
     file.write_text('{"modalty": "CT"}')
@@ -114,37 +112,10 @@ def test_the_file_of_a_wrong_option_is_named(method: str, run: Callable, tmp_pat
     assert "Did you mean modality?" in ran.err
 
 
-MODEL = ["--model", "runs/a/model"]
-#: Methods, and the command that uses the model.
-USES = [
-    ("hqg", ["enhance", *MODEL]),
-    ("slices", ["enhance", *MODEL, "--task", "slices"]),
-    ("head", ["segment", *MODEL]),
-    ("unicompress", ["models", "import", "runs/a/model"]),
-]
-
-
-@pytest.mark.parametrize(("method", "words"), USES)
-def test_the_command_that_uses_the_model_comes_next(
-    method: str,
-    words: list[str],
-    run: Callable,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It can be parsed as it stands, and has the options that this model needs."""
-    fields = {"outputs": {"model": "runs/a/model"}}
-    monkeypatch.setattr(console.Console, "run", lambda *_, **__: fields)
-    ran = run("train", method, "--data", "d", "--out", "o")
-    (line,) = (line for line in ran.out.splitlines() if line.startswith("next: medenhance "))
-    following = shlex.split(line)[2:]
-    build_parser().parse_args(following)
-    assert [word for word in following if not word.endswith(".nii.gz")] == words
-
-
 def test_means_of_an_evaluation_are_a_table(
     run: Callable, asked: list[tuple[str, Mapping[str, Any]]]
 ) -> None:
-    ran = run("evaluate", "mr", "volumes", "--out", "table.json")
+    ran = run("evaluate", "mr", "volumes")
     assert ran.status == 0
     head, _, row = ran.out.splitlines()
     assert head.split("  ")[0] == "mean of"

@@ -1,26 +1,21 @@
-"""enhance and segment: what is asked of the methods, and what is printed and written."""
+"""enhance, segment and blend: what the methods are asked for, what is printed and written."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-
-
-def test_enhance_writes_a_volume_on_the_same_grid(
-    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
-) -> None:
-    ran = run("enhance", scan, tmp_path / "out.nii.gz")
-    assert ran.status == 0
-    assert f"wrote {tmp_path / 'out.nii.gz'}" in ran.out
-    before, after = io.load(scan), io.load(tmp_path / "out.nii.gz")
-    assert after.geometry == before.geometry
-    assert (after.voxels == before.voxels + 1).all()
-    assert [call["kind"] for call in networks] == ["enhance"]
+from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.strength import blend
+from MedEnhanceLib.io import load, save
 
 
 def test_options_of_enhance_reach_the_method(
@@ -66,9 +61,9 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
     as_ct = ("enhance", scan, tmp_path / "out.nii.gz", "--modality", "CT", "--segment")
     ran = run(*as_ct)
     assert ran.status == 4
-    assert "--head sarcoma-ct" in ran.err
+    assert "--segmenter sarcoma-ct" in ran.err
     assert networks == []
-    assert run(*as_ct, "--head", "sarcoma-ct").status == 0
+    assert run(*as_ct, "--segmenter", "sarcoma-ct").status == 0
     assert [call["kind"] for call in networks] == ["enhance", "segment"]
     assert networks[1]["config"].model == "sarcoma-ct"
 
@@ -76,10 +71,10 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
 @pytest.mark.parametrize(
     ("options", "status", "says"),
     [
-        (("--head", "brain-tissue"), 2, "no segmentation is asked for"),
-        (("--segment", "--head", "no-such-head"), 4, "no-such-head"),
-        (("--segment", "--head", "sarcoma-ct"), 4, "is for CT"),
-        (("--segment", "--head", "mr"), 4, "a model that segments is needed"),
+        (("--segmenter", "brain-tissue"), 2, "no segmentation is requested"),
+        (("--segment", "--segmenter", "no-such-head"), 4, "no-such-head"),
+        (("--segment", "--segmenter", "sarcoma-ct"), 4, "is for CT"),
+        (("--segment", "--segmenter", "mr"), 4, "a model that segments is needed"),
     ],
 )
 def test_a_head_that_cannot_be_used_is_refused_before_the_work(
@@ -106,3 +101,55 @@ def test_table_of_labels_is_printed(
     assert "mm² of surface" in ran.out
     assert "2,346" in ran.out
     assert io.load(tmp_path / "labels.nii.gz").modality == "SEG"
+
+
+@pytest.fixture
+def files(head: Volume, tmp_path: Path) -> list[str]:
+    """Input, enhanced volume, and where the blend goes."""
+    paths = [tmp_path / name for name in ("scan.nii.gz", "better.nrrd", "half.nii.gz")]
+    save(head, paths[0])
+    save(head.with_voxels(head.voxels + np.int16(40)), paths[1])
+    return [str(path) for path in paths]
+
+
+def test_a_share_of_the_correction_is_written_with_its_manifest(
+    files: list[str], head: Volume
+) -> None:
+    assert main(["blend", *files, "--modality", "MR", "--strength", "0.25"]) == 0
+    assert np.array_equal(load(Path(files[2]), modality="MR").voxels, head.voxels + 10)
+    manifest = json.loads(Path(f"{files[2]}.json").read_text())
+    assert manifest["derived"].startswith("DERIVED: blended")
+    assert manifest["config"]["strength"] == 0.25
+    assert set(manifest["inputs"]) == {"input", "enhanced"}
+    assert manifest["model"] == {}
+    assert len(manifest["results"]["history"]) == 1
+
+
+def test_its_history_names_the_model_and_swapped_arguments_are_reported(
+    files: list[str], head: Volume, capsys: pytest.CaptureFixture[str]
+) -> None:
+    did = derived_note("enhanced with mr 012345678901")
+    save(head.with_voxels(head.voxels + np.int16(40), did=did), Path(files[1]), overwrite=True)
+    swapped = [files[1], files[0], files[2]]
+    assert main(["blend", *swapped, "--modality", "MR", "--strength", "0.25"]) == 3
+    assert "are swapped: the first is the enhanced one" in capsys.readouterr().err
+    assert not Path(files[2]).exists()
+    assert main(["blend", *files, "--modality", "MR", "--strength", "0.25"]) == 0
+    manifest = json.loads(Path(f"{files[2]}.json").read_text())
+    assert "enhanced with mr" in manifest["results"]["history"][0]
+    assert "blended" in manifest["results"]["history"][1]
+    # One after the other: what was enhanced again had been enhanced before.
+    again = head.with_voxels(head.voxels, did=did)
+    twice = again.with_voxels(head.voxels + np.int16(4), did=derived_note("enhanced with ct 0"))
+    assert blend(again, twice, 0.5).history[:2] == twice.history
+
+
+def test_what_does_not_belong_together_is_refused(
+    files: list[str], head: Volume, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(head.with_voxels(head.voxels), Path(files[2]))
+    arguments = ["blend", *files, "--modality", "MR", "--strength", "0.25"]
+    assert main(arguments) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main(["blend", *files, "--strength", "2", "--force"]) == 2
+    assert "strength" in capsys.readouterr().err

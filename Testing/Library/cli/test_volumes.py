@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,13 @@ def test_card_is_readable(run: Callable, scan: Path) -> None:
     assert "int16" in ran.out
 
 
-def test_progress_goes_to_stderr_and_only_when_asked(
-    run: Callable, scan: Path, tmp_path: Path
+def test_a_bar_goes_to_stderr_on_a_terminal_alone(
+    run: Callable, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quiet = run("convert", scan, tmp_path / "a.nrrd")
     assert quiet.err == ""
-    reported = run("convert", scan, tmp_path / "b.nrrd", "--progress", "--json")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    reported = run("convert", scan, tmp_path / "b.nrrd", "--json")
     assert "%" in reported.err
     assert reported.json["ok"]
 
@@ -125,8 +127,7 @@ def _odd_paths(folder: Path, ending: str) -> dict[str, Path]:
         ("enhance", "scan.nii.gz", "PATH"),
         ("models", "show", "PATH"),
         ("enhance", "scan.nii.gz", "out.nii.gz", "--report", "PATH"),
-        ("evaluate", "mr", "scan.nii.gz", "--out", "PATH"),
-        ("convert", "scan.nii.gz", "out", "--dicom", "--like", "PATH"),
+        ("convert", "scan.nii.gz", "out", "--dicom", "--dicom-source", "PATH"),
         ("models", "import", "PATH"),
     ],
     ids=" ".join,

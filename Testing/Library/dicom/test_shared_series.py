@@ -55,7 +55,7 @@ def test_series_with_missing_slices_names_the_gaps(dicom: Path) -> None:
         load(dicom / "STS_025_missing")
     assert "between 420.44 and 426.98 mm (1 missing)" in caught.value.message
     assert "between 443.33 and 449.87 mm (1 missing)" in caught.value.message
-    assert "--fix-spacing" in caught.value.hint
+    assert "--resample" in caught.value.hint
 
 
 def test_missing_slices_can_be_made_from_their_neighbors(dicom: Path) -> None:

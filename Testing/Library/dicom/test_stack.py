@@ -112,7 +112,7 @@ def test_a_missing_and_a_double_slice_are_named_by_their_place(
     between = [float(words[0]), float(words[2])]
     assert np.allclose(between, [(gone - 1) * step, (gone + 1) * step], atol=0.0051)
     assert f"(1 missing) [{gone - 1:03d}.dcm … {gone + 1:03d}.dcm]" in caught.value.message
-    assert "--fix-spacing" in caught.value.hint
+    assert "even spacing: --resample" in caught.value.hint
     double = plane(99, slices[gone].position, orientation)
     with pytest.raises(GeometryError, match=r"shares? a place") as caught:
         stacked(data.draw(st.permutations([*slices, double])))
@@ -137,16 +137,16 @@ def test_a_tilt_is_named_by_its_angle(
     reported = re.search(r"slant of ([\d.]+)°", caught.value.message)
     assert reported
     assert float(reported[1]) == pytest.approx(degrees, abs=0.0501)  # reported to a tenth
-    assert "--fix-tilt" in caught.value.hint
-    assert "--fix-spacing" not in caught.value.hint
+    assert "rectangular grid: --resample" in caught.value.hint
+    assert "even spacing" not in caught.value.hint
 
 
 def test_tilt_and_gap_are_both_reported_and_each_option_leaves_the_other() -> None:
     slices = [plane(k, (0, 0.5 * k, 2.0 * k)) for k in range(12) if k != 5]
     with pytest.raises(GeometryError, match=r"slant of 14\.0°.*1 missing") as caught:
         stacked(slices)
-    assert "--fix-tilt" in caught.value.hint
-    assert "--fix-spacing" in caught.value.hint
+    assert "rectangular grid: --resample" in caught.value.hint
+    assert "even spacing: --resample" in caught.value.hint
     with pytest.raises(GeometryError, match="missing") as caught:
         stacked(slices, tilt=True)
     assert "slant" not in caught.value.message

@@ -71,7 +71,7 @@ def test_a_slice_made_up_in_a_gap_names_the_images_on_both_sides(make_series: Ma
             np.zeros((5, 8, 6), np.int16),
             positions=[(0, 0, place) for place in (0.0, 3.0, 6.0, 12.0, 15.0)],
         ),
-        fix_spacing=True,
+        resample=True,
     )
     assert series.shape[0] == 6
     images, named = sources(series, series)

@@ -7,8 +7,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from Library.jobs.raw_worker import RawWorker
+
+from MedEnhanceLib.core.volume import Volume
 
 _ODD_WORKER = Path(__file__).with_name("odd_worker.py")
 
@@ -49,3 +52,12 @@ def odd_command() -> list[str]:
 def worker_command(idle_seconds: float) -> list[str]:
     idle = ["--idle-seconds", f"{idle_seconds:g}"]
     return [sys.executable, "-m", "MedEnhanceLib", "worker", *idle]
+
+
+def brain(seed: int) -> Volume:
+    """Something smooth with an edge, [8, 48, 44], that looks like an MR."""
+    k, j, i = np.mgrid[-1:1:8j, -1:1:48j, -1:1:44j]
+    inside = (k**2 + j**2 + i**2) < 0.8
+    voxels = inside * (600 + 200 * np.sin((4 + seed) * i) * np.cos(3 * j))
+    noise = np.random.default_rng(seed).normal(0, 4, inside.shape)
+    return Volume(np.abs(voxels + noise).astype(np.int16), modality="MR", source="brain")

@@ -26,24 +26,11 @@ _SECRET = "X-Signature=s3cr3t"
 _OUT = "memory://bucket/out.nii.gz"
 
 
-class Rooms(MemoryFileSystem):
-    """A store with a user in its addresses, as sftp:// has them."""
-
-    protocol = "rooms"
-    store: dict[str, Any] = {}  # noqa: RUF012 - as its parent
-
-    @classmethod
-    def _strip_protocol(cls, path: Any) -> str:
-        return "/" + str(path).rpartition("://")[2].rpartition("@")[2].strip("/")
-
-
 @pytest.fixture(autouse=True)
 def store(temp_root: Path) -> Iterator[dict[str, Any]]:
     """Everything in the store, by its path."""
-    fsspec.register_implementation("rooms", Rooms, clobber=True)
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
-    Rooms.store.clear()
     yield MemoryFileSystem.store
     MemoryFileSystem.store.clear()
     assert [*temp_root.iterdir()] == []
@@ -129,7 +116,7 @@ def test_a_command_reads_an_address_and_repeats_no_secret(
     ("address", "status", "words"),
     [
         ("SERVER/missing/a.nii.gz", 3, "answers 404"),
-        ("SERVER/cut/a.nii.gz", 3, "ended after"),
+        ("SERVER/cut/a.nii.gz", 3, "bytes too early"),
         ("s3://bucket/a.nii.gz", 4, "s3fs"),
         ("nowhere://bucket/a.nii.gz", 2, "fsspec knows no addresses"),
         ("https://user:s3cr3t@127.0.0.1/a.nii.gz", 3, "https://127.0.0.1/a.nii.gz"),
@@ -350,6 +337,7 @@ def test_addresses_that_take_no_results_are_refused(
         ("demo", {"out": "s3://bucket/demo"}),
         ("convert", {"input": "a.nii", "output": "s3://bucket/series", "dicom": True}),
         ("enhance", {"input": "a.nii", "output": "b.nii", "report": "s3://bucket/page"}),
+        ("enhance", {"input": "a.nii", "output": "b.nii", "noise_map": "s3://bucket/c.nii"}),
     ],
 )
 def test_folders_of_results_stay_on_this_machine(kind: str, params: dict[str, Any]) -> None:
@@ -363,20 +351,6 @@ def test_a_result_is_not_its_own_input(scan: str, store: dict[str, Any]) -> None
     with pytest.raises(OutputError, match="is the input itself"):
         convert("memory:///bucket/out.nii.gz", overwrite=True)
     assert bytes_at(_OUT) == Path(scan).read_bytes()
-
-
-def test_credentials_of_an_address_are_not_repeated(
-    scan: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    address = "rooms://doe:s3cr3t@host/out.nii.gz"
-    assert main(["convert", scan, address, "--json", "--debug"]) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out)["outputs"] == {"output": "rooms://host/out.nii.gz"}
-    assert main(["convert", scan, address, "--debug"]) == 1
-    refused = capsys.readouterr()
-    assert "rooms://host/out.nii.gz exists already" in refused.err
-    written = "".join(repr(file.getvalue()) for file in Rooms.store.values())
-    assert "s3cr3t" not in f"{said}{refused}{written}"
 
 
 def test_calls_of_python_write_to_addresses(head: Volume, store: dict[str, Any]) -> None:

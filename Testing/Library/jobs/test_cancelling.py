@@ -16,7 +16,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event, Monitor, attend
-from MedEnhanceLib.unicompress.blocks import ordered_map
 
 _LIMIT_S = 2.0
 #: A machine that is busy with other work slows one try, hardly all of them.
@@ -151,14 +150,6 @@ def test_what_knows_no_safe_point_is_left_to_itself() -> None:
     assert time.monotonic() - began < 1
     assert attend(lambda: 7, Monitor(cancel=_after(60))) == 7
     assert attend(lambda: threading.current_thread(), Monitor()) is threading.current_thread()
-
-
-def test_a_pool_does_not_wait_for_its_blocks_after_a_cancel() -> None:
-    began = time.monotonic()
-    monitor = Monitor(cancel=_after(0.2))
-    with pytest.raises(Cancelled):
-        list(ordered_map(time.sleep, [3.0] * 4, threads=2, monitor=monitor))
-    assert time.monotonic() - began < 1
 
 
 def test_a_network_stops_between_its_layers_and_is_left_as_it_was() -> None:

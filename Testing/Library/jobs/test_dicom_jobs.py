@@ -62,7 +62,7 @@ def test_export_of_a_volume_beside_its_series(
 ) -> None:
     reported = export(
         input=result["volume"],
-        like={"path": str(series)},
+        dicom_source=str(series),
         output=tmp_path / "out",
         action="enhanced",
         model={"name": "x", "sha256": "0" * 64},
@@ -87,7 +87,7 @@ def test_export_states_the_options_of_the_step_that_it_exports(
     io.save(better, tmp_path / "a.nrrd")
     reported = export(
         input=tmp_path / "a.nrrd",
-        like={"path": str(series)},
+        dicom_source=str(series),
         output=tmp_path / "out",
         action="enhanced",
         model={"name": "x", "sha256": "0" * 64},
@@ -124,8 +124,8 @@ def test_export_puts_a_whole_result_into_one_study_of_its_own(
 @pytest.mark.parametrize(
     ("params", "error"),
     [
-        ({"like": {"folder": "a"}}, ConfigError),
-        ({"like": {"path": 3}}, ConfigError),
+        ({"dicom_source": 3}, ConfigError),
+        ({"dicom_source_series": "2"}, ConfigError),
         ({"dicom": False}, ConfigError),
         ({}, InputError),
     ],

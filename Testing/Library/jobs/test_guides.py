@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from Library.cli.stand_in import stand_in
 
-from MedEnhanceLib import hqg, io
+from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.hqg.guide import Candidate, Suggestion
-from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.guides import chosen_guide
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -35,6 +35,12 @@ def scan(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def enhanced(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What enhancements are asked for; a stand-in uses every guide at a quarter."""
+    return stand_in(monkeypatch)
+
+
+@pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What the best guide is chosen among, by description; the last one is taken."""
     seen: list[list[str]] = []
@@ -47,29 +53,6 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(guide, "suggest", suggest)
     monkeypatch.setattr(guide, "noise_of", lambda _volume: 0.1)
     return seen
-
-
-@pytest.fixture
-def enhanced(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What enhancements are asked for; a stand-in uses every guide at a quarter."""
-    calls: list[dict[str, Any]] = []
-
-    def enhance(volume: Volume, config: Any, **given: Any) -> Enhancement:
-        calls.append(given)
-        use = volume.with_voxels(np.full(volume.shape, 0.25, np.float32))
-        return Enhancement(
-            volume=volume.with_voxels(volume.voxels + np.int16(1), did="DERIVED: enhanced"),
-            uncertainty=None,
-            model={"name": "mr", "sha256": "0" * 64},
-            device="cpu",
-            seconds=0.1,
-            original=volume,
-            measured={"guide": {"used": 0.25}} if given["guide"] else {},
-            guide_use=use if given["guide"] else None,
-        )
-
-    monkeypatch.setattr(hqg, "enhance", enhance)
-    return calls
 
 
 def run(scan: Path, listener: Callable[[Event], None] | None = None, **params: Any) -> Any:

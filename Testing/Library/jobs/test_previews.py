@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from Library.jobs.conftest import brain
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
@@ -19,21 +20,12 @@ from MedEnhanceLib.jobs.files import KeptVolumes
 torch = pytest.importorskip("torch")
 
 
-def _brain(seed: int) -> Volume:
-    k, j, i = np.mgrid[-1:1:8j, -1:1:48j, -1:1:44j]
-    inside = (k**2 + j**2 + i**2) < 0.8
-    voxels = inside * (600 + 200 * np.sin((4 + seed) * i) * np.cos(3 * j))
-    noise = np.random.default_rng(seed).normal(0, 4, inside.shape)
-    return Volume(np.abs(voxels + noise).astype(np.int16), modality="MR", source="brain")
-
-
 KEPT = KeptVolumes()
 
 
 @pytest.fixture(autouse=True)
 def nothing_kept() -> None:
-    KEPT.input.forget()
-    KEPT.guide.forget()
+    KEPT.__init__()  # type: ignore[misc]
 
 
 @pytest.fixture
@@ -52,7 +44,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def scan(tmp_path: Path) -> Path:
-    io.save(_brain(5), tmp_path / "scan.nrrd")
+    io.save(brain(5), tmp_path / "scan.nrrd")
     return tmp_path / "scan.nrrd"
 
 
@@ -84,19 +76,19 @@ def test_the_next_preview_of_the_same_file_does_not_read_it_again(
 def test_a_file_that_changed_is_read_again(scan: Path, reads: list[str]) -> None:
     first = _preview(scan, [3, 4])
     state = scan.stat()
-    io.save(_brain(9), scan, overwrite=True)
+    io.save(brain(9), scan, overwrite=True)
     assert scan.stat().st_size == state.st_size
     os.utime(scan, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     second = _preview(scan, [3, 4])
     assert len(reads) == 2
     assert not np.array_equal(first.voxels, second.voxels)
-    KEPT.input.forget()
+    KEPT.__init__()  # type: ignore[misc]
     assert np.array_equal(_preview(scan, [3, 4]).voxels, second.voxels)
 
 
 @pytest.mark.slow
 def test_of_a_sequence_one_frame_is_shown(tmp_path: Path) -> None:
-    frames = [_brain(1), _brain(2)]
+    frames = [brain(1), brain(2)]
     sequence = replace(frames[0], voxels=np.stack([frame.voxels for frame in frames]))
     scan = tmp_path / "scan.nrrd"
     io.save(sequence, scan)

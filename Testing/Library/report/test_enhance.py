@@ -74,7 +74,7 @@ def test_report_says_what_was_measured_and_done(
         tmp_path, head, enhanced, manifest=manifest | {"results": results}, table=table
     )
     html = page.read_text(encoding="utf-8")
-    assert "Noise: σ 12.5 HU, confidence 0.4; 80% of the correction applied: few." in html
+    assert "Noise: σ 12.5 HU, confidence 0.4 of 1; 80% of the correction applied: few." in html
     assert "Blur: undone; both axes are blurred." in html
     assert "Bias field" not in html
     assert corrections_in_words(measured) == ", 80% of the noise correction, blur undone"

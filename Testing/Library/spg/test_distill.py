@@ -161,10 +161,7 @@ def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on(
     listen = at_step(20, lambda: requests.append(True))
     with pytest.raises(Cancelled, match="checkpoint is written"):
         distill_cohort(cohort, tmp_path / "out", smoke, Monitor(listen, lambda: bool(requests)))
-    status = RunFolder(tmp_path / "out").status()
-    assert status["state"] == "stopped"
-    assert 0 < status["fraction"] < 1
-    assert status["under_way"][0]["step"] > 0
+    assert list((tmp_path / "out").rglob("checkpoint-*"))
     assert hashes(distill_cohort(cohort, tmp_path / "out", smoke)) == hashes(whole)
 
 
@@ -226,10 +223,7 @@ def test_two_processes_do_not_share_a_folder(
 ) -> None:
     folder = RunFolder(tmp_path / "out")
     with folder.owned(overwrite=False), pytest.raises(OutputError, match="another process"):
-        assert folder.status() == {"state": "preparing", "fraction": 0.0}
         distill_cohort(cohort, tmp_path / "out", smoke)
-    with pytest.raises(InputError, match="no distillation"):
-        folder.status()
     assert not (tmp_path / "out" / "work").exists()
 
 

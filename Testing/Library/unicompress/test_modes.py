@@ -32,7 +32,7 @@ def largest_error(left: Voxels, right: Voxels) -> float:
     )
 
 
-class TestKeepNoiseLevel:
+class TestMaxErrorSigma:
     @staticmethod
     def noisy(sigma: float, dtype: str = "i2") -> Volume:
         k, j, i = np.mgrid[:24, :72, :72]
@@ -45,7 +45,7 @@ class TestKeepNoiseLevel:
         self, write: Write, sigma: float, share: float
     ) -> None:
         volume = self.noisy(sigma)
-        path = write(volume, keep_noise_level=share)
+        path = write(volume, max_error_sigma=share)
         card = inspect_container(path)
         bound = card["promise"]["max_error"]
         assert 0.75 * share * sigma - 1 <= bound <= 1.05 * share * sigma
@@ -55,12 +55,12 @@ class TestKeepNoiseLevel:
     @pytest.mark.parametrize("modality", ["EM", "OT"])
     def test_other_modalities_are_refused(self, write: Write, modality: str) -> None:
         with pytest.raises(InputError, match="measured in CT and MR"):
-            write(replace(self.noisy(9.0), modality=modality), keep_noise_level=0.5)
+            write(replace(self.noisy(9.0), modality=modality), max_error_sigma=0.5)
 
     def test_a_volume_without_noise_is_refused(self, write: Write) -> None:
         flat = Volume(np.zeros((8, 30, 30), np.float32), modality="CT", source="flat")
         with pytest.raises(InputError, match="cannot be measured"):
-            write(flat, keep_noise_level=0.5)
+            write(flat, max_error_sigma=0.5)
 
 
 class TestMaxError:

@@ -1,7 +1,7 @@
 """Writes docs/commands.md, and prints the parameters of jobs, from the declarations.
 
-    python -m MedEnhanceLib.cli.reference docs/commands.md
-    python -m MedEnhanceLib.cli.reference --jobs
+    python docs/commands.py
+    python docs/commands.py --jobs
 
 It reads the parsers and not their help's text, whose layout differs between Python versions.
 """
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.cli.parser import Parser
 from MedEnhanceLib.core.options import allowed_text, options_of
@@ -21,12 +23,13 @@ from MedEnhanceLib.core.options import allowed_text, options_of
 _INTRODUCTION = """\
 # Commands
 
-Made from the commands' own help by `python -m MedEnhanceLib.cli.reference docs/commands.md`.
+Made from the commands' own help by `python docs/commands.py`.
 
-Results go to stdout, everything else to stderr. With `--json` a command prints exactly one JSON
-object: `{"ok": true, "command": …, …}`, or `{"ok": false, "command": …, "error": {…}}` with `code`,
-`message` and `hint`. (`worker` is the exception: it speaks JSON lines, see jobs.md.) An existing
-output is not replaced without `--force`. Ctrl-C stops at the next safe point; a second one at once.
+Results go to stdout, everything else to stderr: a progress bar on a terminal, elsewhere a line
+every 10 s. With `--json` a command prints exactly one JSON object: `{"ok": true, "command": …, …}`,
+or `{"ok": false, "command": …, "error": {…}}` with `code`, `message` and `hint`. (`worker` is the
+exception: it speaks JSON lines, see jobs.md.) An existing output is not replaced without `--force`.
+Ctrl-C stops at the next safe point; a second one at once.
 
 | exit status | meaning |
 |---|---|
@@ -47,8 +50,6 @@ be it by this volume alone (a region beyond it, a ratio out of reach) |
 | `--json` | print one JSON object on stdout |
 | `--debug` | show the traceback of an error |
 | `--force` | replace existing outputs |
-| `--progress`, `--no-progress` | show a progress bar on stderr, or none (default: on a \
-terminal; elsewhere a line every 10 s) |
 """
 
 _JOBS_INTRODUCTION = """\
@@ -59,7 +60,7 @@ object (`config.…`), what is left out has its default too.
 """
 
 #: Described once, at the top.
-COMMON = ("json", "debug", "force", "progress")
+COMMON = ("json", "debug", "force")
 
 
 def reference() -> str:
@@ -152,5 +153,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--jobs"]:
         print(job_parameters())
     else:
-        page = Path(sys.argv[1] if sys.argv[1:] else "docs/commands.md")
-        page.write_text(reference(), encoding="utf-8")
+        Path(__file__).with_suffix(".md").write_text(reference(), encoding="utf-8")

@@ -1,0 +1,153 @@
+"""A job that writes, from its checks before long work to its manifest after it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.core.manifest import file_sha256, make_manifest
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.jobs.dicom import DicomParams, Objects, check_folder, place_objects, write
+from MedEnhanceLib.jobs.files import (
+    OutputParams,
+    Result,
+    VolumeParams,
+    check_outputs,
+    inputs_of,
+    manifest_path,
+    results_of,
+)
+from MedEnhanceLib.jobs.worker.events import as_json
+from MedEnhanceLib.runtime.progress import Monitor
+
+
+class Work:
+    """What a job reads and writes, by the declaration of its parameters.
+
+    Making one refuses what could not be written after the long work.
+
+    Attributes:
+        inputs: by their role; the manifest states their hashes.
+        outputs: by what they hold; the first one gets the manifest beside it.
+    """
+
+    def __init__(
+        self, action: str, params: OutputParams, monitor: Monitor, *, container: bool = False
+    ) -> None:
+        """Check inputs and outputs.
+
+        Args:
+            action: as manifests have it, "converted".
+            params: of the job.
+            monitor: of the job.
+            container: whether the output is a compressed container.
+
+        Raises:
+            OutputError, EndingError, ConfigError, InputError: as `check_outputs`, `check_folder`.
+        """
+        self._action, self._params, self._began = action, params, time.monotonic()
+        self._files: list[Path] | None = None
+        self._objects: dict[str, Any] = {}
+        self.inputs, self.outputs = inputs_of(params), results_of(params)
+        if isinstance(params, DicomParams) and params.dicom:
+            check_folder(params, [*self.inputs.values()], monitor)
+        else:
+            check_outputs(
+                self.outputs,
+                inputs=self.inputs.values(),
+                container=container,
+                overwrite=params.overwrite,
+            )
+
+    def save(self, volumes: Mapping[str, Volume | None], monitor: Monitor) -> None:
+        """Save each output to its file; what is None was not made, and is no output any more."""
+        from MedEnhanceLib.io import save
+
+        monitor.progress(0.0, "save")
+        for name in [*self.outputs]:
+            volume = volumes.get(name)
+            if volume is None:
+                del self.outputs[name]
+            else:
+                save(volume, self.outputs[name], overwrite=self._params.overwrite, monitor=monitor)
+
+    def write(self, objects: Objects, monitor: Monitor) -> None:
+        """Write DICOM objects into the folder; their volumes have their images behind them."""
+        assert isinstance(self._params, DicomParams)
+        self._files, self._objects = write(objects, self._params, monitor)
+
+    def save_volume(self, volume: Volume, monitor: Monitor) -> None:
+        """Save the one volume of a job, as a file or as a DICOM series."""
+        if isinstance(self._params, DicomParams) and self._params.dicom:
+            monitor.progress(0.0, "save")
+            objects = Objects(volume, self._action, volume=volume)
+            objects = place_objects(objects, self._params, monitor.part(0.0, 0.2))
+            self.write(objects, monitor.part(0.2, 1.0))
+        else:
+            self.save({"output": volume}, monitor)
+
+    def finish(
+        self,
+        *,
+        config: Any = None,
+        figures: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        model: Mapping[str, str] | None = None,
+        source: Volume | None = None,
+    ) -> Result:
+        """Write the manifest beside the first output; the Result that reports both.
+
+        Args:
+            config: None: what was stated of the input.
+            figures: what the job measured; they go into both.
+            device: that models ran on.
+            model: name and SHA-256.
+            source: the volume that was read, whose DICOM series the manifest names.
+        """
+        from MedEnhanceLib.io.atomic import write_json
+
+        if config is None:
+            config = self._params.stated() if isinstance(self._params, VolumeParams) else {}
+        # A volume that another program sent is no file of the user's: its header names it.
+        if source is not None and not source.source.startswith(str(self.inputs["input"])):
+            self.inputs["input"] = Path(source.source or self.inputs["input"])
+        seconds = round(time.monotonic() - self._began, 3)
+        figures = as_json({**(figures or {}), **self._objects})
+        manifest = make_manifest(
+            self._action,
+            config=as_json(config),
+            inputs={name: _neutral(path) for name, path in self.inputs.items()},
+            device=device,
+            seconds=seconds,
+            model=model,
+            results=figures,
+            dicom=source.origin.facts() if source is not None and source.origin else None,
+        )
+        path = manifest_path(next(iter(self.outputs.values())))
+        write_json(path, manifest, overwrite=self._params.overwrite)
+        fields = {
+            "outputs": {name: str(output) for name, output in self.outputs.items()},
+            "manifest": str(path),
+            "device": device,
+            "seconds": seconds,
+            **({"model": dict(model)} if model else {}),
+            **figures,
+        }
+        if self._files is not None:
+            fields["files"] = as_json(self._files)
+        return Result(fields)
+
+
+def _neutral(path: Path) -> str:
+    """A file by its hash, not by its name: file names may contain patient names."""
+    from MedEnhanceLib.io import ending_of
+
+    try:
+        if path.is_file():
+            ending = ending_of(path) and f" ({ending_of(path)})"
+            return f"a file{ending}, SHA-256 {file_sha256(path)}"
+        return "a folder" if path.is_dir() else "a volume"
+    except OSError:  # gone since, or a header called its volume as no file can be called
+        return "a volume"
