@@ -108,6 +108,7 @@ def test_every_decision_is_in_the_index() -> None:
     index = (folder / "README.md").read_text(encoding="utf-8")
     pages = sorted(path.name for path in folder.glob("0*.md"))
     assert re.findall(r"\]\((0[\w.-]+\.md)\)", index) == pages
+    assert len(pages) <= 15, "merge those of one subject, delete those about what is gone"
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/decisions/0*.md")), ids=lambda p: p.stem)
