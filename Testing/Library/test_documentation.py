@@ -92,6 +92,12 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert "keep_noise_level" in reference, "the options of compress are not listed"
     assert (tmp_path / "models/mr/index.html").is_file()
     home = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert MedEnhanceLib.__version__ in home
+    assert home.count('class="md-tabs__item') <= 7
+    searched = json.loads((tmp_path / "search/search_index.json").read_text(encoding="utf-8"))
+    places = {entry["location"].partition("#")[0] for entry in searched["docs"]}
+    assert "results/" in places
+    assert not [place for place in places if re.match("decisions/|.*json$", place)]
     assert "docs/" not in " ".join(re.findall(r'(?:href|src)="([^":]+)"', home))
 
 
