@@ -60,7 +60,8 @@ def _distill(args: argparse.Namespace) -> int:
         if args.cohort is not None:
             raise ConfigError("--status with a cohort", "Give --status OUT alone.")
         fields = args.console.run("distill-status", {"out": args.status})
-        return int(args.console.done(fields, pairs(_status_fields(fields))))
+        shown = fields | {"fraction": f"{fields['fraction']:.0%}"}
+        return int(args.console.done(fields, pairs(shown)))
     if args.cohort is None or (args.out is None) != args.estimate:
         what = "OUT with --estimate" if args.out and args.estimate else "COHORT or OUT is missing"
         raise ConfigError(what, "See: medenhance distill --help")
@@ -89,16 +90,6 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
         *([str(fields["privacy"]["statement"])] if fields.get("privacy") else []),
         f"audit: {audit.get('summary', 'none')}",
     ]
-
-
-def _status_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    shown = dict(fields) | {"fraction": f"{fields['fraction']:.0%}"}
-    if "steps" in shown:
-        shown["steps of each patient"] = shown.pop("steps")
-    if "under_way" in shown:
-        rows = [f"patient {row['patient']} at step {row['step']}" for row in shown["under_way"]]
-        shown["under_way"] = "; ".join(rows) or "none"
-    return shown
 
 
 COMMAND = Command(

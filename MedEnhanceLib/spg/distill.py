@@ -96,9 +96,6 @@ def distill_cohort(
                 dataset.relicense(out, config.license)
             monitor.progress(1.0, "was finished already")
         else:
-            # A patient's prior belongs into the confidential folder.
-            place = out if prepared.prior.patient is None else confidential_folder(out)
-            dataset.write_prior(place, prepared.prior.images, config, run)
             part = monitor.part(0.05, 0.85)
             if config.method == "statistics":
                 made = _by_statistics(folder, prepared, config, part)
@@ -147,47 +144,39 @@ def _by_matching(
 
     A shadow of the audit takes as long as a distillation.
     """
+    prior, modality = prepared.prior.images, prepared.modality
     hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
-    count, images, notes = len(prepared.training), [], []
+    count, images, measured = len(prepared.training), [], []
     for number, patient in enumerate(prepared.training.values()):
         result = folder.load_images(number)
         if result is None:
             distilled = distill_patient(
-                Raw(patient, prepared.prior.images, prepared.modality, number),
+                Raw(patient, prior, modality, number),
                 config,
                 device,
                 folder=folder.patient(number),
                 hashes=hashes,
                 monitor=monitor.part(number / count, (number + 1) / count),
             )
-            result = distilled.images, {"batch": distilled.batch, "measured": distilled.measured}
+            result = distilled.images, distilled.measured
             folder.save_images(number, *result)
         images.append(result[0])
-        notes.append(result[1])
+        measured.append(result[1])
 
     def redistill(patients: Mapping[str, Floats], seed: int) -> Floats:
-        parts = [
-            distill_patient(
-                Raw(patient, prepared.prior.images, prepared.modality, number),
-                replace(config, seed=seed),
-                device,
-                monitor=Monitor(cancel=lambda: monitor.cancelled),
-            ).images
-            for number, patient in enumerate(patients.values())
-        ]
-        return np.concatenate(parts)
+        shadow, silent = replace(config, seed=seed), Monitor(cancel=lambda: monitor.cancelled)
+        raws = [Raw(patient, prior, modality, n) for n, patient in enumerate(patients.values())]
+        return np.concatenate(
+            [distill_patient(raw, shadow, device, monitor=silent).images for raw in raws]
+        )
 
     joined = np.concatenate(images)
-    measured = [note["measured"] for note in notes]
-    results = {
-        "batch": sorted({int(note["batch"]) for note in notes}),
-        # Means over patients: no single patient's values are published.
-        "measured": {
-            name: float(f"{np.mean([values[name] for values in measured]):.6g}")
-            for name in sorted(measured[0])
-        },
+    # Means over patients: no single patient's values are published.
+    means = {
+        name: float(f"{np.mean([values[name] for values in measured]):.6g}")
+        for name in sorted(measured[0])
     }
-    return joined[dataset.order_of(joined)], results, redistill
+    return joined[dataset.order_of(joined)], {"measured": means}, redistill
 
 
 def _by_statistics(
@@ -247,8 +236,7 @@ def _write_result(
         run = {name: value for name, value in run.items() if name != "data_sha256"}
     size = {"images": len(stored), "size": list(stored.shape[1:])}
     manifest = dataset.make_manifest(config, run, {**size, **results, "audit": audited})
-    dataset.write_readme(out, manifest)
-    dataset.write_manifest(out, manifest)
+    dataset.complete(out, manifest)
     monitor.progress(1.0, "images written")
 
 
@@ -264,20 +252,21 @@ def _audit(
 
     With differential privacy nothing of the audit, which no noise covers, goes into `out`.
     """
-    chosen = prepared.prior.patient
-    used, others = (
-        sum(name != chosen for name in group) for group in (prepared.training, prepared.held_out)
-    )
-    if min(used, others) < FEWEST_AUDITED:
-        why = f"{used} patients were used and {others} held out; it takes {FEWEST_AUDITED} of each"
+    chosen, held_out = prepared.prior.patient, prepared.held_out
+    training = {name: images for name, images in prepared.training.items() if name != chosen}
+    if min(len(training), len(held_out)) < FEWEST_AUDITED:
+        why = (
+            f"{len(training)} patients were used and {len(held_out)} held out; it takes "
+            f"{FEWEST_AUDITED} of each"
+        )
         monitor.warn(f"the result is not audited: {why}")
         summary = f"Not audited: {why}. Treat the images as the patients' own."
         return {"alarm": None, "summary": summary}
     report = audit(
         Audited(
             distilled=distilled,
-            training=prepared.training,
-            held_out=prepared.held_out,
+            training=training,
+            held_out=held_out,
             prior=prepared.prior.images,
             prior_owner=chosen,
         ),

@@ -9,13 +9,12 @@ they are. Slices of one prior lie in their order, at a known distance.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.spg.dataset import load_distilled
+from MedEnhanceLib.spg.dataset import Distilled
 from MedEnhanceLib.spg.images import Floats
 
 #: Slices of a volume that is made of one image.
@@ -30,22 +29,18 @@ _MOVED, _WAVES, _WAVELENGTHS = 1.4, 3, (12.0, 48.0)
 _NODES = 3
 
 
-def distilled_volumes(folder: Path, *, seed: int = 0, depth: int = DEPTH) -> Iterator[Volume]:
+def distilled_volumes(distilled: Distilled, *, seed: int = 0) -> Iterator[Volume]:
     """The volumes that an enhancer learns from.
 
     Slices of one prior, in their order from foot to head, stay a volume where they are neighbors.
     Of each other image a volume is made: see `deepened`.
 
     Args:
-        folder: of a finished set.
+        distilled: the set.
         seed: of the displacements with which images are drawn out.
-        depth: slices of a volume that is made of one image.
     Returns:
         Volumes of the set's modality, CT in HU by the window of the set, MR in [0, 1].
-    Raises:
-        InputError: the folder holds no set that can be read.
     """
-    distilled = load_distilled(folder)
     pixel = distilled.config.images.spacing_mm
     distance = distilled.slice_distance_mm
     low, high = distilled.window
@@ -62,7 +57,7 @@ def distilled_volumes(folder: Path, *, seed: int = 0, depth: int = DEPTH) -> Ite
     for number, image in enumerate(distilled.images):
         # Of slices of a prior the place in it decides, else each image is the first of its own.
         rng = np.random.default_rng((seed, 0 if distance is None else number))
-        yield volume(deepened(image, depth, rng), pixel, f"distilled_{number:04d}")
+        yield volume(deepened(image, DEPTH, rng), pixel, f"distilled_{number:04d}")
 
 
 def deepened(image: Floats, depth: int, rng: np.random.Generator) -> Floats:

@@ -7,23 +7,19 @@ all raw images of one half of the patients, and are measured on raw images of th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, Method
-from MedEnhanceLib.spg.images import Floats, spread_over
+from MedEnhanceLib.spg.images import spread_over
 from MedEnhanceLib.spg.learning import restored_psnr, train_network
 from MedEnhanceLib.spg.prepare import Prepared
 from MedEnhanceLib.spg.statistics import NUMBERS, imposed, mean_over, measure
 from MedEnhanceLib.spg.tasks import make_task
-
-Doubles = npt.NDArray[np.float64]
 
 #: Raw images of each patient that are measured.
 _MEASURED = 8
@@ -124,42 +120,26 @@ def room_of(
             "Give two patients or more to learn from, the held-out ones not counted, or name the "
             "method.",
         )
+    monitor = monitor or Monitor()
     public, everybody = prepared.public, list(raw.values())
     numbers = [measure(images, modality) for images in everybody]
+    # By name, images of the first half of the patients and of the second.
     arms = {
         "the public prior": [public, public],
         "statistics": [imposed(public, mean_over(numbers[half::2]), modality) for half in (0, 1)],
         "all raw images": [np.concatenate(everybody[half::2]) for half in (0, 1)],
     }
-    labeled = {f"what can be gained: {name}": sets for name, sets in arms.items()}
-    psnr = _on_others(labeled, raw, modality, config, device, monitor or Monitor())
-    prior_db, statistics_db, full_db = (float(row.mean()) for row in psnr)
-    return Room(prior_db, statistics_db, full_db, _error(psnr[2] - psnr[1]), len(raw))
-
-
-def _on_others(
-    arms: Mapping[str, Sequence[Floats]],
-    raw: Mapping[str, Floats],
-    modality: str,
-    config: DistillConfig,
-    device: str,
-    monitor: Monitor,
-) -> Doubles:
-    """PSNR in dB by arm, and by seed and half: [arms, seeds · 2].
-
-    arms: by label, the images of the first half of the patients and of the second; networks that
-    learn from one are measured on raw images of the other.
-    """
     task = make_task(config, modality)
-    test = [spread_over(images, min(_MEASURED, len(images))) for images in raw.values()]
+    test = [spread_over(images, min(_MEASURED, len(images))) for images in everybody]
     trainings = [(seed, half) for seed in range(_SEEDS) for half in (0, 1)]
     psnr = np.zeros((len(arms), len(trainings)))
     silent = Monitor(cancel=lambda: monitor.cancelled)
-    for row, (label, images) in enumerate(arms.items()):
+    for row, (name, halves) in enumerate(arms.items()):
         for column, (seed, half) in enumerate(trainings):
-            monitor.progress((row * len(trainings) + column) / psnr.size, label)
+            done = (row * len(trainings) + column) / psnr.size
+            monitor.progress(done, f"what can be gained: {name}")
             network = train_network(
-                images[half],
+                halves[half],
                 task,
                 modality,
                 _STEPS,
@@ -169,9 +149,6 @@ def _on_others(
             )
             others = np.concatenate(test[1 - half :: 2])
             psnr[row, column] = restored_psnr(network, others, task, modality, device)
-    return psnr
-
-
-def _error(values: Doubles) -> float:
-    """The standard error of a mean; 0 of a single value."""
-    return float(values.std(ddof=1) / math.sqrt(values.size)) if values.size > 1 else 0.0
+    public_db, statistics_db, full_db = psnr.mean(axis=1).tolist()
+    error_db = float((psnr[2] - psnr[1]).std(ddof=1) / math.sqrt(len(trainings)))
+    return Room(public_db, statistics_db, full_db, error_db, len(raw))

@@ -146,7 +146,6 @@ def distill_into(
 
     Raises DeviceBusyError besides, where none is free and nobody wants to wait.
     """
-    require("matplotlib", purpose="Drawing the audit of a distillation")  # at its end
     _require_torch(monitor)
     from MedEnhanceLib.spg.distill import distill_cohort
 

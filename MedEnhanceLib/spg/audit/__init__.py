@@ -4,7 +4,7 @@
     print(report.summary)
     write_audit(report, "distilled/audit")
 
-Importing this needs numpy alone; pictures need matplotlib when they are drawn.
+Importing this needs numpy alone.
 """
 
 from MedEnhanceLib.spg.audit.attacks import audit

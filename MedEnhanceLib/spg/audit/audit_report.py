@@ -11,16 +11,8 @@ import numpy as np
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.io.atomic import atomic_write, write_json
-from MedEnhanceLib.report.drawing import (
-    DIFFERENCE,
-    GRAY,
-    INK,
-    MUTED,
-    new_figure,
-    register_difference_colors,
-    save_figure,
-)
 from MedEnhanceLib.report.page import make_folder
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.audit.nearest import Pair
 from MedEnhanceLib.spg.audit.records import Finding
 from MedEnhanceLib.spg.audit.significance import ALPHA
@@ -45,9 +37,12 @@ _TRIED = {
 CONFIDENTIAL = "confidential"
 _WARNING = """These pictures show slices of patients, and patients.json names them.
 They are for whoever may see the original images. Do not share this folder.
+
+Each picture: the distilled image registered to the slice, the slice, and the difference (gray: 0).
 """
-_PANE_IN, _HEAD_IN, _DPI = 2.9, 0.75, 140
-#: Smallest difference at which colors saturate.
+#: Height of a picture in pixels, about.
+_HEIGHT = 320
+#: Smallest difference that is drawn black or white.
 _LEAST_REACH = 0.05
 
 
@@ -187,12 +182,16 @@ def write_audit(report: AuditReport, folder: str | Path, *, overwrite: bool = Fa
     """
     target = make_folder(Path(folder))
     secret = make_folder(target / CONFIDENTIAL)
-    _write(secret / "README.txt", _WARNING, overwrite)
+    lines = [
+        f"pair-{number}.png: image {pair.image} and patient {report.aliases[pair.patient]}, "
+        f"NCC of details {pair.score:.2f}, SSIM {pair.ssim:.2f}"
+        for number, pair in enumerate(report.pairs, start=1)
+    ]
+    _write(secret / "README.txt", "\n".join([_WARNING, *lines, ""]).encode(), overwrite)
     names = {alias: patient for patient, alias in report.aliases.items()}
     write_json(secret / "patients.json", names, overwrite=overwrite)
     for number, pair in enumerate(report.pairs, start=1):
-        title = f"image {pair.image} and patient {report.aliases[pair.patient]}"
-        draw_pair(secret / f"pair-{number}.png", pair, title, overwrite=overwrite)
+        _write(secret / f"pair-{number}.png", _picture(pair), overwrite)
     return write_report(report, target, overwrite=overwrite)
 
 
@@ -200,38 +199,21 @@ def write_report(report: AuditReport, folder: Path, *, overwrite: bool = False) 
     """Write audit.json and audit.md alone, which name nobody; returns the folder."""
     target = make_folder(folder)
     write_json(target / "audit.json", report.to_json(), overwrite=overwrite)
-    _write(target / "audit.md", f"# Privacy audit\n\n{report.summary}\n", overwrite)
+    _write(target / "audit.md", f"# Privacy audit\n\n{report.summary}\n".encode(), overwrite)
     return target
 
 
-def _write(path: Path, text: str, overwrite: bool) -> None:
+def _write(path: Path, data: bytes, overwrite: bool) -> None:
     with atomic_write(path, overwrite=overwrite) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
 
 
-def draw_pair(path: Path, pair: Pair, title: str, *, overwrite: bool = False) -> None:
-    """Draw a PNG of three panes: the image registered to the slice, the slice, image − slice.
-
-    Raises:
-        DependencyError: matplotlib is missing.
-        OutputError: `path` cannot be written.
-    """
-    register_difference_colors()
-    height, width = pair.onto.shape
-    size = (3 * _PANE_IN, _PANE_IN * height / width + _HEAD_IN)
-    figure = new_figure(size, dpi=_DPI)
+def _picture(pair: Pair) -> bytes:
+    """A PNG of three panes: the image registered to the slice, the slice, image − slice."""
+    codecs: Any = require("imagecodecs", purpose="Writing pictures")
     difference = pair.laid - pair.onto
     reach = max(_LEAST_REACH, float(np.percentile(np.abs(difference), 99.7)))
-    panes = (
-        ("distilled, registered to the slice", pair.laid, GRAY, 0.0, 1.0),
-        ("nearest slice of the patient", pair.onto, GRAY, 0.0, 1.0),
-        (f"difference, ±{reach:.2f}", difference, DIFFERENCE, -reach, reach),
-    )
-    for axes, (name, pixels, colors, low, high) in zip(figure.subplots(1, 3), panes, strict=True):
-        axes.imshow(pixels, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
-        axes.set_axis_off()
-        axes.set_title(name, color=MUTED, fontsize=9)
-    head = f"{title}: NCC of details {pair.score:.2f}, SSIM {pair.ssim:.2f} (confidential)"
-    figure.suptitle(head, color=INK, fontsize=10)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - _HEAD_IN / size[1], wspace=0.02)
-    save_figure(path, figure, overwrite=overwrite)
+    panes = np.hstack([pair.laid, pair.onto, 0.5 + difference / (2 * reach)])
+    factor = max(1, _HEIGHT // len(panes))
+    pixels = np.rint(255 * panes.clip(0, 1)).astype(np.uint8)
+    return bytes(codecs.png_encode(pixels.repeat(factor, axis=0).repeat(factor, axis=1)))

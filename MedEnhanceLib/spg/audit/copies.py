@@ -34,8 +34,8 @@ def search_copies(
     audited: Audited, gallery: Gallery, nearest: Nearest, level: float, monitor: Monitor
 ) -> Finding:
     """Search for copies, and measure what the search would have missed."""
-    ours = nearest.columns(audited.tested_training)
-    theirs = nearest.columns(audited.tested_held_out)
+    ours = nearest.columns(audited.training)
+    theirs = nearest.columns(audited.held_out)
     found = excesses(nearest.z)
     strangers, most_alike = _strangers(gallery, monitor.part(0.0, 0.4))
     among_patients, held_out = Tail.of(strangers), Tail.of(found[:, theirs].ravel())
@@ -71,8 +71,6 @@ def search_copies(
             "highest_training": used,
             "highest_held_out": others,
             "highest_strangers": most_alike,
-            "highest_excess": highest,
-            "limit_of_excess": limit,
             "suspects": suspects,
             # By the tail among patients alone: their own is estimated from them.
             "held_out_beyond_limit": bool(
@@ -139,7 +137,7 @@ def _detectable(
 
     found: excesses of the distilled images. limit: the smallest that is called a copy.
     """
-    names = audited.tested_training
+    names = list(audited.training)
     # Copies are planted in the least suspicious images.
     calm = np.argsort(found.max(axis=1), kind="stable")
     owners = [names[number % len(names)] for number in range(_PLANTS)]

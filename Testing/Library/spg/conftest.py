@@ -15,6 +15,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig, DPConfig
+from MedEnhanceLib.spg.distill import distill_cohort
 
 #: Four people; names that no file should ever hold.
 PEOPLE = ("MILLER_1961", "GARCIA_1975", "NAKAMURA_88", "OKONKWO_403")
@@ -63,9 +64,19 @@ def cohort(people: Path) -> Cohort:
     return Cohort.from_folder(people)
 
 
+SMOKE = replace(DistillConfig.preset("smoke"), method="matching", device="cpu", held_out=0.0)
+
+
 @pytest.fixture
 def smoke() -> DistillConfig:
-    return replace(DistillConfig.preset("smoke"), method="matching", device="cpu", held_out=0.0)
+    return SMOKE
+
+
+@pytest.fixture(scope="session")
+def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of a run that nothing interrupted: two images of each patient."""
+    out = tmp_path_factory.mktemp("whole") / "distilled"
+    return distill_cohort(Cohort.from_folder(people), out, SMOKE)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,16 +39,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return command
 
 
-@pytest.fixture(scope="module")
-def distilled(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("doors") / "distilled"
-    given = {"preset": "smoke", "method": "matching", "held_out": 0.0}
-    return me.distill(me.Cohort.from_folder(people), out, "denoise", config=given, device="cpu")
-
-
 @pytest.mark.slow
 def test_command_job_and_function_give_the_same(
-    people: Path, distilled: Path, run: Run, tmp_path: Path
+    people: Path, whole: Path, run: Run, tmp_path: Path
 ) -> None:
     status, reported, _ = run("distill", people, tmp_path / "a", "--task", "denoise", *OPTIONS)
     assert status == 0
@@ -65,14 +57,14 @@ def test_command_job_and_function_give_the_same(
     assert "begun with other options (seed)" in reported["error"]["message"]
     for folder in (tmp_path / "a", tmp_path / "b"):
         for name in ("images.npy", "manifest.json", "README.md"):
-            assert (folder / name).read_bytes() == (distilled / name).read_bytes()
+            assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.mark.slow
 def test_status_of_a_folder(
-    distilled: Path, people: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, people: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, reported, _ = run("distill", "--status", distilled)
+    status, reported, _ = run("distill", "--status", whole)
     assert (status, reported["state"], reported["fraction"]) == (0, "finished", 1.0)
     steps = iter(range(1000))
     with pytest.raises(me.Cancelled):
@@ -81,7 +73,7 @@ def test_status_of_a_folder(
             tmp_path / "out",
             config={"preset": "smoke", "method": "matching"},
             device="cpu",
-            cancel=lambda: (tmp_path / "out/prior").exists() and next(steps) > 20,
+            cancel=lambda: (tmp_path / "out/work/run.json").exists() and next(steps) > 20,
         )
     assert main(["distill", "--status", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
@@ -92,16 +84,6 @@ def test_status_of_a_folder(
         assert run("distill", "--status", tmp_path / "out")[1]["state"] == "running"
     status, reported, _ = run("distill", "--status", tmp_path)
     assert (status, reported["error"]["code"]) == (3, "input")
-
-
-def test_what_the_audit_is_drawn_with_is_missed_before_the_work(
-    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(distill, "hold_gpu", lambda *_, **__: pytest.fail("work began"))
-    with pytest.raises(me.DependencyError, match="matplotlib"):
-        me.distill(people, tmp_path / "out", config="smoke", device="cpu")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="this process's own locks are ours there")
@@ -149,22 +131,25 @@ def test_what_cannot_be_distilled_is_said(
 
 
 def test_names_of_patients_do_not_get_into_a_set_that_is_shared(
-    run: Run, people: Path, distilled: Path
+    run: Run, people: Path, whole: Path
 ) -> None:
-    ran, reported, _ = run("distill", str(people), str(distilled / "more"), "--preset", "smoke")
+    ran, reported, _ = run("distill", str(people), str(whole / "more"), "--preset", "smoke")
     assert ran == 1
     assert "a distilled set" in reported["error"]["message"]
-    assert not [*distilled.glob("more*")]
+    assert not [*whole.glob("more*")]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # MONAI misses readers that nobody asked for
 def test_the_pages_code_trains_on_a_result(
-    distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The blocks of "Train on it", as they stand."""
+    """The blocks of "Train on it", as they stand; the set's own README has the first of them."""
+    own = (whole / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", own, flags=re.S)
     section = PAGE.read_text(encoding="utf-8").partition("## Train on it")[2].partition("\n## ")[0]
     loading, degrading = re.findall(r"```python\n(.*?)```", section, flags=re.S)
-    (tmp_path / "distilled").symlink_to(distilled)
+    assert block == loading.replace("distilled/", "")
+    (tmp_path / "distilled").symlink_to(whole)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(compile(loading + degrading, str(PAGE), "exec"), names)  # the page's own code
@@ -173,17 +158,3 @@ def test_the_pages_code_trains_on_a_result(
     assert 0 <= float(images.min()) < float(images.max()) <= 1
     assert names["degraded"].shape == names["distilled"].images.shape
     assert float(abs(names["degraded"] - names["distilled"].images).mean()) > 0.01
-
-
-def test_the_code_in_a_sets_own_readme_loads_it(
-    distilled: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(distilled)
-    text = Path("README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
-    names: dict[str, Any] = {}
-    exec(block, names)
-    (batch,) = names["loader"]
-    assert batch.shape == (8, 1, 32, 32)
-    stored = {image.numpy().tobytes() for image in names["images"]}
-    assert {image.numpy().tobytes() for image in batch} == stored

@@ -178,8 +178,6 @@ def test_a_set_by_statistics_is_a_set_like_any_other(made: Path) -> None:
     published = result.manifest["statistics"]
     assert published["patients"] == result.manifest["patients"]
     assert len(published["intensities"]) + sum(map(len, published["bands"])) == NUMBERS == 101
-    prior = load_distilled(made / "prior").images
-    assert not np.array_equal(result.images, prior)
     page = (made / "README.md").read_text(encoding="utf-8")
     assert "101 numbers" in page
     assert ("lowest and highest" in page) == (result.manifest["patients"] < 5)

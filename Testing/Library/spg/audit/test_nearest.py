@@ -13,14 +13,19 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.spg.audit import Audited, AuditReport, audit, copies
 from MedEnhanceLib.spg.audit.copies import Tail
 from MedEnhanceLib.spg.audit.similarity import (
+    Matches,
+    SliceIndex,
     fingerprints,
     lay_on,
-    match,
     rotate,
     shifted,
 )
 
 Anatomy = dict[str, np.ndarray]
+
+
+def match(images: np.ndarray, slices: np.ndarray, **options: object) -> Matches:
+    return SliceIndex(slices).match(images, **options)
 
 
 def score(image: np.ndarray, onto: np.ndarray) -> float:
@@ -70,16 +75,15 @@ def test_laid_on_its_slice_a_copy_has_its_brightness_and_place(
     anatomy: np.ndarray, people: Anatomy
 ) -> None:
     moved = 0.2 + 0.5 * shifted(anatomy, np.array([3, -1], np.int32))
-    laid = lay_on(moved.astype(np.float32), anatomy, 0.0)
-    assert laid.ssim > 0.95
+    laid, ssim = lay_on(moved.astype(np.float32), anatomy, 0.0)
+    assert ssim > 0.95
     inner = (slice(6, -6), slice(6, -6))
-    assert np.abs(laid.image - anatomy)[inner].max() < 0.02
+    assert np.abs(laid - anatomy)[inner].max() < 0.02
     stranger, empty = people["train1"][4], np.zeros_like(anatomy)
-    assert lay_on(anatomy, stranger, 0.0).ssim < 0.5
-    assert lay_on(empty, empty, 0.0).ssim == 0
+    assert lay_on(anatomy, stranger, 0.0)[1] < 0.5
+    assert lay_on(empty, empty, 0.0)[1] == 0
 
 
-Anatomy = dict[str, np.ndarray]
 Make = Callable[..., Audited]
 
 COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -197,9 +201,10 @@ def test_the_tail_of_exponential_numbers_is_theirs(rng: np.random.Generator) -> 
 def test_groups_that_cannot_be_compared_are_refused(people: Anatomy) -> None:
     a, b, c, d = (people[name] for name in ("train0", "train1", "held0", "held1"))
     with pytest.raises(InputError, match="1 training patients besides the prior's") as caught:
-        Audited(people["outside"], {"a": a, "b": b}, {"c": c, "d": d}, prior_owner="a")
+        Audited(people["outside"], {"b": b}, {"c": c, "d": d}, prior_owner="a")
     assert caught.value.hint
     with pytest.raises(InputError, match="1 held-out patients"):
         Audited(people["outside"], {"a": a, "b": b}, {"c": c})
-    with pytest.raises(InputError, match="at once"):
-        Audited(people["outside"], {"a": a, "b": b}, {"b": b, "c": c})
+    for held_out, owner in (({"b": b, "c": c}, None), ({"d": d, "c": c}, "a")):
+        with pytest.raises(InputError, match="at once"):
+            Audited(people["outside"], {"a": a, "b": b}, held_out, prior_owner=owner)
