@@ -89,7 +89,7 @@ class Volume(Exchange):
         point: tuple[int, int, int] | None = None,
         window: tuple[float, float] | None = None,
     ) -> Picture:
-        """Three planes, with a ruler and the sides of the patient; notebooks show them.
+        """Three planes, with the sides of the patient; notebooks show them.
 
         Args:
             point: (slice, row, column) that they go through; None: where much is to be seen.

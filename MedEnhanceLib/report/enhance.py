@@ -10,12 +10,11 @@ import numpy as np
 
 from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.report.drawing import Picture
 from MedEnhanceLib.report.page import make_folder, write_page
 from MedEnhanceLib.report.uncertainty import uncertainty_in_words
 
-_COMPARISON, _RECORD = "comparison.png", "report.json"
+_COMPARISON = "comparison.png"
 _CAPTION = (
     "Input and enhanced with the same window. Orange: brighter than the input; blue: darker. "
     "A structure in the difference is a structure that was changed."
@@ -35,7 +34,7 @@ def enhancement_report(
     warnings: Sequence[str] = (),
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write index.html, its picture and report.json.
+    """Write index.html and its picture.
 
     Args:
         folder: made if it does not exist.
@@ -55,12 +54,9 @@ def enhancement_report(
     picture.save(target / _COMPARISON, overwrite=overwrite)
     difference = enhanced.voxels.astype(np.float32) - volume.voxels.astype(np.float32)
     change = {
-        "mean": float(difference.mean(dtype=np.float64)),
         "mean_absolute": float(np.abs(difference).mean(dtype=np.float64)),
         "largest": float(np.abs(difference).max()),
     }
-    record = {"manifest": dict(manifest), "labels": list(table), "change": change}
-    write_json(target / _RECORD, record, overwrite=overwrite)
     name = Path(volume.source).name
     page = {
         "title": f"Enhanced: {name}" if name else "Enhanced volume",
@@ -81,11 +77,10 @@ def enhancement_report(
             )
             for row in table
         ],
-        "record": _RECORD,
         "provenance": {"Manifest": manifest, "History": list(enhanced.history)},
     }
     written = write_page(target, page, overwrite=overwrite)
-    return [written, target / _COMPARISON, target / _RECORD]
+    return [written, target / _COMPARISON]
 
 
 def _about(manifest: Mapping[str, Any], volume: Volume) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import pytest
 
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.report.page import size_text, write_page
+from MedEnhanceLib.report.page import write_page
 
 HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&.nii.gz"
 _VOID = {"meta", "img"}
@@ -56,7 +56,6 @@ def page_of(name: str) -> dict[str, Any]:
         "caption": name,
         "columns": ("Volume", name),
         "rows": [(name, "1.0"), ("b", name)],
-        "record": "report.json",
         "provenance": {name: {"input": name, name: [1, 2]}},
     }
 
@@ -89,11 +88,3 @@ def test_existing_page_is_not_replaced(tmp_path: Path) -> None:
     assert "first" in (tmp_path / "index.html").read_text(encoding="utf-8")
     write_page(tmp_path, page_of("second"), overwrite=True)
     assert "second" in (tmp_path / "index.html").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1234, "1.2 kB"), (17_100_000, "17.1 MB")],
-)
-def test_sizes_are_written_as_file_managers_do(count: int, text: str) -> None:
-    assert size_text(count) == text
