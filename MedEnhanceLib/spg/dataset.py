@@ -26,7 +26,7 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, MODALITIES, DistillConfig, sha256_of
 from MedEnhanceLib.spg.folder import ARRAY, IMAGES, MANIFEST, README, RUN, WORK, read_run
 from MedEnhanceLib.spg.images import Floats
-from MedEnhanceLib.spg.readme import NO_LICENCE, readme
+from MedEnhanceLib.spg.readme import NO_LICENSE, readme
 
 FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
 #: The stored value of 1.0.
@@ -113,7 +113,7 @@ class Distilled:
             numbers = "noised sums" if self.manifest.get("privacy") else "means"
             name = "a prior with the statistics of a cohort"
             origin = (
-                f": {self.manifest['prior']['told']}; with the intensities and textures of "
+                f": {self.manifest['prior']['description']}; with the intensities and textures of "
                 f"{patients}, as {numbers}"
             )
         return {
@@ -126,8 +126,8 @@ class Distilled:
 
 def license_of(manifest: Mapping[str, Any]) -> str:
     """The license that a manifest states; "" if none."""
-    stated = str(manifest.get("license", NO_LICENCE))
-    return "" if stated == NO_LICENCE else stated
+    stated = str(manifest.get("license", NO_LICENSE))
+    return "" if stated == NO_LICENSE else stated
 
 
 def is_distilled(folder: Path) -> bool:
@@ -222,7 +222,7 @@ def make_manifest(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "notice": RESEARCH_ONLY,
-        "license": config.license or NO_LICENCE,
+        "license": config.license or NO_LICENSE,
         "task": config.task,
         "modality": run["modality"],
         "window": window,

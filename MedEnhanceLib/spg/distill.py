@@ -30,12 +30,12 @@ from MedEnhanceLib.spg.audit import (
 )
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
-from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.images import Floats, data_sha256
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import distill_patient
-from MedEnhanceLib.spg.prepare import Prepared, prepare
+from MedEnhanceLib.spg.prepare import DESCRIPTIONS, Prepared, prepare
 from MedEnhanceLib.spg.privacy import noise_multiplier, privacy_record
-from MedEnhanceLib.spg.readme import NO_LICENCE
+from MedEnhanceLib.spg.readme import NO_LICENSE
 from MedEnhanceLib.spg.statistics import (
     CLIPPED_FROM,
     imposed,
@@ -104,7 +104,7 @@ def distill_cohort(
             _write_result(folder.out, prepared, config, run, made, monitor.part(0.85, 1.0))
         if not dataset.license_of(read_run(out / MANIFEST)):
             monitor.warn(
-                f"{NO_LICENCE} To state one, run the same command again with --license NAME "
+                f"{NO_LICENSE} To state one, run the same command again with --license NAME "
                 '(license="NAME"): the images stay as they are.'
             )
     return out
@@ -120,13 +120,13 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
         "images_per_patient": config.images_per_patient,
         "prior": {
             "kind": prior.kind,
-            "told": prior.description,
+            "description": DESCRIPTIONS[prior.kind],
             "in_cohort": prior.patient is not None,
             **({"slice_distance_mm": prior.distance_mm} if prior.distance_mm else {}),
         },
         "steps": config.loop.steps if config.method == "matching" else 0,
-        "data_sha256": prepared.sha256,
-        "prior_sha256": prior.sha256,
+        "data_sha256": data_sha256([*prepared.training.values(), *prepared.held_out.values()]),
+        "prior_sha256": data_sha256([prior.images]),
         "config": config.record(),
         **({"privacy": privacy_record(config.dp, len(prepared.training))} if config.dp else {}),
     }

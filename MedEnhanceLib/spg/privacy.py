@@ -50,8 +50,8 @@ def privacy_record(dp: DPConfig, patients: int) -> dict[str, object]:
             f"Use less than 1/{patients}, for example a hundredth of that: a larger δ would allow "
             "publishing one of them.",
         )
-    noise = noise_multiplier(dp)
-    spent = _epsilon(noise / _REPLACEMENT, dp.delta)
+    noise, epsilon_of = noise_multiplier(dp), _accounting().get_epsilon_gaussian
+    spent = float(epsilon_of(noise / _REPLACEMENT, dp.delta))
     sense = (
         "a strong guarantee"
         if spent <= 1
@@ -61,19 +61,14 @@ def privacy_record(dp: DPConfig, patients: int) -> dict[str, object]:
     )
     return {
         "epsilon": spent,
-        "epsilon_left_out": _epsilon(noise, dp.delta),
+        "epsilon_left_out": float(epsilon_of(noise, dp.delta)),
         "delta": dp.delta,
         "clip": CLIP,
         "noise_multiplier": noise,
-        "neighbours": _COMPARED,
+        "compared": _COMPARED,
         "statement": f"Differential privacy with ε = {spent:.3g} and δ = {dp.delta:.3g} for each "
         f"of {patients} patients, as far as the statistics go: {sense}.",
     }
-
-
-def _epsilon(noise: float, delta: float) -> float:
-    """Of noise in units of what the sum moves by."""
-    return float(_accounting().get_epsilon_gaussian(noise, delta))
 
 
 def _accounting() -> Any:

@@ -54,19 +54,30 @@ def search_copies(
         for column in ours
         for row in np.flatnonzero(found[:, column] >= limit)
     ]
+    pairs = f"{len(suspects)} {'pair' if len(suspects) == 1 else 'pairs'} of image and patient"
+    copied = "No image is closer to a used patient than strangers are to each other."
+    if suspects:
+        copied = f"Closer than strangers ever are, so a copy: {pairs}."
+    power = (
+        f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
+        "patients are too similar, or too few."
+        if blended is None
+        else f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up at "
+        f"least {blended:.0%} of an image. What is fainter or covers less can be missed."
+    )
     used, others = (float(nearest.score[:, columns].max()) for columns in (ours, theirs))
     return Finding(
         attack="copies",
         title="Is a slice of a used patient in an image?",
         sentence=(
-            f"{_called(len(suspects))} The nearest slices have a correlation of {used:.2f} "
+            f"{copied} The nearest slices have a correlation of {used:.2f} "
             f"(used patients) and {others:.2f} (held out)."
         ),
         p=min(1.0, p),
         level=level,
         smallest_p=0.0,
         detectable=blended,
-        power=_power(blended),
+        power=power,
         measured={
             "highest_training": used,
             "highest_held_out": others,
@@ -157,26 +168,3 @@ def _detectable(
             break
         smallest = share
     return smallest
-
-
-def _called(count: int) -> str:
-    if count == 0:
-        return "No image is closer to a used patient than strangers are to each other."
-    pairs = (
-        "1 pair of image and patient is"
-        if count == 1
-        else f"{count} pairs of image and patient are"
-    )
-    return f"{pairs} closer than strangers ever are: a copy."
-
-
-def _power(blended: float | None) -> str:
-    if blended is None:
-        return (
-            f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
-            "patients are too similar, or too few."
-        )
-    return (
-        f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up "
-        f"at least {blended:.0%} of an image. What is fainter or covers less can be missed."
-    )

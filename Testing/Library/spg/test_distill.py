@@ -25,7 +25,7 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import load_distilled, order_of
 from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import RunFolder
-from MedEnhanceLib.spg.readme import METHOD, NO_LICENCE, readme
+from MedEnhanceLib.spg.readme import METHOD, NO_LICENSE, readme
 
 from .conftest import PEOPLE, write_cohort
 
@@ -74,7 +74,7 @@ def test_the_readme_says_what_who_gets_the_folder_has_to_know(whole: Path) -> No
     alarm = {"audit": {"alarm": True, "summary": "ALARM: it leaks.\n\nMore."}}
     before_loading = readme(manifest | alarm).partition("## Load them")[0]
     assert "**ALARM: it leaks.**" in before_loading
-    own = {"prior": {"kind": "file", "told": "a volume"}}
+    own = {"prior": {"kind": "file", "description": "a volume"}}
     assert "ICBM" not in readme(manifest | own)
 
 
@@ -85,15 +85,15 @@ def test_without_a_license_nobody_may_use_it_until_one_is_stated(
     def warnings(out: Path, config: DistillConfig) -> list[str]:
         events: list[Event] = []
         distill_cohort(cohort, out, config, Monitor(events.append))
-        told = [event.fields["message"] for event in events if event.kind == "warning"]
-        return [message for message in told if "icense" in message]
+        messages = [event.fields["message"] for event in events if event.kind == "warning"]
+        return [message for message in messages if "icense" in message]
 
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     (message,) = warnings(out, smoke)
-    assert message.startswith(NO_LICENCE)
+    assert message.startswith(NO_LICENSE)
     assert "--license" in message
     for name in ("README.md", "manifest.json"):
-        assert NO_LICENCE in (out / name).read_text(encoding="utf-8")
+        assert NO_LICENSE in (out / name).read_text(encoding="utf-8")
     assert load_distilled(out).entry()["license"] == "not stated"
 
     stated = replace(smoke, license="CC BY 4.0")

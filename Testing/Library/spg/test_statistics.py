@@ -241,7 +241,7 @@ def test_a_private_set_says_what_it_keeps_and_how(
         assert delta_of(privacy[name], noise) == pytest.approx(1e-3, rel=1e-6)
     assert privacy["epsilon"] == pytest.approx(8)
     assert privacy["clip"] == 1
-    assert "replaced by any other" in privacy["neighbours"]
+    assert "replaced by any other" in privacy["compared"]
     assert "for each of 4 patients, as far as the statistics go" in privacy["statement"]
     page = (out / "README.md").read_text(encoding="utf-8")
     assert privacy["statement"] in page
