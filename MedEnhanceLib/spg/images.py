@@ -90,11 +90,8 @@ def data_sha256(arrays: Iterable[Floats]) -> str:
 def _resampled(volume: Volume, spacing_mm: float) -> Floats:
     """float32 [K, J, I]: axial slices from foot to head, pixels of spacing_mm."""
     sitk: Any = require("SimpleITK", purpose="Preparing a cohort")
-    image = sitk.GetImageFromArray(volume.voxels.astype(np.float32))
-    image.SetSpacing(volume.geometry.spacing)
-    image.SetDirection([value for row in volume.geometry.direction for value in row])
-    image = sitk.DICOMOrient(image, "LPS")
-    voxels: Floats = sitk.GetArrayFromImage(image)
+    image = sitk.DICOMOrient(volume.to_sitk(), "LPS")
+    voxels: Floats = sitk.GetArrayFromImage(image).astype(np.float32)
     column_mm, row_mm, _ = image.GetSpacing()
     scales = row_mm / spacing_mm, column_mm / spacing_mm
     if all(abs(scale - 1) <= _SAME_SPACING for scale in scales):

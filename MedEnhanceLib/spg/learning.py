@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.nets.training import set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.images import Floats, shown
 from MedEnhanceLib.spg.networks import make_network
-from MedEnhanceLib.spg.tasks import Patches, Task, draw_pairs, psnr_db
+from MedEnhanceLib.spg.tasks import Patches, Task, draw_pairs
 
 #: Share of the steps over which the learning rate rises, and factor of the last layer's first
 #: weights. At 0.02 and 1 one seed in three lost all its units in CT, and learned nothing.
@@ -91,8 +92,6 @@ def restored_psnr(
         modality: "CT" or "MR".
         device: of the network, a torch device.
     """
-    inside = torch.from_numpy(shown(images, modality))
     batches = torch.split(torch.from_numpy(task.damaged(images, seed=0))[:, None], _AT_ONCE)
-    restored = torch.cat([network(low.to(device)).cpu() for low in batches])[:, 0]
-    truth = torch.from_numpy(np.ascontiguousarray(images, np.float32))
-    return psnr_db((restored - truth)[inside])
+    restored = torch.cat([network(low.to(device)).cpu() for low in batches])[:, 0].numpy()
+    return psnr(images, restored, 1.0, mask=shown(images, modality))

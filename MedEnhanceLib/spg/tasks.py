@@ -8,7 +8,6 @@ ones. `damage` can be differentiated by the image. Source: design, spg part 6.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -19,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.degrade import low_dose_noise
-from MedEnhanceLib.nets.precision import in_double
 from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, DistillConfig
 from MedEnhanceLib.spg.images import Floats
 
@@ -138,11 +136,6 @@ def make_task(config: DistillConfig, modality: str) -> Task:
     if config.task in ("sr2", "sr4"):
         return Coarse(int(config.task[2:]))
     return LowDose(config.images.spacing_mm) if modality == "CT" else Rician(*DAMAGE["rician"])
-
-
-def psnr_db(errors: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of errors of images whose peak is 1."""
-    return -10 * math.log10(max(float(in_double(errors).square().mean()), 1e-20))
 
 
 class Patches:
