@@ -199,11 +199,6 @@ class DistillConfig(WithPresets):
                 "Use smaller patches or larger images.",
             )
 
-    @property
-    def distance(self) -> str:
-        """The distance between gradients that this task is matched best by."""
-        return "relative" if self.task in ("sr2", "sr4") else "cosine"
-
     def record(self) -> dict[str, Any]:
         """The fields that are published, and that must agree to resume a run.
 

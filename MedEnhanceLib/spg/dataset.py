@@ -74,12 +74,6 @@ class Distilled:
         return bool(self.manifest.get("statistics"))
 
     @property
-    def slice_distance_mm(self) -> float | None:
-        """The distance of images that are slices of one prior; None: they are no neighbors."""
-        distance = (self.manifest.get("prior") or {}).get("slice_distance_mm")
-        return float(distance) if self.shows_prior and distance is not None else None
-
-    @property
     def alarm(self) -> str | None:
         """A warning for who trains on it; None if the audit raised no alarm."""
         if not (self.manifest.get("audit") or {}).get("alarm"):

@@ -122,7 +122,6 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
             "kind": prior.kind,
             "description": DESCRIPTIONS[prior.kind],
             "in_cohort": prior.patient is not None,
-            **({"slice_distance_mm": prior.distance_mm} if prior.distance_mm else {}),
         },
         "steps": config.loop.steps if config.method == "matching" else 0,
         "data_sha256": data_sha256([*prepared.training.values(), *prepared.held_out.values()]),

@@ -24,9 +24,10 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.images import Floats, shown
 from MedEnhanceLib.spg.networks import Generator, draw_weights, make_network, saturation
 from MedEnhanceLib.spg.objective import (
-    DISTANCES,
     StructureLoss,
+    cosine_distance,
     layer_gradients,
+    relative_distance,
     structure_weight,
 )
 from MedEnhanceLib.spg.tasks import Patches, Task, draw_pairs, make_task
@@ -77,7 +78,8 @@ class PatientLoop:
         self._per_outer = config.loop.inner * self._per_inner
         self.batch = config.loop.batch
         self.task: Task = make_task(config, raw.modality)
-        self._distance = DISTANCES[config.distance]
+        # What each task is matched best by.
+        self._distance = cosine_distance if config.task == "denoise" else relative_distance
         self._structure = StructureLoss()
         side = config.loop.patch
         self._raw = torch.from_numpy(raw.images)[:, None].to(device)

@@ -64,9 +64,6 @@ def relative_distance(raw: Gradients, distilled: Gradients) -> Tensor:
     return total
 
 
-DISTANCES = {"cosine": cosine_distance, "relative": relative_distance}
-
-
 def _length(vector: Tensor) -> Tensor:
     return (vector.square().sum() + _LEAST**2).sqrt()
 

@@ -51,13 +51,11 @@ class Prior:
         images: float32 [M, H, W] in [0, 1].
         kind: see `DistillConfig.kind_of_prior`; published.
         patient: of the cohort, whose anatomy it is; never written to a file.
-        distance_mm: between images, in their order; None: not known.
     """
 
     images: Floats
     kind: str
     patient: str | None = None
-    distance_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -209,11 +207,7 @@ def _public_prior(config: DistillConfig, modality: str, monitor: Monitor) -> Pri
     images = axial_slices(volume, config.images)
     if not len(images):
         raise InputError(f"{path.name}: no slice shows anything", "Use another prior.")
-    up = int(np.argmax(np.abs(np.asarray(volume.geometry.direction)[2])))
-    distance = round(volume.geometry.spacing[up] * len(images) / count, 4)
-    return Prior(
-        spread_over(images, count), kind, distance_mm=distance if count <= len(images) else None
-    )
+    return Prior(spread_over(images, count), kind)
 
 
 def representative(volumes: Mapping[str, Floats]) -> str:

@@ -107,8 +107,6 @@ def test_a_configuration_goes_through_json_and_names_nobody() -> None:
         {"preset": "smoke", "prior": "patient:SMITH", "loop": {"outer": 7}, "task": "sr2"}
     )
     assert config.loop == replace(DistillConfig.preset("smoke").loop, outer=7)
-    assert config.distance == "relative"
-    assert replace(config, task="denoise").distance == "cosine"
     reported = config.record()
     assert reported["prior"] == "patient"
     assert DistillConfig.from_json({**reported, "prior": "patient:SMITH"}).record() == reported

@@ -24,7 +24,6 @@ from MedEnhanceLib.spg.dataset import load_distilled
 from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import SECRET, RunFolder
 from MedEnhanceLib.spg.images import Floats
-from MedEnhanceLib.spg.privacy import noise_multiplier, privacy_record
 from MedEnhanceLib.spg.statistics import (
     CLIP,
     NUMBERS,
@@ -36,7 +35,6 @@ from MedEnhanceLib.spg.statistics import (
     measure,
     noised_mean,
     projected,
-    rebuilt,
 )
 
 from .conftest import PEOPLE
@@ -51,19 +49,6 @@ def delta_of(epsilon: float, noise: float) -> float:
 
     half, scaled = 1 / (2 * noise), epsilon * noise
     return normal(half - scaled) - math.exp(epsilon) * normal(-half - scaled)
-
-
-@pytest.mark.parametrize(("epsilon", "delta"), [(8.0, 1e-5), (0.1, 1e-6)])
-def test_the_noise_keeps_the_epsilon_where_a_patient_is_replaced(
-    epsilon: float, delta: float
-) -> None:
-    dp = DPConfig(epsilon=epsilon, delta=delta)
-    noise = noise_multiplier(dp)
-    assert delta_of(epsilon, noise / 2) == pytest.approx(delta, rel=1e-6)
-    assert delta_of(epsilon, 0.99 * noise / 2) > delta
-    record = privacy_record(dp, 10)
-    assert record["epsilon"] == pytest.approx(epsilon)
-    assert float(str(record["epsilon_left_out"])) < epsilon
 
 
 def test_without_the_accountant_it_says_what_to_install(
@@ -205,15 +190,6 @@ def test_no_patient_moves_the_sum_by_more_than_the_clip(
     assert np.linalg.norm(with_one - with_another) <= 2 * CLIP * (1 + 1e-9)
 
 
-def test_numbers_say_how_far_a_patient_is_from_the_prior() -> None:
-    assert np.allclose(projected(PUBLIC, PUBLIC), 0)
-    patient = statistics_of(1, coarse=3, bright=0.4, noise=0.04)
-    again = projected(rebuilt(projected(patient, PUBLIC), PUBLIC, 1), PUBLIC)
-    assert np.allclose(again, projected(patient, PUBLIC), atol=0.1)
-    # Nearer to the patient than the prior is.
-    assert distance(rebuilt(again, PUBLIC, 1), patient)[0] < 0.3 * distance(PUBLIC, patient)[0]
-
-
 def test_noise_is_as_large_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
     monkeypatch.setattr(
@@ -239,6 +215,7 @@ def test_a_private_set_says_what_it_keeps_and_how(
     for name, clips in (("epsilon", 2), ("epsilon_left_out", 1)):
         noise = privacy["noise_multiplier"] / clips
         assert delta_of(privacy[name], noise) == pytest.approx(1e-3, rel=1e-6)
+        assert delta_of(privacy[name], 0.99 * noise) > 1e-3
     assert privacy["epsilon"] == pytest.approx(8)
     assert privacy["clip"] == 1
     assert "replaced by any other" in privacy["compared"]
