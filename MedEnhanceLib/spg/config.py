@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -216,8 +215,3 @@ class DistillConfig(WithPresets):
         if self.prior in (TEMPLATE, REPRESENTATIVE):
             return self.prior
         return "patient" if self.prior.startswith(PATIENT) else "file"
-
-
-def sha256_of(fields: dict[str, Any]) -> str:
-    """The hash of a JSON object, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -23,7 +23,7 @@ from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, MODALITIES, DistillConfig, sha256_of
+from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, MODALITIES, DistillConfig
 from MedEnhanceLib.spg.folder import ARRAY, IMAGES, MANIFEST, README, RUN, WORK, read_run
 from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.readme import NO_LICENSE, readme
@@ -226,7 +226,6 @@ def make_manifest(
         **results,
         **{name: value for name, value in run.items() if name not in ("config", "steps")},
         "config": run["config"],
-        "config_sha256": sha256_of(run["config"]),
         "software": {"medenhance": __version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in _PACKAGES},
     }

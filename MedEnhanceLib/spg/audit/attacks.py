@@ -77,7 +77,6 @@ def audit(
             "training_slices": sum(map(len, audited.training.values())),
             "held_out_slices": sum(map(len, audited.held_out.values())),
         },
-        shadows=2 * pairs,
         pairs=tuple(gallery.worst_pairs(audited.distilled, nearest, audited.training)),
         aliases=audited.aliases,
     )

@@ -57,7 +57,6 @@ class AuditReport:
             construction and in no test; None: a template.
         cautions: limits of the tests.
         counts: of images and patients.
-        shadows: further distillations that the audit made.
         pairs: the five nearest, with slices of patients.
         aliases: patient → alias.
     """
@@ -67,7 +66,6 @@ class AuditReport:
     exposed: str | None
     cautions: tuple[str, ...]
     counts: Mapping[str, int]
-    shadows: int
     pairs: tuple[Pair, ...] = field(repr=False)
     aliases: Mapping[str, str] = field(repr=False)
 
@@ -161,7 +159,6 @@ class AuditReport:
                 for pair in self.pairs
             ],
             "counts": dict(self.counts),
-            "shadows": self.shadows,
         }
 
 

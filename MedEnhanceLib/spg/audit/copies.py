@@ -75,7 +75,6 @@ def search_copies(
         ),
         p=min(1.0, p),
         level=level,
-        smallest_p=0.0,
         detectable=blended,
         power=power,
         measured={

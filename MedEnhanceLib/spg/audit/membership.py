@@ -107,8 +107,8 @@ def shadow_finding(shadows: Shadows, level: float) -> Finding:
     trials = pairs * patients
     differences = shadows.inside - shadows.outside
     right = float(np.mean((differences > 0) + 0.5 * (differences == 0)))
-    smallest_p = smallest_shadow_p(patients, pairs)
-    detectable = smallest_detectable_rate(trials, 0.5, level) if smallest_p <= level else None
+    is_possible = smallest_shadow_p(patients, pairs) <= level
+    detectable = smallest_detectable_rate(trials, 0.5, level) if is_possible else None
     return Finding(
         attack="shadows",
         title="Which of two sets was made from a patient? (shadow distillations)",
@@ -118,7 +118,6 @@ def shadow_finding(shadows: Shadows, level: float) -> Finding:
         ),
         p=_shadow_p(shadows),
         level=level,
-        smallest_p=smallest_p,
         detectable=detectable,
         power=(
             "It cannot notice any leak, however large: more shadows are needed."

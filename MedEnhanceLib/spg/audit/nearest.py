@@ -24,7 +24,6 @@ from MedEnhanceLib.spg.audit.significance import (
     auc_interval,
     rank_sum_p,
     smallest_detectable_auc,
-    smallest_rank_sum_p,
 )
 from MedEnhanceLib.spg.audit.similarity import Floats, SliceIndex, fingerprints, lay_on
 
@@ -184,7 +183,6 @@ def compare_groups(
         ),
         p=rank_sum_p(training, held_out),
         level=level,
-        smallest_p=smallest_rank_sum_p(ours, theirs),
         detectable=detectable,
         power=power,
         measured={"auc": value, "interval": [low, high]},

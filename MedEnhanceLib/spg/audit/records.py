@@ -79,7 +79,6 @@ class Finding:
         sentence: what it found.
         p: probability that a set without a leak gives a result as extreme.
         level: the p at which the alarm is raised.
-        smallest_p: the smallest p possible with a cohort of this size.
         detectable: the smallest leak that is found with 80 % probability, in the unit that `power`
             names; None: even the largest leak would have been missed.
         power: `detectable` in a sentence.
@@ -91,7 +90,6 @@ class Finding:
     sentence: str
     p: float
     level: float
-    smallest_p: float
     detectable: float | None
     power: str
     measured: Mapping[str, Any] = field(default_factory=dict)
