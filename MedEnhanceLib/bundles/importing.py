@@ -47,7 +47,7 @@ def import_bundle(source: Path) -> Bundle:
         refuse_pipe(source)
         is_zip = not source.is_dir()
     except InputError as cause:
-        raise ModelError(cause.message, "Give the folder or the zip of a model.") from cause
+        raise ModelError(cause.message, "Give the folder or zip file of a model.") from cause
     root = user_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)

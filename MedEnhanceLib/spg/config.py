@@ -89,7 +89,7 @@ class DPConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.epsilon is None:
-            raise ConfigError("δ without ε", "Give both: --epsilon 8 --delta 1e-5.")
+            raise ConfigError("delta needs epsilon", "Give both: --epsilon 8 --delta 1e-5.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +166,8 @@ class DistillConfig(WithPresets):
     )
     license: str = option(
         "",
-        help="under which others may use the images, for README.md and the manifest; empty: none "
-        "is stated, so nobody may. It can be stated or changed later",
+        help="license of the images, for README.md and the manifest (default: none, so nobody may "
+        "use them); it can be changed later",
         flag="--license",
         metavar="L",
     )
@@ -184,13 +184,13 @@ class DistillConfig(WithPresets):
             raise ConfigError("the prior is not named", "Use template, patient:ID or a file.")
         if self.dp is not None and self.kind_of_prior in (REPRESENTATIVE, "patient"):
             raise ConfigError(
-                "the prior is a patient of the cohort, whom no noise covers",
+                "the prior is a patient of the cohort, whom differential privacy does not protect",
                 "With differential privacy use the template, or the file of a public volume.",
             )
         if self.dp is not None and self.method != "statistics":
             raise ConfigError(
                 f"differential privacy with the method {self.method}",
-                "Use --method statistics: no noise covers what is matched.",
+                "Use --method statistics: noise does not protect matched images.",
             )
         if self.loop.patch > self.images.size:
             raise ConfigError(

@@ -132,7 +132,7 @@ def is_distilled(folder: Path) -> bool:
     """
     if not (folder / MANIFEST).exists() and (folder / WORK / RUN).is_file():
         raise InputError(
-            f"{folder} holds a distillation that is not finished",
+            f"{folder} contains an unfinished distillation",
             "Run the same command again to resume; medenhance distill --status FOLDER shows the "
             "progress.",
         )
@@ -150,7 +150,7 @@ def load_distilled(folder: Path) -> Distilled:
     """
     if not (folder / MANIFEST).is_file():
         raise InputError(
-            f"{folder} holds no finished distillation", "See: medenhance distill --status."
+            f"{folder} contains no finished distillation", "See: medenhance distill --status."
         )
     manifest = read_run(folder / MANIFEST)
     if manifest.get("format") != FORMAT or manifest.get("format_version") != FORMAT_VERSION:
@@ -162,7 +162,7 @@ def load_distilled(folder: Path) -> Distilled:
     except (OSError, ValueError, EOFError) as cause:
         raise InputError(f"{folder / ARRAY} cannot be read: {cause}", "Copy it again.") from cause
     if stored.dtype != np.uint16 or stored.ndim != 3 or len(stored) != manifest.get("images"):
-        raise InputError(f"{folder / ARRAY} is not what its manifest says", "Copy it again.")
+        raise InputError(f"{folder / ARRAY} does not match its manifest", "Copy the set again.")
     if manifest.get("modality") not in MODALITIES:
         raise InputError(
             f"{folder / MANIFEST}: modality is {manifest.get('modality')!r}",

@@ -48,8 +48,8 @@ from MedEnhanceLib.spg.statistics import (
 #: them of other patients, for the shadows of the audit.
 Made = tuple[Floats, dict[str, Any], Redistill]
 _AUDIT_WITHHELD = (
-    "Audited; the findings are not published here, because no noise covers them. Ask who made the "
-    "set."
+    "Audited; the findings are not published, because differential privacy does not protect them. "
+    "Ask who made the set."
 )
 
 
@@ -94,7 +94,7 @@ def distill_cohort(
         if folder.is_finished:
             if config.license:
                 dataset.relicense(out, config.license)
-            monitor.progress(1.0, "was finished already")
+            monitor.progress(1.0, "already finished")
         else:
             part = monitor.part(0.05, 0.85)
             if config.method == "statistics":
@@ -190,8 +190,8 @@ def _by_statistics(
     count = len(prepared.training)
     if config.dp is None and count < CLIPPED_FROM:
         monitor.warn(
-            f"statistics of {count} patients are plain means: from {CLIPPED_FROM} on nobody's "
-            "extremes are in them; give more patients, or hold fewer out (held_out)"
+            f"{count} patients are too few to trim extremes, which are in the means; use "
+            f"{CLIPPED_FROM} or more, or hold fewer out (held_out)"
         )
 
     def made(patients: Mapping[str, Floats], *draw: int) -> tuple[Floats, dict[str, Any]]:

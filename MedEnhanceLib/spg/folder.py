@@ -75,7 +75,7 @@ class RunFolder:
         is_ours = (self.work / RUN).is_file() or self.is_finished or (self.work / LOCK).is_file()
         if strange or (entries and not is_ours):
             raise OutputError(
-                f"{self.out} holds something else ({', '.join(strange[:3]) or 'no distillation'})",
+                f"{self.out} contains other files ({', '.join(strange[:3]) or 'no distillation'})",
                 "Name a new or empty folder.",
             )
         try:
@@ -85,7 +85,7 @@ class RunFolder:
             raise output_error(self.work, cause) from cause
         if lock is None:
             raise OutputError(
-                f"{self.out}: another process distills there",
+                f"{self.out} is in use by another process",
                 "Wait for it, or see: medenhance distill --status.",
             )
         try:
@@ -124,7 +124,7 @@ class RunFolder:
         changed = sorted(_differences(before.get("config", {}), run["config"]))
         if changed:
             raise ConfigError(
-                f"{self.out} was begun with other options ({', '.join(changed)})",
+                f"{self.out} was started with other options ({', '.join(changed)})",
                 "Use the same options, another folder, or restart with --force (overwrite=True).",
             )
         other = [
@@ -135,9 +135,8 @@ class RunFolder:
         ]
         if other:
             raise InputError(
-                f"{self.out} was begun with other {' and '.join(other)}",
-                "Restore what was changed or deleted, name the same prior, or restart in another "
-                "folder.",
+                f"{self.out} was started with other {' and '.join(other)}",
+                "Restore the data, use the same prior, or start in another folder.",
             )
 
     def secret(self) -> int:
@@ -201,7 +200,7 @@ class RunFolder:
             if is_held(self.work):
                 return {"state": "preparing", "fraction": 0.0}
             raise InputError(
-                f"{self.out} holds no distillation", "Name the folder that one was started with."
+                f"{self.out} contains no distillation", "Name the output folder of one."
             )
         run = read_run(self.work / RUN)
         patients, steps = int(run["patients"]), int(run["steps"])

@@ -107,7 +107,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         volumes[patient.id] = [part for part in images if len(part)]
     held = held_out(cohort, config)
     if not held:
-        monitor.warn("no patient is held out: the audit has nobody to compare with, and is limited")
+        monitor.warn("no patient is held out: the audit is limited")
     first = {name: parts[0] for name, parts in volumes.items()}
     if config.kind_of_prior in ("patient", REPRESENTATIVE):
         chosen = config.prior.removeprefix(PATIENT)
@@ -136,7 +136,7 @@ def _refuse_theirs(
     known = {image.tobytes() for image in prior.images}
     for name, parts in volumes.items():
         if any(image.tobytes() in known for part in parts for image in part):
-            covered = ", whom no noise covers" if config.dp else ""
+            covered = ", whom differential privacy does not protect" if config.dp else ""
             named = "" if config.dp else f", or say that it is theirs: patient:{name}"
             raise ConfigError(
                 f"the prior is of patient {name} of the cohort{covered}",
@@ -162,11 +162,11 @@ def _check(modality: str | None, config: DistillConfig) -> None:
     if modality not in (None, *MODALITIES):
         raise ConfigError(
             f"the cohort is {modality}; distillation knows {' and '.join(MODALITIES)}",
-            "State the modality (--modality) where the files do not, or do wrongly.",
+            "Set the modality (--modality) if it is missing in the files or wrong.",
         )
     if config.prior == TEMPLATE and modality == "CT":
         raise ConfigError(
-            "there is no public template of CT to start from",
+            "there is no public CT template to start from",
             "Name a CT that may be shared (--prior FILE), or a patient who consented to be "
             "recognized (--prior patient:ID).",
         )

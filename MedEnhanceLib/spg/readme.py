@@ -131,7 +131,7 @@ def _nature(manifest: Mapping[str, Any]) -> list[str]:
     patients = statistics["patients"]
     if privacy:
         theirs = [
-            f"All that comes from the patients are {PROJECTED} numbers, each a sum over "
+            f"The patients contribute {PROJECTED} numbers alone, each a sum over "
             f"{patients} patients with noise; the quantiles in manifest.json were rebuilt from "
             "them and the prior alone.",
             str(privacy["statement"]),
@@ -141,8 +141,8 @@ def _nature(manifest: Mapping[str, Any]) -> list[str]:
         ]
     else:
         theirs = [
-            f"All that comes from the patients are {NUMBERS} numbers, each a mean over {patients} "
-            "patients: quantiles of intensity, and of four bands of detail. They stand in "
+            f"The patients contribute {NUMBERS} numbers alone, each a mean over {patients} "
+            "patients: quantiles of intensity, and of four bands of detail. They are in "
             "manifest.json."
         ]
         if patients < CLIPPED_FROM:

@@ -115,10 +115,8 @@ def room_of(
     raw, modality = prepared.training, prepared.modality
     if len(raw) < 2:
         raise ConfigError(
-            "what can be gained is measured by learning from one half of the patients and trying "
-            f"it on the other; there are {len(raw)}",
-            "Give two patients or more to learn from, the held-out ones not counted, or name the "
-            "method.",
+            f"the estimate needs two patients, besides those held out; there are {len(raw)}",
+            "Use more patients, or select the method without an estimate.",
         )
     monitor = monitor or Monitor()
     public, everybody = prepared.public, list(raw.values())

@@ -154,7 +154,7 @@ def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on_unless_data_chan
     voxels = volume.voxels.copy()
     voxels[4, 17, 15] += 1
     io.save(volume.with_voxels(voxels), path, overwrite=True)
-    with pytest.raises(InputError, match="begun with other images"):
+    with pytest.raises(InputError, match="started with other images"):
         distill_cohort(Cohort.from_folder(folder), out, smoke)
     path.write_bytes(original)
     assert hashes(distill_cohort(Cohort.from_folder(folder), out, smoke)) == hashes(whole)

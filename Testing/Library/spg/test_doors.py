@@ -54,7 +54,7 @@ def test_command_job_and_function_give_the_same(
     run_job(JobSpec("distill", params))
     status, reported, _ = run("distill", people, tmp_path / "b", *OPTIONS, "--seed", "3")
     assert status == 2
-    assert "begun with other options (seed)" in reported["error"]["message"]
+    assert "started with other options (seed)" in reported["error"]["message"]
     for folder in (tmp_path / "a", tmp_path / "b"):
         for name in ("images.npy", "manifest.json", "README.md"):
             assert (folder / name).read_bytes() == (whole / name).read_bytes()

@@ -159,7 +159,7 @@ def test_ct_has_no_template_and_the_error_says_what_is_possible(
     smoke: DistillConfig, tmp_path: Path
 ) -> None:
     cohort = Cohort.from_folder(write_cohort(tmp_path / "ct", "CT"))
-    with pytest.raises(ConfigError, match="no public template of CT") as caught:
+    with pytest.raises(ConfigError, match="no public CT template") as caught:
         prepare(cohort, smoke, Monitor())
     assert "--prior" in caught.value.hint
     found, _ = prepared(cohort, replace(smoke, prior="representative"))

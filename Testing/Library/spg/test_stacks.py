@@ -73,7 +73,7 @@ def test_what_is_no_finished_set_or_has_an_alarm_is_reported(whole: Path, tmp_pa
     (unfinished / "manifest.json").unlink()
     (unfinished / "work").mkdir()
     (unfinished / "work" / "run.json").write_text("{}")
-    with pytest.raises(InputError, match="not finished"):
+    with pytest.raises(InputError, match="unfinished"):
         me.train("hqg", "smoke", unfinished, tmp_path / "out")
     alarmed = load_distilled(_with_manifest(whole, tmp_path / "alarmed", audit={"alarm": True}))
     assert "raised the alarm" in str(alarmed.alarm)

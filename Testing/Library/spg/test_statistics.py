@@ -83,8 +83,8 @@ def test_a_second_run_has_other_noise_and_nothing_leads_to_it(
         ({"dp": {"epsilon": -1}}, "epsilon"),
         ({"dp": "8"}, "dp is '8'"),
         ({"dp": {"epsilon": 8}, "method": "matching"}, "with the method matching"),
-        ({"dp": {"epsilon": 8}, "prior": "representative"}, "whom no noise covers"),
-        ({"dp": {"epsilon": 8}, "prior": f"patient:{PEOPLE[1]}"}, "whom no noise covers"),
+        ({"dp": {"epsilon": 8}, "prior": "representative"}, "does not protect"),
+        ({"dp": {"epsilon": 8}, "prior": f"patient:{PEOPLE[1]}"}, "does not protect"),
     ],
 )
 def test_what_guarantees_nothing_is_refused(fields: dict[str, object], says: str) -> None:
@@ -222,7 +222,7 @@ def test_a_private_set_says_what_it_keeps_and_how(
     assert "for each of 4 patients, as far as the statistics go" in privacy["statement"]
     page = (out / "README.md").read_text(encoding="utf-8")
     assert privacy["statement"] in page
-    assert f"are {PROJECTED} numbers" in page
+    assert f"contribute {PROJECTED} numbers" in page
     assert "101" not in page
     assert "data_sha256" not in manifest
     assert not (out / "work").exists()
@@ -277,4 +277,4 @@ def test_what_the_audit_found_stays_out_of_a_private_set(
     assert (tmp_path / "out-confidential" / "audit.json").exists()
     reported = load_distilled(out).manifest["audit"]
     assert reported["alarm"] is None
-    assert "no noise covers them" in reported["summary"]
+    assert "does not protect them" in reported["summary"]
