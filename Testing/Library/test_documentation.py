@@ -344,6 +344,13 @@ def test_the_examples_of_the_docstrings_run(desk: Path, capsys: pytest.CaptureFi
     assert "Gray matter" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", [n for n in MedEnhanceLib.__all__ if n.islower() and n[0] != "_"])
+def test_the_docstring_of_a_public_function_is_complete(name: str) -> None:
+    text = inspect.getdoc(getattr(MedEnhanceLib, name)) or ""
+    parts = ["Args:", "Raises:", *(["Returns:"] if name != "save" else [])]
+    assert [part for part in parts if part not in text] == []
+
+
 def test_every_call_of_me_on_a_page_fits_the_function() -> None:
     """Also where a block is not run: options that were renamed or removed are found here."""
     blocks = [("docstring", code) for code in _DOCSTRINGS.values()]
