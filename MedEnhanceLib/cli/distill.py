@@ -20,13 +20,13 @@ from MedEnhanceLib.errors import ConfigError
 
 #: Fields of the configuration that are options.
 _FIELDS = (
-    "task", "method", "images_per_patient", "prior", "held_out", "shadows", "seed", "device",
-    "license",
+    "task", "method", "images_per_patient", "prior", "held_out", "shadows", "seed", "epsilon",
+    "delta", "device", "license",
 )  # fmt: skip
 
 
 def _declare_distill(parser: Parser) -> None:
-    from MedEnhanceLib.spg.config import DistillConfig, DPConfig
+    from MedEnhanceLib.spg.config import DistillConfig
 
     parser.add_argument("cohort", nargs="?", metavar="COHORT", help="the patients")
     parser.add_argument("out", nargs="?", metavar="OUT", help="a folder for the result")
@@ -47,14 +47,13 @@ def _declare_distill(parser: Parser) -> None:
         "what --config says, else cpu)",
     )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
-    add_flags(parser, DPConfig)
     add_flags(parser, declaration_of("distill"), without=["cohort", "out", "config"])
     add_job_options(parser)
 
 
 def _distill(args: argparse.Namespace) -> int:
     """Run the job, estimate what it can gain, or report how far one is."""
-    from MedEnhanceLib.spg.config import DistillConfig, DPConfig
+    from MedEnhanceLib.spg.config import DistillConfig
 
     if args.status is not None:
         if args.cohort is not None:
@@ -68,8 +67,6 @@ def _distill(args: argparse.Namespace) -> int:
     config = read_config(args.config) | params_of(args, DistillConfig)
     if args.preset:
         config["preset"] = args.preset
-    if private := params_of(args, DPConfig):
-        config["dp"] = (config.get("dp") or {}) | private
     job = "distill-estimate" if args.estimate else "distill"
     fields = args.console.run(job, params_of(args, declaration_of(job)) | {"config": config})
     return int(

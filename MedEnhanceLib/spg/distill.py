@@ -84,8 +84,8 @@ def distill_cohort(
     monitor = monitor or Monitor()
     choice = choose_device(config.device)
     monitor.log(f"distilling on {choice.name}: {choice.reason}")
-    if config.dp is not None:
-        noise_multiplier(config.dp)  # what is missing is said before minutes of reading
+    if config.is_private:
+        noise_multiplier(config)  # what is missing is said before minutes of reading
     folder = RunFolder(out)
     with folder.owned(overwrite=overwrite):
         prepared = prepare(cohort, config, monitor.part(0.0, 0.03))
@@ -112,10 +112,10 @@ def distill_cohort(
 
 def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
     """What defines the run, for run.json and the manifest."""
-    prior = prepared.prior
-    return {
+    prior, patients = prepared.prior, len(prepared.training)
+    record = {
         "modality": prepared.modality,
-        "patients": len(prepared.training),
+        "patients": patients,
         "held_out": len(prepared.held_out),
         "images_per_patient": config.images_per_patient,
         "prior": {
@@ -127,8 +127,8 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
         "data_sha256": data_sha256([*prepared.training.values(), *prepared.held_out.values()]),
         "prior_sha256": data_sha256([prior.images]),
         "config": config.record(),
-        **({"privacy": privacy_record(config.dp, len(prepared.training))} if config.dp else {}),
     }
+    return record | ({"privacy": privacy_record(config, patients)} if config.is_private else {})
 
 
 def _by_matching(
@@ -186,9 +186,9 @@ def _by_statistics(
     With differential privacy they are rebuilt from one noised sum, and nothing else is taken.
     """
     modality, prior = prepared.modality, prepared.prior.images
-    secret = folder.secret() if config.dp is not None else 0
+    secret = folder.secret() if config.is_private else 0
     count = len(prepared.training)
-    if config.dp is None and count < CLIPPED_FROM:
+    if not config.is_private and count < CLIPPED_FROM:
         monitor.warn(
             f"{count} patients are too few to trim extremes, which are in the means; use "
             f"{CLIPPED_FROM} or more, or hold fewer out (held_out)"
@@ -199,13 +199,13 @@ def _by_statistics(
         for images in patients.values():
             monitor.progress(0.0, "statistics")
             numbers.append(measure(images, modality))
-        if config.dp is None:
+        if not config.is_private:
             means = mean_over(numbers)
         else:
             means = noised_mean(
                 numbers,
                 measure(prior, modality),
-                noise_multiplier=noise_multiplier(config.dp),
+                noise_multiplier=noise_multiplier(config),
                 rng=np.random.default_rng((secret, *draw)),
             )
         return imposed(prior, means, modality), means.record()
@@ -231,7 +231,7 @@ def _write_result(
     monitor.progress(0.1, "audit")
     scaled = stored.astype(np.float32) / np.float32(dataset.TOP)
     audited = _audit(scaled, prepared, config, out, redistill, monitor.part(0.1, 0.95))
-    if config.dp is not None:  # with the hash of the data a guess of them could be verified
+    if config.is_private:  # with the hash of the data a guess of them could be verified
         run = {name: value for name, value in run.items() if name != "data_sha256"}
     size = {"images": len(stored), "size": list(stored.shape[1:])}
     manifest = dataset.make_manifest(config, run, {**size, **results, "audit": audited})
@@ -277,7 +277,7 @@ def _audit(
     monitor.log(f"pictures of the nearest patients, not to be shared: {confidential}")
     if report.alarm:
         monitor.warn(report.headline)
-    if config.dp is not None:
+    if config.is_private:
         return {"alarm": None, "summary": _AUDIT_WITHHELD}
     write_report(report, out / "audit", overwrite=True)
     return {"alarm": report.alarm, "summary": report.summary}

@@ -136,8 +136,8 @@ def _refuse_theirs(
     known = {image.tobytes() for image in prior.images}
     for name, parts in volumes.items():
         if any(image.tobytes() in known for part in parts for image in part):
-            covered = ", whom differential privacy does not protect" if config.dp else ""
-            named = "" if config.dp else f", or say that it is theirs: patient:{name}"
+            covered = ", whom differential privacy does not protect" if config.is_private else ""
+            named = "" if config.is_private else f", or say that it is theirs: patient:{name}"
             raise ConfigError(
                 f"the prior is of patient {name} of the cohort{covered}",
                 f"Use the template, or the file of a public volume{named}.",

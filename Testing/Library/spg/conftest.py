@@ -14,7 +14,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.spg.config import DistillConfig, DPConfig
+from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.distill import distill_cohort
 
 #: Four people; names that no file should ever hold.
@@ -81,5 +81,4 @@ def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def private(smoke: DistillConfig) -> DistillConfig:
-    dp = DPConfig(epsilon=8.0, delta=1e-3)
-    return replace(smoke, method="statistics", images_per_patient=3, dp=dp)
+    return replace(smoke, method="statistics", images_per_patient=3, epsilon=8.0, delta=1e-3)

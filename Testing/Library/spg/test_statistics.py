@@ -19,7 +19,7 @@ from MedEnhanceLib.errors import ConfigError, DependencyError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.spg import folder as folder_module
 from MedEnhanceLib.spg import statistics
-from MedEnhanceLib.spg.config import DistillConfig, DPConfig
+from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import load_distilled
 from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import SECRET, RunFolder
@@ -79,12 +79,11 @@ def test_a_second_run_has_other_noise_and_nothing_leads_to_it(
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"dp": {"delta": 1e-5}}, "Give both"),
-        ({"dp": {"epsilon": -1}}, "epsilon"),
-        ({"dp": "8"}, "dp is '8'"),
-        ({"dp": {"epsilon": 8}, "method": "matching"}, "with the method matching"),
-        ({"dp": {"epsilon": 8}, "prior": "representative"}, "does not protect"),
-        ({"dp": {"epsilon": 8}, "prior": f"patient:{PEOPLE[1]}"}, "does not protect"),
+        ({"delta": 1e-6}, "Give both"),
+        ({"epsilon": -1}, "epsilon"),
+        ({"epsilon": 8, "method": "matching"}, "with the method matching"),
+        ({"epsilon": 8, "prior": "representative"}, "does not protect"),
+        ({"epsilon": 8, "prior": f"patient:{PEOPLE[1]}"}, "does not protect"),
     ],
 )
 def test_what_guarantees_nothing_is_refused(fields: dict[str, object], says: str) -> None:
@@ -239,7 +238,7 @@ def test_patients_reach_the_result_through_the_noise_alone(
     ]
 
     def found(epsilon: float, name: str) -> list[Floats]:
-        config = replace(private, dp=DPConfig(epsilon=epsilon, delta=1e-3))
+        config = replace(private, epsilon=epsilon)
         return [
             load_distilled(distill_cohort(pair, tmp_path / f"{name}{n}", config)).images
             for n, pair in enumerate(pairs)
