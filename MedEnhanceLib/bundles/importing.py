@@ -7,8 +7,6 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import numpy as np
-
 from MedEnhanceLib.bundles.schema import METADATA, MOST_BYTES, MOST_FILES, safe_path
 from MedEnhanceLib.bundles.store import (
     DEFAULTS,
@@ -17,7 +15,6 @@ from MedEnhanceLib.bundles.store import (
     list_bundles,
     read_bundle,
     read_defaults,
-    refuse_not_finite,
     unreadable_bundles,
     user_folder,
     verify_bundle,
@@ -27,7 +24,6 @@ from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.io.atomic import output_error, write_json
 from MedEnhanceLib.io.staging import staging_for
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.text import Names
 
 _ZIP = "zip"
@@ -39,8 +35,7 @@ def import_bundle(source: Path) -> Bundle:
     """Verify a bundle, a folder or a zip, and copy it into the user's folder.
 
     Raises:
-        ModelError: it is no bundle, is damaged, its weights are no numbers, or one of its name
-            exists already.
+        ModelError: it is no bundle, is damaged, or one of its name exists already.
         OutputError: there is no room for it, or no permission.
     """
     try:
@@ -76,7 +71,6 @@ def _checked(folder: Path, root: Path) -> Bundle:
     if not is_name(bundle.name):
         raise ModelError(f"the model's name {bundle.name!r} cannot be used", f"Use {NAMES}.")
     verify_bundle(bundle)
-    _check_weights(bundle)
     if any(other.shipped and other.name == bundle.name for other in list_bundles()):
         raise ModelError(
             f"a model {bundle.name!r} came with MedEnhance",
@@ -88,22 +82,6 @@ def _checked(folder: Path, root: Path) -> Bundle:
             f"Remove it first: medenhance models remove {bundle.name}",
         )
     return bundle
-
-
-def _check_weights(bundle: Bundle) -> None:
-    """Raise ModelError where a file of weights is none, or holds what is no number."""
-    safetensors = require("safetensors", purpose="Importing models")
-    for relative in bundle.metadata["files"]:
-        if not relative.endswith(".safetensors"):
-            continue
-        try:
-            with safetensors.safe_open(bundle.folder / relative, framework="numpy") as stored:
-                for name in stored.keys():  # noqa: SIM118 - no dict
-                    refuse_not_finite(bundle, name, np.isfinite(stored.get_tensor(name)).all())
-        except (safetensors.SafetensorError, TypeError, ValueError) as cause:
-            raise ModelError(
-                f"model {bundle.name!r}: {relative} cannot be read ({cause})", "Do not import it."
-            ) from cause
 
 
 def _copy(folder: Path, staged: Path) -> Path:

@@ -288,15 +288,6 @@ def verify_bundle(bundle: Bundle) -> None:
             )
 
 
-def refuse_not_finite(bundle: Bundle, name: str, is_finite: Any) -> None:
-    """Raise ModelError for weights with NaN or infinity; name: of the tensor."""
-    if not is_finite:
-        raise ModelError(
-            f"model {bundle.name!r}: its weights are not all numbers (NaN or infinity in {name})",
-            "Do not use it: its training failed, or it was damaged before its hashes were taken.",
-        )
-
-
 def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
     """Every folder that a model may be in, with the model, or with why there is none."""
     names: set[str] = set()
