@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ from MedEnhanceLib.report.drawing import (
     MUTED,
     PAPER,
     Picture,
-    new_figure,
     register_difference_colors,
 )
 from MedEnhanceLib.report.planes import PLANES, Plane, PlaneName, Point, busiest_point, cut
@@ -40,7 +39,7 @@ _LINE_COLORS = ("#ff4f9a", "#3ddc97", "#7cc7ff", "#ffb000")
 def comparison(
     panes: Sequence[Pane],
     *,
-    legend: Sequence[LabelLike] = (),
+    legend: Mapping[int, str] | None = None,
     point: Point | None = None,
     window: tuple[float, float] | None = None,
 ) -> Picture:
@@ -48,7 +47,7 @@ def comparison(
 
     Args:
         panes: on one grid; of a sequence the first frame is drawn.
-        legend: the labels that are drawn as contours.
+        legend: value → name of the labels that are drawn as contours.
         point: (k, j, i); None takes the busiest point of the first pane.
         window: lowest and highest gray level of all images, in the volume's units; None derives it
             from the first pane.
@@ -62,21 +61,9 @@ def comparison(
     scales = _shared_scales(panes, rows, at, window or choose_window(panes[0].volume))
     titles = ", ".join(pane.title.lower() for pane in panes)
     return Picture(
-        _draw(panes, rows or list(PLANES[:1]), at, scales, legend),
+        _draw(panes, rows or list(PLANES[:1]), at, scales, legend or {}),
         f"Axial, coronal and sagittal planes in columns: {titles}.",
     )
-
-
-class LabelLike(Protocol):
-    """A label as contours need it; `gradprom.Label` is one."""
-
-    @property
-    def value(self) -> int:
-        """The voxel value."""
-
-    @property
-    def name(self) -> str:
-        """For the legend."""
 
 
 @dataclass(frozen=True)
@@ -197,11 +184,11 @@ def _draw(
     rows: Sequence[PlaneName],
     point: Point,
     scales: Mapping[str, Scale],
-    legend: Sequence[LabelLike],
+    legend: Mapping[int, str],
 ) -> Any:
     """A figure with a column for each pane, a row for each plane, and color bars below."""
     register_difference_colors()
-    colors = {label.value: _LINE_COLORS[n % len(_LINE_COLORS)] for n, label in enumerate(legend)}
+    colors = {value: _LINE_COLORS[n % len(_LINE_COLORS)] for n, value in enumerate(legend)}
     sizes = [cut(panes[0].volume, name, point).size_mm for name in rows]
     widest = max(width for _, width in sizes)
     heights = [
@@ -209,9 +196,11 @@ def _draw(
     ]
     is_labeled = bool(legend) and any(pane.labels is not None for pane in panes)
     foot = _LEGEND_LINE_IN * math.ceil(len(legend) / _LEGEND_COLUMNS) if is_labeled else 0.0
-    figure = new_figure(
+    figures = require("matplotlib.figure", purpose="Drawing pictures")
+    figure = figures.Figure(
         (len(panes) * _COLUMN_IN + _LEFT_IN, sum(heights) + _ENDS_IN + foot),
         dpi=DPI,
+        facecolor=PAPER,
         layout="constrained",
     )
     cells = figure.subplots(
@@ -293,13 +282,13 @@ def _draw_bar(figure: Any, axes: Any, image: Any, scale: Scale) -> None:
     axes.set_xlabel(scale.name, color=MUTED, fontsize=8)
 
 
-def _draw_legend(figure: Any, legend: Sequence[LabelLike], colors: Mapping[int, Any]) -> None:
+def _draw_legend(figure: Any, legend: Mapping[int, str], colors: Mapping[int, Any]) -> None:
     """One legend under all panes."""
     lines = require("matplotlib.lines", purpose="Drawing pictures")
     figure.legend(
         handles=[
-            lines.Line2D([], [], color=colors[label.value], linewidth=2.2, label=label.name)
-            for label in legend
+            lines.Line2D([], [], color=colors[value], linewidth=2.2, label=name)
+            for value, name in legend.items()
         ],
         loc="outside lower center",
         ncols=min(len(legend), _LEGEND_COLUMNS),

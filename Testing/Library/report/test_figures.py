@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,7 @@ from MedEnhanceLib.report.figures import (
     comparison,
 )
 
-
-@dataclass(frozen=True)
-class Label:
-    value: int
-    name: str
-
-
-TISSUE = (Label(1, "gray matter"), Label(2, "white matter"))
+TISSUE = {1: "gray matter", 2: "white matter"}
 
 
 def images_of(figure: Any) -> list[Any]:
