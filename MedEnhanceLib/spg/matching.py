@@ -24,10 +24,10 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.images import Floats, shown
 from MedEnhanceLib.spg.networks import Generator, draw_weights, make_network, saturation
 from MedEnhanceLib.spg.objective import (
-    StructureLoss,
     cosine_distance,
     layer_gradients,
     relative_distance,
+    structure_loss,
     structure_weight,
 )
 from MedEnhanceLib.spg.tasks import Patches, Task, draw_pairs, make_task
@@ -80,7 +80,6 @@ class PatientLoop:
         self.task: Task = make_task(config, raw.modality)
         # What each task is matched best by.
         self._distance = cosine_distance if config.task == "denoise" else relative_distance
-        self._structure = StructureLoss()
         side = config.loop.patch
         self._raw = torch.from_numpy(raw.images)[:, None].to(device)
         self._prior = torch.from_numpy(raw.prior)[:, None].to(device)
@@ -138,7 +137,7 @@ class PatientLoop:
         residual = self.generator.residual(self._prior)
         images = self.generator.add(self._prior, residual)
         alignment = self._distance_of(images, number)
-        structure = self._structure(images, self._prior)
+        structure = structure_loss(images, self._prior)
         loss = alignment + structure_weight(number / self.config.loop.steps) * structure
         loss = loss + _RESTRAINT * residual.square().mean()
         self._adam.zero_grad(set_to_none=True)
