@@ -46,14 +46,6 @@ def test_equal_gradients_are_at_no_distance(distance: object) -> None:
     assert all(torch.isfinite(each.grad).all() for each in nothing)
 
 
-def test_the_cosine_takes_layers_whole() -> None:
-    raw = [torch.tensor([1.0, 0.0]), torch.tensor([3.0, 4.0])]
-    turned = [torch.tensor([0.0, 1.0]), torch.tensor([3.0, 4.0])]
-    assert float(cosine_distance(raw, turned)) == pytest.approx(1)
-    longer = [2.0 * each for each in raw]
-    assert float(cosine_distance(raw, longer)) == pytest.approx(0.1 * 2 * np.log(2) ** 2, rel=1e-4)
-
-
 def drawn_from(
     patches: Patches, images: torch.Tensor, chosen: np.ndarray, **options: bool
 ) -> torch.Tensor:
@@ -73,16 +65,6 @@ def test_patches_are_cut_where_something_is_shown() -> None:
     assert float(filled[:50].min()) >= 0.299
     assert torch.allclose(filled[50:100], torch.tensor(9 / 256))
     assert not filled[100:].any()
-
-
-@pytest.mark.parametrize(("turned", "kinds"), [(True, 8), (False, 4)])
-def test_patches_are_mirrored_and_turned(turned: bool, kinds: int) -> None:
-    values = torch.arange(64.0).reshape(1, 8, 8)
-    patches = Patches(np.ones((1, 8, 8), bool), 8)
-    cut = drawn_from(patches, values, np.zeros(200, np.intp), turned=turned)
-    assert len({tuple(patch.flatten().tolist()) for patch in cut}) == kinds
-    corners = {(float(patch[0, 0]), float(patch[0, 1])) for patch in cut}
-    assert corners >= {(0, 1), (7, 6), (56, 57), (63, 62)}
 
 
 @pytest.mark.parametrize(

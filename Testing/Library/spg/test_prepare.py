@@ -16,7 +16,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, ImageConfig
-from MedEnhanceLib.spg.images import axial_slices, spread_over
+from MedEnhanceLib.spg.images import axial_slices
 from MedEnhanceLib.spg.prepare import Prepared, prepare, representative
 
 from .conftest import PEOPLE, phantom, write_cohort
@@ -93,12 +93,6 @@ def test_slices_that_show_nothing_are_left_out() -> None:
         axial_slices(empty, SCALING)
 
 
-def test_images_are_spread_over_the_volume() -> None:
-    images = np.arange(20, dtype=np.float32)[:, None, None]
-    assert spread_over(images, 4).ravel().tolist() == [2, 7, 12, 17]
-    assert spread_over(images[:2], 4).ravel().tolist() == [0, 0, 1, 1]
-
-
 def prepared(cohort: Cohort, config: DistillConfig) -> tuple[Prepared, str]:
     recorder = WarningRecorder()
     found = prepare(cohort, config, recorder.monitor)
@@ -129,21 +123,6 @@ def test_the_file_of_a_patient_is_no_public_prior(
     with pytest.raises(ConfigError, match=f"is of patient {PEOPLE[2]}") as caught:
         prepared(cohort, replace(smoke, prior=str(copy)))
     assert f"patient:{PEOPLE[2]}" in caught.value.hint
-
-
-@pytest.mark.slow
-def test_the_prior_of_matching_takes_on_the_cohorts_statistics_where_it_shows_something(
-    cohort: Cohort, smoke: DistillConfig
-) -> None:
-    found, _ = prepared(cohort, smoke)
-    inside = found.public > 0.05
-    before, after = found.public, found.prior.images
-    assert np.array_equal(before[~inside], after[~inside])
-    levels = [0.1, 0.5, 0.9]
-    theirs = [np.quantile(x[x > 0.05], levels) for x in found.training.values()]
-    assert np.quantile(after[inside], levels) == pytest.approx(np.mean(theirs, axis=0), abs=0.05)
-    by_statistics, _ = prepared(cohort, replace(smoke, method="statistics"))
-    assert np.array_equal(by_statistics.prior.images, found.public)
 
 
 def test_the_priors_patient_is_never_held_out(cohort: Cohort, smoke: DistillConfig) -> None:
