@@ -25,7 +25,7 @@ from MedEnhanceLib.spg.audit import (
     Audited,
     Redistill,
     audit,
-    write_audit,
+    write_confidential,
     write_report,
 )
 from MedEnhanceLib.spg.config import DistillConfig
@@ -273,11 +273,11 @@ def _audit(
         shadows=config.shadows,
         monitor=monitor,
     )
-    confidential = write_audit(report, confidential_folder(out), overwrite=True)
+    confidential = write_confidential(report, confidential_folder(out), overwrite=True)
     monitor.log(f"pictures of the nearest patients, not to be shared: {confidential}")
+    write_report(report, confidential if config.is_private else out / "audit", overwrite=True)
     if report.alarm:
         monitor.warn(report.headline)
     if config.is_private:
         return {"alarm": None, "summary": _AUDIT_WITHHELD}
-    write_report(report, out / "audit", overwrite=True)
     return {"alarm": report.alarm, "summary": report.summary}

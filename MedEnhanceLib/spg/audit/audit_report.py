@@ -33,8 +33,6 @@ _TRIED = {
     "lira": "Each patient's nearness to the images was compared with the nearness to sets that are "
     "known to be made with or without that patient.",
 }
-#: Folder of what shows patients: never to be shared with the images.
-CONFIDENTIAL = "confidential"
 _WARNING = """These pictures show slices of patients, and patients.json names them.
 They are for whoever may see the original images. Do not share this folder.
 
@@ -162,11 +160,8 @@ class AuditReport:
         }
 
 
-def write_audit(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write audit.json and audit.md, and in a folder of their own what shows or names patients.
-
-    audit.json and audit.md name nobody and may be shared with the images; `folder`/confidential,
-    with pictures of the nearest pairs and the patients' names, may not.
+def write_report(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write audit.json and audit.md, which name nobody and may be shared with the images.
 
     Args:
         report: of the audit.
@@ -177,26 +172,28 @@ def write_audit(report: AuditReport, folder: str | Path, *, overwrite: bool = Fa
     Raises:
         OutputError: files exist and may not be replaced, or cannot be written.
     """
-    target = make_folder(Path(folder))
-    secret = make_folder(target / CONFIDENTIAL)
+    target = make_folder(folder)
+    write_json(target / "audit.json", report.to_json(), overwrite=overwrite)
+    _write(target / "audit.md", f"# Privacy audit\n\n{report.summary}\n".encode(), overwrite)
+    return target
+
+
+def write_confidential(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write pictures of the nearest pairs and the patients' names, never to be shared.
+
+    Arguments, result and errors are those of `write_report`.
+    """
+    target = make_folder(folder)
     lines = [
         f"pair-{number}.png: image {pair.image} and patient {report.aliases[pair.patient]}, "
         f"NCC of details {pair.score:.2f}, SSIM {pair.ssim:.2f}"
         for number, pair in enumerate(report.pairs, start=1)
     ]
-    _write(secret / "README.txt", "\n".join([_WARNING, *lines, ""]).encode(), overwrite)
+    _write(target / "README.txt", "\n".join([_WARNING, *lines, ""]).encode(), overwrite)
     names = {alias: patient for patient, alias in report.aliases.items()}
-    write_json(secret / "patients.json", names, overwrite=overwrite)
+    write_json(target / "patients.json", names, overwrite=overwrite)
     for number, pair in enumerate(report.pairs, start=1):
-        _write(secret / f"pair-{number}.png", _picture(pair), overwrite)
-    return write_report(report, target, overwrite=overwrite)
-
-
-def write_report(report: AuditReport, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write audit.json and audit.md alone, which name nobody; returns the folder."""
-    target = make_folder(folder)
-    write_json(target / "audit.json", report.to_json(), overwrite=overwrite)
-    _write(target / "audit.md", f"# Privacy audit\n\n{report.summary}\n".encode(), overwrite)
+        _write(target / f"pair-{number}.png", _picture(pair), overwrite)
     return target
 
 
