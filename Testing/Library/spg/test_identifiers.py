@@ -76,10 +76,9 @@ def words(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Everything that must not be found, as bytes: text in three encodings, numbers in four."""
     said = {word for number in range(len(NAMES)) for word in texts(number).values()}
     said |= {part for name in (*NAMES, "Quincy^Jack") for part in name.split("^")}
-    said |= {f"1961-03-1{number}" for number in range(4)}
-    said |= {f"2019-04-1{number}" for number in range(4)}
+    said |= {f"{day}{n}" for n in range(4) for day in ("1961-03-1", "2019-04-1")}
     said |= {"1.2.826.0.1.3680043", "exported-2019", "scan0", "scan3", ".dcm", str(archive)}
-    said |= {hashlib.sha256(texts(number)["PatientID"].encode()).hexdigest() for number in range(4)}
+    said |= {hashlib.sha256(texts(n)["PatientID"].encode()).hexdigest() for n in range(4)}
     numbers = [*SPACING, *PLACE, *(-value for value in PLACE[:2])]
     said |= {f"{value:.5g}" for value in (*SPACING, *PLACE)}
     for word in sorted(said):

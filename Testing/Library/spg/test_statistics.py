@@ -61,21 +61,6 @@ def test_without_the_accountant_it_says_what_to_install(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_second_run_has_other_noise_and_nothing_leads_to_it(
-    cohort: Cohort, private: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[int] = []
-    original = RunFolder.secret
-    monkeypatch.setattr(RunFolder, "secret", lambda self: seen.append(original(self)) or seen[-1])
-    first, second = (distill_cohort(cohort, tmp_path / name, private) for name in ("a", "b"))
-    assert seen[0] != seen[1]
-    assert hashes(first)["images.npy"] != hashes(second)["images.npy"]
-    everything = b"".join(path.read_bytes() for path in first.rglob("*") if path.is_file())
-    assert f"{seen[0]:x}".encode() not in everything
-    assert str(seen[0]).encode() not in everything
-    assert not (first / "work").exists()
-
-
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -204,10 +189,21 @@ def test_noise_is_as_large_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.abs(np.corrcoef(noise.T) - np.eye(PROJECTED)).max() < 0.1
 
 
-def test_a_private_set_says_what_it_keeps_and_how(
-    cohort: Cohort, private: DistillConfig, tmp_path: Path
+def test_a_private_set_says_what_it_keeps_and_nothing_else_leaves(
+    cohort: Cohort, private: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = distill_cohort(cohort, tmp_path / "out", private)
+    seen: list[int] = []
+    original = RunFolder.secret
+    monkeypatch.setattr(RunFolder, "secret", lambda self: seen.append(original(self)) or seen[-1])
+    config = replace(private, held_out=0.5)
+    out, second = (distill_cohort(cohort, tmp_path / name, config) for name in ("out", "b"))
+    assert seen[0] != seen[1]
+    assert hashes(out)["images.npy"] != hashes(second)["images.npy"]
+    everything = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert f"{seen[0]:x}".encode() not in everything
+    assert str(seen[0]).encode() not in everything
+    assert not (out / "work").exists()
+
     manifest = load_distilled(out).manifest
     privacy = manifest["privacy"]
     # A replaced patient moves the sum by two clips, one who is left out by one.
@@ -218,13 +214,17 @@ def test_a_private_set_says_what_it_keeps_and_how(
     assert privacy["epsilon"] == pytest.approx(8)
     assert privacy["clip"] == 1
     assert "replaced by any other" in privacy["compared"]
-    assert "for each of 4 patients, as far as the statistics go" in privacy["statement"]
+    assert "for each of 2 patients, as far as the statistics go" in privacy["statement"]
     page = (out / "README.md").read_text(encoding="utf-8")
     assert privacy["statement"] in page
     assert f"contribute {PROJECTED} numbers" in page
     assert "101" not in page
     assert "data_sha256" not in manifest
-    assert not (out / "work").exists()
+
+    assert not (out / "audit").exists()
+    assert (tmp_path / "out-confidential" / "audit.json").exists()
+    assert manifest["audit"]["alarm"] is None
+    assert "does not protect them" in manifest["audit"]["summary"]
 
 
 @pytest.mark.slow
@@ -266,14 +266,3 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_noise(
     monkeypatch.setattr(folder_module, "new_secret", lambda: drawn)
     whole = distill_cohort(cohort, tmp_path / "whole", private)
     assert hashes(resumed) == hashes(whole)
-
-
-def test_what_the_audit_found_stays_out_of_a_private_set(
-    cohort: Cohort, private: DistillConfig, tmp_path: Path
-) -> None:
-    out = distill_cohort(cohort, tmp_path / "out", replace(private, held_out=0.5))
-    assert not (out / "audit").exists()
-    assert (tmp_path / "out-confidential" / "audit.json").exists()
-    reported = load_distilled(out).manifest["audit"]
-    assert reported["alarm"] is None
-    assert "does not protect them" in reported["summary"]
