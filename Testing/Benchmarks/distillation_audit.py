@@ -84,7 +84,7 @@ def _rows(prepared: Prepared, config: DistillConfig, *, leaks: bool) -> list[Row
     """A clean set; with `leaks` also that set with leaks planted, and one started from patients."""
     clean, measured = _distilled(prepared, config, prepared.prior.images)
     change = float(
-        np.mean(np.abs(clean - np.tile(prepared.prior.images, (_count(prepared), 1, 1))))
+        np.mean(np.abs(clean - np.tile(prepared.prior.images, (len(prepared.training), 1, 1))))
     )
     rows = [_row("clean", prepared, config, clean) | {"change": change, "measured": measured}]
     if not leaks:
@@ -132,10 +132,6 @@ def _row_of_statistics(prepared: Prepared, config: DistillConfig, *, quick: bool
 
 def _short(config: DistillConfig) -> DistillConfig:
     return replace(config, loop=replace(config.loop, outer=1))
-
-
-def _count(prepared: Prepared) -> int:
-    return len(prepared.training)
 
 
 def _distilled(
