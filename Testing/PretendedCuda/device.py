@@ -58,7 +58,6 @@ class _Cards:
         self.launches = 0
         self.released = 0
         self.without_kernels: set[int] = set()
-        self.capability = (9, 0)
 
     def index(self, device: Any) -> int:
         """The number of a card; of the current one where none is named."""
@@ -228,8 +227,7 @@ _PATCHES: dict[str, Any] = {
     "get_device_properties": lambda device=None: SimpleNamespace(
         uuid=f"0000{cards.index(device)}", major=9
     ),
-    "get_device_capability": lambda device=None: cards.capability,
-    "get_arch_list": lambda: ["sm_90"],
+    "get_device_capability": lambda device=None: (9, 0),
     "mem_get_info": lambda device=None: (cards.free[cards.index(device)], MEMORY),
     "empty_cache": _release,
     "synchronize": lambda device=None: None,

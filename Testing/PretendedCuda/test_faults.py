@@ -15,7 +15,7 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
-from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
+from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.device import choose_device, devices_for
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import principal_axes
@@ -70,12 +70,6 @@ def test_auto_leaves_a_card_without_kernels_alone_and_says_why(cards) -> None:
     found = machine.compute()
     assert "no kernel image" in found["devices"][0]["fault"]
     assert "Pretended cannot be used" in found["choice"]["reason"]
-
-
-def test_bfloat16_is_not_emulated(cards) -> None:
-    assert mixed_precision("cuda")._enabled
-    cards.capability = (7, 5)
-    assert not mixed_precision("cuda")._enabled
 
 
 def test_memory_is_given_back_when_a_job_ends(cards) -> None:
