@@ -22,12 +22,10 @@ def make_folder(folder: str | Path) -> Path:
 
 def size_text(count: int) -> str:
     """A number of bytes as text: "17.1 MB" (decimal, as file managers count)."""
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("unreachable")
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.{0 if count >= 100 * size else 1}f} {unit}"
+    return f"{count} bytes"
 
 
 def duration_text(seconds: float) -> str:
