@@ -206,6 +206,7 @@ class DistillationTest(DistillingTestCase):
         self.checkThatThePatientIsShownToTheUserAlone(folder)
 
     def checkThatThePatientIsShownToTheUserAlone(self, folder):
+        self.assertFalse(os.path.exists(os.path.join(folder, "out", "prior")))
         self.assertIn(os.path.join(folder, "out-confidential"), self.ui.resultLabel.text)
         with mock.patch("MedEnhancePanels.pages.distill_run.openPath") as opened:
             self.ui.resultButton.click()
