@@ -15,7 +15,7 @@ from MedEnhanceLib.cli.parser import (
     params_of,
     read_config,
 )
-from MedEnhanceLib.cli.text import pairs, wrote
+from MedEnhanceLib.cli.text import wrote
 from MedEnhanceLib.errors import ConfigError
 
 #: Fields of the configuration that are options.
@@ -30,9 +30,6 @@ def _declare_distill(parser: Parser) -> None:
 
     parser.add_argument("cohort", nargs="?", metavar="COHORT", help="the patients")
     parser.add_argument("out", nargs="?", metavar="OUT", help="a folder for the result")
-    parser.add_argument(
-        "--status", metavar="OUT", help="report how far the distillation in that folder is"
-    )
     parser.add_argument(
         "--estimate",
         action="store_true",
@@ -52,15 +49,9 @@ def _declare_distill(parser: Parser) -> None:
 
 
 def _distill(args: argparse.Namespace) -> int:
-    """Run the job, estimate what it can gain, or report how far one is."""
+    """Run the job, or estimate what it can gain."""
     from MedEnhanceLib.spg.config import DistillConfig
 
-    if args.status is not None:
-        if args.cohort is not None:
-            raise ConfigError("--status with a cohort", "Give --status OUT alone.")
-        fields = args.console.run("distill-status", {"out": args.status})
-        shown = fields | {"fraction": f"{fields['fraction']:.0%}"}
-        return int(args.console.done(fields, pairs(shown)))
     if args.cohort is None or (args.out is None) != args.estimate:
         what = "OUT with --estimate" if args.out and args.estimate else "COHORT or OUT is missing"
         raise ConfigError(what, "See: medenhance distill --help")

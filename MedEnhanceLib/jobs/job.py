@@ -68,7 +68,6 @@ JOBS: dict[str, JobKind] = {
     "batch": JobKind("batch", "Batch"),
     "train": JobKind("train", "Train"),
     "distill": JobKind("distill", "Distill"),
-    "distill-status": JobKind("distill", "DistillStatus", is_question=True),
     "distill-estimate": JobKind("distill", "DistillEstimate", is_question=True),
     "evaluate": JobKind("evaluate", "Evaluate"),
     "demo": JobKind("demo", "Demo"),

@@ -133,8 +133,7 @@ def is_distilled(folder: Path) -> bool:
     if not (folder / MANIFEST).exists() and (folder / WORK / RUN).is_file():
         raise InputError(
             f"{folder} contains an unfinished distillation",
-            "Run the same command again to resume; medenhance distill --status FOLDER shows the "
-            "progress.",
+            "Run the same command again to resume.",
         )
     try:
         return read_run(folder / MANIFEST).get("format") == FORMAT
@@ -150,7 +149,7 @@ def load_distilled(folder: Path) -> Distilled:
     """
     if not (folder / MANIFEST).is_file():
         raise InputError(
-            f"{folder} contains no finished distillation", "See: medenhance distill --status."
+            f"{folder} contains no finished distillation", "Name the folder of a distilled set."
         )
     manifest = read_run(folder / MANIFEST)
     if manifest.get("format") != FORMAT or manifest.get("format_version") != FORMAT_VERSION:
@@ -224,7 +223,7 @@ def make_manifest(
         "bits": 16,
         "damage": DAMAGE,
         **results,
-        **{name: value for name, value in run.items() if name not in ("config", "steps")},
+        **{name: value for name, value in run.items() if name != "config"},
         "config": run["config"],
         "software": {"medenhance": __version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in _PACKAGES},

@@ -123,7 +123,6 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
             "description": DESCRIPTIONS[prior.kind],
             "in_cohort": prior.patient is not None,
         },
-        "steps": config.loop.steps if config.method == "matching" else 0,
         "data_sha256": data_sha256([*prepared.training.values(), *prepared.held_out.values()]),
         "prior_sha256": data_sha256([prior.images]),
         "config": config.record(),

@@ -24,7 +24,7 @@ from typing import Any
 
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.io.atomic import PREFIX, atomic_write, output_error, write_json
-from MedEnhanceLib.runtime.locks import LOCK, hold, is_held
+from MedEnhanceLib.runtime.locks import LOCK, hold
 from MedEnhanceLib.spg.images import Floats
 
 #: The seed of the noise of differential privacy; removed with the work folder.
@@ -85,8 +85,7 @@ class RunFolder:
             raise output_error(self.work, cause) from cause
         if lock is None:
             raise OutputError(
-                f"{self.out} is in use by another process",
-                "Wait for it, or see: medenhance distill --status.",
+                f"{self.out} is in use by another process", "Wait until it has finished."
             )
         try:
             if overwrite:
@@ -183,38 +182,6 @@ class RunFolder:
     def _images_path(self, number: int) -> Path:
         return self.work / f"patient-{number:03d}.safetensors"
 
-    def status(self) -> dict[str, Any]:
-        """The progress of the distillation, from its files alone.
-
-        Returns:
-            `state` (preparing, running, stopped, finished), `fraction`, and what is known of the
-            run: `task`, `modality`, `patients`, `done` (patients) or `images`.
-        Raises:
-            InputError: the folder holds no distillation.
-        """
-        if self.is_finished:
-            manifest = read_run(self.out / MANIFEST)
-            facts = ("task", "modality", "patients", "images")
-            return {"state": "finished", "fraction": 1.0} | {n: manifest.get(n) for n in facts}
-        if not (self.work / RUN).is_file():
-            if is_held(self.work):
-                return {"state": "preparing", "fraction": 0.0}
-            raise InputError(
-                f"{self.out} contains no distillation", "Name the output folder of one."
-            )
-        run = read_run(self.work / RUN)
-        patients, steps = int(run["patients"]), int(run["steps"])
-        done = sum(self._images_path(number).exists() for number in range(patients))
-        step = _step_of(self.patient(done) / CHECKPOINT)
-        return {
-            "state": "running" if is_held(self.work) else "stopped",
-            "fraction": round((done + step / max(1, steps)) / max(1, patients), 5),
-            "task": run["config"]["task"],
-            "modality": run["modality"],
-            "patients": patients,
-            "done": done,
-        }
-
 
 def new_secret() -> int:
     """A random number from the operating system, independent of any seed."""
@@ -239,14 +206,3 @@ def _differences(before: dict[str, Any], now: dict[str, Any], under: str = "") -
             yield from _differences(old, new, f"{name}.")
         elif old != new:
             yield under + name
-
-
-def _step_of(checkpoint: Path) -> int:
-    """The step of a checkpoint; 0 if it is not there, or damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(checkpoint, framework="np") as stored:
-            return int(json.loads(stored.metadata()["medenhance"])["step"])
-    except (SafetensorError, *_DAMAGE):
-        return 0

@@ -1,4 +1,4 @@
-"""The jobs that distill a cohort, estimate what that can gain, and state how far one is."""
+"""The jobs that distill a cohort, and estimate what that can gain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from MedEnhanceLib.runtime.machine import low_priority
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.spg.config import DistillConfig, Modality
 from MedEnhanceLib.spg.dataset import is_distilled
-from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
+from MedEnhanceLib.spg.folder import MANIFEST, confidential_folder, read_run
 
 #: Of the manifest of a distillation, what its result states.
 _REPORTED = (
@@ -58,18 +58,6 @@ class DistillParams(DistillEstimateParams):
     overwrite: bool = option(
         False, help="replace existing outputs: what was distilled there before", flag="--force"
     )
-    wait: bool = option(
-        True,
-        help="end with an error where another long job has the GPU (default: wait for it)",
-        flag="--no-wait",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillStatusParams(Params):
-    """State how far a distillation is."""
-
-    out: Annotated[str, About(help="the folder of a distillation", flag="OUT", place="here")]
 
 
 def run_distill(params: DistillParams, monitor: Monitor) -> Result:
@@ -78,14 +66,8 @@ def run_distill(params: DistillParams, monitor: Monitor) -> Result:
     with low_priority():
         cohort = params.opened(monitor.part(0.0, 0.01))
         refuse_among_patients(out, Path(params.cohort))
-        distill_into(
-            cohort,
-            out,
-            params.config,
-            monitor.part(0.01, 1.0),
-            overwrite=params.overwrite,
-            wait=params.wait,
-        )
+        part = monitor.part(0.01, 1.0)
+        distill_into(cohort, out, params.config, part, overwrite=params.overwrite)
     manifest, outputs = read_run(out / MANIFEST), {"output": str(out)}
     if confidential_folder(out).is_dir():
         outputs["confidential"] = str(confidential_folder(out))
@@ -127,29 +109,14 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
     )
 
 
-def run_distill_status(params: DistillStatusParams, monitor: Monitor) -> Result:
-    """How far the distillation in a folder is, running or not; nothing is changed."""
-    monitor.check()
-    return Result(RunFolder(Path(params.out)).status())
-
-
 def distill_into(
-    cohort: Cohort,
-    out: Path,
-    config: DistillConfig,
-    monitor: Monitor,
-    *,
-    overwrite: bool,
-    wait: bool = True,
+    cohort: Cohort, out: Path, config: DistillConfig, monitor: Monitor, *, overwrite: bool
 ) -> Path:
-    """See spg.distill.distill_cohort; wait: for a GPU that another long job has.
-
-    Raises DeviceBusyError besides, where none is free and nobody wants to wait.
-    """
+    """See spg.distill.distill_cohort; waits for a GPU that another long job has."""
     _require_torch(monitor)
     from MedEnhanceLib.spg.distill import distill_cohort
 
-    with hold_gpu(devices_for(config.device), monitor, wait=wait) as device:
+    with hold_gpu(devices_for(config.device), monitor) as device:
         config = replace(config, device=device)
         return distill_cohort(cohort, out, config, monitor, overwrite=overwrite)
 

@@ -146,9 +146,7 @@ def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on_unless_data_chan
         distill_cohort(
             Cohort.from_folder(folder), out, smoke, Monitor(listen, lambda: bool(requests))
         )
-    status = RunFolder(out).status()
-    assert status["state"] == "stopped"
-    assert 0 < status["fraction"] < 1
+    assert list(out.rglob("checkpoint.safetensors"))
     path = next((folder / PEOPLE[3]).iterdir())
     original, volume = path.read_bytes(), io.load(path)
     voxels = volume.voxels.copy()
@@ -177,10 +175,7 @@ def test_two_processes_do_not_share_a_folder(
 ) -> None:
     folder = RunFolder(tmp_path / "out")
     with folder.owned(overwrite=False), pytest.raises(OutputError, match="another process"):
-        assert folder.status() == {"state": "preparing", "fraction": 0.0}
         distill_cohort(cohort, tmp_path / "out", smoke)
-    with pytest.raises(InputError, match="no distillation"):
-        folder.status()
     assert not (tmp_path / "out" / "work").exists()
 
 

@@ -17,9 +17,6 @@ import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds import distill
-from MedEnhanceLib.spg.folder import RunFolder
-
-from .conftest import PEOPLE
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "distillation.md"
 Run = Callable[..., tuple[int, dict[str, Any], str]]
@@ -60,35 +57,9 @@ def test_command_job_and_function_give_the_same(
             assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
 
-@pytest.mark.slow
-def test_status_of_a_folder(
-    whole: Path, people: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, reported, _ = run("distill", "--status", whole)
-    assert (status, reported["state"], reported["fraction"]) == (0, "finished", 1.0)
-    steps = iter(range(1000))
-    with pytest.raises(me.Cancelled):
-        me.distill(
-            people,
-            tmp_path / "out",
-            config={"preset": "smoke", "method": "matching"},
-            device="cpu",
-            cancel=lambda: (tmp_path / "out/work/run.json").exists() and next(steps) > 20,
-        )
-    assert main(["distill", "--status", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
-    assert "stopped" in said
-    assert "denoise" in said
-    assert not any(name in said for name in PEOPLE)
-    with RunFolder(tmp_path / "out").owned(overwrite=False):
-        assert run("distill", "--status", tmp_path / "out")[1]["state"] == "running"
-    status, reported, _ = run("distill", "--status", tmp_path)
-    assert (status, reported["error"]["code"]) == (3, "input")
-
-
 @pytest.mark.skipif(os.name == "nt", reason="this process's own locks are ours there")
 def test_a_gpu_that_another_long_job_has_is_said(
-    people: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a GPU: only its name is needed. The lock is held as another process would."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -97,9 +68,6 @@ def test_a_gpu_that_another_long_job_has_is_said(
     lock.touch()
     with lock.open("rb") as held:
         assert lock_descriptor(held.fileno(), blocking=False)
-        status, reported, _ = run("distill", people, tmp_path / "out", *OPTIONS, "--no-wait")
-        assert (status, reported["error"]["code"]) == (1, "busy")
-        assert "another long job (cuda:7)" in reported["error"]["message"]
         stages: list[str] = []
         params = {"cohort": str(people), "out": str(tmp_path / "out")}
         with pytest.raises(me.Cancelled):
@@ -116,7 +84,6 @@ def test_a_gpu_that_another_long_job_has_is_said(
     [
         (("{people}",), 2, "OUT is missing"),
         (("{people}", "{people}/out", "--preset", "smoke"), 1, "among the patients"),
-        (("{people}", "{tmp}/o", "--status", "{tmp}"), 2, "--status with a cohort"),
         (("{people}", "{tmp}/o", "--prior", "nowhere.nii"), 2, "nowhere.nii"),
         (("{tmp}", "{tmp}x", "--preset", "smoke"), 3, "{tmp}"),
     ],
