@@ -143,7 +143,10 @@ def evaluate(call: EvaluateCall) -> dict[str, Any]:
         call: the model, the volumes and the device.
 
     Returns:
-        A manifest with the rows in "results".
+        A manifest: "results" has "rows", one of each volume and degradation or label, and "means".
+    Raises:
+        ModelError: there is no such model, or it is damaged.
+        InputError: a volume cannot be read, or has no labels where a head needs them.
 
         me.evaluate("mr", "data/")["results"]["means"]
     """

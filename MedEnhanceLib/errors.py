@@ -36,13 +36,13 @@ class MedEnhanceError(Exception):
 
 
 class ConfigError(MedEnhanceError):
-    """An option or a configuration that cannot be carried out, with no volume or not with this."""
+    """An option or a configuration that is invalid, in general or for this volume."""
 
     code, exit_status = "config", 2
 
 
 class InputError(MedEnhanceError):
-    """A file or a volume that cannot be read, or that what is asked for is not meant for."""
+    """A file or a volume that cannot be read, or that does not suit the request."""
 
     code, exit_status = "input", 3
 

@@ -42,17 +42,19 @@ _SENTENCE = re.compile(r"^(?!([-*]|\d+\.) )[^\s#]")
 
 
 def on_config(config: Any) -> Any:
-    """The repository's address, from the one file that has it; lists that grow with their folder.
-
-    A page of a decision is listed in its index by a test, and here by its name.
-    """
+    """The repository's address and the version; model cards and decisions join their groups."""
     cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
     config.repo_url = re.search(r'EXTENSION_HOMEPAGE "([^"]+)"', cmake)[1]
     config.repo_name = "Repository"
-    sections = {name: pages for entry in config.nav for name, pages in entry.items()}
-    pages = sorted((ROOT / "docs/decisions").glob("*.md"))
-    sections["Decisions"] += [f"decisions/{p.name}" for p in pages if p.name != "README.md"]
-    sections["Models"] += [page for page in _SOURCES if page.startswith("models/")]
+    config.site_name += f" {MedEnhanceLib.__version__}"
+    groups = {name: pages for entry in config.nav for name, pages in entry.items()}
+    entries = groups["Enhance"] + groups["Project"]
+    lists = {name: pages for entry in entries for name, pages in entry.items()}
+    cards = [page for page in _SOURCES if page.startswith("models/")]
+    lists["Models"] += [{page.split("/")[1].removesuffix(".md"): page} for page in cards]
+    lists["Decisions"] += [
+        f"decisions/{path.name}" for path in sorted((ROOT / "docs/decisions").glob("0*.md"))
+    ]
     return config
 
 
@@ -69,8 +71,13 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Turn links of the repository into links of the site, and GitHub's lists into lists."""
+    """Turn links of the repository into links of the site, and GitHub's lists into lists.
+
+    Decisions are left out of the search: they answer no question of a user.
+    """
     here = page.file.src_uri
+    if here.startswith("decisions/"):
+        page.meta["search"] = {"exclude": True}
     source = _SOURCES.get(here, f"docs/{here}")
 
     def moved(match: re.Match[str]) -> str:

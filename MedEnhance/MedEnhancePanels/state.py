@@ -2,7 +2,7 @@
 
 Every field is a parameter or a node reference of the node itself, so that it is saved with the
 scene, undone with it and shared by whoever looks at the same node. Nothing is cached here.
-Why not Slicer's parameterNodeWrapper: docs/decisions/0066-state-of-the-panel.md.
+Why not Slicer's parameterNodeWrapper: docs/decisions/0009-slicer-stand-ins.md.
 """
 
 import math

@@ -14,7 +14,7 @@ import numpy as np
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles.schema import CARD, FORMAT, FORMAT_VERSION, METADATA, WEIGHTS
-from MedEnhanceLib.bundles.store import Bundle, read_bundle, refuse_not_finite
+from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
@@ -100,7 +100,11 @@ def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
             f"model {bundle.name!r}: its weights cannot be read ({cause})", "Import it again."
         ) from cause
     for name, tensor in stored.items():
-        refuse_not_finite(bundle, name, torch.isfinite(tensor).all())
+        if not torch.isfinite(tensor).all():
+            raise ModelError(
+                f"model {bundle.name!r}: its weights are not all numbers (NaN in {name})",
+                "Do not use it: its training failed, or its files were damaged before hashing.",
+            )
     return {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in stored.items()

@@ -7,15 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import numpy as np
-
-from MedEnhanceLib.bundles.schema import (
-    METADATA,
-    MOST_BYTES,
-    MOST_FILES,
-    check_name,
-    safe_path,
-)
+from MedEnhanceLib.bundles.schema import METADATA, MOST_BYTES, MOST_FILES, safe_path
 from MedEnhanceLib.bundles.store import (
     DEFAULTS,
     Bundle,
@@ -23,19 +15,18 @@ from MedEnhanceLib.bundles.store import (
     list_bundles,
     read_bundle,
     read_defaults,
-    refuse_not_finite,
     unreadable_bundles,
     user_folder,
     verify_bundle,
 )
+from MedEnhanceLib.core.options import NAMES, is_name
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.io.atomic import output_error, write_json
 from MedEnhanceLib.io.staging import staging_for
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.text import Names
 
 _ZIP = "zip"
-_ALLOW = "Give yourself access to the model, or copy it again."
 #: What `zipfile` raises on members that it cannot unpack, besides its own error.
 _ZIP_FAULTS = (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError, zlib.error)
 
@@ -44,35 +35,32 @@ def import_bundle(source: Path) -> Bundle:
     """Verify a bundle, a folder or a zip, and copy it into the user's folder.
 
     Raises:
-        ModelError: it is no bundle, is damaged, its weights are no numbers, or one of its name
-            exists already.
+        ModelError: it is no bundle, is damaged, or one of its name exists already.
         OutputError: there is no room for it, or no permission.
     """
     try:
         refuse_pipe(source)
         is_zip = not source.is_dir()
     except InputError as cause:
-        raise ModelError(cause.message, "Give the folder or the zip of a model.") from cause
+        raise ModelError(cause.message, "Give the folder or zip file of a model.") from cause
     root = user_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
         # An owned folder: what a killed import leaves is removed by the next one.
         with staging_for(root / ".import") as staging:
-            try:
+            names = Names({str(staging.new / _ZIP): str(source)})
+            with names.in_errors():  # where it was unpacked is gone by the time that one reads this
                 folder = _unpack(source, staging.new) if is_zip else source
                 target = root / _checked(folder, root).name
                 staged = _copy(folder, staging.new / "staged")
-            except ModelError as error:
-                # Where it was unpacked is gone by the time that this is read.
-                said = error.message.replace(str(staging.new / _ZIP), str(source))
-                raise ModelError(said, error.hint) from error
             staged.replace(target)
     except OSError as cause:
-        is_ours = str(cause.filename or root).startswith(str(root))
-        raise (
-            output_error(root / source.name, cause)
-            if is_ours
-            else ModelError(input_error(Path(str(cause.filename)), cause).message, _ALLOW)
+        place = Path(str(cause.filename or root))
+        if place.is_relative_to(root):
+            raise output_error(root / source.name, cause) from cause
+        raise ModelError(
+            input_error(place, cause).message,
+            "Give yourself access to the model, or copy it again.",
         ) from cause
     return read_bundle(target)
 
@@ -80,10 +68,10 @@ def import_bundle(source: Path) -> Bundle:
 def _checked(folder: Path, root: Path) -> Bundle:
     """A bundle that may come in; raises ModelError for any other."""
     bundle = read_bundle(folder)
-    check_name(bundle.name)
+    if not is_name(bundle.name):
+        raise ModelError(f"the model's name {bundle.name!r} cannot be used", f"Use {NAMES}.")
     verify_bundle(bundle)
-    _check_weights(bundle)
-    if any(one.shipped and one.name == bundle.name for one in list_bundles()):
+    if any(other.shipped and other.name == bundle.name for other in list_bundles()):
         raise ModelError(
             f"a model {bundle.name!r} came with MedEnhance",
             "Give the other one another name in its metadata.json.",
@@ -94,22 +82,6 @@ def _checked(folder: Path, root: Path) -> Bundle:
             f"Remove it first: medenhance models remove {bundle.name}",
         )
     return bundle
-
-
-def _check_weights(bundle: Bundle) -> None:
-    """Raise ModelError where a file of weights is none, or holds what is no number."""
-    safetensors = require("safetensors", purpose="Importing models")
-    for relative in bundle.metadata["files"]:
-        if not relative.endswith(".safetensors"):
-            continue
-        try:
-            with safetensors.safe_open(bundle.folder / relative, framework="numpy") as stored:
-                for name in stored.keys():  # noqa: SIM118 - no dict
-                    refuse_not_finite(bundle, name, np.isfinite(stored.get_tensor(name)).all())
-        except (safetensors.SafetensorError, TypeError, ValueError) as cause:
-            raise ModelError(
-                f"model {bundle.name!r}: {relative} cannot be read ({cause})", "Do not import it."
-            ) from cause
 
 
 def _copy(folder: Path, staged: Path) -> Path:
@@ -155,21 +127,18 @@ def _unpack(archive: Path, folder: Path) -> Path:
     """Extract a zip; returns the folder of the bundle inside."""
     try:
         with zipfile.ZipFile(archive) as contents:
+            entries = contents.infolist()
             # `zipfile` unpacks no more than the size that a member declares.
-            declared = sum(entry.file_size for entry in contents.infolist())
-            if declared > MOST_BYTES or len(contents.infolist()) > MOST_FILES:
+            declared = sum(entry.file_size for entry in entries)
+            if declared > MOST_BYTES or len(entries) > MOST_FILES:
                 raise ModelError(
-                    f"{archive.name} unpacks to {declared / 1e9:.1f} GB in "
-                    f"{len(contents.infolist())} files, more than a model has",
+                    f"{archive.name} unpacks to {declared / 1e9:.1f} GB in {len(entries)} files, "
+                    "more than a model has",
                     "Do not import it.",
                 )
-            for entry in contents.infolist():
-                target = folder / _ZIP / safe_path(entry.filename)
-                if entry.is_dir():
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with contents.open(entry) as stream, target.open("wb") as copy:
-                    shutil.copyfileobj(stream, copy)
+            for entry in entries:
+                safe_path(entry.filename)
+            contents.extractall(folder / _ZIP)
     except _ZIP_FAULTS as cause:
         if isinstance(cause, OSError) and cause.filename is not None:
             raise  # not the zip's fault

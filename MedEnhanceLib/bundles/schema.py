@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from MedEnhanceLib.core.options import NAMES, allowed_text, fits, is_name
+from MedEnhanceLib.core.options import allowed_text, fits
 from MedEnhanceLib.core.volume import MODALITIES
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.voxels import refuse_pipe
-from MedEnhanceLib.runtime.text import CONTROLS, printable
 
 FORMAT = "medenhance-bundle"
 FORMAT_VERSION = 1
@@ -69,7 +68,7 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"it has more than {_MOST_JSON >> 20} MB")
     try:
         fields = json.loads(data.decode("utf-8"), parse_int=_small_number)
-        _check_values(fields, _DEEPEST)
+        _check_depth([fields], _DEEPEST)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return fields
@@ -123,12 +122,6 @@ def safe_path(relative: str) -> PurePosixPath:
     return path
 
 
-def check_name(name: str) -> None:
-    """Raise ModelError for a name that an imported model cannot have, as its folder has it too."""
-    if not is_name(name):
-        raise ModelError(f"the model's name {name!r} cannot be used", f"Use {NAMES}.")
-
-
 def _small_number(digits: str) -> int:
     """A whole number; ValueError for one that is in no metadata."""
     if len(digits) > _LONGEST_NUMBER:
@@ -136,20 +129,13 @@ def _small_number(digits: str) -> int:
     return int(digits)
 
 
-def _check_values(value: Any, depth: int) -> None:
-    """Raise ValueError for text and depths that no metadata need."""
+def _check_depth(value: Any, depth: int) -> None:
+    """Raise ValueError for a depth that no metadata need."""
     if depth < 0:
         raise ValueError("it is nested too deeply")
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    if isinstance(value, list):
-        for entry in value:
-            _check_values(entry, depth - 1)
-    elif isinstance(value, str):
-        # Harmless are ends of lines, and the bytes of file names that are not UTF-8.
-        text = value.replace("\r", "").encode("utf-8", "replace").decode()
-        if control := CONTROLS.search(text):
-            raise ValueError(f"it holds the control character {printable(control[0])}")
+    for entry in value.values() if isinstance(value, dict) else value:
+        if isinstance(entry, dict | list):
+            _check_depth(entry, depth - 1)
 
 
 def _fault(value: Any, shape: Any, place: str) -> str:
@@ -172,9 +158,9 @@ def _fault_of_lines(fields: Mapping[str, Any]) -> str:
     for name in _LINES:
         text, longest = fields.get(name, "-"), _LONGEST_NAME if name == "name" else _LONGEST_LINE
         if len(text) > longest:
-            return f"{name} has {len(text)} signs, {longest} are allowed"
-        if name != "license" and (CONTROLS.search(text) or "\n" in text or "\t" in text):
-            return f"{name} has several lines, or what is no letter"
+            return f"{name} has {len(text)} characters, {longest} are allowed"
+        if name != "license" and not text.isprintable():
+            return f"{name} has several lines, or characters that are not printable"
     if not fields["name"].strip() or set("/\\") & set(fields["name"]):
         return f"name is {fields['name']!r}"
     if fields["modality"] not in MODALITIES:

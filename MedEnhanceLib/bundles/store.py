@@ -35,6 +35,13 @@ from MedEnhanceLib.runtime.resources import resource_folder
 _LONGEST_CARD = 1 << 20
 #: In the user's folder: the models that the user set as default.
 DEFAULTS = "defaults.json"
+#: What a model of a kind does: messages say "segments", not "head".
+_VERBS = {
+    "enhancer": "enhances",
+    SLICES: "restores thin slices of",
+    "head": "segments",
+    CODEC: "compresses",
+}
 _REMOVE = "Import it again, or remove it: medenhance models remove {}"
 
 
@@ -150,17 +157,14 @@ def read_defaults() -> dict[str, str]:
         ModelError: the file that holds them is damaged.
     """
     path = user_folder() / DEFAULTS
+    if not os.access(path, os.R_OK):  # there is none, or it is in a home of somebody else
+        return {}
     try:
         fields = read_json(path)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, InputError) as cause:
-        if not os.access(path.parent, os.R_OK | os.X_OK):
-            return {}  # a home of somebody else: `unreadable_bundles` names it
-        reason = getattr(cause, "strerror", None) or cause
-        raise ModelError(f"{path} cannot be read ({reason})", "Delete the file.") from cause
+    except (OSError, ValueError, InputError):
+        fields = None
     if not isinstance(fields, dict) or not all(isinstance(v, str) for v in fields.values()):
-        raise ModelError(f"{path} holds no names of models", "Delete the file.")
+        raise ModelError(f"{path} is damaged", "Delete it to reset the default models.")
     return fields
 
 
@@ -173,7 +177,7 @@ def set_default(name: str) -> Bundle:
     bundle = by_name(name)
     if bundle.on_request:
         raise ModelError(
-            f"model {name!r} finds something that few images show, and is no default",
+            f"model {name!r} cannot be the default: it segments a rare finding",
             "Name it where it is needed.",
         )
     which = f"{bundle.kind} {bundle.modality}"
@@ -224,15 +228,15 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     bundle = _recommended(kind, modality) if is_auto else find_bundle(name_or_path)
     if bundle.kind != kind:
         raise ModelError(
-            f"model {bundle.name!r} {_verb(bundle.kind)}; a model that {_verb(kind)} is needed",
-            _names_hint(kind, modality),
+            f"model {bundle.name!r} {_VERBS[bundle.kind]}; a model that {_VERBS[kind]} is needed",
+            _names_hint(kind),
         )
     if modality not in (bundle.modality, "OT"):
         raise ModelError(
             f"model {bundle.name!r} is for {bundle.modality}, the volume is "
             f"{modality_in_words(modality)}",
-            _names_hint(kind, modality)
-            + " If the modality is wrong, correct it (--modality, or modality= when loading).",
+            f"{_names_hint(kind)} If the modality is wrong, correct it (--modality, or modality= "
+            "when loading).",
         )
     verify_bundle(bundle)
     return bundle
@@ -284,15 +288,6 @@ def verify_bundle(bundle: Bundle) -> None:
             )
 
 
-def refuse_not_finite(bundle: Bundle, name: str, is_finite: Any) -> None:
-    """Raise ModelError for weights with NaN or infinity; name: of the tensor."""
-    if not is_finite:
-        raise ModelError(
-            f"model {bundle.name!r}: its weights are not all numbers (NaN or infinity in {name})",
-            "Do not use it: its training failed, or it was damaged before its hashes were taken.",
-        )
-
-
 def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
     """Every folder that a model may be in, with the model, or with why there is none."""
     names: set[str] = set()
@@ -329,16 +324,12 @@ def find_bundle(name_or_path: str) -> Bundle:
 def folder_of(name_or_path: str) -> Path | None:
     """The folder that is meant, or None for the name of a model.
 
-    A folder of images may have the name of an installed model: a plain word means a folder where
-    that holds a model, or where no model of that name is installed.
+    A plain word means a folder only where that holds a model: a folder of images may have the name
+    of an installed one.
     """
     folder = Path(name_or_path)
-    if os.sep in name_or_path:
-        return folder
-    if not os.path.isdir(folder):  # noqa: PTH112 - never raises
-        return None
-    is_installed = any(bundle.name == name_or_path for bundle in list_bundles())
-    return folder if (folder / METADATA).is_file() or not is_installed else None
+    is_folder = os.sep in name_or_path or os.path.isfile(folder / METADATA)  # noqa: PTH113 - never raises
+    return folder if is_folder else None
 
 
 def by_name(name: str) -> Bundle:
@@ -360,42 +351,23 @@ def _recommended(kind: str, modality: str) -> Bundle:
     chosen = read_defaults().get(f"{kind} {modality}")
     if chosen is not None:
         return by_name(chosen)
-    for bundle in list_bundles():
-        if bundle.kind == kind and bundle.modality == modality and not bundle.on_request:
+    fitting = [b for b in list_bundles() if (b.kind, b.modality) == (kind, modality)]
+    for bundle in fitting:
+        if not bundle.on_request:
             return bundle
     raise ModelError(
-        f"there is no model that {_verb(kind)} {modality_in_words(modality)}"
-        + (" unless it is selected by name" if _fitting(kind, modality) else ""),
-        _names_hint(kind, modality),
+        f"there is no model that {_VERBS[kind]} {modality_in_words(modality)}"
+        + (" unless it is selected by name" if fitting else ""),
+        _names_hint(kind),
     )
 
 
-def _verb(kind: str) -> str:
-    """What a model of that kind does: messages say "segments", not "head"."""
-    return {
-        "enhancer": "enhances",
-        SLICES: "restores thin slices of",
-        "head": "segments",
-        CODEC: "compresses",
-    }[kind]
-
-
-def _fitting(kind: str, modality: str) -> list[str]:
-    return [b.name for b in list_bundles() if b.kind == kind and b.modality == modality]
-
-
-def _names_hint(kind: str, modality: str) -> str:
-    fitting = _fitting(kind, modality)
-    if fitting and kind == "head":
-        name = fitting[0]
-        return (
-            f"Use {' or '.join(fitting)} (medenhance segment … --model {name}, medenhance enhance "
-            f"… --segment --segmenter {name}; model= and segmenter= in Python)."
-        )
-    if fitting:
-        return f"Use {' or '.join(fitting)}."
-    others = [f"{b.name} ({b.modality})" for b in list_bundles() if b.kind == kind]
-    return f"A model here that {_verb(kind)}: {', '.join(others) or 'none'}."
+def _names_hint(kind: str) -> str:
+    names = [f"{b.name} ({b.modality})" for b in list_bundles() if b.kind == kind]
+    options = (
+        "--model NAME; of enhance, --segment --segmenter NAME" if kind == "head" else "--model NAME"
+    )
+    return f"Select one by name ({options}): {', '.join(names) or 'none is installed'}."
 
 
 def details(bundle: Bundle) -> dict[str, Any]:

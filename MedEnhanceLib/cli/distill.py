@@ -19,13 +19,13 @@ from MedEnhanceLib.errors import ConfigError
 
 #: Fields of the configuration that are options.
 _FIELDS = (
-    "task", "method", "images_per_patient", "prior", "held_out", "shadows", "seed", "device",
-    "license",
+    "task", "method", "images_per_patient", "prior", "held_out", "shadows", "seed", "epsilon",
+    "delta", "device", "license",
 )  # fmt: skip
 
 
 def _declare_distill(parser: Parser) -> None:
-    from MedEnhanceLib.spg.config import DistillConfig, DPConfig
+    from MedEnhanceLib.spg.config import DistillConfig
 
     add_flags(parser, declaration_of("distill"), only=["cohort"])
     parser.add_argument("out", nargs="?", metavar="OUT", help="a folder for the result")
@@ -43,13 +43,12 @@ def _declare_distill(parser: Parser) -> None:
         "what --config says, else cpu)",
     )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
-    add_flags(parser, DPConfig)
     add_flags(parser, declaration_of("distill"), only=["pattern", "modality", "overwrite"])
 
 
 def _distill(args: argparse.Namespace) -> int:
     """Run the job, or estimate what it can gain."""
-    from MedEnhanceLib.spg.config import DistillConfig, DPConfig
+    from MedEnhanceLib.spg.config import DistillConfig
 
     if (args.out is None) != args.estimate:
         what = "OUT is given with --estimate" if args.out else "OUT is missing"
@@ -57,8 +56,6 @@ def _distill(args: argparse.Namespace) -> int:
     config = read_config(args.config) | params_of(args, DistillConfig)
     if args.preset:
         config["preset"] = args.preset
-    if private := params_of(args, DPConfig):
-        config["dp"] = (config.get("dp") or {}) | private
     job = "distill-estimate" if args.estimate else "distill"
     fields = args.console.run(job, params_of(args, declaration_of(job)) | {"config": config})
     text = fields["sentence"] if args.estimate else "\n".join(_lines(fields))

@@ -58,7 +58,10 @@ class Geometry:
 
     @classmethod
     def from_affine_ras(cls, affine: npt.ArrayLike) -> Geometry:
-        """From a 4×4 matrix (i, j, k) → mm in RAS, as NIfTI and Slicer write it."""
+        """From a 4×4 matrix (i, j, k) → mm in RAS, as NIfTI and Slicer write it.
+
+        Raises GeometryError for other shapes, and for axes that are not at right angles.
+        """
         ras = _matrix(affine, "affine")
         if ras.shape != (4, 4) or not np.isfinite(ras).all():
             raise GeometryError(f"affine is {ras.tolist()}", "Give 4×4 finite numbers.")

@@ -89,7 +89,7 @@ class Volume(Exchange):
         point: tuple[int, int, int] | None = None,
         window: tuple[float, float] | None = None,
     ) -> Picture:
-        """Three planes, with a ruler and the sides of the patient; notebooks show them.
+        """Three planes, with the sides of the patient; notebooks show them.
 
         Args:
             point: (slice, row, column) that they go through; None: where much is to be seen.
@@ -136,7 +136,10 @@ class Volume(Exchange):
         return replace(self, voxels=voxels, history=self.history + ((did,) if did else ()))
 
     def frame(self, index: int) -> Volume:
-        """One frame of a sequence as a volume; a volume without frames is its own frame 0."""
+        """One frame of a sequence as a volume; a volume without frames is its own frame 0.
+
+        Raises InputError where there is no frame of that index.
+        """
         if not self.is_sequence:
             if index != 0:
                 raise InputError(f"frame {index} of a volume that has one", "Use frame 0.")

@@ -21,7 +21,6 @@ from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation, SegmentConfig
-    from MedEnhanceLib.gradprom.config import Label
     from MedEnhanceLib.hqg import VolumeCache
     from MedEnhanceLib.hqg.strength import Enhancement
     from MedEnhanceLib.report.drawing import Picture
@@ -75,13 +74,13 @@ class Enhanced:
             Pane("Enhanced", self.volume),
             Pane("Enhanced − input", self.volume, minus=before),
         ]
-        labels: tuple[Label, ...] = ()
+        legend: dict[int, str] = {}
         if self.uncertainty is not None:
             panes.append(Pane("Uncertainty", self.uncertainty, heat=True))
         if self.segmentation is not None:
-            labels = self.segmentation.labels
+            legend = {label.value: label.name for label in self.segmentation.labels}
             panes.append(Pane("Segmentation", self.volume, labels=self.segmentation.volume))
-        return comparison(panes, legend=labels, point=point, window=window)
+        return comparison(panes, legend=legend, point=point, window=window)
 
     def __repr__(self) -> str:
         there = "" if self.uncertainty is None else ", uncertainty"

@@ -1,4 +1,4 @@
-"""What all drawings share: colors, figures without a screen, pictures and PNG files.
+"""What drawings share: colors, and pictures that become PNG without a screen.
 
 matplotlib is imported when something is drawn, and only its parts that need no screen.
 """
@@ -18,7 +18,6 @@ from MedEnhanceLib.runtime.dependencies import require
 INK, MUTED, PAPER = "#f2f4f7", "#9aa4b2", "#0b0d10"
 #: Color maps: of images, of differences (see `register_difference_colors`), of uncertainties.
 GRAY, DIFFERENCE, HEAT = "gray", "MedEnhance difference", "magma"
-_DPI = 110
 _PURPOSE = "Drawing pictures"
 
 
@@ -36,40 +35,22 @@ class Picture:
         """Write it as PNG; raises OutputError where that cannot be, and for another ending."""
         if Path(path).suffix.lower() != ".png":
             raise EndingError(f"{path}: pictures are written as PNG", "End its name in .png.")
-        save_figure(Path(path), self.figure, overwrite=overwrite)
+        with atomic_write(Path(path), overwrite=overwrite) as temporary:
+            temporary.write_bytes(self._repr_png_())
 
     def __repr__(self) -> str:
         return f"<Picture: {self.alt} .save(path) writes it>"
 
     def _repr_png_(self) -> bytes:
-        return png_of(self.figure)
-
-
-def new_figure(size_in: tuple[float, float], *, dpi: float = _DPI, **options: Any) -> Any:
-    """A matplotlib figure on dark paper; size_in: width and height in inches."""
-    figures = require("matplotlib.figure", purpose=_PURPOSE)
-    return figures.Figure(figsize=size_in, dpi=dpi, facecolor=PAPER, **options)
-
-
-def save_figure(path: Path, figure: Any, *, overwrite: bool = True) -> None:
-    """Write a PNG, the same bytes for the same figure.
-
-    Raises OutputError where `path` cannot be written, or exists and `overwrite` is False.
-    """
-    with atomic_write(path, overwrite=overwrite) as temporary:
-        temporary.write_bytes(png_of(figure))
-
-
-def png_of(figure: Any) -> bytes:
-    """A figure as PNG, the same bytes for the same figure."""
-    agg = require("matplotlib.backends.backend_agg", purpose=_PURPOSE)
-    buffer = io.BytesIO()
-    canvas = agg.FigureCanvasAgg(figure)
-    # Laid out once: a second layout begins where the first ended, and ends elsewhere.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    canvas.print_png(buffer, metadata={"Software": "MedEnhance"})
-    return buffer.getvalue()
+        """PNG, the same bytes for the same figure."""
+        agg = require("matplotlib.backends.backend_agg", purpose=_PURPOSE)
+        buffer = io.BytesIO()
+        canvas = agg.FigureCanvasAgg(self.figure)
+        # Laid out once: a second layout begins where the first ended, and ends elsewhere.
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+        canvas.print_png(buffer, metadata={"Software": "MedEnhance"})
+        return buffer.getvalue()
 
 
 def register_difference_colors() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,6 @@ from MedEnhanceLib.report.drawing import (
     MUTED,
     PAPER,
     Picture,
-    new_figure,
     register_difference_colors,
 )
 from MedEnhanceLib.report.planes import PLANES, Plane, PlaneName, Point, busiest_point, cut
@@ -34,15 +32,14 @@ _LETTER = "#ffd666"
 _COLUMN_IN, _LEFT_IN, _ENDS_IN, _BAR_IN = 2.9, 0.35, 0.9, 0.1
 _LEGEND_LINE_IN, _LEGEND_COLUMNS = 0.2, 4
 DPI = 140
-#: For contours whose own color is gray and would not stand out from the image.
+#: Of contours, label after label: a label's own color may be gray, as the image is.
 _LINE_COLORS = ("#ff4f9a", "#3ddc97", "#7cc7ff", "#ffb000")
-_LEAST_SATURATION = 0.3
 
 
 def comparison(
     panes: Sequence[Pane],
     *,
-    legend: Sequence[LabelLike] = (),
+    legend: Mapping[int, str] | None = None,
     point: Point | None = None,
     window: tuple[float, float] | None = None,
 ) -> Picture:
@@ -50,7 +47,7 @@ def comparison(
 
     Args:
         panes: on one grid; of a sequence the first frame is drawn.
-        legend: names and colors of the labels that are drawn as contours.
+        legend: value → name of the labels that are drawn as contours.
         point: (k, j, i); None takes the busiest point of the first pane.
         window: lowest and highest gray level of all images, in the volume's units; None derives it
             from the first pane.
@@ -64,25 +61,9 @@ def comparison(
     scales = _shared_scales(panes, rows, at, window or choose_window(panes[0].volume))
     titles = ", ".join(pane.title.lower() for pane in panes)
     return Picture(
-        _draw(panes, rows or list(PLANES[:1]), at, scales, legend),
+        _draw(panes, rows or list(PLANES[:1]), at, scales, legend or {}),
         f"Axial, coronal and sagittal planes in columns: {titles}.",
     )
-
-
-class LabelLike(Protocol):
-    """A label as contours need it; `gradprom.Label` is one."""
-
-    @property
-    def value(self) -> int:
-        """The voxel value."""
-
-    @property
-    def name(self) -> str:
-        """For the legend."""
-
-    @property
-    def color(self) -> Any:
-        """As matplotlib takes it: "#rrggbb", or three numbers from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +96,7 @@ class Pane:
         return replace(plane, pixels=pixels)
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(NamedTuple):
     """Lowest and highest value, in the volume's units; `name` is the color bar's label."""
 
     low: float
@@ -147,16 +127,17 @@ def _shared_scales(
 ) -> dict[str, Scale]:
     """One scale for all panes of a kind, by kind."""
     units = panes[0].volume.units or "arbitrary units"
-
-    def reach(kind: str) -> float:
-        chosen = [pane for pane in panes if pane.kind == kind]
-        return _reach([pane.plane(row, point).pixels for pane in chosen for row in rows])
-
-    change = reach("difference")
+    reach = {
+        kind: _reach(
+            [pane.plane(row, point).pixels for pane in panes if pane.kind == kind for row in rows]
+        )
+        for kind in ("difference", "heat")
+    }
+    change = reach["difference"]
     return {
         "image": Scale(*window, f"intensity, {units}", GRAY),
         "difference": Scale(-change, change, f"difference, {units}", DIFFERENCE),
-        "heat": Scale(0.0, reach("heat"), f"standard deviation, {units}", HEAT),
+        "heat": Scale(0.0, reach["heat"], f"standard deviation, {units}", HEAT),
     }
 
 
@@ -203,21 +184,23 @@ def _draw(
     rows: Sequence[PlaneName],
     point: Point,
     scales: Mapping[str, Scale],
-    legend: Sequence[LabelLike],
+    legend: Mapping[int, str],
 ) -> Any:
     """A figure with a column for each pane, a row for each plane, and color bars below."""
     register_difference_colors()
-    colors = dict(zip((label.value for label in legend), line_colors(legend), strict=True))
+    colors = {value: _LINE_COLORS[n % len(_LINE_COLORS)] for n, value in enumerate(legend)}
     sizes = [cut(panes[0].volume, name, point).size_mm for name in rows]
     widest = max(width for _, width in sizes)
     heights = [
         _COLUMN_IN / widest * min(max(height, widest / 8), 1.5 * widest) for height, _ in sizes
     ]
-    is_labeled = any(pane.labels is not None for pane in panes)
+    is_labeled = bool(legend) and any(pane.labels is not None for pane in panes)
     foot = _LEGEND_LINE_IN * math.ceil(len(legend) / _LEGEND_COLUMNS) if is_labeled else 0.0
-    figure = new_figure(
+    figures = require("matplotlib.figure", purpose="Drawing pictures")
+    figure = figures.Figure(
         (len(panes) * _COLUMN_IN + _LEFT_IN, sum(heights) + _ENDS_IN + foot),
         dpi=DPI,
+        facecolor=PAPER,
         layout="constrained",
     )
     cells = figure.subplots(
@@ -235,13 +218,13 @@ def _draw(
             if pane.labels is not None:
                 _draw_contours(axes, cut(pane.labels, name, point), colors)
             if column == 0:
-                axes.set_ylabel(f"{plane.name} · {plane.place}", color=MUTED, fontsize=8)
-                _draw_ruler(axes, plane, round_length(widest / 5))
+                place = f"{plane.name} · {plane.place} · {plane.size_mm[1]:.3g} mm wide"
+                axes.set_ylabel(place, color=MUTED, fontsize=8)
         if pane.labels is None:
             _draw_bar(figure, cells[-1][column], image, scale)
         else:
             cells[-1][column].axis("off")
-    if is_labeled and legend:
+    if is_labeled:
         _draw_legend(figure, legend, colors)
     return figure
 
@@ -288,16 +271,6 @@ def _draw_contours(axes: Any, plane: Plane, colors: Mapping[int, Any]) -> None:
             lines.set_path_effects([_edge(1.5)])
 
 
-def _draw_ruler(axes: Any, plane: Plane, length: float) -> None:
-    height, width = plane.size_mm
-    x, y = 0.03 * width, height - max(0.035 * height, 0.02 * width)
-    axes.plot([x, x + length], [y, y], color=INK, linewidth=1.6, path_effects=[_edge(2.6)])
-    ticker = require("matplotlib.ticker", purpose="Drawing pictures")
-    words = ticker.EngFormatter(unit="m")(length / 1000)  # "50 mm", "2 µm"
-    text = axes.text(x + length / 2, y - 0.015 * width, words, ha="center", va="bottom")
-    text.set(color=INK, fontsize=7, path_effects=[_edge(2.6)])
-
-
 def _draw_bar(figure: Any, axes: Any, image: Any, scale: Scale) -> None:
     bar = figure.colorbar(image, cax=axes, orientation="horizontal")
     ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
@@ -309,13 +282,13 @@ def _draw_bar(figure: Any, axes: Any, image: Any, scale: Scale) -> None:
     axes.set_xlabel(scale.name, color=MUTED, fontsize=8)
 
 
-def _draw_legend(figure: Any, legend: Sequence[LabelLike], colors: Mapping[int, Any]) -> None:
+def _draw_legend(figure: Any, legend: Mapping[int, str], colors: Mapping[int, Any]) -> None:
     """One legend under all panes."""
     lines = require("matplotlib.lines", purpose="Drawing pictures")
     figure.legend(
         handles=[
-            lines.Line2D([], [], color=colors[label.value], linewidth=2.2, label=label.name)
-            for label in legend
+            lines.Line2D([], [], color=colors[value], linewidth=2.2, label=name)
+            for value, name in legend.items()
         ],
         loc="outside lower center",
         ncols=min(len(legend), _LEGEND_COLUMNS),
@@ -329,20 +302,3 @@ def _edge(width: float) -> Any:
     """A dark edge keeps a light line visible on light tissue."""
     effects = require("matplotlib.patheffects", purpose="Drawing pictures")
     return effects.withStroke(linewidth=width, foreground="black")
-
-
-def round_length(wanted_mm: float) -> float:
-    """The largest of 1, 2, 5 × 10ⁿ mm that is not above `wanted_mm`."""
-    power = 10.0 ** np.floor(np.log10(wanted_mm))
-    return float(next(step * power for step in (5, 2, 1) if step * power <= wanted_mm * 1.0001))
-
-
-def line_colors(legend: Sequence[LabelLike]) -> list[Any]:
-    """The color of each label's contours: its own, or a bright one if that is gray."""
-    colors = require("matplotlib.colors", purpose="Drawing pictures")
-    bright = cycle(_LINE_COLORS)
-    saturations = [colors.rgb_to_hsv(colors.to_rgb(label.color))[1] for label in legend]
-    return [
-        label.color if saturation >= _LEAST_SATURATION else next(bright)
-        for label, saturation in zip(legend, saturations, strict=True)
-    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ DAMAGE: dict[str, Any] = {
     "dose": 0.25,
     "added_photons": 2200.0,
 }
+_DELTA = 1e-5
 #: Fields without effect on the result: a run may be resumed with other values.
 _FREE = ("device", "checkpoint_s", "license")
 
@@ -63,34 +63,6 @@ class LoopConfig(Options):
     def steps(self) -> int:
         """Numbered steps of a patient: matches, and what networks learn after each."""
         return self.outer * self.inner * (1 + self.teaching)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DPConfig(Options):
-    """Differential privacy of the method statistics, by patient (docs/distillation.md)."""
-
-    epsilon: float | None = option(
-        None,
-        help="differential privacy: add the noise that keeps this ε for each patient, which costs "
-        "quality; for the method statistics (default: none; see docs/distillation.md)",
-        low=1e-6,
-        high=1e6,
-        metavar="E",
-        ranged=False,
-    )
-    delta: float = option(
-        1e-5,
-        help="of epsilon: far below one over the number of patients",
-        low=1e-300,
-        high=0.5,
-        metavar="D",
-        ranged=False,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.epsilon is None:
-            raise ConfigError("δ without ε", "Give both: --epsilon 8 --delta 1e-5.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +127,22 @@ class DistillConfig(WithPresets):
     seed: int = option(0, help="random seed", low=0, high=2**53, metavar="N", ranged=False)
     images: ImageConfig = option(factory=ImageConfig, help="how volumes become images", flag=None)
     loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
-    dp: DPConfig | None = option(
+    epsilon: float | None = option(
         None,
-        help="differential privacy of the method statistics: nothing but one noised sum may depend "
-        "on the patients",
-        flag=None,
+        help="differential privacy: add the noise that keeps this ε for each patient, which costs "
+        "quality; for the method statistics (default: none; see docs/distillation.md)",
+        low=1e-6,
+        high=1e6,
+        metavar="E",
+        ranged=False,
+    )
+    delta: float = option(
+        _DELTA,
+        help="of epsilon: far below one over the number of patients",
+        low=1e-300,
+        high=0.5,
+        metavar="D",
+        ranged=False,
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
     checkpoint_s: float = option(
@@ -167,8 +150,8 @@ class DistillConfig(WithPresets):
     )
     license: str = option(
         "",
-        help="under which others may use the images, for README.md and the manifest; empty: none "
-        "is stated, so nobody may. It can be stated or changed later",
+        help="license of the images, for README.md and the manifest (default: none, so nobody may "
+        "use them); it can be changed later",
         flag="--license",
         metavar="L",
     )
@@ -183,26 +166,23 @@ class DistillConfig(WithPresets):
             raise ConfigError(f"shadows is {self.shadows}", "Use 0, or an even number from 4 on.")
         if not self.prior or self.prior == PATIENT:
             raise ConfigError("the prior is not named", "Use template, patient:ID or a file.")
-        if self.dp is not None and self.kind_of_prior in (REPRESENTATIVE, "patient"):
+        if self.epsilon is None and self.delta != _DELTA:
+            raise ConfigError("delta needs epsilon", "Give both: --epsilon 8 --delta 1e-5.")
+        if self.is_private and self.kind_of_prior in (REPRESENTATIVE, "patient"):
             raise ConfigError(
-                "the prior is a patient of the cohort, whom no noise covers",
+                "the prior is a patient of the cohort, whom differential privacy does not protect",
                 "With differential privacy use the template, or the file of a public volume.",
             )
-        if self.dp is not None and self.method != "statistics":
+        if self.is_private and self.method != "statistics":
             raise ConfigError(
                 f"differential privacy with the method {self.method}",
-                "Use --method statistics: no noise covers what is matched.",
+                "Use --method statistics: noise does not protect matched images.",
             )
         if self.loop.patch > self.images.size:
             raise ConfigError(
                 f"patch is {self.loop.patch}, larger than images of {self.images.size}",
                 "Use smaller patches or larger images.",
             )
-
-    @property
-    def distance(self) -> str:
-        """The distance between gradients that this task is matched best by."""
-        return "relative" if self.task in ("sr2", "sr4") else "cosine"
 
     def record(self) -> dict[str, Any]:
         """The fields that are published, and that must agree to resume a run.
@@ -211,9 +191,12 @@ class DistillConfig(WithPresets):
         """
         fields = {name: v for name, v in self.to_json().items() if name not in _FREE}
         fields["prior"] = self.kind_of_prior
-        if self.dp is None:
-            del fields["dp"]
         return dict(json.loads(json.dumps(fields)))
+
+    @property
+    def is_private(self) -> bool:
+        """Whether differential privacy is requested."""
+        return self.epsilon is not None
 
     @property
     def kind_of_prior(self) -> str:
@@ -221,8 +204,3 @@ class DistillConfig(WithPresets):
         if self.prior in (TEMPLATE, REPRESENTATIVE):
             return self.prior
         return "patient" if self.prior.startswith(PATIENT) else "file"
-
-
-def sha256_of(fields: dict[str, Any]) -> str:
-    """The hash of a JSON object, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

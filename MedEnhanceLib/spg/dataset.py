@@ -23,19 +23,10 @@ from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, MODALITIES, DistillConfig, sha256_of
-from MedEnhanceLib.spg.folder import (
-    ARRAY,
-    IMAGES,
-    MANIFEST,
-    PRIOR,
-    README,
-    RUN,
-    WORK,
-    read_run,
-)
+from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, MODALITIES, DistillConfig
+from MedEnhanceLib.spg.folder import ARRAY, IMAGES, MANIFEST, README, RUN, WORK, read_run
 from MedEnhanceLib.spg.images import Floats
-from MedEnhanceLib.spg.readme import NO_LICENCE, readme
+from MedEnhanceLib.spg.readme import NO_LICENSE, readme
 
 FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
 #: The stored value of 1.0.
@@ -54,17 +45,13 @@ class Distilled:
 
     Args:
         images: float32 [N, H, W] in [0, 1].
-        manifest: as `make_manifest` wrote it.
-        folder: where it lies.
+        manifest: as `make_manifest` made it.
+        folder: of its files.
     """
 
     images: Floats
     manifest: dict[str, Any]
     folder: Path
-
-    def __fspath__(self) -> str:
-        """The folder: a set can be given wherever the folder of one can."""
-        return str(self.folder)
 
     @property
     def config(self) -> DistillConfig:
@@ -82,10 +69,9 @@ class Distilled:
         return CT_WINDOW if self.modality == "CT" else (0.0, 1.0)
 
     @property
-    def slice_distance_mm(self) -> float | None:
-        """The distance of images that are slices of one prior; None: they are no neighbors."""
-        distance = (self.manifest.get("prior") or {}).get("slice_distance_mm")
-        return float(distance) if self._shows_prior and distance is not None else None
+    def shows_prior(self) -> bool:
+        """Whether the anatomy is the prior's alone, as the method statistics leaves it."""
+        return bool(self.manifest.get("statistics"))
 
     @property
     def alarm(self) -> str | None:
@@ -100,36 +86,30 @@ class Distilled:
     @property
     def limits(self) -> tuple[str, ...]:
         """Limits for the card of a model that learned from it."""
-        privacy, prior = self.manifest.get("privacy"), self.manifest.get("prior") or {}
-        exposed = "The distilled set starts from a patient of its cohort, who is to be seen in it."
-        alarm = self.alarm
-        return (
-            *([] if self._shows_prior else [NOT_ANATOMY]),
-            *([f"{alarm[0].upper()}{alarm[1:]}."] if alarm else []),
-            *([exposed] if prior.get("in_cohort") else []),
-            *([f"The distilled set: {privacy['statement']}"] if privacy else []),
-        )
-
-    @property
-    def _shows_prior(self) -> bool:
-        """Whether the anatomy is the prior's alone."""
-        return bool(self.manifest.get("is_prior") or self.manifest.get("statistics"))
+        limits = [] if self.shows_prior else [NOT_ANATOMY]
+        if self.alarm:
+            limits.append(f"{self.alarm[:1].upper()}{self.alarm[1:]}.")
+        if (self.manifest.get("prior") or {}).get("in_cohort"):
+            limits.append("The distilled set shows a patient of its cohort, from whom it starts.")
+        if privacy := self.manifest.get("privacy"):
+            limits.append(f"The distilled set: {privacy['statement']}")
+        return tuple(limits)
 
     def entry(self) -> dict[str, str]:
         """The entry on the training data for the card of a model."""
-        patients = int(self.manifest["patients"])
-        learned = f"{patients} patient{'' if patients == 1 else 's'}"
-        is_prior, statistics = self.manifest.get("is_prior"), self.manifest.get("statistics")
-        if not self._shows_prior:
-            name = "a distilled set"
-            origin = f" distilled from {learned} (training signal, not anatomy)"
-        else:
+        count = int(self.manifest["patients"])
+        patients = f"{count} patient{'' if count == 1 else 's'}"
+        name, origin = (
+            "a distilled set",
+            f" distilled from {patients} (training signal, not anatomy)",
+        )
+        if self.shows_prior:
+            numbers = "noised sums" if self.manifest.get("privacy") else "means"
             name = "a prior with the statistics of a cohort"
-            name = "the prior of a distillation" if is_prior else name
-            origin = f": {self.manifest['prior']['told']}"
-            if statistics or self.config.method == "matching":
-                numbers = "noised sums" if self.manifest.get("privacy") else "means"
-                origin += f"; with the intensities and textures of {learned}, as {numbers}"
+            origin = (
+                f": {self.manifest['prior']['description']}; with the intensities and textures of "
+                f"{patients}, as {numbers}"
+            )
         return {
             "name": name,
             "subjects": f"{len(self.images)} images{origin}",
@@ -140,8 +120,8 @@ class Distilled:
 
 def license_of(manifest: Mapping[str, Any]) -> str:
     """The license that a manifest states; "" if none."""
-    stated = str(manifest.get("license", NO_LICENCE))
-    return "" if stated == NO_LICENCE else stated
+    stated = str(manifest.get("license", NO_LICENSE))
+    return "" if stated == NO_LICENSE else stated
 
 
 def is_distilled(folder: Path) -> bool:
@@ -152,9 +132,8 @@ def is_distilled(folder: Path) -> bool:
     """
     if not (folder / MANIFEST).exists() and (folder / WORK / RUN).is_file():
         raise InputError(
-            f"{folder} holds a distillation that is not finished",
-            "Run the same command again to resume; medenhance distill --status FOLDER shows the "
-            "progress.",
+            f"{folder} contains an unfinished distillation",
+            "Run the same command again to resume.",
         )
     try:
         return read_run(folder / MANIFEST).get("format") == FORMAT
@@ -170,7 +149,7 @@ def load_distilled(folder: Path) -> Distilled:
     """
     if not (folder / MANIFEST).is_file():
         raise InputError(
-            f"{folder} holds no finished distillation", "See: medenhance distill --status."
+            f"{folder} contains no finished distillation", "Name the folder of a distilled set."
         )
     manifest = read_run(folder / MANIFEST)
     if manifest.get("format") != FORMAT or manifest.get("format_version") != FORMAT_VERSION:
@@ -182,7 +161,7 @@ def load_distilled(folder: Path) -> Distilled:
     except (OSError, ValueError, EOFError) as cause:
         raise InputError(f"{folder / ARRAY} cannot be read: {cause}", "Copy it again.") from cause
     if stored.dtype != np.uint16 or stored.ndim != 3 or len(stored) != manifest.get("images"):
-        raise InputError(f"{folder / ARRAY} is not what its manifest says", "Copy it again.")
+        raise InputError(f"{folder / ARRAY} does not match its manifest", "Copy the set again.")
     if manifest.get("modality") not in MODALITIES:
         raise InputError(
             f"{folder / MANIFEST}: modality is {manifest.get('modality')!r}",
@@ -208,35 +187,10 @@ def quantized(images: Floats) -> npt.NDArray[np.uint16]:
 
 def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
     """Write images.npy, and images/0000.png … for people and other tools; uint16 [N, H, W]."""
-    _write_arrays(folder, stored, folder / IMAGES)
-
-
-def write_prior(
-    folder: Path, images: Floats, config: DistillConfig, run: Mapping[str, Any]
-) -> None:
-    """Write the prior's images as a set that can be trained on: folder/prior, replaced if there.
-
-    Args:
-        folder: gets the folder `prior`.
-        images: float32 [M, H, W] in [0, 1].
-        config: of the distillation.
-        run: as for `make_manifest`.
-    """
-    place = folder / PRIOR
-    for before in place.glob("[0-9][0-9][0-9][0-9].png"):
-        before.unlink()
-    stored = quantized(images)
-    _write_arrays(place, stored, place)
-    published = ("modality", "patients", "prior", "prior_sha256", "config")
-    size = {"images": len(stored), "size": list(stored.shape[1:]), "is_prior": True}
-    write_manifest(place, make_manifest(config, {name: run[name] for name in published}, size))
-
-
-def _write_arrays(folder: Path, stored: npt.NDArray[np.uint16], pictures: Path) -> None:
     codecs: Any = require("imagecodecs", purpose="Writing images")
-    pictures.mkdir(parents=True, exist_ok=True)
+    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(stored):
-        with atomic_write(pictures / f"{number:04d}.png", overwrite=True) as temporary:
+        with atomic_write(folder / IMAGES / f"{number:04d}.png", overwrite=True) as temporary:
             temporary.write_bytes(codecs.png_encode(image))
     with atomic_write(folder / ARRAY, overwrite=True) as temporary, temporary.open("wb") as stream:
         np.save(stream, stored, allow_pickle=False)
@@ -261,7 +215,7 @@ def make_manifest(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "notice": RESEARCH_ONLY,
-        "license": config.license or NO_LICENCE,
+        "license": config.license or NO_LICENSE,
         "task": config.task,
         "modality": run["modality"],
         "window": window,
@@ -269,33 +223,22 @@ def make_manifest(
         "bits": 16,
         "damage": DAMAGE,
         **results,
-        **{name: value for name, value in run.items() if name not in ("config", "steps")},
+        **{name: value for name, value in run.items() if name != "config"},
         "config": run["config"],
-        "config_sha256": sha256_of(run["config"]),
         "software": {"medenhance": __version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in _PACKAGES},
     }
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest; it is written last, and completes the result."""
-    write_json(folder / MANIFEST, manifest, overwrite=True)
-
-
-def write_readme(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write README.md, for who gets the folder."""
+def complete(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write README.md, for who gets the folder, and last the manifest, which completes it."""
     with atomic_write(folder / README, overwrite=True) as temporary:
         temporary.write_text(readme(manifest), encoding="utf-8")
+    write_json(folder / MANIFEST, manifest, overwrite=True)
 
 
 def relicense(folder: Path, license: str) -> None:
     """State another license in a finished set, to the bytes of a run with it from the beginning."""
-    distilled = load_distilled(folder)
-    if license == license_of(distilled.manifest):
-        return
-    manifest = distilled.manifest | {"license": license}
-    write_readme(folder, manifest)
-    before = folder / PRIOR / MANIFEST
-    if before.is_file():
-        write_json(before, read_run(before) | {"license": license}, overwrite=True)
-    write_manifest(folder, manifest)
+    manifest = load_distilled(folder).manifest
+    if license != license_of(manifest):
+        complete(folder, manifest | {"license": license})

@@ -25,17 +25,17 @@ from MedEnhanceLib.spg.audit import (
     Audited,
     Redistill,
     audit,
-    write_audit,
+    write_confidential,
     write_report,
 )
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
-from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.images import Floats, data_sha256
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import distill_patient
-from MedEnhanceLib.spg.prepare import Prepared, prepare
+from MedEnhanceLib.spg.prepare import DESCRIPTIONS, Prepared, prepare
 from MedEnhanceLib.spg.privacy import noise_multiplier, privacy_record
-from MedEnhanceLib.spg.readme import NO_LICENCE
+from MedEnhanceLib.spg.readme import NO_LICENSE
 from MedEnhanceLib.spg.statistics import (
     CLIPPED_FROM,
     imposed,
@@ -48,8 +48,8 @@ from MedEnhanceLib.spg.statistics import (
 #: them of other patients, for the shadows of the audit.
 Made = tuple[Floats, dict[str, Any], Redistill]
 _AUDIT_WITHHELD = (
-    "Audited; the findings are not published here, because no noise covers them. Ask who made the "
-    "set."
+    "Audited; the findings are not published, because differential privacy does not protect them. "
+    "Ask who made the set."
 )
 
 
@@ -84,8 +84,8 @@ def distill_cohort(
     monitor = monitor or Monitor()
     choice = choose_device(config.device)
     monitor.log(f"distilling on {choice.name}: {choice.reason}")
-    if config.dp is not None:
-        noise_multiplier(config.dp)  # what is missing is said before minutes of reading
+    if config.is_private:
+        noise_multiplier(config)  # what is missing is said before minutes of reading
     folder = RunFolder(out)
     with folder.owned(overwrite=overwrite):
         prepared = prepare(cohort, config, monitor.part(0.0, 0.03))
@@ -94,11 +94,8 @@ def distill_cohort(
         if folder.is_finished:
             if config.license:
                 dataset.relicense(out, config.license)
-            monitor.progress(1.0, "was finished already")
+            monitor.progress(1.0, "already finished")
         else:
-            # A patient's prior belongs into the confidential folder.
-            place = out if prepared.prior.patient is None else confidential_folder(out)
-            dataset.write_prior(place, prepared.prior.images, config, run)
             part = monitor.part(0.05, 0.85)
             if config.method == "statistics":
                 made = _by_statistics(folder, prepared, config, part)
@@ -107,7 +104,7 @@ def distill_cohort(
             _write_result(folder.out, prepared, config, run, made, monitor.part(0.85, 1.0))
         if not dataset.license_of(read_run(out / MANIFEST)):
             monitor.warn(
-                f"{NO_LICENCE} To state one, run the same command again with --license NAME "
+                f"{NO_LICENSE} To state one, run the same command again with --license NAME "
                 '(license="NAME"): the images stay as they are.'
             )
     return out
@@ -115,24 +112,22 @@ def distill_cohort(
 
 def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
     """What defines the run, for run.json and the manifest."""
-    prior = prepared.prior
-    return {
+    prior, patients = prepared.prior, len(prepared.training)
+    record = {
         "modality": prepared.modality,
-        "patients": len(prepared.training),
+        "patients": patients,
         "held_out": len(prepared.held_out),
         "images_per_patient": config.images_per_patient,
         "prior": {
             "kind": prior.kind,
-            "told": prior.description,
+            "description": DESCRIPTIONS[prior.kind],
             "in_cohort": prior.patient is not None,
-            **({"slice_distance_mm": prior.distance_mm} if prior.distance_mm else {}),
         },
-        "steps": config.loop.steps if config.method == "matching" else 0,
-        "data_sha256": prepared.sha256,
-        "prior_sha256": prior.sha256,
+        "data_sha256": data_sha256([*prepared.training.values(), *prepared.held_out.values()]),
+        "prior_sha256": data_sha256([prior.images]),
         "config": config.record(),
-        **({"privacy": privacy_record(config.dp, len(prepared.training))} if config.dp else {}),
     }
+    return record | ({"privacy": privacy_record(config, patients)} if config.is_private else {})
 
 
 def _by_matching(
@@ -147,47 +142,39 @@ def _by_matching(
 
     A shadow of the audit takes as long as a distillation.
     """
+    prior, modality = prepared.prior.images, prepared.modality
     hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
-    count, images, notes = len(prepared.training), [], []
+    count, images, measured = len(prepared.training), [], []
     for number, patient in enumerate(prepared.training.values()):
         result = folder.load_images(number)
         if result is None:
             distilled = distill_patient(
-                Raw(patient, prepared.prior.images, prepared.modality, number),
+                Raw(patient, prior, modality, number),
                 config,
                 device,
                 folder=folder.patient(number),
                 hashes=hashes,
                 monitor=monitor.part(number / count, (number + 1) / count),
             )
-            result = distilled.images, {"batch": distilled.batch, "measured": distilled.measured}
+            result = distilled.images, distilled.measured
             folder.save_images(number, *result)
         images.append(result[0])
-        notes.append(result[1])
+        measured.append(result[1])
 
     def redistill(patients: Mapping[str, Floats], seed: int) -> Floats:
-        parts = [
-            distill_patient(
-                Raw(patient, prepared.prior.images, prepared.modality, number),
-                replace(config, seed=seed),
-                device,
-                monitor=Monitor(cancel=lambda: monitor.cancelled),
-            ).images
-            for number, patient in enumerate(patients.values())
-        ]
-        return np.concatenate(parts)
+        shadow, silent = replace(config, seed=seed), Monitor(cancel=lambda: monitor.cancelled)
+        raws = [Raw(patient, prior, modality, n) for n, patient in enumerate(patients.values())]
+        return np.concatenate(
+            [distill_patient(raw, shadow, device, monitor=silent).images for raw in raws]
+        )
 
     joined = np.concatenate(images)
-    measured = [note["measured"] for note in notes]
-    results = {
-        "batch": sorted({int(note["batch"]) for note in notes}),
-        # Means over patients: no single patient's values are published.
-        "measured": {
-            name: float(f"{np.mean([values[name] for values in measured]):.6g}")
-            for name in sorted(measured[0])
-        },
+    # Means over patients: no single patient's values are published.
+    means = {
+        name: float(f"{np.mean([values[name] for values in measured]):.6g}")
+        for name in sorted(measured[0])
     }
-    return joined[dataset.order_of(joined)], results, redistill
+    return joined[dataset.order_of(joined)], {"measured": means}, redistill
 
 
 def _by_statistics(
@@ -198,12 +185,12 @@ def _by_statistics(
     With differential privacy they are rebuilt from one noised sum, and nothing else is taken.
     """
     modality, prior = prepared.modality, prepared.prior.images
-    secret = folder.secret() if config.dp is not None else 0
+    secret = folder.secret() if config.is_private else 0
     count = len(prepared.training)
-    if config.dp is None and count < CLIPPED_FROM:
+    if not config.is_private and count < CLIPPED_FROM:
         monitor.warn(
-            f"statistics of {count} patients are plain means: from {CLIPPED_FROM} on nobody's "
-            "extremes are in them; give more patients, or hold fewer out (held_out)"
+            f"{count} patients are too few to trim extremes, which are in the means; use "
+            f"{CLIPPED_FROM} or more, or hold fewer out (held_out)"
         )
 
     def made(patients: Mapping[str, Floats], *draw: int) -> tuple[Floats, dict[str, Any]]:
@@ -211,13 +198,13 @@ def _by_statistics(
         for images in patients.values():
             monitor.progress(0.0, "statistics")
             numbers.append(measure(images, modality))
-        if config.dp is None:
+        if not config.is_private:
             means = mean_over(numbers)
         else:
             means = noised_mean(
                 numbers,
                 measure(prior, modality),
-                noise_multiplier=noise_multiplier(config.dp),
+                noise_multiplier=noise_multiplier(config),
                 rng=np.random.default_rng((secret, *draw)),
             )
         return imposed(prior, means, modality), means.record()
@@ -243,12 +230,11 @@ def _write_result(
     monitor.progress(0.1, "audit")
     scaled = stored.astype(np.float32) / np.float32(dataset.TOP)
     audited = _audit(scaled, prepared, config, out, redistill, monitor.part(0.1, 0.95))
-    if config.dp is not None:  # with the hash of the data a guess of them could be verified
+    if config.is_private:  # with the hash of the data a guess of them could be verified
         run = {name: value for name, value in run.items() if name != "data_sha256"}
     size = {"images": len(stored), "size": list(stored.shape[1:])}
     manifest = dataset.make_manifest(config, run, {**size, **results, "audit": audited})
-    dataset.write_readme(out, manifest)
-    dataset.write_manifest(out, manifest)
+    dataset.complete(out, manifest)
     monitor.progress(1.0, "images written")
 
 
@@ -264,20 +250,21 @@ def _audit(
 
     With differential privacy nothing of the audit, which no noise covers, goes into `out`.
     """
-    chosen = prepared.prior.patient
-    used, others = (
-        sum(name != chosen for name in group) for group in (prepared.training, prepared.held_out)
-    )
-    if min(used, others) < FEWEST_AUDITED:
-        why = f"{used} patients were used and {others} held out; it takes {FEWEST_AUDITED} of each"
+    chosen, held_out = prepared.prior.patient, prepared.held_out
+    training = {name: images for name, images in prepared.training.items() if name != chosen}
+    if min(len(training), len(held_out)) < FEWEST_AUDITED:
+        why = (
+            f"{len(training)} patients were used and {len(held_out)} held out; it takes "
+            f"{FEWEST_AUDITED} of each"
+        )
         monitor.warn(f"the result is not audited: {why}")
         summary = f"Not audited: {why}. Treat the images as the patients' own."
         return {"alarm": None, "summary": summary}
     report = audit(
         Audited(
             distilled=distilled,
-            training=prepared.training,
-            held_out=prepared.held_out,
+            training=training,
+            held_out=held_out,
             prior=prepared.prior.images,
             prior_owner=chosen,
         ),
@@ -285,11 +272,11 @@ def _audit(
         shadows=config.shadows,
         monitor=monitor,
     )
-    confidential = write_audit(report, confidential_folder(out), overwrite=True)
+    confidential = write_confidential(report, confidential_folder(out), overwrite=True)
     monitor.log(f"pictures of the nearest patients, not to be shared: {confidential}")
+    write_report(report, confidential if config.is_private else out / "audit", overwrite=True)
     if report.alarm:
         monitor.warn(report.headline)
-    if config.dp is not None:
+    if config.is_private:
         return {"alarm": None, "summary": _AUDIT_WITHHELD}
-    write_report(report, out / "audit", overwrite=True)
     return {"alarm": report.alarm, "summary": report.summary}

@@ -4,11 +4,10 @@
         owner.lock              held by the process that distills
         run.json                configuration and hashes: what resuming must agree in
         noise.key               with differential privacy: the secret of the noise
-        patient-000/            two checkpoints
+        patient-000/            the checkpoint
         patient-000.safetensors images of a patient who is done
     OUT/images/ images.npy manifest.json audit/     the result
     OUT/README.md             for who gets the result
-    OUT/prior/                the prior's images, if they show no patient of the cohort
 
 Patients are numbers here: no name, path or date of a patient is in any file.
 """
@@ -30,13 +29,15 @@ from MedEnhanceLib.spg.images import Floats
 
 #: The seed of the noise of differential privacy; removed with the work folder.
 SECRET = "noise.key"
-CHECKPOINTS = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
+CHECKPOINT = "checkpoint.safetensors"
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
 _SECRET_BITS = 256
-PRIOR, IMAGES, ARRAY, README = "prior", "images", "images.npy", "README.md"
-RESULTS = (PRIOR, IMAGES, ARRAY, README, "audit", MANIFEST)
+IMAGES, ARRAY, README = "images", "images.npy", "README.md"
+RESULTS = (IMAGES, ARRAY, README, "audit", MANIFEST)
 #: What a run must agree in, and how messages call it.
 _AGREED = {"modality": "modality", "data_sha256": "images", "prior_sha256": "prior"}
+#: What reading a damaged file of tensors raises, besides the error of safetensors itself.
+_DAMAGE = (OSError, KeyError, TypeError, ValueError)
 
 
 def confidential_folder(out: Path) -> Path:
@@ -56,7 +57,7 @@ class RunFolder:
         return (self.out / MANIFEST).is_file()
 
     def patient(self, number: int) -> Path:
-        """The folder of a patient's checkpoints."""
+        """The folder of a patient's checkpoint."""
         return self.work / f"patient-{number:03d}"
 
     @contextmanager
@@ -68,19 +69,15 @@ class RunFolder:
         """
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(f"{self.out} is a file", "Name a folder for the result.")
-        known = {*RESULTS, WORK}
-        strange = sorted(
-            entry.name
-            for entry in (self.out.iterdir() if self.out.is_dir() else ())
-            if entry.name not in known and not entry.name.startswith(".")
-        )
+        is_new = not self.out.exists()
+        entries = set() if is_new else {entry.name for entry in self.out.iterdir()}
+        strange = sorted(name for name in entries - {*RESULTS, WORK} if not name.startswith("."))
         is_ours = (self.work / RUN).is_file() or self.is_finished or (self.work / LOCK).is_file()
-        if strange or (self.out.is_dir() and any(self.out.iterdir()) and not is_ours):
+        if strange or (entries and not is_ours):
             raise OutputError(
-                f"{self.out} holds something else ({', '.join(strange[:3]) or 'no distillation'})",
+                f"{self.out} contains other files ({', '.join(strange[:3]) or 'no distillation'})",
                 "Name a new or empty folder.",
             )
-        is_new = not self.out.exists()
         try:
             self.work.mkdir(parents=True, exist_ok=True)
             lock = hold(self.work)
@@ -88,8 +85,7 @@ class RunFolder:
             raise output_error(self.work, cause) from cause
         if lock is None:
             raise OutputError(
-                f"{self.out}: another process distills there",
-                "Wait for it, or see: medenhance distill --status.",
+                f"{self.out} is in use by another process", "Wait until it has finished."
             )
         try:
             if overwrite:
@@ -127,7 +123,7 @@ class RunFolder:
         changed = sorted(_differences(before.get("config", {}), run["config"]))
         if changed:
             raise ConfigError(
-                f"{self.out} was begun with other options ({', '.join(changed)})",
+                f"{self.out} was started with other options ({', '.join(changed)})",
                 "Use the same options, another folder, or restart with --force (overwrite=True).",
             )
         other = [
@@ -138,9 +134,8 @@ class RunFolder:
         ]
         if other:
             raise InputError(
-                f"{self.out} was begun with other {' and '.join(other)}",
-                "Restore what was changed or deleted, name the same prior, or restart in another "
-                "folder.",
+                f"{self.out} was started with other {' and '.join(other)}",
+                "Restore the data, use the same prior, or start in another folder.",
             )
 
     def secret(self) -> int:
@@ -160,16 +155,16 @@ class RunFolder:
                 f"{path} is damaged", "Restart with --force (overwrite=True)."
             ) from cause
 
-    def save_images(self, number: int, images: Floats, notes: dict[str, Any]) -> None:
-        """Store the images of a finished patient, and remove the checkpoints."""
+    def save_images(self, number: int, images: Floats, measured: dict[str, float]) -> None:
+        """Store the images of a finished patient, and remove the checkpoint."""
         from safetensors.numpy import save_file
 
         with atomic_write(self._images_path(number), overwrite=True) as temporary:
-            save_file({"images": images}, temporary, metadata={"medenhance": json.dumps(notes)})
+            save_file({"images": images}, temporary, metadata={"medenhance": json.dumps(measured)})
         shutil.rmtree(self.patient(number), ignore_errors=True)
 
-    def load_images(self, number: int) -> tuple[Floats, dict[str, Any]] | None:
-        """Images and notes of a finished patient; None if not finished."""
+    def load_images(self, number: int) -> tuple[Floats, dict[str, float]] | None:
+        """What `save_images` stored; None if the patient is not finished."""
         from safetensors import SafetensorError, safe_open
 
         path = self._images_path(number)
@@ -179,7 +174,7 @@ class RunFolder:
             with safe_open(path, framework="np") as stored:
                 images: Floats = stored.get_tensor("images")
                 return images, dict(json.loads(stored.metadata()["medenhance"]))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as cause:
+        except (SafetensorError, *_DAMAGE) as cause:
             raise ModelError(
                 f"{path} is damaged ({cause})", "Delete it: this patient is distilled again."
             ) from cause
@@ -206,19 +201,8 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def _differences(before: dict[str, Any], now: dict[str, Any], under: str = "") -> Iterator[str]:
     for name in before.keys() | now.keys():
-        one, other = before.get(name), now.get(name)
-        if isinstance(one, dict) and isinstance(other, dict):
-            yield from _differences(one, other, f"{name}.")
-        elif one != other:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{name}.")
+        elif old != new:
             yield under + name
-
-
-def step_of(checkpoint: Path) -> int | None:
-    """The step of a checkpoint; None if it is not there, or damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(checkpoint, framework="np") as stored:
-            return int(json.loads(stored.metadata()["medenhance"])["step"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        return None

@@ -90,41 +90,22 @@ def data_sha256(arrays: Iterable[Floats]) -> str:
 def _resampled(volume: Volume, spacing_mm: float) -> Floats:
     """float32 [K, J, I]: axial slices from foot to head, pixels of spacing_mm."""
     sitk: Any = require("SimpleITK", purpose="Preparing a cohort")
-    image = sitk.GetImageFromArray(volume.voxels.astype(np.float32))
-    geometry = volume.geometry
-    image.SetSpacing(geometry.spacing)
-    image.SetOrigin(geometry.origin)
-    image.SetDirection([value for row in geometry.direction for value in row])
-    image = sitk.DICOMOrient(image, "LPS")
-    di, dj, dk = image.GetSpacing()
-    factors = (spacing_mm / di, spacing_mm / dj)
-    if any(abs(factor - 1) > _SAME_SPACING for factor in factors):
-        for axis, factor in enumerate(factors):
-            if factor > 1 + _SAME_SPACING:  # what the coarser grid cannot hold would alias
-                image = sitk.RecursiveGaussian(
-                    image, sigma=0.5 * math.sqrt(factor**2 - 1) * (di, dj)[axis], direction=axis
-                )
-        i, j, k = image.GetSize()
-        size = (max(1, round(i / factors[0])), max(1, round(j / factors[1])), k)
-        # The middle stays where it is: half the difference of both extents on either side.
-        start = [
-            ((n - 1) * s - (m - 1) * spacing_mm) / 2
-            for n, s, m in zip((i, j), (di, dj), size[:2], strict=True)
-        ]
-        origin = image.TransformContinuousIndexToPhysicalPoint((start[0] / di, start[1] / dj, 0.0))
-        lowest = float(sitk.GetArrayViewFromImage(image).min())
-        image = sitk.Resample(
-            image,
-            size,
-            sitk.Transform(),
-            sitk.sitkBSpline,
-            origin,
-            (spacing_mm, spacing_mm, dk),
-            image.GetDirection(),
-            lowest,
-        )
-    voxels: Floats = sitk.GetArrayFromImage(image)
-    return voxels
+    image = sitk.DICOMOrient(volume.to_sitk(), "LPS")
+    voxels: Floats = sitk.GetArrayFromImage(image).astype(np.float32)
+    column_mm, row_mm, _ = image.GetSpacing()
+    scales = row_mm / spacing_mm, column_mm / spacing_mm
+    if all(abs(scale - 1) <= _SAME_SPACING for scale in scales):
+        return voxels
+    import torch
+    from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+    rows, columns = (
+        max(1, round(size * scale)) for size, scale in zip(voxels.shape[1:], scales, strict=True)
+    )
+    resampled: Floats = F.interpolate(
+        torch.from_numpy(voxels)[None], (rows, columns), mode="bicubic", antialias=True
+    )[0].numpy()
+    return resampled
 
 
 def _framed(images: Floats, size: int) -> Floats:

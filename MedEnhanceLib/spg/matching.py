@@ -24,12 +24,13 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.images import Floats, shown
 from MedEnhanceLib.spg.networks import Generator, draw_weights, make_network, saturation
 from MedEnhanceLib.spg.objective import (
-    DISTANCES,
-    StructureLoss,
+    cosine_distance,
     layer_gradients,
+    relative_distance,
+    structure_loss,
     structure_weight,
 )
-from MedEnhanceLib.spg.tasks import Patches, Places, Task, Tensors, make_task
+from MedEnhanceLib.spg.tasks import Patches, Task, draw_pairs, make_task
 
 #: Raw images that are degraded as whole images for one network, at least, if there are as many.
 _RAW_AT_ONCE = 8
@@ -77,8 +78,8 @@ class PatientLoop:
         self._per_outer = config.loop.inner * self._per_inner
         self.batch = config.loop.batch
         self.task: Task = make_task(config, raw.modality)
-        self._distance = DISTANCES[config.distance]
-        self._structure = StructureLoss()
+        # What each task is matched best by.
+        self._distance = cosine_distance if config.task == "denoise" else relative_distance
         side = config.loop.patch
         self._raw = torch.from_numpy(raw.images)[:, None].to(device)
         self._prior = torch.from_numpy(raw.prior)[:, None].to(device)
@@ -90,8 +91,13 @@ class PatientLoop:
         self.network = make_network(rng).to(device)
         self._learning = torch.optim.Adam(self.network.parameters(), lr=_NETWORK_RATE)
         #: Degradation of this outer step's generated images, where whole images are degraded.
-        self._drawn = Tensors(device)
-        self.history = Tensors("cpu", measured=torch.zeros(config.loop.outer, len(MEASURED)))
+        self._noise = torch.zeros_like(self._prior)
+        #: [outer steps, 3], see MEASURED.
+        self.measured = torch.zeros(config.loop.outer, len(MEASURED))
+        #: Both, as a checkpoint takes them; they are changed in place alone.
+        self._state = nn.Module()
+        self._state.register_buffer("noise", self._noise)
+        self._state.register_buffer("measured", self.measured)
         self._raw_drawn: tuple[int, npt.NDArray[np.intp], Tensor] | None = None
         self._images: Tensor | None = None
 
@@ -124,17 +130,14 @@ class PatientLoop:
         """Draw the network's weights, and the degradation of images that are degraded whole."""
         draw_weights(self.network, self._rng(number, 0))
         self._learning.state.clear()
-        self._drawn.clear()
         if not self.task.on_patches:
-            images = self._generated().detach()
-            self._drawn["numbers"] = self.task.draw(images, self._rng(number, 1))
+            self._noise.copy_(self.task.draw(self._generated(), self._rng(number, 1)))
 
     def _match(self, number: int) -> None:
         residual = self.generator.residual(self._prior)
         images = self.generator.add(self._prior, residual)
-        drawn = self._drawn.get("numbers")
-        alignment = self._distance_of(images, number, drawn)
-        structure = self._structure(images, self._prior)
+        alignment = self._distance_of(images, number)
+        structure = structure_loss(images, self._prior)
         loss = alignment + structure_weight(number / self.config.loop.steps) * structure
         loss = loss + _RESTRAINT * residual.square().mean()
         self._adam.zero_grad(set_to_none=True)
@@ -149,49 +152,42 @@ class PatientLoop:
                 f"the distillation diverged at step {number}",
                 "Look for values in the patient's volumes that are no intensities.",
             )
-        means = self.history["measured"]
-        means[self.outer_of(number)] += values[1:] / self.config.loop.inner
+        self.measured[self.outer_of(number)] += values[1:] / self.config.loop.inner
 
-    def _distance_of(self, images: Tensor, number: int, drawn: Tensor | None) -> Tensor:
-        """The distance between the network's gradients on a batch of raw images and of these.
-
-        drawn: the images' degradation, where whole images are degraded.
-        """
-        network, rng = self.network, self._rng(number, 2)
-        shared = int(rng.integers(2**62)), int(rng.integers(2**31))
-        low, high = self._raw_pairs(number, rng, shared)
-        raw = layer_gradients(_error(network, low, high), network, differentiable=False)
-        low, high = self._own_pairs(images, drawn, rng, shared, self.batch)
-        ours = layer_gradients(_error(network, low, high), network, differentiable=True)
-        return self._distance(raw, ours)
+    def _distance_of(self, images: Tensor, number: int) -> Tensor:
+        """The distance between the network's gradients on a batch of raw images and of these."""
+        rng = self._rng(number, 2)
+        # Both sides share the seed of the degradation and the first image that is degraded whole.
+        seed, first = int(rng.integers(2**62)), int(rng.integers(2**31))
+        raw_pairs = self._raw_pairs(number, rng, seed, first)
+        own_pairs = self._own_pairs(images, rng, seed, first, self.batch)
+        raw = layer_gradients(_error(self.network, *raw_pairs), self.network, differentiable=False)
+        own = layer_gradients(_error(self.network, *own_pairs), self.network, differentiable=True)
+        return self._distance(raw, own)
 
     def _teach(self, number: int) -> None:
         rng = self._rng(number, 2)
-        shared = int(rng.integers(2**62)), int(rng.integers(2**31))
-        drawn = self._drawn.get("numbers")
-        low, high = self._own_pairs(self._generated(), drawn, rng, shared, _TEACHING_BATCH)
-        loss = _error(self.network, low, high)
+        seed, first = int(rng.integers(2**62)), int(rng.integers(2**31))
+        pairs = self._own_pairs(self._generated(), rng, seed, first, _TEACHING_BATCH)
+        loss = _error(self.network, *pairs)
         self._learning.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._learning.step()
 
     def _raw_pairs(
-        self, number: int, rng: np.random.Generator, shared: tuple[int, int]
+        self, number: int, rng: np.random.Generator, seed: int, first: int
     ) -> tuple[Tensor, Tensor]:
-        """Raw patches after and before degradation, [B, 1, P, P] each.
-
-        shared: with the generated images: the seed of the degradation, and the first image.
-        """
+        """Raw patches after and before degradation, [B, 1, P, P] each."""
+        images, indices, drawn = self._raw, np.arange(len(self._raw)), None
         if self.task.on_patches:
-            chosen = rng.integers(len(self._raw), size=self.batch)
-            places = self._places(self._raw_patches, chosen, rng)
-            return self._damaged_patches(self._raw, places, shared[0])
-        indices, drawn = self._raw_of_outer(number)
-        slots = (np.arange(self.batch) + shared[1]) % len(indices)
-        places = self._places(self._raw_patches, indices[slots], rng)
-        here = Places(torch.from_numpy(slots).to(self.device), places.rows, places.columns)
-        images = self._raw[torch.from_numpy(indices).to(self.device)]
-        return here.cut(self.task.damage(images, drawn)), here.cut(images)
+            chosen = rng.integers(len(indices), size=self.batch)
+        else:
+            indices, drawn = self._raw_of_outer(number)
+            images = images[torch.from_numpy(indices).to(self.device)]
+            chosen = (np.arange(self.batch) + first) % len(indices)
+        return draw_pairs(
+            self.task, images, self._raw_patches, indices, chosen, rng, seed=seed, drawn=drawn
+        )
 
     def _raw_of_outer(self, number: int) -> tuple[npt.NDArray[np.intp], Tensor]:
         """Which raw images are degraded whole in this outer step, and their degradation.
@@ -208,28 +204,15 @@ class PatientLoop:
         return self._raw_drawn[1:]
 
     def _own_pairs(
-        self,
-        images: Tensor,
-        drawn: Tensor | None,
-        rng: np.random.Generator,
-        shared: tuple[int, int],
-        count: int,
+        self, images: Tensor, rng: np.random.Generator, seed: int, first: int, count: int
     ) -> tuple[Tensor, Tensor]:
         """The same of generated images."""
-        chosen = (np.arange(count) + shared[1]) % len(images)
-        places = self._places(self._own_patches, chosen, rng)
-        if drawn is None:
-            return self._damaged_patches(images, places, shared[0])
-        return places.cut(self.task.damage(images, drawn)), places.cut(images)
-
-    def _damaged_patches(self, images: Tensor, places: Places, seed: int) -> tuple[Tensor, Tensor]:
-        high = places.cut(images)
-        return self.task.damage(high, self.task.draw(high, np.random.default_rng(seed))), high
-
-    def _places(
-        self, patches: Patches, chosen: npt.NDArray[np.intp], rng: np.random.Generator
-    ) -> Places:
-        return patches.draw(chosen, rng, turned=self.task.on_patches, device=self.device)
+        indices = np.arange(len(images))
+        chosen = (np.arange(count) + first) % len(images)
+        drawn = None if self.task.on_patches else self._noise
+        return draw_pairs(
+            self.task, images, self._own_patches, indices, chosen, rng, seed=seed, drawn=drawn
+        )
 
     @torch.no_grad()
     def _generated(self) -> Tensor:
@@ -250,8 +233,7 @@ class PatientLoop:
             "modules": {
                 "generator": self.generator,
                 "network": self.network,
-                "drawn": self._drawn,
-                "history": self.history,
+                "state": self._state,
             },
             "optimizers": {"adam generator": self._adam, "adam network": self._learning},
         }

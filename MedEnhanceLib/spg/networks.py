@@ -26,9 +26,9 @@ _SATURATED = 0.95
 class Correction(nn.Module):
     """x + body(x)."""
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, *body: nn.Module) -> None:
         super().__init__()
-        self.body = body
+        self.body = nn.Sequential(*body)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 1, H, W] → the same shape."""
@@ -36,47 +36,35 @@ class Correction(nn.Module):
         return corrected
 
 
-def make_network(rng: np.random.Generator) -> nn.Module:
+def make_network(rng: np.random.Generator) -> Correction:
     """SRCNN with new weights: three layers, 10.9 thousand weights.
 
     Source: Dong et al., IEEE TPAMI 38 (2016) 295, the layout; the sizes are ours.
     """
     network = Correction(
-        nn.Sequential(
-            nn.Conv2d(1, 32, 5, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(32, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 1, 5, padding=2),
-        )
+        nn.Conv2d(1, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 1, 5, padding=2),
     )
-    return draw_weights(network, rng)
+    draw_weights(network, rng)
+    return network
 
 
 @torch.no_grad()
-def draw_weights(network: nn.Module, rng: np.random.Generator) -> nn.Module:
+def draw_weights(network: nn.Module, rng: np.random.Generator) -> None:
     """Draw new weights and biases for all convolutions, uniform as PyTorch does by default.
 
     Not by PyTorch's own generator: all threads of a process share it, and patients may be
     distilled in parallel.
     """
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(layer, nn.Conv2d):
             bound = layer.weight[0].numel() ** -0.5
             for parameter in layer.parameters():
                 drawn = rng.uniform(-bound, bound, tuple(parameter.shape)).astype(np.float32)
                 parameter.copy_(torch.from_numpy(drawn))
-    return network
-
-
-@torch.no_grad()
-def near_input(network: nn.Module, share: float) -> nn.Module:
-    """Scale the last convolution by `share`, so that the network begins near its input."""
-    last = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)][-1]
-    last.weight.mul_(share)
-    if last.bias is not None:
-        last.bias.mul_(share)
-    return network
 
 
 class Generator(nn.Module):

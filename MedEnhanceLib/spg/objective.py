@@ -64,32 +64,20 @@ def relative_distance(raw: Gradients, distilled: Gradients) -> Tensor:
     return total
 
 
-DISTANCES = {"cosine": cosine_distance, "relative": relative_distance}
-
-
 def _length(vector: Tensor) -> Tensor:
     return (vector.square().sum() + _LEAST**2).sqrt()
 
 
-class StructureLoss:
+def structure_loss(images: Tensor, prior: Tensor) -> Tensor:
     """0.5 · (1 − SSIM(S, A)) + 0.5 · |∇S − ∇A|₁ + 0.1 · |S − A|₁, means over [M, 1, H, W].
 
     Source: design, spg part 5 (reconstructed); SSIM by MONAI, values in [0, 1].
     """
-
-    def __init__(self) -> None:
-        losses: Any = require("monai.losses", purpose="Distilling")
-        self._ssim = losses.SSIMLoss(spatial_dims=2, data_range=1.0)
-
-    def __call__(self, images: Tensor, prior: Tensor) -> Tensor:
-        """A scalar; 0 where images and prior are equal."""
-        value = (images - prior).abs().mean()
-        gradient = sum(
-            ((images - prior).diff(dim=axis).abs().mean() for axis in (-2, -1)),
-            start=images.new_zeros(()),
-        )
-        dissimilar: Tensor = self._ssim(images, prior)
-        return _SSIM * dissimilar + _GRADIENT * gradient + _VALUE * value
+    losses: Any = require("monai.losses", purpose="Distilling")
+    dissimilar: Tensor = losses.SSIMLoss(spatial_dims=2, data_range=1.0)(images, prior)
+    change = images - prior
+    gradient = sum((change.diff(dim=axis).abs().mean() for axis in (-2, -1)), change.new_zeros(()))
+    return _SSIM * dissimilar + _GRADIENT * gradient + _VALUE * change.abs().mean()
 
 
 def structure_weight(share: float) -> float:

@@ -25,7 +25,7 @@ from MedEnhanceLib.spg.config import (
     TEMPLATE,
     DistillConfig,
 )
-from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256, spread_over
+from MedEnhanceLib.spg.images import Floats, axial_slices, spread_over
 from MedEnhanceLib.spg.statistics import imposed, mean_over, measure
 
 #: Slices of a patient that must show something, however few images are requested.
@@ -35,7 +35,7 @@ _COMPARED = 2
 _TEMPLATE_FILE = "mni152_t1.nii.gz"
 _CUBE = 64
 #: What is published about each kind; names nobody.
-_DESCRIPTIONS = {
+DESCRIPTIONS = {
     TEMPLATE: "ICBM 2009a, the average of 152 adult brains (T1): no single person",
     REPRESENTATIVE: "the most typical patient of the cohort, whose anatomy all images show",
     "patient": "a patient of the cohort, whose anatomy all images show",
@@ -51,23 +51,11 @@ class Prior:
         images: float32 [M, H, W] in [0, 1].
         kind: see `DistillConfig.kind_of_prior`; published.
         patient: of the cohort, whose anatomy it is; never written to a file.
-        distance_mm: between images, in their order; None: not known.
     """
 
     images: Floats
     kind: str
     patient: str | None = None
-    distance_mm: float | None = None
-
-    @property
-    def description(self) -> str:
-        """What card and manifest state of it."""
-        return _DESCRIPTIONS[self.kind]
-
-    @property
-    def sha256(self) -> str:
-        """The hash of its images."""
-        return data_sha256([self.images])
 
 
 @dataclass(frozen=True)
@@ -87,11 +75,6 @@ class Prepared:
     held_out: dict[str, Floats]
     prior: Prior
     public: Floats
-
-    @property
-    def sha256(self) -> str:
-        """The hash of all images, those held out last."""
-        return data_sha256([*self.training.values(), *self.held_out.values()])
 
 
 def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared:
@@ -124,20 +107,18 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         volumes[patient.id] = [part for part in images if len(part)]
     held = held_out(cohort, config)
     if not held:
-        monitor.warn("no patient is held out: the audit has nobody to compare with, and is limited")
-    chosen = None
-    if config.kind_of_prior == "patient":
+        monitor.warn("no patient is held out: the audit is limited")
+    first = {name: parts[0] for name, parts in volumes.items()}
+    if config.kind_of_prior in ("patient", REPRESENTATIVE):
         chosen = config.prior.removeprefix(PATIENT)
-    elif config.prior == REPRESENTATIVE:
-        chosen = representative({n: parts for n, parts in volumes.items() if n not in held})
-    if chosen is not None:
-        prior = _prior_of_patient(chosen, volumes[chosen][0], config, monitor)
+        if chosen == REPRESENTATIVE:
+            chosen = representative({n: images for n, images in first.items() if n not in held})
+        prior = _prior_of_patient(chosen, first[chosen], config, monitor)
     else:
         prior = _public_prior(config, modality, monitor.part(0.9, 1.0))
         _refuse_theirs(prior, volumes, config)
-    joined = {name: np.concatenate(parts) for name, parts in volumes.items()}
-    training = {name: images for name, images in joined.items() if name not in held}
-    others = {name: images for name, images in joined.items() if name in held}
+    training = {n: np.concatenate(parts) for n, parts in volumes.items() if n not in held}
+    others = {n: np.concatenate(parts) for n, parts in volumes.items() if n in held}
     public = prior.images
     if config.method == "matching":
         means = mean_over(measure(images, modality) for images in training.values())
@@ -155,8 +136,8 @@ def _refuse_theirs(
     known = {image.tobytes() for image in prior.images}
     for name, parts in volumes.items():
         if any(image.tobytes() in known for part in parts for image in part):
-            covered = ", whom no noise covers" if config.dp else ""
-            named = "" if config.dp else f", or say that it is theirs: patient:{name}"
+            covered = ", whom differential privacy does not protect" if config.is_private else ""
+            named = "" if config.is_private else f", or say that it is theirs: patient:{name}"
             raise ConfigError(
                 f"the prior is of patient {name} of the cohort{covered}",
                 f"Use the template, or the file of a public volume{named}.",
@@ -181,11 +162,11 @@ def _check(modality: str | None, config: DistillConfig) -> None:
     if modality not in (None, *MODALITIES):
         raise ConfigError(
             f"the cohort is {modality}; distillation knows {' and '.join(MODALITIES)}",
-            "State the modality (--modality) where the files do not, or do wrongly.",
+            "Set the modality (--modality) if it is missing in the files or wrong.",
         )
     if config.prior == TEMPLATE and modality == "CT":
         raise ConfigError(
-            "there is no public template of CT to start from",
+            "there is no public CT template to start from",
             "Name a CT that may be shared (--prior FILE), or a patient who consented to be "
             "recognized (--prior patient:ID).",
         )
@@ -226,22 +207,18 @@ def _public_prior(config: DistillConfig, modality: str, monitor: Monitor) -> Pri
     images = axial_slices(volume, config.images)
     if not len(images):
         raise InputError(f"{path.name}: no slice shows anything", "Use another prior.")
-    up = int(np.argmax(np.abs(np.asarray(volume.geometry.direction)[2])))
-    distance = round(volume.geometry.spacing[up] * len(images) / count, 4)
-    return Prior(
-        spread_over(images, count), kind, distance_mm=distance if count <= len(images) else None
-    )
+    return Prior(spread_over(images, count), kind)
 
 
-def representative(volumes: Mapping[str, Sequence[Floats]]) -> str:
+def representative(volumes: Mapping[str, Floats]) -> str:
     """The patient with the smallest sum of distances to all others.
 
-    Distances are those of each patient's first volume as 64³ voxels, and of the length of their
-    gradient. Source: design, spg part 2 (reconstructed; principal components left out: of fewer
-    than 32 patients they keep all distances).
+    Distances are those of each patient's first volume [N, H, W] as 64³ voxels, and of the length of
+    their gradient. Source: design, spg part 2 (reconstructed; without principal components, which
+    keep all distances of fewer than 32 patients).
     """
     names = list(volumes)
-    embedded = np.stack([_embedded(volumes[name][0]) for name in names]).astype(np.float64)
+    embedded = np.stack([_embedded(volumes[name]) for name in names]).astype(np.float64)
     products = embedded @ embedded.T
     squares = products.diagonal()
     distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0))

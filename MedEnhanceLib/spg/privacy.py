@@ -19,7 +19,7 @@ from typing import Any
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.spg.config import DPConfig
+from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.statistics import CLIP
 
 #: Clips by which a sum moves where one patient is replaced by another.
@@ -29,29 +29,29 @@ _COMPARED = (
 )
 
 
-def noise_multiplier(dp: DPConfig) -> float:
+def noise_multiplier(config: DistillConfig) -> float:
     """The standard deviation of the noise that keeps ε for a patient who is replaced, in clips.
 
     Raises:
         DependencyError: the accountant is missing.
     """
-    return float(_REPLACEMENT * _accounting().get_sigma_gaussian(dp.epsilon, dp.delta))
+    return float(_REPLACEMENT * _accounting().get_sigma_gaussian(config.epsilon, config.delta))
 
 
-def privacy_record(dp: DPConfig, patients: int) -> dict[str, object]:
+def privacy_record(config: DistillConfig, patients: int) -> dict[str, object]:
     """What manifest and README.md state of the privacy of a distillation.
 
     Raises:
         ConfigError: δ is not below 1 / number of patients.
     """
-    if not dp.delta * patients < 1:
+    if not config.delta * patients < 1:
         raise ConfigError(
-            f"δ is {dp.delta:g} with {patients} patients",
+            f"δ is {config.delta:g} with {patients} patients",
             f"Use less than 1/{patients}, for example a hundredth of that: a larger δ would allow "
             "publishing one of them.",
         )
-    noise = noise_multiplier(dp)
-    spent = _epsilon(noise / _REPLACEMENT, dp.delta)
+    noise, epsilon_of = noise_multiplier(config), _accounting().get_epsilon_gaussian
+    spent = float(epsilon_of(noise / _REPLACEMENT, config.delta))
     sense = (
         "a strong guarantee"
         if spent <= 1
@@ -61,19 +61,14 @@ def privacy_record(dp: DPConfig, patients: int) -> dict[str, object]:
     )
     return {
         "epsilon": spent,
-        "epsilon_left_out": _epsilon(noise, dp.delta),
-        "delta": dp.delta,
+        "epsilon_left_out": float(epsilon_of(noise, config.delta)),
+        "delta": config.delta,
         "clip": CLIP,
         "noise_multiplier": noise,
-        "neighbours": _COMPARED,
-        "statement": f"Differential privacy with ε = {spent:.3g} and δ = {dp.delta:.3g} for each "
-        f"of {patients} patients, as far as the statistics go: {sense}.",
+        "compared": _COMPARED,
+        "statement": f"Differential privacy with ε = {spent:.3g} and δ = {config.delta:.3g} for "
+        f"each of {patients} patients, as far as the statistics go: {sense}.",
     }
-
-
-def _epsilon(noise: float, delta: float) -> float:
-    """Of noise in units of what the sum moves by."""
-    return float(_accounting().get_epsilon_gaussian(noise, delta))
 
 
 def _accounting() -> Any:

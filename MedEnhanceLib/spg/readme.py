@@ -13,11 +13,11 @@ from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.config import TEMPLATE
 from MedEnhanceLib.spg.statistics import CLIPPED_FROM, NUMBERS, PROJECTED
 
-METHOD = "SPG, structure-preserving personalised generation (arXiv 2511.13106)"
+METHOD = "SPG, structure-preserving personalized generation (arXiv 2511.13106)"
 BY_STATISTICS = "statistics of a cohort imposed on a public prior (after Heeger and Bergen, 1995)"
 SIGNAL = "Training signal, not anatomy: shapes that look like organs can be invented."
 OF_THE_PRIOR = "Their anatomy is the prior's alone; intensities and textures were changed."
-NO_LICENCE = "No license is stated: nobody may use this set until its maker states one."
+NO_LICENSE = "No license is stated: nobody may use this set until its maker states one."
 _PURPOSES = {
     "denoise": "removing noise",
     "sr2": "doubling the resolution",
@@ -114,7 +114,9 @@ def _notice() -> str:
 
 def _nature(manifest: Mapping[str, Any]) -> list[str]:
     """What the images are, and what of the patients is in them."""
-    prior = f"They start from a prior and stay near it. The prior: {manifest['prior']['told']}."
+    prior = (
+        f"They start from a prior and stay near it. The prior: {manifest['prior']['description']}."
+    )
     statistics, privacy = manifest.get("statistics"), manifest.get("privacy")
     if not statistics:
         loop = manifest["config"]["loop"]
@@ -129,18 +131,18 @@ def _nature(manifest: Mapping[str, Any]) -> list[str]:
     patients = statistics["patients"]
     if privacy:
         theirs = [
-            f"All that comes from the patients are {PROJECTED} numbers, each a sum over "
+            f"The patients contribute {PROJECTED} numbers alone, each a sum over "
             f"{patients} patients with noise; the quantiles in manifest.json were rebuilt from "
             "them and the prior alone.",
             str(privacy["statement"]),
-            f"What ε compares: {privacy['neighbours']}. It holds for this set alone: with several "
+            f"What ε compares: {privacy['compared']}. It holds for this set alone: with several "
             "sets of the same patients the ε add up. It covers neither settings that were chosen "
             "after looking at the patients' images, nor attacks on floating-point rounding.",
         ]
     else:
         theirs = [
-            f"All that comes from the patients are {NUMBERS} numbers, each a mean over {patients} "
-            "patients: quantiles of intensity, and of four bands of detail. They stand in "
+            f"The patients contribute {NUMBERS} numbers alone, each a mean over {patients} "
+            "patients: quantiles of intensity, and of four bands of detail. They are in "
             "manifest.json."
         ]
         if patients < CLIPPED_FROM:

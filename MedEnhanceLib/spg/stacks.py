@@ -1,27 +1,24 @@
-"""The images of a distilled set as stacks of slices, which an enhancer of volumes learns from.
+"""The images of a distilled set as volumes, which an enhancer learns from.
 
     load_distilled → deepened → a volume in HU, or of MR in [0, 1]
 
-Images that were matched are single: their order in a set is drawn, so that it does not reveal whose
-they are. Slices of one prior lie in their order, at a known distance.
+Images are single: those that were matched lie in an order that does not reveal whose they are, and
+slices of a prior are far from each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.spg.dataset import load_distilled
+from MedEnhanceLib.spg.dataset import Distilled
 from MedEnhanceLib.spg.images import Floats
 
 #: Slices of a volume that is made of one image.
 DEPTH = 32
-#: Slices at most this many pixels apart are neighbors of a volume.
-_NEIGHBORS = 2.0
 #: Pixels by which a place of an image moves from slice to slice, at most and about; waves of its
 #: path, and their lengths in slices. Chosen so that as much of a block's energy lies along slices
 #: as in a volume of 1 mm.
@@ -30,39 +27,23 @@ _MOVED, _WAVES, _WAVELENGTHS = 1.4, 3, (12.0, 48.0)
 _NODES = 3
 
 
-def distilled_volumes(folder: Path, *, seed: int = 0, depth: int = DEPTH) -> Iterator[Volume]:
-    """The volumes that an enhancer learns from.
-
-    Slices of one prior, in their order from foot to head, stay a volume where they are neighbors.
-    Of each other image a volume is made: see `deepened`.
+def distilled_volumes(distilled: Distilled, *, seed: int = 0) -> Iterator[Volume]:
+    """The volumes that an enhancer learns from: one of each image, see `deepened`.
 
     Args:
-        folder: of a finished set.
+        distilled: the set.
         seed: of the displacements with which images are drawn out.
-        depth: slices of a volume that is made of one image.
     Returns:
         Volumes of the set's modality, CT in HU by the window of the set, MR in [0, 1].
-    Raises:
-        InputError: the folder holds no set that can be read.
     """
-    distilled = load_distilled(folder)
-    pixel = distilled.config.images.spacing_mm
-    distance = distilled.slice_distance_mm
     low, high = distilled.window
+    geometry = Geometry((distilled.config.images.spacing_mm,) * 3)
     units = "HU" if distilled.modality == "CT" else ""
-
-    def volume(voxels: Floats, distance_mm: float, name: str) -> Volume:
-        scaled = voxels * np.float32(high - low) + np.float32(low)
-        geometry = Geometry((pixel, pixel, distance_mm))
-        return Volume(scaled, geometry, distilled.modality, units, source=name)
-
-    if distance is not None and distance <= _NEIGHBORS * pixel:
-        yield volume(distilled.images, distance, "distilled")
-        return
     for number, image in enumerate(distilled.images):
-        # Of slices of a prior the place in it decides, else each image is the first of its own.
-        rng = np.random.default_rng((seed, 0 if distance is None else number))
-        yield volume(deepened(image, depth, rng), pixel, f"distilled_{number:04d}")
+        voxels = deepened(image, DEPTH, np.random.default_rng((seed, number)))
+        voxels = voxels * np.float32(high - low) + np.float32(low)
+        name = f"distilled_{number:04d}"
+        yield Volume(voxels, geometry, distilled.modality, units, source=name)
 
 
 def deepened(image: Floats, depth: int, rng: np.random.Generator) -> Floats:

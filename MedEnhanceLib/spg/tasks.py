@@ -8,10 +8,7 @@ ones. `damage` can be differentiated by the image. Source: design, spg part 6.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -21,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.degrade import low_dose_noise
-from MedEnhanceLib.nets.precision import in_double
 from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, DistillConfig
 from MedEnhanceLib.spg.images import Floats
 
@@ -142,31 +138,6 @@ def make_task(config: DistillConfig, modality: str) -> Task:
     return LowDose(config.images.spacing_mm) if modality == "CT" else Rician(*DAMAGE["rician"])
 
 
-def psnr_db(errors: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of errors of images whose peak is 1."""
-    return -10 * math.log10(max(float(in_double(errors).square().mean()), 1e-20))
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where patches lie in images [N, 1, H, W].
-
-    Args:
-        image: [B], the image of each patch.
-        rows: [B, P, P], row of each pixel.
-        columns: [B, P, P], column of each pixel.
-    """
-
-    image: Tensor
-    rows: Tensor
-    columns: Tensor
-
-    def cut(self, images: Tensor) -> Tensor:
-        """[N, 1, H, W] → [B, 1, P, P], differentiable."""
-        patches: Tensor = images[self.image[:, None, None], 0, self.rows, self.columns]
-        return patches[:, None]
-
-
 class Patches:
     """Draws patches that show something.
 
@@ -192,15 +163,9 @@ class Patches:
         self._counts = np.bincount(images, minlength=len(shown))
         self._starts = np.cumsum(self._counts) - self._counts
 
-    def corners(self, images: Indices, rng: np.random.Generator) -> tuple[Indices, Indices]:
-        """The first row and column, [B] each, of a patch of each of these images [B]."""
-        chosen = self._starts[images] + (rng.random(len(images)) * self._counts[images]).astype(int)
-        top, left = np.divmod(self._corners[chosen], self._columns)
-        return top, left
-
     def draw(
         self, images: Indices, rng: np.random.Generator, *, turned: bool, device: str
-    ) -> Places:
+    ) -> tuple[Tensor, Tensor]:
         """A patch of each of these images, mirrored at random.
 
         Args:
@@ -208,34 +173,55 @@ class Patches:
             rng: draws places and mirrorings.
             turned: whether rows and columns may be swapped, too.
             device: of the result, a torch device.
+        Returns:
+            Row and column of each pixel, [B, P, P] each.
         """
-        top, left = self.corners(images, rng)
+        chosen = self._starts[images] + (rng.random(len(images)) * self._counts[images]).astype(int)
+        top, left = np.divmod(self._corners[chosen], self._columns)
         kinds = rng.integers(8 if turned else 4, size=len(images))
-        # Four numbers a patch go to the device; where its pixels are is computed there.
-        numbers = torch.from_numpy(np.stack([images, top, left, kinds]).astype(np.int64)).to(device)
-        place, row, column, kind = (part[:, None, None] for part in numbers)
+        # Three numbers a patch go to the device; where its pixels are is computed there.
+        numbers = torch.from_numpy(np.stack([top, left, kinds]).astype(np.int64)).to(device)
+        row, column, kind = (part[:, None, None] for part in numbers)
         down = torch.arange(self._side, device=device)[:, None]
         right, last = down.T, self._side - 1
         down = torch.where((kind & 1) > 0, last - down, down)
         right = torch.where((kind & 2) > 0, last - right, right)
         is_swapped = (kind & 4) > 0
         rows = row + torch.where(is_swapped, right, down)
-        columns = column + torch.where(is_swapped, down, right)
-        return Places(place[:, 0, 0], rows, columns)
+        return rows, column + torch.where(is_swapped, down, right)
 
 
-class Tensors(dict[str, Tensor]):
-    """Tensors by name on one device, as a part of a checkpoint."""
+def draw_pairs(
+    task: Task,
+    images: Tensor,
+    patches: Patches,
+    numbers: Indices,
+    chosen: Indices,
+    rng: np.random.Generator,
+    *,
+    seed: int = 0,
+    drawn: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Patches after and before degradation, [B, 1, P, P] each.
 
-    def __init__(self, device: str, **tensors: Tensor) -> None:
-        super().__init__(tensors)
-        self._device = device
+    Args:
+        task: the degradation.
+        images: [n, 1, H, W].
+        patches: made of all images, to which these belong.
+        numbers: [n], of these images among all.
+        chosen: [B], places in `numbers`: the image of each patch.
+        rng: draws where patches are.
+        seed: of the degradation, where patches are degraded.
+        drawn: where whole images are degraded, the random numbers of each.
+    """
+    device = str(images.device)
+    rows, columns = patches.draw(numbers[chosen], rng, turned=task.on_patches, device=device)
+    place = torch.from_numpy(chosen).to(device)[:, None, None]
 
-    def state_dict(self) -> Mapping[str, Tensor]:
-        """The tensors."""
-        return self
+    def cut(whole: Tensor) -> Tensor:
+        return whole[place, 0, rows, columns][:, None]
 
-    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
-        """Replace the tensors."""
-        self.clear()
-        self.update({name: tensor.to(self._device) for name, tensor in state.items()})
+    if drawn is not None:
+        return cut(task.damage(images, drawn)), cut(images)
+    high = cut(images)
+    return task.damage(high, task.draw(high, np.random.default_rng(seed))), high

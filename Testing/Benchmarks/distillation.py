@@ -15,6 +15,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.hqg import TrainConfig
 from MedEnhanceLib.hqg.train import train
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.dataset import Distilled, load_distilled
+from MedEnhanceLib.spg.prepare import prepare
 from MedEnhanceLib.spg.stacks import distilled_volumes
 
 KEPT = REPOSITORY / "runs" / "distillation"
@@ -62,20 +67,22 @@ def main() -> None:
                 write("distillation", gates=gates(rows), rows=rows, seeds=range(seed + 1))
 
 
-def distilled(modality: str, arm: str) -> Path:
-    """The folder of a set, distilled if it is not there."""
+def distilled(modality: str, arm: str) -> Distilled:
+    """A set, distilled if it is not there; the prior alone as one of the same form."""
     method = BY_MATCHING if arm == BY_MATCHING else BY_STATISTICS
-    out = KEPT / f"{modality}-{method}"
+    out, name = KEPT / f"{modality}-{method}", Path(FILES[modality])
+    cohort = me.Cohort.open(
+        SHARED_DATA / name.parts[0] / name.parts[1], pattern=name.name, modality=modality
+    ).only(lambda patient: patient.id in TRAINING)
+    fields = MATCHING if method == BY_MATCHING else STATISTICS
+    prior = str(CT_PRIOR) if modality == "CT" else "template"
+    config = {"preset": "cpu", "method": method, "held_out": 0.0, "prior": prior, **fields}
     if not (out / "manifest.json").is_file():
-        name = Path(FILES[modality])
-        cohort = me.Cohort.open(
-            SHARED_DATA / name.parts[0] / name.parts[1], pattern=name.name, modality=modality
-        ).only(lambda patient: patient.id in TRAINING)
-        fields = MATCHING if method == BY_MATCHING else STATISTICS
-        prior = str(CT_PRIOR) if modality == "CT" else "template"
-        config = {"preset": "cpu", "method": method, "held_out": 0.0, "prior": prior, **fields}
         me.distill(cohort, out, "denoise", config=config, device="cpu")
-    return out / "prior" if arm == PRIOR else out
+    found = load_distilled(out)
+    if arm != PRIOR:
+        return found
+    return replace(found, images=prepare(cohort, DistillConfig.from_json(config), Monitor()).public)
 
 
 def gain_of(modality: str, arm: str, seed: int, steps: int) -> float:

@@ -25,7 +25,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import Audited, AuditReport, audit
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import TOP, quantized
-from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.images import Floats, spread_over
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import Prepared, prepare
@@ -84,7 +84,7 @@ def _rows(prepared: Prepared, config: DistillConfig, *, leaks: bool) -> list[Row
     """A clean set; with `leaks` also that set with leaks planted, and one started from patients."""
     clean, measured = _distilled(prepared, config, prepared.prior.images)
     change = float(
-        np.mean(np.abs(clean - np.tile(prepared.prior.images, (_count(prepared), 1, 1))))
+        np.mean(np.abs(clean - np.tile(prepared.prior.images, (len(prepared.training), 1, 1))))
     )
     rows = [_row("clean", prepared, config, clean) | {"change": change, "measured": measured}]
     if not leaks:
@@ -134,10 +134,6 @@ def _short(config: DistillConfig) -> DistillConfig:
     return replace(config, loop=replace(config.loop, outer=1))
 
 
-def _count(prepared: Prepared) -> int:
-    return len(prepared.training)
-
-
 def _distilled(
     prepared: Prepared, config: DistillConfig, prior: Floats | None
 ) -> tuple[Floats, dict[str, float]]:
@@ -151,19 +147,13 @@ def _images_of(
     found = []
     for number, images in enumerate(patients.values()):
         print(f"seed {config.seed}: patient {number + 1}", file=sys.stderr)
-        start = _equal(images, config.images_per_patient) if prior is None else prior
+        start = spread_over(images, config.images_per_patient) if prior is None else prior
         raw = Raw(images, start, modality, number)
         found.append(distill_patient(raw, config))
     images = np.concatenate([one.images for one in found])
     names = ("alignment", "saturation")
     means = {name: float(np.mean([one.measured[name] for one in found])) for name in names}
     return quantized(images).astype(np.float32) / np.float32(TOP), means
-
-
-def _equal(images: Floats, count: int) -> Floats:
-    """Slices at equal quantiles."""
-    places = ((np.arange(count) + 0.5) / count * len(images)).astype(int)
-    return np.ascontiguousarray(images[places])
 
 
 def _planted(clean: Floats, prepared: Prepared, share: float, number: int) -> Floats:

@@ -5,8 +5,7 @@ punishes raises here:
 
 - tensors of two devices in one operation, and a generator of another device;
 - a third card, and a card for which this PyTorch has no kernels;
-- a convolution or product of float32 while TF32 is allowed: nothing here is meant to use it;
-- float64 where the cards are to have none, as Apple's GPUs.
+- a convolution or product of float32 while TF32 is allowed: nothing here is meant to use it.
 
 Not shown: kernels, what half precision gives on a GPU, streams, the memory that is needed, NCCL,
 races between processes; see docs/decisions/0009-slicer-stand-ins.md.
@@ -59,8 +58,6 @@ class _Cards:
         self.launches = 0
         self.released = 0
         self.without_kernels: set[int] = set()
-        self.capability = (9, 0)
-        self.has_double = True
 
     def index(self, device: Any) -> int:
         """The number of a card; of the current one where none is named."""
@@ -106,9 +103,6 @@ class Claimed(torch.Tensor):
 
     def tolist(self) -> Any:
         return self.held.tolist()
-
-    def __repr__(self) -> str:
-        return f"Claimed({self.device}, {tuple(self.shape)}, {self.dtype})"
 
 
 class _Mode(TorchDispatchMode):
@@ -174,9 +168,6 @@ def _refuse_what_fails(
         allowed: Any = torch.backends.cudnn if "conv" in func.name() else torch.backends.cuda.matmul
         if allowed.allow_tf32:
             raise RuntimeError(f"float32 is rounded to TF32 by {func}")
-    types = (kwargs.get("dtype"), *(tensor.dtype for tensor in on_cards))
-    if not cards.has_double and torch.float64 in types:
-        raise TypeError(f"no float64 on this device: {func}")
     generator = kwargs.get("generator")
     if generator is not None and generator.device != target:
         raise RuntimeError(f"Expected a '{target}' generator but found '{generator.device}'")
@@ -220,19 +211,6 @@ def _release() -> None:
     cards.released += 1
 
 
-class _Nothing:
-    """A stream or an event: all work is done at once."""
-
-    def __init__(self, *_: Any, **options: Any) -> None: ...
-
-    def record(self, *_: Any) -> None: ...
-
-    def synchronize(self) -> None: ...
-
-    def elapsed_time(self, _: Any) -> float:
-        return 1.0
-
-
 def _set_device(device: Any) -> None:
     cards.current = cards.index(device)
 
@@ -247,20 +225,12 @@ _PATCHES: dict[str, Any] = {
     "set_device": _set_device,
     "get_device_name": lambda device=None: "Pretended",
     "get_device_properties": lambda device=None: SimpleNamespace(
-        name="Pretended", total_memory=MEMORY, uuid=f"0000{cards.index(device)}",
-        major=9, minor=0, multi_processor_count=132,
+        uuid=f"0000{cards.index(device)}", major=9
     ),
-    "get_device_capability": lambda device=None: cards.capability,
-    "get_arch_list": lambda: ["sm_90"],
+    "get_device_capability": lambda device=None: (9, 0),
     "mem_get_info": lambda device=None: (cards.free[cards.index(device)], MEMORY),
-    "memory_allocated": lambda device=None: 0,
-    "max_memory_allocated": lambda device=None: 0,
-    "reset_peak_memory_stats": lambda device=None: None,
-    "set_per_process_memory_fraction": lambda fraction, device=None: None,
     "empty_cache": _release,
     "synchronize": lambda device=None: None,
-    "Event": _Nothing,
-    "current_stream": _Nothing,
     "manual_seed": lambda seed: None,
     "manual_seed_all": lambda seed: None,
     "get_rng_state": lambda device="cuda": torch.zeros(16, dtype=torch.uint8),

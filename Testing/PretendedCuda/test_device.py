@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 from torch import nn
@@ -11,7 +9,8 @@ from torch import nn
 from MedEnhanceLib.nets.precision import without_tf32
 
 
-def test_values_are_those_of_the_cpu(card) -> None:
+@pytest.mark.parametrize("card", ["cuda", "cuda:1"])
+def test_values_are_those_of_the_cpu(card: str, cards: object) -> None:
     torch.manual_seed(0)
     network, images = nn.Conv2d(1, 3, 3), torch.randn(2, 1, 8, 8)
     wanted = network(images).square().mean()
@@ -30,13 +29,12 @@ def test_values_are_those_of_the_cpu(card) -> None:
 
 
 @pytest.mark.parametrize("other", ["cpu", "cuda:0"])
-def test_mixed_devices_are_refused(cards, other: str) -> None:
+def test_mixed_devices_are_refused(cards: object, other: str) -> None:
     here, there = torch.ones(3, device="cuda:1"), torch.ones(3, device=other)
     for mixed in (
         lambda: here + there,
         lambda: torch.cat([there, here]),
         lambda: nn.functional.linear(here[None], there[None]),
-        lambda: torch.where(here > 0, here, there),
         lambda: there.add_(here),
     ):
         with pytest.raises(RuntimeError, match="same device"):
@@ -44,23 +42,10 @@ def test_mixed_devices_are_refused(cards, other: str) -> None:
     assert (here * torch.tensor(2.0)).sum().item() == 6  # a number is passed by value
 
 
-def test_what_a_driver_refuses_is_refused(cards) -> None:
+def test_what_a_driver_refuses_is_refused(cards: object) -> None:
     with pytest.raises(RuntimeError, match="indices"):
         torch.ones(3)[torch.tensor([0], device="cuda")]
     with pytest.raises(RuntimeError, match="generator"):
         torch.randn(3, device="cuda", generator=torch.Generator())
     with pytest.raises(RuntimeError, match="ordinal"):
         torch.ones(1, device="cuda:2")
-
-
-def test_threads_have_the_cards_too(card) -> None:
-    found = []
-    thread = threading.Thread(target=lambda: found.append(torch.ones(2, device=card).sum().item()))
-    thread.start()
-    thread.join()
-    assert found == [2]
-
-
-def test_the_cards_are_gone_afterwards() -> None:
-    assert not torch.cuda.is_available()
-    assert torch.ones(2).add_(1).tolist() == [2, 2]

@@ -12,11 +12,10 @@ from PretendedCuda.device import MEMORY
 from torch import nn
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.gradprom import GradientGate
 from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
-from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
+from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.device import choose_device, devices_for
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import principal_axes
@@ -31,16 +30,6 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
             loss = layer(images).sum()
         loss.backward()  # the backward pass is a part of the run
     assert torch.backends.cudnn.allow_tf32
-    conv, rnn = torch.backends.cudnn.conv, torch.backends.cudnn.rnn
-    before = conv.fp32_precision, rnn.fp32_precision
-    # As another program may have set it: the older names raise then.
-    conv.fp32_precision, rnn.fp32_precision = "tf32", "ieee"
-    try:
-        with without_tf32():
-            assert conv.fp32_precision == "ieee"
-        assert conv.fp32_precision == "tf32"
-    finally:
-        conv.fp32_precision, rnn.fp32_precision = before
 
 
 @pytest.mark.parametrize(
@@ -83,12 +72,6 @@ def test_auto_leaves_a_card_without_kernels_alone_and_says_why(cards) -> None:
     assert "Pretended cannot be used" in found["choice"]["reason"]
 
 
-def test_bfloat16_is_not_emulated(card, cards) -> None:
-    assert mixed_precision(card)._enabled
-    cards.capability = (7, 5)
-    assert not mixed_precision(card)._enabled
-
-
 def test_memory_is_given_back_when_a_job_ends(cards) -> None:
     run_job(JobSpec("ping", {}))
     assert cards.released == 1
@@ -109,17 +92,12 @@ def test_a_checkpoint_has_the_random_numbers_of_the_card_of_its_training(
         assert asked == states
 
 
-def test_what_needs_float64_works_on_devices_without(
-    card, cards, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_needs_float64_works_on_devices_without(monkeypatch: pytest.MonkeyPatch) -> None:
     points = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    asked: list[str] = []
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: asked.append("cpu") or tensor)
     wanted = principal_axes(points)
-    cards.has_double = False
-    with pytest.raises(TypeError, match="float64"):
-        torch.ones(2, device=card).double()
-    monkeypatch.setattr(precision, "_WITHOUT_DOUBLE", ("cuda",))
-    assert torch.allclose(principal_axes(points.to(card)).cpu(), wanted)
-    model, images = network().to(card), torch.ones(3, 6).to(card)
-    main, aux = (sign * model(images).square().mean() for sign in (1, -1))
-    _, report = GradientGate()(main, aux, list(model.parameters()))
-    assert report.cosine == pytest.approx(-1)
+    assert not asked
+    monkeypatch.setattr(precision, "_WITHOUT_DOUBLE", ("cpu",))
+    assert torch.equal(principal_axes(points), wanted)
+    assert asked

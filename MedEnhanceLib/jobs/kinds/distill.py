@@ -113,7 +113,6 @@ def distill_into(
     cohort: Cohort, out: Path, config: DistillConfig, monitor: Monitor, *, overwrite: bool
 ) -> Path:
     """See spg.distill.distill_cohort; waits for a GPU that another long job has."""
-    require("matplotlib", purpose="Drawing the audit of a distillation")  # at its end
     _require_torch(monitor)
     from MedEnhanceLib.spg.distill import distill_cohort
 

@@ -194,7 +194,7 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
     if distilled.alarm:
         monitor.warn(distilled.alarm)
     config = replace(config, data=(distilled.entry(), *config.data))
-    volumes = list(distilled_volumes(data, seed=config.seed))
+    volumes = list(distilled_volumes(distilled, seed=config.seed))
     folder = train(config, data, out, monitor, volumes=volumes)
     limits = read_bundle(folder).metadata.get("limits", ())
     return record_fields(folder, {"limits": [*distilled.limits, *limits]}).folder

@@ -2,13 +2,13 @@
 
     report = audit(Audited(distilled, training, held_out), redistill=redistill)
     print(report.summary)
-    write_audit(report, "distilled/audit")
+    write_report(report, "distilled/audit")
 
-Importing this needs numpy alone; pictures need matplotlib when they are drawn.
+Importing this needs numpy alone.
 """
 
 from MedEnhanceLib.spg.audit.attacks import audit
-from MedEnhanceLib.spg.audit.audit_report import AuditReport, write_audit, write_report
+from MedEnhanceLib.spg.audit.audit_report import AuditReport, write_confidential, write_report
 from MedEnhanceLib.spg.audit.membership import Redistill
 from MedEnhanceLib.spg.audit.records import FEWEST_AUDITED, Audited, Finding
 
@@ -19,6 +19,6 @@ __all__ = [
     "Finding",
     "Redistill",
     "audit",
-    "write_audit",
+    "write_confidential",
     "write_report",
 ]

@@ -46,7 +46,7 @@ def audit(
     """
     monitor = monitor or Monitor()
     pairs = 0 if redistill is None else shadows // 2
-    ours, theirs = len(audited.tested_training), len(audited.tested_held_out)
+    ours, theirs = len(audited.training), len(audited.held_out)
     groups = smallest_rank_sum_p(ours, theirs)
     # Of copies, both kinds of likeness, shadows and LiRA.
     smallest = [0.0, groups, groups]
@@ -77,8 +77,7 @@ def audit(
             "training_slices": sum(map(len, audited.training.values())),
             "held_out_slices": sum(map(len, audited.held_out.values())),
         },
-        shadows=2 * pairs,
-        pairs=tuple(gallery.worst_pairs(audited.distilled, nearest, audited.tested_training)),
+        pairs=tuple(gallery.worst_pairs(audited.distilled, nearest, audited.training)),
         aliases=audited.aliases,
     )
 

@@ -11,16 +11,8 @@ import numpy as np
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.io.atomic import atomic_write, write_json
-from MedEnhanceLib.report.drawing import (
-    DIFFERENCE,
-    GRAY,
-    INK,
-    MUTED,
-    new_figure,
-    register_difference_colors,
-    save_figure,
-)
 from MedEnhanceLib.report.page import make_folder
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.audit.nearest import Pair
 from MedEnhanceLib.spg.audit.records import Finding
 from MedEnhanceLib.spg.audit.significance import ALPHA
@@ -41,13 +33,14 @@ _TRIED = {
     "lira": "Each patient's nearness to the images was compared with the nearness to sets that are "
     "known to be made with or without that patient.",
 }
-#: Folder of what shows patients: never to be shared with the images.
-CONFIDENTIAL = "confidential"
 _WARNING = """These pictures show slices of patients, and patients.json names them.
 They are for whoever may see the original images. Do not share this folder.
+
+Each picture: the distilled image registered to the slice, the slice, and the difference (gray: 0).
 """
-_PANE_IN, _HEAD_IN, _DPI = 2.9, 0.75, 140
-#: Smallest difference at which colors saturate.
+#: Height of a picture in pixels, about.
+_HEIGHT = 320
+#: Smallest difference that is drawn black or white.
 _LEAST_REACH = 0.05
 
 
@@ -62,7 +55,6 @@ class AuditReport:
             construction and in no test; None: a template.
         cautions: limits of the tests.
         counts: of images and patients.
-        shadows: further distillations that the audit made.
         pairs: the five nearest, with slices of patients.
         aliases: patient → alias.
     """
@@ -72,7 +64,6 @@ class AuditReport:
     exposed: str | None
     cautions: tuple[str, ...]
     counts: Mapping[str, int]
-    shadows: int
     pairs: tuple[Pair, ...] = field(repr=False)
     aliases: Mapping[str, str] = field(repr=False)
 
@@ -166,15 +157,11 @@ class AuditReport:
                 for pair in self.pairs
             ],
             "counts": dict(self.counts),
-            "shadows": self.shadows,
         }
 
 
-def write_audit(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write audit.json and audit.md, and in a folder of their own what shows or names patients.
-
-    audit.json and audit.md name nobody and may be shared with the images; `folder`/confidential,
-    with pictures of the nearest pairs and the patients' names, may not.
+def write_report(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write audit.json and audit.md, which name nobody and may be shared with the images.
 
     Args:
         report: of the audit.
@@ -185,53 +172,42 @@ def write_audit(report: AuditReport, folder: str | Path, *, overwrite: bool = Fa
     Raises:
         OutputError: files exist and may not be replaced, or cannot be written.
     """
-    target = make_folder(Path(folder))
-    secret = make_folder(target / CONFIDENTIAL)
-    _write(secret / "README.txt", _WARNING, overwrite)
-    names = {alias: patient for patient, alias in report.aliases.items()}
-    write_json(secret / "patients.json", names, overwrite=overwrite)
-    for number, pair in enumerate(report.pairs, start=1):
-        title = f"image {pair.image} and patient {report.aliases[pair.patient]}"
-        draw_pair(secret / f"pair-{number}.png", pair, title, overwrite=overwrite)
-    return write_report(report, target, overwrite=overwrite)
-
-
-def write_report(report: AuditReport, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write audit.json and audit.md alone, which name nobody; returns the folder."""
     target = make_folder(folder)
     write_json(target / "audit.json", report.to_json(), overwrite=overwrite)
-    _write(target / "audit.md", f"# Privacy audit\n\n{report.summary}\n", overwrite)
+    _write(target / "audit.md", f"# Privacy audit\n\n{report.summary}\n".encode(), overwrite)
     return target
 
 
-def _write(path: Path, text: str, overwrite: bool) -> None:
-    with atomic_write(path, overwrite=overwrite) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def write_confidential(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write pictures of the nearest pairs and the patients' names, never to be shared.
 
-
-def draw_pair(path: Path, pair: Pair, title: str, *, overwrite: bool = False) -> None:
-    """Draw a PNG of three panes: the image registered to the slice, the slice, image − slice.
-
-    Raises:
-        DependencyError: matplotlib is missing.
-        OutputError: `path` cannot be written.
+    Arguments, result and errors are those of `write_report`.
     """
-    register_difference_colors()
-    height, width = pair.onto.shape
-    size = (3 * _PANE_IN, _PANE_IN * height / width + _HEAD_IN)
-    figure = new_figure(size, dpi=_DPI)
+    target = make_folder(folder)
+    lines = [
+        f"pair-{number}.png: image {pair.image} and patient {report.aliases[pair.patient]}, "
+        f"NCC of details {pair.score:.2f}, SSIM {pair.ssim:.2f}"
+        for number, pair in enumerate(report.pairs, start=1)
+    ]
+    _write(target / "README.txt", "\n".join([_WARNING, *lines, ""]).encode(), overwrite)
+    names = {alias: patient for patient, alias in report.aliases.items()}
+    write_json(target / "patients.json", names, overwrite=overwrite)
+    for number, pair in enumerate(report.pairs, start=1):
+        _write(target / f"pair-{number}.png", _picture(pair), overwrite)
+    return target
+
+
+def _write(path: Path, data: bytes, overwrite: bool) -> None:
+    with atomic_write(path, overwrite=overwrite) as temporary:
+        temporary.write_bytes(data)
+
+
+def _picture(pair: Pair) -> bytes:
+    """A PNG of three panes: the image registered to the slice, the slice, image − slice."""
+    codecs: Any = require("imagecodecs", purpose="Writing pictures")
     difference = pair.laid - pair.onto
     reach = max(_LEAST_REACH, float(np.percentile(np.abs(difference), 99.7)))
-    panes = (
-        ("distilled, registered to the slice", pair.laid, GRAY, 0.0, 1.0),
-        ("nearest slice of the patient", pair.onto, GRAY, 0.0, 1.0),
-        (f"difference, ±{reach:.2f}", difference, DIFFERENCE, -reach, reach),
-    )
-    for axes, (name, pixels, colors, low, high) in zip(figure.subplots(1, 3), panes, strict=True):
-        axes.imshow(pixels, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
-        axes.set_axis_off()
-        axes.set_title(name, color=MUTED, fontsize=9)
-    head = f"{title}: NCC of details {pair.score:.2f}, SSIM {pair.ssim:.2f} (confidential)"
-    figure.suptitle(head, color=INK, fontsize=10)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - _HEAD_IN / size[1], wspace=0.02)
-    save_figure(path, figure, overwrite=overwrite)
+    panes = np.hstack([pair.laid, pair.onto, 0.5 + difference / (2 * reach)])
+    factor = max(1, _HEIGHT // len(panes))
+    pixels = np.rint(255 * panes.clip(0, 1)).astype(np.uint8)
+    return bytes(codecs.png_encode(pixels.repeat(factor, axis=0).repeat(factor, axis=1)))

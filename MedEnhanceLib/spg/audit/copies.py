@@ -34,8 +34,8 @@ def search_copies(
     audited: Audited, gallery: Gallery, nearest: Nearest, level: float, monitor: Monitor
 ) -> Finding:
     """Search for copies, and measure what the search would have missed."""
-    ours = nearest.columns(audited.tested_training)
-    theirs = nearest.columns(audited.tested_held_out)
+    ours = nearest.columns(audited.training)
+    theirs = nearest.columns(audited.held_out)
     found = excesses(nearest.z)
     strangers, most_alike = _strangers(gallery, monitor.part(0.0, 0.4))
     among_patients, held_out = Tail.of(strangers), Tail.of(found[:, theirs].ravel())
@@ -54,25 +54,33 @@ def search_copies(
         for column in ours
         for row in np.flatnonzero(found[:, column] >= limit)
     ]
+    pairs = f"{len(suspects)} {'pair' if len(suspects) == 1 else 'pairs'} of image and patient"
+    copied = "No image is closer to a used patient than strangers are to each other."
+    if suspects:
+        copied = f"Closer than strangers ever are, so a copy: {pairs}."
+    power = (
+        f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
+        "patients are too similar, or too few."
+        if blended is None
+        else f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up at "
+        f"least {blended:.0%} of an image. What is fainter or covers less can be missed."
+    )
     used, others = (float(nearest.score[:, columns].max()) for columns in (ours, theirs))
     return Finding(
         attack="copies",
         title="Is a slice of a used patient in an image?",
         sentence=(
-            f"{_called(len(suspects))} The nearest slices have a correlation of {used:.2f} "
+            f"{copied} The nearest slices have a correlation of {used:.2f} "
             f"(used patients) and {others:.2f} (held out)."
         ),
         p=min(1.0, p),
         level=level,
-        smallest_p=0.0,
         detectable=blended,
-        power=_power(blended),
+        power=power,
         measured={
             "highest_training": used,
             "highest_held_out": others,
             "highest_strangers": most_alike,
-            "highest_excess": highest,
-            "limit_of_excess": limit,
             "suspects": suspects,
             # By the tail among patients alone: their own is estimated from them.
             "held_out_beyond_limit": bool(
@@ -139,7 +147,7 @@ def _detectable(
 
     found: excesses of the distilled images. limit: the smallest that is called a copy.
     """
-    names = audited.tested_training
+    names = list(audited.training)
     # Copies are planted in the least suspicious images.
     calm = np.argsort(found.max(axis=1), kind="stable")
     owners = [names[number % len(names)] for number in range(_PLANTS)]
@@ -159,26 +167,3 @@ def _detectable(
             break
         smallest = share
     return smallest
-
-
-def _called(count: int) -> str:
-    if count == 0:
-        return "No image is closer to a used patient than strangers are to each other."
-    pairs = (
-        "1 pair of image and patient is"
-        if count == 1
-        else f"{count} pairs of image and patient are"
-    )
-    return f"{pairs} closer than strangers ever are: a copy."
-
-
-def _power(blended: float | None) -> str:
-    if blended is None:
-        return (
-            f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
-            "patients are too similar, or too few."
-        )
-    return (
-        f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up "
-        f"at least {blended:.0%} of an image. What is fainter or covers less can be missed."
-    )

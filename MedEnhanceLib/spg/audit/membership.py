@@ -26,7 +26,6 @@ from MedEnhanceLib.spg.audit.significance import (
     OFTEN,
     Doubles,
     permutation_p,
-    rate_interval,
     smallest_detectable_rate,
 )
 
@@ -108,8 +107,8 @@ def shadow_finding(shadows: Shadows, level: float) -> Finding:
     trials = pairs * patients
     differences = shadows.inside - shadows.outside
     right = float(np.mean((differences > 0) + 0.5 * (differences == 0)))
-    smallest_p = smallest_shadow_p(patients, pairs)
-    detectable = smallest_detectable_rate(trials, 0.5, level) if smallest_p <= level else None
+    is_possible = smallest_shadow_p(patients, pairs) <= level
+    detectable = smallest_detectable_rate(trials, 0.5, level) if is_possible else None
     return Finding(
         attack="shadows",
         title="Which of two sets was made from a patient? (shadow distillations)",
@@ -119,7 +118,6 @@ def shadow_finding(shadows: Shadows, level: float) -> Finding:
         ),
         p=_shadow_p(shadows),
         level=level,
-        smallest_p=smallest_p,
         detectable=detectable,
         power=(
             "It cannot notice any leak, however large: more shadows are needed."
@@ -127,13 +125,7 @@ def shadow_finding(shadows: Shadows, level: float) -> Finding:
             else f"A leak that gives right answers in {detectable:.0%} of trials is noticed in "
             f"{OFTEN} audits, a weaker one less often."
         ),
-        measured={
-            "right": right,
-            "interval": list(rate_interval(round(right * trials), trials)),
-            "interval_method": "Clopper-Pearson over trials",
-            "trials": trials,
-            "mean_effect": float(differences.mean()),
-        },
+        measured={"right": right, "trials": trials},
     )
 
 

@@ -29,7 +29,8 @@ class Audited:
         held_out: as training. Patients must have been assigned to one or the other at random:
             the exact tests of the audit depend on it.
         prior: the start of the distillation; None: not used.
-        prior_owner: the patient whose anatomy the prior shows; None: a template or an average.
+        prior_owner: the patient whose anatomy the prior shows, in neither group, as that patient is
+            in every image by construction; None: a template or an average.
     Raises:
         InputError: there are too few patients, or one is in both groups.
     """
@@ -41,47 +42,31 @@ class Audited:
     prior_owner: str | None = None
 
     def __post_init__(self) -> None:
-        for name, group in (("training", self.tested_training), ("held-out", self.tested_held_out)):
+        for name, group in (("training", self.training), ("held-out", self.held_out)):
             if len(group) < FEWEST_AUDITED:
                 raise InputError(
                     f"the audit got {len(group)} {name} patients besides the prior's",
                     "It compares patients that were used with patients that were not: give at "
                     "least two of each, drawn at random.",
                 )
-        both = set(self.training) & set(self.held_out)
-        if both:
+        everyone = [*self.training, *self.held_out, self.prior_owner]
+        if len(set(everyone)) < len(everyone):
             raise InputError(
-                f"{len(both)} patients are in training and held out at once",
-                "Split by patient, so that nobody is in both groups.",
+                "a patient is in training and held out at once, or is the prior's besides",
+                "Split by patient, and leave the prior's patient out of both groups.",
             )
 
     @property
     def patients(self) -> dict[str, Images]:
-        """All patients but the prior's, training first.
-
-        The prior's patient is in every image by construction, which the report states separately.
-        """
-        everyone = {**self.training, **self.held_out}
-        return {name: images for name, images in everyone.items() if name != self.prior_owner}
-
-    @property
-    def tested_training(self) -> list[str]:
-        """The training patients among `patients`."""
-        return [name for name in self.training if name != self.prior_owner]
-
-    @property
-    def tested_held_out(self) -> list[str]:
-        """The held-out patients among `patients`."""
-        return [name for name in self.held_out if name != self.prior_owner]
+        """All patients but the prior's, training first."""
+        return {**self.training, **self.held_out}
 
     @property
     def aliases(self) -> dict[str, str]:
         """Patient → alias in reports: T1, T2, … training, H1, H2, … held out, A1 of the prior."""
         named = {name: f"T{number}" for number, name in enumerate(self.training, start=1)}
         named |= {name: f"H{number}" for number, name in enumerate(self.held_out, start=1)}
-        if self.prior_owner is not None:
-            named.setdefault(self.prior_owner, "A1")
-        return named
+        return named if self.prior_owner is None else named | {self.prior_owner: "A1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +79,6 @@ class Finding:
         sentence: what it found.
         p: probability that a set without a leak gives a result as extreme.
         level: the p at which the alarm is raised.
-        smallest_p: the smallest p possible with a cohort of this size.
         detectable: the smallest leak that is found with 80 % probability, in the unit that `power`
             names; None: even the largest leak would have been missed.
         power: `detectable` in a sentence.
@@ -106,7 +90,6 @@ class Finding:
     sentence: str
     p: float
     level: float
-    smallest_p: float
     detectable: float | None
     power: str
     measured: Mapping[str, Any] = field(default_factory=dict)

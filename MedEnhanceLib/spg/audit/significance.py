@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,9 @@ Doubles = npt.NDArray[np.float64]
 
 #: Largest probability of an alarm without a leak, over all attacks.
 ALPHA = 0.05
+_NORMAL = NormalDist()
 #: Two-sided 95 %.
-_Z95 = 1.959963984540054
+_Z95 = _NORMAL.inv_cdf(0.975)
 #: Patients up to which the distribution of the rank sum is exact; normal above.
 _EXACT_UP_TO = 60
 #: Probability with which a detectable leak is found, and how reports word it.
@@ -62,11 +64,11 @@ def smallest_detectable_auc(positives: int, negatives: int, level: float) -> flo
     if smallest_rank_sum_p(positives, negatives) > level:
         return None
     null = math.sqrt((positives + negatives + 1) / (12 * positives * negatives))
-    bar = 0.5 + normal_quantile(1 - level) * null
+    bar = 0.5 + _NORMAL.inv_cdf(1 - level) * null
 
     def is_found(value: float) -> bool:
         spread = math.sqrt(_auc_variance(value, positives, negatives))
-        return value - normal_quantile(POWER) * spread >= bar
+        return value - _NORMAL.inv_cdf(POWER) * spread >= bar
 
     return _bisect(is_found, 0.5, 1.0)
 
@@ -93,7 +95,7 @@ def rank_sum_p(positives: Sequence[float] | Doubles, negatives: Sequence[float] 
         return float(counts[reached:].sum() / counts.sum())
     mean = chosen * ranks.mean()
     variance = chosen * (total - chosen) / (total - 1) * ranks.var()
-    return _normal_tail((reached - 1 - mean) / math.sqrt(variance)) if variance > 0 else 1.0
+    return 1 - _NORMAL.cdf((reached - 1 - mean) / math.sqrt(variance)) if variance > 0 else 1.0
 
 
 def smallest_rank_sum_p(positives: int, negatives: int) -> float:
@@ -129,20 +131,6 @@ def binomial_tail(hits: int, trials: int, chance: float) -> float:
     return min(1.0, math.fsum(terms))
 
 
-def rate_interval(hits: int, trials: int) -> tuple[float, float]:
-    """The 95 % Clopper–Pearson interval of a rate."""
-    low = (
-        _bisect(lambda rate: binomial_tail(hits, trials, rate) >= 0.025, 0.0, 1.0) if hits else 0.0
-    )
-    miss = trials - hits
-    high = (
-        1 - _bisect(lambda rate: binomial_tail(miss, trials, rate) >= 0.025, 0.0, 1.0)
-        if miss
-        else 1.0
-    )
-    return low, high
-
-
 def smallest_detectable_rate(trials: int, chance: float, level: float) -> float | None:
     """The true rate that a one-sided binomial test of this level finds with 80 % probability.
 
@@ -172,15 +160,6 @@ def permutation_p(observed: float, permuted: Doubles) -> float:
     """One-sided p from random permutations, the observed arrangement included."""
     tolerance = 1e-9 * max(1.0, abs(observed))
     return float((1 + np.count_nonzero(permuted >= observed - tolerance)) / (1 + permuted.size))
-
-
-def normal_quantile(probability: float) -> float:
-    """The quantile of the standard normal distribution."""
-    return _bisect(lambda x: _normal_tail(-x) >= probability, -40.0, 40.0)
-
-
-def _normal_tail(z: float) -> float:
-    return 0.5 * math.erfc(z / math.sqrt(2))
 
 
 def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:

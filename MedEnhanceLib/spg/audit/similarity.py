@@ -12,9 +12,8 @@ registered to the slice that it matches, for SSIM and for pictures.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,25 +78,15 @@ def details(images: Floats) -> Floats:
     return evened
 
 
-def match(
-    images: Floats, slices: Floats, *, angles_deg: Sequence[float] = ANGLES_DEG, pixels: int = 2
-) -> Matches:
-    """Compare every fingerprint of images with every fingerprint of slices.
-
-    Args:
-        images: fingerprints [N, h, w].
-        slices: fingerprints [R, h, w].
-        angles_deg: rotations to try.
-        pixels: image pixels for each pixel of a fingerprint; 1 for `details`.
-    """
-    return SliceIndex(slices, pixels=pixels).match(images, angles_deg=angles_deg)
-
-
 class SliceIndex:
     """Fingerprints of slices [R, h, w], prepared once for the search of images.
 
     The correlation is normalized over the overlap, each side's mean square raised to a floor.
     Source: masked correlation by FFT, Padfield, IEEE Trans. Image Process. 21 (2012) 2706.
+
+    Args:
+        slices: fingerprints [R, h, w].
+        pixels: image pixels for each pixel of a fingerprint; 1 for `details`.
     """
 
     def __init__(self, slices: Floats, *, pixels: int = 2) -> None:
@@ -122,39 +111,31 @@ class SliceIndex:
             np.zeros((*shape, 2), np.int32),
             np.zeros(shape, np.float32),
         )
+        down, right = (np.arange(-most, most + 1) for most in self._most)
+        # Slices whose planes fit into memory.
+        count = max(1, _AT_ONCE // (8 * self._padded[0] * self._padded[1]))
         for turn, angle in enumerate(angles_deg):
             turned = rotate(images, angle)
             spectra = np.conj(np.fft.rfft2(turned, self._padded)).astype(np.complex64)
             # The overlap of an image shifted by d is that of the slice shifted by −d.
             roots = self._roots(turned)[:, ::-1, ::-1]
-            for row, (spectrum, root) in enumerate(zip(spectra, roots, strict=True)):
+            for row in range(len(images)):
                 if monitor is not None:
                     done = (turn + row / len(images)) / len(angles_deg)
                     monitor.progress(done, "comparing images")
-                for part in self._parts():
-                    self._improve(best, row, part, spectrum, root, angle)
+                for first in range(0, len(self._spectra), count):
+                    part = slice(first, first + count)
+                    planes = np.fft.irfft2(spectra[row] * self._spectra[part], self._padded)
+                    scores = planes[:, down[:, None], right[None]] / (roots[row] * self._root[part])
+                    scores = scores.reshape(len(scores), -1)
+                    place = scores.argmax(axis=1)
+                    score = scores.max(axis=1).astype(np.float32)
+                    better = score > best.score[row, part]
+                    moved = np.stack(np.divmod(place, right.size), axis=-1) - self._most
+                    best.score[row, part][better] = score[better]
+                    best.shift[row, part][better] = self._pixels * moved[better]
+                    best.angle_deg[row, part][better] = angle
         return best
-
-    def _improve(
-        self, best: Matches, row: int, part: slice, spectrum: Any, root: Floats, angle: float
-    ) -> None:
-        """Update the slices that an image agrees with better than before."""
-        planes = np.fft.irfft2(spectrum * self._spectra[part], self._padded)
-        down, right = (np.arange(-most, most + 1) for most in self._most)
-        scores = planes[:, down[:, None], right[None]] / (root * self._root[part])
-        scores = scores.reshape(len(scores), -1)
-        place = scores.argmax(axis=1)
-        score = scores[np.arange(len(scores)), place].astype(np.float32)
-        better = score > best.score[row, part]
-        moved = np.stack(np.divmod(place, right.size), axis=-1) - self._most
-        best.score[row, part][better] = score[better]
-        best.shift[row, part][better] = self._pixels * moved[better]
-        best.angle_deg[row, part][better] = angle
-
-    def _parts(self) -> Iterator[slice]:
-        """Ranges of slices whose planes fit into memory."""
-        step = max(1, _AT_ONCE // (8 * self._padded[0] * self._padded[1]))
-        return (slice(first, first + step) for first in range(0, len(self._spectra), step))
 
     def _roots(self, images: Floats) -> Floats:
         """Root of the energy of each shift's overlap, or of the floor."""
@@ -209,29 +190,22 @@ def _halve(images: Floats) -> Floats:
     return halved
 
 
-@dataclass(frozen=True)
-class Laid:
-    """An image registered to a slice and scaled to its brightness.
+def lay_on(image: Floats, onto: Floats, angle_deg: float) -> tuple[Floats, float]:
+    """Register an image [H, W] to a slice [H, W], rotated by about angle_deg.
 
-    Args:
-        image: [H, W], 0 outside of it.
-        ssim: over the pixels where either shows something; 0 if there are none.
+    Returns:
+        The image registered to the slice and scaled to its brightness, [H, W], 0 outside of it.
+        SSIM over the pixels where either shows something; 0 if there are none.
     """
-
-    image: Floats
-    ssim: float
-
-
-def lay_on(image: Floats, onto: Floats, angle_deg: float) -> Laid:
-    """Register an image [H, W] to a slice [H, W], rotated by about angle_deg."""
     angles = tuple(angle_deg + finer for finer in _FINER_DEG)
-    matches = match(details(image[None]), details(onto[None]), angles_deg=angles, pixels=1)
+    slices = SliceIndex(details(onto[None]), pixels=1)
+    matches = slices.match(details(image[None]), angles_deg=angles)
     angle, move = float(matches.angle_deg[0, 0]), matches.shift[0, 0]
     shared = shifted(rotate(np.ones_like(image)[None], angle)[0], move) > 0.999
     moved = shifted(rotate(image[None], angle)[0], move)
     shown = shared & (_shows(onto) | _shows(moved))
     moved = np.where(shared, _as_bright(moved, onto, shown), 0).astype(np.float32)
-    return Laid(moved, _ssim(onto, moved, shown))
+    return moved, _ssim(onto, moved, shown)
 
 
 def shifted(image: Floats, move: npt.NDArray[np.int32]) -> Floats:

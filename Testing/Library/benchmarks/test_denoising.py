@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 
@@ -52,10 +51,3 @@ def test_a_gate_fails_at_one_bad_volume_though_the_mean_is_good(shared: ModuleTy
     assert not entry["pass"]
     assert shared.gain_gate("MR", rows, ["5 %"], arms, mean=0.1)["pass"]
     assert not shared.gain_gate("MR", [], [], arms, mean=0.1)["pass"]
-
-
-def test_an_averaged_scan_has_the_means_of_blocks(shared: ModuleType) -> None:
-    voxels = np.arange(5 * 4 * 4, dtype=np.float32).reshape(5, 4, 4)
-    mean = shared.mean_of_blocks(voxels, (2, 2, 2))
-    assert mean.shape == (2, 2, 2)
-    assert mean[1, 0, 1] == voxels[2:4, 0:2, 2:4].mean()

@@ -58,14 +58,10 @@ _LOW_DOSE = "enhancement.rows[case=low dose 5e3; subject~sts; arm="
         ),
         ("3 dB above the spline", "'3 dB' has no origin"),
         ("three times as fast", "'three times' has no origin"),
-        ("half the time", "'half the' has no origin"),
         ("in seconds on a graphics card", "'seconds on a graphics card' has no origin"),
-        ("| ours | **38.84** |", "has no origin"),
         (f"27.00<!-- = {_OURS}:middle -->", "no way to reduce: 'middle'"),
         ("1<!-- = elsewhere.rows.psnr -->", "no result elsewhere.json"),
-        ("1<!-- = enhancement.rows[arm=ours].psnr -->", "nothing has 'psnr'"),
         (f"27.00<!-- = {_OURS} -->", "9 numbers at"),
-        (f"0<!-- = {_OURS}:mean if 1 -->", "what is 'if 1' in"),
     ],
 )
 def test_a_number_that_is_wrong_or_has_no_origin_is_found(
@@ -119,29 +115,31 @@ def test_entries_are_taken_from_each_other_only_where_they_belong_together(
         origins.value_of(f"({rows}ours].psnr_image - {rows}BM4D].psnr_image):min")
 
 
+def stated(name: str) -> list[dict[str, object]]:
+    """The measured table of a shipped model."""
+    path = ROOT / "Resources/models" / name / "configs/metadata.json"
+    measured: list[dict[str, object]] = json.loads(path.read_text(encoding="utf-8"))["measured"]
+    return measured
+
+
 @pytest.mark.parametrize(("name", "modality"), [("mr", "MR"), ("ct", "CT")])
 def test_the_cards_of_enhancers_state_what_was_measured(
     origins: ModuleType, name: str, modality: str
 ) -> None:
-    cards = import_module("record_in_cards")
-    rows = origins.record("denoising")["rows"]
-    folder = ROOT / "Resources/models" / name
-    metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))
-    assert metadata["measured"] == cards.enhancement_rows(rows, modality), (
-        "run: python Testing/Benchmarks/record_in_cards.py"
+    rows = import_module("record_in_cards").enhancement_rows(
+        origins.record("denoising")["rows"], modality
     )
-    card = (folder / "docs/README.md").read_text(encoding="utf-8")
-    assert all(line["network"] in card for line in metadata["measured"])
+    assert stated(name) == rows, "run: python Testing/Benchmarks/record_in_cards.py"
+    card = (ROOT / "Resources/models" / name / "docs/README.md").read_text(encoding="utf-8")
+    assert all(str(line["network"]) in card for line in rows)
 
 
 @pytest.mark.parametrize("name", ["brain-tissue", "sarcoma-ct"])
 def test_the_cards_of_heads_state_what_was_measured(origins: ModuleType, name: str) -> None:
-    folder = ROOT / "Resources/models" / name
-    metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))
     rows = origins.record("segmentation")["rows"]
     shipped = [row for row in rows if (row["model"], row["head"]) == (name, "learned alone")]
     assert shipped
-    assert metadata["measured"] == [
+    assert stated(name) == [
         {key: row[key] for key in ("subject", "case", "input")} | row["labels"] for row in shipped
     ]
 
@@ -155,21 +153,17 @@ def test_the_cards_of_thin_slices_state_what_was_measured(
         if row.get("modality") == modality and row["arm"] in ("ours", "spline"):
             key = row["reference"], row["thickness_mm"], row["noise"]
             measured.setdefault(key, {})[row["arm"]] = row["psnr"]
-    metadata = ROOT / "Resources/models" / name / "configs/metadata.json"
-    stated = {
+    assert measured == {
         (line["volume"], line["slices (mm)"], line["noise"]): {
             "spline": line["spline (dB)"],
             "ours": line["restored (dB)"],
         }
-        for line in json.loads(metadata.read_text(encoding="utf-8"))["measured"]
+        for line in stated(name)
     }
-    assert stated == measured
 
 
 @pytest.mark.parametrize("name", ["codec-ct", "codec-mr", "codec-em"])
 def test_the_cards_of_the_codec_state_what_was_measured(origins: ModuleType, name: str) -> None:
     cards = import_module("record_in_cards")
-    metadata = ROOT / "Resources/models" / name / "configs/metadata.json"
-    stated = json.loads(metadata.read_text(encoding="utf-8"))["measured"]
     rows = origins.record("compression")["rows"]
-    assert stated == cards.codec_rows(rows, cards.CODECS[name])
+    assert stated(name) == cards.codec_rows(rows, cards.CODECS[name])

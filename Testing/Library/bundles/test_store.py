@@ -179,11 +179,10 @@ def test_the_name_of_a_shipped_model_is_taken(toy: Bundle, user_models: Path) ->
     ("fields", "said"),
     [
         ({"network": [[]]}, "network is [[]], not an object"),
-        ({"name": "a" * 5000}, "name has 5000 signs"),
+        ({"name": "a" * 5000}, "name has 5000 characters"),
         ({"name": 7}, "name is 7"),
         ({"name": None}, "name is None"),
         ({"name": "a\nb"}, "several lines"),
-        ({"description": "\x1b[2J"}, "control character \\x1b"),
         ({"kind": "oracle"}, "of the kind 'oracle'"),
         ({"modality": "XX"}, "modality is 'XX'"),
         ({"training": {"config": [1]}}, "training.config is [1], not an object"),
@@ -232,8 +231,6 @@ def test_json_that_python_cannot_follow_hides_no_other_model(
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
     bundle = export_bundle(tmp_path / "nan", {"w": torch.tensor([1.0, value])}, METADATA_FIELDS)
-    with pytest.raises(ModelError, match="not all numbers"):
-        import_bundle(bundle.folder)
     with pytest.raises(ModelError, match="not all numbers"):
         load_tensors(bundle)
 

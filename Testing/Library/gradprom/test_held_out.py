@@ -170,7 +170,7 @@ def test_a_head_for_what_few_images_show_has_to_be_named(
     volume = replace(patient(0)[0], modality="EM")
     with pytest.raises(ModelError, match="segments EM unless it is selected by name") as caught:
         open_head_for(volume, SegmentConfig())
-    assert "--segment --segmenter lump" in caught.value.hint
+    assert "--segmenter NAME" in caught.value.hint and "lump (EM)" in caught.value.hint
     assert open_head_for(volume, SegmentConfig(model="lump"))[0].name == "lump"
     record_fields(folder, {"on_request": False})
     assert open_bundle("auto", kind="head", modality="EM").name == "lump"

@@ -1,21 +1,47 @@
-"""The report of an enhancement."""
+"""The page stands alone, says what changed, and trusts nothing that comes from a file."""
 
 from __future__ import annotations
 
-import json
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.manifest import corrections_in_words, make_manifest
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY, corrections_in_words, make_manifest
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.report import figures
 from MedEnhanceLib.report.enhance import enhancement_report
 from MedEnhanceLib.report.figures import Pane, comparison
 
-HOSTILE = "<b onclick=x>&.nii.gz"
+HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&.nii.gz"
+_VOID = {"meta", "img"}
+
+
+class Reader(HTMLParser):
+    """Collects what is on the page and checks that every element is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
 
 @pytest.fixture(autouse=True)
@@ -29,39 +55,26 @@ def enhanced(head: Volume) -> Volume:
     return head.with_voxels(head.voxels + np.int16(3), did="enhanced with mr")
 
 
-@pytest.fixture
-def manifest() -> dict[str, Any]:
-    return make_manifest(
-        "enhanced",
-        config={"model": "auto"},
-        inputs={"input": HOSTILE},
-        seconds=1.25,
-        model={"name": "mr", "sha256": "ab" * 32},
+def report(folder: Path, volume: Volume, enhanced: Volume, **options: Any) -> str:
+    model = {"name": "mr", "sha256": "ab" * 32} | options.pop("model", {})
+    manifest = make_manifest(
+        "enhanced", config={}, inputs={"input": HOSTILE}, seconds=1.25, model=model
     )
-
-
-def report(folder: Path, volume: Volume, enhanced: Volume, **options: Any) -> list[Path]:
     picture = comparison([Pane("Input", volume), Pane("Enhanced", enhanced)])
-    return enhancement_report(folder, volume=volume, enhanced=enhanced, picture=picture, **options)
+    page = enhancement_report(
+        folder,
+        volume=volume,
+        enhanced=enhanced,
+        picture=picture,
+        manifest=manifest | {"results": options.pop("results", {})},
+        **options,
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["comparison.png", "index.html"]
+    return page.read_text(encoding="utf-8")
 
 
-def test_report_has_its_files_and_says_what_changed(
-    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
-) -> None:
-    written = report(tmp_path / "report", head, enhanced, manifest=manifest)
-    names = ["index.html", "comparison.png", "report.json"]
-    assert [path.name for path in written] == names
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(names)
-    html = written[0].read_text(encoding="utf-8")
-    assert "changed the volume by 3 units of the input on average" in html
-    assert "mr (abababababab)" in html
-    assert "1.2 s" in html
-    record = json.loads(written[2].read_text(encoding="utf-8"))
-    assert record["change"] == {"mean": 3.0, "mean_absolute": 3.0, "largest": 3.0}
-
-
-def test_report_says_what_was_measured_and_done(
-    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
+def test_report_says_what_changed_was_measured_and_done(
+    tmp_path: Path, head: Volume, enhanced: Volume
 ) -> None:
     noise = {"sigma": 12.5, "units": "HU", "confidence": 0.4, "share_removed": 0.8, "reason": "few"}
     blur = {"undone": True, "reason": "both axes are blurred"}
@@ -70,24 +83,56 @@ def test_report_says_what_was_measured_and_done(
     facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
     results = {"measured": measured, "uncertainty": facts}
     table = [{"label": "white matter", "voxels": 12345, "volume_ml": 6.7891, "surface_mm2": 4321.4}]
-    page, *_ = report(
-        tmp_path, head, enhanced, manifest=manifest | {"results": results}, table=table
-    )
-    html = page.read_text(encoding="utf-8")
-    assert "Noise: σ 12.5 HU, confidence 0.4 of 1; 80% of the correction applied: few." in html
-    assert "Blur: undone; both axes are blurred." in html
-    assert "Bias field" not in html
+    html = report(tmp_path, head, enhanced, results=results, table=table)
+    text = " ".join(html.split())
+    assert "mr changed the volume by 3 units of the input on average and by 3 at most" in text
+    assert "direction) is unchanged" in text
+    assert "mr abababababab" in text
+    assert "1.2 s" in text
+    assert "Noise: σ 12.5 HU, confidence 0.4 of 1; 80% of the correction applied: few." in text
+    assert "Blur: undone; both axes are blurred." in text
+    assert "Bias field" not in text
     assert corrections_in_words(measured) == ", 80% of the noise correction, blur undone"
-    assert "calibrated on held-out &lt;heads&gt;" in html
-    for text in ("12,345", "6.79", "Surface, mm²", "4,321"):
-        assert text in html
+    assert "calibrated on held-out &lt;heads&gt;" in text
+    for part in ("12,345", "6.79", "Surface, mm²", "4,321"):
+        assert part in text
 
 
-def test_change_of_integers_does_not_wrap_around(
-    tmp_path: Path, head: Volume, manifest: dict[str, Any]
+def test_hostile_texts_stay_text_and_nothing_comes_from_elsewhere(
+    tmp_path: Path, head: Volume, enhanced: Volume
 ) -> None:
+    row = {"label": HOSTILE, "voxels": 1, "volume_ml": 1.0, "surface_mm2": 1.0}
+    name = "caf\udce9"
+    html = report(
+        tmp_path,
+        head,
+        enhanced.with_voxels(enhanced.voxels, did=HOSTILE),
+        model={"name": HOSTILE},
+        table=[row],
+        warnings=[HOSTILE, name],
+    )
+    assert "caf?" in html
+    reader = Reader(html)
+    assert {tag for tag, _ in reader.tags}.isdisjoint({"script", "iframe", "object", "link"})
+    assert all("onerror" not in attributes for _, attributes in reader.tags)
+    assert reader.text.count(HOSTILE) >= 4
+    assert reader.text.count(RESEARCH_ONLY) >= 2
+    ((_, image),) = [entry for entry in reader.tags if entry[0] == "img"]
+    assert image["src"] == "comparison.png"
+    assert "Axial" in str(image["alt"])
+    plain = html.replace("http://evil.example/", "")
+    assert not [word for word in ("http", "@import", "url(", "<script") if word in plain]
+
+
+def test_change_of_integers_does_not_wrap_around(tmp_path: Path, head: Volume) -> None:
     low = head.with_voxels(np.full(head.shape, -32768, np.int16))
     high = head.with_voxels(np.full(head.shape, 32767, np.int16))
-    written = report(tmp_path, low, high, manifest=manifest)
-    record = json.loads(written[2].read_text(encoding="utf-8"))
-    assert record["change"]["largest"] == 65535.0
+    assert "by 6.55e+04 at most" in report(tmp_path, low, high)
+
+
+def test_an_existing_page_is_not_replaced(tmp_path: Path, head: Volume, enhanced: Volume) -> None:
+    before = report(tmp_path, head, enhanced)
+    with pytest.raises(OutputError, match="exists"):
+        report(tmp_path, head, head)
+    assert (tmp_path / "index.html").read_text(encoding="utf-8") == before
+    assert report(tmp_path, head, head, overwrite=True) != before

@@ -14,7 +14,8 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.spg.config import DistillConfig, DPConfig
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.distill import distill_cohort
 
 #: Four people; names that no file should ever hold.
 PEOPLE = ("MILLER_1961", "GARCIA_1975", "NAKAMURA_88", "OKONKWO_403")
@@ -63,12 +64,21 @@ def cohort(people: Path) -> Cohort:
     return Cohort.from_folder(people)
 
 
+SMOKE = replace(DistillConfig.preset("smoke"), method="matching", device="cpu", held_out=0.0)
+
+
 @pytest.fixture
 def smoke() -> DistillConfig:
-    return replace(DistillConfig.preset("smoke"), method="matching", device="cpu", held_out=0.0)
+    return SMOKE
+
+
+@pytest.fixture(scope="session")
+def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of a run that nothing interrupted: two images of each patient."""
+    out = tmp_path_factory.mktemp("whole") / "distilled"
+    return distill_cohort(Cohort.from_folder(people), out, SMOKE)
 
 
 @pytest.fixture
 def private(smoke: DistillConfig) -> DistillConfig:
-    dp = DPConfig(epsilon=8.0, delta=1e-3)
-    return replace(smoke, method="statistics", images_per_patient=3, dp=dp)
+    return replace(smoke, method="statistics", images_per_patient=3, epsilon=8.0, delta=1e-3)

@@ -38,9 +38,9 @@ def test_matching_lowers_the_distance_between_gradients(raw: Raw, smoke: Distill
     loop._rng = lambda number, purpose: first(0, purpose)  # type: ignore[method-assign]
     distances = []
     for number in range(config.loop.steps):
-        before = float(loop.history["measured"][0, 0])
+        before = float(loop.measured[0, 0])
         loop.step(number)
-        distances.append(float(loop.history["measured"][0, 0]) - before)
+        distances.append(float(loop.measured[0, 0]) - before)
     assert distances[-1] < 0.7 * distances[0]
 
 
@@ -96,7 +96,7 @@ def test_a_cancel_is_noticed_within_two_seconds(raw: Raw, tmp_path: Path) -> Non
     with pytest.raises(Cancelled):
         distill_patient(raw, config, folder=tmp_path, monitor=Monitor(listen, requested))
     assert time.process_time() - began[0] < 2  # of the processor: others may be at work
-    assert list(tmp_path.glob("checkpoint-*"))
+    assert list(tmp_path.glob("checkpoint*"))
 
 
 def test_where_memory_ends_the_batch_is_halved_once_and_said(
@@ -113,7 +113,6 @@ def test_where_memory_ends_the_batch_is_halved_once_and_said(
     received: list[str] = []
     monitor = Monitor(lambda e: received.append(str(e.fields.get("message", ""))))
     halved = distill_patient(raw, smoke, monitor=monitor)
-    assert halved.batch == 2
     assert sum("continuing with 2 patches, not 4" in message for message in received) == 1
     smaller = replace(smoke, loop=replace(smoke.loop, batch=2))
     assert np.array_equal(distill_patient(raw, smaller).images, halved.images)
@@ -122,7 +121,7 @@ def test_where_memory_ends_the_batch_is_halved_once_and_said(
     monitor = Monitor(cancel=lambda: next(steps) > 5)
     with pytest.raises(Cancelled):
         distill_patient(raw, smoke, folder=tmp_path, monitor=monitor)
-    assert distill_patient(raw, smoke, folder=tmp_path).batch == 2
+    assert np.array_equal(distill_patient(raw, smoke, folder=tmp_path).images, halved.images)
     most = 1
     with pytest.raises(DeviceMemoryError, match="with 2 patches") as caught:
         distill_patient(raw, smoke)
@@ -140,5 +139,5 @@ def test_a_patient_takes_the_time_of_its_steps(
     smoke: DistillConfig, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine on which every step takes a second."""
-    monkeypatch.setattr(patient, "_seconds", lambda work, device: work() or 1.0)
+    monkeypatch.setattr(patient, "_seconds", lambda loop, number: 1.0)
     assert seconds_of_a_patient(replace(smoke, task=task), "MR", "cpu") == smoke.loop.steps
