@@ -39,7 +39,7 @@ Block = npt.NDArray[np.uint16]
 
 def random_network(seed: int = 0) -> network.Network:
     rng = np.random.default_rng(seed)
-    weights = [rng.normal(0, 0.1, (8, features.COUNT - 1)), rng.normal(0, 0.2, (8, 8))]
+    weights = [rng.normal(0, 0.1, (8, features.COUNT)), rng.normal(0, 0.2, (8, 8))]
     return network.quantize(
         [*weights, rng.normal(0, 0.1, (3, 8))], [np.zeros(8), np.zeros(8), np.array([0, -1, 2.0])]
     )

@@ -99,7 +99,7 @@ def train(
 def _start(generator: np.random.Generator) -> Weights:
     """Evenly within 1 / √inputs, as is usual; the last layer a tenth of that, around `_START`."""
     matrices, biases = [], []
-    for inputs, outputs in pairwise((COUNT - 1, *_WIDTHS, len(_START))):
+    for inputs, outputs in pairwise((COUNT, *_WIDTHS, len(_START))):
         reach = inputs**-0.5
         matrices.append(generator.uniform(-reach, reach, (outputs, inputs)).astype(np.float32))
         biases.append(generator.uniform(-reach, reach, outputs).astype(np.float32))
