@@ -280,12 +280,9 @@ def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
     """
     rows = [row for row in base.rows if (row.block, row.kind) != (NO_BLOCK, REPAIR_CHUNK)]
     rows.append(Row(NO_BLOCK, 99, dice.randbytes(24_000)))
-    stripe = dice.choice((512, 1024, 2048))
-    about = 25_000 + len(base.raw)
-    if stripe < 1024:
-        layout = Layout(-(-about // stripe) * stripe, 1, stripe, 1)
-    else:
-        layout = Layout(1024, -(-about // 1024), stripe, dice.randrange(3) * 1024 // stripe)
+    stripe = 1024 * dice.randrange(1, 3)
+    pages = -(-(25_000 + len(base.raw)) // 1024)
+    layout = Layout(1024, pages, stripe, dice.randrange(1, 3) * 1024 // stripe)
     blank = layout.placeholder()
     raw = bytearray(with_rows(base.header, [*rows, Row(NO_BLOCK, REPAIR_CHUNK, blank)]))
     place = raw.index(blank)
