@@ -33,12 +33,11 @@ from MedEnhanceLib.unicompress.codecs.lossless import block_type_name
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import (
-    HEAD_SHARE,
     NO_BLOCK,
     SMALLEST_FILE,
     Chunk,
     Container,
-    build_frame,
+    build_front,
     with_repair,
     write_container,
 )
@@ -152,15 +151,16 @@ def compress(
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
         chunks = _model_chunks(payload.carried) + payload.chunks + _model_chunks(carried)
-        frame, chunks = with_repair(header.to_json(), chunks)
-        file_sha256 = write_container(temporary, frame, chunks)
+        front, chunks = with_repair(header.to_json(), chunks)
+        file_sha256 = write_container(temporary, front, chunks)
+        file_bytes = temporary.stat().st_size
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
     return CompressResult(
         path=target,
         mode=config.mode,
         raw_bytes=voxels.nbytes,
-        file_bytes=frame.file_bytes,
-        ratio=voxels.nbytes / frame.file_bytes,
+        file_bytes=file_bytes,
+        ratio=voxels.nbytes / file_bytes,
         max_error=payload.tally.max_error,
         psnr=payload.tally.psnr(peak_of(header.voxel_range)),
         ssim=ssim,
@@ -329,10 +329,8 @@ def make_room(
     fields = replace(draft, models=models).to_json()
     file_bytes = int(voxels.nbytes / ratio)
     carried = len(model.data) if model is not None and embed else 0
-    head = len(build_frame(fields, []).front)
-    copies = 2 if head * HEAD_SHARE <= file_bytes else 1
-    left = file_bytes - carried - most_bytes(file_bytes) - copies * head - SMALLEST_FILE
-    return Room(ratio, left, copies)
+    head = len(build_front(fields, []))
+    return Room(ratio, file_bytes - carried - most_bytes(file_bytes) - head - SMALLEST_FILE)
 
 
 def _verify(

@@ -156,8 +156,8 @@ def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
     with Container(path, tolerant=True) as container:
         chunks, header = container.sound_chunks(), container.header
     with atomic_write(output, overwrite=overwrite) as temporary:
-        frame, laid_out = with_repair(header, chunks)
-        write_container(temporary, frame, laid_out)
+        front, laid_out = with_repair(header, chunks)
+        write_container(temporary, front, laid_out)
         with Container(temporary, mends=False) as written:
             if not written.is_sealed() or written.sound_chunks() != chunks:
                 raise CodecError(

@@ -1,9 +1,8 @@
 """Parity of a `.ucv`: checksums find damaged bytes, and parity restores them, up to a number.
 
-    head       32 bytes: how long the parts are (`_HEAD`)
     rows       parity: `rows` times `stripe` bytes
     checksums  CRC-32 of each page of what is covered, then of each page of the rows
-    head       once more
+    head       32 bytes: how long the parts are (`_HEAD`), to be found from the end of the file
     CRC-32     of all of this, so that the chunk's own checksum is `RESIDUE`, whatever it holds
 
 Covered is the file from its first byte to the repair chunk. It is cut into stripes of pages, and
@@ -32,7 +31,7 @@ RESIDUE = 0x2144DF1C
 _HEAD = struct.Struct("<4sIIIIQI")
 _MAGIC = b"UCVR"
 _CRC_BYTES = 4
-_FIXED = 2 * _HEAD.size + _CRC_BYTES
+_FIXED = _HEAD.size + _CRC_BYTES
 #: What disks and file systems lose at a time, and pages of small files.
 _PAGE, _SMALL_PAGE = 4096, 1024
 #: x^11 is the highest power by which `_times` multiplies; more rows take a second step.
@@ -40,9 +39,9 @@ _HIGHEST = 11
 _MOST_ROWS = 2 * _HIGHEST + 1
 #: What a reader takes on; our files have up to 1,400 stripes, and parity of a hundredth.
 _MOST_STRIPES, _LARGEST_SHARE = 1 << 14, 8
-#: A repair chunk takes at most this share of a file, its row of the table (twice) included.
+#: A repair chunk takes at most this share of a file, its row of the table included.
 _SHARE = 100
-_ROW_BYTES = 30
+_ROW_BYTES = 20
 #: Header and table may turn out this much longer than they were estimated.
 _SLACK = 64
 
@@ -113,7 +112,7 @@ class Layout:
         table = struct.pack(f"<{len(checksums)}I", *checksums)
         fields = self.page, self.pages, self.stripe, self.rows, covered
         head = _with_crc(_HEAD.pack(_MAGIC, *fields, 0)[:-_CRC_BYTES])
-        return _with_crc(b"".join([head, rows.tobytes(), table, head]))
+        return _with_crc(rows.tobytes() + table + head)
 
 
 def most_bytes(file_bytes: int) -> int:
@@ -135,9 +134,9 @@ class RepairChunk:
 
     def __init__(self, layout: Layout, covered: int, raw: bytes) -> None:
         self.layout, self.covered = layout, covered
-        end = _HEAD.size + layout.rows * layout.stripe
-        self._rows = np.frombuffer(raw[_HEAD.size : end], "<u2").reshape(layout.rows, -1)
-        table = raw[end : -_HEAD.size - _CRC_BYTES]
+        end = layout.rows * layout.stripe
+        self._rows = np.frombuffer(raw[:end], "<u2").reshape(layout.rows, -1)
+        table = raw[end:-_FIXED]
         checksums = struct.unpack(f"<{len(table) // _CRC_BYTES}I", table)
         self._checksums = checksums[: layout.pages]
         pages = self._rows.reshape(-1, layout.page // 2)
@@ -147,16 +146,16 @@ class RepairChunk:
         self._intact = is_intact.reshape(layout.rows, layout.columns)
 
     @classmethod
-    def at(cls, read: Read, offset: int, length: int) -> RepairChunk | None:
-        """The chunk at a place of a file; None where it is none, or both of its heads are lost."""
-        for place in (offset, offset + length - _CRC_BYTES - _HEAD.size):
-            head = read(place, _HEAD.size) if length >= _FIXED else b""
-            if zlib.crc32(head) == RESIDUE and head.startswith(_MAGIC):
-                *sizes, covered, _ = _HEAD.unpack(head)[1:]
-                layout = Layout(*sizes)
-                if covered == offset and layout.fits(covered, length):
-                    return cls(layout, covered, read(offset, length))
-        return None
+    def before(cls, read: Read, stop: int) -> RepairChunk | None:
+        """The chunk that ends at `stop`; None where there is none, or its head is damaged."""
+        head = read(stop - _FIXED, _HEAD.size) if stop > _FIXED else b""
+        if zlib.crc32(head) != RESIDUE or not head.startswith(_MAGIC):
+            return None
+        _, *sizes, covered, _ = _HEAD.unpack(head)
+        layout = Layout(*sizes)
+        if not layout.fits(covered, stop - covered):
+            return None
+        return cls(layout, covered, read(covered, stop - covered))
 
     def find(self, read: Read) -> list[Damage]:
         """All damage to the covered bytes, repaired as far as that is possible; reads them all."""

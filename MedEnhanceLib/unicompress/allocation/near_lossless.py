@@ -37,8 +37,8 @@ _ESTIMATED_SHARE = 16
 _SLAB = 6
 #: Of what classical types take: more than teaching was ever seen to make up for.
 _TAUGHT_MOST = 1.1
-#: What a header takes to name a model, twice.
-_NAMED_BYTES = 250
+#: What a header takes to name a model.
+_NAMED_BYTES = 130
 #: Bits per voxel from which on a bounded error is tried for a ratio.
 LEAST_BITS = 1.0
 #: A predictor that was taught the volume takes less than its estimate by this factor.

@@ -80,15 +80,14 @@ class Payload:
 
 @dataclass(frozen=True)
 class Room:
-    """The ratio, the bytes that it leaves for chunks and their rows, and how often rows stand."""
+    """The ratio, and the bytes that it leaves for chunks and their rows."""
 
     ratio: float
     bytes: int
-    copies: int
 
     def for_chunks(self, count: int) -> int:
         """Bytes left for the data of that number of chunks."""
-        return self.bytes - self.copies * (ROW_BYTES * count + SLACK)
+        return self.bytes - ROW_BYTES * count - SLACK
 
     def out_of_reach(self) -> ConfigError:
         """The refusal of a ratio for which not even the coarsest code fits."""

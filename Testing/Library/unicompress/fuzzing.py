@@ -152,12 +152,9 @@ def head_of(header: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
 def lay_out(text: bytes, rows: Sequence[Row]) -> bytes:
     """A file whose checksums fit; text: of its head."""
     head, payload = zlib.compress(text, 1), b"".join(row.data for row in rows)
-    size = 88 + len(payload) + 2 * len(head)
-    again = head if 100 * len(head) <= size else b""
-    size += len(again) - len(head)
+    size = 60 + len(payload) + len(head)
     prologue = _PROLOGUE.pack(b"UCV1", 1, 0, size, len(head), zlib.crc32(head), 0)[:-4]
-    prologue += struct.pack("<I", zlib.crc32(prologue))
-    whole = prologue + head + payload + again + prologue
+    whole = prologue + struct.pack("<I", zlib.crc32(prologue)) + head + payload
     return whole + hashlib.sha256(whole).digest()
 
 
@@ -280,9 +277,8 @@ def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
     """
     rows = [row for row in base.rows if (row.block, row.kind) != (NO_BLOCK, REPAIR_CHUNK)]
     rows.append(Row(NO_BLOCK, 99, dice.randbytes(24_000)))
-    stripe = 1024 * dice.randrange(1, 3)
-    pages = -(-(25_000 + len(base.raw)) // 1024)
-    layout = Layout(1024, pages, stripe, dice.randrange(1, 3) * 1024 // stripe)
+    columns, pages = dice.choice((1, 2)), -(-(25_000 + len(base.raw)) // 1024)
+    layout = Layout(1024, pages, columns * 1024, 2 // columns)
     blank = layout.placeholder()
     raw = bytearray(with_rows(base.header, [*rows, Row(NO_BLOCK, REPAIR_CHUNK, blank)]))
     place = raw.index(blank)
@@ -300,14 +296,13 @@ def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
 
 def _forge_head(dice: random.Random, chunk: bytearray) -> None:
     head = struct.Struct("<4sIIIIQI")
-    fields = list(head.unpack_from(chunk))
+    fields = list(head.unpack_from(chunk, len(chunk) - 36))
     field = dice.randrange(1, 6)
     near = max(0, fields[field] + dice.choice((-1024, -2, -1, 1, 2, 1024)))
     fields[field] = dice.choice((near, dice.choice(_NUMBERS))) & 0xFFFFFFFF
     forged = head.pack(*fields[:-1], 0)[:-4]
     forged += zlib.crc32(forged).to_bytes(4, "little")
-    for at in dice.choice(((0,), (len(chunk) - 36,), (0, len(chunk) - 36))):
-        chunk[at : at + head.size] = forged
+    chunk[-36:-4] = forged
 
 
 Mutate = Callable[[random.Random, Base, Base], bytes]

@@ -94,7 +94,7 @@ def sha256(voxels: Array) -> str:
 
 def _open(data: bytes) -> tuple[dict[str, Any], list[Row], int]:
     """Header, rows, and where the payload begins."""
-    _need(len(data) >= 88 and data[:4] == b"UCV1", "not a .ucv")
+    _need(len(data) >= 60 and data[:4] == b"UCV1", "not a .ucv")
     _, major, _, file_bytes, head_bytes, head_crc, crc = PROLOGUE.unpack_from(data)
     _need(zlib.crc32(data[:24]) == crc, "the prologue is damaged")
     _need(major == 1, f"format {major}, this reader knows 1")
@@ -107,8 +107,7 @@ def _open(data: bytes) -> tuple[dict[str, Any], list[Row], int]:
     _need(len(text) <= 1 << 23 and inflater.eof, "the head is larger than it may be")
     header = json.loads(text)
     rows = [Row(*values) for values in header.pop("chunks")]
-    copies = 2 if 100 * head_bytes <= file_bytes else 1
-    total = 88 + copies * head_bytes + sum(row.length for row in rows)
+    total = 60 + head_bytes + sum(row.length for row in rows)
     _need(len(rows) <= 1 << 16 and total == file_bytes, "sizes differ")
     return _checked(header), rows, payload
 

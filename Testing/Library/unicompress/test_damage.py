@@ -28,7 +28,7 @@ from MedEnhanceLib.unicompress import (
     recover,
 )
 from MedEnhanceLib.unicompress.codecs import lossless
-from MedEnhanceLib.unicompress.container import Chunk, Container, build_frame, write_container
+from MedEnhanceLib.unicompress.container import Chunk, Container, build_front, write_container
 
 from .conftest import Write
 
@@ -44,7 +44,7 @@ def rebuild(path: Path, *, chunks: list[Chunk] | None = None, **fields: Any) -> 
         header = {**opened.header, **fields}
         kept = [Chunk(c.block, c.kind, opened.read(c)) for c in opened.chunks]
     chunks = kept if chunks is None else chunks
-    write_container(path, build_frame(header, chunks), chunks)
+    write_container(path, build_front(header, chunks), chunks)
 
 
 def chunks_of(path: Path) -> list[Chunk]:
@@ -163,7 +163,7 @@ def forge_head(path: Path, text: bytes, *, end: bytes = b"") -> None:
     with Container(path) as opened:
         payload = path.read_bytes()[opened.chunks[0].offset : opened.chunks[-1].offset]
     head = zlib.compress(text) + end
-    prologue = struct.pack("<4sHHQII", b"UCV1", 1, 0, 88 + len(head), len(head), zlib.crc32(head))
+    prologue = struct.pack("<4sHHQII", b"UCV1", 1, 0, 60 + len(head), len(head), zlib.crc32(head))
     prologue += struct.pack("<I", zlib.crc32(prologue))
     path.write_bytes(prologue + head + payload)
 

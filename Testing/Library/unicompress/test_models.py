@@ -16,7 +16,7 @@ from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
     Chunk,
     Container,
-    build_frame,
+    build_front,
     write_container,
 )
 from MedEnhanceLib.unicompress.header import Header
@@ -59,7 +59,7 @@ def test_a_damaged_carried_model_counts_as_none(write: Write, scan: Volume) -> N
         fields = source.header | {"models": NAMED}
         chunks = [Chunk(NO_BLOCK, MODEL_CHUNK, WEIGHTS)]
         chunks += [Chunk(c.block, c.kind, source.read(c)) for c in source.chunks]
-    write_container(path, build_frame(fields, chunks), chunks)
+    write_container(path, build_front(fields, chunks), chunks)
     assert np.array_equal(decompress(path).voxels, scan.voxels)
     assert inspect_container(path)["missing"] == []
     with Container(path) as container:

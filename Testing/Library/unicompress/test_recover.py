@@ -78,17 +78,16 @@ def test_a_cut_file_keeps_what_was_before_the_cut(share: float, file: Path, scan
     assert_all_but_the_lost_is_equal(volume, report, scan)
 
 
-@pytest.mark.parametrize("place", [0, 3, 20, 27, 28, 100, 300])
-def test_a_damaged_beginning_is_repaired_from_the_end(place: int, write: Write) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (8, 100, 100), np.uint8)
+@pytest.mark.parametrize("place", [0, 3, 27, 28, 100])
+def test_a_damaged_beginning_is_repaired_from_parity(place: int, write: Write) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (10, 160, 160), np.uint8)
     file = write(Volume(noise), lossless=True, speed="fast")
     damage(file, place, 3)
-    with pytest.raises(CodecError):
-        decompress(file)
+    assert same_bits(decompress(file).voxels, noise)
     volume, report = recover(file)
     assert same_bits(volume.voxels, noise)
     assert report.proved
-    assert "damaged" in report.notes[0]
+    assert "repaired" in report.notes[0]
 
 
 def test_recover_never_advises_to_recover(tmp_path: Path) -> None:
@@ -129,7 +128,7 @@ def test_every_damaged_chunk_is_reported_with_its_block_and_place(file: Path) ->
     assert first["stop"] == [box.k[1], box.j[1], box.i[1]]
 
 
-@pytest.mark.parametrize("place", [-1, -40, -60])
+@pytest.mark.parametrize("place", [-1, -32])
 def test_damage_in_which_no_voxel_lies_is_found_and_does_no_harm(
     place: int, file: Path, scan: Volume, tmp_path: Path
 ) -> None:
