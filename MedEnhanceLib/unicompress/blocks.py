@@ -120,10 +120,6 @@ class Grid:
         ranges = (self._range(axis, number) for axis, number in enumerate((k, j, i)))
         return Box(frame, *ranges)
 
-    def layer_of(self, block: int) -> int:
-        """Which run of whole slices the block belongs to, counted over all frames."""
-        return block // (self.counts[1] * self.counts[2])
-
     def blocks_in(self, region: tuple[Range, ...]) -> Iterator[int]:
         """Numbers of the blocks that touch `region`: (start, stop) for t, k, j, i."""
         touched = [

@@ -28,7 +28,6 @@ from MedEnhanceLib.core.options import fits
 from MedEnhanceLib.errors import CodecError, InputError, NoContainerError
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
 from MedEnhanceLib.unicompress.repair import Damage, Layout, RepairChunk
-from MedEnhanceLib.unicompress.spool import Bytes
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.
@@ -57,7 +56,7 @@ class Chunk:
 
     block: int
     kind: int
-    data: Bytes
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class ChunkInfo:
 
 def build_front(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> bytes:
     """Prologue and head of a file; raises InputError for more than a head may hold."""
-    rows = [(c.block, c.kind, len(c.data), zlib.crc32(bytes(c.data))) for c in chunks]
+    rows = [(c.block, c.kind, len(c.data), zlib.crc32(c.data)) for c in chunks]
     text = json.dumps(
         {**header, "chunks": rows},
         ensure_ascii=False,
@@ -105,7 +104,7 @@ def with_repair(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> tuple[byt
     if layout is None:
         return front, chunks
     front = build_front(header, [*chunks, Chunk(NO_BLOCK, REPAIR_CHUNK, layout.placeholder())])
-    covered = chain([front], (bytes(chunk.data) for chunk in chunks))
+    covered = chain([front], (chunk.data for chunk in chunks))
     data = layout.chunk(covered, len(front) + _bytes_of(chunks))
     return front, [*chunks, Chunk(NO_BLOCK, REPAIR_CHUNK, data)]
 
@@ -118,8 +117,7 @@ def write_container(path: Path, front: bytes, chunks: Sequence[Chunk]) -> str:
     """Write the file and flush it to the disk. Returns the SHA-256 of the whole file, as hex."""
     digest = hashlib.sha256()
     with path.open("wb") as stream:
-        # One chunk at a time in memory: they may lie in a spool.
-        for part in chain([front], (bytes(chunk.data) for chunk in chunks)):
+        for part in chain([front], (chunk.data for chunk in chunks)):
             stream.write(part)
             digest.update(part)
         seal = digest.digest()

@@ -49,7 +49,6 @@ from MedEnhanceLib.unicompress.models import (
     DecodeContext,
 )
 from MedEnhanceLib.unicompress.repair import most_bytes
-from MedEnhanceLib.unicompress.spool import Spool
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"
@@ -135,7 +134,7 @@ def compress(
     config, noise = with_bound(volume, config, monitor)
     threads = thread_count(config.threads)
     coded = _CODED[config.mode in _VIDEO_MODES]
-    with atomic_write(target, overwrite=overwrite) as temporary, Spool(temporary.parent) as spool:
+    with atomic_write(target, overwrite=overwrite) as temporary:
         draft = draft_header(volume, voxels, config)
         task = Task(
             voxels,
@@ -143,7 +142,6 @@ def compress(
             config.speed,
             threads,
             monitor.part(0.0, coded),
-            spool.keep,
             shipped_predictors(draft.modality, monitor) if config.speed != "fast" else (),
         )
         payload = _code(task, volume, draft, config)

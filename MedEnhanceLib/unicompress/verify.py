@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from MedEnhanceLib.core.slabs import let_go, slabs
+from MedEnhanceLib.core.slabs import slabs
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.unicompress.blocks import Grid
@@ -39,7 +39,6 @@ class Tally:
         if self._next % (self._grid.counts[1] * self._grid.counts[2]) == 0:
             self._digest.update(self._slab.view(np.uint8).data)
             self._slab = None
-            let_go(self._source)
 
     @property
     def sha256(self) -> str:

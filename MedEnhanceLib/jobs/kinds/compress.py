@@ -157,24 +157,14 @@ def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) ->
 
 def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
-    from MedEnhanceLib.unicompress import decompress, decompress_to
+    from MedEnhanceLib.unicompress import decompress
 
     work = Work("decompressed", params)
     source, output = Path(params.input), Path(params.output)
     region = region_from_json(params.region)
     check_output(params, [source], monitor)
-    written = None
-    if params.dicom:
-        volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
-        written = save_output(volume, "decompressed", params, monitor.part(0.8, 1.0))
-    else:  # slice by slice, as large as it may be
-        volume = decompress_to(
-            source,
-            output,
-            region=region,
-            overwrite=params.overwrite,
-            monitor=monitor,
-        )
+    volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
+    written = save_output(volume, "decompressed", params, monitor.part(0.8, 1.0))
     return work.finish(
         {"output": output},
         config={"region": params.region},

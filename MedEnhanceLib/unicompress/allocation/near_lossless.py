@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
@@ -75,7 +74,7 @@ def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code]) -> Payloa
     tally, chunks = Tally(task.voxels, grid), []
     for number, (best, decoded) in enumerate(task.map(coded, range(len(grid)))):
         tally.add(decoded)
-        chunks.append(Chunk(number, best.kind, task.keep(bytes(best.data))))
+        chunks.append(Chunk(number, best.kind, best.data))
         task.monitor.progress((number + 1) / len(grid), "compress")
     return Payload(grid, chunks, tally)
 
@@ -153,7 +152,6 @@ def estimate_bytes(task: Task) -> float:
         return len(code_block(block, None, speed="fast").data)
 
     total = sum(task.map(size, sample))
-    let_go(task.voxels)
     return total * len(grid) / len(sample)
 
 

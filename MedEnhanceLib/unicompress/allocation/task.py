@@ -14,7 +14,6 @@ from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext
-from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
 
 Item = TypeVar("Item")
@@ -28,8 +27,8 @@ ROW_BYTES, SLACK = 20, 32
 class Task:
     """A volume to code, and with what.
 
-    voxels: [T,] K, J, I. context: what a reader has. keep: where codes wait until the file is laid
-    out. predictors: learned ones that may suit the volume.
+    voxels: [T,] K, J, I. context: what a reader has. predictors: learned ones that may suit the
+    volume.
     """
 
     voxels: Voxels
@@ -37,7 +36,6 @@ class Task:
     speed: Speed
     threads: int
     monitor: Monitor
-    keep: Keep = bytes
     predictors: Sequence[Predictor] = ()
 
     def part(self, start: float, stop: float) -> Self:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.core.slabs import extremes, let_go, trim
+from MedEnhanceLib.core.slabs import extremes, trim
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Monitor, Steps
 from MedEnhanceLib.unicompress.allocation.search import LONGEST_STEP, seek, slope_of
@@ -310,9 +310,8 @@ def _code(task: VideoTask, step: float, anchor: float, *, quickly: bool = False)
     def code(number: int) -> Chunk:
         block = task.grid.box(number).of(task.voxels)
         kind, data = _code_one(task, block, step, anchor, quickly=quickly)
-        let_go(task.voxels)
         trim()
-        return Chunk(number, kind, task.keep(data))
+        return Chunk(number, kind, data)
 
     chunks = []
     for chunk in task.map(code, range(len(task.grid)), task.encoder.most_threads):
@@ -327,7 +326,7 @@ def _code_one(
     """Block type and bytes of one block."""
     if not video.fits(block):
         exact = code_block(block, None, speed="fast")
-        return exact.kind, bytes(exact.data)
+        return exact.kind, exact.data
     coded = video.encode(
         block, step, speed=task.speed, encoder=task.encoder, anchor=anchor, quickly=quickly
     )
@@ -336,7 +335,7 @@ def _code_one(
     if len(quick) < _EXACT_NEAR * len(data):
         exact = code_block(block, None, speed="fast")
         if len(exact.data) <= len(data):
-            return exact.kind, bytes(exact.data)
+            return exact.kind, exact.data
     return VIDEO, data
 
 
@@ -346,10 +345,9 @@ def finished(task: VideoTask, chunks: list[Chunk], most: int) -> Iterator[tuple[
     def finish(chunk: Chunk) -> tuple[Chunk, Voxels]:
         block = task.grid.box(chunk.block).of(task.voxels)
         if chunk.kind != VIDEO:
-            return chunk, decode_data(chunk.kind, bytes(chunk.data), block.shape, task.context)
-        data, decoded = video.filtered(bytes(chunk.data), block, task.context, most)
-        let_go(task.voxels)
+            return chunk, decode_data(chunk.kind, chunk.data, block.shape, task.context)
+        data, decoded = video.filtered(chunk.data, block, task.context, most)
         trim()
-        return replace(chunk, data=task.keep(data)), decoded
+        return replace(chunk, data=data), decoded
 
     return task.map(finish, chunks, video.MOST_THREADS)

@@ -24,7 +24,6 @@ from MedEnhanceLib.unicompress.codecs.integers import (
     to_integers,
 )
 from MedEnhanceLib.unicompress.config import Speed
-from MedEnhanceLib.unicompress.spool import Bytes
 
 Shape = tuple[int, int, int]
 #: No size in the bytes is believed: shape and type are known.
@@ -135,7 +134,7 @@ class Code:
     """kind: id of the block type; data: the bytes of the chunk; coded: the indices in them."""
 
     kind: int
-    data: Bytes
+    data: bytes
     coded: Coded
 
 

@@ -26,7 +26,8 @@ import numpy as np
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError, OutputError
-from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, decompress_to, spool
+from MedEnhanceLib.io import load, save
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 
 MODES: dict[str, dict[str, Any]] = {
     "lossless": {"lossless": True},
@@ -63,7 +64,7 @@ def writers(volume: Volume, folder: Path) -> dict[str, tuple[Path, Callable[[], 
         path = folder / f"volume{ending}"
         found[f"decompress {ending}"] = (
             path,
-            lambda path=path: decompress_to(source, path, overwrite=True, threads=1),
+            lambda path=path: save(decompress(source, threads=1), path, overwrite=True),
         )
     return found
 
@@ -75,7 +76,6 @@ def main() -> None:
     folder.mkdir(parents=True)
     dice, volume = random.Random(seed), scan()
     before = volume.voxels.tobytes()
-    spool._IN_MEMORY = 64  # codes go to the disk, as those of a large volume do
     known = writers(volume, folder)
     events = {name: _count(write) for name, (_, write) in known.items()} if what == "kill" else {}
     for point in range(points):
@@ -176,8 +176,6 @@ def _look(folder: Path, path: Path, exists: bool, volume: Volume) -> dict[str, A
 
 
 def _is_whole(path: Path, volume: Volume) -> bool:
-    from MedEnhanceLib.io import load
-
     try:
         back = decompress(path, threads=1) if path.suffix == ".ucv" else load(path)
     except MedEnhanceError:

@@ -30,6 +30,7 @@ from MedEnhanceLib.unicompress import (
 from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.container import Chunk, Container, build_front, write_container
 
+from ..conftest import WarningRecorder
 from .conftest import Write
 
 
@@ -60,6 +61,17 @@ def test_a_file_cut_at_any_byte_is_refused_with_its_place(file: Path) -> None:
             decompress(file)
         assert caught.value.hint
         assert file.name in caught.value.message
+
+
+def test_voxels_that_are_not_the_source_s_are_refused_where_they_must_be_exact(
+    file: Path, recorder: WarningRecorder
+) -> None:
+    rebuild(file, voxels_sha256="0" * 64)
+    with pytest.raises(CodecError, match="SHA-256"):
+        decompress(file)
+    rebuild(file, exact=False)
+    decompress(file, monitor=recorder.monitor)
+    assert "last bit" in recorder.warnings[0]
 
 
 def test_bytes_after_the_end_are_refused(file: Path) -> None:

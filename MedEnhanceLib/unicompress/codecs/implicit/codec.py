@@ -219,7 +219,7 @@ def code_implicit(task: Task, room: Room, volume: Volume, writer: Writer) -> Pay
     context = replace(task.context, models=ModelSet.of(writer.model))
 
     def decode(chunk: Chunk) -> Voxels:
-        return decode_implicit(bytes(chunk.data), grid.box(chunk.block).shape, context)
+        return decode_implicit(chunk.data, grid.box(chunk.block).shape, context)
 
     tally = Tally(task.voxels, grid)
     for number, decoded in enumerate(task.map(decode, chunks), 1):
