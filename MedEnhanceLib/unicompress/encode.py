@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -138,14 +137,27 @@ def compress(
         draft = draft_header(volume, voxels, config)
         task = Task(
             voxels,
-            DecodeContext(draft.dtype, draft.voxel_range),
+            DecodeContext(draft.dtype, draft.range),
             config.speed,
             threads,
             monitor.part(0.0, coded),
             shipped_predictors(draft.modality, monitor) if config.speed != "fast" else (),
         )
         payload = _code(task, volume, draft, config)
-        header = _final_header(draft, payload)
+        psnr = payload.tally.psnr(draft.peak)
+        measured = {
+            "max_error": payload.tally.max_error,
+            "psnr_db": None if psnr is None else round(psnr, 3),
+            "psnr_peak": draft.peak if math.isfinite(draft.peak) else None,
+        }
+        header = replace(
+            draft,
+            blocks=payload.grid.counts,
+            voxels_sha256=payload.tally.sha256,
+            measured=measured,
+            exact=payload.exact,
+            models={model.role: model.identity for model in payload.models},
+        )
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
         chunks = _model_chunks(payload.carried) + payload.chunks + _model_chunks(carried)
@@ -160,9 +172,9 @@ def compress(
         file_bytes=file_bytes,
         ratio=voxels.nbytes / file_bytes,
         max_error=payload.tally.max_error,
-        psnr=payload.tally.psnr(peak_of(header.voxel_range)),
+        psnr=psnr,
         ssim=ssim,
-        psnr_peak=peak_of(header.voxel_range),
+        psnr_peak=header.peak,
         seconds=time.monotonic() - began,
         block_types=dict(Counter(block_type_name(chunk.kind) for chunk in payload.chunks)),
         verified=True,
@@ -259,34 +271,15 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         history=(*volume.history, *note),
         frame_interval_s=volume.frame_interval_s,
         mode=config.mode,
-        target={} if config.mode == "lossless" else {config.mode: getattr(config, config.mode)},
-        counts=(1, 1, 1),
-        voxel_range=_voxel_range(voxels),
+        promise={} if config.mode == "lossless" else {config.mode: getattr(config, config.mode)},
+        blocks=(1, 1, 1),
+        range=_voxel_range(voxels),
         voxels_sha256=hashlib.sha256().hexdigest(),  # any: none deflates
         exact=True,
         measured={"max_error": 1234.567, "psnr_db": 123.456, "psnr_peak": 1234.567},
         encoder=f"medenhance {__version__}, imagecodecs {metadata.version('imagecodecs')}",
         lossy=volume.lossy,
-        study=uid_or_nothing(volume.origin.study) if volume.origin else "",
-        series=uid_or_nothing(volume.origin.series) if volume.origin else "",
-    )
-
-
-def _final_header(draft: Header, payload: Payload) -> Header:
-    peak = peak_of(draft.voxel_range)
-    psnr = payload.tally.psnr(peak)
-    measured = {
-        "max_error": payload.tally.max_error,
-        "psnr_db": None if psnr is None else round(psnr, 3),
-        "psnr_peak": peak if math.isfinite(peak) else None,
-    }
-    return replace(
-        draft,
-        counts=payload.grid.counts,
-        voxels_sha256=payload.tally.sha256,
-        measured=measured,
-        exact=payload.exact,
-        models={model.role: model.identity for model in payload.models},
+        dicom=_dicom_of(volume),
     )
 
 
@@ -296,9 +289,7 @@ def _model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
 
 def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:
     if config.psnr is not None or config.ssim is not None:
-        return code_to_quality(
-            task, Goal(psnr=config.psnr, ssim=config.ssim, peak=peak_of(draft.voxel_range))
-        )
+        return code_to_quality(task, Goal(psnr=config.psnr, ssim=config.ssim, peak=draft.peak))
     if config.ratio is None:
         return code_bounded(task, config.max_error)
     if config.block_type == "auto":
@@ -319,16 +310,16 @@ def make_room(
     *,
     embed: bool = False,
 ) -> Room:
-    """The bytes that a ratio leaves, and what the header takes of them.
+    """The bytes that a ratio leaves for chunks.
 
-    model: that the header may have to name; embed: whether the file carries it.
+    model: that the header has to name; embed: whether the file carries it.
     """
     models = {} if model is None else {model.role: model.identity}
-    fields = replace(draft, models=models).to_json()
     file_bytes = int(voxels.nbytes / ratio)
-    carried = len(model.data) if model is not None and embed else 0
-    head = len(build_front(fields, []))
-    return Room(ratio, file_bytes - carried - most_bytes(file_bytes) - head - SMALLEST_FILE)
+    taken = len(build_front(replace(draft, models=models).to_json(), [])) + SMALLEST_FILE
+    if model is not None and embed:
+        taken += len(model.data)
+    return Room(ratio, file_bytes - taken - most_bytes(file_bytes))
 
 
 def _verify(
@@ -340,26 +331,25 @@ def _verify(
     """
     with Container(path, mends=False) as container:
         header = Header.from_json(container.header, path.name)
-        chunks = chunks_by_block(container, header)
-        tally = Tally(voxels, header.grid)
-        in_order = (chunks[block] for block in range(len(header.grid)))
+        chunks, grid = chunks_by_block(container, header), header.grid
+        tally, blocks = Tally(voxels, grid), []
+        in_order = (chunks[block] for block in range(len(grid)))
         decoded = decode_chunks(container, header, in_order, threads=threads, monitor=monitor)
-        blocks = []
         for count, block in enumerate(decoded, 1):
             tally.add(block)
             if config.ssim is not None:
                 blocks.append(block)
             monitor.progress(count / len(chunks), "verify")
-        peak = peak_of(header.voxel_range)
-        lost = config.ssim is not None and not tally.equal
-        ssim = ssim_of(voxels, header.grid.joined(blocks, voxels.dtype), peak) if lost else None
+        ssim = None
+        if blocks and not tally.equal:
+            ssim = ssim_of(voxels, grid.joined(blocks, voxels.dtype), header.peak)
         check_target(
             tally,
             config,
             raw_bytes=voxels.nbytes,
             file_bytes=container.size,
             sha256=header.voxels_sha256 if header.exact else tally.sha256,
-            psnr=tally.psnr(peak),
+            psnr=tally.psnr(header.peak),
             ssim=ssim,
             is_sealed=container.is_sealed(),
         )
@@ -374,14 +364,13 @@ def _voxel_range(voxels: Voxels) -> VoxelRange:
             return None
         low = np.min([part.min() for part in finite])
         high = np.max([part.max() for part in finite])
-    return _plain(low), _plain(high)
+    if voxels.dtype.kind == "b":
+        return int(low), int(high)
+    return low.item(), high.item()
 
 
-def _plain(value: Any) -> float:
-    number: float = value.item()
-    return int(number) if isinstance(number, bool) else number
-
-
-def peak_of(voxel_range: VoxelRange) -> float:
-    """The full range, which PSNR is measured against; 0 where no voxel is finite."""
-    return 0.0 if voxel_range is None else voxel_range[1] - voxel_range[0]
+def _dicom_of(volume: Volume) -> dict[str, str]:
+    """The UIDs of the series that the voxels came from, where they are some."""
+    if volume.origin is None or not uid_or_nothing(volume.origin.series):
+        return {}
+    return {key: uid_or_nothing(getattr(volume.origin, key)) for key in ("study", "series")}

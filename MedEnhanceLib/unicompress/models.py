@@ -167,4 +167,4 @@ class DecodeContext:
                 with contextlib.suppress(CodecError):
                     data = container.read(chunk)
                     carried[hashlib.sha256(data).hexdigest()] = data
-        return cls(header.dtype, header.voxel_range, ModelSet(header.models, carried))
+        return cls(header.dtype, header.range, ModelSet(header.models, carried))

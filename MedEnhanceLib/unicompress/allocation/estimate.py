@@ -22,7 +22,7 @@ from MedEnhanceLib.unicompress.allocation.videos import Goal
 from MedEnhanceLib.unicompress.blocks import coding_grid
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
-from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, peak_of, with_bound
+from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, with_bound
 from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.repair import most_bytes
 
@@ -79,7 +79,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     voxels = codable(volume, config)
     config, _ = with_bound(volume, config, monitor)
     header = draft_header(volume, voxels, config)
-    peak, taken = peak_of(header.voxel_range), voxels.nbytes - make_room(header, voxels, 1.0).bytes
+    peak, taken = header.peak, voxels.nbytes - make_room(header, voxels, 1.0).bytes
     goal = Goal(psnr=config.psnr, ssim=config.ssim, peak=peak)
     is_bounded = config.mode in ("lossless", "max_error")
     part = _some_blocks(voxels) if is_bounded else _some_slices(voxels)
@@ -90,7 +90,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     monitor.check()
     task = Task(
         part,
-        DecodeContext(voxels.dtype, header.voxel_range),
+        DecodeContext(voxels.dtype, header.range),
         config.speed if is_bounded else "fast",
         thread_count(config.threads),
         monitor,
