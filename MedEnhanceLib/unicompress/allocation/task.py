@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ConfigError
@@ -69,6 +69,18 @@ class Payload:
     models: tuple[CodecModel, ...] = ()
     carried: tuple[CodecModel, ...] = ()
     exact: bool = True
+
+    @classmethod
+    def of(
+        cls, task: Task, grid: Grid, coded: Iterable[tuple[Chunk, Voxels]], **facts: Any
+    ) -> Payload:
+        """Of chunks with what they decode to, in order; facts: models, carried and exact."""
+        tally, chunks = Tally(task.voxels, grid), []
+        for chunk, decoded in coded:
+            tally.add(decoded)
+            chunks.append(chunk)
+            task.monitor.progress(len(chunks) / len(grid), "compress")
+        return cls(grid, chunks, tally, **facts)
 
     @property
     def bytes(self) -> int:

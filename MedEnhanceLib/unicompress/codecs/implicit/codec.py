@@ -30,7 +30,6 @@ from MedEnhanceLib.unicompress.codecs.implicit.weights import ROLE, WRITER_ROLE,
 from MedEnhanceLib.unicompress.codecs.lossless import IMPLICIT, Shape, codecs
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, ModelSet, shipped_model
-from MedEnhanceLib.unicompress.verify import Tally
 
 Codes = npt.NDArray[np.uint8]
 #: CT is measured against water and air: its scale is the same for every volume.
@@ -218,11 +217,8 @@ def code_implicit(task: Task, room: Room, volume: Volume, writer: Writer) -> Pay
     chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(chosen)]
     context = replace(task.context, models=ModelSet.of(writer.model))
 
-    def decode(chunk: Chunk) -> Voxels:
-        return decode_implicit(chunk.data, grid.box(chunk.block).shape, context)
+    def decode(chunk: Chunk) -> tuple[Chunk, Voxels]:
+        return chunk, decode_implicit(chunk.data, grid.box(chunk.block).shape, context)
 
-    tally = Tally(task.voxels, grid)
-    for number, decoded in enumerate(task.map(decode, chunks), 1):
-        tally.add(decoded)
-        task.monitor.progress(0.5 + 0.5 * number / len(grid), "compress")
-    return Payload(grid, chunks, tally, (writer.model,), exact=False)
+    part = task.part(0.5, 1.0)
+    return Payload.of(part, grid, part.map(decode, chunks), models=(writer.model,), exact=False)
