@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from types import EllipsisType
 from typing import Any, TypeVar
 
@@ -259,13 +257,8 @@ def blas_on_one_thread() -> Any:
     They are small here, and many at a time: libraries that part each of them among all cores make
     their threads wait for each other (lossless encoding took twice as long, on two cores).
     """
-    return _blas_libraries(len(sys.modules)).limit(limits=1, user_api="blas")
-
-
-@lru_cache(maxsize=1)
-def _blas_libraries(_modules: int) -> Any:
-    """Those in this process; finding them takes a millisecond, and new ones come with modules."""
-    return require("threadpoolctl", purpose="Compression").ThreadpoolController()
+    threadpoolctl = require("threadpoolctl", purpose="Compression")
+    return threadpoolctl.threadpool_limits(limits=1, user_api="blas")
 
 
 def ordered_map(

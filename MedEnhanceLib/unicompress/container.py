@@ -45,8 +45,6 @@ SMALLEST_FILE = _PROLOGUE.size + _DIGEST_BYTES
 _MOST_HEAD_BYTES, _MOST_CHUNKS = 1 << 23, 1 << 16
 _RECOVER = "Copy the file again, or save what is intact (medenhance recover)."
 _AT_ONCE = 1 << 20
-#: What a disk cannot read is this much at least.
-_SECTOR = 4096
 Outcome = TypeVar("Outcome")
 
 
@@ -320,11 +318,7 @@ class Container:
         try:
             return self._bytes_at(offset, length).ljust(length, b"\0")
         except CodecError:
-            if length <= _SECTOR:
-                return bytes(length)
-            starts = range(offset, offset + length, _SECTOR)
-            stop = offset + length
-            return b"".join(self._bytes_or_zeros(at, min(_SECTOR, stop - at)) for at in starts)
+            return bytes(length)
 
     def _fail(self, says: str) -> NoReturn:
         raise self._error(says)

@@ -96,16 +96,11 @@ class StoredVolume:
             return pattern.copy()
         gap = entries.index(...) if ... in entries else len(entries)
         entries[gap : gap + 1] = [slice(None)] * (self.ndim - len(entries) + (... in entries))
-        region, inside = [], []
-        for entry, extent in zip(entries, self.shape, strict=True):
-            picked = range(extent)[entry]
-            places = picked if isinstance(picked, range) else range(picked, picked + 1)
-            first = min(places)
-            region.append(slice(first, max(places) + 1))
-            steps = slice(places[0] - first, None, places.step)
-            inside.append(steps if isinstance(picked, range) else 0)
-        part: Voxels = self.read(tuple(region)).voxels[tuple(inside)]
-        return part
+        axes = zip(entries, self.shape, strict=True)
+        places = [np.atleast_1d(np.arange(extent)[entry]) for entry, extent in axes]
+        part = self.read(tuple(slice(min(axis), max(axis) + 1) for axis in places))
+        picked: Voxels = part.voxels[np.ix_(*(axis - min(axis) for axis in places))]
+        return picked.reshape(pattern.shape)
 
     def read(self, region: Region | None = None) -> Volume:
         """A part as a Volume, or all of it; errors as `decompress`'s."""

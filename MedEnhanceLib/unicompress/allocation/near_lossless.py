@@ -19,7 +19,6 @@ from MedEnhanceLib.unicompress.blocks import Grid, coding_grid, readable_by_slic
 from MedEnhanceLib.unicompress.codecs.lossless import LEARNED, Code, code_block
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
-    cheapest,
     code_learned,
     predictor_grid,
     taught,
@@ -75,9 +74,10 @@ def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code], **facts: 
 def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, float] | None:
     """The predictor, taught the volume, and its bytes; None where classical types take less."""
     voxels, pieces = task.voxels, _middles(task.voxels, _PIECE)
-    chosen = cheapest(task.predictors, pieces, bound)
+    sizes = [would_take(predictor, pieces, bound) for predictor in task.predictors]
+    chosen, size = task.predictors[int(np.argmin(sizes))], min(sizes)
     classical = sum(len(code_block(piece, bound, speed="normal").data) for piece in pieces)
-    if would_take(chosen, pieces, bound) > _TAUGHT_MOST * classical:
+    if size > _TAUGHT_MOST * classical:
         return None
     chosen = taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
     carried = 2 * len(chosen.model.data) if chosen.carried else 0

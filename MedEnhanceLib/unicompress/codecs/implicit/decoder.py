@@ -33,7 +33,6 @@ _LATENT, _KEY, _VALUE, _PHASE, _SCALE, _GAIN = 8.0, 8.0, 8.0, 8.0, 1.0, 2.0
 _FARTHEST = 10.0
 #: Half cells that are decoded at once: what they need stays near a processor.
 _HALVES_AT_ONCE = {"cpu": 128}
-_HALVES_AT_ONCE_GPU = 8192
 
 
 def position_features(positions: Tensor) -> Tensor:
@@ -126,7 +125,7 @@ class Fusion(nn.Module):
         Args:
             tokens: of B blocks.
             base: [B, N, 3], the cell from whose center a group's way to the next one goes.
-            blend: where on this way, 0 to 1; [B, N, V, 3], or [1, 1, V, 3] for all groups.
+            blend: where on this way, 0 to 1; [B, N, V, 3].
             features: `position_features` [B, N, V, 36].
         """
         corners = CORNERS.to(base.device)
@@ -215,11 +214,11 @@ class Decoder(nn.Module):
         """
         return self.evaluate(self.fusion.tokens(low, high), positions)
 
-    def evaluate(self, tokens: Tokens, positions: Tensor, *, alike: bool = False) -> Decoded:
-        """As forward. alike: all groups lie at the same place within their cells."""
+    def evaluate(self, tokens: Tokens, positions: Tensor) -> Decoded:
+        """As forward, from tokens."""
         place = positions / CELL - 0.5
         base = torch.floor(place[:, :, 0]).long()
-        blend = place[:1, :1] - base[:1, :1, None] if alike else place - base[:, :, None]
+        blend = place - base[:, :, None]
         features = position_features(positions)
         fused, signed = self.fusion(tokens, base, blend, features)
         x = features
@@ -241,24 +240,18 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Values of a block [K, J, I] of latents [1, latent, k, j, i].
 
-        Half cells are decoded by where they lie in their cells, so that weights and cosines are
-        the same for all of a kind.
+        Half cells are decoded together: all of one lies between the same centers of cells.
         """
-        tokens, device = self.fusion.tokens(low, high), low.device
+        tokens = self.fusion.tokens(low, high)
         halves = torch.tensor([CELL // 4 if thick else CELL // 2, CELL // 2, CELL // 2])
         inside = torch.cartesian_prod(*(torch.arange(n) for n in halves.tolist()))
         counts = [-(-n // half) for n, half in zip(shape, halves.tolist(), strict=True)]
-        whole = torch.empty(*counts, len(inside), device=device)
-        at_once = _HALVES_AT_ONCE.get(device.type, _HALVES_AT_ONCE_GPU)
-        for odd in product((0, 1), repeat=3):
-            axes = [torch.arange(o, n, 2) for o, n in zip(odd, counts, strict=True)]
-            corners = torch.cartesian_prod(*axes) * halves
-            parts = [whole.new_empty(0, len(inside))]
-            for some in torch.split(corners, at_once):
-                positions = positions_of((some[:, None] + inside).to(device), thick=thick)
-                parts.append(self.evaluate(tokens, positions[None], alike=True).values[0])
-            part = whole[odd[0] :: 2, odd[1] :: 2, odd[2] :: 2]
-            part.copy_(torch.cat(parts).view(part.shape))
+        corners = torch.cartesian_prod(*(torch.arange(n) for n in counts)) * halves
+        parts = []
+        for some in torch.split(corners, _HALVES_AT_ONCE.get(low.device.type, 8192)):
+            positions = positions_of((some[:, None] + inside).to(low.device), thick=thick)
+            parts.append(self.evaluate(tokens, positions[None]).values[0])
+        whole = torch.cat(parts)
         whole = whole.view(*counts, *halves.tolist()).permute(0, 3, 1, 4, 2, 5)
         whole = whole.flatten(4, 5).flatten(2, 3).flatten(0, 1)
         return whole[: shape[0], : shape[1], : shape[2]]

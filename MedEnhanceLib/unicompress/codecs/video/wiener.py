@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product, repeat
-from typing import Any, TypeVar
+from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,6 @@ Shorts = npt.NDArray[np.int16]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Tap = tuple[int, int, int]
-_Slice = TypeVar("_Slice", bound=npt.NDArray[Any])
 
 #: Classes as a power of two; the classes' bounds; bytes that follow.
 HEAD = struct.Struct("<BBBH")
@@ -206,15 +205,11 @@ def _padded(image: npt.NDArray[np.uint16]) -> Shorts:
 
 
 def _terms(
-    window: Sequence[_Slice],
-    limits: Sequence[int],
-    into: Iterable[_Slice],
-    rows: slice = slice(None),
-) -> Iterator[_Slice]:
+    window: Sequence[Shorts], limits: Sequence[int], rows: slice = slice(None)
+) -> Iterator[Shorts]:
     """Per tap and limit, both sides' limited differences to the middle, [H, W], −8190 to 8190.
 
-    limits: each below the one before. into: where they are written; the same place may come twice.
-    rows: of the middle slice.
+    Each is overwritten by the next. limits: each below the one before. rows: of the middle slice.
     """
     height, width = (side - 2 * _REACH for side in window[0].shape)
 
@@ -222,16 +217,16 @@ def _terms(
         part = window[_DEPTH + dk][_REACH + dj : _REACH + dj + height]
         return part[rows, _REACH + di : _REACH + di + width]
 
-    middle, places = moved(0, 0, 0).copy(), iter(into)
-    sides = np.empty((2, *middle.shape), middle.dtype)
+    middle = moved(0, 0, 0).copy()
+    sides, total = np.empty((2, *middle.shape), middle.dtype), np.empty_like(middle)
     for tap in TAPS:
         for side, sign in zip(sides, (1, -1), strict=True):
             dk, dj, di = (sign * away for away in tap)
             np.subtract(moved(dk, dj, di), middle, out=side)
-        yield np.add(sides[0], sides[1], out=next(places))
-        for limit in map(middle.dtype.type, limits[1:]):
-            np.clip(sides, -limit, limit, out=sides)
-            yield np.add(sides[0], sides[1], out=next(places))
+        for number, limit in enumerate(map(middle.dtype.type, limits)):
+            if number:  # the first cuts nothing
+                np.clip(sides, -limit, limit, out=sides)
+            yield np.add(sides[0], sides[1], out=total)
 
 
 def _classes_of(frames: Frames) -> tuple[int, int]:
@@ -281,8 +276,7 @@ def _gather(
         ends = np.searchsorted(place[order], np.arange(CLASSES + 1))
         columns = np.empty((TERMS, len(order)), np.float32)
         seen = [padded[:, : frames.shape[2] + 2 * _REACH] for padded in window]
-        one_place = repeat(np.empty_like(frames[k][rows], np.int16))
-        for n, term in enumerate(_terms(seen, limits, one_place, rows)):
+        for n, term in enumerate(_terms(seen, limits, rows)):
             columns[n] = term.ravel()[order]
         aims = error[k][rows].ravel()[order]
         for label in range(CLASSES):
