@@ -23,7 +23,6 @@ from MedEnhanceLib.unicompress.blocks import (
 from MedEnhanceLib.unicompress.container import ChunkInfo, Container
 
 from .conftest import Write
-from .test_round_trip import QUICK
 
 Region = tuple[slice | EllipsisType, ...]
 
@@ -33,33 +32,24 @@ def file(scan: Volume, write: Write, small_blocks: None) -> Path:
     return write(scan, lossless=True, speed="fast")
 
 
-@QUICK
-@given(data=st.data())
-def test_a_region_equals_the_crop(data: st.DataObject, file: Path, scan: Volume) -> None:
-    ends = [sorted(data.draw(st.tuples(*[st.integers(0, n)] * 2))) for n in scan.shape]
-    region = tuple(slice(low, max(high, low + 1)) if low < n else slice(-1, None)
-                   for (low, high), n in zip(ends, scan.shape, strict=True))  # fmt: skip
-    part = decompress(file, region=region, threads=1)
-    assert np.array_equal(part.voxels, scan.voxels[region])
-    first = tuple(s.indices(n)[0] for s, n in zip(region, scan.shape, strict=True))
-    assert part.geometry == scan.geometry.cropped(first)
-
-
 @pytest.mark.parametrize(
-    "region",
+    ("region", "first"),
     [
-        (slice(4, 6), ...),
-        (..., slice(4, 6)),
-        (slice(None), slice(-3, None)),
-        (...,),
-        (),
-        (slice(2, None), ..., slice(None, -30)),
-        (slice(0, 8),),
+        ((slice(4, 6), ...), (4, 0, 0)),
+        ((..., slice(4, 6)), (0, 0, 4)),
+        ((slice(None), slice(-3, None)), (0, 37, 0)),
+        ((), (0, 0, 0)),
+        ((slice(2, None), ..., slice(None, -30)), (2, 0, 0)),
+        ((slice(9, 10), slice(15, 33), slice(35, 36)), (9, 15, 35)),
     ],
     ids=str,
 )
-def test_regions_are_read_as_numpy_does(region: Region, file: Path, scan: Volume) -> None:
-    assert np.array_equal(decompress(file, region=region).voxels, scan.voxels[region])
+def test_a_region_is_the_crop_that_numpy_takes_with_its_geometry(
+    region: Region, first: tuple[int, int, int], file: Path, scan: Volume
+) -> None:
+    part = decompress(file, region=region, threads=1)
+    assert np.array_equal(part.voxels, scan.voxels[region])
+    assert part.geometry == scan.geometry.cropped(first)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +57,10 @@ def test_regions_are_read_as_numpy_does(region: Region, file: Path, scan: Volume
     [
         (slice(0, 4, 2),),
         (slice(5, 5),),
-        (slice(10, 20),),
         (slice(7, 3),),
         (1, 2, 3),
         (..., ...),
         (slice(None),) * 4,
-        (slice(0, 999),),
         (slice(-999, None),),
         (slice(None), slice(3, 999)),
     ],

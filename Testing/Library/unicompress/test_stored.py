@@ -23,9 +23,7 @@ def stored(scan: Volume, write: Write, small_blocks: None) -> StoredVolume:
     "key",
     [
         5,
-        -1,
         slice(4, 6),
-        (slice(None), 3),
         (..., slice(30, 2, -7)),
         (-1, ..., -2),
         (2, 3, 4),
@@ -39,11 +37,6 @@ def test_indices_mean_what_they_mean_in_numpy(key: Any, stored: StoredVolume, sc
     found = stored[key]
     assert found.dtype == scan.dtype
     assert np.array_equal(found, scan.voxels[key])
-
-
-def test_a_part_knows_its_place(stored: StoredVolume, scan: Volume) -> None:
-    part = stored.read((slice(4, 6), ...))
-    assert part.geometry.is_close(scan.geometry.cropped((4, 0, 0)), shape=part.shape)
 
 
 @pytest.mark.parametrize("key", [[1, 2], True, None, np.arange(3)])

@@ -60,7 +60,7 @@ def test_every_extent_comes_back(shape: tuple[int, int, int]) -> None:
     assert np.abs(back.astype(float) - block).max() < 25
 
 
-@pytest.mark.parametrize("dtype", ["i1", "u1", "u2", "i4", "u8", "f2", "f4", "f8"])
+@pytest.mark.parametrize("dtype", ["i1", "u2", "u8", "f2", "f8"])
 def test_every_type_comes_back(dtype: str) -> None:
     block = (smooth((3, 30, 30), "f8") / 6 + 60).astype(dtype)
     made = video.encode(block, 1.0, speed="fast")
@@ -71,18 +71,13 @@ def test_every_type_comes_back(dtype: str) -> None:
     assert back.max() <= block.max()
 
 
-@pytest.mark.parametrize("shape", [(4, 71, 66), (6, 71, 66), (5, 73, 66), (5, 71, 4000)], ids=str)
-def test_a_stream_of_another_size_is_refused(
-    coded: video.Video, shape: tuple[int, int, int]
-) -> None:
-    with pytest.raises(FOREIGN_ERRORS):
-        assert video.Video.read(coded.data, shape).frames is None
-
-
 def test_forged_chunks_do_no_harm(coded: video.Video) -> None:
     """Flipped bits, cuts and swapped parts: an error that is known, or voxels of the right kind."""
     rng = np.random.default_rng(0)
     context = DecodeContext(np.dtype("i2"), (-400, 400))
+    for shape in ((4, 71, 66), (6, 71, 66), (5, 73, 66), (5, 71, 4000)):
+        with pytest.raises(FOREIGN_ERRORS):
+            video.decode(coded.data, shape, context)
     refused = 0
     for _ in range(300):
         data = bytearray(coded.data)
