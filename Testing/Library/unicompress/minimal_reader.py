@@ -109,10 +109,6 @@ def _open(data: bytes) -> tuple[dict[str, Any], list[Row], int]:
     rows = [Row(*values) for values in header.pop("chunks")]
     total = 60 + head_bytes + sum(row.length for row in rows)
     _need(len(rows) <= 1 << 16 and total == file_bytes, "sizes differ")
-    return _checked(header), rows, payload
-
-
-def _checked(header: dict[str, Any]) -> dict[str, Any]:
     shape, counts = header["shape"], header["blocks"]
     _need(len(shape) in (3, 4) and all(1 <= extent <= 1 << 31 for extent in shape), "shape")
     _need(len(counts) == 3, "blocks")
@@ -121,7 +117,7 @@ def _checked(header: dict[str, Any]) -> dict[str, Any]:
     largest = prod(-(-n // c) for c, n in zip(counts, shape[-3:], strict=True))
     _need(largest <= 1 << 24, "blocks are too large")
     _need(header["dtype"] in TYPES, "dtype")
-    return header
+    return header, rows, payload
 
 
 def _box(number: int, shape: Shape, counts: list[int]) -> tuple[int | slice, ...]:

@@ -26,7 +26,7 @@ def decode(chunk: bytes, shape: Shape, header: dict[str, Any]) -> Array:
     size = 5 + int.from_bytes(rest[3:5], "little") if filtered else 0
     frames = _frames(rest[size:], bits, shape).astype(np.int64)
     if filtered:
-        frames = _filtered(frames, noise, rest[:size])
+        frames = apply_filter(frames, noise, rest[:size])
     scale = (high - low) / (top * parts)
     values = np.minimum(frames, 4095 * parts) * scale + low
     dtype = np.dtype(header["dtype"])
@@ -81,7 +81,7 @@ def _taps() -> list[Shape]:
     return first + last + [(2, j, i) for j, i in near if abs(j) + abs(i) <= 1]
 
 
-def _filtered(frames: Array, noise: int, head: bytes) -> Array:
+def apply_filter(frames: Array, noise: int, head: bytes) -> Array:
     """Intensities in sixteenths."""
     power, first, spread = head[:3]
     _need(power <= 4, "the filter's classes")

@@ -211,7 +211,6 @@ def test_a_taught_network_travels_in_the_file(
     write: Write,
     monkeypatch: pytest.MonkeyPatch,
     always_learned: None,
-    without_parity: None,
 ) -> None:
     monkeypatch.setattr(learned, "_LEAST_TUNED", 1)
     monkeypatch.setattr(learned, "_LEAST_STEPS", 30)
