@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 from types import EllipsisType
 from typing import Any, TypeVar
 
@@ -124,12 +125,8 @@ class Grid:
             [n for n in range(count) if self._touches(axis, n, region[axis + 1])]
             for axis, count in enumerate(self.counts)
         ]
-        for frame in range(*region[0]):
-            for k in touched[0]:
-                for j in touched[1]:
-                    for i in touched[2]:
-                        row = (frame * self.counts[0] + k) * self.counts[1] + j
-                        yield row * self.counts[2] + i
+        for frame, k, j, i in product(range(*region[0]), *touched):
+            yield ((frame * self.counts[0] + k) * self.counts[1] + j) * self.counts[2] + i
 
     def joined(self, blocks: Iterable[Voxels], dtype: np.dtype[Any]) -> Voxels:
         """The volume of all blocks, given in order."""
@@ -229,8 +226,7 @@ def resolve_region(region: Region | None, shape: tuple[int, ...]) -> tuple[Range
         if step != 1 or start >= stop or not inside:
             raise ConfigError(
                 f"the region's axis {axis} is {entry!r}, the volume's has {extent} voxels",
-                f"Use slices without a step, with ends from 0 to {extent} and the start before the "
-                "stop: slice(40, 60).",
+                f"Use slices without a step, from 0 to {extent}, start before stop: slice(40, 60).",
             )
         ranges.append((start, stop))
     return tuple(ranges) if len(shape) == 4 else ((0, 1), *ranges)

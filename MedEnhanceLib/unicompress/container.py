@@ -139,7 +139,6 @@ class Container:
         warn: takes the sentence that says what was repaired; without it that is one of `notes`.
 
     notes: what had to be worked around (with `tolerant`, or without `warn`).
-    bytes_read: how much of it has been read so far.
     """
 
     def __init__(
@@ -152,7 +151,6 @@ class Container:
     ) -> None:
         self.path = path
         self.notes: list[str] = []
-        self.bytes_read = 0
         self._warn = warn or self.notes.append
         self._mends = mends
         self._repaired: list[Damage] = []
@@ -304,7 +302,6 @@ class Container:
             data = self._stream.read(min(length, max(self.size - offset, 0)))
         except OSError as cause:
             raise self._error(f"byte {offset} cannot be read: {cause.strerror or cause}") from cause
-        self.bytes_read += len(data)
         for damage in self._repaired:
             first = max(offset, damage.offset)
             stop = min(offset + len(data), damage.offset + damage.length)

@@ -343,16 +343,7 @@ def _verify(
         ssim = None
         if blocks and not tally.equal:
             ssim = ssim_of(voxels, grid.joined(blocks, voxels.dtype), header.peak)
-        check_target(
-            tally,
-            config,
-            raw_bytes=voxels.nbytes,
-            file_bytes=container.size,
-            sha256=header.voxels_sha256 if header.exact else tally.sha256,
-            psnr=tally.psnr(header.peak),
-            ssim=ssim,
-            is_sealed=container.is_sealed(),
-        )
+        check_target(tally, config, container, header, ssim)
     return ssim
 
 

@@ -15,7 +15,6 @@ from MedEnhanceLib.unicompress.decode import decompress
 from MedEnhanceLib.unicompress.header import Header
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.core.geometry import Geometry
     from MedEnhanceLib.core.volume import Volume, Voxels
     from MedEnhanceLib.unicompress.blocks import Region
 
@@ -27,6 +26,8 @@ class StoredVolume:
         scan.shape, scan[40:60]                 # an array of these slices
         scan.read((slice(40, 60), ...))         # the same as a Volume, where it is
         scan.to_dask().mean(axis=0).compute()
+
+    shape: [T,] K, J, I; dtype and ndim as of an array; geometry: of the whole volume.
 
     The file is not kept open. In files of a ratio or a quality a block is up to 256 slices, and
     a block is decoded whole.
@@ -42,31 +43,13 @@ class StoredVolume:
         self.path = Path(path)
         with Container(self.path) as container:
             self.header = Header.from_json(container.header, self.path.name)
+        self.shape, self.dtype = self.header.shape, self.header.dtype
+        self.ndim, self.geometry = len(self.shape), self.header.geometry
         self._state = self._now()
 
     def __repr__(self) -> str:
         size = f"{self.header.modality} {self.shape} {self.dtype}"
         return f"<StoredVolume {str(self.path)!r}: {size}, {self.header.mode}>"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[T,] K, J, I."""
-        return self.header.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the voxels."""
-        return self.header.dtype
-
-    @property
-    def ndim(self) -> int:
-        """3, or 4 for a sequence."""
-        return len(self.shape)
-
-    @property
-    def geometry(self) -> Geometry:
-        """Of the whole volume."""
-        return self.header.geometry
 
     @property
     def chunks(self) -> tuple[tuple[int, ...], ...]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest import mock
 
 import numpy as np
@@ -14,12 +16,7 @@ import pytest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress import (
-    CompressConfig,
-    compress,
-    decompress,
-    repair,
-)
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, repair
 from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.inspection import save_repaired
 from MedEnhanceLib.unicompress.repair import RESIDUE, Layout, RepairChunk
@@ -37,20 +34,21 @@ def noise(size: int) -> Volume:
     return Volume(voxels)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("repair")
+@cache
+def file_of_noise(size: int) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.ucv"
+        compress(noise(size), path, CompressConfig(lossless=True, speed="fast", threads=1))
+        return path.read_bytes()
 
 
 @pytest.fixture
-def made(folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """A copy of a file of noise, written once for each size, with zeros in some places."""
+def made(tmp_path: Path) -> Callable[..., Path]:
+    """A file of noise with zeros in some places."""
 
     def make(size: int, *places: tuple[int, int]) -> Path:
-        source, path = folder / f"{size}.ucv", tmp_path / "a.ucv"
-        if not source.is_file():
-            compress(noise(size), source, CompressConfig(lossless=True, speed="fast", threads=1))
-        path.write_bytes(source.read_bytes())
+        path = tmp_path / "a.ucv"
+        path.write_bytes(file_of_noise(size))
         damage(path, *places)
         return path
 

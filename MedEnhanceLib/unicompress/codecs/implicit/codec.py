@@ -69,10 +69,8 @@ class Scaling:
 
     def apply(self, voxels: Voxels) -> npt.NDArray[np.float32]:
         """Voxels on the network's scale."""
-        scaled: npt.NDArray[np.float32] = (
-            (voxels.astype(np.float64) - self.offset) / self.scale
-        ).astype(np.float32)
-        return scaled
+        scaled = (voxels.astype(np.float64) - self.offset) / self.scale
+        return scaled.astype(np.float32)
 
 
 def _tails(voxels: Voxels) -> tuple[float, float]:
@@ -93,15 +91,11 @@ def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels
     """
     reader = reader_of(context.models.get(ROLE))
     flags, layers, offset, scale = _HEAD.unpack_from(data)
-    holds = context.dtype.kind in "iu" and context.dtype.itemsize <= 4
-    if (
-        flags > 1
-        or not 0 < scale < _LARGEST_SCALE
-        or not 0 < layers <= len(reader.branches)
-        or not holds
-    ):
+    is_sound = flags <= 1 and 0 < scale < _LARGEST_SCALE and 0 < layers <= len(reader.branches)
+    if not is_sound or context.dtype.kind not in "iu" or context.dtype.itemsize > 4:
         raise ValueError(f"an implicit block of {context.dtype}, {layers} layers, scale {scale}")
-    codes: Codes = np.empty((layers, *_cells(shape, thick=bool(flags))), np.uint8)
+    cells = [-(-n // span) for n, span in zip(shape, _spans(thick=bool(flags)), strict=True)]
+    codes: Codes = np.empty((layers, *cells), np.uint8)
     try:
         size = len(codecs().zstd_decode(data[_HEAD.size :], out=codes.reshape(-1)))
     except RuntimeError as cause:
@@ -116,11 +110,9 @@ def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels
     return decoded
 
 
-def _cells(shape: Shape, *, thick: bool) -> Shape:
-    """Cells along k, j, i of a block of `shape` voxels."""
-    spans = (CELL // 2 if thick else CELL, CELL, CELL)
-    k, j, i = (-(-n // span) for n, span in zip(shape, spans, strict=True))
-    return k, j, i
+def _spans(*, thick: bool) -> Shape:
+    """Voxels of a cell along k, j, i."""
+    return CELL // 2 if thick else CELL, CELL, CELL
 
 
 class Writer:
@@ -156,8 +148,7 @@ class Writer:
     @torch.inference_mode()
     def code(self, block: Voxels, scaling: Scaling, *, thick: bool) -> list[bytes]:
         """A block's chunk with one layer of codes, with two, and so on."""
-        spans = (CELL // 2 if thick else CELL, CELL, CELL)
-        pads = [(0, -n % span) for n, span in zip(block.shape, spans, strict=True)]
+        pads = [(0, -n % span) for n, span in zip(block.shape, _spans(thick=thick), strict=True)]
         padded = torch.from_numpy(np.pad(scaling.apply(block), pads, mode="edge"))
         layers = len(self.reader.branches)
         tokens = self.tokenizer(padded[None, None], torch.full((1,), layers), thick=thick)
@@ -170,10 +161,8 @@ class Writer:
         return chunks
 
 
-@lru_cache(maxsize=2)
-def _writer_of(reader: CodecModel, encoder: CodecModel) -> Writer:
-    """The writer of a pair of models; kept, because it takes a second to make."""
-    return Writer(reader, encoder)
+#: Kept, because a writer takes a second to make.
+_writer_of = lru_cache(maxsize=2)(Writer)
 
 
 def writer_for(volume: Volume) -> Writer:

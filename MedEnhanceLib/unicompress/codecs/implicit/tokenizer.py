@@ -40,32 +40,24 @@ def haar(block: Tensor, *, thick: bool = False) -> tuple[Tensor, Tensor]:
     block: [B, 1, K, J, I], extents even (K too, unless thick).
     Returns [B, 1, …] and [B, 7, …] at half the extents; of thick slices [B, 3, …] at all of K.
     """
-    kernel = haar_kernel(thick=thick).to(block)
+    kernel = _kernel(thick=thick).to(block)
     bands = F.conv3d(block, kernel, stride=tuple(kernel.shape[2:]))
     return bands[:, :1], bands[:, 1:]
 
 
 def inverse_haar(low: Tensor, high: Tensor, *, thick: bool = False) -> Tensor:
     """Undo `haar`, but for rounding of the last bit."""
-    kernel = haar_kernel(thick=thick).to(low)
+    kernel = _kernel(thick=thick).to(low)
     bands = torch.cat([low, high], dim=1)
     return F.conv_transpose3d(bands, kernel, stride=tuple(kernel.shape[2:]))
 
 
-def haar_kernel(*, thick: bool = False) -> Tensor:
+def _kernel(*, thick: bool = False) -> Tensor:
     """Orthonormal, [bands, 1, 2 or 1, 2, 2]; the first band is the low one."""
     pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / 2**0.5
     along_slices = torch.ones(1, 1, dtype=torch.float64) if thick else pair
     kernel = torch.einsum("ak,bj,ci->abckji", along_slices, pair, pair)
     return kernel.flatten(0, 2)[:, None]
-
-
-class Refined(NamedTuple):
-    """What a layer of codes adds to latents [N, latent], its codes [N], and a loss."""
-
-    step: Tensor
-    codes: Tensor
-    commitment: Tensor
 
 
 class ResidualQuantizer(nn.Module):
@@ -89,10 +81,13 @@ class ResidualQuantizer(nn.Module):
         self.register_buffer("uses", torch.ones(layers, config.codes))
         self.register_buffer("sums", self.codebooks.clone())
 
-    def forward(self, layer: int, rest: Tensor, taken: Tensor, *, learn: bool = False) -> Refined:
+    def forward(
+        self, layer: int, rest: Tensor, taken: Tensor, *, learn: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Refine by a layer what is left of latents, [N, latent]. Gradients pass straight on.
 
         taken: [N] of 0 and 1, whether a latent has this layer. learn: update the codebook.
+        Returns what the codes add to the latents, the codes [N], and a loss.
         """
         small = self.down[layer](rest).float()
         code = self.nearest(layer, small)
@@ -102,7 +97,7 @@ class ResidualQuantizer(nn.Module):
             self._learn(layer, small.detach(), code, taken)
         quantized = small + (chosen - small).detach()
         step: Tensor = self.up[layer](quantized.to(rest.dtype)).to(rest.dtype)
-        return Refined(step, code, commitment)
+        return step, code, commitment
 
     @torch.no_grad()
     def nearest(self, layer: int, small: Tensor) -> Tensor:
@@ -330,11 +325,11 @@ class Tokenizer(nn.Module):
         commitment, codes = rest[0].new_zeros(()), []
         for number, (branch, quantizer, layer) in enumerate(self.layers()):
             taken = (refinements > number).repeat_interleave(extents.numel()).to(rest[0].dtype)
-            refined = quantizer(layer, rest[branch], taken, learn=learn)
-            rest[branch] = rest[branch] - refined.step
-            totals[branch] = totals[branch] + taken[:, None] * refined.step
-            commitment = commitment + refined.commitment
-            codes.append(refined.codes.view(-1, *extents))
+            step, code, loss = quantizer(layer, rest[branch], taken, learn=learn)
+            rest[branch] = rest[branch] - step
+            totals[branch] = totals[branch] + taken[:, None] * step
+            commitment = commitment + loss
+            codes.append(code.view(-1, *extents))
         grids = [
             total.view(-1, extents.numel(), total.shape[1]).transpose(1, 2).reshape(grid.shape)
             for total, grid in zip(totals, latents, strict=True)

@@ -74,10 +74,8 @@ class Reader:
         return low, high
 
 
-@lru_cache(maxsize=4)
-def reader_of(model: CodecModel) -> Reader:
-    """The reader of a model's bytes; kept, because files have many blocks."""
-    return Reader(model)
+#: Kept, because files have many blocks.
+reader_of = lru_cache(maxsize=4)(Reader)
 
 
 def save_models(networks: Networks, config: ImplicitConfig, out: Path) -> list[Path]:

@@ -250,9 +250,12 @@ class _Sums:
 
     def merged(self, classes: int) -> _Sums:
         """The same for fewer classes, neighbors together."""
-        parts = (self.products, self.wanted, self.energy)
-        shapes = ((classes, -1, *part.shape[1:]) for part in parts)
-        return _Sums(*(p.reshape(s).sum(axis=1) for p, s in zip(parts, shapes, strict=True)))
+
+        def merged(part: Doubles) -> Doubles:
+            sums: Doubles = part.reshape(classes, -1, *part.shape[1:]).sum(axis=1)
+            return sums
+
+        return _Sums(merged(self.products), merged(self.wanted), merged(self.energy))
 
 
 def _gather(
