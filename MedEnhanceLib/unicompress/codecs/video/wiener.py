@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -120,7 +120,7 @@ def apply(frames: Frames, noise: int, chosen: Filter) -> Iterator[Ints]:
     shift = np.uint8((CLASSES // len(chosen.weights)).bit_length() - 1)
     bounds = bounds_of(chosen.first, chosen.spread)
     limits = limits_of(noise)
-    for k, window in enumerate(_neighbors(frames, compiled.padded)):
+    for k, window in enumerate(_neighbors(frames, compiled)):
         place = np.right_shift(compiled.classes(window, bounds), shift)
         total = compiled.sums(window, place, TAPS, limits, chosen.weights.T)
         total *= PARTS
@@ -166,42 +166,15 @@ def limits_of(noise: int) -> list[int]:
     return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
 
 
-def _activity(window: Sequence[Shorts], every: int = 1) -> Ints:
-    """Second differences along the three axes, summed over 5 × 5 voxels; no edges but repeated.
-
-    every: of the rows and columns of the result, which ones.
-    """
-
-    def moved(slices: int, rows: int, columns: int) -> Ints:
-        image = window[_DEPTH + slices].astype(np.int32)
-        height, width = image.shape
-        return image[
-            _REACH + rows : height - _REACH + rows, _REACH + columns : width - _REACH + columns
-        ]
-
-    twice = 2 * moved(0, 0, 0)
-    axes = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
-    steps = [np.abs(moved(*axis) + moved(*(-n for n in axis)) - twice) for axis in axes]
-    padded = np.pad(sum(steps), _BOX, mode="edge")
-    side = 2 * _BOX + 1
-    boxes = np.lib.stride_tricks.sliding_window_view(padded, (side, side))[::every, ::every]
-    activity: Ints = boxes.sum(axis=(-2, -1), dtype=np.int32)
-    return activity
-
-
 def _neighbors(
-    frames: Frames, pad: Callable[[Frames], Shorts], every: int = 1
+    frames: Frames, compiled: video_filter.Filter, every: int = 1
 ) -> Iterator[list[Shorts]]:
     """For each slice, or every `every`th, five around it; slices are continued by their edges."""
     padded: dict[int, Shorts] = {}
     for k in range(0, len(frames), every):
         needed = [min(max(k + d, 0), len(frames) - 1) for d in range(-_DEPTH, _DEPTH + 1)]
-        padded = {n: padded[n] if n in padded else pad(frames[n]) for n in needed}
+        padded = {n: padded[n] if n in padded else compiled.padded(frames[n]) for n in needed}
         yield [padded[n] for n in needed]
-
-
-def _padded(image: npt.NDArray[np.uint16]) -> Shorts:
-    return np.pad(image, _REACH, mode="edge").astype(np.int16)
 
 
 def _terms(
@@ -230,9 +203,21 @@ def _terms(
 
 
 def _classes_of(frames: Frames) -> tuple[int, int]:
-    """First and spread, such that the classes reach from the quietest places to the busiest."""
-    step = max(1, len(frames) // 8)
-    seen = [_activity(w, 4).ravel() for w in _neighbors(frames, _padded, step)]
+    """First and spread, such that the classes reach from the quietest places to the busiest.
+
+    How busy a place is: second differences along the three axes, summed over 5 × 5 voxels.
+    """
+    seen, side = [], 2 * _BOX + 1
+    for k in range(0, len(frames), max(1, len(frames) // 8)):
+        around = [max(k - 1, 0), k, min(k + 1, len(frames) - 1)]
+        before, image, after = frames[around].astype(np.int32)
+        edged = np.pad(image, 1, mode="edge")
+        steps = np.abs(before + after - 2 * image)
+        steps += np.abs(edged[2:, 1:-1] + edged[:-2, 1:-1] - 2 * image)
+        steps += np.abs(edged[1:-1, 2:] + edged[1:-1, :-2] - 2 * image)
+        padded = np.pad(steps, _BOX, mode="edge")
+        boxes = np.lib.stride_tricks.sliding_window_view(padded, (side, side))[::4, ::4]
+        seen.append(boxes.sum(axis=(-2, -1), dtype=np.int32).ravel())
     low, high = np.quantile(np.concatenate(seen), (0.02, 0.999))
     low = max(float(low), 2.0, float(high) / 4096)
     octaves = math.log2(max(float(high), 2 * low) / low)
@@ -271,7 +256,7 @@ def _gather(
     energy = np.zeros(CLASSES)
     few_rows = frames.shape[1] < _LEAST_ROWS * every
     apart = every if few_rows else 1
-    for number, window in enumerate(_neighbors(frames, compiled.padded, apart)):
+    for number, window in enumerate(_neighbors(frames, compiled, apart)):
         k = number * apart
         rows = slice(None) if few_rows else slice(5 * k % every, None, every)
         place = compiled.classes(window, bounds)[rows].ravel()
