@@ -128,7 +128,7 @@ def compress(
     monitor = monitor or Monitor()
     target = Path(path)
     if target.suffix.lower() != ENDING:
-        raise EndingError(f"{target.name}: not the ending of a container", f"Use {ENDING}.")
+        raise EndingError(f"{target.name}: unsupported output extension", f"Use {ENDING}.")
     voxels = codable(volume, config)
     config, noise = with_bound(volume, config, monitor)
     threads = thread_count(config.threads)
@@ -201,8 +201,7 @@ def with_bound(
     remedy = "Choose a largest error instead, or lossless."
     if volume.modality not in ("CT", "MR"):
         raise InputError(
-            f"{name}: noise is measured in CT and MR, and the modality of this is "
-            f"{volume.modality}",
+            f"{name}: noise can be measured in CT and MR, its modality is {volume.modality}",
             remedy,
         )
     frames = [
@@ -217,11 +216,11 @@ def with_bound(
     if volume.voxels.dtype.kind in "iu":
         bound = math.floor(bound)
     if doubts := [noise.reason for noise in frames if noise.reason]:
-        monitor.warn(f"{name}: the measure of its noise is not certain: {doubts[0]}")
+        monitor.warn(f"{name}: the noise estimate is uncertain: {doubts[0]}")
     if not bound:
         monitor.warn(
-            f"{name}: {config.keep_noise_level:g} of its noise, {level:.3g}, is less than 1: "
-            "every voxel is kept as it is"
+            f"{name}: {config.keep_noise_level:g} of its noise ({level:.3g}) is below 1: "
+            "compressed without loss"
         )
     return replace(config, keep_noise_level=None, max_error=float(bound)), level
 
@@ -233,7 +232,7 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
     voxels = np.ascontiguousarray(volume.voxels, volume.dtype.newbyteorder("<"))
     if voxels.dtype.str not in DTYPES:
         raise InputError(
-            f"{name}: voxels of type {volume.dtype} are not held by a container",
+            f"{name}: voxels of type {volume.dtype} cannot be stored in a {ENDING}",
             "Convert them to float64.",
         )
     is_label = volume.modality == "SEG" or voxels.dtype.kind == "b"
@@ -271,7 +270,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         history=(*volume.history, *note),
         frame_interval_s=volume.frame_interval_s,
         mode=config.mode,
-        promise={} if config.mode == "lossless" else {config.mode: getattr(config, config.mode)},
+        target={} if config.mode == "lossless" else {config.mode: getattr(config, config.mode)},
         blocks=(1, 1, 1),
         range=_voxel_range(voxels),
         voxels_sha256=hashlib.sha256().hexdigest(),  # any: none deflates

@@ -35,9 +35,9 @@ VoxelRange = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Header:
-    """Everything but the voxels; fields are named as in the file (docs/ucv-format.md, section 2).
+    """Everything but the voxels; fields are those of docs/ucv-format.md, section 2.
 
-    promise: {} or {mode: number}, the bound, ratio or quality of the mode.
+    target: {} or {mode: number}, the bound, ratio or quality of the mode; "promise" in the file.
     blocks: along k, j, i. range: smallest and largest finite voxel of the source.
     voxels_sha256: of the voxels that a reader gets, little-endian, in C order.
     exact: whether every machine gets these bits (else the last bit of a lossy code may differ).
@@ -55,7 +55,7 @@ class Header:
     history: tuple[str, ...]
     frame_interval_s: float | None
     mode: str
-    promise: Mapping[str, float]
+    target: Mapping[str, float]
     blocks: tuple[int, int, int]
     range: VoxelRange
     voxels_sha256: str
@@ -110,8 +110,10 @@ class Header:
         fields = vars(self) | {
             "dtype": self.dtype.str,
             "geometry": self.geometry.to_json(),
+            "promise": self.target,
             "lossy": [[step.method, step.ratio] for step in self.lossy],
         }
+        del fields["target"]
         return {key: value for key, value in fields.items() if value or key not in _OPTIONAL}
 
     @classmethod
@@ -131,6 +133,7 @@ class Header:
             geometry = Geometry.from_json(given["geometry"])
         except GeometryError as cause:
             raise _refused(given, "geometry", name) from cause
+        given["target"] = given.pop("promise")
         for key in ("shape", "history", "blocks", "range"):
             given[key] = None if given[key] is None else tuple(given[key])
         steps = tuple(Lossy(method, float(ratio)) for method, ratio in given.get("lossy", ()))

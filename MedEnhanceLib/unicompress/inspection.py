@@ -228,7 +228,7 @@ def inspect_container(
             "file_bytes": container.size,
             "ratio": header.raw_bytes / container.size,
             "mode": header.mode,
-            "promise": dict(header.promise),
+            "promise": dict(header.target),
             "measured": dict(header.measured),
             "blocks": dict(Counter(block_type_name(chunk.kind) for chunk in chunks)),
             "block_shape": list(header.grid.box(0).shape),

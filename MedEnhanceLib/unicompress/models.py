@@ -97,7 +97,8 @@ class ModelSet:
         """
         if role not in self._named:
             raise ModelError(
-                f"a block needs a model ({role}), and the file names none", "The file is forged."
+                f"a block needs a model ({role}), and the file names none",
+                "The file is damaged or forged.",
             )
         name, sha256 = (self._named[role].get(field, "") for field in ("id", "sha256"))
         if sha256 in self._carried:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.errors import CodecError, InputError
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.decode import decompress
 from MedEnhanceLib.unicompress.header import Header
@@ -25,7 +24,6 @@ class StoredVolume:
         scan = me.open("scan.ucv")
         scan.shape, scan[40:60]                 # an array of these slices
         scan.read((slice(40, 60), ...))         # the same as a Volume, where it is
-        scan.to_dask().mean(axis=0).compute()
 
     shape: [T,] K, J, I; dtype and ndim as of an array; geometry: of the whole volume.
 
@@ -51,28 +49,18 @@ class StoredVolume:
         size = f"{self.header.modality} {self.shape} {self.dtype}"
         return f"<StoredVolume {str(self.path)!r}: {size}, {self.header.mode}>"
 
-    @property
-    def chunks(self) -> tuple[tuple[int, ...], ...]:
-        """Sizes of the blocks along each axis, as Dask has them."""
-        grid = self.header.grid
-        sizes = tuple(
-            tuple(extent * (n + 1) // count - extent * n // count for n in range(count))
-            for extent, count in zip(self.shape[-3:], grid.counts, strict=True)
-        )
-        return sizes if self.ndim == 3 else ((1,) * grid.frames, *sizes)
-
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> Voxels:
-        """Voxels as an array, as NumPy indexes by whole numbers, slices and `...`.
+        """Voxels as an array, as NumPy indexes by integers, slices and `...`.
 
         Raises IndexError outside the volume, InputError for other keys.
         """
         entries = list(key) if isinstance(key, tuple) else [key]
         kinds = (slice, EllipsisType, int, np.integer)
         if not all(isinstance(entry, kinds) and not isinstance(entry, bool) for entry in entries):
-            raise InputError(f"the key {key!r}", "Use whole numbers, slices and `...`.")
+            raise InputError(f"unsupported index {key!r}", "Use integers, slices and `...`.")
         # A single number in the shape of the volume: NumPy's rules, without its memory.
         pattern: Voxels = np.broadcast_to(np.zeros((), self.dtype), self.shape)[key]
         if pattern.size == 0:
@@ -90,11 +78,6 @@ class StoredVolume:
         if self._now() != self._state:
             raise CodecError(f"{self.path} has changed since it was opened", "Open it again.")
         return decompress(self.path, region=region)
-
-    def to_dask(self) -> Any:
-        """As a Dask array whose chunks are the file's blocks."""
-        array = require("dask.array", purpose="Making a Dask array")
-        return array.from_array(self, chunks=self.chunks, name=f"ucv-{self.path}-{self._state}")
 
     def _now(self) -> tuple[int, int]:
         """What changes with the file."""

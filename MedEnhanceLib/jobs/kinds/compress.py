@@ -119,7 +119,7 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     config = params.config
     source, output = Path(params.input), Path(params.output)
     if output.suffix.lower() != CONTAINER:
-        raise EndingError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
+        raise EndingError(f"{output.name}: unsupported output extension", f"Use {CONTAINER}.")
     check_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
     # After an estimate the volume is in memory already.
     volume = kept.input.load(

@@ -54,5 +54,5 @@ def test_it_can_be_cancelled(data: list[Path], tmp_path: Path) -> None:
 def test_volumes_of_floats_are_none_to_train_on(scan: Volume, tmp_path: Path) -> None:
     path = tmp_path / "float.nii"
     save(Volume(scan.voxels.astype(np.float32) / 3, scan.geometry), path)
-    with pytest.raises(InputError, match="whole numbers"):
+    with pytest.raises(InputError, match="no integer volumes"):
         train(SMOKE, [path], tmp_path / "out")

@@ -72,7 +72,7 @@ def test_an_existing_file_is_not_replaced_without_request(scan: Volume, tmp_path
     path.write_bytes(b"old")
     with pytest.raises(OutputError, match="exists already"):
         compress(scan, path, LOSSLESS)
-    with pytest.raises(OutputError, match="ending"):
+    with pytest.raises(OutputError, match="extension"):
         compress(scan, tmp_path / "a.nii", LOSSLESS)
     assert path.read_bytes() == b"old"
     assert compress(scan, path, LOSSLESS, overwrite=True).file_bytes == path.stat().st_size

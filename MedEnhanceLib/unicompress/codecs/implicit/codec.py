@@ -175,8 +175,8 @@ def writer_for(volume: Volume) -> Writer:
     is_integer = volume.dtype.kind in "iu" and volume.dtype.itemsize <= 4
     if reader is None or encoder is None or not is_integer:
         raise InputError(
-            f"there are no implicit blocks for {volume.modality} of type {volume.dtype}",
-            "They are for integers of CT, MR and EM: leave block_type out.",
+            f"the implicit network cannot code {volume.modality} of type {volume.dtype}",
+            "It codes integer volumes of CT, MR and EM: leave block_type out.",
         )
     return _writer_of(reader, encoder)
 

@@ -78,7 +78,7 @@ def read_sources(files: Sequence[str | Path], modality: str, monitor: Monitor) -
         monitor.progress(count / len(files), "reading volumes")
     if not sources:
         raise InputError(
-            f"no volumes of {modality} to learn from",
+            "no volumes of this modality to train on",
             "Check `files`, patterns relative to the data folder, and the modality.",
         )
     return sources

@@ -124,7 +124,7 @@ def _read(data_files: Sequence[str | Path], monitor: Monitor) -> list[Voxels]:
     usable = [one for one in volumes if one.dtype.kind in "iu" and min(one.shape[1:]) >= 2]
     if not usable:
         raise InputError(
-            "there is no volume of whole numbers to train the predictor on",
-            "Give volumes as a scanner stores them.",
+            "no integer volumes to train the predictor on",
+            "Use volumes as the scanner stores them, without a rescale slope.",
         )
     return usable

@@ -94,7 +94,7 @@ class TestFile:
             compress(volume, tmp_path / "c.ucv", CompressConfig(ratio=30, block_type="implicit"))
         assert list(tmp_path.iterdir()) == []
         floats = volume.with_voxels(volume.voxels.astype(np.float32))
-        with pytest.raises(InputError, match="no implicit blocks"):
+        with pytest.raises(InputError, match="cannot code MR"):
             compress(floats, tmp_path / "c.ucv", CompressConfig(ratio=9, block_type="implicit"))
         with pytest.raises(ConfigError, match="cannot be reached"):
             compress(volume, tmp_path / "c.ucv", CompressConfig(ratio=9999, block_type="implicit"))
@@ -148,7 +148,7 @@ def test_a_stopped_training_goes_on_to_the_same_state(
 
 
 def test_no_volumes_and_shares_beyond_one_are_errors(smoke: ImplicitConfig, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no volumes"):
+    with pytest.raises(InputError, match="no volumes of this modality"):
         train(smoke, [], tmp_path)
     with pytest.raises(ConfigError, match="match and joint"):
         ImplicitConfig(match=0.5, joint=0.6)
