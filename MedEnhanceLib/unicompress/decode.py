@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +72,9 @@ def decompress(
     with Container(Path(path), warn=monitor.warn) as container:
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
-        chunks = chunks_by_block(container, header)
-        voxels = allocate_voxels(header, ranges, container.path.name)
         blocks = list(header.grid.blocks_in(ranges))
-        in_order = (chunks[block] for block in blocks)
-        decoded = decode_chunks(container, header, in_order, threads=threads, monitor=monitor)
+        decoded = sound_blocks(container, header, blocks, threads=threads, monitor=monitor)
+        voxels = allocate_voxels(header, ranges, container.path.name)
         for done, (number, block) in enumerate(zip(blocks, decoded, strict=True), 1):
             _paste(voxels, ranges, header.grid.box(number), block)
             monitor.progress(done / len(blocks), "decompress")
@@ -87,7 +85,7 @@ def decompress(
         return header.volume(voxels, geometry, str(container.path), container.size)
 
 
-def chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo]:
+def _chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo]:
     """Block number → its chunk; raises CodecError unless every block has exactly one."""
     count = len(header.grid)
     chunks: dict[int, ChunkInfo] = {}
@@ -106,35 +104,64 @@ def chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo
     return chunks
 
 
-def decode_chunks(
+def sound_blocks(
     container: Container,
     header: Header,
-    chunks: Iterable[ChunkInfo],
+    blocks: Sequence[int],
     *,
     threads: int,
     monitor: Monitor,
 ) -> Iterator[Voxels]:
-    """Decode chunks in threads; in the order of `chunks`."""
+    """The voxels of each block; raises CodecError at once for blocks without a chunk, and later at
+    the first one that is damaged.
+    """
+    chunks = _chunks_by_block(container, header)
+    decoded = decode_blocks(container, header, chunks, blocks, threads=threads, monitor=monitor)
+
+    def sound(block: int, outcome: Voxels | CodecError) -> Voxels:
+        if isinstance(outcome, CodecError):
+            place = header.grid.box(block).place(len(header.shape))
+            lost = f"{outcome.message}; lost: {slices_text([place])}"
+            raise CodecError(lost, outcome.hint) from outcome
+        return outcome
+
+    return map(sound, blocks, decoded)
+
+
+def decode_blocks(
+    container: Container,
+    header: Header,
+    chunks: Mapping[int, ChunkInfo],
+    blocks: Iterable[int],
+    *,
+    threads: int,
+    monitor: Monitor,
+) -> Iterator[Voxels | CodecError]:
+    """For each block its voxels, or what is wrong with them; decoded in threads."""
     context = DecodeContext.of(container, header)
 
-    def read(chunk: ChunkInfo) -> tuple[ChunkInfo, bytes]:
+    def read(block: int) -> tuple[ChunkInfo, bytes] | CodecError:
+        if block not in chunks:
+            return CodecError(f"{container.path.name}: block {block} has no chunk")
         try:
-            return chunk, container.read(chunk)
+            return chunks[block], container.read(chunks[block])
         except CodecError as damage:
-            place = header.grid.box(chunk.block).place(len(header.shape))
-            lost = f"{damage.message}; lost: {slices_text([place])}"
-            raise CodecError(lost, damage.hint) from damage
+            return damage
+
+    def decode(item: tuple[ChunkInfo, bytes] | CodecError) -> Voxels | CodecError:
+        try:
+            if isinstance(item, CodecError):
+                return item
+            return _decode_chunk(container, header, context, *item)
+        except CodecError as damage:
+            return damage
 
     video_threads = None if header.mode in ("lossless", "max_error") else video.MOST_THREADS
-    yield from ordered_map(
-        lambda item: decode_chunk(container, header, context, *item),
-        map(read, chunks),
-        threads=thread_count(threads, video_threads),
-        monitor=monitor,
-    )
+    threads = thread_count(threads, video_threads)
+    yield from ordered_map(decode, map(read, blocks), threads=threads, monitor=monitor)
 
 
-def decode_chunk(
+def _decode_chunk(
     container: Container,
     header: Header,
     context: DecodeContext,

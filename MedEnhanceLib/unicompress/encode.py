@@ -40,7 +40,7 @@ from MedEnhanceLib.unicompress.container import (
     with_repair,
     write_container,
 )
-from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
+from MedEnhanceLib.unicompress.decode import sound_blocks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
 from MedEnhanceLib.unicompress.models import (
     MODEL_CHUNK,
@@ -330,15 +330,15 @@ def _verify(
     """
     with Container(path, mends=False) as container:
         header = Header.from_json(container.header, path.name)
-        chunks, grid = chunks_by_block(container, header), header.grid
+        grid = header.grid
         tally, blocks = Tally(voxels, grid), []
-        in_order = (chunks[block] for block in range(len(grid)))
-        decoded = decode_chunks(container, header, in_order, threads=threads, monitor=monitor)
+        numbers = range(len(grid))
+        decoded = sound_blocks(container, header, numbers, threads=threads, monitor=monitor)
         for count, block in enumerate(decoded, 1):
             tally.add(block)
             if config.ssim is not None:
                 blocks.append(block)
-            monitor.progress(count / len(chunks), "verify")
+            monitor.progress(count / len(grid), "verify")
         ssim = None
         if blocks and not tally.equal:
             ssim = ssim_of(voxels, grid.joined(blocks, voxels.dtype), header.peak)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,22 +12,20 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, NoContainerError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import orientation_code, plain_geometry
 from MedEnhanceLib.runtime.progress import Monitor, attend
-from MedEnhanceLib.unicompress.blocks import ordered_map, whole_region
+from MedEnhanceLib.unicompress.blocks import whole_region
 from MedEnhanceLib.unicompress.codecs.lossless import BLOCK_TYPES, block_type_name
-from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
-    ChunkInfo,
     Container,
     with_repair,
     write_container,
 )
-from MedEnhanceLib.unicompress.decode import allocate_voxels, decode_chunk
+from MedEnhanceLib.unicompress.decode import allocate_voxels, decode_blocks
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.verify import voxels_sha256
@@ -95,7 +92,7 @@ def recover(
     try:
         with Container(Path(path), tolerant=True) as container:
             header = Header.from_json(container.header, container.path.name)
-            return _recovered(container, header, monitor or Monitor(), thread_count(threads))
+            return _recovered(container, header, monitor or Monitor(), threads)
     except NoContainerError:
         raise
     except CodecError as damage:
@@ -110,7 +107,10 @@ def _recovered(
     voxels = allocate_voxels(header, whole_region(header.shape), name)
     fill = header.dtype.type(header.range[0] if header.range else 0)
     lost, lost_voxels = [], 0
-    for block, outcome in enumerate(_read_blocks(container, header, threads, monitor)):
+    chunks = {chunk.block: chunk for chunk in reversed(container.chunks)}
+    blocks = range(len(grid))
+    decoded = decode_blocks(container, header, chunks, blocks, threads=threads, monitor=monitor)
+    for block, outcome in enumerate(decoded):
         box = grid.box(block)
         if isinstance(outcome, CodecError):
             lost.append(LostBlock(block, *box.place(len(header.shape)), outcome.message))
@@ -134,33 +134,6 @@ def _recovered(
         note = derived_note(f"recovered without {len(lost)} of {report.blocks} damaged blocks")
         header = replace(header, history=(*header.history, note))
     return header.volume(voxels, header.geometry, str(container.path), container.size), report
-
-
-def _read_blocks(
-    container: Container, header: Header, threads: int, monitor: Monitor
-) -> Iterator[Voxels | CodecError]:
-    """For each block its voxels, or what is wrong with them."""
-    context = DecodeContext.of(container, header)
-    chunks = {chunk.block: chunk for chunk in reversed(container.chunks)}
-
-    def read(block: int) -> tuple[ChunkInfo, bytes] | CodecError:
-        if block not in chunks:
-            return CodecError(f"{container.path.name}: block {block} has no chunk")
-        try:
-            return chunks[block], container.read(chunks[block])
-        except CodecError as damage:
-            return damage
-
-    def decode(item: tuple[ChunkInfo, bytes] | CodecError) -> Voxels | CodecError:
-        try:
-            if isinstance(item, CodecError):
-                return item
-            return decode_chunk(container, header, context, *item)
-        except CodecError as damage:
-            return damage
-
-    in_order = map(read, range(len(header.grid)))
-    return ordered_map(decode, in_order, threads=threads, monitor=monitor)
 
 
 def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:

@@ -350,11 +350,10 @@ def light() -> Iterator[None]:
     def one_by_one(function: Any, items: Any, *, threads: int, monitor: Monitor) -> Iterator[Any]:
         return map(function, items)
 
-    package = "MedEnhanceLib.unicompress"
-    decode, saver = sys.modules[f"{package}.decode"], sys.modules[f"{package}.inspection"]
-    with contextlib.ExitStack() as stack:
-        for module in (decode, saver):
-            stack.enter_context(mock.patch.object(module, "ordered_map", one_by_one))
-        stack.enter_context(mock.patch.object(decode, "memory_limit", lambda: MEMORY_LIMIT))
-        stack.enter_context(np.errstate(all="ignore"))
+    decode = sys.modules["MedEnhanceLib.unicompress.decode"]
+    with (
+        mock.patch.object(decode, "ordered_map", one_by_one),
+        mock.patch.object(decode, "memory_limit", lambda: MEMORY_LIMIT),
+        np.errstate(all="ignore"),
+    ):
         yield
