@@ -1,10 +1,7 @@
 """A second reader of `.ucv`, written from docs/ucv-format.md alone: nothing of the library is used.
 
-    python -m Testing.Library.unicompress.minimal_reader FILE...
-
-prints shape, type and SHA-256 of the voxels of each. It proves that the page is enough, and would
-read the files if the library were lost. It reads whole volumes and stops at the first damage.
-Models lie in the file, or are given to it.
+It proves that the page is enough, and would read the files if the library were lost. It reads whole
+volumes and stops at the first damage. Models lie in the file, or are given to it.
 """
 
 from __future__ import annotations
@@ -12,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-import sys
 import zlib
 from collections.abc import Callable, Sequence
 from math import prod
@@ -188,10 +184,3 @@ INDEX_TYPES: dict[int, Indices] = {
 def _need(holds: bool, says: str) -> None:
     if not holds:
         raise BadFileError(says)
-
-
-if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        head, content, proved = read(Path(name))
-        verdict = "proved" if proved else "differs" if head["exact"] else "differs, not exact"
-        print(name, content.shape, content.dtype, sha256(content), verdict)

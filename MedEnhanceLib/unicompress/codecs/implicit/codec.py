@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError, ModelError
@@ -142,7 +141,6 @@ class Writer:
         for number, (_, quantizer, layer) in enumerate(self.tokenizer.layers()):
             quantizer.codebooks[layer].copy_(self.reader.books[number])
             up = quantizer.up[layer]
-            assert isinstance(up, nn.Linear)
             up.weight.copy_(self.reader.ups[number])
 
     @torch.inference_mode()

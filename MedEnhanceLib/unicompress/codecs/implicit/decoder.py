@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +92,9 @@ class Fusion(nn.Module):
     """Keys and values of every cell; one query for each position."""
 
     signs: Tensor
+    #: Layers; PyTorch's own types say no more than modules.
+    keys: Any
+    values: Any
 
     def __init__(self, config: DecoderConfig, latent: int) -> None:
         super().__init__()
@@ -104,7 +107,6 @@ class Fusion(nn.Module):
         self.register_buffer("signs", corner_signs(latent).repeat(2, 1), persistent=False)
         with torch.no_grad():  # all cells around begin alike
             for key in self.keys:
-                assert isinstance(key, nn.Linear)
                 key.weight.mul_(0.1)
 
     def tokens(self, low: Tensor, high: Tensor) -> Tokens:
@@ -173,6 +175,10 @@ class Decoded(NamedTuple):
 class Decoder(nn.Module):
     """Fusion and conditional SIREN."""
 
+    waves: Any
+    shifts: Any
+    scales: Any
+
     def __init__(self, config: DecoderConfig, latent: int) -> None:
         super().__init__()
         self.config = config
@@ -190,19 +196,16 @@ class Decoder(nn.Module):
     def _start(self) -> None:
         """As SIREN: ω₀ = 30 in the first layer, 1 after; shifts of about a radian."""
         for layer, wave in enumerate(self.waves):
-            assert isinstance(wave, nn.Linear)
             size = wave.in_features
             reach = _FIRST_OMEGA / size if layer == 0 else math.sqrt(6 / size)
             nn.init.uniform_(wave.weight, -reach, reach)
             nn.init.uniform_(wave.bias, -math.pi, math.pi)
         # A cell is decoded alike wherever it lies; only what is learned may change that.
         for first in (self.waves[0], self.fusion.query):
-            assert isinstance(first, nn.Linear)
             first.weight[:, _global_features()] = 0
         weights = [(shift, 1.0) for shift in self.shifts]
         weights += [(scale, 0.1) for scale in self.scales]
         for linear, spread in (*weights, (self.gain, 1.0), (self.out, 0.03)):
-            assert isinstance(linear, nn.Linear)
             nn.init.normal_(linear.weight, std=spread / math.sqrt(linear.in_features))
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)

@@ -9,7 +9,7 @@ moving averages (van den Oord et al. 2017, appendix).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,9 @@ class ResidualQuantizer(nn.Module):
     codebooks: Tensor
     uses: Tensor
     sums: Tensor
+    #: Layers; PyTorch's own types say no more than modules.
+    down: Any
+    up: Any
 
     def __init__(self, config: TokenConfig, layers: int) -> None:
         super().__init__()
@@ -131,8 +134,6 @@ class ResidualQuantizer(nn.Module):
         """
         rest = latents
         for layer, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
-            assert isinstance(down, nn.Linear)
-            assert isinstance(up, nn.Linear)
             rows = principal_axes(rest)[: self.config.code_size]
             down.weight.copy_(rows)
             nn.init.zeros_(down.bias)
@@ -176,6 +177,9 @@ class Encoders(nn.Module):
     block they are cut with.
     """
 
+    layers: Any
+    straight: Any
+
     def __init__(self, config: TokenConfig) -> None:
         super().__init__()
         self.latent = config.latent
@@ -186,10 +190,7 @@ class Encoders(nn.Module):
             for channels in (1, _DETAILS)
         )
         for layers in self.layers:  # they add nothing until they have learned something
-            assert isinstance(layers, nn.Sequential)
             last = layers[-1]
-            assert isinstance(last, nn.Conv3d)
-            assert last.bias is not None
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -204,8 +205,6 @@ class Encoders(nn.Module):
             cells = torch.cat([_cells(bands) for bands in found])
             axes = principal_axes(cells)[: self.latent]
             rows = axes * (_SPREAD / (cells @ axes[0]).std())
-            assert isinstance(straight, nn.Conv3d)
-            assert straight.bias is not None
             straight.weight.zero_()
             straight.weight[: len(rows)] = rows.view(-1, *straight.weight.shape[1:])
             straight.bias.zero_()
@@ -226,7 +225,6 @@ class Encoders(nn.Module):
     def amplitudes(self, branch: int) -> Tensor:
         """The cosines [latent, latent] of which each latent is, by the linear transform alone."""
         straight = self.straight[branch]
-        assert isinstance(straight, nn.Conv3d)
         rows = straight.weight.flatten(1)
         undone = torch.linalg.pinv(rows).T.view(-1, *straight.weight.shape[1:])
         gain = 8**-0.5 * (_DETAIL_GAIN if branch else 1.0)
@@ -295,6 +293,8 @@ class Tokens(NamedTuple):
 class Tokenizer(nn.Module):
     """From blocks to tokens. Teacher and student share it."""
 
+    quantisers: Any
+
     def __init__(self, config: TokenConfig) -> None:
         super().__init__()
         self.config = config
@@ -308,7 +308,6 @@ class Tokenizer(nn.Module):
         branches = self.config.branches
         for layer, branch in enumerate(branches):
             quantizer = self.quantisers[branch]
-            assert isinstance(quantizer, ResidualQuantizer)
             yield branch, quantizer, branches[:layer].count(branch)
 
     def forward(self, blocks: Tensor, refinements: Tensor, *, thick: bool) -> Tokens:
@@ -355,8 +354,6 @@ class Networks(nn.Module):
             amplitudes = 2 * self.tokenizer.encoders.amplitudes(branch)
             for decoder in (self.teacher, self.student):
                 layer = decoder.fusion.values[branch]
-                assert isinstance(layer, nn.Linear)
-                assert layer.bias is not None
                 layer.weight.copy_(amplitudes)
                 layer.bias.zero_()
 

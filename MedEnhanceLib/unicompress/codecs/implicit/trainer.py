@@ -297,7 +297,7 @@ class Trainer:
             for branch, grid in enumerate(self.latents(blocks.to(self.device), thick)):
                 cells[branch].append(grid.float().flatten(2).transpose(1, 2).flatten(0, 1))
         for quantizer, some in zip(self.networks.tokenizer.quantisers, cells, strict=True):
-            quantizer.start(torch.cat(some))  # type: ignore[operator]
+            quantizer.start(torch.cat(some))
 
 
 @without_tf32()
