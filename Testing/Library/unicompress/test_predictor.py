@@ -140,10 +140,13 @@ def test_a_network_that_would_not_be_exact_is_refused() -> None:
 
 
 def test_what_is_learned_from_is_the_same_on_every_path_and_takes_fewer_bits_then() -> None:
-    drawn = []
+    drawn, block = [], anatomy((8, 64, 64))
     for path in PATHS:
         with on(path):
-            drawn.append(samples_of(anatomy((8, 64, 64)), 20_000, np.random.default_rng(0)))
+            drawn.append(samples_of(block, 20_000, np.random.default_rng(0)))
+            bits = 8 * coder.ideal_bytes(block, NETWORK) / block.size
+    # What is learned from is what the coder sees.
+    assert tuning.ideal_bits(NETWORK, drawn[0]) == pytest.approx(bits, rel=0.02)
     assert len({samples.tobytes() for samples in drawn}) == 1
     taught = tuning.tune(NETWORK, drawn[0], steps=60)
     assert tuning.ideal_bits(taught, drawn[0]) < 0.97 * tuning.ideal_bits(NETWORK, drawn[0])
