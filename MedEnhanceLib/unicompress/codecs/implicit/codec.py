@@ -202,7 +202,9 @@ def code_implicit(task: Task, room: Room, volume: Volume, writer: Writer) -> Pay
             break
         chosen[number] = codes[number][layer]
     chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(chosen)]
-    context = replace(task.context, models=ModelSet.of(writer.model))
+    model = writer.model
+    models = ModelSet({model.role: model.identity}, {model.sha256: model.data})
+    context = replace(task.context, models=models)
 
     def decode(chunk: Chunk) -> tuple[Chunk, Voxels]:
         return chunk, decode_implicit(chunk.data, grid.box(chunk.block).shape, context)
