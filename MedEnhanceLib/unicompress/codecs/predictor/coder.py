@@ -55,6 +55,8 @@ _WEIGHTS_DTYPE = np.dtype("<i2")
 _VOXELS_PER_LANE, _MORE_VOXELS_PER_LANE = 8_000, 32_000
 _FEW_BITS = 1.5
 _LANES_BITS = (6, 10)
+#: Samples of a linear prediction that a network only learns from.
+_LEARNED_FROM = 8_000
 #: Steps between two safe points: some hundredths of a second.
 _STEPS_AT_ONCE = 64
 _PURPOSE = "The learned predictor"
@@ -205,7 +207,8 @@ def seen(indices: Indices, numbers: npt.NDArray[np.int64]) -> tuple[Array, Array
         index; the logarithm of the local scale [n], in 1/16 octave.
     """
     start = start_of(indices)
-    walk = _Walk(np.ascontiguousarray(indices, np.uint16), fit_linear(indices, start), start)
+    linear = fit_linear(indices, start, _LEARNED_FROM)
+    walk = _Walk(np.ascontiguousarray(indices, np.uint16), linear, start)
     count, picked = len(numbers), np.full(indices.size, -1, np.int32)
     picked[numbers] = np.arange(count)
     features = np.empty((count, COUNT), np.int8)

@@ -35,7 +35,6 @@ COUNT = len(NEIGHBORS) + len(ERRORS) + 6
 #: 256 / (1 + fraction) and 1 + fraction for the sixteen fractions of an octave, at their middle.
 _MANTISSA_DOWN = np.array([(2 * 256 * 32 + 33 + 2 * j) // (2 * (33 + 2 * j)) for j in range(16)])
 _MANTISSA_UP = np.array([33 + 2 * j for j in range(16)])
-_SAMPLES = 40_000
 _FIRST_SAMPLES = 10_000
 _RIDGE = 1e-4
 _MOST_BITS = 12
@@ -78,12 +77,15 @@ class Linear:
             raise ValueError("weights of the linear prediction that would not be exact")
 
 
-def fit_linear(block: Indices, start: int) -> Linear:
-    """Weights for the first slice and for all others of a block; start: see `coder`."""
+def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
+    """Weights for the first slice and for all others of a block, by about so many samples.
+
+    start: see `coder`.
+    """
     first, voxels = math.prod(block.shape[1:]), block.size
-    inside = across = _solve(block, _spread(first, _FIRST_SAMPLES), start)
+    inside = across = _solve(block, _spread(first, min(samples, _FIRST_SAMPLES)), start)
     if voxels > first:
-        across = _solve(block, first + _spread(voxels - first, _SAMPLES), start)
+        across = _solve(block, first + _spread(voxels - first, samples), start)
     exact, top = np.stack([inside, across]), int(block.max())
     for bits in range(_MOST_BITS, 3, -1):
         whole = np.rint(exact * 2.0**bits)
