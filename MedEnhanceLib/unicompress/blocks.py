@@ -85,6 +85,16 @@ class Box:
         spatial = (slice(*self.k), slice(*self.j), slice(*self.i))
         return voxels[(self.frame, *spatial) if voxels.ndim == 4 else spatial]
 
+    def middle(self, voxels: Voxels, most: tuple[int, ...]) -> Voxels:
+        """What lies around the middle of the box, as a view; most: slices, rows and columns."""
+        frame = voxels.reshape(-1, *voxels.shape[-3:])[self.frame]
+        part, ranges = [], (self.k, self.j, self.i)
+        for (start, stop), size, extent in zip(ranges, most, frame.shape, strict=True):
+            first = max(0, min((start + stop - size) // 2, extent - size))
+            part.append(slice(first, first + size))
+        middle: Voxels = frame[tuple(part)]
+        return middle
+
 
 @dataclass(frozen=True)
 class Grid:

@@ -15,7 +15,7 @@ import numpy as np
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.blocks import Grid, coding_grid, readable_by_slices
+from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, readable_by_slices
 from MedEnhanceLib.unicompress.codecs.lossless import LEARNED, Code, code_block
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
@@ -73,7 +73,8 @@ def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code], **facts: 
 
 def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, float] | None:
     """The predictor, taught the volume, and its bytes; None where classical types take less."""
-    voxels, pieces = task.voxels, _middles(task.voxels, _PIECE)
+    voxels = task.voxels
+    pieces = [box.middle(voxels, _PIECE) for box in _some_boxes(voxels)]
     sizes = [would_take(predictor, pieces, bound) for predictor in task.predictors]
     chosen, size = task.predictors[int(np.argmin(sizes))], min(sizes)
     classical = sum(len(code_block(piece, bound, speed="normal").data) for piece in pieces)
@@ -87,30 +88,15 @@ def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, floa
     return (chosen, expected_bytes + carried) if saved - carried > _NAMED_BYTES else None
 
 
-def _middles(voxels: Voxels, most: tuple[int | None, ...]) -> list[Voxels]:
-    """What lies around the middle of some blocks.
-
-    most: slices, rows and columns of each; None for those of the block.
-    """
+def _some_boxes(voxels: Voxels) -> list[Box]:
     grid = coding_grid(voxels.shape)
     numbers = np.unique(np.linspace(0, len(grid) - 1, 2 + _COMPARED).astype(int)[1:-1]).tolist()
-    middles = []
-    for box in map(grid.box, numbers):
-        frame = voxels.reshape(-1, *voxels.shape[-3:])[box.frame]
-        part = []
-        for (start, stop), side, extent in zip(
-            (box.k, box.j, box.i), most, frame.shape, strict=True
-        ):
-            size = side or stop - start
-            first = max(0, min((start + stop - size) // 2, extent - size))
-            part.append(slice(first, first + size))
-        middles.append(frame[tuple(part)])
-    return middles
+    return [grid.box(number) for number in numbers]
 
 
 def _slabs(voxels: Voxels) -> tuple[list[Voxels], float]:
     """A few slices of some blocks, which show how much there is to code, and their share of all."""
-    slabs = _middles(voxels, (_SLAB, None, None))
+    slabs = [box.middle(voxels, (_SLAB, *box.shape[1:])) for box in _some_boxes(voxels)]
     return slabs, sum(slab.size for slab in slabs) / voxels.size
 
 

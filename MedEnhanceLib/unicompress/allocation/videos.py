@@ -221,12 +221,7 @@ def _guided(task: VideoTask, steps: Steps, goal: Goal, setting: float) -> float:
 def _middle_of(voxels: Voxels) -> Voxels:
     """At most `_SLICES` slices of `_SIDE` × `_SIDE`, from the middle of the middle block."""
     grid = video_grid(voxels.shape)
-    block = grid.box(len(grid) // 2).of(voxels)
-    most = (_SLICES, _SIDE, _SIDE)
-    starts = [max(0, extent - side) // 2 for extent, side in zip(block.shape, most, strict=True)]
-    return block[
-        tuple(slice(start, start + side) for start, side in zip(starts, most, strict=True))
-    ]
+    return grid.box(len(grid) // 2).middle(voxels, (_SLICES, _SIDE, _SIDE))
 
 
 def _step_for(task: Task, bits: float, limits: tuple[float, float]) -> float:
