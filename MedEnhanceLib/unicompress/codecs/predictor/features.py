@@ -78,7 +78,7 @@ class Linear:
 
 
 def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
-    """Weights for the first slice and for all others of a block, by about so many samples.
+    """Weights for the first slice and for all others of a block, by about `samples` voxels.
 
     start: see `coder`.
     """
