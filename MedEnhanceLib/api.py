@@ -472,7 +472,7 @@ def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used wit
 
     Returns:
         An object with shape, dtype, geometry; `[…]` gives voxels as an array, .read(region) a
-        Volume, .to_dask() a Dask array.
+        Volume. Dask takes it as an array.
 
     Raises:
         InputError, CodecError: it cannot be opened, is no container, or is damaged.

@@ -1,10 +1,10 @@
 /* The learned predictor's blocks: each voxel's distribution, and the coding with it.
  *
- * Called by codecs/predictor/coder.py; features.py has the same features in numpy, for what learns
- * from them, and docs/ucv-format.md the whole. Numbers are whole numbers
- * in float, every sum stays below 2^24 and every scale is a power of two, so that no order of sums
- * and no fused multiply-add changes a bit. Python checks all sizes, weights and tables first; what
- * a stream holds is checked here: an index into a table only comes from values that are clipped.
+ * Called by codecs/predictor/coder.py, to code and to see what a network learns from;
+ * docs/ucv-format.md has the whole. Numbers are whole numbers in float, every sum stays below 2^24
+ * and every scale is a power of two, so that no order of sums and no fused multiply-add changes a
+ * bit. Python checks all sizes, weights and tables first; what a stream holds is checked here: an
+ * index into a table only comes from values that are clipped.
  */
 #include <math.h>
 #include <stddef.h>
@@ -69,6 +69,10 @@ struct predict_task {
   const uint32_t *stream;
   uint64_t *symbols; /* of voxels in coding order, 16 bits of start, 17 of frequency, 16 of extra, 5 of their number */
   int32_t *counts;   /* voxels of each step */
+  const int32_t *picked; /* of each voxel its row in the next three, or -1: nothing is coded then */
+  int8_t *features;      /* [rows, FEATURES] */
+  float *predicted;
+  int32_t *logs;
   float linear_scale, unused;
 };
 
@@ -342,10 +346,20 @@ static int fill(const struct predict_task *t, struct walk *w, const int64_t *sou
   return 1;
 }
 
-/* Code or decode the steps of a block from `from_step` up to `to_step`. */
+/* What a network would see of a voxel that was picked. */
+static void take(const struct predict_task *t, const struct batch *x, int b) {
+  const int64_t row = t->picked[x->voxels[b]];
+  if (row < 0) return;
+  for (int f = 0; f < FEATURES; f++) t->features[row * FEATURES + f] = (int8_t)x->values[f][b];
+  t->predicted[row] = x->linear[b];
+  t->logs[row] = x->logs[b];
+}
+
+/* Code, decode or look at the steps of a block from `from_step` up to `to_step`. */
 NATIVE_EXPORT int32_t NATIVE_NAME(native_predict)(struct predict_task *t) {
-  if (t->bytes != (int64_t)sizeof *t || t->widths[0] < 1 || t->widths[0] > MOST_WIDTH ||
-      t->widths[1] < 1 || t->widths[1] > MOST_WIDTH)
+  if (t->bytes != (int64_t)sizeof *t) return NATIVE_BAD_ARGUMENT;
+  if (!t->picked && (t->widths[0] < 1 || t->widths[0] > MOST_WIDTH || t->widths[1] < 1 ||
+                     t->widths[1] > MOST_WIDTH))
     return NATIVE_BAD_ARGUMENT;
   const int first_width = (int)t->widths[0], second_width = (int)t->widths[1];
   const int64_t lines = (t->slices + SLICES_BEFORE) * t->slice_lines;
@@ -363,11 +377,14 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_predict)(struct predict_task *t) {
     for (int goes_on = 1; goes_on;) {
       goes_on = fill(t, &w, sources, &x);
       if (!x.count) continue;
-      struct flat *flat = is_flat(&x) ? flats + x.is_first : NULL;
+      struct flat *flat = !t->picked && is_flat(&x) ? flats + x.is_first : NULL;
       const float seen = x.values[0][0];
       const int is_known_flat = flat && flat->index == seen;
       if (is_known_flat) {
         for (int b = 0; b < BATCH; b++) x.linear[b] = flat->linear;
+      } else if (t->picked) {
+        make_features(t, &x);
+        for (int b = 0; b < x.count; b++) take(t, &x, b);
       } else {
         make_features(t, &x);
         hidden_layer(first_width, FEATURES, t->layers[0], x.values, x.hidden[0]);
@@ -378,12 +395,12 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_predict)(struct predict_task *t) {
         if (flat) *flat = (struct flat){seen, x.linear[0], expected(t, &x, 0)};
       }
       for (int b = 0; b < x.count; b++) {
-        const struct place p = is_known_flat ? flat->place : expected(t, &x, b);
-        int32_t index;
+        int32_t index = t->block[x.voxels[b]];
         if (t->is_known) {
-          index = t->block[x.voxels[b]];
+          const struct place p = is_known_flat ? flat->place : expected(t, &x, b);
           t->symbols[t->done] = symbol_for(t, p, index);
-        } else {
+        } else if (!t->picked) {
+          const struct place p = is_known_flat ? flat->place : expected(t, &x, b);
           int is_cut = 0;
           index = decoded(t, p, t->states + lane, &is_cut);
           if (is_cut) return NATIVE_BAD_STREAM;

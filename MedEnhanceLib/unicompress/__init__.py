@@ -1,7 +1,7 @@
 """UniCompress: volumes in a container that never loses more than it says.
 
 compress: volume → blocks → the best code of each → `.ucv`, verified before it appears
-decompress: `.ucv`, or a region of it → volume; decompress_to: → file, a few slices at a time
+decompress: `.ucv`, or a region of it → volume
 estimate: what compress would give, from a few blocks
 stored: a `.ucv` as an array that stays on the disk
 recover: what is intact in a damaged `.ucv` → volume and report
@@ -14,7 +14,7 @@ from MedEnhanceLib.runtime.lazy import imported_when_used
 if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.allocation.estimate import Estimate, estimate
     from MedEnhanceLib.unicompress.config import CompressConfig
-    from MedEnhanceLib.unicompress.decode import decompress, decompress_to
+    from MedEnhanceLib.unicompress.decode import decompress
     from MedEnhanceLib.unicompress.encode import CompressResult, compress
     from MedEnhanceLib.unicompress.inspection import (
         LostBlock,
@@ -33,7 +33,6 @@ __all__ = [
     "StoredVolume",
     "compress",
     "decompress",
-    "decompress_to",
     "estimate",
     "inspect_container",
     "recover",
@@ -42,7 +41,7 @@ __all__ = [
 _HOMES = {
     "allocation.estimate": ["Estimate", "estimate"],
     "config": ["CompressConfig"],
-    "decode": ["decompress", "decompress_to"],
+    "decode": ["decompress"],
     "encode": ["CompressResult", "compress"],
     "inspection": ["LostBlock", "RecoverReport", "inspect_container", "recover"],
     "stored": ["StoredVolume"],

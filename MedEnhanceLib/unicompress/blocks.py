@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import product
 from types import EllipsisType
 from typing import Any, TypeVar
 
@@ -86,6 +85,16 @@ class Box:
         spatial = (slice(*self.k), slice(*self.j), slice(*self.i))
         return voxels[(self.frame, *spatial) if voxels.ndim == 4 else spatial]
 
+    def middle(self, voxels: Voxels, most: tuple[int, ...]) -> Voxels:
+        """What lies around the middle of the box, as a view; most: slices, rows and columns."""
+        frame = voxels.reshape(-1, *voxels.shape[-3:])[self.frame]
+        part, ranges = [], (self.k, self.j, self.i)
+        for (start, stop), size, extent in zip(ranges, most, frame.shape, strict=True):
+            first = max(0, min((start + stop - size) // 2, extent - size))
+            part.append(slice(first, first + size))
+        middle: Voxels = frame[tuple(part)]
+        return middle
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -120,22 +129,14 @@ class Grid:
         ranges = (self._range(axis, number) for axis, number in enumerate((k, j, i)))
         return Box(frame, *ranges)
 
-    def layer_of(self, block: int) -> int:
-        """Which run of whole slices the block belongs to, counted over all frames."""
-        return block // (self.counts[1] * self.counts[2])
-
     def blocks_in(self, region: tuple[Range, ...]) -> Iterator[int]:
         """Numbers of the blocks that touch `region`: (start, stop) for t, k, j, i."""
         touched = [
             [n for n in range(count) if self._touches(axis, n, region[axis + 1])]
             for axis, count in enumerate(self.counts)
         ]
-        for frame in range(*region[0]):
-            for k in touched[0]:
-                for j in touched[1]:
-                    for i in touched[2]:
-                        row = (frame * self.counts[0] + k) * self.counts[1] + j
-                        yield row * self.counts[2] + i
+        for frame, k, j, i in product(range(*region[0]), *touched):
+            yield ((frame * self.counts[0] + k) * self.counts[1] + j) * self.counts[2] + i
 
     def joined(self, blocks: Iterable[Voxels], dtype: np.dtype[Any]) -> Voxels:
         """The volume of all blocks, given in order."""
@@ -235,8 +236,7 @@ def resolve_region(region: Region | None, shape: tuple[int, ...]) -> tuple[Range
         if step != 1 or start >= stop or not inside:
             raise ConfigError(
                 f"the region's axis {axis} is {entry!r}, the volume's has {extent} voxels",
-                f"Use slices without a step, with ends from 0 to {extent} and the start before the "
-                "stop: slice(40, 60).",
+                f"Use slices without a step, from 0 to {extent}, start before stop: slice(40, 60).",
             )
         ranges.append((start, stop))
     return tuple(ranges) if len(shape) == 4 else ((0, 1), *ranges)
@@ -263,13 +263,8 @@ def blas_on_one_thread() -> Any:
     They are small here, and many at a time: libraries that part each of them among all cores make
     their threads wait for each other (lossless encoding took twice as long, on two cores).
     """
-    return _blas_libraries(len(sys.modules)).limit(limits=1, user_api="blas")
-
-
-@lru_cache(maxsize=1)
-def _blas_libraries(_modules: int) -> Any:
-    """Those in this process; finding them takes a millisecond, and new ones come with modules."""
-    return require("threadpoolctl", purpose="Compression").ThreadpoolController()
+    threadpoolctl = require("threadpoolctl", purpose="Compression")
+    return threadpoolctl.threadpool_limits(limits=1, user_api="blas")
 
 
 def ordered_map(

@@ -32,8 +32,8 @@ class CompressConfig(Options):
     )
     max_error_sigma: float | None = option(
         None,
-        help="of CT and MR: no voxel off by more than this share of the noise that the volume "
-        "itself has where it is quietest; it is measured, and becomes the largest error",
+        help="CT and MR: largest error as a share of the noise, which is measured where the volume "
+        "is quietest",
         above=0,
         high=2,
         metavar="F",
@@ -67,21 +67,21 @@ class CompressConfig(Options):
     )
     speed: Speed = option(
         "normal",
-        help="the time that writing may take. fast: sooner, larger or with a little more loss",
+        help="fast: writes sooner; the file is larger, or its loss a little greater",
     )
     block_type: BlockType = option(
         "auto",
-        help="of a ratio: auto takes what loses least; implicit the implicit network, which loses "
-        "more, for study",
+        help="for a ratio: auto takes what loses least; implicit takes the implicit network, which "
+        "loses more (for research)",
     )
     embed_model: bool = option(
         False,
-        help="put the models that the file needs into it, so that it opens anywhere; of a ratio "
-        "they count",
+        help="store the models that the file needs in it, so that it opens on any machine; with a "
+        "ratio their bytes count",
     )
     threads: int = option(
         0,
-        help="0 takes all processors, up to 16; the file is the same for any number",
+        help="0: all processors, up to 16; the file does not depend on it",
         low=0,
         high=1024,
         ranged=False,

@@ -1,24 +1,16 @@
-"""From a container back to a volume, a part of it, or a file; reads no more than it needs.
-
-`decompress_to` writes a run of slices at a time, for volumes beyond memory.
-"""
+"""From a container back to a volume, or a part of it; reads no more than it needs."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import shutil
 import struct
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from MedEnhanceLib.core.slabs import blank
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.errors import CodecError, DeviceMemoryError, OutputError
-from MedEnhanceLib.io.volume_files import save_slabs
+from MedEnhanceLib.errors import CodecError, DeviceMemoryError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import memory
 from MedEnhanceLib.runtime.progress import Monitor
@@ -46,6 +38,7 @@ from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.models import DecodeContext
+from MedEnhanceLib.unicompress.verify import voxels_sha256
 
 #: What codecs and numpy raise on bytes that make no sense.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
@@ -79,108 +72,20 @@ def decompress(
     with Container(Path(path), warn=monitor.warn) as container:
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
-        runs = _runs(container, header, ranges, threads, monitor)
+        blocks = list(header.grid.blocks_in(ranges))
+        decoded = sound_blocks(container, header, blocks, threads=threads, monitor=monitor)
         voxels = allocate_voxels(header, ranges, container.path.name)
-        slices, done = voxels.reshape(-1, *voxels.shape[-2:]), 0
-        for run in runs:
-            slices[done : done + len(run)] = run
-            done += len(run)
-        return _volume_of(container, header, ranges, voxels)
-
-
-def decompress_to(
-    path: str | Path,
-    output: str | Path,
-    *,
-    region: Region | None = None,
-    overwrite: bool = False,
-    monitor: Monitor | None = None,
-    threads: int = 0,
-) -> Volume:
-    """As `decompress`, into a file that any format of `io.save` may have.
-
-    At most one run of slices is in memory; the file appears once all voxels fit their SHA-256.
-
-    Args:
-        path: of the `.ucv`.
-        output: of the file to write; its ending says the format.
-        region: as for `decompress`.
-        overwrite: whether a file at `output` is replaced.
-        monitor: receives progress and warnings, and may cancel.
-        threads: 0 takes all processors, up to 16.
-    Returns:
-        The volume with a blank in place of its voxels: shape, type and meaning are true.
-    Raises:
-        OutputError: the disk has no room for the voxels; else as `decompress` and `io.save`.
-    """
-    monitor, output = monitor or Monitor(), Path(output)
-    with Container(Path(path), warn=monitor.warn) as container:
-        header = Header.from_json(container.header, container.path.name)
-        ranges = resolve_region(region, header.shape)
-        runs = _runs(container, header, ranges, threads, monitor)
-        voxels = blank(_extents(header, ranges), header.dtype)
-        # A header may claim any size: a few bytes must not fill a disk.
-        free = shutil.disk_usage(output.parent).free if output.parent.is_dir() else voxels.nbytes
-        if voxels.nbytes > free and not output.name.lower().endswith(".gz"):
-            raise OutputError(
-                f"{output}: no space left on the disk: {container.path.name} holds"
-                f" {voxels.nbytes / 1e9:.1f} GB of voxels, {free / 1e9:.1f} GB are free",
-                "Free some space, write to another disk, or decompress a region.",
-            )
-        outline = _volume_of(container, header, ranges, voxels)
-        save_slabs(outline, runs, output, overwrite=overwrite, monitor=monitor)
-    return outline
-
-
-def _extents(header: Header, ranges: tuple[Range, ...]) -> tuple[int, ...]:
-    return tuple(stop - start for start, stop in ranges[4 - len(header.shape) :])
-
-
-def _volume_of(
-    container: Container, header: Header, ranges: tuple[Range, ...], voxels: Voxels
-) -> Volume:
-    start = (ranges[1][0], ranges[2][0], ranges[3][0])
-    geometry = header.geometry.cropped(start)
-    return header.volume(voxels, geometry, str(container.path), container.size)
-
-
-def _runs(
-    container: Container,
-    header: Header,
-    ranges: tuple[Range, ...],
-    threads: int,
-    monitor: Monitor,
-) -> Iterator[Voxels]:
-    """The region, cut where its blocks meet along k: arrays [n, J, I].
-
-    Of a whole volume the last one comes once all of them have the header's SHA-256.
-    """
-    grid, chunks = header.grid, chunks_by_block(container, header)
-    blocks = list(grid.blocks_in(ranges))
-    in_order = (chunks[block] for block in blocks)
-    decoded = decode_chunks(container, header, in_order, threads=threads, monitor=monitor)
-
-    def runs() -> Iterator[Voxels]:
-        digest, done = hashlib.sha256(), 0
-        for _, layer in groupby(blocks, grid.layer_of):
-            numbers = list(layer)
-            box = grid.box(numbers[0])
-            slices = max(box.k[0], ranges[1][0]), min(box.k[1], ranges[1][1])
-            part = ((box.frame, box.frame + 1), slices, *ranges[2:])
-            voxels = allocate_voxels(header, part, container.path.name)
-            for number in numbers:
-                paste(voxels, part, grid.box(number), next(decoded))
-            done += len(numbers)
-            digest.update(voxels.view(np.uint8).data)
-            if done == len(blocks) and ranges == whole_region(header.shape):
-                _check_voxels(header, digest.hexdigest(), container.path.name, monitor)
+        for done, (number, block) in enumerate(zip(blocks, decoded, strict=True), 1):
+            _paste(voxels, ranges, header.grid.box(number), block)
             monitor.progress(done / len(blocks), "decompress")
-            yield voxels.reshape(-1, *voxels.shape[-2:])
+        if ranges == whole_region(header.shape):
+            _check_voxels(header, voxels_sha256(voxels), container.path.name, monitor)
+        start = (ranges[1][0], ranges[2][0], ranges[3][0])
+        geometry = header.geometry.cropped(start)
+        return header.volume(voxels, geometry, str(container.path), container.size)
 
-    return runs()
 
-
-def chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo]:
+def _chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo]:
     """Block number → its chunk; raises CodecError unless every block has exactly one."""
     count = len(header.grid)
     chunks: dict[int, ChunkInfo] = {}
@@ -199,35 +104,64 @@ def chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo
     return chunks
 
 
-def decode_chunks(
+def sound_blocks(
     container: Container,
     header: Header,
-    chunks: Iterable[ChunkInfo],
+    blocks: Sequence[int],
     *,
     threads: int,
     monitor: Monitor,
 ) -> Iterator[Voxels]:
-    """Decode chunks in threads; in the order of `chunks`."""
+    """The voxels of each block; raises CodecError at once for blocks without a chunk, and later at
+    the first one that is damaged.
+    """
+    chunks = _chunks_by_block(container, header)
+    decoded = decode_blocks(container, header, chunks, blocks, threads=threads, monitor=monitor)
+
+    def sound(block: int, outcome: Voxels | CodecError) -> Voxels:
+        if isinstance(outcome, CodecError):
+            place = header.grid.box(block).place(len(header.shape))
+            lost = f"{outcome.message}; lost: {slices_text([place])}"
+            raise CodecError(lost, outcome.hint) from outcome
+        return outcome
+
+    return map(sound, blocks, decoded)
+
+
+def decode_blocks(
+    container: Container,
+    header: Header,
+    chunks: Mapping[int, ChunkInfo],
+    blocks: Iterable[int],
+    *,
+    threads: int,
+    monitor: Monitor,
+) -> Iterator[Voxels | CodecError]:
+    """For each block its voxels, or what is wrong with them; decoded in threads."""
     context = DecodeContext.of(container, header)
 
-    def read(chunk: ChunkInfo) -> tuple[ChunkInfo, bytes]:
+    def read(block: int) -> tuple[ChunkInfo, bytes] | CodecError:
+        if block not in chunks:
+            return CodecError(f"{container.path.name}: block {block} has no chunk")
         try:
-            return chunk, container.read(chunk)
+            return chunks[block], container.read(chunks[block])
         except CodecError as damage:
-            place = header.grid.box(chunk.block).place(len(header.shape))
-            lost = f"{damage.message}; lost: {slices_text([place])}"
-            raise CodecError(lost, damage.hint) from damage
+            return damage
+
+    def decode(item: tuple[ChunkInfo, bytes] | CodecError) -> Voxels | CodecError:
+        try:
+            if isinstance(item, CodecError):
+                return item
+            return _decode_chunk(container, header, context, *item)
+        except CodecError as damage:
+            return damage
 
     video_threads = None if header.mode in ("lossless", "max_error") else video.MOST_THREADS
-    yield from ordered_map(
-        lambda item: decode_chunk(container, header, context, *item),
-        map(read, chunks),
-        threads=thread_count(threads, video_threads),
-        monitor=monitor,
-    )
+    threads = thread_count(threads, video_threads)
+    yield from ordered_map(decode, map(read, blocks), threads=threads, monitor=monitor)
 
 
-def decode_chunk(
+def _decode_chunk(
     container: Container,
     header: Header,
     context: DecodeContext,
@@ -274,7 +208,7 @@ def memory_limit() -> int:
 
 def allocate_voxels(header: Header, ranges: tuple[Range, ...], name: str) -> Voxels:
     """Room for a region, [T,] K, J, I; raises DeviceMemoryError where there is none."""
-    shape = _extents(header, ranges)
+    shape = tuple(stop - start for start, stop in ranges[4 - len(header.shape) :])
     size = math.prod(shape) * header.dtype.itemsize
     try:
         if size > memory_limit():
@@ -287,7 +221,7 @@ def allocate_voxels(header: Header, ranges: tuple[Range, ...], name: str) -> Vox
         ) from cause
 
 
-def paste(voxels: Voxels, ranges: tuple[Range, ...], box: Box, block: Voxels) -> None:
+def _paste(voxels: Voxels, ranges: tuple[Range, ...], box: Box, block: Voxels) -> None:
     """Put the part of `block`, which lies at `box`, that is inside the region into `voxels`."""
     target, source = [], []
     for (start, stop), (first, last) in zip(ranges[1:], (box.k, box.j, box.i), strict=True):

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,16 +32,15 @@ from MedEnhanceLib.unicompress.codecs.lossless import block_type_name
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import (
-    HEAD_SHARE,
     NO_BLOCK,
     SMALLEST_FILE,
     Chunk,
     Container,
-    build_frame,
+    build_front,
     with_repair,
     write_container,
 )
-from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
+from MedEnhanceLib.unicompress.decode import sound_blocks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
 from MedEnhanceLib.unicompress.models import (
     MODEL_CHUNK,
@@ -50,7 +48,6 @@ from MedEnhanceLib.unicompress.models import (
     DecodeContext,
 )
 from MedEnhanceLib.unicompress.repair import most_bytes
-from MedEnhanceLib.unicompress.spool import Spool
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"
@@ -131,40 +128,53 @@ def compress(
     monitor = monitor or Monitor()
     target = Path(path)
     if target.suffix.lower() != ENDING:
-        raise EndingError(f"{target.name}: not the ending of a container", f"Use {ENDING}.")
+        raise EndingError(f"{target.name}: unsupported output extension", f"Use {ENDING}.")
     voxels = codable(volume, config)
     config, noise = with_bound(volume, config, monitor)
     threads = thread_count(config.threads)
     coded = _CODED[config.mode in _VIDEO_MODES]
-    with atomic_write(target, overwrite=overwrite) as temporary, Spool(temporary.parent) as spool:
+    with atomic_write(target, overwrite=overwrite) as temporary:
         draft = draft_header(volume, voxels, config)
         task = Task(
             voxels,
-            DecodeContext(draft.dtype, draft.voxel_range),
+            DecodeContext(draft.dtype, draft.range),
             config.speed,
             threads,
             monitor.part(0.0, coded),
-            spool.keep,
             shipped_predictors(draft.modality, monitor) if config.speed != "fast" else (),
         )
         payload = _code(task, volume, draft, config)
-        header = _final_header(draft, payload)
+        psnr = payload.tally.psnr(draft.peak)
+        measured = {
+            "max_error": payload.tally.max_error,
+            "psnr_db": None if psnr is None else round(psnr, 3),
+            "psnr_peak": draft.peak if math.isfinite(draft.peak) else None,
+        }
+        header = replace(
+            draft,
+            blocks=payload.grid.counts,
+            voxels_sha256=payload.tally.sha256,
+            measured=measured,
+            exact=payload.exact,
+            models={model.role: model.identity for model in payload.models},
+        )
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
         chunks = _model_chunks(payload.carried) + payload.chunks + _model_chunks(carried)
-        frame, chunks = with_repair(header.to_json(), chunks)
-        file_sha256 = write_container(temporary, frame, chunks)
+        front, chunks = with_repair(header.to_json(), chunks)
+        file_sha256 = write_container(temporary, front, chunks)
+        file_bytes = temporary.stat().st_size
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
     return CompressResult(
         path=target,
         mode=config.mode,
         raw_bytes=voxels.nbytes,
-        file_bytes=frame.file_bytes,
-        ratio=voxels.nbytes / frame.file_bytes,
+        file_bytes=file_bytes,
+        ratio=voxels.nbytes / file_bytes,
         max_error=payload.tally.max_error,
-        psnr=payload.tally.psnr(peak_of(header.voxel_range)),
+        psnr=psnr,
         ssim=ssim,
-        psnr_peak=peak_of(header.voxel_range),
+        psnr_peak=header.peak,
         seconds=time.monotonic() - began,
         block_types=dict(Counter(block_type_name(chunk.kind) for chunk in payload.chunks)),
         verified=True,
@@ -191,8 +201,7 @@ def with_bound(
     remedy = "Choose a largest error instead, or lossless."
     if volume.modality not in ("CT", "MR"):
         raise InputError(
-            f"{name}: noise is measured in CT and MR, and the modality of this is "
-            f"{volume.modality}",
+            f"{name}: noise can be measured in CT and MR, its modality is {volume.modality}",
             remedy,
         )
     frames = [
@@ -207,11 +216,11 @@ def with_bound(
     if volume.voxels.dtype.kind in "iu":
         bound = math.floor(bound)
     if doubts := [noise.reason for noise in frames if noise.reason]:
-        monitor.warn(f"{name}: the measure of its noise is not certain: {doubts[0]}")
+        monitor.warn(f"{name}: the noise estimate is uncertain: {doubts[0]}")
     if not bound:
         monitor.warn(
-            f"{name}: {config.max_error_sigma:g} of its noise, {level:.3g}, is less than 1: "
-            "every voxel is kept as it is"
+            f"{name}: {config.max_error_sigma:g} of its noise ({level:.3g}) is below 1: "
+            "compressed without loss"
         )
     return replace(config, max_error_sigma=None, max_error=float(bound)), level
 
@@ -223,7 +232,7 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
     voxels = np.ascontiguousarray(volume.voxels, volume.dtype.newbyteorder("<"))
     if voxels.dtype.str not in DTYPES:
         raise InputError(
-            f"{name}: voxels of type {volume.dtype} are not held by a container",
+            f"{name}: voxels of type {volume.dtype} cannot be stored in a {ENDING}",
             "Convert them to float64.",
         )
     is_label = volume.modality == "SEG" or voxels.dtype.kind == "b"
@@ -262,33 +271,14 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         frame_interval_s=volume.frame_interval_s,
         mode=config.mode,
         target={} if config.mode == "lossless" else {config.mode: getattr(config, config.mode)},
-        counts=(1, 1, 1),
-        voxel_range=_voxel_range(voxels),
+        blocks=(1, 1, 1),
+        range=_voxel_range(voxels),
         voxels_sha256=hashlib.sha256().hexdigest(),  # any: none deflates
         exact=True,
         measured={"max_error": 1234.567, "psnr_db": 123.456, "psnr_peak": 1234.567},
         encoder=f"medenhance {__version__}, imagecodecs {metadata.version('imagecodecs')}",
         lossy=volume.lossy,
-        study=uid_or_nothing(volume.origin.study) if volume.origin else "",
-        series=uid_or_nothing(volume.origin.series) if volume.origin else "",
-    )
-
-
-def _final_header(draft: Header, payload: Payload) -> Header:
-    peak = peak_of(draft.voxel_range)
-    psnr = payload.tally.psnr(peak)
-    measured = {
-        "max_error": payload.tally.max_error,
-        "psnr_db": None if psnr is None else round(psnr, 3),
-        "psnr_peak": peak if math.isfinite(peak) else None,
-    }
-    return replace(
-        draft,
-        counts=payload.grid.counts,
-        voxels_sha256=payload.tally.sha256,
-        measured=measured,
-        exact=payload.exact,
-        models={model.role: model.identity for model in payload.models},
+        dicom=_dicom_of(volume),
     )
 
 
@@ -298,9 +288,7 @@ def _model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
 
 def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:
     if config.psnr is not None or config.ssim is not None:
-        return code_to_quality(
-            task, Goal(psnr=config.psnr, ssim=config.ssim, peak=peak_of(draft.voxel_range))
-        )
+        return code_to_quality(task, Goal(psnr=config.psnr, ssim=config.ssim, peak=draft.peak))
     if config.ratio is None:
         return code_bounded(task, config.max_error)
     if config.block_type == "auto":
@@ -321,18 +309,16 @@ def make_room(
     *,
     embed: bool = False,
 ) -> Room:
-    """The bytes that a ratio leaves, and what the header takes of them.
+    """The bytes that a ratio leaves for chunks.
 
-    model: that the header may have to name; embed: whether the file carries it.
+    model: that the header has to name; embed: whether the file carries it.
     """
     models = {} if model is None else {model.role: model.identity}
-    fields = replace(draft, models=models).to_json()
     file_bytes = int(voxels.nbytes / ratio)
-    carried = len(model.data) if model is not None and embed else 0
-    head = len(build_frame(fields, []).front)
-    copies = 2 if head * HEAD_SHARE <= file_bytes else 1
-    left = file_bytes - carried - most_bytes(file_bytes) - copies * head - SMALLEST_FILE
-    return Room(ratio, left, copies)
+    taken = len(build_front(replace(draft, models=models).to_json(), [])) + SMALLEST_FILE
+    if model is not None and embed:
+        taken += len(model.data)
+    return Room(ratio, file_bytes - taken - most_bytes(file_bytes))
 
 
 def _verify(
@@ -344,29 +330,19 @@ def _verify(
     """
     with Container(path, mends=False) as container:
         header = Header.from_json(container.header, path.name)
-        chunks = chunks_by_block(container, header)
-        tally = Tally(voxels, header.grid)
-        in_order = (chunks[block] for block in range(len(header.grid)))
-        decoded = decode_chunks(container, header, in_order, threads=threads, monitor=monitor)
-        blocks = []
+        grid = header.grid
+        tally, blocks = Tally(voxels, grid), []
+        numbers = range(len(grid))
+        decoded = sound_blocks(container, header, numbers, threads=threads, monitor=monitor)
         for count, block in enumerate(decoded, 1):
             tally.add(block)
             if config.ssim is not None:
                 blocks.append(block)
-            monitor.progress(count / len(chunks), "verify")
-        peak = peak_of(header.voxel_range)
-        lost = config.ssim is not None and not tally.equal
-        ssim = ssim_of(voxels, header.grid.joined(blocks, voxels.dtype), peak) if lost else None
-        check_target(
-            tally,
-            config,
-            raw_bytes=voxels.nbytes,
-            file_bytes=container.size,
-            sha256=header.voxels_sha256 if header.exact else tally.sha256,
-            psnr=tally.psnr(peak),
-            ssim=ssim,
-            is_sealed=container.is_sealed(),
-        )
+            monitor.progress(count / len(grid), "verify")
+        ssim = None
+        if blocks and not tally.equal:
+            ssim = ssim_of(voxels, grid.joined(blocks, voxels.dtype), header.peak)
+        check_target(tally, config, container, header, ssim)
     return ssim
 
 
@@ -378,14 +354,13 @@ def _voxel_range(voxels: Voxels) -> VoxelRange:
             return None
         low = np.min([part.min() for part in finite])
         high = np.max([part.max() for part in finite])
-    return _plain(low), _plain(high)
+    if voxels.dtype.kind == "b":
+        return int(low), int(high)
+    return low.item(), high.item()
 
 
-def _plain(value: Any) -> float:
-    number: float = value.item()
-    return int(number) if isinstance(number, bool) else number
-
-
-def peak_of(voxel_range: VoxelRange) -> float:
-    """The full range, which PSNR is measured against; 0 where no voxel is finite."""
-    return 0.0 if voxel_range is None else voxel_range[1] - voxel_range[0]
+def _dicom_of(volume: Volume) -> dict[str, str]:
+    """The UIDs of the series that the voxels came from, where they are some."""
+    if volume.origin is None or not uid_or_nothing(volume.origin.series):
+        return {}
+    return {key: uid_or_nothing(getattr(volume.origin, key)) for key in ("study", "series")}

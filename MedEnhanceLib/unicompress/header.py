@@ -29,23 +29,22 @@ _MOST_BLOCKS = 1 << 16
 _LARGEST_RATIO = 1e300
 _HASH = re.compile(r"[0-9a-f]{64}")
 _UID = re.compile(r"[0-9.]{1,64}")
-_HINT = "Copy the file again, or save what is intact (medenhance recover)."
 #: Smallest and largest finite voxel; None where there is none.
 VoxelRange = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Header:
-    """Everything but the voxels.
+    """Everything but the voxels; fields are those of docs/ucv-format.md, section 2.
 
     target: {} or {mode: number}, the bound, ratio or quality of the mode; "promise" in the file.
-    voxel_range: smallest and largest finite voxel of the source.
+    blocks: along k, j, i. range: smallest and largest finite voxel of the source.
     voxels_sha256: of the voxels that a reader gets, little-endian, in C order.
     exact: whether every machine gets these bits (else the last bit of a lossy code may differ).
     measured: what was reached: {"max_error": …, "psnr_db": …, "psnr_peak": …}.
     encoder: what wrote the file. models: what its block types need: role → {"id", "sha256"}.
-    lossy: the lossy steps before this one. series, study: instance UIDs of the DICOM images that
-    the voxels came from, or "".
+    lossy: the lossy steps before this one. dicom: `study` and `series`, instance UIDs of the
+    images that the voxels came from, or nothing.
     """
 
     shape: tuple[int, ...]
@@ -57,21 +56,25 @@ class Header:
     frame_interval_s: float | None
     mode: str
     target: Mapping[str, float]
-    counts: tuple[int, int, int]
-    voxel_range: VoxelRange
+    blocks: tuple[int, int, int]
+    range: VoxelRange
     voxels_sha256: str
     exact: bool
     measured: Mapping[str, float | None]
     encoder: str
     models: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     lossy: tuple[Lossy, ...] = ()
-    study: str = ""
-    series: str = ""
+    dicom: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:
         """How the volume is cut."""
-        return Grid(self.shape, self.counts)
+        return Grid(self.shape, self.blocks)
+
+    @property
+    def peak(self) -> float:
+        """The full range, which PSNR is measured against; 0 where no voxel is finite."""
+        return 0.0 if self.range is None else self.range[1] - self.range[0]
 
     @property
     def raw_bytes(self) -> int:
@@ -84,6 +87,7 @@ class Header:
         file_bytes: of the whole container, for the ratio of its own lossy step.
         """
         own = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if self.loses else ()
+        study, series = (uid_or_nothing(self.dicom.get(key, "")) for key in ("study", "series"))
         return Volume(
             voxels,
             geometry,
@@ -92,7 +96,7 @@ class Header:
             source=source,
             history=self.history,
             frame_interval_s=self.frame_interval_s,
-            origin=DicomOrigin(self.study, self.series, (), on_grid=False) if self.series else None,
+            origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
             lossy=self.lossy + own,
         )
 
@@ -102,27 +106,15 @@ class Header:
         return self.mode != "lossless" and bool(self.measured.get("max_error", 1.0))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON; floats keep every bit."""
-        return {
-            "shape": list(self.shape),
+        """As plain JSON; floats keep every bit. Optional fields that are empty are left out."""
+        fields = vars(self) | {
             "dtype": self.dtype.str,
             "geometry": self.geometry.to_json(),
-            "modality": self.modality,
-            "units": self.units,
-            "history": list(self.history),
-            "frame_interval_s": self.frame_interval_s,
-            "mode": self.mode,
-            "promise": dict(self.target),
-            "blocks": list(self.counts),
-            "range": None if self.voxel_range is None else list(self.voxel_range),
-            "voxels_sha256": self.voxels_sha256,
-            "exact": self.exact,
-            "measured": dict(self.measured),
-            "encoder": self.encoder,
-            **({"models": {k: dict(v) for k, v in self.models.items()}} if self.models else {}),
-            **({"lossy": [[step.method, step.ratio] for step in self.lossy]} if self.lossy else {}),
-            **({"dicom": {"study": self.study, "series": self.series}} if self.series else {}),
+            "promise": self.target,
+            "lossy": [[step.method, step.ratio] for step in self.lossy],
         }
+        del fields["target"]
+        return {key: value for key, value in fields.items() if value or key not in _OPTIONAL}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any], name: str) -> Header:
@@ -130,55 +122,37 @@ class Header:
 
         name: of the file. Fields that are unknown are left for a newer version to know.
         """
-
-        def refused(key: str) -> CodecError:
-            value = repr(fields.get(key, "missing"))[:80]
-            return CodecError(
-                f"{name}: the header's field {key!r} cannot be used: {value}, "
-                "before the first chunk",
-                _HINT,
-            )
-
+        given = {key: fields[key] for key in _TYPES if key in fields}
         for key, hint in _TYPES.items():
-            if key in _OPTIONAL and key not in fields:
+            if key in _OPTIONAL and key not in given:
                 continue
-            if not fits(fields.get(key, ...), hint) or not _RULES.get(key, _any)(fields):
-                raise refused(key)
+            rule = _RULES.get(key)
+            if not fits(given.get(key, ...), hint) or (rule and not rule(given)):
+                raise _refused(given, key, name)
         try:
-            geometry = Geometry.from_json(fields["geometry"])
+            geometry = Geometry.from_json(given["geometry"])
         except GeometryError as cause:
-            raise refused("geometry") from cause
-        dicom = fields.get("dicom", {})
+            raise _refused(given, "geometry", name) from cause
+        given["target"] = given.pop("promise")
+        for key in ("shape", "history", "blocks", "range"):
+            given[key] = None if given[key] is None else tuple(given[key])
+        steps = tuple(Lossy(method, float(ratio)) for method, ratio in given.get("lossy", ()))
         return cls(
-            shape=tuple(fields["shape"]),
-            dtype=np.dtype(fields["dtype"]),
-            geometry=geometry,
-            modality=fields["modality"],
-            units=fields["units"],
-            history=tuple(fields["history"]),
-            frame_interval_s=fields["frame_interval_s"],
-            mode=fields["mode"],
-            target=fields["promise"],
-            counts=tuple(fields["blocks"]),
-            voxel_range=None if fields["range"] is None else tuple(fields["range"]),
-            voxels_sha256=fields["voxels_sha256"],
-            exact=fields["exact"],
-            measured=fields["measured"],
-            encoder=fields["encoder"],
-            models=fields.get("models", {}),
-            lossy=tuple(Lossy(method, float(ratio)) for method, ratio in fields.get("lossy", ())),
-            study=uid_or_nothing(dicom.get("study", "")),
-            series=uid_or_nothing(dicom.get("series", "")),
+            **given | {"dtype": np.dtype(given["dtype"]), "geometry": geometry, "lossy": steps}
         )
+
+
+def _refused(fields: Mapping[str, Any], key: str, name: str) -> CodecError:
+    value = repr(fields.get(key, "missing"))[:80]
+    return CodecError(
+        f"{name}: the header's field {key!r} cannot be used: {value}, before the first chunk",
+        "Copy the file again, or save what is intact (medenhance recover).",
+    )
 
 
 def uid_or_nothing(text: str) -> str:
     """The text where it is a DICOM UID, else ""; headers hold all sorts of things in its place."""
     return text if _UID.fullmatch(text) else ""
-
-
-def _any(_: Mapping[str, Any]) -> bool:
-    return True
 
 
 def _is_shape(fields: Mapping[str, Any]) -> bool:

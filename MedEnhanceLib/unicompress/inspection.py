@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,30 +12,23 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, NoContainerError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import orientation_code, plain_geometry
 from MedEnhanceLib.runtime.progress import Monitor, attend
-from MedEnhanceLib.unicompress.blocks import ordered_map, whole_region
+from MedEnhanceLib.unicompress.blocks import whole_region
 from MedEnhanceLib.unicompress.codecs.lossless import BLOCK_TYPES, block_type_name
-from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
-    ChunkInfo,
     Container,
     with_repair,
     write_container,
 )
-from MedEnhanceLib.unicompress.decode import (
-    allocate_voxels,
-    decode_chunk,
-)
+from MedEnhanceLib.unicompress.decode import allocate_voxels, decode_blocks
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.verify import voxels_sha256
-
-_NOTHING_LEFT = "Copy the file again from where it came."
 
 
 @dataclass(frozen=True)
@@ -84,9 +76,8 @@ def recover(
 ) -> tuple[Volume, RecoverReport]:
     """Repair a damaged `.ucv` from its parity, read every intact block, and fill the others.
 
-    A damaged head is read from its second copy. Where blocks are lost
-    the volume's history says so, and `RecoverReport.mask` which voxels they are. The file itself
-    stays as it is.
+    Where blocks are lost the volume's history says so, and `RecoverReport.mask` which voxels they
+    are. The file itself stays as it is.
 
     Args:
         path: of the file.
@@ -95,51 +86,54 @@ def recover(
     Returns:
         The volume, with lost blocks filled by the smallest voxel of the source, and a report.
     Raises:
-        CodecError: neither copy of the head can be read, or no block can.
+        CodecError: the head cannot be read, or no block can.
         NoContainerError: it is no `.ucv`.
     """
     try:
-        return _recover(Path(path), monitor or Monitor(), thread_count(threads))
+        with Container(Path(path), tolerant=True) as container:
+            header = Header.from_json(container.header, container.path.name)
+            return _recovered(container, header, monitor or Monitor(), threads)
     except NoContainerError:
         raise
     except CodecError as damage:
         # Elsewhere the advice is to recover what is intact: here it was tried.
-        raise CodecError(damage.message, _NOTHING_LEFT) from damage
+        raise CodecError(damage.message, "Copy the file again from where it came.") from damage
 
 
-def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, RecoverReport]:
-    with Container(path, tolerant=True) as container:
-        size = container.size
-        header = Header.from_json(container.header, container.path.name)
-        ranges = whole_region(header.shape)
-        voxels = allocate_voxels(header, ranges, container.path.name)
-        fill = header.dtype.type(header.voxel_range[0] if header.voxel_range else 0)
-        lost, lost_voxels = [], 0
-        for block, outcome in enumerate(_read_blocks(container, header, threads, monitor)):
-            box = header.grid.box(block)
-            if isinstance(outcome, CodecError):
-                lost.append(LostBlock(block, *box.place(len(header.shape)), outcome.message))
-                lost_voxels += math.prod(box.shape)
-            box.of(voxels)[...] = fill if isinstance(outcome, CodecError) else outcome
-            monitor.progress((block + 1) / len(header.grid), "recover")
-        if len(lost) == len(header.grid):
-            raise CodecError(
-                f"{container.path.name}: nothing is left to recover: all {len(lost)} blocks are"
-                f" damaged; the first: {lost[0].reason}",
-                _NOTHING_LEFT,
-            )
-        report = RecoverReport(
-            blocks=len(header.grid),
-            lost=tuple(lost),
-            lost_voxels=lost_voxels,
-            fill_value=fill.item(),
-            notes=tuple(container.notes),
-            proved=not lost and voxels_sha256(voxels) == header.voxels_sha256,
+def _recovered(
+    container: Container, header: Header, monitor: Monitor, threads: int
+) -> tuple[Volume, RecoverReport]:
+    name, grid = container.path.name, header.grid
+    voxels = allocate_voxels(header, whole_region(header.shape), name)
+    fill = header.dtype.type(header.range[0] if header.range else 0)
+    lost, lost_voxels = [], 0
+    chunks = {chunk.block: chunk for chunk in reversed(container.chunks)}
+    blocks = range(len(grid))
+    decoded = decode_blocks(container, header, chunks, blocks, threads=threads, monitor=monitor)
+    for block, outcome in enumerate(decoded):
+        box = grid.box(block)
+        if isinstance(outcome, CodecError):
+            lost.append(LostBlock(block, *box.place(len(header.shape)), outcome.message))
+            lost_voxels += math.prod(box.shape)
+        box.of(voxels)[...] = fill if isinstance(outcome, CodecError) else outcome
+        monitor.progress((block + 1) / len(grid), "recover")
+    if len(lost) == len(grid):
+        raise CodecError(
+            f"{name}: nothing is left to recover: all {len(lost)} blocks are damaged; the first:"
+            f" {lost[0].reason}"
         )
+    report = RecoverReport(
+        blocks=len(grid),
+        lost=tuple(lost),
+        lost_voxels=lost_voxels,
+        fill_value=fill.item(),
+        notes=tuple(container.notes),
+        proved=not lost and voxels_sha256(voxels) == header.voxels_sha256,
+    )
     if lost:
         note = derived_note(f"recovered without {len(lost)} of {report.blocks} damaged blocks")
         header = replace(header, history=(*header.history, note))
-    return header.volume(voxels, header.geometry, str(path), size), report
+    return header.volume(voxels, header.geometry, str(container.path), container.size), report
 
 
 def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
@@ -156,43 +150,14 @@ def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
     with Container(path, tolerant=True) as container:
         chunks, header = container.sound_chunks(), container.header
     with atomic_write(output, overwrite=overwrite) as temporary:
-        frame, laid_out = with_repair(header, chunks)
-        write_container(temporary, frame, laid_out)
+        front, laid_out = with_repair(header, chunks)
+        write_container(temporary, front, laid_out)
         with Container(temporary, mends=False) as written:
             if not written.is_sealed() or written.sound_chunks() != chunks:
                 raise CodecError(
                     f"{output.name}: what was written is not what is read back",
                     "Check this machine's disk and memory; nothing was kept.",
                 )
-
-
-def _read_blocks(
-    container: Container, header: Header, threads: int, monitor: Monitor
-) -> Iterator[Voxels | CodecError]:
-    """For each block its voxels, or what is wrong with them."""
-    context = DecodeContext.of(container, header)
-    chunks: dict[int, ChunkInfo] = {}
-    for chunk in container.chunks:
-        chunks.setdefault(chunk.block, chunk)
-
-    def read(block: int) -> tuple[ChunkInfo, bytes] | CodecError:
-        if block not in chunks:
-            return CodecError(f"{container.path.name}: block {block} has no chunk")
-        try:
-            return chunks[block], container.read(chunks[block])
-        except CodecError as damage:
-            return damage
-
-    def decode(item: tuple[ChunkInfo, bytes] | CodecError) -> Voxels | CodecError:
-        if isinstance(item, CodecError):
-            return item
-        try:
-            return decode_chunk(container, header, context, *item)
-        except CodecError as damage:
-            return damage
-
-    in_order = map(read, range(len(header.grid)))
-    return ordered_map(decode, in_order, threads=threads, monitor=monitor)
 
 
 def inspect_container(
@@ -231,7 +196,7 @@ def inspect_container(
             "orientation": orientation_code(geometry),
             "geometry": plain_geometry(geometry),
             "dtype": str(header.dtype),
-            "range": None if header.voxel_range is None else list(header.voxel_range),
+            "range": None if header.range is None else list(header.range),
             "bytes": header.raw_bytes,
             "file_bytes": container.size,
             "ratio": header.raw_bytes / container.size,
@@ -254,14 +219,17 @@ def inspect_container(
 
 def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, Any]:
     damaged = []
-    read = 0
     for chunk in container.chunks:
-        monitor.progress(read / (2 * container.size), "verify the chunks")
+        monitor.progress(chunk.offset / (2 * container.size), "verify the chunks")
         try:
             container.read(chunk)
         except CodecError as damage:
-            damaged.append(_damaged(chunk, header, damage.message))
-        read += chunk.length
+            place: dict[str, Any] = {"block": None, "start": None, "stop": None}
+            if chunk.block < len(header.grid):
+                start, stop = header.grid.box(chunk.block).place(len(header.shape))
+                place = {"block": chunk.block, "start": list(start), "stop": list(stop)}
+            place |= {"offset": chunk.offset, "length": chunk.length, "reason": damage.message}
+            damaged.append({"chunk": chunk.index, **place})
     monitor.progress(0.5, "verify the file")
     sealed = attend(container.is_sealed, monitor)
     places = None if sealed else container.damages()
@@ -273,15 +241,6 @@ def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, 
         "sealed": sealed,
         "repairable": places is not None and all(place.repaired is not None for place in places),
     }
-
-
-def _damaged(chunk: ChunkInfo, header: Header, reason: str) -> dict[str, Any]:
-    place: dict[str, Any] = {"block": None, "start": None, "stop": None}
-    if chunk.block < len(header.grid):
-        start, stop = header.grid.box(chunk.block).place(len(header.shape))
-        place = {"block": chunk.block, "start": list(start), "stop": list(stop)}
-    at = {"offset": chunk.offset, "length": chunk.length}
-    return {"chunk": chunk.index, **place, **at, "reason": reason}
 
 
 def _missing(kinds: set[int], header: Header, container: Container) -> list[str]:

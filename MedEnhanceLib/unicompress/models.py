@@ -73,21 +73,15 @@ class CodecModel:
         )
 
 
+@dataclass(frozen=True)
 class ModelSet:
-    """The models that a file names, or that a writer may use, by role."""
+    """The models that a file names, or that a writer may use.
 
-    def __init__(
-        self,
-        named: Mapping[str, Mapping[str, str]] | None = None,
-        carried: Mapping[str, bytes] | None = None,
-    ) -> None:
-        """named: role → {"id", "sha256"}; carried: SHA-256 → bytes that the file itself holds."""
-        self._named, self._carried = dict(named or {}), dict(carried or {})
+    named: role → {"id", "sha256"}; carried: SHA-256 → bytes that the file itself holds.
+    """
 
-    @classmethod
-    def of(cls, model: CodecModel) -> ModelSet:
-        """Of a model that is at hand."""
-        return cls({model.role: model.identity}, {model.sha256: model.data})
+    named: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    carried: Mapping[str, bytes] = field(default_factory=dict)
 
     def get(self, role: str) -> CodecModel:
         """The model for `role`.
@@ -95,13 +89,14 @@ class ModelSet:
         Raises ModelError where the file names none, or names one that is neither in the file nor
         on this machine.
         """
-        if role not in self._named:
+        if role not in self.named:
             raise ModelError(
-                f"a block needs a model ({role}), and the file names none", "The file is forged."
+                f"a block needs a model ({role}), and the file names none",
+                "The file is damaged or forged.",
             )
-        name, sha256 = (self._named[role].get(field, "") for field in ("id", "sha256"))
-        if sha256 in self._carried:
-            return CodecModel(role, name, sha256, self._carried[sha256])
+        name, sha256 = (self.named[role].get(key, "") for key in ("id", "sha256"))
+        if sha256 in self.carried:
+            return CodecModel(role, name, sha256, self.carried[sha256])
         for model in _installed():
             if model.sha256 == sha256:
                 return replace(model, role=role)
@@ -114,7 +109,7 @@ class ModelSet:
     def missing(self) -> list[str]:
         """The models that are named and not to be had here, for people."""
         lacking = []
-        for role in self._named:
+        for role in self.named:
             try:
                 self.get(role)
             except ModelError as error:
@@ -167,4 +162,4 @@ class DecodeContext:
                 with contextlib.suppress(CodecError):
                     data = container.read(chunk)
                     carried[hashlib.sha256(data).hexdigest()] = data
-        return cls(header.dtype, header.voxel_range, ModelSet(header.models, carried))
+        return cls(header.dtype, header.range, ModelSet(header.models, carried))

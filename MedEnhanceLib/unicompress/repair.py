@@ -1,15 +1,13 @@
 """Parity of a `.ucv`: checksums find damaged bytes, and parity restores them, up to a number.
 
-    head       32 bytes: how long the parts are (`_HEAD`)
     rows       parity: `rows` times `stripe` bytes
     checksums  CRC-32 of each page of what is covered, then of each page of the rows
-    head       once more
+    head       32 bytes: how long the parts are (`_HEAD`), to be found from the end of the file
     CRC-32     of all of this, so that the chunk's own checksum is `RESIDUE`, whatever it holds
 
-Covered is the file from its first byte to the repair chunk. It is cut into stripes, and row j is
-what Horner's rule makes of them at x^j in GF(2¹⁶): a Reed–Solomon code. Columns of pages are
-independent; in each, as many lost pages come back as there are rows. A small file has one row and
-one checksum: the place of a single run of damaged bytes is found by trying.
+Covered is the file from its first byte to the repair chunk. It is cut into stripes of pages, and
+row j is what Horner's rule makes of them at x^j in GF(2¹⁶): a Reed–Solomon code. Columns of pages
+are independent; in each, as many lost pages come back as there are rows.
 
 This module knows bytes only. No length in a repair chunk is believed.
 """
@@ -18,7 +16,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -33,22 +31,17 @@ RESIDUE = 0x2144DF1C
 _HEAD = struct.Struct("<4sIIIIQI")
 _MAGIC = b"UCVR"
 _CRC_BYTES = 4
-#: What disks and file systems lose at a time.
-_PAGE = 4096
+_FIXED = _HEAD.size + _CRC_BYTES
+#: What disks and file systems lose at a time, and pages of small files.
+_PAGE, _SMALL_PAGE = 4096, 1024
 #: x^11 is the highest power by which `_times` multiplies; more rows take a second step.
 _HIGHEST = 11
 _MOST_ROWS = 2 * _HIGHEST + 1
-#: What a reader takes on: ours have pages of 4096 bytes, up to 1,400 stripes, 300 to be tried, and
-#: a hundredth of what they cover.
-_LEAST_PAGE = 1024
-_MOST_STRIPES = 1 << 14
-_MOST_TRIES, _MOST_TRIED_BYTES = 1 << 9, 1 << 20
-_LARGEST_SHARE = 8
-#: A repair chunk takes at most this share of a file, its row of the table (twice) included.
+#: What a reader takes on; our files have up to 1,400 stripes, and parity of a hundredth.
+_MOST_STRIPES, _LARGEST_SHARE = 1 << 14, 8
+#: A repair chunk takes at most this share of a file, its row of the table included.
 _SHARE = 100
-_ROW_BYTES = 30
-#: Below this many bytes a row of a small file repairs nothing worth its bytes.
-_LEAST_STRIPE = 64
+_ROW_BYTES = 20
 #: Header and table may turn out this much longer than they were estimated.
 _SLACK = 64
 
@@ -59,10 +52,9 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True)
 class Layout:
-    """How long the parts of a repair chunk are, in bytes; pages and rows are counted.
+    """How long the parts of a repair chunk are: bytes of a page and of a stripe, and their number.
 
-    Where `page` divides `stripe`, checksums say which pages are lost. Where there is one page, of
-    several stripes and one row, the place is found by trying. Without rows damage is only found.
+    A stripe is a whole number of pages.
     """
 
     page: int
@@ -73,51 +65,37 @@ class Layout:
     @classmethod
     def of_size(cls, covered: int) -> Layout | None:
         """For about `covered` bytes; None where it would take more than its share of them."""
-        room = covered // _SHARE - _ROW_BYTES - _FIXED
-        pages = -(-(covered + _SLACK) // _PAGE)
-        if room < _CRC_BYTES * pages:
-            return None
-        spare = (room - _CRC_BYTES * pages) // (_PAGE + _CRC_BYTES)
-        if spare >= 2:
-            columns = max(1, spare // (_HIGHEST + 1))
-            return cls(_PAGE, pages, columns * _PAGE, spare // columns)
-        stripe = (room - 2 * _CRC_BYTES) // 2 * 2
-        if stripe < _LEAST_STRIPE:
-            return None
-        return cls(-(-(covered + _SLACK) // stripe) * stripe, 1, stripe, 1)
+        for page, least in ((_PAGE, 2), (_SMALL_PAGE, 1)):
+            pages = -(-(covered + _SLACK) // page)
+            room = covered // _SHARE - _ROW_BYTES - _FIXED - _CRC_BYTES * pages
+            spare = room // (page + _CRC_BYTES)
+            if spare >= least:
+                columns = max(1, spare // (_HIGHEST + 1))
+                return cls(page, pages, columns * page, spare // columns)
+        return None
 
     @property
-    def unit(self) -> int:
-        """Bytes of a row that have a checksum of their own."""
-        return min(self.page, self.stripe)
-
-    @property
-    def tries(self) -> bool:
-        """Whether the place of damage has to be found by trying."""
-        return self.page > self.stripe
+    def columns(self) -> int:
+        """Pages of a stripe."""
+        return self.stripe // self.page
 
     @property
     def chunk_bytes(self) -> int:
         """Of the whole repair chunk."""
-        checksums = self.pages + self.rows * (self.stripe // self.unit)
+        checksums = self.pages + self.rows * self.columns
         return _FIXED + self.rows * self.stripe + _CRC_BYTES * checksums
 
     def fits(self, covered: int, length: int) -> bool:
         """Whether a chunk of that length can have this layout; nothing is believed before."""
-        page, pages, stripe, rows = self.page, self.pages, self.stripe, self.rows
-        if page < _LEAST_PAGE or stripe < 2 or page % 2 or stripe % 2 or rows > _MOST_ROWS:
-            return False
-        most = _MOST_STRIPES
-        if self.tries:
-            if page % stripe or (pages, rows) != (1, 1) or covered > _MOST_TRIED_BYTES:
-                return False
-            most = _MOST_TRIES
-        elif stripe % page:
-            return False
-        if rows and -(-covered // stripe) > most:
-            return False
+        page, stripe = self.page, self.stripe
         return (
-            covered <= page * pages < covered + page + _PAGE
+            page >= _SMALL_PAGE
+            and page % 2 == 0
+            and stripe > 0
+            and stripe % page == 0
+            and 0 < self.rows <= _MOST_ROWS
+            and -(-covered // stripe) <= _MOST_STRIPES
+            and covered <= page * self.pages < covered + page + _PAGE
             and self.chunk_bytes == length <= covered // _LARGEST_SHARE
         )
 
@@ -127,19 +105,14 @@ class Layout:
 
     def chunk(self, parts: Iterable[bytes], covered: int) -> bytes:
         """The repair chunk of `covered` bytes, given in parts of any size."""
-        code = _Code(self, parts)
-        checksums = code.checksums + [0] * (self.pages - len(code.checksums))
-        rows = [row.tobytes() for row in code.sums]
-        for row in rows:
-            starts = range(0, self.stripe, self.unit)
-            checksums += [zlib.crc32(row[at : at + self.unit]) for at in starts]
+        checksums: list[int] = []
+        rows = _rows_of(self, _pages(parts, self.page, checksums))
+        checksums += [0] * (self.pages - len(checksums))
+        checksums += [zlib.crc32(page.tobytes()) for page in rows.reshape(-1, self.page // 2)]
         table = struct.pack(f"<{len(checksums)}I", *checksums)
         fields = self.page, self.pages, self.stripe, self.rows, covered
         head = _with_crc(_HEAD.pack(_MAGIC, *fields, 0)[:-_CRC_BYTES])
-        return _with_crc(b"".join([head, *rows, table, head]))
-
-
-_FIXED = 2 * _HEAD.size + _CRC_BYTES
+        return _with_crc(rows.tobytes() + table + head)
 
 
 def most_bytes(file_bytes: int) -> int:
@@ -149,7 +122,7 @@ def most_bytes(file_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class Damage:
-    """A run of bytes that are not as they were written; `repaired`: as they were, or None."""
+    """A page of bytes that are not as they were written; `repaired`: as they were, or None."""
 
     offset: int
     length: int
@@ -161,163 +134,110 @@ class RepairChunk:
 
     def __init__(self, layout: Layout, covered: int, raw: bytes) -> None:
         self.layout, self.covered = layout, covered
-        rows, unit = layout.rows * layout.stripe, layout.unit
-        self._rows = raw[_HEAD.size : _HEAD.size + rows]
-        table = raw[_HEAD.size + rows : -_HEAD.size - _CRC_BYTES]
+        end = layout.rows * layout.stripe
+        self._rows = np.frombuffer(raw[:end], "<u2").reshape(layout.rows, -1)
+        table = raw[end:-_FIXED]
         checksums = struct.unpack(f"<{len(table) // _CRC_BYTES}I", table)
         self._checksums = checksums[: layout.pages]
-        #: Number of a page of the rows → whether it is as it was written.
-        self._intact = [
-            zlib.crc32(self._rows[number * unit : (number + 1) * unit]) == crc
-            for number, crc in enumerate(checksums[layout.pages :])
-        ]
+        pages = self._rows.reshape(-1, layout.page // 2)
+        crcs = np.array([zlib.crc32(page.tobytes()) for page in pages])
+        is_intact = np.equal(crcs, checksums[layout.pages :])
+        #: Whether a page of the rows is as it was written, [rows, columns].
+        self._intact = is_intact.reshape(layout.rows, layout.columns)
 
     @classmethod
-    def at(cls, read: Read, offset: int, length: int) -> RepairChunk | None:
-        """The chunk at a place of a file; None where it is none, or both of its heads are lost."""
-        if length < _FIXED:
+    def before(cls, read: Read, stop: int) -> RepairChunk | None:
+        """The chunk that ends at `stop`; None where there is none, or its head is damaged."""
+        head = read(stop - _FIXED, _HEAD.size) if stop > _FIXED else b""
+        if zlib.crc32(head) != RESIDUE or not head.startswith(_MAGIC):
             return None
-        for place in (offset, offset + length - _CRC_BYTES - _HEAD.size):
-            layout, covered = _parsed(read(place, _HEAD.size))
-            if layout is not None and covered == offset and layout.fits(covered, length):
-                return cls(layout, covered, read(offset, length))
-        return None
+        _, *sizes, covered, _ = _HEAD.unpack(head)
+        layout = Layout(*sizes)
+        if not layout.fits(covered, stop - covered):
+            return None
+        return cls(layout, covered, read(covered, stop - covered))
 
     def find(self, read: Read) -> list[Damage]:
         """All damage to the covered bytes, repaired as far as that is possible; reads them all."""
-        lost = self._lost_pages(read)
-        if not lost or not self.layout.rows:
-            return [self._damage(page, None) for page in lost]
-        if self.layout.tries:
-            return [self._found_by_trying(read)]
-        return self._solved(read, lost)
-
-    def _page(self, read: Read, page: int) -> bytes:
-        offset = page * self.layout.page
-        return read(offset, min(self.layout.page, self.covered - offset))
-
-    def _lost_pages(self, read: Read) -> list[int]:
-        pages = range(-(-self.covered // self.layout.page))
-        return [
-            page for page in pages if zlib.crc32(self._page(read, page)) != self._checksums[page]
+        layout, checksums = self.layout, self._checksums
+        starts = range(0, self.covered, layout.page)
+        pages = (read(at, min(layout.page, self.covered - at)) for at in starts)
+        lost = [
+            number for number, page in enumerate(pages) if zlib.crc32(page) != checksums[number]
         ]
+        solved = self._solved(read, set(lost)) if lost else {}
+        damages = []
+        for number in lost:
+            length = min(layout.page, self.covered - starts[number])
+            page = solved[number][:length] if number in solved else None
+            if page is not None and zlib.crc32(page) != checksums[number]:
+                page = None
+            damages.append(Damage(starts[number], length, page))
+        return damages
 
-    def _damage(self, page: int, repaired: bytes | None) -> Damage:
-        offset = page * self.layout.page
-        length = min(self.layout.page, self.covered - offset)
-        return Damage(offset, length, None if repaired is None else repaired[:length])
-
-    def _differences(self, parts: Iterable[bytes]) -> Words:
-        """What the covered bytes, as they are, leave of each row: zeros where nothing is lost."""
-        rows = np.frombuffer(self._rows, "<u2").reshape(self.layout.rows, -1)
-        differences: Words = _Code(self.layout, parts).sums ^ rows
-        return differences
-
-    def _solved(self, read: Read, lost: list[int]) -> list[Damage]:
+    def _solved(self, read: Read, lost: set[int]) -> dict[int, bytes]:
         """Lost pages are unknowns, a set of equations for each column of pages."""
-        layout, gone = self.layout, set(lost)
-
-        parts = (self._page(read, page) for page in range(-(-self.covered // layout.page)))
-        differences = self._differences(
-            bytes(len(part)) if page in gone else part for page, part in enumerate(parts)
+        layout = self.layout
+        starts = range(0, self.covered, layout.page)
+        # Without lost pages, the rows of what is left differ by theirs.
+        kept = (
+            b"" if number in lost else read(at, min(layout.page, self.covered - at))
+            for number, at in enumerate(starts)
         )
-        columns, last = layout.stripe // layout.page, -(-self.covered // layout.stripe) - 1
-        words = layout.page // 2
-        found = {}
-        for column in sorted({page % columns for page in lost}):
-            pages = [page for page in lost if page % columns == column]
-            rows = [row for row in range(layout.rows) if self._intact[row * columns + column]]
-            if len(pages) > len(rows):
-                continue
-            places = [last - page // columns for page in pages]
-            matrix = [[_power(row * place) for place in places] for row in rows]
-            part = slice(column * words, (column + 1) * words)
-            solved = _solve(matrix, [differences[row][part] for row in rows])
-            for page, values in zip(pages, solved, strict=False):
-                whole = self._damage(page, values.astype("<u2").tobytes())
-                if zlib.crc32(whole.repaired or b"") == self._checksums[page]:
-                    found[page] = whole
-        return [found.get(page) or self._damage(page, None) for page in lost]
-
-    def _found_by_trying(self, read: Read) -> Damage:
-        """One run of at most a stripe's length, wherever it begins."""
-        data, stripe = bytearray(read(0, self.covered)), self.layout.stripe
-        (difference,) = self._differences([bytes(data)])
-        raw = difference.astype("<u2").tobytes()
-        wrong = np.flatnonzero(np.frombuffer(raw, np.uint8))
-        whole = Damage(0, self.covered, None)
-        if not all(self._intact) or not len(wrong):
-            return whole
-        # The run begins behind the longest stretch, around the end, in which nothing is wrong.
-        gaps = np.diff(wrong, prepend=wrong[-1] - stripe)
-        begin = int(wrong[int(gaps.argmax())])
-        length = stripe - int(gaps.max()) + 1
-        turned = np.frombuffer((raw[begin:] + raw[:begin])[:length], np.uint8)
-        for start in range(begin - stripe, self.covered, stripe):
-            first, stop = max(start, 0), min(start + length, self.covered)
-            if first >= stop:
-                continue
-            old = bytes(data[first:stop])
-            change = turned[first - start : stop - start]
-            data[first:stop] = (np.frombuffer(old, np.uint8) ^ change).tobytes()
-            if zlib.crc32(data) == self._checksums[0]:
-                return Damage(first, stop - first, bytes(data[first:stop]))
-            data[first:stop] = old
-        return whole
+        differences = _rows_of(layout, kept) ^ self._rows
+        last, words = -(-self.covered // layout.stripe) - 1, layout.page // 2
+        solved: dict[int, bytes] = {}
+        for column in sorted({number % layout.columns for number in lost}):
+            numbers = sorted(n for n in lost if n % layout.columns == column)
+            rows = np.flatnonzero(self._intact[:, column]).tolist()
+            if len(numbers) <= len(rows):
+                places = [last - number // layout.columns for number in numbers]
+                matrix = [[_power(row * place) for place in places] for row in rows]
+                part = slice(column * words, (column + 1) * words)
+                unknowns = _solve(np.array(matrix, np.uint16), differences[rows, part])
+                solved |= {n: page.tobytes() for n, page in zip(numbers, unknowns, strict=False)}
+        return solved
 
 
-class _Code:
-    """Of bytes in parts of any size the rows of a layout and the CRC-32 of each page.
-
-    Rows are, stripe by stripe, rows · x^j + stripe from zeros on (Horner); what the last stripe
-    lacks counts as zeros.
-    """
-
-    def __init__(self, layout: Layout, parts: Iterable[bytes]) -> None:
-        unit = layout.unit
-        columns, words = layout.stripe // unit, unit // 2
-        self.sums: Words = np.zeros((layout.rows, layout.stripe // 2), "<u2")
-        self.checksums: list[int] = []
-        powers = np.arange(layout.rows, dtype="<u2")[:, None]
-        once, more = np.minimum(powers, _HIGHEST), powers[_HIGHEST + 1 :] - _HIGHEST
-        count = 0
-        for count, piece in enumerate(_pieces(parts, unit), 1):
-            if (count - 1) % (layout.page // unit) == 0:
-                self.checksums.append(0)
-            self.checksums[-1] = zlib.crc32(piece, self.checksums[-1])
-            self._add(piece.ljust(unit, b"\0"), (count - 1) % columns * words, once, more)
-        for column in range(count % columns or columns, columns):
-            self._add(bytes(unit), column * words, once, more)
-
-    def _add(self, piece: bytes, place: int, once: Words, more: Words) -> None:
-        addend = np.frombuffer(piece, "<u2")
-        column = self.sums[:, place : place + len(addend)]
-        product = _times(column, once)
-        if len(more):
-            product[-len(more) :] = _times(product[-len(more) :], more)
-        np.bitwise_xor(product, addend, out=column)
-
-
-def _parsed(head: bytes) -> tuple[Layout | None, int]:
-    if len(head) < _HEAD.size:
-        return None, 0
-    magic, page, pages, stripe, rows, covered, crc = _HEAD.unpack(head)
-    if magic != _MAGIC or zlib.crc32(head[:-_CRC_BYTES]) != crc:
-        return None, 0
-    return Layout(page, pages, stripe, rows), covered
-
-
-def _pieces(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in pieces of one size, but for the last."""
+def _pages(parts: Iterable[bytes], size: int, checksums: list[int]) -> Iterator[bytes]:
+    """The same bytes in pages, whose checksums are taken down."""
     held = bytearray()
     for part in parts:
         held += part
         whole = len(held) // size * size
         for start in range(0, whole, size):
-            yield bytes(held[start : start + size])
+            page = bytes(held[start : start + size])
+            checksums.append(zlib.crc32(page))
+            yield page
         del held[:whole]
     if held:
+        checksums.append(zlib.crc32(held))
         yield bytes(held)
+
+
+def _rows_of(layout: Layout, pages: Iterable[bytes]) -> Words:
+    """The rows of successive pages, [rows, stripe / 2]; what a page lacks counts as zeros.
+
+    Rows are, stripe by stripe, rows · x^j + stripe from zeros on (Horner).
+    """
+    words = layout.page // 2
+    sums: Words = np.zeros((layout.rows, layout.stripe // 2), "<u2")
+    powers = np.arange(layout.rows, dtype="<u2")[:, None]
+    once, more = np.minimum(powers, _HIGHEST), powers[_HIGHEST + 1 :] - _HIGHEST
+
+    def add(page: bytes, column: int) -> None:
+        part = sums[:, column * words : (column + 1) * words]
+        product = _times(part, once)
+        if len(more):
+            product[-len(more) :] = _times(product[-len(more) :], more)
+        np.bitwise_xor(product, np.frombuffer(page.ljust(layout.page, b"\0"), "<u2"), out=part)
+
+    count = 0
+    for count, page in enumerate(pages, 1):
+        add(page, (count - 1) % layout.columns)
+    for column in range(count % layout.columns or layout.columns, layout.columns):
+        add(b"", column)
+    return sums
 
 
 def _with_crc(data: bytes) -> bytes:
@@ -352,31 +272,30 @@ def _power(exponent: int) -> int:
     return int(_tables()[0][exponent % _ORDER])
 
 
-def _scaled(values: Words, factor: int) -> Words:
+def _products(left: Words, right: Words) -> Words:
+    """Of all pairs that broadcasting makes."""
     powers, logarithms = _tables()
-    if factor == 0:
-        return np.zeros_like(values)
-    product = powers[(logarithms[values] + logarithms[factor]) % _ORDER]
-    return np.where(values == 0, 0, product).astype(np.uint16)
+    product: Words = powers[(logarithms[left] + logarithms[right]) % _ORDER].astype(np.uint16)
+    product[np.broadcast_to((left == 0) | (right == 0), product.shape)] = 0
+    return product
 
 
-def _solve(matrix: Sequence[Sequence[int]], values: Sequence[Words]) -> list[Words]:
-    """The unknowns of `matrix` · unknowns = `values`, by elimination; [] where they are not fixed.
+def _solve(matrix: Words, values: Words) -> Words:
+    """The unknowns [n, …] of `matrix` [m, n] · unknowns = `values` [m, …], by elimination.
 
-    matrix: a row for each equation; values: of each, an array.
+    None of them where they are not fixed.
     """
-    count = len(matrix[0]) if matrix else 0
-    rows = [(np.array(left, np.uint16), right) for left, right in zip(matrix, values, strict=True)]
+    count = matrix.shape[1]
+    rows = np.concatenate([matrix, values], axis=1)
     for column in range(count):
-        pivot = next((n for n in range(column, len(rows)) if rows[n][0][column]), None)
-        if pivot is None:
-            return []
-        rows[column], rows[pivot] = rows[pivot], rows[column]
-        inverse = _power(-int(_tables()[1][rows[column][0][column]]))
-        left, right = (_scaled(side, inverse) for side in rows[column])
-        rows[column] = left, right
-        for n, (other_left, other_right) in enumerate(rows):
-            factor = int(other_left[column])
-            if n != column and factor:
-                rows[n] = other_left ^ _scaled(left, factor), other_right ^ _scaled(right, factor)
-    return [right for _, right in rows[:count]]
+        pivots = np.flatnonzero(rows[column:, column])
+        if not len(pivots):
+            return values[:0]
+        pivot = column + pivots[0]
+        rows[[column, pivot]] = rows[[pivot, column]]
+        inverse = _power(-int(_tables()[1][rows[column, column]]))
+        rows[column] = _products(rows[column], np.array(inverse, np.uint16))
+        factors = rows[:, column].copy()
+        factors[column] = 0
+        rows ^= _products(factors[:, None], rows[column])
+    return rows[:count, count:]

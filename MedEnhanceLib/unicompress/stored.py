@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.errors import CodecError, InputError
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.decode import decompress
 from MedEnhanceLib.unicompress.header import Header
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.core.geometry import Geometry
     from MedEnhanceLib.core.volume import Volume, Voxels
     from MedEnhanceLib.unicompress.blocks import Region
 
@@ -26,7 +24,8 @@ class StoredVolume:
         scan = me.open("scan.ucv")
         scan.shape, scan[40:60]                 # an array of these slices
         scan.read((slice(40, 60), ...))         # the same as a Volume, where it is
-        scan.to_dask().mean(axis=0).compute()
+
+    shape: [T,] K, J, I; dtype and ndim as of an array; geometry: of the whole volume.
 
     The file is not kept open. In files of a ratio or a quality a block is up to 256 slices, and
     a block is decoded whole.
@@ -42,81 +41,43 @@ class StoredVolume:
         self.path = Path(path)
         with Container(self.path) as container:
             self.header = Header.from_json(container.header, self.path.name)
+        self.shape, self.dtype = self.header.shape, self.header.dtype
+        self.ndim, self.geometry = len(self.shape), self.header.geometry
         self._state = self._now()
 
     def __repr__(self) -> str:
         size = f"{self.header.modality} {self.shape} {self.dtype}"
         return f"<StoredVolume {str(self.path)!r}: {size}, {self.header.mode}>"
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[T,] K, J, I."""
-        return self.header.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the voxels."""
-        return self.header.dtype
-
-    @property
-    def ndim(self) -> int:
-        """3, or 4 for a sequence."""
-        return len(self.shape)
-
-    @property
-    def geometry(self) -> Geometry:
-        """Of the whole volume."""
-        return self.header.geometry
-
-    @property
-    def chunks(self) -> tuple[tuple[int, ...], ...]:
-        """Sizes of the blocks along each axis, as Dask has them."""
-        grid = self.header.grid
-        sizes = tuple(
-            tuple(extent * (n + 1) // count - extent * n // count for n in range(count))
-            for extent, count in zip(self.shape[-3:], grid.counts, strict=True)
-        )
-        return sizes if self.ndim == 3 else ((1,) * grid.frames, *sizes)
-
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> Voxels:
-        """Voxels as an array, as NumPy indexes by whole numbers, slices and `...`.
+        """Voxels as an array, as NumPy indexes by integers, slices and `...`.
 
         Raises IndexError outside the volume, InputError for other keys.
         """
         entries = list(key) if isinstance(key, tuple) else [key]
         kinds = (slice, EllipsisType, int, np.integer)
         if not all(isinstance(entry, kinds) and not isinstance(entry, bool) for entry in entries):
-            raise InputError(f"the key {key!r}", "Use whole numbers, slices and `...`.")
+            raise InputError(f"unsupported index {key!r}", "Use integers, slices and `...`.")
         # A single number in the shape of the volume: NumPy's rules, without its memory.
         pattern: Voxels = np.broadcast_to(np.zeros((), self.dtype), self.shape)[key]
         if pattern.size == 0:
             return pattern.copy()
         gap = entries.index(...) if ... in entries else len(entries)
         entries[gap : gap + 1] = [slice(None)] * (self.ndim - len(entries) + (... in entries))
-        region, inside = [], []
-        for entry, extent in zip(entries, self.shape, strict=True):
-            picked = range(extent)[entry]
-            places = picked if isinstance(picked, range) else range(picked, picked + 1)
-            first = min(places)
-            region.append(slice(first, max(places) + 1))
-            steps = slice(places[0] - first, None, places.step)
-            inside.append(steps if isinstance(picked, range) else 0)
-        part: Voxels = self.read(tuple(region)).voxels[tuple(inside)]
-        return part
+        axes = zip(entries, self.shape, strict=True)
+        places = [np.atleast_1d(np.arange(extent)[entry]) for entry, extent in axes]
+        part = self.read(tuple(slice(min(axis), max(axis) + 1) for axis in places))
+        picked: Voxels = part.voxels[np.ix_(*(axis - min(axis) for axis in places))]
+        return picked.reshape(pattern.shape)
 
     def read(self, region: Region | None = None) -> Volume:
         """A part as a Volume, or all of it; errors as `decompress`'s."""
         if self._now() != self._state:
             raise CodecError(f"{self.path} has changed since it was opened", "Open it again.")
         return decompress(self.path, region=region)
-
-    def to_dask(self) -> Any:
-        """As a Dask array whose chunks are the file's blocks."""
-        array = require("dask.array", purpose="Making a Dask array")
-        return array.from_array(self, chunks=self.chunks, name=f"ucv-{self.path}-{self._state}")
 
     def _now(self) -> tuple[int, int]:
         """What changes with the file."""

@@ -7,11 +7,13 @@ import math
 
 import numpy as np
 
-from MedEnhanceLib.core.slabs import let_go, slabs
+from MedEnhanceLib.core.slabs import slabs
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhanceLib.unicompress.container import Container
+from MedEnhanceLib.unicompress.header import Header
 
 
 class Tally:
@@ -39,7 +41,6 @@ class Tally:
         if self._next % (self._grid.counts[1] * self._grid.counts[2]) == 0:
             self._digest.update(self._slab.view(np.uint8).data)
             self._slab = None
-            let_go(self._source)
 
     @property
     def sha256(self) -> str:
@@ -78,44 +79,32 @@ def voxels_sha256(voxels: Voxels) -> str:
 
 
 def check_target(
-    tally: Tally,
-    config: CompressConfig,
-    *,
-    raw_bytes: int,
-    file_bytes: int,
-    sha256: str,
-    psnr: float | None = None,
-    ssim: float | None = None,
-    is_sealed: bool = True,
+    tally: Tally, config: CompressConfig, container: Container, header: Header, ssim: float | None
 ) -> None:
-    """Check what was read back against the compression mode and its number.
+    """Raise CodecError where a file that was read back misses its compression mode and number.
 
     Args:
-        tally: of the decoded voxels against the source.
+        tally: of its voxels against the source.
         config: the mode, and its error bound, ratio, PSNR or SSIM.
-        raw_bytes: of the source's voxels.
-        file_bytes: of the whole file.
-        sha256: of the voxels that were coded, as hex.
-        psnr: of the decoded voxels, in dB; None where nothing was lost.
-        ssim: of the decoded voxels, in 3D; None where nothing was lost.
-        is_sealed: whether the file's SHA-256 is that of its bytes, parity and all.
-    Raises:
-        CodecError: the file misses its target.
+        container: the file.
+        header: of the file.
+        ssim: of its voxels; None where nothing was lost, or for another mode.
     """
-    broken = ""
-    if tally.sha256 != sha256:
+    broken, off = "", f"a voxel is off by {tally.max_error:g}"
+    psnr, size, raw_bytes = tally.psnr(header.peak), container.size, header.raw_bytes
+    if header.exact and tally.sha256 != header.voxels_sha256:
         broken = "its voxels are not those that were coded"
     elif config.mode == "lossless" and not tally.equal:
-        broken = f"lossless, yet a voxel is off by {tally.max_error:g}"
+        broken = f"lossless, yet {off}"
     elif config.max_error is not None and not tally.max_error <= config.max_error:
-        broken = f"a voxel is off by {tally.max_error:g}, above its bound of {config.max_error:g}"
-    elif config.ratio is not None and file_bytes * config.ratio > raw_bytes:
-        broken = f"it has {file_bytes} bytes, above {raw_bytes / config.ratio:.0f}"
+        broken = f"{off}, above its bound of {config.max_error:g}"
+    elif config.ratio is not None and size * config.ratio > raw_bytes:
+        broken = f"it has {size} bytes, above {raw_bytes / config.ratio:.0f}"
     elif not tally.equal and config.psnr is not None and not (psnr or 0.0) >= config.psnr:
         broken = f"its PSNR is {psnr} dB, below {config.psnr:g}"
     elif not tally.equal and config.ssim is not None and not (ssim or 0.0) >= config.ssim:
         broken = f"its SSIM is {ssim}, below {config.ssim:g}"
-    elif not is_sealed:
+    elif not container.is_sealed():
         broken = "its bytes are not those that were written"
     if broken:
         raise CodecError(

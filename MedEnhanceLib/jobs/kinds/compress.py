@@ -141,21 +141,12 @@ def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) ->
 
 def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
-    from MedEnhanceLib.unicompress import decompress, decompress_to
+    from MedEnhanceLib.unicompress import decompress
 
     work = Work("decompressed", params, monitor)
     source, region = Path(params.input), region_from_json(params.region)
-    if params.dicom:
-        volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
-        work.save_volume(volume, monitor.part(0.8, 1.0))
-    else:  # slice by slice, as large as it may be
-        volume = decompress_to(
-            source,
-            Path(params.output),
-            region=region,
-            overwrite=params.overwrite,
-            monitor=monitor,
-        )
+    volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
+    work.save_volume(volume, monitor.part(0.8, 1.0))
     return work.finish(
         config={"region": params.region},
         figures={"shape": volume.shape, "dtype": str(volume.dtype)},

@@ -3,5 +3,5 @@
 near_lossless: lossless, and max_error
 lossy: the best quality within given bytes, or the fewest bytes for a PSNR or SSIM
 videos: all blocks as videos, within given bytes or to a quality
-search: the search for a setting; estimate: what a mode would give
+estimate: what a mode would give
 """

@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from MedEnhanceLib.core.slabs import slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.lossy import code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
-from MedEnhanceLib.unicompress.allocation.search import activity_of
 from MedEnhanceLib.unicompress.allocation.task import Task
 from MedEnhanceLib.unicompress.allocation.videos import Goal
 from MedEnhanceLib.unicompress.blocks import coding_grid
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
-from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, peak_of, with_bound
+from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, with_bound
 from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.repair import most_bytes
 
@@ -31,6 +31,8 @@ from MedEnhanceLib.unicompress.repair import most_bytes
 _PAIRS, _SLICES, _VOXELS = 3, 24, 1 << 20
 #: A step along the blocks that never falls into their rhythm, and covers them evenly.
 _GOLDEN = (math.sqrt(5) - 1) / 2
+#: Every eighth row of every fourth slice is looked at for the differences of neighbors.
+_ROW_STEP, _SLICE_STEP = 8, 4
 #: Of a quality, what the full effort takes of the bytes of a coding at the fast pace.
 _FULL_EFFORT = 0.95
 
@@ -79,18 +81,18 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     voxels = codable(volume, config)
     config, _ = with_bound(volume, config, monitor)
     header = draft_header(volume, voxels, config)
-    peak, taken = peak_of(header.voxel_range), voxels.nbytes - make_room(header, voxels, 1.0).bytes
+    peak, taken = header.peak, voxels.nbytes - make_room(header, voxels, 1.0).bytes
     goal = Goal(psnr=config.psnr, ssim=config.ssim, peak=peak)
     is_bounded = config.mode in ("lossless", "max_error")
     part = _some_blocks(voxels) if is_bounded else _some_slices(voxels)
     # What is less than a step of a video's quantizer is no activity.
     unit = None if is_bounded else goal.step
-    activity = activity_of(voxels, unit) if part.size < voxels.size else 0.0
-    share = activity_of(part, unit) / activity if activity else part.size / voxels.size
+    activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0
+    share = _activity_of(part, unit) / activity if activity else part.size / voxels.size
     monitor.check()
     task = Task(
         part,
-        DecodeContext(voxels.dtype, header.voxel_range),
+        DecodeContext(voxels.dtype, header.range),
         config.speed if is_bounded else "fast",
         thread_count(config.threads),
         monitor,
@@ -152,3 +154,24 @@ def _some_slices(voxels: Voxels) -> Voxels:
     start = max(0, len(frame) - count) // 2
     part: Voxels = frame[start : start + count]
     return part
+
+
+def _activity_of(voxels: Voxels, unit: float | None = None) -> float:
+    """About how much there is to code: neighbors' differences on a logarithmic scale, summed.
+
+    unit: below it a difference counts little; None for the smallest step.
+    """
+    if voxels.shape[-1] < 2:
+        return 0.0
+    bits, seen = 0.0, 0
+    for part in slabs(voxels):
+        rows = part[::_SLICE_STEP, ::_ROW_STEP]
+        steps = np.abs(np.diff(rows.astype(np.float32), axis=-1))
+        seen += rows.size
+        if unit is None and voxels.dtype.kind == "f":
+            # Of floats kept exactly most bits are noise: what counts is where they differ at all.
+            bits += float(np.count_nonzero(steps))
+        else:
+            steps /= np.float32(unit or 1)
+            bits += float(np.log2(steps + 1, dtype=np.float32).sum(dtype=np.float64))
+    return bits * voxels.size / seen

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
@@ -19,16 +19,15 @@ from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, readable_by
 from MedEnhanceLib.unicompress.codecs.lossless import LEARNED, Code, code_block
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
-    cheapest,
     code_learned,
     predictor_grid,
     taught,
     would_take,
 )
 from MedEnhanceLib.unicompress.container import Chunk
-from MedEnhanceLib.unicompress.verify import Tally
 
-#: Blocks, and slices, rows and columns of each, that decide between learned and classical types.
+#: Blocks, and slices, rows and columns of each, that decide between learned and classical types:
+#: many slices of a small extent, because a predictor looks at the slices before.
 _COMPARED = 3
 _PIECE = (16, 96, 96)
 #: One block in 16 shows about what all take, and some four blocks at least.
@@ -37,14 +36,13 @@ _ESTIMATED_SHARE = 16
 _SLAB = 6
 #: Of what classical types take: more than teaching was ever seen to make up for.
 _TAUGHT_MOST = 1.1
-#: What a header takes to name a model, twice.
-_NAMED_BYTES = 250
+#: What a header takes to name a model.
+_NAMED_BYTES = 130
 #: Bits per voxel from which on a bounded error is tried for a ratio.
 LEAST_BITS = 1.0
 #: A predictor that was taught the volume takes less than its estimate by this factor.
 _TAUGHT = 1.05
 _MOST_BOUND = 1 << 12
-_TRIES = 3
 
 
 def code_bounded(task: Task, bound: float | None) -> Payload:
@@ -55,37 +53,32 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
         bound: the largest error, in stored units; None or 0 is lossless.
     """
     bound = bound or None
+    chosen = _winning_predictor(task, bound) if task.predictors else None
+    if chosen is not None:
+        return _code_learned(task, bound, *chosen)
     grid = coding_grid(task.voxels.shape)
-    if task.predictors:
-        chosen = _winning_predictor(task, bound)
-        if chosen is not None:
-            return _code_learned(task, bound, *chosen)
-
     return _all_coded(task, grid, lambda block: code_block(block, bound, speed=task.speed))
 
 
-def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code]) -> Payload:
+def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code], **facts: Any) -> Payload:
     """Every block by `code`."""
 
-    def coded(number: int) -> tuple[Code, Voxels]:
+    def coded(number: int) -> tuple[Chunk, Voxels]:
         block = grid.box(number).of(task.voxels)
         best = code(block)
-        return best, best.coded.decoded(block)
+        return Chunk(number, best.kind, best.data), best.coded.decoded(block)
 
-    tally, chunks = Tally(task.voxels, grid), []
-    for number, (best, decoded) in enumerate(task.map(coded, range(len(grid)))):
-        tally.add(decoded)
-        chunks.append(Chunk(number, best.kind, task.keep(bytes(best.data))))
-        task.monitor.progress((number + 1) / len(grid), "compress")
-    return Payload(grid, chunks, tally)
+    return Payload.of(task, grid, task.map(coded, range(len(grid))), **facts)
 
 
 def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, float] | None:
     """The predictor, taught the volume, and its bytes; None where classical types take less."""
-    voxels, pieces = task.voxels, _pieces(task.voxels)
-    chosen = cheapest(task.predictors, pieces, bound)
+    voxels = task.voxels
+    pieces = [box.middle(voxels, _PIECE) for box in _some_boxes(voxels)]
+    sizes = [would_take(predictor, pieces, bound) for predictor in task.predictors]
+    chosen, size = task.predictors[int(np.argmin(sizes))], min(sizes)
     classical = sum(len(code_block(piece, bound, speed="normal").data) for piece in pieces)
-    if would_take(chosen, pieces, bound) > _TAUGHT_MOST * classical:
+    if size > _TAUGHT_MOST * classical:
         return None
     chosen = taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
     carried = 2 * len(chosen.model.data) if chosen.carried else 0
@@ -103,28 +96,8 @@ def _some_boxes(voxels: Voxels) -> list[Box]:
 
 def _slabs(voxels: Voxels) -> tuple[list[Voxels], float]:
     """A few slices of some blocks, which show how much there is to code, and their share of all."""
-    boxes = _some_boxes(voxels)
-    slabs = [_middle(voxels, box, (_SLAB, *box.shape[1:])) for box in boxes]
+    slabs = [box.middle(voxels, (_SLAB, *box.shape[1:])) for box in _some_boxes(voxels)]
     return slabs, sum(slab.size for slab in slabs) / voxels.size
-
-
-def _pieces(voxels: Voxels) -> list[Voxels]:
-    """Parts of the middle of some blocks, which show what takes less.
-
-    Many slices of a small extent: a predictor looks at the slices before.
-    """
-    return [_middle(voxels, box, _PIECE) for box in _some_boxes(voxels)]
-
-
-def _middle(voxels: Voxels, box: Box, most: tuple[int, ...]) -> Voxels:
-    """What lies around the middle of a block. most: slices, rows and columns of it."""
-    frame = voxels.reshape(-1, *voxels.shape[-3:])[box.frame]
-    part = []
-    for (start, stop), size, extent in zip((box.k, box.j, box.i), most, frame.shape, strict=True):
-        first = max(0, min((start + stop - size) // 2, extent - size))
-        part.append(slice(first, first + size))
-    cropped: Voxels = frame[tuple(part)]
-    return cropped
 
 
 def _code_learned(
@@ -137,10 +110,11 @@ def _code_learned(
         learned = code_learned(block, bound, predictor.network)
         return learned or code_block(block, bound, speed="normal")
 
-    payload = _all_coded(task.part(0.1, 1.0), grid, code)
-    needed = any(chunk.kind == LEARNED for chunk in payload.chunks)
-    models = (predictor.model,) if needed else ()
-    return replace(payload, models=models, carried=models if predictor.carried else ())
+    carried = (predictor.model,) if predictor.carried else ()
+    models = {"models": (predictor.model,), "carried": carried}
+    payload = _all_coded(task.part(0.1, 1.0), grid, code, **models)
+    is_needed = any(chunk.kind == LEARNED for chunk in payload.chunks)
+    return payload if is_needed else replace(payload, models=(), carried=())
 
 
 def estimate_bytes(task: Task) -> float:
@@ -153,7 +127,6 @@ def estimate_bytes(task: Task) -> float:
         return len(code_block(block, None, speed="fast").data)
 
     total = sum(task.map(size, sample))
-    let_go(task.voxels)
     return total * len(grid) / len(sample)
 
 
@@ -165,11 +138,9 @@ def code_within(task: Task, room: Room) -> Payload | None:
         return None
     bound = _first_bound(task, budget * _TAUGHT)
     steps = Steps(task.monitor)
-    for turn in range(_TRIES):
+    for left in (0.3, 0.3, 0.0):  # most often the first one fits
         if bound > _MOST_BOUND:
             return None
-        # Most often the first one fits.
-        left = 0.3 if turn + 1 < _TRIES else 0.0
         payload = code_bounded(task.at(steps.next(1, left)), bound)
         models = sum(2 * len(model.data) for model in payload.carried)
         models += _NAMED_BYTES * len(payload.models)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ConfigError
@@ -14,7 +14,6 @@ from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext
-from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
 
 Item = TypeVar("Item")
@@ -28,8 +27,8 @@ ROW_BYTES, SLACK = 20, 32
 class Task:
     """A volume to code, and with what.
 
-    voxels: [T,] K, J, I. context: what a reader has. keep: where codes wait until the file is laid
-    out. predictors: learned ones that may suit the volume.
+    voxels: [T,] K, J, I. context: what a reader has. predictors: learned ones that may suit the
+    volume.
     """
 
     voxels: Voxels
@@ -37,7 +36,6 @@ class Task:
     speed: Speed
     threads: int
     monitor: Monitor
-    keep: Keep = bytes
     predictors: Sequence[Predictor] = ()
 
     def part(self, start: float, stop: float) -> Self:
@@ -72,6 +70,18 @@ class Payload:
     carried: tuple[CodecModel, ...] = ()
     exact: bool = True
 
+    @classmethod
+    def of(
+        cls, task: Task, grid: Grid, coded: Iterable[tuple[Chunk, Voxels]], **facts: Any
+    ) -> Payload:
+        """Of chunks with what they decode to, in order; facts: models, carried and exact."""
+        tally, chunks = Tally(task.voxels, grid), []
+        for chunk, decoded in coded:
+            tally.add(decoded)
+            chunks.append(chunk)
+            task.monitor.progress(len(chunks) / len(grid), "compress")
+        return cls(grid, chunks, tally, **facts)
+
     @property
     def bytes(self) -> int:
         """Of all chunks together."""
@@ -80,15 +90,14 @@ class Payload:
 
 @dataclass(frozen=True)
 class Room:
-    """The ratio, the bytes that it leaves for chunks and their rows, and how often rows stand."""
+    """The ratio, and the bytes that it leaves for chunks and their rows."""
 
     ratio: float
     bytes: int
-    copies: int
 
     def for_chunks(self, count: int) -> int:
         """Bytes left for the data of that number of chunks."""
-        return self.bytes - self.copies * (ROW_BYTES * count + SLACK)
+        return self.bytes - ROW_BYTES * count - SLACK
 
     def out_of_reach(self) -> ConfigError:
         """The refusal of a ratio for which not even the coarsest code fits."""

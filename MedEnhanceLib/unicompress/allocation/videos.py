@@ -15,18 +15,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.core.slabs import extremes, let_go, trim
+from MedEnhanceLib.core.slabs import extremes, trim
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Monitor, Steps
-from MedEnhanceLib.unicompress.allocation.search import LONGEST_STEP, seek, slope_of
 from MedEnhanceLib.unicompress.allocation.task import Payload, Task
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid
-from MedEnhanceLib.unicompress.codecs.lossless import VIDEO, code_block, codecs
+from MedEnhanceLib.unicompress.codecs.lossless import VIDEO, code_block
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, encoders
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.decode import decode_data
-from MedEnhanceLib.unicompress.verify import Tally
 
 #: What an octave of the step changes, in octaves: of the size, and of the squared error.
 _SIZE_SLOPE, _ERROR_SLOPE = -1.25, 1.2
@@ -35,11 +33,13 @@ _TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03)}
 _TRIES = {"normal": 3, "fast": 4}
 #: A quick coding that comes this near, in octaves of bytes or errors, is enough.
 _NEARLY, _MOST_GUIDES = math.log2(1.25), 3
+#: Of a search, in octaves of its setting, and how near to a neighbor a setting is tried.
+_LONGEST_STEP, _INSIDE = 2.5, 0.08
+#: Further tries where none so far is below the limit, or only far below it.
+_RESCUES, _FAR = 5, 3
 #: Extents of the part that is tried.
 _SIDE, _SLICES = 128, 48
 _PART_TOLERANCE = 0.15
-#: A code without loss is tried where zstd's quickest comes this near to the video.
-_EXACT_NEAR = 2
 #: Of the bytes, at most, that are kept free for filters.
 _FILTER_SHARE = 0.02
 #: About what a coding takes, and what filters do, as multiples of the time of a quick coding.
@@ -49,16 +49,20 @@ _FILTER_COST, _PART_COST = 1.8, 0.6
 _USUAL_PSNR = 42.0
 #: The step of a quantizer whose error is one: between a uniform one's √12 and what deadzones take.
 _STEP_OF_ERROR = 3.0
+#: Settings and their values.
+Tried = list[tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
     """What a search comes near to from below: of bytes, psnr and ssim one is given.
 
-    bytes: of all videos. peak: the full range, which PSNR and SSIM are measured against.
+    bytes: of all videos; free: beside them, for filters. peak: the full range, which PSNR and SSIM
+    are measured against.
     """
 
     bytes: int = 0
+    free: int = 0
     psnr: float | None = None
     ssim: float | None = None
     peak: float = 0.0
@@ -87,6 +91,11 @@ class Goal:
     def slope(self) -> float:
         """What an octave of the step changes, in octaves."""
         return _SIZE_SLOPE if self.bytes else _ERROR_SLOPE
+
+    def filter_bytes(self, chunks: list[Chunk]) -> int:
+        """What each filter of these videos may take."""
+        left = (self.bytes + self.free - _bytes_of(chunks)) // len(chunks)
+        return left if self.bytes else wiener.MOST_BYTES
 
     def value(self, task: VideoTask, chunks: list[Chunk]) -> float:
         """The bytes of bare streams, or the error that their filters leave, in octaves."""
@@ -129,53 +138,30 @@ def search_cost(task: Task) -> float:
 
 
 def into_bytes(task: Task, budget: int) -> Payload | None:
-    """Videos of at most `budget` bytes with their filters; None where even the coarsest take more.
-
-    Raises nothing of its own.
-    """
-    grid = video_grid(task.voxels.shape)
+    """Videos of at most `budget` bytes with their filters; None where the coarsest take more."""
     low, high = map(float, extremes(task.voxels))
     if budget <= 0 or not math.isfinite(high - low) or low == high:
         return None
+    blocks = len(video_grid(task.voxels.shape))
+    free = round(min(blocks * wiener.USUAL_BYTES, _FILTER_SHARE * budget))
     step = _step_for(task, 8 * budget / task.voxels.size, (low, high))
-    free = round(min(len(grid) * wiener.USUAL_BYTES, _FILTER_SHARE * budget))
-    return _searched(task, Goal(bytes=budget - free), step, lambda used: budget - used)
+    return _searched(task, Goal(bytes=budget - free, free=free), step)
 
 
 def to_quality(task: Task, goal: Goal) -> Payload | None:
     """The smallest videos found that keep a quality; None where none do."""
-    blocks = len(video_grid(task.voxels.shape))
-    return _searched(task, goal, goal.step, lambda _: blocks * wiener.MOST_BYTES)
+    return _searched(task, goal, goal.step)
 
 
-def _searched(task: Task, goal: Goal, start: float, room: Callable[[int], int]) -> Payload | None:
-    """The videos whose value comes nearest to the goal from below, with filters.
+def _searched(task: Task, goal: Goal, start: float) -> Payload | None:
+    """The videos whose value comes nearest to the goal from below, with filters; None where none.
 
-    Args:
-        task: the volume.
-        goal: what is asked for.
-        start: a step to begin with, in stored units.
-        room: bytes of all streams → bytes that there are for all filters.
+    start: a step to begin with, in stored units.
     """
-    part, last = task.part(0.0, 0.9), task.part(0.9, 1.0)
     grid, encoder = video_grid(task.voxels.shape), _encoder_for(task, start)
-    chunks = _search(VideoTask(**vars(part), grid=grid, encoder=encoder), goal, start)
-    if chunks is None:
-        return None
-    most = room(_bytes_of(chunks)) // len(chunks)
-    videos = VideoTask(**vars(last), grid=grid, encoder=encoder)
-    tally, whole = Tally(task.voxels, grid), []
-    for chunk, decoded in finished(videos, chunks, most):
-        tally.add(decoded)
-        whole.append(chunk)
-        last.monitor.progress(len(whole) / len(chunks), "compress")
-    return Payload(grid, whole, tally)
-
-
-def _search(task: VideoTask, goal: Goal, start: float) -> list[Chunk] | None:
-    """The bare streams whose value comes nearest to the goal from below; None where none does."""
+    search = VideoTask(**vars(task.part(0.0, 0.9)), grid=grid, encoder=encoder)
     coded: dict[float, list[Chunk]] = {}
-    steps = Steps(task.monitor)
+    steps = Steps(search.monitor)
     anchor, setting = start, math.log2(start)
     cost = _COST[task.speed] + (0.0 if goal.bytes else _FILTER_COST)
 
@@ -183,13 +169,13 @@ def _search(task: VideoTask, goal: Goal, start: float) -> list[Chunk] | None:
         nonlocal anchor
         if len(coded) == 1:  # near where the search will end
             anchor = 2.0**setting
-        part = task.at(steps.next(cost, cost if len(coded) < 2 else cost / 3))
+        part = search.at(steps.next(cost, cost if len(coded) < 2 else cost / 3))
         coded[setting] = _code(part, 2.0**setting, anchor)
-        return goal.value(task, coded[setting])
+        return goal.value(search, coded[setting])
 
-    if task.encoder.guides:
-        setting = _guided(task, steps, goal, setting)
-    chosen = seek(
+    if encoder.guides:
+        setting = _guided(search, steps, goal, setting)
+    chosen = _seek(
         measure,
         setting,
         goal.limit,
@@ -197,7 +183,10 @@ def _search(task: VideoTask, goal: Goal, start: float) -> list[Chunk] | None:
         tolerance=_TOLERANCE[task.speed],
         most=_TRIES[task.speed],
     )
-    return None if chosen is None else coded[chosen]
+    if chosen is None:
+        return None
+    last = replace(search, monitor=task.monitor.part(0.9, 1.0))
+    return Payload.of(last, grid, finished(last, coded[chosen], goal.filter_bytes(coded[chosen])))
 
 
 def _guided(task: VideoTask, steps: Steps, goal: Goal, setting: float) -> float:
@@ -211,9 +200,9 @@ def _guided(task: VideoTask, steps: Steps, goal: Goal, setting: float) -> float:
         part = task.at(steps.next(1, 1 + _PART_COST + 2 * _COST[task.speed]))
         chunks = _code(part, 2.0**setting, 2.0**setting, quickly=True)
         tried.append((setting, goal.value(task, chunks)))
-        slope = slope_of(tried, slope)
+        slope = _slope_of(tried, slope)
         off = aim - tried[-1][1]
-        setting += max(-LONGEST_STEP, min(off / slope, LONGEST_STEP))
+        setting += max(-_LONGEST_STEP, min(off / slope, _LONGEST_STEP))
         if abs(off) < _NEARLY:
             break
     steps.next(_PART_COST, 2 * _COST[task.speed]).progress(0.0, "compress")
@@ -232,12 +221,7 @@ def _guided(task: VideoTask, steps: Steps, goal: Goal, setting: float) -> float:
 def _middle_of(voxels: Voxels) -> Voxels:
     """At most `_SLICES` slices of `_SIDE` × `_SIDE`, from the middle of the middle block."""
     grid = video_grid(voxels.shape)
-    block = grid.box(len(grid) // 2).of(voxels)
-    most = (_SLICES, _SIDE, _SIDE)
-    starts = [max(0, extent - side) // 2 for extent, side in zip(block.shape, most, strict=True)]
-    return block[
-        tuple(slice(start, start + side) for start, side in zip(starts, most, strict=True))
-    ]
+    return grid.box(len(grid) // 2).middle(voxels, (_SLICES, _SIDE, _SIDE))
 
 
 def _step_for(task: Task, bits: float, limits: tuple[float, float]) -> float:
@@ -259,7 +243,7 @@ def _step_for(task: Task, bits: float, limits: tuple[float, float]) -> float:
         return math.log2(len(coded.data))
 
     size = max(bits * block.size / 8, 2 * video.HEAD.size)
-    chosen = seek(
+    chosen = _seek(
         measure,
         math.log2(start),
         math.log2(size),
@@ -268,11 +252,6 @@ def _step_for(task: Task, bits: float, limits: tuple[float, float]) -> float:
         most=3,
     )
     return start if chosen is None else 2.0**chosen
-
-
-def _fitting(block: Voxels) -> Encoder:
-    """The last of the encoders that take the block: SVT-AV1, where it is there."""
-    return [encoder for encoder in encoders() if encoder.takes(*block.shape)][-1]
 
 
 def _encoder_for(task: Task, step: float) -> Encoder:
@@ -297,22 +276,31 @@ def _encoder_for(task: Task, step: float) -> Encoder:
     return LIBAOM if squared < finest**2 * block.size else encoder
 
 
+def _fitting(block: Voxels) -> Encoder:
+    """The last of the encoders that take the block: SVT-AV1, where it is there."""
+    return [encoder for encoder in encoders() if encoder.takes(*block.shape)][-1]
+
+
 def _bytes_of(chunks: list[Chunk]) -> int:
     return sum(len(chunk.data) for chunk in chunks)
 
 
 def _code(task: VideoTask, step: float, anchor: float, *, quickly: bool = False) -> list[Chunk]:
-    """Every block as a video, or without loss where that is smaller; not yet filtered.
+    """Every block as a video, or without loss where it is constant or not finite; not yet filtered.
 
     anchor, quickly: see Encoder.
     """
 
     def code(number: int) -> Chunk:
         block = task.grid.box(number).of(task.voxels)
-        kind, data = _code_one(task, block, step, anchor, quickly=quickly)
-        let_go(task.voxels)
-        trim()
-        return Chunk(number, kind, task.keep(data))
+        if video.fits(block):
+            coded = video.encode(
+                block, step, speed=task.speed, encoder=task.encoder, anchor=anchor, quickly=quickly
+            )
+            trim()
+            return Chunk(number, VIDEO, coded.data)
+        exact = code_block(block, None, speed="fast")
+        return Chunk(number, exact.kind, exact.data)
 
     chunks = []
     for chunk in task.map(code, range(len(task.grid)), task.encoder.most_threads):
@@ -321,35 +309,66 @@ def _code(task: VideoTask, step: float, anchor: float, *, quickly: bool = False)
     return chunks
 
 
-def _code_one(
-    task: VideoTask, block: Voxels, step: float, anchor: float, *, quickly: bool
-) -> tuple[int, bytes]:
-    """Block type and bytes of one block."""
-    if not video.fits(block):
-        exact = code_block(block, None, speed="fast")
-        return exact.kind, bytes(exact.data)
-    coded = video.encode(
-        block, step, speed=task.speed, encoder=task.encoder, anchor=anchor, quickly=quickly
-    )
-    data = coded.data
-    quick = codecs().zstd_encode(np.ascontiguousarray(block).tobytes(), level=1)
-    if len(quick) < _EXACT_NEAR * len(data):
-        exact = code_block(block, None, speed="fast")
-        if len(exact.data) <= len(data):
-            return exact.kind, bytes(exact.data)
-    return VIDEO, data
-
-
 def finished(task: VideoTask, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, Voxels]]:
     """Videos with filters of `most` bytes each, with what a reader makes of them."""
 
     def finish(chunk: Chunk) -> tuple[Chunk, Voxels]:
         block = task.grid.box(chunk.block).of(task.voxels)
         if chunk.kind != VIDEO:
-            return chunk, decode_data(chunk.kind, bytes(chunk.data), block.shape, task.context)
-        data, decoded = video.filtered(bytes(chunk.data), block, task.context, most)
-        let_go(task.voxels)
+            return chunk, decode_data(chunk.kind, chunk.data, block.shape, task.context)
+        data, decoded = video.filtered(chunk.data, block, task.context, most)
         trim()
-        return replace(chunk, data=task.keep(data)), decoded
+        return replace(chunk, data=data), decoded
 
     return task.map(finish, chunks, video.MOST_THREADS)
+
+
+def _seek(
+    measure: Callable[[float], float],
+    start: float,
+    limit: float,
+    *,
+    slope: float,
+    tolerance: float,
+    most: int,
+) -> float | None:
+    """The setting whose value comes nearest to `limit` from below, of about `most` tried.
+
+    measure: setting → value; both on logarithmic scales, so that it is nearly a straight line of
+        about `slope`. tolerance: below the limit, at which the search ends.
+    Returns None where no value was below the limit.
+    """
+    tried: Tried = []
+    setting = start
+    for turn in range(most + _RESCUES):
+        value = measure(setting)
+        tried.append((setting, value))
+        if limit - tolerance <= value <= limit:
+            break
+        if turn >= most - 1 and any(limit - _FAR * tolerance <= one <= limit for _, one in tried):
+            break
+        reserve = tolerance / 2 * (1 + max(0, turn - most + 2))
+        setting = _next(tried, limit - reserve, slope)
+    kept = [(value, setting) for setting, value in tried if value <= limit]
+    return max(kept)[1] if kept else None
+
+
+def _next(tried: Tried, aim: float, slope: float) -> float:
+    below = max((one for one in tried if one[1] <= aim), key=lambda one: one[1], default=None)
+    above = min((one for one in tried if one[1] > aim), key=lambda one: one[1], default=None)
+    if below is None or above is None:
+        setting, value = tried[-1]
+        step = (aim - value) / _slope_of(tried, slope)
+        return setting + max(-_LONGEST_STEP, min(step, _LONGEST_STEP))
+    share = (aim - below[1]) / (above[1] - below[1])
+    share = max(_INSIDE, min(share, 1 - _INSIDE))
+    return below[0] + share * (above[0] - below[0])
+
+
+def _slope_of(tried: Tried, usual: float) -> float:
+    """Of value over setting, between the last two, unless it is far from what is usual."""
+    if len(tried) < 2 or tried[-1][0] == tried[-2][0]:
+        return usual
+    (x0, y0), (x1, y1) = tried[-2:]
+    found = (y1 - y0) / (x1 - x0)
+    return found if 0.3 < found / usual < 3 else usual

@@ -84,7 +84,13 @@ def to_bounded_integers(block: Voxels, bound: float) -> Coded:
     offset, top = int(integers.min()), int(integers.max()) - int(integers.min())
     # A larger step changes nothing, and may not fit its field.
     step = min(step, 2 * top + 1, (1 << 64) - 1)
-    return _integer_steps(_above(integers, offset), offset, step, top)
+    words = _above(integers, offset)
+    words = words if step < 1 << 8 * words.dtype.itemsize else words.astype(np.uint64)
+    # Adding half a step before dividing could pass the type's largest value.
+    indices, rest = np.divmod(words, words.dtype.type(step))
+    indices += rest > words.dtype.type(step // 2)
+    narrow = _narrow(indices)
+    return Coded(narrow, _record(_STEPS, narrow, _STEPS_FIELDS, offset % (1 << 64), step, top))
 
 
 def from_integers(
@@ -205,13 +211,10 @@ def _as_integers(block: Voxels) -> Voxels | None:
     if block.dtype.kind in "iu":
         return block
     limit = 2.0 ** (np.finfo(block.dtype).nmant + 1)
-    # The corner first: it settles the matter for most volumes of floats.
-    for part in (block[:1, :4, :64], block):
-        with np.errstate(invalid="ignore"):
-            whole = (np.abs(part) <= limit) & (part == np.rint(part))
-        if not whole.all() or (np.signbit(part) & (part == 0)).any():
-            return None
-    return block.astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        whole = (np.abs(block) <= limit) & (block == np.rint(block))
+    is_integer = whole.all() and not (np.signbit(block) & (block == 0)).any()
+    return block.astype(np.int64) if is_integer else None
 
 
 def _above(integers: Voxels, offset: int) -> Indices:
@@ -230,15 +233,6 @@ def _narrow(words: Indices) -> Indices:
 
 def _record(kind: int, indices: Indices, fields: struct.Struct, *values: float) -> bytes:
     return _KIND.pack(kind, indices.dtype.itemsize) + fields.pack(*values)
-
-
-def _integer_steps(above: Indices, offset: int, step: int, top: int) -> Coded:
-    words = above if step < 1 << 8 * above.dtype.itemsize else above.astype(np.uint64)
-    # Adding half a step before dividing could pass the type's largest value.
-    indices, rest = np.divmod(words, words.dtype.type(step))
-    indices += rest > words.dtype.type(step // 2)
-    narrow = _narrow(indices)
-    return Coded(narrow, _record(_STEPS, narrow, _STEPS_FIELDS, offset % (1 << 64), step, top))
 
 
 def _float_steps(block: Voxels, bound: float) -> Coded | None:

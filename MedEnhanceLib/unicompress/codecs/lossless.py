@@ -24,7 +24,6 @@ from MedEnhanceLib.unicompress.codecs.integers import (
     to_integers,
 )
 from MedEnhanceLib.unicompress.config import Speed
-from MedEnhanceLib.unicompress.spool import Bytes
 
 Shape = tuple[int, int, int]
 #: No size in the bytes is believed: shape and type are known.
@@ -60,13 +59,12 @@ def _decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices
 
 def encode_zstd(indices: Indices, speed: Speed) -> bytes:
     """Of plain and of differences along i, bytes of equal weight together; the smaller one."""
-    return min(
-        (
-            bytes([choice]) + bytes(codecs().zstd_encode(_shuffle(words), level=_ZSTD_LEVEL[speed]))
-            for choice, words in enumerate((indices, _differences(indices)))
-        ),
-        key=len,
-    )
+    codes = []
+    for choice, words in enumerate((indices, _differences(indices))):
+        columns = np.ascontiguousarray(words).view(np.uint8).reshape(-1, words.dtype.itemsize)
+        packed = codecs().zstd_encode(columns.T.tobytes(), level=_ZSTD_LEVEL[speed])
+        codes.append(bytes([choice]) + bytes(packed))
+    return min(codes, key=len)
 
 
 def _decode_zstd(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
@@ -79,11 +77,13 @@ def _decode_zstd(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
     if size != columns.size:
         raise ValueError("zstd: not the size of the block")
     indices = np.ascontiguousarray(columns.T).view(dtype).reshape(shape)
-    if data[0] == 1:
-        return _undo_differences(indices)
+    if data[0] > 1:
+        raise ValueError(f"zstd: unknown filter {data[0]}")
     if data[0] == 0:
         return indices
-    raise ValueError(f"zstd: unknown filter {data[0]}")
+    one = dtype.type(1)
+    steps = (indices >> one) ^ (~(indices & one) + one)
+    return np.cumsum(steps, axis=-1, dtype=dtype)
 
 
 def _differences(indices: Indices) -> Indices:
@@ -92,17 +92,6 @@ def _differences(indices: Indices) -> Indices:
     signed = steps.view(f"i{steps.dtype.itemsize}")
     folded: Indices = ((signed << 1) ^ (signed >> (8 * steps.dtype.itemsize - 1))).view(steps.dtype)
     return folded
-
-
-def _undo_differences(folded: Indices) -> Indices:
-    one = folded.dtype.type(1)
-    steps = (folded >> one) ^ (~(folded & one) + one)
-    return np.cumsum(steps, axis=-1, dtype=folded.dtype)
-
-
-def _shuffle(indices: Indices) -> bytes:
-    columns = np.ascontiguousarray(indices).view(np.uint8).reshape(-1, indices.dtype.itemsize)
-    return columns.T.tobytes()
 
 
 def _encode_jpegxl(indices: Indices, speed: Speed) -> bytes:
@@ -135,7 +124,7 @@ class Code:
     """kind: id of the block type; data: the bytes of the chunk; coded: the indices in them."""
 
     kind: int
-    data: Bytes
+    data: bytes
     coded: Coded
 
 

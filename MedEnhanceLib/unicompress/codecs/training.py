@@ -32,8 +32,8 @@ class CodecTrainingConfig(WithPresets):
         if not is_found or not self.name.replace("-", "").replace("_", "").isalnum():
             raise ConfigError(
                 f"name is {self.name!r}",
-                f"Use codec, or letters, digits, - and _ after {PREFIX}: files find their models "
-                "so.",
+                f"Use codec, or {PREFIX} followed by letters, digits, - and _: compressed files "
+                "find their models by it.",
             )
         for entry in self.data:
             lacking = [field for field in ("name", "subjects") if field not in entry]

@@ -86,7 +86,9 @@ def damaged(run: Callable, head: Volume, tmp_path: Path, without_parity: None) -
 
 
 def _damaged(run: Callable, head: Volume, folder: Path) -> Path:
-    io.save(Volume(np.tile(head.voxels, (1, 8, 9)), modality="MR"), folder / "large.nrrd")
+    noise = np.random.default_rng(0).integers(-20, 20, (12, 320, 324), np.int16)
+    voxels = np.tile(head.voxels, (1, 8, 9)) + noise
+    io.save(Volume(voxels, modality="MR"), folder / "large.nrrd")
     path, source = folder / "large.ucv", folder / "large.nrrd"
     run("compress", source, path, "--lossless", "--speed", "fast")
     damage(path)

@@ -14,7 +14,6 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import CompressConfig, blocks, compress
 from MedEnhanceLib.unicompress.allocation import lossy, near_lossless, videos
-from MedEnhanceLib.unicompress.repair import Layout
 
 Write = Callable[..., Path]
 
@@ -40,12 +39,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_lossless, "predictor_grid", grid)
     monkeypatch.setattr(videos, "video_grid", run)
     monkeypatch.setattr(lossy, "video_grid", run)
-
-
-@pytest.fixture
-def without_parity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files as small ones are: nothing in them repairs damage."""
-    monkeypatch.setattr(Layout, "of_size", lambda *_: None)
 
 
 @pytest.fixture

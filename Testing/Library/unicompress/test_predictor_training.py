@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io.volume_files import save
-from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.codecs.predictor.train import PredictorConfig, train
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import ideal_bits, samples_of
@@ -31,18 +30,12 @@ def data(scan: Volume, tmp_path: Path) -> list[Path]:
 def test_training_writes_a_model_that_learned_and_says_from_what(
     data: list[Path], scan: Volume, tmp_path: Path
 ) -> None:
-    events: list[tuple[str, float]] = []
-
-    def listen(event: Event) -> None:
-        if event.kind == "progress":
-            events.append((event.fields["stage"], event.fields["fraction"]))
-
     indices = (scan.voxels.astype(np.int32) - int(scan.voxels.min())).astype(np.uint16)
     samples = samples_of(indices, 5_000, np.random.default_rng(0))
     bits = []
     for steps in (1, 250):
         config = PredictorConfig.preset("smoke", steps=steps)
-        (path,) = train(config, data, tmp_path / "out", Monitor(listen))
+        (path,) = train(config, data, tmp_path / "out")
         model = CodecModel("predictor", "trained", str(steps), path.read_bytes())
         facts = json.loads(model.facts["facts"])
         assert (facts["modality"], facts["seed"]) == ("CT", 0)
@@ -50,10 +43,6 @@ def test_training_writes_a_model_that_learned_and_says_from_what(
         network = learned.network_of(model)
         bits.append(ideal_bits(network, samples))
     assert bits[1] < bits[0] - 0.3
-    fractions = [fraction for _, fraction in events[events.index(("trained", 1.0)) + 1 :]]
-    assert fractions == sorted(fractions)
-    assert fractions[-1] == 1.0
-    assert max(b - a for a, b in pairwise(fractions)) < 0.2
 
 
 def test_it_can_be_cancelled(data: list[Path], tmp_path: Path) -> None:
@@ -65,11 +54,5 @@ def test_it_can_be_cancelled(data: list[Path], tmp_path: Path) -> None:
 def test_volumes_of_floats_are_none_to_train_on(scan: Volume, tmp_path: Path) -> None:
     path = tmp_path / "float.nii"
     save(Volume(scan.voxels.astype(np.float32) / 3, scan.geometry), path)
-    with pytest.raises(InputError, match="whole numbers"):
+    with pytest.raises(InputError, match="no integer volumes"):
         train(SMOKE, [path], tmp_path / "out")
-
-
-@pytest.mark.parametrize("fields", [{"modality": "PET"}, {"steps": 0}])
-def test_configurations_that_cannot_be_are_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(ConfigError):
-        PredictorConfig(**fields)  # type: ignore[arg-type]

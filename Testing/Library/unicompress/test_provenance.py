@@ -16,7 +16,6 @@ from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.header import LOSSY_METHOD
 
 LOSSLESS = CompressConfig(lossless=True, speed="fast", threads=1)
-BOUNDED = CompressConfig(max_error=3, speed="fast", threads=1)
 JPEG = Lossy("ISO_10918_1", 8.0)
 
 
@@ -38,7 +37,7 @@ def series(rng: np.random.Generator) -> Volume:
 def test_a_lossy_step_adds_itself_with_the_ratio_of_the_file(
     series: Volume, tmp_path: Path
 ) -> None:
-    done = compress(series, tmp_path / "a.ucv", BOUNDED)
+    done = compress(series, tmp_path / "a.ucv", CompressConfig(max_error=3, speed="fast"))
     first, own = decompress(done.path).lossy
     assert first == JPEG
     assert own.method == LOSSY_METHOD

@@ -13,7 +13,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import (
     RecoverReport,
     blocks,
-    container,
     decompress,
     inspect_container,
     recover,
@@ -39,9 +38,7 @@ def damage(path: Path, start: int, size: int = 1) -> None:
 def assert_all_but_the_lost_is_equal(
     volume: Volume, report: RecoverReport, original: Volume
 ) -> None:
-    mask = np.zeros(original.shape, bool)
-    for lost in report.lost:
-        mask[tuple(map(slice, lost.start, lost.stop))] = True
+    mask = report.mask(volume).voxels.astype(bool)
     assert mask.sum() == report.lost_voxels
     assert np.array_equal(volume.voxels[~mask], original.voxels[~mask])
     assert (volume.voxels[mask] == report.fill_value).all()
@@ -78,17 +75,16 @@ def test_a_cut_file_keeps_what_was_before_the_cut(share: float, file: Path, scan
     assert_all_but_the_lost_is_equal(volume, report, scan)
 
 
-@pytest.mark.parametrize("place", [0, 3, 20, 27, 28, 100, 300])
-def test_a_damaged_beginning_is_repaired_from_the_end(place: int, write: Write) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (8, 100, 100), np.uint8)
+@pytest.mark.parametrize("place", [0, 3, 27, 28, 100])
+def test_a_damaged_beginning_is_repaired_from_parity(place: int, write: Write) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (10, 160, 160), np.uint8)
     file = write(Volume(noise), lossless=True, speed="fast")
     damage(file, place, 3)
-    with pytest.raises(CodecError):
-        decompress(file)
+    assert same_bits(decompress(file).voxels, noise)
     volume, report = recover(file)
     assert same_bits(volume.voxels, noise)
     assert report.proved
-    assert "damaged" in report.notes[0]
+    assert "repaired" in report.notes[0]
 
 
 def test_recover_never_advises_to_recover(tmp_path: Path) -> None:
@@ -100,42 +96,28 @@ def test_recover_never_advises_to_recover(tmp_path: Path) -> None:
     assert "recover" not in caught.value.hint
 
 
-def test_verifying_finds_an_intact_file_intact(file: Path) -> None:
+def test_verifying_reports_every_damaged_chunk_with_its_block_and_place(file: Path) -> None:
     assert inspect_container(file)["check"] is None
-    check = inspect_container(file, verify=True)["check"]
-    assert check == {
-        "intact": True,
-        "chunks": 27,
-        "damaged": [],
-        "sealed": True,
-        "repairable": False,
-    }
-
-
-def test_every_damaged_chunk_is_reported_with_its_block_and_place(file: Path) -> None:
-    with container.Container(file) as opened:
+    state = {"intact": True, "chunks": 27, "damaged": [], "sealed": True, "repairable": False}
+    assert inspect_container(file, verify=True)["check"] == state
+    with Container(file) as opened:
         chunks = [opened.chunks[4], opened.chunks[20]]
-    raw = bytearray(file.read_bytes())
     for chunk in chunks:
-        raw[chunk.offset + chunk.length - 1] ^= 1
-    file.write_bytes(raw)
+        damage(file, chunk.offset + chunk.length - 1)
     check = inspect_container(file, verify=True)["check"]
     assert (check["intact"], check["sealed"]) == (False, False)
-    assert [one["chunk"] for one in check["damaged"]] == [4, 20]
+    assert [row["chunk"] for row in check["damaged"]] == [4, 20]
     first = check["damaged"][0]
-    assert (first["block"], first["offset"]) == (chunks[0].block, chunks[0].offset)
     box = blocks.Grid((10, 40, 36), (3, 3, 3)).box(chunks[0].block)
-    assert first["start"] == [box.k[0], box.j[0], box.i[0]]
-    assert first["stop"] == [box.k[1], box.j[1], box.i[1]]
+    assert (first["block"], first["offset"]) == (chunks[0].block, chunks[0].offset)
+    assert (first["start"], first["stop"]) == tuple(map(list, box.place(3)))
 
 
-@pytest.mark.parametrize("place", [-1, -40, -60])
+@pytest.mark.parametrize("place", [-1, -32])
 def test_damage_in_which_no_voxel_lies_is_found_and_does_no_harm(
     place: int, file: Path, scan: Volume, tmp_path: Path
 ) -> None:
-    raw = bytearray(file.read_bytes())
-    raw[place] ^= 1
-    file.write_bytes(raw)
+    damage(file, file.stat().st_size + place)
     check = inspect_container(file, verify=True)["check"]
     assert (check["intact"], check["damaged"], check["sealed"]) == (False, [], False)
     assert same_bits(decompress(file).voxels, scan.voxels)
@@ -145,11 +127,6 @@ def test_damage_in_which_no_voxel_lies_is_found_and_does_no_harm(
         assert written.is_sealed()
 
 
-def test_it_reports_progress_and_can_be_stopped(file: Path) -> None:
-    fractions: list[float] = []
-    monitor = Monitor(lambda event: fractions.append(event.fields["fraction"]))
-    inspect_container(file, verify=True, monitor=monitor)
-    assert fractions == sorted(fractions)
-    assert len(fractions) > 27
+def test_verifying_can_be_stopped(file: Path) -> None:
     with pytest.raises(Cancelled):
         inspect_container(file, verify=True, monitor=Monitor(cancel=lambda: True))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.io import load
@@ -18,13 +17,6 @@ from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 from MedEnhanceLib.unicompress.codecs import integers
 
 from .conftest import Write
-
-#: A file system that flushes at every file makes each example take its time.
-QUICK = settings(
-    max_examples=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
 def smooth(shape: tuple[int, ...], dtype: str) -> Voxels:
@@ -44,7 +36,7 @@ def test_incompressible_noise_costs_next_to_nothing_more(write: Write) -> None:
     assert path.stat().st_size < 1.02 * noise.nbytes
 
 
-@pytest.mark.parametrize("dtype", ["i2", "u2", "i4", "f4", "f8", "i8", "u8"])
+@pytest.mark.parametrize("dtype", ["i2", "u4", "f4", "f8", "u8"])
 def test_whole_numbers_that_were_rescaled_cost_what_they_did_before(
     write: Write, dtype: str
 ) -> None:
@@ -113,12 +105,12 @@ def test_the_file_is_the_same_for_any_number_of_threads(
     scan: Volume, config: dict[str, float], tmp_path: Path, small_blocks: None
 ) -> None:
     files = []
-    for threads in (1, 2, 5):
+    for threads in (1, 5):
         path = tmp_path / f"{threads}.ucv"
         compress(scan, path, CompressConfig(threads=threads, **config))
         files.append(path.read_bytes())
         assert same_bits(decompress(path, threads=1).voxels, decompress(path, threads=4).voxels)
-    assert files[0] == files[1] == files[2]
+    assert files[0] == files[1]
 
 
 OPEN_FILES = {
@@ -126,24 +118,19 @@ OPEN_FILES = {
     "MR": "mr/studyforrest/T1.nii.gz",
     "EM": "em/medulla_t2.nii.gz",
 }
-#: Bits per voxel without loss, and decibels at a ratio of 16: a little worse than measured.
+#: Bits per voxel without loss: a little worse than measured.
 BITS = {"CT": 4.45, "MR": 3.30, "EM": 4.88}
-DECIBELS = {"CT": 48.0, "MR": 31.8, "EM": 29.3}
-
-
-@pytest.fixture(params=OPEN_FILES)
-def slab(request: pytest.FixtureRequest, shared_data: Path) -> tuple[str, Volume]:
-    """A corner of eight slices from the middle: one block, quick enough for a test."""
-    volume = load(shared_data / OPEN_FILES[request.param])
-    middle = volume.shape[0] // 2
-    voxels: Voxels = volume.voxels[middle - 4 : middle + 4, :256, :256]
-    return request.param, Volume(voxels, volume.geometry, modality=volume.modality)
 
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_an_open_volume_without_loss(slab: tuple[str, Volume], tmp_path: Path) -> None:
-    name, volume = slab
+@pytest.mark.parametrize("name", OPEN_FILES)
+def test_an_open_volume_without_loss(name: str, shared_data: Path, tmp_path: Path) -> None:
+    """A corner of eight slices from the middle: one block, quick enough for a test."""
+    whole = load(shared_data / OPEN_FILES[name])
+    middle = whole.shape[0] // 2
+    voxels = whole.voxels[middle - 4 : middle + 4, :256, :256]
+    volume = Volume(voxels, whole.geometry, modality=whole.modality)
     done = compress(volume, tmp_path / "a.ucv", CompressConfig(lossless=True))
     assert np.array_equal(decompress(tmp_path / "a.ucv").voxels, volume.voxels)
     assert 8 * done.file_bytes / volume.voxels.size < BITS[name]

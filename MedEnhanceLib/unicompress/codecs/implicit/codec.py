@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError, ModelError
@@ -30,7 +29,6 @@ from MedEnhanceLib.unicompress.codecs.implicit.weights import ROLE, WRITER_ROLE,
 from MedEnhanceLib.unicompress.codecs.lossless import IMPLICIT, Shape, codecs
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, ModelSet, shipped_model
-from MedEnhanceLib.unicompress.verify import Tally
 
 Codes = npt.NDArray[np.uint8]
 #: CT is measured against water and air: its scale is the same for every volume.
@@ -70,10 +68,8 @@ class Scaling:
 
     def apply(self, voxels: Voxels) -> npt.NDArray[np.float32]:
         """Voxels on the network's scale."""
-        scaled: npt.NDArray[np.float32] = (
-            (voxels.astype(np.float64) - self.offset) / self.scale
-        ).astype(np.float32)
-        return scaled
+        scaled = (voxels.astype(np.float64) - self.offset) / self.scale
+        return scaled.astype(np.float32)
 
 
 def _tails(voxels: Voxels) -> tuple[float, float]:
@@ -94,15 +90,11 @@ def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels
     """
     reader = reader_of(context.models.get(ROLE))
     flags, layers, offset, scale = _HEAD.unpack_from(data)
-    holds = context.dtype.kind in "iu" and context.dtype.itemsize <= 4
-    if (
-        flags > 1
-        or not 0 < scale < _LARGEST_SCALE
-        or not 0 < layers <= len(reader.branches)
-        or not holds
-    ):
+    is_sound = flags <= 1 and 0 < scale < _LARGEST_SCALE and 0 < layers <= len(reader.branches)
+    if not is_sound or context.dtype.kind not in "iu" or context.dtype.itemsize > 4:
         raise ValueError(f"an implicit block of {context.dtype}, {layers} layers, scale {scale}")
-    codes: Codes = np.empty((layers, *_cells(shape, thick=bool(flags))), np.uint8)
+    cells = [-(-n // span) for n, span in zip(shape, _spans(thick=bool(flags)), strict=True)]
+    codes: Codes = np.empty((layers, *cells), np.uint8)
     try:
         size = len(codecs().zstd_decode(data[_HEAD.size :], out=codes.reshape(-1)))
     except RuntimeError as cause:
@@ -117,11 +109,9 @@ def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels
     return decoded
 
 
-def _cells(shape: Shape, *, thick: bool) -> Shape:
-    """Cells along k, j, i of a block of `shape` voxels."""
-    spans = (CELL // 2 if thick else CELL, CELL, CELL)
-    k, j, i = (-(-n // span) for n, span in zip(shape, spans, strict=True))
-    return k, j, i
+def _spans(*, thick: bool) -> Shape:
+    """Voxels of a cell along k, j, i."""
+    return CELL // 2 if thick else CELL, CELL, CELL
 
 
 class Writer:
@@ -151,14 +141,12 @@ class Writer:
         for number, (_, quantizer, layer) in enumerate(self.tokenizer.layers()):
             quantizer.codebooks[layer].copy_(self.reader.books[number])
             up = quantizer.up[layer]
-            assert isinstance(up, nn.Linear)
             up.weight.copy_(self.reader.ups[number])
 
     @torch.inference_mode()
     def code(self, block: Voxels, scaling: Scaling, *, thick: bool) -> list[bytes]:
         """A block's chunk with one layer of codes, with two, and so on."""
-        spans = (CELL // 2 if thick else CELL, CELL, CELL)
-        pads = [(0, -n % span) for n, span in zip(block.shape, spans, strict=True)]
+        pads = [(0, -n % span) for n, span in zip(block.shape, _spans(thick=thick), strict=True)]
         padded = torch.from_numpy(np.pad(scaling.apply(block), pads, mode="edge"))
         layers = len(self.reader.branches)
         tokens = self.tokenizer(padded[None, None], torch.full((1,), layers), thick=thick)
@@ -171,10 +159,8 @@ class Writer:
         return chunks
 
 
-@lru_cache(maxsize=2)
-def _writer_of(reader: CodecModel, encoder: CodecModel) -> Writer:
-    """The writer of a pair of models; kept, because it takes a second to make."""
-    return Writer(reader, encoder)
+#: Kept, because a writer takes a second to make.
+_writer_of = lru_cache(maxsize=2)(Writer)
 
 
 def writer_for(volume: Volume) -> Writer:
@@ -187,8 +173,8 @@ def writer_for(volume: Volume) -> Writer:
     is_integer = volume.dtype.kind in "iu" and volume.dtype.itemsize <= 4
     if reader is None or encoder is None or not is_integer:
         raise InputError(
-            f"there are no implicit blocks for {volume.modality} of type {volume.dtype}",
-            "They are for integers of CT, MR and EM: leave block_type out.",
+            f"the implicit network cannot code {volume.modality} of type {volume.dtype}",
+            "It codes integer volumes of CT, MR and EM: leave block_type out.",
         )
     return _writer_of(reader, encoder)
 
@@ -216,13 +202,12 @@ def code_implicit(task: Task, room: Room, volume: Volume, writer: Writer) -> Pay
             break
         chosen[number] = codes[number][layer]
     chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(chosen)]
-    context = replace(task.context, models=ModelSet.of(writer.model))
+    model = writer.model
+    models = ModelSet({model.role: model.identity}, {model.sha256: model.data})
+    context = replace(task.context, models=models)
 
-    def decode(chunk: Chunk) -> Voxels:
-        return decode_implicit(bytes(chunk.data), grid.box(chunk.block).shape, context)
+    def decode(chunk: Chunk) -> tuple[Chunk, Voxels]:
+        return chunk, decode_implicit(chunk.data, grid.box(chunk.block).shape, context)
 
-    tally = Tally(task.voxels, grid)
-    for number, decoded in enumerate(task.map(decode, chunks), 1):
-        tally.add(decoded)
-        task.monitor.progress(0.5 + 0.5 * number / len(grid), "compress")
-    return Payload(grid, chunks, tally, (writer.model,), exact=False)
+    part = task.part(0.5, 1.0)
+    return Payload.of(part, grid, part.map(decode, chunks), models=(writer.model,), exact=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,6 @@ _LATENT, _KEY, _VALUE, _PHASE, _SCALE, _GAIN = 8.0, 8.0, 8.0, 8.0, 1.0, 2.0
 _FARTHEST = 10.0
 #: Half cells that are decoded at once: what they need stays near a processor.
 _HALVES_AT_ONCE = {"cpu": 128}
-_HALVES_AT_ONCE_GPU = 8192
 
 
 def position_features(positions: Tensor) -> Tensor:
@@ -93,6 +92,9 @@ class Fusion(nn.Module):
     """Keys and values of every cell; one query for each position."""
 
     signs: Tensor
+    #: Layers; PyTorch's own types say no more than modules.
+    keys: Any
+    values: Any
 
     def __init__(self, config: DecoderConfig, latent: int) -> None:
         super().__init__()
@@ -105,7 +107,6 @@ class Fusion(nn.Module):
         self.register_buffer("signs", corner_signs(latent).repeat(2, 1), persistent=False)
         with torch.no_grad():  # all cells around begin alike
             for key in self.keys:
-                assert isinstance(key, nn.Linear)
                 key.weight.mul_(0.1)
 
     def tokens(self, low: Tensor, high: Tensor) -> Tokens:
@@ -126,7 +127,7 @@ class Fusion(nn.Module):
         Args:
             tokens: of B blocks.
             base: [B, N, 3], the cell from whose center a group's way to the next one goes.
-            blend: where on this way, 0 to 1; [B, N, V, 3], or [1, 1, V, 3] for all groups.
+            blend: where on this way, 0 to 1; [B, N, V, 3].
             features: `position_features` [B, N, V, 36].
         """
         corners = CORNERS.to(base.device)
@@ -174,6 +175,10 @@ class Decoded(NamedTuple):
 class Decoder(nn.Module):
     """Fusion and conditional SIREN."""
 
+    waves: Any
+    shifts: Any
+    scales: Any
+
     def __init__(self, config: DecoderConfig, latent: int) -> None:
         super().__init__()
         self.config = config
@@ -191,19 +196,16 @@ class Decoder(nn.Module):
     def _start(self) -> None:
         """As SIREN: ω₀ = 30 in the first layer, 1 after; shifts of about a radian."""
         for layer, wave in enumerate(self.waves):
-            assert isinstance(wave, nn.Linear)
             size = wave.in_features
             reach = _FIRST_OMEGA / size if layer == 0 else math.sqrt(6 / size)
             nn.init.uniform_(wave.weight, -reach, reach)
             nn.init.uniform_(wave.bias, -math.pi, math.pi)
         # A cell is decoded alike wherever it lies; only what is learned may change that.
         for first in (self.waves[0], self.fusion.query):
-            assert isinstance(first, nn.Linear)
             first.weight[:, _global_features()] = 0
         weights = [(shift, 1.0) for shift in self.shifts]
         weights += [(scale, 0.1) for scale in self.scales]
         for linear, spread in (*weights, (self.gain, 1.0), (self.out, 0.03)):
-            assert isinstance(linear, nn.Linear)
             nn.init.normal_(linear.weight, std=spread / math.sqrt(linear.in_features))
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
@@ -215,11 +217,11 @@ class Decoder(nn.Module):
         """
         return self.evaluate(self.fusion.tokens(low, high), positions)
 
-    def evaluate(self, tokens: Tokens, positions: Tensor, *, alike: bool = False) -> Decoded:
-        """As forward. alike: all groups lie at the same place within their cells."""
+    def evaluate(self, tokens: Tokens, positions: Tensor) -> Decoded:
+        """As forward, from tokens."""
         place = positions / CELL - 0.5
         base = torch.floor(place[:, :, 0]).long()
-        blend = place[:1, :1] - base[:1, :1, None] if alike else place - base[:, :, None]
+        blend = place - base[:, :, None]
         features = position_features(positions)
         fused, signed = self.fusion(tokens, base, blend, features)
         x = features
@@ -241,24 +243,18 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Values of a block [K, J, I] of latents [1, latent, k, j, i].
 
-        Half cells are decoded by where they lie in their cells, so that weights and cosines are
-        the same for all of a kind.
+        Half cells are decoded together: all of one lies between the same centers of cells.
         """
-        tokens, device = self.fusion.tokens(low, high), low.device
+        tokens = self.fusion.tokens(low, high)
         halves = torch.tensor([CELL // 4 if thick else CELL // 2, CELL // 2, CELL // 2])
         inside = torch.cartesian_prod(*(torch.arange(n) for n in halves.tolist()))
         counts = [-(-n // half) for n, half in zip(shape, halves.tolist(), strict=True)]
-        whole = torch.empty(*counts, len(inside), device=device)
-        at_once = _HALVES_AT_ONCE.get(device.type, _HALVES_AT_ONCE_GPU)
-        for odd in product((0, 1), repeat=3):
-            axes = [torch.arange(o, n, 2) for o, n in zip(odd, counts, strict=True)]
-            corners = torch.cartesian_prod(*axes) * halves
-            parts = [whole.new_empty(0, len(inside))]
-            for some in torch.split(corners, at_once):
-                positions = positions_of((some[:, None] + inside).to(device), thick=thick)
-                parts.append(self.evaluate(tokens, positions[None], alike=True).values[0])
-            part = whole[odd[0] :: 2, odd[1] :: 2, odd[2] :: 2]
-            part.copy_(torch.cat(parts).view(part.shape))
+        corners = torch.cartesian_prod(*(torch.arange(n) for n in counts)) * halves
+        parts = []
+        for some in torch.split(corners, _HALVES_AT_ONCE.get(low.device.type, 8192)):
+            positions = positions_of((some[:, None] + inside).to(low.device), thick=thick)
+            parts.append(self.evaluate(tokens, positions[None]).values[0])
+        whole = torch.cat(parts)
         whole = whole.view(*counts, *halves.tolist()).permute(0, 3, 1, 4, 2, 5)
         whole = whole.flatten(4, 5).flatten(2, 3).flatten(0, 1)
         return whole[: shape[0], : shape[1], : shape[2]]

@@ -9,7 +9,7 @@ moving averages (van den Oord et al. 2017, appendix).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,32 +40,24 @@ def haar(block: Tensor, *, thick: bool = False) -> tuple[Tensor, Tensor]:
     block: [B, 1, K, J, I], extents even (K too, unless thick).
     Returns [B, 1, …] and [B, 7, …] at half the extents; of thick slices [B, 3, …] at all of K.
     """
-    kernel = haar_kernel(thick=thick).to(block)
+    kernel = _kernel(thick=thick).to(block)
     bands = F.conv3d(block, kernel, stride=tuple(kernel.shape[2:]))
     return bands[:, :1], bands[:, 1:]
 
 
 def inverse_haar(low: Tensor, high: Tensor, *, thick: bool = False) -> Tensor:
     """Undo `haar`, but for rounding of the last bit."""
-    kernel = haar_kernel(thick=thick).to(low)
+    kernel = _kernel(thick=thick).to(low)
     bands = torch.cat([low, high], dim=1)
     return F.conv_transpose3d(bands, kernel, stride=tuple(kernel.shape[2:]))
 
 
-def haar_kernel(*, thick: bool = False) -> Tensor:
+def _kernel(*, thick: bool = False) -> Tensor:
     """Orthonormal, [bands, 1, 2 or 1, 2, 2]; the first band is the low one."""
     pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / 2**0.5
     along_slices = torch.ones(1, 1, dtype=torch.float64) if thick else pair
     kernel = torch.einsum("ak,bj,ci->abckji", along_slices, pair, pair)
     return kernel.flatten(0, 2)[:, None]
-
-
-class Refined(NamedTuple):
-    """What a layer of codes adds to latents [N, latent], its codes [N], and a loss."""
-
-    step: Tensor
-    codes: Tensor
-    commitment: Tensor
 
 
 class ResidualQuantizer(nn.Module):
@@ -78,6 +70,9 @@ class ResidualQuantizer(nn.Module):
     codebooks: Tensor
     uses: Tensor
     sums: Tensor
+    #: Layers; PyTorch's own types say no more than modules.
+    down: Any
+    up: Any
 
     def __init__(self, config: TokenConfig, layers: int) -> None:
         super().__init__()
@@ -89,10 +84,13 @@ class ResidualQuantizer(nn.Module):
         self.register_buffer("uses", torch.ones(layers, config.codes))
         self.register_buffer("sums", self.codebooks.clone())
 
-    def forward(self, layer: int, rest: Tensor, taken: Tensor, *, learn: bool = False) -> Refined:
+    def forward(
+        self, layer: int, rest: Tensor, taken: Tensor, *, learn: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Refine by a layer what is left of latents, [N, latent]. Gradients pass straight on.
 
         taken: [N] of 0 and 1, whether a latent has this layer. learn: update the codebook.
+        Returns what the codes add to the latents, the codes [N], and a loss.
         """
         small = self.down[layer](rest).float()
         code = self.nearest(layer, small)
@@ -102,7 +100,7 @@ class ResidualQuantizer(nn.Module):
             self._learn(layer, small.detach(), code, taken)
         quantized = small + (chosen - small).detach()
         step: Tensor = self.up[layer](quantized.to(rest.dtype)).to(rest.dtype)
-        return Refined(step, code, commitment)
+        return step, code, commitment
 
     @torch.no_grad()
     def nearest(self, layer: int, small: Tensor) -> Tensor:
@@ -136,8 +134,6 @@ class ResidualQuantizer(nn.Module):
         """
         rest = latents
         for layer, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
-            assert isinstance(down, nn.Linear)
-            assert isinstance(up, nn.Linear)
             rows = principal_axes(rest)[: self.config.code_size]
             down.weight.copy_(rows)
             nn.init.zeros_(down.bias)
@@ -181,6 +177,9 @@ class Encoders(nn.Module):
     block they are cut with.
     """
 
+    layers: Any
+    straight: Any
+
     def __init__(self, config: TokenConfig) -> None:
         super().__init__()
         self.latent = config.latent
@@ -191,10 +190,7 @@ class Encoders(nn.Module):
             for channels in (1, _DETAILS)
         )
         for layers in self.layers:  # they add nothing until they have learned something
-            assert isinstance(layers, nn.Sequential)
             last = layers[-1]
-            assert isinstance(last, nn.Conv3d)
-            assert last.bias is not None
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -209,8 +205,6 @@ class Encoders(nn.Module):
             cells = torch.cat([_cells(bands) for bands in found])
             axes = principal_axes(cells)[: self.latent]
             rows = axes * (_SPREAD / (cells @ axes[0]).std())
-            assert isinstance(straight, nn.Conv3d)
-            assert straight.bias is not None
             straight.weight.zero_()
             straight.weight[: len(rows)] = rows.view(-1, *straight.weight.shape[1:])
             straight.bias.zero_()
@@ -231,7 +225,6 @@ class Encoders(nn.Module):
     def amplitudes(self, branch: int) -> Tensor:
         """The cosines [latent, latent] of which each latent is, by the linear transform alone."""
         straight = self.straight[branch]
-        assert isinstance(straight, nn.Conv3d)
         rows = straight.weight.flatten(1)
         undone = torch.linalg.pinv(rows).T.view(-1, *straight.weight.shape[1:])
         gain = 8**-0.5 * (_DETAIL_GAIN if branch else 1.0)
@@ -300,6 +293,8 @@ class Tokens(NamedTuple):
 class Tokenizer(nn.Module):
     """From blocks to tokens. Teacher and student share it."""
 
+    quantisers: Any
+
     def __init__(self, config: TokenConfig) -> None:
         super().__init__()
         self.config = config
@@ -313,7 +308,6 @@ class Tokenizer(nn.Module):
         branches = self.config.branches
         for layer, branch in enumerate(branches):
             quantizer = self.quantisers[branch]
-            assert isinstance(quantizer, ResidualQuantizer)
             yield branch, quantizer, branches[:layer].count(branch)
 
     def forward(self, blocks: Tensor, refinements: Tensor, *, thick: bool) -> Tokens:
@@ -330,11 +324,11 @@ class Tokenizer(nn.Module):
         commitment, codes = rest[0].new_zeros(()), []
         for number, (branch, quantizer, layer) in enumerate(self.layers()):
             taken = (refinements > number).repeat_interleave(extents.numel()).to(rest[0].dtype)
-            refined = quantizer(layer, rest[branch], taken, learn=learn)
-            rest[branch] = rest[branch] - refined.step
-            totals[branch] = totals[branch] + taken[:, None] * refined.step
-            commitment = commitment + refined.commitment
-            codes.append(refined.codes.view(-1, *extents))
+            step, code, loss = quantizer(layer, rest[branch], taken, learn=learn)
+            rest[branch] = rest[branch] - step
+            totals[branch] = totals[branch] + taken[:, None] * step
+            commitment = commitment + loss
+            codes.append(code.view(-1, *extents))
         grids = [
             total.view(-1, extents.numel(), total.shape[1]).transpose(1, 2).reshape(grid.shape)
             for total, grid in zip(totals, latents, strict=True)
@@ -360,8 +354,6 @@ class Networks(nn.Module):
             amplitudes = 2 * self.tokenizer.encoders.amplitudes(branch)
             for decoder in (self.teacher, self.student):
                 layer = decoder.fusion.values[branch]
-                assert isinstance(layer, nn.Linear)
-                assert layer.bias is not None
                 layer.weight.copy_(amplitudes)
                 layer.bias.zero_()
 

@@ -27,7 +27,7 @@ from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.implicit.codec import LEAST_PART, TAILS, Scaling, is_thick
 from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.implicit.decoder import CORNERS, Decoded, positions_of
+from MedEnhanceLib.unicompress.codecs.implicit.decoder import CORNERS, positions_of
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokens, haar
 from MedEnhanceLib.unicompress.codecs.implicit.weights import save_models
 from MedEnhanceLib.unicompress.codecs.training import MODALITIES
@@ -78,7 +78,7 @@ def read_sources(files: Sequence[str | Path], modality: str, monitor: Monitor) -
         monitor.progress(count / len(files), "reading volumes")
     if not sources:
         raise InputError(
-            f"no volumes of {modality} to learn from",
+            "no volumes of this modality to train on",
             "Check `files`, patterns relative to the data folder, and the modality.",
         )
     return sources
@@ -112,11 +112,10 @@ class Blocks:
         return torch.from_numpy(np.stack(crops)[:, None]), first.thick
 
 
-def _by_size(sources: Sequence[Source]) -> npt.NDArray[np.float64]:
+def _by_size(sources: Sequence[Source]) -> Any:
     """In proportion to the root of the voxels: large volumes are much of the same."""
     roots = np.sqrt([source.voxels.size for source in sources])
-    shares: npt.NDArray[np.float64] = roots / roots.sum()
-    return shares
+    return roots / roots.sum()
 
 
 def _crop(source: Source, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -159,17 +158,6 @@ def reconstruction_loss(values: Tensor, wanted: Tensor) -> Tensor:
     low, high = haar(error)
     bands = torch.cat([low, high], dim=1)
     return (error**2).mean() + _BANDS * bands.abs().mean()
-
-
-def teacher_weight(share: float, match: float) -> float:
-    """α, the weight of the teacher's outputs: 1 while features are matched, then down to 0.1.
-
-    share: of the student's steps that are done, 0 to 1.
-    """
-    if share <= match:
-        return _ALPHA_START
-    progress = (share - match) / (1 - match)
-    return _ALPHA_START + (_ALPHA_END - _ALPHA_START) * progress
 
 
 @dataclass(frozen=True)
@@ -244,27 +232,20 @@ class Trainer:
         if jointly:
             terms = {"data": reconstruction_loss(decoded.values, batch.wanted)}
             terms["commitment"] = _COMMITMENT * tokens.commitment
-        else:
-            with torch.no_grad():
-                wise = self.networks.teacher(tokens.low, tokens.high, batch.positions)
-            terms = self._distillation_loss(decoded, wise, batch.wanted, share)
-        part = "joint" if jointly else "student"
-        return self._descend(part, number, config.student_steps, terms)
-
-    def _distillation_loss(
-        self, student: Decoded, teacher: Decoded, wanted: Tensor, share: float
-    ) -> dict[str, Tensor]:
-        """The terms of a student's step beside its teacher; share: of its steps that are done."""
-        match = self.config.match
-        alpha = teacher_weight(share, match)
-        terms = {"output": alpha * reconstruction_loss(student.values, teacher.values)}
-        if share < match:
-            fused = torch.mean((student.fused - teacher.fused) ** 2)
-            last = torch.mean((self.networks.lift(student.last) - teacher.last) ** 2)
+            return self._descend("joint", number, config.student_steps, terms)
+        with torch.no_grad():
+            taught = self.networks.teacher(tokens.low, tokens.high, batch.positions)
+        # The teacher's outputs count fully while features are matched, then ever less.
+        done = max(0.0, (share - config.match) / max(1 - config.match, 1e-9))
+        alpha = _ALPHA_START + (_ALPHA_END - _ALPHA_START) * done
+        terms = {"output": alpha * reconstruction_loss(decoded.values, taught.values)}
+        if share < config.match:
+            fused = torch.mean((decoded.fused - taught.fused) ** 2)
+            last = torch.mean((self.networks.lift(decoded.last) - taught.last) ** 2)
             terms["features"] = _MATCH * (fused + last)
         else:
-            terms["data"] = reconstruction_loss(student.values, wanted)
-        return terms
+            terms["data"] = reconstruction_loss(decoded.values, batch.wanted)
+        return self._descend("student", number, config.student_steps, terms)
 
     def _descend(
         self, part: str, number: int, total: int, terms: dict[str, Tensor]
@@ -316,7 +297,7 @@ class Trainer:
             for branch, grid in enumerate(self.latents(blocks.to(self.device), thick)):
                 cells[branch].append(grid.float().flatten(2).transpose(1, 2).flatten(0, 1))
         for quantizer, some in zip(self.networks.tokenizer.quantisers, cells, strict=True):
-            quantizer.start(torch.cat(some))  # type: ignore[operator]
+            quantizer.start(torch.cat(some))
 
 
 @without_tf32()

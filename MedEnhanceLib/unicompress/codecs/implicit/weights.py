@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -74,10 +74,8 @@ class Reader:
         return low, high
 
 
-@lru_cache(maxsize=4)
-def reader_of(model: CodecModel) -> Reader:
-    """The reader of a model's bytes; kept, because files have many blocks."""
-    return Reader(model)
+#: Kept, because files have many blocks.
+reader_of = lru_cache(maxsize=4)(Reader)
 
 
 def save_models(networks: Networks, config: ImplicitConfig, out: Path) -> list[Path]:
@@ -128,7 +126,6 @@ def _token_arrays(tokenizer: Tokenizer) -> Arrays:
     for _, quantizer, layer in tokenizer.layers():
         books.append(_bytes(quantizer.codebooks[layer].reshape(1, -1)))
         up = quantizer.up[layer]
-        assert isinstance(up, nn.Linear)
         ups.append(_bytes(up.weight))
     shape = (len(books), tokenizer.config.codes, tokenizer.config.code_size)
     return {
@@ -161,7 +158,7 @@ def _decoder(arrays: Arrays, facts: Mapping[str, str]) -> Decoder:
     return decoder.eval()
 
 
-def _matrices(decoder: Decoder) -> Iterator[tuple[str, nn.Linear, int, float]]:
+def _matrices(decoder: Decoder) -> list[tuple[str, nn.Linear, int, float]]:
     """Name in the file, layer, bits of its bias behind the point, and unit of what it gives.
 
     What makes a phase is in turns there.
@@ -174,10 +171,7 @@ def _matrices(decoder: Decoder) -> Iterator[tuple[str, nn.Linear, int, float]]:
         named += [(f"wave.{n}", wave, 11 if n < scaled else 14, _TURN)]
         named += [(f"shift.{n}", shift, 14, _TURN)]
     named += [(f"scale.{n}", layer, 8, 1.0) for n, layer in enumerate(decoder.scales)]
-    for name, layer, bits, unit in (*named, ("gain", decoder.gain, 8, 1.0)):
-        assert isinstance(layer, nn.Linear)
-        yield name, layer, bits, unit
-    yield "out", decoder.out, 12, 1.0
+    return [*named, ("gain", decoder.gain, 8, 1.0), ("out", decoder.out, 12, 1.0)]
 
 
 def _bytes(weight: Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:

@@ -2,7 +2,8 @@
 
 indices [K, J, I] → linear prediction → features → network → distribution → ANS → bytes
 There is no coder in Python: without the compiled library no such block is written, and reading
-one names the command that builds it.
+one names the command that builds it. `start` is the index of a block's first line, about: it
+stands for voxels that are looked at before any is known.
 """
 
 from __future__ import annotations
@@ -19,12 +20,20 @@ import numpy.typing as npt
 from MedEnhanceLib import native
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.predictor import tables
-from MedEnhanceLib.unicompress.codecs.predictor.features import DOWN, FINE, UP, Linear, fit_linear
+from MedEnhanceLib.unicompress.codecs.predictor.features import (
+    COUNT,
+    DOWN,
+    FINE,
+    UP,
+    Linear,
+    fit_linear,
+)
 from MedEnhanceLib.unicompress.codecs.predictor.network import Network
 from MedEnhanceLib.unicompress.codecs.predictor.wavefront import (
     NEIGHBORS,
     Shape,
-    layout_of,
+    lines_of,
+    lines_of_slice,
     ring_of,
     steps_of,
 )
@@ -46,6 +55,8 @@ _WEIGHTS_DTYPE = np.dtype("<i2")
 _VOXELS_PER_LANE, _MORE_VOXELS_PER_LANE = 8_000, 32_000
 _FEW_BITS = 1.5
 _LANES_BITS = (6, 10)
+#: Samples of a linear prediction that a network only learns from.
+_LEARNED_FROM = 8_000
 #: Steps between two safe points: some hundredths of a second.
 _STEPS_AT_ONCE = 64
 _PURPOSE = "The learned predictor"
@@ -67,6 +78,10 @@ _ARRAYS: dict[str, Any] = {
     "stream": np.uint32,
     "symbols": np.uint64,
     "counts": np.int32,
+    "picked": np.int32,
+    "features": np.int8,
+    "predicted": np.float32,
+    "logs": np.int32,
 }
 
 
@@ -141,7 +156,8 @@ def decode_block(
     states = np.array(np.frombuffer(rest, "<u8", 1 << lanes_bits), np.uint64)
     words = np.array(np.frombuffer(rest, "<u4", offset=8 << lanes_bits), np.uint32)
     block = np.empty(shape, np.uint16)
-    walk = _Walk(block, linear, start, network)
+    walk = _Walk(block, linear, start)
+    walk.code_with(network)
     walk.give(states=states, stream=words)
     walk.task.lanes, walk.task.words = len(states), len(words)
     walk.run(check)
@@ -180,12 +196,34 @@ def lanes_for(voxels: int, size: float) -> int:
     return int(np.clip(np.rint(np.log2(voxels / per_lane)), *_LANES_BITS))
 
 
+def seen(indices: Indices, numbers: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
+    """What a network sees of some of a block's voxels, which need not be coded for it.
+
+    Args:
+        indices: the block, one that is `codable`.
+        numbers: of n voxels, in C order; rising.
+    Returns:
+        Features [n, COUNT], integers within ±127; the linear prediction [n], in sixteenths of an
+        index; the logarithm of the local scale [n], in 1/16 octave.
+    """
+    start = start_of(indices)
+    linear = fit_linear(indices, start, _LEARNED_FROM)
+    walk = _Walk(np.ascontiguousarray(indices, np.uint16), linear, start)
+    count, picked = len(numbers), np.full(indices.size, -1, np.int32)
+    picked[numbers] = np.arange(count)
+    features = np.empty((count, COUNT), np.int8)
+    predicted, logs = np.empty(count, np.float32), np.empty(count, np.int32)
+    walk.give(picked=picked, features=features, predicted=predicted, logs=logs)
+    walk.run(go_on)
+    return features, predicted, logs
+
+
 def _known(indices: Indices, network: Network, check: Callable[[], None]) -> _Walk:
     """A walk over a block that is known, which gives its symbols."""
-    layout, start = layout_of(indices.shape), start_of(indices)
-    cells = layout.pad(indices.astype(np.float32), start)
-    linear = fit_linear(cells, layout, int(indices.max()))
-    walk = _Walk(np.ascontiguousarray(indices, np.uint16), linear, start, network)
+    start = start_of(indices)
+    linear = fit_linear(indices, start)
+    walk = _Walk(np.ascontiguousarray(indices, np.uint16), linear, start)
+    walk.code_with(network)
     walk.give(symbols=np.empty(indices.size, np.uint64), counts=np.zeros(walk.steps, np.int32))
     walk.task.is_known = 1
     walk.run(check)
@@ -193,38 +231,39 @@ def _known(indices: Indices, network: Network, check: Callable[[], None]) -> _Wa
 
 
 class _Walk:
-    """A block on its way through its steps. start: the index of cells with no voxel to repeat."""
+    """A block on its way through its steps."""
 
-    def __init__(self, block: Array, linear: Linear, start: int, network: Network) -> None:
+    def __init__(self, block: Array, linear: Linear, start: int) -> None:
         self._library = native.require(_PURPOSE)
         self.linear, self.start, shape = linear, start, block.shape
-        layout, (slots, ring) = layout_of(shape), ring_of(shape)
-        self.steps = layout.steps
-        matrices = network.matrices
+        slots, ring = ring_of(shape)
+        self.steps, cells = steps_of(shape), slots * lines_of(shape)
         self.task = _Task(
             bytes=ctypes.sizeof(_Task),
             slices=shape[0],
             rows=shape[1],
             columns=shape[2],
             slots=slots,
-            slice_lines=layout.frame[1],
+            slice_lines=lines_of_slice(shape),
             top=linear.top,
-            width_0=len(matrices[0]),
-            width_1=len(matrices[1]),
             linear_scale=FINE / (1 << linear.bits),
         )
         self._kept: dict[str, Array] = {}
         self.give(
             **ring,
             linear=linear.weights,
-            **{f"layer_{number}": matrix for number, matrix in enumerate(matrices)},
-            **tables.make_tables(),
             down=DOWN,
             up=UP,
-            cells=np.full(slots * layout.lines, start, np.float32),
-            errors=np.zeros(slots * layout.lines, np.float32),
+            cells=np.full(cells, start, np.float32),
+            errors=np.zeros(cells, np.float32),
             block=block,
         )
+
+    def code_with(self, network: Network) -> None:
+        """Expect voxels by this network."""
+        self.task.width_0, self.task.width_1 = map(len, network.matrices[:2])
+        layers = {f"layer_{number}": matrix for number, matrix in enumerate(network.matrices)}
+        self.give(**layers, **tables.make_tables())
 
     def give(self, **arrays: Array) -> None:
         """Point to arrays, and keep them alive."""

@@ -23,7 +23,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, cut, ordered_map, safe_point
 from MedEnhanceLib.unicompress.codecs.integers import (
     Coded,
-    Indices,
     from_integers,
     split_record,
     to_bounded_integers,
@@ -114,15 +113,6 @@ def integers_of(block: Voxels, bound: float | None) -> Coded:
     return to_integers(block) if bound is None else to_bounded_integers(block, bound)
 
 
-def cheapest(
-    predictors: Sequence[Predictor], blocks: Sequence[Voxels], bound: float | None
-) -> Predictor:
-    """The one that would code blocks of the volume shortest."""
-    if len(predictors) == 1:
-        return predictors[0]
-    return min(predictors, key=lambda one: would_take(one, blocks, bound))
-
-
 def would_take(predictor: Predictor, blocks: Sequence[Voxels], bound: float | None) -> float:
     """About how many bytes blocks would take; infinite where one of them cannot be coded."""
     total = 0.0
@@ -188,14 +178,10 @@ def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
     """
     network = network_of(context.models.get(ROLE))
     record, width, code = split_record(data)
-    indices = _narrowed(decode_block(code, shape, network, safe_point), width)
-    return from_integers(record, indices, context.dtype, indices.shape)
-
-
-def _narrowed(indices: Indices, width: np.dtype[np.unsignedinteger]) -> Indices:
+    indices = decode_block(code, shape, network, safe_point)
     if width.itemsize == 1 and int(indices.max()) > 255:
         raise ValueError("indices of one byte beyond 255")
-    return indices.astype(width)
+    return from_integers(record, indices.astype(width), context.dtype, shape)
 
 
 def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> Samples | None:

@@ -53,7 +53,7 @@ class Network:
         self.layers = layers
         if len(layers) != _LAYERS:
             raise ValueError(f"{len(layers)} layers instead of {_LAYERS}")
-        width, largest = COUNT - 1, 127.0
+        width, largest = COUNT, 127.0
         for layer in layers:
             whole = np.isfinite(layer.weights).all() and np.isfinite(layer.bias).all()
             if layer.weights.ndim != 2 or layer.weights.shape[1] != width or not whole:

@@ -32,6 +32,8 @@ _SCALES = _NARROW + 4
 _NEAR = 16
 _OCTAVES = 13
 _SYMBOLS = 2 * (_NEAR + 4 * _OCTAVES)
+#: Upper edge of the last symbol, in bins.
+_END = 1 << (_OCTAVES + 4)
 #: Differences to the center's bin, in bins, that have a symbol.
 REACH = 1 << 17
 #: Slots are looked up by their upper bits first.
@@ -73,8 +75,8 @@ def make_tables() -> dict[str, npt.NDArray[Any]]:
     """
     cumulative = np.empty((_SCALES, _PHASES, SHAPES, _SYMBOLS + 1), np.uint32)
     rows = np.arange(_SYMBOLS + 1)
-    scales = _quarter_octaves(_SCALES)
-    edges = _edges()
+    scales, lowest = _quarter_octaves(_SCALES), _lowest()
+    edges = np.append(lowest, _END).astype(np.float64)
     for scale in range(_SCALES):
         for phase in range(_PHASES):
             centered = edges - (phase + 0.5) / _PHASES
@@ -86,41 +88,27 @@ def make_tables() -> dict[str, npt.NDArray[Any]]:
                 counts = np.floor(below * ((1 << BITS) - _SYMBOLS)).astype(np.int64) + rows
                 cumulative[scale, phase, shape] = counts
     flat = cumulative.reshape(-1, _SYMBOLS + 1)
+    far = np.concatenate([np.zeros(_NEAR, np.int64), np.repeat(np.arange(_OCTAVES) + 2, 4)])
+    symbol_of = np.searchsorted(lowest, np.arange(-REACH, REACH), side="right") - 1
     frequencies = np.arange(1, (1 << BITS) + 1)
     costs = np.rint((BITS - np.log2(frequencies)) * (1 << _COST_BITS))
     return {
         "cumulative": flat.reshape(-1),
         "coarse": _coarse(flat),
-        "symbol_of": _symbol_of(),
-        "lowest": _lowest(),
-        "extra": _extra(),
+        "symbol_of": symbol_of.clip(0, _SYMBOLS - 1).astype(np.uint8),
+        "lowest": lowest,
+        "extra": np.concatenate([far[::-1], far]).astype(np.int32),
         "bits_of": BITS_OF.astype(np.int32),
         "table_of": TABLE_OF.astype(np.int32),
         "costs": np.concatenate([[0], costs]).astype(np.uint32),
     }
 
 
-def _edges() -> Doubles:
-    """Lower edges of all symbols in bins, and the last one's upper edge."""
-    return np.concatenate([_lowest(), [1 << (_OCTAVES + 4)]]).astype(np.float64)
-
-
 def _lowest() -> npt.NDArray[np.int32]:
+    """Lower edges of all symbols, in bins."""
     far = [(4 + quarter) << (octave + 2) for octave in range(_OCTAVES) for quarter in range(4)]
     above = np.concatenate([np.arange(_NEAR), far])
-    ends = np.concatenate([above[1:], [1 << (_OCTAVES + 4)]])
-    return np.concatenate([-ends[::-1], above]).astype(np.int32)
-
-
-def _extra() -> npt.NDArray[np.int32]:
-    far = np.concatenate([np.zeros(_NEAR, np.int64), np.repeat(np.arange(_OCTAVES) + 2, 4)])
-    return np.concatenate([far[::-1], far]).astype(np.int32)
-
-
-def _symbol_of() -> npt.NDArray[np.uint8]:
-    differences = np.arange(-REACH, REACH)
-    found = np.searchsorted(_lowest(), differences, side="right") - 1
-    return np.clip(found, 0, _SYMBOLS - 1).astype(np.uint8)
+    return np.concatenate([-np.append(above[1:], _END)[::-1], above]).astype(np.int32)
 
 
 def _coarse(cumulative: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:

@@ -99,7 +99,7 @@ def train(
 def _start(generator: np.random.Generator) -> Weights:
     """Evenly within 1 / √inputs, as is usual; the last layer a tenth of that, around `_START`."""
     matrices, biases = [], []
-    for inputs, outputs in pairwise((COUNT - 1, *_WIDTHS, len(_START))):
+    for inputs, outputs in pairwise((COUNT, *_WIDTHS, len(_START))):
         reach = inputs**-0.5
         matrices.append(generator.uniform(-reach, reach, (outputs, inputs)).astype(np.float32))
         biases.append(generator.uniform(-reach, reach, outputs).astype(np.float32))
@@ -124,7 +124,7 @@ def _read(data_files: Sequence[str | Path], monitor: Monitor) -> list[Voxels]:
     usable = [one for one in volumes if one.dtype.kind in "iu" and min(one.shape[1:]) >= 2]
     if not usable:
         raise InputError(
-            "there is no volume of whole numbers to train the predictor on",
-            "Give volumes as a scanner stores them.",
+            "no integer volumes to train the predictor on",
+            "Use volumes as the scanner stores them, without a rescale slope.",
         )
     return usable

@@ -17,15 +17,13 @@ import numpy.typing as npt
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.integers import Indices
-from MedEnhanceLib.unicompress.codecs.predictor.coder import codable, start_of
+from MedEnhanceLib.unicompress.codecs.predictor.coder import codable, seen
 from MedEnhanceLib.unicompress.codecs.predictor.features import (
     COUNT,
     FEATURE,
     FINE,
     LOG_STEPS,
-    Linear,
-    features_of,
-    fit_linear,
+    Floats,
     scale_of,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.network import (
@@ -37,14 +35,10 @@ from MedEnhanceLib.unicompress.codecs.predictor.network import (
     quantize,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.tables import WIDER
-from MedEnhanceLib.unicompress.codecs.predictor.wavefront import NEIGHBORS, Layout, layout_of
 
 #: Steps of bounded errors that the network meets; most often none.
 _STEPS = (1, 1, 1, 1, 3, 5, 9, 17)
 _CROP = (24, 96, 96)
-Floats = npt.NDArray[np.float32]
-#: Cells that are looked at in one go: what a processor's cache holds of their neighbors.
-_CELLS_AT_ONCE = 3520
 _BATCH = 1024
 _RATE = 8e-3
 _DECAY = (0.9, 0.98)
@@ -60,7 +54,7 @@ _SHAPE_RANGE = (-0.5, 7.5)
 #: n voxels. features: whole numbers; linear: the linear prediction, index: the voxel, scale: the
 #: local scale, all in indices.
 SAMPLE = np.dtype(
-    [("features", "i1", (COUNT - 1,)), ("linear", "f4"), ("scale", "f4"), ("index", "f4")]
+    [("features", "i1", (COUNT,)), ("linear", "f4"), ("scale", "f4"), ("index", "f4")]
 )
 Samples = npt.NDArray[np.void]
 
@@ -69,41 +63,16 @@ def samples_of(
     indices: Indices, count: int, generator: np.random.Generator, *, first: int = 0
 ) -> Samples:
     """About `count` voxels of a block [K, J, I], of the slices from `first` on."""
-    layout, top, start = layout_of(indices.shape), int(indices.max()), start_of(indices)
-    cells = layout.pad(indices.astype(np.float32), start)
-    linear = fit_linear(cells, layout, top)
-    errors = _errors(cells, layout, linear)
     begin = first * indices[0].size
     drawn = generator.integers(begin, indices.size, min(count, indices.size - begin))
-    chosen = layout.cells_of(drawn)
-    values = np.empty((COUNT, len(chosen)), np.float32)
-    for number, away in enumerate(layout.away):
-        values[number] = (cells if number < len(NEIGHBORS) else errors)[chosen + away]
-    in_first = chosen < layout.first
-    predicted = linear.predict(values[: len(NEIGHBORS)], in_first)
-    features = features_of(values, in_first, predicted, top)
-    samples = np.empty(len(chosen), SAMPLE)
-    samples["features"] = features.values[:-1].T
-    samples["linear"] = features.linear * np.float32(1 / FINE)
-    samples["scale"] = scale_of(features.log) * np.float32(1 / FINE)
-    samples["index"] = cells[chosen]
-    return samples
-
-
-def _errors(cells: Floats, layout: Layout, linear: Linear) -> Floats:
-    """The linear prediction's errors in sixteenths, by cell, in their frame."""
-    errors = np.zeros_like(cells)
-    near = np.empty((len(NEIGHBORS), _CELLS_AT_ONCE), np.float32)
-    begin = int(layout.cells_of(np.zeros(1, np.int64))[0])
-    for low in range(begin, layout.cells, _CELLS_AT_ONCE):
-        high = min(low + _CELLS_AT_ONCE, layout.cells)
-        neighbors = near[:, : high - low]
-        # Neighbors of cells that follow each other follow each other; the padding is overwritten.
-        for row, away in zip(neighbors, layout.away, strict=False):
-            row[:] = cells[low + away : high + away]
-        predicted = linear.predict(neighbors, np.arange(low, high) < layout.first)
-        errors[low:high] = cells[low:high] * FINE - predicted
-    return layout.pad(layout.inside(errors), 0)
+    numbers, places = np.unique(drawn, return_inverse=True)
+    features, predicted, logs = seen(indices, numbers)
+    samples = np.empty(len(numbers), SAMPLE)
+    samples["features"] = features
+    samples["linear"] = predicted * np.float32(1 / FINE)
+    samples["scale"] = scale_of(logs) * np.float32(1 / FINE)
+    samples["index"] = indices.reshape(-1)[numbers]
+    return samples[places]
 
 
 def draw_samples(volumes: Sequence[Voxels], count: int, generator: np.random.Generator) -> Samples:

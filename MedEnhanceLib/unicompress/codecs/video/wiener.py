@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product, repeat
-from typing import Any, TypeVar
+from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,6 @@ Shorts = npt.NDArray[np.int16]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Tap = tuple[int, int, int]
-_Slice = TypeVar("_Slice", bound=npt.NDArray[Any])
 
 #: Classes as a power of two; the classes' bounds; bytes that follow.
 HEAD = struct.Struct("<BBBH")
@@ -121,7 +120,7 @@ def apply(frames: Frames, noise: int, chosen: Filter) -> Iterator[Ints]:
     shift = np.uint8((CLASSES // len(chosen.weights)).bit_length() - 1)
     bounds = bounds_of(chosen.first, chosen.spread)
     limits = limits_of(noise)
-    for k, window in enumerate(_neighbors(frames, compiled.padded)):
+    for k, window in enumerate(_neighbors(frames, compiled)):
         place = np.right_shift(compiled.classes(window, bounds), shift)
         total = compiled.sums(window, place, TAPS, limits, chosen.weights.T)
         total *= PARTS
@@ -167,54 +166,23 @@ def limits_of(noise: int) -> list[int]:
     return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
 
 
-def _activity(window: Sequence[Shorts], every: int = 1) -> Ints:
-    """Second differences along the three axes, summed over 5 × 5 voxels; no edges but repeated.
-
-    every: of the rows and columns of the result, which ones.
-    """
-
-    def moved(slices: int, rows: int, columns: int) -> Ints:
-        image = window[_DEPTH + slices].astype(np.int32)
-        height, width = image.shape
-        return image[
-            _REACH + rows : height - _REACH + rows, _REACH + columns : width - _REACH + columns
-        ]
-
-    twice = 2 * moved(0, 0, 0)
-    axes = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
-    steps = [np.abs(moved(*axis) + moved(*(-n for n in axis)) - twice) for axis in axes]
-    padded = np.pad(sum(steps), _BOX, mode="edge")
-    side = 2 * _BOX + 1
-    boxes = np.lib.stride_tricks.sliding_window_view(padded, (side, side))[::every, ::every]
-    activity: Ints = boxes.sum(axis=(-2, -1), dtype=np.int32)
-    return activity
-
-
 def _neighbors(
-    frames: Frames, pad: Callable[[Frames], Shorts], every: int = 1
+    frames: Frames, compiled: video_filter.Filter, every: int = 1
 ) -> Iterator[list[Shorts]]:
     """For each slice, or every `every`th, five around it; slices are continued by their edges."""
     padded: dict[int, Shorts] = {}
     for k in range(0, len(frames), every):
         needed = [min(max(k + d, 0), len(frames) - 1) for d in range(-_DEPTH, _DEPTH + 1)]
-        padded = {n: padded[n] if n in padded else pad(frames[n]) for n in needed}
+        padded = {n: padded[n] if n in padded else compiled.padded(frames[n]) for n in needed}
         yield [padded[n] for n in needed]
 
 
-def _padded(image: npt.NDArray[np.uint16]) -> Shorts:
-    return np.pad(image, _REACH, mode="edge").astype(np.int16)
-
-
 def _terms(
-    window: Sequence[_Slice],
-    limits: Sequence[int],
-    into: Iterable[_Slice],
-    rows: slice = slice(None),
-) -> Iterator[_Slice]:
+    window: Sequence[Shorts], limits: Sequence[int], rows: slice = slice(None)
+) -> Iterator[Shorts]:
     """Per tap and limit, both sides' limited differences to the middle, [H, W], −8190 to 8190.
 
-    limits: each below the one before. into: where they are written; the same place may come twice.
-    rows: of the middle slice.
+    Each is overwritten by the next. limits: each below the one before. rows: of the middle slice.
     """
     height, width = (side - 2 * _REACH for side in window[0].shape)
 
@@ -222,22 +190,34 @@ def _terms(
         part = window[_DEPTH + dk][_REACH + dj : _REACH + dj + height]
         return part[rows, _REACH + di : _REACH + di + width]
 
-    middle, places = moved(0, 0, 0).copy(), iter(into)
-    sides = np.empty((2, *middle.shape), middle.dtype)
+    middle = moved(0, 0, 0).copy()
+    sides, total = np.empty((2, *middle.shape), middle.dtype), np.empty_like(middle)
     for tap in TAPS:
         for side, sign in zip(sides, (1, -1), strict=True):
             dk, dj, di = (sign * away for away in tap)
             np.subtract(moved(dk, dj, di), middle, out=side)
-        yield np.add(sides[0], sides[1], out=next(places))
-        for limit in map(middle.dtype.type, limits[1:]):
-            np.clip(sides, -limit, limit, out=sides)
-            yield np.add(sides[0], sides[1], out=next(places))
+        for number, limit in enumerate(map(middle.dtype.type, limits)):
+            if number:  # the first cuts nothing
+                np.clip(sides, -limit, limit, out=sides)
+            yield np.add(sides[0], sides[1], out=total)
 
 
 def _classes_of(frames: Frames) -> tuple[int, int]:
-    """First and spread, such that the classes reach from the quietest places to the busiest."""
-    step = max(1, len(frames) // 8)
-    seen = [_activity(w, 4).ravel() for w in _neighbors(frames, _padded, step)]
+    """First and spread, such that the classes reach from the quietest places to the busiest.
+
+    How busy a place is: second differences along the three axes, summed over 5 × 5 voxels.
+    """
+    seen, side = [], 2 * _BOX + 1
+    for k in range(0, len(frames), max(1, len(frames) // 8)):
+        around = [max(k - 1, 0), k, min(k + 1, len(frames) - 1)]
+        before, image, after = frames[around].astype(np.int32)
+        edged = np.pad(image, 1, mode="edge")
+        steps = np.abs(before + after - 2 * image)
+        steps += np.abs(edged[2:, 1:-1] + edged[:-2, 1:-1] - 2 * image)
+        steps += np.abs(edged[1:-1, 2:] + edged[1:-1, :-2] - 2 * image)
+        padded = np.pad(steps, _BOX, mode="edge")
+        boxes = np.lib.stride_tricks.sliding_window_view(padded, (side, side))[::4, ::4]
+        seen.append(boxes.sum(axis=(-2, -1), dtype=np.int32).ravel())
     low, high = np.quantile(np.concatenate(seen), (0.02, 0.999))
     low = max(float(low), 2.0, float(high) / 4096)
     octaves = math.log2(max(float(high), 2 * low) / low)
@@ -255,9 +235,12 @@ class _Sums:
 
     def merged(self, classes: int) -> _Sums:
         """The same for fewer classes, neighbors together."""
-        parts = (self.products, self.wanted, self.energy)
-        shapes = ((classes, -1, *part.shape[1:]) for part in parts)
-        return _Sums(*(p.reshape(s).sum(axis=1) for p, s in zip(parts, shapes, strict=True)))
+
+        def merged(part: Doubles) -> Doubles:
+            sums: Doubles = part.reshape(classes, -1, *part.shape[1:]).sum(axis=1)
+            return sums
+
+        return _Sums(merged(self.products), merged(self.wanted), merged(self.energy))
 
 
 def _gather(
@@ -273,7 +256,7 @@ def _gather(
     energy = np.zeros(CLASSES)
     few_rows = frames.shape[1] < _LEAST_ROWS * every
     apart = every if few_rows else 1
-    for number, window in enumerate(_neighbors(frames, compiled.padded, apart)):
+    for number, window in enumerate(_neighbors(frames, compiled, apart)):
         k = number * apart
         rows = slice(None) if few_rows else slice(5 * k % every, None, every)
         place = compiled.classes(window, bounds)[rows].ravel()
@@ -281,8 +264,7 @@ def _gather(
         ends = np.searchsorted(place[order], np.arange(CLASSES + 1))
         columns = np.empty((TERMS, len(order)), np.float32)
         seen = [padded[:, : frames.shape[2] + 2 * _REACH] for padded in window]
-        one_place = repeat(np.empty_like(frames[k][rows], np.int16))
-        for n, term in enumerate(_terms(seen, limits, one_place, rows)):
+        for n, term in enumerate(_terms(seen, limits, rows)):
             columns[n] = term.ravel()[order]
         aims = error[k][rows].ravel()[order]
         for label in range(CLASSES):
