@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.store import open_bundle
@@ -87,29 +87,6 @@ class SegmentationTask:
             read.append(labeled.indices)
             yield files[0], labeled.image, labeled.indices
         check_structures(self.config, read)
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that a lower step updates."""
-        return self.network.parameters()
-
-    def train(self, mode: bool = True) -> None:
-        """Whether batch normalization takes its statistics from the batch."""
-        self.network.train(mode)
-
-    def follow(self) -> None:
-        """Move the averaged weights towards the network's."""
-        self.average.update_parameters(self.network)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Of the network and of its averaged weights."""
-        return self._both().state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from such a state."""
-        self._both().load_state_dict(state)
-
-    def _both(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"network": self.network, "average": self.average})
 
     def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
         """CE + Dice of up to four slices of each slab, each seen with its neighbors.

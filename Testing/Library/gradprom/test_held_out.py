@@ -184,11 +184,11 @@ def moved(labels: Volume) -> Volume:
 @pytest.mark.parametrize(
     ("change", "reported"),
     [
-        (lambda image, labels: image, r"lump\.nrrd: these are no labels, but an image"),
-        (lambda image, labels: moved(labels), r"its labels lie elsewhere .*lump\.nrrd"),
+        (lambda image, labels: image, r"lump\.nrrd: an image, not labels"),
+        (lambda image, labels: moved(labels), r"lump\.nrrd has another origin"),
         (
             lambda image, labels: labels.with_voxels(0 * labels.voxels),
-            r"lump\.nrrd: no voxel .* \(5, 9\); it holds 0",
+            r"lump\.nrrd: no voxel .* \(5, 9\); its values: 0",
         ),
         (lambda image, labels: labels, r"'Stone' \(value 9\)"),
     ],

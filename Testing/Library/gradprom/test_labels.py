@@ -78,8 +78,8 @@ def test_the_recipe_gives_the_same_labels(labels: list[Label]) -> None:
     ("images", "labels", "wrong"),
     [
         (("a", "b"), ("a_drawn", "b_drawn"), ""),
-        (("a", "b"), ("b", "c"), "a.nii.gz without labels; c.nii.gz without"),
-        (("a", "b"), ("b", "c", "d"), "a.nii.gz without labels; c.nii.gz, d.nii.gz without"),
+        (("a", "b"), ("b", "c"), "without a partner: a.nii.gz, c.nii.gz"),
+        (("a", "b"), ("b", "c", "d"), "without a partner: a.nii.gz, c.nii.gz, d.nii.gz"),
     ],
 )
 def test_labels_stand_beside_the_images_of_their_names(
