@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -92,10 +91,17 @@ def segment(
         stage = "segmenting slices"
         for where, likelihood in over_slices(network, stacks, choice.name, monitor, stage):
             labels[where] = values[likelihood.argmax(axis=1)]
-    note = f"{bundle.name} {bundle.sha256[:12]}" + (f" ({warning})" if warning else "")
-    seconds = time.monotonic() - began
-    return _result(
-        volume, labels, model.labels, note, bundle.identity(), choice.name, seconds, warning
+    note = derived_note(
+        f"segmented with {bundle.name} {bundle.sha256[:12]}" + (f" ({warning})" if warning else "")
+    )
+    return Segmentation(
+        volume=replace(volume.with_voxels(labels, did=note), modality="SEG", units=""),
+        labels=model.labels,
+        table=volume_table(labels, model.labels, volume.geometry),
+        model=bundle.identity(),
+        device=choice.name,
+        seconds=time.monotonic() - began,
+        warning=warning,
     )
 
 
@@ -124,30 +130,14 @@ def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Seg
         Label(value=value, name=name, color=_color_of(value))
         for value, name in enumerate(segmenter.labels, 1)
     )
-    note, seconds = f"{segmenter.name} {segmenter.sha256[:12]}", time.monotonic() - began
-    return _result(volume, labels, structures, note, segmenter.identity(), choice.name, seconds)
-
-
-def _result(
-    volume: Volume,
-    labels: npt.NDArray[np.uint8],
-    structures: tuple[Label, ...],
-    note: str,
-    model: dict[str, str],
-    device: str,
-    seconds: float,
-    warning: str = "",
-) -> Segmentation:
-    """Labels of a volume with their table; note: what they were found with."""
-    found = volume.with_voxels(labels, did=derived_note(f"segmented with {note}"))
+    note = derived_note(f"segmented with {segmenter.name} {segmenter.sha256[:12]}")
     return Segmentation(
-        volume=replace(found, modality="SEG", units=""),
+        volume=replace(volume.with_voxels(labels, did=note), modality="SEG", units=""),
         labels=structures,
         table=volume_table(labels, structures, volume.geometry),
-        model=model,
-        device=device,
-        seconds=seconds,
-        warning=warning,
+        model=segmenter.identity(),
+        device=choice.name,
+        seconds=time.monotonic() - began,
     )
 
 
@@ -159,7 +149,7 @@ def _color_of(value: int) -> str:
 
 
 def volume_table(
-    labels: npt.NDArray[np.uint8], structures: tuple[Label, ...], geometry: Geometry
+    labels: np.ndarray[Any, np.dtype[np.uint8]], structures: tuple[Label, ...], geometry: Geometry
 ) -> list[dict[str, Any]]:
     """Rows of label, value, voxels, volume in mL and surface area in mm²."""
     # Slice by slice: counting takes 8 bytes for each voxel.
