@@ -21,7 +21,6 @@ from MedEnhanceLib.bundles.suitability import shows_anatomy, training_length_war
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.gradprom.segmenters import open_segmenter
@@ -116,10 +115,6 @@ def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Seg
     began = time.monotonic()
     choice = choose_device(config.device)
     segmenter = open_segmenter(config.segmenter)
-    if segmenter.spec.context is not None:
-        raise ConfigError(
-            f"{config.segmenter} is a head of MedEnhance", "Name it as the model (model, --model)."
-        )
     monitor.log(f"running {segmenter.name} on {choice.name}: {choice.reason}")
     monitor.warn(f"{segmenter.name} is not ours: nothing is known here of how well it does")
     for note in segmenter.notes:  # its license among them, which nobody sees in a log

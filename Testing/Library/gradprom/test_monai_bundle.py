@@ -143,9 +143,9 @@ def ct() -> Volume:
 def test_a_bundle_is_understood(make: Make) -> None:
     segmenter = open_segmenter(make())
     spec = segmenter.spec
-    assert (segmenter.kind, segmenter.name) == ("monai-bundle", "organs")
+    assert segmenter.name == "organs"
     assert segmenter.labels == ("liver", "spleen")
-    assert (spec.modality, spec.context, spec.orientation) == ("CT", None, "RAS")
+    assert (spec.modality, spec.orientation) == ("CT", "RAS")
     assert (spec.spacing, spec.window, spec.overlap) == ((1.5, 1.5, 2.0), (32, 32, 16), 0.5)
     assert (spec.activation, spec.multiple) == ("softmax", 4)
     assert spec.intensity == Intensity(kind="window", low=-100, high=300, clip=True)
@@ -363,7 +363,7 @@ def test_a_source_that_is_none_says_why(tmp_path: Path) -> None:
         (tmp_path / "gone", "no configs/metadata.json inside"),
         (tmp_path / "net.pt", "no configs/metadata.json inside"),
         ("organs.zip", "no configs/metadata.json inside"),
-        ("no-such-head", "there is no model 'no-such-head'"),
+        ("brain-tissue", "is not the folder of a MONAI bundle"),
     ):
         with pytest.raises(ModelError, match=sentence) as caught:
             open_segmenter(source)
