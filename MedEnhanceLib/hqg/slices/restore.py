@@ -132,14 +132,17 @@ def enhance_slices(
         f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
         f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"
     )
+    interpolated = [_interpolated(frame, plan) for frame in frames]
     new_grid = replace(
         volume,
-        voxels=_joined(volume, [_interpolated(frame, plan) for frame in frames]),
+        voxels=np.stack(interpolated) if volume.is_sequence else interpolated[0],
         geometry=new_geometry(volume.geometry, plan),
         origin=volume.origin and replace(volume.origin, on_grid=False),
     )
     full = Enhancement(
-        volume=new_grid.with_voxels(_joined(volume, restored), did=note),
+        volume=new_grid.with_voxels(
+            np.stack(restored) if volume.is_sequence else restored[0], did=note
+        ),
         uncertainty=None,
         model=bundle.identity(),
         device=choice.name,
@@ -248,10 +251,6 @@ def _interpolated(frame: Volume, plan: SlicePlan) -> Voxels:
         values = weights @ thick[:, row].astype(np.float32)
         result[:, row] = restore_dtype(values, frame.dtype)
     return np.ascontiguousarray(np.moveaxis(result, 0, plan.axis))
-
-
-def _joined(volume: Volume, frames: Sequence[Voxels]) -> Voxels:
-    return np.stack(frames) if volume.is_sequence else frames[0]
 
 
 def _in_units(thin: Floats, frame: Volume, scaling: Scaling, plan: SlicePlan) -> Voxels:

@@ -35,7 +35,8 @@ from MedEnhanceLib.nets.training import (
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
-_METRIC_EVERY = 20
+#: Steps between two reports of the loss, and seconds between two checkpoints.
+_METRIC_EVERY, _CHECKPOINT_S = 20, 120.0
 #: Below this an error counts as its square, above it as it is.
 _ROUND = 0.02
 _TESTED_BATCHES = 8
@@ -80,7 +81,21 @@ def train_slices(
     planes = read_planes(files, config.modality, monitor.part(0.0, 0.05))
     out.mkdir(parents=True, exist_ok=True)
     learner = Learner(config, Sampler(planes, config), choice.name)
-    seconds = _learn(learner, out, monitor.part(0.05, 0.97))
+    # What does not change what is learned may differ when a training goes on.
+    free = {"device": "", "data": (), "license": "", "held_out": ()}
+    seconds = run_steps(
+        lambda number: {"loss": learner.step(number)},
+        config.steps,
+        out,
+        {
+            "config": config_to_json(config) | free,
+            "modules": {"network": learner.network, "average": learner.average},
+            "optimizers": {"adam": learner.adam},
+        },
+        monitor.part(0.05, 0.97),
+        every_s=_CHECKPOINT_S,
+        reported_every=_METRIC_EVERY,
+    )
     measured = []
     if held_out:
         tested = read_planes(sorted(held_out), config.modality, monitor.part(0.97, 1.0))
@@ -148,26 +163,6 @@ class Learner:
         network = self.average.module
         assert isinstance(network, SliceNet)
         return network.eval()
-
-
-def _learn(learner: Learner, out: Path, monitor: Monitor) -> float:
-    """Run the remaining steps; the seconds of all steps."""
-    config = learner.config
-    free = {"device": "", "checkpoint_s": 0.0, "data": (), "license": "", "held_out": ()}
-    parts: dict[str, Any] = {
-        "config": config_to_json(config) | free,
-        "modules": {"network": learner.network, "average": learner.average},
-        "optimizers": {"adam": learner.adam},
-    }
-    return run_steps(
-        lambda number: {"loss": learner.step(number)},
-        config.steps,
-        out,
-        parts,
-        monitor,
-        every_s=config.checkpoint_s,
-        reported_every=_METRIC_EVERY,
-    )
 
 
 def tuned(
