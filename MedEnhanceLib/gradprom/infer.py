@@ -116,7 +116,7 @@ def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Seg
     choice = choose_device(config.device)
     segmenter = open_segmenter(config.segmenter)
     monitor.log(f"running {segmenter.name} on {choice.name}: {choice.reason}")
-    monitor.warn(f"{segmenter.name} is not ours: nothing is known here of how well it does")
+    monitor.warn(f"{segmenter.name} is not a MedEnhance model: its accuracy is not known here")
     for note in segmenter.notes:  # its license among them, which nobody sees in a log
         monitor.warn(f"{segmenter.name}: {note}")
     segmenter.network.to(choice.name)

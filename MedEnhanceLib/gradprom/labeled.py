@@ -117,7 +117,14 @@ def check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) ->
             f"{path}: {label_path} has another origin, spacing or direction",
             "Give labels drawn on the image, in the images' order.",
         )
-    _check_kind(labels.voxels, label_path)
+    values = labels.voxels
+    is_whole = values.dtype.kind in "bui" or bool((values == np.round(values)).all())
+    # Counting values takes seconds: only where they could be too many.
+    has_many = values.max(initial=0) > _MOST_LABELS and np.unique(values).size > _MOST_LABELS
+    if not is_whole or values.min(initial=0) < 0 or has_many:
+        raise InputError(
+            f"{label_path}: an image, not labels", "Give label volumes: whole numbers."
+        )
 
 
 def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uint8]]) -> None:
@@ -129,15 +136,6 @@ def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uin
                 f"no training image shows {label.name!r} (value {label.value})",
                 "Check its label value, or leave the structure out.",
             )
-
-
-def _check_kind(labels: npt.NDArray[Any], path: Path) -> None:
-    """Raise InputError for an image in place of labels."""
-    is_whole = labels.dtype.kind in "bui" or bool((labels == np.round(labels)).all())
-    # Counting values takes seconds: only where they could be too many.
-    has_many = labels.max(initial=0) > _MOST_LABELS and np.unique(labels).size > _MOST_LABELS
-    if not is_whole or labels.min(initial=0) < 0 or has_many:
-        raise InputError(f"{path}: an image, not labels", "Give label volumes: whole numbers.")
 
 
 def _indices(

@@ -147,7 +147,7 @@ class Segmenter:
             raise InputError(
                 f"{who}: voxels of {volume.geometry.spacing[2 - axes[place]]:.3g} mm, segmenter "
                 f"{self.name!r} is for {spec.spacing[place]:g} mm: more than {_MOST_ZOOM:g} times "
-                "apart",
+                "different",
                 "Choose volumes of about its resolution.",
             )
         sides = view.sides(volume.shape)
@@ -155,7 +155,7 @@ class Segmenter:
             raise InputError(
                 f"{who}: {' × '.join(map(str, sides))} voxels at the resolution of segmenter "
                 f"{self.name!r}, which needs {spec.multiple}",
-                "Choose larger volumes: most of what it would see is filling.",
+                "Choose larger volumes: most of its input would be padding.",
             )
         if labels is not None and int(labels.voxels.max()) > len(self.labels):
             raise InputError(

@@ -187,7 +187,7 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
     assert "organs" in found.volume.history[-1]
     said = [(event.kind, event.fields.get("message", "")) for event in events]
     assert ("warning", "organs: its license: A. Author; CC BY 4.0[31m") in said
-    assert any(kind == "warning" and "is not ours" in text for kind, text in said)
+    assert any(kind == "warning" and "is not a MedEnhance model" in text for kind, text in said)
     with pytest.raises(ConfigError, match="and segmenter"):
         segment(ct(), replace(config, model="brain-tissue"))
 
@@ -210,7 +210,7 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
         ("image_key", "$'image'", r"keys is code"),
         ("preprocessing", None, r"preprocessing is missing"),
         ("preprocessing.transforms.3", of("Lambdad", keys="image", func="$print"),
-         r"transforms\[3\]._target_ is 'Lambdad', which is none of LoadImage"),
+         r"transforms\[3\]._target_ is 'Lambdad', not one of LoadImage"),
         ("preprocessing.transforms.3", of("scripts.Orientationd"), r"is 'scripts.Orientationd'"),
         ("preprocessing.transforms.3.pixdim", "$[1, 1, 1]", r"transforms\[3\].pixdim is .*neither"),
         ("preprocessing.transforms.3.pixdim", ["1"], r"pixdim\[0\] is '1', no number"),
@@ -295,7 +295,7 @@ def test_a_bundle_that_is_not_whole_says_what_is_missing(make: Make) -> None:
         "neither models/model.safetensors nor models/model.pt"
     )
     (folder / "configs/inference.json").write_text("[")
-    refused("inference.json: no JSON")
+    refused("inference.json: not valid JSON")
     (folder / "configs/inference.json").write_text("[]")
     refused("inference.json: no JSON object")
     (folder / "configs/inference.json").unlink()
