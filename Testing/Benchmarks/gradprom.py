@@ -190,7 +190,6 @@ def enhancer_fields(
         "high_quality": [str(path.relative_to(SHARED_DATA)) for path, _ in learned],
         "steps": options.steps,
         "learning_rate": 1e-3,
-        "ema": 0.98,
         "crops": 24,
         "renewed_every": 4,
         "validated": 1,
