@@ -256,7 +256,7 @@ class CropMaker:
         estimate = filtered(rounds[-1:], pilot)
         places = self._places(estimate, sigma, spectrum, spacing)
         images = [torch.from_numpy(image) for image in (noisy, pilot, estimate, target)]
-        return Noisy(*images, places)
+        return Noisy(images[0], images[1], images[2], images[3], places)
 
     def _places(
         self, estimate: Floats, sigma: Floats, spectrum: Floats, spacing: Sequence[float]
@@ -269,19 +269,20 @@ class CropMaker:
         for number, first in enumerate(stage.firsts):
             layer = stage.layer(number)
             slab = slice(first, first + stage.tall)
-            matched = self.engine.match(
+            found = self.engine.match(
                 layer,
                 range(layer.rows(shape[1])),
                 pilot=np.ascontiguousarray(estimate[slab]),
                 level=np.ascontiguousarray(sigma[slab]),
             )
-            places = Places.of(matched, spectrum, shape)
+            places = Places.of(found, spectrum, shape)
             layers.append(replace(places, index=places.index.long() + first * shape[1] * shape[2]))
-        joined = {
-            name: torch.cat([getattr(places, name) for places in layers])
-            for name in ("index", "distance", "sigma")
-        }
-        return replace(layers[0], **joined)
+        return replace(
+            layers[0],
+            index=torch.cat([places.index for places in layers]),
+            distance=torch.cat([places.distance for places in layers]),
+            sigma=torch.cat([places.sigma for places in layers]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,11 +363,13 @@ def _cut_labels(labels: npt.NDArray[np.uint8] | None, where: Where) -> Tensor | 
 
 def _cut(whole: Noisy, where: Where) -> Noisy:
     """A part of a slab, with the groups that lie wholly in it."""
-    wholes = (whole.noisy, whole.pilot, whole.estimate, whole.target)
-    images = [image[where].contiguous() for image in wholes]
-    k, j, i = images[0].shape
+    noisy, pilot, estimate, target = (
+        each[where].contiguous()
+        for each in (whole.noisy, whole.pilot, whole.estimate, whole.target)
+    )
+    k, j, i = noisy.shape
     at = whole.places.corners() - torch.tensor([side.start for side in where])
     inside = ((at >= 0) & (at <= torch.tensor([k, j, i]) - SIDE)).all(-1).all(-1)
     moved = (at[inside] * torch.tensor([j * i, i, 1])).sum(-1)
     places = replace(whole.places.part(inside), index=moved, shape=(k, j, i))
-    return Noisy(*images, places)
+    return Noisy(noisy, pilot, estimate, target, places)
