@@ -25,6 +25,7 @@ from MedEnhanceLib.core.slabs import looks_like_labels
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.config import SliceNetConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, restore_planes
 from MedEnhanceLib.hqg.slices.planes import Planes
@@ -190,8 +191,9 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
     thickness = stated if stated and step / 4 <= stated <= 3 * step else step
     check_ratio(step / target, thick, step, name)
     shape: Literal["box", "gaussian"] = "box" if volume.modality == "CT" else "gaussian"
-    stack = SliceStack.towards(thick, step, thickness, target, shape)
-    return SlicePlan(axis, stack, (a_mm, b_mm))
+    # The number of thin slices that comes nearest to the target and keeps the extent exactly.
+    thin = max(1, round(thick * step / target))
+    return SlicePlan(axis, SliceStack(thick, step, thickness, thin, shape), (a_mm, b_mm))
 
 
 def stated_thickness(volume: Volume) -> float | None:
@@ -314,7 +316,7 @@ def restore_array(
         # Planes along `axis` hold its pixels; the other axis counts the planes.
         beside = 3 - axis
         apart_mm = across_mm[beside - 1]
-        maps = StackMaps.of(stack, noise, across_mm[axis - 1], apart_mm).to(device)
+        maps = on_device(StackMaps.of(stack, noise, across_mm[axis - 1], apart_mm), device)
         counted = np.moveaxis(thick, beside, 0)  # [N, K, W]
         filled = np.moveaxis(total, beside, 0)  # [N, M, W]
         at_once = max(1, _AT_ONCE // (stack.thin * counted.shape[2]))

@@ -15,6 +15,7 @@ from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_to_json
+from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, restore_patches
 from MedEnhanceLib.hqg.slices.planes import (
@@ -155,7 +156,7 @@ class Learner:
         return float(loss.detach())
 
     def _restored(self, network: SliceNet, patches: Patches) -> Tensor:
-        stacks = [stack.to(self.device) for stack in patches.stacks]
+        stacks = [on_device(stack, self.device) for stack in patches.stacks]
         return restore_patches(network, patches.slices.to(self.device), stacks, self.autocast)
 
     def averaged(self) -> SliceNet:
