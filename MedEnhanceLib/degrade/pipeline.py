@@ -10,7 +10,6 @@ voxels, also when it is read from a file. Strengths are drawn in `draw`, noise i
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -35,23 +34,16 @@ Floats = npt.NDArray[np.float32]
 Seed = Annotated[int, About(low=0)]
 
 
-class Degradation(Options, ABC):
-    """A simulated degradation with fixed parameters.
+class Degradation(Options):
+    """A simulated degradation with fixed parameters, a seed for its noise among them.
 
-    name: the kind, as in `draw` and in JSON. seed: of its noise. modalities: those that its physics
-    applies to; other volumes are refused. instead: the hint of that refusal.
+    name: the kind, as in `draw` and in JSON. modalities: those that its physics applies to; other
+    volumes are refused. instead: the hint of that refusal.
     """
 
     name: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]]
     instead: ClassVar[str]
-    seed: Seed
-
-    def __post_init__(self) -> None:
-        try:
-            super().__post_init__()
-        except ConfigError as error:
-            raise ConfigError(f"{self.name} {error.message}", error.hint) from None
 
     def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
         """Degrade a volume; geometry, modality and units are kept.
@@ -74,9 +66,9 @@ class Degradation(Options, ABC):
             did=derived_note(f"degraded ({self})"),
         )
 
-    @abstractmethod
     def _degraded(self, volume: Volume) -> Floats:
         """The degraded voxels, float32, same shape."""
+        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         """The parameters as a JSON object."""
@@ -190,34 +182,20 @@ class Composite(Degradation):
     """Degradations in sequence; each strength refers to the output of the step before."""
 
     name: ClassVar[str] = "composite"
-    instead: ClassVar[str] = "Choose steps that exist in this modality."
     steps: tuple[Degradation, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
         if not self.steps:
             raise ConfigError("a composite without steps", "Give at least one degradation.")
-        if not self.modalities:
-            names = ", ".join(step.name for step in self.steps)
-            raise ConfigError(
-                f"no modality has all of {names}", "Combine degradations of one modality."
-            )
 
-    @property
-    def modalities(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Those that every step exists in."""
-        first, *others = self.steps
-        return tuple(m for m in first.modalities if all(m in s.modalities for s in others))
-
-    @property
-    def seed(self) -> int:  # type: ignore[override]
-        """The first step's; each step has its own."""
-        return self.steps[0].seed
-
-    def _degraded(self, volume: Volume) -> Floats:
+    def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
+        """As `Degradation.apply`, step by step; each step checks the modality."""
+        degraded = volume
         for step in self.steps:
-            volume = volume.with_voxels(step._degraded(volume))
-        return volume.voxels
+            degraded = step.apply(degraded)
+        voxels = degraded.voxels
+        return degraded.with_voxels(restore_dtype(voxels, volume.dtype) if keep_dtype else voxels)
 
     def to_json(self) -> dict[str, Any]:
         """The steps in their order."""

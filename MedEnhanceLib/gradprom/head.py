@@ -70,6 +70,14 @@ def export_head(
         f"seed {config.seed}, {seconds / 60:.0f} minutes"
     )
     origin = "propagated from an atlas and refined by intensity" if not config.labels else "given"
+    shown = f"images of the {config.anatomy}" if config.anatomy else "images like those below"
+    limits = [
+        *training_length_limits(config.steps),
+        *([] if config.labels else [_PROPAGATED]),
+        f"Trained on {config.modality} {shown}; not validated on anything else.",
+        *config.limits,
+        _RESEARCH,
+    ]
     metadata = {
         "name": config.name,
         "kind": "head",
@@ -87,19 +95,9 @@ def export_head(
             "summary": summary or own_summary,
         },
         "data": list(config.data),
-        "limits": [*training_length_limits(config.steps), *_limits(config)],
+        "limits": limits,
     }
     return export_bundle(folder, network.state_dict(), metadata)
-
-
-def _limits(config: TrainHeadConfig) -> list[str]:
-    shown = f"images of the {config.anatomy}" if config.anatomy else "images like those below"
-    return [
-        *([] if config.labels else [_PROPAGATED]),
-        f"Trained on {config.modality} {shown}; not validated on anything else.",
-        *config.limits,
-        _RESEARCH,
-    ]
 
 
 def open_head(bundle: Bundle) -> HeadModel:

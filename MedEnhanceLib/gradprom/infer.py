@@ -21,7 +21,6 @@ from MedEnhanceLib.bundles.suitability import shows_anatomy, training_length_war
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.gradprom.segmenters import open_segmenter
@@ -31,8 +30,6 @@ from MedEnhanceLib.nets.precision import move, without_tf32
 from MedEnhanceLib.nets.slices import SliceStacks, over_slices, stoppable
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
-
-#: Side of the inference window in pixels, and the share that neighboring ones have in common.
 
 
 @dataclass(frozen=True)
@@ -118,12 +115,8 @@ def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Seg
     began = time.monotonic()
     choice = choose_device(config.device)
     segmenter = open_segmenter(config.segmenter)
-    if segmenter.spec.context is not None:
-        raise ConfigError(
-            f"{config.segmenter} is a head of MedEnhance", "Name it as the model (model, --model)."
-        )
     monitor.log(f"running {segmenter.name} on {choice.name}: {choice.reason}")
-    monitor.warn(f"{segmenter.name} is not ours: nothing is known here of how well it does")
+    monitor.warn(f"{segmenter.name} is not a MedEnhance model: its accuracy is not known here")
     for note in segmenter.notes:  # its license among them, which nobody sees in a log
         monitor.warn(f"{segmenter.name}: {note}")
     segmenter.network.to(choice.name)

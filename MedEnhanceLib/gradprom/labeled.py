@@ -72,16 +72,14 @@ def _check_pairs(images: Sequence[Path], labels: Sequence[Path], data: Path) -> 
     is_by_name = bool(set(stems) & set(drawn)) and len(set(stems)) == len(stems)
     if len(images) == len(labels) and (stems == drawn or not is_by_name):
         return
-    alone = [path.name for path in images if is_by_name and _stem(path) not in drawn]
-    unused = [path.name for path in labels if is_by_name and _stem(path) not in stems]
-    parts = [
-        f"{', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''} {words}"
-        for names, words in ((alone, "without labels"), (unused, "without an image"))
-        if names
+    single = [
+        path.name
+        for path in (*images, *labels)
+        if is_by_name and not (_stem(path) in stems and _stem(path) in drawn)
     ]
     raise InputError(
         f"{data}: {len(images)} images and {len(labels)} labels match"
-        + (f" ({'; '.join(parts)})" if parts else ""),
+        + (f"; without a partner: {', '.join(single[:_NAMED])}" if single else ""),
         "Give one label volume for each image, of the same name or in the same order.",
     )
 
@@ -116,10 +114,17 @@ def check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) ->
         )
     if not labels.geometry.is_close(image.geometry, 0.1, shape=image.shape):
         raise InputError(
-            f"{path}: its labels lie elsewhere ({label_path}: other origin, spacing or direction)",
+            f"{path}: {label_path} has another origin, spacing or direction",
             "Give labels drawn on the image, in the images' order.",
         )
-    _check_kind(labels.voxels, label_path)
+    values = labels.voxels
+    is_whole = values.dtype.kind in "bui" or bool((values == np.round(values)).all())
+    # Counting values takes seconds: only where they could be too many.
+    has_many = values.max(initial=0) > _MOST_LABELS and np.unique(values).size > _MOST_LABELS
+    if not is_whole or values.min(initial=0) < 0 or has_many:
+        raise InputError(
+            f"{label_path}: an image, not labels", "Give label volumes: whole numbers."
+        )
 
 
 def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uint8]]) -> None:
@@ -133,17 +138,6 @@ def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uin
             )
 
 
-def _check_kind(labels: npt.NDArray[Any], path: Path) -> None:
-    """Raise InputError for an image in place of labels."""
-    is_whole = labels.dtype.kind in "bui" or bool((labels == np.round(labels)).all())
-    # Counting values takes seconds: only where they could be too many.
-    has_many = labels.max(initial=0) > _MOST_LABELS and np.unique(labels).size > _MOST_LABELS
-    if not is_whole or labels.min(initial=0) < 0 or has_many:
-        raise InputError(
-            f"{path}: these are no labels, but an image", "Give label volumes: whole numbers."
-        )
-
-
 def _indices(
     labels: npt.NDArray[Any], config: TrainHeadConfig, path: Path
 ) -> npt.NDArray[np.uint8]:
@@ -152,13 +146,10 @@ def _indices(
     for index, label in enumerate(config.label_set, start=1):
         indices[labels == label.value] = index
     if not indices.any():
-        wanted = ", ".join(str(label.value) for label in config.label_set)
-        found = np.unique(labels)
-        there = ", ".join(f"{value:g}" for value in found[:_NAMED])
-        more = f" … ({len(found)} values)" if len(found) > _NAMED else ""
+        stated = ", ".join(str(label.value) for label in config.label_set)
+        present = ", ".join(f"{value:g}" for value in np.unique(labels)[:_NAMED])
         raise InputError(
-            f"{path}: no voxel carries a value of the structures ({wanted}); "
-            f"it holds {there}{more}",
+            f"{path}: no voxel has a value of the structures ({stated}); its values: {present}",
             "Check the value of each structure.",
         )
     return indices

@@ -67,7 +67,7 @@ def open_monai_bundle(folder: Path) -> tuple[nn.Module, SegmenterSpec, str, tupl
     stated = inference.part("network_def", "network")
     name = stated.class_among(NETWORKS)
     if not name:
-        raise stated.unknown_class(f"which is none of {', '.join(NETWORKS)}")
+        raise stated.unknown_class(f"not one of {', '.join(NETWORKS)}")
     arguments = {key: stated[key].plain() for key in stated.value if not key.startswith("_")}
     if arguments.get("spatial_dims", 3) != 3:
         raise stated.refused("takes slices; a network of volumes is needed")
@@ -150,7 +150,7 @@ def _before(part: Part) -> _Before:
     for step in steps_of(part):
         name = step.class_among(_BEFORE)
         if not name:
-            raise step.unknown_class(f"which is none of {', '.join(_BEFORE)}")
+            raise step.unknown_class(f"not one of {', '.join(_BEFORE)}")
         keys = [str(key.plain()) for key in step["keys"].members() if key.value is not None]
         if name == "LoadImage" and keys:
             images = [key for key in keys if key not in ("label", "labels", "mask", "seg")]
@@ -281,7 +281,7 @@ def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
         stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as cause:
         raise ModelError(
-            f"{path}: holds more than weights, and that could run code: it is not read",
+            f"{path}: holds more than weights, which could run code; it was not read",
             _SAVE_WEIGHTS,
         ) from cause
     except (

@@ -112,7 +112,7 @@ class Config:
             ) from cause
         except (OSError, ValueError) as cause:
             raise ModelError(
-                f"{member}: no JSON ({cause})", "Download the bundle again."
+                f"{member}: not valid JSON ({cause})", "Download the bundle again."
             ) from cause
         if not isinstance(fields, dict):
             raise ModelError(f"{member}: no JSON object", "Download the bundle again.")
@@ -134,7 +134,7 @@ class Config:
             reason = Part("", cause).shown
             raise part.refused(f"cannot be resolved: {reason}") from cause
         except RecursionError as cause:
-            raise part.refused("is nested too deeply") from cause
+            raise part.refused("has too many levels of nesting") from cause
 
 
 def _hidden(given: Any) -> Any:

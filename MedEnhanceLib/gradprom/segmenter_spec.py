@@ -12,8 +12,6 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.nets.intensity import Scaling
 
-#: Axes of the file's array [K, J, I] in either order, for a network without an orientation.
-_OF_THE_FILE: dict[str, tuple[int, int, int]] = {"KJI": (0, 1, 2), "IJK": (2, 1, 0)}
 #: Spacings that differ by less are the same: headers round them.
 _SAME_SPACING = 1e-3
 
@@ -24,15 +22,14 @@ class Intensity:
 
     Attributes:
         kind: window: low to high become to_low to to_high; scale: the smallest and largest value
-            do; z-score: mean 0 and standard deviation 1; own: the scale of this project's
-            networks; none: as in the file.
+            do; z-score: mean 0 and standard deviation 1; none: as in the file.
         low, high: of a window, in the volume's unit.
         to_low, to_high: what they become.
         clip: of a window: whether values beyond the ends are set to them.
         nonzero: of z-score: whether voxels of 0 are left out of it, and stay 0.
     """
 
-    kind: Literal["window", "z-score", "scale", "own", "none"] = "none"
+    kind: Literal["window", "z-score", "scale", "none"] = "none"
     low: float = 0.0
     high: float = 1.0
     to_low: float = 0.0
@@ -42,7 +39,7 @@ class Intensity:
     nonzero: bool = False
 
     def gain_and_offset(self, voxels: npt.NDArray[Any]) -> tuple[float, float]:
-        """(a, b) of network value = a · value + b, for a volume in its unit; not of "own"."""
+        """(a, b) of network value = a · value + b, for a volume in its unit."""
         if self.kind == "none":
             return 1.0, 0.0
         if self.kind == "z-score":
@@ -66,9 +63,8 @@ class SegmenterSpec:
     Attributes:
         modality: of the images that it was trained on, CT or MR.
         labels: names of its channels, in order, without the background.
-        context: None: it takes volumes; a number: slices, with as many on each side as channels.
         orientation: where the axes of its array point to, first axis first: RAS is right, anterior,
-            superior; KJI is slices, rows, columns of the file, IJK columns, rows, slices.
+            superior; IJK is columns, rows, slices of the file.
         spacing: mm along these axes, 0: as the volume's. Empty: as the volume's.
         intensity: scale of its intensities.
         activation: softmax: the first channel is the background, one label per voxel; sigmoid: no
@@ -80,19 +76,13 @@ class SegmenterSpec:
 
     modality: str
     labels: tuple[str, ...]
-    context: int | None = None
-    orientation: str = "KJI"
+    orientation: str = "IJK"
     spacing: tuple[float, ...] = ()
     intensity: Intensity = field(default_factory=Intensity)
     activation: Literal["softmax", "sigmoid"] = "softmax"
     multiple: int = 16
     window: tuple[int, ...] = ()
     overlap: float = 0.25
-
-    @property
-    def channels(self) -> int:
-        """Channels that go in."""
-        return 2 * (self.context or 0) + 1
 
     @property
     def outputs(self) -> int:
@@ -141,8 +131,6 @@ def view_of(spec: SegmenterSpec, volume: Volume, scaling: Scaling) -> View:
     axes, flips = axes_of(spec.orientation, volume.geometry)
     zoom = zoom_of(spec.spacing, axes, volume.geometry)
     intensity = spec.intensity
-    if intensity.kind == "own":
-        return View(axes=axes, flips=flips, zoom=zoom)
     gain, offset = intensity.gain_and_offset(volume.voxels)
     zero = None
     if intensity.nonzero:
@@ -162,8 +150,8 @@ def view_of(spec: SegmenterSpec, volume: Volume, scaling: Scaling) -> View:
 
 def axes_of(orientation: str, geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """Axes of [K, J, I] in the order of an orientation, and which of them are reversed."""
-    if orientation in _OF_THE_FILE:
-        return _OF_THE_FILE[orientation], ()
+    if orientation == "IJK":
+        return (2, 1, 0), ()
     from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
     # For each of i, j, k: the axis of the network's array that it becomes, and 1 or -1.

@@ -1,4 +1,4 @@
-"""A frozen segmenter, through which an enhancer can be taught: a head of ours, or a MONAI bundle.
+"""A frozen segmenter of a MONAI bundle: it segments volumes, and can teach an enhancer.
 
 slab on the networks' scale → axes, spacing, intensities → sides filled up → network → back
 """
@@ -17,14 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.schema import FORMAT, METADATA
-from MedEnhanceLib.bundles.store import folder_of, open_bundle
+from MedEnhanceLib.bundles.store import folder_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.gradprom.head import open_head
 from MedEnhanceLib.gradprom.monai_bundle import open_monai_bundle
 from MedEnhanceLib.gradprom.monai_config import Config
 from MedEnhanceLib.gradprom.segmenter_spec import (
-    Intensity,
     SegmenterSpec,
     View,
     axes_of,
@@ -32,7 +30,6 @@ from MedEnhanceLib.gradprom.segmenter_spec import (
     zoom_of,
 )
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
-from MedEnhanceLib.nets.slices import GRID
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Resampling by more shows the network images unlike those that it learned from.
@@ -41,69 +38,47 @@ _MOST_ZOOM = 3.0
 _PROBE = 32
 
 
-def open_segmenter(source: str | Path) -> Segmenter:
-    """Open a segmenter, freeze it, and try it with a random image.
+def is_own_head(source: str) -> bool:
+    """Whether a segmenter is the name or folder of a model of this project, not a MONAI bundle."""
+    folder = folder_of(source) or (Path(source) if Path(source).suffix else None)
+    return folder is None or Config(folder, str(METADATA)).fields.get("format") == FORMAT
 
-    source: the name or folder of a head of MedEnhance, or the folder of a MONAI bundle.
+
+def open_segmenter(source: str | Path) -> Segmenter:
+    """Open the folder of a MONAI bundle, freeze its network, and try it with a random image.
+
     Raises ModelError where it cannot be read, or does not give what it states; DependencyError
     where its network needs a package that is missing.
     """
-    name = str(source)
-    folder = folder_of(name) or (Path(name) if Path(name).suffix else None)
-    metadata = Config(folder, str(METADATA)).fields if folder else {"format": FORMAT}
-    if folder is None or metadata.get("format") == FORMAT:
-        segmenter = _of_head(name)
-    else:
-        folder = folder.resolve()
-        network, spec, sha256, notes = open_monai_bundle(folder)
-        segmenter = Segmenter(
-            name=folder.name,
-            kind="monai-bundle",
-            network=network,
-            spec=spec,
-            sha256=sha256,
-            notes=notes,
+    if is_own_head(str(source)):
+        raise ModelError(
+            f"{source} is not the folder of a MONAI bundle",
+            "Name a segmentation model of MedEnhance as the model (model, --model).",
         )
-    segmenter.network.requires_grad_(False)
+    folder = Path(source).resolve()
+    network, spec, sha256, notes = open_monai_bundle(folder)
+    network.requires_grad_(False)
+    segmenter = Segmenter(folder.name, network, spec, sha256, notes)
     _try(segmenter)
     return segmenter
-
-
-def _of_head(name_or_path: str) -> Segmenter:
-    """A head of MedEnhance; raises ModelError for another kind of model, or a damaged one."""
-    bundle = open_bundle(name_or_path, kind="head", modality="OT")
-    model = open_head(bundle)
-    spec = SegmenterSpec(
-        modality=bundle.modality,
-        labels=tuple(label.name for label in model.labels),
-        context=model.config.context,
-        intensity=Intensity(kind="own"),
-        multiple=GRID,
-    )
-    return Segmenter(
-        name=bundle.name, kind="head", network=model.network, spec=spec, sha256=bundle.sha256
-    )
 
 
 def _try(segmenter: Segmenter) -> None:
     """Raise ModelError unless the network takes and gives what is stated of it."""
     spec = segmenter.spec
     side = math.ceil(_PROBE / spec.multiple) * spec.multiple
-    sides = [side] * (3 if spec.context is None else 2)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand((1, spec.channels, *sides), generator=generator)
+    images = torch.rand((1, 1, side, side, side), generator=torch.Generator().manual_seed(0))
     try:
         with torch.inference_mode():
             logits = segmenter.network(images)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, KeyError) as cause:
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
         raise ModelError(
-            f"segmenter {segmenter.name!r} does not take an image of {spec.channels} × {side} × "
-            f"{side} …: {reason}",
+            f"segmenter {segmenter.name!r} does not take an image of {side}³ voxels: {reason}",
             "Choose one for images of one channel, or correct what its bundle states.",
         ) from cause
     shape = list(getattr(logits, "shape", []))
-    if shape != [1, spec.outputs, *sides]:
+    if shape != [1, spec.outputs, side, side, side]:
         raise ModelError(
             f"segmenter {segmenter.name!r} gives {shape or type(logits).__name__} for "
             f"{list(images.shape)}, with {spec.outputs} channels by the labels of its bundle",
@@ -115,21 +90,19 @@ def _try(segmenter: Segmenter) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Segmenter:
     """A frozen segmenter.
 
     Attributes:
         name: as the user knows it.
-        kind: head or monai-bundle.
-        network: [B, channels, …] → logits [B, outputs, …], for use.
+        network: [B, 1, D, H, W] → logits [B, outputs, D, H, W], for use.
         spec: what it expects.
         sha256: of its weights.
         notes: what of its bundle was left out, and its license, for users.
     """
 
     name: str
-    kind: str
     network: nn.Module
     spec: SegmenterSpec
     sha256: str
@@ -142,7 +115,7 @@ class Segmenter:
 
     def identity(self) -> dict[str, str]:
         """Name, kind and hash, as manifests record them."""
-        return {"name": self.name, "kind": self.kind, "sha256": self.sha256}
+        return {"name": self.name, "kind": "monai-bundle", "sha256": self.sha256}
 
     def view_of(self, volume: Volume, scaling: Scaling | None = None) -> View:
         """What of the way to the network depends on the volume; scaling: of its slabs."""
@@ -174,15 +147,15 @@ class Segmenter:
             raise InputError(
                 f"{who}: voxels of {volume.geometry.spacing[2 - axes[place]]:.3g} mm, segmenter "
                 f"{self.name!r} is for {spec.spacing[place]:g} mm: more than {_MOST_ZOOM:g} times "
-                "apart",
+                "different",
                 "Choose volumes of about its resolution.",
             )
-        sides = view.sides(volume.shape)[0 if spec.context is None else 1 :]
+        sides = view.sides(volume.shape)
         if any(2 * side < spec.multiple for side in sides):
             raise InputError(
                 f"{who}: {' × '.join(map(str, sides))} voxels at the resolution of segmenter "
                 f"{self.name!r}, which needs {spec.multiple}",
-                "Choose larger volumes: most of what it would see is filling.",
+                "Choose larger volumes: most of its input would be padding.",
             )
         if labels is not None and int(labels.voxels.max()) > len(self.labels):
             raise InputError(
@@ -200,11 +173,10 @@ class Segmenter:
         # Half precision would round away the small differences that teach.
         with torch.autocast(slab.device.type, enabled=False):
             seen = self._seen(slab, view)
-            batch = seen[None, None] if self.spec.context is None else self._stacks(seen)
-            filling = [(0, -side % self.spec.multiple) for side in reversed(batch.shape[2:])]
-            logits = self.network(F.pad(batch, [*chain(*filling)], mode="replicate"))
-            logits = logits[(..., *(slice(0, side) for side in batch.shape[2:]))]
-            logits = logits[0] if self.spec.context is None else logits.movedim(0, 1)
+            filling = [(0, -side % self.spec.multiple) for side in reversed(seen.shape)]
+            padded = F.pad(seen[None, None], [*chain(*filling)], mode="replicate")
+            logits = self.network(padded)[0]
+            logits = logits[(..., *(slice(0, side) for side in seen.shape))]
         return _turned_back(_resampled(logits, view.along(slab.shape)), view)
 
     def loss(self, slab: Tensor, view: View, target: Tensor) -> Tensor:
@@ -229,8 +201,7 @@ class Segmenter:
     def find(self, volume: Volume, monitor: Monitor | None = None) -> npt.NDArray[np.uint8]:
         """Label indices of a whole volume on its grid, 0 for the background.
 
-        Of a network of volumes. Overlapping labels: the likeliest counts. Raises as `check`;
-        Cancelled.
+        Overlapping labels: the likeliest counts. Raises as `check`; Cancelled.
         """
         monitor = monitor or Monitor()
         self.check(volume)
@@ -252,13 +223,6 @@ class Segmenter:
             at, near = view.zero
             values = torch.where((values - at).abs() <= near, 0.0, values)
         return values if view.clip is None else values.clamp(*view.clip)
-
-    def _stacks(self, seen: Tensor) -> Tensor:
-        """Each slice with its neighbors, [D, channels, H, W]; beyond the ends the last repeats."""
-        context, depth = self.spec.context or 0, len(seen)
-        offsets = torch.arange(-context, context + 1)
-        places = (torch.arange(depth)[:, None] + offsets).clamp(0, depth - 1)
-        return seen[places.to(seen.device)]
 
     def _in_windows(self, seen: Tensor, monitor: Monitor) -> Tensor:
         """Logits [C, …] of a whole volume [D, H, W]; one window if none is stated."""

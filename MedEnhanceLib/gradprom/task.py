@@ -1,14 +1,14 @@
-"""Tasks that teach an enhancer: a head that learns along, and a segmenter that stays as it is."""
+"""Tasks that teach an enhancer: a head, which may learn along, and somebody else's segmenter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.store import open_bundle
@@ -48,14 +48,23 @@ class SegmentationTask:
         data: folder that its patterns are relative to.
         device: as torch names it.
         start: name or folder of a head whose weights are started from; empty: new ones.
+        learns: whether it learns along; else it stays as it is.
     Raises:
         ModelError: that head has another size or number of labels.
     """
 
     def __init__(
-        self, config: TrainHeadConfig, data: Path, device: str, *, start: str = ""
+        self,
+        config: TrainHeadConfig,
+        data: Path,
+        device: str,
+        *,
+        start: str = "",
+        learns: bool = True,
     ) -> None:
-        network = make_head(config.network, len(config.structures))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            network = make_head(config.network, len(config.structures))
         if start:
             model = open_head(open_bundle(start, kind="head", modality=config.modality))
             if (model.config, len(model.labels)) != (config.network, len(config.structures)):
@@ -67,13 +76,34 @@ class SegmentationTask:
         self.network = move(network, device)
         self.average = averaged_weights(self.network, config.ema)
         self.config, self.learning_rate = config, config.learning_rate
-        self._data = data
+        self._data, self._learns = data, learns
+        self.network.train(learns).requires_grad_(learns)
         self._criterion = segmentation_loss(over_batch=config.labeled_share > 0)
 
+    @classmethod
+    def frozen(
+        cls,
+        name_or_path: str,
+        images: Sequence[str],
+        labels: Sequence[str],
+        data: Path,
+        modality: str,
+        device: str,
+    ) -> SegmentationTask:
+        """A trained head that stays as it is, and volumes labeled with its values.
+
+        images, labels: patterns below `data`, in the same order.
+        """
+        metadata = open_bundle(name_or_path, kind="head", modality=modality).metadata
+        fields = {"images": images, "labels": labels, "modality": modality}
+        fields |= {"structures": metadata["labels"], "network": metadata["network"]}
+        config = TrainHeadConfig.from_json(fields)
+        return cls(config, data, device, start=name_or_path, learns=False)
+
     @property
-    def head(self) -> SegmentationTask:
-        """What learns along: the task itself."""
-        return self
+    def head(self) -> SegmentationTask | None:
+        """What learns along: the task itself, or nothing."""
+        return self if self._learns else None
 
     def subjects(self, monitor: Monitor) -> Iterator[Subject]:
         """Each training image and its labels as indices; those of patients held out are not read.
@@ -86,30 +116,8 @@ class SegmentationTask:
             labeled = read_labeled(self.config, self._data, files, monitor)
             read.append(labeled.indices)
             yield files[0], labeled.image, labeled.indices
-        check_structures(self.config, read)
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that a lower step updates."""
-        return self.network.parameters()
-
-    def train(self, mode: bool = True) -> None:
-        """Whether batch normalization takes its statistics from the batch."""
-        self.network.train(mode)
-
-    def follow(self) -> None:
-        """Move the averaged weights towards the network's."""
-        self.average.update_parameters(self.network)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Of the network and of its averaged weights."""
-        return self._both().state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from such a state."""
-        self._both().load_state_dict(state)
-
-    def _both(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"network": self.network, "average": self.average})
+        if self._learns:
+            check_structures(self.config, read)
 
     def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
         """CE + Dice of up to four slices of each slab, each seen with its neighbors.
@@ -153,7 +161,7 @@ class SegmentationTask:
 
 
 class FrozenTask:
-    """A segmenter that teaches and stays as it is.
+    """The segmenter of a MONAI bundle, which teaches and stays as it is.
 
     Args:
         segmenter: opened, on the training's device.

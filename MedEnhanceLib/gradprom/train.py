@@ -5,7 +5,6 @@ Patients that are held out are measured on afterwards.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,15 +21,13 @@ from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import draw
-from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom import segment
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, make_head
 from MedEnhanceLib.gradprom.labeled import Files, check_structures, find_split, read_labeled
-from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
-from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate, training_steps
+from MedEnhanceLib.nets.training import averaged_weights, run_steps, set_learning_rate
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -81,40 +78,35 @@ def train(
     network = move(make_head(config.network, len(config.structures)), choice.name)
     average = averaged_weights(network, config.ema)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
-    state: dict[str, Any] = {
-        "config": replace(config, device="").to_json(),
-        "modules": {"network": network, "average": average},
-        "optimizers": {"adam": optimizer},
-        "generator": rng,
-    }
-    checkpoint = out / "checkpoint.safetensors"
-    start = load_checkpoint(checkpoint, **state) if checkpoint.exists() else 0
-    began = time.monotonic()
     criterion = segmentation_loss(over_batch=config.labeled_share > 0)
-    steps = training_steps(
-        start,
-        config.steps,
-        lambda number: save_checkpoint(checkpoint, step=number, **state),
-        _CHECKPOINT_S,
-        monitor.part(0.3, 0.9),
-    )
-    for number in steps:
+
+    def step(number: int) -> dict[str, float]:
         set_learning_rate(optimizer, config.learning_rate, number, config.steps)
         images, labels = draw_batch(examples, config, rng)
         with mixed_precision(choice.name):
             logits = network(images.to(choice.name, memory_format=torch.channels_last))
         loss = criterion(logits.float(), labels.to(choice.name))
-        if not torch.isfinite(loss):
-            raise ModelError(
-                f"the training diverged at step {number}", "Resume with a lower learning_rate."
-            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         average.update_parameters(network)
-        if number % _METRIC_EVERY == 0:
-            monitor.metric("loss", float(loss.detach()), number)
-    bundle = export_head(out / config.name, config, average.module, time.monotonic() - began)
+        return {"loss": float(loss.detach())}
+
+    seconds = run_steps(
+        step,
+        config.steps,
+        out,
+        {
+            "config": replace(config, device="").to_json(),
+            "modules": {"network": network, "average": average},
+            "optimizers": {"adam": optimizer},
+            "generator": rng,
+        },
+        monitor.part(0.3, 0.9),
+        every_s=_CHECKPOINT_S,
+        reported_every=_METRIC_EVERY,
+    )
+    bundle = export_head(out / config.name, config, average.module, seconds)
     if held_out:
         measure_held_out(bundle.folder, config, data, held_out, monitor.part(0.9, 1.0))
     monitor.progress(1.0, "model written")

@@ -86,8 +86,8 @@ class TaskConfig(Options):
     )
     labels: tuple[str, ...] = option(
         (),
-        help="patterns of their label volumes, in the same order; a voxel holds the number of the "
-        "segmenter's label, 0 is the background",
+        help="patterns of their label volumes, in the same order, with the values that the "
+        "segmentation model writes (MONAI bundle: number of the label); 0 is the background",
     )
     gate: Literal["ema", "binary", "cosine", "joint", "off"] = option(
         "ema",

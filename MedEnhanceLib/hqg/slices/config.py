@@ -57,6 +57,5 @@ class TrainSlicesConfig(WithPresets):
     batch: int = option(8, help="patches per step", low=1, high=4096)
     rows: int = option(96, help="thin slices of a patch", low=32, high=1024, multiple=8)
     columns: int = option(64, help="pixels of a patch within the slices", low=16, high=1024)
-    checkpoint_s: float = option(120.0, help="from one checkpoint to the next", low=0, unit="s")
     network: SliceNetConfig = option(factory=SliceNetConfig, help="size of the network")
     device: str = option("auto", help=DEVICES)

@@ -64,11 +64,6 @@ class StackMaps:
             rows,
         )
 
-    def to(self, device: str) -> StackMaps:
-        """The same on a device."""
-        parts = (self.interpolate, self.correct, self.thicken, self.rows)
-        return StackMaps(*(part.to(device) for part in parts))
-
     def begin(self, slices: Tensor) -> tuple[Tensor, Tensor]:
         """The spline through the slices, and the same made consistent with them.
 

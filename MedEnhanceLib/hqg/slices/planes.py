@@ -6,7 +6,7 @@ acquired twice. Each batch is made from the seed and its step alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,20 +64,18 @@ class Patches:
     stacks: Sequence[StackMaps]
 
 
-def read_planes(files: Iterable[Path], modality: str, monitor: Monitor) -> list[Planes]:
+def read_planes(files: Sequence[Path], modality: str, monitor: Monitor) -> list[Planes]:
     """All planes with fine pixels in both directions of these volumes.
 
     Raises InputError where there is no file, or one is of another modality.
     """
-    found: list[Planes] = []
-    paths = list(files)
-    for number, path in enumerate(paths):
-        monitor.progress(number / len(paths), f"reading {path.name}")
-        volume = load(path, modality=modality)
-        found += planes_of(volume.frame(0))
-    if not found:
+    planes: list[Planes] = []
+    for number, path in enumerate(files):
+        monitor.progress(number / len(files), f"reading {path.name}")
+        planes += planes_of(load(path, modality=modality).frame(0))
+    if not planes:
         raise InputError("no training data", "Correct the patterns in `files`.")
-    return found
+    return planes
 
 
 def planes_of(volume: Volume) -> list[Planes]:
@@ -103,16 +101,13 @@ class Sampler:
         """The patches of a step."""
         config = self._config
         rng = np.random.default_rng((config.seed, step))
-        examples = [self._example(rng) for _ in range(config.batch)]
-        most = max(slices.shape[1] for _, slices, _ in examples)
-        padded = [
-            np.pad(slices, ((0, 0), (0, most - slices.shape[1]), (0, 0)))
-            for _, slices, _ in examples
-        ]
+        thin, slices, stacks = zip(*(self._example(rng) for _ in range(config.batch)), strict=True)
+        most = max(thick.shape[1] for thick in slices)
+        padded = [np.pad(thick, ((0, 0), (0, most - thick.shape[1]), (0, 0))) for thick in slices]
         return Patches(
-            torch.from_numpy(np.stack([thin[1] for thin, _, _ in examples])),
+            torch.from_numpy(np.stack([planes[1] for planes in thin])),
             torch.from_numpy(np.stack(padded).astype(np.float32)),
-            [maps for _, _, maps in examples],
+            stacks,
         )
 
     def _example(self, rng: np.random.Generator) -> tuple[Floats, Floats, StackMaps]:

@@ -47,14 +47,6 @@ class SliceStack:
     thin: int
     shape: Shape = "gaussian"
 
-    @classmethod
-    def towards(
-        cls, thick: int, spacing_mm: float, thickness_mm: float, target_mm: float, shape: Shape
-    ) -> SliceStack:
-        """The stack whose thin slices are nearest to `target_mm` and keep the extent exactly."""
-        thin = max(1, round(thick * spacing_mm / target_mm))
-        return cls(thick, spacing_mm, thickness_mm, thin, shape)
-
     @property
     def thin_mm(self) -> float:
         """Spacing of the thin slices."""

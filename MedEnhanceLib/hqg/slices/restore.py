@@ -25,6 +25,7 @@ from MedEnhanceLib.core.slabs import looks_like_labels
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.config import SliceNetConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, restore_planes
 from MedEnhanceLib.hqg.slices.planes import Planes
@@ -132,14 +133,17 @@ def enhance_slices(
         f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
         f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"
     )
+    interpolated = [_interpolated(frame, plan) for frame in frames]
     new_grid = replace(
         volume,
-        voxels=_joined(volume, [_interpolated(frame, plan) for frame in frames]),
+        voxels=np.stack(interpolated) if volume.is_sequence else interpolated[0],
         geometry=new_geometry(volume.geometry, plan),
         origin=volume.origin and replace(volume.origin, on_grid=False),
     )
     full = Enhancement(
-        volume=new_grid.with_voxels(_joined(volume, restored), did=note),
+        volume=new_grid.with_voxels(
+            np.stack(restored) if volume.is_sequence else restored[0], did=note
+        ),
         uncertainty=None,
         model=bundle.identity(),
         device=choice.name,
@@ -187,8 +191,9 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
     thickness = stated if stated and step / 4 <= stated <= 3 * step else step
     check_ratio(step / target, thick, step, name)
     shape: Literal["box", "gaussian"] = "box" if volume.modality == "CT" else "gaussian"
-    stack = SliceStack.towards(thick, step, thickness, target, shape)
-    return SlicePlan(axis, stack, (a_mm, b_mm))
+    # The number of thin slices that comes nearest to the target and keeps the extent exactly.
+    thin = max(1, round(thick * step / target))
+    return SlicePlan(axis, SliceStack(thick, step, thickness, thin, shape), (a_mm, b_mm))
 
 
 def stated_thickness(volume: Volume) -> float | None:
@@ -248,10 +253,6 @@ def _interpolated(frame: Volume, plan: SlicePlan) -> Voxels:
         values = weights @ thick[:, row].astype(np.float32)
         result[:, row] = restore_dtype(values, frame.dtype)
     return np.ascontiguousarray(np.moveaxis(result, 0, plan.axis))
-
-
-def _joined(volume: Volume, frames: Sequence[Voxels]) -> Voxels:
-    return np.stack(frames) if volume.is_sequence else frames[0]
 
 
 def _in_units(thin: Floats, frame: Volume, scaling: Scaling, plan: SlicePlan) -> Voxels:
@@ -315,7 +316,7 @@ def restore_array(
         # Planes along `axis` hold its pixels; the other axis counts the planes.
         beside = 3 - axis
         apart_mm = across_mm[beside - 1]
-        maps = StackMaps.of(stack, noise, across_mm[axis - 1], apart_mm).to(device)
+        maps = on_device(StackMaps.of(stack, noise, across_mm[axis - 1], apart_mm), device)
         counted = np.moveaxis(thick, beside, 0)  # [N, K, W]
         filled = np.moveaxis(total, beside, 0)  # [N, M, W]
         at_once = max(1, _AT_ONCE // (stack.thin * counted.shape[2]))

@@ -15,6 +15,7 @@ from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_to_json
+from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, restore_patches
 from MedEnhanceLib.hqg.slices.planes import (
@@ -35,7 +36,8 @@ from MedEnhanceLib.nets.training import (
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
-_METRIC_EVERY = 20
+#: Steps between two reports of the loss, and seconds between two checkpoints.
+_METRIC_EVERY, _CHECKPOINT_S = 20, 120.0
 #: Below this an error counts as its square, above it as it is.
 _ROUND = 0.02
 _TESTED_BATCHES = 8
@@ -80,7 +82,21 @@ def train_slices(
     planes = read_planes(files, config.modality, monitor.part(0.0, 0.05))
     out.mkdir(parents=True, exist_ok=True)
     learner = Learner(config, Sampler(planes, config), choice.name)
-    seconds = _learn(learner, out, monitor.part(0.05, 0.97))
+    # What does not change what is learned may differ when a training goes on.
+    free = {"device": "", "data": (), "license": "", "held_out": ()}
+    seconds = run_steps(
+        lambda number: {"loss": learner.step(number)},
+        config.steps,
+        out,
+        {
+            "config": config_to_json(config) | free,
+            "modules": {"network": learner.network, "average": learner.average},
+            "optimizers": {"adam": learner.adam},
+        },
+        monitor.part(0.05, 0.97),
+        every_s=_CHECKPOINT_S,
+        reported_every=_METRIC_EVERY,
+    )
     measured = []
     if held_out:
         tested = read_planes(sorted(held_out), config.modality, monitor.part(0.97, 1.0))
@@ -140,7 +156,7 @@ class Learner:
         return float(loss.detach())
 
     def _restored(self, network: SliceNet, patches: Patches) -> Tensor:
-        stacks = [stack.to(self.device) for stack in patches.stacks]
+        stacks = [on_device(stack, self.device) for stack in patches.stacks]
         return restore_patches(network, patches.slices.to(self.device), stacks, self.autocast)
 
     def averaged(self) -> SliceNet:
@@ -148,26 +164,6 @@ class Learner:
         network = self.average.module
         assert isinstance(network, SliceNet)
         return network.eval()
-
-
-def _learn(learner: Learner, out: Path, monitor: Monitor) -> float:
-    """Run the remaining steps; the seconds of all steps."""
-    config = learner.config
-    free = {"device": "", "checkpoint_s": 0.0, "data": (), "license": "", "held_out": ()}
-    parts: dict[str, Any] = {
-        "config": config_to_json(config) | free,
-        "modules": {"network": learner.network, "average": learner.average},
-        "optimizers": {"adam": learner.adam},
-    }
-    return run_steps(
-        lambda number: {"loss": learner.step(number)},
-        config.steps,
-        out,
-        parts,
-        monitor,
-        every_s=config.checkpoint_s,
-        reported_every=_METRIC_EVERY,
-    )
 
 
 def tuned(

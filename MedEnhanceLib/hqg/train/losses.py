@@ -105,6 +105,11 @@ class Window:
         places = crop.places.part(inside)
         return cls((k, j, i), places, places.voxels())
 
+    @property
+    def variance(self) -> Tensor:
+        """Of the noise, the mean over the groups: the unit of squared errors."""
+        return self.places.sigma.square().mean()
+
     def same_in(self, crop: Noisy) -> Window:
         """The window at the same place in another crop, whose groups are others."""
         starts = [side.start - _RIM for side in self.where]
@@ -177,20 +182,18 @@ def squared_error(image: Tensor, crop: Noisy, window: Window, weight: Tensor) ->
 
     image: of the whole crop. weight: of the window's voxels.
     """
-    variance = window.places.sigma.square().mean()
     squares = (image[window.where] - crop.target[window.where]).square()
-    return (weight * squares).sum() / (weight.sum() * variance)
+    return (weight * squares).sum() / (weight.sum() * window.variance)
 
 
 def excess(made_: Made, crop: Noisy, window: Window, *, is_right: bool) -> Tensor:
     """How much worse than without a guide cells of the window are."""
-    variance = window.places.sigma.square().mean()
     target = crop.target[window.where]
     worse = (made_.guided[window.where] - target).square()
     worse = worse - (made_.unguided[window.where] - target).square()
     cells = F.avg_pool3d(worse[None], _CELL)
     factor = _EXCESS_RIGHT if is_right else _EXCESS_WRONG
-    return factor * F.relu(cells).mean() / variance
+    return factor * F.relu(cells).mean() / window.variance
 
 
 def changed_means(image: Tensor, crop: Noisy, window: Window) -> Tensor:
@@ -200,8 +203,7 @@ def changed_means(image: Tensor, crop: Noisy, window: Window) -> Tensor:
     larger than a voxel, whatever the critic takes for clean.
     """
     change = (image - crop.estimate)[window.where]
-    variance = window.places.sigma.square().mean()
-    return F.avg_pool3d(change[None], _UNCHANGED).square().mean() / variance
+    return F.avg_pool3d(change[None], _UNCHANGED).square().mean() / window.variance
 
 
 def voxel_weight(crop: Crop, window: Window) -> Tensor:
@@ -215,14 +217,13 @@ def voxel_weight(crop: Crop, window: Window) -> Tensor:
 
 def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: Window) -> Tensor:
     """How much of a lesion that only the guide has is seen in the result, in σ² of the noise."""
-    variance = window.places.sigma.square().mean()
     part = lesion[window.where]
     inside = part != 0
     if not inside.any():
         return without.new_zeros(())
     difference = (with_lesion - without)[window.where]
-    squares = difference.square().sum() / (inside.sum() * variance)
-    absolutes = difference[inside].abs().mean() / variance.sqrt()
+    squares = difference.square().sum() / (inside.sum() * window.variance)
+    absolutes = difference[inside].abs().mean() / window.variance.sqrt()
     return squares + _ABSOLUTE * absolutes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def train(
     pools = load_data(config, data, monitor.part(0.0, 0.03), volumes=volumes, subjects=subjects)
     trainer = Trainer(config, pools, choice.name, monitor, teaching)
     crops = _validated_crops(config, pools)
-    began = last = time.monotonic()
+    last = time.monotonic()
 
     def step(number: int) -> dict[str, float]:
         nonlocal last
@@ -86,7 +87,7 @@ def train(
         return losses_
 
     try:
-        run_steps(
+        seconds = run_steps(
             step,
             trainer.steps,
             out,
@@ -106,12 +107,12 @@ def train(
         folder,
         config,
         network,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         is_guided=trainer.counts[1] > 0,
         gains=gains,
     )
     if teaching is not None and teaching.head is not None:
-        teaching.head.export(out, time.monotonic() - began)
+        teaching.head.export(out, seconds)
     monitor.progress(1.0, "model written")
     return folder
 
@@ -119,13 +120,9 @@ def train(
 def _validated_crops(config: TrainConfig, data: Data) -> list[Crop]:
     """Fixed crops without guides, and with them where there are examinations."""
     targets = data.validation or data.clean
-    maker = CropMaker(targets, config.modality, config.network.blocks, config.seed + 1)
-    makers = [maker]
+    makers = [CropMaker(targets, config.modality, config.network.blocks, config.seed + 1)]
     if data.examinations:
-        guided = CropMaker(
-            data.examinations, config.modality, maker.blocks, maker.seed, kind="guided"
-        )
-        makers.append(guided)
+        makers.append(replace(makers[0], targets=data.examinations, kind="guided"))
     numbers = range(_FIRST_VALIDATED, _FIRST_VALIDATED + config.validated)
     return [each.make(number)[0] for each in makers for number in numbers]
 

@@ -137,17 +137,17 @@ def files_of(data: Path, patterns: Sequence[str], leave_out: Sequence[str] = ())
     left_out = _named(data, leave_out)
     files: set[Path] = set()
     for pattern in patterns:
-        named = {path for path in data.glob(pattern) if path.exists()}
-        if not named:
+        matching = _named(data, [pattern])
+        if not matching:
             raise InputError(
-                f"{data}: no file is named {pattern}", "Correct the pattern or the folder."
+                f"{data}: no file matches {pattern}", "Correct the pattern or the folder."
             )
-        files |= named
+        files |= matching
     return sorted(path for path in files if left_out.isdisjoint((path, *path.parents)))
 
 
 def _named(data: Path, patterns: Sequence[str]) -> set[Path]:
-    return {path for pattern in patterns for path in data.glob(pattern)}
+    return {path for pattern in patterns for path in data.glob(pattern) if path.exists()}
 
 
 def load_examinations(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from MedEnhanceLib.hqg.train.crops import Crop
 from MedEnhanceLib.hqg.train.losses import Window
@@ -26,19 +27,15 @@ _WEIGHT_DECAY = 1e-4
 Weights = Sequence[tuple[str, nn.Parameter]]
 
 
-class Head(Stateful, Protocol):
-    """What of a task learns along. learning_rate: of its lower steps."""
+class Head(Protocol):
+    """What of a task learns along.
 
+    network, average: what a lower step updates, and its averaged weights. learning_rate: of that.
+    """
+
+    network: nn.Module
+    average: AveragedModel
     learning_rate: float
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """What a lower step updates."""
-
-    def train(self, mode: bool = True) -> None:
-        """Whether it is in a lower step."""
-
-    def follow(self) -> None:
-        """Called after a lower step."""
 
     def export(self, out: Path, seconds: float) -> None:
         """Write its bundle into a folder of its own below `out`."""
@@ -86,7 +83,9 @@ class Teaching:
         self.optimizer = None
         if self.head is not None:
             self.optimizer = torch.optim.AdamW(
-                self.head.parameters(), lr=self.head.learning_rate, weight_decay=_WEIGHT_DECAY
+                self.head.network.parameters(),
+                lr=self.head.learning_rate,
+                weight_decay=_WEIGHT_DECAY,
             )
 
     def step(
@@ -115,7 +114,7 @@ class Teaching:
         slices, plain = window.where[0], crop.plain
         labels = crop.labels[slices][None]
         if self.head is not None:
-            self.head.train(False)
+            self.head.network.train(False)
         loss = self.task.loss(image[slices][None], labels, crop.subject)
         gradients, report = self.gate(main, loss, weights)
         for (_, weight), gradient in zip(weights, gradients, strict=True):
@@ -123,13 +122,13 @@ class Teaching:
         if self.head is not None and self.optimizer is not None:
             set_learning_rate(self.optimizer, self.head.learning_rate, round(1000 * share), 1000)
             self.optimizer.zero_grad(set_to_none=True)
-            self.head.train(True)
+            self.head.network.train(True)
             images = (plain.target, plain.noisy, image.detach())
             stacked = torch.stack([each[slices] for each in images])
             lower = self.task.loss(stacked, labels.expand_as(stacked), crop.subject)
             lower.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            self.head.follow()
+            self.head.average.update_parameters(self.head.network)
         return {
             "task": float(loss.detach()),
             "gate open": float(report.open),

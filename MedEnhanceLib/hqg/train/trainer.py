@@ -221,7 +221,8 @@ class Trainer:
         if self.teaching is not None:
             modules["gate"] = self.teaching.gate
             if self.teaching.head is not None:
-                modules["head"] = self.teaching.head
+                modules["head"] = self.teaching.head.network
+                modules["head average"] = self.teaching.head.average
                 optimizers["head optimizer"] = self.teaching.optimizer
         # Where and by how many threads it runs does not change what is learned.
         config = config_to_json(replace(self.config, device="", workers=1))

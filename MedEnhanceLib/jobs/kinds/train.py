@@ -204,7 +204,7 @@ def _task_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
     """The task of a configuration and its gate; a method does not import another."""
     from MedEnhanceLib.gradprom.config import TrainHeadConfig
     from MedEnhanceLib.gradprom.gate import GradientGate
-    from MedEnhanceLib.gradprom.segmenters import open_segmenter
+    from MedEnhanceLib.gradprom.segmenters import is_own_head, open_segmenter
     from MedEnhanceLib.gradprom.task import FrozenTask, SegmentationTask
 
     task = config.task
@@ -218,9 +218,12 @@ def _task_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
         warm_up=math.ceil(task.start * config.steps / task.every),
     )
     if not task.head:
+        files = task.images, task.labels, data, config.modality
+        if is_own_head(task.segmenter):
+            return SegmentationTask.frozen(task.segmenter, *files, device), gate
         segmenter = open_segmenter(task.segmenter)
         segmenter.network.to(device)
-        return FrozenTask(segmenter, task.images, task.labels, data, config.modality), gate
+        return FrozenTask(segmenter, *files), gate
     head = TrainHeadConfig.from_json({"modality": config.modality, **task.head})
     if head.name == config.name:
         raise ConfigError(

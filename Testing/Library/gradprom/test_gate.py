@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
@@ -24,7 +23,7 @@ GATES = [
 def averages(gate: GradientGate) -> dict[str, Tensor]:
     """Of both gradients, as they are now."""
     state = gate.state_dict().items()
-    return {name: value.clone() for name, value in state if not name.startswith("record")}
+    return {name: value.clone() for name, value in state if name != "totals"}
 
 
 @pytest.mark.parametrize("options", GATES)
@@ -185,24 +184,11 @@ def test_it_reports_what_happened() -> None:
         reports.append(report)
         descend(model, gradients)
     diagnostics = gate.diagnostics()
-    assert (diagnostics.steps, diagnostics.silent) == (40, 0)
+    assert diagnostics.steps == 40
     assert 0 < diagnostics.open_fraction < 1
     assert diagnostics.open_fraction == sum(r.open for r in reports) / 40
-    assert diagnostics.share == pytest.approx(sum(r.share for r in reports) / 40)
     assert diagnostics.cosine == pytest.approx(sum(r.batch_cosine for r in reports) / 40)
     assert diagnostics.average_cosine == pytest.approx(sum(r.average_cosine for r in reports) / 40)
-    assert json.loads(json.dumps(diagnostics.to_json()))["steps"] == 40
-
-
-def test_steps_without_an_angle_are_counted_apart() -> None:
-    weight = nn.Parameter(torch.ones(3))
-    gate = GradientGate()
-    for factor in (2, -2, 0, math.nan):
-        loss = weight.square().sum()
-        gate(loss, factor * loss, [weight])
-    diagnostics = gate.diagnostics()
-    assert (diagnostics.steps, diagnostics.silent, diagnostics.open_fraction) == (4, 2, 0.25)
-    assert diagnostics.cosine == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
