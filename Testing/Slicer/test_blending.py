@@ -108,7 +108,8 @@ class StrengthTest(ViewTestCase):
         self.provenance.setManifest(self.output, self.manifest)
         self.refused("The bias field", "Enhance again for another strength")
         state = self.bridge.voxelState(self.source)
-        field = np.full(self.voxels()[0].shape, 1.25, np.float32)
+        field = self.bridge.newImage(self.voxels()[0].shape, np.float32)
+        self.bridge.arrayOf(field)[:] = 1.25
         self.blending.remember(self.output, state, field)
         self.set(0.5)
         self.set(1.0)

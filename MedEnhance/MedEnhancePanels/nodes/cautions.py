@@ -6,9 +6,8 @@ From MRML alone, cheap enough for the main thread.
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.nodes import bridge, provenance
+from MedEnhancePanels.nodes.bridge import MODALITIES
 
-#: The modalities that the library distinguishes and a user may choose.
-MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: Attribute with notes on a volume from a compressed file, one a line.
 NOTES = "MedEnhance.notes"
 #: Air is -1000 HU, so that a CT goes below zero, and far below where there is air.

@@ -31,11 +31,8 @@ def openDatabase():
     """Slicer's DICOM database; raises PanelError where none is open."""
     opened = database()
     if opened is None:
-        raise PanelError(
-            _("Slicer's DICOM database is not open"),
-            _("Open the module DICOM once to open it, or export to a folder."),
-            "output",
-        )
+        hint = _("Open the module DICOM once to open it, or export to a folder.")
+        raise PanelError(_("Slicer's DICOM database is not open"), hint, "output")
     return opened
 
 
@@ -81,11 +78,9 @@ def listFiles(instances, folder):
     for number, uid in enumerate(instances, 1):
         path = opened.fileForInstance(uid)
         if not path or not os.path.exists(path):
-            raise PanelError(
-                _("The image {uid} is no longer in Slicer's DICOM database").format(uid=uid),
-                _("Import the series again, or export under a patient ID that you enter."),
-                "input",
-            )
+            message = _("The image {uid} is no longer in Slicer's DICOM database")
+            hint = _("Import the series again, or export under a patient ID that you enter.")
+            raise PanelError(message.format(uid=uid), hint, "input")
         paths.append(path)
         if number % _AT_ONCE == 0:
             yield number / len(instances)

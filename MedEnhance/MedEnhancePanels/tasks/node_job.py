@@ -36,13 +36,9 @@ class NodeJob:
 
     def _after(self, job):
         if _gridOf(self.node) != self._grid:
-            raise PanelError(
-                _("The size of {name} has changed since the job started").format(
-                    name=self.node.GetName()
-                ),
-                _("Run it again."),
-                "input",
-            )
+            message = _("The size of {name} has changed since the job started")
+            message = message.format(name=self.node.GetName())
+            raise PanelError(message, _("Run it again."), "input")
         yield from self.place(job)
 
     @property
