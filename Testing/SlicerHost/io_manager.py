@@ -12,28 +12,11 @@ from typing import Any
 
 from SlicerHost.standins import behavior
 
-#: Kinds of file that Slicer brings: ending -> (type, class of the node)
+#: Kinds of file that Slicer brings, by their endings.
 _KINDS = {
-    ".seg.nrrd": ("SegmentationFile", "vtkMRMLSegmentationNode"),
-    ".seq.nrrd": ("SequenceFile", "vtkMRMLSequenceNode"),
-    ".tfm": ("TransformFile", "vtkMRMLTransformNode"),
-    ".h5": ("TransformFile", "vtkMRMLTransformNode"),
-    ".csv": ("TableFile", "vtkMRMLTableNode"),
-    ".tsv": ("TableFile", "vtkMRMLTableNode"),
-    ".txt": ("TextFile", "vtkMRMLTextNode"),
-    ".mrk.json": ("MarkupsFile", None),
-    ".ctbl": ("ColorTableFile", "vtkMRMLColorTableNode"),
-    ".vtk": ("ModelFile", "vtkMRMLModelNode"),
-    ".nii.gz": ("VolumeFile", None),
-    ".nii": ("VolumeFile", None),
-    ".nrrd": ("VolumeFile", None),
-    ".nhdr": ("VolumeFile", None),
-    ".mha": ("VolumeFile", None),
-    ".dcm": ("VolumeFile", None),
-    ".mrml": ("SceneFile", None),
-    ".mrb": ("SceneFile", None),
-}
-_NODE_OF = {kind: node for kind, node in _KINDS.values() if node}
+    ".nii.gz": "VolumeFile", ".nii": "VolumeFile", ".nrrd": "VolumeFile", ".mha": "VolumeFile",
+    ".dcm": "VolumeFile", ".mrml": "SceneFile", ".mrb": "SceneFile",
+}  # fmt: skip
 
 
 @behavior
@@ -87,15 +70,13 @@ def _confidence(reader: Any, path: str) -> float:
         return 0.0
     if hasattr(reader.self(), "canLoadFile") and not _asked(reader, "canLoadFile", bool, path):
         return 0.0
-    if hasattr(reader.self(), "canLoadFileConfidence"):
-        return _asked(reader, "canLoadFileConfidence", float, path)
     return 0.5 + 0.01 * max(len(each) - 1 for each in endings)
 
 
 def _built_in(path: str) -> tuple[str, float]:
     endings = [each for each in _KINDS if path.lower().endswith(each)]
     best = max(endings, key=len, default=None)
-    return (_KINDS[best][0], 0.5 + 0.01 * len(best)) if best else ("NoFile", 0.0)
+    return (_KINDS[best], 0.5 + 0.01 * len(best)) if best else ("NoFile", 0.0)
 
 
 @behavior
@@ -170,44 +151,26 @@ def _pass_on(messages: Any, to: Any) -> None:
 
 
 def _built_in_type(node: Any) -> str:
-    for kind, class_name in _NODE_OF.items():
-        if node.IsA(class_name):
-            return kind
     return "VolumeFile" if node.IsA("vtkMRMLVolumeNode") else "NodeFile"
 
 
 def _load_built_in(kind: str, properties: Any) -> list[Any] | None:
     import slicer
 
-    path, scene = str(properties["fileName"]), slicer.mrmlScene
-    name = properties.get("name") or os.path.basename(path).split(".")[0]
+    path = str(properties["fileName"])
     if kind == "SceneFile":
-        return [] if _load_scene(path, bool(properties.get("clear", False))) else None
-    if kind == "VolumeFile":
-        options = int(bool(properties.get("labelmap")))
-        node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, options)
-        return [node] if node else None
-    if kind not in _NODE_OF:
+        return [] if _load_scene(path) else None
+    if kind != "VolumeFile":
         return None
-    node = scene.AddNewNodeByClass(_NODE_OF[kind], name)
-    storage = node.CreateDefaultStorageNode()
-    storage.SetFileName(path)
-    if not storage.ReadData(node):
-        scene.RemoveNode(node)
-        return None
-    scene.AddNode(storage)
-    node.SetAndObserveStorageNodeID(storage.GetID())
-    if hasattr(node, "CreateDefaultDisplayNodes"):
-        node.CreateDefaultDisplayNodes()
-    return [node]
+    name = properties.get("name") or os.path.basename(path).split(".")[0]
+    node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, 0)
+    return [node] if node else None
 
 
-def _load_scene(path: str, clear: bool) -> bool:
+def _load_scene(path: str) -> bool:
     import slicer
 
     scene = slicer.mrmlScene
-    if clear:
-        scene.Clear(False)
     if path.endswith(".mrb"):
         return bool(scene.ReadFromMRB(path, False))
     scene.SetURL(path)

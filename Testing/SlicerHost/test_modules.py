@@ -130,20 +130,6 @@ def test_a_slice_view_shows_the_volume_and_its_segments(tmp_path):
     slicer.mrmlScene.Clear(0)
 
 
-def test_sample_data_is_registered_and_loaded(tmp_path):
-    import SampleData
-
-    node = volume()
-    assert slicer.util.saveNode(node, str(tmp_path / "there.nrrd"))
-    uri = (tmp_path / "there.nrrd").as_uri()
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category="Testing", sampleName="There", uris=uri, fileNames="x.nrrd", nodeNames="There"
-    )
-    assert SampleData.downloadSample("There").GetName() == "There"
-    slicer.modules.sampleDataSources.pop("Testing")
-    slicer.mrmlScene.Clear(0)
-
-
 @pytest.mark.slow
 def test_files_run_as_slicer_runs_them():
     """slicer_add_python_unittest: no pytest, no conftest, unittest's loader."""
