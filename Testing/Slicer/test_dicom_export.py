@@ -88,15 +88,6 @@ class FolderTest(ExportTestCase):
                 self.assertTrue(np.array_equal(found == value, wanted == wanted[box].max()), name)
         self.assertIn("overlap", said[0])
 
-    def test_aVolumeThatNeverWasDicomNeedsAPatient(self):
-        node = self.smallVolume()
-        with self.assertRaises(PanelError) as caught:
-            self.logic.exportDicom(node, self.folder)
-        self.assertEqual(caught.exception.code, "input")
-        self.assertIn("the patient is not known", caught.exception.message)
-        files = self.logic.exportDicom(node, self.folder, patientId="X1", patientName="Roe^Max")
-        self.assertEqual({str(image.PatientName) for image in self.read(files)}, {"Roe^Max"})
-
     @slow
     def test_whatIsInAFolderStays(self):
         node = self.derived(self.loaded())
@@ -149,20 +140,6 @@ class DatabaseTest(ExportTestCase):
             study for each in database.patients() for study in database.studiesForPatient(each)
         ]
         return sorted(series for study in studies for series in database.seriesForStudy(study))
-
-    @slow
-    def test_theSeriesAppearsUnderItsPatientAndStudy(self):
-        node = self.derived(self.loaded())
-        database = slicer.dicomDatabase
-        files = self.logic.exportDicom(node)
-        (patient,) = database.patients()
-        (study,) = database.studiesForPatient(patient)
-        self.assertEqual(study, STUDY)
-        self.assertEqual(len(database.seriesForStudy(study)), 2)
-        self.assertEqual(len(files), 6)
-        for file in files:
-            self.assertTrue(file.startswith(database.databaseDirectory), file)
-            self.assertTrue(os.path.isfile(file))
 
     @slow
     def test_withoutADatabaseTheRemedyIsReported(self):

@@ -42,17 +42,6 @@ class SourceTest(ExportTestCase):
         images = self.read(self.logic.exportDicom(again, self.folder))
         self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
 
-    @slow
-    def test_aCompressedFileFindsItsSeriesInSlicersDatabase(self):
-        source, path = self.compressed()
-        self.importInto(self.openDatabase(), source)
-        loaded = slicer.util.loadNodeFromFile(path, "MedEnhanceCompressedVolume", {})
-        for number, node in enumerate((loaded, self.logic.decompress(path))):
-            folder = f"{self.folder}-{number}"
-            images = self.read(self.logic.exportDicom(node, folder))
-            self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
-            self.assertEqual({image.PatientID for image in images}, {"P-17"})
-
     def test_aResultOfACompressedFileFindsItOnceItIsThere(self):
         source, path = self.compressed()
         database = self.openDatabase()

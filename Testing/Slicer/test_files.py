@@ -22,19 +22,6 @@ class FileTest(MedEnhanceTestCase):
 
         MedEnhanceLogic().compress(node, self.path, lossless=True)
 
-    @slow
-    def test_aFileIsLoadedLikeAnyOther(self):
-        node = self.smallVolume((24, 40, 36), spacing=(0.7, 0.8, 2.5))
-        self.compress(node)
-        back = slicer.util.loadNodeFromFile(self.path, None, {})
-        self.assertIsNot(back, node)
-        self.assertEqual(back.GetName(), "scan")
-        np.testing.assert_array_equal(
-            slicer.util.arrayFromVolume(back), slicer.util.arrayFromVolume(node)
-        )
-        self.assertEqual(back.GetSpacing(), node.GetSpacing())
-        self.assertEqual(back.GetOrigin(), node.GetOrigin())
-
     def test_slicersSaveDialogDoesNotOfferIt(self):
         """A scene refers to the file of a node's storage, and no storage of Slicer's reads it."""
         node = self.smallVolume()

@@ -169,7 +169,15 @@ def modalityOf(node):
     dicom = dicomModality(node)
     if dicom:
         return dicom if dicom in MODALITIES else "OT"
-    return _guessModality(node)
+
+    def guess(values):
+        from MedEnhanceLib.core.modality import guess_modality
+
+        # A sample: the range of all voxels would keep Slicer waiting, and its ends are common.
+        values = values.reshape(-1)[:: max(1, values.size // _LARGEST_SAMPLE)]
+        return guess_modality(values, node.GetSpacing())
+
+    return _once(node.GetImageData(), guess)
 
 
 def unitsOf(node):
@@ -195,18 +203,6 @@ def voxelState(node):
     """A number that changes with the voxels of a volume, or of a sequence's frames."""
     images = [frame.GetImageData() for frame in frameNodes(node)]
     return max((image.GetMTime() for image in images if image is not None), default=0)
-
-
-def _guessModality(node):
-    """The library's guess, on a sample of the voxels, once for each image."""
-    from MedEnhanceLib.core.modality import guess_modality
-
-    def guess(values):
-        # A sample: the range of all voxels would keep Slicer waiting, and its ends are common.
-        values = values.reshape(-1)[:: max(1, values.size // _LARGEST_SAMPLE)]
-        return guess_modality(values, node.GetSpacing())
-
-    return _once(node.GetImageData(), guess)
 
 
 def rangeOf(image):

@@ -97,9 +97,10 @@ def frameOf(volume):
 
 def _browserOf(node):
     """The browser whose current frame a volume is, or None."""
-    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
-    isOne = node is not None and (each for each in browsers if each.IsProxyNodeID(node.GetID()))
-    return next(isOne, None) if isOne else None
+    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
+        if node is not None and browser.IsProxyNodeID(node.GetID()):
+            return browser
+    return None
 
 
 def shownVolume(node):

@@ -239,7 +239,6 @@ def makeSegmentation(image, source, labels, name):
         node.GetSegmentation().AddSegment(segment)
     node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
     bridge.placeBeside(source, node)
-    stamp(node, "segmentation", source)
     return node
 
 
@@ -262,8 +261,8 @@ def _code(label, field):
     return str(code["value"]), str(code.get("scheme", "SCT")), str(code.get("meaning", ""))
 
 
-def makeTable(rows, source, name, facts):
-    """A table of structures and their sizes; facts (model, device, …) become attributes."""
+def makeTable(rows, source, name):
+    """A table of structures and their sizes."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", bridge.uniqueName(name))
     columns = (
         (_("Structure"), vtk.vtkStringArray, "label"),
@@ -277,8 +276,5 @@ def makeTable(rows, source, name, facts):
         for row in rows:
             column.InsertNextValue(row[field])
         node.AddColumn(column)
-    for fact, value in facts.items():
-        node.SetAttribute(f"MedEnhance.{fact}", str(value))
     bridge.placeBeside(source, node)
-    stamp(node, "table", source)
     return node

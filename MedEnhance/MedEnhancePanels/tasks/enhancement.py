@@ -19,8 +19,8 @@ from MedEnhancePanels.nodes import bridge, nrrd, preview, results
 from MedEnhancePanels.tasks import blending
 from MedEnhancePanels.tasks.node_job import NodeJob
 
-#: Results that are volumes, by the job's output, with the word for the step that made them.
-_VOLUMES = {"output": "enhanced", "uncertainty": "uncertainty", "noise": "noise"}
+#: Outputs of the job that are volumes on the grid of the input.
+_VOLUMES = ("output", "uncertainty", "noise")
 
 
 class _EnhanceOptions:
@@ -134,7 +134,7 @@ class _Enhancement(NodeJob):
             if role in images:
                 nodes[role] = bridge.newVolumeLike(source, self._names[role], images[role])
                 results.styleMap(nodes[role], role, results.unitOf(source))
-                self._stamp(nodes[role], role)
+                self._describe(nodes[role], role)
         if "segmentation" in images:
             _placeLabels(job, source, images["segmentation"], "head", self._names)
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
@@ -210,7 +210,6 @@ class _Enhancement(NodeJob):
         for role, proxy in shown.items():
             if source is not None:
                 proxy.SetAndObserveTransformNodeID(source.GetTransformNodeID())
-            self._describe(proxy, role)
             if role != "output":
                 results.styleMap(proxy, role, results.unitOf(source or proxy))
             elif source is not None:
@@ -218,17 +217,13 @@ class _Enhancement(NodeJob):
         results.link(shown["output"], input=source, **_maps(shown))
 
     def _describe(self, node, role):
-        """Record on the result, or a map of the uncertainty or the noise, what it is."""
-        self._stamp(node, role)
+        """Record on the result, or on a map, what it is, with the history in the worker's file."""
+        derived, history = "enhanced" if role == "output" else role, self._histories.get(role, ())
+        results.stamp(node, derived, self.node, self._model, self._manifest, history)
         isFull = self.options.strength in ("auto", "full")
         strength = 1.0 if isFull else float(self.options.strength)
         node.SetAttribute(results.STRENGTH, repr(strength))
         node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))
-
-    def _stamp(self, node, role):
-        """Record what a node is, with the history that the worker wrote into its file."""
-        history, derived = self._histories.get(role, ()), _VOLUMES.get(role, role)
-        results.stamp(node, derived, self.node, self._model, self._manifest, history)
 
 
 class _Preview(NodeJob):
@@ -315,16 +310,11 @@ def _maps(nodes):
 def _placeLabels(job, source, image, model, names):
     """The segmentation and the table of a result; model: the result's field that names the head."""
     result = job.result
-    facts = {"device": result.get("device", ""), "seconds": result.get("seconds", "")}
-    made = {
-        "segmentation": results.makeSegmentation(
-            image, source, result["labels"], names["segmentation"]
-        ),
-        "table": results.makeTable(result["table"], source, names["table"], facts),
-    }
-    for role, node in made.items():
+    labels = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
+    table = results.makeTable(result["table"], source, names["table"])
+    for role, node in (("segmentation", labels), ("table", table)):
+        job.nodes[role] = node
         results.stamp(node, role, source, result.get(model) or {}, _manifestOf(result))
-    job.nodes.update(made)
 
 
 def _checkSegmentable(node):
