@@ -17,7 +17,7 @@ STRENGTH = "MedEnhance.strength"
 RESEARCH_USE = "Research use only. Not a medical device, not for diagnosis."
 
 #: Voxels that a display window is chosen from.
-_SAMPLE = 1 << 20
+_SAMPLE = 1 << 18
 #: Slicer's own colors, by their ID.
 _DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"
 _PERCEPTUAL = "vtkMRMLColorTableNodeFileViridis.txt"
