@@ -158,7 +158,7 @@ class DatabaseTest(ExportTestCase):
         before = []
         stops = {
             "Cancelled.": lambda job: job.cancel(),
-            "The scene was closed": lambda _job: slicer.mrmlScene.Clear(0),
+            "was removed from the scene": lambda _job: slicer.mrmlScene.Clear(0),
         }
         for stage in ("", "copying into"):
             for why, stop in stops.items():

@@ -47,7 +47,7 @@ class ThinSlicesTest(EnhanceTestCase):
         self.assertIs(output.GetNodeReference("MedEnhance.input"), node)
         self.assertEqual(output.GetTransformNodeID(), node.GetTransformNodeID())
         self.assertNotIn("difference", job.nodes)
-        self.assertIn("not those of its input", self.ui.strengthSlider.toolTip)
+        self.assertIn("differ from those of its input", self.ui.strengthSlider.toolTip)
 
 
 class PreviewTest(EnhanceTestCase):
@@ -135,7 +135,7 @@ class TroubleTest(EnhanceTestCase):
         slicer.mrmlScene.Clear(0)
         self.waitUntil(lambda: job.isFinished, 5)
         self.assertEqual(job.state, "cancelled")
-        self.assertIn("The scene was closed", self.message)
+        self.assertIn("Brain was removed", self.message)
         self.processEvents(80)
         self.assertIsNone(self.panel.job)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])

@@ -31,7 +31,7 @@ def openDatabase():
     """Slicer's DICOM database; raises PanelError where none is open."""
     opened = database()
     if opened is None:
-        hint = _("Open the module DICOM once to open it, or export to a folder.")
+        hint = _("Open the module DICOM once, which opens it, or export to a folder.")
         raise PanelError(_("Slicer's DICOM database is not open"), hint, "output")
     return opened
 

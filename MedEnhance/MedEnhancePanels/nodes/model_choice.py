@@ -112,8 +112,8 @@ def aboutTask(task):
     """What a task does, in a sentence, as the tool tip of its entry."""
     return {
         "auto": _(
-            "Corrects what is measured in the volume, as far as it is certain: noise, and in "
-            "MR blur and bias field"
+            "Corrects the noise that is measured in the volume, and in MR blur and bias field "
+            "where they are found"
         ),
         "noise": _("Removes noise; blur and bias field stay"),
         "sharpness": _("Removes noise, and undoes blur; the bias field stays"),
@@ -125,7 +125,7 @@ def aboutTask(task):
 def slicesProblem(task):
     """Why guide, look, maps and N4 are not to be had for thin slices; empty for another task."""
     if task == "slices":
-        return _("Not available for thin slices: enhance the result again for it.")
+        return _("Not available with thin slices: enhance the thin slices again to get it.")
     return ""
 
 
@@ -159,7 +159,7 @@ def _modelProblem(node, options):
     names, others = [bundle.name for bundle in fitting(modality)], ()
     isAuto = options.model == "auto"
     if options.task == "slices" and bridge.isSequence(node):
-        text = _("Thin slices are made of single volumes: choose one frame.")
+        text = _("Thin slices need a single volume: choose one frame of the sequence.")
     elif options.task == "slices":
         if not _installed(modality, SLICES):
             text = _("There is no model of thin slices for {modality}.")

@@ -75,7 +75,7 @@ def problemOf(output):
     if preview.sequenceOf(output) is not None:
         return _("It is a frame of a sequence: another strength would change this frame alone.")
     if provenance.taskOf(output) == "slices":
-        return _("Its slices are not those of its input, so it cannot be blended.")
+        return _("Its slices differ from those of its input, so it cannot be blended.")
     before, after = source.GetImageData(), output.GetImageData()
     if before is None or after is None:
         return _("There are no voxels to blend.")

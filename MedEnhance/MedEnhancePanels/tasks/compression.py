@@ -18,15 +18,8 @@ FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
 _FOLDER = "MedEnhance/CompressFolder"
 
 
-class _CompressOptions:
-    """What the file guarantees: the options of CompressConfig, one of them the mode."""
-
-    def toConfig(self):
-        """The configuration as the job takes it; raises PanelError where it cannot be."""
-        return arguments.configOf(self, CompressConfig)
-
-
-CompressOptions = arguments.optionsClass("CompressOptions", CompressConfig, _CompressOptions)
+#: What the file guarantees: the options of CompressConfig, one of them the mode.
+CompressOptions = arguments.optionsClass("CompressOptions", CompressConfig, object)
 
 
 def startCompress(runner, node, path, options, overwrite=False):
@@ -45,7 +38,7 @@ def startCompress(runner, node, path, options, overwrite=False):
     checkOptions(node, options)
     params = {
         "output": arguments.checkDestination(path, overwrite),
-        "config": options.toConfig(),
+        "config": arguments.configOf(options, CompressConfig),
         "overwrite": bool(overwrite),
         "dicom": dicom_source.uidsOf(node),
     }
@@ -60,7 +53,7 @@ def startCompress(runner, node, path, options, overwrite=False):
 def startEstimate(runner, node, options):
     """Compress a few blocks to estimate the result, which is job.result."""
     checkOptions(node, options)
-    params = {"config": options.toConfig()}
+    params = {"config": arguments.configOf(options, CompressConfig)}
     title = _("Estimate {name}").format(name=node.GetName())
     return runner.submit("estimate", params, title=title, before=_sender(node))
 

@@ -122,7 +122,7 @@ class _Enhancement(NodeJob):
         source, images, nodes = self.node, {}, job.nodes
         for role, file in files.items():
             images[role] = yield from bridge.readImage(file.voxels)
-        if self.hasNewVoxels:
+        if bridge.voxelState(source) != self.voxels:
             text = _("{name} was changed during the run, so there is no difference map")
             job.warnings.append(text.format(name=source.GetName()))
         else:
@@ -327,7 +327,7 @@ def _checkOptions(node, options):
     bridge.checkOutput(options.output, node, options.guide, options.look)
     if options.task == "slices" and options.output is not None:
         message = _("Thin slices have a new grid, so they cannot be written into a volume")
-        raise PanelError(message, _("Leave the output out."), "config")
+        raise PanelError(message, _("Do not set an output."), "config")
     if options.segment:
         _checkSegmentable(node)
     elif options.head != "auto":
