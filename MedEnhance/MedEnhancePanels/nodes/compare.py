@@ -121,7 +121,8 @@ class Compare(Showing):
     def _showLegend(self, isShown):
         """Slicer's legend of the map, where it has one."""
         overlay = results.linked(self.output, self.overlay) if self.overlay else None
-        legend = results.legendOf(overlay) if overlay is not None else None
+        legends = slicer.vtkSlicerColorLogic
+        legend = legends.GetColorLegendDisplayNode(overlay) if overlay is not None else None
         if legend is not None:
             legend.SetVisibility(isShown)
 

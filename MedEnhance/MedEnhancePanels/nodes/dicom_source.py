@@ -1,6 +1,5 @@
 """Which DICOM images a node was made from, by its attributes; and Slicer's DICOM database."""
 
-import json
 import os
 
 import slicer
@@ -102,13 +101,6 @@ def rememberSeries(node, series, study=""):
     for each in {node, *bridge.frameNodes(node)} if series else ():
         each.SetAttribute(SERIES, series)
         each.SetAttribute(STUDY, study or None)
-
-
-def seriesAndStudyIn(result):
-    """The UIDs of the series that a job read and of its study, by its manifest, or ""."""
-    with open(result["manifest"], encoding="utf-8") as file:
-        recorded = json.load(file).get("dicom", {})
-    return recorded.get("series", ""), recorded.get("study", "")
 
 
 def _nodesToAsk(node):

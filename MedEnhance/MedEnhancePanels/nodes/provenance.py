@@ -79,15 +79,6 @@ def setManifest(node, manifest):
     node.SetAttribute(MANIFEST, json.dumps(manifest, separators=(",", ":")))
 
 
-def writeManifest(node, path):
-    """Write the record of a result beside the file it was saved in, as `<path>.json`."""
-    from MedEnhanceLib.io.atomic import write_json
-
-    manifest = manifestOf(node)
-    if manifest is not None:
-        write_json(f"{path}.json", manifest, overwrite=True)
-
-
 # --- what a manifest says: {} or None for what it does not state, or not as the worker would ------
 
 

@@ -195,11 +195,6 @@ def styleMap(node, role, unit=""):
         legend.SetVisibility(False)
 
 
-def legendOf(node):
-    """The color legend of a volume, or None."""
-    return slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
-
-
 def unitOf(volume):
     """The unit of a volume's intensities, as a word."""
     return bridge.unitsOf(volume) or _("intensity units")

@@ -1,5 +1,6 @@
 """Compressed volumes: estimate, compress and open; from nodes and to nodes."""
 
+import json
 import os
 
 import slicer
@@ -84,7 +85,9 @@ def startDecompress(runner, path, region=None, name=None):
     def after(job):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
         node.SetAttribute(NOTES, "\n".join(job.warnings))
-        dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyIn(job.result))
+        with open(job.result["manifest"], encoding="utf-8") as file:
+            dicom = json.load(file).get("dicom", {})
+        dicom_source.rememberSeries(node, dicom.get("series", ""), dicom.get("study", ""))
         job.nodes["output"] = node
 
     title = _("Open {name}").format(name=os.path.basename(path))
