@@ -208,9 +208,9 @@ class DistillationTest(DistillingTestCase):
     def checkThatThePatientIsShownToTheUserAlone(self, folder):
         self.assertFalse(os.path.exists(os.path.join(folder, "out", "prior")))
         self.assertIn(os.path.join(folder, "out-confidential"), self.ui.resultLabel.text)
-        with mock.patch("MedEnhancePanels.pages.distill_run.openPath") as opened:
+        with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
             self.ui.resultButton.click()
-        opened.assert_called_once_with(os.path.join(folder, "out"))
+        opened.assert_called_once_with(qt.QUrl.fromLocalFile(os.path.join(folder, "out")))
 
     def assertNothingIdentifiesPatients(self, folder):
         """No file of a result has a patient's name, in its name or in its bytes."""

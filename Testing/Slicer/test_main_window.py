@@ -16,7 +16,7 @@ from MedEnhancePanels.tasks import samples
 class VolumeRowTest(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
-        self.widget.volumeRow._known = set()
+        self.widget.volumeRow._before = set()
 
     def actions(self):
         return {each.text: each for each in self.widget.volumeRow._menu.actions()}
@@ -134,7 +134,7 @@ class JobBarTest(MedEnhanceTestCase):
         self.waitUntil(lambda: job.isRunning, 30)
         with mock.patch.object(slicer.util, "mainWindow", lambda: window):
             self.widget.exit()
-        label = slicer.util.findChild(window, "medEnhanceJobLabel")
+        (label,) = slicer.util.findChildren(window.statusBar(), className="QLabel")
         self.assertIn("Ping", label.text)
         (button,) = slicer.util.findChildren(window.statusBar(), className="QPushButton")
         button.click()
