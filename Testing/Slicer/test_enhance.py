@@ -213,6 +213,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertIn("Automatic", self.ui.deviceComboBox.currentText)
         self.assertNotEqual(self.ui.deviceComboBox.toolTip, self.ui.deviceComboBox.currentText)
         self.assertGreaterEqual(self.ui.deviceComboBox.findData("cpu"), 0)
+        self.assertRegex(self.ui.planLabel.text, r"; about \d+ (s|min)\.")
         self.picture("enhance-ready")
 
 
@@ -365,27 +366,67 @@ class ApplyTest(EnhanceTestCase):
         self.choose(first)
         self.assertIs(self.ui.resultSelector.currentNode(), output)
 
-    def test_theSeriesOfTheStudyWithTheLeastNoiseIsSuggestedAndOffUntilChosen(self):
+    def test_theSeriesOfTheExaminationWithTheLeastNoiseIsSuggestedAndOffUntilChosen(self):
+        """Of the same study, or of the same patient and day."""
         node, button = self.brain(), self.ui.suggestedGuideButton
         self.choose(node)
         self.assertFalse(button.isVisibleTo(self.panel.widget))
-        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
         rng = np.random.default_rng(0)
-        made = {}
-        for name, noise in (("T2", 20), ("FLAIR", 4), ("result", 1), ("CT", 1), ("elsewhere", 1)):
+        made, ours, other = {}, self.study, self.newStudy("P1", "20200102")
+        later, stranger = self.newStudy("P1", "20200103"), self.newStudy("P2", "20200102")
+        self.describe(ours, "P1", "20200102")
+        for name, noise, study in (
+            ("T2", 20, ours),
+            ("FLAIR", 6, ours),
+            ("CT", 1, ours),
+            ("result", 1, ours),
+            ("later", 1, later),
+            ("stranger", 1, stranger),
+            ("T1 again", 3, other),
+        ):
             voxels = 5000 + rng.normal(0, noise, slicer.util.arrayFromVolume(node).shape)
-            other = slicer.util.addVolumeFromArray(voxels.astype(np.int16), name=name)
-            made[name] = other
-            self.bridge.copyGeometry(node, other)
-            other.SetAttribute(self.bridge.MODALITY, "CT" if name == "CT" else "MR")
-            if name != "elsewhere":
-                hierarchy.SetItemParent(hierarchy.GetItemByDataNode(other), self.study)
+            volume = slicer.util.addVolumeFromArray(voxels.astype(np.int16), name=name)
+            made[name] = volume
+            self.bridge.copyGeometry(node, volume)
+            volume.SetAttribute(self.bridge.MODALITY, "CT" if name == "CT" else "MR")
+            self.hierarchy.SetItemParent(self.hierarchy.GetItemByDataNode(volume), study)
         self.results.stamp(made["result"], "enhanced", node)
         self.panel.update()
-        self.assertEqual(button.text, "Suggested: FLAIR")
+        self.assertEqual(button.text, "Suggested: T1 again")
         self.assertIn("same examination, least noise of", button.toolTip)
+        slicer.mrmlScene.RemoveNode(made["T1 again"])
+        self.panel.update()
+        self.assertEqual(button.text, "Suggested: FLAIR")
         self.assertTrue(button.isVisibleTo(self.panel.widget))
         self.assertIsNone(self.panel.options.guide)
         button.click()
         self.assertIs(self.panel.options.guide, made["FLAIR"])
         self.assertFalse(button.isVisibleTo(self.panel.widget))
+
+    @property
+    def hierarchy(self):
+        return slicer.mrmlScene.GetSubjectHierarchyNode()
+
+    def newStudy(self, patient, day):
+        study = self.hierarchy.CreateStudyItem(self.hierarchy.GetSceneItemID(), f"{patient} {day}")
+        self.describe(study, patient, day)
+        return study
+
+    def describe(self, study, patient, day):
+        """Patient and day of a study, as Slicer's module DICOM puts them into the scene."""
+        names, hierarchy = slicer.vtkMRMLSubjectHierarchyConstants, self.hierarchy
+        item = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), patient)
+        hierarchy.SetItemAttribute(item, names.GetDICOMPatientIDAttributeName(), patient)
+        hierarchy.SetItemAttribute(study, names.GetDICOMStudyDateAttributeName(), day)
+        hierarchy.SetItemParent(study, item)
+
+    def test_theExpectedTimeStandsUnderTheButton(self):
+        slicer.app.userSettings().setValue("MedEnhance/Pace/cpu/auto", 21000.0)
+        self.addCleanup(slicer.app.userSettings().remove, "MedEnhance/Pace/cpu/auto")
+        node = self.smallVolume()  # 3,840 voxels: 81 s, and 3 s to start
+        node.SetAttribute(self.bridge.MODALITY, "MR")
+        self.context.state.device = "cpu"
+        self.choose(node)
+        self.assertIn("Model mr; device: CPU; about 1 min.", self.ui.planLabel.text)
+        self.context.state.device = "cuda"
+        self.assertIn("device: cuda (not found here).", self.ui.planLabel.text)
