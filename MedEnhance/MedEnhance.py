@@ -189,7 +189,6 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onPageChanged(self, index):
         if self.context.state is not None:
             self.context.state.page = self.pageName(index)
-        self.context.clearNews()
         self._enterPage()
 
 

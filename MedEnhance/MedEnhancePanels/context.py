@@ -1,5 +1,6 @@
 """What all pages share: logic, runner of jobs, state, messages, loading of .ui files."""
 
+import logging
 import os
 
 import qt
@@ -24,7 +25,7 @@ class Context:
         self.logic, self.runner, self.state = logic, runner, None
         self._folder = os.path.join(os.path.dirname(modulePath), "Resources", "UI")
         self.panel, self.mainUi = self.ui("MedEnhance")
-        self._notice, self._isNews = Notice(self.mainUi, "message"), False
+        self._notice = Notice(self.mainUi, "message")
         self.mainUi.messageCloseButton.clicked.connect(self.clearMessage)
         self._listeners, self._observed, self._exportDialog = [], {}, None
         self._settle = singleShot(self.panel, _SETTLE_MS, self._notify)
@@ -81,20 +82,16 @@ class Context:
 
         level: "info", "warning" or "error". details: shown on demand.
         """
-        self._isNews = level == "info"
         self._notice.show(level, text, details)
-
-    def clearNews(self):
-        """Clear a message of success when the user turns to something else."""
-        if self._isNews:
-            self.clearMessage()
 
     def clearMessage(self, *_checked):
         self.message("info", "")
 
-    def showError(self, error):
-        """Show an exception; a cancellation is shown as information."""
-        error = PanelError.fromException(error)
+    def showError(self, exception):
+        """Show an exception, and log one that is our fault; a cancellation is information."""
+        error = PanelError.fromException(exception)
+        if error.code == "internal":
+            logging.error("MedEnhance: %s\n%s", error.text, error.details)
         self.message("info" if error.isCancellation else "error", error.text, error.details)
 
     # --- state ---

@@ -4,42 +4,23 @@ Nothing is installed without consent. Slicer's own installer does it, which keep
 the packages that Slicer ships; the extension PyTorch chooses the build of torch where it is there.
 """
 
-import contextlib
-import os
-import sys
-
 import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
+
+#: Whether nothing was missing; it stays so while Slicer runs, as looking takes half a second.
+_isComplete = False
 
 
 def missing():
     """The packages that are not here, or too old, with their sizes; nothing is imported for it."""
     from MedEnhanceLib.runtime import dependencies
 
-    # Pages ask at every turn, and looking takes up to half a second. What was complete stays so
-    # until a folder changes, as it does with everything that pip installs or removes.
-    times = _folderTimes()
-    if times in _complete:
-        return []
-    found = dependencies.missing()
-    if not found:
-        _complete.clear()
-        _complete.add(times)
+    global _isComplete
+    found = [] if _isComplete else dependencies.missing()
+    _isComplete = not found
     return found
-
-
-_complete = set()
-
-
-def _folderTimes():
-    """When the folders that Python imports from changed last."""
-    times = []
-    for folder in sys.path:
-        with contextlib.suppress(OSError):
-            times.append((folder, os.stat(folder or ".").st_mtime_ns))
-    return tuple(times)
 
 
 def missingText():

@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import logging
 import re
 import traceback
 
@@ -23,11 +22,6 @@ _DAMAGE = re.compile(r"(.+? is damaged): ", re.DOTALL)
 def plain(text):
     """A message of the library without the options and commands at its end."""
     return _FOR_COMMAND_LINES.sub("", text or "")
-
-
-def plainHint(text):
-    """What a hint says to everybody: `plain`, and no sentence that is about an option."""
-    return _ABOUT_OPTIONS.sub("", plain(text))
 
 
 class PanelError(Exception):
@@ -63,26 +57,16 @@ class PanelError(Exception):
         return cls(_("Cancelled."), code="cancelled")
 
     @classmethod
-    def _ofLibrary(cls, message, hint, code, details):
+    def fromLibrary(cls, message, hint, code, details=""):
         """A library error for Slicer's users: no command options, no positions in files."""
+        if code == "cancelled":
+            return cls.cancelled()
         if code == "dependency":
             hint = _("Apply, on the page Enhance, offers to install it.")
         found = _DAMAGE.match(message) if code == "codec" else None
         if found:
             message, details = found[1], f"{message}\n{details}"
-        return cls(message, plainHint(hint), code, details)
-
-    @classmethod
-    def fromEvent(cls, fields):
-        """From the fields of an `error` event of the worker."""
-        if fields.get("code") == "cancelled":
-            return cls.cancelled()
-        return cls._ofLibrary(
-            fields.get("message") or _("The job failed"),
-            fields.get("hint") or "",
-            fields.get("code") or "internal",
-            fields.get("details") or "",
-        )
+        return cls(message, _ABOUT_OPTIONS.sub("", plain(hint)), code, details)
 
     @classmethod
     def fromException(cls, exception):
@@ -91,8 +75,7 @@ class PanelError(Exception):
             return exception
         details = "".join(traceback.format_exception(exception))
         if hasattr(exception, "message") and hasattr(exception, "hint"):
-            code = getattr(exception, "code", "internal")
-            return cls._ofLibrary(exception.message, exception.hint, code, details)
+            return cls.fromLibrary(exception.message, exception.hint, exception.code, details)
         if isinstance(exception, OSError) and exception.strerror:
             return cls(*_ofSystem(exception), details)
         message = f"{type(exception).__name__}: {exception}"
@@ -121,15 +104,7 @@ def guarded(slot):
         try:
             return slot(self, *arguments, **options)
         except Exception as exception:
-            showException(self.context, exception)
+            self.context.showError(exception)
             return None
 
     return run
-
-
-def showException(context, exception):
-    """Show an exception in the panel, and log it."""
-    error = PanelError.fromException(exception)
-    if error.code == "internal":
-        logging.error("MedEnhance: %s\n%s", error.text, error.details)
-    context.message("error", error.text, error.details)

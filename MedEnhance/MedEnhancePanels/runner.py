@@ -268,7 +268,8 @@ class Runner:
             job.metrics.append((more.get("name"), more.get("value"), more.get("step")))
             job.notify("metric", **more)
         elif name == "error":
-            self._fail(job, PanelError.fromEvent(more))
+            texts = (more.get(key) or "" for key in ("message", "hint", "code", "details"))
+            self._fail(job, PanelError.fromLibrary(*texts))
         elif name == "result" and job.wantsCancel and job.after is not None:
             self._fail(job, PanelError.cancelled())
         elif name == "result":

@@ -80,7 +80,6 @@ class State:
     noiseMap = Field(False)
     segment = Field(False)
     head = Field("auto")
-    allFrames = Field(False)
     #: Off: where the bias field is measured to be strong; on: always.
     biasCorrection = Field(False)
 

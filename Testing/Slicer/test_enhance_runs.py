@@ -296,18 +296,11 @@ class SequenceTest(EnhanceTestCase):
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")), 1)
 
     @slow
-    def test_aFrameOffersItsWholeSequence(self):
+    def test_theResultIsPlayedWithItsSource(self):
         sequence, browser = self.sequence()
-        proxy = browser.GetProxyNode(sequence)
-        self.choose(proxy)
-        self.assertTrue(self.ui.allFramesCheckBox.isVisibleTo(self.panel.widget))
-        self.assertIn("All 3", self.ui.allFramesCheckBox.text.replace("&", ""))
-        self.assertIs(self.panel.target, proxy)
-        self.ui.allFramesCheckBox.checked = True
-        self.assertIs(self.panel.target, sequence)
+        self.choose(sequence)
         job = self.apply()
-        self.assertTrue(job.nodes["output"].IsA("vtkMRMLSequenceNode"))
-        shown = browser.GetProxyNode(job.nodes["output"])
+        shown, proxy = (browser.GetProxyNode(each) for each in (job.nodes["output"], sequence))
         for index in (2, 0):
             browser.SetSelectedItemNumber(index)
             slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)

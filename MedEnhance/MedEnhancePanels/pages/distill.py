@@ -26,50 +26,37 @@ class DistillPanel(Page):
         #: The estimate that runs, or has ended, and the options that it is about.
         self._estimate, self._estimated = None, None
         ui = self.ui
-        for box, entries in (
-            (
-                ui.taskSelector,
-                {
-                    "distillMR": _("Distilled images, MR"),
-                    "distillCT": _("Distilled images, CT"),
-                    "trainMR": _("An enhancer for MR"),
-                    "trainCT": _("An enhancer for CT"),
-                },
-            ),
-            (
-                ui.goalSelector,
-                {
-                    "denoise": _("Removing noise"),
-                    "sr2": _("Doubling the resolution"),
-                    "sr4": _("Four times the resolution"),
-                },
-            ),
-            (
-                ui.budgetSelector,
-                {
-                    "cpu": _("Short, for a processor"),
-                    "full": _("Full, for a graphics card"),
-                    "smoke": _("Test: seconds"),
-                },
-            ),
-            (
-                ui.methodSelector,
-                {
-                    "statistics": _("Statistics: the template with the cohort's means (seconds)"),
-                    "matching": _("Matching: images of each patient (minutes)"),
-                },
-            ),
-            (
-                ui.deviceSelector,
-                {
-                    "auto": _("Automatic"),
-                    "cpu": _("CPU"),
-                    "cuda": _("Graphics card (CUDA)"),
-                    "mps": _("Graphics card (Apple)"),
-                },
-            ),
-        ):
-            fill(box, entries)
+        entries = {
+            "distillMR": _("Distilled images, MR"),
+            "distillCT": _("Distilled images, CT"),
+            "trainMR": _("An enhancer for MR"),
+            "trainCT": _("An enhancer for CT"),
+        }
+        fill(ui.taskSelector, entries)
+        entries = {
+            "denoise": _("Removing noise"),
+            "sr2": _("Doubling the resolution"),
+            "sr4": _("Four times the resolution"),
+        }
+        fill(ui.goalSelector, entries)
+        entries = {
+            "cpu": _("Short, for a processor"),
+            "full": _("Full, for a graphics card"),
+            "smoke": _("Test: seconds"),
+        }
+        fill(ui.budgetSelector, entries)
+        entries = {
+            "statistics": _("Statistics: the template with the cohort's means (seconds)"),
+            "matching": _("Matching: images of each patient (minutes)"),
+        }
+        fill(ui.methodSelector, entries)
+        entries = {
+            "auto": _("Automatic"),
+            "cpu": _("CPU"),
+            "cuda": _("Graphics card (CUDA)"),
+            "mps": _("Graphics card (Apple)"),
+        }
+        fill(ui.deviceSelector, entries)
         self.runs = RunArea(self)
         self.bind(
             distillTask=ui.taskSelector,

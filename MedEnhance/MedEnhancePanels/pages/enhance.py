@@ -5,11 +5,11 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.job import withWarnings
+from MedEnhancePanels.job import durationText, withWarnings
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
 from MedEnhancePanels.pages.enhance_choices import DeviceChoice, modelEntries, outputProblem
 from MedEnhancePanels.pages.enhance_result import ResultArea
-from MedEnhancePanels.pages.result_texts import hardlyChangedText, tookText, warningsOf
+from MedEnhancePanels.pages.result_texts import warningsOf
 from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, allow, fill
 from MedEnhancePanels.tasks import enhancement
 
@@ -29,7 +29,6 @@ class EnhancePanel(Page):
         self._selectors = NodeSelectors(ui.guideSelector, ui.outputSelector, ui.resultSelector)
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         self.bind(
-            allFrames=ui.allFramesCheckBox,
             task=ui.taskComboBox,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
@@ -69,11 +68,8 @@ class EnhancePanel(Page):
 
     @property
     def target(self):
-        """The node to enhance: the volume, or the sequence that it is a frame of."""
-        node = self.state.inputVolume if self.state is not None else None
-        if node is not None and self.state.allFrames:
-            return preview.sequenceOf(node) or node
-        return node
+        """The volume or sequence to enhance."""
+        return self.state.inputVolume if self.state is not None else None
 
     @property
     def options(self):
@@ -133,7 +129,7 @@ class EnhancePanel(Page):
 
     def show(self):
         """Show what follows from the choices, and enable what can be done."""
-        node = self.state.inputVolume
+        node = self.target
         if self.preview.source is None or self.preview.source is not preview.shownVolume(node):
             self.preview.hide()
         if node is not self._shownInput:
@@ -146,12 +142,6 @@ class EnhancePanel(Page):
 
     def _showChoices(self):
         state, ui, target = self.state, self.ui, self.target
-        sequence = preview.sequenceOf(state.inputVolume)
-        ui.allFramesCheckBox.visible = sequence is not None
-        if sequence is not None:
-            ui.allFramesCheckBox.text = _("All {count} &frames of {name}").format(
-                count=sequence.GetNumberOfDataNodes(), name=sequence.GetName()
-            )
         isUsable, isSlices = model_choice.isUsable(target), state.task == "slices"
         ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
         ui.modelComboBox.enabled = not isSlices
@@ -241,7 +231,7 @@ class EnhancePanel(Page):
     def _previewProblem(self):
         if self.state.task == "slices":
             return _("Thin slices lie on another grid: there is no preview of them.")
-        node = preview.shownVolume(self.state.inputVolume)
+        node = preview.shownVolume(self.target)
         if node is None:
             return _("No frame of the sequence is shown.")
         if preview.currentSlice(node) is None:
@@ -271,7 +261,7 @@ class EnhancePanel(Page):
             return
         if not dependencies.ensure():
             return
-        node = preview.shownVolume(self.state.inputVolume)
+        node = preview.shownVolume(self.target)
         current = preview.currentSlice(node)
         options = self.options
         slices = (current.index, current.index + 1)
@@ -305,10 +295,8 @@ class EnhancePanel(Page):
         if not bridge.isSequence(output):
             self.state.enhancedVolume = output
         self.result.showNew(output)
-        seconds = tookText(job.ended - job.started)
-        ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=seconds)
-        if share := hardlyChangedText(output):
-            ready = f"{ready} {share}"
+        time = durationText(job.ended - job.started)
+        ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=time)
         # What is said about the result itself stands above it.
         said = [f"{text}: {hint}" if hint else text for _level, text, hint in warningsOf(output)]
         warnings = [each for each in job.warnings if each not in said]

@@ -4,7 +4,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.errors import guarded, showException
+from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, preview, results
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages import result_texts
@@ -105,7 +105,6 @@ class ResultArea:
         for role in _MAPS:
             actions[role].enabled = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
-        actions["uncertainty"].toolTip = result_texts.uncertaintyText(output)
 
     def showNew(self, output):
         """Show a result that has just come out: beside its input."""
@@ -225,7 +224,7 @@ class ResultArea:
         self._blended = self._steps = None
         self._page.update()
         if error is not None:
-            showException(self.context, error)
+            self.context.showError(error)
 
     def _stop(self):
         """Leave the voxels as they are, where a blend has begun."""

@@ -59,23 +59,20 @@ class ExportDialog:
         """Say under which patient it goes, and what is missing."""
         if self.node is None:
             return
-        problem = self._problem()
-        self.ui.sourceLabel.text = self._sourceText()
-        self.ui.problemLabel.text = problem
-        self.ui.problemLabel.visible = bool(problem)
-        self.ui.exportButton.enabled = not problem
-        self.widget.adjustSize()
-
-    def _problem(self):
-        if not bridge.isInScene(self.node):
-            return _("The volume is no longer in the scene.")
+        ui, problem = self.ui, ""
         # A folder is asked for when the export begins.
-        folder = "" if self.ui.databaseButton.checked else "later"
+        folder = "" if ui.databaseButton.checked else "later"
         try:
             dicom_export.checkOptions(self.node, self.options(folder))
         except PanelError as error:
-            return error.text
-        return ""
+            problem = error.text
+        if not bridge.isInScene(self.node):
+            problem = _("The volume is no longer in the scene.")
+        ui.sourceLabel.text = self._sourceText()
+        ui.problemLabel.text = problem
+        ui.problemLabel.visible = bool(problem)
+        ui.exportButton.enabled = not problem
+        self.widget.adjustSize()
 
     def _sourceText(self):
         """The patient and the study that it becomes part of, or why they have to be named."""

@@ -20,10 +20,8 @@ class ModelsPanel(Page):
         super().__init__(context, "Models")
         self.models = []
         self._job = None
-        ui, self._menu = self.ui, qt.QMenu(self.ui.importButton)
-        self._menu.addAction(_("From a folder…")).triggered.connect(self._onImportFolder)
-        self._menu.addAction(_("From a zip file…")).triggered.connect(self._onImportZip)
-        ui.importButton.setMenu(self._menu)
+        ui = self.ui
+        ui.importButton.clicked.connect(self._onImport)
         ui.removeButton.clicked.connect(self._onRemove)
         ui.modelTable.itemSelectionChanged.connect(self.update)
         header = ui.modelTable.horizontalHeader()
@@ -57,12 +55,7 @@ class ModelsPanel(Page):
         title = _("Import {name}").format(name=os.path.basename(path))
         return self._ask(title, action="import", path=str(path))
 
-    def _onImportFolder(self, *_checked):
-        path = qt.QFileDialog.getExistingDirectory(self.widget, _("Choose a model's folder"), "")
-        if path:
-            self.importFrom(path)
-
-    def _onImportZip(self, *_checked):
+    def _onImport(self, *_checked):
         title = _("Choose a model's zip file")
         path = askForFile(self.widget, title, kinds=_("Zip files (*.zip)"))
         if path:

@@ -12,34 +12,13 @@ FIRST = 10.0
 _ICON_PIXELS = 20
 
 
-def _showNode(selector, node):
-    selector.setCurrentNode(node)
-
-
-def _showText(edit, text):
-    if edit.text != text:  # setting it would move the cursor
-        edit.text = text
-
-
-def _showEntry(box, value):
-    box.currentIndex = box.findData(value)
-
-
-def _showChecked(button, isChecked):
-    button.checked = isChecked
-
-
-def _showValue(box, value):
-    box.value = value
-
-
-#: By class of a widget: the signal of a choice, how it is read, and how a value is shown.
+#: By class of a widget: the signal of a choice, and the property that has it.
 _BINDINGS = {
-    "QComboBox": ("activated", lambda box: box.currentData, _showEntry),
-    "QAbstractButton": ("toggled", lambda button: button.checked, _showChecked),
-    "QAbstractSpinBox": ("valueChanged", lambda box: box.value, _showValue),
-    "QLineEdit": ("textChanged", lambda edit: edit.text, _showText),
-    "qMRMLNodeComboBox": ("currentNodeChanged", lambda selector: selector.currentNode(), _showNode),
+    "QComboBox": ("activated", "currentData"),
+    "QAbstractButton": ("toggled", "checked"),
+    "QAbstractSpinBox": ("valueChanged", "value"),
+    "QLineEdit": ("textChanged", "text"),
+    "qMRMLNodeComboBox": ("currentNodeChanged", "currentNode"),
 }
 
 
@@ -67,11 +46,11 @@ class Page:
         """Keep fields of the state equal to widgets: field=widget."""
         for field, widget in fields.items():
             kind = next(name for name in _BINDINGS if widget.inherits(name))
-            signal, read, show = _BINDINGS[kind]
-            self._bound.append((field, widget, show))
+            signal, name = _BINDINGS[kind]
+            self._bound.append((field, widget, name))
             getattr(widget, signal).connect(
-                lambda *_value, field=field, widget=widget, read=read: self._onEdited(
-                    field, read(widget)
+                lambda *_value, field=field, widget=widget, name=name: self._onEdited(
+                    field, _read(widget, name)
                 )
             )
 
@@ -94,8 +73,8 @@ class Page:
                 self._shownState = self.state
                 self.onNewState()
             self.offer()
-            for field, widget, show in self._bound:
-                show(widget, getattr(self.state, field))
+            for field, widget, name in self._bound:
+                _show(widget, name, getattr(self.state, field))
             self.show()
         finally:
             self.isShowing = False
@@ -118,6 +97,19 @@ class Page:
 
     def cleanup(self):
         """Called when the module is closed or reloaded; jobs continue without the page."""
+
+
+def _read(widget, name):
+    return widget.currentNode() if name == "currentNode" else getattr(widget, name)
+
+
+def _show(widget, name, value):
+    if name == "currentNode":
+        widget.setCurrentNode(value)
+    elif name == "currentData":
+        widget.currentIndex = widget.findData(value)
+    elif getattr(widget, name) != value:  # setting a text would move the cursor
+        setattr(widget, name, value)
 
 
 class NodeSelectors:
