@@ -1,6 +1,5 @@
 """Errors as users see them: a sentence, a remedy, and details on demand."""
 
-import errno
 import functools
 import re
 import traceback
@@ -77,20 +76,12 @@ class PanelError(Exception):
         if hasattr(exception, "message") and hasattr(exception, "hint"):
             return cls.fromLibrary(exception.message, exception.hint, exception.code, details)
         if isinstance(exception, OSError) and exception.strerror:
-            return cls(*_ofSystem(exception), details)
+            place = f"{exception.filename}: " if exception.filename else ""
+            hint = _("Free some space on that disk, or ask for access to it, then try again.")
+            return cls(place + exception.strerror, hint, "output", details)
         message = f"{type(exception).__name__}: {exception}"
         hint = _("This is an error in MedEnhance: please report it with the details.")
         return cls(message, hint, "internal", details)
-
-
-def _ofSystem(error):
-    """Message, hint and code for what the operating system refused."""
-    message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return message, _("Free some space on that disk, then try again."), "output"
-    if isinstance(error, FileNotFoundError):
-        return message, _("It was deleted or moved: try again."), "input"
-    return message, _("Check that you have access to it, then try again."), "output"
 
 
 def guarded(slot):

@@ -2,7 +2,6 @@
 
 import os
 
-from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MedEnhancePanels import arguments
@@ -114,28 +113,6 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             options["folder"] = os.path.expanduser(os.fspath(folder))
         options = dicom_export.ExportOptions(**options)
         return _end(dicom_export.start(self.runner, node, options), wait, _result("files"))
-
-    def inspect(self, nodeOrPath, *, wait=True):
-        """The card of a volume node, a file, a DICOM folder or a .ucv, as a dictionary."""
-        from MedEnhancePanels.nodes import bridge
-
-        def send(job):
-            job.params = {"input": os.path.join(job.folder, "input.nrrd")}
-            yield from bridge.sendVolume(nodeOrPath, job.params["input"])
-
-        if isinstance(nodeOrPath, (str, os.PathLike)):
-            name, params, before = nodeOrPath, {"input": os.fspath(nodeOrPath)}, None
-        else:
-            arguments.checkNode("node", nodeOrPath)
-            name, params, before = nodeOrPath.GetName(), {}, send
-        title = _("Inspect {name}").format(name=name)
-        job = self.runner.submit("inspect", params, title=title, before=before)
-        return _end(job, wait, _result("card"))
-
-    def doctor(self, *, wait=True):
-        """Device with the reason for the choice, memory and packages, as a dictionary."""
-        job = self.runner.submit("doctor", {}, title=_("Check this computer"))
-        return _end(job, wait, lambda job: job.result)
 
 
 def _end(job, wait, what):

@@ -93,8 +93,6 @@ class Runner:
         self.jobs = []
         self.listeners = []
         self.longRun = None  # see tasks/long_run.py
-        #: What the page Enhance runs: a page that is opened anew follows it.
-        self.enhancement = None
         self.turns = Turns()
         self._command = command
         self._workers, self._shared = [], None

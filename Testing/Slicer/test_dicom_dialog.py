@@ -45,7 +45,6 @@ class DialogTest(ExportTestCase):
         self.assertFalse(ui.patientFrame.isHidden())
         self.assertFalse(ui.exportButton.enabled)
         self.assertIn("the patient is not known", ui.problemLabel.text)
-        self.screenshot(self.dialog.widget, "export-patient", 420)
         ui.patientIdEdit.text = "X1"
         ui.folderButton.checked = True
         self.assertTrue(ui.exportButton.enabled)

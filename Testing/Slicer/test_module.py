@@ -6,13 +6,10 @@ import os
 import subprocess
 import time
 import weakref
-from unittest import mock
 
 import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, pythonOfTheWorker, slow
-
-from MedEnhanceLib.jobs.job import JOBS
 
 PAGES = ["enhance", "compress", "distill", "models"]
 
@@ -93,22 +90,6 @@ class ModuleTest(MedEnhanceTestCase):
         self.processEvents()
         self.assertIsNotNone(self.context.state)
         self.assertIsNone(self.context.state.inputVolume)
-
-    def test_aRunThatGoesOnAfterAReloadIsShown(self):
-        self.enterContext(mock.patch.object(JOBS["ping"], "is_question", False))  # work, here
-        job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")
-        self.context.runner.enhancement = job
-        slicer.util.reloadScriptedModule("MedEnhance")
-        widget = slicer.util.getModuleWidget("MedEnhance")
-        panel = widget.panels["enhance"]
-        self.assertIs(panel.job, job)
-        self.assertFalse(widget.ui.jobFrame.isHidden())
-        self.assertFalse(panel.ui.applyButton.enabled)
-        widget.ui.jobCancelButton.click()
-        self.waitUntil(lambda: job.isFinished, 20)
-        self.assertTrue(widget.ui.jobCancelButton.isHidden())
-        self.assertIn("Cancelled", widget.ui.messageLabel.text)
-        self.assertIsNone(widget.context.runner.enhancement)
 
 
 class LeakTest(MedEnhanceTestCase):

@@ -32,9 +32,6 @@ class RunArea:
         ui.plotButton.clicked.connect(self._onPlot)
         ui.resultButton.clicked.connect(self._onFolder)
         self._showRun(None)
-        running = long_run.current(self.context.runner)
-        if running is not None:  # as after a reload
-            self._follow(running)
 
     @property
     def isRunning(self):

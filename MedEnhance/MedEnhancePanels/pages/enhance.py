@@ -46,9 +46,6 @@ class EnhancePanel(Page):
         ui.applyButton.clicked.connect(self.onApply)
         scene = slicer.mrmlScene
         self._closing = scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses)
-        running = context.runner.enhancement
-        if running is not None and not running.isFinished:
-            self._follow(running, self._onApplied)
 
     def cleanup(self):
         slicer.mrmlScene.RemoveObserver(self._closing)
@@ -247,7 +244,6 @@ class EnhancePanel(Page):
             return
         self.preview.hide()
         job = enhancement.start(self.context.runner, self.target, self.options)
-        self.context.runner.enhancement = job
         self._devices.rememberPace(self.target, self.state.task, job)
         self._follow(job, self._onApplied)
 
@@ -279,7 +275,7 @@ class EnhancePanel(Page):
     def _onFinished(self, job, onDone):
         if job is not self.job:
             return
-        self.job = self.context.runner.enhancement = None
+        self.job = None
         if job.error is not None:
             self.context.showError(job.error)
         elif self.state is not None:

@@ -13,7 +13,7 @@ class JobBar:
     def __init__(self, runner, ui):
         self._runner, self._ui = runner, ui
         #: What is shown: it runs, or was the last one; None before the first.
-        self._job, self._status, self._statusLabel = self._newest(), None, None
+        self._job, self._status, self._statusLabel = None, None, None
         runner.onChange(self._onChange)
         ui.jobCancelButton.clicked.connect(self._onCancel)
         ui.logButton.toggled.connect(self._show)
