@@ -117,6 +117,17 @@ def uncertaintyOf(node):
     return _part(figuresOf(node), "uncertainty")
 
 
+def strengthIn(node):
+    """The strength of the run that made a node, by its manifest; None if not stated.
+
+    1 is the full result: all that a run with strength auto or full corrects.
+    """
+    strength = _part(manifestOf(node), "config").get("strength")
+    if strength in ("auto", "full"):
+        return 1.0
+    return strength if isinstance(strength, int | float) else None
+
+
 def taskOf(node):
     """What the run that made a node corrected, by its manifest; None if not stated."""
     return _part(manifestOf(node), "config").get("task")
