@@ -20,8 +20,6 @@ from MedEnhancePanels.errors import PanelError, plain
 from MedEnhancePanels.job import Job
 from MedEnhancePanels.worker import Worker, encoded
 
-#: Shares of a job's progress bar that go to sending and to receiving voxels.
-_SENDING, _RECEIVING = 0.05, 0.05
 #: How long a worker may take to stop a cancelled job before it is killed.
 _GRACE_MS = 5000
 #: How long steps may keep the event loop waiting.
@@ -36,9 +34,9 @@ class Turns:
     def __init__(self):
         self._entries, self._timer = [], None
 
-    def add(self, steps, onStep, onEnd):
-        """onStep(fraction): after each step. onEnd(exception or None): once, at the end."""
-        self._entries.append((steps, onStep, onEnd))
+    def add(self, steps, onEnd):
+        """onEnd(exception or None): called once, at the end of the generator."""
+        self._entries.append((steps, onEnd))
         if self._timer is None:
             self._timer = qt.QTimer()
             self._timer.setInterval(0)
@@ -66,22 +64,18 @@ class Turns:
         if not self._entries:
             self.stop()
 
-    def _step(self, steps, onStep, onEnd):
-        error = None
+    def _step(self, steps, onEnd):
+        isEnd, error = False, None
         try:
-            fraction = next(steps)
+            next(steps)
         except StopIteration:
-            pass
+            isEnd = True
         except Exception as exception:
-            error = exception
-        else:
-            if any(entry[0] is steps for entry in self._entries):
-                onStep(float(fraction or 0.0))
-            else:
-                steps.close()
-            return
-        if any(entry[0] is steps for entry in self._entries):
+            isEnd, error = True, exception
+        isDropped = all(entry[0] is not steps for entry in self._entries)
+        if isEnd or isDropped:
             self.drop(steps)
+        if isEnd and not isDropped:
             onEnd(error)
 
 
@@ -105,8 +99,8 @@ class Runner:
             kind: of the job, see docs/jobs.md.
             params: of the job, see docs/jobs.md.
             title: for the bar that shows the job.
-            before: before(job), a generator of fractions in [0, 1] that runs on the main thread,
-                one step per turn of the event loop; may set job.params.
+            before: before(job), a generator that runs on the main thread, a step at a time; may
+                set job.params.
             after: after(job), likewise; reads job.result and fills job.nodes.
             own: whether the job gets its own process.
         """
@@ -117,8 +111,8 @@ class Runner:
         if before is None:
             self._send(job)
         else:
+            self._run(job, before(job), self._send)
             self._begin(job, _("sending the volume"))
-            self._run(job, before(job), 0.0, _SENDING, self._send)
         return job
 
     def onChange(self, callback):
@@ -177,8 +171,8 @@ class Runner:
             job.notify("state", state="running")
         job.progress(job.fraction, stage)
 
-    def _run(self, job, steps, start, end, then):
-        """Run a job's own steps, which take it from one fraction to another; then(job)."""
+    def _run(self, job, steps, then):
+        """Run a job's own steps on the main thread; then(job)."""
 
         def onEnd(exception):
             job.steps = None
@@ -188,7 +182,7 @@ class Runner:
                 self._fail(job, PanelError.fromException(exception))
 
         job.steps = steps
-        self.turns.add(steps, lambda share: job.progress(start + (end - start) * share), onEnd)
+        self.turns.add(steps, onEnd)
 
     def _send(self, job):
         """Hand the job to a worker, which starts now if there is none."""
@@ -209,9 +203,8 @@ class Runner:
         if job.after is None:
             job.finish("done")
         else:
-            job.stage = _("loading the result into the scene")
-            steps = job.after(job)
-            self._run(job, steps, 1 - _RECEIVING, 1.0, lambda job: job.finish("done"))
+            self._run(job, job.after(job), lambda job: job.finish("done"))
+            job.progress(1.0, _("loading the result into the scene"))
 
     def _fail(self, job, error):
         """End a job, whatever phase it is in."""
@@ -252,10 +245,8 @@ class Runner:
             job.reached = True
             self._begin(job, _("starting"))
         elif name == "progress":
-            first = _SENDING if job.before else 0.0
-            span = 1 - first - (_RECEIVING if job.after else 0.0)
             stage = _("cancelling") if job.wantsCancel else more.get("stage")
-            job.progress(first + span * (more.get("fraction") or 0.0), stage, more.get("eta_s"))
+            job.progress(more.get("fraction") or 0.0, stage, more.get("eta_s"))
         elif name == "log":
             job.keepLog(more.get("message", ""))
         elif name == "warning":

@@ -217,23 +217,24 @@ class ChosenOutputTest(EnhanceTestCase):
     @slow
     def test_itIsAsItWasWhenTheRunEndsHalfWay(self):
         """Cancelled at each step that brings the result into the scene."""
-        for step in range(1, 5):
+        for last in range(1, 5):
             self.ui.applyButton.click()
-            job, seen = self.panel.job, []
+            job, steps = self.panel.job, []
 
-            def stop(job, name, _fields, seen=seen, step=step):
-                if job.result and name == "progress":
-                    seen.append(name)
-                    if len(seen) == step:
+            def after(job, whole=self.panel.job.after, steps=steps, last=last):
+                for step in whole(job):
+                    steps.append(step)
+                    if len(steps) == last:
                         job.cancel()
+                    yield step
 
-            job.onEvent(stop)
+            job.after = after
             self.waitUntil(lambda: self.panel.job is None, 60)
-            if len(seen) < step:
+            if len(steps) < last:
                 break
             self.assertEqual(job.state, "cancelled")
             self.assertEqual(self.whatItIs(), self.was)
-        self.assertGreater(step, 1)
+        self.assertGreater(last, 1)
 
     @slow
     def test_itsRemovalDuringTheRunIsReported(self):

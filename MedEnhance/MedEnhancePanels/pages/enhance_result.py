@@ -216,7 +216,7 @@ class ResultArea:
         self._isHeld = False
         try:
             self._steps, self._blended = blending.setStrength(self.output, value), self.output
-            self.context.runner.turns.add(self._steps, lambda _share: None, self._onBlended)
+            self.context.runner.turns.add(self._steps, self._onBlended)
         finally:
             self._page.update()
 
