@@ -28,18 +28,14 @@ def missingText():
     packages = missing()
     if not packages:
         return ""
-    return _(
-        "{count} Python packages are missing (about {size}). They are installed when you agree, "
-        "before the first run."
-    ).format(count=len(packages), size=_sizeText(packages))
-
-
-def _sizeText(packages):
-    """About how much is downloaded."""
     megabytes = sum(package.megabytes for package in packages)
+    size = _("{size:.0f} MB").format(size=max(1, megabytes))
     if megabytes >= 1000:
-        return _("{size:.1f} GB").format(size=megabytes / 1000)
-    return _("{size:.0f} MB").format(size=max(1, megabytes))
+        size = _("{size:.1f} GB").format(size=megabytes / 1000)
+    return _(
+        "{count} Python packages are missing, which do not come with Slicer (about {size} to "
+        "download, once). They are installed when you agree, before the first run."
+    ).format(count=len(packages), size=size)
 
 
 def ensure():
@@ -50,10 +46,7 @@ def ensure():
     packages = missing()
     if not packages:
         return True
-    question = _(
-        "MedEnhance computes with packages that do not come with Slicer. {count} are missing: "
-        "about {size} to download, once. Install them into Slicer's Python?"
-    ).format(count=len(packages), size=_sizeText(packages))
+    question = _("{missing} Install them into Slicer's Python?").format(missing=missingText())
     names = "\n".join(f"{package.requirement}: {package.purpose}" for package in packages)
     title = _("MedEnhance: install packages")
     if not slicer.util.confirmOkCancelDisplay(question, title, detailedText=names):

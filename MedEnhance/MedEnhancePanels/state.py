@@ -98,7 +98,6 @@ class State:
     distillPrior = Field("template")
     distillImages = Field.of(DistillConfig, "images_per_patient")
     distillPreset = Field("cpu", "cpu", "smoke", "full")
-    distillDevice = Field("auto", "auto", "cpu", "cuda", "mps")
     distillRoot = Field("")
     distillRun = Field("")
 

@@ -115,7 +115,7 @@ class DistillTestCase(MedEnhanceTestCase):
         options = functools.partial(distillation.RunOptions, steps=steps or 0)
         self.enterContext(mock.patch.object(distillation, "RunOptions", options))
         self.pick(self.ui.budgetSelector, "smoke")
-        self.pick(self.ui.deviceSelector, "cpu")
+        self.context.state.device = "cpu"
         self.ui.nameEdit.text = "tiny"
 
     def start(self, steps=400):

@@ -167,7 +167,7 @@ class DistillingTestCase(DistillTestCase):
     def setUp(self):
         super().setUp()
         self.pick(self.ui.budgetSelector, "smoke")
-        self.pick(self.ui.deviceSelector, "cpu")
+        self.context.state.device = "cpu"
         self.ui.imagesSpinBox.value = 2
         self.ui.nameEdit.text = "few"
 

@@ -50,13 +50,6 @@ class DistillPanel(Page):
             "matching": _("Matching: images of each patient (minutes)"),
         }
         fill(ui.methodSelector, entries)
-        entries = {
-            "auto": _("Automatic"),
-            "cpu": _("CPU"),
-            "cuda": _("Graphics card (CUDA)"),
-            "mps": _("Graphics card (Apple)"),
-        }
-        fill(ui.deviceSelector, entries)
         self.runs = RunArea(self)
         self.bind(
             distillTask=ui.taskSelector,
@@ -66,7 +59,6 @@ class DistillPanel(Page):
             distillName=ui.nameEdit,
             distillMethod=ui.methodSelector,
             distillImages=ui.imagesSpinBox,
-            distillDevice=ui.deviceSelector,
             distillRoot=ui.rootEdit,
         )
         ui.priorSelector.activated.connect(self._onPrior)
@@ -99,7 +91,7 @@ class DistillPanel(Page):
             kind=state.distillTask[:-2],
             modality=state.distillTask[-2:],
             preset=state.distillPreset,
-            device=state.distillDevice,
+            device=state.device,
             goal=state.distillGoal,
             method=state.distillMethod,
             prior=state.distillPrior,

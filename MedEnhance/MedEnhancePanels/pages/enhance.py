@@ -162,7 +162,10 @@ class EnhancePanel(Page):
         head = model_choice.chosenHead(target, state.head)
         for comboBox, bundle in ((ui.modelComboBox, model), (ui.headComboBox, head)):
             comboBox.toolTip = model_choice.cardText(bundle) if bundle else comboBox.currentText
-        ui.deviceComboBox.toolTip = self._devices.reason or ui.deviceComboBox.currentText
+        reason = self._devices.reason or ui.deviceComboBox.currentText
+        ui.deviceComboBox.toolTip = _("{reason}\nThe runs of Distill use it too.").format(
+            reason=reason
+        )
 
     def _showGuide(self):
         """Suggest a guide while none is chosen."""
