@@ -27,7 +27,7 @@ class Context:
         self.panel, self.mainUi = self.ui("MedEnhance")
         self._notice = Notice(self.mainUi, "message")
         self.mainUi.messageCloseButton.clicked.connect(self.clearMessage)
-        self._listeners, self._observed, self._exportDialog = [], {}, None
+        self._listeners, self._observed = [], {}
         self._settle = singleShot(self.panel, _SETTLE_MS, self._notify)
         scene = slicer.mrmlScene
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
@@ -35,9 +35,6 @@ class Context:
 
     def cleanup(self):
         """The widgets go: no more callbacks."""
-        if self._exportDialog is not None:
-            self._exportDialog.cleanup()
-            self._exportDialog = None
         self._listeners = []
         self.setState(None)
         for role in list(self._observed):
@@ -48,32 +45,11 @@ class Context:
 
     def ui(self, name):
         """Load Resources/UI/<name>.ui: its widget, with the scene set, and its children by name."""
-        widget, children = self._load(name)
-        widget.setMRMLScene(slicer.mrmlScene)
-        widget.layout().setContentsMargins(0, 0, 0, 0)
-        return widget, children
-
-    def dialog(self, name):
-        """Load Resources/UI/<name>.ui, a window of its own: its widget and children by name."""
-        widget, children = self._load(name)
-        window = slicer.util.mainWindow()
-        if window is not None:  # so that it stays in front of Slicer, and goes with it
-            widget.setParent(window, qt.Qt.Dialog)
-        return widget, children
-
-    def _load(self, name):
         widget = slicer.util.loadUI(os.path.join(self._folder, f"{name}.ui"))
         _complete(widget)
+        widget.setMRMLScene(slicer.mrmlScene)
+        widget.layout().setContentsMargins(0, 0, 0, 0)
         return widget, slicer.util.childWidgetVariables(widget)
-
-    def exportDicom(self, node):
-        """Open the window that exports a node as DICOM."""
-        if self._exportDialog is None:
-            from MedEnhancePanels.pages.export_dialog import ExportDialog
-
-            self._exportDialog = ExportDialog(self)
-        self._exportDialog.show(node)
-        return self._exportDialog
 
     # --- messages ---
 

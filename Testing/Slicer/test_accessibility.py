@@ -24,16 +24,15 @@ ASKED = (
 
 class AccessibilityTest(MedEnhanceTestCase):
     def form(self, name):
-        """A page or window of its own, as its form has it: what code adds to tables is left out."""
-        load = self.context.dialog if name == "ExportDicom" else self.context.ui
-        widget, ui = load(name)
+        """A page of its own, as its form has it: what code adds to tables is left out."""
+        widget, ui = self.context.ui(name)
         self.addCleanup(self.deleteWhatIsDue)
         self.addCleanup(widget.deleteLater)
         return widget, ui
 
     def test_everyWidgetHasAName(self):
         nameless, interactive = [], 0
-        for name in [*FORMS, "MedEnhance", "ExportDicom"]:
+        for name in [*FORMS, "MedEnhance"]:
             _widget, ui = self.form(name)
             for widget in vars(ui).values():
                 if not self.isAsked(widget):
@@ -72,4 +71,4 @@ class AccessibilityTest(MedEnhanceTestCase):
                         fields += 1
                         buddy = label.findtext("property[@name='buddy']/cstring")
                         self.assertIn(buddy, names, label.get("name"))
-        self.assertGreater(fields, 20)
+        self.assertGreater(fields, 15)

@@ -10,7 +10,7 @@ from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.nodes.cautions import bytesText
-from MedEnhancePanels.pages.widgets import Page, pathOf, singleShot
+from MedEnhancePanels.pages.widgets import Page, answerOf, singleShot
 from MedEnhancePanels.tasks import compression, compression_texts
 
 #: How long the page waits for further changes before it estimates.
@@ -181,7 +181,8 @@ class CompressPanel(Page):
             return
         node = self.state.inputVolume
         title, start = _("Save the compressed volume"), compression.suggestPath(node)
-        path = pathOf(qt.QFileDialog.getSaveFileName(self.widget, title, start, compression.FILTER))
+        kinds = compression.FILTER
+        path = answerOf(qt.QFileDialog.getSaveFileName(self.widget, title, start, kinds))
         if not path:
             return
         isConfirmed = path.lower().endswith(compression.ENDING)

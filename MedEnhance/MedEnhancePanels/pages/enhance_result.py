@@ -8,7 +8,8 @@ from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, preview, results
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages import result_texts
-from MedEnhancePanels.pages.widgets import Notice, pathOf
+from MedEnhancePanels.pages.export_dicom import exportDicom
+from MedEnhancePanels.pages.widgets import Notice, answerOf
 from MedEnhancePanels.tasks import blending, files
 
 _KINDS = "NRRD (*.nrrd);;NIfTI (*.nii.gz);;MetaImage (*.mha)"
@@ -183,7 +184,7 @@ class ResultArea:
         output = self.output
         title, start = _("Save the result"), f"{output.GetName()}.nrrd"
         answer = qt.QFileDialog.getSaveFileName(self.ui.moreButton, title, start, _KINDS)
-        if path := pathOf(answer):  # the dialog has asked about a file that exists
+        if path := answerOf(answer):  # the dialog has asked about a file that exists
             job = files.startSave(self.context.runner, output, path, overwrite=True)
             job.onFinished(self._onSaved)
 
@@ -197,7 +198,7 @@ class ResultArea:
 
     @guarded
     def _onExport(self, *_checked):
-        self.context.exportDicom(self.output)
+        exportDicom(self.context, self.output)
 
     # --- strength -----------------------------------------------------------------------------
 

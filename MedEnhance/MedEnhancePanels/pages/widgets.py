@@ -211,9 +211,9 @@ def singleShot(parent, milliseconds, callback):
 
 def askForFile(parent, title, start="", kinds=""):
     """The path of a file that the user opens; "" where the dialog was cancelled."""
-    return pathOf(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
+    return answerOf(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
 
 
-def pathOf(answer):
-    """The path in the answer of a file dialog, to which one binding adds the filter."""
+def answerOf(answer):
+    """The text that a dialog returns, to which one binding adds the filter, or the button."""
     return answer[0] if isinstance(answer, tuple) else answer
