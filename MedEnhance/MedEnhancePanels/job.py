@@ -31,7 +31,8 @@ class Job:
         self.result, self.error, self.nodes = {}, None, {}
         self.started, self.ended = None, None
         self.folder = ""
-        self.worker = None
+        #: The worker that has it, or the generator that runs for it here.
+        self.worker = self.steps = None
         #: Whether a worker started it, whether it was sent twice, whether it is to stop.
         self.reached, self.resent, self.wantsCancel = False, False, False
         self._runner = runner
@@ -74,8 +75,8 @@ class Job:
             call(callback, self)
 
     def progress(self, fraction, stage=None, etaSeconds=None):
-        """How far the job is, as a whole; it never goes back."""
-        self.fraction = min(max(float(fraction), self.fraction), 1.0)
+        """How far the job is, as a whole."""
+        self.fraction = min(max(float(fraction), 0.0), 1.0)
         self.stage, self.etaSeconds = stage or self.stage, etaSeconds
         self.notify("progress", fraction=self.fraction, stage=self.stage, eta_s=etaSeconds)
 
@@ -116,7 +117,9 @@ def stageText(job):
 
 
 def durationText(seconds):
-    """Seconds as a person reads them."""
+    """Seconds as a person reads them, short ones with a decimal."""
+    if 0 < seconds < 10:
+        return _("{seconds:.1f} s").format(seconds=seconds)
     seconds = round(max(0.0, seconds))
     if seconds < 60:
         return _("{seconds} s").format(seconds=seconds)

@@ -73,10 +73,9 @@ class Worker:
             try:
                 fields = json.loads(line)
             except ValueError:
-                self._keep(line.decode("utf-8", "replace"))
-                continue
+                fields = None
             if not isinstance(fields, dict):  # printed by whatever starts Python
-                self._keep(line.decode("utf-8", "replace"))
+                self._keep(line)
                 continue
             if fields.get("event") == "hello":
                 self.pid = int(fields.get("pid") or 0)
@@ -84,7 +83,7 @@ class Worker:
 
     def _onErrorOutput(self):
         for line in self._lines("err", self._process.readAllStandardError()):
-            self._keep(line.decode("utf-8", "replace"))
+            self._keep(line)
 
     def _lines(self, stream, chunk):
         """Whole lines; what comes in pieces waits for its rest."""
@@ -93,13 +92,13 @@ class Worker:
         return [line for line in lines if line.strip()]
 
     def _keep(self, line):
-        self.log.append(line.rstrip())
+        self.log.append(line.decode("utf-8", "replace").rstrip())
         del self.log[:-_LOG_LINES]
         self._onLog(self.log[-1])
 
     def _onProcessError(self, error):
         if error == qt.QProcess.FailedToStart:
-            self._keep(f"{self._command[0]}: {self._process.errorString()}")
+            self._keep(f"{self._command[0]}: {self._process.errorString()}".encode())
             self._end(-1, True)
 
     def _onFinished(self, *_codes):

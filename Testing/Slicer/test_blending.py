@@ -202,7 +202,7 @@ class SliderTest(ViewTestCase):
 
     def test_theLastValueCounts(self):
         self.ui.strengthSlider.value = 0.5
-        self.area._onStep()
+        slicer.app.processEvents()
         self.ui.strengthSlider.value = 0.75
         self.wait()
         self.assertEqual(self.added(), {15})

@@ -1,5 +1,8 @@
 """Previews, sequences, and runs in trouble: cancelled, without input, with a killed worker."""
 
+import os
+import signal
+
 import numpy as np
 import slicer
 from enhance_testing import EnhanceTestCase
@@ -64,7 +67,6 @@ class PreviewTest(EnhanceTestCase):
         node = self.brain()
         self.choose(node)
         job = self.previewed()
-        self.picture("enhance-preview")
         slab = job.nodes["output"]
         first, end = job.params["slices"]
         voxels = slicer.util.arrayFromVolume(slab).copy()
@@ -79,7 +81,7 @@ class PreviewTest(EnhanceTestCase):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
 
     @slow
-    def test_hidingLeavesNothing(self):
+    def test_hidingLeavesNothingAndARemovedInputTakesItAlong(self):
         node = self.brain()
         self.choose(node)
         self.processEvents(80)
@@ -90,24 +92,49 @@ class PreviewTest(EnhanceTestCase):
         self.assertEqual(self.nodeIDs(), before)
         self.assertEqual(self.ui.previewButton.text.replace("&", ""), "Preview")
         slab = self.previewed().nodes["output"]
-        slicer.mrmlScene.RemoveNode(node)  # which takes its preview along
+        slicer.mrmlScene.RemoveNode(node)
         self.processEvents(100)
         self.assertFalse(self.bridge.isInScene(slab))
 
 
 class TroubleTest(EnhanceTestCase):
-    def test_deletingTheInputEndsTheRunWithASentence(self):
-        node = self.brain()
-        self.choose(node)
+    @slow
+    def test_aCancelledAndAKilledRunLeaveNothingAndTheNextOneWorks(self):
+        self.choose(self.brain())
+        self.processEvents(80)
+        before = self.nodeIDs()
         job = self.slowApply()
-        slicer.mrmlScene.RemoveNode(node)
+        self.widget.ui.jobCancelButton.click()
         self.waitUntil(lambda: self.panel.job is None, 5)
         self.assertEqual(job.state, "cancelled")
-        self.assertIn("Brain was removed", self.message)
-        self.processEvents(80)
-        self.assertFalse(self.ui.applyButton.enabled)
-        volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        self.assertEqual([volume.GetName() for volume in volumes], [])
+        self.assertEqual(self.nodeIDs(), before)
+        job = self.slowApply()
+        os.kill(job.worker.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self.waitUntil(lambda: self.panel.job is None, 10)
+        self.assertEqual(job.state, "failed")
+        self.assertIn("process", self.message)
+        self.assertEqual(self.nodeIDs(), before)
+        self.ui.uncertaintyCheckBox.checked = False
+        self.assertEqual(self.apply().state, "done", self.message)
+
+    def test_aRunEndsWithItsInputAndWithTheScene(self):
+        node = self.brain()
+        self.choose(node)
+        for end, said in (
+            (lambda: slicer.mrmlScene.RemoveNode(node), "Brain was removed"),
+            (lambda: slicer.mrmlScene.Clear(0), "Brain was removed"),
+        ):
+            if not self.bridge.isInScene(node):
+                self.choose(self.brain())
+            job = self.slowApply()
+            end()
+            self.waitUntil(lambda job=job: job.isFinished, 5)
+            self.assertEqual(job.state, "cancelled")
+            self.assertIn(said, self.message)
+            self.processEvents(80)
+            self.assertIsNone(self.panel.job)
+            self.assertFalse(self.ui.applyButton.enabled)
+            self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])
 
     @slow
     def test_deletingTheInputWhileTheResultComesInLeavesNothing(self):
@@ -128,17 +155,6 @@ class TroubleTest(EnhanceTestCase):
         self.assertEqual(job.state, "cancelled")
         self.assertEqual(job.nodes, {})
         self.assertEqual(self.nodeIDs(), before - gone)
-
-    def test_closingTheSceneEndsTheRun(self):
-        self.choose(self.brain())
-        job = self.slowApply()
-        slicer.mrmlScene.Clear(0)
-        self.waitUntil(lambda: job.isFinished, 5)
-        self.assertEqual(job.state, "cancelled")
-        self.assertIn("Brain was removed", self.message)
-        self.processEvents(80)
-        self.assertIsNone(self.panel.job)
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])
 
     @slow
     def test_voxelsThatChangeDuringTheRunAreReportedOf(self):
@@ -190,23 +206,24 @@ class ChosenOutputTest(EnhanceTestCase):
     @slow
     def test_itIsAsItWasWhenTheRunEndsHalfWay(self):
         """Cancelled at each step that brings the result into the scene."""
-        for step in range(1, 5):
+        for last in range(1, 5):
             self.ui.applyButton.click()
-            job, seen = self.panel.job, []
+            job, steps = self.panel.job, []
 
-            def stop(job, name, _fields, seen=seen, step=step):
-                if job.result and name == "progress":
-                    seen.append(name)
-                    if len(seen) == step:
+            def after(job, whole=self.panel.job.after, steps=steps, last=last):
+                for step in whole(job):
+                    steps.append(step)
+                    if len(steps) == last:
                         job.cancel()
+                    yield step
 
-            job.onEvent(stop)
+            job.after = after
             self.waitUntil(lambda: self.panel.job is None, 60)
-            if len(seen) < step:
+            if len(steps) < last:
                 break
             self.assertEqual(job.state, "cancelled")
             self.assertEqual(self.whatItIs(), self.was)
-        self.assertGreater(step, 1)
+        self.assertGreater(last, 1)
 
     @slow
     def test_itsRemovalDuringTheRunIsReported(self):
@@ -236,15 +253,9 @@ class SequenceTest(EnhanceTestCase):
         return sequence, browser
 
     @slow
-    def test_aFrameOffersItsWholeSequence(self):
+    def test_everyFrameOfASequenceIsEnhancedAndPlayedWithItsSource(self):
         sequence, browser = self.sequence()
-        proxy = browser.GetProxyNode(sequence)
-        self.choose(proxy)
-        self.assertTrue(self.ui.allFramesCheckBox.isVisibleTo(self.panel.widget))
-        self.assertIn("All 3", self.ui.allFramesCheckBox.text.replace("&", ""))
-        self.assertIs(self.panel.target, proxy)
-        self.ui.allFramesCheckBox.checked = True
-        self.assertIs(self.panel.target, sequence)
+        self.choose(sequence)
         self.assertFalse(self.ui.segmentCheckBox.enabled)
         self.assertIn("neither a segmentation nor a difference", self.ui.planLabel.text)
         job = self.apply()
@@ -259,7 +270,7 @@ class SequenceTest(EnhanceTestCase):
             np.testing.assert_array_equal(self.ijkToRas(frame), self.ijkToRas(original))
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(frame), whole[at])
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")), 1)
-        shown = browser.GetProxyNode(output)
+        shown, proxy = (browser.GetProxyNode(each) for each in (output, sequence))
         for index in (2, 0):
             browser.SetSelectedItemNumber(index)
             slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)

@@ -54,14 +54,12 @@ class HeadChoiceTest(HeadTestCase):
         self.ui.segmentCheckBox.checked = True
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertIn("recommended for CT: choose another", self.ui.problemLabel.text)
-        self.picture("enhance-head-asked")
         self.chooseHead(TUMOR)
         self.assertTrue(self.ui.applyButton.enabled)
         self.assertEqual(self.ui.problemLabel.text, "")
         for words in ("Gross tumor volume", "Only for images that show it", "limbs and trunk"):
             self.assertIn(words, self.ui.planLabel.text)
         self.assertIn("It misses tumor", self.ui.headComboBox.toolTip)
-        self.picture("enhance-head-chosen")
         self.chooseHead("auto")
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertEqual(self.ui.headComboBox.toolTip, tip)
@@ -83,26 +81,16 @@ class HeadChoiceTest(HeadTestCase):
 
 class HeadRunTest(HeadTestCase):
     @slow
-    def test_applySegmentsWithTheChosenHead(self):
-        self.choose(self.volume("CT"))
-        self.ui.segmentCheckBox.checked = True
-        self.chooseHead(TUMOR)
-        job = self.apply()
-        self.assertEqual(job.state, "done", self.message)
-        for role in ("segmentation", "table"):
-            self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.model"), TUMOR)
-        manifest = json.loads(job.nodes["output"].GetAttribute("MedEnhance.manifest"))
-        self.assertEqual(manifest["config"]["head"]["model"], TUMOR)
-        self.assertEqual(manifest["results"]["head"]["name"], TUMOR)
-
-    @slow
     def test_scriptsNameAHead(self):
         from MedEnhancePanels.errors import PanelError
 
         logic, node = self.widget.logic, self.volume("CT")
         better = logic.enhance(node, segment=True, head=TUMOR)
-        found = better.GetNodeReference("MedEnhance.segmentation")
-        self.assertEqual(found.GetAttribute("MedEnhance.model"), TUMOR)
+        for role in ("segmentation", "table"):
+            made = better.GetNodeReference(f"MedEnhance.{role}")
+            self.assertEqual(made.GetAttribute("MedEnhance.model"), TUMOR)
+        manifest = json.loads(better.GetAttribute("MedEnhance.manifest"))
+        self.assertEqual(manifest["config"]["head"]["model"], TUMOR)
         for options, says in (
             ({"head": TUMOR}, "which is not selected"),
             ({"head": TISSUE, "segment": True}, "is for MR, the volume is CT"),

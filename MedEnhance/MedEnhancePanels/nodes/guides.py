@@ -5,7 +5,6 @@ The library measures noise in whole volumes; here, where Slicer waits, one slice
 
 import numpy as np
 import slicer
-import vtk
 
 from MedEnhancePanels.nodes import bridge, provenance
 
@@ -16,33 +15,45 @@ _noises = {}
 
 
 def suggested(node):
-    """The volume node of the same study that guides best, with the reason; (None, "") for none.
+    """The volume node of the same examination that guides best, with the reason; or (None, "").
 
     node: a volume or a sequence. Results, labels and sequences are never suggested.
     """
     from MedEnhanceLib.hqg.guide import suggest
 
-    if node is None or not isVolume(bridge.frameNodes(node)[0]):
+    volume = bridge.frameNodes(node)[0] if node is not None else None
+    if not isVolume(volume):
         return None, ""
-    hierarchy, items = bridge.subjectHierarchy(), vtk.vtkIdList()
-    item = hierarchy.GetItemByDataNode(node)
-    study = hierarchy.GetItemAncestorAtLevel(item, "Study") if item else 0
-    if not study:
-        return None, ""
-    hierarchy.GetItemChildren(study, items, True)
-    nodes = [hierarchy.GetItemDataNode(items.GetId(at)) for at in range(items.GetNumberOfIds())]
-    others = [
-        each
-        for each in nodes
-        if each is not node and isVolume(each) and not each.GetAttribute(provenance.DERIVED)
-    ]
-    if not others:
-        return None, ""
-    own, *candidates = (_candidate(each) for each in (bridge.frameNodes(node)[0], *others))
-    suggestion = suggest(own, candidates)
+    study, visit = _examinationOf(node)
+    candidates = []
+    for other in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if other in (node, volume) or not isVolume(other) or other.GetAttribute(provenance.DERIVED):
+            continue
+        itsStudy, itsVisit = _examinationOf(other)
+        if (study and itsStudy == study) or (all(visit) and itsVisit == visit):
+            candidates.append(_candidate(other))
+    suggestion = suggest(_candidate(volume), candidates) if candidates else None
     if suggestion is None:
         return None, ""
     return slicer.mrmlScene.GetNodeByID(suggestion.candidate.key), suggestion.reason
+
+
+def _examinationOf(node):
+    """The study item of a node, 0 for none; patient ID and day as Slicer's module DICOM has them.
+
+    One visit of a patient may have several studies.
+    """
+    hierarchy, names = bridge.subjectHierarchy(), slicer.vtkMRMLSubjectHierarchyConstants
+    item = hierarchy.GetItemByDataNode(node)
+    if not item:
+        return 0, ("", "")
+    study = hierarchy.GetItemAncestorAtLevel(item, names.GetDICOMLevelStudy())
+    patient = hierarchy.GetItemAncestorAtLevel(item, names.GetDICOMLevelPatient())
+    if not (study and patient):
+        return study, ("", "")
+    identifier = hierarchy.GetItemAttribute(patient, names.GetDICOMPatientIDAttributeName())
+    day = hierarchy.GetItemAttribute(study, names.GetDICOMStudyDateAttributeName())
+    return study, (identifier, day)
 
 
 def isVolume(node):

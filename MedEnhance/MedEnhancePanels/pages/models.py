@@ -14,36 +14,24 @@ _NAME, _PURPOSE = 0, 1
 
 
 class ModelsPanel(Page):
-    """A table of the models on this computer."""
+    """A table of the models on this computer. A job reads it: it checks the hash of every file."""
 
     def __init__(self, context):
         super().__init__(context, "Models")
         self.models = []
         self._job = None
-        self._importMenu = qt.QMenu(self.ui.importButton)
-        self._folderAction = self._importMenu.addAction(_("From a folder…"))
-        self._zipAction = self._importMenu.addAction(_("From a zip file…"))
-        self._setup()
-
-    def _setup(self):
         ui = self.ui
-        self._folderAction.triggered.connect(self._onImportFolder)
-        self._zipAction.triggered.connect(self._onImportZip)
-        ui.importButton.setMenu(self._importMenu)
+        ui.importButton.clicked.connect(self._onImport)
         ui.removeButton.clicked.connect(self._onRemove)
-        ui.modelTable.itemSelectionChanged.connect(self._showCard)
+        ui.modelTable.itemSelectionChanged.connect(self.update)
         header = ui.modelTable.horizontalHeader()
         header.setSectionResizeMode(_PURPOSE, qt.QHeaderView.Stretch)
-        ui.statusLabel.visible = False
-        self._showBusy(False)
-        self._showCard()
 
     def enter(self):
         """Called when the page is shown: models may have come or gone."""
         self.refresh()
 
     def cleanup(self):
-        super().cleanup()
         if self._job is not None:
             self._job.cancel()
             self._job = None
@@ -57,28 +45,17 @@ class ModelsPanel(Page):
     # --- what the buttons do ------------------------------------------------------------------
 
     @guarded
-    def refresh(self, *_checked):
+    def refresh(self):
         """Read the list again."""
-        return self._ask(_("List models"), {"action": "list"})
+        return self._ask(_("List models"), action="list")
 
     @guarded
     def importFrom(self, path):
         """Take in a model: a folder, or a zip of one."""
         title = _("Import {name}").format(name=os.path.basename(path))
-        return self._ask(title, {"action": "import", "path": str(path)}, self._reportImported)
+        return self._ask(title, action="import", path=str(path))
 
-    @guarded
-    def remove(self, name):
-        """Delete an imported model."""
-        title = _("Remove {name}").format(name=name)
-        return self._ask(title, {"action": "remove", "name": name})
-
-    def _onImportFolder(self, *_checked):
-        path = qt.QFileDialog.getExistingDirectory(self.widget, _("Choose a model's folder"), "")
-        if path:
-            self.importFrom(path)
-
-    def _onImportZip(self, *_checked):
+    def _onImport(self, *_checked):
         title = _("Choose a model's zip file")
         path = askForFile(self.widget, title, kinds=_("Zip files (*.zip)"))
         if path:
@@ -86,49 +63,40 @@ class ModelsPanel(Page):
 
     @guarded
     def _onRemove(self, *_checked):
-        model = self.selected
-        if model is None:
-            return
+        name = self.selected["name"]
         question = _("Delete the model {name} from this computer? This cannot be undone.")
-        if slicer.util.confirmOkCancelDisplay(
-            question.format(name=model["name"]), _("MedEnhance: remove a model"), self.widget
-        ):
-            self.remove(model["name"])
+        title = _("MedEnhance: remove a model")
+        if slicer.util.confirmOkCancelDisplay(question.format(name=name), title, self.widget):
+            self._ask(_("Remove {name}").format(name=name), action="remove", name=name)
 
-    # --- the job ------------------------------------------------------------------------------
-
-    def _ask(self, title, params, report=None):
+    def _ask(self, title, **params):
         if params["action"] != "list":
             self.context.clearMessage()
-        self._showBusy(True)
-        known = {model["name"] for model in self.models}
         self._job = self.context.runner.submit("models", params, title=title)
-        self._job.onFinished(lambda job: self._onAnswer(job, report, known))
+        self._job.onFinished(self._onAnswer)
+        self.update()
         return self._job
 
-    def _onAnswer(self, job, report, known):
+    def _onAnswer(self, job):
         if job is not self._job:
             return
         self._job = None
-        self._showBusy(False)
         if job.error is not None:
             self.context.showError(job.error)
-            return
-        self._show(job.result["models"])
-        if report is not None:
-            report(known)
-
-    def _reportImported(self, known):
-        new = [index for index, model in enumerate(self.models) if model["name"] not in known]
-        if new:
-            self.ui.modelTable.selectRow(new[0])
-            name = self.models[new[0]]["name"]
-            self.context.message("info", _("The model {name} is installed.").format(name=name))
+        else:
+            imported = job.result.get("imported")
+            self._fillTable(job.result["models"], imported)
+            if imported:
+                self.context.message(
+                    "info", _("The model {name} is installed.").format(name=imported)
+                )
+        self.update()
 
     # --- what is shown ------------------------------------------------------------------------
 
-    def _show(self, models):
-        kept = self.selected["name"] if self.selected else None
+    def _fillTable(self, models, chosen):
+        """List the models; chosen: the name of the one to select, by default that of before."""
+        chosen = chosen or (self.selected["name"] if self.selected else None)
         self.models = models
         table = self.ui.modelTable
         table.setRowCount(len(models))
@@ -144,29 +112,19 @@ class ModelsPanel(Page):
             if column != _PURPOSE:
                 table.resizeColumnToContents(column)
         names = [model["name"] for model in models]
-        if models:
-            table.selectRow(names.index(kept) if kept in names else 0)
-        self.ui.statusLabel.visible = not models
-        self.ui.statusLabel.text = _("No model is installed. Import one from a folder or a zip.")
-        self._showCard()
+        table.selectRow(names.index(chosen) if chosen in names else 0)
 
-    def _showCard(self):
-        model = self.selected
-        ui = self.ui
+    def show(self):
+        """The card of the chosen model, and what can be done with it."""
+        ui, model, isIdle = self.ui, self.selected, self._job is None
+        ui.progressBar.visible = not isIdle
+        ui.importButton.enabled = isIdle
+        ui.removeButton.enabled = isIdle and model is not None and not model["shipped"]
         ui.cardBox.visible = model is not None
-        ui.removeButton.enabled = model is not None and not model["shipped"]
-        if model is None:
-            return
-        ui.cardBox.title = model["name"]
-        ui.summaryLabel.text = _origin(model) if model["ok"] else model["message"]
-        ui.cardBrowser.setMarkdown(_withoutTitle(model["card"] or model["description"]))
-
-    def _showBusy(self, isBusy):
-        ui = self.ui
-        ui.progressBar.visible = isBusy
-        ui.importButton.enabled = not isBusy
-        model = self.selected
-        ui.removeButton.enabled = not isBusy and model is not None and not model["shipped"]
+        if model is not None:
+            ui.cardBox.title = model["name"]
+            ui.summaryLabel.text = _origin(model) if model["ok"] else model["message"]
+            ui.cardBrowser.setMarkdown(_withoutTitle(model["card"] or model["description"]))
 
 
 def _cells(model):
