@@ -123,17 +123,6 @@ def taskOf(node):
     return _part(node, "config").get("task")
 
 
-def strengthIn(node):
-    """The strength of the run that made a node.
-
-    1 is the full result: all that a run with strength auto or full corrects.
-    """
-    strength = _part(node, "config").get("strength")
-    if strength in ("auto", "full"):
-        return 1.0
-    return strength if isinstance(strength, int | float) else None
-
-
 def modelOf(node):
     """Name, SHA-256 and, where known, version of the model that made a node; {} for none."""
     name = node.GetAttribute("MedEnhance.model")
