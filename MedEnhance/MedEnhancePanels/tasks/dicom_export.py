@@ -42,21 +42,16 @@ def start(runner, node, options):
     return _Export(runner, node, options).submit("export", title)
 
 
-def checkOptions(node, options):
-    """Raise PanelError where a node cannot be exported, or not so; cheap, nothing is written."""
-    bridge.checkIntensities(node)
-    bridge.checkOneGrid(node)
-    if not options.folder:
-        dicom_source.openDatabase()
-    if not options.patientId.strip() and not dicom_source.instancesOf(node):
-        message = _("{name} does not come from DICOM: the patient is not known")
-        raise PanelError(message.format(name=node.GetName()), _("Enter the patient's ID."), "input")
-
-
 class _Export(NodeJob):
     def __init__(self, runner, node, options):
-        checkOptions(node, options)
         super().__init__(runner, node)
+        bridge.checkOneGrid(node)
+        if not options.folder:
+            dicom_source.openDatabase()
+        if not options.patientId.strip() and not dicom_source.instancesOf(node):
+            message = _("{name} does not come from DICOM: the patient is not known")
+            message = message.format(name=node.GetName())
+            raise PanelError(message, _("Enter the patient's ID."), "input")
         self.options = options
 
     def before(self, job):
