@@ -171,7 +171,7 @@ class ExportTestCase(DicomTestCase):
             {"label": "fat", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
             {"label": "rest", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
         ]
-        table = results.makeTable(rows, node, "volumes", {"device": "cpu"})
+        table = results.makeTable(rows, node, "volumes")
         results.link(output, input=node, segmentation=segmentation, table=table)
         return labels
 

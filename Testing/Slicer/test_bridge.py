@@ -14,13 +14,12 @@ OBLIQUE = math.radians(17.0)
 
 
 def run(generator):
-    """Exhaust a generator of fractions: its fractions, and its return value."""
-    fractions = []
+    """The return value of a generator, which is run to its end."""
     while True:
         try:
-            fractions.append(next(generator))
+            next(generator)
         except StopIteration as end:
-            return fractions, end.value
+            return end.value
 
 
 def obliqueMatrix():
@@ -50,10 +49,11 @@ class BridgeTest(MedEnhanceTestCase):
     def path(self, name="volume.nrrd"):
         return os.path.join(self.temporaryFolder(), name)
 
-    def test_theLibraryReadsWhatTheNodeHolds(self):
+    def test_voxelsAndGeometryGoToTheLibraryAndBack(self):
         import MedEnhanceLib
         from MedEnhancePanels.nodes import bridge
 
+        back = self.path("back.nrrd")
         for dtype in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64):
             node = self.makeNode(dtype)
             path = self.path(f"{np.dtype(dtype)}.nrrd")
@@ -63,19 +63,12 @@ class BridgeTest(MedEnhanceTestCase):
             self.assertTrue(np.array_equal(volume.voxels, slicer.util.arrayFromVolume(node)))
             expected = np.array(ijkToRas(node)).reshape(4, 4)
             np.testing.assert_allclose(volume.geometry.affine_ras, expected, rtol=0, atol=1e-12)
-
-    def test_aNewNodeHasTheLibrarysGeometryAndVoxels(self):
-        import MedEnhanceLib
-        from MedEnhancePanels.nodes import bridge
-
-        node, path, back = self.makeNode(), self.path(), self.path("back.nrrd")
-        run(bridge.sendVolume(node, path))
-        MedEnhanceLib.save(MedEnhanceLib.load(path), back)
-        _fractions, new = run(bridge.receiveVolume(back, "returned"))
-        self.assertTrue(
-            np.array_equal(slicer.util.arrayFromVolume(new), slicer.util.arrayFromVolume(node))
-        )
-        np.testing.assert_allclose(ijkToRas(new), ijkToRas(node), rtol=0, atol=1e-12)
+            MedEnhanceLib.save(volume, back, overwrite=True)
+            new = run(bridge.receiveVolume(back, "returned"))
+            np.testing.assert_array_equal(slicer.util.arrayFromVolume(new), volume.voxels)
+            np.testing.assert_allclose(ijkToRas(new), ijkToRas(node), rtol=0, atol=1e-12)
+            copy = bridge.newVolumeLike(node, "copy")
+            self.assertEqual(ijkToRas(copy), ijkToRas(node))  # bit for bit
 
     def test_theRangeLeavesOutWhatIsNoNumberAndFollowsTheVoxels(self):
         from MedEnhancePanels.nodes import bridge
@@ -104,23 +97,6 @@ class BridgeTest(MedEnhanceTestCase):
         self.assertIn(path, error.message)
         self.assertIn("Free some space", error.hint)
 
-    def test_voxelsForAnExistingNodeLeaveItsGeometryBitForBit(self):
-        from MedEnhancePanels.nodes import bridge, nrrd
-
-        node, path = self.makeNode(), self.path()
-        run(bridge.sendVolume(node, path))
-        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
-        node.SetAndObserveTransformNodeID(transform.GetID())
-        new = bridge.newVolumeLike(node, "copy")
-        before = ijkToRas(new)
-        new.SetAndObserveImageData(run(bridge.readImage(nrrd.File(path).voxels))[1])
-        self.assertEqual(ijkToRas(new), before)
-        self.assertEqual(ijkToRas(new), ijkToRas(node))
-        self.assertEqual(new.GetTransformNodeID(), transform.GetID())
-        self.assertTrue(
-            np.array_equal(slicer.util.arrayFromVolume(new), slicer.util.arrayFromVolume(node))
-        )
-
     def test_aSequenceTravelsAsFramesAndReturnsAsASequence(self):
         import MedEnhanceLib
         from MedEnhancePanels.nodes import bridge
@@ -134,10 +110,9 @@ class BridgeTest(MedEnhanceTestCase):
         path, back = self.path(), self.path("back.nrrd")
         run(bridge.sendVolume(sequence, path))
         volume = MedEnhanceLib.load(path)
-        self.assertEqual(volume.shape, (3, 5, 6, 7))
+        self.assertEqual((volume.shape, volume.frame_interval_s), ((3, 5, 6, 7), 1.0))
         MedEnhanceLib.save(volume, back)
-        _fractions, new = run(bridge.receiveVolume(back, "beats returned"))
-        self.assertEqual(new.GetClassName(), "vtkMRMLSequenceNode")
+        new = run(bridge.receiveVolume(back, "beats returned"))
         self.assertEqual(new.GetNumberOfDataNodes(), 3)
         for old, fresh in zip(bridge.frameNodes(sequence), bridge.frameNodes(new), strict=True):
             self.assertTrue(

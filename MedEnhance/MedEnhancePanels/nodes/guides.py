@@ -79,20 +79,20 @@ def _candidate(node):
 
 
 def _noise(node):
-    """σ of the noise in the middle slice, relative to the brightest tissue."""
+    """σ of the noise in the middle slice, relative to the brightest tissue.
+
+    By the median of second differences where there is tissue; infinite where there is none.
+    """
     key = bridge.voxelState(node)
-    if key not in _noises:
-        voxels = slicer.util.arrayFromVolume(node)
-        _noises[key] = _noiseIn(voxels[len(voxels) // 2].astype(np.float32))
-    return _noises[key]
-
-
-def _noiseIn(image):
-    """By the median of second differences where there is tissue; infinite where there is none."""
+    if key in _noises:
+        return _noises[key]
+    voxels = slicer.util.arrayFromVolume(node)
+    image = voxels[len(voxels) // 2].astype(np.float32)
     top = float(np.percentile(image, 99.5)) if image.size else 0.0
     second = 4 * image[1:-1, 1:-1] - image[:-2, 1:-1] - image[2:, 1:-1]
     second -= image[1:-1, :-2] + image[1:-1, 2:]
     tissue = image[1:-1, 1:-1] > 0.1 * top
-    if not (top > 0 and tissue.any()):
-        return np.inf
-    return float(np.median(np.abs(second[tissue]))) / 0.6745 / _GAIN / top
+    _noises[key] = np.inf
+    if top > 0 and tissue.any():
+        _noises[key] = float(np.median(np.abs(second[tissue]))) / 0.6745 / _GAIN / top
+    return _noises[key]
