@@ -119,7 +119,7 @@ def _title(model):
         "enhancer": _("enhances"),
         "head": _("segments"),
         "codec": _("compresses"),
-        "slices": _("thin slices,"),
+        "slices": _("makes thin slices of"),
     }
     purpose = purposes.get(model["kind"], model["kind"])
     title = f"{model['name']}: {purpose} {cautions.modalityName(model['modality'])}"
