@@ -282,8 +282,6 @@ class EnhancePanel(Page):
         if job.error is not None:
             self.context.showError(job.error)
         elif self.state is not None:
-            if job.warnings:
-                self.context.message("warning", withWarnings("", job.warnings))
             onDone(job)
         self.update()
 
