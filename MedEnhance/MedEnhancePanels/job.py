@@ -75,8 +75,8 @@ class Job:
             call(callback, self)
 
     def progress(self, fraction, stage=None, etaSeconds=None):
-        """How far the job is, as a whole; it never goes back."""
-        self.fraction = min(max(float(fraction), self.fraction), 1.0)
+        """How far the job is, as a whole."""
+        self.fraction = min(max(float(fraction), 0.0), 1.0)
         self.stage, self.etaSeconds = stage or self.stage, etaSeconds
         self.notify("progress", fraction=self.fraction, stage=self.stage, eta_s=etaSeconds)
 

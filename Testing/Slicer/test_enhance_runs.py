@@ -92,7 +92,7 @@ class PreviewTest(EnhanceTestCase):
         self.assertEqual(self.nodeIDs(), before)
         self.assertEqual(self.ui.previewButton.text.replace("&", ""), "Preview")
         slab = self.previewed().nodes["output"]
-        slicer.mrmlScene.RemoveNode(node)  # which takes its preview along
+        slicer.mrmlScene.RemoveNode(node)
         self.processEvents(100)
         self.assertFalse(self.bridge.isInScene(slab))
 
@@ -252,7 +252,6 @@ class SequenceTest(EnhanceTestCase):
     @slow
     def test_everyFrameOfASequenceIsEnhancedAndPlayedWithItsSource(self):
         sequence, browser = self.sequence()
-        proxy = browser.GetProxyNode(sequence)
         self.choose(sequence)
         self.assertFalse(self.ui.segmentCheckBox.enabled)
         self.assertIn("neither a segmentation nor a difference", self.ui.planLabel.text)
@@ -268,7 +267,7 @@ class SequenceTest(EnhanceTestCase):
             np.testing.assert_array_equal(self.ijkToRas(frame), self.ijkToRas(original))
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(frame), whole[at])
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")), 1)
-        shown = browser.GetProxyNode(output)
+        shown, proxy = (browser.GetProxyNode(each) for each in (output, sequence))
         for index in (2, 0):
             browser.SetSelectedItemNumber(index)
             slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)

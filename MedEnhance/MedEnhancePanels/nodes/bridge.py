@@ -236,7 +236,7 @@ _known = {}
 
 
 def sendVolume(node, path):
-    """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of fractions.
+    """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of steps.
 
     Args:
         node: a scalar volume node, or a sequence node of them.
@@ -298,12 +298,12 @@ def arrayOf(image):
 
 
 def readImage(voxels):
-    """Copy voxels of a file, [K, J, I], into an image; a generator of fractions."""
+    """Copy voxels of a file, [K, J, I], into an image; a generator of steps."""
     image = newImage(voxels.shape, voxels.dtype)
     target = arrayOf(image)
-    for slab, fraction in nrrd.steps(voxels):
+    for slab in nrrd.steps(voxels):
         target[slab] = voxels[slab]
-        yield fraction
+        yield
     return image
 
 
@@ -343,7 +343,7 @@ def placeBeside(node, new):
 
 
 def receiveVolume(path, name):
-    """A new node from a file of the worker, on the file's own grid; a generator of fractions.
+    """A new node from a file of the worker, on the file's own grid; a generator of steps.
 
     The scene gets it when it is complete.
 
@@ -385,7 +385,7 @@ def receiveVolume(path, name):
 
 
 def fillSequence(sequence, frames, values, volume):
-    """Put voxels into a sequence; a generator of fractions.
+    """Put voxels into a sequence; a generator of steps.
 
     frames: [K, J, I] of each. values: of the index. volume: makes the node of an image.
     """

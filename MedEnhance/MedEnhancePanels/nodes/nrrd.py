@@ -25,14 +25,14 @@ _DTYPES = {name: kind for kind, name in _TYPES.items()}
 
 
 def steps(array):
-    """(slab, fraction done) for slabs of the first axis that take some milliseconds each."""
-    count, step = len(array), max(1, _STEP_BYTES // max(1, array[:1].nbytes))
-    for first in range(0, count, step):
-        yield slice(first, first + step), min(1.0, (first + step) / count)
+    """Slabs of the first axis that take some milliseconds each."""
+    step = max(1, _STEP_BYTES // max(1, array[:1].nbytes))
+    for first in range(0, len(array), step):
+        yield slice(first, first + step)
 
 
 def write(path, frames, geometry, tags):
-    """Write frames of one shape and type; a generator of fractions.
+    """Write frames of one shape and type; a generator of steps.
 
     Args:
         path: of the file.
@@ -48,9 +48,9 @@ def write(path, frames, geometry, tags):
                 if frame.shape != first.shape or frame.dtype != first.dtype:
                     message = _("Frame {frame} differs in size or type from the first")
                     raise PanelError(message.format(frame=number), code="input")
-                for slab, done in steps(frame):
+                for slab in steps(frame):
                     file.write(np.ascontiguousarray(frame[slab]).data)
-                    yield (number + done) / len(frames)
+                    yield
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not say which one
         raise

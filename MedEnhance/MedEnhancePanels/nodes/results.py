@@ -159,7 +159,7 @@ def copyDisplay(source, target):
 
 
 def differenceImage(before, after):
-    """An image of after − before as floats; a generator of fractions.
+    """An image of after − before as floats; a generator of steps.
 
     before, after: voxels, [K, J, I].
     """
@@ -167,9 +167,9 @@ def differenceImage(before, after):
     target = bridge.arrayOf(image)
     # Large integers and doubles are subtracted before they lose digits as floats.
     exact = np.result_type(before.dtype, after.dtype, np.float32)
-    for slab, fraction in nrrd.steps(target):
+    for slab in nrrd.steps(target):
         np.subtract(after[slab], before[slab], out=target[slab], dtype=exact, casting="same_kind")
-        yield fraction
+        yield
     return image
 
 

@@ -107,7 +107,7 @@ def setStrength(output, strength):
         output: the enhanced volume node.
         strength: 0 is the input, 1 the full result.
     Returns:
-        The steps, a generator of fractions. It raises PanelError if voxels were changed since, and
+        The steps, a generator of steps. It raises PanelError if voxels were changed since, and
         InputError if input and result do not belong together.
     Raises:
         PanelError: the result cannot be blended.
@@ -165,14 +165,14 @@ def _blend(source, output, full, strength):
         name = node.GetName() or ""
         return Volume(array[slab], geometry, modality=modality, source=name, history=history)
 
-    for slab, fraction in nrrd.steps(after):
+    for slab in nrrd.steps(after):
         blended = blend(
             part(source, before, slab, provenance.historyOf(source)),
             part(output, after, slab, full.history),
             strength,
         )
         bridge.arrayOf(image)[slab] = blended.voxels
-        yield fraction
+        yield
     return image, blended.history
 
 
@@ -183,7 +183,7 @@ def _blendDeviation(source, output, full, strength):
     field = bridge.arrayOf(full.biasField) if full.biasField is not None else None
     image = bridge.newImage(deviation.shape, deviation.dtype)
     share = provenance.noiseOf(output).get("share_removed", 1.0)
-    for slab, fraction in nrrd.steps(deviation):
+    for slab in nrrd.steps(deviation):
         bridge.arrayOf(image)[slab] = blend_deviation(
             deviation[slab],
             before[slab],
@@ -192,5 +192,5 @@ def _blendDeviation(source, output, full, strength):
             share=share,
             bias_field=field[slab] if field is not None else None,
         )
-        yield fraction
+        yield
     return image

@@ -80,7 +80,7 @@ def startDecompress(runner, path, region=None, name=None):
 
     def before(job):
         job.params["output"] = os.path.join(job.folder, "volume.nrrd")
-        yield 1.0
+        yield
 
     def after(job):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))

@@ -42,21 +42,16 @@ def start(runner, node, options):
     return _Export(runner, node, options).submit("export", title)
 
 
-def checkOptions(node, options):
-    """Raise PanelError where a node cannot be exported, or not so; cheap, nothing is written."""
-    bridge.checkIntensities(node)
-    bridge.checkOneGrid(node)
-    if not options.folder:
-        dicom_source.openDatabase()
-    if not options.patientId.strip() and not dicom_source.instancesOf(node):
-        message = _("{name} does not come from DICOM: the patient is not known")
-        raise PanelError(message.format(name=node.GetName()), _("Enter the patient's ID."), "input")
-
-
 class _Export(NodeJob):
     def __init__(self, runner, node, options):
-        checkOptions(node, options)
         super().__init__(runner, node)
+        bridge.checkOneGrid(node)
+        if not options.folder:
+            dicom_source.openDatabase()
+        if not options.patientId.strip() and not dicom_source.instancesOf(node):
+            message = _("{name} does not come from DICOM: the patient is not known")
+            message = message.format(name=node.GetName())
+            raise PanelError(message, _("Enter the patient's ID."), "input")
         self.options = options
 
     def before(self, job):
@@ -95,7 +90,7 @@ class _Export(NodeJob):
 
 
 def _copyIntoDatabase(folder, series):
-    """Copy objects into Slicer's DICOM database; a generator of fractions that returns the paths.
+    """Copy objects into Slicer's DICOM database; a generator of steps that returns the paths.
 
     What was copied is taken out again where it fails or is cancelled.
 
@@ -103,15 +98,14 @@ def _copyIntoDatabase(folder, series):
         folder: of the objects.
         series: UID → number of files, which have to be in the database in the end.
     """
-    database, indexer, percent, ended = dicom_source.openDatabase(), ctk.ctkDICOMIndexer(), [0], []
+    database, indexer, ended = dicom_source.openDatabase(), ctk.ctkDICOMIndexer(), []
     indexer.backgroundImportEnabled = True
     indexer.setDatabase(database)
-    indexer.progress.connect(percent.append)
     indexer.indexingComplete.connect(lambda *counts: ended.append(counts))
     try:
         indexer.addDirectory(folder, True)
         while not ended:
-            yield percent[-1] / 100
+            yield
             time.sleep(_LOOK_SECONDS)
         for uid, count in series.items():
             if len(database.filesForSeries(uid)) != count:
@@ -130,7 +124,7 @@ def _copyIntoDatabase(folder, series):
 
 
 def sendLabels(segmentation, source, path, warn):
-    """Write the segments as labels on the grid of `source`; a generator of fractions.
+    """Write the segments as labels on the grid of `source`; a generator of steps.
 
     Its return value is what each label means, as the library takes it. warn(text) is called where
     segments may overlap, as a voxel of a label volume belongs to one of them only.

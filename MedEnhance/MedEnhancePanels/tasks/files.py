@@ -41,7 +41,7 @@ def startSave(runner, node, path, overwrite=False):
         manifest = provenance.manifestOf(node)
         if manifest is not None:  # it replaces the one that only says that the node was saved
             write_json(f"{path}.json", manifest, overwrite=True)
-        yield 1.0
+        yield
 
     title = _("Save {name}").format(name=node.GetName())
     return runner.submit("convert", {}, title=title, before=before, after=after)

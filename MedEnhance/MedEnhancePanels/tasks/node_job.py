@@ -13,8 +13,8 @@ class NodeJob:
     """A job that starts from a node; subclasses say what to ask for and where results go.
 
     voxels: the bridge.voxelState of the node as it is sent. before(job), place(job): generators of
-    fractions. What `place` makes comes into the scene in one
-    step, at its end, so that a job that is stopped half-way leaves nothing.
+    steps. What `place` makes comes into the scene in one step, at its end, so that a job that is
+    stopped half-way leaves nothing.
     """
 
     def __init__(self, runner, node):

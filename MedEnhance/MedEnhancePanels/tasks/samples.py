@@ -75,7 +75,7 @@ def load(sample):
 
     def before(job):
         job.params["output"] = os.path.join(job.folder, "volume.nrrd")
-        yield 1.0
+        yield
 
     def after(job):
         path = job.params["output"]
