@@ -67,7 +67,7 @@ class ModelsTest(MedEnhanceTestCase):
 
     def choose(self, name):
         names = [model["name"] for model in self.panel.models]
-        self.panel.ui.modelList.setCurrentRow(names.index(name))
+        self.panel.ui.modelList.currentRow = names.index(name)
 
     @slow
     def test_thePageListsWhatIsInstalledWhenItIsShown(self):

@@ -97,7 +97,7 @@ class ModelsPanel(Page):
                 item.setIcon(style.standardIcon(qt.QStyle.SP_MessageBoxWarning))
             box.addItem(item)
         names = [model["name"] for model in models]
-        box.setCurrentRow(names.index(chosen) if chosen in names else 0)
+        box.currentRow = names.index(chosen) if chosen in names else 0
 
     def show(self):
         """The card of the chosen model, and what can be done with it."""
