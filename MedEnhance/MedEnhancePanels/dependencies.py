@@ -33,8 +33,8 @@ def missingText():
     if megabytes >= 1000:
         size = _("{size:.1f} GB").format(size=megabytes / 1000)
     return _(
-        "{count} Python packages are missing, which do not come with Slicer (about {size} to "
-        "download, once). They are installed when you agree, before the first run."
+        "{count} Python packages are missing (about {size} to download, once). They are installed "
+        "before the first run, when you agree."
     ).format(count=len(packages), size=size)
 
 

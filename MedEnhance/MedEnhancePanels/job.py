@@ -117,9 +117,7 @@ def stageText(job):
 
 
 def durationText(seconds):
-    """Seconds as a person reads them, short ones with a decimal."""
-    if 0 < seconds < 10:
-        return _("{seconds:.1f} s").format(seconds=seconds)
+    """Seconds as a person reads them."""
     seconds = round(max(0.0, seconds))
     if seconds < 60:
         return _("{seconds} s").format(seconds=seconds)

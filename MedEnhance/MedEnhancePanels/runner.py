@@ -340,7 +340,7 @@ def wait(job):
 def _lost(worker):
     crashed, ended = _("crashed"), _("ended with status {code}").format(code=worker.exitCode)
     return PanelError(
-        _("The worker process {how}").format(how=crashed if worker.crashed else ended),
+        _("The computing process {how}").format(how=crashed if worker.crashed else ended),
         _("Your data are unchanged. Try again; close other programs if memory is low."),
         "worker",
         "\n".join(worker.log[-40:]),

@@ -47,7 +47,8 @@ class HeadChoiceTest(HeadTestCase):
 
     @slow
     def test_aHeadOnRequestIsUsedOnlyWhenItIsChosen(self):
-        self.choose(self.volume("CT"))
+        node = self.volume("CT")
+        self.choose(node)
         self.assertEqual(self.offered(), ["Choose a model", TUMOR])
         tip = self.ui.headComboBox.toolTip
         self.assertTrue(self.ui.applyButton.enabled)
@@ -63,20 +64,12 @@ class HeadChoiceTest(HeadTestCase):
         self.chooseHead("auto")
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertEqual(self.ui.headComboBox.toolTip, tip)
-
-    def test_aHeadForAnotherModalityIsReportedAndNotChanged(self):
-        node = self.volume("CT")
-        self.choose(node)
-        self.ui.segmentCheckBox.checked = True
         self.chooseHead(TUMOR)
-        node.SetAttribute(self.bridge.MODALITY, "MR")
+        node.SetAttribute(self.bridge.MODALITY, "MR")  # a choice that does not fit is not changed
         self.processEvents(80)
-        self.assertEqual(self.context.state.head, TUMOR)
         self.assertEqual(self.ui.headComboBox.currentText, TUMOR)
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertIn(f"{TUMOR} is not for MR", self.ui.problemLabel.text)
-        self.chooseHead("auto")
-        self.assertTrue(self.ui.applyButton.enabled)
 
 
 class HeadRunTest(HeadTestCase):

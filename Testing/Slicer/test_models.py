@@ -25,24 +25,27 @@ class ModelsTest(MedEnhanceTestCase):
         self.context.runner.shutdown()  # a worker of an earlier test knows another folder
         self.addCleanup(self.context.runner.shutdown)
         self.panel = self.widget.panels["models"]
-        self.panel.ui.modelTable.setRowCount(0)
+        self.panel.ui.modelList.clear()
         self.panel.models = []
         self.widget.showPage("models")
-
-    def finish(self, job):
-        self.waitUntil(lambda: job.isFinished, 60)
-        return job
 
     def importFrom(self, path):
         """Press Import, and choose the file in the dialog; the job at its end."""
         self.waitUntil(lambda: self.panel.ui.importButton.enabled)
         with mock.patch.object(qt.QFileDialog, "getOpenFileName", return_value=path):
             self.panel.ui.importButton.click()
-        return self.finish(self.panel._job)
+        job = self.panel._job
+        self.waitUntil(lambda: job.isFinished, 60)
+        return job
 
     def listed(self):
-        table = self.panel.ui.modelTable
-        return [table.item(row, 0).text() for row in range(table.rowCount)]
+        """Names of the models in the list, sorted."""
+        box = self.panel.ui.modelList
+        return sorted(box.item(row).text().partition(":")[0] for row in range(box.count))
+
+    def refresh(self):
+        self.panel.enter()
+        self.waitUntil(lambda: self.panel._job is None, 60)
 
     def message(self):
         ui = self.widget.ui
@@ -63,33 +66,33 @@ class ModelsTest(MedEnhanceTestCase):
         return shutil.make_archive(folder, "zip", folder)
 
     def choose(self, name):
-        self.panel.ui.modelTable.selectRow(self.listed().index(name))
+        names = [model["name"] for model in self.panel.models]
+        self.panel.ui.modelList.currentRow = names.index(name)
 
     @slow
     def test_thePageListsWhatIsInstalledWhenItIsShown(self):
-        self.panel.enter()
-        self.waitUntil(lambda: self.listed() == SHIPPED, 60)
+        self.refresh()
+        self.assertEqual(self.listed(), SHIPPED)
+        ui = self.panel.ui
         self.choose("ct")
-        self.assertEqual(self.panel.ui.cardBox.title, "ct")
-        self.assertIn("Measured", self.panel.ui.cardBrowser.toPlainText())
-        row = self.listed().index("ct")
-        texts = [self.panel.ui.modelTable.item(row, column).text() for column in range(4)]
-        self.assertEqual(texts, ["ct", "Enhancing CT", "Shipped", "Apache-2.0"])
-        self.assertIn("Version 0.1.0", self.panel.ui.summaryLabel.text)
-        self.widget.uiWidget.resize(400, 700)
-        self.widget.uiWidget.show()
-        self.processEvents(20)
-        header = self.panel.ui.modelTable.horizontalHeader()
-        self.assertLessEqual(header.length(), self.panel.ui.modelTable.width)
-        self.assertFalse(self.panel.ui.removeButton.enabled)
+        self.assertEqual(ui.cardBox.title, "ct")
+        self.assertIn("Measured", ui.cardBrowser.toPlainText())
+        self.assertEqual(ui.modelList.currentItem().text(), "ct: enhances CT")
+        for words in ("Version 0.1.0", "Apache-2.0", "Came with MedEnhance"):
+            self.assertIn(words, ui.summaryLabel.text)
+        self.assertFalse(ui.removeButton.enabled)
+        ui.defaultButton.click()
+        self.waitUntil(lambda: self.panel._job is None, 60)
+        self.assertEqual(ui.modelList.currentItem().text(), "ct: enhances CT (default)")
+        self.assertFalse(ui.defaultButton.enabled)
         self.choose("mr")
         self.screenshot(self.widget.parent, "models-ready", height=700)
 
     @slow
     def test_aModelIsImportedAndRemovedAndADamagedOneIsNotListed(self):
-        self.finish(self.panel.refresh())
+        self.refresh()
         self.importFrom(self.bundle())
-        self.assertEqual(self.listed(), [*SHIPPED, "mine"])
+        self.assertEqual(self.listed(), sorted([*SHIPPED, "mine"]))
         self.assertIn("mine is installed", self.message())
         self.assertEqual(self.panel.selected["name"], "mine")
         self.assertTrue(self.panel.ui.removeButton.enabled)
@@ -102,7 +105,7 @@ class ModelsTest(MedEnhanceTestCase):
         os.chmod(path, 0o644)
         with open(path, "w", encoding="utf-8") as file:
             file.write("{")
-        self.finish(self.panel.refresh())
+        self.refresh()
         self.assertEqual(self.listed(), SHIPPED)
 
     @slow

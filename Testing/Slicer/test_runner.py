@@ -24,14 +24,25 @@ class RunnerTest(MedEnhanceTestCase):
         return job
 
     @slow
-    def test_aJobRunsToItsResult(self):
-        seen = []
-        job = self.ping()
+    def test_aJobRunsToItsResultWithStepsBetweenEvents(self):
+        turns, seen = [], []
+
+        def before(job):
+            for step in range(50):
+                time.sleep(0.005)
+                turns.append(("before", step))
+                yield
+
+        def after(job):
+            turns.append(("after", job.result["count"]))
+            yield
+
+        job = self.ping(before=before, after=after)
+        self.assertLess(len(turns), 50)  # submit returned before they were through
         job.onEvent(lambda job, name, fields: seen.append(name))
         self.finish(job)
-        self.assertEqual(job.state, "done")
-        self.assertEqual(job.result["count"], 3)
-        self.assertEqual(job.fraction, 1.0)
+        self.assertEqual((job.state, job.fraction), ("done", 1.0))
+        self.assertEqual(turns[-1], ("after", 3))
         self.assertIn("progress", seen)
         self.assertFalse(os.path.exists(job.folder))
 
@@ -117,26 +128,6 @@ class RunnerTest(MedEnhanceTestCase):
         finally:
             module._GRACE_MS = grace
             runner.shutdown()
-
-    @slow
-    def test_stepsBeforeAndAfterRunBetweenEvents(self):
-        turns = []
-
-        def before(job):
-            for step in range(50):
-                time.sleep(0.005)
-                turns.append(("before", step))
-                yield step / 50
-
-        def after(job):
-            turns.append(("after", job.result["count"]))
-            yield 1.0
-
-        job = self.ping(before=before, after=after)
-        self.assertLess(len(turns), 50)  # submit returned before they were through
-        self.finish(job)
-        self.assertEqual(turns[-1], ("after", 3))
-        self.assertEqual(job.state, "done")
 
     def test_aFaultInAStepFailsTheJobAndCancellingClosesIt(self):
         def after(job):

@@ -119,14 +119,15 @@ class DistillPanel(Page):
         isDistilling = options.kind == "distill"
         ui.rootEdit.placeholderText = long_run.defaultRoot()
         ui.noticeLabel.text = _(
-            "Trains an enhancer on the volumes of a folder (good ones in its folder hq, ordinary "
-            "ones in lq, where it has such folders). The model is then listed on Models."
+            "Trains an enhancer on the volumes of a folder: all of them, or good ones in its "
+            "folder hq and ordinary ones in lq. The model is then listed on Models."
         )
         if isDistilling:
             ui.noticeLabel.text = _(
-                "A few images stand in for a cohort, to train small networks for one task. "
-                "They are audited; this does not prove that nobody can be recognized. If ten real "
-                "images may be shared, share those: training works about as well."
+                "Makes a few images that replace the cohort when small networks are trained for "
+                "one task. An audit looks for leaks; it does not prove that nobody can be "
+                "recognized. If ten real images may be shared, share those: training works about "
+                "as well."
             )
         ui.tableButton.visible = ui.distillArea.visible = ui.shareLabel.visible = isDistilling
         ui.goalSelector.enabled = isDistilling

@@ -197,7 +197,7 @@ def verdictOf(run):
         return "warning", _("Not audited."), careful
     could, count = run.attacks() or (None, None)
     if could == 0:
-        verdict = _("Nothing is known: none of {count} attacks could have found a leak.")
+        verdict = _("The audit says nothing: none of {count} attacks could have found a leak.")
         return "warning", verdict.format(count=count), careful
     limits = _("This is no proof: weaker leaks than those in the report, or others, can be there.")
     if could is None:

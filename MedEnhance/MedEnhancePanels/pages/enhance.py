@@ -163,7 +163,7 @@ class EnhancePanel(Page):
         for comboBox, bundle in ((ui.modelComboBox, model), (ui.headComboBox, head)):
             comboBox.toolTip = model_choice.cardText(bundle) if bundle else comboBox.currentText
         reason = self._devices.reason or ui.deviceComboBox.currentText
-        ui.deviceComboBox.toolTip = _("{reason}\nThe runs of Distill use it too.").format(
+        ui.deviceComboBox.toolTip = _("{reason}\nDistill uses this device too.").format(
             reason=reason
         )
 
@@ -282,8 +282,6 @@ class EnhancePanel(Page):
         if job.error is not None:
             self.context.showError(job.error)
         elif self.state is not None:
-            if job.warnings:
-                self.context.message("warning", withWarnings("", job.warnings))
             onDone(job)
         self.update()
 

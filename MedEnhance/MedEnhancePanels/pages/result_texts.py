@@ -34,7 +34,7 @@ def noticeOf(output):
     found = warningsOf(output)
     if not found:
         lost = results.linked(output, "input") is None
-        text = _("Its input is not in the scene, so it cannot be compared.")
+        text = _("The original volume is not in the scene, so the result cannot be compared.")
         return "info", text if lost else "", ""
     level, message, _hint = found[0]
     text = sentence(message)

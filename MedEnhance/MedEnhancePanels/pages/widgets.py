@@ -10,8 +10,6 @@ from MedEnhancePanels.errors import guarded
 #: Observers with it are called before those of Slicer's selectors, which have 0.
 FIRST = 10.0
 _ICON_PIXELS = 20
-
-
 #: By class of a widget: the signal of a choice, and the property that has it.
 _BINDINGS = {
     "QComboBox": ("activated", "currentData"),
