@@ -18,28 +18,20 @@ class ThinSlicesTest(EnhanceTestCase):
         node.SetSpacing(1.0, 1.0, 3.3)
         return node
 
-    def chooseSlices(self):
+    @slow
+    def test_theTaskSaysWhatItDoesNotOfferAndThinSlicesLieBesideTheInput(self):
+        node = self.thick()
+        self.choose(node)
+        self.ui.segmentCheckBox.checked = True
         self.ui.taskComboBox.currentIndex = self.ui.taskComboBox.findData("slices")
         self.ui.taskComboBox.activated.emit(self.ui.taskComboBox.currentIndex)
         self.processEvents(80)
-
-    def test_theTaskSaysWhatItDoesNotOffer(self):
-        self.choose(self.thick())
-        self.ui.segmentCheckBox.checked = True
-        self.chooseSlices()
         self.assertEqual(self.context.state.task, "slices")
         for widget in (self.ui.segmentCheckBox, self.ui.uncertaintyCheckBox, self.ui.guideSelector):
             self.assertFalse(widget.enabled)
             self.assertIn("thin slices", widget.toolTip)
         self.assertFalse(self.ui.previewButton.enabled)
         self.assertIn("no preview", self.ui.previewButton.toolTip)
-        self.assertTrue(self.ui.applyButton.enabled, self.ui.applyButton.toolTip)
-
-    @slow
-    def test_thinSlicesLieBesideTheInput(self):
-        node = self.thick()
-        self.choose(node)
-        self.chooseSlices()
         job = self.apply()
         self.assertEqual(job.state, "done", self.message)
         output = job.nodes["output"]

@@ -136,14 +136,11 @@ def _setLayers(composite, background, overlay=None):
 
 def _arrangeSideBySide(source):
     """Both views on the slice that was looked at, linked from then on."""
-    current = currentSlice(source)
-    nodes = {node.GetLayoutName(): node for node in sliceNodes()}
-    model = current.sliceNode if current is not None else nodes.get(_LEFT)
-    plane = planeOf(model) if model is not None else None
-    layout = layoutNode()
+    current, layout = currentSlice(source), layoutNode()
+    plane = planeOf(current.sliceNode) if current is not None else None
     if layout is not None:
         layout.SetViewArrangement(layout.SlicerLayoutSideBySideView)
-    for name in (_LEFT, _RIGHT):
-        if name in nodes:
-            setPlane(nodes[name], *plane)
-            compositeOf(nodes[name]).SetLinkedControl(True)
+    for node in sliceNodes() if plane is not None else ():
+        if node.GetLayoutName() in (_LEFT, _RIGHT):
+            setPlane(node, *plane)
+            compositeOf(node).SetLinkedControl(True)

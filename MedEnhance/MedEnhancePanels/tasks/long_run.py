@@ -38,8 +38,7 @@ class Run:
         options: have the kind of the run, "train" or "distill", and its name.
         """
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in options.name).strip("-")[:64]
-        if not name:
-            raise PanelError(_("The run has no name"), _("Give it one."), "config")
+        name = name or "run"
         folder = bridge.freePath(root, time.strftime(f"{name}-%Y%m%d-%H%M%S"))
         os.makedirs(os.path.join(folder, "out"))
         record = {"v": 1, "kind": options.kind, "name": name, "state": "running"}
