@@ -49,7 +49,7 @@ class ViewTestCase(MedEnhanceTestCase):
         for role in ("difference", "uncertainty"):
             made[role] = self.bridge.newVolumeLike(self.source, f"scan {role}")
             slicer.util.updateVolumeFromArray(made[role], np.full(voxels.shape, change, np.float32))
-            self.results.styleMap(made[role], role, "HU")
+            self.results.styleMap(made[role], role, "HU", float(change))
         self.results.stamp(output, "enhanced", self.source)
         self.results.link(output, input=self.source, **made)
         return output

@@ -47,7 +47,7 @@ class ResultsTest(MedEnhanceTestCase):
         pair = map(slicer.util.arrayFromVolume, (source, output))
         image = self.run_(self.results.differenceImage(*pair))
         node = self.bridge.newVolumeLike(source, name, image)
-        self.results.styleMap(node, "difference")
+        self.results.styleMap(node, "difference", "HU", self.results.typicalMagnitude(image))
         return node
 
     def run_(self, steps):

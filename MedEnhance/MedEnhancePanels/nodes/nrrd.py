@@ -91,6 +91,7 @@ class File:
     """
 
     def __init__(self, path):
+        self.path = path
         with open(path, "rb") as file:
             head = file.read(_LONGEST_HEADER).partition(b"\n\n")[0]
         fields = dict(re.findall(rb"(?m)^([\w ]+):[= ](.*)$", head))

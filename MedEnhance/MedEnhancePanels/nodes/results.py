@@ -173,14 +173,13 @@ def differenceImage(before, after):
     return image
 
 
-def styleMap(node, role, unit=""):
-    """Colors of a map on a window that fits it, and its legend with the unit, hidden.
+def styleMap(node, role, unit, limit):
+    """Colors of a map on a window up to a limit, and its legend with the unit, hidden.
 
     role: "difference", in diverging colors about zero; "uncertainty" or "noise", in perceptually
-    even ones from zero.
+    even ones from zero. limit: see `typicalMagnitude`.
     """
     display, isDifference = displayOf(node), role == "difference"
-    limit = typicalMagnitude(slicer.util.arrayFromVolume(node))
     display.SetAndObserveColorNodeID(_DIVERGING if isDifference else _PERCEPTUAL)
     display.SetWindowLevelMinMax(-limit if isDifference else 0.0, limit)
     display.SetInterpolate(not isDifference)
@@ -200,8 +199,9 @@ def unitOf(volume):
     return bridge.unitsOf(volume) or _("intensity units")
 
 
-def typicalMagnitude(voxels):
+def typicalMagnitude(image):
     """The largest |value| but for the outermost half per cent; 1 where all is zero."""
+    voxels = bridge.arrayOf(image)
     step = max(1, math.ceil((voxels.size / _SAMPLE) ** (1 / voxels.ndim)))
     sample = np.abs(voxels[(slice(None, None, step),) * voxels.ndim])
     bright = sample[sample > 0]

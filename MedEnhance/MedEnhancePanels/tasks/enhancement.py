@@ -5,6 +5,7 @@ startPreview: the same for a few slices, into a node that no list shows
 startSegment: labels and table of a volume as it is
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -120,21 +121,31 @@ class _Enhancement(NodeJob):
 
     def _placeVolume(self, job, files):
         source, images, nodes = self.node, {}, job.nodes
-        for role, file in files.items():
+        for role in list(files):
+            file = files.pop(role)
             images[role] = yield from bridge.readImage(file.voxels)
+            # Freeing all files at once, at the end, would keep Slicer waiting.
+            with contextlib.suppress(OSError):  # Windows keeps a file that is mapped
+                os.remove(file.path)
+            del file
+            yield
         if bridge.voxelState(source) != self.voxels:
             text = _("{name} was changed during the run, so there is no difference map")
             job.warnings.append(text.format(name=source.GetName()))
         else:
             before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(images["output"])
             images["difference"] = yield from results.differenceImage(before, after)
-        output = nodes["output"] = self._output(images["output"])
-        nodes["difference"] = None
+        limits = {}
         for role in ("difference", "uncertainty", "noise"):
             if role in images:
-                nodes[role] = bridge.newVolumeLike(source, self._names[role], images[role])
-                results.styleMap(nodes[role], role, results.unitOf(source))
-                self._describe(nodes[role], role)
+                limits[role] = results.typicalMagnitude(images[role])
+                yield
+        output = nodes["output"] = self._output(images["output"])
+        nodes["difference"] = None
+        for role, limit in limits.items():
+            nodes[role] = bridge.newVolumeLike(source, self._names[role], images[role])
+            results.styleMap(nodes[role], role, results.unitOf(source), limit)
+            self._describe(nodes[role], role)
         if "segmentation" in images:
             _placeLabels(job, source, images["segmentation"], "head", self._names)
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
@@ -211,7 +222,8 @@ class _Enhancement(NodeJob):
             if source is not None:
                 proxy.SetAndObserveTransformNodeID(source.GetTransformNodeID())
             if role != "output":
-                results.styleMap(proxy, role, results.unitOf(source or proxy))
+                limit = results.typicalMagnitude(proxy.GetImageData())
+                results.styleMap(proxy, role, results.unitOf(source or proxy), limit)
             elif source is not None:
                 results.copyDisplay(source, proxy)
         results.link(shown["output"], input=source, **_maps(shown))
