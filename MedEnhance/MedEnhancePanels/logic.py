@@ -112,7 +112,8 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             arguments.checkPath("folder", folder)
             options["folder"] = os.path.expanduser(os.fspath(folder))
         options = dicom_export.ExportOptions(**options)
-        return _end(dicom_export.start(self.runner, node, options), wait, _result("files"))
+        job = dicom_export.start(self.runner, node, options)
+        return _end(job, wait, lambda job: job.result["files"])
 
 
 def _end(job, wait, what):
@@ -124,7 +125,3 @@ def _end(job, wait, what):
 
 def _node(name):
     return lambda job: job.nodes[name]
-
-
-def _result(name):
-    return lambda job: job.result[name]

@@ -143,10 +143,6 @@ class Runner:
             job.keepLog(_("the job did not stop in time: its worker was terminated"))
             job.worker.kill()
 
-    def cancelAll(self):
-        for job in self.activeJobs():
-            job.cancel()
-
     def shutdown(self):
         """End everything: no process, no timer, no file is left; for the end of the module."""
         workers, self._workers, self._shared = self._workers, [], None
@@ -194,7 +190,10 @@ class Runner:
             message = _("{title}: a value is not valid: {why}").format(title=job.title, why=cause)
             self._fail(job, PanelError(message, _("Use plain text and finite numbers."), "config"))
             return
-        job.worker = self._newWorker() if job.own else self._sharedWorker()
+        if job.own:
+            job.worker = self._newWorker()
+        else:
+            self._shared = job.worker = self._shared or self._newWorker()
         job.worker.write(line)
 
     def _receive(self, job, result):
@@ -222,11 +221,6 @@ class Runner:
             worker.close()
 
     # --- workers ------------------------------------------------------------------------------
-
-    def _sharedWorker(self):
-        if self._shared is None:
-            self._shared = self._newWorker()
-        return self._shared
 
     def _newWorker(self):
         worker = Worker(self._onFields, self._onLog, self._onEnded, self._command)

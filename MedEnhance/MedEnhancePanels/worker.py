@@ -58,7 +58,8 @@ class Worker:
     def kill(self):
         """End it at once; PythonSlicer is a launcher, so the process behind it is ended as well."""
         if self.pid:
-            _killProcess(self.pid)
+            with contextlib.suppress(OSError):  # it may have ended by itself in the meantime
+                os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         if self.isAlive:
             self._process.kill()
 
@@ -166,8 +167,3 @@ def _environment():
     environment.insert("PYTHONPATH", os.pathsep.join(path for path in paths if path))
     environment.insert("PYTHONUNBUFFERED", "1")
     return environment
-
-
-def _killProcess(pid):
-    with contextlib.suppress(OSError):  # it may have ended by itself in the meantime
-        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))

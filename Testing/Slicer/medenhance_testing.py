@@ -80,7 +80,8 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.widget = slicer.util.getModuleWidget("MedEnhance")  # a test may have reloaded it
         runner = self.widget.context.runner
         if self.KEEPS_WORKER:
-            runner.cancelAll()
+            for job in runner.activeJobs():
+                job.cancel()
             self.waitUntil(lambda: not runner.activeJobs(), 10)
         else:
             runner.shutdown()
