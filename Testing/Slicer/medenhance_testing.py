@@ -29,6 +29,15 @@ def slow(test):
     return test
 
 
+def finished(steps):
+    """The return value of a generator, which is run to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
 def pythonOfTheWorker():
     """A Python to start: the program that runs this may be Slicer itself."""
     from MedEnhancePanels.worker import pythonExecutable

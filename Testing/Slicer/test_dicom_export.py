@@ -5,8 +5,8 @@ import os
 import numpy as np
 import slicer
 import vtk
-from dicom_testing import STUDY, ExportTestCase, finished
-from medenhance_testing import slow
+from dicom_testing import STUDY, ExportTestCase
+from medenhance_testing import finished, slow
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import dicom_source, nrrd

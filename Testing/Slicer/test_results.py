@@ -4,8 +4,7 @@ import os
 
 import numpy as np
 import slicer
-import vtk
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, finished
 
 LABELS = [
     {"value": 1, "name": "Fluid", "color": "#3b82c4"},
@@ -40,28 +39,15 @@ class ResultsTest(MedEnhanceTestCase):
         """An image of labels on the source's grid, and its voxels."""
         voxels = np.zeros(slicer.util.arrayFromVolume(self.source).shape, np.uint8)
         voxels[2:4, 5:9], voxels[5:, :, 3:6] = 1, 7
-        return self.run_(self.bridge.readImage(voxels)), voxels
+        return finished(self.bridge.readImage(voxels)), voxels
 
     def difference(self, source, output, name="difference"):
         """The map of a result, as a run makes it."""
         pair = map(slicer.util.arrayFromVolume, (source, output))
-        image = self.run_(self.results.differenceImage(*pair))
+        image = finished(self.results.differenceImage(*pair))
         node = self.bridge.newVolumeLike(source, name, image)
         self.results.styleMap(node, "difference", "HU", self.results.typicalMagnitude(image))
         return node
-
-    def run_(self, steps):
-        """Run a generator to its end; its return value."""
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                return stop.value
-
-    def ijkToRas(self, node):
-        matrix = vtk.vtkMatrix4x4()
-        node.GetIJKToRASMatrix(matrix)
-        return slicer.util.arrayFromVTKMatrix(matrix)
 
     def test_theDifferenceIsEnhancedMinusInput(self):
         source = self.smallVolume(name="bytes", dtype=np.uint8)
@@ -76,7 +62,10 @@ class ResultsTest(MedEnhanceTestCase):
             np.float32
         ) - slicer.util.arrayFromVolume(self.source)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), expected)
-        np.testing.assert_array_equal(self.ijkToRas(node), self.ijkToRas(self.source))
+        grids = [
+            slicer.util.arrayFromVTKMatrix(self.bridge.matrixOf(n)) for n in (node, self.source)
+        ]
+        np.testing.assert_array_equal(*grids)
         display = node.GetDisplayNode()
         self.assertEqual(display.GetLevel(), 0.0)
         self.assertAlmostEqual(display.GetWindow(), 50.0, places=3)
