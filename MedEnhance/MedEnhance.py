@@ -84,7 +84,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic, self.context, self.ui, self.uiWidget = None, None, None, None
         self.volumeRow, self.jobBar = None, None
         self.panels = {}
-        self._isEntered, self._shown, self._stopObserving = False, None, None
+        self._isEntered, self._shown = False, None
 
     def setup(self):
         from MedEnhancePanels.context import Context
@@ -94,12 +94,10 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = MedEnhanceLogic()
-        self.context = Context(self.logic, sharedRunner(), __file__, self.showMessage)
-        self.uiWidget, self.ui = self.context.ui("MedEnhance")
+        self.context = Context(self.logic, sharedRunner(), __file__)
+        self.uiWidget, self.ui = self.context.panel, self.context.mainUi
         self.layout.setContentsMargins(4, 4, 4, 4)
         self.layout.addWidget(self.uiWidget)
-        self.ui.messageCloseButton.clicked.connect(self.onMessageClosed)
-        self.ui.messageDetailsButton.toggled.connect(self.ui.messageDetails.setVisible)
         self.volumeRow = VolumeRow(self.context, self.ui)
         self.jobBar = JobBar(self.context.runner, self.ui)
         for name, title, module, className in self.PAGES:
@@ -109,17 +107,13 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.tabs.currentChanged.connect(self.onPageChanged)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(scene, scene.EndCloseEvent, self.initializeState)
+        self.addObserver(scene, scene.EndImportEvent, self.initializeState)
         self.initializeState()
 
     def cleanup(self):
         """Slicer closes, or the module is reloaded."""
         self.removeObservers()
-        if self._stopObserving is not None:
-            self._stopObserving()
-            self._stopObserving = None
         for part in (*self.panels.values(), self.volumeRow, self.jobBar, self.context):
             if part is not None:
                 part.cleanup()
@@ -163,9 +157,9 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
-    # --- state ---
+    # --- state and pages ---
 
-    def initializeState(self):
+    def initializeState(self, caller=None, event=None):
         """Show the parameter node of the scene, a new one where there is none."""
         if not self.panels or slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
             return
@@ -173,38 +167,16 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         state = State(self.logic.getParameterNode())
         if state == self.context.state:
-            self.volumeRow.update()
             return
-        self.setState(state)
+        self.context.setState(state)
         if state.page in self.panels:
             self.showPage(state.page)
         else:
             state.page = self.pageName(self.ui.tabs.currentIndex)
 
-    def setState(self, state):
-        """Show a state; None while there is none."""
-        if self._stopObserving is not None:
-            self._stopObserving()
-        self._stopObserving = (
-            state.observe(lambda _state: self.volumeRow.update()) if state else None
-        )
-        self.context.setState(state)
-        self.volumeRow.update()
-
     def onSceneStartClose(self, caller=None, event=None):
-        self.setState(None)
+        self.context.setState(None)
         self.context.clearMessage()
-
-    def onSceneEndClose(self, caller=None, event=None):
-        self.initializeState()
-
-    def onSceneStartImport(self, caller=None, event=None):
-        self.context.clearNews()
-
-    def onSceneEndImport(self, caller=None, event=None):
-        self.initializeState()
-
-    # --- pages and messages ---
 
     def pageName(self, index):
         return self.PAGES[index][0] if 0 <= index < len(self.PAGES) else ""
@@ -217,22 +189,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onPageChanged(self, index):
         if self.context.state is not None:
             self.context.state.page = self.pageName(index)
-        self.context.clearNews()
         self._enterPage()
-
-    def showMessage(self, level, text, details=""):
-        self.ui.messageLabel.text = text
-        self.ui.messageDetails.setPlainText(details)
-        self.ui.messageDetailsButton.checked = False
-        self.ui.messageDetailsButton.visible = bool(details)
-        self.ui.messageFrame.visible = bool(text)
-        if text:
-            from MedEnhancePanels.pages.widgets import showWeight
-
-            showWeight(self.ui.messageIcon, level)
-
-    def onMessageClosed(self):
-        self.showMessage("", "")
 
 
 class MedEnhanceFileReader:

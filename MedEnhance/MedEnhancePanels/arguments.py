@@ -86,18 +86,16 @@ def regionToJson(region):
     """A part of a volume as a job takes it: for each axis [start, stop], None, or "..." once.
 
     region: slices as numpy takes them, or pairs (start, stop) and None for each axis, slices first.
+    What is no part of an axis is left to the job, which refuses it.
     """
     if region is None or region is ...:
         return None
-    entries = region if isinstance(region, (tuple, list)) else [region]
-    return [_axisToJson(entry) for entry in entries]
-
-
-def _axisToJson(entry):
-    """What is no part of an axis is left to the job, which refuses it."""
-    if entry is ...:
-        return "..."
-    if isinstance(entry, slice):
-        ends = [entry.start, entry.stop] if entry.step in (None, 1) else [entry.step]
-        return None if ends == [None, None] else ends
-    return list(entry) if isinstance(entry, tuple) else entry
+    entries = []
+    for entry in region if isinstance(region, (tuple, list)) else [region]:
+        if isinstance(entry, slice):
+            ends = [entry.start, entry.stop] if entry.step in (None, 1) else [entry.step]
+            entry = None if ends == [None, None] else ends
+        elif isinstance(entry, tuple):
+            entry = list(entry)
+        entries.append("..." if entry is ... else entry)
+    return entries

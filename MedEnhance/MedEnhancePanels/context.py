@@ -1,99 +1,108 @@
 """What all pages share: logic, runner of jobs, state, messages, loading of .ui files."""
 
+import logging
 import os
 
 import qt
 import slicer
+import vtk
 
 from MedEnhancePanels.errors import PanelError
+
+_SETTLE_MS = 50
 
 
 class Context:
     """Shared by all pages of one widget.
 
     logic: MedEnhanceLogic. runner: the jobs. state: the current State, None while a scene closes.
+    panel: the widget with everything, mainUi: its parts.
     """
 
-    def __init__(self, logic, runner, modulePath, showMessage):
-        self.logic, self.runner = logic, runner
-        self.state = None
+    def __init__(self, logic, runner, modulePath):
+        from MedEnhancePanels.pages.widgets import Notice, singleShot
+
+        self.logic, self.runner, self.state = logic, runner, None
         self._folder = os.path.join(os.path.dirname(modulePath), "Resources", "UI")
-        self._showMessage = showMessage
-        self._stateListeners = []
-        self._isNews = False
-        self._exportDialog = None
+        self.panel, self.mainUi = self.ui("MedEnhance")
+        self._notice = Notice(self.mainUi, "message")
+        self.mainUi.messageCloseButton.clicked.connect(self.clearMessage)
+        self._listeners, self._observed = [], {}
+        self._settle = singleShot(self.panel, _SETTLE_MS, self._notify)
+        scene = slicer.mrmlScene
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+            self._observe(event, scene, event, self.changeSoon)
+
+    def cleanup(self):
+        """The widgets go: no more callbacks."""
+        self._listeners = []
+        self.setState(None)
+        for role in list(self._observed):
+            self._observe(role, None)
+        self.message = lambda *_arguments: None
+
+    # --- forms ---
 
     def ui(self, name):
         """Load Resources/UI/<name>.ui: its widget, with the scene set, and its children by name."""
-        widget, children = self._load(name)
-        widget.setMRMLScene(slicer.mrmlScene)
-        widget.layout().setContentsMargins(0, 0, 0, 0)
-        return widget, children
-
-    def dialog(self, name):
-        """Load Resources/UI/<name>.ui, a window of its own: its widget and children by name."""
-        widget, children = self._load(name)
-        window = slicer.util.mainWindow()
-        if window is not None:  # so that it stays in front of Slicer, and goes with it
-            widget.setParent(window, qt.Qt.Dialog)
-        return widget, children
-
-    def _load(self, name):
         widget = slicer.util.loadUI(os.path.join(self._folder, f"{name}.ui"))
         _complete(widget)
+        widget.setMRMLScene(slicer.mrmlScene)
+        widget.layout().setContentsMargins(0, 0, 0, 0)
         return widget, slicer.util.childWidgetVariables(widget)
 
-    def exportDicom(self, node):
-        """Open the window that exports a node as DICOM."""
-        if self._exportDialog is None:
-            from MedEnhancePanels.pages.export_dialog import ExportDialog
-
-            self._exportDialog = ExportDialog(self)
-        self._exportDialog.show(node)
-        return self._exportDialog
+    # --- messages ---
 
     def message(self, level, text, details=""):
         """Show a sentence above the pages until it is closed or replaced.
 
         level: "info", "warning" or "error". details: shown on demand.
         """
-        self._isNews = level == "info"
-        self._showMessage(level, text, details)
+        self._notice.show(level, text, details)
 
-    def clearNews(self):
-        """Clear a message of success when the user turns to something else."""
-        if self._isNews:
-            self.clearMessage()
+    def clearMessage(self, *_checked):
+        self.message("info", "")
 
-    def clearMessage(self):
-        self._isNews = False
-        self._showMessage("", "", "")
+    def showError(self, exception):
+        """Show an exception, and log one that is our fault; a cancellation is information."""
+        error = PanelError.fromException(exception)
+        if error.code == "internal":
+            logging.error("MedEnhance: %s\n%s", error.text, error.details)
+        self.message("info" if error.isCancellation else "error", error.text, error.details)
 
-    def showError(self, error):
-        """Show a PanelError; a cancellation is shown as information."""
-        error = PanelError.fromException(error)
-        if error.isCancellation:
-            self.message("info", error.text)
-        else:
-            self.message("error", error.text, error.details)
+    # --- state ---
 
-    def onState(self, callback):
-        """Call callback(state) now, and whenever another State is shown (None: there is none)."""
-        self._stateListeners.append(callback)
-        callback(self.state)
+    def onChange(self, callback):
+        """Call callback() when another State is shown, and when it or its input has changed."""
+        self._listeners.append(callback)
 
     def setState(self, state):
+        """Show another State; None while a scene closes."""
         self.state = state
-        for callback in list(self._stateListeners):
-            callback(state)
+        node = state.node if state is not None else None
+        self._observe("state", node, vtk.vtkCommand.ModifiedEvent, self._notify)
+        self._notify()
 
-    def cleanup(self):
-        """The widgets go: no more callbacks."""
-        if self._exportDialog is not None:
-            self._exportDialog.cleanup()
-            self._exportDialog = None
-        self._stateListeners, self.state = [], None
-        self._showMessage = lambda *_arguments: None
+    def changeSoon(self, *_event):
+        """Show the state again when nodes, which often change together, have settled."""
+        self._settle.start()
+
+    def _notify(self, *_event):
+        self._settle.stop()
+        # Voxels, modality and name of the input belong to what is shown.
+        node = self.state.inputVolume if self.state is not None else None
+        if node is not self._observed.get("input", (None,))[0]:
+            self._observe("input", node, vtk.vtkCommand.ModifiedEvent, self.changeSoon)
+        for callback in list(self._listeners):
+            callback()
+
+    def _observe(self, role, observed, event=None, callback=None):
+        """Follow an object in place of the one that had this role; None for no other."""
+        before, tag = self._observed.pop(role, (None, None))
+        if before is not None:
+            before.RemoveObserver(tag)
+        if observed is not None:
+            self._observed[role] = observed, observed.AddObserver(event, callback)
 
 
 def _complete(widget):

@@ -4,42 +4,23 @@ Nothing is installed without consent. Slicer's own installer does it, which keep
 the packages that Slicer ships; the extension PyTorch chooses the build of torch where it is there.
 """
 
-import contextlib
-import os
-import sys
-
 import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
+
+#: Whether nothing was missing; it stays so while Slicer runs, as looking takes half a second.
+_isComplete = False
 
 
 def missing():
     """The packages that are not here, or too old, with their sizes; nothing is imported for it."""
     from MedEnhanceLib.runtime import dependencies
 
-    # Pages ask at every turn, and looking takes up to half a second. What was complete stays so
-    # until a folder changes, as it does with everything that pip installs or removes.
-    times = _folderTimes()
-    if times in _complete:
-        return []
-    found = dependencies.missing()
-    if not found:
-        _complete.clear()
-        _complete.add(times)
+    global _isComplete
+    found = [] if _isComplete else dependencies.missing()
+    _isComplete = not found
     return found
-
-
-_complete = set()
-
-
-def _folderTimes():
-    """When the folders that Python imports from changed last."""
-    times = []
-    for folder in sys.path:
-        with contextlib.suppress(OSError):
-            times.append((folder, os.stat(folder or ".").st_mtime_ns))
-    return tuple(times)
 
 
 def missingText():
@@ -47,18 +28,14 @@ def missingText():
     packages = missing()
     if not packages:
         return ""
-    return _(
-        "{count} Python packages are missing (about {size}). They are installed when you agree, "
-        "before the first run."
-    ).format(count=len(packages), size=_sizeText(packages))
-
-
-def _sizeText(packages):
-    """About how much is downloaded."""
     megabytes = sum(package.megabytes for package in packages)
+    size = _("{size:.0f} MB").format(size=max(1, megabytes))
     if megabytes >= 1000:
-        return _("{size:.1f} GB").format(size=megabytes / 1000)
-    return _("{size:.0f} MB").format(size=max(1, megabytes))
+        size = _("{size:.1f} GB").format(size=megabytes / 1000)
+    return _(
+        "{count} Python packages are missing (about {size} to download, once). They are installed "
+        "before the first run, when you agree."
+    ).format(count=len(packages), size=size)
 
 
 def ensure():
@@ -69,10 +46,7 @@ def ensure():
     packages = missing()
     if not packages:
         return True
-    question = _(
-        "MedEnhance computes with packages that do not come with Slicer. {count} are missing: "
-        "about {size} to download, once. Install them into Slicer's Python?"
-    ).format(count=len(packages), size=_sizeText(packages))
+    question = _("{missing} Install them into Slicer's Python?").format(missing=missingText())
     names = "\n".join(f"{package.requirement}: {package.purpose}" for package in packages)
     title = _("MedEnhance: install packages")
     if not slicer.util.confirmOkCancelDisplay(question, title, detailedText=names):

@@ -1,8 +1,6 @@
 """Errors as users see them: a sentence, a remedy, and details on demand."""
 
-import errno
 import functools
-import logging
 import re
 import traceback
 
@@ -23,11 +21,6 @@ _DAMAGE = re.compile(r"(.+? is damaged): ", re.DOTALL)
 def plain(text):
     """A message of the library without the options and commands at its end."""
     return _FOR_COMMAND_LINES.sub("", text or "")
-
-
-def plainHint(text):
-    """What a hint says to everybody: `plain`, and no sentence that is about an option."""
-    return _ABOUT_OPTIONS.sub("", plain(text))
 
 
 class PanelError(Exception):
@@ -63,26 +56,16 @@ class PanelError(Exception):
         return cls(_("Cancelled."), code="cancelled")
 
     @classmethod
-    def _ofLibrary(cls, message, hint, code, details):
+    def fromLibrary(cls, message, hint, code, details=""):
         """A library error for Slicer's users: no command options, no positions in files."""
+        if code == "cancelled":
+            return cls.cancelled()
         if code == "dependency":
             hint = _("Apply, on the page Enhance, offers to install it.")
         found = _DAMAGE.match(message) if code == "codec" else None
         if found:
             message, details = found[1], f"{message}\n{details}"
-        return cls(message, plainHint(hint), code, details)
-
-    @classmethod
-    def fromEvent(cls, fields):
-        """From the fields of an `error` event of the worker."""
-        if fields.get("code") == "cancelled":
-            return cls.cancelled()
-        return cls._ofLibrary(
-            fields.get("message") or _("The job failed"),
-            fields.get("hint") or "",
-            fields.get("code") or "internal",
-            fields.get("details") or "",
-        )
+        return cls(message, _ABOUT_OPTIONS.sub("", plain(hint)), code, details)
 
     @classmethod
     def fromException(cls, exception):
@@ -91,23 +74,14 @@ class PanelError(Exception):
             return exception
         details = "".join(traceback.format_exception(exception))
         if hasattr(exception, "message") and hasattr(exception, "hint"):
-            code = getattr(exception, "code", "internal")
-            return cls._ofLibrary(exception.message, exception.hint, code, details)
+            return cls.fromLibrary(exception.message, exception.hint, exception.code, details)
         if isinstance(exception, OSError) and exception.strerror:
-            return cls(*_ofSystem(exception), details)
+            place = f"{exception.filename}: " if exception.filename else ""
+            hint = _("Free some space on that disk, or ask for access to it, then try again.")
+            return cls(place + exception.strerror, hint, "output", details)
         message = f"{type(exception).__name__}: {exception}"
         hint = _("This is an error in MedEnhance: please report it with the details.")
         return cls(message, hint, "internal", details)
-
-
-def _ofSystem(error):
-    """Message, hint and code for what the operating system refused."""
-    message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return message, _("Free some space on that disk, then try again."), "output"
-    if isinstance(error, FileNotFoundError):
-        return message, _("It was deleted or moved: try again."), "input"
-    return message, _("Check that you have access to it, then try again."), "output"
 
 
 def guarded(slot):
@@ -121,15 +95,7 @@ def guarded(slot):
         try:
             return slot(self, *arguments, **options)
         except Exception as exception:
-            showException(self.context, exception)
+            self.context.showError(exception)
             return None
 
     return run
-
-
-def showException(context, exception):
-    """Show an exception in the panel, and log it."""
-    error = PanelError.fromException(exception)
-    if error.code == "internal":
-        logging.error("MedEnhance: %s\n%s", error.text, error.details)
-    context.message("error", error.text, error.details)

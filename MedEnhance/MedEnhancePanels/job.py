@@ -31,7 +31,8 @@ class Job:
         self.result, self.error, self.nodes = {}, None, {}
         self.started, self.ended = None, None
         self.folder = ""
-        self.worker = None
+        #: The worker that has it, or the generator that runs for it here.
+        self.worker = self.steps = None
         #: Whether a worker started it, whether it was sent twice, whether it is to stop.
         self.reached, self.resent, self.wantsCancel = False, False, False
         self._runner = runner

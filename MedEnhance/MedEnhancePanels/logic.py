@@ -2,7 +2,6 @@
 
 import os
 
-from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MedEnhancePanels import arguments
@@ -48,7 +47,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
                 arguments.checkNode(name, options[name])
         options = enhancement.EnhanceOptions(**options)
         options.config()
-        return self._output(enhancement.start(self.runner, node, options), wait, "output")
+        return _end(enhancement.start(self.runner, node, options), wait, _node("output"))
 
     def segment(self, node, model="auto", device="auto", *, wait=True):
         """Find labels in a volume node; returns a segmentation node with terminology."""
@@ -56,7 +55,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         arguments.checkNode("node", node)
         job = enhancement.startSegment(self.runner, node, model, device)
-        return self._output(job, wait, "segmentation")
+        return _end(job, wait, _node("segmentation"))
 
     def compress(self, node, path, *, overwrite=False, wait=True, **options):
         """Compress a volume node into a file (.ucv); returns its figures as a dictionary.
@@ -71,7 +70,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         arguments.checkPath("path", path)
         options = compression.CompressOptions(**options)
         job = compression.startCompress(self.runner, node, path, options, overwrite=overwrite)
-        return self._result(job, wait)
+        return _end(job, wait, lambda job: job.result)
 
     def decompress(self, path, region=None, *, name=None, wait=True):
         """Load a compressed file, or a part of it, as a new volume node.
@@ -83,7 +82,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         arguments.checkPath("path", path)
         job = compression.startDecompress(self.runner, path, region=region, name=name)
-        return self._output(job, wait, "output")
+        return _end(job, wait, _node("output"))
 
     def save(self, node, path, *, overwrite=False, wait=True):
         """Write a volume node as its path ends (.nrrd, .nii.gz, .nii, .mha); returns the path.
@@ -96,93 +95,33 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         arguments.checkNode("node", node)
         arguments.checkPath("path", path)
         job = files.startSave(self.runner, node, path, overwrite=overwrite)
-        result = self._result(job, wait, "outputs")
-        return result["output"] if wait else job
+        return _end(job, wait, lambda job: job.result["outputs"]["output"])
 
-    def exportDicom(
-        self,
-        node,
-        folder="",
-        *,
-        segmentation=True,
-        uncertainty=True,
-        patientId="",
-        patientName="",
-        studyDescription="",
-        seriesDescription="",
-        wait=True,
-    ):
+    def exportDicom(self, node, folder="", *, wait=True, **options):
         """Export a volume node as a derived DICOM series; returns the paths of the files.
 
         folder: new or empty; without one the files go into Slicer's DICOM database. Patient and
         study are those of the series that the volume was made from; a volume that never was DICOM
-        needs patientId. segmentation, uncertainty: what a result refers to as well.
+        needs patientId. The other options: patientName, studyDescription, seriesDescription;
+        segmentation and uncertainty (True): export what a result refers to as well.
         """
         from MedEnhancePanels.tasks import dicom_export
 
         arguments.checkNode("node", node)
         if folder:
             arguments.checkPath("folder", folder)
-        options = dicom_export.ExportOptions(
-            folder=os.path.expanduser(os.fspath(folder)) if folder else "",
-            segmentation=bool(segmentation),
-            uncertainty=bool(uncertainty),
-            patientId=str(patientId),
-            patientName=str(patientName),
-            studyDescription=str(studyDescription),
-            seriesDescription=str(seriesDescription),
-        )
-        return self._result(dicom_export.start(self.runner, node, options), wait, "files")
+            options["folder"] = os.path.expanduser(os.fspath(folder))
+        options = dicom_export.ExportOptions(**options)
+        job = dicom_export.start(self.runner, node, options)
+        return _end(job, wait, lambda job: job.result["files"])
 
-    def inspect(self, nodeOrPath, *, wait=True):
-        """The card of a volume node, a file, a DICOM folder or a .ucv, as a dictionary."""
-        from MedEnhancePanels.nodes import bridge
 
-        if isinstance(nodeOrPath, (str, os.PathLike)):
-            job = self.runner.submit(
-                "inspect", {"input": os.fspath(nodeOrPath)}, title=_("Inspect a file")
-            )
-            return self._result(job, wait, "card")
+def _end(job, wait, what):
+    """The job at once, or what(job) when it is done."""
+    from MedEnhancePanels import runner
 
-        arguments.checkNode("node", nodeOrPath)
+    return what(runner.wait(job)) if wait else job
 
-        def send(job):
-            job.params = {"input": os.path.join(job.folder, "input.nrrd")}
-            yield from bridge.sendVolume(nodeOrPath, job.params["input"])
 
-        title = _("Inspect {name}").format(name=nodeOrPath.GetName())
-        return self._result(
-            self.runner.submit("inspect", {"input": "volume"}, title=title, before=send),
-            wait,
-            "card",
-        )
-
-    def train(self, method, config, data, out, *, wait=True):
-        """Train a model on a folder of volumes, or go on with a training; the model's folder.
-
-        method: "hqg" (an enhancer) or "head". config: a preset ("smoke", "cpu", "full") or the
-        method's fields as a dictionary. out: a folder; the same call goes on from what is there.
-        """
-        fields = {"preset": config} if isinstance(config, str) else dict(config)
-        params = {"method": method, "config": fields, "data": str(data), "out": str(out)}
-        job = self.runner.submit("train", params, title=_("Train a model"), own=True)
-        result = self._result(job, wait, "outputs")
-        return result["model"] if wait else job
-
-    def doctor(self, *, wait=True):
-        """Device with the reason for the choice, memory and packages, as a dictionary."""
-        job = self.runner.submit("doctor", {}, title=_("Check this computer"))
-        return self._result(job, wait)
-
-    def _output(self, job, wait, name):
-        from MedEnhancePanels import runner
-
-        return runner.wait(job).nodes[name] if wait else job
-
-    def _result(self, job, wait, name=None):
-        from MedEnhancePanels import runner
-
-        if not wait:
-            return job
-        result = runner.wait(job).result
-        return result[name] if name else result
+def _node(name):
+    return lambda job: job.nodes[name]

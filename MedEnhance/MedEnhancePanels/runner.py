@@ -1,6 +1,6 @@
 """Jobs: work that runs in a worker process while Slicer stays usable.
 
-    submit → before(job), in slices → the worker → after(job), in slices → done
+    submit → before(job), in steps → the worker → after(job), in steps → done
 
 `before` and `after` touch the scene, so they run on the main thread, a few milliseconds at a time;
 everything else happens in another process. A job ends exactly once: done, failed or
@@ -20,14 +20,63 @@ from MedEnhancePanels.errors import PanelError, plain
 from MedEnhancePanels.job import Job
 from MedEnhancePanels.worker import Worker, encoded
 
-#: Shares of a job's progress bar that go to sending and to receiving voxels.
-_SENDING, _RECEIVING = 0.05, 0.05
 #: How long a worker may take to stop a cancelled job before it is killed.
 _GRACE_MS = 5000
-#: How long one turn of slices may keep the event loop waiting.
+#: How long steps may keep the event loop waiting.
 _TURN_SECONDS = 0.02
 #: What every event has, besides its own fields.
 _ENVELOPE = ("v", "job", "event")
+
+
+class Turns:
+    """Runs generators on the main thread between events, a few milliseconds at a time."""
+
+    def __init__(self):
+        self._entries, self._timer = [], None
+
+    def add(self, steps, onEnd):
+        """onEnd(exception or None): called once, at the end of the generator."""
+        self._entries.append((steps, onEnd))
+        if self._timer is None:
+            self._timer = qt.QTimer()
+            self._timer.setInterval(0)
+            self._timer.timeout.connect(self._turn)
+            self._timer.start()
+
+    def drop(self, steps):
+        """Close a generator that is not at its end; nothing more is called."""
+        self._entries = [entry for entry in self._entries if entry[0] is not steps]
+        if not steps.gi_running:  # else its own work has dropped it: `_step` closes it
+            steps.close()
+
+    def stop(self):
+        """Stop the timer, whose connection keeps this object: it is there only while needed."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+            timer.deleteLater()
+
+    def _turn(self):
+        until = time.monotonic() + _TURN_SECONDS
+        while self._entries and time.monotonic() < until:
+            self._entries.append(self._entries.pop(0))
+            self._step(*self._entries[-1])
+        if not self._entries:
+            self.stop()
+
+    def _step(self, steps, onEnd):
+        isEnd, error = False, None
+        try:
+            next(steps)
+        except StopIteration:
+            isEnd = True
+        except Exception as exception:
+            isEnd, error = True, exception
+        isDropped = all(entry[0] is not steps for entry in self._entries)
+        if isEnd or isDropped:
+            self.drop(steps)
+        if isEnd and not isDropped:
+            onEnd(error)
 
 
 class Runner:
@@ -38,24 +87,10 @@ class Runner:
         self.jobs = []
         self.listeners = []
         self.longRun = None  # see tasks/long_run.py
-        #: What the page Enhance runs: a page that is opened anew follows it.
-        self.enhancement = None
+        self.turns = Turns()
         self._command = command
-        self._shared = None
-        self._own = {}
-        self._killers = {}
-        self._slices = []
+        self._workers, self._shared = [], None
         self._workspace = None
-        self._timer = None
-        self._handlers = {
-            "started": self._onStarted,
-            "progress": self._onProgress,
-            "log": self._onJobLog,
-            "warning": self._onWarning,
-            "metric": self._onMetric,
-            "result": self._onResult,
-            "error": self._onError,
-        }
 
     def submit(self, kind, params, *, title, before=None, after=None, own=False):
         """Start a job; returns the Job at once.
@@ -63,9 +98,9 @@ class Runner:
         Args:
             kind: of the job, see docs/jobs.md.
             params: of the job, see docs/jobs.md.
-            title: for the list of jobs.
-            before: before(job), a generator of fractions in [0, 1] that runs on the main thread,
-                one step per turn of the event loop; may set job.params.
+            title: for the bar that shows the job.
+            before: before(job), a generator that runs on the main thread, a step at a time; may
+                set job.params.
             after: after(job), likewise; reads job.result and fills job.nodes.
             own: whether the job gets its own process.
         """
@@ -76,8 +111,8 @@ class Runner:
         if before is None:
             self._send(job)
         else:
+            self._run(job, before(job), self._send)
             self._begin(job, _("sending the volume"))
-            self._cut(job, before(job), 0.0, _SENDING, self._send)
         return job
 
     def onChange(self, callback):
@@ -97,32 +132,29 @@ class Runner:
             return
         job.wantsCancel = True
         if job.worker is None:
-            self._drop(job)
+            self._fail(job, PanelError.cancelled())
             return
-        job.stage = _("cancelling")
-        job.notify("progress", fraction=job.fraction, stage=job.stage, eta_s=None)
+        job.progress(job.fraction, _("cancelling"))
         job.worker.write(encoded({"v": 1, "cancel": job.id}))
-        self._killLater(job)
+        qt.QTimer.singleShot(_GRACE_MS, lambda: self._kill(job))
 
-    def cancelAll(self):
-        for job in self.activeJobs():
-            job.cancel()
+    def _kill(self, job):
+        if not job.isFinished and job.worker is not None:
+            job.keepLog(_("the job did not stop in time: its worker was terminated"))
+            job.worker.kill()
 
     def shutdown(self):
         """End everything: no process, no timer, no file is left; for the end of the module."""
-        self._stopTimer()
-        workers = [worker for worker in [self._shared, *self._own.values()] if worker is not None]
+        workers, self._workers, self._shared = self._workers, [], None
         for worker in workers:
             worker.close()
         for job in self.activeJobs():
-            self._drop(job)
+            self._fail(job, PanelError.cancelled())
+        self.turns.stop()
         for worker in workers:
             if not worker.waitForEnd(2000):
                 worker.kill()
                 worker.waitForEnd(2000)
-        self._shared, self._own = None, {}
-        for name in list(self._killers):
-            self._stopKiller(name)
         if self._workspace is not None:
             self._workspace.remove()
             self._workspace = None
@@ -135,6 +167,19 @@ class Runner:
             job.notify("state", state="running")
         job.progress(job.fraction, stage)
 
+    def _run(self, job, steps, then):
+        """Run a job's own steps on the main thread; then(job)."""
+
+        def onEnd(exception):
+            job.steps = None
+            if exception is None:
+                then(job)
+            else:
+                self._fail(job, PanelError.fromException(exception))
+
+        job.steps = steps
+        self.turns.add(steps, onEnd)
+
     def _send(self, job):
         """Hand the job to a worker, which starts now if there is none."""
         if job.isFinished:
@@ -145,146 +190,73 @@ class Runner:
             message = _("{title}: a value is not valid: {why}").format(title=job.title, why=cause)
             self._fail(job, PanelError(message, _("Use plain text and finite numbers."), "config"))
             return
-        job.worker = self._ownWorker(job) if job.own else self._sharedWorker()
+        if job.own:
+            job.worker = self._newWorker()
+        else:
+            self._shared = job.worker = self._shared or self._newWorker()
         job.worker.write(line)
 
     def _receive(self, job, result):
         job.result = result
-        job.worker = None
-        self._stopKiller(job.id)
+        self._release(job)
         if job.after is None:
-            self._complete(job)
+            job.finish("done")
         else:
-            job.stage = _("loading the result into the scene")
-            self._cut(job, job.after(job), 1 - _RECEIVING, 1.0, self._complete)
-
-    def _complete(self, job):
-        job.finish("done")
-        self._closeOwn(job)
+            self._run(job, job.after(job), lambda job: job.finish("done"))
+            job.progress(1.0, _("loading the result into the scene"))
 
     def _fail(self, job, error):
-        job.worker = None
-        self._stopKiller(job.id)
+        """End a job, whatever phase it is in."""
+        if error.code == "internal":
+            logging.error("MedEnhance: %s\n%s", error.text, error.details)
+        if job.steps is not None:
+            self.turns.drop(job.steps)
+        self._release(job)
         job.finish("cancelled" if error.isCancellation else "failed", error)
-        self._closeOwn(job)
 
-    def _drop(self, job):
-        """End a job that no worker has, whatever phase it is in."""
-        for entry in [entry for entry in self._slices if entry[0] is job]:
-            self._slices.remove(entry)
-            if not entry[1].gi_running:  # else it is its own work that ends it: see _step
-                entry[1].close()
-        self._fail(job, PanelError.cancelled())
-
-    # --- slices: generators that run between events -------------------------------------------
-
-    def _cut(self, job, steps, start, end, then):
-        self._slices.append((job, steps, start, end, then))
-        if self._timer is None:
-            self._timer = qt.QTimer()
-            self._timer.setInterval(0)
-            self._timer.timeout.connect(self._turn)
-            self._timer.start()
-
-    def _stopTimer(self):
-        """Its connection keeps this object, so it is there only while it is needed."""
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.stop()
-            timer.deleteLater()
-
-    def _turn(self):
-        until = time.monotonic() + _TURN_SECONDS
-        for entry in list(self._slices):
-            if entry in self._slices:
-                self._step(entry)
-            if time.monotonic() > until:
-                break
-        if len(self._slices) > 1:
-            self._slices.append(self._slices.pop(0))
-        if not self._slices:
-            self._stopTimer()
-
-    def _step(self, entry):
-        job, steps, start, end, then = entry
-        try:
-            fraction = next(steps)
-        except StopIteration:
-            if entry in self._slices:
-                self._slices.remove(entry)
-                then(job)
-        except Exception as exception:
-            if entry in self._slices:
-                self._slices.remove(entry)
-            error = PanelError.fromException(exception)
-            if error.code == "internal":
-                logging.error("MedEnhance: %s\n%s", error.text, error.details)
-            self._fail(job, error)
-        else:
-            if entry in self._slices:
-                job.progress(start + (end - start) * float(fraction or 0.0))
-            else:
-                steps.close()
+    def _release(self, job):
+        """No worker has to do with the job any more; one of its own ends."""
+        worker, job.worker = job.worker, None
+        if worker is not None and job.own:
+            worker.close()
 
     # --- workers ------------------------------------------------------------------------------
 
-    def _sharedWorker(self):
-        if self._shared is None:
-            self._shared = self._newWorker()
-        return self._shared
-
-    def _ownWorker(self, job):
-        self._own[job.id] = self._newWorker()
-        return self._own[job.id]
-
     def _newWorker(self):
         worker = Worker(self._onFields, self._onLog, self._onEnded, self._command)
+        self._workers.append(worker)
         worker.start()
         return worker
 
-    def _closeOwn(self, job):
-        worker = self._own.get(job.id)
-        if worker is not None:
-            worker.close()
-
     def _onFields(self, fields):
-        job = self._jobOf(fields.get("job"))
+        """An event of a job that a worker has; docs/jobs.md lists them."""
+        jobs = (job for job in self.jobs if job.id == fields.get("job") and job.worker is not None)
+        job = next(jobs, None)
         if job is None:
             return
-        handler = self._handlers.get(fields.get("event"))
-        if handler is not None:
-            handler(job, {name: fields[name] for name in fields if name not in _ENVELOPE})
-
-    def _onStarted(self, job, _fields):
-        job.reached = True
-        self._begin(job, _("starting"))
-
-    def _onProgress(self, job, fields):
-        span = 1 - (_SENDING if job.before else 0) - (_RECEIVING if job.after else 0)
-        first = _SENDING if job.before else 0.0
-        stage = _("cancelling") if job.wantsCancel else fields.get("stage")
-        job.progress(first + span * (fields.get("fraction") or 0.0), stage, fields.get("eta_s"))
-
-    def _onJobLog(self, job, fields):
-        job.keepLog(fields.get("message", ""))
-
-    def _onWarning(self, job, fields):
-        job.warnings.append(plain(fields.get("message", "")))
-        job.log.append(f"warning: {job.warnings[-1]}")
-        job.notify("warning", **fields)
-
-    def _onMetric(self, job, fields):
-        job.metrics.append((fields.get("name"), fields.get("value"), fields.get("step")))
-        job.notify("metric", **fields)
-
-    def _onResult(self, job, fields):
-        if job.wantsCancel and job.after is not None:
+        name, more = fields.get("event"), {n: fields[n] for n in fields if n not in _ENVELOPE}
+        if name == "started":
+            job.reached = True
+            self._begin(job, _("starting"))
+        elif name == "progress":
+            stage = _("cancelling") if job.wantsCancel else more.get("stage")
+            job.progress(more.get("fraction") or 0.0, stage, more.get("eta_s"))
+        elif name == "log":
+            job.keepLog(more.get("message", ""))
+        elif name == "warning":
+            job.warnings.append(plain(more.get("message", "")))
+            job.log.append(f"warning: {job.warnings[-1]}")
+            job.notify("warning", **more)
+        elif name == "metric":
+            job.metrics.append((more.get("name"), more.get("value"), more.get("step")))
+            job.notify("metric", **more)
+        elif name == "error":
+            texts = (more.get(key) or "" for key in ("message", "hint", "code", "details"))
+            self._fail(job, PanelError.fromLibrary(*texts))
+        elif name == "result" and job.wantsCancel and job.after is not None:
             self._fail(job, PanelError.cancelled())
-        else:
-            self._receive(job, fields)
-
-    def _onError(self, job, fields):
-        self._fail(job, PanelError.fromEvent(fields))
+        elif name == "result":
+            self._receive(job, more)
 
     def _onLog(self, line):
         for job in self.activeJobs():
@@ -293,9 +265,10 @@ class Runner:
 
     def _onEnded(self, worker):
         """A worker ended: its current job has failed, waiting jobs are sent to a new worker."""
+        if worker in self._workers:
+            self._workers.remove(worker)
         if worker is self._shared:
             self._shared = None
-        self._own = {name: own for name, own in self._own.items() if own is not worker}
         theirs = [job for job in self.activeJobs() if job.worker is worker]
         # One of them ran when it ended, which is no fault of those behind it.
         hasCulprit = any(job.reached or job.wantsCancel for job in theirs)
@@ -308,29 +281,6 @@ class Runner:
                 self._send(job)
             else:
                 self._fail(job, _lost(worker))
-
-    def _jobOf(self, identifier):
-        return next(
-            (job for job in self.jobs if job.id == identifier and job.worker is not None), None
-        )
-
-    def _killLater(self, job):
-        timer = qt.QTimer()
-        timer.setSingleShot(True)
-        timer.timeout.connect(lambda: self._kill(job))
-        timer.start(_GRACE_MS)
-        self._killers[job.id] = timer
-
-    def _kill(self, job):
-        if not job.isFinished and job.worker is not None:
-            job.keepLog(_("the job did not stop in time: its worker was terminated"))
-            job.worker.kill()
-
-    def _stopKiller(self, name):
-        timer = self._killers.pop(name, None)
-        if timer is not None:
-            timer.stop()
-            timer.deleteLater()
 
     def folder(self):
         """The private folder of this process; the first call removes those of crashed processes."""
@@ -382,15 +332,10 @@ def wait(job):
 
 
 def _lost(worker):
-    end = "\n".join(worker.log[-40:])
-    how = (
-        _("crashed")
-        if worker.crashed
-        else _("ended with status {code}").format(code=worker.exitCode)
-    )
+    crashed, ended = _("crashed"), _("ended with status {code}").format(code=worker.exitCode)
     return PanelError(
-        _("The worker process {how}").format(how=how),
+        _("The computing process {how}").format(how=crashed if worker.crashed else ended),
         _("Your data are unchanged. Try again; close other programs if memory is low."),
         "worker",
-        end,
+        "\n".join(worker.log[-40:]),
     )

@@ -7,15 +7,9 @@ Why not Slicer's parameterNodeWrapper: docs/decisions/0009-slicer-stand-ins.md.
 
 import math
 
-import slicer
-import vtk
-
 from MedEnhanceLib.core.options import option_of
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.spg.config import DistillConfig
-
-#: The attribute by which parameter nodes of this module are found.
-MODULE_NAME = "MedEnhance"
 
 
 class Field:
@@ -37,8 +31,6 @@ class Field:
         self.name = name[:1].upper() + name[1:]
 
     def __get__(self, state, owner=None):
-        if state is None:
-            return self
         text, kind = state.node.GetParameter(self.name), type(self.default)
         try:
             value = text == "true" if kind is bool else kind(text)
@@ -64,7 +56,7 @@ class NodeReference:
         self.role = name[:1].upper() + name[1:]
 
     def __get__(self, state, owner=None):
-        return self if state is None else state.node.GetNodeReference(self.role)
+        return state.node.GetNodeReference(self.role)
 
     def __set__(self, state, node):
         identifier = node.GetID() if node is not None else None
@@ -73,7 +65,7 @@ class NodeReference:
 
 
 class State:
-    """What a user chose on the pages of one parameter node."""
+    """What a user chose on the pages of one parameter node, a vtkMRMLScriptedModuleNode."""
 
     page = Field("")
     inputVolume = NodeReference()
@@ -88,7 +80,6 @@ class State:
     noiseMap = Field(False)
     segment = Field(False)
     head = Field("auto")
-    allFrames = Field(False)
     #: Off: where the bias field is measured to be strong; on: always.
     biasCorrection = Field(False)
 
@@ -107,13 +98,10 @@ class State:
     distillPrior = Field("template")
     distillImages = Field.of(DistillConfig, "images_per_patient")
     distillPreset = Field("cpu", "cpu", "smoke", "full")
-    distillDevice = Field("auto", "auto", "cpu", "cuda", "mps")
     distillRoot = Field("")
     distillRun = Field("")
 
     def __init__(self, node):
-        if node is None or not node.IsA("vtkMRMLScriptedModuleNode"):
-            raise TypeError("a State needs a vtkMRMLScriptedModuleNode")
         self.node = node
 
     def __eq__(self, other):
@@ -121,12 +109,3 @@ class State:
 
     def __hash__(self):
         return hash(self.node.GetID())
-
-    def observe(self, callback):
-        """Call `callback(state)` after every change; returns a function that ends it."""
-        tag = self.node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: callback(self))
-        return lambda: self.node.RemoveObserver(tag)
-
-    def changes(self):
-        """A context in which many fields are set with one notification at its end."""
-        return slicer.util.NodeModify(self.node)

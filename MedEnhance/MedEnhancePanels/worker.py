@@ -58,7 +58,8 @@ class Worker:
     def kill(self):
         """End it at once; PythonSlicer is a launcher, so the process behind it is ended as well."""
         if self.pid:
-            _killProcess(self.pid)
+            with contextlib.suppress(OSError):  # it may have ended by itself in the meantime
+                os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         if self.isAlive:
             self._process.kill()
 
@@ -73,10 +74,9 @@ class Worker:
             try:
                 fields = json.loads(line)
             except ValueError:
-                self._keep(line.decode("utf-8", "replace"))
-                continue
+                fields = None
             if not isinstance(fields, dict):  # printed by whatever starts Python
-                self._keep(line.decode("utf-8", "replace"))
+                self._keep(line)
                 continue
             if fields.get("event") == "hello":
                 self.pid = int(fields.get("pid") or 0)
@@ -84,7 +84,7 @@ class Worker:
 
     def _onErrorOutput(self):
         for line in self._lines("err", self._process.readAllStandardError()):
-            self._keep(line.decode("utf-8", "replace"))
+            self._keep(line)
 
     def _lines(self, stream, chunk):
         """Whole lines; what comes in pieces waits for its rest."""
@@ -93,13 +93,13 @@ class Worker:
         return [line for line in lines if line.strip()]
 
     def _keep(self, line):
-        self.log.append(line.rstrip())
+        self.log.append(line.decode("utf-8", "replace").rstrip())
         del self.log[:-_LOG_LINES]
         self._onLog(self.log[-1])
 
     def _onProcessError(self, error):
         if error == qt.QProcess.FailedToStart:
-            self._keep(f"{self._command[0]}: {self._process.errorString()}")
+            self._keep(f"{self._command[0]}: {self._process.errorString()}".encode())
             self._end(-1, True)
 
     def _onFinished(self, *_codes):
@@ -167,8 +167,3 @@ def _environment():
     environment.insert("PYTHONPATH", os.pathsep.join(path for path in paths if path))
     environment.insert("PYTHONUNBUFFERED", "1")
     return environment
-
-
-def _killProcess(pid):
-    with contextlib.suppress(OSError):  # it may have ended by itself in the meantime
-        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))

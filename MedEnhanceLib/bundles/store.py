@@ -182,6 +182,7 @@ def set_default(name: str) -> Bundle:
         )
     which = f"{bundle.kind} {bundle.modality}"
     others = {key: value for key, value in read_defaults().items() if key != which}
+    user_folder().mkdir(parents=True, exist_ok=True)
     write_json(user_folder() / DEFAULTS, others | {which: bundle.name}, overwrite=True)
     return bundle
 

@@ -7,7 +7,7 @@ from unittest import mock
 import ctk
 import numpy as np
 import slicer
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, finished
 
 from MedEnhancePanels.nodes import dicom_source, results
 
@@ -171,7 +171,7 @@ class ExportTestCase(DicomTestCase):
             {"label": "fat", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
             {"label": "rest", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
         ]
-        table = results.makeTable(rows, node, "volumes", {"device": "cpu"})
+        table = results.makeTable(rows, node, "volumes")
         results.link(output, input=node, segmentation=segmentation, table=table)
         return labels
 
@@ -179,12 +179,3 @@ class ExportTestCase(DicomTestCase):
         from pydicom import dcmread
 
         return [dcmread(path) for path in paths]
-
-
-def finished(steps):
-    """The return value of a generator, which is run to its end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value

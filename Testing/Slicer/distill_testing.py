@@ -52,6 +52,15 @@ class DistillTestCase(MedEnhanceTestCase):
         if models is not None:
             os.environ["MEDENHANCE_MODELS"] = models
 
+    def newPanel(self):
+        """As after Slicer was started again with the same scene."""
+        slicer.util.reloadScriptedModule("MedEnhance")
+        self.widget = slicer.util.getModuleWidget("MedEnhance")
+        self.widget.enter()
+        self.context, self.panel = self.widget.context, self.widget.panels["distill"]
+        self.ui = self.panel.ui
+        self.widget.showPage("distill")
+
     def visible(self, *widgets):
         """Which of them the page shows."""
         return [widget for widget in widgets if widget.isVisibleTo(self.panel.widget)]
@@ -106,7 +115,7 @@ class DistillTestCase(MedEnhanceTestCase):
         options = functools.partial(distillation.RunOptions, steps=steps or 0)
         self.enterContext(mock.patch.object(distillation, "RunOptions", options))
         self.pick(self.ui.budgetSelector, "smoke")
-        self.pick(self.ui.deviceSelector, "cpu")
+        self.context.state.device = "cpu"
         self.ui.nameEdit.text = "tiny"
 
     def start(self, steps=400):

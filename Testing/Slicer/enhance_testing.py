@@ -92,7 +92,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.ui.uncertaintyCheckBox.checked = self.ui.segmentCheckBox.checked = True
         self.ui.applyButton.click()
         job = self.panel.job
-        self.waitUntil(lambda: job.reached and job.fraction > 0.06, 60)
+        self.waitUntil(lambda: job.reached and job.fraction > 0.01, 60)
         return job
 
     @property

@@ -5,7 +5,6 @@ In Slicer each file is run by slicer_add_python_unittest, in the host by pytest 
 
 import contextlib
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -30,19 +29,20 @@ def slow(test):
     return test
 
 
+def finished(steps):
+    """The return value of a generator, which is run to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
 def pythonOfTheWorker():
     """A Python to start: the program that runs this may be Slicer itself."""
     from MedEnhancePanels.worker import pythonExecutable
 
     return pythonExecutable()
-
-
-#: A test after which PySide6 is not fit for others: it ties what it finds along the tab key's order
-#: to what it was asked of, and widgets then go twice. PythonQt has no such ties.
-alone = unittest.skipIf(
-    "SlicerHost" in sys.modules and "MEDENHANCE_TEST_ALONE" not in os.environ,
-    "in a process of its own: Testing/SlicerHost/test_alone.py",
-)
 
 
 class MedEnhanceTestCase(unittest.TestCase):
@@ -89,7 +89,8 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.widget = slicer.util.getModuleWidget("MedEnhance")  # a test may have reloaded it
         runner = self.widget.context.runner
         if self.KEEPS_WORKER:
-            runner.cancelAll()
+            for job in runner.activeJobs():
+                job.cancel()
             self.waitUntil(lambda: not runner.activeJobs(), 10)
         else:
             runner.shutdown()
@@ -231,8 +232,12 @@ class MedEnhanceTestCase(unittest.TestCase):
         widget.resize(width, height or max(widget.sizeHint.height(), 200))
         widget.show()
         self.processEvents(50)
-        with self._withoutTemporaryPaths(widget):
-            picture = widget.grab()
+        for edit in slicer.util.findChildren(widget, className="QLineEdit"):
+            if self.scratch in edit.text:  # a folder that a user could have
+                edit.blockSignals(True)
+                edit.text = "/home/you/scans"
+                edit.blockSignals(False)
+        picture = widget.grab()
         self._checkPicture(picture.toImage())
         folder = os.environ.get("MEDENHANCE_SCREENSHOTS")
         if folder:
@@ -240,31 +245,6 @@ class MedEnhanceTestCase(unittest.TestCase):
             path = os.path.join(folder, f"{name}.png")
             self.assertTrue(picture.save(path))
             _reduceColors(path)
-
-    @contextlib.contextmanager
-    def _withoutTemporaryPaths(self, widget):
-        """Fields show a folder that a user could have, in place of the one of the tests."""
-        texts = {
-            each: each.text
-            for kind in ("QLineEdit", "QLabel")
-            for each in slicer.util.findChildren(widget, className=kind)
-            if self.scratch in each.text
-        }
-        for each, text in texts.items():
-            each.blockSignals(True)
-            each.text = self._asAtHome(text)
-        try:
-            left = slicer.util.findChildren(widget, className="QPlainTextEdit")
-            self.assertNotIn(self.scratch, "".join(each.plainText for each in left))
-            yield
-        finally:
-            for each, text in texts.items():
-                each.text = text
-                each.blockSignals(False)
-
-    def _asAtHome(self, text):
-        """`text` with /home/you/scans for the folder of a test."""
-        return re.sub(re.escape(self.scratch) + r"(/test-\w+)?", "/home/you/scans", text)
 
     def _checkPicture(self, image):
         width, height = image.width(), image.height()
@@ -279,19 +259,6 @@ class MedEnhanceTestCase(unittest.TestCase):
         from SlicerHost import slice_view
 
         return slice_view.shown(size)
-
-    def sliceViewPicture(self, name, view="Red", size=400):
-        """What the slice view shows, overlays included; only the host draws it without a screen."""
-        try:
-            from SlicerHost import slice_view
-        except ImportError:
-            self.skipTest("only the host draws slice views without a screen")
-        folder = os.environ.get("MEDENHANCE_SCREENSHOTS") or self.temporaryFolder()
-        os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, f"{name}.png")
-        slice_view.save(view, path, size)
-        self._checkPicture(qt.QImage(path))
-        return path
 
 
 def _reduceColors(path):

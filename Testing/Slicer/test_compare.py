@@ -49,7 +49,7 @@ class ViewTestCase(MedEnhanceTestCase):
         for role in ("difference", "uncertainty"):
             made[role] = self.bridge.newVolumeLike(self.source, f"scan {role}")
             slicer.util.updateVolumeFromArray(made[role], np.full(voxels.shape, change, np.float32))
-            self.results.styleMap(made[role], role, "HU")
+            self.results.styleMap(made[role], role, "HU", float(change))
         self.results.stamp(output, "enhanced", self.source)
         self.results.link(output, input=self.source, **made)
         return output
@@ -195,27 +195,20 @@ class PreviewTest(ViewTestCase):
         node.SetHideFromEditors(True)
         return node
 
-    def test_theSliceInViewIsFound(self):
+    def assertSees(self, index, view):
+        self.lookAt(index, view)
+        current = self.module.currentSlice(self.source)
+        found = current.sliceNode.GetLayoutName(), current.index, current.isInView
+        self.assertEqual(found, (view, index, True))
+
+    def test_theSliceInViewIsFoundInTheViewAcrossTheSlices(self):
         for index in (0, 3, 7):
-            self.lookAt(index)
-            current = self.module.currentSlice(self.source)
-            self.assertEqual(current.sliceNode.GetLayoutName(), "Red")
-            self.assertEqual(current.index, index)
-            self.assertTrue(current.isInView)
-
-    def test_theViewAcrossTheSlicesIsChosen(self):
+            self.assertSees(index, "Red")
         self.source.SetIJKToRASDirections([[1, 0, 0], [0, 0, 1], [0, 1, 0]])
-        self.lookAt(4, "Green")
-        current = self.module.currentSlice(self.source)
-        self.assertEqual(current.sliceNode.GetLayoutName(), "Green")
-        self.assertEqual(current.index, 4)
-
-    def test_theTransformOfTheVolumeCounts(self):
-        self.turn(90, "y", offset=(10, 20, 30))
-        self.lookAt(6, "Yellow")
-        current = self.module.currentSlice(self.source)
-        self.assertEqual(current.sliceNode.GetLayoutName(), "Yellow")
-        self.assertEqual(current.index, 6)
+        self.assertSees(4, "Green")
+        self.source.SetIJKToRASDirections(np.eye(3).tolist())
+        self.turn(90, "y", offset=(10, 20, 30))  # the volume's transform counts
+        self.assertSees(6, "Yellow")
 
     def test_aViewFarAwayIsBroughtToTheMiddle(self):
         self.view("Red").JumpSliceByCentering(0, 0, 5000)

@@ -57,7 +57,6 @@ class FactsTest(EnhanceTestCase):
             self.assertNotIn(message, self.message)  # it stands above the result
         self.assertEqual(self.ui.alarmIcon.accessibleName, "Alarm")
         self.assertEqual(self.ui.strengthSlider.value, 1.0)
-        self.picture("enhance-out-of-range")
         shown = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.factsLabel.toolTip
         self.throughAScene()
         now = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.factsLabel.toolTip
@@ -92,12 +91,6 @@ class FactsTest(EnhanceTestCase):
         self.context.state.enhancedVolume = self.result()
         self.assertFalse(ui.alarmFrame.isVisibleTo(page))
 
-    def test_theFactsAreALineWithMoreInItsToolTip(self):
-        output = self.result(uncertainty=_CALIBRATED)
-        self.choose(self.results.linked(output, "input"))
-        self.assertEqual(self.ui.factsLabel.text, "m · cpu")
-        self.assertIn("calibrated on held-out heads", self.ui.factsLabel.toolTip)
-
     def test_aManifestOfAnotherHandBreaksNothing(self):
         for results in ({"doubts": ["odd"]}, {"doubts": 7}, {"uncertainty": "big"}, {"doubts": {}}):
             output = self.result(**results)
@@ -107,22 +100,22 @@ class FactsTest(EnhanceTestCase):
         self.assertEqual(self.texts.factsOf(output), "m")
         self.assertEqual(self.texts.noticeOf(output), ("info", "", ""))
 
-    def test_aResultThatIsHardlyChangedSaysSo(self):
+    def test_theFactsAreTwoLinesWithMoreInTheirToolTip(self):
         noise = {"sigma": 7.6, "share_removed": 0.19, "reason": "anatomy may be in it"}
-        output = self.result(measured={"noise": noise})
-        text = self.texts.hardlyChangedText(output)
+        measured = {"noise": noise, "guide": {"used": 0.31}}
+        output = self.result(measured=measured, uncertainty=_CALIBRATED)
+        self.choose(self.results.linked(output, "input"))
+        measured, madeBy = self.ui.factsLabel.text.splitlines()
         self.assertEqual(
-            text,
-            "It is hardly changed: 19% of the correction was applied: anatomy may be in it.",
+            measured,
+            "Measured noise: σ 7.6 HU; 19% of the correction applied: anatomy may be in it.",
         )
+        self.assertEqual(madeBy, "m · cpu")
+        tip = self.ui.factsLabel.toolTip
+        self.assertIn("Guide: changed the image by 31% of the noise.", tip)
+        self.assertIn("calibrated on held-out heads", tip)
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
         self.assertIn("10% of the correction", self.texts.factsOf(output))
-        output = self.result(measured={"noise": noise, "guide": {"used": 0.31}})
-        self.assertIn(
-            "Guide: changed the image by 31% of the noise.", self.texts.moreFactsOf(output)
-        )
-        output = self.result(measured={"noise": noise | {"share_removed": 0.6}})
-        self.assertEqual(self.texts.hardlyChangedText(output), "")
 
     def test_labelsOfOneResultDoNotLieOverAnother(self):
         first, second = self.result(), self.result()

@@ -16,7 +16,7 @@ from MedEnhancePanels.tasks import samples
 class VolumeRowTest(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
-        self.widget.volumeRow._known = set()
+        self.widget.volumeRow._before = set()
 
     def actions(self):
         return {each.text: each for each in self.widget.volumeRow._menu.actions()}
@@ -101,18 +101,27 @@ class JobBarTest(MedEnhanceTestCase):
 
         self.enterContext(mock.patch.object(JOBS["ping"], "is_question", False))  # work, here
 
-    def test_aJobIsSeenFromEveryPageAndCancelled(self):
-        ui = self.widget.ui
+    def test_aJobIsSeenFromEveryPageAndInSlicersStatusBarAndCancelled(self):
+        ui, window = self.widget.ui, qt.QMainWindow()
         job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")
         self.waitUntil(lambda: job.isRunning, 30)
         for name, *_page in self.widget.PAGES:
             self.widget.showPage(name)
             self.assertTrue(ui.jobFrame.isVisibleTo(self.widget.uiWidget))
         self.assertIn("Ping", ui.jobLabel.text)
-        ui.jobCancelButton.click()
+        with mock.patch.object(slicer.util, "mainWindow", lambda: window):
+            self.widget.exit()
+        (label,) = slicer.util.findChildren(window.statusBar(), className="QLabel")
+        self.assertIn("Ping", label.text)
+        (button,) = slicer.util.findChildren(window.statusBar(), className="QPushButton")
+        button.click()
         self.waitUntil(lambda: job.isFinished, 20)
+        self.assertEqual(label.text, "")
         self.assertIn("Ping: cancelled", ui.jobLabel.text)
         self.assertTrue(ui.jobCancelButton.isHidden())
+        self.widget.enter()
+        self.deleteWhatIsDue()
+        self.assertEqual(slicer.util.findChildren(window.statusBar(), className="QLabel"), [])
 
     @slow
     def test_theLogIsAButton(self):
@@ -127,21 +136,6 @@ class JobBarTest(MedEnhanceTestCase):
         self.assertIn("Traceback", ui.logText.plainText)
         ui.logButton.click()
         self.assertTrue(ui.logText.isHidden())
-
-    def test_slicersStatusBarHasItWhileTheModuleIsLeft(self):
-        window = qt.QMainWindow()
-        job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")
-        self.waitUntil(lambda: job.isRunning, 30)
-        with mock.patch.object(slicer.util, "mainWindow", lambda: window):
-            self.widget.exit()
-        label = slicer.util.findChild(window, "medEnhanceJobLabel")
-        self.assertIn("Ping", label.text)
-        (button,) = slicer.util.findChildren(window.statusBar(), className="QPushButton")
-        button.click()
-        self.waitUntil(lambda: job.isFinished, 20)
-        self.assertEqual(label.text, "")
-        self.widget.enter()
-        self.assertIsNone(self.widget.jobBar._status)
 
 
 class InstallationTest(MedEnhanceTestCase):
@@ -171,16 +165,7 @@ class InstallationTest(MedEnhanceTestCase):
 
         self.enterContext(mock.patch.object(slicer.util, "confirmOkCancelDisplay", confirm))
 
-    def test_itAsksOnceAndInstallsWhatIsMissing(self):
-        self.assertTrue(dependencies.ensure())
-        self.assertEqual(self.installed, [["torch>=2.5", "monai>=1.4"]])
-        ((text, details),) = self.asked
-        self.assertIn("4.1 GB", text)
-        self.assertIn("torch>=2.5: enhancing", details)
-        self.assertTrue(dependencies.ensure())
-        self.assertEqual(len(self.asked), 1)
-
-    def test_withoutConsentNothingIsInstalledAndNothingRuns(self):
+    def test_itAsksAndInstallsWhatIsMissingWithConsentAlone(self):
         self.answer(False)
         node = self.smallVolume()
         node.SetAttribute("MedEnhance.modality", "MR")
@@ -191,6 +176,12 @@ class InstallationTest(MedEnhanceTestCase):
         panel.ui.applyButton.click()
         self.assertIsNone(panel.job)
         self.assertEqual((len(self.asked), self.installed), (1, []))
+        ((text, details),) = self.asked
+        self.assertIn("4.1 GB", text)
+        self.assertIn("torch>=2.5: enhancing", details)
+        self.answer(True)
+        self.assertTrue(dependencies.ensure() and dependencies.ensure())
+        self.assertEqual((len(self.asked), self.installed), (2, [["torch>=2.5", "monai>=1.4"]]))
 
     def test_theExtensionPyTorchChoosesTheBuild(self):
         chosen = []

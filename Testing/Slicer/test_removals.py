@@ -55,12 +55,3 @@ class RemovalTest(MedEnhanceTestCase):
         self.remove(self.nodes[2])
         self.assertIsNone(self.ui.resultSelector.currentNode())
         self.assertIsNone(self.context.state.enhancedVolume)
-
-    def test_anInputThatIsAGuideTooGoesFromBoth(self):
-        node = self.nodes[1]
-        self.ui.guideSelector.setCurrentNode(node)
-        self.widget.ui.inputSelector.setCurrentNode(node)
-        self.remove(node)
-        state = self.context.state
-        self.assertEqual((state.inputVolume, state.guideVolume), (None, None))
-        self.assertFalse(self.ui.applyButton.enabled)

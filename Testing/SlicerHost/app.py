@@ -11,20 +11,14 @@ from SlicerHost import qt
 from SlicerHost.standins import behavior, make
 
 
-def _constant(value: Any) -> property:
-    return property(lambda self: value)
-
-
 @behavior
 class qSlicerCoreApplication:
     """Settings and files in a folder of its own, and the way to scene, logics and managers."""
 
-    documentationBaseUrl = _constant("https://slicer.readthedocs.io/en/latest/")
-
     def construct(self: Any) -> None:
         own = self._own
         own.folder = tempfile.TemporaryDirectory(prefix="SlicerHost-")
-        own.temporary, own.settings_file = own.folder.name, f"{own.folder.name}/Slicer.ini"
+        own.temporary = own.folder.name
         os.makedirs(f"{own.folder.name}/home/bin")
         qt.QCoreApplication.setOrganizationName("NA-MIC")
         qt.QCoreApplication.setApplicationName("Slicer")
@@ -32,19 +26,10 @@ class qSlicerCoreApplication:
         qt.QSettings.setDefaultFormat(qt.QSettings.IniFormat)
         qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, own.folder.name)
         own.settings = qt.QSettings()
-        own.settings_file = own.settings.fileName()
         own.logic = own.modules = own.io = own.dicom = own.layout_manager = None
 
-    @property
-    def temporaryPath(self: Any) -> str:
-        return self._own.temporary
-
-    @temporaryPath.setter
-    def temporaryPath(self: Any, path: str) -> None:
-        self._own.temporary = path
-
+    temporaryPath = property(lambda self: self._own.temporary)
     slicerHome = property(lambda self: f"{self._own.folder.name}/home")
-    slicerUserSettingsFilePath = property(lambda self: self._own.settings_file)
 
     def userSettings(self: Any) -> Any:
         return self._own.settings
@@ -66,12 +51,6 @@ class qSlicerCoreApplication:
     def dicomDatabase(self: Any) -> Any:
         return self._own.dicom
 
-    def testingEnabled(self: Any) -> bool:
-        return True
-
-    def moduleDocumentationUrl(self: Any, module: str) -> str:
-        return f"{self.documentationBaseUrl}user_guide/modules/{module.lower()}.html"
-
     def pauseRender(self: Any) -> None:
         """Nothing is rendered but what is asked for."""
 
@@ -85,9 +64,6 @@ class qSlicerCoreApplication:
 @behavior
 class qSlicerApplication:
     """As that of a Slicer without main window, unless its slice views are shown."""
-
-    def ioManager(self: Any) -> Any:
-        return self._own.io
 
     def layoutManager(self: Any) -> Any:
         return self._own.layout_manager

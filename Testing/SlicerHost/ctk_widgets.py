@@ -13,7 +13,6 @@ class ctkCollapsibleButton:
     """A header that shows and hides what lies below it."""
 
     _HEADER = 24
-    flat = stored(False)
 
     def construct(self: Any) -> None:
         self._own.collapsed = False

@@ -7,8 +7,6 @@ a folder is all that a database is.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,55 +17,12 @@ from SlicerHost.standins import behavior, stored
 _FILES_A_TURN = 4
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A file of the database, by what its header says."""
-
-    file: str
-    patient_id: str
-    patient_name: str
-    birth_date: str
-    study: str
-    series: str
-    instance: str
-
-    @property
-    def patient(self) -> tuple[str, str, str]:
-        """CTK takes files for one patient's where all of these agree."""
-        return self.patient_id, self.patient_name, self.birth_date
-
-
-def read_entry(path: Path) -> Entry | None:
-    """What the database keeps of a file; None for what it would not take."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        header = dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, OSError):
-        return None
-
-    def text(keyword: str) -> str:
-        return str(header.get(keyword, "") or "")
-
-    entry = Entry(
-        file=str(path),
-        patient_id=text("PatientID"),
-        patient_name=text("PatientName"),
-        birth_date=text("PatientBirthDate"),
-        study=text("StudyInstanceUID"),
-        series=text("SeriesInstanceUID"),
-        instance=text("SOPInstanceUID"),
-    )
-    return entry if entry.study and entry.series and entry.instance else None
-
-
 @behavior
 class ctkDICOMDatabase:
     """Patients, studies, series and files of a folder."""
 
     def construct(self: Any) -> None:
-        self._own.entries, self._own.patients, self._own.file = {}, {}, ""
+        self._own.headers, self._own.file = {}, ""  # headers: by SOP instance, with the file's path
 
     isOpen = property(lambda self: bool(self._own.file))
     databaseFilename = property(lambda self: self._own.file)
@@ -77,99 +32,85 @@ class ctkDICOMDatabase:
 
     def openDatabase(self: Any, file: str, connection: str = "") -> bool:
         self.closeDatabase()
-        folder = Path(file).parent
-        if not folder.is_dir():
-            return False
         self._own.file = str(file)
-        for path in sorted((folder / "dicom").rglob("*")):
-            entry = read_entry(path) if path.is_file() else None
-            if entry is not None:
-                self._keep(entry)
+        for path in sorted((Path(file).parent / "dicom").rglob("*")):
+            self._insert(path, copies=False)
         self.opened.emit()
         return True
 
     def closeDatabase(self: Any) -> None:
         wasOpen = self.isOpen
-        self._own.entries, self._own.patients, self._own.file = {}, {}, ""
+        self._own.headers, self._own.file = {}, ""
         if wasOpen:
             self.closed.emit()
 
-    def _keep(self: Any, entry: Entry) -> None:
-        self._own.patients.setdefault(entry.patient, str(len(self._own.patients) + 1))
-        self._own.entries[entry.instance] = entry
+    def _insert(self: Any, path: Path, copies: bool) -> Any:
+        """Take a file in, copied below the database's folder if asked for; its header, or None."""
+        from pydicom import dcmread
+        from pydicom.errors import InvalidDicomError
 
-    def _insert(self: Any, path: Path, copies: bool) -> Entry | None:
-        """Take a file in, copied below the database's folder where that is asked for."""
-        entry = read_entry(path)
-        if entry is None or entry.instance in self._own.entries:
+        try:
+            header = dcmread(path, stop_before_pixels=True)
+            study, series = header.StudyInstanceUID, header.SeriesInstanceUID
+            instance = str(header.SOPInstanceUID)
+        except (InvalidDicomError, OSError, AttributeError):
+            return None
+        if instance in self._own.headers:
             return None
         if copies:
-            target = Path(self.databaseDirectory, "dicom", entry.study, entry.series)
-            target.mkdir(parents=True, exist_ok=True)
-            target = target / entry.instance
-            shutil.copyfile(path, target)
-            entry = read_entry(target)
-        self._keep(entry)
-        return entry
+            target = Path(self.databaseDirectory, "dicom", study, series, instance)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path = Path(shutil.copyfile(path, target))
+        self._own.headers[instance] = header, str(path)
+        return header
 
-    def _of(self: Any, **wanted: str) -> list[Entry]:
-        return [
-            entry
-            for entry in self._own.entries.values()
-            if all(getattr(entry, key) == value for key, value in wanted.items())
+    def _of(self: Any, keyword: str, value: str, named: str) -> list[str]:
+        """The values of `named` of all files with a value of an element; files by "file"."""
+        found = [
+            file if named == "file" else str(header.get(named, ""))
+            for header, file in self._own.headers.values()
+            if str(header.get(keyword, "")) == str(value)
         ]
-
-    def _one(self: Any, key: str, **wanted: str) -> str:
-        return next((getattr(entry, key) for entry in self._of(**wanted)), "")
+        return list(dict.fromkeys(found))
 
     def removeSeries(self: Any, series: str, *_flags: bool) -> bool:
         """Out of the index, and the copies of its files with it."""
-        folder = Path(self.databaseDirectory).resolve()
-        for entry in self._of(series=series):
-            del self._own.entries[entry.instance]
-            if folder in Path(entry.file).resolve().parents:
-                Path(entry.file).unlink()
-        kept = {entry.patient for entry in self._of()}
-        self._own.patients = {p: number for p, number in self._own.patients.items() if p in kept}
+        for instance in self.instancesForSeries(series):
+            file = Path(self._own.headers.pop(instance)[1])
+            if Path(self.databaseDirectory).resolve() in file.resolve().parents:
+                file.unlink()
         self.seriesRemoved.emit(series)
         return True
 
     def patients(self: Any) -> list[str]:
-        return list(self._own.patients.values())
+        headers = (header for header, _file in self._own.headers.values())
+        return list(dict.fromkeys(str(header.get("PatientID", "")) for header in headers))
 
     def studiesForPatient(self: Any, patient: str) -> list[str]:
-        numbers = self._own.patients
-        return _unique(e.study for e in self._of() if numbers[e.patient] == str(patient))
+        return self._of("PatientID", patient, "StudyInstanceUID")
 
     def seriesForStudy(self: Any, study: str) -> list[str]:
-        return _unique(entry.series for entry in self._of(study=study))
+        return self._of("StudyInstanceUID", study, "SeriesInstanceUID")
 
     def instancesForSeries(self: Any, series: str, hits: int = -1) -> list[str]:
-        return _some([entry.instance for entry in self._of(series=series)], hits)
+        found = self._of("SeriesInstanceUID", series, "SOPInstanceUID")
+        return found if hits < 0 else found[:hits]
 
     def filesForSeries(self: Any, series: str, hits: int = -1) -> list[str]:
-        return _some([entry.file for entry in self._of(series=series)], hits)
+        found = self._of("SeriesInstanceUID", series, "file")
+        return found if hits < 0 else found[:hits]
 
     def studyForSeries(self: Any, series: str) -> str:
-        return self._one("study", series=series)
+        return next(iter(self._of("SeriesInstanceUID", series, "StudyInstanceUID")), "")
 
     def fileForInstance(self: Any, instance: str) -> str:
-        return self._one("file", instance=instance)
-
-    def fileValue(self: Any, file: str, tag: str) -> str:
-        """The value of an element, named as "0010,0020"."""
-        from pydicom import dcmread
-
-        header = dcmread(file, stop_before_pixels=True)
-        element = header.get(int(tag.replace(",", ""), 16))
-        if element is None or element.value is None:
-            return ""
-        value = element.value
-        return str(value) if element.VM < 2 else "\\".join(map(str, value))
+        return next(iter(self._of("SOPInstanceUID", instance, "file")), "")
 
     def instanceValue(self: Any, instance: str, tag: str) -> str:
-        file = self.fileForInstance(instance)
-        return self.fileValue(file, tag) if file else ""
+        """The value of an element, named as "0010,0020"."""
+        header, _file = self._own.headers.get(instance, ({}, ""))
+        element = header.get(int(tag.replace(",", ""), 16))
+        return str(element.value) if element is not None and element.value is not None else ""
 
 
 @behavior
@@ -177,7 +118,6 @@ class ctkDICOMIndexer:
     """Takes the files of a folder into a database, at once or between Qt's events."""
 
     backgroundImportEnabled = stored(False)
-    importing = property(lambda self: self._own.timer.isActive())
 
     def construct(self: Any) -> None:
         own = self._own
@@ -188,9 +128,6 @@ class ctkDICOMIndexer:
 
     def setDatabase(self: Any, database: Any) -> None:
         self._own.database = database
-
-    def database(self: Any) -> Any:
-        return self._own.database
 
     def addDirectory(self: Any, *arguments: Any) -> None:
         if not isinstance(arguments[0], str):
@@ -214,26 +151,16 @@ class ctkDICOMIndexer:
     def _turn(self: Any) -> None:
         own = self._own
         for path, copies in own.waiting[:_FILES_A_TURN]:
-            entry = own.database._insert(path, copies)
-            if entry is not None:
-                own.added.append(entry)
+            header = own.database._insert(path, copies)
+            if header is not None:
+                own.added.append(header)
         own.waiting = own.waiting[_FILES_A_TURN:]
         self.progress.emit(int(100 * (1 - len(own.waiting) / max(1, own.count))))
         if own.waiting:
             return
         own.timer.stop()
-        added = own.added
-        for entry in added:
-            own.database.instanceAdded.emit(entry.instance)
-        if added:
+        if own.added:
             own.database.databaseChanged.emit()
-        counts = (_unique(getattr(e, key) for e in added) for key in ("patient", "study", "series"))
-        self.indexingComplete.emit(*map(len, counts), len(added))
-
-
-def _unique(values: Iterator[Any]) -> list[Any]:
-    return list(dict.fromkeys(values))
-
-
-def _some(values: list[str], hits: int) -> list[str]:
-    return values if hits < 0 else values[:hits]
+        keywords = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+        counts = [len({each.get(keyword) for each in own.added}) for keyword in keywords]
+        self.indexingComplete.emit(*counts, len(own.added))

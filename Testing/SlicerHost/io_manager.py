@@ -1,8 +1,4 @@
-"""Reading and writing files: Slicer's own kinds over MRML's storage nodes, and modules' readers.
-
-Which reader is taken follows qSlicerCoreIOManager: those that say they can, the most confident
-first; confidence grows with the length of the ending that matched.
-"""
+"""Reading and writing files: volumes and scenes over MRML's storage nodes, and modules' readers."""
 
 from __future__ import annotations
 
@@ -12,28 +8,8 @@ from typing import Any
 
 from SlicerHost.standins import behavior
 
-#: Kinds of file that Slicer brings: ending -> (type, class of the node)
-_KINDS = {
-    ".seg.nrrd": ("SegmentationFile", "vtkMRMLSegmentationNode"),
-    ".seq.nrrd": ("SequenceFile", "vtkMRMLSequenceNode"),
-    ".tfm": ("TransformFile", "vtkMRMLTransformNode"),
-    ".h5": ("TransformFile", "vtkMRMLTransformNode"),
-    ".csv": ("TableFile", "vtkMRMLTableNode"),
-    ".tsv": ("TableFile", "vtkMRMLTableNode"),
-    ".txt": ("TextFile", "vtkMRMLTextNode"),
-    ".mrk.json": ("MarkupsFile", None),
-    ".ctbl": ("ColorTableFile", "vtkMRMLColorTableNode"),
-    ".vtk": ("ModelFile", "vtkMRMLModelNode"),
-    ".nii.gz": ("VolumeFile", None),
-    ".nii": ("VolumeFile", None),
-    ".nrrd": ("VolumeFile", None),
-    ".nhdr": ("VolumeFile", None),
-    ".mha": ("VolumeFile", None),
-    ".dcm": ("VolumeFile", None),
-    ".mrml": ("SceneFile", None),
-    ".mrb": ("SceneFile", None),
-}
-_NODE_OF = {kind: node for kind, node in _KINDS.values() if node}
+_VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
+_SCENES = (".mrml", ".mrb")
 
 
 @behavior
@@ -52,9 +28,10 @@ class qSlicerScriptedFileReader:
     )
 
     def supportedNameFilters(self: Any, path: str) -> list[str]:
-        if not os.path.isfile(path):
-            return []
-        return [f"*{each}" for each in _endings(self) if path.lower().endswith(each)]
+        """ "*.ucv" of "Compressed volume (*.ucv)", for a file that is there and has that ending."""
+        filters = re.findall(r"\*\.[\w.]+", " ".join(_asked(self, "extensions", list)))
+        isThere = os.path.isfile(path)
+        return [each for each in filters if isThere and path.lower().endswith(each[1:].lower())]
 
     def userMessages(self: Any) -> Any:
         return self._own.messages
@@ -66,12 +43,6 @@ def _messages() -> Any:
     return slicer.vtkMRMLMessageCollection()
 
 
-def _endings(io: Any) -> list[str]:
-    """ ".ucv" of "Compressed volume (*.ucv)"."""
-    filters = _asked(io, "extensions", list)
-    return [each.lower() for text in filters for each in re.findall(r"\*(\.[\w.]+)", text)]
-
-
 def _asked(io: Any, method: str, kind: type, *arguments: Any) -> Any:
     """What the script answers; Slicer takes no answer but one of exactly that type."""
     answer = getattr(io.self(), method)(*arguments)
@@ -80,22 +51,8 @@ def _asked(io: Any, method: str, kind: type, *arguments: Any) -> Any:
     return answer
 
 
-def _confidence(reader: Any, path: str) -> float:
-    """0 where it cannot; more, the longer the ending is that it knows."""
-    endings = reader.supportedNameFilters(path)
-    if not endings:
-        return 0.0
-    if hasattr(reader.self(), "canLoadFile") and not _asked(reader, "canLoadFile", bool, path):
-        return 0.0
-    if hasattr(reader.self(), "canLoadFileConfidence"):
-        return _asked(reader, "canLoadFileConfidence", float, path)
-    return 0.5 + 0.01 * max(len(each) - 1 for each in endings)
-
-
-def _built_in(path: str) -> tuple[str, float]:
-    endings = [each for each in _KINDS if path.lower().endswith(each)]
-    best = max(endings, key=len, default=None)
-    return (_KINDS[best][0], 0.5 + 0.01 * len(best)) if best else ("NoFile", 0.0)
+def _can_load(reader: Any, path: str) -> bool:
+    return bool(reader.supportedNameFilters(path)) and _asked(reader, "canLoadFile", bool, path)
 
 
 @behavior
@@ -106,43 +63,33 @@ class qSlicerCoreIOManager:
         self._own.readers = {}
 
     def fileType(self: Any, path: str) -> str:
-        path = str(path)
-        found = [(_confidence(each, path), each) for each in self._own.readers.values()]
-        kind, best = _built_in(path)
-        for confidence, reader in found:
-            if confidence > best:
-                kind, best = _asked(reader, "fileType", str), confidence
-        return kind
+        for reader in self._own.readers.values():
+            if _can_load(reader, str(path)):
+                return _asked(reader, "fileType", str)
+        if str(path).lower().endswith(_SCENES):
+            return "SceneFile"
+        return "VolumeFile" if str(path).lower().endswith(_VOLUMES) else "NoFile"
 
     def loadNodes(
         self: Any, kind: str, properties: Any, loaded: Any = None, messages: Any = None
     ) -> bool:
         import slicer
 
-        readers = [
-            each for each in self._own.readers.values() if _asked(each, "fileType", str) == kind
-        ]
-        for reader in readers:
-            reader._own.nodes, reader._own.messages = [], _messages()
-            if _confidence(reader, str(properties["fileName"])) <= 0:
-                return False
-            done = _asked(reader, "load", bool, dict(properties))
-            _pass_on(reader.userMessages(), messages)
-            if not done:
-                return False
-            for node_id in reader.loadedNodes:
-                if loaded is not None:
-                    loaded.AddItem(slicer.mrmlScene.GetNodeByID(node_id))
-            self.newFileLoaded.emit({**properties, "fileType": kind})
-            return True
-        nodes = _load_built_in(kind, properties)
+        for reader in self._own.readers.values():
+            if _asked(reader, "fileType", str) == kind:
+                nodes = _load_scripted(reader, properties, messages)
+                break
+        else:
+            nodes = _load_built_in(kind, properties)
         for node in nodes or []:
             if loaded is not None:
-                loaded.AddItem(node)
+                loaded.AddItem(slicer.mrmlScene.GetNodeByID(node))
+        if nodes is not None:
+            self.newFileLoaded.emit({**properties, "fileType": kind})
         return nodes is not None
 
     def fileWriterFileType(self: Any, node: Any, description: str = "") -> str:
-        return _built_in_type(node)
+        return "VolumeFile" if node.IsA("vtkMRMLVolumeNode") else "NodeFile"
 
     def fileWriterExtensions(self: Any, node: Any) -> list[str]:
         storage = node.CreateDefaultStorageNode()
@@ -158,60 +105,39 @@ class qSlicerCoreIOManager:
         path = properties["fileName"]
         if kind == "SceneFile":
             return _save_scene(path)
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
-        return kind == _built_in_type(node) and _save_node(node, path)
+        if node.GetStorageNode() is None:
+            node.AddDefaultStorageNode()
+        node.GetStorageNode().SetFileName(path)
+        return bool(node.GetStorageNode().WriteData(node))
 
 
-def _pass_on(messages: Any, to: Any) -> None:
-    for index in range(messages.GetNumberOfMessages()):
-        if to is not None:
-            to.AddMessage(messages.GetNthMessageType(index), messages.GetNthMessageText(index))
+def _load_scripted(reader: Any, properties: Any, messages: Any) -> list[str] | None:
+    """IDs of what a module's reader has loaded; None where it failed, with its messages."""
+    reader._own.nodes, reader._own.messages = [], _messages()
+    if not _can_load(reader, str(properties["fileName"])):
+        return None
+    done, said = _asked(reader, "load", bool, dict(properties)), reader.userMessages()
+    for index in range(said.GetNumberOfMessages()):
+        if messages is not None:
+            messages.AddMessage(said.GetNthMessageType(index), said.GetNthMessageText(index))
+    return reader.loadedNodes if done else None
 
 
-def _built_in_type(node: Any) -> str:
-    for kind, class_name in _NODE_OF.items():
-        if node.IsA(class_name):
-            return kind
-    return "VolumeFile" if node.IsA("vtkMRMLVolumeNode") else "NodeFile"
-
-
-def _load_built_in(kind: str, properties: Any) -> list[Any] | None:
+def _load_built_in(kind: str, properties: Any) -> list[str] | None:
     import slicer
 
     path, scene = str(properties["fileName"]), slicer.mrmlScene
-    name = properties.get("name") or os.path.basename(path).split(".")[0]
-    if kind == "SceneFile":
-        return [] if _load_scene(path, bool(properties.get("clear", False))) else None
-    if kind == "VolumeFile":
-        options = int(bool(properties.get("labelmap")))
-        node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, options)
-        return [node] if node else None
-    if kind not in _NODE_OF:
-        return None
-    node = scene.AddNewNodeByClass(_NODE_OF[kind], name)
-    storage = node.CreateDefaultStorageNode()
-    storage.SetFileName(path)
-    if not storage.ReadData(node):
-        scene.RemoveNode(node)
-        return None
-    scene.AddNode(storage)
-    node.SetAndObserveStorageNodeID(storage.GetID())
-    if hasattr(node, "CreateDefaultDisplayNodes"):
-        node.CreateDefaultDisplayNodes()
-    return [node]
-
-
-def _load_scene(path: str, clear: bool) -> bool:
-    import slicer
-
-    scene = slicer.mrmlScene
-    if clear:
-        scene.Clear(False)
     if path.endswith(".mrb"):
-        return bool(scene.ReadFromMRB(path, False))
-    scene.SetURL(path)
-    return bool(scene.Import())
+        return [] if scene.ReadFromMRB(path, False) else None
+    if kind == "SceneFile":
+        scene.SetURL(path)
+        return [] if scene.Import() else None
+    if kind != "VolumeFile":
+        return None
+    name = properties.get("name") or os.path.basename(path).split(".")[0]
+    node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, 0)
+    return [node.GetID()] if node else None
 
 
 def _save_scene(path: str) -> bool:
@@ -223,11 +149,3 @@ def _save_scene(path: str) -> bool:
     scene.SetURL(path)
     scene.SetRootDirectory(os.path.dirname(path))
     return bool(scene.Commit(path))
-
-
-def _save_node(node: Any, path: str) -> bool:
-    if node.GetStorageNode() is None:
-        node.AddDefaultStorageNode()
-    storage = node.GetStorageNode()
-    storage.SetFileName(path)
-    return bool(storage.WriteData(node))

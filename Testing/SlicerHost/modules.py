@@ -33,7 +33,6 @@ class qSlicerScriptedLoadableModule:
 
     title, helpText, acknowledgementText = stored(""), stored(""), stored("")
     categories, contributors, dependencies = stored([]), stored([]), stored([])
-    associatedNodeTypes, extensions = stored([]), stored({})
     icon, hidden, index = stored(None), stored(False), stored(-1)
 
     def construct(self: Any) -> None:
@@ -97,9 +96,6 @@ class qSlicerScriptedLoadableModuleWidget:
         self._own.entered = False
         if hasattr(self.self(), "exit"):
             self.self().exit()
-
-    def setEditedNode(self: Any, node: Any, role: str = "", context: str = "") -> bool:
-        return bool(getattr(self.self(), "setEditedNode", lambda *_: False)(node, role, context))
 
 
 def load(path: Path | str) -> Any:

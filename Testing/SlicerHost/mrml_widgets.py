@@ -83,11 +83,9 @@ class qMRMLWidget:
 class qMRMLNodeComboBox:
     """The nodes of the scene that have one of the types, and the chosen one."""
 
-    nodeTypes, hideChildNodeTypes = _refreshing([]), _refreshing([])
+    nodeTypes = _refreshing([])
     noneEnabled, showHidden, showChildNodeTypes = map(_refreshing, (False, False, True))
     noneDisplay = stored("None")
-    baseName = stored("")
-    selectNodeUponCreation = stored(True)
     addEnabled = stored(True)
     removeEnabled = stored(True)
     sizeAdjustPolicy = stored(0)
@@ -103,7 +101,6 @@ class qMRMLNodeComboBox:
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(own.combo)
         own.combo.currentIndexChanged.connect(self._chosen)
-        own.combo.activated.connect(lambda _: self.nodeActivated.emit(self.currentNode()))
         self.destroyed.connect(own.watch.stop)
 
     def setMRMLScene(self: Any, scene: Any) -> None:
@@ -133,15 +130,14 @@ class qMRMLNodeComboBox:
         scene, leaving = self._own.watch.scene, self._own.leaving
         if scene is None:
             return []
-        kinds, hidden = self.nodeTypes, self.hideChildNodeTypes
+        kinds = self.nodeTypes
         with_children, with_hidden = self.showChildNodeTypes, self.showHidden
         attributes, fits, nodes = self._own.attributes, {}, []
         for index in range(scene.GetNumberOfNodes()):
             node = scene.GetNthNode(index)
             name = node.GetClassName()
             if name not in fits:
-                is_one = any(map(node.IsA, kinds)) if with_children else name in kinds
-                fits[name] = is_one and not any(map(node.IsA, hidden))
+                fits[name] = any(map(node.IsA, kinds)) if with_children else name in kinds
             if not fits[name] or node is leaving or (node.GetHideFromEditors() and not with_hidden):
                 continue
             if all(_has(node, *attribute) for attribute in attributes):

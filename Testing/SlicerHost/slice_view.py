@@ -12,7 +12,6 @@ from typing import Any
 
 import slicer
 import vtk
-from vtkmodules.util import numpy_support
 
 from SlicerHost.standins import behavior, make
 
@@ -63,17 +62,6 @@ class Screen:
         self._managers = slicer.vtkMRMLDisplayableManagerGroup()
         self._managers.Initialize(_factory(), self.renderer)
         self._managers.SetMRMLDisplayableNode(logic.GetSliceNode())
-
-    def picture(self) -> Any:
-        """The pixels, rows from the top."""
-        grab = vtk.vtkWindowToImageFilter()
-        grab.SetInput(self.window)
-        grab.ReadFrontBufferOff()
-        self.window.Render()
-        grab.Update()
-        pixels = numpy_support.vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars())
-        columns, rows, _slices = grab.GetOutput().GetDimensions()
-        return pixels.reshape(rows, columns, -1)[::-1].astype(int)
 
     def close(self) -> None:
         self._managers.SetMRMLDisplayableNode(None)

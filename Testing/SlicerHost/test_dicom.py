@@ -40,7 +40,7 @@ def imported(database, folder, copies):
     return counts[0]
 
 
-def test_a_copied_folder_is_no_longer_needed(database, series):
+def test_a_copied_folder_is_no_longer_needed_and_a_database_is_found_again(database, series):
     assert imported(database, series, True) == (2, 2, 2, 2)
     for file in series.iterdir():
         file.unlink()
@@ -50,13 +50,10 @@ def test_a_copied_folder_is_no_longer_needed(database, series):
         series = database.seriesForStudy(study)[0]
         file = database.filesForSeries(series)[0]
         assert file.startswith(database.databaseDirectory)
-        assert database.fileForInstance(database.instancesForSeries(series)[0]) == file
-        identifiers.add(database.fileValue(file, "0010,0020"))
+        instance = database.instancesForSeries(series)[0]
+        assert database.fileForInstance(instance) == file
+        identifiers.add(database.instanceValue(instance, "0010,0020"))
     assert identifiers == {"1CT1", "4MR1"}
-
-
-def test_a_database_is_found_again_in_its_folder(database, series):
-    imported(database, series, True)
     file = database.databaseFilename
     database.closeDatabase()
     assert database.patients() == [] and not database.isOpen

@@ -107,44 +107,6 @@ def test_slice_views_are_those_of_the_layout():
 
 
 @pytest.mark.slow
-def test_a_slice_view_shows_the_volume_and_its_segments(tmp_path):
-    slicer.mrmlScene.Clear(0)
-    voxels = np.zeros((8, 20, 20), np.int16)
-    voxels[2:6, 5:15, 5:15] = 100
-    node = slicer.util.addVolumeFromArray(voxels, name="box")
-    node.CreateDefaultDisplayNodes()
-    slice_view.logic_of("Red").GetSliceCompositeNode().SetBackgroundVolumeID(node.GetID())
-    slice_view.logic_of("Red").GetSliceNode().SetSliceOffset(4)
-    plain, overlaid = str(tmp_path / "plain.png"), str(tmp_path / "overlaid.png")
-    slice_view.save("Red", plain, 120)
-    segments = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    segments.CreateDefaultDisplayNodes()
-    segments.SetReferenceImageGeometryParameterFromVolumeNode(node)
-    name = segments.GetSegmentation().AddEmptySegment("box")
-    labels = (voxels > 50).astype(np.uint8)
-    slicer.util.updateSegmentBinaryLabelmapFromArray(labels, segments, name, node)
-    slice_view.save("Red", overlaid, 120)
-    middles = [qt.QColor(qt.QImage(each).pixel(60, 60)) for each in (plain, overlaid)]
-    assert middles[0].red() == middles[0].green() == middles[0].blue() > 200
-    assert middles[1].red() != middles[1].green()
-    slicer.mrmlScene.Clear(0)
-
-
-def test_sample_data_is_registered_and_loaded(tmp_path):
-    import SampleData
-
-    node = volume()
-    assert slicer.util.saveNode(node, str(tmp_path / "there.nrrd"))
-    uri = (tmp_path / "there.nrrd").as_uri()
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category="Testing", sampleName="There", uris=uri, fileNames="x.nrrd", nodeNames="There"
-    )
-    assert SampleData.downloadSample("There").GetName() == "There"
-    slicer.modules.sampleDataSources.pop("Testing")
-    slicer.mrmlScene.Clear(0)
-
-
-@pytest.mark.slow
 def test_files_run_as_slicer_runs_them():
     """slicer_add_python_unittest: no pytest, no conftest, unittest's loader."""
     code = (

@@ -90,14 +90,15 @@ def test_a_string_is_no_list_of_node_types():
 def test_slicers_python_modules_have_the_same_signatures(module, names):
     imported = __import__(module, fromlist=["x"])
     for name, expected in names.items():
-        if name.startswith("_"):
-            continue
+        if name not in vars(imported):
+            continue  # the host does without it
         if isinstance(expected, str):
             assert _parameters(getattr(imported, name)) == _names(expected), name
             continue
-        for method, parameters in expected.items():
-            found = getattr(getattr(imported, name), method)
-            assert _parameters(found) == _names(parameters), f"{name}.{method}"
+        ours = {key: each for key, each in vars(vars(imported)[name]).items() if callable(each)}
+        assert {key for key in ours if key[0] != "_"} <= set(expected)
+        for method in ours.keys() & expected.keys():
+            assert _parameters(ours[method]) == _names(expected[method]), f"{name}.{method}"
 
 
 def _parameters(function):

@@ -4,6 +4,8 @@ Geometry is copied from node to node where the grid is the same, never recompute
 result has its own grid, the library's exact numbers are used.
 """
 
+import os
+
 import numpy as np
 import slicer
 import vtk
@@ -17,7 +19,8 @@ from MedEnhancePanels.nodes import nrrd, provenance
 
 #: Attribute with the modality, where a user or a file stated it.
 MODALITY = "MedEnhance.modality"
-_MODALITIES = ("CT", "MR", "PT", "EM", "OT")
+#: The modalities that the library distinguishes and a user may choose.
+MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: DICOM's attribute, as Slicer's scalar volume plugin and subject hierarchy keep it.
 _DICOM_MODALITY = "DICOM.Modality"
 _LARGEST_SAMPLE = 1_000_000
@@ -42,16 +45,6 @@ def uniqueName(base):
     return slicer.mrmlScene.GenerateUniqueName(base) if isTaken else base
 
 
-def share(steps, start, end):
-    """Run a generator of fractions as a share of a larger one; hands on its return value."""
-    while True:
-        try:
-            fraction = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        yield start + (end - start) * float(fraction or 0.0)
-
-
 def isSequence(node):
     return node is not None and node.IsA("vtkMRMLSequenceNode")
 
@@ -64,49 +57,42 @@ def frameNodes(node):
 
 
 def checkVolume(node):
-    """Raise PanelError where a node cannot be worked on, saying why and what to do."""
+    """Raise PanelError for what is no volume, or sequence of volumes, of one value per voxel."""
+    frames = frameNodes(node) if node is not None else []
+    images = [frame.GetImageData() for frame in frames if _isScalar(frame)]
     if node is None:
-        raise PanelError(_("No volume is chosen"), _("Choose one, or load one first."), "input")
-    frames = frameNodes(node)
-    if not frames:
-        raise PanelError(
-            _("{name} has no frames").format(name=node.GetName()), _("Load it again."), "input"
-        )
-    for frame in frames:
-        _checkFrame(frame, node.GetName())
+        problem = _("No volume is chosen"), _("Choose one, or load one first.")
+    elif not frames:
+        problem = _("{name} has no frames"), _("Load it again.")
+    elif len(images) < len(frames):
+        problem = _("{name} does not hold scalar volumes"), _("Choose a volume or a sequence.")
+    elif not all(image is not None and image.GetNumberOfPoints() for image in images):
+        problem = _("{name} has no voxels"), _("Load it again, or choose another.")
+    elif any(image.GetNumberOfScalarComponents() > 1 for image in images):
+        hint = _("Convert it to grayscale first (module Vector to Scalar Volume).")
+        problem = _("{name} is a color volume"), hint
+    else:
+        return
+    message, hint = problem
+    raise PanelError(message.format(name=node.GetName() if node else ""), hint, "input")
 
 
-def _checkFrame(frame, name):
-    if frame is None or not frame.IsA("vtkMRMLScalarVolumeNode"):
-        raise PanelError(
-            _("{name} does not hold scalar volumes").format(name=name),
-            _("Choose a volume, or a sequence of volumes."),
-            "input",
-        )
-    image = frame.GetImageData()
-    if image is None or image.GetNumberOfPoints() == 0:
-        raise PanelError(
-            _("{name} has no voxels").format(name=name),
-            _("Load it again, or choose another."),
-            "input",
-        )
-    if image.GetNumberOfScalarComponents() != 1:
-        raise PanelError(
-            _("{name} is a color volume").format(name=name),
-            _("Convert it to grayscale first (module Vector to Scalar Volume)."),
-            "input",
-        )
+def _isScalar(node):
+    return node is not None and node.IsA("vtkMRMLScalarVolumeNode")
+
+
+def isUsable(node):
+    """Whether a node is a volume, or a sequence of volumes, with voxels."""
+    frames = frameNodes(node) if node is not None else []
+    return bool(frames) and all(_isScalar(frame) and frame.GetImageData() for frame in frames)
 
 
 def checkIntensities(node):
     """`checkVolume`, and raise PanelError for a label map as well."""
     checkVolume(node)
     if isLabelMap(node):
-        raise PanelError(
-            _("{name} is a label map, not an image").format(name=node.GetName()),
-            _("Choose the image that it belongs to."),
-            "input",
-        )
+        message = _("{name} is a label map, not an image").format(name=node.GetName())
+        raise PanelError(message, _("Choose the image that it belongs to."), "input")
 
 
 def isLabelMap(node):
@@ -118,76 +104,87 @@ def isLabelMap(node):
 
 def checkOneGrid(node):
     """Raise PanelError for a sequence whose frames have different grids: a file has only one."""
-    first, *others = map(_ijkToRas, frameNodes(node))
-    for number, grid in enumerate(others, 1):
+    grids = [slicer.util.arrayFromVTKMatrix(matrixOf(frame)) for frame in frameNodes(node)]
+    first = grids[0]
+    for number, grid in enumerate(grids):
         if not np.allclose(grid, first, rtol=1e-6, atol=1e-6):
-            raise PanelError(
-                _("{name}: the position of frame {number} differs from the first frame").format(
-                    name=node.GetName(), number=number
-                ),
-                _("Resample its frames to one grid first."),
-                "geometry",
-            )
+            message = _("{name}: the position of frame {number} differs from the first frame")
+            message = message.format(name=node.GetName(), number=number)
+            raise PanelError(message, _("Resample its frames to one grid first."), "geometry")
 
 
-def _ijkToRas(node):
+def matrixOf(node):
+    """IJK to RAS of a volume node, as a vtkMatrix4x4."""
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+    return matrix
 
 
 def checkOutput(output, source, guide=None, look=None):
     """Raise PanelError where the enhanced `source` cannot go into a node; None makes a new one."""
     if output is None:
         return
-    hint = _("Choose another output, or “Create new volume”.")
     if output.GetClassName() != "vtkMRMLScalarVolumeNode":  # colors and labels derive from it
-        message = _("{name} is for labels or colors and cannot hold the result")
-        raise PanelError(message.format(name=output.GetName()), hint, "input")
-    if output is source:
-        raise PanelError(_("The output is the input itself"), hint, "input")
-    if output is guide:
-        raise PanelError(_("The output is the guide"), hint, "input")
-    if output is look:
-        raise PanelError(_("The output is the scan that it is to look like"), hint, "input")
-    if isSequence(source):
-        message = _("The result of a sequence is a new sequence")
-        raise PanelError(message, _("Choose “Create new volume” as output."), "input")
+        problem = _("{name} is for labels or colors and cannot hold the result")
+    elif output in (source, guide, look):
+        problem = _("The output {name} is an input of the run")
+    elif isSequence(source):
+        problem = _("The result of a sequence is a new sequence")
+    else:
+        return
+    hint = _("Choose another output, or “Create new volume”.")
+    raise PanelError(problem.format(name=output.GetName()), hint, "input")
 
 
 def geometryOf(node):
     """The Geometry (LPS) of a volume node; raises PanelError for a sheared grid."""
-    rows = [[0.0] * 3 for _row in range(3)]
-    node.GetIJKToRASDirections(rows)
-    directions = np.asarray(rows)
+    directions = _FLIP[:, None] * _directions(node)
     try:
         return Geometry(
             spacing=tuple(node.GetSpacing()),
-            origin=tuple(_FLIP * np.asarray(node.GetOrigin())),
-            direction=tuple(map(tuple, (_FLIP[:, None] * directions).tolist())),
+            origin=tuple(_FLIP * node.GetOrigin()),
+            direction=tuple(map(tuple, directions.tolist())),
         )
     except GeometryError as cause:
         raise PanelError.fromException(cause) from cause
 
 
+def _directions(node):
+    rows = [[0.0] * 3 for _row in range(3)]
+    node.GetIJKToRASDirections(rows)
+    return np.asarray(rows)
+
+
 def modalityOf(node):
-    """CT, MR, PT, EM or OT: as the user stated, else DICOM, else a guess from the values."""
-    node = node.GetNthDataNode(0) if isSequence(node) else node
+    """CT, MR, PT, EM or OT: as the user stated, else DICOM, else a guess from the values.
+
+    OT for a node without voxels.
+    """
+    if not isUsable(node):
+        return "OT"
+    node = frameNodes(node)[0]
     stated = node.GetAttribute(MODALITY)
-    if stated in _MODALITIES:
+    if stated in MODALITIES:
         return stated
     dicom = dicomModality(node)
     if dicom:
-        return dicom if dicom in _MODALITIES else "OT"
-    return _guessModality(node)
+        return dicom if dicom in MODALITIES else "OT"
+
+    def guess(values):
+        from MedEnhanceLib.core.modality import guess_modality
+
+        # A sample: the range of all voxels would keep Slicer waiting, and its ends are common.
+        values = values.reshape(-1)[:: max(1, values.size // _LARGEST_SAMPLE)]
+        return guess_modality(values, node.GetSpacing())
+
+    return _once(node.GetImageData(), guess)
 
 
 def unitsOf(node):
     """The unit of the intensities: HU for CT, what the node says, or ""."""
-    if node is None:
+    if not isUsable(node):
         return ""
-    node = frameNodes(node)[0]
-    units = node.GetVoxelValueUnits() if hasattr(node, "GetVoxelValueUnits") else None
+    units = frameNodes(node)[0].GetVoxelValueUnits()
     if units is not None and units.GetCodeValue():
         return "HU" if units.GetCodeValue() == "[hnsf'U]" else units.GetCodeValue()
     return "HU" if modalityOf(node) == "CT" else ""
@@ -206,22 +203,6 @@ def voxelState(node):
     """A number that changes with the voxels of a volume, or of a sequence's frames."""
     images = [frame.GetImageData() for frame in frameNodes(node)]
     return max((image.GetMTime() for image in images if image is not None), default=0)
-
-
-def _guessModality(node):
-    """The library's guess, on a sample of the voxels, once for each image."""
-    from MedEnhanceLib.core.modality import guess_modality
-
-    image = node.GetImageData()
-    if image is None or image.GetNumberOfPoints() == 0:
-        return "OT"
-
-    def guess(values):
-        # A sample: the range of all voxels would keep Slicer waiting, and its ends are common.
-        values = values.reshape(-1)[:: max(1, values.size // _LARGEST_SAMPLE)]
-        return guess_modality(values, node.GetSpacing())
-
-    return _once(image, guess)
 
 
 def rangeOf(image):
@@ -255,7 +236,7 @@ _known = {}
 
 
 def sendVolume(node, path):
-    """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of fractions.
+    """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of steps.
 
     Args:
         node: a scalar volume node, or a sequence node of them.
@@ -264,29 +245,30 @@ def sendVolume(node, path):
     checkVolume(node)
     frames = frameNodes(node)
     tags = {
-        "modality": modalityOf(frames[0]),
+        "modality": modalityOf(node),
         "units": unitsOf(node),
-        "geometry": geometryOf(frames[0]),
         "source": fileName(node),
+        "DERIVED": provenance.historyOf(node) or provenance.historyOf(frames[0]),
+        "lossy": provenance.lossyOf(node) or provenance.lossyOf(frames[0]),
+        "frame_interval_s": frameInterval(node) if isSequence(node) else None,
     }
-    history = provenance.historyOf(node) or provenance.historyOf(frames[0])
-    if history:
-        tags["DERIVED"] = history
-    lossy = provenance.lossyOf(node) or provenance.lossyOf(frames[0])
-    if lossy:
-        tags["lossy"] = lossy
-    interval = frameInterval(node) if isSequence(node) else None
-    if interval is not None:
-        tags["frame_interval_s"] = interval
     # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
     arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
-    yield from nrrd.write(path, arrays, tags)
+    yield from nrrd.write(path, arrays, geometryOf(frames[0]), tags)
 
 
 def fileName(node):
     """A node's name as the name of a file, without ending."""
     kept = "".join(c if c.isalnum() or c in " -_." else "_" for c in node.GetName())
     return kept.strip(" .") or "volume"
+
+
+def freePath(folder, base, ending=""):
+    """A path in a folder, with a number where a file or the manifest of one is there already."""
+    path, number = os.path.join(folder, f"{base}{ending}"), 2
+    while os.path.lexists(path) or os.path.lexists(f"{path}.json"):
+        path, number = os.path.join(folder, f"{base}-{number}{ending}"), number + 1
+    return path
 
 
 def frameInterval(sequence):
@@ -316,12 +298,12 @@ def arrayOf(image):
 
 
 def readImage(voxels):
-    """Copy voxels of a file, [K, J, I], into an image; a generator of fractions."""
+    """Copy voxels of a file, [K, J, I], into an image; a generator of steps."""
     image = newImage(voxels.shape, voxels.dtype)
     target = arrayOf(image)
-    for slab, fraction in nrrd.steps(voxels):
+    for slab in nrrd.steps(voxels):
         target[slab] = voxels[slab]
-        yield fraction
+        yield
     return image
 
 
@@ -338,15 +320,11 @@ def newVolumeLike(node, name, image=None):
 
 def copyGeometry(node, new):
     """IJK to RAS, bit for bit."""
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    new.SetIJKToRASMatrix(matrix)
+    new.SetIJKToRASMatrix(matrixOf(node))
     # The matrix is spacing × direction: taking it apart again costs the last bit.
     new.SetSpacing(node.GetSpacing())
     new.SetOrigin(node.GetOrigin())
-    rows = [[0.0] * 3 for _row in range(3)]
-    node.GetIJKToRASDirections(rows)
-    new.SetIJKToRASDirections(rows)
+    new.SetIJKToRASDirections(_directions(node).tolist())
 
 
 def setGeometry(node, geometry):
@@ -365,7 +343,7 @@ def placeBeside(node, new):
 
 
 def receiveVolume(path, name):
-    """A new node from a file of the worker, on the file's own grid; a generator of fractions.
+    """A new node from a file of the worker, on the file's own grid; a generator of steps.
 
     The scene gets it when it is complete.
 
@@ -381,7 +359,7 @@ def receiveVolume(path, name):
         node = slicer.vtkMRMLScalarVolumeNode()
         setGeometry(node, file.geometry)
         node.SetAndObserveImageData(image)
-        if file.tags.get("modality") in _MODALITIES:
+        if file.tags.get("modality") in MODALITIES:
             node.SetAttribute(MODALITY, file.tags["modality"])
         provenance.takeFrom(node, file.tags)
         return node
@@ -407,13 +385,12 @@ def receiveVolume(path, name):
 
 
 def fillSequence(sequence, frames, values, volume):
-    """Put voxels into a sequence; a generator of fractions.
+    """Put voxels into a sequence; a generator of steps.
 
     frames: [K, J, I] of each. values: of the index. volume: makes the node of an image.
     """
-    for number, (voxels, value) in enumerate(zip(frames, values, strict=True)):
-        steps = share(readImage(voxels), number / len(frames), (number + 1) / len(frames))
-        sequence.SetDataNodeAtValue(volume((yield from steps)), value)
+    for voxels, value in zip(frames, values, strict=True):
+        sequence.SetDataNodeAtValue(volume((yield from readImage(voxels))), value)
 
 
 def browse(sequence):

@@ -6,9 +6,8 @@ From MRML alone, cheap enough for the main thread.
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.nodes import bridge, provenance
+from MedEnhancePanels.nodes.bridge import MODALITIES
 
-#: The modalities that the library distinguishes and a user may choose.
-MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: Attribute with notes on a volume from a compressed file, one a line.
 NOTES = "MedEnhance.notes"
 #: Air is -1000 HU, so that a CT goes below zero, and far below where there is air.
@@ -43,7 +42,7 @@ def cautionOf(node):
         if text:
             return text, remedy
     if provenance.lossyOf(frame):
-        return _("It was compressed with loss: its voxels are not exactly the original's."), ""
+        return _("It was compressed with loss: its voxels differ from the original's."), ""
     notes = node.GetAttribute(NOTES) or ""
     return notes.partition("\n")[0], ""
 
@@ -67,11 +66,13 @@ def _transform(volume):
     transform = volume.GetParentTransformNode()
     if transform is None or transform.IsTransformToWorldLinear():
         return "", ""
+    text = _(
+        "It is under the non-linear transform “{name}”: Slicer adds one where slices are uneven or"
+        " missing."
+    )
     return (
-        _(
-            "It lies under the non-linear transform “{name}”, as uneven or missing slices do."
-        ).format(name=transform.GetName()),
-        _("The stored voxels are processed; to process what you see, harden it first."),
+        text.format(name=transform.GetName()),
+        _("The stored voxels are processed; to process what you see, harden the transform first."),
     )
 
 

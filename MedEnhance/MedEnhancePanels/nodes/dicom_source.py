@@ -1,6 +1,5 @@
 """Which DICOM images a node was made from, by its attributes; and Slicer's DICOM database."""
 
-import json
 import os
 
 import slicer
@@ -17,8 +16,6 @@ INHERITED = "MedEnhance.instanceUIDs"
 SERIES, STUDY = "MedEnhance.series", "MedEnhance.study"
 #: Where DICOM keeps the UIDs of a study and of a series.
 _STUDY_TAG, _SERIES_TAG = "0020,000D", "0020,000E"
-#: Images that are looked for in one turn of Qt's events.
-_AT_ONCE = 25
 
 
 def database():
@@ -31,11 +28,8 @@ def openDatabase():
     """Slicer's DICOM database; raises PanelError where none is open."""
     opened = database()
     if opened is None:
-        raise PanelError(
-            _("Slicer's DICOM database is not open"),
-            _("Open the module DICOM once to open it, or export to a folder."),
-            "output",
-        )
+        hint = _("Open the module DICOM once, which opens it, or export to a folder.")
+        raise PanelError(_("Slicer's DICOM database is not open"), hint, "output")
     return opened
 
 
@@ -72,23 +66,20 @@ def valueOf(instance, tag):
 
 
 def listFiles(instances, folder):
-    """Write the paths of images into a file, as jobs take a series; a generator of fractions.
+    """Write the paths of images into a file, as jobs take a series; a generator of steps.
 
     Its return value is the path of that file. Raises PanelError where images are gone, or the
     database does not know them.
     """
     opened, paths = openDatabase(), []
-    for number, uid in enumerate(instances, 1):
+    for uid in instances:
         path = opened.fileForInstance(uid)
         if not path or not os.path.exists(path):
-            raise PanelError(
-                _("The image {uid} is no longer in Slicer's DICOM database").format(uid=uid),
-                _("Import the series again, or export under a patient ID that you enter."),
-                "input",
-            )
+            message = _("The image {uid} is no longer in Slicer's DICOM database")
+            hint = _("Import the series again, or export under a patient ID that you enter.")
+            raise PanelError(message.format(uid=uid), hint, "input")
         paths.append(path)
-        if number % _AT_ONCE == 0:
-            yield number / len(instances)
+        yield
     listed = os.path.join(folder, "source.txt")
     with open(listed, "w", encoding="utf-8") as file:
         file.writelines(f"{path}\n" for path in paths)
@@ -107,13 +98,6 @@ def rememberSeries(node, series, study=""):
     for each in {node, *bridge.frameNodes(node)} if series else ():
         each.SetAttribute(SERIES, series)
         each.SetAttribute(STUDY, study or None)
-
-
-def seriesAndStudyIn(result):
-    """The UIDs of the series that a job read and of its study, by its manifest, or ""."""
-    with open(result["manifest"], encoding="utf-8") as file:
-        recorded = json.load(file).get("dicom", {})
-    return recorded.get("series", ""), recorded.get("study", "")
 
 
 def _nodesToAsk(node):

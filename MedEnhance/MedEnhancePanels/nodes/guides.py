@@ -5,7 +5,6 @@ The library measures noise in whole volumes; here, where Slicer waits, one slice
 
 import numpy as np
 import slicer
-import vtk
 
 from MedEnhancePanels.nodes import bridge, provenance
 
@@ -16,33 +15,45 @@ _noises = {}
 
 
 def suggested(node):
-    """The volume node of the same study that guides best, with the reason; (None, "") for none.
+    """The volume node of the same examination that guides best, with the reason; or (None, "").
 
     node: a volume or a sequence. Results, labels and sequences are never suggested.
     """
     from MedEnhanceLib.hqg.guide import suggest
 
-    if node is None or not isVolume(bridge.frameNodes(node)[0]):
+    volume = bridge.frameNodes(node)[0] if node is not None else None
+    if not isVolume(volume):
         return None, ""
-    hierarchy, items = bridge.subjectHierarchy(), vtk.vtkIdList()
-    item = hierarchy.GetItemByDataNode(node)
-    study = hierarchy.GetItemAncestorAtLevel(item, "Study") if item else 0
-    if not study:
-        return None, ""
-    hierarchy.GetItemChildren(study, items, True)
-    nodes = [hierarchy.GetItemDataNode(items.GetId(at)) for at in range(items.GetNumberOfIds())]
-    others = [
-        each
-        for each in nodes
-        if each is not node and isVolume(each) and not each.GetAttribute(provenance.DERIVED)
-    ]
-    if not others:
-        return None, ""
-    own, *candidates = (_candidate(each) for each in (bridge.frameNodes(node)[0], *others))
-    suggestion = suggest(own, candidates)
+    study, visit = _examinationOf(node)
+    candidates = []
+    for other in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if other in (node, volume) or not isVolume(other) or other.GetAttribute(provenance.DERIVED):
+            continue
+        itsStudy, itsVisit = _examinationOf(other)
+        if (study and itsStudy == study) or (all(visit) and itsVisit == visit):
+            candidates.append(_candidate(other))
+    suggestion = suggest(_candidate(volume), candidates) if candidates else None
     if suggestion is None:
         return None, ""
     return slicer.mrmlScene.GetNodeByID(suggestion.candidate.key), suggestion.reason
+
+
+def _examinationOf(node):
+    """The study item of a node, 0 for none; patient ID and day as Slicer's module DICOM has them.
+
+    One visit of a patient may have several studies.
+    """
+    hierarchy, names = bridge.subjectHierarchy(), slicer.vtkMRMLSubjectHierarchyConstants
+    item = hierarchy.GetItemByDataNode(node)
+    if not item:
+        return 0, ("", "")
+    study = hierarchy.GetItemAncestorAtLevel(item, names.GetDICOMLevelStudy())
+    patient = hierarchy.GetItemAncestorAtLevel(item, names.GetDICOMLevelPatient())
+    if not (study and patient):
+        return study, ("", "")
+    identifier = hierarchy.GetItemAttribute(patient, names.GetDICOMPatientIDAttributeName())
+    day = hierarchy.GetItemAttribute(study, names.GetDICOMStudyDateAttributeName())
+    return study, (identifier, day)
 
 
 def isVolume(node):
@@ -68,20 +79,20 @@ def _candidate(node):
 
 
 def _noise(node):
-    """σ of the noise in the middle slice, relative to the brightest tissue."""
+    """σ of the noise in the middle slice, relative to the brightest tissue.
+
+    By the median of second differences where there is tissue; infinite where there is none.
+    """
     key = bridge.voxelState(node)
-    if key not in _noises:
-        voxels = slicer.util.arrayFromVolume(node)
-        _noises[key] = _noiseIn(voxels[len(voxels) // 2].astype(np.float32))
-    return _noises[key]
-
-
-def _noiseIn(image):
-    """By the median of second differences where there is tissue; infinite where there is none."""
+    if key in _noises:
+        return _noises[key]
+    voxels = slicer.util.arrayFromVolume(node)
+    image = voxels[len(voxels) // 2].astype(np.float32)
     top = float(np.percentile(image, 99.5)) if image.size else 0.0
     second = 4 * image[1:-1, 1:-1] - image[:-2, 1:-1] - image[2:, 1:-1]
     second -= image[1:-1, :-2] + image[1:-1, 2:]
     tissue = image[1:-1, 1:-1] > 0.1 * top
-    if not (top > 0 and tissue.any()):
-        return np.inf
-    return float(np.median(np.abs(second[tissue]))) / 0.6745 / _GAIN / top
+    _noises[key] = np.inf
+    if top > 0 and tissue.any():
+        _noises[key] = float(np.median(np.abs(second[tissue]))) / 0.6745 / _GAIN / top
+    return _noises[key]

@@ -6,6 +6,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, cautions, results
+from MedEnhancePanels.nodes.bridge import isUsable, modalityOf
 
 ENHANCER, HEAD, SLICES = "enhancer", "head", "slices"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
@@ -38,41 +39,23 @@ def chosenHead(node, name):
     return None
 
 
-def _installed(modality, kind):
-    return [
-        bundle
-        for bundle in _listed()
-        if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
-    ]
-
-
 #: The files of the models as they were, and what was read from them: a page asks often.
-_known = (None, [])
+_cached = (None, [])
 
 
-def _listed():
-    """All models; they are read again when a file of theirs has changed."""
-    global _known
+def _installed(modality, kind):
+    """The models of a kind for a modality; read again when one of their files has changed."""
+    global _cached
     from MedEnhanceLib.bundles import store
 
     files = store.bundle_files()
-    if files != _known[0]:
-        _known = (files, store.list_bundles())
-    return _known[1]
-
-
-def isUsable(node):
-    """Whether the node has voxels, in scalar volumes."""
-    frames = bridge.frameNodes(node) if node is not None else []
-    return bool(frames) and all(
-        frame is not None and frame.IsA("vtkMRMLScalarVolumeNode") and frame.GetImageData()
-        for frame in frames
-    )
-
-
-def modalityOf(node):
-    """The modality of a node, UNKNOWN for one without voxels."""
-    return bridge.modalityOf(node) if isUsable(node) else UNKNOWN
+    if files != _cached[0]:
+        _cached = (files, store.list_bundles())
+    return [
+        bundle
+        for bundle in _cached[1]
+        if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
+    ]
 
 
 def canSegment(node):
@@ -80,31 +63,37 @@ def canSegment(node):
     if bridge.isSequence(node):
         return _("A sequence cannot be segmented as a whole: choose one frame.")
     if not heads(node):
-        return _("There is no segmentation model for {modality}.").format(
-            modality=cautions.modalityName(bridge.modalityOf(node))
-        )
+        text = _("There is no segmentation model for {modality}.")
+        return text.format(modality=_modalityName(node))
     return ""
 
 
-def headProblem(node, head):
-    """Why this model cannot segment a volume, and what to do; empty where it can.
+def _modalityName(node):
+    return cautions.modalityName(modalityOf(node))
 
-    head: a model's name, or "auto" for the recommended one.
-    """
+
+def _headProblem(node, head):
+    """Why this model, or "auto", cannot segment a volume, and what to do; empty where it can."""
     problem = canSegment(node)
     if problem or chosenHead(node, head) is not None:
         return problem
-    texts = {"auto": _("No segmentation model is recommended for {modality}")}
-    text = texts.get(head, _("The segmentation model {head} is not for {modality}"))
-    said = text.format(head=head, modality=cautions.modalityName(bridge.modalityOf(node)))
-    return _("{problem}: choose another, or deselect Segmentation.").format(problem=said)
+    if head == "auto":
+        text = _(
+            "No segmentation model is recommended for {modality}: choose another, or deselect"
+            " Segmentation."
+        )
+    else:
+        text = _(
+            "The segmentation model {head} is not for {modality}: choose another, or deselect"
+            " Segmentation."
+        )
+    return text.format(head=head, modality=_modalityName(node))
 
 
 def tasks(modality=UNKNOWN):
     """What an enhancement can correct: the values of the option `task`, with a text for each."""
-    measured = _("noise, blur, bias field") if modality == "MR" else _("noise")
     texts = {
-        "auto": _("automatic ({what})").format(what=measured),
+        "auto": _("automatic (noise, blur, bias field)"),
         "noise": _("noise only"),
         "sharpness": _("noise and blur"),
         "slices": _("thin slices from thick ones"),
@@ -112,23 +101,19 @@ def tasks(modality=UNKNOWN):
     }
     if modality == UNKNOWN:
         texts["auto"] = _("automatic")
-    elif modality != "MR":  # of which noise is all that is found
-        texts = {task: text for task, text in texts.items() if task in ("auto", "slices")}
-    if modality == UNKNOWN:
         return {task: text[:1].upper() + text[1:] for task, text in texts.items()}
+    if modality != "MR":  # in which noise is all that is measured
+        texts = {"auto": _("automatic (noise)"), "slices": texts["slices"]}
     name = cautions.modalityName(modality)
-    return {
-        task: _("{modality}: {task}").format(modality=name, task=text)
-        for task, text in texts.items()
-    }
+    return {task: f"{name}: {text}" for task, text in texts.items()}
 
 
 def aboutTask(task):
     """What a task does, in a sentence, as the tool tip of its entry."""
     return {
         "auto": _(
-            "Corrects what is measured in the volume, as far as it is certain: noise, and in "
-            "MR blur and bias field"
+            "Corrects the noise that is measured in the volume, and in MR blur and bias field "
+            "where they are found"
         ),
         "noise": _("Removes noise; blur and bias field stay"),
         "sharpness": _("Removes noise, and undoes blur; the bias field stays"),
@@ -140,7 +125,7 @@ def aboutTask(task):
 def slicesProblem(task):
     """Why guide, look, maps and N4 are not to be had for thin slices; empty for another task."""
     if task == "slices":
-        return _("Not available for thin slices: enhance the result again for it.")
+        return _("Not available with thin slices: enhance the thin slices again to get it.")
     return ""
 
 
@@ -164,7 +149,7 @@ def problemOf(node, options):
         bridge.geometryOf(bridge.frameNodes(node)[0])
         return (
             _modelProblem(node, options)
-            or (headProblem(node, options.segmenter) if options.segment else "")
+            or (_headProblem(node, options.segmenter) if options.segment else "")
             or _otherVolumesProblem(node, options)
         )
     except PanelError as error:
@@ -172,56 +157,41 @@ def problemOf(node, options):
 
 
 def _modelProblem(node, options):
-    modality = bridge.modalityOf(node)
-    if options.task == "slices":
-        return _slicesProblem(node, modality)
-    names = [bundle.name for bundle in fitting(modality)]
+    modality, text = bridge.modalityOf(node), ""
+    names, others = [bundle.name for bundle in fitting(modality)], ()
     isAuto = options.model == "auto"
-    if isAuto and names and modality == UNKNOWN:
-        return _(
-            "The modality of {name} is not known: choose it, or the model, below Advanced."
-        ).format(name=node.GetName())
-    if options.model in names or (isAuto and fitting(modality)):
-        return ""
-    named = cautions.modalityName(modality)
-    if names:
-        return _("The model {model} is not for {modality}: choose another.").format(
-            model=options.model, modality=named
+    if options.task == "slices" and bridge.isSequence(node):
+        text = _("Thin slices need a single volume: choose one frame of the sequence.")
+    elif options.task == "slices":
+        if not _installed(modality, SLICES):
+            text = _("There is no model of thin slices for {modality}.")
+    elif not names:
+        others = sorted({bundle.modality for bundle in fitting(UNKNOWN)})
+        text = _(
+            "There is no model for {modality}, the modality of {name}; there are models for "
+            "{others}. If the modality is wrong, correct it below Advanced."
         )
-    return _(
-        "There is no model for {modality}, the modality of {name}; there are models for {others}."
-        " If the modality is wrong, correct it below Advanced."
-    ).format(
-        modality=named,
+    elif isAuto and modality == UNKNOWN:
+        text = _("The modality of {name} is not known: choose it, or the model, below Advanced.")
+    elif not isAuto and options.model not in names:
+        text = _("The model {model} is not for {modality}: choose another.")
+    return text.format(
         name=node.GetName(),
-        others=_(" and ").join(sorted({bundle.modality for bundle in fitting(UNKNOWN)})),
+        model=options.model,
+        modality=_modalityName(node),
+        others=_(" and ").join(others),
     )
-
-
-def _slicesProblem(node, modality):
-    if bridge.isSequence(node):
-        return _("Thin slices are made of single volumes: choose one frame.")
-    if not _installed(modality, SLICES):
-        return _("There is no model of thin slices for {modality}.").format(
-            modality=cautions.modalityName(modality)
-        )
-    return ""
 
 
 def _otherVolumesProblem(node, options):
     if options.guide is node:
         return _("The guide is the volume itself: choose another series of this examination.")
-    for other in (options.guide, options.look):
-        if other is None:
-            continue
+    for other in filter(None, (options.guide, options.look)):
         bridge.checkIntensities(other)
-        if bridge.modalityOf(other) != bridge.modalityOf(node):
-            return _(
-                "{name} is {modality}, the volume {volume}: choose one of the same modality."
-            ).format(
-                name=other.GetName(),
-                modality=cautions.modalityName(bridge.modalityOf(other)),
-                volume=cautions.modalityName(bridge.modalityOf(node)),
+        if modalityOf(other) != modalityOf(node):
+            text = _("{name} is {modality}, the volume {volume}: choose one of the same modality.")
+            return text.format(
+                name=other.GetName(), modality=_modalityName(other), volume=_modalityName(node)
             )
     bridge.checkOutput(options.output, node, options.guide, options.look)
     return ""
@@ -233,18 +203,18 @@ def modelFor(node, model, task):
     model: a model's name, or "auto" for the recommended one.
     """
     modality = modalityOf(node)
-    if task == "slices":
-        found = _installed(modality, SLICES) if modality != UNKNOWN else []
-        return next(iter(found), None)
-    if model == "auto":
-        return next(iter(fitting(modality)), None) if modality != UNKNOWN else None
-    return next((each for each in fitting(modality) if each.name == model), None)
+    models = _installed(modality, SLICES) if task == "slices" else fitting(modality)
+    if task != "slices" and model != "auto":
+        models = [each for each in models if each.name == model]
+    elif modality == UNKNOWN:
+        models = []
+    return next(iter(models), None)
 
 
 def segmentNote(node, isWanted, head="auto"):
     """What to know before a segmentation; empty where there is nothing to say.
 
-    head: as for `headProblem`, which speaks where no model is chosen.
+    head: a model's name, or "auto" for the recommended one.
     """
     if not isUsable(node):
         return ""
@@ -256,11 +226,19 @@ def segmentNote(node, isWanted, head="auto"):
     bundle = chosenHead(node, head) if isWanted else None
     if bundle is None:
         return ""
-    found = _("{name} finds: {structures}.").format(
-        name=bundle.name, structures=_structures(bundle)
-    )
-    rare = _("Only for images that show it.") if bundle.on_request else ""
-    return " ".join(filter(None, (found, rare, _scope(bundle))))
+    notes = [_("{name} finds: {names}.").format(name=bundle.name, names=_structures(bundle))]
+    if bundle.on_request:
+        notes.append(_("Only for images that show it."))
+    if bundle.anatomy:
+        notes.append(f"{results.scopeText(bundle.anatomy)}.")
+    return " ".join(notes)
+
+
+def _structures(bundle):
+    """The structures that a head finds, as many as fit into a line."""
+    names = [label["name"] for label in bundle.metadata.get("labels") or ()]
+    text, more = ", ".join(names[:_NAMED]), len(names) - _NAMED
+    return text if more <= 0 else _("{names} and {count} more").format(names=text, count=more)
 
 
 def cardText(bundle):
@@ -273,15 +251,3 @@ def cardText(bundle):
         *metadata.get("limits", ()),
     ]
     return "\n".join(lines)
-
-
-def _scope(bundle):
-    return f"{results.scopeText(bundle.anatomy)}." if bundle.anatomy else ""
-
-
-def _structures(bundle):
-    """The structures that a head finds, as many as fit into a line."""
-    names = [label["name"] for label in bundle.metadata.get("labels") or ()]
-    text = ", ".join(names[:_NAMED])
-    rest = len(names) - _NAMED
-    return text if rest <= 0 else _("{names} and {count} more").format(names=text, count=rest)

@@ -69,49 +69,8 @@ def sliceNodes():
 
 def compositeOf(sliceNode):
     """The layers of a slice view, or None."""
-    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-        if composite.GetLayoutName() == sliceNode.GetLayoutName():
-            return composite
-    return None
-
-
-class LayerWatch:
-    """Notices when a view shows other volumes than it should, whatever changed it.
-
-    isStill(composite): whether it shows what it should. onChanged(): called once, when all views
-    have been changed.
-    """
-
-    def __init__(self, composites, isStill, onChanged):
-        self._isStill, self._onChanged = isStill, onChanged
-        # An observer must neither go nor change what it observes while it is called.
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(0)
-        self._timer.timeout.connect(self._look)
-        # By name: kept here, a node and its observer would hold each other, and Python would
-        # collect both while VTK still calls.
-        self._observed = [
-            (one.GetID(), one.AddObserver("ModifiedEvent", lambda *_: self._timer.start()))
-            for one in composites
-        ]
-
-    def stop(self):
-        if not self._observed:
-            return
-        self._timer.stop()
-        self._timer.deleteLater()  # its connection would keep this object
-        for identifier, tag in self._observed:
-            composite = slicer.mrmlScene.GetNodeByID(identifier)
-            if composite is not None:
-                composite.RemoveObserver(tag)
-        self._observed = []
-
-    def _look(self):
-        nodes = [slicer.mrmlScene.GetNodeByID(identifier) for identifier, _tag in self._observed]
-        if not all(node is not None and self._isStill(node) for node in nodes):
-            self.stop()
-            self._onChanged()
+    logic = slicer.app.applicationLogic().GetSliceLogic(sliceNode)
+    return logic.GetSliceCompositeNode() if logic is not None else None
 
 
 def isShown(volume):
@@ -125,20 +84,23 @@ def isShown(volume):
 
 def sequenceOf(node):
     """The sequence that a volume shows a frame of, or None."""
-    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
-        if node is not None and browser.IsProxyNodeID(node.GetID()):
-            return browser.GetSequenceNode(node)
-    return None
+    browser = _browserOf(node)
+    return browser.GetSequenceNode(node) if browser is not None else None
 
 
 def frameOf(volume):
     """The number of the frame that a volume shows of its sequence."""
+    browser = _browserOf(volume)
+    value = browser.GetMasterSequenceNode().GetNthIndexValue(browser.GetSelectedItemNumber())
+    return browser.GetSequenceNode(volume).GetItemNumberFromIndexValue(value, False)
+
+
+def _browserOf(node):
+    """The browser whose current frame a volume is, or None."""
     for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
-        if browser.IsProxyNodeID(volume.GetID()):
-            master = browser.GetMasterSequenceNode()
-            value = master.GetNthIndexValue(browser.GetSelectedItemNumber())
-            return browser.GetSequenceNode(volume).GetItemNumberFromIndexValue(value, False)
-    return 0
+        if node is not None and browser.IsProxyNodeID(node.GetID()):
+            return browser
+    return None
 
 
 def shownVolume(node):
@@ -149,45 +111,90 @@ def shownVolume(node):
     return browser.GetProxyNode(node) if browser is not None else None
 
 
-class ViewState:
-    """Layout, planes and layers as they are, to be put back later."""
+class Showing:
+    """Volumes of ours in slice views, which are restored when it ends.
 
-    def __init__(self, composites=None):
-        """composites: whose layers are to be put back; None for all."""
+    `_onOthersShown` is called when other volumes are put into these views, however.
+    """
+
+    def __init__(self):
+        self._nodeID = self._sourceID = self._layout = None
+        self._layers, self._planes, self._observed = {}, {}, []
+
+    @property
+    def source(self):
+        """The input of what is shown; None where it is not in the scene any more."""
+        return _present(self._sourceID)
+
+    def _begin(self, node, source, composites):
+        """Remember layout, planes, and the layers of some views, which then show `node`."""
+        self._nodeID, self._sourceID = node.GetID(), source.GetID()
         layout = layoutNode()
         self._layout = layout.GetViewArrangement() if layout is not None else None
-        self._planes = {node.GetID(): planeOf(node) for node in sliceNodes()}
-        self._layers = {}
-        every = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-        for node in every if composites is None else composites:
-            volumes = (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID())
-            how = (node.GetForegroundOpacity(), node.GetLinkedControl())
-            self._layers[node.GetID()] = (*volumes, *how)
+        self._planes = {view.GetID(): planeOf(view) for view in sliceNodes()}
+        for layers in composites:
+            volumes = (layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID())
+            how = (layers.GetForegroundOpacity(), layers.GetLinkedControl())
+            self._layers[layers.GetID()] = (*volumes, *how)
 
-    def restore(self, ours, isMoved):
-        """Put it back, but for views that show another volume than `ours` (IDs) by now.
+    def _watch(self, composites):
+        """See that the background of each of these stays one of our volumes."""
+        # An observer must neither go nor change what it observes while it is called.
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(0)
+        self._timer.timeout.connect(self._look)
+        # By name: kept here, a node and its observer would hold each other, and Python would
+        # collect both while VTK still calls.
+        self._observed = [
+            (each.GetID(), each.AddObserver("ModifiedEvent", lambda *_: self._timer.start()))
+            for each in composites
+        ]
+
+    def _look(self):
+        nodes = [_present(identifier) for identifier, _tag in self._observed]
+        ours = (self._nodeID, self._sourceID)
+        if any(node is None or node.GetBackgroundVolumeID() not in ours for node in nodes):
+            self._onOthersShown()
+
+    def _restore(self, isMoved):
+        """Put the layers back, but for views that show another volume than ours by now.
 
         isMoved: layout and planes too.
         """
-        scene, layout = slicer.mrmlScene, layoutNode()
-        if isMoved and layout is not None:
-            layout.SetViewArrangement(self._layout)
+        if isMoved and layoutNode() is not None:
+            layoutNode().SetViewArrangement(self._layout)
         for identifier, (background, foreground, opacity, linked) in self._layers.items():
-            node = scene.GetNodeByID(identifier)
+            node = _present(identifier)
             if node is None:
                 continue
-            shown = _presentOrNone(node.GetBackgroundVolumeID())
+            shown = _present(node.GetBackgroundVolumeID())
             with slicer.util.NodeModify(node):
                 node.SetLinkedControl(linked)
-                if shown is None or shown in ours:
-                    node.SetBackgroundVolumeID(_presentOrNone(background))
-                    node.SetForegroundVolumeID(_presentOrNone(foreground))
+                node.SetForegroundVolumeID(None)  # what lay over the former volume fits no other
+                if shown is None or shown.GetID() in (self._nodeID, self._sourceID):
+                    node.SetBackgroundVolumeID(background if _present(background) else None)
+                    node.SetForegroundVolumeID(foreground if _present(foreground) else None)
                     node.SetForegroundOpacity(opacity)
-                else:  # what lay over the former volume fits no other
-                    node.SetForegroundVolumeID(None)
         for identifier, plane in self._planes.items() if isMoved else ():
-            if scene.GetNodeByID(identifier) is not None:
-                setPlane(scene.GetNodeByID(identifier), *plane)
+            if _present(identifier) is not None:
+                setPlane(_present(identifier), *plane)
+
+    def forget(self):
+        """It has ended, or the scene is gone and what there was to restore with it."""
+        if self._observed:
+            self._timer.stop()
+            self._timer.deleteLater()  # its connection would keep this object
+        for identifier, tag in self._observed:
+            if _present(identifier) is not None:
+                _present(identifier).RemoveObserver(tag)
+        self._nodeID = self._sourceID = self._layout = None
+        self._layers, self._planes, self._observed = {}, {}, []
+
+
+def _present(identifier):
+    """The node of an ID that is still in the scene, or None."""
+    return slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
 
 
 def planeOf(node):
@@ -210,62 +217,35 @@ def layoutNode():
     return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
 
 
-class Preview:
+class Preview(Showing):
     """One preview at a time, as the foreground of a slice view; `hide` restores the view."""
-
-    def __init__(self):
-        self._nodeID = self._compositeID = self._sourceID = None
-        self._before = self._watch = None
 
     @property
     def isShown(self):
-        return self._node() is not None
-
-    @property
-    def source(self):
-        """The volume that is previewed, None where it is not in the scene any more."""
-        return slicer.mrmlScene.GetNodeByID(self._sourceID) if self._sourceID else None
+        return _present(self._nodeID) is not None
 
     def show(self, node, source, current):
         """Put a preview of `source` in front of it; a view that shows it keeps place and zoom."""
         self.hide()
         composite = compositeOf(current.sliceNode)
-        self._before = ViewState([composite])
-        self._nodeID, self._compositeID = node.GetID(), composite.GetID()
-        self._sourceID = source.GetID()
+        self._begin(node, source, [composite])
         with slicer.util.NodeModify(composite):
             composite.SetBackgroundVolumeID(source.GetID())
             composite.SetForegroundVolumeID(node.GetID())
             composite.SetForegroundOpacity(1.0)
-        self._watch = LayerWatch([composite], self._isInPlace, self.hide)
+        self._watch([composite])
         if not current.isInView:
             _bringIntoView(source, current)
 
     def hide(self):
-        """Take the preview away; a view that the user has changed since is left as it is."""
-        self._endWatch()
-        node, composite = self._node(), slicer.mrmlScene.GetNodeByID(self._compositeID or "")
-        if composite is not None and composite.GetForegroundVolumeID() == self._nodeID:
-            self._before.restore((self._sourceID,), isMoved=False)
+        """Take the preview away, and put the view back; but what others have put there stays."""
+        node = _present(self._nodeID)
+        self._restore(isMoved=False)
+        self.forget()
         if node is not None:
             results.remove(node)
-        self.forget()
 
-    def forget(self):
-        """The scene is gone, and the preview with it."""
-        self._endWatch()
-        self._nodeID = self._compositeID = self._sourceID = self._before = None
-
-    def _isInPlace(self, composite):
-        return composite.GetBackgroundVolumeID() == self._sourceID
-
-    def _endWatch(self):
-        if self._watch is not None:
-            self._watch.stop()
-            self._watch = None
-
-    def _node(self):
-        return slicer.mrmlScene.GetNodeByID(self._nodeID) if self._nodeID else None
+    _onOthersShown = hide
 
 
 def _bringIntoView(volume, current):
@@ -275,18 +255,12 @@ def _bringIntoView(volume, current):
         logic.FitSliceToBackground()
     size = volume.GetImageData().GetDimensions()
     middle = [(size[0] - 1) / 2, (size[1] - 1) / 2, float(current.index), 1.0]
-    ijkToRas = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(ijkToRas)
+    point = bridge.matrixOf(volume).MultiplyPoint(middle)[:3]
     toWorld = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
         volume.GetParentTransformNode(), None, toWorld
     )
-    current.sliceNode.JumpSlice(*toWorld.TransformPoint(*ijkToRas.MultiplyPoint(middle)[:3]))
-
-
-def _presentOrNone(identifier):
-    """The ID of a node that is still there, or None."""
-    return identifier if identifier and slicer.mrmlScene.GetNodeByID(identifier) else None
+    current.sliceNode.JumpSlice(*toWorld.TransformPoint(*point))
 
 
 def _worldToIjk(volume):

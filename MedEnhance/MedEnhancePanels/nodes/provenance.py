@@ -33,34 +33,25 @@ def historyOf(node):
 
 
 def setHistory(node, steps):
-    """Record the history on a node; its description is what was done last."""
+    """Record the history on a node; its description is what was done last.
+
+    Of a blend, the description also says what was blended with its input.
+    """
     node.SetAttribute(HISTORY, json.dumps(list(steps)) if steps else None)
-    if steps:
-        node.SetDescription(lastOf(steps))
-
-
-def lastOf(steps):
-    """What was done last, in a sentence; of a blend, what was blended with its input too."""
-    newest, *others = reversed(steps)
-    if not newest.startswith(_BLENDED) or not others:
-        return newest
-    return f"{others[0].partition(_BY)[0]}, {newest.removeprefix(_DERIVED)}"
-
-
-def noteFor(derived, model=None):
-    """The sentence for a step. derived: "enhanced", …; model: name and sha256, or nothing."""
-    if not model:
-        return derived_note(derived)
-    return derived_note(f"{derived} ({model.get('name', '')} {model.get('sha256', '')[:12]})")
+    if not steps:
+        return
+    newest, before = steps[-1], steps[-2] if len(steps) > 1 else ""
+    if before and newest.startswith(_BLENDED):
+        newest = f"{before.partition(_BY)[0]}, {newest.removeprefix(_DERIVED)}"
+    node.SetDescription(newest)
 
 
 def takeFrom(node, tags):
     """Set the history of a node from the tags of a file."""
     if tags.get("lossy"):
         node.SetAttribute(LOSSY, json.dumps(tags["lossy"]))
-    steps = tags.get("DERIVED") or []
-    if steps:
-        setHistory(node, steps)
+    if tags.get("DERIVED"):
+        setHistory(node, tags["DERIVED"])
         node.SetAttribute(DERIVED, FROM_FILE)
 
 
@@ -88,16 +79,64 @@ def setManifest(node, manifest):
     node.SetAttribute(MANIFEST, json.dumps(manifest, separators=(",", ":")))
 
 
+# --- what a manifest says: {} or None for what it does not state, or not as the worker would ------
+
+
+def _part(node, *names, numbers=()):
+    """A JSON object within the manifest of a node; {} without it, or without these numbers."""
+    part = manifestOf(node)
+    for name in names:
+        part = part.get(name) if isinstance(part, dict) else None
+    isWhole = isinstance(part, dict) and all(
+        isinstance(part.get(number), int | float) for number in numbers
+    )
+    return part if isWhole else {}
+
+
 def figuresOf(node):
-    """The results in the manifest of the run that made a node; {} if there are none."""
-    return _part(manifestOf(node), "results")
+    """The results in the manifest of the run that made a node."""
+    return _part(node, "results")
+
+
+def uncertaintyOf(node):
+    """The facts on the uncertainty map of a result."""
+    return _part(node, "results", "uncertainty")
+
+
+def noiseOf(node):
+    """The noise in the input: sigma, share_removed, reason."""
+    return _part(node, "results", "measured", "noise", numbers=("sigma", "share_removed"))
+
+
+def guideOf(node):
+    """The guide: used (mean share, 0 to 1), perhaps a reason."""
+    return _part(node, "results", "measured", "guide", numbers=("used",))
+
+
+def isShadingCorrected(node):
+    """Whether the bias field of a result was divided by."""
+    return _part(node, "results", "measured", "bias_field").get("corrected") is True
+
+
+def taskOf(node):
+    """What the run that made a node corrected."""
+    return _part(node, "config").get("task")
+
+
+def modelOf(node):
+    """Name, SHA-256 and, where known, version of the model that made a node; {} for none."""
+    name = node.GetAttribute("MedEnhance.model")
+    recorded = _part(node, "model")
+    if not name or recorded.get("name") == name:
+        return recorded if name else {}
+    return {"name": name, "sha256": node.GetAttribute("MedEnhance.modelSha256") or ""}
 
 
 def doubtsOf(node):
     """The warnings of the run about the model or the input: (code, message, what to do) of each."""
-    found = figuresOf(node).get("doubts")
+    doubts = figuresOf(node).get("doubts")
     try:
-        return [(each.get("code", ""), each["message"], each["hint"]) for each in found or ()]
+        return [(each.get("code", ""), each["message"], each["hint"]) for each in doubts or ()]
     except (AttributeError, KeyError, TypeError):  # edited beyond use
         return []
 
@@ -110,69 +149,3 @@ def isAlarm(code):
 def alarmsOf(node):
     """The warnings after which structure in a result may be wrong: (message, what to do)."""
     return [(message, hint) for code, message, hint in doubtsOf(node) if isAlarm(code)]
-
-
-def uncertaintyOf(node):
-    """The facts on the uncertainty map in the manifest of a result; {} if there are none."""
-    return _part(figuresOf(node), "uncertainty")
-
-
-def strengthIn(node):
-    """The strength of the run that made a node, by its manifest; None if not stated.
-
-    1 is the full result: all that a run with strength auto or full corrects.
-    """
-    strength = _part(manifestOf(node), "config").get("strength")
-    if strength in ("auto", "full"):
-        return 1.0
-    return strength if isinstance(strength, int | float) else None
-
-
-def taskOf(node):
-    """What the run that made a node corrected, by its manifest; None if not stated."""
-    return _part(manifestOf(node), "config").get("task")
-
-
-def noiseOf(node):
-    """What the manifest says of the noise in the input: sigma, share_removed, reason; or {}."""
-    noise = _part(_part(figuresOf(node), "measured"), "noise")
-    numbers = (noise.get(name) for name in ("sigma", "share_removed"))
-    return noise if all(isinstance(number, int | float) for number in numbers) else {}
-
-
-def guideOf(node):
-    """What the manifest says of the guide: used (mean share, 0 to 1), perhaps a reason; or {}."""
-    guide = _part(_part(figuresOf(node), "measured"), "guide")
-    return guide if isinstance(guide.get("used"), int | float) else {}
-
-
-def isShadingCorrected(node):
-    """Whether its bias field was divided by, by its manifest."""
-    measured = _part(figuresOf(node), "measured")
-    return _part(measured, "bias_field").get("corrected") is True
-
-
-def _part(fields, name):
-    """A JSON object within another; {} where there is none."""
-    part = (fields or {}).get(name)
-    return part if isinstance(part, dict) else {}
-
-
-def modelOf(node):
-    """Name, SHA-256 and, where known, version of the model that made a node; {} for none."""
-    name = node.GetAttribute("MedEnhance.model")
-    if not name:
-        return {}
-    recorded = (manifestOf(node) or {}).get("model") or {}
-    if recorded.get("name") == name:
-        return recorded
-    return {"name": name, "sha256": node.GetAttribute("MedEnhance.modelSha256") or ""}
-
-
-def writeManifest(node, path):
-    """Write the record of a result beside the file it was saved in, as `<path>.json`."""
-    from MedEnhanceLib.io.atomic import write_json
-
-    manifest = manifestOf(node)
-    if manifest is not None:
-        write_json(f"{path}.json", manifest, overwrite=True)

@@ -7,6 +7,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.core.manifest import derived_note
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
@@ -16,7 +17,7 @@ STRENGTH = "MedEnhance.strength"
 RESEARCH_USE = "Research use only. Not a medical device, not for diagnosis."
 
 #: Voxels that a display window is chosen from.
-_SAMPLE = 1 << 20
+_SAMPLE = 1 << 18
 #: Slicer's own colors, by their ID.
 _DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"
 _PERCEPTUAL = "vtkMRMLColorTableNodeFileViridis.txt"
@@ -62,8 +63,11 @@ def stamp(node, derived, source=None, model=None, manifest="", history=()):
     node.SetAttribute(provenance.DERIVED, derived)
     node.SetAttribute("MedEnhance.use", RESEARCH_USE)
     node.SetAttribute("MedEnhance.anatomy", (model or {}).get("anatomy"))
-    before = provenance.historyOf(source) if source is not None else []
-    setHistory(node, history or [*before, provenance.noteFor(derived, model)])
+    if not history:
+        made = f" ({model.get('name', '')} {model.get('sha256', '')[:12]})" if model else ""
+        before = provenance.historyOf(source) if source is not None else []
+        history = [*before, derived_note(f"{derived}{made}")]
+    setHistory(node, history)
     if source is not None:
         node.SetAttribute(provenance.LOSSY, source.GetAttribute(provenance.LOSSY))
         node.SetAttribute("MedEnhance.source", source.GetName())
@@ -155,7 +159,7 @@ def copyDisplay(source, target):
 
 
 def differenceImage(before, after):
-    """An image of after − before as floats; a generator of fractions.
+    """An image of after − before as floats; a generator of steps.
 
     before, after: voxels, [K, J, I].
     """
@@ -163,20 +167,19 @@ def differenceImage(before, after):
     target = bridge.arrayOf(image)
     # Large integers and doubles are subtracted before they lose digits as floats.
     exact = np.result_type(before.dtype, after.dtype, np.float32)
-    for slab, fraction in nrrd.steps(target):
+    for slab in nrrd.steps(target):
         np.subtract(after[slab], before[slab], out=target[slab], dtype=exact, casting="same_kind")
-        yield fraction
+        yield
     return image
 
 
-def styleMap(node, role, unit=""):
-    """Colors of a map on a window that fits it, and its legend with the unit, hidden.
+def styleMap(node, role, unit, limit):
+    """Colors of a map on a window up to a limit, and its legend with the unit, hidden.
 
     role: "difference", in diverging colors about zero; "uncertainty" or "noise", in perceptually
-    even ones from zero.
+    even ones from zero. limit: see `typicalMagnitude`.
     """
     display, isDifference = displayOf(node), role == "difference"
-    limit = typicalMagnitude(slicer.util.arrayFromVolume(node))
     display.SetAndObserveColorNodeID(_DIVERGING if isDifference else _PERCEPTUAL)
     display.SetWindowLevelMinMax(-limit if isDifference else 0.0, limit)
     display.SetInterpolate(not isDifference)
@@ -191,22 +194,14 @@ def styleMap(node, role, unit=""):
         legend.SetVisibility(False)
 
 
-def legendOf(node):
-    """The color legend of a volume, or None."""
-    return slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
-
-
 def unitOf(volume):
-    """What a volume's intensities are measured in, as a word."""
-    units = volume.GetVoxelValueUnits()
-    if units is not None and units.GetCodeMeaning():
-        return units.GetCodeMeaning()
-    known = {"CT": "HU", "PT": "SUV"}
-    return known.get(bridge.modalityOf(volume), _("intensity units"))
+    """The unit of a volume's intensities, as a word."""
+    return bridge.unitsOf(volume) or _("intensity units")
 
 
-def typicalMagnitude(voxels):
+def typicalMagnitude(image):
     """The largest |value| but for the outermost half per cent; 1 where all is zero."""
+    voxels = bridge.arrayOf(image)
     step = max(1, math.ceil((voxels.size / _SAMPLE) ** (1 / voxels.ndim)))
     sample = np.abs(voxels[(slice(None, None, step),) * voxels.ndim])
     bright = sample[sample > 0]
@@ -221,55 +216,48 @@ def makeSegmentation(image, source, labels, name):
 
     labels: value, name, color (#rrggbb) and, where known, codes of each structure.
     """
-    oriented, ijkToRas = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+    oriented = slicer.vtkOrientedImageData()
     oriented.ShallowCopy(image)
-    source.GetIJKToRASMatrix(ijkToRas)
-    oriented.SetGeometryFromImageToWorldMatrix(ijkToRas)
+    oriented.SetGeometryFromImageToWorldMatrix(bridge.matrixOf(source))
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", bridge.uniqueName(name))
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(source)
+    # All segments share one label volume, as Slicer itself keeps them.
+    representation = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
     for label in labels:
-        node.GetSegmentation().AddSegment(_segment(label, oriented))
+        segment, color = slicer.vtkSegment(), label.get("color", "#808080").lstrip("#")
+        segment.SetName(label["name"])
+        segment.SetColor(*(int(color[at : at + 2], 16) / 255 for at in (0, 2, 4)))
+        segment.SetLabelValue(int(label["value"]))
+        segment.AddRepresentation(representation, oriented)
+        segment.SetTerminology(_terminologyEntry(label))
+        node.GetSegmentation().AddSegment(segment)
     node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
     bridge.placeBeside(source, node)
-    stamp(node, "segmentation", source)
     return node
 
 
-def _segment(label, image):
-    """One structure; all of them share one label volume, as Slicer itself keeps them."""
-    segment = slicer.vtkSegment()
-    segment.SetName(label["name"])
-    color = label.get("color", "#808080").lstrip("#")
-    segment.SetColor(*(int(color[at : at + 2], 16) / 255 for at in (0, 2, 4)))
-    segment.SetLabelValue(int(label["value"]))
-    representation = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
-    segment.AddRepresentation(representation, image)
-    segment.SetTerminology(terminologyEntry(label))
-    return segment
-
-
-def terminologyEntry(label):
+def _terminologyEntry(label):
     """Slicer's terminology entry for a structure; without codes it is a tissue, with its name."""
-    category = _code(label.get("category")) or _TISSUE
-    kind = _code(label.get("type")) or _code(label.get("code")) or _TISSUE
-    modifier = _code(label.get("modifier")) or ("", "", "")
-    region = _code(label.get("region")) or ("", "", "")
     nothing = ("", "", "")
+    category = _code(label, "category") or _TISSUE
+    kind = _code(label, "type") or _code(label, "code") or _TISSUE
+    modifier, region = (_code(label, field) or nothing for field in ("modifier", "region"))
     return slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
         _CATEGORY_CONTEXT, *category, *kind, *modifier, _REGION_CONTEXT, *region, *nothing
     )
 
 
-def _code(entry):
+def _code(label, field):
     """(value, scheme, meaning) of a code in a label's metadata, or None."""
-    if not isinstance(entry, dict) or not entry.get("value"):
+    code = label.get(field)
+    if not isinstance(code, dict) or not code.get("value"):
         return None
-    return str(entry["value"]), str(entry.get("scheme", "SCT")), str(entry.get("meaning", ""))
+    return str(code["value"]), str(code.get("scheme", "SCT")), str(code.get("meaning", ""))
 
 
-def makeTable(rows, source, name, facts):
-    """A table of structures and their sizes; facts (model, device, …) become attributes."""
+def makeTable(rows, source, name):
+    """A table of structures and their sizes."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", bridge.uniqueName(name))
     columns = (
         (_("Structure"), vtk.vtkStringArray, "label"),
@@ -283,8 +271,5 @@ def makeTable(rows, source, name, facts):
         for row in rows:
             column.InsertNextValue(row[field])
         node.AddColumn(column)
-    for fact, value in facts.items():
-        node.SetAttribute(f"MedEnhance.{fact}", str(value))
     bridge.placeBeside(source, node)
-    stamp(node, "table", source)
     return node

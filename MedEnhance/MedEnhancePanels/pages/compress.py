@@ -3,7 +3,6 @@
 import os
 
 import qt
-import vtk
 from slicer.i18n import tr as _
 
 from MedEnhancePanels import dependencies
@@ -11,17 +10,11 @@ from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.nodes.cautions import bytesText
-from MedEnhancePanels.pages.widgets import Page, pathOf, singleShot
+from MedEnhancePanels.pages.widgets import Page, answerOf, singleShot
 from MedEnhancePanels.tasks import compression, compression_texts
 
 #: How long the page waits for further changes before it estimates.
 _SETTLE_MS = 500
-#: The state's fields of the targets below Advanced, with the range, decimals and unit of each.
-_TARGETS = {
-    "ratio": (1.1, 1000.0, 1, ""),
-    "psnr": (10.0, 120.0, 1, " dB"),
-    "ssim": (0.5, 0.9999, 4, ""),
-}
 
 
 class CompressPanel(Page):
@@ -29,85 +22,79 @@ class CompressPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Compress")
-        self._isShown, self._isUpdating, self._job = False, False, None
-        self._volumeObserver = None
+        self._isInFront, self._job = False, None
+        #: The estimate that runs, and the volume and options of the last one.
         self._estimate, self._estimated = None, None
+        self._shownInput = None
         self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
         ui = self.ui
-        for target, text in {
-            "": _("None: the guarantee above"),
-            "ratio": _("Compression ratio"),
-            "psnr": _("Quality (PSNR), at least"),
-            "ssim": _("Similarity (SSIM), at least"),
-        }.items():
-            ui.targetComboBox.addItem(text, target)
-        ui.losslessButton.toggled.connect(self._onOptions)
-        ui.maxErrorSpinBox.valueChanged.connect(self._onOptions)
-        ui.targetComboBox.activated.connect(self._onOptions)
-        ui.targetSpinBox.valueChanged.connect(self._onTarget)
+        #: The button of each mode, with the field of its value.
+        self._modes = {
+            "lossless": (ui.losslessButton, None),
+            "max_error": (ui.maxErrorButton, ui.maxErrorSpinBox),
+            "ratio": (ui.ratioButton, ui.ratioSpinBox),
+            "psnr": (ui.psnrButton, ui.psnrSpinBox),
+            "ssim": (ui.ssimButton, ui.ssimSpinBox),
+        }
+        for mode, (button, _field) in self._modes.items():
+            button.toggled.connect(lambda checked, mode=mode: self._onMode(checked, mode))
+        self.bind(
+            maxError=ui.maxErrorSpinBox,
+            ratio=ui.ratioSpinBox,
+            psnr=ui.psnrSpinBox,
+            ssim=ui.ssimSpinBox,
+        )
         ui.compressButton.clicked.connect(self._onCompress)
-        self.followState()
 
     def enter(self):
-        self._isShown = True
+        self._isInFront = True
         self.update()
 
     def exit(self):
-        self._isShown = False
+        self._isInFront = False
         self._stopEstimate()
 
     def cleanup(self):
-        super().cleanup()
-        self._stopEstimate()
-        self._observeVolume(None)
+        self.exit()
         self._job = None
 
     @property
     def options(self):
         """What the page asks for, as compression.CompressOptions."""
-        state, mode = self.state, self.state.compressMode
-        return compression.CompressOptions(
-            lossless=mode == "lossless",
-            maxError=state.maxError if mode == "max_error" else None,
-            **{target: getattr(state, target) if mode == target else None for target in _TARGETS},
-        )
+        state = self.state
+        values = {"max_error": "maxError", "ratio": "ratio", "psnr": "psnr", "ssim": "ssim"}
+        field = values.get(state.compressMode)
+        chosen = {field: getattr(state, field)} if field else {"lossless": True}
+        return compression.CompressOptions(**chosen)
 
-    # --- state → widgets ---
+    # --- state ↔ widgets ---
 
-    def onState(self, state):
-        self.widget.enabled = state is not None
+    def onNewState(self):
         self._showResult("")
-        self.update()
 
-    def update(self):
-        """Show what the state says."""
-        state, ui = self.state, self.ui
-        if state is None or self._isUpdating:
-            return
-        node = state.inputVolume
-        self._isUpdating = True
-        try:
-            isLabelMap = bridge.isLabelMap(node)
-            if isLabelMap:
-                state.compressMode = "lossless"
-            mode = state.compressMode
-            hasTarget = mode in _TARGETS
-            ui.losslessButton.checked = mode != "max_error"
-            ui.maxErrorButton.checked = mode == "max_error"
-            ui.losslessButton.enabled = not hasTarget
-            ui.maxErrorButton.enabled = not hasTarget and not isLabelMap
-            ui.maxErrorSpinBox.enabled = mode == "max_error"
-            self._setUnits(node)
-            ui.maxErrorSpinBox.value = state.maxError
-            ui.targetComboBox.currentIndex = ui.targetComboBox.findData(mode if hasTarget else "")
-            ui.targetComboBox.enabled = not isLabelMap
-            ui.targetSpinBox.enabled = hasTarget
-            if hasTarget:
-                self._showTarget(mode)
-        finally:
-            self._isUpdating = False
-        self._observeVolume(node)
-        self._refreshButton()
+    def offer(self):
+        node = self.state.inputVolume
+        if bridge.isLabelMap(node):
+            self.state.compressMode = "lossless"
+        self._setUnits(node)
+
+    def show(self):
+        state, ui, node = self.state, self.ui, self.state.inputVolume
+        isLabelMap = bridge.isLabelMap(node)
+        for mode, (button, field) in self._modes.items():
+            button.checked = mode == state.compressMode
+            button.enabled = mode == "lossless" or not isLabelMap
+            if field is not None:
+                field.enabled = button.checked
+        identifier = node.GetID() if node is not None else None
+        if identifier != self._shownInput:
+            self._shownInput = identifier
+            self._showResult("")
+        why = self._whyNot()
+        ui.compressButton.enabled = not why
+        ui.compressButton.toolTip = why or _("Choose a file, write it and verify it")
+        ui.whyLabel.text = why
+        ui.whyLabel.visible = bool(why) and self._job is None
         self._scheduleEstimate()
 
     def _setUnits(self, node):
@@ -115,54 +102,21 @@ class CompressPanel(Page):
         spinBox = self.ui.maxErrorSpinBox
         frames = bridge.frameNodes(node) if node is not None else []
         image = frames[0].GetImageData() if frames and frames[0] is not None else None
-        if image is None:
-            spinBox.suffix = ""
-            return
-        units = bridge.unitsOf(node)
+        units = bridge.unitsOf(node) if image is not None else ""
         spinBox.suffix = f" {units}" if units else ""
-        low, high = bridge.rangeOf(image)
-        isWhole = image.GetScalarTypeAsString() not in ("float", "double")
-        spinBox.decimals = 0 if isWhole else 4
-        spinBox.minimum = 1.0 if isWhole else 0.0001
-        spinBox.singleStep = 1.0 if isWhole else max(0.0001, (high - low) / 100)
+        if image is not None:
+            low, high = bridge.rangeOf(image)
+            isWhole = image.GetScalarTypeAsString() not in ("float", "double")
+            spinBox.decimals = 0 if isWhole else 4
+            spinBox.minimum = 1.0 if isWhole else 0.0001
+            spinBox.singleStep = 1.0 if isWhole else max(0.0001, (high - low) / 100)
 
-    def _showTarget(self, target):
-        spinBox, (low, high, decimals, unit) = self.ui.targetSpinBox, _TARGETS[target]
-        spinBox.decimals, spinBox.suffix = decimals, unit
-        spinBox.minimum, spinBox.maximum = low, high
-        spinBox.singleStep = 10.0**-decimals if decimals > 1 else 1.0
-        spinBox.value = getattr(self.state, target)
-
-    # --- widgets → state ---
-
-    @guarded
-    def _onOptions(self, _value=None):
-        if self.state is None or self._isUpdating:
-            return
-        ui, state = self.ui, self.state
-        kept = "max_error" if ui.maxErrorButton.checked else "lossless"
-        with state.changes():
-            state.compressMode = ui.targetComboBox.currentData or kept
-            state.maxError = ui.maxErrorSpinBox.value
-
-    @guarded
-    def _onTarget(self, value):
-        if self.state is not None and not self._isUpdating and self.state.compressMode in _TARGETS:
-            setattr(self.state, self.state.compressMode, value)
-
-    def _refreshButton(self):
-        ui, why = self.ui, self._whyNot()
-        ui.compressButton.enabled = not why
-        ui.compressButton.toolTip = why or _("Choose a file, write it and verify it")
-        ui.whyLabel.text = why
-        ui.whyLabel.visible = bool(why) and self._job is None
-        if self.state is not None and self.state.inputVolume is None:
-            ui.estimateLabel.text = ""
+    def _onMode(self, isChosen, mode):
+        if isChosen:
+            self._onEdited("compressMode", mode)
 
     def _whyNot(self):
         """What is missing before the volume can be compressed, or nothing."""
-        if self.state is None:
-            return _("There is no scene")
         if self._job is not None:
             return _("The volume is being compressed")
         try:
@@ -173,33 +127,18 @@ class CompressPanel(Page):
 
     # --- estimate ---
 
-    def _observeVolume(self, node):
-        """The estimate follows the voxels, the units follow the modality."""
-        node = None if node is None or not node.IsA("vtkMRMLVolumeNode") else node
-        if self._volumeObserver is not None:
-            observed, tag = self._volumeObserver
-            if observed is node:
-                return
-            observed.RemoveObserver(tag)
-            self._volumeObserver = None
-            self._showResult("")
-        if node is not None:
-            event = vtk.vtkCommand.ModifiedEvent
-            tag = node.AddObserver(event, lambda *_arguments: self.update())
-            self._volumeObserver = (node, tag)
-
     def _scheduleEstimate(self):
         """Estimate soon, unless something changes once more before; nothing where it is known."""
-        if not self._isShown or self.state is None or self._job is not None:
+        if not self._isInFront or self._job is not None:
             return
         node = self.state.inputVolume
         asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.options)
-        if (asked is not None and asked == self._estimated) or dependencies.missing():
+        if asked == self._estimated or dependencies.missing():
             return
         self._stopEstimate()
-        if asked is not None:
-            self._estimated = asked
-            self.ui.estimateLabel.text = _("Estimating…")
+        self._estimated = asked
+        self.ui.estimateLabel.text = _("Estimating…") if asked else ""
+        if asked:
             self._settle.start()
 
     def _stopEstimate(self):
@@ -242,7 +181,8 @@ class CompressPanel(Page):
             return
         node = self.state.inputVolume
         title, start = _("Save the compressed volume"), compression.suggestPath(node)
-        path = pathOf(qt.QFileDialog.getSaveFileName(self.widget, title, start, compression.FILTER))
+        kinds = compression.FILTER
+        path = answerOf(qt.QFileDialog.getSaveFileName(self.widget, title, start, kinds))
         if not path:
             return
         isConfirmed = path.lower().endswith(compression.ENDING)
@@ -253,7 +193,7 @@ class CompressPanel(Page):
         self._job = compression.startCompress(
             self.context.runner, node, path, self.options, overwrite=isConfirmed
         )
-        self._refreshButton()
+        self.update()
         units = bridge.unitsOf(node)
         self._job.onFinished(lambda job: self._onCompressed(job, path, units))
 
@@ -263,8 +203,7 @@ class CompressPanel(Page):
         self._job = None
         if self.state is None:
             return
-        self._refreshButton()
-        self._scheduleEstimate()
+        self.update()
         if job.state != "done":
             self.context.showError(job.error)
             return

@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.pages.widgets import openPath, showWeight
+from MedEnhancePanels.pages.widgets import fill, showWeight
 from MedEnhancePanels.tasks import long_run
 
 #: More pictures than these are not looked at in a panel; the folder has them all.
@@ -18,20 +18,16 @@ _NO_CURVES = ("structure of", "saturation of", "weight of", "gate")
 
 
 class RunArea:
-    """Follows a LongRun, and resumes one.
+    """Follows a LongRun, and resumes one."""
 
-    root(): the folder that runs are kept in. onChange(): called after a run began or ended.
-    """
-
-    def __init__(self, context, ui, root, onChange):
-        self.context, self._ui = context, ui
-        self._root, self._onChange = root, onChange
-        self._long, self._lastRun = None, None
+    def __init__(self, page):
+        self.context, self._page, self._ui = page.context, page, page.ui
+        self._long, self._lastRun, self._listedRoot = None, None, None
         #: What slicer.util.plot has made, by kind; empty for no curve.
         self.plot = {}
-        self._isBound = True
-        ui.pauseButton.clicked.connect(self._onPause)
-        ui.cancelButton.clicked.connect(self._onCancel)
+        ui = self._ui
+        ui.pauseButton.clicked.connect(lambda *_checked: self._end("pause"))
+        ui.cancelButton.clicked.connect(lambda *_checked: self._end("cancel"))
         ui.resumeButton.clicked.connect(self._onResume)
         ui.plotButton.clicked.connect(self._onPlot)
         ui.resultButton.clicked.connect(self._onFolder)
@@ -43,13 +39,7 @@ class RunArea:
 
     def cleanup(self):
         """Let go of the widgets; a run goes on."""
-        self._isBound, self._long = False, None
-
-    def followCurrent(self):
-        """Follow the run that is in progress, as after a reload."""
-        running = long_run.current(self.context.runner)
-        if running is not None:
-            self._follow(running)
+        self._page = self._long = None
 
     def begin(self, begun):
         """Follow a LongRun that has just begun, with a curve of its own."""
@@ -61,11 +51,12 @@ class RunArea:
         """Show the run that the scene remembers, where its folder is still there."""
         if not self.isRunning:
             self._showRun(long_run.runAt(folder))
-            self.refresh()
 
-    def refresh(self):
+    def show(self):
         """Enable what can be done now."""
         ui, isRunning = self._ui, self.isRunning
+        if self._listedRoot != self._page.root:
+            self.list()
         for button in (ui.pauseButton, ui.cancelButton):
             button.visible = isRunning
             button.enabled = isRunning and not self._long.job.wantsCancel
@@ -80,17 +71,13 @@ class RunArea:
         self._showRun(None)
         begun.job.onEvent(self._onEvent)
         begun.job.onFinished(self._onFinished)
-        self._onChange()
+        self._page.update()
 
     @guarded
-    def _onPause(self, _checked=False):
-        self._long.pause()
-        self.refresh()
-
-    @guarded
-    def _onCancel(self, _checked=False):
-        self._long.cancel()
-        self.refresh()
+    def _end(self, how):
+        """how: "pause" or "cancel"."""
+        getattr(self._long, how)()
+        self._page.update()
 
     def _onEvent(self, job, name, _fields):
         isOurs = self._long is not None and job is self._long.job
@@ -103,25 +90,20 @@ class RunArea:
         run, self._long = self._long.run, None
         self._showRun(run)
         self.list()
-        self._onChange()
+        self._page.update()
         if job.state == "failed":
             self.context.showError(job.error)
         elif job.state == "done" and run.kind == "train":
-            self._importModel(run)
+            title = _("Add {name} to the models").format(name=run.name)
+            params = {"action": "import", "path": run.record["model"]}
+            importing = self.context.runner.submit("models", params, title=title)
+            importing.onFinished(lambda done: self._onImported(done, run))
         elif job.state == "done":
             level, verdict, _limits = verdictOf(run)
             text = _("{name} is finished. {verdict} Read the audit before sharing the images.")
             self.context.message(level, text.format(name=run.name, verdict=verdict))
 
-    def _importModel(self, run):
-        title = _("Add {name} to the models").format(name=run.name)
-        params = {"action": "import", "path": run.record["model"]}
-        job = self.context.runner.submit("models", params, title=title)
-        job.onFinished(lambda done: self._onImported(done, run))
-
     def _onImported(self, job, run):
-        if not self._isBound:
-            return
         if job.state == "done":
             text = _("{name} is trained. Choose it on the page Enhance.").format(name=run.name)
             self.context.message("info", text)
@@ -159,7 +141,7 @@ class RunArea:
             ui.resultLabel.text = long_run.runText(run)
         if manifest:
             images = run.images()
-            fill(ui.imageGallery, images[:_MOST_PICTURES])
+            _fillGallery(ui.imageGallery, images[:_MOST_PICTURES])
             ui.imagesTitle.text = _("Distilled images ({count})").format(count=len(images))
             level, verdict, limits = verdictOf(run)
             showWeight(ui.auditIcon, level)
@@ -167,22 +149,20 @@ class RunArea:
 
     @guarded
     def _onFolder(self, _checked=False):
-        openPath(self._lastRun.out)
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(self._lastRun.out))
 
     def list(self):
         """Offer the runs that can go on; the scene's own first."""
-        selector = self._ui.runSelector
-        selector.clear()
-        remembered = self.context.state.distillRun if self.context.state is not None else ""
-        runs = {run.folder: run for run in long_run.runsIn(self._root())}
-        own = long_run.runAt(remembered)
-        if own is not None and own.isResumable:
-            runs = {remembered: own} | runs
+        self._listedRoot = None
+        if self.context.state is None:
+            return
+        self._listedRoot = self._page.root
+        own = long_run.runAt(self.context.state.distillRun)
+        runs = [own] if own is not None and own.isResumable else []
+        runs += long_run.runsIn(self._listedRoot)
         running = self._long.run.folder if self._long is not None else ""
-        for folder, run in runs.items():
-            if folder != running:
-                selector.addItem(long_run.choiceText(run), folder)
-        self.refresh()
+        entries = {run.folder: long_run.choiceText(run) for run in runs if run.folder != running}
+        fill(self._ui.runSelector, entries)
 
     @guarded
     def _onResume(self, _checked=False):
@@ -190,7 +170,7 @@ class RunArea:
         self.begin(long_run.resume(self.context.runner, self._ui.runSelector.currentData))
 
 
-def fill(gallery, paths):
+def _fillGallery(gallery, paths):
     """Show pictures in a list, as large as its icons, with their paths as tool tips."""
     gallery.clear()
     size = gallery.iconSize
@@ -217,7 +197,7 @@ def verdictOf(run):
         return "warning", _("Not audited."), careful
     could, count = run.attacks() or (None, None)
     if could == 0:
-        verdict = _("Nothing is known: none of {count} attacks could have found a leak.")
+        verdict = _("The audit says nothing: none of {count} attacks could have found a leak.")
         return "warning", verdict.format(count=count), careful
     limits = _("This is no proof: weaker leaks than those in the report, or others, can be there.")
     if could is None:

@@ -5,24 +5,13 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.job import withWarnings
-from MedEnhancePanels.nodes import bridge, cautions, model_choice, preview
-from MedEnhancePanels.pages.enhance_choices import (
-    DeviceChoice,
-    GuideBox,
-    HeadBox,
-    ModalityBox,
-    ModelBox,
-    TaskBox,
-    offer,
-    outputProblem,
-)
+from MedEnhancePanels.job import durationText, withWarnings
+from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
+from MedEnhancePanels.pages.enhance_choices import DeviceChoice, modelEntries, outputProblem
 from MedEnhancePanels.pages.enhance_result import ResultArea
-from MedEnhancePanels.pages.result_texts import hardlyChangedText, tookText, warningsOf
-from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, singleShot
+from MedEnhancePanels.pages.result_texts import warningsOf
+from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, allow, fill
 from MedEnhancePanels.tasks import enhancement
-
-_SETTLE_MS = 50
 
 
 class EnhancePanel(Page):
@@ -30,89 +19,60 @@ class EnhancePanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Enhance")
-        self.job = None
+        ui = self.ui
+        self.job, self._shownInput = None, None
+        self._suggestedGuide = None
         self.preview = preview.Preview()
-        self.result = ResultArea(context, self.ui, self.update)
-        self._isUpdating = False
-        self._observed, self._observedInput = [], None
-        self._shownFor = self._shownInput = None
-        self._settle = singleShot(self.widget, _SETTLE_MS, self.update)
-        self._devices = DeviceChoice(context.runner, self.ui.deviceComboBox, self._settle.start)
-        self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
-        self._modality = ModalityBox(self.ui)
-        self._tasks, self._guide = TaskBox(self.ui), GuideBox(self.ui)
-        self._problem = Notice(self.ui, "problem")
-        ui = self.ui
+        self.result = ResultArea(self)
+        self._devices = DeviceChoice(context.runner, context.changeSoon)
+        self._problem = Notice(ui, "problem")
         self._selectors = NodeSelectors(ui.guideSelector, ui.outputSelector, ui.resultSelector)
-        self._setup()
-        self.followState()
-        running = context.runner.enhancement
-        if running is not None and not running.isFinished:
-            self._follow(running, self._onApplied)
-
-    def _setup(self):
-        ui = self.ui
-        ui.allFramesCheckBox.visible = False
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
-        for selector in (ui.guideSelector, ui.outputSelector):
-            selector.currentNodeChanged.connect(self._onChoice)
-        for comboBox in (ui.taskComboBox, ui.modelComboBox, ui.headComboBox, ui.deviceComboBox):
-            comboBox.activated.connect(self._onChoice)
-        for checkBox in (
-            ui.allFramesCheckBox,
-            ui.uncertaintyCheckBox,
-            ui.noiseMapCheckBox,
-            ui.segmentCheckBox,
-            ui.biasCorrectionCheckBox,
-        ):
-            checkBox.toggled.connect(self._onChoice)
+        self.bind(
+            task=ui.taskComboBox,
+            guideVolume=ui.guideSelector,
+            outputVolume=ui.outputSelector,
+            model=ui.modelComboBox,
+            uncertainty=ui.uncertaintyCheckBox,
+            noiseMap=ui.noiseMapCheckBox,
+            segment=ui.segmentCheckBox,
+            head=ui.headComboBox,
+            biasCorrection=ui.biasCorrectionCheckBox,
+            device=ui.deviceComboBox,
+        )
+        ui.modalityComboBox.activated.connect(self._onModality)
+        ui.suggestedGuideButton.clicked.connect(self._onSuggestedGuide)
         ui.previewButton.clicked.connect(self.onPreview)
         ui.applyButton.clicked.connect(self.onApply)
         scene = slicer.mrmlScene
-        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
-            self._observed.append((scene, scene.AddObserver(event, self._onSceneChanged)))
-        start = scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses)
-        self._observed.append((scene, start))
-
-    def enter(self):
-        """Called when the page is shown: models and devices may have come or gone."""
-        self._models.forget()
-        self._heads.forget()
-        self._devices.forget()
-        self.update()
+        self._closing = scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses)
 
     def cleanup(self):
-        super().cleanup()
+        slicer.mrmlScene.RemoveObserver(self._closing)
         self._selectors.cleanup()
-        self.result.stop()
-        self._settle.stop()
         self._devices.cleanup()
         self.preview.hide()
         self.result.leave()
         self.result.forget()
-        self._observeInput(None)
-        for scene, tag in self._observed:
-            scene.RemoveObserver(tag)
-        self._observed = []
         self.job = None
+
+    def _onSceneCloses(self, *_arguments):
+        self.preview.forget()
+        self.result.forget()
+        self._shownInput = self._suggestedGuide = None
 
     # --- what is chosen -----------------------------------------------------------------------
 
     @property
     def target(self):
-        """The node to enhance: the volume, or the sequence that it is a frame of."""
-        state = self.context.state
-        node = state.inputVolume if state is not None else None
-        if node is not None and state.allFrames:
-            return preview.sequenceOf(node) or node
-        return node
+        """The volume or sequence to enhance."""
+        return self.state.inputVolume if self.state is not None else None
 
     @property
     def options(self):
         """The choices as an enhancement takes them; what does not fit the volume is left out."""
-        state, node = self.context.state, self.target
-        isMr = node is not None and model_choice.modalityOf(node) == "MR"
-        segment = state.segment and self.ui.segmentCheckBox.enabled
+        state, ui, isMr = self.state, self.ui, model_choice.modalityOf(self.target) == "MR"
+        segment = state.segment and ui.segmentCheckBox.enabled
         options = enhancement.EnhanceOptions(
             model=state.model,
             task=state.task,
@@ -122,123 +82,111 @@ class EnhancePanel(Page):
             segment=segment,
             segmenter=state.head if segment else "auto",
             device=state.device,
-            biasCorrection=_biasCorrection(state) if isMr else "none",
+            biasCorrection=("n4" if state.biasCorrection else "auto") if isMr else "none",
             output=state.outputVolume,
         )
         return model_choice.withoutWhatItLacks(options)
 
     @guarded
-    def _onChoice(self, *_arguments):
-        """A widget was changed by the user: into the state with it."""
-        state, ui = self.context.state, self.ui
-        if self._isUpdating or state is None:
-            return
-        with state.changes():
-            state.guideVolume = ui.guideSelector.currentNode()
-            state.outputVolume = ui.outputSelector.currentNode()
-            state.task = ui.taskComboBox.currentData or "auto"
-            state.model = ui.modelComboBox.currentData or "auto"
-            state.head = ui.headComboBox.currentData or "auto"
-            state.device = ui.deviceComboBox.currentData or "auto"
-            state.allFrames = ui.allFramesCheckBox.checked
-            if ui.uncertaintyCheckBox.enabled:
-                state.uncertainty = ui.uncertaintyCheckBox.checked
-            if ui.noiseMapCheckBox.enabled:
-                state.noiseMap = ui.noiseMapCheckBox.checked
-            if ui.segmentCheckBox.enabled:
-                state.segment = ui.segmentCheckBox.checked
-            if ui.biasCorrectionCheckBox.enabled:
-                state.biasCorrection = ui.biasCorrectionCheckBox.checked
+    def _onModality(self, *_index):
+        """The modality, by which the model is chosen, is kept with the node."""
+        for frame in bridge.frameNodes(self.target):
+            frame.SetAttribute(bridge.MODALITY, self.ui.modalityComboBox.currentData)
+        self.target.Modified()
 
-    def onState(self, state):
-        self.update()
-
-    def _onSceneChanged(self, *_arguments):
-        self._settle.start()
-
-    def _onSceneCloses(self, *_arguments):
-        self._settle.stop()
-        self.preview.forget()
-        self.result.forget()
-        self._observeInput(None)
-        self._shownInput = None
-
-    def _observeInput(self, node):
-        """Follow the input's voxels, modality and name."""
-        if self._observedInput is not None:
-            observed, tag = self._observedInput
-            observed.RemoveObserver(tag)
-        self._observedInput = None
-        if node is not None:
-            tag = node.AddObserver("ModifiedEvent", lambda *_arguments: self._settle.start())
-            self._observedInput = (node, tag)
+    @guarded
+    def _onSuggestedGuide(self, *_checked):
+        self.state.guideVolume = self._suggestedGuide
 
     # --- what is shown ------------------------------------------------------------------------
 
-    @guarded
-    def update(self, *_arguments):
-        """Show the state, and enable what can be done."""
-        if self._isUpdating or slicer.mrmlScene.IsClosing():
-            return
-        self._isUpdating = True
-        try:
-            self._settle.stop()
-            self.widget.enabled = self.context.state is not None
-            if self.context.state is not None:
-                self._showChoices()
-                for box in (self._modality, self._models, self._tasks, self._heads):
-                    box.show(self.context.state, self.target)
-                self._devices.show(self.context.state.device)
-                self._showPlan()
-                self._showActions()
-                self.result.update()
-        finally:
-            self._isUpdating = False
+    def onNewState(self):
+        self._shownInput = self.state.inputVolume  # the scene states the result that is shown
 
-    def _showChoices(self):
-        state, ui = self.context.state, self.ui
-        node = state.inputVolume
+    def offer(self):
+        """Fill the lists with what fits the volume."""
+        state, ui, target = self.state, self.ui, self.target
+        modality = model_choice.modalityOf(target)
+        names = {name: cautions.modalityName(name) for name in cautions.MODALITIES}
+        fill(ui.modalityComboBox, names)
+        ui.modalityComboBox.currentIndex = ui.modalityComboBox.findData(modality)
+        ui.modalityComboBox.enabled = model_choice.isUsable(target)
+        # A task from before this volume stays, and the page says where it does not fit.
+        tasks = model_choice.tasks(modality)
+        tasks.setdefault(state.task, model_choice.tasks()[state.task])
+        fill(ui.taskComboBox, tasks)
+        models = model_choice.fitting(modality)
+        isKnown = modality != model_choice.UNKNOWN
+        recommended = next(iter(models), None) if isKnown else None
+        fill(ui.modelComboBox, modelEntries(models, recommended), state.model)
+        heads = model_choice.heads(target)
+        recommended = model_choice.chosenHead(target, "auto")
+        fill(ui.headComboBox, modelEntries(heads, recommended), state.head)
+        fill(ui.deviceComboBox, self._devices.entries(state.device))
+
+    def show(self):
+        """Show what follows from the choices, and enable what can be done."""
+        node = self.target
         if self.preview.source is None or self.preview.source is not preview.shownVolume(node):
             self.preview.hide()
-        if self._observedInput is None or self._observedInput[0] is not node:
-            self._observeInput(node)
-        if self._shownFor == state and node is not self._shownInput:
+        if node is not self._shownInput:
+            self._shownInput = node
             self.result.follow(node)
-        self._shownFor, self._shownInput = state, node
-        ui.outputSelector.setCurrentNode(state.outputVolume)
-        sequence = preview.sequenceOf(node)
-        ui.allFramesCheckBox.visible = sequence is not None
-        if sequence is not None:
-            ui.allFramesCheckBox.text = _("All {count} &frames of {name}").format(
-                count=sequence.GetNumberOfDataNodes(), name=sequence.GetName()
-            )
-        ui.allFramesCheckBox.checked = state.allFrames
-        isSlices = state.task == "slices"
-        ui.outputSelector.enabled = not (bridge.isSequence(self.target) or isSlices)
+        self._showChoices()
+        self._showGuide()
+        self._showActions()
+        self.result.show()
+
+    def _showChoices(self):
+        state, ui, target = self.state, self.ui, self.target
+        isUsable, isSlices = model_choice.isUsable(target), state.task == "slices"
+        ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
+        ui.modelComboBox.enabled = not isSlices
         lacking = model_choice.slicesProblem(state.task)
-        self._guide.show(state, self.target, lacking)
-        _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, lacking)
-        _offerCheck(ui.noiseMapCheckBox, state.noiseMap, lacking)
-        problem = model_choice.canSegment(self.target) if model_choice.isUsable(self.target) else ""
-        if isSlices:
-            problem = lacking
-        _offerCheck(ui.segmentCheckBox, state.segment, problem)
-        problem = ""
-        if model_choice.isUsable(self.target) and model_choice.modalityOf(self.target) != "MR":
-            problem = _("Only for MR.")
-        _offerCheck(ui.biasCorrectionCheckBox, state.biasCorrection, problem or lacking)
+        noHead = model_choice.canSegment(target) if isUsable else ""
+        isOther = isUsable and model_choice.modalityOf(target) != "MR"
+        for checkBox, problem in (
+            (ui.uncertaintyCheckBox, lacking),
+            (ui.noiseMapCheckBox, lacking),
+            (ui.segmentCheckBox, lacking or noHead),
+            (ui.biasCorrectionCheckBox, lacking or (_("Only for MR.") if isOther else "")),
+        ):
+            allow(checkBox, problem)
+            if problem:
+                checkBox.checked = False
+        ui.headComboBox.enabled = ui.segmentCheckBox.checked
+        # In a narrow panel a box has no room for all of its text.
+        about = model_choice.aboutTask(state.task)
+        ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
+        model = model_choice.modelFor(target, state.model, state.task)
+        head = model_choice.chosenHead(target, state.head)
+        for comboBox, bundle in ((ui.modelComboBox, model), (ui.headComboBox, head)):
+            comboBox.toolTip = model_choice.cardText(bundle) if bundle else comboBox.currentText
+        reason = self._devices.reason or ui.deviceComboBox.currentText
+        ui.deviceComboBox.toolTip = _("{reason}\nDistill uses this device too.").format(
+            reason=reason
+        )
+
+    def _showGuide(self):
+        """Suggest a guide while none is chosen."""
+        state, button = self.state, self.ui.suggestedGuideButton
+        problem = model_choice.slicesProblem(state.task)
+        allow(self.ui.guideSelector, problem)
+        isOpen = state.guideVolume is None and not problem
+        suggested, reason = guides.suggested(self.target) if isOpen else (None, "")
+        self._suggestedGuide, button.toolTip = suggested, reason
+        button.visible = suggested is not None
+        if suggested is not None:
+            button.text = _("Suggested: {name}").format(name=suggested.GetName())
 
     def _showActions(self):
-        ui, state = self.ui, self.context.state
-        problem = self.problem()
-        busy = self._busy()
+        ui, problem, busy = self.ui, self.problem(), self._busy()
         if problem:
-            self._problem.show("info" if state.inputVolume is None else "error", problem)
+            self._problem.show("info" if self.target is None else "error", problem)
         else:
             warning, remedy = cautions.cautionOf(self.target)
-            self._problem.show(
-                "warning" if warning else "info", warning or dependencies.missingText(), remedy
-            )
+            level = "warning" if warning else "info"
+            self._problem.show(level, warning or dependencies.missingText(), remedy)
         ui.applyButton.enabled = not (problem or busy)
         ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume")
         isShown = self.preview.isShown
@@ -246,28 +194,31 @@ class EnhancePanel(Page):
         reason = "" if isShown else problem or busy or self._previewProblem()
         ui.previewButton.enabled = not reason
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
-        # The page in front asks, where there is a worker that can answer.
-        if not problem and not self.widget.isHidden() and not dependencies.missing():
+        ui.planLabel.text = "" if problem else self._plan()
+        ui.planLabel.visible = bool(ui.planLabel.text)
+        # Only where there is a worker that can answer.
+        if not problem and not dependencies.missing():
             self._devices.ask()
 
-    def _showPlan(self):
-        """What the run will do, with which models, and where."""
-        ui, state = self.ui, self.context.state
+    def _plan(self):
+        """What the run will do, with which model, where, and for how long."""
+        state = self.state
         model = model_choice.modelFor(self.target, state.model, state.task)
-        ui.planLabel.visible = model is not None and not self.problem()
-        if model is not None:
-            plan = _("{what}. Model {model}; device: {device}.").format(
-                what=model_choice.aboutTask(state.task),
-                model=model.name,
-                device=ui.deviceComboBox.currentText,
-            )
-            note = model_choice.segmentNote(self.target, state.segment, state.head)
-            ui.planLabel.text = f"{plan} {note}".strip()
+        if model is None:
+            return ""
+        plan = _("{what}. Model {model}; device: {device}").format(
+            what=model_choice.aboutTask(state.task),
+            model=model.name,
+            device=self.ui.deviceComboBox.currentText,
+        )
+        expected = self._devices.expectedText(self.target, state)
+        note = model_choice.segmentNote(self.target, state.segment, state.head)
+        return "; ".join(filter(None, [plan, expected])) + f". {note}".rstrip()
 
     def problem(self):
         """Why Apply cannot be pressed, in a sentence; empty where it can."""
         fault = model_choice.problemOf(self.target, self.options)
-        return fault or outputProblem(self.context.state.outputVolume, self.target)
+        return fault or outputProblem(self.state.outputVolume, self.target)
 
     def _busy(self):
         """What has to end before another run can begin, in a sentence; empty for nothing."""
@@ -278,9 +229,9 @@ class EnhancePanel(Page):
         return ""
 
     def _previewProblem(self):
-        if self.context.state.task == "slices":
+        if self.state.task == "slices":
             return _("Thin slices lie on another grid: there is no preview of them.")
-        node = preview.shownVolume(self.context.state.inputVolume)
+        node = preview.shownVolume(self.target)
         if node is None:
             return _("No frame of the sequence is shown.")
         if preview.currentSlice(node) is None:
@@ -296,7 +247,7 @@ class EnhancePanel(Page):
             return
         self.preview.hide()
         job = enhancement.start(self.context.runner, self.target, self.options)
-        self.context.runner.enhancement = job
+        self._devices.rememberPace(self.target, self.state.task, job)
         self._follow(job, self._onApplied)
 
     @guarded
@@ -309,7 +260,7 @@ class EnhancePanel(Page):
             return
         if not dependencies.ensure():
             return
-        node = preview.shownVolume(self.context.state.inputVolume)
+        node = preview.shownVolume(self.target)
         current = preview.currentSlice(node)
         options = self.options
         slices = (current.index, current.index + 1)
@@ -328,26 +279,21 @@ class EnhancePanel(Page):
         if job is not self.job:
             return
         self.job = None
-        self.context.runner.enhancement = None
         if job.error is not None:
             self.context.showError(job.error)
-        elif self.context.state is not None:
-            if job.warnings:
-                self.context.message("warning", withWarnings("", job.warnings))
+        elif self.state is not None:
             onDone(job)
         self.update()
 
     def _onApplied(self, job):
-        state, output = self.context.state, job.nodes["output"]
+        output = job.nodes["output"]
         if bridge.isSequence(output):
             output = preview.shownVolume(output) or output
         if not bridge.isSequence(output):
-            state.enhancedVolume = output
+            self.state.enhancedVolume = output
         self.result.showNew(output)
-        seconds = tookText(job.ended - job.started)
-        ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=seconds)
-        if share := hardlyChangedText(output):
-            ready = f"{ready} {share}"
+        time = durationText(job.ended - job.started)
+        ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=time)
         # What is said about the result itself stands above it.
         said = [f"{text}: {hint}" if hint else text for _level, text, hint in warningsOf(output)]
         warnings = [each for each in job.warnings if each not in said]
@@ -362,14 +308,3 @@ class EnhancePanel(Page):
             shown += " " + _("Apply also corrects blur and bias field where it finds them.")
         level = "warning" if job.warnings else "info"
         self.context.message(level, withWarnings(shown, job.warnings))
-
-
-def _biasCorrection(state):
-    """The option's value: always, or where the bias field is measured to be strong."""
-    return "n4" if state.biasCorrection else "auto"
-
-
-def _offerCheck(checkBox, value, problem):
-    """As `offer`; not checked where it is not there."""
-    offer(checkBox, problem)
-    checkBox.checked = value and not problem

@@ -8,7 +8,8 @@ from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, preview, results
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages import result_texts
-from MedEnhancePanels.pages.widgets import Notice, pathOf, ticking
+from MedEnhancePanels.pages.export_dicom import exportDicom
+from MedEnhancePanels.pages.widgets import Notice, answerOf
 from MedEnhancePanels.tasks import blending, files
 
 _KINDS = "NRRD (*.nrrd);;NIfTI (*.nii.gz);;MetaImage (*.mha)"
@@ -17,20 +18,16 @@ _MAPS = ("uncertainty", "noise")
 
 
 class ResultArea:
-    """Compares an enhanced volume (state.enhancedVolume) with its input, and sets its strength.
+    """Compares an enhanced volume (state.enhancedVolume) with its input, and sets its strength."""
 
-    onBusy(): called when voxels begin to be changed to a strength, and when that has ended.
-    """
-
-    def __init__(self, context, ui, onBusy=lambda: None):
-        self.context, self.ui, self._onBusy = context, ui, onBusy
-        self.compare = Compare(self.update)
+    def __init__(self, page):
+        self.context, self._page = page.context, page
+        self.ui = ui = page.ui
+        self.compare = Compare(page.update)
         #: What is being blended, and the steps of that.
         self._blended, self._steps = None, None
         #: Whether the slider is held somewhere else than at the strength of the voxels.
         self._isHeld = False
-        self._isUpdating = False
-        self._timer = ticking(ui.resultButton, 0, self._onStep)
         self._notice = Notice(ui, "alarm")
         self._strengthTip = ui.strengthSlider.toolTip
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
@@ -38,27 +35,22 @@ class ResultArea:
         ui.inputButton.pressed.connect(lambda: self._showInput(True))
         ui.inputButton.released.connect(lambda: self._showInput(False))
         ui.sideBySideButton.clicked.connect(self._onSideBySide)
-        ui.differenceButton.clicked.connect(
-            lambda checked=False: self._onMap("difference", checked)
-        )
+        ui.differenceButton.clicked.connect(lambda isOn=False: self._onMap("difference", isOn))
         ui.strengthSlider.valueIsChanging.connect(self._onDragged)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
         self._menu, self.actions = qt.QMenu(ui.moreButton), {}
-        self._fillMenu()
-        ui.moreButton.setMenu(self._menu)
-
-    def _fillMenu(self):
         for name, text, slot in (
             ("segments", _("Segments"), self._onSegments),
             ("table", _("Table of volumes"), self._onTable),
-            ("uncertainty", _("Uncertainty"), lambda checked: self._onMap("uncertainty", checked)),
-            ("noise", _("Noise map"), lambda checked: self._onMap("noise", checked)),
+            ("uncertainty", _("Uncertainty"), lambda isOn: self._onMap("uncertainty", isOn)),
+            ("noise", _("Noise map"), lambda isOn: self._onMap("noise", isOn)),
             ("save", _("Save with its history…"), self._onSave),
             ("export", _("Export to DICOM…"), self._onExport),
         ):
             action = self.actions[name] = self._menu.addAction(text)
             action.checkable = name not in ("table", "save", "export")
             action.triggered.connect(slot)
+        ui.moreButton.setMenu(self._menu)
 
     @property
     def output(self):
@@ -71,15 +63,8 @@ class ResultArea:
         """Whether voxels are being changed to a strength."""
         return self._steps is not None
 
-    def update(self):
-        """Show what the state says, and enable what can be done with it."""
-        self._isUpdating = True
-        try:
-            self._update()
-        finally:
-            self._isUpdating = False
-
-    def _update(self):
+    def show(self):
+        """Show the result of the state, and enable what can be done with it."""
         ui, output, compare = self.ui, self.output, self.compare
         blending.forgetRemoved()
         source = results.linked(output, "input")
@@ -92,8 +77,7 @@ class ResultArea:
         ui.factsLabel.toolTip = result_texts.moreFactsOf(output)
         ui.factsLabel.visible = bool(ui.factsLabel.text)
         self._notice.show(*result_texts.noticeOf(output))
-        for button in (ui.inputButton, ui.sideBySideButton):
-            button.enabled = canCompare
+        ui.inputButton.enabled = ui.sideBySideButton.enabled = canCompare
         ui.sideBySideButton.checked = compare.mode == "sideBySide"
         hasDifference = results.linked(output, "difference") is not None
         ui.differenceButton.enabled = canCompare and hasDifference
@@ -113,8 +97,7 @@ class ResultArea:
 
     def _showMenu(self, canCompare):
         output, actions = self.output, self.actions
-        isThere = bridge.isInScene(output) and not self.isBlending
-        self.ui.moreButton.enabled = isThere
+        self.ui.moreButton.enabled = bridge.isInScene(output) and not self.isBlending
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
         actions["segments"].enabled = display is not None
@@ -123,7 +106,6 @@ class ResultArea:
         for role in _MAPS:
             actions[role].enabled = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
-        actions["uncertainty"].toolTip = result_texts.uncertaintyText(output)
 
     def showNew(self, output):
         """Show a result that has just come out: beside its input."""
@@ -136,23 +118,18 @@ class ResultArea:
             return
         if self.compare.mode != "none" and node not in (self.compare.source, self.output):
             self.compare.leave()
-        state, shown = self.context.state, preview.shownVolume(node)
+        shown = preview.shownVolume(node)
         if node is not self.output and results.linked(self.output, "input") not in (node, shown):
-            state.enhancedVolume = results.latestOf(node, shown)
+            self.context.state.enhancedVolume = results.latestOf(node, shown)
 
     def leave(self):
         """Put the views back."""
         self.compare.leave()
-        self.update()
-
-    def stop(self):
-        """Leave the voxels as they are, where a blend has begun."""
-        self._timer.stop()
-        self._blended = self._steps = None
+        self._page.update()
 
     def forget(self):
-        """The scene closes: there is nothing to put back."""
-        self.stop()
+        """The scene closes: voxels stay as they are, and there is nothing to put back."""
+        self._stop()
         self._isHeld = False
         blending.forgetRemoved()
         self.compare.forget()
@@ -161,17 +138,17 @@ class ResultArea:
 
     @guarded
     def _onChosen(self, node=None):
-        if not self._isUpdating and self.context.state is not None:
+        if not self._page.isShowing and self.context.state is not None:
             self.context.state.enhancedVolume = self.ui.resultSelector.currentNode()
             _hideLabelsOfOthers(self.output)
-            self.update()
+            self._page.update()
 
     @guarded
     def _onSideBySide(self, *_checked):
         if self.output is not None:
             isBeside = self.ui.sideBySideButton.checked
             self.compare.show(self.output, "sideBySide" if isBeside else "single")
-        self.update()
+        self._page.update()
 
     def _begin(self):
         """Show the result, where nothing of it is shown yet."""
@@ -184,16 +161,16 @@ class ResultArea:
         self.compare.setInput(isInput)
 
     @guarded
-    def _onMap(self, role, checked):
+    def _onMap(self, role, isOn):
         self._begin()
-        self.compare.setOverlay(role if checked else None)
-        self.update()
+        self.compare.setOverlay(role if isOn else None)
+        self._page.update()
 
     @guarded
-    def _onSegments(self, checked):
+    def _onSegments(self, isOn):
         segmentation = results.linked(self.output, "segmentation")
-        segmentation.GetDisplayNode().SetVisibility(bool(checked))
-        self.update()
+        segmentation.GetDisplayNode().SetVisibility(bool(isOn))
+        self._page.update()
 
     @guarded
     def _onTable(self, *_checked):
@@ -207,7 +184,7 @@ class ResultArea:
         output = self.output
         title, start = _("Save the result"), f"{output.GetName()}.nrrd"
         answer = qt.QFileDialog.getSaveFileName(self.ui.moreButton, title, start, _KINDS)
-        if path := pathOf(answer):  # the dialog has asked about a file that exists
+        if path := answerOf(answer):  # the dialog has asked about a file that exists
             job = files.startSave(self.context.runner, output, path, overwrite=True)
             job.onFinished(self._onSaved)
 
@@ -221,43 +198,40 @@ class ResultArea:
 
     @guarded
     def _onExport(self, *_checked):
-        self.context.exportDicom(self.output)
+        exportDicom(self.context, self.output)
+
+    # --- strength -----------------------------------------------------------------------------
 
     @guarded
     def _onDragged(self, value):
         """While the slider is held nothing else moves it; the views show the voxels as they are."""
-        if not self._isUpdating and self.output is not None:
+        if not self._page.isShowing and self.output is not None:
             self._isHeld = value != results.strengthOf(self.output)
 
     @guarded
     def _onStrength(self, value):
         """The slider was released, or a value was entered."""
-        if self._isUpdating or self.output is None:
+        if self._page.isShowing or self.output is None:
             return
-        self.stop()
+        self._stop()
         self._isHeld = False
         try:
             self._steps, self._blended = blending.setStrength(self.output, value), self.output
-            self._timer.start()
+            self.context.runner.turns.add(self._steps, self._onBlended)
         finally:
-            self._showBlending()
+            self._page.update()
 
-    @guarded
-    def _onStep(self):
-        try:
-            next(self._steps)
-            return
-        except StopIteration:
-            self.stop()
-            self._showBlending()
-        except BaseException:
-            self.stop()
-            self._showBlending()
-            raise
+    def _onBlended(self, error):
+        self._blended = self._steps = None
+        self._page.update()
+        if error is not None:
+            self.context.showError(error)
 
-    def _showBlending(self):
-        self.update()
-        self._onBusy()
+    def _stop(self):
+        """Leave the voxels as they are, where a blend has begun."""
+        if self._steps is not None:
+            self.context.runner.turns.drop(self._steps)
+        self._blended = self._steps = None
 
 
 def _hideLabelsOfOthers(output):

@@ -12,16 +12,12 @@ class JobBar:
 
     def __init__(self, runner, ui):
         self._runner, self._ui = runner, ui
-        self._job, self._status = self._newest(), None
+        #: What is shown: it runs, or was the last one; None before the first.
+        self._job, self._status, self._statusLabel = None, None, None
         runner.onChange(self._onChange)
         ui.jobCancelButton.clicked.connect(self._onCancel)
-        ui.logButton.toggled.connect(lambda _checked: self._showLog())
+        ui.logButton.toggled.connect(self._show)
         self._show()
-
-    @property
-    def job(self):
-        """The job that is shown: it runs, or was the last one; None before the first."""
-        return self._job
 
     def cleanup(self):
         """The widgets go; the jobs continue."""
@@ -36,11 +32,10 @@ class JobBar:
         self._status = qt.QWidget(window)
         layout = qt.QHBoxLayout(self._status)
         layout.setContentsMargins(0, 0, 0, 0)
-        label = qt.QLabel("", self._status)
-        label.objectName = "medEnhanceJobLabel"
+        self._statusLabel = qt.QLabel("", self._status)
         button = qt.QPushButton(_("Cancel"), self._status)
         button.clicked.connect(self._onCancel)
-        layout.addWidget(label)
+        layout.addWidget(self._statusLabel)
         layout.addWidget(button)
         window.statusBar().addPermanentWidget(self._status)
         self._show()
@@ -50,7 +45,7 @@ class JobBar:
         if self._status is not None:
             self._status.parent().removeWidget(self._status)
             self._status.deleteLater()
-            self._status = None
+            self._status = self._statusLabel = None
 
     def _onChange(self, job):
         if not job.isQuestion:
@@ -63,34 +58,28 @@ class JobBar:
         return running[-1] if running else None
 
     def _onCancel(self, *_checked):
-        if self._job is not None and not self._job.isFinished:
+        if self._job is not None:
             self._job.cancel()
-            self._show()
 
-    def _show(self):
+    def _show(self, *_checked):
         ui, job = self._ui, self._job
         isRunning = job is not None and not job.isFinished
         ui.jobFrame.visible = job is not None
-        for widget in (ui.jobBar, ui.jobCancelButton):
-            widget.visible = isRunning
-        if job is not None:
-            text = f"{job.title}: {stageText(job) if isRunning else _endText(job)}"
-            ui.jobLabel.text = text
-            ui.jobBar.value = int(100 * job.fraction)
-            ui.jobCancelButton.enabled = not job.wantsCancel
+        ui.logText.visible = ui.logButton.checked and job is not None
         if self._status is not None:
             self._status.visible = isRunning
-            label = slicer.util.findChild(self._status, "medEnhanceJobLabel")
-            label.text = f"{ui.jobLabel.text} ({ui.jobBar.value} %)" if isRunning else ""
-        self._showLog()
-
-    def _showLog(self):
-        ui = self._ui
-        isShown = ui.logButton.checked and self._job is not None
-        ui.logText.visible = isShown
-        if isShown:
-            details = self._job.error.details if self._job.error is not None else ""
-            text = "\n".join(filter(None, [*self._job.log, details]))
+            self._statusLabel.text = ""
+        if job is None:
+            return
+        ui.jobBar.visible = ui.jobCancelButton.visible = isRunning
+        ui.jobLabel.text = f"{job.title}: {stageText(job) if isRunning else _endText(job)}"
+        ui.jobBar.value = int(100 * job.fraction)
+        ui.jobCancelButton.enabled = not job.wantsCancel
+        if self._status is not None and isRunning:
+            self._statusLabel.text = f"{ui.jobLabel.text} ({ui.jobBar.value} %)"
+        if ui.logButton.checked:
+            details = job.error.details if job.error is not None else ""
+            text = "\n".join(filter(None, [*job.log, details]))
             if ui.logText.plainText != text:
                 ui.logText.setPlainText(text)
                 bar = ui.logText.verticalScrollBar()

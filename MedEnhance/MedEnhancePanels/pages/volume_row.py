@@ -12,16 +12,18 @@ from MedEnhancePanels.tasks import samples
 
 
 class VolumeRow:
-    """Keeps state.inputVolume and the selector equal, and takes over what Slicer has loaded."""
+    """Keeps state.inputVolume and the selector equal, and chooses what Slicer has loaded."""
 
     def __init__(self, context, ui):
         self.context, self._ui = context, ui
-        self._known = set()
+        #: The volumes that were there when another module was opened.
+        self._before = set()
         self._selectors = NodeSelectors(ui.inputSelector)
         self._menu = qt.QMenu(ui.loadButton)
         self._fillMenu()
         ui.loadButton.setMenu(self._menu)
         ui.inputSelector.currentNodeChanged.connect(self._onChosen)
+        context.onChange(self.update)
 
     def _fillMenu(self):
         self._add(_("Add data…"), self._onAddData)
@@ -42,28 +44,18 @@ class VolumeRow:
         state = self.context.state
         self._ui.inputSelector.setCurrentNode(state.inputVolume if state is not None else None)
 
-    def enter(self):
-        """Choose a volume for a user who has chosen none, and what was loaded elsewhere since."""
-        if self._known:
-            self.takeNew()
-        elif self.context.state.inputVolume is None:
-            self._choose(_originals())
-
     def remember(self):
         """Note which volumes there are: the others will be new."""
-        self._known = {node.GetID() for node in _originals()}
+        self._before = {node.GetID() for node in _originals()}
 
-    def takeNew(self):
-        """Choose a volume that has come since `remember`; where none is chosen, any."""
-        new = [node for node in _originals() if node.GetID() not in self._known]
+    def enter(self):
+        """Choose a volume that was loaded since `remember`; where none is chosen, any."""
+        nodes = _originals()
+        new = [node for node in nodes if self._before and node.GetID() not in self._before]
         if new or self.context.state.inputVolume is None:
-            self._choose(new or _originals())
-
-    def _choose(self, nodes):
-        """Of some volumes the one in the slice views, else the first."""
-        shown = [node for node in nodes if preview.isShown(node)]
-        if nodes:
-            self.context.state.inputVolume = (shown or nodes)[0]
+            # One that the slice views show comes first.
+            shown = sorted(new or nodes, key=lambda node: not preview.isShown(node))
+            self.context.state.inputVolume = next(iter(shown), None)
 
     @guarded
     def _onChosen(self, *_node):
@@ -80,13 +72,12 @@ class VolumeRow:
     def _onAddData(self, *_checked):
         self.remember()
         slicer.util.openAddDataDialog()
-        self.takeNew()
+        self.enter()
 
     @guarded
     def _onSample(self, sample):
-        if not dependencies.ensure():
-            return
-        self.context.state.inputVolume = samples.load(sample)
+        if dependencies.ensure():
+            self.context.state.inputVolume = samples.load(sample)
 
 
 def _originals():

@@ -1,57 +1,113 @@
-"""What pages share: the base class of a page, dialogs and timers."""
+"""What pages share: the base class of a page, messages, lists of choices, dialogs, timers."""
 
 import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from MedEnhancePanels.errors import guarded
+
 #: Observers with it are called before those of Slicer's selectors, which have 0.
 FIRST = 10.0
 _ICON_PIXELS = 20
+#: By class of a widget: the signal of a choice, and the property that has it.
+_BINDINGS = {
+    "QComboBox": ("activated", "currentData"),
+    "QAbstractButton": ("toggled", "checked"),
+    "QAbstractSpinBox": ("valueChanged", "value"),
+    "QLineEdit": ("textChanged", "text"),
+    "qMRMLNodeComboBox": ("currentNodeChanged", "currentNode"),
+}
 
 
 class Page:
-    """A page of the panel: its widgets, and the state that it shows.
+    """A page of the panel: it shows the state, and changes it.
 
-    state: the State of the chosen parameter node; None while a scene closes, and after `cleanup`.
+    A page that is not in front is not updated; `enter` does that.
     """
 
     def __init__(self, context, name):
         """name: of the .ui file."""
         self.context = context
         self.widget, self.ui = context.ui(name)
-        self.state = self._stopObserving = None
+        self._bound, self._shownState = [], None
+        #: Whether a change of a widget comes from here, not from the user.
+        self.isShowing = False
+        context.onChange(self.update)
 
-    def followState(self):
-        """Call onState now and whenever another State is chosen, `update` whenever it changes."""
-        self.context.onState(self._setState)
+    @property
+    def state(self):
+        """The State of the scene; None while that closes, and after the module was closed."""
+        return self.context.state
+
+    def bind(self, **fields):
+        """Keep fields of the state equal to widgets: field=widget."""
+        for field, widget in fields.items():
+            kind = next(name for name in _BINDINGS if widget.inherits(name))
+            signal, name = _BINDINGS[kind]
+            self._bound.append((field, widget, name))
+            getattr(widget, signal).connect(
+                lambda *_value, field=field, widget=widget, name=name: self._onEdited(
+                    field, _read(widget, name)
+                )
+            )
+
+    @guarded
+    def _onEdited(self, field, value):
+        if self.state is not None and not self.isShowing:
+            setattr(self.state, field, value)
+
+    @guarded
+    def update(self, *_arguments):
+        """Show the state."""
+        if self.isShowing or self.widget.isHidden() or slicer.mrmlScene.IsClosing():
+            return
+        self.widget.enabled = self.state is not None
+        if self.state is None:
+            return
+        self.isShowing = True
+        try:
+            if self.state != self._shownState:
+                self._shownState = self.state
+                self.onNewState()
+            self.offer()
+            for field, widget, name in self._bound:
+                _show(widget, name, getattr(self.state, field))
+            self.show()
+        finally:
+            self.isShowing = False
+
+    def onNewState(self):
+        """Called by `update` for another scene than before."""
+
+    def offer(self):
+        """Called by `update` before the state is shown: fill the lists to choose from."""
+
+    def show(self):
+        """Called by `update` when the fields are shown: show what follows from them."""
 
     def enter(self):
         """Called when the page is shown."""
+        self.update()
 
     def exit(self):
         """Called when the page is left."""
 
     def cleanup(self):
         """Called when the module is closed or reloaded; jobs continue without the page."""
-        self._setStateObserved(None)
 
-    def onState(self, state):
-        """Called when another State is chosen, or None."""
-        self.update()
 
-    def update(self):
-        """Show what the state says."""
+def _read(widget, name):
+    return widget.currentNode() if name == "currentNode" else getattr(widget, name)
 
-    def _setState(self, state):
-        self._setStateObserved(state)
-        self.onState(state)
 
-    def _setStateObserved(self, state):
-        if self._stopObserving is not None:
-            self._stopObserving()
-        self._stopObserving = state.observe(lambda _state: self.update()) if state else None
-        self.state = state
+def _show(widget, name, value):
+    if name == "currentNode":
+        widget.setCurrentNode(value)
+    elif name == "currentData":
+        widget.currentIndex = widget.findData(value)
+    elif getattr(widget, name) != value:  # setting a text would move the cursor
+        setattr(widget, name, value)
 
 
 class NodeSelectors:
@@ -88,14 +144,17 @@ class Notice:
         self._frame, self._icon, self._label, self._button, self._details = (
             getattr(ui, name + part) for part in parts
         )
+        isLong = self._details.inherits("QPlainTextEdit")
+        self._setDetails = self._details.setPlainText if isLong else self._details.setText
+        self._shown = ""
         self._button.toggled.connect(self._details.setVisible)
         self.show("info", "")
 
     def show(self, level, text, details=""):
         """level: "info", "warning", "alarm" or "error"; text: empty for nothing to say."""
-        if details != self._details.text:
-            self._button.checked = False
-            self._details.text = details
+        if details != self._shown:
+            self._shown, self._button.checked = details, False
+            self._setDetails(details)
         self._details.visible = bool(details) and self._button.checked
         self._button.visible = bool(details)
         self._label.text = text
@@ -116,35 +175,43 @@ def showWeight(icon, level):
     icon.accessibleName = word
 
 
+def fill(box, entries, chosen=None):
+    """Offer entries, {value: text}, in a combo box; a chosen value is offered in any case."""
+    if chosen is not None:
+        entries = entries | {chosen: entries.get(chosen, chosen)}
+    shown = [(box.itemData(index), box.itemText(index)) for index in range(box.count)]
+    if shown != list(entries.items()):  # filling an open list would close it
+        box.clear()
+        for value, text in entries.items():
+            box.addItem(text, value)
+
+
+def allow(widget, problem):
+    """Enable a choice only where it makes sense; its tool tip says why not."""
+    if not widget.property("tip"):
+        widget.setProperty("tip", widget.toolTip)
+    widget.enabled = not problem
+    widget.toolTip = problem or widget.property("tip")
+
+
 def singleShot(parent, milliseconds, callback):
-    """A timer that calls back once, that long after its last start; it goes with its parent."""
-    timer = ticking(parent, milliseconds, callback)
-    timer.setSingleShot(True)
-    return timer
-
-
-def ticking(parent, milliseconds, callback):
-    """A timer that calls back again and again while it is started; it goes with its parent.
+    """A timer that calls back once, that long after its last start; it goes with its parent.
 
     parent: a widget. A connection keeps its slot, and so whoever has it, as long as the timer
     lives: one without a parent, which its owner keeps, would never go.
     """
     timer = qt.QTimer(parent)
     timer.setInterval(milliseconds)
+    timer.setSingleShot(True)
     timer.timeout.connect(callback)
     return timer
 
 
 def askForFile(parent, title, start="", kinds=""):
     """The path of a file that the user opens; "" where the dialog was cancelled."""
-    return pathOf(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
+    return answerOf(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
 
 
-def pathOf(answer):
-    """The path in the answer of a file dialog, to which one binding adds the filter."""
+def answerOf(answer):
+    """The text that a dialog returns, to which one binding adds the filter, or the button."""
     return answer[0] if isinstance(answer, tuple) else answer
-
-
-def openPath(path):
-    """Open a file or folder with the desktop's own program."""
-    qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(path))

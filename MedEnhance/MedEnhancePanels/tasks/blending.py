@@ -14,10 +14,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.strength import blend, blend_deviation
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, preview, provenance, results
-from MedEnhancePanels.nodes.bridge import share
 
-#: Volumes whose voxels follow the strength of a result, the result itself first.
-_PARTS = ("output", "uncertainty", "difference")
 #: The full result of each enhanced volume, by node.
 _full = {}
 
@@ -25,14 +22,15 @@ _full = {}
 class _Full:
     """A result at strength 1, in memory.
 
-    shading: the bias field that it was divided by, float32, [K, J, I]; None for none, or where it
-    is not known.
+    biasField: an image of the field that it was divided by; None for none, or where it is not
+    known.
     """
 
-    def __init__(self, output, shading=None):
-        self.shading = shading
+    def __init__(self, output, biasField=None):
+        self.biasField = biasField
         nodes = _nodesOf(output)
         self.history = provenance.historyOf(output)
+        # The difference is made anew from these.
         self.images = {
             role: nodes[role].GetImageData() for role in ("output", "uncertainty") if role in nodes
         }
@@ -52,14 +50,14 @@ class _Full:
         return None
 
 
-def remember(output, voxels, shading=None):
+def remember(output, voxels, biasField=None):
     """Keep what a run has made, at strength 1.
 
-    voxels: the bridge.voxelState of the input that was enhanced. shading: the bias field that the
-    result was divided by, float32, [K, J, I]; None for none.
+    voxels: the bridge.voxelState of the input that was enhanced. biasField: an image of what the
+    result was divided by; None for none.
     """
     forgetRemoved()
-    full = _full[output] = _Full(output, shading)
+    full = _full[output] = _Full(output, biasField)
     full.states[results.linked(output, "input")] = voxels
 
 
@@ -71,36 +69,30 @@ def forgetRemoved():
 
 def problemOf(output):
     """Why a result cannot get another strength, in a sentence; empty where it can."""
-    source = results.linked(output, "input")
+    source, full = results.linked(output, "input"), _full.get(output)
     if source is None:
         return _("Its input is not in the scene, so it cannot be blended.")
     if preview.sequenceOf(output) is not None:
         return _("It is a frame of a sequence: another strength would change this frame alone.")
     if provenance.taskOf(output) == "slices":
-        return _("Its slices are not those of its input, so it cannot be blended.")
-    if source.GetImageData() is None or output.GetImageData() is None:
+        return _("Its slices differ from those of its input, so it cannot be blended.")
+    before, after = source.GetImageData(), output.GetImageData()
+    if before is None or after is None:
         return _("There are no voxels to blend.")
-    if source.GetImageData().GetDimensions() != output.GetImageData().GetDimensions():
-        return _("The size of {name} has changed since it was enhanced.").format(
-            name=source.GetName()
-        )
-    return _memoryProblem(output)
-
-
-def _memoryProblem(output):
-    full = _full.get(output)
+    if before.GetDimensions() != after.GetDimensions():
+        text = _("The size of {name} has changed since it was enhanced.")
+        return text.format(name=source.GetName())
     changed = full.changed() if full is not None else None
     if changed is not None:
-        return _("The voxels of {name} were changed. Enhance again for another strength.").format(
-            name=changed.GetName()
-        )
+        text = _("The voxels of {name} were changed. Enhance again for another strength.")
+        return text.format(name=changed.GetName())
     if full is None and results.strengthOf(output) != 1.0:
         return _(
             "It is at strength {strength:g}, and the full result is gone. Enhance again for another"
             " strength."
         ).format(strength=results.strengthOf(output))
     isDivided = provenance.isShadingCorrected(output) and "uncertainty" in _nodesOf(output)
-    if isDivided and (full is None or full.shading is None):
+    if isDivided and (full is None or full.biasField is None):
         return _(
             "The bias field, which its uncertainty depends on, is gone. Enhance again for another"
             " strength."
@@ -115,7 +107,7 @@ def setStrength(output, strength):
         output: the enhanced volume node.
         strength: 0 is the input, 1 the full result.
     Returns:
-        The steps, a generator of fractions. It raises PanelError if voxels were changed since, and
+        The steps, a generator of steps. It raises PanelError if voxels were changed since, and
         InputError if input and result do not belong together.
     Raises:
         PanelError: the result cannot be blended.
@@ -131,7 +123,7 @@ def setStrength(output, strength):
 
 def _nodesOf(output):
     """The nodes of a result whose voxels follow its strength, by role."""
-    nodes = {role: results.linked(output, role) for role in _PARTS[1:]}
+    nodes = {role: results.linked(output, role) for role in ("uncertainty", "difference")}
     return {"output": output} | {role: node for role, node in nodes.items() if node is not None}
 
 
@@ -139,25 +131,25 @@ def _steps(output, strength, full):
     source, nodes = results.linked(output, "input"), _nodesOf(output)
     images, history = dict(full.images), full.history
     if strength != 1.0:
-        steps = _blend(source, output, full, strength)
-        images["output"], history = yield from share(steps, 0.0, 0.5)
+        images["output"], history = yield from _blend(source, output, full, strength)
         if "uncertainty" in nodes:
-            steps = _blendDeviation(source, output, full, strength)
-            images["uncertainty"] = yield from share(steps, 0.5, 0.75)
+            images["uncertainty"] = yield from _blendDeviation(source, output, full, strength)
     if "difference" in nodes:
-        after = bridge.arrayOf(images["output"])
-        steps = results.differenceImage(slicer.util.arrayFromVolume(source), after)
-        images["difference"] = yield from share(steps, 0.75, 1.0)
+        before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(images["output"])
+        images["difference"] = yield from results.differenceImage(before, after)
     if gone := full.changed() or next((n for n in full.states if not bridge.isInScene(n)), None):
-        raise PanelError(
-            _("{name} was changed or removed meanwhile, so the strength was not applied").format(
-                name=gone.GetName()
-            ),
-            _("The result is unchanged: check it, then set the strength again."),
-            "input",
-        )
+        message = _("{name} was changed or removed meanwhile, so the strength was not applied")
+        hint = _("The result is unchanged: check it, then set the strength again.")
+        raise PanelError(message.format(name=gone.GetName()), hint, "input")
     for role, node in nodes.items():
-        _handOver(images[role], node, strength, full.manifests.get(role))
+        manifest = full.manifests.get(role)
+        if manifest is not None and strength != 1.0:
+            manifest = manifest_at_strength(manifest, strength)
+        if manifest is not None:
+            provenance.setManifest(node, manifest)
+        node.SetAttribute(results.STRENGTH, repr(strength))
+        node.SetAndObserveImageData(images[role])
+        slicer.util.arrayFromVolumeModified(node)
     results.setHistory(output, history)
     full.note(output)
 
@@ -166,53 +158,39 @@ def _blend(source, output, full, strength):
     """The blend, and its history."""
     before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(full.images["output"])
     image = bridge.newImage(after.shape, after.dtype)
-    target, modality = bridge.arrayOf(image), bridge.modalityOf(source)
-    histories = (provenance.historyOf(source), full.history)
-    for slab, fraction in nrrd.steps(after):
-        pair = [
-            Volume(
-                array[slab],
-                bridge.geometryOf(node).cropped((slab.start, 0, 0)),
-                modality=modality,
-                source=node.GetName() or "",
-                history=steps,
-            )
-            for node, array, steps in zip((source, output), (before, after), histories, strict=True)
-        ]
-        part = blend(*pair, strength)
-        target[slab] = part.voxels
-        yield fraction
-    return image, part.history
+    modality = bridge.modalityOf(source)
+
+    def part(node, array, slab, history):
+        geometry = bridge.geometryOf(node).cropped((slab.start, 0, 0))
+        name = node.GetName() or ""
+        return Volume(array[slab], geometry, modality=modality, source=name, history=history)
+
+    for slab in nrrd.steps(after):
+        blended = blend(
+            part(source, before, slab, provenance.historyOf(source)),
+            part(output, after, slab, full.history),
+            strength,
+        )
+        bridge.arrayOf(image)[slab] = blended.voxels
+        yield
+    return image, blended.history
 
 
 def _blendDeviation(source, output, full, strength):
     """The standard deviation of the remaining error of the blend."""
     before = slicer.util.arrayFromVolume(source)
-    after, spread = (bridge.arrayOf(full.images[role]) for role in ("output", "uncertainty"))
-    image = bridge.newImage(spread.shape, spread.dtype)
-    target, removed = bridge.arrayOf(image), provenance.noiseOf(output).get("share_removed", 1.0)
-    for slab, fraction in nrrd.steps(spread):
-        target[slab] = blend_deviation(
-            spread[slab],
+    after, deviation = (bridge.arrayOf(full.images[role]) for role in ("output", "uncertainty"))
+    field = bridge.arrayOf(full.biasField) if full.biasField is not None else None
+    image = bridge.newImage(deviation.shape, deviation.dtype)
+    share = provenance.noiseOf(output).get("share_removed", 1.0)
+    for slab in nrrd.steps(deviation):
+        bridge.arrayOf(image)[slab] = blend_deviation(
+            deviation[slab],
             before[slab],
             after[slab],
             strength,
-            share=removed,
-            bias_field=full.shading[slab] if full.shading is not None else None,
+            share=share,
+            bias_field=field[slab] if field is not None else None,
         )
-        yield fraction
+        yield
     return image
-
-
-def _handOver(image, node, strength, manifest):
-    """Give a node its new voxels, and say at which strength they are.
-
-    manifest: of the full result, or None.
-    """
-    node.SetAttribute(results.STRENGTH, repr(strength))
-    if manifest is not None:
-        if strength != 1.0:
-            manifest = manifest_at_strength(manifest, strength)
-        provenance.setManifest(node, manifest)
-    node.SetAndObserveImageData(image)
-    slicer.util.arrayFromVolumeModified(node)

@@ -1,5 +1,6 @@
 """Compressed volumes: estimate, compress and open; from nodes and to nodes."""
 
+import json
 import os
 
 import slicer
@@ -18,15 +19,8 @@ FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
 _FOLDER = "MedEnhance/CompressFolder"
 
 
-class _CompressOptions:
-    """What the file guarantees: the options of CompressConfig, one of them the mode."""
-
-    def toConfig(self):
-        """The configuration as the job takes it; raises PanelError where it cannot be."""
-        return arguments.configOf(self, CompressConfig)
-
-
-CompressOptions = arguments.optionsClass("CompressOptions", CompressConfig, _CompressOptions)
+#: What the file guarantees: the options of CompressConfig, one of them the mode.
+CompressOptions = arguments.optionsClass("CompressOptions", CompressConfig, object)
 
 
 def startCompress(runner, node, path, options, overwrite=False):
@@ -43,34 +37,36 @@ def startCompress(runner, node, path, options, overwrite=False):
         PanelError: the node cannot be compressed like this, or the file exists.
     """
     checkOptions(node, options)
-    path = arguments.checkDestination(path, overwrite)
-
-    def before(job):
-        job.params["dicom"] = dicom_source.uidsOf(node)
-        job.params["input"] = yield from _send(job, node)
-
-    params = {"output": path, "config": options.toConfig(), "overwrite": bool(overwrite)}
+    params = {
+        "output": arguments.checkDestination(path, overwrite),
+        "config": arguments.configOf(options, CompressConfig),
+        "overwrite": bool(overwrite),
+        "dicom": dicom_source.uidsOf(node),
+    }
     title = _("Compress {name}").format(name=node.GetName())
-    job = runner.submit("compress", params, title=title, before=before)
+    job = runner.submit("compress", params, title=title, before=_sender(node))
     if bridge.isSequence(node) and bridge.frameInterval(node) is None:
-        job.warnings.append(
-            _(
-                "The frame times are uneven or not in s or ms: the file keeps only the order of "
-                "the frames."
-            )
-        )
+        text = _("The frame times are uneven, or not in s or ms: the file keeps only the order.")
+        job.warnings.append(text)
     return job
 
 
 def startEstimate(runner, node, options):
     """Compress a few blocks to estimate the result, which is job.result."""
     checkOptions(node, options)
-
-    def before(job):
-        job.params["input"] = yield from _send(job, node)
-
+    params = {"config": arguments.configOf(options, CompressConfig)}
     title = _("Estimate {name}").format(name=node.GetName())
-    return runner.submit("estimate", {"config": options.toConfig()}, title=title, before=before)
+    return runner.submit("estimate", params, title=title, before=_sender(node))
+
+
+def _sender(node):
+    """What writes a node into a job's folder; the path is the job's parameter `input`."""
+
+    def send(job):
+        job.params["input"] = os.path.join(job.folder, "input.nrrd")
+        yield from bridge.sendVolume(node, job.params["input"])
+
+    return send
 
 
 def startDecompress(runner, path, region=None, name=None):
@@ -84,12 +80,14 @@ def startDecompress(runner, path, region=None, name=None):
 
     def before(job):
         job.params["output"] = os.path.join(job.folder, "volume.nrrd")
-        yield 1.0
+        yield
 
     def after(job):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
         node.SetAttribute(NOTES, "\n".join(job.warnings))
-        dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyIn(job.result))
+        with open(job.result["manifest"], encoding="utf-8") as file:
+            dicom = json.load(file).get("dicom", {})
+        dicom_source.rememberSeries(node, dicom.get("series", ""), dicom.get("study", ""))
         job.nodes["output"] = node
 
     title = _("Open {name}").format(name=os.path.basename(path))
@@ -103,27 +101,20 @@ def checkOptions(node, options):
     bridge.checkVolume(node)
     bridge.checkOneGrid(node)
     if not options.lossless and bridge.isLabelMap(node):
-        raise PanelError(
-            _("{name} is a label map: lossy compression would change its labels").format(
-                name=node.GetName()
-            ),
-            _("Choose lossless; label maps compress very well."),
-            "config",
-        )
+        message = _("{name} is a label map: lossy compression would change its labels")
+        hint = _("Choose lossless; label maps compress very well.")
+        raise PanelError(message.format(name=node.GetName()), hint, "config")
 
 
 def withRemedy(error, path):
     """An error about a compressed file, with the remedy that Slicer offers for it."""
+    message, hint = error.message, error.hint
     if error.code == "container":
-        message = _("{name} was not compressed by MedEnhance")
-        message, hint = message.format(name=os.path.basename(path)), _("Choose another file.")
-        return PanelError(message, hint, "input", error.details)
-    if error.code != "codec":
-        return error
-    hint = _(
-        "Copy the file again from its source. What is intact can be read by: medenhance recover."
-    )
-    return PanelError(error.message, hint, error.code, error.details)
+        message = _("{name} was not compressed by MedEnhance").format(name=os.path.basename(path))
+        hint = _("Choose another file.")
+    elif error.code == "codec":
+        hint = _("Copy the file again from its source. Read what is intact: medenhance recover.")
+    return PanelError(message, hint, error.code, error.details)
 
 
 def suggestPath(node):
@@ -133,11 +124,7 @@ def suggestPath(node):
     last = slicer.util.settingsValue(_FOLDER, "", converter=str)
     folders = [each for each in (last, os.path.dirname(source)) if os.access(each, os.W_OK)]
     folder = next(iter(folders), os.path.expanduser("~"))
-    base, number = bridge.fileName(node), 2
-    path = os.path.join(folder, f"{base}{ENDING}")
-    while os.path.lexists(path) or os.path.lexists(f"{path}.json"):
-        path, number = os.path.join(folder, f"{base}-{number}{ENDING}"), number + 1
-    return path
+    return bridge.freePath(folder, bridge.fileName(node), ENDING)
 
 
 def rememberFolder(path):
@@ -148,10 +135,3 @@ def rememberFolder(path):
 def baseName(path):
     """The file's name without its ending, for nodes."""
     return os.path.splitext(os.path.basename(path))[0]
-
-
-def _send(job, node):
-    """Write the node into the job's folder; the path is the return value."""
-    path = os.path.join(job.folder, "input.nrrd")
-    yield from bridge.sendVolume(node, path)
-    return path

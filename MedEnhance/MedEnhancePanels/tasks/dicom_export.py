@@ -14,7 +14,6 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance, results
-from MedEnhancePanels.nodes.bridge import share
 from MedEnhancePanels.tasks.node_job import NodeJob
 
 #: How long an import that was cancelled may take to end, and how often it is looked at.
@@ -43,55 +42,20 @@ def start(runner, node, options):
     return _Export(runner, node, options).submit("export", title)
 
 
-def checkOptions(node, options):
-    """Raise PanelError where a node cannot be exported, or not so; cheap, nothing is written."""
-    bridge.checkIntensities(node)
-    bridge.checkOneGrid(node)
-    if not options.folder:
-        dicom_source.openDatabase()
-    if not options.patientId.strip() and not dicom_source.instancesOf(node):
-        raise PanelError(
-            _("{name} does not come from DICOM: the patient is not known").format(
-                name=node.GetName()
-            ),
-            _("Enter the patient's ID."),
-            "input",
-        )
-
-
-def suggestFolder(node, parent):
-    """A new folder for a node's images, below `parent`."""
-    base = _("{name} DICOM").format(name=bridge.fileName(node))
-    path, number = os.path.join(parent, base), 2
-    while os.path.lexists(path) or os.path.lexists(f"{path}.json"):
-        path, number = os.path.join(parent, f"{base} {number}"), number + 1
-    return path
-
-
 class _Export(NodeJob):
     def __init__(self, runner, node, options):
-        checkOptions(node, options)
         super().__init__(runner, node)
+        bridge.checkOneGrid(node)
+        if not options.folder:
+            dicom_source.openDatabase()
+        if not options.patientId.strip() and not dicom_source.instancesOf(node):
+            message = _("{name} does not come from DICOM: the patient is not known")
+            message = message.format(name=node.GetName())
+            raise PanelError(message, _("Enter the patient's ID."), "input")
         self.options = options
 
     def before(self, job):
         """Write the parts into the job's folder, and say what to make of them."""
-        # The source first: a missing file is reported before anything is sent.
-        job.params = yield from share(self._params(job), 0.0, 0.05)
-        job.params["input"] = os.path.join(job.folder, "volume.nrrd")
-        yield from share(bridge.sendVolume(self.node, job.params["input"]), 0.05, 0.5)
-        segmentation = results.linked(self.node, "segmentation")
-        if self.options.segmentation and segmentation is not None:
-            path = job.params["segmentation"] = os.path.join(job.folder, "labels.nrrd")
-            steps = sendLabels(segmentation, self.node, path, job.warnings.append)
-            job.params["labels"] = yield from share(steps, 0.5, 0.75)
-            job.params["head"] = provenance.modelOf(segmentation) or None
-        uncertainty = results.linked(self.node, "uncertainty")
-        if self.options.uncertainty and uncertainty is not None:
-            path = job.params["uncertainty"] = os.path.join(job.folder, "uncertainty.nrrd")
-            yield from share(bridge.sendVolume(uncertainty, path), 0.75, 1.0)
-
-    def _params(self, job):
         options, derived = self.options, self.node.GetAttribute(provenance.DERIVED) or ""
         params = {
             "output": options.folder or os.path.join(job.folder, "dicom"),
@@ -103,10 +67,20 @@ class _Export(NodeJob):
             "patient_name": options.patientName.strip(),
             "study_description": options.studyDescription.strip(),
         }
-        if not params["patient_id"]:
+        job.params = {key: value for key, value in params.items() if value}
+        if not params["patient_id"]:  # before anything is sent, as a file may be missing
             steps = dicom_source.listFiles(dicom_source.instancesOf(self.node), job.folder)
-            params["dicom_source"] = yield from steps
-        return {key: value for key, value in params.items() if value}
+            job.params["dicom_source"] = yield from steps
+        yield from self.send(job, self.node, "input")
+        segmentation = results.linked(self.node, "segmentation")
+        if options.segmentation and segmentation is not None:
+            path = job.params["segmentation"] = os.path.join(job.folder, "labels.nrrd")
+            steps = sendLabels(segmentation, self.node, path, job.warnings.append)
+            job.params["labels"] = yield from steps
+            job.params["segmenter"] = provenance.modelOf(segmentation) or None
+        uncertainty = results.linked(self.node, "uncertainty")
+        if options.uncertainty and uncertainty is not None:
+            yield from self.send(job, uncertainty, "uncertainty")
 
     def place(self, job):
         if not self.options.folder:
@@ -116,7 +90,7 @@ class _Export(NodeJob):
 
 
 def _copyIntoDatabase(folder, series):
-    """Copy objects into Slicer's DICOM database; a generator of fractions that returns the paths.
+    """Copy objects into Slicer's DICOM database; a generator of steps that returns the paths.
 
     What was copied is taken out again where it fails or is cancelled.
 
@@ -124,25 +98,20 @@ def _copyIntoDatabase(folder, series):
         folder: of the objects.
         series: UID → number of files, which have to be in the database in the end.
     """
-    database, indexer, percent, ended = dicom_source.openDatabase(), ctk.ctkDICOMIndexer(), [0], []
+    database, indexer, ended = dicom_source.openDatabase(), ctk.ctkDICOMIndexer(), []
     indexer.backgroundImportEnabled = True
     indexer.setDatabase(database)
-    indexer.progress.connect(percent.append)
     indexer.indexingComplete.connect(lambda *counts: ended.append(counts))
     try:
         indexer.addDirectory(folder, True)
         while not ended:
-            yield percent[-1] / 100
+            yield
             time.sleep(_LOOK_SECONDS)
         for uid, count in series.items():
             if len(database.filesForSeries(uid)) != count:
-                raise PanelError(
-                    _("Slicer's DICOM database did not accept all {count} files").format(
-                        count=count
-                    ),
-                    _("Check the disk of the database, or export to a folder and import it."),
-                    "output",
-                )
+                message = _("Slicer's DICOM database did not accept all {count} files")
+                hint = _("Check the disk of the database, or export to a folder and import it.")
+                raise PanelError(message.format(count=count), hint, "output")
     except BaseException:  # closing the generator is how a job is cancelled here
         indexer.cancel()
         indexer.waitForImportFinished(_GRACE_MS)
@@ -155,7 +124,7 @@ def _copyIntoDatabase(folder, series):
 
 
 def sendLabels(segmentation, source, path, warn):
-    """Write the segments as labels on the grid of `source`; a generator of fractions.
+    """Write the segments as labels on the grid of `source`; a generator of steps.
 
     Its return value is what each label means, as the library takes it. warn(text) is called where
     segments may overlap, as a voxel of a label volume belongs to one of them only.
@@ -163,11 +132,9 @@ def sendLabels(segmentation, source, path, warn):
     segments = segmentation.GetSegmentation()
     identifiers = [segments.GetNthSegmentID(at) for at in range(segments.GetNumberOfSegments())]
     if not identifiers:
-        raise PanelError(
-            _("{name} has no segments").format(name=segmentation.GetName()),
-            _("Add segments first, or export without the segmentation."),
-            "input",
-        )
+        message = _("{name} has no segments").format(name=segmentation.GetName())
+        hint = _("Add segments first, or export without the segmentation.")
+        raise PanelError(message, hint, "input")
     if segments.GetNumberOfLayers() > 1:
         warn(_("Where segments overlap, a voxel belongs to the later one of the list."))
     labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
@@ -180,8 +147,8 @@ def sendLabels(segmentation, source, path, warn):
         )
     finally:
         results.remove(labels)
-    tags = {"modality": "SEG", "units": "", "geometry": bridge.geometryOf(source)}
-    yield from nrrd.write(path, [voxels], {**tags, "source": bridge.fileName(segmentation)})
+    tags = {"modality": "SEG", "source": bridge.fileName(segmentation)}
+    yield from nrrd.write(path, [voxels], bridge.geometryOf(source), tags)
     return [_meaning(segments.GetSegment(each), at) for at, each in enumerate(identifiers, 1)]
 
 

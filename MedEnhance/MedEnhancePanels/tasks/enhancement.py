@@ -5,24 +5,23 @@ startPreview: the same for a few slices, into a node that no list shows
 startSegment: labels and table of a volume as it is
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, preview, results
-from MedEnhancePanels.nodes.bridge import share
 from MedEnhancePanels.tasks import blending
 from MedEnhancePanels.tasks.node_job import NodeJob
 
-#: Results that are volumes, by the job's output, with the word for the step that made them.
-_VOLUMES = {"output": "enhanced", "uncertainty": "uncertainty", "noise": "noise"}
+#: Outputs of the job that are volumes on the grid of the input.
+_VOLUMES = ("output", "uncertainty", "noise")
 
 
 class _EnhanceOptions:
@@ -95,27 +94,22 @@ class _Enhancement(NodeJob):
     def before(self, job):
         options = self.options
         yield from _sendInputs(self, job, options)
-        isVolume = not bridge.isSequence(self.node)
-        named = {
+        asked = {
             "segmentation_output": options.segment,
             "uncertainty_output": options.uncertainty,
             # The uncertainty at another strength depends on it.
-            "bias_field_output": options.uncertainty and isVolume,
+            "bias_field_output": options.uncertainty and not bridge.isSequence(self.node),
             "noise_map": options.noiseMap,
         }
-        for name, isAsked in named.items():
-            if isAsked:
-                job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
+        for name in (name for name, isAsked in asked.items() if isAsked):
+            job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
         if options.segment:
             job.params["segmenter"] = options.segmenter
 
     def place(self, job):
-        suffix = results.freeSuffix(*_names(self.node).values())
-        self._name = {role: name + suffix for role, name in _names(self.node).items()}
-        files = {
-            role.removesuffix("_map"): nrrd.File(path)
-            for role, path in job.result["outputs"].items()
-        }
+        self._names = _freeNames(self.node)
+        outputs = job.result["outputs"].items()
+        files = {role.removesuffix("_map"): nrrd.File(path) for role, path in outputs}
         self._histories = {role: file.tags.get("DERIVED") or () for role, file in files.items()}
         self._model, self._manifest = job.result.get("model") or {}, _manifestOf(job.result)
         if self.options.task == "slices":
@@ -126,45 +120,47 @@ class _Enhancement(NodeJob):
             yield from self._placeVolume(job, files)
 
     def _placeVolume(self, job, files):
-        source, images = self.node, {}
-        for number, (role, file) in enumerate(files.items()):
-            steps = bridge.readImage(file.voxels)
-            images[role] = yield from share(
-                steps, 0.8 * number / len(files), 0.8 * (number + 1) / len(files)
-            )
-        if self.hasNewVoxels:
+        source, images, nodes = self.node, {}, job.nodes
+        for role in list(files):
+            file = files.pop(role)
+            images[role] = yield from bridge.readImage(file.voxels)
+            # Freeing all files at once, at the end, would keep Slicer waiting.
+            with contextlib.suppress(OSError):  # Windows keeps a file that is mapped
+                os.remove(file.path)
+            del file
+            yield
+        if bridge.voxelState(source) != self.voxels:
             text = _("{name} was changed during the run, so there is no difference map")
             job.warnings.append(text.format(name=source.GetName()))
         else:
             before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(images["output"])
-            steps = results.differenceImage(before, after)
-            images["difference"] = yield from share(steps, 0.8, 1.0)
-        output = self._output(images["output"])
-        nodes = job.nodes
-        nodes["output"], nodes["difference"] = output, None
+            images["difference"] = yield from results.differenceImage(before, after)
+        limits = {}
         for role in ("difference", "uncertainty", "noise"):
             if role in images:
-                nodes[role] = bridge.newVolumeLike(source, self._name[role], images[role])
-                results.styleMap(nodes[role], role, results.unitOf(source))
-                self._stamp(nodes[role], role)
+                limits[role] = results.typicalMagnitude(images[role])
+                yield
+        output = nodes["output"] = self._output(images["output"])
+        nodes["difference"] = None
+        for role, limit in limits.items():
+            nodes[role] = bridge.newVolumeLike(source, self._names[role], images[role])
+            results.styleMap(nodes[role], role, results.unitOf(source), limit)
+            self._describe(nodes[role], role)
         if "segmentation" in images:
-            _placeLabels(job, source, images["segmentation"], "head", self._name)
+            _placeLabels(job, source, images["segmentation"], "head", self._names)
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
         if results.strengthOf(output) == 1.0:
-            field = images.get("bias_field")
-            field = bridge.arrayOf(field) if field is not None else None
-            blending.remember(output, self.voxels, field)
+            blending.remember(output, self.voxels, images.get("bias_field"))
 
     def _output(self, image):
         """The volume with the result: the user's choice, untouched until now, or a new one."""
         output = self.options.output
         if output is None:
-            output = bridge.newVolumeLike(self.node, self._name["output"], image)
+            output = bridge.newVolumeLike(self.node, self._names["output"], image)
         elif not bridge.isInScene(output):
-            raise PanelError(
-                _("The output volume was removed from the scene"), _("Choose another."), "input"
-            )
+            message = _("The output volume was removed from the scene")
+            raise PanelError(message, _("Choose another."), "input")
         else:
             output.SetAndObserveImageData(image)
             bridge.copyGeometry(self.node, output)
@@ -175,7 +171,7 @@ class _Enhancement(NodeJob):
 
     def _placeThinSlices(self, job):
         """A volume on a grid of its own: there is no difference from its input."""
-        steps = bridge.receiveVolume(job.result["outputs"]["output"], self._name["output"])
+        steps = bridge.receiveVolume(job.result["outputs"]["output"], self._names["output"])
         output = job.nodes["output"] = yield from steps
         output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
         bridge.placeBeside(self.node, output)
@@ -185,12 +181,11 @@ class _Enhancement(NodeJob):
 
     def _placeSequence(self, job, files):
         source, made = self.node, {}
-        originals = iter(bridge.frameNodes(source) * len(files))
         values = [source.GetNthIndexValue(at) for at in range(source.GetNumberOfDataNodes())]
-        roles = [role for role in _VOLUMES if role in files]
-        for number, role in enumerate(roles):
+        for role in [role for role in _VOLUMES if role in files]:
+            originals = iter(bridge.frameNodes(source))
 
-            def frame(image, role=role):
+            def frame(image, role=role, originals=originals):
                 node = slicer.vtkMRMLScalarVolumeNode()
                 bridge.copyGeometry(next(originals), node)
                 node.SetAndObserveImageData(image)
@@ -201,15 +196,14 @@ class _Enhancement(NodeJob):
             sequence.SetIndexName(source.GetIndexName())
             sequence.SetIndexUnit(source.GetIndexUnit())
             sequence.SetIndexType(source.GetIndexType())
-            steps = bridge.fillSequence(sequence, files[role].frames, values, frame)
-            yield from share(steps, number / len(roles), (number + 1) / len(roles))
+            yield from bridge.fillSequence(sequence, files[role].frames, values, frame)
         for role, sequence in made.items():
-            sequence.SetName(self._name[role])
+            sequence.SetName(self._names[role])
             slicer.mrmlScene.AddNode(sequence)
             bridge.placeBeside(source, sequence)
             self._describe(sequence, role)
-            job.nodes[role] = sequence
-        results.link(made["output"], input=source, **_withoutOutput(made))
+        job.nodes.update(made)
+        results.link(made["output"], input=source, **_maps(made))
         self._showFrames(made)
 
     def _showFrames(self, sequences):
@@ -227,25 +221,21 @@ class _Enhancement(NodeJob):
         for role, proxy in shown.items():
             if source is not None:
                 proxy.SetAndObserveTransformNodeID(source.GetTransformNodeID())
-            self._describe(proxy, role)
             if role != "output":
-                results.styleMap(proxy, role, results.unitOf(source or proxy))
+                limit = results.typicalMagnitude(proxy.GetImageData())
+                results.styleMap(proxy, role, results.unitOf(source or proxy), limit)
             elif source is not None:
                 results.copyDisplay(source, proxy)
-        results.link(shown["output"], input=source, **_withoutOutput(shown))
+        results.link(shown["output"], input=source, **_maps(shown))
 
     def _describe(self, node, role):
-        """Record on the result, or a map of the uncertainty or the noise, what it is."""
-        self._stamp(node, role)
-        strength = self.options.strength
-        isFull = strength in ("auto", "full")
-        node.SetAttribute(results.STRENGTH, repr(1.0 if isFull else float(strength)))
-        node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))
-
-    def _stamp(self, node, role):
-        """Record what a node is, with the history that the worker wrote into its file."""
-        history, derived = self._histories.get(role, ()), _VOLUMES.get(role, role)
+        """Record on the result, or on a map, what it is, with the history in the worker's file."""
+        derived, history = "enhanced" if role == "output" else role, self._histories.get(role, ())
         results.stamp(node, derived, self.node, self._model, self._manifest, history)
+        isFull = self.options.strength in ("auto", "full")
+        strength = 1.0 if isFull else float(self.options.strength)
+        node.SetAttribute(results.STRENGTH, repr(strength))
+        node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))
 
 
 class _Preview(NodeJob):
@@ -272,9 +262,8 @@ class _Preview(NodeJob):
         node.SetHideFromEditors(True)
         node.SetSaveWithScene(False)
         bridge.copyGeometry(grid, node)
-        ijkToRas = vtk.vtkMatrix4x4()
-        grid.GetIJKToRASMatrix(ijkToRas)
-        node.SetOrigin(*ijkToRas.MultiplyPoint((0.0, 0.0, float(self.slices[0]), 1.0))[:3])
+        corner = (0.0, 0.0, float(self.slices[0]), 1.0)
+        node.SetOrigin(*bridge.matrixOf(grid).MultiplyPoint(corner)[:3])
         node.SetAndObserveImageData(image)
         slicer.mrmlScene.AddNode(node)
         node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
@@ -296,27 +285,23 @@ class _Segmentation(NodeJob):
 
     def place(self, job):
         image = yield from bridge.readImage(nrrd.File(job.result["outputs"]["output"]).voxels)
-        names = _names(self.node)
-        suffix = results.freeSuffix(names["segmentation"], names["table"])
-        names = {role: name + suffix for role, name in names.items()}
-        _placeLabels(job, self.node, image, "model", names)
+        _placeLabels(job, self.node, image, "model", _freeNames(self.node))
 
 
 def _sendInputs(run, job, options):
     """Send the volume, the guide and the look, and say what to do with them."""
     sent = {"input": run.node, "guide": options.guide, "look": options.look}
-    sent = {name: node for name, node in sent.items() if node is not None}
-    for number, (name, node) in enumerate(sent.items()):
-        steps = run.send(job, node, name)
-        yield from share(steps, number / len(sent), (number + 1) / len(sent))
-        if name != "input":
-            job.params[name] = [job.params[name]]
+    for name, node in sent.items():
+        if node is not None:
+            yield from run.send(job, node, name)
+            if name != "input":
+                job.params[name] = [job.params[name]]
     job.params["config"] = options.config()
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
 
 
-def _names(node):
-    """What the parts of a result are called."""
+def _freeNames(node):
+    """What the parts of a result are called; one number makes all of these names free."""
     texts = {
         "output": _("{name} enhanced"),
         "difference": _("{name} difference"),
@@ -325,48 +310,42 @@ def _names(node):
         "segmentation": _("{name} segmentation"),
         "table": _("{name} structures"),
     }
-    return {role: text.format(name=node.GetName()) for role, text in texts.items()}
+    names = {role: text.format(name=node.GetName()) for role, text in texts.items()}
+    suffix = results.freeSuffix(*names.values())
+    return {role: name + suffix for role, name in names.items()}
 
 
-def _withoutOutput(nodes):
+def _maps(nodes):
     return {role: node for role, node in nodes.items() if role != "output"}
 
 
 def _placeLabels(job, source, image, model, names):
     """The segmentation and the table of a result; model: the result's field that names the head."""
     result = job.result
-    segmentation = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
-    facts = {"device": result.get("device", ""), "seconds": result.get("seconds", "")}
-    table = results.makeTable(result["table"], source, names["table"], facts)
-    for role, node in (("segmentation", segmentation), ("table", table)):
+    labels = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
+    table = results.makeTable(result["table"], source, names["table"])
+    for role, node in (("segmentation", labels), ("table", table)):
         job.nodes[role] = node
         results.stamp(node, role, source, result.get(model) or {}, _manifestOf(result))
 
 
 def _checkSegmentable(node):
     if bridge.isSequence(node):
-        raise PanelError(
-            _("A sequence cannot be segmented as a whole"), _("Segment one frame."), "input"
-        )
+        message = _("A sequence cannot be segmented as a whole")
+        raise PanelError(message, _("Segment one frame."), "input")
 
 
 def _checkOptions(node, options):
     bridge.checkOutput(options.output, node, options.guide, options.look)
     if options.task == "slices" and options.output is not None:
-        raise PanelError(
-            _("Thin slices lie on a grid of their own, so they cannot be written into a volume"),
-            _("Leave the output out."),
-            "config",
-        )
+        message = _("Thin slices have a new grid, so they cannot be written into a volume")
+        raise PanelError(message, _("Do not set an output."), "config")
     if options.segment:
         _checkSegmentable(node)
     elif options.segmenter != "auto":
         message = _("The model {segmenter} is for segmentation, which is not selected")
-        raise PanelError(
-            message.format(segmenter=options.segmenter),
-            _("Select segmentation too, or leave out this model."),
-            "config",
-        )
+        hint = _("Select segmentation too, or leave out this model.")
+        raise PanelError(message.format(segmenter=options.segmenter), hint, "config")
 
 
 def _manifestOf(result):

@@ -8,6 +8,7 @@ import os
 import vtk
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.io.atomic import write_json
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, provenance
@@ -37,9 +38,10 @@ def startSave(runner, node, path, overwrite=False):
         job.params = {"input": source, "output": path, "overwrite": bool(overwrite)}
 
     def after(_job):
-        # The result's own manifest replaces the one that only says that it was saved.
-        provenance.writeManifest(node, path)
-        yield 1.0
+        manifest = provenance.manifestOf(node)
+        if manifest is not None:  # it replaces the one that only says that the node was saved
+            write_json(f"{path}.json", manifest, overwrite=True)
+        yield
 
     title = _("Save {name}").format(name=node.GetName())
     return runner.submit("convert", {}, title=title, before=before, after=after)

@@ -7,7 +7,6 @@ result, `metrics.csv` the losses. What must not be passed on with a distillation
 `out-confidential`.
 """
 
-import csv
 import glob
 import json
 import os
@@ -17,8 +16,9 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import durationText
+from MedEnhancePanels.nodes import bridge
 
-RUN_FILE, METRICS_FILE = "run.json", "metrics.csv"
+RUN_FILE = "run.json"
 #: Kinds of runs, which are kinds of jobs, and the parameter that says where the cohort is.
 COHORT_PARAM = {"train": "data", "distill": "cohort"}
 #: States from which a run can be resumed; "running" remains after a crash.
@@ -38,20 +38,9 @@ class Run:
         options: have the kind of the run, "train" or "distill", and its name.
         """
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in options.name).strip("-")[:64]
-        if not name:
-            raise PanelError(_("The run has no name"), _("Give it one."), "config")
-        base = os.path.join(root, time.strftime(f"{name}-%Y%m%d-%H%M%S"))
-        folder, number = base, 2
-        while os.path.exists(folder):
-            folder, number = f"{base}-{number}", number + 1
-        try:
-            os.makedirs(os.path.join(folder, "out"))
-        except OSError as cause:
-            raise PanelError(
-                _("{folder} cannot be created: {why}").format(folder=folder, why=cause.strerror),
-                _("Choose another folder for runs."),
-                "output",
-            ) from cause
+        name = name or "run"
+        folder = bridge.freePath(root, time.strftime(f"{name}-%Y%m%d-%H%M%S"))
+        os.makedirs(os.path.join(folder, "out"))
         record = {"v": 1, "kind": options.kind, "name": name, "state": "running"}
         return cls(folder, record | {"created": time.time(), "seconds": 0.0})
 
@@ -63,20 +52,16 @@ class Run:
                 record = json.load(file)
             _checkRecord(record)
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as cause:
-            raise PanelError(
-                _("{folder} contains no readable run").format(folder=folder),
-                _("Choose the folder of a run."),
-                "input",
-                str(cause),
-            ) from cause
+            message = _("{folder} contains no readable run").format(folder=folder)
+            hint = _("Choose the folder of a run.")
+            raise PanelError(message, hint, "input", str(cause)) from cause
         return cls(folder, record)
 
     def save(self):
         """Write run.json, whole or not at all."""
-        path = os.path.join(self.folder, RUN_FILE)
-        with open(f"{path}.part", "w", encoding="utf-8") as file:
-            json.dump(self.record, file, indent=1)
-        os.replace(f"{path}.part", path)
+        from MedEnhanceLib.io.atomic import write_json
+
+        write_json(os.path.join(self.folder, RUN_FILE), self.record, overwrite=True)
 
     @property
     def kind(self):
@@ -108,24 +93,27 @@ class Run:
 
     def metrics(self):
         """What was measured so far: (name, value, step), oldest first."""
-        path = os.path.join(self.folder, METRICS_FILE)
-        if not os.path.exists(path):
+        try:
+            with open(self._metrics, encoding="utf-8") as file:
+                lines = file.read().splitlines()
+        except FileNotFoundError:
             return []
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
         metrics = []
-        for row in rows:
+        for line in lines:
             try:
-                step, name, value = row
+                step, value, name = line.split(",", 2)
                 metrics.append((name, float(value), int(step)))
             except ValueError:  # a line that a crash or a full disk cut short
                 continue
         return metrics
 
     def keepMetric(self, name, value, step):
-        path = os.path.join(self.folder, METRICS_FILE)
-        with open(path, "a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow([step, name, value])
+        with open(self._metrics, "a", encoding="utf-8") as file:
+            file.write(f"{step},{value},{name}\n")
+
+    @property
+    def _metrics(self):
+        return os.path.join(self.folder, "metrics.csv")
 
     def images(self):
         """Paths of the pictures of a distillation's images, in order."""
@@ -237,11 +225,9 @@ def resume(runner, folder):
     checkIdle(runner)
     run = Run.open(folder)
     if not run.isResumable:
-        raise PanelError(
-            _("{name} cannot be resumed: it is {state}").format(name=run.name, state=run.state),
-            _("Start a new run."),
-            "config",
-        )
+        message = _("{name} cannot be resumed: it is {state}")
+        message = message.format(name=run.name, state=_stateText(run.state))
+        raise PanelError(message, _("Start a new run."), "config")
     run.record["params"]["out"] = run.out  # its folder may have been moved
     return begin(runner, run)
 
@@ -256,11 +242,8 @@ def checkIdle(runner):
     """Raise PanelError while a run is in progress."""
     running = current(runner)
     if running is not None:
-        raise PanelError(
-            _("The run {name} is in progress").format(name=running.run.name),
-            _("Pause it, or wait for its end."),
-            "config",
-        )
+        message = _("The run {name} is in progress").format(name=running.run.name)
+        raise PanelError(message, _("Pause it, or wait for its end."), "config")
 
 
 def defaultRoot():

@@ -12,8 +12,9 @@ from MedEnhancePanels.nodes import bridge
 class NodeJob:
     """A job that starts from a node; subclasses say what to ask for and where results go.
 
-    before(job), place(job): generators of fractions. What `place` makes comes into the scene in one
-    step, at its end, so that a job that is stopped half-way leaves nothing.
+    voxels: the bridge.voxelState of the node as it is sent. before(job), place(job): generators of
+    steps. What `place` makes comes into the scene in one step, at its end, so that a job that is
+    stopped half-way leaves nothing.
     """
 
     def __init__(self, runner, node):
@@ -36,19 +37,10 @@ class NodeJob:
 
     def _after(self, job):
         if _gridOf(self.node) != self._grid:
-            raise PanelError(
-                _("The size of {name} has changed since the job started").format(
-                    name=self.node.GetName()
-                ),
-                _("Run it again."),
-                "input",
-            )
+            message = _("The size of {name} has changed since the job started")
+            message = message.format(name=self.node.GetName())
+            raise PanelError(message, _("Run it again."), "input")
         yield from self.place(job)
-
-    @property
-    def hasNewVoxels(self):
-        """Whether the node's voxels are others than those that were sent."""
-        return bridge.voxelState(self.node) != self.voxels
 
 
 class _StopWithInput:
@@ -56,32 +48,20 @@ class _StopWithInput:
 
     def __init__(self, job, node):
         self._job, self._node, self._name = job, node, node.GetName()
-        self._reason = ""
         scene = slicer.mrmlScene
-        self._observed = [
-            (scene, scene.AddObserver(scene.StartCloseEvent, self._onClose)),
-            (scene, scene.AddObserver(scene.NodeRemovedEvent, self._onRemoved)),
-        ]
+        self._tag = scene.AddObserver(scene.NodeRemovedEvent, self._onRemoved)
         job.onFinished(self._onFinished)
-
-    def _onClose(self, _scene, _event):
-        self._stop(_("The scene was closed, so the job on {name} was stopped"))
 
     def _onRemoved(self, scene, _event):
         if not scene.IsNodePresent(self._node):
-            self._stop(_("{name} was removed from the scene, so the job on it was stopped"))
-
-    def _stop(self, reason):
-        if not self._reason:
-            self._reason = reason.format(name=self._name)
             self._job.cancel()
 
     def _onFinished(self, job):
-        for scene, tag in self._observed:
-            scene.RemoveObserver(tag)
-        self._observed, self._node = [], None
-        if self._reason and job.error is not None and job.error.isCancellation:
-            job.error = PanelError(self._reason, code="cancelled")
+        slicer.mrmlScene.RemoveObserver(self._tag)
+        isGone, self._node = not bridge.isInScene(self._node), None
+        if isGone and job.error is not None and job.error.isCancellation:
+            text = _("{name} was removed from the scene, so the job on it was stopped")
+            job.error = PanelError(text.format(name=self._name), code="cancelled")
 
 
 def _gridOf(node):

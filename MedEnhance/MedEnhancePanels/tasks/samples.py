@@ -53,50 +53,40 @@ def registerSampleData():
         return
     import SampleData
 
-    register = SampleData.SampleDataLogic.registerCustomSampleDataSource
+    icons = os.path.join(os.path.dirname(slicer.modules.medenhance.path), "Resources", "Icons")
     for sample in SAMPLES:
-        register(
+        SampleData.SampleDataLogic.registerCustomSampleDataSource(
             CATEGORY,
             sample.name,
-            thumbnailFileName=_thumbnail(sample),
+            thumbnailFileName=os.path.join(icons, f"{sample.name}.png"),  # 64 pixels wide
             customDownloader=lambda _source, sample=sample: [load(sample)],
         )
 
 
 def load(sample):
     """Load a sample into the scene; the volume node. Raises PanelError."""
+    from MedEnhanceLib.runtime.resources import resource_folder
     from MedEnhancePanels.runner import sharedRunner, wait
 
-    path = _downloaded(sample.origin) if sample.origin else _ownPath()
+    path = str(resource_folder("samples") / "mni152_t1.nii.gz")
+    if sample.origin:
+        path = _downloaded(sample.origin)
+    params = {"input": path, "modality": sample.modality, "steps": list(sample.steps)}
 
     def before(job):
-        output = os.path.join(job.folder, "volume.nrrd")
-        job.params = {"input": path, "output": output, "modality": sample.modality}
-        job.params["steps"] = list(sample.steps)
-        yield 1.0
+        job.params["output"] = os.path.join(job.folder, "volume.nrrd")
+        yield
 
     def after(job):
-        output = job.result["outputs"]["output"]
-        job.nodes["output"] = yield from bridge.receiveVolume(output, sample.name)
+        path = job.params["output"]
+        job.nodes["output"] = yield from bridge.receiveVolume(path, sample.name)
 
     title = _("Load {name}").format(name=sample.name)
-    job = sharedRunner().submit("degrade", {}, title=title, before=before, after=after)
+    job = sharedRunner().submit("degrade", params, title=title, before=before, after=after)
     node = wait(job).nodes["output"]
     node.SetAttribute(cautions.NOTES, _("Damaged on purpose: a sample with simulated noise."))
     slicer.util.setSliceViewerLayers(background=node, fit=True)
     return node
-
-
-def _thumbnail(sample):
-    """The path of a sample's picture, 64 pixels wide."""
-    folder = os.path.join(os.path.dirname(slicer.modules.medenhance.path), "Resources", "Icons")
-    return os.path.join(folder, f"{sample.name}.png")
-
-
-def _ownPath():
-    from MedEnhanceLib.runtime.resources import resource_folder
-
-    return str(resource_folder("samples") / "mni152_t1.nii.gz")
 
 
 def _downloaded(name):
@@ -109,9 +99,6 @@ def _downloaded(name):
     try:
         return logic.downloadFile(source.uris[0], folder, source.fileNames[0], source.checksums[0])
     except Exception as cause:  # no network, no such sample, a damaged file
-        raise PanelError(
-            _("The sample {name} could not be downloaded").format(name=name),
-            _("Check that this computer is online; the brain MR samples need no network."),
-            "input",
-            str(cause),
-        ) from cause
+        message = _("The sample {name} could not be downloaded").format(name=name)
+        hint = _("Check that this computer is online; the brain MR samples need no network.")
+        raise PanelError(message, hint, "input", str(cause)) from cause

@@ -29,10 +29,6 @@ class ScriptedLoadableModule:
     def resourcePath(self, filename):
         return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
 
-    def getDefaultModuleDocumentationLink(self, docPage=None):
-        url = slicer.app.moduleDocumentationUrl(docPage or self.moduleName)
-        return f'<p>For more information see the <a href="{url}">online documentation</a>.</p>'
-
     def runTest(self, msec=100, **kwargs):
         module = importlib.import_module(type(self).__module__)
         test = getattr(module, f"{self.moduleName}Test")()
@@ -47,20 +43,10 @@ class ScriptedLoadableModuleWidget:
         self.developerMode = slicer.util.settingsValue(
             "Developer/DeveloperMode", False, converter=slicer.util.toBool
         )
-        self.parent = parent if parent else self._ownParent()
-        self.layout = self.parent.layout()
-        if not parent:
-            self.setup()
-            self.parent.show()
+        self.parent, self.layout = parent, parent.layout()
         slicer.app.moduleManager().connect(
             "moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded
         )
-
-    def _ownParent(self):
-        parent = slicer.qMRMLWidget()
-        parent.setLayout(qt.QVBoxLayout())
-        parent.setMRMLScene(slicer.mrmlScene)
-        return parent
 
     def resourcePath(self, filename):
         folder = os.path.dirname(slicer.util.modulePath(self.moduleName))
@@ -76,24 +62,11 @@ class ScriptedLoadableModuleWidget:
                 "moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded
             )
 
-    def setupDeveloperSection(self):
-        """In Slicer's developer mode: buttons to reload, test and edit the module."""
-
     def setup(self):
-        self.setupDeveloperSection()
+        """In Slicer's developer mode: buttons to reload, test and edit the module."""
 
     def onReload(self):
         slicer.util.reloadScriptedModule(self.moduleName)
-
-    def onTest(self, **kwargs):
-        slicer.selfTests[self.moduleName](**kwargs)
-
-    def onReloadAndTest(self, **kwargs):
-        self.onReload()
-        self.onTest(**kwargs)
-
-    def onEditSource(self):
-        raise NotImplementedError("the host has no editor")
 
 
 class ScriptedLoadableModuleLogic:
@@ -134,9 +107,6 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
     def delayDisplay(self, message, requestedDelay=None, msec=None):
         logging.info(message)
         slicer.app.processEvents()
-
-    def takeScreenshot(self, name, description, type=-1):
-        raise NotImplementedError("the host has no main window to take a picture of")
 
     def setUp(self):
         """For derived classes."""

@@ -1,0 +1,60 @@
+"""Export to DICOM: the question under which patient, and what came of it."""
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhancePanels.job import sentence, withWarnings
+from MedEnhancePanels.nodes import dicom_source, provenance
+from MedEnhancePanels.pages.widgets import answerOf
+from MedEnhancePanels.tasks import dicom_export
+
+#: Where DICOM keeps a patient's ID, a study's description and its date.
+_TAGS = ("0010,0020", "0008,1030", "0008,0020")
+
+
+def exportDicom(context, node):
+    """Export a result into Slicer's DICOM database, under the patient that the user confirms.
+
+    From there the module DICOM sends it on or writes it into a folder. Returns the job, or None
+    where the user does not want it. Raises PanelError where the result cannot be exported.
+    """
+    dicom_source.openDatabase()
+    name, instances = node.GetName(), dicom_source.instancesOf(node)
+    # Where structure may be wrong, the question names the reason.
+    alarms = provenance.alarmsOf(node)
+    lines = [sentence(f"{what}: {hint}" if hint else what) for what, hint in alarms]
+    title, patientId = _("MedEnhance: export to DICOM"), ""
+    if instances:
+        patient, study, date = (dicom_source.valueOf(instances[0], tag) for tag in _TAGS)
+        text = _("Export {name} as a new series of patient {patient}, study {study} ({date})?")
+        patient = patient or _("(without an ID)")
+        lines.append(text.format(name=name, patient=patient, study=study, date=date))
+        if not slicer.util.confirmOkCancelDisplay("\n".join(lines), title):
+            return None
+    else:
+        text = _("{name} does not come from DICOM: it becomes a series in a new study.")
+        if series := dicom_source.missingSeriesOf(node):
+            text = _(
+                "{name} was made from a DICOM series ({uid}) that is not in Slicer's DICOM "
+                "database. Import that series first, or export under another patient."
+            )
+        lines.append(text.format(name=name, uid=series))
+        lines.append(_("Patient ID (a pseudonym, where the images will leave the clinic):"))
+        window = slicer.util.mainWindow()
+        patientId = answerOf(qt.QInputDialog.getText(window, title, "\n".join(lines))).strip()
+        if not patientId:
+            return None
+    options = dicom_export.ExportOptions(patientId=patientId, seriesDescription=name)
+    context.clearMessage()
+    job = dicom_export.start(context.runner, node, options)
+    job.onFinished(lambda job: _onFinished(context, job))
+    return job
+
+
+def _onFinished(context, job):
+    if job.error is not None:
+        context.showError(job.error)
+        return
+    text = _("{count} files were written into Slicer's DICOM database and read back.")
+    context.message("info", withWarnings(text.format(count=len(job.result["files"])), job.warnings))
