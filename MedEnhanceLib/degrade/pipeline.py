@@ -45,6 +45,12 @@ class Degradation(Options):
     modalities: ClassVar[tuple[str, ...]]
     instead: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        try:
+            super().__post_init__()
+        except ConfigError as error:
+            raise ConfigError(f"{self.name} {error.message}", error.hint) from None
+
     def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
         """Degrade a volume; geometry, modality and units are kept.
 

@@ -1,5 +1,6 @@
 """What is around the pages: the volume, Slicer's ways to load one, samples, the job that runs."""
 
+import dataclasses
 import types
 from unittest import mock
 
@@ -99,7 +100,8 @@ class JobBarTest(MedEnhanceTestCase):
         super().setUp()
         from MedEnhanceLib.jobs.job import JOBS
 
-        self.enterContext(mock.patch.object(JOBS["ping"], "is_question", False))  # work, here
+        work = dataclasses.replace(JOBS["ping"], is_question=False)
+        self.enterContext(mock.patch.dict(JOBS, {"ping": work}))
 
     def test_aJobIsSeenFromEveryPageAndInSlicersStatusBarAndCancelled(self):
         ui, window = self.widget.ui, qt.QMainWindow()

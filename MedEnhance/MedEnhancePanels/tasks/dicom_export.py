@@ -77,7 +77,7 @@ class _Export(NodeJob):
             path = job.params["segmentation"] = os.path.join(job.folder, "labels.nrrd")
             steps = sendLabels(segmentation, self.node, path, job.warnings.append)
             job.params["labels"] = yield from steps
-            job.params["segmenter"] = provenance.modelOf(segmentation) or None
+            job.params["head"] = provenance.modelOf(segmentation) or None
         uncertainty = results.linked(self.node, "uncertainty")
         if options.uncertainty and uncertainty is not None:
             yield from self.send(job, uncertainty, "uncertainty")

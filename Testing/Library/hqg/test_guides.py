@@ -83,7 +83,7 @@ def test_an_array_lies_on_the_grid_of_the_volume(head: Volume, calls: list[dict[
     with pytest.raises(InputError, match="called"):
         me.enhance(head, "mr", guide=[head.voxels[::-1]], device="cpu")
     assert calls[-1]["guides"][0].geometry == head.geometry
-    with pytest.raises(InputError, match="an array of"):
+    with pytest.raises(InputError, match="an array has the shape"):
         me.enhance(head, "mr", guide=head.voxels[1:], device="cpu")
 
 
