@@ -222,12 +222,12 @@ def save_dicom(
 
     Args:
         result: a volume, or what `enhance` or `segment` returned.
-        folder: where the files go.
+        folder: where the files go, new or empty.
         like: the DICOM series that it was made from, if it was loaded from another format.
         series: which one of several series in `like`, by number or UID.
         patient_id: the patient's ID, for what never was DICOM.
         patient_name: the patient's name, for what never was DICOM.
-        overwrite: replace earlier results of the same source.
+        overwrite: replace the folder where it holds nothing but earlier results.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 
@@ -255,7 +255,7 @@ def save_dicom(
             patient_name=patient_name,
             overwrite=overwrite,
         )
-        check_output(params, [], monitor)
+        check_output(params, [])
         objects = objects.placed(params, monitor.part(0.0, 0.2))
         return write(objects, params, monitor.part(0.2, 1.0)).files
 

@@ -29,10 +29,10 @@ from MedEnhanceLib.bundles.store import (
     verify_bundle,
 )
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.io.atomic import output_error, write_json
-from MedEnhanceLib.io.staging import staging_for
+from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, output_error, write_json
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.locks import remove_abandoned
 
 _ZIP = "zip"
 _ALLOW = "Give yourself access to the model, or copy it again."
@@ -57,14 +57,15 @@ def import_bundle(source: Path) -> Bundle:
     try:
         root.mkdir(parents=True, exist_ok=True)
         # An owned folder: what a killed import leaves is removed by the next one.
-        with staging_for(root / ".import") as staging:
+        remove_abandoned(PREFIX, root)
+        with hidden_folder(root, root / source.name) as staging:
             try:
-                folder = _unpack(source, staging.new) if is_zip else source
+                folder = _unpack(source, staging) if is_zip else source
                 target = root / _checked(folder, root).name
-                staged = _copy(folder, staging.new / "staged")
+                staged = _copy(folder, staging / "staged")
             except ModelError as error:
                 # Where it was unpacked is gone by the time that this is read.
-                said = error.message.replace(str(staging.new / _ZIP), str(source))
+                said = error.message.replace(str(staging / _ZIP), str(source))
                 raise ModelError(said, error.hint) from error
             staged.replace(target)
     except OSError as cause:

@@ -87,7 +87,7 @@ class DicomParams(OutputParams):
         return False
 
 
-def check_output(params: DicomParams, inputs: Sequence[Path], monitor: Monitor) -> None:
+def check_output(params: DicomParams, inputs: Sequence[Path]) -> None:
     """Refuse before the long work an `output` that could not be written after it."""
     output = Path(params.output)
     if not params.dicom:
@@ -97,22 +97,19 @@ def check_output(params: DicomParams, inputs: Sequence[Path], monitor: Monitor) 
         require("highdicom", purpose="Writing DICOM objects")
     if params.like:
         inputs = [*inputs, Path(params.like["path"])]
-    _check_folder(output, inputs, monitor, overwrite=params.overwrite)
+    _check_folder(output, inputs, overwrite=params.overwrite)
 
 
-def _check_folder(
-    folder: Path, inputs: Sequence[Path], monitor: Monitor, *, overwrite: bool
-) -> None:
+def _check_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse before the long work a folder that DICOM objects could not go into after it.
 
-    What an earlier writing left in it, whose process was killed, is put in order first.
     Raises OutputError for a file's name, for an input's own folder, and for a folder that holds
-    something, unless it may be added to.
+    something, unless it is an earlier result that may be replaced.
     """
     from MedEnhanceLib import io
-    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
+    from MedEnhanceLib.io.atomic import refuse_existing
     from MedEnhanceLib.io.dicom.sources import is_dicom
-    from MedEnhanceLib.io.staging import holds, recover, refuse_no_folder
+    from MedEnhanceLib.io.dicomout.object_files import refuse_used_folder
 
     ending = io.ending_of(folder)
     if ending in io.READABLE and not folder.is_dir():
@@ -121,15 +118,7 @@ def _check_folder(
             "Name a folder, or leave out dicom (--dicom) to write the file.",
         )
     _refuse_among(folder, [path.parent if is_dicom(path) else path for path in inputs])
-    refuse_no_folder(folder)
-    refuse_unwritable(folder)
-    recover(folder, monitor)
-    if folder.is_dir() and holds(folder) and not overwrite:
-        raise OutputError(
-            f"{folder} holds files already",
-            "Name a new or empty folder; or allow to add to it, and to replace what was made of "
-            "the same series before (--force, overwrite=True).",
-        )
+    refuse_used_folder(folder, overwrite)
     refuse_existing(manifest_path(folder), overwrite)
 
 
@@ -274,7 +263,6 @@ def write(objects: Objects, params: DicomParams, monitor: Monitor) -> Written:
     files = write_objects(
         [dataset for _, dataset in built],
         Path(params.output),
-        source=template.origin.series if template.origin else "",
         overwrite=params.overwrite,
         monitor=monitor.part(0.6, 1.0),
     )

@@ -162,7 +162,7 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     work = Work("decompressed", params)
     source, output = Path(params.input), Path(params.output)
     region = region_from_json(params.region)
-    check_output(params, [source], monitor)
+    check_output(params, [source])
     written = None
     if params.dicom:
         volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))

@@ -161,7 +161,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     looks = [Path(look) for look in params.look or ()]
     inputs = [Path(params.input), *guides, *looks]
     if params.dicom:
-        check_output(params, inputs[:1], monitor)
+        check_output(params, inputs[:1])
     else:
         check_volume_outputs(outputs, inputs=inputs, overwrite=params.overwrite)
     if params.report:

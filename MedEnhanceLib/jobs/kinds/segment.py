@@ -45,7 +45,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
 
     work = Work("segmented", params)
     source, output = Path(params.input), Path(params.output)
-    check_output(params, [source], monitor)
+    check_output(params, [source])
     volume = params.load(monitor.part(0.0, 0.1))
     if params.dicom:
         volume = placed(volume, params, monitor)

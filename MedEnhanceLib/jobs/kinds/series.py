@@ -72,7 +72,7 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
         "uncertainty": params.uncertainty,
     }
     inputs = {name: Path(place) for name, place in places.items() if place}
-    check_output(params, [*inputs.values()], monitor)
+    check_output(params, [*inputs.values()])
     volume = params.load(monitor.part(0.0, 0.2))
     labels = uncertainty = None
     if "segmentation" in inputs:

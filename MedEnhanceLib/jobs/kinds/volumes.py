@@ -53,7 +53,7 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
     """Load → save with the ending of `output`, or as DICOM → manifest."""
     work = Work("converted", params)
     source, output = Path(params.input), Path(params.output)
-    check_output(params, [source], monitor)
+    check_output(params, [source])
     volume = params.load(monitor.part(0.0, 0.7))
     written = save_output(volume, "converted", params, monitor.part(0.7, 1.0))
     return work.finish(
