@@ -243,7 +243,6 @@ def _as_output_error(path: Path, folder: Path | None = None) -> Iterator[None]:
 
 def output_error(path: Path, cause: OSError) -> OutputError:
     """The error that says what stopped the writing of `path`, and the remedy."""
-    cause = _first_cause(cause)
     if cause.errno in _NO_SPACE:
         return OutputError(
             f"{path}: no space left on the disk", "Free some space, or write to another disk."
@@ -258,15 +257,5 @@ def output_error(path: Path, cause: OSError) -> OutputError:
         return OutputError(f"{path}: a link that leads to itself", "Remove it, or name a file.")
     if not path.parent.is_dir():
         return OutputError(f"{path}: {path.parent} is not a folder", "Make it, or name another.")
-    reason = cause.strerror or str(cause).partition("\n")[0]  # pydicom adds its own traceback
+    reason = cause.strerror or str(cause)
     return OutputError(f"{path} cannot be written: {reason}", "Write to another place.")
-
-
-def _first_cause(error: OSError) -> OSError:
-    """The first error with a number, if a library raised another one without it afterwards."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno is not None:
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return error

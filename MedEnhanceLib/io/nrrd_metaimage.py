@@ -24,7 +24,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels, utf8_name
+from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -96,10 +96,10 @@ def _read_header(path: Path) -> Any:
     reader = sitk.ImageFileReader()
     # Named, because ITK does not know a .MHA in capitals.
     reader.SetImageIO("NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO")
+    _refuse_other_encoding(path)
     try:
-        with utf8_name(path) as name:
-            reader.SetFileName(name)
-            reader.ReadImageInformation()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
     except RuntimeError as cause:
         raise InputError(
             f"{path.name}: its header cannot be read: {_last_line(cause)}", "Export it again."
@@ -165,7 +165,7 @@ def _nrrd_text(path: Path, monitor: Monitor) -> _Stored:
     for field in _ELSEWHERE:
         if fields.get(field, "0") != "0":
             raise InputError(
-                f"{path.name}: voxels in another place ({field}: {fields[field]})",
+                f"{path.name}: its voxels are in another file ({field}: {fields[field]})",
                 "Save it with header and voxels together, as one .nrrd file.",
             )
     encoding, order = fields.get("encoding", "").lower(), fields.get("endian", "little").lower()
@@ -210,7 +210,7 @@ def _meta_text(path: Path) -> _Stored:
         voxel_file, begin = path.parent / Path(target).name, 0
         if target != voxel_file.name or not voxel_file.is_file():
             raise InputError(
-                f"{path.name}: ElementDataFile is {target!r}, and that is no file beside it",
+                f"{path.name}: ElementDataFile is {target!r}, which is not beside it",
                 "Copy the .mhd together with its .raw or .zraw file, or save it as .mha.",
             )
     order = fields.get("binarydatabyteordermsb", fields.get("elementbyteordermsb", ""))
@@ -284,9 +284,9 @@ def _header_for(volume: Volume, path: Path) -> bytes:
     image.SetOrigin([*volume.geometry.origin, 0.0][:axes])
     image.SetDirection(direction.ravel().tolist())
     image.SetMetaData(tags.KEY, tags.to_text(volume))
+    _refuse_other_encoding(path)
     try:
-        with utf8_name(path) as name:
-            sitk.WriteImage(image, name, useCompression=False)
+        sitk.WriteImage(image, str(path), useCompression=False)
     except RuntimeError as cause:
         if shutil.disk_usage(path.parent).free < _HEADER_ROOM:  # ITK does not say it
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from cause
@@ -294,6 +294,14 @@ def _header_for(volume: Volume, path: Path) -> bytes:
     header = path.read_bytes()[: -voxel.nbytes]
     sizes = " ".join(map(str, volume.shape[::-1])).encode()
     return re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)
+
+
+def _refuse_other_encoding(path: Path) -> None:
+    """Raise InputError for a path that is not UTF-8: SimpleITK would end the process."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as cause:
+        raise InputError(f"{path}: a name that is not UTF-8", "Rename the file.") from cause
 
 
 def _last_line(cause: RuntimeError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,8 +113,10 @@ def _write(dataset: Dataset, path: Path) -> None:
     meta.ImplementationClassUID = IMPLEMENTATION_UID
     meta.ImplementationVersionName = IMPLEMENTATION_NAME
     file = pydicom.dataset.FileDataset(None, dataset, preamble=b"\0" * 128, file_meta=meta)
+    content = io.BytesIO()  # pydicom would hide the reason of a failing disk
+    pydicom.dcmwrite(content, file, enforce_file_format=True)
     with path.open("xb") as stream:
-        pydicom.dcmwrite(stream, file, enforce_file_format=True)
+        stream.write(content.getbuffer())
         stream.flush()
         os.fsync(stream.fileno())
 
