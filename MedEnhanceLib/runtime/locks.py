@@ -38,6 +38,8 @@ LOCK = "owner.lock"
 _MARK = b"MedEnhance temporary folder\n"
 #: How long a cleaner that looks into a new folder may hold its lock.
 _CLEANER_SECONDS = 5.0
+#: Making a lock in a new folder takes no longer by far.
+_UNLOCKED_SECONDS = 60.0
 #: Errors of file systems without locks, such as some network disks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _POLL_SECONDS = 0.5
@@ -85,13 +87,18 @@ def take_over(folder: Path) -> FileLock | None:
 def remove_abandoned(prefix: str, parent: Path) -> list[Path]:
     """Remove the folders of `make_owned` whose owners are gone; returns which these were.
 
-    Touches only folders of this user that carry our mark and whose lock nobody holds.
+    Touches only folders of this user that carry our mark and whose lock nobody holds, and empty
+    ones a minute old, whose owner was killed before it made its lock.
     """
     removed = []
     for folder in sorted(parent.glob(f"{prefix}*")):
         if (lock := take_over(folder)) is not None:
             remove_owned(folder, lock)
             removed.append(folder)
+            continue
+        with contextlib.suppress(OSError):  # rmdir fails where anything lies in it
+            if time.time() - folder.lstat().st_mtime > _UNLOCKED_SECONDS:
+                folder.rmdir()
     return removed
 
 
