@@ -219,12 +219,12 @@ def save_dicom(
 
     Args:
         result: a volume, or what `enhance` or `segment` returned.
-        folder: where the files go.
+        folder: where the files go, new or empty.
         dicom_source: the DICOM series that it was made from, if it was loaded from another format.
         series: which one of several series in `dicom_source`, by number or UID.
         patient_id: the patient's ID, for what never was DICOM.
         patient_name: the patient's name, for what never was DICOM.
-        overwrite: replace earlier results of the same source.
+        overwrite: replace the folder where it holds nothing but earlier results.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 
@@ -248,7 +248,7 @@ def save_dicom(
             patient_name=patient_name,
             overwrite=overwrite,
         )
-        check_folder(params, [], monitor)
+        check_folder(params, [])
         objects = place_objects(objects, params, monitor.part(0.0, 0.2))
         files, _ = write(objects, params, monitor.part(0.2, 1.0))
         return files

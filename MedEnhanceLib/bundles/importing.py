@@ -21,9 +21,9 @@ from MedEnhanceLib.bundles.store import (
 )
 from MedEnhanceLib.core.options import NAMES, is_name
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.io.atomic import output_error, write_json
-from MedEnhanceLib.io.staging import staging_for
+from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, output_error, write_json
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
+from MedEnhanceLib.runtime.locks import remove_abandoned
 from MedEnhanceLib.runtime.text import Names
 
 _ZIP = "zip"
@@ -47,12 +47,13 @@ def import_bundle(source: Path) -> Bundle:
     try:
         root.mkdir(parents=True, exist_ok=True)
         # An owned folder: what a killed import leaves is removed by the next one.
-        with staging_for(root / ".import") as staging:
-            names = Names({str(staging.new / _ZIP): str(source)})
+        remove_abandoned(PREFIX, root)
+        with hidden_folder(root, root / source.name) as staging:
+            names = Names({str(staging / _ZIP): str(source)})
             with names.in_errors():  # where it was unpacked is gone by the time that one reads this
-                folder = _unpack(source, staging.new) if is_zip else source
+                folder = _unpack(source, staging) if is_zip else source
                 target = root / _checked(folder, root).name
-                staged = _copy(folder, staging.new / "staged")
+                staged = _copy(folder, staging / "staged")
             staged.replace(target)
     except OSError as cause:
         place = Path(str(cause.filename or root))

@@ -34,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _KEY = "option"
-#: Of a plain type: what a value of it is an instance of, and the type in words.
+#: A plain type → what its values are instances of, and its name in help texts.
 _KINDS: dict[Any, tuple[type, str]] = {
     str: (str, "text"),
     bool: (bool, "true or false"),
@@ -45,16 +45,14 @@ _KINDS: dict[Any, tuple[type, str]] = {
     list: (list, "a list"),
     tuple: (tuple, "a list"),
 }
-#: Ends of a range: field of `About`, in words, the comparison that a value has to pass.
+#: Ends of a range: field of `About`, its text, the comparison that a value has to pass.
 _ENDS = (
     ("low", "{:g} or more", operator.ge),
     ("above", "more than {:g}", operator.gt),
     ("high", "at most {:g}", operator.le),
     ("below", "less than {:g}", operator.lt),
 )
-
-
-#: What the name of a model or of a set may be, in words.
+#: Characters allowed in the name of a model or of a distilled set.
 NAMES = "at most 64 letters, digits, - and _"
 
 
@@ -65,7 +63,7 @@ def is_name(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a declaration says of an option besides its name, type and default.
+    """Help, range and flag of an option.
 
     Args:
         help: one sentence without its range and default, which are appended.
@@ -128,7 +126,7 @@ class Option:
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """The values of a Literal; empty where it is none."""
+        """The values of a Literal; empty for other types."""
         return get_args(self.hint) if get_origin(self.hint) is Literal else ()
 
     @property
@@ -173,7 +171,8 @@ class Option:
         has_text = isinstance(self.default, int | float | str | tuple) and self.kind is not bool
         if self.is_required or not has_text or self.default in ("", ()):
             return text
-        return f"{text} (default: {_plain_text(self.default)})"
+        default = f"{self.default:g}" if isinstance(self.default, float) else self.default
+        return f"{text} (default: {default})"
 
     def converted(self, value: Any) -> Any:
         """A value as it came from JSON in the type of the field; paths become text."""
@@ -198,11 +197,7 @@ class Option:
         """Raise ConfigError for a value that is not allowed."""
         if (value is None and self.is_optional) or (isinstance(value, str) and value in self.words):
             return
-        if self.choices:
-            is_allowed = value in self.choices and isinstance(value, bool) == (self.kind is bool)
-        else:
-            is_allowed = fits(value, self.hint) and self._is_in_range(value)
-        if not is_allowed:
+        if not (fits(value, self.hint) and self._is_in_range(value)):
             raise ConfigError(f"{self.name} is {value!r}", f"Use {self.allowed}.")
 
     def _is_in_range(self, value: Any) -> bool:
@@ -344,15 +339,15 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -
     owner = owner or cls.__name__
     if not isinstance(fields, Mapping):
         raise ConfigError(f"{owner} is {fields!r}", "Give an object with its options.")
-    known = {one.name: one for one in options_of(cls)}
-    check_names(owner, fields, known)
-    missing = [name for name, one in known.items() if one.is_required and name not in fields]
+    options = {option.name: option for option in options_of(cls)}
+    check_names(owner, fields, options)
+    missing = [name for name, own in options.items() if own.is_required and name not in fields]
     if missing:
-        raise ConfigError(f"{owner} lacks {', '.join(missing)}", f"It has: {', '.join(known)}.")
-    values = {name: known[name].converted(value) for name, value in fields.items()}
-    if not issubclass(cls, Options):
+        raise ConfigError(f"{owner} lacks {', '.join(missing)}", f"It has: {', '.join(options)}.")
+    values = {name: options[name].converted(value) for name, value in fields.items()}
+    if not issubclass(cls, Options):  # those check themselves
         for name, value in values.items():
-            known[name].check(value)
+            options[name].check(value)
     return cls(**values)
 
 
@@ -366,13 +361,11 @@ def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dic
 
     Of a field that is itself a declaration, the other one may state a part.
     """
-    parts = {
-        one.name: merged(one.kind, base[one.name], fields[one.name])
-        for one in options_of(cls)
-        if one.is_object
-        and isinstance(base.get(one.name), Mapping)
-        and isinstance(fields.get(one.name), Mapping)
-    }
+    parts = {}
+    for option in options_of(cls):
+        below, above = base.get(option.name), fields.get(option.name)
+        if option.is_object and isinstance(below, Mapping) and isinstance(above, Mapping):
+            parts[option.name] = merged(option.kind, below, above)
     return {**base, **fields, **parts}
 
 
@@ -389,8 +382,8 @@ def narrowed(cls: type[C], options: Any, **others: Any) -> C:
 
     others: values that take the place of those in `options`, or are not in it.
     """
-    known = (one.name for one in options_of(cls) if one.name not in others)
-    return cls(**others, **{name: getattr(options, name) for name in known})
+    shared = (option.name for option in options_of(cls) if option.name not in others)
+    return cls(**others, **{name: getattr(options, name) for name in shared})
 
 
 def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -416,23 +409,23 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type; what is not text, number, list or object is not looked into."""
+    """Whether a value is of a type; items of lists and objects are checked too."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Any:
         return True
     if kind in (types.UnionType, typing.Union):
         return any(fits(value, member) for member in inner)
     if kind is Literal:
-        return value in inner
+        return value in inner and isinstance(value, bool) == isinstance(inner[0], bool)
     if kind in (str, bool, int, float):
         return isinstance(value, _KINDS[kind][0]) and isinstance(value, bool) == (kind is bool)
     if kind is tuple and isinstance(value, tuple) and inner:
-        wanted = inner[:1] * len(value) if inner[1:] == (...,) else inner
-        return len(value) == len(wanted) and all(map(fits, value, wanted))
+        kinds = inner[:1] * len(value) if inner[1:] == (...,) else inner
+        return len(value) == len(kinds) and all(map(fits, value, kinds))
     if kind is list and isinstance(value, list) and inner:
-        return all(fits(one, inner[0]) for one in value)
+        return all(fits(item, inner[0]) for item in value)
     if kind in (dict, Mapping) and isinstance(value, Mapping) and inner:
-        return all(fits(one, inner[1]) for one in value.values())
+        return all(fits(item, inner[1]) for item in value.values())
     return not isinstance(kind, type) or isinstance(value, kind)
 
 
@@ -455,10 +448,6 @@ def _either(words: list[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
-def _plain_text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]:
     """Give a function of a declaration the declaration's fields as its arguments.
 
@@ -471,13 +460,13 @@ def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            for name in kwargs:
-                if name not in signature.parameters:
-                    raise TypeError(
-                        f"{function.__name__}() has no option {name!r}: "
-                        f"{did_you_mean(name, signature.parameters)}"
-                        f"It has: {', '.join(signature.parameters)}."
-                    )
+            unknown = [name for name in kwargs if name not in signature.parameters]
+            if unknown:
+                near = did_you_mean(unknown[0], signature.parameters)
+                names = ", ".join(signature.parameters)
+                raise TypeError(
+                    f"{function.__name__}() has no option {unknown[0]!r}: {near}It has: {names}."
+                )
             signature.bind(*args, **kwargs)  # its error names the function's own arguments
             return function(declaration(*args, **kwargs))
 
@@ -499,23 +488,19 @@ def _signature_of(
 ) -> inspect.Signature:
     """The signature of a declaration with plain types and the defaults of its options."""
     signature, hints = inspect.signature(declaration), typing.get_type_hints(declaration)
-    parameters = [
-        parameter.replace(
-            default=parameter.default
-            if parameter.default is parameter.empty
-            else option_of(declaration, name).default,
-            annotation=hints[name]
-            if "Annotated[" in str(parameter.annotation)
-            else parameter.annotation,
-        )
-        for name, parameter in signature.parameters.items()
-    ]
+    parameters = []
+    for parameter in signature.parameters.values():
+        if parameter.default is not parameter.empty:
+            default = option_of(declaration, parameter.name).default
+            parameter = parameter.replace(default=default)
+        if "Annotated[" in str(parameter.annotation):
+            parameter = parameter.replace(annotation=hints[parameter.name])
+        parameters.append(parameter)
     # As on the command line: what is inherited comes last, so progress and cancel do.
     parameters.sort(
-        key=lambda parameter: (
-            parameter.kind,
-            parameter.kind is parameter.KEYWORD_ONLY
-            and generations_up(declaration, parameter.name),
+        key=lambda own: (
+            own.kind,
+            own.kind is own.KEYWORD_ONLY and generations_up(declaration, own.name),
         )
     )
     returns = inspect.signature(function).return_annotation

@@ -257,8 +257,10 @@ def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degra
     for number, (name, strength) in enumerate(strengths):
         if name not in make:
             raise ConfigError(f"unknown degradation {name!r}", f"Use one of {', '.join(make)}.")
-        # Seeds apart that a composite's own steps do not use.
-        steps.append(make[name](strength, seed + 10 * number))
+        try:  # seeds apart that a composite's own steps do not use
+            steps.append(make[name](strength, seed + 10 * number))
+        except ConfigError as cause:
+            raise ConfigError(f"{name} {cause.message}", cause.hint) from cause
     return steps
 
 

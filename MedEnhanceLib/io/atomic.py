@@ -6,8 +6,8 @@ A file is prepared in a hidden folder beside its target, and gets its name by on
         file.nii.gz
 
 So what a killed writer leaves is known for certain, also where another machine or another container
-writes into the same folder, and the next writer there removes it. `staging` prepares the files of a
-folder in the same way.
+writes into the same folder, and the next writer there removes it. The files of a whole folder are
+prepared in the same way, and get its name by one rename.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import errno
 import json
 import os
 import secrets
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import MedEnhanceError, OutputError
-from MedEnhanceLib.runtime.locks import make_owned, remove_owned, remove_unborn, take_over
+from MedEnhanceLib.runtime.locks import make_owned, remove_abandoned, remove_owned
 
 #: What names of hidden folders, and of unfinished files at an address, begin with.
 PREFIX = ".medenhance-"
-#: In a hidden folder whose files are on their way into the one that it lies in: never removed.
-MOVES = "moves.json"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 #: Folders that this process has looked through: reading a hundred thousand names takes a while.
@@ -110,7 +110,7 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
     target = resolved(Path(path))
     if target.parent not in _looked_through:
         _looked_through.add(target.parent)
-        remove_abandoned(target.parent)
+        remove_abandoned(PREFIX, target.parent)
     # In lower case: ITK writes the voxels of a .MHA into a second file of its own.
     ending = ".nii.gz" if target.name.lower().endswith(".nii.gz") else target.suffix.lower()
     with hidden_folder(target.parent, Path(path)) as folder:
@@ -135,7 +135,7 @@ def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> No
 
 @contextlib.contextmanager
 def hidden_folder(place: Path, target: Path) -> Iterator[Path]:
-    """Yield a new hidden folder in `place`; it is removed at the end, unless its files are moving.
+    """Yield a new hidden folder in `place`; it is removed at the end.
 
     target: what is prepared in it, for errors.
     """
@@ -144,35 +144,75 @@ def hidden_folder(place: Path, target: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        if not is_moving(folder):
-            remove_owned(folder, lock)
-        elif lock is not None:
-            lock.release()
+        remove_owned(folder, lock)
 
 
-def hidden_folders(place: Path) -> list[Path]:
-    """The hidden folders of all writers in a folder."""
-    with contextlib.suppress(OSError):
-        return sorted(path for path in place.glob(f"{PREFIX}*") if path.is_dir())
-    return []
+@contextlib.contextmanager
+def atomic_folder(target: Path, *, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield a new hidden folder; it becomes `target`, with all of its files, on a clean exit.
+
+    On any exception everything is as it was. If the process is killed between the two renames that
+    replace a folder, its files are in `<target>.replaced-XXXXXXXX`.
+
+    Args:
+        target: a new or an empty folder, or one whose files may be removed.
+        replaceable: whether a file in it may be removed; asked just before.
+    Yields:
+        The hidden folder.
+    Raises:
+        OutputError: the target cannot be replaced, or holds files that may not be removed.
+    """
+    refuse_no_folder(target)
+    real = resolved(target)
+    remove_abandoned(PREFIX, real.parent)
+    with hidden_folder(real.parent, target) as folder:
+        new = folder / "new"
+        with _as_output_error(target, folder):
+            new.mkdir()
+        yield new
+        with _as_output_error(target):
+            flush_folder(new)
+            _put_in_place(new, real, replaceable)
+            flush_folder(real.parent)
 
 
-def remove_abandoned(place: Path) -> list[Path]:
-    """Remove the hidden folders in `place` whose writers are gone, but for moving ones."""
-    removed = []
-    for folder in hidden_folders(place):
-        lock = None if is_moving(folder) else take_over(folder)
-        if lock is not None:
-            remove_owned(folder, lock)
-            removed.append(folder)
-        else:
-            remove_unborn(folder)
-    return removed
+def refuse_no_folder(target: Path) -> None:
+    """Raise OutputError where no folder can be put at `target`; call it before long work."""
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file", "Name a folder.")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: {target.parent} is not a folder", "Make it, or name another.")
+    if target.is_mount():
+        raise OutputError(f"{target} is a mount point", "Name a folder inside it.")
+    refuse_unwritable(resolved(target).parent)
 
 
-def is_moving(folder: Path) -> bool:
-    """Whether the files of a hidden folder are on their way into the one that it lies in."""
-    return (folder / MOVES).is_file()
+def _put_in_place(new: Path, target: Path, replaceable: Callable[[Path], bool]) -> None:
+    earlier = sorted(target.iterdir()) if target.is_dir() else []
+    foreign = [path for path in earlier if not replaceable(path)]
+    if foreign:
+        raise OutputError(
+            f"{target} holds {foreign[0].name}, which MedEnhance did not write",
+            "Name a new folder.",
+        )
+    if target.is_dir():
+        shutil.copymode(target, new)
+    if not earlier:
+        if sys.platform == "win32" and target.is_dir():  # elsewhere the rename replaces it
+            target.rmdir()
+        new.rename(target)
+        return
+    aside = target.with_name(f"{target.name}.replaced-{secrets.token_hex(4)}")
+    target.rename(aside)
+    try:
+        new.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    for path in earlier:
+        (aside / path.name).unlink()
+    with contextlib.suppress(OSError):  # another program has put a file there meanwhile
+        aside.rmdir()
 
 
 def temporary_name() -> str:
@@ -207,7 +247,6 @@ def _as_output_error(path: Path, folder: Path | None = None) -> Iterator[None]:
 
 def output_error(path: Path, cause: OSError) -> OutputError:
     """The error that says what stopped the writing of `path`, and the remedy."""
-    cause = _first_cause(cause)
     if cause.errno in _NO_SPACE:
         return OutputError(
             f"{path}: no space left on the disk", "Free some space, or write to another disk."
@@ -222,15 +261,5 @@ def output_error(path: Path, cause: OSError) -> OutputError:
         return OutputError(f"{path}: a link that leads to itself", "Remove it, or name a file.")
     if not path.parent.is_dir():
         return OutputError(f"{path}: {path.parent} is not a folder", "Make it, or name another.")
-    reason = cause.strerror or str(cause).partition("\n")[0]  # pydicom adds its own traceback
+    reason = cause.strerror or str(cause)
     return OutputError(f"{path} cannot be written: {reason}", "Write to another place.")
-
-
-def _first_cause(error: OSError) -> OSError:
-    """The first error with a number, if a library raised another one without it afterwards."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno is not None:
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return error

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -49,18 +50,17 @@ class Patient:
     series: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.id:
-            raise ConfigError("a patient has no name", "Give every patient a name.")
-        if not self.paths:
-            raise ConfigError(f"patient {self.id} has no volume", "Name a path, or leave them out.")
-        if self.series and len(self.series) != len(self.paths):
-            raise ConfigError(f"patient {self.id}: series and paths differ in number")
+        if not (self.id and self.paths and len(self.series) in (0, len(self.paths))):
+            raise ConfigError(
+                f"patient {self.id!r} with {len(self.paths)} paths and {len(self.series)} series",
+                "Give every patient a name and a path; of DICOM a series for each path, or none.",
+            )
 
     def volumes(
         self, *, modality: str | None = None, monitor: Monitor | None = None
     ) -> list[Volume]:
         """Read all volumes; raises what `io.load` does, and InputError for several frames."""
-        found = []
+        volumes = []
         for path, series in zip(self.paths, self.series or [""] * len(self.paths), strict=True):
             try:
                 volume = io.load(path, modality=modality, series=series or None, monitor=monitor)
@@ -71,8 +71,8 @@ class Patient:
                     f"patient {self.id}, {path.name}: {volume.shape[0]} frames",
                     "Give one frame as a file of its own, or leave it out.",
                 )
-            found.append(volume)
-        return found
+            volumes.append(volume)
+        return volumes
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ class Cohort:
 
     def __post_init__(self) -> None:
         names = [patient.id for patient in self.patients]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigError(f"patient {twice[0]} is there twice", "Put their volumes together.")
+        for name in sorted(set(names)):
+            if names.count(name) > 1:
+                raise ConfigError(f"patient {name} is there twice", "Put their volumes together.")
 
     def __len__(self) -> int:
         return len(self.patients)
@@ -146,13 +146,15 @@ class Cohort:
             raise InputError(f"{root} is not a folder", "Name the folder of the patients.")
         files = [file for file in _volume_files(root, pattern) if file.parent == root]
         patients, empty = [], []
-        for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
+        for folder in sorted(root.iterdir()):
+            if not folder.is_dir() or folder.name.startswith("."):
+                continue
             volumes = _volume_files(folder, pattern)
             if pattern == "*" and not volumes and any(map(Path.is_file, folder.rglob("*"))):
                 volumes = [folder]  # one series of DICOM
-            if volumes and not folder.name.startswith("."):
+            if volumes:
                 patients.append(Patient(folder.name, tuple(volumes)))
-            elif not folder.name.startswith("."):
+            else:
                 empty.append(folder.name)
         if patients and files:
             raise InputError(
@@ -186,7 +188,7 @@ class Cohort:
                 rows = list(csv.DictReader(stream))
         except (OSError, UnicodeError, csv.Error) as cause:
             raise InputError(f"{table} cannot be read: {cause}", "Name a CSV file.") from cause
-        found: dict[str, list[Path]] = {}
+        paths: dict[str, list[Path]] = defaultdict(list)
         for line, row in enumerate(rows, 2):
             values = [(row.get(column) or "").strip() for column in _COLUMNS]
             if not all(values):
@@ -196,10 +198,11 @@ class Cohort:
                 )
             path = table.parent / values[1]
             volumes = _volume_files(path, "*") if path.is_dir() else []
-            found.setdefault(values[0], []).extend(volumes or [path])
-        if not found:
+            paths[values[0]] += volumes or [path]
+        if not paths:
             raise InputError(f"{table} has no rows", f"Give the columns {', '.join(_COLUMNS)}.")
-        return cls(tuple(Patient(name, tuple(p)) for name, p in sorted(found.items())), modality)
+        patients = (Patient(name, tuple(own)) for name, own in sorted(paths.items()))
+        return cls(tuple(patients), modality)
 
     @classmethod
     def from_dicom(
@@ -217,7 +220,7 @@ class Cohort:
         from MedEnhanceLib.io.dicom.listing import choices
 
         root = Path(folder)
-        found: dict[str, list[tuple[Path, str]]] = {}
+        places: dict[str, list[tuple[Path, str]]] = defaultdict(list)
         for choice in choices(root, monitor or Monitor()):
             row = choice.row
             if not row.readable or choice.part is None or modality not in (None, row.modality):
@@ -228,17 +231,13 @@ class Cohort:
                     "PatientID, so its patient is unknown",
                     "Give a folder for each patient, or a table (patient, path).",
                 )
-            folders = {one.file.parent for one in choice.part.slices}
-            place = Path(os.path.commonpath(folders))
-            found.setdefault(row.patient, []).append((place, row.key))
-        if not found:
+            folders = {plane.file.parent for plane in choice.part.slices}
+            places[row.patient].append((Path(os.path.commonpath(folders)), row.key))
+        if not places:
             raise InputError(
                 f"{root}: no readable series of {modality or 'images'}", "See: medenhance inspect."
             )
-        patients = (
-            Patient(name, tuple(p for p, _ in places), tuple(s for _, s in places))
-            for name, places in sorted(found.items())
-        )
+        patients = (Patient(name, *zip(*own, strict=True)) for name, own in sorted(places.items()))
         return cls(tuple(patients), modality)
 
     def split(self, held_out: float, seed: int) -> tuple[Cohort, Cohort]:
@@ -268,11 +267,11 @@ class Cohort:
 
     def __getitem__(self, name: str) -> Patient:
         """The patient of that name; raises ConfigError with the known names."""
-        for patient in self.patients:
-            if patient.id == name:
-                return patient
-        known = ", ".join(patient.id for patient in self.patients[:10])
-        raise ConfigError(f"the cohort has no patient {name!r}", f"It has: {known}.")
+        patients = {patient.id: patient for patient in self.patients}
+        if name not in patients:
+            names = ", ".join(list(patients)[:10])
+            raise ConfigError(f"the cohort has no patient {name!r}", f"It has: {names}.")
+        return patients[name]
 
     def volumes(
         self, *, least_slices: int = 1, monitor: Monitor | None = None
@@ -332,21 +331,19 @@ def _volume_files(folder: Path, pattern: str) -> list[Path]:
 def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
     if volume.modality == "SEG" or looks_like_labels(volume.voxels):
         raise InputError(
-            f"{name}: it is labels, not an image", "Name the images alone (--pattern, pattern=)."
+            f"{name}: labels, not an image", "Select the images (--pattern, pattern=)."
         )
     if volume.modality == "OT":
-        raise InputError(
-            f"{name}: it is of no known modality", "State the modality (--modality, modality=)."
-        )
+        raise InputError(f"{name}: unknown modality", "State it (--modality, modality=).")
     if volume.modality == "MR" and float(np.mean(volume.voxels < _NEVER_MR)) > _SHOWN:
         raise InputError(
             f"{name}: stated as MR, but it has values of CT (below {_NEVER_MR})",
-            "Name images of one modality alone (--pattern, pattern=), or state CT.",
+            "Select images of one modality (--pattern, pattern=), or state CT.",
         )
     if volume.modality != first[1]:
         raise InputError(
             f"{first[0]} is {first[1]}, but {name} is {volume.modality}",
-            "One cohort, one modality: name one alone (--pattern, pattern=), or state it.",
+            "A cohort has one modality: select it (--pattern, pattern=), or state it.",
         )
 
 

@@ -165,7 +165,7 @@ def _nrrd_text(path: Path, monitor: Monitor) -> _Stored:
     for field in _ELSEWHERE:
         if fields.get(field, "0") != "0":
             raise InputError(
-                f"{path.name}: voxels in another place ({field}: {fields[field]})",
+                f"{path.name}: its voxels are in another file ({field}: {fields[field]})",
                 "Save it with header and voxels together, as one .nrrd file.",
             )
     encoding, order = fields.get("encoding", "").lower(), fields.get("endian", "little").lower()
@@ -210,7 +210,7 @@ def _meta_text(path: Path) -> _Stored:
         voxel_file, begin = path.parent / Path(target).name, 0
         if target != voxel_file.name or not voxel_file.is_file():
             raise InputError(
-                f"{path.name}: ElementDataFile is {target!r}, and that is no file beside it",
+                f"{path.name}: ElementDataFile is {target!r}, which is not beside it",
                 "Copy the .mhd together with its .raw or .zraw file, or save it as .mha.",
             )
     order = fields.get("binarydatabyteordermsb", fields.get("elementbyteordermsb", ""))

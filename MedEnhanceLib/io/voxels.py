@@ -56,7 +56,7 @@ def refuse_pipe(path: Path) -> None:
     except OSError as cause:
         raise input_error(path, cause) from cause
     except ValueError as cause:
-        raise InputError(f"{str(path)!r} is no path: {cause}", "Check the path.") from cause
+        raise InputError(f"{str(path)!r}: invalid path ({cause})", "Check the path.") from cause
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path} is a pipe or a device", "Give a file or a folder.")
 
@@ -87,8 +87,6 @@ def input_error(path: Path, cause: OSError) -> InputError:
         return InputError(f"{path} does not exist", "Check the path.")
     if isinstance(cause, IsADirectoryError):
         return InputError(f"{path} is a folder", "Name a file inside it.")
-    if cause.errno == errno.ELOOP:
-        return InputError(f"{path} is a link that leads to itself", "Name a file.")
     if cause.errno == errno.ENAMETOOLONG:
         return InputError(f"{path.name:.80}…: the name is too long for a file", "Check the path.")
     if isinstance(cause, PermissionError):
@@ -174,23 +172,19 @@ def read_voxels(
     is_as_it_is = payload.dtype.isnative and not payload.is_packed
     if scratch is not None and payload.nbytes >= slabs.LARGE_BYTES and is_as_it_is:
         return np.memmap(path, payload.dtype, "r", begin, payload.shape)
-    voxels = _room_for(payload, scratch)
+    try:
+        voxels = slabs.empty(payload.shape, payload.dtype, scratch)
+    except (MemoryError, ValueError) as cause:  # ValueError: more than an array can ever have
+        raise DeviceMemoryError(
+            f"{path.name}: its voxels need {payload.nbytes / 2**30:.1f} GiB of memory",
+            "Close other programs, or crop the volume.",
+        ) from cause
+    except OSError as cause:
+        raise output_error((scratch or Path()) / path.name, cause) from cause
     _fill(voxels, payload, monitor)
     if payload.dtype.isnative:
         return voxels
     return voxels.byteswap(inplace=True).view(payload.dtype.newbyteorder("="))
-
-
-def _room_for(payload: Payload, scratch: Path | None) -> npt.NDArray[Any]:
-    try:
-        return slabs.empty(payload.shape, payload.dtype, scratch)
-    except (MemoryError, ValueError) as cause:  # ValueError: more than an array can ever have
-        raise DeviceMemoryError(
-            f"{payload.path.name}: its voxels need {payload.nbytes / 2**30:.1f} GiB of memory",
-            "Close other programs, or crop the volume.",
-        ) from cause
-    except OSError as cause:
-        raise output_error((scratch or Path()) / payload.path.name, cause) from cause
 
 
 def _fill(voxels: npt.NDArray[Any], payload: Payload, monitor: Monitor) -> None:

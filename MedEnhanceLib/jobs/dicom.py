@@ -89,17 +89,17 @@ class DicomParams(OutputParams):
         return False
 
 
-def check_folder(params: DicomParams, inputs: Sequence[Path], monitor: Monitor) -> None:
+def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
     """Refuse before the long work an output folder that DICOM could not be written to after it.
 
-    What an earlier writing left in it, whose process was killed, is put in order first.
     Raises OutputError for a file's name, for an input's own folder, and for a folder that holds
-    something, unless it may be added to; DependencyError where highdicom is needed and missing.
+    something, unless it is an earlier result that may be replaced; DependencyError where
+    highdicom is needed and missing.
     """
     from MedEnhanceLib import io
-    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
+    from MedEnhanceLib.io.atomic import refuse_existing
     from MedEnhanceLib.io.dicom.sources import is_dicom
-    from MedEnhanceLib.io.staging import holds, recover, refuse_no_folder
+    from MedEnhanceLib.io.dicomout.object_files import refuse_used_folder
 
     if params.has_objects:
         require("highdicom", purpose="Writing DICOM objects")
@@ -111,15 +111,7 @@ def check_folder(params: DicomParams, inputs: Sequence[Path], monitor: Monitor) 
             "Name a folder, or leave out dicom (--dicom) to write the file.",
         )
     _refuse_among(folder, [path.parent if is_dicom(path) else path for path in inputs])
-    refuse_no_folder(folder)
-    refuse_unwritable(folder)
-    recover(folder, monitor)
-    if folder.is_dir() and holds(folder) and not params.overwrite:
-        raise OutputError(
-            f"{folder} holds files already",
-            "Name a new or empty folder; or allow to add to it, and to replace what was made of "
-            "the same series before (--force, overwrite=True).",
-        )
+    refuse_used_folder(folder, params.overwrite)
     refuse_existing(manifest_path(folder), params.overwrite)
 
 
@@ -260,7 +252,6 @@ def write(
     files = write_objects(
         [dataset for _, dataset in built],
         Path(params.output),
-        source=template.origin.series if template.origin else "",
         overwrite=params.overwrite,
         monitor=monitor.part(0.6, 1.0),
     )

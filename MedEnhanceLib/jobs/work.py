@@ -52,7 +52,7 @@ class Work:
         self._objects: dict[str, Any] = {}
         self.inputs, self.outputs = inputs_of(params), results_of(params)
         if isinstance(params, DicomParams) and params.dicom:
-            check_folder(params, [*self.inputs.values()], monitor)
+            check_folder(params, [*self.inputs.values()])
         else:
             check_outputs(
                 self.outputs,

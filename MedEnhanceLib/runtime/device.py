@@ -10,7 +10,6 @@ from typing import Any
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.lazy import imported
-from MedEnhanceLib.runtime.locks import is_taken
 
 #: What libraries say in an ordinary RuntimeError when memory runs out, in small letters. cuDNN
 #: finds no engine where its workspace does not fit.
@@ -83,7 +82,7 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
             "Use another one (--device), or the CPU; or install a PyTorch that was built for the "
             "card (pytorch.org).",
         )
-    return _with_holder(requested, "chosen by the user")
+    return DeviceChoice(requested, "chosen by the user")
 
 
 def _automatic(torch: Any) -> DeviceChoice:
@@ -91,7 +90,7 @@ def _automatic(torch: Any) -> DeviceChoice:
         name = torch.cuda.get_device_name(0)
         fault = fault_of("cuda")
         if not fault:
-            return _with_holder("cuda", f"CUDA device {name}")
+            return DeviceChoice("cuda", f"CUDA device {name}")
         reason = f"{name} cannot be used: {fault}"
     elif not has_nvidia_driver():
         reason = "no graphics card that PyTorch can use"
@@ -100,7 +99,7 @@ def _automatic(torch: Any) -> DeviceChoice:
     else:
         reason = "an NVIDIA GPU is here, but this PyTorch is the build for the CPU alone"
     if torch.backends.mps.is_available():
-        return _with_holder("mps", "Apple GPU (MPS)")
+        return DeviceChoice("mps", "Apple GPU (MPS)")
     count = torch.get_num_threads()
     return DeviceChoice("cpu", f"{reason}; {count} thread{'s' * (count > 1)} of the CPU")
 
@@ -153,8 +152,3 @@ def fault_of(name: str) -> str:
         # A card that is full computes: what runs out later has a ladder of smaller plans.
         return "" if is_out_of_memory(cause) else str(cause).strip().partition("\n")[0][:200]
     return ""
-
-
-def _with_holder(name: str, reason: str) -> DeviceChoice:
-    """The choice; its reason says whether a long job of another process uses the device."""
-    return DeviceChoice(name, f"{reason}; a long job works there too" if is_taken(name) else reason)

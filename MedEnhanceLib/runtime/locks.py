@@ -38,8 +38,8 @@ LOCK = "owner.lock"
 _MARK = b"MedEnhance temporary folder\n"
 #: How long a cleaner that looks into a new folder may hold its lock.
 _CLEANER_SECONDS = 5.0
-#: Making and marking a lock takes no longer by far.
-_UNBORN_SECONDS = 60.0
+#: Making a lock in a new folder takes no longer by far.
+_UNLOCKED_SECONDS = 60.0
 #: Errors of file systems without locks, such as some network disks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _POLL_SECONDS = 0.5
@@ -73,28 +73,33 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock 
 
 def take_over(folder: Path) -> FileLock | None:
     """Take the lock of an abandoned folder that `make_owned` made; None for any other folder."""
-    with contextlib.suppress(OSError, DependencyError):  # a lock that is held is an OSError, too
-        if _is_private(folder) and stat.S_ISREG((folder / LOCK).lstat().st_mode):
+    with contextlib.suppress(OSError, DependencyError):  # a held lock is an OSError, too
+        status = folder.lstat()
+        is_private = sys.platform == "win32" or status.st_uid == os.getuid()
+        is_plain = stat.S_ISDIR(status.st_mode) and stat.S_ISREG((folder / LOCK).lstat().st_mode)
+        if is_private and is_plain:
             lock = _file_lock(folder / LOCK, on_acquired=_check_mark)
             lock.acquire(blocking=False)
             return lock
     return None
 
 
-def remove_unborn(folder: Path) -> None:
-    """Remove a folder whose maker was killed before it had marked its lock.
+def remove_abandoned(prefix: str, parent: Path) -> list[Path]:
+    """Remove the folders of `make_owned` whose owners are gone; returns which these were.
 
-    It is private, a minute old, and holds nothing, or an empty lock that nobody has taken.
+    Touches only folders of this user that carry our mark and whose lock nobody holds, and empty
+    ones a minute old, whose owner was killed before it made its lock.
     """
-    with contextlib.suppress(OSError, DependencyError):
-        if not _is_private(folder) or time.time() - folder.lstat().st_mtime < _UNBORN_SECONDS:
-            return
-        lock, names = folder / LOCK, [entry.name for entry in folder.iterdir()]
-        if names == [LOCK] and not lock.is_symlink() and lock.is_file():
-            if lock.stat().st_size or _is_locked(lock):
-                return
-            lock.unlink()
-        folder.rmdir()  # fails where anything lies in it
+    removed = []
+    for folder in sorted(parent.glob(f"{prefix}*")):
+        if (lock := take_over(folder)) is not None:
+            remove_owned(folder, lock)
+            removed.append(folder)
+            continue
+        with contextlib.suppress(OSError):  # rmdir fails where anything lies in it
+            if time.time() - folder.lstat().st_mtime > _UNLOCKED_SECONDS:
+                folder.rmdir()
+    return removed
 
 
 def hold(folder: Path) -> FileLock | None:
@@ -115,14 +120,11 @@ def remove_owned(folder: Path, lock: FileLock | None) -> None:
     """Remove the folder and release its lock; a second call does nothing."""
     if lock is not None and not lock.is_locked:
         return
-    entries: list[Path] = []
     with contextlib.suppress(OSError):  # a disk that went away: the next start removes the folder
-        entries = list(folder.iterdir())
-    for entry in entries:
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name != LOCK:  # the last to go: after a crash here, the next start goes on
-            with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != LOCK:  # the last to go: after a crash here, the next start goes on
                 entry.unlink()
     if lock is not None and sys.platform == "win32":  # an open file cannot be removed there
         lock.release()
@@ -162,12 +164,6 @@ def hold_gpu(devices: Sequence[str], monitor: Monitor | None = None) -> Iterator
             release_memory(device)
 
 
-def is_taken(device: str) -> bool:
-    """Whether a long job of another process has a GPU."""
-    path = _gpu_file(device)
-    return path is not None and not _gpu_lock(path).is_locked and _is_locked(path)
-
-
 def release_memory(device: str) -> None:
     """Free the memory that torch keeps cached on a GPU, for other processes there."""
     torch: Any = imported("torch")
@@ -185,33 +181,9 @@ def _file_lock(path: Path, **options: Any) -> FileLock:
     return lock
 
 
-def _gpu_lock(path: Path) -> FileLock:
-    """The process's one lock of a card; filelock counts how often it was acquired."""
-    return _file_lock(path, mode=0o666, blocking=False, is_singleton=True)
-
-
 def _check_mark(descriptor: int) -> None:
     if os.read(descriptor, len(_MARK)) != _MARK:
         raise OSError(errno.EINVAL, "not a temporary folder of MedEnhance")
-
-
-def _is_private(folder: Path) -> bool:
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode):
-        return False
-    return sys.platform == "win32" or status.st_uid == os.getuid()
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a process, this one included, has locked a file; False where there is no file."""
-    filelock = require("filelock", purpose="Looking at locks")
-    # Without following a link or waiting for a pipe: others may write there.
-    flags = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | sum(flags)), "rb", buffering=0) as file:
-            return not filelock.lock_descriptor(file.fileno(), blocking=False)
-    except OSError:
-        return False
 
 
 def _first_free(
@@ -223,8 +195,10 @@ def _first_free(
         if path is None:
             return device, contextlib.nullcontext()
         filelock = require("filelock", purpose="Sharing a GPU")
+        # The process's one lock of a card; filelock counts how often it was acquired.
+        lock = _file_lock(path, mode=0o666, blocking=False, is_singleton=True)
         try:
-            return device, _gpu_lock(path).acquire()
+            return device, lock.acquire()
         except filelock.Timeout:
             continue
         except OSError:

@@ -112,7 +112,7 @@ class TestDicom:
         assert volume.origin and back.origin
         assert back.origin.study == volume.origin.study
         assert back.origin.series != volume.origin.series
-        with pytest.raises(me.OutputError, match="holds files"):
+        with pytest.raises(me.OutputError, match="holds an earlier result"):
             me.save_dicom(volume, tmp_path / "out")
 
     def test_a_result_becomes_all_its_objects(

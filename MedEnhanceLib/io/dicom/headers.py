@@ -67,6 +67,7 @@ CLASSIC = {
 _ELEMENTS = (
     *ELEMENTS, _SHARED, _EACH, "ConcatenationUID", "InConcatenationTotalNumber", "SeriesNumber",
     "SeriesDescription", "StudyDescription", "SeriesDate", "StudyDate", "ModalityLUTSequence",
+    "ContributingEquipmentSequence",
 )  # fmt: skip
 _UIDS_OF_SERIES = (0x0020000D, 0x0020000E)
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -104,6 +105,8 @@ class Header:
     kind: the name of its class. date: of the series, YYYY-MM-DD. damaged: whether the reason is
     that it cannot be read; then the other fields are what could be read. unread: whether it is
     empty or cannot be opened, so that it may not be DICOM at all.
+    history: earlier processing by MedEnhance. That of other programs is left out: scanners call
+    much of their output derived.
     """
 
     file: Path
@@ -123,6 +126,12 @@ class Header:
     hint: str = ""
     damaged: bool = False
     unread: bool = False
+    history: tuple[str, ...] = ()
+
+    @property
+    def fault(self) -> str:
+        """The reason with the name of the file."""
+        return f"{self.file.name}: {self.reason}"
 
 
 @silence()
@@ -191,6 +200,12 @@ def _described(dataset: Dataset, fields: Fields, file: Path) -> Header:
         date=date(text(fields, "SeriesDate") or text(fields, "StudyDate")),
         patient=text(fields, "PatientID"),
         kind=class_name(sop_class, modality),
+        history=tuple(
+            f"DERIVED: {text(item, 'ContributionDescription').partition('. ')[0]} by MedEnhance "
+            f"{text(item, 'SoftwareVersions')}, stored as DICOM; research use only"
+            for item in dataset.get("ContributingEquipmentSequence") or []
+            if text(item, "Manufacturer") == "MedEnhance"
+        ),
     )
     if sop_class in _REFUSED:
         reason, hint = _REFUSED[sop_class]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,138 +15,12 @@ from MedEnhanceLib.io.dicom.frames import Part, parts_of
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, counted, find_files, named
 from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 _TAKE_AWAY = "Copy or export the file again; or remove it, to load the series without it."
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 #: Files that are read between two looks at a cancel.
 _AT_ONCE = 16
-#: Files with one SOPInstanceUID: the one that is used → the others.
-Copies = Mapping[Path, Sequence[Path]]
-
-
-@dataclass(frozen=True)
-class Series:
-    """The objects that share a study and a SeriesInstanceUID.
-
-    images: headers with slices. others: objects without slices, each with its reason. damaged:
-    files that cannot be read and may be images of the series.
-    """
-
-    uid: str
-    images: tuple[Header, ...] = ()
-    others: tuple[Header, ...] = ()
-    damaged: tuple[Header, ...] = ()
-
-    @property
-    def about(self) -> Header:
-        """The header of its first object."""
-        return (*self.images, *self.others, *self.damaged)[0]
-
-
-def scan(path: Path, monitor: Monitor) -> list[Series]:
-    """Read all headers at a path and sort them into series.
-
-    Args:
-        path: as for sources.find_files.
-        monitor: for progress and cancellation; is warned of files that are named like DICOM but
-            are not.
-    Returns:
-        The series by number. A damaged file of an unknown series belongs to each series that has
-        images in its folder, or else stands alone.
-    Raises:
-        InputError: there is no DICOM file.
-    """
-    require("pydicom", purpose="Reading DICOM")
-    files = find_files(path, monitor)
-    read = _read_all(files, monitor)
-    headers = _without_trifles([header for header in read if header is not None], monitor)
-    if not headers:
-        raise _no_dicom(path, files)
-    odd = [
-        file.name
-        for file, header in zip(files, read, strict=True)
-        if header is None and _ending(file) in _DICOM_ENDINGS
-    ]
-    if odd:  # it may be a lost slice
-        monitor.warn(f"named like DICOM, but not DICOM files: {named(odd)}")
-    return _sorted(headers)
-
-
-def _read_all(files: Sequence[Path], monitor: Monitor) -> list[Header | None]:
-    """The header of each file; a disk that does not answer does not delay a cancel."""
-    headers: list[Header | None] = []
-    for start in range(0, len(files), _AT_ONCE):
-        part = files[start : start + _AT_ONCE]
-        headers += attend(partial(lambda part: [read_header(file) for file in part], part), monitor)
-        monitor.progress(len(headers) / len(files), "reading headers")
-    return headers
-
-
-def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header]:
-    """Without files that are empty or cannot be opened, unless they are named like the images."""
-    endings: dict[Path, set[str]] = defaultdict(set)
-    for header in headers:
-        if not header.unread:
-            endings[header.file.parent].add(_ending(header.file))
-    anywhere = set().union(*endings.values())
-
-    def is_trifle(header: Header) -> bool:
-        beside = endings.get(header.file.parent) or anywhere
-        return header.unread and _ending(header.file) not in beside
-
-    trifles = [header.file.name for header in headers if is_trifle(header)]
-    if trifles:
-        monitor.warn(f"left out, as they cannot be read: {named(trifles)}")
-    return [header for header in headers if not is_trifle(header)]
-
-
-def _ending(file: Path) -> str:
-    """The suffix in small letters; "" for numbers, which many scanners append."""
-    suffix = file.suffix.lower()
-    return "" if suffix[1:].isdecimal() else suffix
-
-
-def _sorted(headers: Iterable[Header]) -> list[Series]:
-    by_series: dict[tuple[str, str], list[Header]] = defaultdict(list)
-    lost = []
-    for header in headers:
-        if header.damaged and not header.series:
-            lost.append(header)
-        else:
-            by_series[header.study, header.series].append(header)
-    series = []
-    for (_, uid), own in by_series.items():
-        images = tuple(header for header in own if header.slices)
-        folders = {header.file.parent for header in images}
-        beside = [header for header in lost if header.file.parent in folders]
-        damaged = (*(header for header in own if header.damaged), *beside)
-        others = tuple(header for header in own if not header.slices and not header.damaged)
-        series.append(Series(uid, images, others, damaged))
-    near = {header.file for each in series for header in each.damaged}
-    series += [Series("", damaged=(header,)) for header in lost if header.file not in near]
-    return sorted(series, key=_in_order)
-
-
-def _in_order(series: Series) -> tuple[int, str]:
-    number = series.about.number
-    return (int(number) if number.isdecimal() else 1 << 31, series.uid)
-
-
-def _no_dicom(path: Path, files: Sequence[Path]) -> InputError:
-    if files == [path]:
-        return InputError(
-            f"{path.name} is not a DICOM image: the prefix DICM is missing, or it is a DICOMDIR",
-            "Files without the prefix must be exported again; for a DICOMDIR give its folder.",
-        )
-    return InputError(
-        f"{path} holds no DICOM file ({len(files)} files were read, {files[0].name} first)",
-        "Give a folder of DICOM images, or name the volume's file itself.",
-    )
-
-
-# ------------------------------------------------------------ rows
 
 
 @dataclass(frozen=True)
@@ -186,9 +60,11 @@ class SeriesRow:
 class Choice:
     """A row with the volume or object that it describes.
 
-    part: its slices; None for an object without. fault: why it cannot be loaded with any options;
-    a geometry that can be repaired is not a fault. is_gray: whether it holds intensities, damaged
-    or not. copies: of its files. notes: warnings for when it is loaded.
+    about: the header of its first file. part: its slices; None for an object without.
+    fault: why it cannot be loaded with any options; a geometry that can be repaired is not a fault.
+    is_gray: whether it holds intensities, damaged or not.
+    copies: files with one SOPInstanceUID, the one that is used → the others.
+    notes: warnings for when it is loaded.
     """
 
     row: SeriesRow
@@ -196,13 +72,13 @@ class Choice:
     part: Part | None = None
     fault: MedEnhanceError | None = None
     is_gray: bool = False
-    copies: Copies = field(default_factory=dict)
+    copies: Mapping[Path, Sequence[Path]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
     def error(self) -> MedEnhanceError:
         """Why it gives no volume."""
-        return self.fault or InputError(reason_of(self.about), self.about.hint)
+        return self.fault or InputError(self.about.fault, self.about.hint)
 
 
 def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
@@ -221,69 +97,163 @@ def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
 
 def choices(path: Path, monitor: Monitor) -> list[Choice]:
     """Everything at a path, volumes first; `row.number` counts from 1. As `list_series`."""
-    images: list[Choice] = []
+    volumes: list[Choice] = []
     others: list[Choice] = []
-    for series in scan(path, monitor):
-        if series.images:
-            images += _volumes(series, path.name)
-        elif series.damaged:
-            images.append(_no_image(series.damaged))
+    for headers in _scan(path, monitor):
+        images = [header for header in headers if header.slices]
+        damaged = [header for header in headers if header.damaged]
+        if images:
+            volumes += _volumes(images, damaged, path.name)
+        elif damaged:
+            volumes.append(_no_volume(damaged))
         by_kind: dict[str, list[Header]] = defaultdict(list)
-        for header in series.others:
-            by_kind[header.kind].append(header)
-        others += map(_no_image, by_kind.values())
+        for header in headers:
+            if not header.slices and not header.damaged:
+                by_kind[header.kind].append(header)
+        others += map(_no_volume, by_kind.values())
     return [
         replace(choice, row=replace(choice.row, number=number))
-        for number, choice in enumerate((*images, *others), 1)
+        for number, choice in enumerate((*volumes, *others), 1)
     ]
 
 
-def _volumes(series: Series, name: str) -> list[Choice]:
+def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
+    """Read all headers at a path and sort them into series, by number.
+
+    A damaged file of an unknown series belongs to each series that has images in its folder, or
+    else stands alone. Warns of files that are named like DICOM but are not: one may be a slice.
+    """
+    files = find_files(path, monitor)
+    headers: list[Header] = []
+    odd = []
+    for start in range(0, len(files), _AT_ONCE):
+        part = files[start : start + _AT_ONCE]
+        # A disk that does not answer does not delay a cancel.
+        read = attend(partial(lambda part: [read_header(file) for file in part], part), monitor)
+        headers += filter(None, read)
+        odd += [
+            file.name
+            for file, header in zip(part, read, strict=True)
+            if header is None and _ending(file) in _DICOM_ENDINGS
+        ]
+        monitor.progress((start + len(part)) / len(files), "reading headers")
+    headers = _without_trifles(headers, monitor)
+    if not headers:
+        raise _no_dicom(path, files)
+    if odd:
+        monitor.warn(f"named like DICOM, but not DICOM files: {named(odd)}")
+    by_series: dict[tuple[str, str], list[Header]] = defaultdict(list)
+    lost = [header for header in headers if header.damaged and not header.series]
+    for header in headers:
+        if header not in lost:
+            by_series[header.study, header.series].append(header)
+    sorted_out = list(by_series.values())
+    for header in lost:
+        near = [
+            own
+            for own in by_series.values()
+            if any(image.slices and image.file.parent == header.file.parent for image in own)
+        ]
+        for own in near:
+            own.append(header)
+        if not near:
+            sorted_out.append([header])
+    return sorted(sorted_out, key=_in_order)
+
+
+def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header]:
+    """Without files that are empty or cannot be opened, unless they are named like the images."""
+    endings: dict[Path, set[str]] = defaultdict(set)
+    for header in headers:
+        if not header.unread:
+            endings[header.file.parent].add(_ending(header.file))
+    anywhere = set().union(*endings.values())
+    kept: list[Header] = []
+    trifles: list[Header] = []
+    for header in headers:
+        beside = endings.get(header.file.parent) or anywhere
+        is_trifle = header.unread and _ending(header.file) not in beside
+        (trifles if is_trifle else kept).append(header)
+    if trifles:
+        names = named([header.file.name for header in trifles])
+        monitor.warn(f"left out, as they cannot be read: {names}")
+    return kept
+
+
+def _ending(file: Path) -> str:
+    """The suffix in small letters; "" for numbers, which many scanners append."""
+    suffix = file.suffix.lower()
+    return "" if suffix[1:].isdecimal() else suffix
+
+
+def _in_order(headers: Sequence[Header]) -> tuple[int, str]:
+    first = next((header for header in headers if header.slices), headers[0])
+    return (int(first.number) if first.number.isdecimal() else 1 << 31, first.series)
+
+
+def _no_dicom(path: Path, files: Sequence[Path]) -> InputError:
+    if files == [path]:
+        return InputError(
+            f"{path.name} is not a DICOM image: the prefix DICM is missing, or it is a DICOMDIR",
+            "Files without the prefix must be exported again; for a DICOMDIR give its folder.",
+        )
+    return InputError(
+        f"{path} holds no DICOM file ({len(files)} files were read, {files[0].name} first)",
+        "Give a folder of DICOM images, or name the volume's file itself.",
+    )
+
+
+def _volumes(images: Sequence[Header], damaged: Sequence[Header], name: str) -> list[Choice]:
+    """The volumes of one series; a damaged file may be a slice of each of them."""
+    first, lost = images[0], None
     by_instance: dict[str, list[Header]] = defaultdict(list)
-    for index, header in enumerate(series.images):
+    for index, header in enumerate(images):
         by_instance[header.instance or f"nameless {index}"].append(header)
-    copies = {
-        first.file: [header.file for header in others]
-        for first, *others in by_instance.values()
-        if others
-    }
-    unique = [first for first, *_copies in by_instance.values()]
+    unique = [own[0] for own in by_instance.values()]
     parts, scouts = parts_of([plane for header in unique for plane in header.slices])
     notes = []
     if scouts:
         notes.append(f"{name}: left out, as they are localizers (scout views): {named(scouts)}")
-    if not series.uid and len(unique) > 1:
+    if not first.series and len(unique) > 1:
         notes.append(
             f"{name}: {len(unique)} files have no SeriesInstanceUID; they are taken for one series"
         )
+    if damaged:
+        more = f" ({len(damaged)} files are damaged)" if len(damaged) > 1 else ""
+        lost = InputError(f"{damaged[0].fault}{more}", _TAKE_AWAY)
     made = []
     for part in parts:
         files = {plane.file for plane in part.slices}
         odd = _raised(partial(pixels.refuse_odd, part.slices, name))
-        fault = odd or _damage(series.damaged) or _raised(partial(_refuse, part, name))
+        fault = odd or lost or _raised(partial(_refuse, part, name))
         problem = fault or _raised(partial(stack_frames, part.frames, name, Monitor()))
-        reason = "" if problem is None else problem.message
-        row = _row(series.about, len(files), reason, series.uid, part.name, _size(part))
-        own = {first: others for first, others in copies.items() if first in files}
-        made.append(Choice(row, series.about, part, fault, odd is None, own, tuple(notes)))
+        copies = {
+            used.file: [header.file for header in others]
+            for used, *others in by_instance.values()
+            if others and used.file in files
+        }
+        row = _row(first, len(files), "" if problem is None else problem.message, part)
+        made.append(Choice(row, first, part, fault, odd is None, copies, tuple(notes)))
     return made
 
 
-def _no_image(headers: Sequence[Header]) -> Choice:
+def _no_volume(headers: Sequence[Header]) -> Choice:
     """One row for objects of one kind, with the reason of the first."""
     first = headers[0]
-    reason = reason_of(first) if first.damaged else first.reason
-    fault = InputError(reason_of(first), first.hint)
-    return Choice(_row(first, len(headers), reason, first.series), first, fault=fault)
+    row = _row(first, len(headers), first.fault if first.damaged else first.reason)
+    return Choice(row, first, fault=InputError(first.fault, first.hint))
 
 
-def _row(
-    about: Header, files: int, reason: str, uid: str, part: str = "", size: str = ""
-) -> SeriesRow:
+def _row(about: Header, files: int, reason: str, part: Part | None = None) -> SeriesRow:
+    size = ""
+    if part is not None:
+        first, frames = part.slices[0], len(part.frames)
+        size = f"{first.columns}×{first.rows}×{max(map(len, part.frames))}"
+        size += f"×{frames} frames" if frames > 1 else ""
     return SeriesRow(
         number=0,
-        uid=uid,
-        part=part,
+        uid=about.series,
+        part=part.name if part is not None else "",
         modality=about.modality,
         description=about.description,
         size=size,
@@ -294,14 +264,6 @@ def _row(
         readable=not reason,
         reason=reason,
     )
-
-
-def _damage(damaged: Sequence[Header]) -> MedEnhanceError | None:
-    """The fault of a series whose slices may be among damaged files."""
-    if not damaged:
-        return None
-    more = f" ({len(damaged)} files are damaged)" if len(damaged) > 1 else ""
-    return InputError(f"{reason_of(damaged[0])}{more}", _TAKE_AWAY)
 
 
 def _refuse(part: Part, name: str) -> None:
@@ -319,19 +281,7 @@ def _raised(check: Callable[[], object]) -> MedEnhanceError | None:
     return None
 
 
-def reason_of(header: Header) -> str:
-    """The reason of a header, with the name of its file."""
-    name = header.file.name
-    return header.reason if header.reason.startswith(name) else f"{name}: {header.reason}"
-
-
-def _size(part: Part) -> str:
-    first = part.slices[0]
-    frames = f"×{len(part.frames)} frames" if len(part.frames) > 1 else ""
-    return f"{first.columns}×{first.rows}×{max(map(len, part.frames))}{frames}"
-
-
-def require_identical(copies: Copies, name: str, monitor: Monitor) -> None:
+def require_identical(copies: Mapping[Path, Sequence[Path]], name: str, monitor: Monitor) -> None:
     """Warn of copies; raise InputError where one differs from the file that it copies."""
     pairs = [(first, other) for first, others in copies.items() for other in others]
     for first, other in pairs:

@@ -16,16 +16,13 @@ from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.io.dicom import segmentation
 from MedEnhanceLib.io.dicom.contrast import interval_s
 from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
-from MedEnhanceLib.io.dicom.listing import Choice, choices, reason_of, require_identical
+from MedEnhanceLib.io.dicom.listing import Choice, choices, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities
-from MedEnhanceLib.io.dicom.slices import Fields, Slice, plain_values, text
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, named
+from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.io.dicom.stack import Repairs, Stack, stack_frames
-from MedEnhanceLib.io.dicom.structure import pydicom_failures, read_elements, silence
 from MedEnhanceLib.runtime.progress import Monitor
 
-_MANUFACTURER = "MedEnhance"
-_EQUIPMENT = "ContributingEquipmentSequence"
 _MODALITIES = ("CT", "MR", "PT")
 _UNITS = {"GML": "SUV", "BQML": "Bq/ml", "CNTS": "counts"}
 
@@ -121,14 +118,13 @@ def _no_volume(listed: Sequence[Choice], path: Path) -> MedEnhanceError:
     if len(listed) == 1 and first.row.files == 1 and first.about.file == path:
         return first.error
     return InputError(
-        f"{path} holds no image that gives a volume, only {_counted(listed)}; "
-        f"{reason_of(first.about)}",
+        f"{path} holds no image that gives a volume, only {_counted(listed)}; {first.about.fault}",
         first.about.hint,
     )
 
 
 def _warn_of_others(others: Sequence[Choice], name: str, monitor: Monitor) -> None:
-    damaged = [reason_of(choice.about) for choice in others if choice.about.damaged]
+    damaged = [choice.about.fault for choice in others if choice.about.damaged]
     others = [choice for choice in others if not choice.about.damaged]
     if others:
         monitor.warn(f"{name}: left out, as they give no volume: {_counted(others)}")
@@ -153,7 +149,7 @@ def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:
         )
     source = f"{path} (series {choice.row.key or 'without UID'})"
     labels = segmentation.read_segmentation(choice.about.file, source, monitor.part(0.3, 1))
-    return replace(labels, history=_earlier_steps(choice.about.file))
+    return replace(labels, history=choice.about.history)
 
 
 def _volume(
@@ -182,7 +178,7 @@ def _volume(
         modality=meaning,
         units=_units(ordered[0], own) if meaning == own else default_units(meaning),
         source=f"{path} (series {choice.row.key or 'without UID'})",
-        history=(*_earlier_steps(ordered[0].file), *steps),
+        history=(*about.history, *steps),
         frame_interval_s=interval_s(part.frames, part.axis),
         origin=_origin(stacks),
         lossy=_lossy(ordered),
@@ -224,25 +220,3 @@ def _lossy(slices: Sequence[Slice]) -> tuple[Lossy, ...]:
             key = (place, step.method)
             ratios[key] = max(ratios.get(key, 0.0), step.ratio)
     return tuple(Lossy(method, ratio) for (_, method), ratio in sorted(ratios.items()))
-
-
-def _earlier_steps(file: Path) -> tuple[str, ...]:
-    """A line of history for each earlier processing by MedEnhance that an image records.
-
-    Derivations of other programs are ignored: scanners call much of their output derived.
-    """
-    try:
-        with silence(), file.open("rb") as stream:
-            equipment = read_elements(stream, [_EQUIPMENT]).get(_EQUIPMENT) or []
-            stated = [plain_values(item) for item in equipment]
-    except pydicom_failures() as cause:
-        raise InputError(
-            f"{file.name}: {_EQUIPMENT} cannot be read: {cause}", COPY_AGAIN
-        ) from cause
-    return tuple(_step(item) for item in stated if text(item, "Manufacturer") == _MANUFACTURER)
-
-
-def _step(item: Fields) -> str:
-    version = text(item, "SoftwareVersions") or "of unknown version"
-    what = text(item, "ContributionDescription").partition(". ")[0] or "made"
-    return f"DERIVED: {what} by {_MANUFACTURER} {version}, stored as DICOM; research use only"

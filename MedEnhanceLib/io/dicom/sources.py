@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.staging import PREFIX, is_moving
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -94,11 +93,6 @@ def _below(folder: Path, monitor: Monitor) -> Iterator[Path]:
                 f"{here} cannot be read: {cause.strerror}",
                 "Change its permissions, or give another folder.",
             ) from cause
-        if any(entry.name.startswith(PREFIX) and is_moving(entry) for entry in is_folder):
-            raise InputError(
-                f"{here} is being written, or the writing was interrupted",
-                "Wait until it is done; else write to that folder again, which puts it in order.",
-            )
         for entry, is_below in is_folder.items():
             if not is_below and _may_be_image(entry):
                 yield entry

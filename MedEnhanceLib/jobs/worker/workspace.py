@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.runtime.locks import make_owned, remove_owned, take_over
+from MedEnhanceLib.runtime import locks
+from MedEnhanceLib.runtime.locks import make_owned, remove_owned
 
 _PREFIX = "medenhance-"
 
@@ -40,14 +41,5 @@ class Workspace:
 
 
 def remove_abandoned() -> list[Path]:
-    """Remove the folders whose owners are gone; what was removed.
-
-    Touches only folders of this user's that carry our mark and whose lock nobody holds.
-    """
-    removed = []
-    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
-        lock = take_over(folder)
-        if lock is not None:
-            remove_owned(folder, lock)
-            removed.append(folder)
-    return removed
+    """Remove the workspaces whose owners are gone; returns which these were."""
+    return locks.remove_abandoned(_PREFIX, Path(tempfile.gettempdir()))

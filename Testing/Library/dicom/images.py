@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.io.dicomout.derivation import with_elements
+
 MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 _UID = "1.2.840.10008.1.2"
@@ -74,8 +76,6 @@ def mr(
 
 def enhanced_mr(stored: np.ndarray, places: list[float], **own: Any) -> Any:
     """An enhanced MR of frames [K, J, I], whose frame k lies at z = places[k]."""
-    from pydicom import Dataset
-
     dataset = mr(stored[0])
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = ENHANCED_MR
     dataset.NumberOfFrames = len(stored)
@@ -83,24 +83,18 @@ def enhanced_mr(stored: np.ndarray, places: list[float], **own: Any) -> Any:
     for name in "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness":
         delattr(dataset, name)
 
-    def group(**values: Any) -> Dataset:
-        item = Dataset()
-        for name, value in values.items():
-            setattr(item, name, value)
-        return item
-
-    shared = group(
-        PlaneOrientationSequence=[group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
-        PixelMeasuresSequence=[group(PixelSpacing=[0.5, 0.75], SliceThickness=2)],
+    shared = with_elements(
+        PlaneOrientationSequence=[with_elements(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+        PixelMeasuresSequence=[with_elements(PixelSpacing=[0.5, 0.75], SliceThickness=2)],
     )
     dataset.SharedFunctionalGroupsSequence = [shared]
     dataset.PerFrameFunctionalGroupsSequence = [
-        group(
-            PlanePositionSequence=[group(ImagePositionPatient=[-3, 4, place])],
+        with_elements(
+            PlanePositionSequence=[with_elements(ImagePositionPatient=[-3, 4, place])],
             PixelValueTransformationSequence=[
-                group(RescaleSlope=1, RescaleIntercept=index, RescaleType="US")
+                with_elements(RescaleSlope=1, RescaleIntercept=index, RescaleType="US")
             ],
-            FrameContentSequence=[group(StackID="1", InStackPositionNumber=index + 1)],
+            FrameContentSequence=[with_elements(StackID="1", InStackPositionNumber=index + 1)],
         )
         for index, place in enumerate(places)
     ]

@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
-from Library.dicom.images import Image, mr, of_every_syntax, packaged, written
+from Library.dicom.images import Image, mr, of_every_syntax, written
 from pydicom.encaps import encapsulate, get_frame
 
 from MedEnhanceLib.errors import DependencyError
@@ -43,16 +43,6 @@ def test_every_syntax_gives_the_numbers_that_were_stored(image: Image, tmp_path:
 
 def test_every_syntax_that_is_decoded_is_among_the_images(tmp_path: Path) -> None:
     assert set(DECODERS) <= {indexed(image.content, tmp_path).syntax for image in IMAGES}
-
-
-@pytest.mark.parametrize(
-    "name", ["693_J2KI", "J2K_pixelrep_mismatch", "JPEGLSNearLossless_08", "JPEGLSNearLossless_16"]
-)
-def test_real_files_agree_with_the_decoders_of_pydicom(name: str) -> None:
-    dataset = pydicom.dcmread(packaged(f"{name}.dcm"))
-    ours = index_pixels(packaged(f"{name}.dcm")).frame(0)
-    assert ours.dtype == dataset.pixel_array.dtype
-    assert np.array_equal(ours, dataset.pixel_array)
 
 
 @pytest.mark.parametrize("image", COMPRESSED, ids=lambda image: image.name)

@@ -17,7 +17,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom import list_series, load_dicom
 from MedEnhanceLib.io.dicom.headers import read_header
-from MedEnhanceLib.io.dicom.stack import Repairs
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -189,25 +188,6 @@ def test_a_diffusion_scan_is_one_sequence_without_times(make: MakeRows) -> None:
     assert volume.frame_interval_s is None
 
 
-def test_phases_of_the_breath_are_frames_whatever_the_order_of_time(make: MakeRows) -> None:
-    """4D CT: the table moves on, and each place begins with another phase."""
-    folder = make(
-        (
-            100 * phase + int(z),
-            z,
-            {
-                "NominalPercentageOfRespiratoryPhase": 50.0 * phase,
-                **time(f"12{int(z):02d}{(phase + turn) % 2 * 2:02d}.5"),
-            },
-        )
-        for turn, z in enumerate(PLACES)
-        for phase in (0, 1)
-    )
-    volume = load(folder)
-    assert volume.voxels[..., 0, 0].tolist() == [[0, 2, 4], [100, 102, 104]]
-    assert volume.frame_interval_s is None
-
-
 def test_acquisitions_that_interleave_in_time_are_listed_apart(make: MakeRows) -> None:
     """Place by place, each with two acquisitions: who knows which phase the first of each saw."""
     folder = make(
@@ -251,16 +231,6 @@ def test_orientations_are_listed_apart(make_series: Make) -> None:
     with pytest.raises(InputError, match=r"holds 2 parts of 1\.2\.3\.1"):
         load(folder, series="1.2.3.1")
     assert values(folder, series="1.2.3.1/sagittal 2") == [1, 1, 1]
-
-
-def test_frames_of_reference_are_listed_apart(make_series: Make) -> None:
-    folder = make_series(
-        np.zeros((6, 4, 4), np.uint16),
-        slice_elements=lambda index: {"FrameOfReferenceUID": f"1.2.{index // 3}"},
-    )
-    rows = list_series(folder, Monitor())
-    assert [row.part for row in rows] == ["reference 1", "reference 2"]
-    assert all(row.readable for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -329,13 +299,6 @@ def test_slices_that_are_no_one_image_are_refused(
     assert said in row.reason
 
 
-def test_ct_needs_a_slope_too(make_series: Make) -> None:
-    folder = make_series(np.zeros((3, 4, 5), np.uint16), RescaleSlope=None)
-    with pytest.raises(InputError, match="RescaleSlope is missing"):
-        load(folder)
-    assert load(folder, modality="OT").shape == (3, 4, 5)
-
-
 def test_files_without_a_series_are_taken_for_one_if_nothing_speaks_against_it(
     make: MakeRows, recorder: WarningRecorder
 ) -> None:
@@ -401,17 +364,3 @@ def test_a_clock_that_ran_past_midnight_makes_no_frames(make: MakeRows) -> None:
     )
     with pytest.raises(GeometryError, match="share a place"):
         load(folder)
-
-
-@pytest.mark.parametrize("slants", [(0.0, 0.3), (0.2, 0.4)])
-def test_frames_tilted_otherwise_are_not_repaired_as_one(
-    make_series: Make, slants: tuple[float, float]
-) -> None:
-    folder = make_series(
-        np.zeros((20, 8, 8), np.uint16),
-        positions=[(slants[k // 10] * 2.0 * (k % 10), 0.0, 2.0 * (k % 10)) for k in range(20)],
-        slice_elements=lambda k: {"TemporalPositionIdentifier": k // 10 + 1},
-        **MR,
-    )
-    with pytest.raises(GeometryError, match="frame 2"):
-        load(folder, repairs=Repairs(tilt=True))

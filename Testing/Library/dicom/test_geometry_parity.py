@@ -14,7 +14,6 @@ import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io import load
 
 if TYPE_CHECKING:
@@ -87,13 +86,6 @@ def test_a_plain_series_is_what_simpleitk_reads(sitk: Any, make_series: Make, na
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", SERIES)
-def test_a_real_series_is_what_simpleitk_reads(sitk: Any, shared_data: Path, name: str) -> None:
-    folder = shared_data / "dicom" / "STS_025" / name
-    assert_same(load(folder), *read_with(sitk, folder))
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("name", SERIES)
 def test_real_slices_come_in_the_order_of_gdcm(shared_data: Path, name: str) -> None:
     gdcm, pydicom = pytest.importorskip("gdcm"), pytest.importorskip("pydicom")
     folder = shared_data / "dicom" / "STS_025" / name
@@ -107,45 +99,3 @@ def test_real_slices_come_in_the_order_of_gdcm(shared_data: Path, name: str) -> 
     for k, file in enumerate(sorter.GetFilenames()):
         position = pydicom.dcmread(file, stop_before_pixels=True).ImagePositionPatient
         assert np.allclose((volume.geometry.affine_lps @ [0, 0, k, 1])[:3], position, atol=1e-3)
-
-
-# ------------------------------------------------------------ where SimpleITK goes on
-
-#: What is odd → positions (and more) of the series, what we say, the spacing that SimpleITK gives.
-REFUSED: dict[str, tuple[dict[str, Any], str, float]] = {
-    "missing slice: the mean spacing, as if none were missing": (
-        {"positions": [(0, 0, 2.0 * k) for k in (0, 1, 2, 4, 5, 6, 7, 8)]},
-        r"between 4\.00 and 8\.00 mm \(1 missing\)",
-        16 / 7,
-    ),
-    "uneven: the mean spacing": (
-        {"positions": [(0, 0, mm) for mm in (0, 2, 4, 6.5, 8, 10, 12, 14)]},
-        "uneven spacing",
-        2.0,
-    ),
-    "spacing that changes: the mean spacing": (
-        {"positions": [(0, 0, mm) for mm in (0, 1, 2, 3, 6, 9, 12, 15)]},
-        r"farther apart, between 3\.00 and 6\.00 mm.*the others are 1\.000 mm apart",
-        15 / 7,
-    ),
-    "tilted: an upright box, its spacing measured along the slant": (
-        {"positions": [(0, 1.0 * k, 2.0 * k) for k in range(8)]},
-        r"slant of 26\.6°",
-        5**0.5,
-    ),
-    "two at one place: the order of the files' names": (
-        {"positions": [(0, 0, mm) for mm in (0, 2, 4, 4, 6, 8, 10, 12)]},
-        r"shares? a place",
-        12 / 7,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_simpleitk_averages_is_refused(sitk: Any, make_series: Make, name: str) -> None:
-    options, says, spacing = REFUSED[name]
-    folder = make_series(STORED, **options)
-    with pytest.raises(InputError, match=says):
-        load(folder)
-    _, geometry = read_with(sitk, folder)
-    assert geometry.spacing[2] == pytest.approx(spacing, abs=1e-4)

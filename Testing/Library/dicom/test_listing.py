@@ -38,15 +38,6 @@ def test_rows_say_what_a_user_chooses_by(make_series: Make) -> None:
     assert third.reason == "an RT structure set: contours drawn on images, not the images"
 
 
-def test_numbers_of_the_table_are_those_that_load_takes(make_series: Make) -> None:
-    make_series(STORED, prefix="a", number=2)
-    folder = make_series(STORED[:3], prefix="b", uid="1.2.3.2", number=1)
-    for row in list_series(folder, Monitor()):
-        for series in (str(row.number), row.uid, row.key):
-            volume = load_dicom(folder, series=series, monitor=Monitor())
-            assert f"6×4×{volume.shape[0]}" == row.size
-
-
 @pytest.mark.parametrize(
     ("sop_class", "says"),
     [

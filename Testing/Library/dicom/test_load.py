@@ -63,12 +63,6 @@ def test_lossy_steps_are_remembered_with_the_worst_ratio(make_series: Make) -> N
     assert load_dicom(make_series(STORED, folder=folder / "b"), monitor=Monitor()).lossy == ()
 
 
-def test_units_of_pet_are_stated(make_series: Make) -> None:
-    folder = make_series(STORED, Modality="PT", Units="GML", RescaleIntercept=0)
-    assert load_dicom(folder, monitor=Monitor()).units == "SUV"
-    assert load_dicom(folder, modality="MR", monitor=Monitor()).units == ""
-
-
 # ------------------------------------------------------------ copies
 
 

@@ -13,6 +13,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.runtime.progress import Monitor
 
 FRAMES = np.arange(6 * 5 * 7, dtype=np.uint16).reshape(6, 5, 7)
@@ -26,15 +27,6 @@ def loaded(tmp_path: Path, dataset: Any, **options: Any) -> Volume:
 
 def content_of(dataset: Any, index: int) -> Any:
     return dataset.PerFrameFunctionalGroupsSequence[index].FrameContentSequence[0]
-
-
-def group(**values: Any) -> Any:
-    from pydicom import Dataset
-
-    item = Dataset()
-    for name, value in values.items():
-        setattr(item, name, value)
-    return item
 
 
 # ------------------------------------------------------------ enhanced
@@ -66,10 +58,10 @@ def test_frames_at_the_same_places_become_a_sequence(
 ) -> None:
     """Stored slice by slice, both values of one place beside each other."""
     dataset = enhanced_mr(FRAMES, [0.0, 0.0, 2.0, 2.0, 4.0, 4.0])
-    for index, item in enumerate(dataset.PerFrameFunctionalGroupsSequence):
-        if group_name not in item:
-            setattr(item, group_name, [group()])
-        setattr(getattr(item, group_name)[0], field, values[index % 2])
+    for index, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        if group_name not in groups:
+            setattr(groups, group_name, [with_elements()])
+        setattr(getattr(groups, group_name)[0], field, values[index % 2])
     volume = loaded(tmp_path, dataset)
     expected = FRAMES.astype(int) + np.arange(6)[:, None, None]
     assert volume.shape == (2, 3, 5, 7)
@@ -83,28 +75,16 @@ def test_directions_of_diffusion_are_separated_by_their_gradient_where_nothing_c
     """Two shells; what is stored first is the second direction of the second shell."""
     gradients = [(2000, [0, 1, 0]), (1000, [1, 0, 0]), (0, None)]
     dataset = enhanced_mr(FRAMES, [0.0, 2.0] * 3)
-    for index, item in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+    for index, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         weight, direction = gradients[index // 2]
-        item.MRDiffusionSequence = [group(DiffusionBValue=float(weight))]
+        groups.MRDiffusionSequence = [with_elements(DiffusionBValue=float(weight))]
         if direction:
-            item.MRDiffusionSequence[0].DiffusionGradientDirectionSequence = [
-                group(DiffusionGradientOrientation=direction)
+            groups.MRDiffusionSequence[0].DiffusionGradientDirectionSequence = [
+                with_elements(DiffusionGradientOrientation=direction)
             ]
     volume = loaded(tmp_path, dataset)
     expected = FRAMES.astype(int) + np.arange(6)[:, None, None]
     assert np.array_equal(volume.voxels, expected.reshape(3, 2, 5, 7)[::-1])
-
-
-def test_stacks_behind_each_other_are_loaded_one_by_one(tmp_path: Path) -> None:
-    """Left and right in one file, each even in itself."""
-    dataset = enhanced_mr(FRAMES, [0.0, 2.0, 4.0, 50.0, 52.0, 54.0])
-    for index in range(6):
-        content_of(dataset, index).StackID = "left" if index < 3 else "right"
-    with pytest.raises(InputError, match=r"holds 2 .*\n.*stack left.*\n.*stack right"):
-        loaded(tmp_path, dataset)
-    right = loaded(tmp_path, dataset, series="2")
-    assert right.geometry.origin == (-3.0, 4.0, 50.0)
-    assert np.array_equal(right.voxels, FRAMES[3:].astype(int) + np.arange(3, 6)[:, None, None])
 
 
 def test_more_frames_than_pixels_are_refused(tmp_path: Path) -> None:
@@ -123,9 +103,9 @@ def test_frames_are_as_many_as_the_header_says(count: int, tmp_path: Path) -> No
 def test_maps_are_separated_by_the_elements_that_dicom_has_for_it(tmp_path: Path) -> None:
     """FrameType is alike in both, as the standard prescribes."""
     dataset = enhanced_mr(FRAMES, [0.0, 2.0, 4.0] * 2)
-    for index, item in enumerate(dataset.PerFrameFunctionalGroupsSequence):
-        item.MRImageFrameTypeSequence = [
-            group(
+    for index, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        groups.MRImageFrameTypeSequence = [
+            with_elements(
                 FrameType=["ORIGINAL", "PRIMARY", "OTHER", "NONE"],
                 ComplexImageComponent="MAGNITUDE" if index < 3 else "PHASE",
                 AcquisitionContrast="FLOW_ENCODED",

@@ -13,6 +13,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.runtime.progress import Monitor
 
 _CLASS = "1.2.840.10008.5.1.4.1.1.66."
@@ -24,15 +25,6 @@ def mask(*pixels: tuple[int, int]) -> np.ndarray:
     for row, column in pixels:
         found[row, column] = 1
     return found
-
-
-def group(**values: Any) -> Any:
-    from pydicom import Dataset
-
-    item = Dataset()
-    for name, value in values.items():
-        setattr(item, name, value)
-    return item
 
 
 def segmentation(frames: list[Frame], bits: int = 1, **own: Any) -> Any:
@@ -50,7 +42,7 @@ def segmentation(frames: list[Frame], bits: int = 1, **own: Any) -> Any:
     dataset.PixelData = packed.tobytes() + b"\0" * (packed.size % 2)
     dataset["PixelData"].VR = "OB"
     dataset.SegmentSequence = [
-        group(
+        with_elements(
             SegmentNumber=number,
             SegmentLabel=f"segment {number}",
             SegmentAlgorithmType="MANUAL",
@@ -60,16 +52,16 @@ def segmentation(frames: list[Frame], bits: int = 1, **own: Any) -> Any:
         for number in sorted({segment for segment, _, _ in frames})
     ]
     dataset.DimensionIndexSequence = [
-        group(DimensionIndexPointer=pointer, FunctionalGroupPointer=within)
+        with_elements(DimensionIndexPointer=pointer, FunctionalGroupPointer=within)
         for pointer, within in ((0x0062000B, 0x0062000A), (0x00200032, 0x00209113))
     ]
     places = sorted({place for _, place, _ in frames})
     for (segment, place, _), item in zip(
         frames, dataset.PerFrameFunctionalGroupsSequence, strict=True
     ):
-        item.SegmentIdentificationSequence = [group(ReferencedSegmentNumber=segment)]
+        item.SegmentIdentificationSequence = [with_elements(ReferencedSegmentNumber=segment)]
         indices = [segment, places.index(place) + 1]
-        item.FrameContentSequence = [group(DimensionIndexValues=indices)]
+        item.FrameContentSequence = [with_elements(DimensionIndexValues=indices)]
         del item.PixelValueTransformationSequence
     for name, value in own.items():
         setattr(dataset, name, value)
@@ -168,7 +160,7 @@ def test_images_come_before_a_segmentation_beside_them(tmp_path: Path) -> None:
     labels.SeriesInstanceUID, labels.SOPInstanceUID = "1.2.77", "1.2.78"
     labels.file_meta.MediaStorageSOPInstanceUID = "1.2.78"
     labels.ContributingEquipmentSequence = [
-        group(
+        with_elements(
             Manufacturer="MedEnhance",
             SoftwareVersions="0.1.0",
             ContributionDescription="Segmented with a model. Research use only.",

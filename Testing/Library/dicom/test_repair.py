@@ -10,8 +10,6 @@ import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io import load
-from MedEnhanceLib.io.dicom.repair import Repair
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.stack import Repairs, stack
 from MedEnhanceLib.runtime.progress import Monitor
@@ -168,14 +166,6 @@ def test_tilt_and_gap_together_lie_where_they_were() -> None:
     assert error[made][inside[made]].mean() < 60
 
 
-def test_more_than_two_missing_in_a_row_stay_refused() -> None:
-    slices = slices_at(2.0 * np.arange(12), origin=(0, 0, 0))
-    assert stack(slices[:4] + slices[6:], "series", Monitor(), BOTH).repair
-    with pytest.raises(GeometryError, match=r"between 6\.\d\d and 14\.\d\d mm.*too far") as caught:
-        stack(slices[:4] + slices[7:], "series", Monitor(), BOTH)
-    assert caught.value.hint
-
-
 def test_what_is_no_number_is_not_resampled_away() -> None:
     slices = slices_at([0.0, 2.0, 6.0, 8.0])
     voxels = np.zeros((4, *SIZE), np.float32)
@@ -185,27 +175,3 @@ def test_what_is_no_number_is_not_resampled_away() -> None:
 
 
 # ------------------------------------------------------------ large ones, real ones
-
-
-@pytest.mark.shared
-def test_real_ct_sheared_and_straightened_is_itself(shared_data: Path) -> None:
-    """A tilted gantry's series, made from a real CT by moving its slices in Fourier space."""
-    truth = load(shared_data / "ct" / "abdomen" / "CT.nii.gz").voxels.astype(np.float64)
-    truth = truth[:, 100:400, 100:420]
-    rows = truth.shape[1]
-    shifts = 1.37 * np.arange(len(truth))
-    waves = np.fft.rfftfreq(2 * rows)[:, None]
-    tilted = np.stack([
-        np.fft.irfft(
-            np.fft.rfft(np.concatenate([plane, plane[::-1]]), axis=0)
-            * np.exp(2j * np.pi * waves * shift), 2 * rows, axis=0
-        )[:rows]
-        for plane, shift in zip(truth, shifts, strict=True)
-    ]).astype(np.float32)  # fmt: skip
-    repair = Repair(
-        Geometry(), rows + 27, truth.shape[2], tuple((shift, 0.0) for shift in shifts),
-        tuple((k, 0.0) for k in range(len(truth))), (),
-    )  # fmt: skip
-    fixed, _, _ = repair.apply(tilted, Monitor())
-    error = (fixed[:, :rows] - truth)[:, 40:-8]
-    assert np.sqrt(np.mean(error**2)) < 4.0  # HU; noise of this scan is above 10

@@ -31,40 +31,6 @@ def header_of(path: Path) -> Header:
     return found
 
 
-def test_a_header_holds_all_that_is_needed_later(make_series: Make) -> None:
-    folder = make_series(
-        STORED.astype(np.int16),
-        StudyDate="20200102",
-        PatientID="Ä",
-        SpecificCharacterSet="ISO_IR 192",
-        SpacingBetweenSlices=2.5,
-        FrameOfReferenceUID="1.2.8",
-        AcquisitionNumber=4,
-        EchoNumbers=2,
-        RescaleType="HU",
-        ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
-        LossyImageCompression="01",
-        LossyImageCompressionRatio=[8, 2],
-        LossyImageCompressionMethod=["ISO_10918_1", "ISO_15444_1"],
-        AcquisitionDateTime="20200102030405.5",
-    )
-    header = header_of(folder / "005.dcm")
-    assert (header.patient, header.date) == ("Ä", "2020-01-02")
-    (plane,) = header.slices
-    assert (plane.instance, plane.study, plane.series) == ("1.2.3.1.1", "1.2.3", "1.2.3.1")
-    assert (plane.rows, plane.columns, plane.samples) == (4, 6, 1)
-    assert (plane.bits_allocated, plane.signed) == (16, True)
-    assert (plane.position, plane.pixel_spacing) == ((-10.0, 20.0, 0.0), (0.8, 0.5))
-    assert plane.orientation == (1, 0, 0, 0, 1, 0)
-    assert (plane.thickness, plane.between) == (2.5, 2.5)
-    assert (plane.slope, plane.intercept, plane.rescale_type) == (1, -1024, "HU")
-    assert (plane.frame_of_reference, plane.acquisition, plane.echo) == ("1.2.8", "4", "2")
-    assert plane.image_type == ("ORIGINAL", "PRIMARY", "AXIAL")
-    assert plane.lossy == (Lossy("ISO_10918_1", 8), Lossy("ISO_15444_1", 2))
-    assert plane.time_s is not None
-    assert plane.time_s % 60 == 5.5
-
-
 def test_characters_that_steer_a_terminal_are_left_out(make_series: Make) -> None:
     folder = make_series(STORED, SeriesDescription="a\x07b\x0cc", StudyDescription="d\x9be")
     found = header_of(folder / "001.dcm")

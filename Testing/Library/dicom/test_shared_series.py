@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from MedEnhanceLib.errors import GeometryError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom import Repairs, load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
@@ -48,14 +47,6 @@ def test_series_is_the_volume_that_was_made_from_it(
     assert series.origin is not None
     assert [len(frame) for frame in series.origin.instances] == [len(series.voxels)]
     assert recorder.warnings == []
-
-
-def test_series_with_missing_slices_names_the_gaps(dicom: Path) -> None:
-    with pytest.raises(GeometryError) as caught:
-        load(dicom / "STS_025_missing")
-    assert "between 420.44 and 426.98 mm (1 missing)" in caught.value.message
-    assert "between 443.33 and 449.87 mm (1 missing)" in caught.value.message
-    assert "--resample" in caught.value.hint
 
 
 def test_missing_slices_can_be_made_from_their_neighbors(dicom: Path) -> None:

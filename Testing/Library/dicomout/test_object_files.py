@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,27 +18,32 @@ from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, OutputError
-from MedEnhanceLib.io.dicomout import (
-    Derivation,
-    Template,
-    build_series,
-    new_study,
-    write_objects,
-)
+from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, write_objects
 from MedEnhanceLib.io.dicomout import object_files as folder_module
 from MedEnhanceLib.io.dicomout.object_files import is_ours
 from MedEnhanceLib.runtime.progress import Monitor
 
-STUDY, OTHER_STUDY = new_study(modality="CT"), new_study(modality="CT")
-#: The code in the names of what is of no source in STUDY.
-CODE = hashlib.sha256(f"{STUDY.study.StudyInstanceUID} ".encode()).hexdigest()[:8]
+STUDY = new_study(modality="CT")
+#: Fills a folder anew; dies at the given rename.
+_DYING = """
+import os, sys
+from pathlib import Path
+from MedEnhanceLib.io.atomic import atomic_folder
+renames = 0
+def look(event, arguments):
+    global renames
+    renames += event == "os.rename"
+    if renames == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+sys.addaudithook(look)
+with atomic_folder(Path(sys.argv[1]), replaceable=lambda path: True) as new:
+    (new / "new.txt").write_text("new")
+"""
 
 
-def images(
-    slices: int = 3, value: int = 7, number: int = 5, template: Template = STUDY
-) -> list[Dataset]:
+def images(slices: int = 3, value: int = 7, number: int = 5) -> list[Dataset]:
     volume = Volume(np.full((slices, 3, 4), value, np.int16), Geometry(), "CT", "HU")
-    built = build_series(volume, template=template, derivation=Derivation("converted"))
+    built = build_series(volume, template=STUDY, derivation=Derivation("converted"))
     for image in built:
         image.SeriesNumber = number
     return built
@@ -54,65 +60,68 @@ def out(tmp_path: Path) -> Path:
 
 def test_files_are_named_by_series_and_image_and_say_which_software_wrote_them(out: Path) -> None:
     paths = write_objects(images(), out)
-    assert [path.name for path in paths] == [f"CT5-{CODE}-000{number}.dcm" for number in (1, 2, 3)]
+    assert [path.name for path in paths] == [f"CT5-000{number}.dcm" for number in (1, 2, 3)]
     assert names(out) == [path.name for path in paths]
     assert names(out.parent) == ["out"]
-    path = paths[0]
-    meta = pydicom.dcmread(path).file_meta
+    meta = pydicom.dcmread(paths[0]).file_meta
     assert meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
     assert meta.ImplementationVersionName == f"MEDENHANCE_{__version__}"
-    assert meta.MediaStorageSOPInstanceUID == pydicom.dcmread(path).SOPInstanceUID
-    assert path.read_bytes()[:132] == b"\0" * 128 + b"DICM"
-    assert is_ours(path)
+    assert meta.MediaStorageSOPInstanceUID == pydicom.dcmread(paths[0]).SOPInstanceUID
+    assert paths[0].read_bytes()[:132] == b"\0" * 128 + b"DICM"
+    assert is_ours(paths[0])
 
 
-def test_what_is_there_is_replaced_only_when_allowed(out: Path) -> None:
+def test_an_earlier_result_is_replaced_as_a_whole_and_only_when_allowed(out: Path) -> None:
+    out.mkdir(mode=0o750)
     write_objects(images(slices=4, value=1), out)
     before = {path: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="holds an earlier result"):
         write_objects(images(slices=2), out)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     write_objects(images(slices=2), out, overwrite=True)
-    assert names(out) == [
-        f"CT5-{CODE}-0001.dcm",
-        f"CT5-{CODE}-0002.dcm",
-    ]
-    assert pydicom.dcmread(out / f"CT5-{CODE}-0002.dcm").pixel_array[0, 0] == 7
-
-
-def test_results_of_another_source_or_study_stay(out: Path) -> None:
-    first = write_objects(images(), out, source="1.2.3")
-    second = write_objects(images(), out, source="4.5.6", overwrite=True)
-    third = write_objects(images(template=OTHER_STUDY), out, source="1.2.3", overwrite=True)
-    assert names(out) == sorted(path.name for path in (*first, *second, *third))
-    write_objects(images(slices=1), out, source="4.5.6", overwrite=True)
-    assert names(out) == sorted(path.name for path in (*first, second[0], *third))
+    assert names(out) == ["CT5-0001.dcm", "CT5-0002.dcm"]
+    assert names(out.parent) == ["out"]
+    assert os.name == "nt" or out.stat().st_mode & 0o777 == 0o750
+    assert pydicom.dcmread(out / "CT5-0002.dcm").pixel_array[0, 0] == 7
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("is_marked", [False, True])
-def test_nothing_is_written_among_originals(
-    make_series: Callable[..., Path], overwrite: bool, is_marked: bool
+def test_nothing_is_written_among_originals_and_other_files(
+    make_series: Callable[..., Path], out: Path, overwrite: bool
 ) -> None:
-    folder = make_series(np.zeros((2, 3, 4), np.int16))
-    for path in [] if is_marked else folder.iterdir():
-        bare = Dataset()
-        bare.update(pydicom.dcmread(path))
-        pydicom.dcmwrite(path, bare, implicit_vr=True, little_endian=True)
-        assert path.read_bytes()[128:132] != b"DICM"
-    before = names(folder)
-    with pytest.raises(OutputError, match="another origin"):
-        write_objects(images(), folder, overwrite=overwrite)
-    assert names(folder) == before
+    originals = make_series(np.zeros((2, 3, 4), np.int16))
+    write_objects(images(), out)
+    (out / "notes.txt").write_text("mine")
+    for folder, held in ((originals, "001.dcm"), (out, "notes.txt")):
+        before = {path: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(OutputError, match=held):
+            write_objects(images(), folder, overwrite=overwrite)
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_file_of_that_name_that_is_not_ours_is_never_replaced(out: Path) -> None:
+def test_what_another_program_writes_there_meanwhile_stays(out: Path) -> None:
+    def write_beside(event: object) -> None:
+        out.mkdir(exist_ok=True)
+        (out / "other.txt").write_text("other")
+
+    with pytest.raises(OutputError, match=r"other\.txt"):
+        write_objects(images(), out, monitor=Monitor(write_beside))
+    assert names(out) == ["other.txt"]
+    assert names(out.parent) == ["out"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_killed_writing_loses_nothing(out: Path, at: int) -> None:
+    """Between the two renames the earlier files are in a folder beside."""
     out.mkdir()
-    (out / f"CT5-{CODE}-0001.dcm").write_text("no DICOM")
-    with pytest.raises(OutputError, match="not of MedEnhance"):
-        write_objects(images(), out, overwrite=True)
-    assert (out / f"CT5-{CODE}-0001.dcm").read_text() == "no DICOM"
-    assert names(out) == [f"CT5-{CODE}-0001.dcm"]
+    (out / "old.txt").write_text("old")
+    subprocess.run([sys.executable, "-c", _DYING, str(out), str(at)], check=False)
+    held = [path for path in out.parent.rglob("*.txt") if ".medenhance-" not in str(path)]
+    assert [path.read_text() for path in held] == ["old"]
+    write_objects(images(), out.parent / "next")
+    assert len(names(out.parent)) == 2  # what the killed process prepared is gone
 
 
 @pytest.mark.parametrize("exists", [False, True])

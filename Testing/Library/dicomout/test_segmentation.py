@@ -278,14 +278,3 @@ def test_labels_refer_to_the_derived_images_they_were_found_in(
         assert place == places[source_of(frame).ReferencedSOPInstanceUID]
     assert np.count_nonzero(decoded(dataset, labels)) == np.count_nonzero(labels.voxels)
     assert examine(path) == []
-
-
-def test_what_was_resampled_lies_by_its_own_numbers_even_close_to_the_images(
-    labels: Volume, options: Options
-) -> None:
-    shifted = np.add(labels.geometry.origin, (0.01, 0.0, 0.0))
-    geometry = replace(labels.geometry, origin=tuple(shifted))
-    moved = replace(labels, geometry=geometry, origin=replace(labels.origin, on_grid=False))
-    dataset = build_segmentation(moved, MEANINGS, **options)
-    for frame in dataset.PerFrameFunctionalGroupsSequence:
-        assert float(frame.PlanePositionSequence[0].ImagePositionPatient[0]) == 0.11

@@ -16,6 +16,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import new_study, read_template
+from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.io.dicomout.template import correct, frame_as_image
 
 Make = Callable[..., Path]
@@ -25,13 +26,6 @@ def origin_of(folder: Path) -> DicomOrigin:
     origin = io.load(folder).origin
     assert origin is not None
     return origin
-
-
-def item(**elements: Any) -> Dataset:
-    dataset = Dataset()
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
-    return dataset
 
 
 def test_a_file_that_is_another_by_now_is_refused(make_series: Make) -> None:
@@ -119,7 +113,9 @@ def test_a_new_study_invents_nobody() -> None:
 
 def test_a_frame_has_its_own_groups_and_those_that_all_share() -> None:
     source = enhanced_mr(np.zeros((2, 4, 5), np.uint16), [0.0, 1.0])
-    source.PerFrameFunctionalGroupsSequence[1].MREchoSequence = [item(EffectiveEchoTime=3.5)]
+    source.PerFrameFunctionalGroupsSequence[1].MREchoSequence = [
+        with_elements(EffectiveEchoTime=3.5)
+    ]
     content = source.PerFrameFunctionalGroupsSequence[1].FrameContentSequence[0]
     content.TemporalPositionIndex = 2
     image = frame_as_image(source, 2, "file")

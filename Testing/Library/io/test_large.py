@@ -12,7 +12,7 @@ import pytest
 
 from MedEnhanceLib.core import slabs as slabs_module
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.slabs import blank, every, extremes, slabs
+from MedEnhanceLib.core.slabs import blank, every, extremes
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io import load, save
@@ -72,17 +72,6 @@ def test_unpacking_can_be_stopped(scan: Volume, tmp_path: Path) -> None:
     save(scan, tmp_path / "a.nii.gz")
     with pytest.raises(Cancelled):
         load(tmp_path / "a.nii.gz", scratch=tmp_path, monitor=Monitor(cancel=lambda: True))
-
-
-def test_pages_of_a_mapped_file_are_let_go_between_slabs(
-    scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save(scan, tmp_path / "a.nrrd")
-    mapped = load(tmp_path / "a.nrrd", scratch=tmp_path).voxels
-    dropped = []
-    monkeypatch.setattr(slabs_module, "let_go", lambda voxels: dropped.append(voxels))
-    assert [len(part) for part in slabs(mapped)] == [2, 2, 2, 1]
-    assert len(dropped) == 4
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -36,7 +36,7 @@ def test_nothing_is_lost_and_the_error_is_clear(
     job: str, fault: str, head: Volume, make_series: Callable, tmp_path: Path
 ) -> None:
     if (job, fault) == ("convert to DICOM", "output taken"):
-        pytest.skip("a folder: io/test_staging.py")
+        pytest.skip("a folder: dicomout/test_object_files.py")
     (tmp_path / "in").mkdir()
     io.save(head, tmp_path / "in" / "scan.nii.gz")
     make_series(np.ones((3, 8, 9), np.uint16), folder=tmp_path / "in" / "ct")

@@ -45,6 +45,12 @@ def test_other_keys_are_refused(key: Any, stored: StoredVolume) -> None:
         stored[key]
 
 
+@pytest.mark.parametrize("key", [slice(40, 60), (0, slice(-9, 0)), (..., slice(9, 3))])
+def test_a_slice_outside_is_no_empty_array(key: Any, stored: StoredVolume) -> None:
+    with pytest.raises(IndexError, match=r"slice.*selects nothing of axis \d, which has"):
+        stored[key]
+
+
 def test_a_file_that_changes_is_noticed(stored: StoredVolume, scan: Volume, write: Write) -> None:
     write(scan.with_voxels(scan.voxels[:, :, ::-1]), max_error=3)
     with pytest.raises(me.CodecError, match="changed since it was opened"):
