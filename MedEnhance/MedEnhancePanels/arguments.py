@@ -54,13 +54,13 @@ def configOf(options, declaration, **values):
 
     options: an object with an attribute for each option; values: take precedence, by JSON name.
     """
-    from MedEnhanceLib.core.options import config_from_json, config_to_json, options_of
+    from MedEnhanceLib.core.options import config_from_json, options_of
     from MedEnhanceLib.errors import ConfigError
 
     names = {each.name: camelCase(each.name) for each in options_of(declaration)}
     fields = {name: getattr(options, own) for name, own in names.items() if hasattr(options, own)}
     try:
-        return config_to_json(config_from_json(declaration, fields | values))
+        return dataclasses.asdict(config_from_json(declaration, fields | values))
     except ConfigError as error:
         message = error.message
         for name, own in names.items():

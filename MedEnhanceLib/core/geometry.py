@@ -36,16 +36,13 @@ class Geometry:
     direction: tuple[Triple, Triple, Triple] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "spacing", _floats(self.spacing, "spacing"))
-        object.__setattr__(self, "origin", _floats(self.origin, "origin"))
-        rows = _matrix(self.direction, "direction")
-        if rows.shape not in ((3, 3), (9,)):
-            raise GeometryError(f"direction has shape {rows.shape}", "Give 3×3 numbers.")
-        rows = rows.reshape(3, 3)
-        object.__setattr__(
-            self, "direction", tuple(_floats(row.tolist(), "direction") for row in rows)
-        )
-        if not all(0 < value < np.inf for value in self.spacing):
+        spacing = _numbers(self.spacing, (3,), "spacing")
+        origin = _numbers(self.origin, (3,), "origin")
+        rows = _numbers(self.direction, (3, 3), "direction")
+        object.__setattr__(self, "spacing", tuple(spacing.tolist()))
+        object.__setattr__(self, "origin", tuple(origin.tolist()))
+        object.__setattr__(self, "direction", tuple(map(tuple, rows.tolist())))
+        if not (spacing > 0).all():
             raise GeometryError(
                 f"spacing is {self.spacing} mm", "Correct the file's voxel size: it must be > 0."
             )
@@ -62,9 +59,7 @@ class Geometry:
 
         Raises GeometryError for other shapes, and for axes that are not at right angles.
         """
-        ras = _matrix(affine, "affine")
-        if ras.shape != (4, 4) or not np.isfinite(ras).all():
-            raise GeometryError(f"affine is {ras.tolist()}", "Give 4×4 finite numbers.")
+        ras = _numbers(affine, (4, 4), "affine")
         lps = _LPS_TO_RAS @ ras
         spacing = np.linalg.norm(lps[:3, :3], axis=0)
         if not (spacing > 0).all():
@@ -104,21 +99,18 @@ class Geometry:
         return max(self.spacing) / min(self.spacing) < _NEARLY_ISOTROPIC
 
     def is_close(
-        self, other: Geometry, tolerance: float = 1e-5, *, shape: Sequence[int] | None = None
+        self, other: Geometry, tolerance: float = 1e-5, *, shape: Sequence[int] = (2, 2, 2)
     ) -> bool:
         """Whether the same voxels of both are within `tolerance` voxels of each other.
 
         Args:
             other: the geometry to compare with.
             tolerance: in voxels of the smaller spacing.
-            shape: (…, K, J, I) of the volume, whose corners are compared. None compares only the
-                first voxel and the steps to its neighbors; at n steps, deviations are n times
-                larger.
+            shape: (…, K, J, I) of the volume, whose corners are compared. The default compares
+                the first voxel and its neighbors; at n steps, deviations are n times larger.
         """
         scale = min(*self.spacing, *other.spacing)
         difference = self.affine_lps - other.affine_lps
-        if shape is None:
-            return bool(np.abs(difference).max() <= tolerance * scale)
         last = np.asarray(shape[-3:])[::-1] - 1  # of i, j, k
         corners = np.vstack([np.indices((2, 2, 2)).reshape(3, 8) * last[:, None], np.ones(8)])
         return bool(np.linalg.norm((difference @ corners)[:3], axis=0).max() <= tolerance * scale)
@@ -143,27 +135,17 @@ class Geometry:
     def from_json(cls, fields: dict[str, Any]) -> Geometry:
         """The inverse of `to_json`; raises GeometryError on what is missing."""
         try:
-            return cls(
-                tuple(fields["spacing_mm"]),
-                tuple(fields["origin_lps_mm"]),
-                tuple(tuple(row) for row in fields["direction_lps"]),  # type: ignore[arg-type]
-            )
+            return cls(fields["spacing_mm"], fields["origin_lps_mm"], fields["direction_lps"])
         except (KeyError, TypeError) as cause:
             raise GeometryError(f"the stored geometry is incomplete: {cause}") from cause
 
 
-def _matrix(values: npt.ArrayLike, field: str) -> npt.NDArray[np.float64]:
+def _numbers(values: npt.ArrayLike, shape: tuple[int, ...], field: str) -> npt.NDArray[np.float64]:
     try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as cause:
-        raise GeometryError(f"{field} is {values!r}", "Give a matrix of numbers.") from cause
-
-
-def _floats(values: Sequence[float], field: str) -> Triple:
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError, OverflowError) as cause:
-        raise GeometryError(f"{field} is {values!r}", "Give three numbers.") from cause
-    if len(numbers) != 3 or not np.isfinite(numbers).all():
-        raise GeometryError(f"{field} is {numbers}", "Give three finite numbers.")
-    return numbers
+        numbers = np.asarray(values, np.float64).reshape(shape)
+        if np.isfinite(numbers).all():
+            return numbers
+    except (TypeError, ValueError, OverflowError):
+        pass
+    size = "×".join(map(str, shape))
+    raise GeometryError(f"{field} is {values!r}", f"Give {size} finite numbers.")

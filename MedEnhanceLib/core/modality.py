@@ -17,7 +17,6 @@ MICROSCOPY_MM = 1e-3
 _LARGEST_SAMPLE = 200_000
 #: Air is -1000 HU; -4096 is the lowest padding in use; metal saturates at 12 or 16 bits.
 _HU_AIR, _HU_LOWEST, _HU_HIGHEST = -500, -4096, 32767
-_KINDS = {"OT": "neither CT nor MR"}
 #: mm; no scanner leaves as much between slices, but µm that are taken for mm do.
 FARTHEST_MM = 100.0
 _MAY_BE_CT = (
@@ -47,7 +46,7 @@ def doubts(volume: Volume, name: str) -> list[tuple[str, str]]:
     """What may be wrong with a volume as it was given: a warning, and what it says of any file."""
     texts, widest = [], max(volume.geometry.spacing)
     if volume.modality_is_guess:
-        kind = _KINDS.get(volume.modality, volume.modality)
+        kind = "neither CT nor MR" if volume.modality == "OT" else volume.modality
         text = f"{name}: no modality stated; by its values it looks like {kind}"
         text += " (if that is wrong: --modality, modality=)"
         text += _MAY_BE_CT if volume.modality == "MR" else ""

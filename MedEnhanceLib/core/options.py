@@ -180,7 +180,7 @@ class Option:
             if issubclass(self.kind, WithPresets):
                 return self.kind.from_json(value)
             # A partial object says what differs from the default of this field.
-            default = {} if self.default in (MISSING, None) else config_to_json(self.default)
+            default = {} if self.default in (MISSING, None) else dataclasses.asdict(self.default)
             return config_from_json(self.kind, merged(self.kind, default, value))
         if isinstance(value, list) and self.kind is tuple:
             return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in value)
@@ -232,7 +232,7 @@ class Options:
 
     def to_json(self) -> dict[str, Any]:
         """The declaration as a JSON object."""
-        return config_to_json(self)
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,11 +349,6 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -
         for name, value in values.items():
             options[name].check(value)
     return cls(**values)
-
-
-def config_to_json(config: Any) -> dict[str, Any]:
-    """The dataclass as a JSON object."""
-    return dataclasses.asdict(config)
 
 
 def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

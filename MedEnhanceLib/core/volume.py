@@ -278,17 +278,8 @@ def restore_dtype(values: npt.NDArray[np.floating[Any]], dtype: np.dtype[Any]) -
     # float32 cannot hold the largest int32; clip in float64 where the type is wide.
     wide = values.astype(np.float64) if limits.bits > 16 else values
     rounded = np.rint(wide)
-    if limits.bits == 64:
-        return _clip_to_64_bit(rounded, limits, dtype)
-    return np.clip(rounded, limits.min, limits.max).astype(dtype)
-
-
-def _clip_to_64_bit(
-    values: npt.NDArray[Any], limits: np.iinfo[Any], dtype: np.dtype[Any]
-) -> Voxels:
-    """Clip before the cast: floats cannot represent the largest 64-bit integers."""
-    high = values >= float(limits.max)
-    low = values <= float(limits.min)
-    result = np.where(high | low, 0, values).astype(dtype)
-    result[high], result[low] = limits.max, limits.min
+    with np.errstate(invalid="ignore"):
+        result = np.clip(rounded, limits.min, limits.max).astype(dtype)
+    if limits.bits == 64:  # floats cannot hold the largest of these
+        result[rounded >= float(limits.max)] = limits.max
     return result

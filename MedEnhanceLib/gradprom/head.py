@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, must_fit
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
-from MedEnhanceLib.core.options import config_from_json, config_to_json
+from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
 from MedEnhanceLib.nets.precision import move
 
@@ -86,7 +86,7 @@ def export_head(
         "description": f"Segmentation head: {', '.join(x.name for x in config.label_set)}. "
         f"Labels for training: {origin}.",
         "license": config.license or NOT_STATED,
-        "network": config_to_json(config.network),
+        "network": config.network.to_json(),
         "on_request": config.on_request,
         "labels": [asdict(label) for label in config.label_set],
         "training": {

@@ -7,7 +7,7 @@ from typing import Any
 
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, must_fit
 from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.core.options import config_from_json, config_to_json
+from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 
@@ -45,11 +45,11 @@ def export_enhancer(
         "anatomy": config.anatomy,
         "description": f"HQG-Net: a set network over groups of similar blocks{guided}.",
         "license": config.license or NOT_STATED,
-        "network": config_to_json(config.network),
+        "network": config.network.to_json(),
         "guided": is_guided,
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
         "training": {
-            "config": config_to_json(config),
+            "config": config.to_json(),
             "seconds": round(seconds),
             "validation": {name: round(gain, 3) for name, gain in gains.items()},
             "summary": f"{config.steps} steps without, {config.guide_steps} with guides and "

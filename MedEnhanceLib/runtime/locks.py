@@ -71,19 +71,6 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock 
     return folder, lock
 
 
-def take_over(folder: Path) -> FileLock | None:
-    """Take the lock of an abandoned folder that `make_owned` made; None for any other folder."""
-    with contextlib.suppress(OSError, DependencyError):  # a held lock is an OSError, too
-        status = folder.lstat()
-        is_private = sys.platform == "win32" or status.st_uid == os.getuid()
-        is_plain = stat.S_ISDIR(status.st_mode) and stat.S_ISREG((folder / LOCK).lstat().st_mode)
-        if is_private and is_plain:
-            lock = _file_lock(folder / LOCK, on_acquired=_check_mark)
-            lock.acquire(blocking=False)
-            return lock
-    return None
-
-
 def remove_abandoned(prefix: str, parent: Path) -> list[Path]:
     """Remove the folders of `make_owned` whose owners are gone; returns which these were.
 
@@ -92,13 +79,19 @@ def remove_abandoned(prefix: str, parent: Path) -> list[Path]:
     """
     removed = []
     for folder in sorted(parent.glob(f"{prefix}*")):
-        if (lock := take_over(folder)) is not None:
-            remove_owned(folder, lock)
-            removed.append(folder)
-            continue
-        with contextlib.suppress(OSError):  # rmdir fails where anything lies in it
-            if time.time() - folder.lstat().st_mtime > _UNLOCKED_SECONDS:
-                folder.rmdir()
+        path = folder / LOCK
+        with contextlib.suppress(OSError, DependencyError):  # a held lock is an OSError, too
+            status = folder.lstat()
+            is_ours = sys.platform == "win32" or status.st_uid == os.getuid()
+            if not is_ours or not stat.S_ISDIR(status.st_mode):
+                continue
+            if path.is_file() and not path.is_symlink():
+                lock = _file_lock(path, on_acquired=_check_mark)
+                lock.acquire(blocking=False)
+                remove_owned(folder, lock)
+                removed.append(folder)
+            elif time.time() - status.st_mtime > _UNLOCKED_SECONDS:
+                folder.rmdir()  # fails where anything lies in it
     return removed
 
 

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,38 +104,23 @@ def disk(folder: Path) -> dict[str, Any]:
     return {"path": str(folder), "total": usage.total, "free": usage.free}
 
 
-@contextlib.contextmanager
-def low_priority() -> Iterator[None]:
-    """Run this process below the priority of others.
+def lower_priority() -> None:
+    """Run this process below the priority of others from now on, with all of its threads.
 
-    Unix lets no ordinary user raise a priority again: there the process stays low afterwards. Call
-    it only in a process of MedEnhance's own, not in a caller's.
+    Unix lets no ordinary user raise a priority again. Call it only in a process of MedEnhance's
+    own, not in a caller's.
     """
     psutil = require("psutil", purpose="Working at low priority")
     process = psutil.Process()
-    before = process.nice()
     if sys.platform == "win32":
-        low = psutil.BELOW_NORMAL_PRIORITY_CLASS
-        is_low = before in (low, psutil.IDLE_PRIORITY_CLASS)
-    else:
-        low, is_low = _LOW_NICE, before >= _LOW_NICE
-    if not is_low:
-        _set_priority(process, low)
-    try:
-        yield
-    finally:
-        if not is_low:
-            with contextlib.suppress(psutil.AccessDenied, PermissionError):
-                _set_priority(process, before)
-
-
-def _set_priority(process: Any, value: int) -> None:
-    """Set it for the process, and on Linux for each thread: torch's may have started already."""
-    process.nice(value)
-    if sys.platform == "linux":
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        return
+    nice = max(process.nice(), _LOW_NICE)
+    process.nice(nice)
+    if sys.platform == "linux":  # there a priority is a thread's, and torch's may have started
         for thread in process.threads():
             with contextlib.suppress(ProcessLookupError):  # it has ended
-                os.setpriority(os.PRIO_PROCESS, thread.id, value)
+                os.setpriority(os.PRIO_PROCESS, thread.id, nice)
 
 
 def _cpu_name() -> str:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, TypeVar
 
 from MedEnhanceLib.errors import Cancelled
 
@@ -36,13 +36,8 @@ _LOOK_SECONDS = 0.05
 _EXIT_SECONDS = 10.0
 
 
-@runtime_checkable
-class _HasIsSet(Protocol):
-    def is_set(self) -> bool: ...
-
-
 Listener = Callable[[Event], None]
-Cancel = Callable[[], bool] | _HasIsSet
+Cancel = Callable[[], bool] | threading.Event
 
 
 class _Pace:

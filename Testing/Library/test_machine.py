@@ -72,7 +72,7 @@ def test_the_choice_has_a_reason(
 
 def printed_by(code: str) -> Any:
     """What a process prints, as JSON; not this one, whose priority may never rise again."""
-    imports = "import json, os, threading\nfrom MedEnhanceLib.runtime.machine import low_priority"
+    imports = "import json, os, threading\nfrom MedEnhanceLib.runtime.machine import lower_priority"
     program = f"{imports}\n{code}"
     done = subprocess.run(
         [sys.executable, "-P", "-c", program],
@@ -89,23 +89,23 @@ def test_all_threads_are_lowered_also_those_that_were_there() -> None:
 stop = threading.Event()
 old = threading.Thread(target=stop.wait)
 old.start()
-with low_priority():
-    new = threading.Thread(target=stop.wait)
-    new.start()
-    threads = [0] if not os.path.isdir("/proc") else [0, old.native_id, new.native_id]
-    print(json.dumps([os.getpriority(os.PRIO_PROCESS, one) for one in threads]))
-    stop.set()
+lower_priority()
+new = threading.Thread(target=stop.wait)
+new.start()
+threads = [0] if not os.path.isdir("/proc") else [0, old.native_id, new.native_id]
+print(json.dumps([os.getpriority(os.PRIO_PROCESS, one) for one in threads]))
+stop.set()
 """)
     assert nice
     assert min(nice) >= 10
 
 
 def test_distilling_and_training_are_background_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    def low_priority() -> None:
+    def lower_priority() -> None:
         raise ConfigError("the priority is low")
 
     for job in (distill, train):
-        monkeypatch.setattr(job, "low_priority", low_priority)
+        monkeypatch.setattr(job, "lower_priority", lower_priority)
     for kind, params in (
         ("distill", {"cohort": "a", "out": "b"}),
         ("train", {"method": "hqg", "data": "a", "out": "b"}),

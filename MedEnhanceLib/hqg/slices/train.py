@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.suitability import training_length_limits
-from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, restore_patches
@@ -89,7 +88,7 @@ def train_slices(
         config.steps,
         out,
         {
-            "config": config_to_json(config) | free,
+            "config": config.to_json() | free,
             "modules": {"network": learner.network, "average": learner.average},
             "optimizers": {"adam": learner.adam},
         },
@@ -251,10 +250,10 @@ def _described(config: TrainSlicesConfig, seconds: float) -> dict[str, Any]:
         f"{MOST_RATIO:g} for each. Learned from planes of good images, one axis of which "
         "was made thick.",
         "license": config.license or NOT_STATED,
-        "network": config_to_json(config.network),
+        "network": config.network.to_json(),
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
         "training": {
-            "config": config_to_json(config),
+            "config": config.to_json(),
             "seconds": round(seconds),
             "summary": f"{config.steps} steps of {config.batch} patches of {config.rows} × "
             f"{config.columns} pixels, seed {config.seed}, {seconds / 60:.0f} minutes",

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device
@@ -225,7 +224,7 @@ class Trainer:
                 modules["head average"] = self.teaching.head.average
                 optimizers["head optimizer"] = self.teaching.optimizer
         # Where and by how many threads it runs does not change what is learned.
-        config = config_to_json(replace(self.config, device="", workers=1))
+        config = replace(self.config, device="", workers=1).to_json()
         return {"config": config, "modules": modules, "optimizers": optimizers}
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import devices_for
 from MedEnhanceLib.runtime.locks import hold_gpu
-from MedEnhanceLib.runtime.machine import low_priority
+from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.spg.config import DistillConfig, Modality
 from MedEnhanceLib.spg.dataset import is_distilled
@@ -63,11 +63,11 @@ class DistillParams(DistillEstimateParams):
 def run_distill(params: DistillParams, monitor: Monitor) -> Result:
     """Distill, or go on; the folder of the result with what its manifest records."""
     began, out = time.monotonic(), Path(params.out)
-    with low_priority():
-        cohort = params.opened(monitor.part(0.0, 0.01))
-        refuse_among_patients(out, Path(params.cohort))
-        part = monitor.part(0.01, 1.0)
-        distill_into(cohort, out, params.config, part, overwrite=params.overwrite)
+    lower_priority()
+    cohort = params.opened(monitor.part(0.0, 0.01))
+    refuse_among_patients(out, Path(params.cohort))
+    part = monitor.part(0.01, 1.0)
+    distill_into(cohort, out, params.config, part, overwrite=params.overwrite)
     manifest, outputs = read_run(out / MANIFEST), {"output": str(out)}
     if confidential_folder(out).is_dir():
         outputs["confidential"] = str(confidential_folder(out))

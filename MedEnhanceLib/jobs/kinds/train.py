@@ -27,7 +27,7 @@ from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.locks import hold_gpu
-from MedEnhanceLib.runtime.machine import low_priority
+from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.dataset import is_distilled, load_distilled
 from MedEnhanceLib.spg.stacks import distilled_volumes
@@ -71,9 +71,9 @@ class TrainParams(Params):
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
     """Train, or go on with a training; the model's folder, and a head's held-out figures."""
     began, data, out = time.monotonic(), Path(params.data), Path(params.out)
-    with low_priority():
-        config = training_config(params.method, params.config, data)
-        folder = train_method(params.method, config, data, out, monitor)
+    lower_priority()
+    config = training_config(params.method, params.config, data)
+    folder = train_method(params.method, config, data, out, monitor)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
     measured = None if params.method == CODEC else read_bundle(folder).metadata.get("measured")

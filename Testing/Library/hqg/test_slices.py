@@ -16,7 +16,6 @@ from MedEnhanceLib.bundles.export import export_bundle
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
@@ -51,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
         "modality": "MR",
         "description": "random",
         "license": "Apache-2.0",
-        "network": config_to_json(config),
+        "network": config.to_json(),
     }
     return str(export_bundle(folder, dict(network.state_dict()), metadata).folder)
 
