@@ -17,7 +17,8 @@ if not boot.missing():
     app = boot.start()
     from SlicerHost import modules
 
-    modules.load(HERE.parents[1] / "MedEnhance/MedEnhance.py")
+    for name in ("MedEnhance", "MedEnhanceDICOMPlugin"):
+        modules.load(HERE.parents[1] / f"MedEnhance/{name}.py")
     app.startupCompleted.emit()
 
 pytest_pycollect_makemodule = makemodule

@@ -51,6 +51,10 @@ class qSlicerCoreApplication:
     def dicomDatabase(self: Any) -> Any:
         return self._own.dicom
 
+    def testingEnabled(self: Any) -> bool:
+        """As with --testing, by which Slicer runs the tests: messages are logged alone."""
+        return True
+
     def pauseRender(self: Any) -> None:
         """Nothing is rendered but what is asked for."""
 
