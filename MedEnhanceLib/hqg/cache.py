@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
 
 if TYPE_CHECKING:
     from MedEnhanceLib.core.volume import Volume
     from MedEnhanceLib.hqg.guide import AlignedGuide
-    from MedEnhanceLib.nets.intensity import Scaling
-    from MedEnhanceLib.nets.noise import NoiseEstimate
+    from MedEnhanceLib.runtime.progress import Monitor
 
 
 @dataclass
@@ -20,19 +20,21 @@ class VolumeCache:
     Owned by who keeps the volume in memory; valid as long as nobody writes to its voxels.
 
     Attributes:
-        scaling: of its intensities; None before the first run.
-        floor: lowest value of a result, in the volume's units.
-        noise: as measured; None before the first run.
-        guides: those of the last run that had any, each with what it is on the volume's grid.
-        later: of the frames of a sequence after the first, by number.
+        ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
+        noises: the noise, by number of the frame.
+        guides: those of the last run that had any, each with its copy on the volume's grid.
     """
 
-    scaling: Scaling | None = None
-    floor: float = -math.inf
-    noise: NoiseEstimate | None = None
+    ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
+    noises: dict[int, NoiseEstimate] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
-    later: dict[int, VolumeCache] = field(default_factory=dict)
 
-    def of_frame(self, number: int) -> VolumeCache:
-        """The measurements of one frame; those of a single volume are of its frame 0."""
-        return self if number == 0 else self.later.setdefault(number, VolumeCache())
+    def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
+        """The noise of a frame, measured once for all runs over it."""
+        monitor.check()
+        if number not in self.noises:
+            spacing = frame.geometry.spacing
+            self.noises[number] = measure_noise(
+                frame.voxels, modality=frame.modality, spacing=spacing
+            )
+        return self.noises[number]

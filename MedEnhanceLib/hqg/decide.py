@@ -22,7 +22,7 @@ from MedEnhanceLib.hqg.denoise import need_of
 from MedEnhanceLib.hqg.motion import MotionEstimate, measure_motion
 from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur
-from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
+from MedEnhanceLib.nets.noise import noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 #: Frames of a sequence that are measured for what is decided once, spread over all of it.
@@ -52,7 +52,7 @@ class Decision:
 
 def decide(
     frames: Sequence[Volume],
-    caches: Sequence[VolumeCache],
+    cache: VolumeCache,
     config: EnhanceConfig,
     *,
     chosen: Sequence[int] = (0,),
@@ -66,7 +66,7 @@ def decide(
 
     Args:
         frames: [K, J, I] each, all of a sequence.
-        caches: measurements of earlier runs over the frames, filled by this one.
+        cache: measurements of earlier runs over them, filled by this one.
         config: task, strength and bias correction.
         chosen: the frames that are going to be enhanced.
         is_preview: leaves out what needs all slices.
@@ -76,7 +76,7 @@ def decide(
         InputError: motion too strong to be corrected, or in a sequence.
     """
     numbers = _spread(frames, chosen)
-    noises = [measured_noise(frames[number], caches[number], monitor) for number in numbers]
+    noises = [cache.noise(number, frames[number], monitor) for number in numbers]
     needs = [need_of(noise, frames[0].modality) for noise in noises]
     middle = _median([need.share for need in needs])
     typical, noise, need = frames[numbers[middle]], noises[middle], needs[middle]
@@ -131,16 +131,6 @@ def decide(
         warnings,
         facts,
     )
-
-
-def measured_noise(frame: Volume, cache: VolumeCache, monitor: Monitor) -> NoiseEstimate:
-    """The noise of a frame, measured once for all runs over it."""
-    monitor.check()
-    if cache.noise is None:
-        cache.noise = measure_noise(
-            frame.voxels, modality=frame.modality, spacing=frame.geometry.spacing
-        )
-    return cache.noise
 
 
 def mean_frame(frames: Sequence[Volume]) -> Volume:

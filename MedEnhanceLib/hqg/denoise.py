@@ -8,7 +8,7 @@ training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,7 @@ def denoise(
     only: slice | None = None,
     network: NetworkStage | None = None,
     engine: grouped.Engine | None = None,
-    finish: Finish | None = None,
+    finish: Callable[[Floats], npt.NDArray[Any]] | None = None,
     out: npt.NDArray[Any] | None = None,
     monitor: Monitor | None = None,
 ) -> npt.NDArray[Any]:
@@ -119,13 +119,13 @@ def denoise(
         only: the slices that are wanted; they equal those of a whole run.
         network: what goes on from the filter, with its guides; None for the filter alone.
         engine: what computes, as in `grouped.denoised`.
-        finish: what makes slices of the volume's type of the result, as they are computed.
-        out: where the wanted slices go, of the result's type; None for a new array.
+        finish: what makes voxels of the volume's type of slices, as they are computed.
+        out: where the wanted slices go, of the type that `finish` returns; None for a new array in
+            float32.
         monitor: progress and cancelling.
 
     Returns:
-        [K, J, I], or the wanted slices, in the units of the volume: `out`, or a new array. Without
-        `finish` they are float32.
+        [K, J, I], or the wanted slices, in the units of the volume: `out`, or a new array.
 
     Raises:
         Cancelled: the monitor asked to stop.
@@ -133,8 +133,7 @@ def denoise(
     """
     only = only or slice(0, volume.shape[0])
     if out is None:
-        dtype = np.float32 if finish is None else finish.dtype
-        out = np.empty((only.stop - only.start, *volume.shape[1:]), dtype)
+        out = np.empty((only.stop - only.start, *volume.shape[1:]), np.float32)
     if noise.level <= 0 or share <= 0:
         for to, before in zip(out, volume.voxels[only], strict=True):
             values = before.astype(np.float32)
@@ -146,7 +145,7 @@ def denoise(
         # One round more, which costs CT fine structure: the network sees what it changes.
         rounds = (*rounds, rounds[-1])
 
-    def finished(values: Floats, before: Floats, sigma: Floats) -> npt.NDArray[Any]:
+    def corrected(values: Floats, before: Floats, sigma: Floats) -> npt.NDArray[Any]:
         if noise.rician:
             values = _without_rician_bias(values, sigma, noise)
         if share < 1:
@@ -162,22 +161,15 @@ def denoise(
         engine=engine,
         only=only,
         after=network,
-        finish=finished,
+        finish=corrected,
         out=out,
         monitor=monitor or Monitor(),
     )
 
 
-@dataclass(frozen=True)
-class Finish:
-    """What makes slices of a type of float32 results, and none below `floor`."""
-
-    dtype: np.dtype[Any]
-    floor: float
-
-    def __call__(self, values: Floats) -> npt.NDArray[Any]:
-        """Raises MedEnhanceError for NaN in an integer type."""
-        return restore_dtype(np.maximum(values, np.float32(self.floor)), self.dtype)
+def finished(values: Floats, *, floor: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Results in a volume's type, none below `floor`; MedEnhanceError for NaN as an integer."""
+    return restore_dtype(np.maximum(values, np.float32(floor)), dtype)
 
 
 def expected_deviation(

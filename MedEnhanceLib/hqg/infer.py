@@ -10,15 +10,16 @@ result before that, it is in float32 meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.bundles import open_bundle_for
 from MedEnhanceLib.bundles.suitability import (
     anatomy_warning,
     messages_of,
@@ -32,24 +33,26 @@ from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.decide import Decision, decide, mean_frame, measured_noise
-from MedEnhanceLib.hqg.denoise import FITTED_ON, Finish, denoise, expected_deviation
+from MedEnhanceLib.hqg.contrast import show_the_same
+from MedEnhanceLib.hqg.decide import Decision, decide, mean_frame
+from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation, finished
 from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.hqg.motion import undo_motion
-from MedEnhanceLib.hqg.restore import NetworkStage, network_on
 from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
+from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.nets.grouped import Engine, engine_for
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate
-from MedEnhanceLib.nets.precision import without_tf32
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
+    from MedEnhanceLib.hqg.restore import NetworkStage
 
 Floats = npt.NDArray[np.float32]
 #: Of the brightest tissue; below it floors of the computation count as noise.
@@ -60,42 +63,83 @@ _UNCERTAINTY_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated
 _USE_NOTE = derived_note("how far guides changed each voxel, in σ of the noise, at most 1")
 
 
-@without_tf32()
 def enhance(
     volume: Volume,
-    bundle: Bundle,
-    config: EnhanceConfig,
+    config: EnhanceConfig | None = None,
     *,
-    guides: Sequence[Volume],
-    looks: Iterable[Volume] | None,
-    frame: int | None,
-    slices: tuple[int, int] | None,
-    cache: VolumeCache | None,
-    scratch: Path | None,
-    monitor: Monitor,
+    guide: Volume | Sequence[Volume] | None = None,
+    look: Volume | Iterable[Volume] | None = None,
+    frame: int | None = None,
+    slices: tuple[int, int] | None = None,
+    cache: VolumeCache | None = None,
+    scratch: Path | None = None,
+    monitor: Monitor | None = None,
 ) -> Enhancement:
-    """As `hqg.enhance`, with a verified bundle, checked guides and checked looks."""
+    """Enhance every slice of a volume, and every frame of a sequence.
+
+    What is done to a sequence is decided once, for all of its frames.
+
+    Source: arXiv 2307.07829; details reconstructed.
+
+    Args:
+        volume: geometry, type and units of the result are the same.
+        config: model, strength and further options; None takes the defaults.
+        guide: another series of the same examination, or several, of any contrast and grid; what
+            they show at the same place helps to separate noise from anatomy.
+        look: a volume of the same modality and contrast whose sharpness and noise are wanted.
+            Several volumes, of other patients, are measured one after another as one look.
+        frame: of a sequence, only this one is enhanced, as in a run over the whole sequence.
+        slices: (start, stop) along K, stop excluded. Only these are returned, with the geometry of
+            the crop. They equal those of a whole run bit for bit: measurements are of the whole
+            volume.
+        cache: measurements of an earlier run over this volume, filled by this one.
+        scratch: a folder with free space; if given, a large result stays in an unnamed file there
+            and takes no memory.
+        monitor: receives progress, messages and warnings, and can cancel.
+
+    Returns:
+        The result at `config.strength`: a number scales the correction that "auto" chose, by
+        blending with the input.
+
+    Raises:
+        ConfigError: slices are out of range, or combined with N4.
+        ModelError: no model fits.
+        InputError: the volume, a guide or the look cannot be used, or there is no such frame.
+        DeviceMemoryError: memory ran out on the CPU.
+        Cancelled: the monitor asked to stop.
+    """
     began = time.monotonic()
-    only = _chosen_slices(slices, volume, config)
-    frames, cache = volume.frames(), cache or VolumeCache()
+    config, monitor, cache = config or EnhanceConfig(), monitor or Monitor(), cache or VolumeCache()
+    # Unusable input is refused before seconds go into importing torch.
+    guides = list(_checked("guide", guide, volume))
+    looks: Iterable[Volume] = _checked("look", look, volume)
+    if isinstance(look, Sequence | Volume):
+        looks = list(looks)
+    bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
+    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
+    from MedEnhanceLib.hqg.restore import NetworkStage, network_on
+
     original = volume if frame is None else volume.frame(frame)
+    wanted = _chosen_slices(slices, volume, config)
+    frames = volume.frames()
     chosen = range(len(frames)) if frame is None else [frame]
-    caches = [cache.of_frame(number) for number in range(len(frames))]
-    if any(each.scaling is None for each in caches):
+    if not cache.ranges:
         refuse_not_finite(volume)
-    _measure(frames, caches, chosen)  # of all frames before the first is enhanced
+    for number in chosen:  # all frames before the first is enhanced
+        if number not in cache.ranges:
+            cache.ranges[number] = _range_of(frames, number)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
-    network = network_on(bundle, choice.name)
+    network, engine = network_on(bundle, choice.name), engine_for(choice.name, monitor)
     decision = decide(
-        frames, caches, config, chosen=chosen, is_preview=slices is not None, monitor=monitor
+        frames, cache, config, chosen=chosen, is_preview=slices is not None, monitor=monitor
     )
     of_bundle = (training_length_warning(bundle), anatomy_warning(bundle, volume))
     warnings = tuple(warning for warning in of_bundle if warning) + decision.warnings
     for warning in warnings:
         monitor.warn(warning.text)
     # The look of a part depends on the whole: previews are without it.
-    look = _measured_look(looks, monitor) if looks is not None and slices is None else None
+    appearance = _measured(looks, monitor) if look is not None and slices is None else None
     # One coil shades all frames alike, and frames divided by one field do not flicker.
     bias_field = None
     if decision.corrects_bias and len(frames) > 1:
@@ -112,31 +156,32 @@ def enhance(
     # What was measured took memory that is not needed again.
     let_go(volume.voxels)
     trim()
-    grid = original.crop(k=only)
+    grid = original.crop(k=wanted)
     enhanced = _array(grid.shape, grid.dtype, scratch)
     deviation = _array(grid.shape, "f4", scratch) if config.uncertainty else None
     use = np.zeros(grid.shape, np.float32) if usable else None
     uses = []
     for done, number in enumerate(chosen):
         here = done if original.is_sequence else ()
-        each, part = frames[number], monitor.part(done / len(chosen), (done + 1) / len(chosen))
-        scaling = caches[number].scaling
-        assert scaling is not None
+        part = monitor.part(done / len(chosen), (done + 1) / len(chosen))
+        top, floor = cache.ranges[number]
+        stage = NetworkStage(network, choice.name, top, usable)
         steps = _Steps(
-            frame=each,
-            noise=measured_noise(each, caches[number], part),
+            frame=frames[number],
+            noise=cache.noise(number, frames[number], part),
             decision=decision,
-            look=look,
-            finish=Finish(each.dtype, caches[number].floor),
-            network=NetworkStage(network, choice.name, scaling.scale, usable),
-            engine=engine_for(choice.name, part),
+            look=appearance,
+            floor=floor,
+            network=stage,
+            engine=engine,
             scratch=scratch,
+            monitor=part,
         )
         of_errors = deviation[here] if deviation is not None else None
-        inner, field, facts = steps.run(only, bias_field, enhanced[here], of_errors, part)
+        inner, field, facts = steps.run(wanted, bias_field, enhanced[here], of_errors)
         measured |= facts
-        uses.append(steps.network.use)
-        if use is not None and (changed := steps.network.use_map(inner)) is not None:
+        uses.append(stage.use)
+        if use is not None and (changed := stage.use_map(inner)) is not None:
             use[here] = changed
     if aligned:
         measured["guide"] = {
@@ -163,8 +208,8 @@ def enhance(
         warnings=warnings,
         bias_field=field,
         measured=measured,
-        noises=tuple(noise for n in chosen if (noise := caches[n].noise) is not None),
-        first_slice=only.start,
+        noises=tuple(cache.noises[number] for number in chosen),
+        first_slice=wanted.start,
         guide_use=None if use is None else grid.with_voxels(use, did=_USE_NOTE),
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
@@ -173,14 +218,46 @@ def enhance(
 # --- before the first frame -----------------------------------------------------------------------
 
 
-def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -> npt.NDArray[Any]:
-    """An array for a result; a large one in a file in `scratch`, if given."""
-    try:
-        return empty(shape, np.dtype(dtype), scratch)
-    except OSError as cause:
-        from MedEnhanceLib.io.atomic import output_error
+def _checked(
+    role: Literal["guide", "look"], given: Volume | Iterable[Volume] | None, volume: Volume
+) -> Iterator[Volume]:
+    """Guides or looks of a volume, each checked when it is its turn.
 
-        raise output_error(scratch or Path(), cause) from cause
+    Raises InputError for one that is constant, of another modality, a sequence or not finite, for a
+    guide that is the volume itself, and for a look of a head in another contrast.
+    """
+    for each in [given] if isinstance(given, Volume) else given or ():
+        name = each.source or role
+        # Voxels first: the modality of a file that states none is guessed from its content.
+        refuse_not_finite(each)
+        if each.voxels.min() == each.voxels.max():
+            raise InputError(
+                f"{name}: the {role} is constant, every voxel is {each.voxels.flat[0]:g}",
+                "Choose a volume that shows something.",
+            )
+        if each.modality != volume.modality:
+            raise InputError(
+                f"{name}: the {role} is {each.modality}, the volume {volume.modality}",
+                f"Choose a {role} of the same modality.",
+            )
+        if each.is_sequence:
+            raise InputError(
+                f"{name}: the {role} is a sequence", "Choose a single volume, or a frame."
+            )
+        is_same_grid = each.shape == volume.shape and each.geometry == volume.geometry
+        if role == "guide" and is_same_grid and np.array_equal(each.voxels, volume.voxels):
+            raise InputError(
+                f"{name}: the guide is the volume itself",
+                "Choose another series of the same examination.",
+            )
+        if role == "look" and each.modality == "MR" and not show_the_same(each, volume):
+            raise InputError(
+                f"{name}: shows another contrast or anatomy than the volume, and cannot be its "
+                "look",
+                "Choose a look of the same contrast. A series of the same examination with "
+                "another contrast is a guide: give it as --guide (guide=).",
+            )
+        yield each
 
 
 def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig) -> slice:
@@ -189,7 +266,7 @@ def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: Enhan
     if not 0 <= first < stop <= count:
         raise ConfigError(
             f"slices {first}:{stop} (stop excluded) of a volume that has {count}",
-            f"Choose a first one and one to stop before, within 0 to {count}.",
+            f"Give start and stop within 0 to {count}.",
         )
     if slices is not None and config.bias_correction == "n4":
         raise ConfigError(
@@ -199,38 +276,31 @@ def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: Enhan
     return slice(first, stop)
 
 
-def _measure(
-    frames: Sequence[Volume], caches: Sequence[VolumeCache], chosen: Sequence[int]
-) -> None:
-    """Scaling and floor of each frame that is enhanced, into its cache.
+def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
+    """Intensity of bright tissue in a frame, and the lowest value of its result.
 
-    Raises InputError that names the frame where one shows nothing.
+    Raises InputError that names the frame where it shows nothing.
     """
-    for number in chosen:
-        frame, cache = frames[number], caches[number]
-        if cache.scaling is not None:
-            continue
-        try:
-            scaling = scaling_for(frame)
-        except InputError as cause:
-            if len(frames) == 1:
-                raise
-            raise InputError(
-                f"{cause.message} in frame {number}", "Leave this frame out, or take one frame."
-            ) from cause
-        if scaling.scale < _LOWEST_TOP:
-            raise InputError(
-                f"{frame.source or 'volume'}: intensities up to {scaling.scale:.3g} are too "
-                "small for the measure of the noise",
-                "Multiply them, as by changing their unit.",
-            )
-        cache.scaling = scaling
-        # Lower values are undershoot: magnitudes are not below 0 or the lowest of the input.
-        if frame.modality != "CT":
-            cache.floor = min(0.0, float(frame.voxels.min()))
+    frame = frames[number]
+    try:
+        top = scaling_for(frame).scale
+    except InputError as cause:
+        if len(frames) == 1:
+            raise
+        raise InputError(
+            f"{cause.message} in frame {number}", "Leave this frame out, or take one frame."
+        ) from cause
+    if top < _LOWEST_TOP:
+        raise InputError(
+            f"{frame.source or 'volume'}: intensities up to {top:.3g} are too small to measure "
+            "the noise",
+            "Multiply them, as by changing their unit.",
+        )
+    # Lower values are undershoot: magnitudes are not below 0 or the lowest of the input.
+    return top, -np.inf if frame.modality == "CT" else min(0.0, float(frame.voxels.min()))
 
 
-def _measured_look(looks: Iterable[Volume], monitor: Monitor) -> Appearance:
+def _measured(looks: Iterable[Volume], monitor: Monitor) -> Appearance:
     """The appearance of all looks, which need not be in memory at once."""
     appearance = combine([measure_appearance(look, monitor) for look in looks])
     if (count := len(appearance.patients)) < _FEW_LOOKS:
@@ -260,6 +330,14 @@ def _bias_field(volume: Volume, monitor: Monitor) -> BiasField:
     return attend(lambda: measure_bias_field(volume), monitor)
 
 
+def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -> npt.NDArray[Any]:
+    """An array for a result; a large one in a file in `scratch`, if given."""
+    try:
+        return empty(shape, np.dtype(dtype), scratch)
+    except OSError as cause:
+        raise output_error(scratch or Path(), cause) from cause
+
+
 # --- one frame ------------------------------------------------------------------------------------
 
 
@@ -272,130 +350,117 @@ class _Steps:
         noise: as measured in it.
         decision: the same for all frames.
         look: the appearance that is wanted.
-        finish: what makes voxels of its type.
+        floor: the lowest value of the result.
         network: what goes on from the filter, with the guides.
         engine: of the filter.
         scratch: where large arrays go, if not into memory.
+        monitor: progress and cancelling.
     """
 
     frame: Volume
     noise: NoiseEstimate
     decision: Decision
     look: Appearance | None
-    finish: Finish
+    floor: float
     network: NetworkStage
     engine: Engine
     scratch: Path | None
+    monitor: Monitor
 
     def run(
         self,
-        only: slice,
+        wanted: slice,
         bias_field: BiasField | None,
         out: npt.NDArray[Any],
         deviation: Floats | None,
-        monitor: Monitor,
     ) -> tuple[slice, BiasField | None, dict[str, Any]]:
         """The frame at strength 1.
 
         Args:
-            only: the slices that are wanted.
+            wanted: the slices that are returned.
             bias_field: of a sequence; that of a single volume is measured in its result.
             out: where they go, of the frame's type.
             deviation: where the deviation of their errors goes; None where it is not requested.
-            monitor: progress and cancelling.
         Returns:
-            where `only` is in the slices that were denoised; the bias field that the result was
-            divided by; what was found out on the way, for manifests.
+            where the wanted slices are in those that were denoised; the bias field that the result
+            was divided by; what was found out on the way, for manifests.
         """
-        decision, count = self.decision, len(self.frame.voxels)
+        decision, share, count = self.decision, self.decision.share, len(self.frame.voxels)
+        finish = partial(finished, floor=self.floor, dtype=out.dtype)
         is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
         if not (is_whole or decision.corrects_bias or deviation is not None):
-            self._denoised(monitor, only=only, finish=self.finish, out=out)
+            denoise(
+                self.frame, self.noise, share=share, only=wanted, network=self.network,
+                engine=self.engine, finish=finish, out=out, monitor=self.monitor,
+            )  # fmt: skip
             return slice(None), None, {}
         # The deviation of a slice depends on its neighbors.
-        around = slice(max(0, only.start - 1), min(count, only.stop + 1))
+        around = slice(max(0, wanted.start - 1), min(count, wanted.stop + 1))
         around = slice(0, count) if is_whole else around
-        before = monitor.part(0.0, 0.9) if decision.corrects_bias else monitor
+        before = self.monitor.part(0.0, 0.9) if decision.corrects_bias else self.monitor
         facts: dict[str, Any] = {}
         if decision.motion is not None:
-            values = self._without_motion(before)
+            values = undo_motion(
+                self.frame.voxels, decision.motion, noise=self.noise.level,
+                denoise=self._filtered, monitor=before,
+            )  # fmt: skip
         elif self.look is not None:
             matched, match = match_appearance(
-                self.frame, self.look, denoise=lambda: self._denoised(before), monitor=before
+                self.frame,
+                self.look,
+                denoise=lambda: self._denoised(around, before),
+                monitor=before,
             )
             values, facts = matched.voxels.astype(np.float32), {"look": match.facts()}
         elif decision.blur is not None:
             values = undo_blur(
                 self.frame.voxels,
                 decision.blur,
-                noise=self.noise.level * decision.share,
-                denoised=self._denoised(before.part(0, 0.9), only=around),
+                noise=self.noise.level * share,
+                denoised=self._denoised(around, before.part(0, 0.9)),
                 monitor=before,
             )
         else:
-            values = self._denoised(before, only=around)
+            values = self._denoised(around, before)
         if deviation is not None:
             expected_deviation(
                 values, self.frame, self.noise,
-                share=decision.share, first=around.start, only=only, out=deviation,
+                share=share, first=around.start, only=wanted, out=deviation,
             )  # fmt: skip
-        inner = slice(only.start - around.start, only.stop - around.start)
+        inner = slice(wanted.start - around.start, wanted.stop - around.start)
         values = values[inner]
         for slab in slabs(values):
-            np.maximum(slab, self.finish.floor, out=slab, dtype=np.float32)
+            np.maximum(slab, self.floor, out=slab, dtype=np.float32)
         if decision.corrects_bias and bias_field is None:
-            bias_field = _bias_field(self.frame.with_voxels(values), monitor)
+            bias_field = _bias_field(self.frame.with_voxels(values), self.monitor)
         for part in parts_of(0, len(out)):
             result = values[part]
             if bias_field is not None:
                 result = result / bias_field[part]
                 if deviation is not None:
                     deviation[part] /= bias_field[part]
-            out[part] = self.finish(result)
+            out[part] = finish(result)
             let_go(values)
             let_go(out)
         return inner, bias_field, facts
 
-    def _denoised(
-        self,
-        monitor: Monitor,
-        *,
-        only: slice | None = None,
-        finish: Finish | None = None,
-        out: npt.NDArray[Any] | None = None,
-    ) -> Floats:
-        """Some slices after filter and network, or all; in float32 where nothing finishes them."""
-        if out is None:
-            first, stop, _ = (only or slice(None)).indices(len(self.frame.voxels))
-            out = _array((stop - first, *self.frame.shape[1:]), "f4", self.scratch)
+    def _denoised(self, part: slice, monitor: Monitor) -> Floats:
+        """Some slices after filter and network, float32."""
+        shape = (part.stop - part.start, *self.frame.shape[1:])
         return denoise(
             self.frame,
             self.noise,
             share=self.decision.share,
-            only=only,
+            only=part,
             network=self.network,
             engine=self.engine,
-            finish=finish,
-            out=out,
+            out=_array(shape, "f4", self.scratch),
             monitor=monitor,
         )
 
-    def _without_motion(self, monitor: Monitor) -> Floats:
-        """The frame without motion between its slices, denoised by the filter alone."""
-        assert self.decision.motion is not None
-        quiet = Monitor(cancel=lambda: monitor.cancelled)
-
-        def filtered(voxels: Floats, sigma: float) -> Floats:
-            """For a given σ instead of the measured one."""
-            factor = np.float32(sigma / max(self.noise.level, 1e-6))
-            louder = replace(self.noise, sigma=self.noise.sigma * factor, level=sigma, rician=False)
-            volume = self.frame.with_voxels(voxels)
-            return denoise(volume, louder, engine=self.engine, monitor=quiet)
-
-        return undo_motion(
-            self.frame.voxels,
-            self.decision.motion,
-            noise=self.noise.level,
-            denoise=filtered,
-            monitor=monitor,
-        )
+    def _filtered(self, voxels: Floats, sigma: float) -> Floats:
+        """Voxels [K, J, I] after the filter alone, for a given σ instead of the measured one."""
+        factor = np.float32(sigma / max(self.noise.level, 1e-6))
+        louder = replace(self.noise, sigma=self.noise.sigma * factor, level=sigma, rician=False)
+        quiet = Monitor(cancel=lambda: self.monitor.cancelled)
+        return denoise(self.frame.with_voxels(voxels), louder, engine=self.engine, monitor=quiet)

@@ -43,7 +43,7 @@ from MedEnhanceLib.nets.grouped_run import (
     parts_of,
     ranges_of,
 )
-from MedEnhanceLib.nets.precision import mixed_precision
+from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
 
 Floats = npt.NDArray[np.float32]
 #: Groups that go through the network at once.
@@ -147,6 +147,7 @@ class NetworkStage:
         self.squares[1] += float(is_noisy.sum())
         self.change.append(np.minimum(relative, 1))
 
+    @without_tf32()
     @torch.inference_mode()
     def _layer(
         self,

@@ -148,12 +148,10 @@ def undo_blur(
     Returns:
         [K, J, I] float32, `denoised` if given; values below the least of `voxels` are set to it.
     Raises:
-        InputError: voxels are not [K, J, I], or the noise is negative or not finite.
+        InputError: voxels are not [K, J, I].
     """
     if voxels.ndim != 3:
         raise InputError(f"blur in voxels with {voxels.ndim} axes", "Sharpen one frame at a time.")
-    if not (math.isfinite(noise) and noise >= 0):
-        raise InputError(f"the noise is {noise}", "Give its σ in the unit of the voxels.")
     if not estimate.is_blurred:
         return voxels.astype(np.float32)
     # In place: of a large volume there is no room for a second one.

@@ -22,7 +22,8 @@ from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg import EnhanceConfig, Enhancement, enhance
+from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.grouped import Round, denoised
 from MedEnhanceLib.nets.grouped_torch import Groups, TorchEngine

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 import MedEnhanceLib as me  # noqa: N813
-from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg import EnhanceConfig, check_given, enhance, infer
+from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
 
 @pytest.fixture
@@ -22,19 +21,6 @@ def other(head: Volume) -> Volume:
     return Volume(
         head.voxels[:3, ::2, 5:], Geometry((3.0, 1.0, 7.0)), modality="MR", source="other.nii"
     )
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the model is called with, in place of a run of it."""
-    seen: list[dict[str, Any]] = []
-
-    def stand_in(volume: Volume, bundle: Bundle, config: EnhanceConfig, **given: Any) -> None:
-        seen.append(given)
-        raise InputError("called")
-
-    monkeypatch.setattr(infer, "enhance", stand_in)
-    return seen
 
 
 def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
@@ -73,16 +59,9 @@ def test_what_cannot_be_used_is_refused_before_any_model_is_looked_for(
 
 
 def test_the_volume_itself_is_no_guide(head: Volume) -> None:
-    with pytest.raises(InputError, match="the guide is the volume itself"):
-        check_given("guide", replace(head, source="copy.nii"), head)
-    check_given("guide", replace(head, geometry=Geometry((1, 1, 3))), head)
-    check_given("look", head, head)
-
-
-def test_an_array_lies_on_the_grid_of_the_volume(head: Volume, calls: list[dict[str, Any]]) -> None:
-    with pytest.raises(InputError, match="called"):
-        me.enhance(head, "mr", guide=[head.voxels[::-1]], device="cpu")
-    assert calls[-1]["guides"][0].geometry == head.geometry
+    for same in (replace(head, source="copy.nii"), head.voxels):
+        with pytest.raises(InputError, match="the guide is the volume itself"):
+            me.enhance(head, "mr", guide=same, device="cpu")
     with pytest.raises(InputError, match="an array of"):
         me.enhance(head, "mr", guide=head.voxels[1:], device="cpu")
 

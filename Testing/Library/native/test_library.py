@@ -98,6 +98,8 @@ def test_arrays_that_do_not_fit_never_reach_c(
     arrays.total.flags.writeable = False
     with pytest.raises(ValueError, match="writable"):
         library.run("grouped", LAYER, range(2), arrays)
+    with pytest.raises(ValueError, match="level is"):
+        library.match(LAYER, range(2), pilot=arrays.pilot, level=arrays.level[:, :, :23])
 
 
 @pytest.mark.parametrize(

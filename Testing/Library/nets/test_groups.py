@@ -128,19 +128,3 @@ def test_values_that_are_no_numbers_lead_to_no_place_outside(
         groups = match(native.Library(library.path, width), LAYER, pilot)
         z, y, x = np.unravel_index(groups.index, SHAPE)
         assert all((at <= side - 4).all() for at, side in zip((z, y, x), SHAPE, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"pilot": np.ones(SHAPE)}, "pilot is float64"),
-        ({"level": np.ones((10, 21, 29), np.float32)}, "level is"),
-    ],
-)
-def test_arguments_that_do_not_fit_never_reach_c(
-    library: native.Library, change: dict, message: str
-) -> None:
-    level = np.ones(SHAPE, np.float32)
-    given = {"layer": LAYER, "rows": range(2), "pilot": volume(), "level": level, **change}
-    with pytest.raises(ValueError, match=message):
-        library.match(given.pop("layer"), given.pop("rows"), **given)
