@@ -175,14 +175,6 @@ class Candidate:
     noise: float
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """The candidate to take, and a sentence with the reasons."""
-
-    candidate: Candidate
-    reason: str
-
-
 def noise_of(volume: Volume) -> float:
     """σ of the noise over the contrast of the tissue, of a volume or a sequence's first frame."""
     frame = volume.frames()[0]
@@ -190,15 +182,15 @@ def noise_of(volume: Volume) -> float:
     return noise_to_contrast(measure_noise(frame.voxels, modality=frame.modality, spacing=spacing))
 
 
-def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> Suggestion | None:
+def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> tuple[Candidate, str] | None:
     """The series that guides best: that of the least noise.
 
     Args:
         volume: the one to enhance.
         candidates: other series of its examination.
     Returns:
-        None where no series of the same modality has less noise, covers half of the volume, and
-        has voxels of a useful size.
+        The series to take and a sentence with the reasons. None where no series of the same
+        modality has less noise, covers half of the volume, and has voxels of a useful size.
     """
     largest = _MOST_COARSE * volume.geometry.voxel_volume_mm3
     useful = [
@@ -214,7 +206,7 @@ def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> Suggestion | 
     best = min(useful, key=lambda candidate: (candidate.noise, candidate.key))
     least = f", least noise of {len(useful)} series" if len(useful) > 1 else ""
     share = f"{best.noise / volume.noise:.0%} of the volume's noise"
-    return Suggestion(best, f"{best.description}: same examination{least}, {share}.")
+    return best, f"{best.description}: same examination{least}, {share}."
 
 
 def _covered(volume: Candidate, other: Candidate) -> float:

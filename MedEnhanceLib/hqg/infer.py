@@ -405,21 +405,18 @@ class _Steps:
                 denoise=self._filtered, monitor=before,
             )  # fmt: skip
         elif self.look is not None:
-            matched, match = match_appearance(
-                self.frame,
-                self.look,
-                denoise=lambda: self._denoised(around, before),
-                monitor=before,
-            )
-            values, facts = matched.voxels.astype(np.float32), {"look": match.facts()}
+            values, match = match_appearance(
+                self.frame, self.look,
+                denoise=lambda: self._denoised(around, before), monitor=before,
+            )  # fmt: skip
+            summary, kept = "; ".join(match.sentences()), round(match.keep_noise, 4)
+            facts["look"] = {"summary": summary, "noise_kept": kept}
         elif decision.blur is not None:
-            values = undo_blur(
-                self.frame.voxels,
-                decision.blur,
-                noise=self.noise.level * share,
-                denoised=self._denoised(around, before.part(0, 0.9)),
-                monitor=before,
-            )
+            values = self._denoised(around, before.part(0, 0.9))
+            undo_blur(
+                self.frame.voxels, decision.blur, noise=self.noise.level * share,
+                denoised=values, monitor=before,
+            )  # fmt: skip
         else:
             values = self._denoised(around, before)
         if deviation is not None:

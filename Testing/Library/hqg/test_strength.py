@@ -13,7 +13,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.strength import blend, blend_deviation, blend_voxels
+from MedEnhanceLib.hqg.strength import blend, blend_deviation
 from MedEnhanceLib.runtime.resources import resource_folder
 
 
@@ -100,19 +100,20 @@ def test_every_frame_of_a_sequence_is_blended(head: Volume) -> None:
     assert half.history[-1].startswith("DERIVED: blended with its input at strength 0.5")
 
 
-def test_wide_integers_come_back_exactly() -> None:
-    wide = np.array([2**30 + 1, -(2**30) - 3], np.int32)
-    assert np.array_equal(blend_voxels(wide, wide + 8, 0.0), wide)
-    assert np.array_equal(blend_voxels(wide, wide + 8, 0.25), wide + 2)
+def test_wide_integers_come_back_exactly(head: Volume) -> None:
+    wide = head.with_voxels(head.voxels.astype(np.int32) + np.int32(2**30 + 1))
+    more = wide.with_voxels(wide.voxels + 8)
+    assert np.array_equal(blend(wide, more, 0.0).voxels, wide.voxels)
+    assert np.array_equal(blend(wide, more, 0.25).voxels, wide.voxels + 2)
 
 
-@pytest.mark.parametrize("kind", ["elsewhere", "shapes", "MR and CT", "already", "NaN"])
+@pytest.mark.parametrize("kind", ["positions", "shapes", "MR and CT", "already", "NaN"])
 def test_what_is_no_pair_is_refused(head: Volume, kind: str) -> None:
     brighter = head.with_voxels(head.voxels + np.int16(9))
     spoilt = head.voxels.astype(np.float32)
     spoilt[2, 3, 4] = np.nan
     others = {
-        "elsewhere": replace(head, geometry=replace(head.geometry, origin=(0.0, 0.0, 0.0))),
+        "positions": replace(head, geometry=replace(head.geometry, origin=(0.0, 0.0, 0.0))),
         "shapes": crop(head),
         "MR and CT": replace(head, modality="CT"),
         "already": blend(head, brighter, 0.5),
