@@ -17,7 +17,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.registration import Fit, Matrix, Registration, resample
+from MedEnhanceLib.hqg.registration import Matrix, Registration, resample
 from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -101,7 +101,14 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
     moved = after.value > before.value and distance >= (_STAYS_BELOW if is_on_grid else 0)
     place, fit = (places[-1], after) if moved else (by_headers, before)
     stays = is_on_grid and not moved
-    reason = _reason(fit)
+    reason = ""
+    if fit.overlap < _LEAST_OVERLAP:
+        reason = f"it shows {fit.overlap:.0%} of the volume's tissue"
+    elif fit.value < _LEAST_FIT:
+        reason = (
+            "its anatomy does not match the volume's after registration, as that of another "
+            "patient or a mirrored series"
+        )
     if reason:
         reason = f"{name} is not used as guide: {reason}"
         monitor.warn(reason)
@@ -139,18 +146,6 @@ def _scale(guide: Volume, name: str) -> tuple[float, float]:
     if not bright > dark:
         raise InputError(f"{name}: intensities are constant", "Choose a guide that shows anatomy.")
     return dark, bright
-
-
-def _reason(fit: Fit) -> str:
-    """Why a guide with this fit is not used, or ""."""
-    if fit.overlap < _LEAST_OVERLAP:
-        return f"it shows {fit.overlap:.0%} of the volume's tissue"
-    if fit.value < _LEAST_FIT:
-        return (
-            "its anatomy does not match the volume's after registration, as that of another "
-            "patient or a mirrored series"
-        )
-    return ""
 
 
 # --- suggestion -----------------------------------------------------------------------------------

@@ -7,22 +7,15 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import pytest
+from Library.hqg.conftest import sample
 
 from MedEnhanceLib.core.metrics import psnr
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Blur, Rician, gaussian_blur, rician_noise
 from MedEnhanceLib.hqg.sharpness import measure_blur, undo_blur
-from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.resources import resource_folder
 
 Floats = npt.NDArray[np.float32]
-
-
-@cache
-def sample() -> Volume:
-    return load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
 
 
 @cache

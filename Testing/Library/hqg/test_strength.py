@@ -6,15 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import blend, blend_deviation
-from MedEnhanceLib.runtime.resources import resource_folder
 
 
 @pytest.fixture
@@ -74,9 +73,7 @@ def test_errors_of_a_blend_have_the_stated_deviation(
 
 def test_a_blend_of_auto_is_a_run_at_that_strength() -> None:
     """Also where auto removes a share of the noise alone, as it is weak."""
-    sample = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
-    voxels = np.ascontiguousarray(sample.voxels[84:96, 10:106, 40:136])
-    noisy = Rician(0.008, 3).apply(Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR"))
+    noisy = Rician(0.008, 3).apply(brain())
     scan = noisy.with_voxels(np.round(noisy.voxels).astype(np.int16))
     auto = me.enhance(scan, device="cpu", uncertainty=True)
     share = auto.report["results"]["measured"]["noise"]["share_removed"]
