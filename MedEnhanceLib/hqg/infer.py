@@ -118,6 +118,7 @@ def enhance(
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.hqg.restore import NetworkStage, network_on
+    from MedEnhanceLib.nets.precision import without_tf32
 
     original = volume if frame is None else volume.frame(frame)
     wanted = _chosen_slices(slices, volume, config)
@@ -177,7 +178,8 @@ def enhance(
             monitor=monitor.part(done / len(chosen), (done + 1) / len(chosen)),
         )
         of_errors = deviation[here] if deviation is not None else None
-        inner, field, facts = steps.run(wanted, bias_field, enhanced[here], of_errors)
+        with without_tf32():  # of filter and network
+            inner, field, facts = steps.run(wanted, bias_field, enhanced[here], of_errors)
         measured |= facts
         uses.append(stage.use)
         if use is not None and (changed := stage.use_map(inner)) is not None:

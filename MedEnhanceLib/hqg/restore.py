@@ -43,7 +43,7 @@ from MedEnhanceLib.nets.grouped_run import (
     parts_of,
     ranges_of,
 )
-from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
+from MedEnhanceLib.nets.precision import mixed_precision
 
 Floats = npt.NDArray[np.float32]
 #: Groups that go through the network at once.
@@ -152,7 +152,6 @@ class NetworkStage:
         self.squares[1] += float(is_noisy.sum())
         self.change.append(np.minimum(relative, 1))
 
-    @without_tf32()
     @torch.inference_mode()
     def _layer(
         self,
