@@ -41,8 +41,7 @@ class BiasField:
 
     Attributes:
         shape: [K, J, I] of the volume.
-        blocks: its logarithm at the centers of blocks, with a mean of 0 over tissue; None for a
-            field that is 1 everywhere.
+        blocks: its logarithm at the centers of blocks, with a mean of 0 over tissue.
         steps: voxels along k, j, i that a block has.
         spread: 95th less 5th percentile of the logarithm in tissue.
         is_strong: whether the correction pays.
@@ -50,7 +49,7 @@ class BiasField:
     """
 
     shape: tuple[int, ...]
-    blocks: Floats | None
+    blocks: Floats
     steps: tuple[int, ...]
     spread: float
     is_strong: bool
@@ -58,12 +57,9 @@ class BiasField:
 
     def __getitem__(self, slices: slice) -> Floats:
         """Some slices, float32 [n, J, I], no unit."""
-        first, end, _ = slices.indices(self.shape[0])
-        if self.blocks is None:
-            return np.ones((end - first, *self.shape[1:]), np.float32)
         log_field = self.blocks
         places = [np.arange(count) for count in self.shape]
-        places[0] = places[0][first:end]
+        places[0] = places[0][slices]
         for axis, (at, step) in enumerate(zip(places, self.steps, strict=True)):
             log_field = _interpolated(log_field, axis, at, step)
         return np.exp(log_field, out=log_field)
@@ -100,7 +96,7 @@ def measure_bias_field(volume: Volume, *, noise: float = 0.0) -> BiasField:
     tissue = coarse > max(_TISSUE * robust_max(coarse), _ABOVE_NOISE * noise)
     if not tissue.any() or float(coarse[tissue].std()) == 0:
         reason = "bias field not measured: intensities are constant"
-        return BiasField(volume.shape, None, steps, 0.0, False, reason)
+        return BiasField(volume.shape, np.zeros_like(coarse), steps, 0.0, False, reason)
     log_field = _log_field(means, tissue)
     inside = log_field[tissue]
     low, high = np.quantile(inside, (0.05, 0.95))

@@ -77,7 +77,7 @@ def decide(
     """
     numbers = _spread(frames, chosen)
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
-    needs = [need_of(noise) for noise in noises]
+    needs = [need_of(noise, frames[0].modality) for noise in noises]
     middle = _median([need.share for need in needs])
     typical, noise, need = frames[numbers[middle]], noises[middle], needs[middle]
     is_full, is_mr = config.strength == "full", typical.modality == "MR"

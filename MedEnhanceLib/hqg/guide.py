@@ -17,7 +17,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.registration import Fit, Matrix, Registration, resample
+from MedEnhanceLib.hqg.registration import Matrix, Registration, resample
 from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -101,7 +101,14 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
     moved = after.value > before.value and distance >= (_STAYS_BELOW if is_on_grid else 0)
     place, fit = (places[-1], after) if moved else (by_headers, before)
     stays = is_on_grid and not moved
-    reason = _reason(fit)
+    reason = ""
+    if fit.overlap < _LEAST_OVERLAP:
+        reason = f"it shows {fit.overlap:.0%} of the volume's tissue"
+    elif fit.value < _LEAST_FIT:
+        reason = (
+            "its anatomy does not match the volume's after registration, as that of another "
+            "patient or a mirrored series"
+        )
     if reason:
         reason = f"{name} is not used as guide: {reason}"
         monitor.warn(reason)
@@ -141,18 +148,6 @@ def _scale(guide: Volume, name: str) -> tuple[float, float]:
     return dark, bright
 
 
-def _reason(fit: Fit) -> str:
-    """Why a guide with this fit is not used, or ""."""
-    if fit.overlap < _LEAST_OVERLAP:
-        return f"it shows {fit.overlap:.0%} of the volume's tissue"
-    if fit.value < _LEAST_FIT:
-        return (
-            "its anatomy does not match the volume's after registration, as that of another "
-            "patient or a mirrored series"
-        )
-    return ""
-
-
 # --- suggestion -----------------------------------------------------------------------------------
 
 
@@ -175,14 +170,6 @@ class Candidate:
     noise: float
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """The candidate to take, and a sentence with the reasons."""
-
-    candidate: Candidate
-    reason: str
-
-
 def noise_of(volume: Volume) -> float:
     """σ of the noise over the contrast of the tissue, of a volume or a sequence's first frame."""
     frame = volume.frames()[0]
@@ -190,15 +177,15 @@ def noise_of(volume: Volume) -> float:
     return noise_to_contrast(measure_noise(frame.voxels, modality=frame.modality, spacing=spacing))
 
 
-def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> Suggestion | None:
+def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> tuple[Candidate, str] | None:
     """The series that guides best: that of the least noise.
 
     Args:
         volume: the one to enhance.
         candidates: other series of its examination.
     Returns:
-        None where no series of the same modality has less noise, covers half of the volume, and
-        has voxels of a useful size.
+        The series to take and a sentence with the reasons. None where no series of the same
+        modality has less noise, covers half of the volume, and has voxels of a useful size.
     """
     largest = _MOST_COARSE * volume.geometry.voxel_volume_mm3
     useful = [
@@ -214,7 +201,7 @@ def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> Suggestion | 
     best = min(useful, key=lambda candidate: (candidate.noise, candidate.key))
     least = f", least noise of {len(useful)} series" if len(useful) > 1 else ""
     share = f"{best.noise / volume.noise:.0%} of the volume's noise"
-    return Suggestion(best, f"{best.description}: same examination{least}, {share}.")
+    return best, f"{best.description}: same examination{least}, {share}."
 
 
 def _covered(volume: Candidate, other: Candidate) -> float:

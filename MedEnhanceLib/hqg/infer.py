@@ -10,7 +10,7 @@ result before that, it is in float32 meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -118,6 +118,7 @@ def enhance(
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.hqg.restore import NetworkStage, network_on
+    from MedEnhanceLib.nets.precision import without_tf32
 
     original = volume if frame is None else volume.frame(frame)
     wanted = _chosen_slices(slices, volume, config)
@@ -163,22 +164,22 @@ def enhance(
     uses = []
     for done, number in enumerate(chosen):
         here = done if original.is_sequence else ()
-        part = monitor.part(done / len(chosen), (done + 1) / len(chosen))
         top, floor = cache.ranges[number]
         stage = NetworkStage(network, choice.name, top, usable)
         steps = _Steps(
             frame=frames[number],
-            noise=cache.noise(number, frames[number], part),
+            noise=cache.noise(number, frames[number], monitor),
             decision=decision,
             look=appearance,
             floor=floor,
             network=stage,
             engine=engine,
             scratch=scratch,
-            monitor=part,
+            monitor=monitor.part(done / len(chosen), (done + 1) / len(chosen)),
         )
         of_errors = deviation[here] if deviation is not None else None
-        inner, field, facts = steps.run(wanted, bias_field, enhanced[here], of_errors)
+        with without_tf32():  # of filter and network
+            inner, field, facts = steps.run(wanted, bias_field, enhanced[here], of_errors)
         measured |= facts
         uses.append(stage.use)
         if use is not None and (changed := stage.use_map(inner)) is not None:
@@ -343,18 +344,10 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -
 
 @dataclass(frozen=True, kw_only=True)
 class _Steps:
-    """What is done to a frame.
+    """What is done to a frame, [K, J, I], with the noise that was measured in it.
 
-    Attributes:
-        frame: [K, J, I].
-        noise: as measured in it.
-        decision: the same for all frames.
-        look: the appearance that is wanted.
-        floor: the lowest value of the result.
-        network: what goes on from the filter, with the guides.
-        engine: of the filter.
-        scratch: where large arrays go, if not into memory.
-        monitor: progress and cancelling.
+    decision and look are the same for all frames; floor is the lowest value of the result. Large
+    arrays go into files in `scratch`, if given.
     """
 
     frame: Volume
@@ -385,47 +378,21 @@ class _Steps:
             where the wanted slices are in those that were denoised; the bias field that the result
             was divided by; what was found out on the way, for manifests.
         """
-        decision, share, count = self.decision, self.decision.share, len(self.frame.voxels)
+        decision, count = self.decision, len(self.frame.voxels)
         finish = partial(finished, floor=self.floor, dtype=out.dtype)
         is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
         if not (is_whole or decision.corrects_bias or deviation is not None):
-            denoise(
-                self.frame, self.noise, share=share, only=wanted, network=self.network,
-                engine=self.engine, finish=finish, out=out, monitor=self.monitor,
-            )  # fmt: skip
+            self._denoised(wanted, self.monitor, out, finish)
             return slice(None), None, {}
         # The deviation of a slice depends on its neighbors.
         around = slice(max(0, wanted.start - 1), min(count, wanted.stop + 1))
         around = slice(0, count) if is_whole else around
         before = self.monitor.part(0.0, 0.9) if decision.corrects_bias else self.monitor
-        facts: dict[str, Any] = {}
-        if decision.motion is not None:
-            values = undo_motion(
-                self.frame.voxels, decision.motion, noise=self.noise.level,
-                denoise=self._filtered, monitor=before,
-            )  # fmt: skip
-        elif self.look is not None:
-            matched, match = match_appearance(
-                self.frame,
-                self.look,
-                denoise=lambda: self._denoised(around, before),
-                monitor=before,
-            )
-            values, facts = matched.voxels.astype(np.float32), {"look": match.facts()}
-        elif decision.blur is not None:
-            values = undo_blur(
-                self.frame.voxels,
-                decision.blur,
-                noise=self.noise.level * share,
-                denoised=self._denoised(around, before.part(0, 0.9)),
-                monitor=before,
-            )
-        else:
-            values = self._denoised(around, before)
+        values, facts = self._corrected(around, before)
         if deviation is not None:
             expected_deviation(
                 values, self.frame, self.noise,
-                share=share, first=around.start, only=wanted, out=deviation,
+                share=decision.share, first=around.start, only=wanted, out=deviation,
             )  # fmt: skip
         inner = slice(wanted.start - around.start, wanted.stop - around.start)
         values = values[inner]
@@ -444,19 +411,41 @@ class _Steps:
             let_go(out)
         return inner, bias_field, facts
 
-    def _denoised(self, part: slice, monitor: Monitor) -> Floats:
-        """Some slices after filter and network, float32."""
-        shape = (part.stop - part.start, *self.frame.shape[1:])
+    def _corrected(self, part: slice, monitor: Monitor) -> tuple[Floats, dict[str, Any]]:
+        """Some slices without noise, and without motion or blur, or with the look of others."""
+        blur, motion, voxels = self.decision.blur, self.decision.motion, self.frame.voxels
+        level = self.noise.level
+        if motion is not None:
+            denoiser = self._filtered
+            return undo_motion(voxels, motion, noise=level, denoise=denoiser, monitor=monitor), {}
+        if self.look is not None:
+            values, match = match_appearance(
+                self.frame, self.look, denoise=lambda: self._denoised(part, monitor),
+                monitor=monitor,
+            )  # fmt: skip
+            summary, kept = "; ".join(match.sentences()), round(match.keep_noise, 4)
+            return values, {"look": {"summary": summary, "noise_kept": kept}}
+        values = self._denoised(part, monitor if blur is None else monitor.part(0, 0.9))
+        if blur is not None:
+            left = level * self.decision.share
+            undo_blur(voxels, blur, noise=left, denoised=values, monitor=monitor)
+        return values, {}
+
+    def _denoised(
+        self,
+        part: slice,
+        monitor: Monitor,
+        out: npt.NDArray[Any] | None = None,
+        finish: Callable[[Floats], npt.NDArray[Any]] | None = None,
+    ) -> Floats:
+        """Some slices after filter and network, float32 where nothing finishes them."""
+        if out is None:
+            shape = (part.stop - part.start, *self.frame.shape[1:])
+            out = _array(shape, "f4", self.scratch)
         return denoise(
-            self.frame,
-            self.noise,
-            share=self.decision.share,
-            only=part,
-            network=self.network,
-            engine=self.engine,
-            out=_array(shape, "f4", self.scratch),
-            monitor=monitor,
-        )
+            self.frame, self.noise, share=self.decision.share, only=part, network=self.network,
+            engine=self.engine, finish=finish, out=out, monitor=monitor,
+        )  # fmt: skip
 
     def _filtered(self, voxels: Floats, sigma: float) -> Floats:
         """Voxels [K, J, I] after the filter alone, for a given σ instead of the measured one."""

@@ -107,26 +107,18 @@ class Match:
         """Whether the volume stays as it is."""
         return self.keep_noise == 1 and not any(each.gain for each in self.changes.values())
 
-    def facts(self) -> dict[str, Any]:
-        """For the manifest."""
-        return {"summary": "; ".join(self.sentences()), "noise_kept": round(self.keep_noise, 4)}
-
     def sentences(self) -> list[str]:
-        """For the log and the report, one for each direction and one for noise."""
-        lines = []
+        """For log and manifest, one for each direction and one for noise."""
+        texts = {name: f"not compared, {reason}" for name, reason in self.unmeasured.items()}
         for name, change in self.changes.items():
             if change.gain:
                 verb = "sharpened" if change.slope_mm2 > 0 else "smoothed"
-                text = f"{verb} by a Gaussian of σ {abs(change.blur_mm):.2f} mm to the look's "
-                text += "sharpness"
+                width = f"a Gaussian of σ {abs(change.blur_mm):.2f} mm"
+                texts[name] = f"{verb} by {width} to the look's sharpness"
             else:
-                text = "as sharp as the look within the uncertainty "
-                text += f"({change.slope_mm2:+.2f} ± {change.uncertainty_mm2:.2f} mm²), left alone"
-            lines.append(f"{name.replace('_', ' ')}: {text}")
-        lines += [
-            f"{name.replace('_', ' ')}: not compared, {reason}"
-            for name, reason in self.unmeasured.items()
-        ]
+                slope = f"{change.slope_mm2:+.2f} ± {change.uncertainty_mm2:.2f} mm²"
+                texts[name] = f"as sharp as the look within the uncertainty ({slope}), left alone"
+        lines = [f"{name.replace('_', ' ')}: {texts[name]}" for name in DIRECTIONS]
         if self.keep_noise < 1:
             lines.append(f"noise reduced to {self.keep_noise:.0%}, the look's level")
         return lines
@@ -153,46 +145,41 @@ def match_appearance(
     volume: Volume,
     wanted: Appearance,
     *,
-    measured: Appearance | None = None,
     denoise: Callable[[], Floats] | None = None,
     monitor: Monitor,
-) -> tuple[Volume, Match]:
+) -> tuple[Floats, Match]:
     """Give a volume the sharpness and the noise texture of others, slab by slab.
 
     Args:
         volume: CT or MR, a single one.
         wanted: what `measure_appearance` found in the look, or `combine` in several.
-        measured: of the volume, where it is known.
-        denoise: the volume without noise; called where there is more noise than wanted, and only
-            the surplus is removed. None leaves the noise's level as it is.
+        denoise: the volume without noise, an array that may be written to; called where there is
+            more noise than wanted, and only the surplus is removed. None leaves the noise as it is.
         monitor: progress, messages and cancelling.
     Returns:
-        The volume on the same grid in the same type, and what was done. Where nothing is done the
-        volume itself is returned.
+        [K, J, I], rounded as the volume's type is, and what was done.
     Raises:
         InputError: the volume cannot be measured.
     """
-    measured = measured or measure_appearance(volume, monitor)
-    match = plan_match(measured, wanted)
+    match = plan_match(measure_appearance(volume, monitor), wanted)
     if denoise is None:
         match = replace(match, keep_noise=1.0)
     for sentence in match.sentences():
         monitor.log(sentence)
-    if match.changes_nothing:
-        return volume, match
     voxels = volume.voxels
+    if match.changes_nothing:
+        return voxels.astype(np.float32), match
     if denoise is not None and match.keep_noise < 1:
-        clean = denoise().astype(np.float32)
-        clean += np.float32(match.keep_noise) * (volume.voxels.astype(np.float32) - clean)
-        voxels = clean
+        voxels = denoise()
+        voxels += np.float32(match.keep_noise) * (volume.voxels.astype(np.float32) - voxels)
     kernels = _kernels(match, volume.geometry.spacing)
     floor = np.float32(volume.voxels.min())
-    output = np.empty(volume.shape, volume.dtype)
+    output = np.empty(volume.shape, np.float32)
     for part in parts_of(0, len(output), _SLAB):
         monitor.progress(part.start / len(output), "matching the look")
         filtered = _filtered(voxels, part, kernels)
         output[part] = restore_dtype(np.maximum(filtered, floor), volume.dtype)
-    return volume.with_voxels(output), match
+    return output, match
 
 
 # --- comparison -----------------------------------------------------------------------------------

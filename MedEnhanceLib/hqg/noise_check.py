@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.denoise import trust_in
 from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import BLOCK
 
@@ -19,15 +20,14 @@ from MedEnhanceLib.nets.noise_blocks import BLOCK
 #: of blocks from which it is known. Noise of any usual texture gives 0 ± 1 / √(2n), CT and MR .3
 #: and more, a PET of 34 × 31 pixels .18.
 _LEAST_STRUCTURE, _ENOUGH_BLOCKS = 0.1, 150
-#: σ over contrast from which noise is strong, and the confidence below which it may be structure.
+#: σ over contrast from which noise is strong, and the trust (a confidence of .25, or in CT a σ of
+#: 212 HU) below which it may be structure.
 #: Of 77 undamaged scans 2 lie beyond both, and none of them with simulated noise.
-_STRONG, _UNSURE = 0.3, 0.25
+_STRONG, _UNSURE = 0.3, 0.5
 #: Noise of MR with less than this share of white noise's power at the highest frequency of both
 #: axes comes from enlarging: scans have .49 and more, images enlarged 1.5 or 2 times .18 and less.
 #: In CT a smooth kernel does the same. Known where the spectrum is noise's with this confidence.
 _ENLARGED, _SURE_SPECTRUM = 0.25, 0.3
-#: Confidence from which σ is trusted, as in `need_of`.
-_TRUSTED = 0.5
 
 
 def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> ModelWarning | None:
@@ -52,13 +52,14 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
             "no tissue was found in which noise could be measured",
             "the result is about the input; check that the volume is an image, of this modality",
         )
-    if noise_to_contrast(noise) >= _STRONG and noise.confidence < _UNSURE:
+    trust = trust_in(noise, volume.modality)
+    if noise_to_contrast(noise) >= _STRONG and trust < _UNSURE:
         return _unfit(
             "strong noise and structure cannot be separated in this volume, as in label maps, "
             "textures and filtered images",
             "little is removed; check that the volume is an image that nothing was done to",
         )
-    if is_full and noise.confidence < _TRUSTED:
+    if is_full and trust < 1:
         return _unfit(
             "the noise cannot be measured for certain, and the whole correction is applied",
             "fine structure may go with the noise: compare with the input, or use strength auto",

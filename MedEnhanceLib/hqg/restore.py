@@ -43,7 +43,7 @@ from MedEnhanceLib.nets.grouped_run import (
     parts_of,
     ranges_of,
 )
-from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
+from MedEnhanceLib.nets.precision import mixed_precision
 
 Floats = npt.NDArray[np.float32]
 #: Groups that go through the network at once.
@@ -111,9 +111,12 @@ class NetworkStage:
         self.change.clear()
         self.squares[:] = [0.0, 0.0]
         guides = [large_enough(guide)[0] for guide in self.guides]
-        settings = grouped.Round(step=STEP, keep=self.network.config.blocks)
-        matching = run.stage(settings)
-        slices = _Slices(run, stages, matching.reads(wanted))
+        matching = run.stage(grouped.Round(step=STEP, keep=self.network.config.blocks))
+        # Pilots and estimates of the slices that are needed now.
+        needed = matching.reads(wanted)
+        of_pilot = ranges_of(stages[-1:], needed)[0]
+        pilots = Held(run.stream(stages[:-1], of_pilot), of_pilot.start)
+        estimates = Held(run.results(stages[-1], needed, pilots.passing()), needed.start)
         shape = run.noisy.shape[1:]
         sums, of_guide = Sums(wanted, shape), Sums(wanted, shape)
         numbers = matching.layers_of(wanted)
@@ -121,22 +124,24 @@ class NetworkStage:
         ends = [*(min(first, wanted.stop) for first in firsts[1:]), wanted.stop]
         for number, first, ready in zip(numbers, firsts, ends, strict=True):
             run.monitor.check()
-            layer = matching.layer(number)
-            slab = slices.at(layer, first, first + matching.tall)
-            seen = [guide[first : first + matching.tall] for guide in guides]
+            layer, end = matching.layer(number), first + matching.tall
+            estimate = estimates.at(first, end)  # which makes the pilots
+            slab = run.noisy[first:end], run.level_of(layer, first), pilots.at(first, end), estimate
+            seen = [guide[first:end] for guide in guides]
             residual, correction = self._layer(run, layer, slab, seen)
             sums.add(first, residual)
             if correction is not None:
                 of_guide.add(first, correction)
             for part in parts_of(sums.first, ready):
-                estimate = slices.estimate(part)
+                estimate = estimates.at(part.start, part.stop)
                 level = run.level(part)
                 nothing = np.zeros_like(estimate)
                 result = estimate + sums.means(part.stop, nothing, level)
                 if correction is not None:
                     self._record(of_guide.means(part.stop, nothing, level), level)
                 yield result
-                slices.let_go(part.stop)
+                pilots.let_go(part.stop)
+                estimates.let_go(part.stop)
 
     def _record(self, change: Floats, level: Floats) -> None:
         """Add up what the guides changed in some slices."""
@@ -147,7 +152,6 @@ class NetworkStage:
         self.squares[1] += float(is_noisy.sum())
         self.change.append(np.minimum(relative, 1))
 
-    @without_tf32()
     @torch.inference_mode()
     def _layer(
         self,
@@ -228,31 +232,3 @@ def _with_regions(chunks: list[_Chunk]) -> list[_Chunk]:
 def _tensor(values: npt.NDArray[Any], device: str) -> Tensor:
     """On a device; PyTorch wants memory that may be written to."""
     return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(device)
-
-
-class _Slices:
-    """Input, pilot and estimate of the slices that are needed now."""
-
-    def __init__(self, run: Run, stages: Sequence[Stage], needed: slice) -> None:
-        self._run = run
-        of_pilot = ranges_of(stages[-1:], needed)[0]
-        self._pilots = Held(run.stream(stages[:-1], of_pilot), of_pilot.start)
-        passing = self._pilots.passing()
-        self._estimates = Held(run.results(stages[-1], needed, passing), needed.start)
-
-    def at(
-        self, layer: native.Layer, first: int, end: int
-    ) -> tuple[Floats, Floats, Floats, Floats]:
-        """Input, level as engines read it, pilot and estimate of some slices, [n, J, I] each."""
-        estimate = self._estimates.at(first, end)
-        noisy, level = self._run.noisy[first:end], self._run.level_of(layer, first)
-        return noisy, level, self._pilots.at(first, end), estimate
-
-    def estimate(self, part: slice) -> Floats:
-        """Of some slices that `at` has given."""
-        return self._estimates.at(part.start, part.stop)
-
-    def let_go(self, first: int) -> None:
-        """Slices before this one are not needed any more."""
-        self._pilots.let_go(first)
-        self._estimates.let_go(first)

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.slabs import extremes, slabs
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.progress import Monitor
 
 Array = npt.NDArray[Any]
@@ -62,53 +61,37 @@ class BlurEstimate:
     Attributes:
         sigma_px: σ of the point spread along rows and columns (i, j), in pixels, of scanner and
             blur together; NaN where it could not be measured.
-        excess_px: σ of what is to be undone along rows and columns, in pixels: down to the usual
-            sharpness of an undamaged scan; 0 where the volume is not blurred.
         is_blurred: whether both axes are less sharp than any undamaged scan that was measured.
         reason: a sentence for the report.
     """
 
     sigma_px: tuple[float, float]
-    excess_px: tuple[float, float]
     is_blurred: bool
     reason: str
 
 
 def measure_blur(
-    voxels: Array,
-    *,
-    noise: float | None = None,
-    noise_to_contrast: float = 0.0,
+    voxels: Array, *, noise: float = math.inf, noise_to_contrast: float = 0.0
 ) -> BlurEstimate:
     """Measure the width of the point spread within slices, without a reference.
 
-    Both axes have to be blurred, since a scan with a low resolution along one of them is none the
-    less undamaged. Up to 24 slices are measured.
+    Both axes have to be blurred: an undamaged scan can have a low resolution along one of them.
 
     Args:
-        voxels: [K, J, I] in any unit.
-        noise: σ in the unit of `voxels`, an upper bound of the floor of the spectrum; None takes
-            the floor from the corner of the spectrum alone.
-        noise_to_contrast: σ over the contrast of the tissue. Strong noise leaves the low
-            frequencies alone, from which a sharp scan can look soft: the limit rises.
-    Raises:
-        InputError: voxels are not [K, J, I], or not finite.
+        voxels: [K, J, I] in any unit, finite; the 24 slices of the largest contrast are measured.
+        noise: σ in the unit of `voxels`, an upper bound of the floor of the spectrum.
+        noise_to_contrast: σ over the contrast of the tissue. In strong noise only low frequencies
+            can be measured, in which a sharp scan can look soft: the limit rises.
     """
-    if voxels.ndim != 3:
-        raise InputError(f"sharpness of voxels with {voxels.ndim} axes", "Measure one frame.")
     if min(voxels.shape[1:]) < _LEAST_SIDE:
         return _unknown(f"slices of {voxels.shape[2]} × {voxels.shape[1]} pixels are too small")
     slices = _chosen(voxels)
-    if not np.isfinite(slices).all():
-        raise InputError("voxels hold NaN or infinity", "Replace them before enhancing.")
     if float(slices.std()) == 0:
         return _unknown("intensities are constant")
-    fits = [_axis_width(planes, noise) for planes in (slices.transpose(0, 2, 1), slices)]
-    found = [fit for fit in fits if fit is not None]
-    if len(found) < 2:
+    rows, columns = (_axis_width(planes, noise) for planes in (slices.transpose(0, 2, 1), slices))
+    if rows is None or columns is None:
         return _unknown("noise covers the detail")
-    widths = found[0][0], found[1][0]
-    misfit = max(found[0][1], found[1][1])
+    widths, misfit = (rows[0], columns[0]), max(rows[1], columns[1])
     sharper = min(widths)
     low, high = _STRONG_NOISE
     limit = LIMIT_PX + _RISE_PX * min(max((noise_to_contrast - low) / (high - low), 0.0), 1.0)
@@ -122,8 +105,7 @@ def measure_blur(
         reason = f"noise is too strong to be certain of blur: σ {sharper:.2f} px, the sharper axis"
     else:
         reason = f"as sharp as undamaged scans: σ {sharper:.2f} px along the sharper axis"
-    excess = (_excess(widths[0]), _excess(widths[1])) if is_blurred else (0.0, 0.0)
-    return BlurEstimate(widths, excess, is_blurred, reason)
+    return BlurEstimate(widths, is_blurred, reason)
 
 
 def undo_blur(
@@ -131,51 +113,39 @@ def undo_blur(
     estimate: BlurEstimate,
     *,
     noise: float,
-    denoised: Array | None = None,
-    monitor: Monitor | None = None,
-) -> Floats:
+    denoised: Floats,
+    monitor: Monitor,
+) -> None:
     """Undo the blur of an estimate by a Wiener filter within slices.
 
-    The power of anatomy is modeled as A f⁻³, with A from the volume itself. Edges are mirrored.
+    It is undone down to the usual sharpness of an undamaged scan. The power of anatomy is modeled
+    as A f⁻³, with A from the volume itself. Edges are mirrored.
 
     Args:
         voxels: [K, J, I] in any unit.
-        estimate: of `measure_blur`; where it is not blurred, the voxels come back unchanged.
+        estimate: of `measure_blur`, blurred.
         noise: σ of the noise in `voxels`, in their unit.
-        denoised: float32 [K, J, I], `voxels` without noise, which the filter begins with and writes
-            over. Without them it stops where the noise begins, which gains about half as much.
+        denoised: float32 [K, J, I], `voxels` without noise. The result, of values not below the
+            least of `voxels`, is written over it: for a second large volume there is no room.
         monitor: a safe point for cancelling before each slice.
-    Returns:
-        [K, J, I] float32, `denoised` if given; values below the least of `voxels` are set to it.
-    Raises:
-        InputError: voxels are not [K, J, I].
     """
-    if voxels.ndim != 3:
-        raise InputError(f"blur in voxels with {voxels.ndim} axes", "Sharpen one frame at a time.")
-    if not estimate.is_blurred:
-        return voxels.astype(np.float32)
-    # In place: of a large volume there is no room for a second one.
-    result = voxels.astype(np.float32) if denoised is None else denoised
-    left = noise if denoised is None else _LEFT * noise
-    floor = max(left, _LEAST_NOISE * _deviation(voxels)) ** 2
-    rows, columns = result.shape[1:]
+    floor = max(_LEFT * noise, _LEAST_NOISE * _deviation(voxels)) ** 2
+    rows, columns = denoised.shape[1:]
     fy = np.abs(np.fft.fftfreq(2 * rows))[:, None]
     fx = np.fft.rfftfreq(2 * columns)[None]
-    across, down = estimate.excess_px
+    across, down = (math.sqrt(max(width**2 - _USUAL_PX**2, 0)) for width in estimate.sigma_px)
     transfer = np.exp(-2 * np.pi**2 * ((across * fx) ** 2 + (down * fy) ** 2))
     radius = np.maximum(np.hypot(fy, fx), 1 / (4 * max(rows, columns)))
-    power = _anatomy(_chosen(result), transfer, radius, floor) * radius**-_PLANE_EXPONENT
+    power = _anatomy(_chosen(denoised), transfer, radius, floor) * radius**-_PLANE_EXPONENT
     gain = np.minimum(transfer * power / (transfer**2 * power + floor), _MOST_GAIN)
     gain /= gain[0, 0]
     least, _ = extremes(voxels)
-    for part in slabs(result):
+    for part in slabs(denoised):
         for plane in part:
-            if monitor is not None:
-                monitor.check()
+            monitor.check()
             spectrum = np.fft.rfft2(_mirrored(plane))
             sharp = np.fft.irfft2(spectrum * gain, s=(2 * rows, 2 * columns))[:rows, :columns]
             plane[...] = np.maximum(sharp, least)
-    return result
 
 
 def _deviation(voxels: Array) -> float:
@@ -188,12 +158,7 @@ def _deviation(voxels: Array) -> float:
 
 
 def _unknown(why: str) -> BlurEstimate:
-    nothing = (math.nan, math.nan)
-    return BlurEstimate(nothing, (0.0, 0.0), False, f"sharpness not measured: {why}")
-
-
-def _excess(width: float) -> float:
-    return math.sqrt(max(width**2 - _USUAL_PX**2, 0))
+    return BlurEstimate((math.nan, math.nan), False, f"sharpness not measured: {why}")
 
 
 def _chosen(voxels: Array) -> Floats:
@@ -210,7 +175,7 @@ def _mirrored(planes: Floats) -> Floats:
     return np.concatenate([planes, planes[..., ::-1]], axis=-1)
 
 
-def _axis_width(planes: Floats, noise: float | None) -> tuple[float, float] | None:
+def _axis_width(planes: Floats, noise: float) -> tuple[float, float] | None:
     """σ in px along axis 1 and the misfit in dB; None where noise leaves too few frequencies."""
     low, high = np.zeros(_BINS), np.zeros(_BINS)
     doubled = 2 * planes.shape[1]
@@ -226,9 +191,7 @@ def _axis_width(planes: Floats, noise: float | None) -> tuple[float, float] | No
     has = counts > 0
     centers = ((np.arange(_BINS) + 0.5) / (2 * _BINS))[has]
     low, high = low[has] / counts[has], high[has] / counts[has]
-    floor = float(high[-5:].min())
-    if noise is not None:
-        floor = min(floor, (1.1 * noise) ** 2)
+    floor = min(float(high[-5:].min()), (1.1 * noise) ** 2)
     return _fitted(centers, low, floor)
 
 
@@ -245,10 +208,11 @@ def _fitted(frequency: Doubles, power: Doubles, floor: float) -> tuple[float, fl
     terms = np.stack([np.ones_like(f), -np.log(2 * np.sin(np.pi * f)), -((2 * np.pi * f) ** 2)], 1)
     weights = 1 / np.sqrt(f)  # octaves count the same
     matrix = np.vstack([terms * weights[:, None], [0, _FIRMNESS, 0]])
-    wanted = np.append(np.log(signal[used]) * weights, _FIRMNESS * _EXPONENT)
-    found = np.linalg.lstsq(matrix, wanted, rcond=None)[0]
-    misfit = 10 / math.log(10) * float(np.std(terms @ found - np.log(signal[used])))
-    return math.sqrt(max(found[2], 0.0)), misfit
+    logs = np.log(signal[used])
+    right = np.append(logs * weights, _FIRMNESS * _EXPONENT)
+    solution = np.linalg.lstsq(matrix, right, rcond=None)[0]
+    misfit = 10 / math.log(10) * float(np.std(terms @ solution - logs))
+    return math.sqrt(max(solution[2], 0.0)), misfit
 
 
 def _anatomy(planes: Floats, transfer: Doubles, radius: Doubles, floor: float) -> float:

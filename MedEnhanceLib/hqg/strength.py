@@ -97,7 +97,7 @@ class Enhancement:
         Only of a result at strength 1: what was rounded away does not come back.
         Raises ConfigError for a strength outside 0 to 1.
         """
-        check_strength(strength)
+        check_range("strength", strength, 0.0, 1.0)
         if self.strength != 1:
             raise ConfigError(
                 f"this is a result at strength {self.strength:g}", "Blend the one at strength 1."
@@ -123,11 +123,6 @@ class Enhancement:
         )
 
 
-def check_strength(strength: float) -> None:
-    """Raise ConfigError for what is no strength."""
-    check_range("strength", strength, 0.0, 1.0)
-
-
 def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
     """The input plus a share of the correction that is in its result.
 
@@ -142,17 +137,17 @@ def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
         InputError: the two are no pair, are swapped or hold NaN or infinity, or `enhanced` was
             made at another strength.
     """
-    check_strength(strength)
+    check_range("strength", strength, 0.0, 1.0)
     _check_pair(original, enhanced)
     voxels = np.empty(enhanced.shape, enhanced.dtype)
     for index in np.ndindex(original.shape[:-2]):
-        voxels[index] = blend_voxels(original.voxels[index], enhanced.voxels[index], strength)
+        voxels[index] = _blended(original.voxels[index], enhanced.voxels[index], strength)
     did = derived_note(f"{_BLENDED} {strength:g}")
     return enhanced.with_voxels(voxels, did=did)
 
 
-def blend_voxels(original: Voxels, enhanced: Voxels, strength: float) -> Voxels:
-    """As `blend`, for arrays of one shape; the type is that of `enhanced`, rounded and clipped."""
+def _blended(original: Voxels, enhanced: Voxels, strength: float) -> Voxels:
+    """As `blend`, for slices; the type is that of `enhanced`, rounded and clipped."""
     # float32 unless a type is wider: it does not hold every int32.
     working = np.result_type(original.dtype, enhanced.dtype, np.float32)
     base = original.astype(working)
@@ -197,7 +192,7 @@ def blend_deviation(
     Raises:
         ConfigError: strength or share is not within 0 to 1.
     """
-    check_strength(strength)
+    check_range("strength", strength, 0.0, 1.0)
     check_range("share", share, 0.0, 1.0)
     field = np.float32(1) if bias_field is None else bias_field.astype(np.float32)
     noise = original.astype(np.float32)
@@ -214,35 +209,27 @@ def blend_deviation(
     return spread
 
 
-def _refuse_swapped(original: Volume, enhanced: Volume) -> None:
-    """Raise InputError where the first volume is enhanced and the second has no history."""
-    is_enhanced = any(step.startswith(_ENHANCED) for step in original.history)
-    if is_enhanced and not enhanced.history:
+def _check_pair(original: Volume, enhanced: Volume) -> None:
+    """Raise InputError where the second is no result at strength 1 of the first."""
+    names = f"{original.source or 'the input'} and {enhanced.source or 'the enhanced volume'}"
+    if any(did.startswith(_ENHANCED) for did in original.history) and not enhanced.history:
         raise InputError(
-            f"{_named(original, enhanced)} are swapped: the first is the enhanced one, and the "
-            "second has no record of an enhancement",
+            f"{names} are swapped: the first is the enhanced one, and the second has no record of "
+            "an enhancement",
             "Give the input first, then the enhanced volume.",
         )
-
-
-def _named(original: Volume, enhanced: Volume) -> str:
-    return f"{original.source or 'the input'} and {enhanced.source or 'the enhanced volume'}"
-
-
-def _check_pair(original: Volume, enhanced: Volume) -> None:
-    _refuse_swapped(original, enhanced)
     differs = ""
     if original.shape != enhanced.shape:
         differs = f"shapes {original.shape} and {enhanced.shape}"
     elif not original.geometry.is_close(enhanced.geometry, 1e-3, shape=original.shape):
-        differs = "they lie elsewhere in space"
+        differs = "their positions in space differ"
     elif original.modality != enhanced.modality:
         differs = f"{original.modality} and {enhanced.modality}"
     elif enhanced.history and enhanced.history[-1].startswith(f"DERIVED: {_BLENDED}"):
         differs = "the second is blended with its input already"
     if differs:
         raise InputError(
-            f"{_named(original, enhanced)} are no pair: {differs}",
+            f"{names} do not belong together: {differs}",
             "Give the volume that was enhanced, and its result at strength 1.",
         )
     refuse_not_finite(original)

@@ -101,8 +101,9 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     if suggestion is None:
         monitor.warn("no other series of this examination suits: enhanced without a guide")
         return None
-    monitor.log(f"guide: {suggestion.reason}")
-    return places[int(suggestion.candidate.key)].load(volume.modality, monitor)
+    best, reason = suggestion
+    monitor.log(f"guide: {reason}")
+    return places[int(best.key)].load(volume.modality, monitor)
 
 
 def _series_beside(path: Path, origin: DicomOrigin, monitor: Monitor) -> Iterator[_Place]:

@@ -116,7 +116,8 @@ def mr_case(
     volume, sigma = shared.noisy(scan, kind, percent, seed), percent / 100
     measured = shared.measured_noise(volume)
     truth = shared.true_noise(volume, sigma, rician=kind == "Rician")
-    for which, noise, share in ((TRUE, truth, 1.0), (MEASURED, measured, need_of(measured).share)):
+    needed = need_of(measured, "MR").share
+    for which, noise, share in ((TRUE, truth, 1.0), (MEASURED, measured, needed)):
         for arm in arms:
             is_once = which == MEASURED and arm in ("input", "non-local means", ROUND)
             if is_once or (arm == NETWORK and model is None):
@@ -199,7 +200,7 @@ def ct_case(known: Subject, case: Any, seed: int, model: Model | None) -> Iterat
 
 def ct_arm(arm: str, volume: Volume, model: Model | None) -> Made:
     noise = shared.measured_noise(volume)
-    return run_arm(arm, volume, noise, share=need_of(noise).share, model=model)
+    return run_arm(arm, volume, noise, share=need_of(noise, volume.modality).share, model=model)
 
 
 def ct_lesions(known: Subject, seed: int, model: Model | None) -> Iterator[Row]:

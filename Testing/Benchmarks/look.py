@@ -125,10 +125,7 @@ def ct_rows() -> list[Row]:
                         look.name,
                         wanted,
                         CT_PATIENTS[::2],
-                        given=lambda p, look=look.name, dose=dose: (
-                            volumes[p, look, dose],
-                            looks[p, look, dose],
-                        ),
+                        given=lambda p, look=look.name, dose=dose: volumes[p, look, dose],
                         truth=lambda p, wanted=wanted, dose=dose: volumes[p, wanted, dose],
                         # Guides have the dose of the clinic, whatever the input's.
                         guide=lambda p, name: looks[p, name, "as scanned"],
@@ -174,10 +171,9 @@ def mr_rows() -> list[Row]:
                             name,
                             wanted,
                             files,
-                            given=lambda p, name=name, noisy=noisy, volumes=volumes, looks=looks: (
-                                volumes[p, name, noisy],
-                                looks[p, name, noisy],
-                            ),
+                            given=lambda p, name=name, noisy=noisy, volumes=volumes: volumes[
+                                p, name, noisy
+                            ],
                             truth=lambda p, wanted=wanted, volumes=volumes: volumes[
                                 p, wanted, False
                             ],
@@ -194,7 +190,7 @@ def row_of(
     wanted: str,
     patients: Sequence[Any],
     *,
-    given: Callable[[Any], tuple[Volume, Appearance]],
+    given: Callable[[Any], Volume],
     truth: Callable[[Any], Volume],
     members: Sequence[Any] = (),
     guide: Callable[[Any, str], Appearance],
@@ -206,7 +202,7 @@ def row_of(
     slopes, applied, worst = [], 0, math.inf
     seconds = time.process_time()
     for patient in patients:
-        volume, measured = given(patient)
+        volume = given(patient)
         true = truth(patient)
         mask = tissue(true)
         alone = psnr(true, volume, mask)
@@ -215,8 +211,8 @@ def row_of(
         arms.setdefault("input alone", []).append(alone)
         for look in names:
             folder = combine([guide(other, look) for other in chosen])
-            matched, match = match_appearance(volume, folder, measured=measured, monitor=Monitor())
-            score = psnr(true, matched, mask)
+            matched, match = match_appearance(volume, folder, monitor=Monitor())
+            score = psnr(true, volume.with_voxels(matched), mask)
             is_right = look == wanted
             arms.setdefault("right guide" if is_right else f"guide {look}", []).append(score)
             if is_right:

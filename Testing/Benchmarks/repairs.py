@@ -70,7 +70,7 @@ def blurs() -> Iterator[Row]:
             blurred = gaussian_blur(truth, sigma)
             if noise:
                 blurred = rician_noise(blurred, noise, np.random.default_rng(3))
-            estimate = measure_blur(blurred, noise=noise or None)
+            estimate = measure_blur(blurred, noise=noise or np.inf)
             case = (
                 f"σ {sigma:g} px, noise {noise:.0%}" if sigma else f"undamaged, noise {noise:.0%}"
             )

@@ -16,11 +16,12 @@ import pytest
 import torch
 from Library.conftest import WarningRecorder, recorder  # noqa: F401
 from Library.gradprom.test_head import phantom
-from Library.hqg.conftest import make_head, model  # noqa: F401
+from Library.hqg.conftest import model  # noqa: F401
 from Library.hqg.test_slices import _scan
 from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import Enhancement
@@ -28,6 +29,17 @@ from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.grouped import Round, denoised
 from MedEnhanceLib.nets.grouped_torch import Groups, TorchEngine
 from MedEnhanceLib.runtime.progress import Monitor
+
+
+def make_head(seed: int, shape: tuple[int, int, int] = (10, 48, 56)) -> Volume:
+    """A ball with texture and an edge, int16."""
+    rng = np.random.default_rng(seed)
+    k, j, i = np.mgrid[tuple(slice(-1, 1, n * 1j) for n in shape)]
+    inside = k**2 + j**2 + i**2 < 0.9
+    smooth = 500 + 150 * np.sin(5 * i + seed) * np.cos(4 * j)
+    voxels = inside * smooth + rng.normal(0, 3, shape)
+    geometry = Geometry((0.8, 0.8, 1.0), (5.0, -7.5, 11.25))
+    return Volume(np.abs(voxels).astype(np.int16), geometry, modality="MR", source=f"head {seed}")
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ class StrengthTest(ViewTestCase):
 
     def test_whatIsNoPairIsRefused(self):
         self.source.SetOrigin(50.0, 0.0, 0.0)
-        self.refused("scan enhanced", "lie elsewhere in space")
+        self.refused("scan enhanced", "positions in space differ")
         slicer.util.updateVolumeFromArray(self.source, np.zeros((9, 24, 20), np.int16))
         self.refused("The size of scan has changed")
         self.results.link(self.output, input=None)

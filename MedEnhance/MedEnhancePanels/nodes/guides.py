@@ -35,7 +35,8 @@ def suggested(node):
     suggestion = suggest(_candidate(volume), candidates) if candidates else None
     if suggestion is None:
         return None, ""
-    return slicer.mrmlScene.GetNodeByID(suggestion.candidate.key), suggestion.reason
+    candidate, reason = suggestion
+    return slicer.mrmlScene.GetNodeByID(candidate.key), reason
 
 
 def _examinationOf(node):

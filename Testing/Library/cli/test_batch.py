@@ -23,7 +23,6 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.hqg import guide
-from MedEnhanceLib.hqg.guide import Suggestion
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.batch_items import Item, gather, listed
 from MedEnhanceLib.jobs.batch_runs import Batch, Ledger, dask_here, run_on_dask
@@ -95,7 +94,7 @@ def test_each_volume_gets_the_best_guide_of_its_own_folder(
     networks: list[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(guide, "suggest", lambda _volume, found: Suggestion(found[-1], "the last"))
+    monkeypatch.setattr(guide, "suggest", lambda _volume, found: (found[-1], "the last"))
     ran = run(*enhance(tmp_path / "out", scans), "--guide", "auto", "--look", scans / "a.nii.gz")
     assert ran.status == 0, ran.err
     names = [[Path(one.source).name for one in call["guide"] or ()] for call in networks]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from Library.hqg.conftest import sample
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
@@ -15,15 +16,9 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.bias_field import LIMIT, measure_bias_field
 from MedEnhanceLib.io import load
-from MedEnhanceLib.runtime.resources import resource_folder
 
 pytest.importorskip("SimpleITK")
 REPOSITORY = Path(__file__).parents[3]
-
-
-@cache
-def sample() -> Volume:
-    return load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
 
 
 @cache

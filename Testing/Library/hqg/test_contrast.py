@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from Library.hqg.conftest import sample
 
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.volume import Volume
@@ -18,17 +19,11 @@ from MedEnhanceLib.runtime.resources import resource_folder
 
 
 @cache
-def t1() -> Volume:
-    """The sample: a head in T1."""
-    return load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
-
-
-@cache
 def t2() -> Volume:
     """The same head as T2 shows it: bright fluid, dark white matter."""
     tissue = load(resource_folder("samples") / "mni152_tissue.nii.gz").voxels
     image = np.array([0, 1000, 450, 300], np.int16)[tissue]
-    return replace(t1().with_voxels(image), source="t2.nii.gz")
+    return replace(sample().with_voxels(image), source="t2.nii.gz")
 
 
 def noisy(volume: Volume, share: float) -> Volume:
@@ -44,16 +39,19 @@ def contrast(volume: Volume) -> Contrast:
 
 
 def test_t1_and_t2_differ() -> None:
-    assert (contrast(t1()).kind, contrast(t2()).kind) == ("T1", "T2")
-    assert not show_the_same(t1(), t2())
+    assert (contrast(sample()).kind, contrast(t2()).kind) == ("T1", "T2")
+    assert not show_the_same(sample(), t2())
 
 
 def test_noise_scale_and_bias_field_count_little() -> None:
-    plain, j = contrast(t1()), np.linspace(0.75, 1.25, t1().shape[1], dtype=np.float32)[:, None]
+    plain, j = (
+        contrast(sample()),
+        np.linspace(0.75, 1.25, sample().shape[1], dtype=np.float32)[:, None],
+    )
     for changed in (
-        noisy(t1(), 0.1),
-        t1().with_voxels(t1().voxels.astype(np.float32) * 40),
-        t1().with_voxels(t1().voxels * j),
+        noisy(sample(), 0.1),
+        sample().with_voxels(sample().voxels.astype(np.float32) * 40),
+        sample().with_voxels(sample().voxels * j),
     ):
         found = contrast(changed)
         assert abs(found.tails - plain.tails) < 0.15
@@ -64,5 +62,5 @@ def test_noise_scale_and_bias_field_count_little() -> None:
 def test_a_look_of_another_contrast_is_refused_by_name() -> None:
     look = replace(t2(), source="b.nii.gz")
     with pytest.raises(InputError, match=r"b\.nii\.gz: shows another contrast") as caught:
-        me.enhance(noisy(t1(), 0.07), look=look, device="cpu", task="noise")
+        me.enhance(noisy(sample(), 0.07), look=look, device="cpu", task="noise")
     assert "--guide" in caught.value.hint

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
@@ -20,19 +20,10 @@ from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.runtime.resources import resource_folder
-
-
-@lru_cache(maxsize=1)
-def _brain() -> Volume:
-    """Twelve slices of the sample, 96 × 96 pixels."""
-    sample = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
-    voxels = np.ascontiguousarray(sample.voxels[84:96, 10:106, 40:136])
-    return Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR")
 
 
 def _noisy(level: float) -> Volume:
-    return Rician(level, 3).apply(_brain())
+    return Rician(level, 3).apply(brain())
 
 
 def _error(voxels: np.ndarray, truth: Volume) -> float:
@@ -45,12 +36,12 @@ class TestNoise:
         noisy = _noisy(0.1)
         noise = measure_noise(noisy.voxels, modality="MR")
         result = denoise(noisy, noise)
-        assert _error(result, _brain()) < 0.3 * _error(noisy.voxels.astype(np.float32), _brain())
-        air = _brain().voxels == 0
+        assert _error(result, brain()) < 0.3 * _error(noisy.voxels.astype(np.float32), brain())
+        air = brain().voxels == 0
         assert result[air].mean() < 0.05 * noisy.voxels[air].mean()
 
     def test_dark_tissue_in_strong_noise_is_not_taken_for_air(self) -> None:
-        voxels = _brain().voxels.astype(np.float32)[:, 16:80, 16:80]
+        voxels = brain().voxels.astype(np.float32)[:, 16:80, 16:80]
         voxels[:, :32] = 0.25 * robust_max(voxels)  # no air, and tissue of 1.7 σ
         dark = Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR")
         noisy = Rician(0.15, 3).apply(dark)
@@ -62,8 +53,8 @@ class TestNoise:
         noise = measure_noise(noisy.voxels, modality="MR")
         result = denoise(noisy, noise)
         expected = expected_deviation(result, noisy, noise)
-        found = np.abs(result - _brain().voxels)
-        inside = _brain().voxels > 0
+        found = np.abs(result - brain().voxels)
+        inside = brain().voxels > 0
         assert np.mean(found[inside] <= 1.645 * expected[inside]) > 0.85
         low, high = np.quantile(expected[inside], (0.25, 0.75))
         sure, unsure = found[inside & (expected < low)], found[inside & (expected > high)]
@@ -91,28 +82,28 @@ def _moved(voxels: np.ndarray) -> np.ndarray:
 
 class TestDecision:
     def test_strength_auto_leaves_a_clean_volume_nearly_as_it_is(self) -> None:
-        result = _enhanced(_brain())
-        change = _error(result.volume.voxels, _brain()) / robust_max(_brain().voxels)
+        result = _enhanced(brain())
+        change = _error(result.volume.voxels, brain()) / robust_max(brain().voxels)
         assert -20 * np.log10(change) > 42
         assert result.measured["noise"]["share_removed"] == result.share < 0.5
         assert result.measured["noise"]["reason"]
         assert _enhanced(_noisy(0.1), task="noise").share == 1
 
     def test_blur_is_undone_where_it_is_measured_and_not_elsewhere(self) -> None:
-        blurred = Rician(0.01, 1).apply(Blur(1.5).apply(_brain()))
+        blurred = Rician(0.01, 1).apply(Blur(1.5).apply(brain()))
         result = _enhanced(blurred, bias_correction="none")
         assert result.measured["blur"]["undone"]
-        assert _error(result.volume.voxels, _brain()) < 0.85 * _error(blurred.voxels, _brain())
+        assert _error(result.volume.voxels, brain()) < 0.85 * _error(blurred.voxels, brain())
         sharp = _enhanced(_noisy(0.05), bias_correction="none")
         assert not sharp.measured["blur"]["undone"]
         assert "blur" not in _enhanced(blurred, bias_correction="none", task="noise").measured
 
     @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
     def test_motion_is_found_and_undone_on_request(self, order: tuple[int, int, int]) -> None:
-        moved = Rician(0.03, 3).apply(_brain().with_voxels(_moved(_brain().voxels)))
+        moved = Rician(0.03, 3).apply(brain().with_voxels(_moved(brain().voxels)))
         truth, turned = (
             each.with_voxels(np.ascontiguousarray(each.voxels.transpose(order)))
-            for each in (_brain(), moved)
+            for each in (brain(), moved)
         )
         result = _enhanced(turned, task="motion")
         assert result.measured["motion"]["corrected"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from MedEnhanceLib.errors import (
     ModelError,
 )
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
@@ -91,6 +93,21 @@ def test_cuda_agrees_with_the_cpu(head: Volume, config: EnhanceConfig) -> None:
         for device in ("cpu", "cuda")
     )
     assert np.abs(cpu - cuda).max() < 1e-3 * np.ptp(head.voxels)
+
+
+def test_filter_and_network_compute_without_tf32(
+    head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which cuDNN allows in convolutions unless it is told otherwise."""
+    allowed: list[bool] = []
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        allowed.append(torch.backends.cudnn.allow_tf32)
+        return denoise(*arguments, **options)
+
+    monkeypatch.setattr("MedEnhanceLib.hqg.infer.denoise", watched)
+    enhance(head, config)
+    assert allowed == [False] and torch.backends.cudnn.allow_tf32
 
 
 def test_a_frame_that_shows_nothing_is_named_before_any_is_enhanced(

@@ -138,10 +138,8 @@ NOISY = Candidate(
 def test_the_series_of_least_noise_is_suggested() -> None:
     less, least = replace(NOISY, key="2", noise=0.2), replace(NOISY, key="3", noise=0.1)
     choice = suggest(NOISY, [less, replace(least, description="T2")])
-    assert choice is not None and choice.candidate.key == "3"
-    assert choice.reason == (
-        "T2: same examination, least noise of 2 series, 33% of the volume's noise."
-    )
+    assert choice is not None and choice[0].key == "3"
+    assert choice[1] == "T2: same examination, least noise of 2 series, 33% of the volume's noise."
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from Library.hqg.conftest import make_head, model  # noqa: F401
+from Library.hqg.conftest import brain
 
 from MedEnhanceLib.core import slabs
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
@@ -64,13 +64,9 @@ def test_bytes_a_voxel(modality: str) -> None:
 
 @pytest.mark.parametrize("bias_correction", ["none", "n4"])
 def test_a_job_keeps_large_volumes_in_files(
-    bias_correction: str,
-    model: str,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    bias_correction: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    volume = make_head(4, (24, 32, 44))
-    save(volume, tmp_path / "input.nrrd")
+    save(brain().crop(j=slice(0, 32)), tmp_path / "input.nrrd")
     fields = {"model": model, "device": "cpu", "bias_correction": bias_correction}
     wanted = enhance(load(tmp_path / "input.nrrd"), EnhanceConfig.from_json(fields)).volume
     made: list[np.ndarray] = []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
@@ -18,19 +18,10 @@ from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.runtime.progress import Event
-from MedEnhanceLib.runtime.resources import resource_folder
-
-_SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 
 def volume(voxels: npt.NDArray[np.generic], modality: str = "MR") -> Volume:
     return Volume(np.ascontiguousarray(voxels), Geometry((1.0, 1.0, 1.0)), modality=modality)
-
-
-@lru_cache(maxsize=1)
-def brain() -> Volume:
-    sample = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
-    return volume(sample.voxels[84:96, 10:106, 40:136])
 
 
 def code_of(data: Volume, *, is_full: bool = False) -> str:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from Library.hqg import conftest
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Blur, Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.runtime.resources import resource_folder
 
 #: Below, about and above what calls for all of the correction.
 _LEVELS = (0.006, 0.01, 0.03)
 
 
-@lru_cache(maxsize=1)
+@cache
 def brain() -> Volume:
-    sample = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
-    voxels = np.ascontiguousarray(sample.voxels[84:90, 10:106, 40:136])
-    return Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR")
+    return conftest.brain().crop(k=slice(0, 6))
 
 
 def sequence(frames: list[Volume]) -> Volume:

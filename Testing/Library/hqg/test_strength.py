@@ -6,15 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.strength import blend, blend_deviation, blend_voxels
-from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.hqg.strength import blend, blend_deviation
 
 
 @pytest.fixture
@@ -74,9 +73,7 @@ def test_errors_of_a_blend_have_the_stated_deviation(
 
 def test_a_blend_of_auto_is_a_run_at_that_strength() -> None:
     """Also where auto removes a share of the noise alone, as it is weak."""
-    sample = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
-    voxels = np.ascontiguousarray(sample.voxels[84:96, 10:106, 40:136])
-    noisy = Rician(0.008, 3).apply(Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR"))
+    noisy = Rician(0.008, 3).apply(brain())
     scan = noisy.with_voxels(np.round(noisy.voxels).astype(np.int16))
     auto = me.enhance(scan, device="cpu", uncertainty=True)
     share = auto.report["results"]["measured"]["noise"]["share_removed"]
@@ -100,19 +97,20 @@ def test_every_frame_of_a_sequence_is_blended(head: Volume) -> None:
     assert half.history[-1].startswith("DERIVED: blended with its input at strength 0.5")
 
 
-def test_wide_integers_come_back_exactly() -> None:
-    wide = np.array([2**30 + 1, -(2**30) - 3], np.int32)
-    assert np.array_equal(blend_voxels(wide, wide + 8, 0.0), wide)
-    assert np.array_equal(blend_voxels(wide, wide + 8, 0.25), wide + 2)
+def test_wide_integers_come_back_exactly(head: Volume) -> None:
+    wide = head.with_voxels(head.voxels.astype(np.int32) + np.int32(2**30 + 1))
+    more = wide.with_voxels(wide.voxels + 8)
+    assert np.array_equal(blend(wide, more, 0.0).voxels, wide.voxels)
+    assert np.array_equal(blend(wide, more, 0.25).voxels, wide.voxels + 2)
 
 
-@pytest.mark.parametrize("kind", ["elsewhere", "shapes", "MR and CT", "already", "NaN"])
+@pytest.mark.parametrize("kind", ["positions", "shapes", "MR and CT", "already", "NaN"])
 def test_what_is_no_pair_is_refused(head: Volume, kind: str) -> None:
     brighter = head.with_voxels(head.voxels + np.int16(9))
     spoilt = head.voxels.astype(np.float32)
     spoilt[2, 3, 4] = np.nan
     others = {
-        "elsewhere": replace(head, geometry=replace(head.geometry, origin=(0.0, 0.0, 0.0))),
+        "positions": replace(head, geometry=replace(head.geometry, origin=(0.0, 0.0, 0.0))),
         "shapes": crop(head),
         "MR and CT": replace(head, modality="CT"),
         "already": blend(head, brighter, 0.5),

@@ -17,7 +17,7 @@ from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import guide
-from MedEnhanceLib.hqg.guide import Candidate, Suggestion
+from MedEnhanceLib.hqg.guide import Candidate
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.guides import chosen_guide
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -45,10 +45,10 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What the best guide is chosen among, by description; the last one is taken."""
     seen: list[list[str]] = []
 
-    def suggest(volume: Candidate, candidates: list[Candidate]) -> Suggestion:
+    def suggest(volume: Candidate, candidates: list[Candidate]) -> tuple[Candidate, str]:
         seen.append([one.description for one in candidates])
         assert volume.key not in [one.key for one in candidates]
-        return Suggestion(candidates[-1], "the last one")
+        return candidates[-1], "the last one"
 
     monkeypatch.setattr(guide, "suggest", suggest)
     monkeypatch.setattr(guide, "noise_of", lambda _volume: 0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -113,7 +115,7 @@ def test_where_there_is_nothing_to_measure_it_says_so(
     assert estimate.confidence == 0
     assert "no tissue" in estimate.reason
     assert np.isfinite(estimate[:]).all()
-    need = need_of(estimate)
+    need = need_of(estimate, modality)
     assert need.share == 0
     assert "no tissue" in need.reason
 
@@ -130,12 +132,25 @@ def test_texture_everywhere_gives_little_confidence() -> None:
 
 def test_a_noisy_volume_needs_denoising_and_a_clean_one_hardly() -> None:
     need = [
-        need_of(measure_noise(_rician(_body(), sigma), modality="MR")).share
+        need_of(measure_noise(_rician(_body(), sigma), modality="MR"), "MR").share
         for sigma in (0.5, 2.0, 20.0)
     ]
     assert need[0] < 0.1 < need[1] < need[2] <= 1
     estimate = measure_noise(_rician(_body(), 20.0), modality="MR")
     assert noise_to_contrast(estimate) == pytest.approx(20 / estimate.contrast, rel=0.15)
+
+
+def test_noise_of_ct_above_any_tissue_is_trusted_at_a_low_confidence() -> None:
+    """As in an abdomen at very low dose: a quarter of the correction leaves most of the noise."""
+    noise = measure_noise(_rician(_body(), 20.0), modality="CT")
+
+    def share(level: float, modality: str) -> float:
+        return need_of(replace(noise, level=level, confidence=0.12), modality).share
+
+    assert share(300.0, "CT") == share(900.0, "CT") == 1
+    assert share(50.0, "CT") == pytest.approx(share(50.0, "MR"), abs=0)  # structure, as it may be
+    assert share(50.0, "CT") < share(200.0, "CT") < 1
+    assert share(900.0, "MR") == pytest.approx(0.24, abs=0.01)  # whose units say nothing
 
 
 def test_a_sequence_is_refused() -> None:
