@@ -46,7 +46,6 @@ from MedEnhanceLib.nets.grouped import Engine, engine_for
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -110,13 +109,12 @@ def enhance(
     """
     began = time.monotonic()
     config, monitor, cache = config or EnhanceConfig(), monitor or Monitor(), cache or VolumeCache()
-    # Unusable input is refused before seconds go into importing torch.
+    # Unusable input is refused before a model is looked for.
     guides = list(_checked("guide", guide, volume))
     looks: Iterable[Volume] = _checked("look", look, volume)
     if isinstance(look, Sequence | Volume):
         looks = list(looks)
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
-    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.hqg.restore import NetworkStage, network_on
     from MedEnhanceLib.nets.precision import without_tf32
 

@@ -117,6 +117,7 @@ def enhance_volume(
 
     guide, look, frame, cache, scratch: as for `hqg.enhance`.
     """
+    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
 
@@ -127,7 +128,6 @@ def enhance_volume(
     part = monitor.part(0.0, share)
     if config.task == "slices":
         _refuse_with_thin_slices(config, guide=guide, look=look, slices=slices)
-        attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
         from MedEnhanceLib.hqg.slices.restore import enhance_slices
 
         done = enhance_slices(volume if frame is None else volume.frame(frame), config, part)
