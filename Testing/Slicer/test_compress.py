@@ -185,7 +185,7 @@ class EstimateTest(CompressTestCase):
     def test_theEstimateIsCloseToTheOutcome(self):
         self.choose(self.loadSample(), "maxErrorButton")
         text = self.estimate()
-        self.assertRegex(text, r"from \d+ blocks, \d+% of the volume")
+        self.assertRegex(text, r"measured on \d+% of the volume")
         estimated = float(re.search(r"([\d.]+) times smaller", text).group(1))
         self.picture("compress-ready")
         job = self.compress()

@@ -16,13 +16,12 @@ def estimateText(estimate, units=""):
         if estimate.get("psnr") is not None:
             quality += _(", PSNR {psnr:.0f} dB").format(psnr=estimate["psnr"])
     return _(
-        "Estimate: about {size}, {ratio:.1f} times smaller, {quality} (from {blocks} blocks,"
-        " {share:.0%} of the volume)."
+        "Estimate: about {size}, {ratio:.1f} times smaller, {quality} (measured on {share:.0%} of"
+        " the volume)."
     ).format(
         size=bytesText(estimate["file_bytes"]),
         ratio=estimate["ratio"],
         quality=quality,
-        blocks=estimate["blocks"],
         share=estimate["share"],
     )
 
