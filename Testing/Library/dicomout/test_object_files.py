@@ -110,6 +110,25 @@ def test_what_another_program_writes_there_meanwhile_stays(out: Path) -> None:
     assert names(out.parent) == ["out"]
 
 
+def test_an_earlier_result_is_put_back_if_the_new_one_cannot_take_its_place(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_objects(images(value=1), out)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    rename = Path.rename
+
+    def refusing(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise PermissionError(errno.EACCES, "in use")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(OutputError, match="no permission"):
+        write_objects(images(), out, overwrite=True)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert names(out.parent) == ["out"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 @pytest.mark.parametrize("at", [1, 2])
