@@ -55,5 +55,6 @@ class AtWorkTest(EnhanceTestCase):
         views = [np.asarray(each.crop((408, 0, 408 + _VIEW, _HEIGHT)), int) for each in looks]
         self.assertGreater(np.abs(views[1] - views[2]).max(), 10)
         if folder := os.environ.get("MEDENHANCE_SCREENSHOTS"):
+            os.makedirs(folder, exist_ok=True)
             path = Path(folder) / "enhance-at-work.png"
             looks[0].save(path, save_all=True, append_images=looks[1:], duration=1200, loop=0)
