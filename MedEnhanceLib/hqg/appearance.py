@@ -112,7 +112,7 @@ def combine(appearances: Sequence[Appearance]) -> Appearance:
     modalities = sorted({each.modality for each in appearances})
     if len(modalities) != 1:
         raise InputError(
-            f"a look of {' and '.join(modalities) or 'no volumes'}",
+            f"the look has volumes of {' and '.join(modalities) or 'no modality'}",
             "Give volumes of one modality, kernel and scanner.",
         )
     return Appearance(modalities[0], tuple(p for each in appearances for p in each.patients))

@@ -115,7 +115,7 @@ def decide(
         if blur.is_blurred or config.task == "sharpness":
             monitor.log(blur.reason)
     if corrects_bias:
-        facts["bias_field"] = {"corrected": True, "reason": "as was asked for"}
+        facts["bias_field"] = {"corrected": True, "reason": "as requested"}
     elif is_mr and config.task == config.bias_correction == "auto":
         mean = mean_frame(frames)
         bias_field = attend(lambda: measure_bias_field(mean, noise=noise.level), monitor)

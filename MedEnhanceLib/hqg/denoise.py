@@ -93,8 +93,8 @@ def need_of(noise: NoiseEstimate, modality: str) -> Need:
     if share > _NEARLY_ALL:
         return Need(1.0, "")
     if trust < visible or noise.contrast == 0:
-        why = noise.reason or "too little to measure it in"
-        return Need(share, f"the noise cannot be measured for certain ({why})")
+        why = noise.reason or "there is too little tissue"
+        return Need(share, f"the noise cannot be measured with certainty ({why})")
     return Need(share, "the noise is weak against the contrast of the tissue")
 
 

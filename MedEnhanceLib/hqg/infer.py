@@ -264,13 +264,13 @@ def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: Enhan
     first, stop = slices or (0, count)
     if not 0 <= first < stop <= count:
         raise ConfigError(
-            f"slices {first}:{stop} (stop excluded) of a volume that has {count}",
+            f"slices {first}:{stop} (stop excluded) are not within the volume's {count} slices",
             f"Give start and stop within 0 to {count}.",
         )
     if slices is not None and config.bias_correction == "n4":
         raise ConfigError(
             "N4 needs the whole volume, not some slices of it",
-            "Leave the bias correction out here, or enhance the whole volume.",
+            "Leave the bias correction out, or enhance the whole volume.",
         )
     return slice(first, stop)
 
@@ -293,7 +293,7 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
         raise InputError(
             f"{frame.source or 'volume'}: intensities up to {top:.3g} are too small to measure "
             "the noise",
-            "Multiply them, as by changing their unit.",
+            "Multiply them by a constant, for example by changing their unit.",
         )
     # Lower values are undershoot: magnitudes are not below 0 or the lowest of the input.
     return top, -np.inf if frame.modality == "CT" else min(0.0, float(frame.voxels.min()))
@@ -304,8 +304,8 @@ def _measured(looks: Iterable[Volume], monitor: Monitor) -> Appearance:
     appearance = combine([measure_appearance(look, monitor) for look in looks])
     if (count := len(appearance.patients)) < _FEW_LOOKS:
         monitor.warn(
-            f"{count} patient{'s' if count > 1 else ''} as look: assumed representative of the "
-            "kernel or scanner; five or more patients are safer"
+            f"{count} patient{'s' if count > 1 else ''} as look: they may not represent "
+            "their kernel or scanner; five or more patients are safer"
         )
     return appearance
 

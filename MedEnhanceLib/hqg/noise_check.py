@@ -50,18 +50,18 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
     if noise.confidence == 0 and noise.contrast == 0:
         return _unfit(
             "no tissue was found in which noise could be measured",
-            "the result is about the input; check that the volume is an image, of this modality",
+            "the result is almost the input; check that the volume is an image of this modality",
         )
     trust = trust_in(noise, volume.modality)
     if noise_to_contrast(noise) >= _STRONG and trust < _UNSURE:
         return _unfit(
             "strong noise and structure cannot be separated in this volume, as in label maps, "
             "textures and filtered images",
-            "little is removed; check that the volume is an image that nothing was done to",
+            "little noise is removed; check that the volume is an unprocessed image",
         )
     if is_full and trust < 1:
         return _unfit(
-            "the noise cannot be measured for certain, and the whole correction is applied",
+            "the noise cannot be measured with certainty, and the whole correction is applied",
             "fine structure may go with the noise: compare with the input, or use strength auto",
         )
     if _is_enlarged(volume, noise):

@@ -98,7 +98,7 @@ def test_cuda_agrees_with_the_cpu(head: Volume, config: EnhanceConfig) -> None:
 def test_filter_and_network_compute_without_tf32(
     head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which cuDNN allows in convolutions unless it is told otherwise."""
+    """Which cuDNN allows in convolutions by default."""
     allowed: list[bool] = []
 
     def watched(*arguments: Any, **options: Any) -> Any:

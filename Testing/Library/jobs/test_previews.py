@@ -108,7 +108,7 @@ def test_of_a_sequence_one_frame_is_shown(tmp_path: Path) -> None:
         ({"slices": [1]}, "slices is"),
         ({"slices": [0, 1], "segment": True}, "segment"),
         ({"slices": [0, 1], "report": "page"}, "report"),
-        ({"slices": [0, 99]}, "of a volume that has 8"),
+        ({"slices": [0, 99]}, "not within the volume's 8 slices"),
         ({"slices": [0, 1], "config": {"bias_correction": "n4"}}, "N4"),
     ],
 )
