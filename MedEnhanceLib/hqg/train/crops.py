@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.degrade.lowdose import low_dose_noise
+from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.groups import STEP, Places
 from MedEnhanceLib.hqg.train.guides import GuidePair, draw_guide

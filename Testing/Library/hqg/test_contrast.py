@@ -10,7 +10,7 @@ import pytest
 
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade.image import rician_noise
+from MedEnhanceLib.degradation.image import rician_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.contrast import Contrast, measure_contrast, show_the_same
 from MedEnhanceLib.io import load

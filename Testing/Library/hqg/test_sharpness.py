@@ -10,7 +10,7 @@ import pytest
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Blur, Rician, gaussian_blur, rician_noise
+from MedEnhanceLib.degradation import Blur, Rician, gaussian_blur, rician_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur, undo_blur
 from MedEnhanceLib.io import load

@@ -10,7 +10,7 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Rician
+from MedEnhanceLib.degradation import Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import blend, blend_deviation, blend_voxels
