@@ -243,7 +243,7 @@ def test_volumes_that_it_is_not_for_are_refused() -> None:
         (Volume(good.voxels[None], good.geometry, modality="MR"), None, "a sequence"),
         (thick, None, "voxels of 3.5 mm, segmenter 'Shifted' is for 1 mm: more than 3 times"),
         (fine, None, "voxels of 0.3 mm"),
-        (good.crop(k=slice(0, 3)), None, "24 × 20 × 3 voxels .* needs 8"),
+        (good.crop(k=slice(2, 5)), None, "24 × 20 × 3 voxels .* needs 8"),
         (good, two, "values up to 2, segmenter 'Shifted' has 1: Cube"),
     ):
         with pytest.raises((InputError, ModelError), match=sentence) as caught:
