@@ -89,8 +89,8 @@ class Part:
             return default
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value):
-            raise self.refused(f"is {self.shown}, no number")
-        return value
+            raise self.refused(f"is {self.shown}, not a number")
+        return float(value)
 
     def flag(self) -> bool:
         """Whether it is true; as in MONAI, the text "True" counts too."""

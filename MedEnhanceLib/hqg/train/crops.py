@@ -246,7 +246,8 @@ class CropMaker:
         pilot = filtered(rounds=rounds[:-1] if is_ct else rounds, pilot=None)
         estimate = filtered(rounds=rounds[-1:], pilot=pilot)
         places = self._places(estimate, sigma, spectrum, spacing)
-        return Noisy(*map(torch.from_numpy, (noisy, pilot, estimate, target)), places)
+        images = [torch.from_numpy(image) for image in (noisy, pilot, estimate, target)]
+        return Noisy(images[0], images[1], images[2], images[3], places)
 
     def _places(
         self, estimate: Floats, sigma: Floats, spectrum: Floats, spacing: Sequence[float]
@@ -354,4 +355,4 @@ def _cut(whole: Noisy, where: Where) -> Noisy:
     inside = ((at >= 0) & (at <= torch.tensor([k, j, i]) - SIDE)).all(-1).all(-1)
     moved = (at[inside] * torch.tensor([j * i, i, 1])).sum(-1)
     places = replace(whole.places.part(inside), index=moved, shape=(k, j, i))
-    return Noisy(*images, places)
+    return Noisy(images[0], images[1], images[2], images[3], places)
