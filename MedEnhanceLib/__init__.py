@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.api import (
         compress,
         decompress,
+        degrade,
         enhance,
         inspect,
         list_series,
@@ -65,6 +66,7 @@ __all__ = [
     "__version__",
     "compress",
     "decompress",
+    "degrade",
     "distill",
     "enhance",
     "evaluate",

@@ -28,7 +28,7 @@ from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, w
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of, segmenter_config
 from MedEnhanceLib.jobs.files import AUTO, check_ending, load_volume, path_of
 from MedEnhanceLib.jobs.guides import chosen_guide
-from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
+from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.runtime.text import Names
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -514,6 +514,54 @@ def recover(
     with watched(progress, cancel) as monitor, local(path, monitor) as here:
         volume, report = recover_file(Path(here), monitor=monitor)
         return _called(volume, here, path), report
+
+
+def degrade(
+    volume: Any,
+    *,
+    seed: int = 0,
+    modality: str | None = None,
+    affine: Any = None,
+    spacing: Any = None,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+    **strengths: float,
+) -> Volume:
+    """Degrade a volume by simulation: noise, blur, shading, low dose.
+
+    Args:
+        volume: a Volume, a path, an image of SimpleITK or nibabel, a MetaTensor, or an array
+            [slice, row, column] with spacing or affine.
+        seed: of the noise and the shading; the same seed gives the same voxels.
+        modality: "CT", "MR" …; None: that of the volume, else guessed from its values.
+        affine: of an array, 4×4: (column, row, slice) → mm in RAS; or give spacing.
+        spacing: of an array: mm between columns, rows and slices.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+        **strengths: one or more, applied in the order given: rician (σ of the noise as a share of
+            the maximum, MR), low_dose (photons per ray, CT), blur (σ in pixels, within slices),
+            bias (shading by ± this share, MR), composite=True (the benchmarks' bias, blur and
+            noise, MR).
+
+    Returns:
+        A new volume of the same geometry and units, voxels float32.
+
+    Raises:
+        ConfigError: no degradation, an unknown one, or a strength out of range.
+        InputError: the modality has no such degradation, or the volume cannot be read.
+
+        worse = me.degrade(volume, bias=0.3, rician=0.1, seed=7)
+    """
+    from MedEnhanceLib.degradation import named_steps
+
+    named = [(name.replace("_", "-"), strength) for name, strength in strengths.items()]
+    steps = named_steps([step for step in named if step != ("composite", False)], seed)
+    if not steps:
+        raise ConfigError("no degradation was named", "For example: rician=0.1")
+    with watched(progress, cancel) as monitor:
+        placed = Placed(modality=modality, affine=affine, spacing=spacing)
+        clean = placed.opened(volume, monitor.part(0.0, 0.1))
+        return degraded(clean, steps, monitor.part(0.1, 1.0))
 
 
 def inspect(

@@ -167,8 +167,7 @@ class SegmentConfig(Options):
     _: KW_ONLY
     segmenter: str = option(
         "",
-        help="a segmenter of somebody else's in place of a head: the folder of a MONAI bundle "
-        "(docs/segmenters.md)",
+        help="a MONAI bundle that segments in place of a head: its folder (docs/segmenters.md)",
         flag="--segmenter",
         metavar="PATH",
     )

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ NETWORKS = (
 )  # fmt: skip
 #: What sides of volumes are multiples of, where a network states no strides: its stages halve them.
 _MULTIPLE = 32
+_INFERERS = ("SimpleInferer", "SlidingWindowInferer")
 _MOST_WEIGHTS = 4 << 30
 _MOST_LABELS = 255  # of a byte, without the background
 _MOST_SIDE = 512  # of a window
@@ -40,7 +41,7 @@ _BEFORE: dict[str, tuple[str, ...]] = {
     "EnsureType": (),
     "ToTensor": (),
     "ToDevice": (),
-    "Orientation": ("as_closest_canonical",),
+    "Orientation": ("as_closest_canonical", "labels"),
     "Spacing": ("diagonal", "min_pixdim", "max_pixdim"),
     "ScaleIntensityRange": (),
     "ScaleIntensity": ("factor",),
@@ -49,7 +50,8 @@ _BEFORE: dict[str, tuple[str, ...]] = {
     "SpatialPad": (),
     "DivisiblePad": (),
 }
-_STANDARD_AXES = [["L", "R"], ["P", "A"], ["I", "S"]]
+#: What those arguments may still be: nothing, or the letters that axes have anyway.
+_AS_LEFT_OUT = (None, False, [["L", "R"], ["P", "A"], ["I", "S"]])
 #: What follows the network: the first decides, the second changes labels and is left out, the third
 #: changes nothing here.
 _DECIDING = {"Activations", "AsDiscrete"}
@@ -65,9 +67,7 @@ def open_monai_bundle(folder: Path) -> tuple[nn.Module, SegmenterSpec, str, tupl
     metadata = Config(folder, "configs/metadata.json")
     inference = Config(folder, "configs/inference.json")
     stated = inference.part("network_def", "network")
-    name = stated.class_among(NETWORKS)
-    if not name:
-        raise stated.unknown_class(f"not one of {', '.join(NETWORKS)}")
+    name = stated.one_of(NETWORKS)
     arguments = {key: stated[key].plain() for key in stated.value if not key.startswith("_")}
     if arguments.get("spatial_dims", 3) != 3:
         raise stated.refused("takes slices; a network of volumes is needed")
@@ -89,32 +89,28 @@ def _read_spec(
 ) -> tuple[SegmenterSpec, list[str]]:
     """What a network of these arguments expects, and notes on what is left out."""
     modality, channels = _image_and_channels(metadata.part("network_data_format"))
-    before = _before(inference.part("preprocessing", "pre_transforms", "transforms"))
+    before, notes = _before(inference.part("preprocessing", "pre_transforms", "transforms"))
     after = inference.part("postprocessing", "post_transforms")
-    activation, notes = _activation(after)
+    activation, left_out = _activation(after)
     has_background = channels[0].strip().lower() in ("background", "bg")
     activation = activation or ("softmax" if has_background else "sigmoid")
     if activation == "sigmoid" and has_background:
         raise after.refused("is sigmoid, and the labels have a background: they are no channels")
     window, overlap = _window(inference.part("inferer"))
-    multiple = 1
-    for step in arguments.get("strides", [_MULTIPLE]):
-        multiple *= max(step) if isinstance(step, list) else step
+    strides = arguments.get("strides", [_MULTIPLE])
     labels = channels[1:] if activation == "softmax" else channels
     if not 0 < len(labels) <= _MOST_LABELS:
         raise metadata.part("network_data_format").refused(f"names {len(labels)} labels")
     spec = SegmenterSpec(
         modality=modality,
         labels=labels,
-        orientation=before.orientation,
-        spacing=before.spacing,
-        intensity=before.intensity,
         activation=activation,
-        multiple=multiple,
+        multiple=math.prod(max(step) if isinstance(step, list) else step for step in strides),
         window=window,
         overlap=overlap,
+        **before,
     )
-    return spec, [*before.notes, *notes]
+    return spec, [*notes, *left_out]
 
 
 def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
@@ -124,33 +120,24 @@ def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
     if len(names) != 1 or inputs[names[0]]["num_channels"].number(1) != 1:
         raise inputs.refused("is not one image of one channel")
     modality = inputs[names[0]]["modality"]
-    known = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(str(modality.value).upper())
-    if known is None:
+    name = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(str(modality.value).upper())
+    if name is None:
         raise modality.refused(f"is {modality.shown}, not CT or MR")
     channels = outputs[next(iter(outputs.value or ("pred",)))]["channel_def"]
     if not isinstance(channels.value, Mapping) or not channels.value:
         raise channels.refused("is missing: it names the labels")
-    return known, tuple(map(str, channels.value.values()))
+    return name, tuple(map(str, channels.value.values()))
 
 
-@dataclass
-class _Before:
-    """What the transforms before the network make of an image."""
-
-    orientation: str = "IJK"
-    spacing: tuple[float, ...] = ()
-    intensity: Intensity = field(default_factory=Intensity)
-    notes: list[str] = field(default_factory=list)
-
-
-def _before(part: Part) -> _Before:
-    before, image, crop = _Before(), "image", None
+def _before(part: Part) -> tuple[dict[str, Any], list[str]]:
+    """Orientation, spacing and intensity of the transforms before the network, and notes."""
     if part.value is None:
         raise part.refused("is missing")
+    fields: dict[str, Any] = {}
+    notes: list[str] = []
+    image, crop = "image", None
     for step in steps_of(part):
-        name = step.class_among(_BEFORE)
-        if not name:
-            raise step.unknown_class(f"not one of {', '.join(_BEFORE)}")
+        name = step.one_of(_BEFORE)
         keys = [str(key.plain()) for key in step["keys"].members() if key.value is not None]
         if name == "LoadImage" and keys:
             images = [key for key in keys if key not in ("label", "labels", "mask", "seg")]
@@ -160,66 +147,66 @@ def _before(part: Part) -> _Before:
         elif keys and image not in keys:
             continue  # of the labels alone
         for argument in _BEFORE[name]:
-            if step[argument].value not in (None, False):
+            if step[argument].value not in _AS_LEFT_OUT:
                 raise step[argument].refused(f"is {step[argument].shown}: it is not understood")
         if name == "CropForeground":
             crop = step
-        _take(before, name, step)
-    measured = before.intensity.kind in ("scale", "z-score") and not before.intensity.nonzero
-    if crop is not None and measured:
-        raise crop.refused("crops before intensities are measured, which changes them")
-    return before
-
-
-def _take(before: _Before, name: str, step: Part) -> None:
-    """Add what a transform does; raises ModelError where it does not go with those before."""
-    match name:
-        case "Orientation":
-            if len(set(before.spacing)) > 1:
+        elif name == "Orientation":
+            if len(set(fields.get("spacing", ()))) > 1:
                 raise step.refused("comes after a spacing that differs between axes")
-            if step["labels"].plain() not in (None, _STANDARD_AXES):
-                raise step["labels"].refused("gives axes other letters")
-            codes = step["axcodes"]
-            before.orientation = "".join(codes.plain() or "")
-            if sorted(before.orientation.translate(str.maketrans("LPI", "RAS"))) != list("ARS"):
-                raise codes.refused(f"is {codes.shown}: one of R or L, A or P, S or I each")
-        case "Spacing":
+            fields["orientation"] = _orientation(step["axcodes"])
+        elif name == "Spacing":
             sides = [max(0.0, side.number()) for side in step["pixdim"].members()[:3]]
-            before.spacing = (*sides, *[sides[-1]] * (3 - len(sides)))
-        case "ScaleIntensityRange":
-            low, high = step["a_min"].number(), step["a_max"].number()
-            to_low, to_high = step["b_min"].number(0), step["b_max"].number(1)
-            clip = step["clip"].flag()
-            _scale(before, step, Intensity("window", low, high, to_low, to_high, clip=clip))
-        case "ScaleIntensity":
-            to_low, to_high = step["minv"].number(0), step["maxv"].number(1)
-            _scale(before, step, Intensity("scale", to_low=to_low, to_high=to_high))
-        case "NormalizeIntensity":
-            _scale(before, step, Intensity("z-score", nonzero=step["nonzero"].flag()))
+            fields["spacing"] = (*sides, *[sides[-1]] * (3 - len(sides)))
+        elif intensity := _intensity(name, step):
+            earlier = fields.get("intensity", Intensity())
+            # A scale that is measured after a z-score is the same as if it came alone.
+            pair = (earlier.kind, intensity.kind)
+            if earlier.kind != "none" and pair != ("z-score", "scale"):
+                raise step.refused(f"follows another scale ({earlier.kind})")
+            if earlier.nonzero:
+                notes.append("zeros are scaled as all other values: they are no case of their own")
+            fields["intensity"] = intensity
+    intensity = fields.get("intensity", Intensity())
+    if crop is not None and intensity.kind in ("scale", "z-score") and not intensity.nonzero:
+        raise crop.refused("crops before intensities are measured, which changes them")
+    return fields, notes
 
 
-def _scale(before: _Before, step: Part, intensity: Intensity) -> None:
-    """A scale that is measured after one without clipping is the same as if it came alone."""
-    earlier = before.intensity
+def _orientation(codes: Part) -> str:
+    """Where axes point to, as R, A and S or their opposites."""
+    orientation = "".join(codes.plain() or "")
+    if sorted(orientation.translate(str.maketrans("LPI", "RAS"))) != list("ARS"):
+        raise codes.refused(f"is {codes.shown}: one of R or L, A or P, S or I each")
+    return orientation
+
+
+def _intensity(name: str, step: Part) -> Intensity | None:
+    """The scale of a transform; None for a transform that scales nothing."""
+    if name == "NormalizeIntensity":
+        return Intensity("z-score", nonzero=step["nonzero"].flag())
+    if name == "ScaleIntensity":
+        ends = step["minv"].number(0), step["maxv"].number(1)
+        intensity = Intensity("scale", to_low=ends[0], to_high=ends[1])
+    elif name == "ScaleIntensityRange":
+        low, high = step["a_min"].number(), step["a_max"].number()
+        to_low, to_high = step["b_min"].number(0), step["b_max"].number(1)
+        intensity = Intensity("window", low, high, to_low, to_high, clip=step["clip"].flag())
+    else:
+        return None
     if not (intensity.low < intensity.high and intensity.to_low < intensity.to_high):
         raise step.refused(
             f"goes from {intensity.low:g} to {intensity.high:g}, to {intensity.to_low:g} to "
             f"{intensity.to_high:g}: the lower end comes first"
         )
-    if earlier.kind != "none" and (earlier.clip or intensity.kind == "window"):
-        raise step.refused(f"follows another scale ({earlier.kind})")
-    if earlier.nonzero:
-        before.notes.append("zeros are scaled as all other values: they are no case of their own")
-    before.intensity = intensity
+    return intensity
 
 
 def _activation(part: Part) -> tuple[Literal["softmax", "sigmoid", ""], list[str]]:
     """Softmax or sigmoid by the transforms after the network, and notes on what is left out."""
     notes, is_softmax, is_sigmoid = [], False, False
     for step in steps_of(part) if part.value else ():
-        name = step.class_among(_DECIDING | _LEFT_OUT | _NEUTRAL)
-        if not name:
-            raise step.unknown_class("which could change what the labels mean")
+        name = step.one_of(_DECIDING | _LEFT_OUT | _NEUTRAL)
         if name in _LEFT_OUT:
             notes.append(f"{name} is left out: labels are the network's")
         elif name in _DECIDING:
@@ -234,10 +221,8 @@ def _activation(part: Part) -> tuple[Literal["softmax", "sigmoid", ""], list[str
 
 def _window(part: Part) -> tuple[tuple[int, ...], float]:
     """Window and overlap of the inferer; () for volumes that are run as a whole."""
-    if part.value is None or part.class_among(["SimpleInferer"]):
+    if part.value is None or part.one_of(_INFERERS) == "SimpleInferer":
         return (), 0.25
-    if not part.class_among(["SlidingWindowInferer"]):
-        raise part.unknown_class("no SlidingWindowInferer and no SimpleInferer")
     overlap = part["overlap"].number(0.25)
     if not 0 <= overlap <= 0.9:
         raise part["overlap"].refused(f"is {overlap:g}, not 0 to 0.9")
@@ -263,7 +248,6 @@ def _license_of(folder: Path, metadata: Config) -> str:
 
 def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
     """The file of weights, and its tensors by name; code in a file is refused, not run."""
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
@@ -284,10 +268,7 @@ def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
             f"{path}: holds more than weights, which could run code; it was not read",
             _SAVE_WEIGHTS,
         ) from cause
-    except (
-        SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError,
-        IndexError, OSError,
-    ) as cause:  # fmt: skip
+    except Exception as cause:  # damaged bytes raise anything
         raise ModelError(f"{path}: its weights cannot be read ({cause})", _SAVE_WEIGHTS) from cause
     # A checkpoint of MONAI holds the weights as "model".
     weights = stored.get("model", stored) if isinstance(stored, Mapping) else None
@@ -310,8 +291,7 @@ def _built(
     try:
         network: nn.Module = getattr(nets, name)(**arguments)
         network.load_state_dict(dict(weights))
-    except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError,
-            AssertionError, NotImplementedError, MemoryError) as cause:  # fmt: skip
+    except Exception as cause:  # each network has its own for arguments that do not fit
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
         raise ModelError(
             f"{bundle}: {name} cannot be built with its arguments and weights ({reason})",

@@ -22,7 +22,6 @@ _MOST_VALUES = 10_000
 #: Stands before what is hidden from MONAI's parser.
 _HIDDEN = "\0"
 _REMEDY = "Change it in a copy of the bundle: docs/segmenters.md says what is understood."
-_COPY = "Download the bundle again."
 #: The endings of MONAI's transforms of dictionaries.
 _ENDINGS = ("Dict", "d", "D")
 
@@ -60,13 +59,16 @@ class Part:
         stems = [name, *(name.removesuffix(ending) for ending in _ENDINGS)]
         return next((stem for stem in stems if stem in classes), "")
 
-    def unknown_class(self, why: str) -> ModelError:
-        """The error for a class that is not understood, or for what is none."""
+    def one_of(self, classes: Collection[str]) -> str:
+        """As `class_among`; raises ModelError for another class, and for no object."""
+        name = self.class_among(classes)
+        if name:
+            return name
         if not isinstance(self.value, Mapping):
             self.plain()  # code has an error of its own
-            return self.refused("is no object with _target_")
+            raise self.refused("is no object with _target_")
         target = self["_target_"]
-        return target.refused(f"is {target.shown}, {why}")
+        raise target.refused(f"is {target.shown}, not one of {', '.join(sorted(classes))}")
 
     def plain(self) -> Any:
         """The value; raises ModelError where it holds code, another file, or an object."""
@@ -85,13 +87,10 @@ class Part:
         value = self.plain()
         if value is None and default is not None:
             return default
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise self.refused(f"is {self.shown}, no number")
-        return value
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):
+            raise self.refused(f"is {self.shown}, not a number")
+        return float(value)
 
     def flag(self) -> bool:
         """Whether it is true; as in MONAI, the text "True" counts too."""
@@ -105,17 +104,14 @@ class Config:
         self._file = member
         try:
             fields = read_json(folder / member)
-        except (FileNotFoundError, NotADirectoryError) as cause:
-            raise ModelError(
-                f"{folder}: no {member} inside (YAML is not read)",
-                "Give the folder of a MONAI bundle, a zip unpacked: docs/segmenters.md shows one.",
-            ) from cause
+            if not isinstance(fields, dict):
+                raise ValueError("no JSON object")
         except (OSError, ValueError) as cause:
             raise ModelError(
-                f"{member}: not valid JSON ({cause})", "Download the bundle again."
+                f"{folder}: {member} cannot be read ({cause})",
+                "Give the folder of a MONAI bundle, unpacked, with JSON and not YAML: "
+                "docs/segmenters.md shows one.",
             ) from cause
-        if not isinstance(fields, dict):
-            raise ModelError(f"{member}: no JSON object", "Download the bundle again.")
         self.fields = fields
 
     def part(self, *names: str) -> Part:
@@ -167,12 +163,7 @@ def steps_of(part: Part) -> Iterator[Part]:
     if isinstance(part.value, list):
         for member in part.members():
             yield from steps_of(member)
-        return
-    if not isinstance(part.value, Mapping):
-        raise part.unknown_class("no transform")
-    if part["_disabled_"].flag():
-        return
-    if part.class_among(["Compose"]):
+    elif part.class_among(["Compose"]) and not part["_disabled_"].flag():
         yield from steps_of(part["transforms"])
-    else:
+    elif not part["_disabled_"].flag():
         yield part

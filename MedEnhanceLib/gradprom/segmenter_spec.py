@@ -90,7 +90,7 @@ class SegmenterSpec:
         return len(self.labels) + (self.activation == "softmax")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class View:
     """How a segmenter sees slabs of one volume.
 
@@ -103,14 +103,13 @@ class View:
     zoom: the network's voxels per voxel of the slab, along the network's axes.
     """
 
-    gain: float = 1.0
-    offset: float = 0.0
-    clip: tuple[float, float] | None = None
-    zero: tuple[float, float] | None = None
-    _: KW_ONLY
-    axes: tuple[int, int, int] = (0, 1, 2)
-    flips: tuple[int, ...] = ()
-    zoom: tuple[float, ...] = (1.0, 1.0, 1.0)
+    gain: float
+    offset: float
+    clip: tuple[float, float] | None
+    zero: tuple[float, float] | None
+    axes: tuple[int, int, int]
+    flips: tuple[int, ...]
+    zoom: tuple[float, ...]
 
     def along(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Sides of a volume or slab along the network's axes, on its own grid."""
@@ -128,8 +127,7 @@ class View:
 
 def view_of(spec: SegmenterSpec, volume: Volume, scaling: Scaling) -> View:
     """The view of a volume whose slabs are on the scale of `scaling`."""
-    axes, flips = axes_of(spec.orientation, volume.geometry)
-    zoom = zoom_of(spec.spacing, axes, volume.geometry)
+    axes, flips = _axes_of(spec.orientation, volume.geometry)
     intensity = spec.intensity
     gain, offset = intensity.gain_and_offset(volume.voxels)
     zero = None
@@ -138,17 +136,17 @@ def view_of(spec: SegmenterSpec, volume: Volume, scaling: Scaling) -> View:
         half = 0.5 if volume.dtype.kind in "iub" else 0.0
         zero = (offset, gain * half)
     return View(
-        gain * scaling.scale,
-        gain * scaling.offset + offset,
-        (intensity.to_low, intensity.to_high) if intensity.clip else None,
-        zero,
+        gain=gain * scaling.scale,
+        offset=gain * scaling.offset + offset,
+        clip=(intensity.to_low, intensity.to_high) if intensity.clip else None,
+        zero=zero,
         axes=axes,
         flips=flips,
-        zoom=zoom,
+        zoom=_zoom_of(spec.spacing, axes, volume.geometry),
     )
 
 
-def axes_of(orientation: str, geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+def _axes_of(orientation: str, geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """Axes of [K, J, I] in the order of an orientation, and which of them are reversed."""
     if orientation == "IJK":
         return (2, 1, 0), ()
@@ -165,7 +163,7 @@ def axes_of(orientation: str, geometry: Geometry) -> tuple[tuple[int, int, int],
     return (first, second, third), tuple(flips)
 
 
-def zoom_of(
+def _zoom_of(
     spacing: tuple[float, ...], axes: tuple[int, int, int], geometry: Geometry
 ) -> tuple[float, ...]:
     """The network's voxels per voxel of the volume, along the network's axes."""

@@ -22,13 +22,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.gradprom.monai_bundle import open_monai_bundle
 from MedEnhanceLib.gradprom.monai_config import Config
-from MedEnhanceLib.gradprom.segmenter_spec import (
-    SegmenterSpec,
-    View,
-    axes_of,
-    view_of,
-    zoom_of,
-)
+from MedEnhanceLib.gradprom.segmenter_spec import SegmenterSpec, View, view_of
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -71,7 +65,7 @@ def _try(segmenter: Segmenter) -> None:
     try:
         with torch.inference_mode():
             logits = segmenter.network(images)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, KeyError) as cause:
+    except Exception as cause:  # whatever the network raises for what it cannot take
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
         raise ModelError(
             f"segmenter {segmenter.name!r} does not take an image of {side}³ voxels: {reason}",
@@ -139,15 +133,14 @@ class Segmenter:
                 "Use another segmenter, or correct the modality (--modality, or modality= when "
                 "loading).",
             )
-        axes, _ = axes_of(spec.orientation, volume.geometry)
-        view = View(axes=axes, zoom=zoom_of(spec.spacing, axes, volume.geometry))
+        view = self.view_of(volume)
         worst = max(view.zoom, key=lambda ratio: abs(math.log(ratio)))
         if abs(math.log(worst)) > math.log(_MOST_ZOOM):
             place = view.zoom.index(worst)
+            spacing = volume.geometry.spacing[2 - view.axes[place]]
             raise InputError(
-                f"{who}: voxels of {volume.geometry.spacing[2 - axes[place]]:.3g} mm, segmenter "
-                f"{self.name!r} is for {spec.spacing[place]:g} mm: more than {_MOST_ZOOM:g} times "
-                "different",
+                f"{who}: voxels of {spacing:.3g} mm, segmenter {self.name!r} is for "
+                f"{spec.spacing[place]:g} mm: more than {_MOST_ZOOM:g} times different",
                 "Choose volumes of about its resolution.",
             )
         sides = view.sides(volume.shape)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import robust_max
+from MedEnhanceLib.degradation import robust_max
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.runtime.dependencies import require

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade.image import gaussian_blur
+from MedEnhanceLib.degradation.image import gaussian_blur
 from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.nets.intensity import scaling_for
 

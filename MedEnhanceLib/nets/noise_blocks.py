@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.slabs import slabs
-from MedEnhanceLib.degrade import robust_max
+from MedEnhanceLib.degradation import robust_max
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import robust_max
+from MedEnhanceLib.degradation import robust_max
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.config import CT_WINDOW, ImageConfig

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.degrade import gaussian_blur
+from MedEnhanceLib.degradation import gaussian_blur
 from MedEnhanceLib.spg.images import Floats, shown
 
 Doubles = npt.NDArray[np.float64]

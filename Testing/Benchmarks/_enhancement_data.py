@@ -19,7 +19,7 @@ import numpy.typing as npt
 from _common import REPOSITORY
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import (
+from MedEnhanceLib.degradation import (
     Blur,
     LowDose,
     Rician,

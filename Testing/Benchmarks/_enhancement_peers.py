@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import gaussian_blur, low_dose_noise, robust_max
+from MedEnhanceLib.degradation import gaussian_blur, low_dose_noise, robust_max
 
 Floats = npt.NDArray[np.float32]
 _MAD_TO_SIGMA = 1 / 0.6745

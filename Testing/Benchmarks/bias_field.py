@@ -32,7 +32,7 @@ from harm import volumes
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Blur, Composite, Rician, robust_max, standard_composite
+from MedEnhanceLib.degradation import Blur, Composite, Rician, robust_max, standard_composite
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.bias_field import measure_bias_field
 from MedEnhanceLib.io import load

@@ -18,8 +18,8 @@ import torch
 from _common import SHARED_DATA, gate, write
 
 from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.degrade.image import gaussian_blur, rician_noise, robust_max
-from MedEnhanceLib.degrade.lowdose import low_dose_noise
+from MedEnhanceLib.degradation.image import gaussian_blur, rician_noise, robust_max
+from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.io import load

@@ -4,8 +4,8 @@
 
 References are volumes whose own noise was lowered: averaged over 2 × 2 (× 2) voxels where the table
 says so, and filtered (nets/grouped.py), except the brain template. CT noise comes from one
-simulated scan per kernel (degrade/lowdose.py) and is scaled to the wanted level; overlapping slices
-are neighbors averaged with weights 1, 2, 1.
+simulated scan per kernel (degradation/lowdose.py) and is scaled to the wanted level; overlapping
+slices are neighbors averaged with weights 1, 2, 1.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy.typing as npt
 import torch
 from _common import SHARED_DATA, gate, write
 
-from MedEnhanceLib.degrade import robust_max
-from MedEnhanceLib.degrade.lowdose import low_dose_noise
+from MedEnhanceLib.degradation import robust_max
+from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.hqg.denoise import need_of
 from MedEnhanceLib.nets.grouped import denoised
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise

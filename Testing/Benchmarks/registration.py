@@ -22,7 +22,7 @@ from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import robust_max
+from MedEnhanceLib.degradation import robust_max
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.hqg.registration import Matrix, Registration
 from MedEnhanceLib.io import load

@@ -21,7 +21,7 @@ from _enhancement_data import TEMPLATE, Subject, motion, subject
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import gaussian_blur, rician_noise, robust_max
+from MedEnhanceLib.degradation import gaussian_blur, rician_noise, robust_max
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.motion import measure_motion
 from MedEnhanceLib.hqg.sharpness import measure_blur

@@ -19,7 +19,7 @@ from _common import SHARED_DATA, gate, write
 from _enhancement_data import TEMPLATE, Subject, subject
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Degradation, LowDose, Rician
+from MedEnhanceLib.degradation import Degradation, LowDose, Rician
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.denoise import CALIBRATION
 from MedEnhanceLib.nets.noise import measure_noise

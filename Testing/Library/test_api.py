@@ -64,6 +64,9 @@ def test_an_interrupt_stays_an_interrupt(scan: Path, monkeypatch: pytest.MonkeyP
         (lambda volume: me.enhance(volume, strength=7.0), "strength"),
         (lambda volume: me.enhance(volume, uncertainty=8), "uncertainty"),
         (lambda volume: me.enhance(volume, bias_correction="n3"), "bias_correction"),
+        (lambda volume: me.degrade(volume), "no degradation"),
+        (lambda volume: me.degrade(volume, haze=0.1), "haze"),
+        (lambda volume: me.degrade(volume, rician=7.0), "rician level"),
         (lambda volume: me.train("spells", "smoke", ".", "."), "spells"),
         (lambda volume: me.train("hqg", "tiny", ".", "."), "tiny"),
         (lambda volume: me.train("hqg", {"stepps": 1}, ".", "."), "stepps"),
@@ -76,6 +79,16 @@ def test_options_that_cannot_be_are_refused(
     with pytest.raises(me.ConfigError, match=says) as caught:
         call(head)
     assert caught.value.hint
+
+
+def test_degrade_applies_its_keywords_in_the_order_given(scan: Path, head: Volume) -> None:
+    before = head.voxels.copy()
+    worse = me.degrade(head, blur=1, rician=0.1, seed=3)
+    assert worse.geometry == head.geometry
+    assert [note.split("(")[1].split()[0] for note in worse.history[-2:]] == ["blur", "rician"]
+    assert worse.is_equal(me.degrade(scan, modality="MR", blur=1, rician=0.1, seed=3))
+    assert not np.array_equal(worse.voxels, me.degrade(head, blur=1, rician=0.1, seed=4).voxels)
+    assert np.array_equal(head.voxels, before)
 
 
 class TestContainer:

@@ -34,6 +34,7 @@ _PUBLIC = [
     "__version__",
     "compress",
     "decompress",
+    "degrade",
     "distill",
     "enhance",
     "evaluate",

@@ -7,8 +7,9 @@ and resumed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.degrade.lowdose import low_dose_noise
+from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.groups import STEP, Places
 from MedEnhanceLib.hqg.train.guides import GuidePair, draw_guide
@@ -169,16 +170,16 @@ class CropMaker:
         tissue = clean > TISSUE["MR"]
         guide, lesion, planted_clean = None, None, None
         if self.kind != "plain":
-            is_lesions = self.kind == "lesions"
+            has_pairs = self.kind == "lesions"
             guide, lesion, planted_clean = draw_guide(
-                self.targets, target, where, clean, tissue, rng, lesions=is_lesions
+                self.targets, target, where, clean, tissue, rng, lesions=has_pairs
             )
-            if planted_clean is not None and not is_lesions:
+            if planted_clean is not None and not has_pairs:
                 clean, planted_clean = planted_clean, None
-        noise = _Noise.drawn(clean.shape, rng, least=_OVER_OWN * target.noise)
+        sigma, add = _drawn_noise(clean.shape, rng, least=_OVER_OWN * target.noise)
 
         def made(image: Floats) -> Noisy:
-            return self._filtered(*noise.added(image), noise.sigma, None, target.spacing)
+            return self._filtered(*add(image), sigma, None, target.spacing)
 
         return Crop(
             made(clean),
@@ -236,24 +237,14 @@ class CropMaker:
     ) -> Noisy:
         """What the filter makes of a noisy crop, and its groups; as in use."""
         spectrum = np.ones(CELLS, np.float32) if spectrum is None else spectrum.reshape(-1)
+        filtered = partial(
+            grouped.denoised, noisy, sigma, spectrum, spacing=spacing, engine=self.engine, threads=1
+        )
+        # The rounds before the network, as `hqg.denoise` has them.
         is_ct = self.modality == "CT"
         rounds = grouped.CT_ROUNDS if is_ct else grouped.MR_ROUNDS
-
-        def filtered(rounds: Sequence[grouped.Round], pilot: Floats | None = None) -> Floats:
-            return grouped.denoised(
-                noisy,
-                sigma,
-                spectrum,
-                rounds=rounds,
-                pilot=pilot,
-                spacing=spacing,
-                engine=self.engine,
-                threads=1,
-            )
-
-        # The rounds before the network, as `hqg.denoise` has them.
-        pilot = filtered(rounds[:-1] if is_ct else rounds)
-        estimate = filtered(rounds[-1:], pilot)
+        pilot = filtered(rounds=rounds[:-1] if is_ct else rounds, pilot=None)
+        estimate = filtered(rounds=rounds[-1:], pilot=pilot)
         places = self._places(estimate, sigma, spectrum, spacing)
         images = [torch.from_numpy(image) for image in (noisy, pilot, estimate, target)]
         return Noisy(images[0], images[1], images[2], images[3], places)
@@ -285,31 +276,23 @@ class CropMaker:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Noise:
-    """One draw of noise for a crop, which can be added to several clean images."""
+def _drawn_noise(
+    shape: tuple[int, ...], rng: np.random.Generator, *, least: float
+) -> tuple[Floats, Callable[[Floats], tuple[Floats, Floats]]]:
+    """σ of one draw of noise, and what adds it: clean image → noisy image and its mean."""
+    sigma = np.full(shape, max(least, rng.uniform(*_SIGMA)), np.float32)
+    if rng.random() < _MAPPED_SHARE:
+        sigma *= _smooth_field(shape, rng)
+    real = sigma * rng.standard_normal(shape, np.float32)
+    if rng.random() >= _RICIAN_SHARE:
+        return sigma, lambda clean: (clean + real, clean)
+    imaginary = sigma * rng.standard_normal(shape, np.float32)
 
-    sigma: Floats
-    real: Floats
-    imaginary: Floats | None
+    def add(clean: Floats) -> tuple[Floats, Floats]:
+        mean = mean_magnitude(torch.from_numpy(clean), torch.from_numpy(sigma)).numpy()
+        return np.hypot(clean + real, imaginary), mean
 
-    @classmethod
-    def drawn(cls, shape: tuple[int, ...], rng: np.random.Generator, *, least: float) -> _Noise:
-        sigma = np.full(shape, max(least, rng.uniform(*_SIGMA)), np.float32)
-        if rng.random() < _MAPPED_SHARE:
-            sigma *= _smooth_field(shape, rng)
-        real = sigma * rng.standard_normal(shape, np.float32)
-        is_rician = rng.random() < _RICIAN_SHARE
-        imaginary = sigma * rng.standard_normal(shape, np.float32) if is_rician else None
-        return cls(sigma, real, imaginary)
-
-    def added(self, clean: Floats) -> tuple[Floats, Floats]:
-        """The noisy image, and what it is on average."""
-        noisy = clean + self.real
-        if self.imaginary is None:
-            return noisy, clean
-        mean = mean_magnitude(torch.from_numpy(clean), torch.from_numpy(self.sigma)).numpy()
-        return np.hypot(noisy, self.imaginary), mean
+    return sigma, add
 
 
 def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
@@ -332,23 +315,17 @@ def _place_of(
 
     voxels, labels: [K, J, I].
     """
-
-    def beginning(starts: Sequence[int]) -> Where:
-        k, j, i = (slice(start, start + size) for start, size in zip(starts, SHAPE, strict=True))
-        return k, j, i
-
     if labels is not None and rng.random() < _LABELED_SHARE and labels.any():
         labeled = np.unravel_index(rng.choice(np.flatnonzero(labels)), labels.shape)
-        return beginning(
-            [
-                int(np.clip(at - rng.integers(size), 0, max(0, side - size)))
-                for at, side, size in zip(labeled, labels.shape, SHAPE, strict=True)
-            ]
-        )
-    best, most = beginning((0, 0, 0)), -1.0
+        starts = [
+            int(np.clip(at - rng.integers(size), 0, max(0, side - size)))
+            for at, side, size in zip(labeled, labels.shape, SHAPE, strict=True)
+        ]
+        return _at(starts)
+    best, most = _at((0, 0, 0)), -1.0
     for _ in range(_TRIES):
         sides = zip(voxels.shape, SHAPE, strict=True)
-        where = beginning([int(rng.integers(max(1, side - size + 1))) for side, size in sides])
+        where = _at([int(rng.integers(max(1, side - size + 1))) for side, size in sides])
         share = float((voxels[where] > tissue).mean())
         if share > most:
             best, most = where, share
@@ -357,19 +334,25 @@ def _place_of(
     return best
 
 
+def _at(starts: Sequence[int]) -> Where:
+    """The crop that begins there."""
+    k, j, i = (slice(start, start + size) for start, size in zip(starts, SHAPE, strict=True))
+    return k, j, i
+
+
 def _cut_labels(labels: npt.NDArray[np.uint8] | None, where: Where) -> Tensor | None:
     return None if labels is None else torch.from_numpy(labels[where].astype(np.int64))
 
 
 def _cut(whole: Noisy, where: Where) -> Noisy:
     """A part of a slab, with the groups that lie wholly in it."""
-    noisy, pilot, estimate, target = (
+    images = [
         each[where].contiguous()
         for each in (whole.noisy, whole.pilot, whole.estimate, whole.target)
-    )
-    k, j, i = noisy.shape
+    ]
+    k, j, i = images[0].shape
     at = whole.places.corners() - torch.tensor([side.start for side in where])
     inside = ((at >= 0) & (at <= torch.tensor([k, j, i]) - SIDE)).all(-1).all(-1)
     moved = (at[inside] * torch.tensor([j * i, i, 1])).sum(-1)
     places = replace(whole.places.part(inside), index=moved, shape=(k, j, i))
-    return Noisy(noisy, pilot, estimate, target, places)
+    return Noisy(images[0], images[1], images[2], images[3], places)

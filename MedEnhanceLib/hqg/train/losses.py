@@ -86,35 +86,30 @@ class Window:
     def drawn(cls, crop: Noisy, rng: np.random.Generator) -> Window:
         """A random window of a crop."""
         shape = crop.noisy.shape
-        sides = [min(size, side) for size, side in zip(_WINDOW, shape, strict=True)]
-        starts = [
-            int(rng.integers(side - size + 1)) for size, side in zip(sides, shape, strict=True)
-        ]
-        return cls.at(crop, starts, sides)
+        sizes = [min(size, side) for size, side in zip(_WINDOW, shape, strict=True)]
+        starts = [int(rng.integers(a - b + 1)) for a, b in zip(shape, sizes, strict=True)]
+        k, j, i = (slice(a + _RIM, a + b - _RIM) for a, b in zip(starts, sizes, strict=True))
+        return cls.at((k, j, i), crop)
 
     @classmethod
-    def at(cls, crop: Noisy, starts: list[int], sides: list[int]) -> Window:
-        """The window of these sides that begins there."""
-        at = crop.places.corners()[:, 0]
-        low, size = torch.tensor(starts), torch.tensor(sides)
-        inside = ((at >= low) & (at <= low + size - SIDE)).all(-1)
-        k, j, i = (
-            slice(start + _RIM, start + side - _RIM)
-            for start, side in zip(starts, sides, strict=True)
-        )
-        places = crop.places.part(inside)
-        return cls((k, j, i), places, places.voxels())
+    def whole(cls, crop: Noisy) -> Window:
+        """All of a crop."""
+        k, j, i = (slice(_RIM, side - _RIM) for side in crop.noisy.shape)
+        return cls.at((k, j, i), crop)
+
+    @classmethod
+    def at(cls, where: tuple[slice, slice, slice], crop: Noisy) -> Window:
+        """The window of these voxels, for the groups of a crop."""
+        corners = crop.places.corners()[:, 0]
+        low = corners.new_tensor([side.start - _RIM for side in where])
+        high = corners.new_tensor([side.stop + _RIM - SIDE for side in where])
+        places = crop.places.part(((corners >= low) & (corners <= high)).all(-1))
+        return cls(where, places, places.voxels())
 
     @property
     def variance(self) -> Tensor:
         """Of the noise, the mean over the groups: the unit of squared errors."""
         return self.places.sigma.square().mean()
-
-    def same_in(self, crop: Noisy) -> Window:
-        """The window at the same place in another crop, whose groups are others."""
-        starts = [side.start - _RIM for side in self.where]
-        sides = [side.stop - side.start + 2 * _RIM for side in self.where]
-        return self.at(crop, starts, sides)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,15 +161,15 @@ def made(
         guides = [turned_guide]
     with mixed:
         residual = network(turned, guides, frozen=frozen)
-    straight = turn.undo(residual.unguided)
+
+    def image(blocks: Tensor) -> Tensor:
+        straight = turn.undo(blocks)
+        return crop.estimate + network.aggregated(straight, residual.weight, places, voxels)
+
+    unguided = image(residual.unguided)
     if residual.correction is None:
-        image = crop.estimate + network.aggregated(straight, residual.weight, places, voxels)
-        return Made(image, image, residual)
-    corrected = turn.undo(residual.unguided + residual.correction)
-    weight = residual.weight
-    unguided = crop.estimate + network.aggregated(straight, weight, places, voxels).detach()
-    guided = crop.estimate + network.aggregated(corrected, weight, places, voxels)
-    return Made(unguided, guided, residual)
+        return Made(unguided, unguided, residual)
+    return Made(unguided.detach(), image(residual.unguided + residual.correction), residual)
 
 
 def squared_error(image: Tensor, crop: Noisy, window: Window, weight: Tensor) -> Tensor:

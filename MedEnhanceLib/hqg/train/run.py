@@ -143,7 +143,7 @@ def _gains(network: GuidedNetwork, crops: Sequence[Crop]) -> dict[str, float]:
 def gain_of(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
     """What a network gains over the filter on a whole crop, in dB of the tissue."""
     plain, mixed = crop.plain, mixed_precision("cpu")
-    window = Window.at(plain, [0, 0, 0], list(plain.noisy.shape))
+    window = Window.whole(plain)
     with torch.inference_mode():
         made = losses.made(
             network.cpu(), plain, window, Turn.none(), guide, frozen=True, mixed=mixed

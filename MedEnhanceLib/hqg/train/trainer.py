@@ -167,7 +167,7 @@ class Trainer:
                 trace = losses.trace(made.guided, other.guided, crop.lesion, window)
                 parts["trace"] = _TRACE * trace
             elif crop.planted is not None:  # what only the input shows is to stay
-                same = window.same_in(crop.planted)
+                same = Window.at(window.where, crop.planted)
                 other = run(crop.planted, same, crop.guide.voxels)
                 weight = losses.voxel_weight(crop, same)
                 parts["kept"] = losses.lost_contrast(other, made, crop.lesion, window)

@@ -64,7 +64,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     PSNR in dB and SSIM are inside the brain, against the undamaged volume.
     """
     from MedEnhanceLib import io
-    from MedEnhanceLib.degrade import standard_composite
+    from MedEnhanceLib.degradation import standard_composite
     from MedEnhanceLib.gradprom import segment
 
     require("matplotlib", purpose="Drawing the demo's pictures")

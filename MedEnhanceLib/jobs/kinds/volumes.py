@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
@@ -21,6 +22,9 @@ from MedEnhanceLib.jobs.files import (
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor, attend
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.degradation import Degradation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,21 +114,26 @@ def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
 
 def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
     """Load → each step → save → manifest with the steps, so that they can be replayed."""
-    from MedEnhanceLib.degrade import degradation_from_json
+    from MedEnhanceLib.degradation import degradation_from_json
 
     work = Work("degraded", params, monitor)
     if not params.steps:
         raise ConfigError("degrade: no steps", "Name at least one degradation.")
     steps = [degradation_from_json(step) for step in params.steps]
-    volume = params.load(monitor.part(0.0, 0.1))
-    for index, step in enumerate(steps):
-        monitor.progress(0.1 + 0.8 * index / len(steps), step.name)
-        volume = attend(partial(step.apply, volume), monitor)
+    volume = degraded(params.load(monitor.part(0.0, 0.1)), steps, monitor.part(0.1, 0.9))
     work.save_volume(volume, monitor.part(0.9, 1.0))
     replay = [step.to_json() for step in steps]
     return work.finish(
         config={"steps": replay} | params.stated(), figures={"steps": replay}, source=volume
     )
+
+
+def degraded(volume: Volume, steps: Sequence[Degradation], monitor: Monitor) -> Volume:
+    """The volume after each step, in their order."""
+    for index, step in enumerate(steps):
+        monitor.progress(index / len(steps), step.name)
+        volume = attend(partial(step.apply, volume), monitor)
+    return volume
 
 
 def run_blend(params: BlendParams, monitor: Monitor) -> Result:

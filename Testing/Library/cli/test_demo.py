@@ -12,7 +12,7 @@ import pytest
 from Library.cli.stand_in import stand_in
 
 from MedEnhanceLib import io
-from MedEnhanceLib.degrade import standard_composite
+from MedEnhanceLib.degradation import standard_composite
 from MedEnhanceLib.jobs.kinds import demo
 from MedEnhanceLib.report import figures
 

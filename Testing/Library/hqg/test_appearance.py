@@ -10,7 +10,7 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade.image import gaussian_blur
+from MedEnhanceLib.degradation.image import gaussian_blur
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.matching import match_appearance, plan_match

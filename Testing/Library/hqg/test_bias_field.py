@@ -11,7 +11,7 @@ from Library.hqg.conftest import sample
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Bias, Blur, Composite, Rician, robust_max, standard_composite
+from MedEnhanceLib.degradation import Bias, Blur, Composite, Rician, robust_max, standard_composite
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.bias_field import LIMIT, measure_bias_field

@@ -11,7 +11,7 @@ from Library.hqg.conftest import sample
 
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade.image import rician_noise
+from MedEnhanceLib.degradation.image import rician_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.contrast import Contrast, measure_contrast, show_the_same
 from MedEnhanceLib.io import load

@@ -12,7 +12,7 @@ from Library.hqg.conftest import brain
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Blur, Rician, robust_max
+from MedEnhanceLib.degradation import Blur, Rician, robust_max
 from MedEnhanceLib.hqg import enhance
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import denoise, expected_deviation

@@ -13,7 +13,7 @@ from Library.hqg.conftest import brain
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Rician
+from MedEnhanceLib.degradation import Rician
 from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.nets.noise import measure_noise

@@ -12,7 +12,7 @@ from Library.hqg import conftest
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Blur, Rician
+from MedEnhanceLib.degradation import Blur, Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.jobs import JobSpec, run_job

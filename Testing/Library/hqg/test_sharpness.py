@@ -10,7 +10,7 @@ import pytest
 from Library.hqg.conftest import sample
 
 from MedEnhanceLib.core.metrics import psnr
-from MedEnhanceLib.degrade import Blur, Rician, gaussian_blur, rician_noise
+from MedEnhanceLib.degradation import Blur, Rician, gaussian_blur, rician_noise
 from MedEnhanceLib.hqg.sharpness import measure_blur, undo_blur
 from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor

@@ -12,7 +12,7 @@ import pytest
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import degradation_from_json
+from MedEnhanceLib.degradation import degradation_from_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event

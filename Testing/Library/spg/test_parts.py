@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib.degrade import low_dose_noise
+from MedEnhanceLib.degradation import low_dose_noise
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.spg.config import TASKS, DistillConfig, LoopConfig
 from MedEnhanceLib.spg.networks import RHO, Generator, saturation

@@ -11,7 +11,7 @@ import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import (
+from MedEnhanceLib.degradation import (
     Bias,
     Blur,
     Composite,

@@ -20,14 +20,14 @@ import numpy.typing as npt
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.options import About, Options, config_from_json
 from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.degrade.image import (
+from MedEnhanceLib.degradation.image import (
     bias_field,
     foreground,
     gaussian_blur,
     rician_noise,
     robust_max,
 )
-from MedEnhanceLib.degrade.lowdose import low_dose_noise
+from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import ConfigError, InputError
 
 Floats = npt.NDArray[np.float32]
@@ -244,7 +244,7 @@ def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degra
         seed: of the first; the others have seeds of their own.
 
     Raises:
-        ConfigError: another name.
+        ConfigError: another name, or a strength out of range.
     """
     make: dict[str, Callable[[float, int], Degradation]] = {
         "rician": Rician,
@@ -257,10 +257,8 @@ def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degra
     for number, (name, strength) in enumerate(strengths):
         if name not in make:
             raise ConfigError(f"unknown degradation {name!r}", f"Use one of {', '.join(make)}.")
-        try:  # seeds apart that a composite's own steps do not use
-            steps.append(make[name](strength, seed + 10 * number))
-        except ConfigError as cause:
-            raise ConfigError(f"{name} {cause.message}", cause.hint) from cause
+        # Seeds apart that a composite's own steps do not use.
+        steps.append(make[name](strength, seed + 10 * number))
     return steps
 
 

@@ -1,8 +1,8 @@
 """Simulated degradation by its physics: drawn with a seed, and replayed exactly."""
 
-from MedEnhanceLib.degrade.image import bias_field, gaussian_blur, rician_noise, robust_max
-from MedEnhanceLib.degrade.lowdose import low_dose_noise
-from MedEnhanceLib.degrade.pipeline import (
+from MedEnhanceLib.degradation.image import bias_field, gaussian_blur, rician_noise, robust_max
+from MedEnhanceLib.degradation.lowdose import low_dose_noise
+from MedEnhanceLib.degradation.pipeline import (
     Bias,
     Blur,
     Composite,

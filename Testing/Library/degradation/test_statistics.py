@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from MedEnhanceLib.degrade import (
+from MedEnhanceLib.degradation import (
     bias_field,
     gaussian_blur,
     low_dose_noise,
     rician_noise,
     robust_max,
 )
-from MedEnhanceLib.degrade.lowdose import CUTOFF, MU_WATER_PER_MM, VIEWS, ramp_response
+from MedEnhanceLib.degradation.lowdose import CUTOFF, MU_WATER_PER_MM, VIEWS, ramp_response
 
 Floats = npt.NDArray[np.float32]
 _SPACING = (0.8, 0.8, 3.0)
