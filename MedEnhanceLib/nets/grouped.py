@@ -100,9 +100,9 @@ def denoised(
     """
     shape = noisy.shape
     if len(shape) != 3 or not noisy.size or level.shape != shape:
-        raise ValueError(f"noisy is {shape} and level {level.shape}: [K, J, I] twice")
+        raise ValueError(f"noisy {shape} and level {level.shape} must have one shape, [K, J, I]")
     if pilot is not None and pilot.shape != shape:
-        raise ValueError(f"a pilot of {pilot.shape} for a volume of {shape}")
+        raise ValueError(f"pilot {pilot.shape} must have the shape of the volume, {shape}")
     monitor = monitor or Monitor()
     only = only or slice(0, shape[0])
     result = out if out is not None else np.empty((only.stop - only.start, *shape[1:]), np.float32)

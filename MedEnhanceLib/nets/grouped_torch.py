@@ -132,8 +132,7 @@ class Groups:
     def matched(self, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Index, distance and level of the groups of references [n, 4], as `native.Groups`."""
         starts, members = self._match(at)
-        if members is not None:
-            starts = torch.where(members > 0, starts, starts[:, :1])
+        starts = torch.where(members > 0, starts, starts[:, :1])
         missing = starts[:, :1].expand(-1, self.layer.keep - starts.shape[1])
         starts = torch.cat([starts, missing], 1)
         blocks = self.arrays.pilot.reshape(-1)[self._cells(starts)]
@@ -155,7 +154,7 @@ class Groups:
         weight = is_noisy / level.square()
         blocks = self._filtered(noisy, pilot, members, level.square(), weight) @ back
         weights = weight[:, None].expand_as(starts)
-        self._sum(blocks, where, starts, weights if members is None else weights * members)
+        self._sum(blocks, where, starts, weights * members)
 
     def _threshold(self, at: Tensor) -> None:
         atoms, starts = self._atoms(), self._starts(*at[:, 1:].T)[:, None]
@@ -187,11 +186,8 @@ class Groups:
         z, y, x = at[:, 1:].T
         return self.arrays.level[z + 1, y + 1, x + 1]
 
-    def _match(self, at: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Where the blocks of each group start, [B, keep], and 1 for members, 0 for none.
-
-        None for the latter where all are members.
-        """
+    def _match(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the blocks of each group start, [B, keep], and 1 for members, 0 for others."""
         deep, wide, long = self.layer.window
         _, ny, nx = self.arrays.noisy.shape
         first_z, z, rows, columns = at.T
@@ -223,9 +219,7 @@ class Groups:
             first_y[:, None] + number // long % wide,
             first_x[:, None] + number % long,
         )
-        most_near = min(deep, 2 * apart) * min(wide, 2 * apart) * min(long, 2 * apart)
-        is_full = deep * wide * long - most_near >= number.shape[1]
-        return starts, None if is_full else is_member.float()
+        return starts, is_member.float()
 
     def _nearest(
         self, window: Tensor, own: Tensor, own_number: Tensor, near: Tensor | None
@@ -255,7 +249,7 @@ class Groups:
         self,
         noisy: Tensor,
         pilot: Tensor,
-        members: Tensor | None,
+        members: Tensor,
         variance: Tensor,
         weight: Tensor,
     ) -> Tensor:
@@ -264,23 +258,18 @@ class Groups:
         noisy, pilot: [B, keep, 64] in frequencies of variance 1 times σ², overwritten. variance:
         σ² of each group. weight: of each group.
         """
-        if members is None:
-            count = torch.full_like(variance, noisy.shape[1])[:, None, None]
-        else:
-            count = members.sum(dim=1)[:, None, None]
-            noisy, pilot = noisy.mul_(members[:, :, None]), pilot.mul_(members[:, :, None])
+        members = members[:, :, None]
+        count = members.sum(dim=1, keepdim=True)
+        noisy, pilot = noisy.mul_(members), pilot.mul_(members)
         variance, weight = variance[:, None, None], weight[:, None, None]
         mean, known = noisy.sum(dim=1, keepdim=True) / count, pilot.sum(dim=1, keepdim=True) / count
-        noisy, pilot = noisy.sub_(mean), pilot.sub_(known)
-        if members is not None:
-            noisy, pilot = noisy.mul_(members[:, :, None]), pilot.mul_(members[:, :, None])
+        noisy, pilot = noisy.sub_(mean).mul_(members), pilot.sub_(known).mul_(members)
         mean = mean * (known.square() / (known.square() + variance / count))
         gram = pilot @ pilot.transpose(1, 2)
         gram.diagonal(dim1=1, dim2=2).add_((variance * count)[:, 0] * self.layer.damp)
         right = (pilot @ noisy.transpose(1, 2)).mul_(weight)
         shares = torch.cholesky_solve(right, torch.linalg.cholesky_ex(gram).L)  # waits for nothing
-        made = torch.baddbmm(mean * weight, shares.transpose(1, 2), pilot)
-        return made if members is None else made.mul_(members[:, :, None])
+        return torch.baddbmm(mean * weight, shares.transpose(1, 2), pilot).mul_(members)
 
     def _sum(self, blocks: Tensor, where: Tensor, starts: Tensor, weights: Tensor) -> None:
         """Add tapered blocks that are weighed, and their weights, to the sums."""

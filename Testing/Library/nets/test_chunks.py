@@ -54,13 +54,25 @@ def test_a_gpu_too_small_for_anything_hands_over_to_the_cpu(recorder: WarningRec
     ]
 
 
-def test_the_end_of_the_ladder_is_an_error_that_says_what_to_do() -> None:
-    def never(planes: torch.Tensor, _: str) -> torch.Tensor:
-        raise MemoryError
+@pytest.mark.parametrize(
+    ("problem", "error", "message"),
+    [
+        (MemoryError(), DeviceMemoryError, "one slice"),
+        (RuntimeError("shapes cannot be multiplied"), RuntimeError, "shapes"),
+        (None, ModelError, "not finite"),
+    ],
+)
+def test_what_cannot_go_on_is_a_clear_error(
+    problem: Exception | None, error: type[Exception], message: str
+) -> None:
+    def network(planes: torch.Tensor, _: str) -> torch.Tensor:
+        if problem is not None:
+            raise problem
+        return planes * np.inf
 
-    with pytest.raises(DeviceMemoryError, match="one slice") as caught:
-        _run(never)
-    assert caught.value.hint
+    with pytest.raises(error, match=message) as caught:
+        _run(network)
+    assert error is RuntimeError or caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -84,17 +96,3 @@ def test_every_library_is_understood_when_its_memory_ran_out(message: str) -> No
     assert _run(network)[0][0] == slice(0, 3)
     with pytest.raises(DeviceMemoryError), device_errors():
         raise RuntimeError(message)
-
-
-def test_another_error_is_not_taken_for_memory() -> None:
-    def broken(planes: torch.Tensor, _: str) -> torch.Tensor:
-        raise RuntimeError("shapes cannot be multiplied")
-
-    with pytest.raises(RuntimeError, match="shapes"):
-        _run(broken)
-
-
-def test_values_that_are_not_finite_are_an_error() -> None:
-    with pytest.raises(ModelError, match="not finite") as caught:
-        _run(lambda planes, _: planes * np.inf)
-    assert caught.value.hint

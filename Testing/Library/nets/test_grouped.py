@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,23 +11,13 @@ from Library.conftest import WarningRecorder
 from MedEnhanceLib import native
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.nets import grouped_run
-from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Engine, Round, denoised, window_for
+from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Round, denoised, window_for
 from MedEnhanceLib.nets.grouped_torch import COSINES, TorchEngine
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 SIGMA = np.float32(0.1)
 #: Largest difference between C and PyTorch, in σ: float32 rounding of sums of 32 blocks.
 AGREE = 1e-4
-
-
-@pytest.fixture
-def library(native_path: Path) -> native.Library:
-    return native.Library(native_path)
-
-
-@pytest.fixture(params=["compiled", "pytorch"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return TorchEngine() if request.param == "pytorch" else request.getfixturevalue("library")
 
 
 def phantom(*shape: int) -> np.ndarray:

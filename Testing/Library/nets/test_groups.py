@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from MedEnhanceLib import native
 from MedEnhanceLib.native import Array, Layer, places
 from MedEnhanceLib.nets.grouped import Engine
-from MedEnhanceLib.nets.grouped_torch import TorchEngine
 
 WINDOW = (7, 11, 16)
 SHAPE = (10, 21, 30)
 LAYER = Layer(number=1, z=2, window=WINDOW, step=4, keep=16, apart=0, damp=1.0)
-
-
-@pytest.fixture
-def library(native_path: Path) -> native.Library:
-    return native.Library(native_path)
-
-
-@pytest.fixture(params=["compiled", "pytorch"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return TorchEngine() if request.param == "pytorch" else request.getfixturevalue("library")
 
 
 def volume(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Array:
