@@ -22,7 +22,9 @@ _ACTIONS = {
 
 
 def _declare(parser: Parser) -> None:
-    parser.add_argument("action", choices=tuple(_ACTIONS), help="what to do")
+    parser.add_argument(
+        "action", nargs="?", default="list", choices=tuple(_ACTIONS), help="what to do"
+    )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name; a path for import")
 
 

@@ -65,8 +65,9 @@ def _in_list(path: Path) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise InputError(
-                f"{path.name}: {str(file)[:300]} is not there",
-                f"Give one path a line, relative to {path.parent}.",
+                f"{path.name}: a text file is read as a list of files; of its lines, "
+                f"{str(file)[:300]} is not there",
+                "Give an image; or in a list one path a line, relative to the folder of the list.",
             )
     return files
 

@@ -57,7 +57,7 @@ def test_imported_model_is_listed_shown_verified_and_removed(
 ) -> None:
     assert "imported my-model" in run("models", "import", bundle).out
     assert "my-model" in names(run("models", "list", "--json"))
-    listed = run("models", "list").out
+    listed = run("models").out
     assert "A model for tests" in listed
     assert "imported" in listed
     shown = run("models", "show", "my-model")
