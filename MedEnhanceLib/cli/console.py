@@ -173,11 +173,12 @@ def interruptible(work: Callable[[threading.Event], Answer]) -> Answer:
 
     def on_signal(number: int, frame: object) -> None:  # noqa: ARG001 - signal's signature
         nonlocal deadline
-        if cancel.is_set() or number == signal.SIGTERM:
-            deadline = time.monotonic() + (0 if cancel.is_set() else _PATIENCE_SECONDS)
-        if not cancel.is_set():
+        is_second = cancel.is_set()
+        cancel.set()  # before a word of it: the second signal may come within this function
+        if is_second or number == signal.SIGTERM:
+            deadline = time.monotonic() + (0 if is_second else _PATIENCE_SECONDS)
+        if not is_second:
             print("\nstopping … (Ctrl-C again to stop at once)", file=sys.stderr, flush=True)
-            cancel.set()
 
     before = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
