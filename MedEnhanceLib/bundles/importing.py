@@ -1,4 +1,4 @@
-"""Models come in from elsewhere, a folder or a zip, and go again."""
+"""Import trained models from a folder or a zip, and delete them."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _run(args: argparse.Namespace) -> int:
     stated = {name: value for name, value in stated.items() if name not in own}
     if "guide" in stated:
         stated["guide"] = [stated["guide"]]
-    if "look" in stated:  # a worker elsewhere has a current folder of its own
+    if "look" in stated:  # a worker on another machine has another folder
         stated["look"] = [absolute(place) for place in stated["look"]]
     fields = args.console.run("batch", own | {"task": args.job, "params": stated})
     total, table = fields["total"], fields["table"]

@@ -39,8 +39,8 @@ _HALF_NEEDED, _NEARLY_ALL = 0.05, 0.9
 #: Confidence from which the measured σ is within 10 % of the truth (results/noise.json).
 _TRUSTED = 0.5
 #: σ in HU from which the noise of CT cannot be anatomy, whatever the confidence: no tissue varies
-#: so much within a block. At very low dose (abdomen, σ of several hundred HU) the confidence is .12
-#: to .23, and yet all of the correction gives 2 to 8 dB more than the quarter that it allows.
+#: so much within a block. At very low dose through an abdomen the confidence is low, and yet all of
+#: the correction is far better than the share that it allows (results/enhancement.json).
 _BEYOND_ANATOMY_HU = 300.0
 #: Variance of the mean of the voxels that one is averaged with, as a share of the noise's.
 _OF_A_MEAN = np.float32(0.1)

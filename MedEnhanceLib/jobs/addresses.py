@@ -43,7 +43,7 @@ _PATIENCE_SECONDS = 60.0
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 #: A user; of Azure's schemes a container stands in its place (abfs://container@account).
 _USER = re.compile(r"(?<!abfs)(?<!abfss)://[^/]*@")
-#: What the name of a result must not contain: it has a meaning of its own, or leads elsewhere.
+#: What the name of a result must not contain: stores read it as a pattern, a query or a path.
 _ODD = re.compile(r"::|[?#*\[\]\\\x00-\x1f]|(?<=/)\.{1,2}(?=/|$)")
 #: How much of the progress of a job is the sending.
 _SHARE = 0.1

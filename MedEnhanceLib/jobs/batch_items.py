@@ -42,7 +42,7 @@ class Item:
 
     @property
     def params(self) -> dict[str, str]:
-        """Of its job; absolute, as a worker elsewhere has a current folder of its own."""
+        """Of its job; absolute, as a worker on another machine has another current folder."""
         params = {"input": absolute(self.source), "output": absolute(self.output)}
         return params | ({"series": self.series} if self.series else {})
 
@@ -58,7 +58,7 @@ def gather(places: Sequence[str], out: Path, *, containers: bool, ending: str | 
     Args:
         places: volumes, addresses of volumes, and folders; below a folder every volume counts, and
             of a folder of DICOM every series of images.
-        out: the folder of the results; what lies there is no source.
+        out: the folder of the results; its files are no sources.
         containers: whether .ucv files are volumes too.
         ending: of the results; None keeps a source's, "" makes folders.
 
@@ -216,7 +216,7 @@ class Dataset:
         if not self._is_inside and self.out.resolve().is_relative_to(root.resolve()):
             raise OutputError(
                 f"{self.out} lies in the raw dataset",
-                f"Leave --out out, or name a folder in {root / 'derivatives'} or elsewhere.",
+                f"Omit --out, or name a folder in {root / 'derivatives'} or outside the dataset.",
             )
         description = _read(root / _DESCRIPTION)
         if description is None or description.get("DatasetType", "raw") != "raw":

@@ -39,7 +39,7 @@ class Batch:
         items: the volumes.
         ledger: gets the rows.
         stated: parameters of the task for all volumes.
-        overwrite: whether what is done, and what lies there, is made anew.
+        overwrite: whether finished volumes are processed again and their files replaced.
         repeats: whether a job whose worker was lost is run again, and may find its own result.
         ended: called with each item, the fields of its row, how many have ended, and of how many.
     """
@@ -297,7 +297,7 @@ class Ledger:
         )
 
     def is_ours(self, item: Item) -> bool:
-        """Whether what lies at the place of a result comes from a run of this batch."""
+        """Whether the file at the place of a result was written by a run of this batch."""
         return item.output in self._started
 
     def add(

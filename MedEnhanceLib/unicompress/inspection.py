@@ -46,7 +46,7 @@ class RecoverReport:
     """What became of a damaged container.
 
     lost: the blocks that hold `fill_value` now, the smallest voxel of the source.
-    notes: damage elsewhere in the file, that did no harm, or that was repaired.
+    notes: damage to other parts of the file, that did no harm, or that was repaired.
     proved: whether all voxels are those of the file as it was written (SHA-256).
     """
 

@@ -156,7 +156,7 @@ def _gathered(params: BatchParams, out: Path) -> list[Item]:
         if folder.is_dir() and out.resolve().is_relative_to(folder):
             raise OutputError(
                 f"{out} lies in {folder}, among the originals",
-                "Name a folder outside of it: --out elsewhere.",
+                "Name a folder outside of it with --out.",
             )
     compresses = params.task == "compress"
     ending = CONTAINER if compresses else "" if params.makes_folders else None

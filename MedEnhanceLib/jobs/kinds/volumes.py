@@ -163,7 +163,7 @@ class SeriesParams(Params):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportParams(DicomParams, VolumeParams):
-    """Write a volume's file, and what lies beside it, as DICOM."""
+    """Write a volume's file, with its segmentation and uncertainty, as DICOM."""
 
     segmentation: str | None = option(
         None, help="a file that goes into the folder as well", place="input"
