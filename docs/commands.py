@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ _INTRODUCTION = """\
 
 Made from the commands' own help by `python docs/commands.py`.
 
-Results go to stdout, everything else to stderr: a progress bar on a terminal, elsewhere a line
+Results go to stdout, everything else to stderr: a progress bar on a terminal, otherwise a line
 every 10 s. With `--json` a command prints exactly one JSON object: `{"ok": true, "command": …, …}`,
 or `{"ok": false, "command": …, "error": {…}}` with `code`, `message` and `hint`. (`worker` is the
 exception: it speaks JSON lines, see jobs.md.) An existing output is not replaced without `--force`.
@@ -34,22 +35,18 @@ Ctrl-C stops at the next safe point; a second one at once.
 | exit status | meaning |
 |---|---|
 | 0 | done |
-| 1 | failed, or the output is there already |
-| 2 | a wrong command line: an option that there is not, or a value that is not allowed, \
-be it by this volume alone (a region beyond it, a ratio out of reach) |
-| 3 | bad input: a file that cannot be read, or a volume that the command or its mode is not for \
-(labels with a loss, the noise of EM) |
+| 1 | failed, or the output exists already |
+| 2 | wrong command line: unknown option, or a value that is not allowed, for this volume \
+or at all (a region beyond it, a ratio out of reach) |
+| 3 | bad input: a file that cannot be read, or a volume that the command does not suit \
+(lossy compression of labels, noise of EM) |
 | 4 | a package or a model is missing |
 | 5 | out of memory |
 | 6 | damaged file |
 | 7 | a damaged file was recovered in part: the output is written, and blocks are lost |
 | 130 | cancelled |
 
-| options of many commands | meaning |
-|---|---|
-| `--json` | print one JSON object on stdout |
-| `--debug` | show the traceback of an error |
-| `--force` | replace existing outputs |
+Arguments of several commands:
 """
 
 _JOBS_INTRODUCTION = """\
@@ -59,15 +56,17 @@ What jobs are, and what they return: jobs.md. A parameter that is left out has i
 object (`config.…`), what is left out has its default too.
 """
 
-#: Described once, at the top.
-COMMON = ("json", "debug", "force")
+#: A row of arguments that stands in so many commands is described once, at the top.
+_SHARED_FROM = 3
 
 
 def reference() -> str:
     """All commands as Markdown, in the order of the help."""
-    parts = [_INTRODUCTION]
-    for command, parser in commands(build_parser()):
-        parts.append(_section(command, parser))
+    parsers = dict(commands(build_parser()))
+    uses = Counter(row for parser in parsers.values() for row in _rows(parser))
+    shared = [row for row, count in uses.items() if count >= _SHARED_FROM]
+    parts = [_INTRODUCTION, _table(shared)]
+    parts += [_section(command, parsers, shared) for command in parsers]
     return "\n".join(parts)
 
 
@@ -80,25 +79,39 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, Parser]]:
                 yield from commands(below)
 
 
-def _section(command: str, parser: Parser) -> str:
+def _section(command: str, parsers: dict[str, Parser], shared: list[tuple[str, str]]) -> str:
+    parser = parsers[command]
     positional = [action for action in parser._actions if not action.option_strings]
-    options = [
-        action
-        for action in parser._actions
-        if action.option_strings and action.dest not in ("help", *COMMON)
-    ]
-    common = [f"`{_option(action)}`" for action in parser._actions if action.dest in COMMON]
     usage = " ".join([command, *(_name(action) for action in positional)])
-    rows = [(_name(action), _help(action)) for action in positional if _help(action)]
-    rows += [(_option(action), _help(action)) for action in options]
-    table = "\n".join(f"| `{name}` | {text} |" for name, text in rows)
+    rows = _rows(parser)
+    own = [row for row in rows if row not in shared]
+    others = [f"`{name}`" for name, text in rows if (name, text) in shared]
+    if command.startswith("medenhance batch "):
+        single = command.replace("batch ", "")
+        own = [row for row in own if row not in _rows(parsers[single])]
+        others = [f"the options of `{single}`", *others]
     example = (parser.epilog or "").removeprefix("example:").strip()
     description = (parser.description or "").replace("\n  ", "\n- ")
     return (
         f"## {command}\n\n{description}\n\n```\n{usage} [options]\n```\n\n"
-        + (f"| argument | meaning |\n|---|---|\n{table}\n\n" if rows else "")
-        + f"And {', '.join(common)}.\n\nExample: `{example}`\n"
+        + (f"{_table(own)}\n" if own else "")
+        + f"Also: {', '.join(others)}.\n\nExample: `{example}`\n"
     )
+
+
+def _rows(parser: Parser) -> list[tuple[str, str]]:
+    """Name and meaning of each argument, positional ones first."""
+    actions = [action for action in parser._actions if action.dest != "help" and _help(action)]
+    positional = [action for action in actions if not action.option_strings]
+    options = [action for action in actions if action.option_strings]
+    return [(_name(action), _help(action)) for action in positional] + [
+        (_option(action), _help(action)) for action in options
+    ]
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    lines = [f"| `{name}` | {text} |" for name, text in rows]
+    return "\n".join(["| argument | meaning |", "|---|---|", *lines, ""])
 
 
 def _name(action: argparse.Action) -> str:
