@@ -139,6 +139,7 @@ def test_the_decisions_that_code_names_are_there() -> None:
 _BUDGETS: dict[tuple[str, ...], int] = {
     ("README.md",): 450,
     ("CHANGELOG.md",): 500,
+    ("docs/start.md",): 800,
     ("docs/results.md",): 2500,
     ("docs/ucv-format.md",): 5000,
     ("docs/slicer/user-guide.md",): 3500,
