@@ -56,7 +56,7 @@ What jobs are, and what they return: jobs.md. A parameter that is left out has i
 object (`config.…`), what is left out has its default too.
 """
 
-#: A row of arguments that stands in so many commands is described once, at the top.
+#: A row of arguments that that at least this many commands share is described once, at the top.
 _SHARED_FROM = 3
 
 

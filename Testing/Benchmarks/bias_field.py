@@ -1,4 +1,4 @@
-"""The bias field on crops and volumes from elsewhere: ours against BM4D followed by N4.
+"""The bias field on crops and volumes of other sources: ours against BM4D followed by N4.
 
     nice python Testing/Benchmarks/bias_field.py --other FOLDER [--jobs 2]
 
