@@ -69,6 +69,11 @@ def test_the_volume_itself_is_no_guide(head: Volume) -> None:
         me.enhance(head, "mr", guide=head.voxels[1:], device="cpu")
 
 
+def test_no_other_task_takes_their_spacing() -> None:
+    with pytest.raises(ConfigError, match="slice_spacing requires the task slices"):
+        EnhanceConfig(slice_spacing="half")
+
+
 @pytest.mark.parametrize("role", ["guide", "look"])
 def test_thin_slices_have_neither(head: Volume, other: Volume, role: str) -> None:
     with pytest.raises(ConfigError, match=f"the task slices has no {role}"):
