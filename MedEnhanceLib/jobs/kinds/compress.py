@@ -168,8 +168,8 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     if is_copy:
         if report.lost:
             raise CodecError(
-                f"{source.name}: {len(report.lost)} of {report.blocks} blocks are damaged beyond"
-                " repair: no sound copy can be written",
+                f"{source.name}: of {report.blocks} blocks {len(report.lost)} cannot be repaired:"
+                " no sound copy can be written",
                 "Save what is intact as .nii.gz, .nii, .nrrd or .mha.",
             )
         save_repaired(source, work.outputs["output"], overwrite=params.overwrite)
