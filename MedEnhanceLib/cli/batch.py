@@ -105,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
         text = columns(("failed", "why"), why, left=2)
         fault = MedEnhanceError(
             f"{len(failed)} of {total} failed; see {table}",
-            "Run the same command again to go on: what is done is left out.",
+            "Mend what failed. Run the same command again to go on: what is done is left out.",
         )
     elif warned := sum(bool(row.get("warnings")) for row in fields["rows"]):
         text += f" ({warned} with warnings)"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from MedEnhanceLib.errors import Cancelled, MedEnhanceError
+from MedEnhanceLib.errors import Cancelled, MedEnhanceError, OutputError
 from MedEnhanceLib.runtime.text import printable
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ class Console:
         """
         if fault is not None:
             if not self.as_json:
-                print(printable(text), file=self._stdout, flush=True)
+                self._print(text)
             return self.fail(fault, None, fields)
         if self.as_json:
             warnings = {"warnings": self.warnings} if self.warnings else {}
             self._print_json({"ok": True, "command": self.command, **fields, **warnings})
         else:
-            print(printable(text), file=self._stdout, flush=True)
+            self._print(text)
         return 0
 
     def fail(
@@ -119,28 +119,45 @@ class Console:
         cause: BaseException | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> int:
-        """Report the error; returns its exit status. `fields`: what JSON says besides."""
+        """Report the error; returns its exit status. `fields`: what JSON says besides.
+
+        Where stdout takes no JSON, the error goes to stderr.
+        """
+        is_printed = False
         if self.debug and cause is not None:
             traceback.print_exception(cause, file=sys.stderr)
         if self.as_json:
             reason = {"code": error.code, "message": error.message, "hint": error.hint}
-            self._print_json(
-                {"ok": False, "command": self.command, **(fields or {}), "error": reason}
-            )
-        else:
-            print(printable(f"error: {error.message}"), file=sys.stderr)
-            if error.hint:
-                print(printable(error.hint), file=sys.stderr)
-            if error.code == "internal" and not self.debug:
-                print("For the details, run the same command with --debug.", file=sys.stderr)
-            sys.stderr.flush()
+            with contextlib.suppress(BrokenPipeError, OutputError):
+                self._print_json(
+                    {"ok": False, "command": self.command, **(fields or {}), "error": reason}
+                )
+                is_printed = True
+        lines = [f"error: {error.message}", *filter(None, [error.hint])]
+        if error.code == "internal" and not self.debug:
+            lines.append("For the details, run the same command with --debug.")
+        if not is_printed:
+            with contextlib.suppress(OSError):  # the exit status stays
+                self.note("\n".join(lines))
         return error.exit_status
 
     def _print_json(self, fields: Mapping[str, Any]) -> None:
         from MedEnhanceLib.jobs.worker.events import as_json  # with numpy, which help does without
 
         text = json.dumps(as_json(fields), allow_nan=False)
-        print(text, file=self._stdout, flush=True)
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        """Onto stdout; OutputError where it takes nothing, BrokenPipeError where nobody reads."""
+        try:
+            print(printable(text), file=self._stdout, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as cause:
+            raise OutputError(
+                f"the result cannot be printed: {cause.strerror}",
+                "Send stdout elsewhere; files that the command wrote are complete.",
+            ) from cause
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -178,7 +195,9 @@ def interruptible(work: Callable[[threading.Event], Answer]) -> Answer:
         if is_second or number == signal.SIGTERM:
             deadline = time.monotonic() + (0 if is_second else _PATIENCE_SECONDS)
         if not is_second:
-            print("\nstopping … (Ctrl-C again to stop at once)", file=sys.stderr, flush=True)
+            soon = f"within {_PATIENCE_SECONDS:g} s"
+            soon = soon if number == signal.SIGTERM else "Ctrl-C again to stop at once"
+            print(f"\nstopping … ({soon})", file=sys.stderr, flush=True)
 
     before = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)

@@ -56,6 +56,12 @@ class Parser(argparse.ArgumentParser):
             self.error(f"too much was given: {' '.join(rest)}")
         return parsed, rest
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            hint = f"{did_you_mean(value, action.choices)}See: {self.prog} --help"
+            raise ConfigError(f"there is no command {value}", hint)
+        super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         """A wrong use of the command line; a misspelled option is its likeliest cause."""
         if self._subparsers is None:

@@ -113,7 +113,7 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
     check, missing = card["check"], ", ".join(card["missing"])
     checked = "head and size; not the chunks (--verify reads them)"
     if check is not None:
-        damaged = f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
+        damaged = _how_many(check)
         checked = f"{check['chunks']} chunks and the SHA-256" if check["intact"] else damaged
     return {
         "file": f"{size(card['file_bytes'])}, {card['ratio']:.2f} times smaller",
@@ -132,7 +132,7 @@ def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
     damaged, advice = check["damaged"], "save what is intact (medenhance recover)."
     what = "head, parity or SHA-256 at its end; all chunks are intact"
     if damaged:
-        what = f"{damaged[0]['reason']}; {len(damaged)} of {check['chunks']} chunks are damaged"
+        what = f"{damaged[0]['reason']}; {_how_many(check)}"
         lost = [chunk for chunk in damaged if chunk["block"] is not None]
         if check["repairable"]:
             what += ", and its parity repairs them"
@@ -141,6 +141,11 @@ def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
     if check["repairable"] or not damaged:
         advice = "write a sound one (medenhance recover FILE.ucv SOUND.ucv): no voxel is lost."
     return CodecError(f"{path} is damaged: {what}", f"Copy the file again, or {advice}")
+
+
+def _how_many(check: Mapping[str, Any]) -> str:
+    count = len(check["damaged"])
+    return f"{count} of {check['chunks']} chunks {'is' if count == 1 else 'are'} damaged"
 
 
 def _times(values: Sequence[float]) -> str:

@@ -64,7 +64,8 @@ class Degradation(Options):
             raise InputError(
                 f"{volume.source or 'volume'}: {self.name} cannot be applied to modality "
                 f"{volume.modality}",
-                f"{self.instead} If the modality is wrong, name the right one when loading.",
+                f"{self.instead} If the modality is wrong, state the right one (--modality, or "
+                "modality= when loading).",
             )
         voxels = self._degraded(volume)
         return volume.with_voxels(

@@ -247,6 +247,13 @@ class EnhanceConfig(Options):
         metavar="T",
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.slice_spacing != "isotropic" and self.task != "slices":
+            raise ConfigError(
+                "slice_spacing requires the task slices", "Set task to slices, or leave it out."
+            )
+
     @property
     def share(self) -> float:
         """What the correction of `auto`, or all of it, is scaled by."""

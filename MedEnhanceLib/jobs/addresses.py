@@ -16,6 +16,7 @@ import dataclasses
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -170,6 +171,8 @@ def _store_errors(name: str, what: str, error: type[InputError | OutputError]) -
             inner.close()
         elif isinstance(inner, FileNotFoundError):
             reason = "there is nothing at that address, or in its bucket"
+        elif isinstance(inner, socket.gaierror):
+            reason = "no such server is found"
         elif isinstance(inner, OSError) and inner.errno is not None and inner.errno > 0:
             reason = os.strerror(inner.errno)
         raise error(

@@ -150,7 +150,7 @@ def dask_here(workers: int) -> Iterator[str]:
         yield str(cluster.scheduler_address)
     finally:  # whose own end waits seconds for jobs that were canceled
         for worker in cluster.workers.values():
-            worker.auto_restart = False
+            worker.close_gracefully()  # it begins no other process
             cluster.sync(worker.kill, timeout=0.2)
         _soon(cluster.close)
 

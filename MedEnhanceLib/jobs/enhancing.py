@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.manifest import corrections_in_words, make_manifest, manifest_at_strength
+from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import SegmentConfig
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg.strength import Enhancement
     from MedEnhanceLib.report.drawing import Picture
 
+#: Options that the task slices takes.
+_OF_THIN_SLICES = ("model", "device", "strength", "task", "slice_spacing")
 #: Passes of the enhancer that take as long as the head does.
 _HEAD_PASSES = 0.4
 
@@ -187,8 +190,10 @@ def _names(
 def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
     """Raise ConfigError for what the task slices, whose result has another grid, does not take."""
     asked = [name for name, value in besides.items() if value is not None]
-    asked += ["uncertainty"] if config.uncertainty else []
-    asked += ["bias_correction n4"] if config.bias_correction == "n4" else []
+    for option in options_of(type(config)):
+        value = getattr(config, option.name)
+        if option.name not in _OF_THIN_SLICES and value not in (option.default, "none"):
+            asked.append(option.name if value is True else f"{option.name} {value}")
     if asked:
         raise ConfigError(
             f"the task slices has no {' and no '.join(asked)}", f"Leave out {', '.join(asked)}."

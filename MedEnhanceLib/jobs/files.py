@@ -181,7 +181,7 @@ def check_outputs(
     outputs: Mapping[str, Path],
     *,
     inputs: Iterable[Path] = (),
-    container: bool = False,
+    ending: str = "",
     overwrite: bool,
 ) -> None:
     """Refuse before the long work what could not be saved after it.
@@ -192,7 +192,7 @@ def check_outputs(
     Args:
         outputs: parameter's name → path.
         inputs: what is read.
-        container: whether they are compressed containers instead of volumes.
+        ending: of their names, where they are no volumes.
         overwrite: whether existing files may be replaced.
 
     Raises:
@@ -209,7 +209,7 @@ def check_outputs(
             "Give each its own.",
         )
     for name, path in outputs.items():
-        check_ending(path, container=container)
+        check_ending(path, ending)
         if places[name] in sources:
             raise OutputError(
                 f"{path}: {name} is the input itself", "Give the output another name."
@@ -223,13 +223,13 @@ def check_outputs(
         refuse_unwritable(path.parent)
 
 
-def check_ending(path: Path, *, container: bool = False) -> None:
-    """Raise EndingError for a name whose ending is not that of a volume, or of a container."""
+def check_ending(path: Path, ending: str = "") -> None:
+    """Raise EndingError for a name whose ending is not this one, or not that of a volume."""
     from MedEnhanceLib import io
 
-    if container and path.suffix.lower() != CONTAINER:
-        raise EndingError(f"{path.name}: not the ending of a container", f"Use {CONTAINER}.")
-    if not container and io.ending_of(path) not in io.WRITABLE:
+    if ending and path.suffix.lower() != ending:
+        raise EndingError(f"{path.name}: unsupported output extension", f"Use {ending}.")
+    if not ending and io.ending_of(path) not in io.WRITABLE:
         raise EndingError(
             f"{path.name}: unsupported output extension",
             f"Use one of {', '.join(io.WRITABLE)}"

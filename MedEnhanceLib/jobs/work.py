@@ -34,7 +34,7 @@ class Work:
     """
 
     def __init__(
-        self, action: str, params: OutputParams, monitor: Monitor, *, container: bool = False
+        self, action: str, params: OutputParams, monitor: Monitor, *, ending: str = ""
     ) -> None:
         """Check inputs and outputs.
 
@@ -42,7 +42,7 @@ class Work:
             action: as manifests have it, "converted".
             params: of the job.
             monitor: of the job.
-            container: whether the output is a compressed container.
+            ending: of the output's name, where it is no volume, ".ucv".
 
         Raises:
             OutputError, EndingError, ConfigError, InputError: as `check_outputs`, `check_folder`.
@@ -57,7 +57,7 @@ class Work:
             check_outputs(
                 self.outputs,
                 inputs=self.inputs.values(),
-                container=container,
+                ending=ending,
                 overwrite=params.overwrite,
             )
 

@@ -235,11 +235,19 @@ def resolve_region(region: Region | None, shape: tuple[int, ...]) -> tuple[Range
         inside = all(end is None or -extent <= end <= extent for end in ends)
         if step != 1 or start >= stop or not inside:
             raise ConfigError(
-                f"the region's axis {axis} is {entry!r}, the volume's has {extent} voxels",
-                f"Use slices without a step, from 0 to {extent}, start before stop: slice(40, 60).",
+                f"the region's axis {axis} is {_as_typed(entry)}, the volume's has {extent} voxels",
+                f"Use start:stop within 0 to {extent}, start before stop, without a step.",
             )
         ranges.append((start, stop))
     return tuple(ranges) if len(shape) == 4 else ((0, 1), *ranges)
+
+
+def _as_typed(entry: object) -> str:
+    """slice(0, 50) as commands and Python take it, 0:50."""
+    if not isinstance(entry, slice):
+        return repr(entry)
+    ends = [entry.start, entry.stop, *([] if entry.step is None else [entry.step])]
+    return ":".join("" if end is None else str(end) for end in ends)
 
 
 def _side(slices: int, voxels: int) -> int:

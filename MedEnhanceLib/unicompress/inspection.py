@@ -113,15 +113,16 @@ def _recovered(
     for block, outcome in enumerate(decoded):
         box = grid.box(block)
         if isinstance(outcome, CodecError):
-            lost.append(LostBlock(block, *box.place(len(header.shape)), outcome.message))
+            reason = _reason(outcome, container)
+            lost.append(LostBlock(block, *box.place(len(header.shape)), reason))
             lost_voxels += math.prod(box.shape)
         box.of(voxels)[...] = fill if isinstance(outcome, CodecError) else outcome
         monitor.progress((block + 1) / len(grid), "recover")
     if len(lost) == len(grid):
-        raise CodecError(
-            f"{name}: nothing is left to recover: all {len(lost)} blocks are damaged; the first:"
-            f" {lost[0].reason}"
-        )
+        which = "its one block"
+        if len(lost) > 1:
+            which = f"all {len(lost)} blocks are damaged; the first"
+        raise CodecError(f"{name}: nothing is left to recover: {which}: {lost[0].reason}")
     report = RecoverReport(
         blocks=len(grid),
         lost=tuple(lost),
@@ -134,6 +135,11 @@ def _recovered(
         note = derived_note(f"recovered without {len(lost)} of {report.blocks} damaged blocks")
         header = replace(header, history=(*header.history, note))
     return header.volume(voxels, header.geometry, str(container.path), container.size), report
+
+
+def _reason(damage: CodecError, container: Container) -> str:
+    """What is damaged, without the name of the file."""
+    return damage.message.removeprefix(f"{container.path.name} is damaged: ")
 
 
 def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
@@ -228,7 +234,11 @@ def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, 
             if chunk.block < len(header.grid):
                 start, stop = header.grid.box(chunk.block).place(len(header.shape))
                 place = {"block": chunk.block, "start": list(start), "stop": list(stop)}
-            place |= {"offset": chunk.offset, "length": chunk.length, "reason": damage.message}
+            place |= {
+                "offset": chunk.offset,
+                "length": chunk.length,
+                "reason": _reason(damage, container),
+            }
             damaged.append({"chunk": chunk.index, **place})
     monitor.progress(0.5, "verify the file")
     sealed = attend(container.is_sealed, monitor)

@@ -203,7 +203,7 @@ class TestANumberOrAWord:
 
 @pytest.mark.parametrize("spacing", [0.5, "0.5", np.float64(0.5)])
 def test_millimeters_may_be_a_number_where_words_are_taken_too(spacing: Any) -> None:
-    assert EnhanceConfig(slice_spacing=spacing).slice_spacing == 0.5
+    assert EnhanceConfig(task="slices", slice_spacing=spacing).slice_spacing == 0.5
 
 
 @pytest.mark.parametrize("number", [np.float32(2), np.int64(2), np.array(2.0), torch.tensor(2.0)])

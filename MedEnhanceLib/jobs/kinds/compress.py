@@ -108,7 +108,7 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     """Load → compress → verify and replace (in `compress`) → manifest."""
     from MedEnhanceLib.unicompress import compress
 
-    work = Work("compressed", params, monitor, container=True)
+    work = Work("compressed", params, monitor, ending=CONTAINER)
     output = work.outputs["output"]
     # After an estimate the volume is in memory already.
     volume, _ = kept.load(params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1))
@@ -160,14 +160,16 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.unicompress.inspection import save_repaired
 
     is_copy = params.is_copy
-    work = Work("recovered from a damaged container", params, monitor, container=is_copy)
+    work = Work(
+        "recovered from a damaged container", params, monitor, ending=CONTAINER if is_copy else ""
+    )
     source = Path(params.input)
     volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
     if is_copy:
         if report.lost:
             raise CodecError(
-                f"{source.name}: {len(report.lost)} of {report.blocks} blocks are damaged beyond"
-                " repair: no sound copy can be written",
+                f"{source.name}: of {report.blocks} blocks {len(report.lost)} cannot be repaired:"
+                " no sound copy can be written",
                 "Save what is intact as .nii.gz, .nii, .nrrd or .mha.",
             )
         save_repaired(source, work.outputs["output"], overwrite=params.overwrite)

@@ -81,7 +81,7 @@ def _volumes_in(data: Path) -> list[Path]:
     """The volumes in a folder and below, labels left out; a file is itself."""
     from MedEnhanceLib.io import READABLE, ending_of
 
-    if data.is_file():
+    if data.is_file() or not data.exists():  # what is not there is refused by name
         return [data]
     volumes = [path for path in sorted(data.rglob("*")) if ending_of(path) in READABLE]
     volumes = [path for path in volumes if path.is_file() and LABELS not in path.name]

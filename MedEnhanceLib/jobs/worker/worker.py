@@ -88,7 +88,11 @@ class Worker:
                 self._finished.set()
                 return 0
         for job in [*self._waiting]:
-            self._drop(job)
+            self._drop(
+                job,
+                "the worker ended before the job began",
+                "Send it to a new one, and keep stdin open until the job's last event.",
+            )
         self._finished.set()
         return Cancelled.exit_status if self._signalled else 0
 
@@ -160,7 +164,7 @@ class Worker:
         if job == self._running:
             self._is_cancelled = True
         elif self._waiting.pop(job, None) is not None:
-            self._drop(job)
+            self._drop(job, "cancelled before it began", "Start again when you like.")
         else:
             self._send(job, Event("log", {"message": "nothing to cancel: the job is not here"}))
 
@@ -168,9 +172,8 @@ class Worker:
         """Whether a job of this id runs or waits."""
         return job == self._running or job in self._waiting
 
-    def _drop(self, job: str) -> None:
-        error = Cancelled("cancelled before it began", "Start again when you like.")
-        self._send(job, Event("error", error_to_json(error)))
+    def _drop(self, job: str, message: str, hint: str) -> None:
+        self._send(job, Event("error", error_to_json(Cancelled(message, hint))))
 
     def _send(self, job: str | None, event: Event) -> None:
         self._writer.write(event_to_line(job, event))

@@ -1,7 +1,6 @@
 """The block types, and the coders of a block's indices that need no model.
 
-Their ids are part of the format: never given to anything else. Free ids: 2, 4 to 6 and 8 to 15 for
-coders without a model; 18 and on for those that need one.
+Their ids are part of the format: never given to anything else. docs/ucv-format.md lists free ones.
 """
 
 from __future__ import annotations

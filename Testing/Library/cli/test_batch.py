@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -253,6 +255,17 @@ def test_workers_side_by_side_give_the_same_rows(
     assert (ran.json["done"], ran.json["failed"]) == (1, 2)
     assert (out / "a.ucv").read_text() == "mine"
     assert me.decompress(out / "below" / "c.ucv").is_equal(io.load(scans / "below" / "c.mha"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("distributed") is None, reason="dask is an optional package")
+def test_workers_end_with_the_batch_and_say_nothing(scans: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "MedEnhanceLib", "batch", "compress", str(scans), "--lossless"]
+    command += ["--out", str(tmp_path / "out"), "--workers", "2"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert "Warning" not in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize("silent", ["nthreads", "gather"])

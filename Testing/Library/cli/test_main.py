@@ -188,6 +188,19 @@ def test_result_can_be_piped_into_a_reader_that_leaves(scan: Path) -> None:
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes like that")
+@pytest.mark.parametrize("ending", ["| true", "> /dev/full"])
+@pytest.mark.parametrize("words", ["inspect nowhere.nii --json", "models --json"])
+def test_json_that_nobody_takes_leaves_no_traceback(words: str, ending: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no device that is full")
+    command = f'"{sys.executable}" -m MedEnhanceLib {words} {ending}'
+    ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in ran.stderr
+    assert ("nowhere.nii does not exist" in ran.stderr) == ("inspect" in words)
+    assert ("cannot be printed: No space" in ran.stderr) == (words[0] == "m" and ending[0] == ">")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_stops_with_status_130(number: signal.Signals, tmp_path: Path) -> None:
@@ -213,6 +226,7 @@ def test_interrupt_stops_with_status_130(number: signal.Signals, tmp_path: Path)
     process.send_signal(number)
     out, err = process.communicate(timeout=_PATIENCE_SECONDS)
     assert process.returncode == 130
+    assert ("Ctrl-C again" in err) == (number == signal.SIGINT)
     assert json.loads(out)["error"]["code"] == "cancelled"
     assert "Traceback" not in err
 
@@ -314,6 +328,7 @@ def test_the_parameters_of_every_job_are_printed() -> None:
     [
         (("enhance", "a", "b", "--modalty", "CT"), "--modality"),
         (("enhance", "a", "--modalty=CT"), "--modality"),
+        (("enhence", "a", "b"), "enhance"),
         (("compress", "a", "b", "--loosless"), "--lossless"),
         (("batch", "compress", "x", "--out", "y", "--max-eror", "2"), "--max-error"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,12 @@ import pytest
 
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.jobs.enhancing import enhance_volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 @pytest.fixture
@@ -66,7 +69,28 @@ def test_the_volume_itself_is_no_guide(head: Volume) -> None:
         me.enhance(head, "mr", guide=head.voxels[1:], device="cpu")
 
 
+def test_no_other_task_takes_their_spacing() -> None:
+    with pytest.raises(ConfigError, match="slice_spacing requires the task slices"):
+        EnhanceConfig(slice_spacing="half")
+
+
 @pytest.mark.parametrize("role", ["guide", "look"])
 def test_thin_slices_have_neither(head: Volume, other: Volume, role: str) -> None:
     with pytest.raises(ConfigError, match=f"the task slices has no {role}"):
         me.enhance(head, task="slices", **{role: other})
+
+
+@dataclass(frozen=True)
+class _WithBorder(EnhanceConfig):
+    """As somebody would add an option."""
+
+    border: int = option(0, help="voxels at the sides that stay as they are")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"uncertainty": True}, {"bias_correction": "n4"}, {"border": 2}], ids=str
+)
+def test_what_thin_slices_do_not_take_is_refused(head: Volume, fields: dict[str, Any]) -> None:
+    config = _WithBorder(task="slices", bias_correction="none")
+    with pytest.raises(ConfigError, match=f"the task slices has no {next(iter(fields))}"):
+        enhance_volume(head, replace(config, **fields), monitor=Monitor())

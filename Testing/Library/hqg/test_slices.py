@@ -56,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _thin(scan: Volume, model: str, *, tune: bool = False, **fields: object) -> Volume:
-    config = EnhanceConfig.from_json({"model": model, "device": "cpu", **fields})
+    config = EnhanceConfig.from_json({"model": model, "device": "cpu", "task": "slices", **fields})
     return restore.enhance_slices(scan, config, Monitor(), tune=tune).volume
 
 

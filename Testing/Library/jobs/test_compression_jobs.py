@@ -64,7 +64,7 @@ def test_a_container_is_an_input_like_any_other(scan: Path, head: Volume, tmp_pa
         ({"config": {"lossless": True, "ratio": 8}}, ConfigError, "compression modes"),
         ({"config": {"loosless": True}}, ConfigError, "loosless"),
         ({"config": {"ratio": "8"}}, ConfigError, "ratio|CompressConfig"),
-        ({"output": "scan.nii.gz"}, OutputError, "ending"),
+        ({"output": "scan.nii.gz"}, OutputError, "unsupported output extension"),
     ],
 )
 def test_what_cannot_be_compressed_is_refused_at_once(

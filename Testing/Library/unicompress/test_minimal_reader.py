@@ -62,9 +62,11 @@ def test_it_reads_what_is_written_today(
 def test_the_page_lists_what_the_code_knows(scan: Volume, write: Write) -> None:
     """Types, sizes, fields of the header, and the version."""
     headings = {int(number) for number in re.findall(r"(?m)^### (\d+) ", PAGE)}
-    assert set(lossless.BLOCK_TYPES) <= headings
+    assert set(lossless.BLOCK_TYPES) <= headings, "the page lacks a section for a block type"
     assert f"`file_bytes` = {container.SMALLEST_FILE} + " in PAGE
-    assert "This page is version {}.{}.".format(*container.VERSION) in PAGE
+    version, types = container.VERSION, ", ".join(map(str, lossless.BLOCK_TYPES))
+    line = f"This page is version {version[0]}.{version[1]}: block types {types}."
+    assert line in PAGE, "a new block type raises the minor version, in the code and on the page"
     for dtype in DTYPES:
         assert dtype.replace("|", "\\|") in PAGE
     for config in ({"lossless": True}, {"ratio": 6}):
