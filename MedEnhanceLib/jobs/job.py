@@ -141,11 +141,11 @@ def run_job(
     names = Names()
     with names.in_errors(), job_errors(spec.kind):
         report(Event("started", {"kind": spec.kind}))
-        monitor = Monitor(progress, cancel)
+        monitor = Monitor(progress, cancel).changed(names.of)
         try:
-            with job_places(spec.typed_params(), names, monitor) as (params, part):
+            with job_places(spec.typed_params(), names, monitor) as params:
                 volumes = [kept or KeptVolumes()] if kind.keeps_volumes else []
-                result = kind.run(params, part, *volumes)
+                result = kind.run(params, monitor, *volumes)
             result = Result(names.of(result.fields))
         finally:
             # A worker stays for minutes after its job: the card is shared with other programs.

@@ -79,7 +79,7 @@ class RecoverParams(OutputParams):
         str,
         About(
             help="output file: .nii.gz, .nii, .nrrd or .mha, or .ucv for a repaired copy, if "
-            "nothing is lost; also at an address (s3://)",
+            "nothing is lost",
             flag="OUTPUT",
             place="output",
         ),

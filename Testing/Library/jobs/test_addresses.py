@@ -200,39 +200,17 @@ def test_a_job_writes_to_an_address_and_its_manifest_comes_last(
     assert json.loads(bytes_at(f"{_OUT}.json"))["action"] == "converted"
 
 
-@pytest.mark.parametrize(
-    ("kind", "taken", "params"),
-    [
-        ("convert", "out.nii.gz", {}),
-        ("convert", "out.nii.gz.json", {}),
-        ("convert", "out.nii.gz/below", {}),
-        ("enhance", "out-segmentation.nii.gz", {"segment": True}),
-        ("enhance", "noise.nii.gz", {"noise_map": "memory://bucket/noise.nii.gz"}),
-        ("recover", "out-lost.nii.gz", {}),
-    ],
-)
+@pytest.mark.parametrize("taken", ["out.nii.gz", "out.nii.gz.json", "out.nii.gz/below"])
 def test_what_is_there_is_refused_before_the_work(
-    kind: str, taken: str, params: dict[str, Any], scan: str, store: dict[str, Any]
+    taken: str, scan: str, store: dict[str, Any]
 ) -> None:
     put(f"bucket/{taken}")
     events: list[Event] = []
     words = "is a folder" if "below" in taken else f"memory://bucket/{taken} exists already"
     with pytest.raises(OutputError, match=words):
-        run_job(JobSpec(kind, {"input": scan, "output": _OUT, **params}), events.append)
+        run_job(JobSpec("convert", {"input": scan, "output": _OUT}), events.append)
     assert [event.kind for event in events] == ["started"]
     assert [*store] == [f"/bucket/{taken}"]
-
-
-def test_so_is_a_store_that_nothing_can_be_written_to(
-    scan: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def opened(*_: Any, **__: Any) -> None:
-        raise PermissionError(_SECRET)
-
-    monkeypatch.setattr(MemoryFileSystem, "open", opened)
-    monkeypatch.setattr(volumes, "run_convert", lambda *_: pytest.fail("it began"))
-    with pytest.raises(OutputError, match="memory://bucket cannot be written to: PermissionError"):
-        convert(scan)
 
 
 def test_what_appears_during_the_work_is_kept(
@@ -257,9 +235,8 @@ def _cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _ending_midway(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(_: Any, piece: bytes) -> None:
-        if len(piece) > 100:  # the probe before the work is shorter
-            raise OSError(5, f"memory://x:{_SECRET}@bucket says no")
+    def write(*_: Any) -> None:
+        raise OSError(5, f"memory://x:{_SECRET}@bucket says no")
 
     monkeypatch.setattr(MemoryFile, "write", write)
 
@@ -338,18 +315,19 @@ def test_addresses_that_take_no_results_are_refused(
         ("convert", {"input": "a.nii", "output": "s3://bucket/series", "dicom": True}),
         ("enhance", {"input": "a.nii", "output": "b.nii", "report": "s3://bucket/page"}),
         ("enhance", {"input": "a.nii", "output": "b.nii", "noise_map": "s3://bucket/c.nii"}),
+        ("enhance", {"input": "a.nii", "output": "s3://bucket/b.nii", "segment": True}),
     ],
 )
-def test_folders_of_results_stay_on_this_machine(kind: str, params: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="has to lie on this machine") as caught:
+def test_folders_and_further_files_stay_on_this_machine(kind: str, params: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="s3://bucket/") as caught:
         run_job(JobSpec(kind, params))
-    assert "copy it there afterwards" in caught.value.hint
+    assert "there afterwards" in caught.value.hint
 
 
 def test_a_result_is_not_its_own_input(scan: str, store: dict[str, Any]) -> None:
     put("bucket/out.nii.gz", Path(scan).read_bytes())
     with pytest.raises(OutputError, match="is the input itself"):
-        convert("memory:///bucket/out.nii.gz", overwrite=True)
+        convert(_OUT, overwrite=True)
     assert bytes_at(_OUT) == Path(scan).read_bytes()
 
 
@@ -361,5 +339,5 @@ def test_calls_of_python_write_to_addresses(head: Volume, store: dict[str, Any])
     assert sorted(store) == ["/bucket/a.ucv", "/bucket/below/a.mha"]
     with pytest.raises(OutputError, match=r"memory://bucket/a\.ucv exists already"):
         me.compress(head, "memory://bucket/a.ucv", lossless=True)
-    with pytest.raises(ConfigError, match="has to lie on this machine"):
+    with pytest.raises(ConfigError, match="has to be on this machine"):
         me.train("hqg", "cpu", "here", out="memory://bucket/run")
