@@ -208,7 +208,6 @@ def sent_result(
         for each in (name, f"{name}.json"):
             _refuse_taken(store, f"{root}/{each}", f"{above}/{each}", overwrite=overwrite)
         yield folder / name
-        monitor.progress(1.0, "upload")
         _send(sorted(folder.iterdir()), store, root, above, monitor, overwrite=overwrite)
 
 
@@ -225,6 +224,7 @@ def _send(
     try:
         for file, key in keys.items():
             size = file.stat().st_size
+            monitor.progress(1.0, "upload")
             with _store_errors(f"{above}/{file.name}", "written", OutputError):
                 attend(partial(store.put_file, str(file), key), monitor)
                 store.invalidate_cache()
@@ -233,6 +233,7 @@ def _send(
                 raise OutputError(
                     f"{above}/{file.name} has {sent:,} of {size:,} bytes", "Send it again."
                 )
+        monitor.check()
         for file in files:
             _refuse_taken(store, f"{root}/{file.name}", f"{above}/{file.name}", overwrite=overwrite)
         for file, key in keys.items():
