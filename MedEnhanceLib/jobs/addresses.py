@@ -272,8 +272,9 @@ def job_places(params: Any, names: Names, monitor: Monitor) -> Iterator[Any]:
     given = {name: getattr(params, name) for name, place in places.items() if place}
     paths: dict[str, Any] = {}
     with ExitStack() as stack:
-        output = given.get("output")
-        goes_away = is_remote(output) and getattr(params, "dicom", None) is not True
+        output = str(given.get("output"))
+        is_file = places.get("output") == "output" and getattr(params, "dicom", None) is not True
+        goes_away = is_file and is_remote(output)
         if goes_away and len(results_of(params)) > 1:
             raise ConfigError(
                 f"{shown(output)}: one file alone can be written to an address, and this job "
