@@ -1,9 +1,9 @@
 """Addresses (`scheme://…`) in place of files: an input is copied here, one result is sent there.
 
 https and http are read with Python's own client, every other scheme (`s3`, `gs`, `abfs`, `sftp` …)
-through fsspec. A result is written here first and uploaded under a temporary name, with its
-manifest; both get their names once the size of each at the address is that of the file.
-Credentials in an address (a user, a query) are never repeated.
+through fsspec. A result is written here first, with its manifest, and uploaded under a temporary
+name; it gets its own once the size at the address is that of the file. Credentials in an address
+(a user, a query) are never repeated.
 """
 
 from __future__ import annotations
@@ -182,13 +182,15 @@ def sent_result(
 ) -> Iterator[Path]:
     """Where to write a result: at `place`, or where it is sent from to that address at the end.
 
-    A manifest that is written beside it is sent with it. What was at the address stays until the
-    results get their names.
+    A manifest that is written beside it is sent after it. What was at the address stays until the
+    result gets its name.
 
     names: learns what the folder here is called.
     Raises ConfigError for addresses that nothing can be written to, OutputError for what is there,
     and where a store fails.
     """
+    from MedEnhanceLib.io import atomic
+
     if not is_remote(place):
         yield Path(place)
         return
@@ -199,61 +201,44 @@ def sent_result(
             "?, #, *, [ and :: in its name.",
         )
     store, key = _filesystem(place)
-    root, name = key.rpartition("/")[::2]
+    root, _, name = key.rpartition("/")
     above, names = shown(place).rpartition("/")[0], names or Names()
+
+    def refuse_taken(name: str) -> None:
+        """As `io.atomic.refuse_existing`, for a result at the address."""
+        with _store_errors(f"{above}/{name}", "looked up", OutputError):
+            store.invalidate_cache()
+            is_there = store.exists(f"{root}/{name}")
+            is_folder = is_there and store.isdir(f"{root}/{name}")
+        if is_there:
+            atomic.refuse_taken(f"{above}/{name}", is_folder=is_folder, overwrite=overwrite)
+
     with Workspace() as workspace, names.in_errors():
         folder = workspace.folder / "results"
         folder.mkdir()
         names.add(folder, above)
-        for each in (name, f"{name}.json"):
-            _refuse_taken(store, f"{root}/{each}", f"{above}/{each}", overwrite=overwrite)
+        refuse_taken(name)
+        refuse_taken(f"{name}.json")
         yield folder / name
-        _send(sorted(folder.iterdir()), store, root, above, monitor, overwrite=overwrite)
-
-
-def _send(
-    files: list[Path], store: Any, root: str, above: str, monitor: Monitor, *, overwrite: bool
-) -> None:
-    """Upload under temporary names, check the sizes, then give each its name, manifests last.
-
-    root: the folder in the store; above: what messages call it.
-    """
-    from MedEnhanceLib.io.atomic import temporary_name
-
-    keys = {file: f"{root}/{temporary_name()}" for file in files}
-    try:
-        for file, key in keys.items():
-            size = file.stat().st_size
+        for file in sorted(folder.iterdir()):
             monitor.progress(1.0, "upload")
-            with _store_errors(f"{above}/{file.name}", "written", OutputError):
-                attend(partial(store.put_file, str(file), key), monitor)
-                store.invalidate_cache()
-                sent = store.size(key)
-            if sent != size:
-                raise OutputError(
-                    f"{above}/{file.name} has {sent:,} of {size:,} bytes", "Send it again."
-                )
-        monitor.check()
-        for file in files:
-            _refuse_taken(store, f"{root}/{file.name}", f"{above}/{file.name}", overwrite=overwrite)
-        for file, key in keys.items():
-            with _store_errors(f"{above}/{file.name}", "given its name", OutputError):
-                store.mv(key, f"{root}/{file.name}")
-    finally:
-        for key in keys.values():
-            with contextlib.suppress(Exception):  # it has its name by now
-                store.rm_file(key)
-
-
-def _refuse_taken(store: Any, key: str, name: str, *, overwrite: bool) -> None:
-    """As `io.atomic.refuse_existing`, for a result that goes to an address."""
-    from MedEnhanceLib.io.atomic import refuse_taken
-
-    with _store_errors(name, "looked up", OutputError):
-        store.invalidate_cache()
-        is_there, is_folder = store.exists(key), store.isdir(key)
-    if is_there:
-        refuse_taken(name, is_folder=is_folder, overwrite=overwrite)
+            temporary = f"{root}/{atomic.temporary_name()}"
+            try:
+                with _store_errors(f"{above}/{file.name}", "written", OutputError):
+                    attend(partial(store.put_file, str(file), temporary), monitor)
+                    store.invalidate_cache()
+                    sent, size = store.size(temporary), file.stat().st_size
+                if sent != size:
+                    raise OutputError(
+                        f"{above}/{file.name} has {sent:,} of {size:,} bytes", "Send it again."
+                    )
+                monitor.check()
+                refuse_taken(file.name)
+                with _store_errors(f"{above}/{file.name}", "given its name", OutputError):
+                    store.mv(temporary, f"{root}/{file.name}")
+            finally:
+                with contextlib.suppress(Exception):  # it has its name by now
+                    store.rm_file(temporary)
 
 
 @contextmanager

@@ -218,11 +218,11 @@ def test_what_appears_during_the_work_is_kept(
 ) -> None:
     work = volumes.run_convert
     monkeypatch.setattr(
-        volumes, "run_convert", lambda *given: (put("bucket/out.nii.gz.json"), work(*given))[1]
+        volumes, "run_convert", lambda *given: (put("bucket/out.nii.gz"), work(*given))[1]
     )
-    with pytest.raises(OutputError, match=r"out\.nii\.gz\.json exists already"):
+    with pytest.raises(OutputError, match=r"out\.nii\.gz exists already"):
         convert(scan)
-    assert [*store] == ["/bucket/out.nii.gz.json"]
+    assert [*store] == ["/bucket/out.nii.gz"]
 
 
 def _cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
