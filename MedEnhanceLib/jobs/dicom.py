@@ -15,12 +15,14 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs.files import OutputParams, manifest_path
 from MedEnhanceLib.jobs.placing import Series, lay_beside, name_of, read_series
+from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+    from MedEnhanceLib.gradprom import Segmentation
     from MedEnhanceLib.io.dicomout import Template
 
 
@@ -118,7 +120,7 @@ def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
 def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
     here = folder.resolve()
     for place in (path.resolve() for path in originals):
-        if here == place or here in place.parents or place in here.parents:
+        if here.is_relative_to(place) or place.is_relative_to(here):
             raise OutputError(
                 f"{folder}: the derived series would lie among the originals, which are in {place}",
                 "Use a separate folder, outside that of the originals.",
@@ -166,10 +168,7 @@ def source_series(params: DicomParams, monitor: Monitor) -> Series:
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """A segmentation that is to be written. labels: as `gradprom.Segmentation` has them, as JSON.
-
-    model: what made it, as in a manifest. warning: as in `gradprom.Segmentation`.
-    """
+    """A segmentation from a file; the fields are those of `gradprom.Segmentation`."""
 
     volume: Volume
     labels: Sequence[Mapping[str, Any]]
@@ -189,7 +188,7 @@ class Objects:
     action: str
     options: str = ""
     volume: Volume | None = None
-    segmentation: LabelMap | None = None
+    segmentation: LabelMap | Segmentation | None = None
     uncertainty: Volume | None = None
     model: Mapping[str, str] | None = None
 
@@ -257,15 +256,14 @@ def write(
     )
     rows: dict[str, dict[str, Any]] = {}
     for role, dataset in built:
-        uid = str(dataset.SeriesInstanceUID)
-        row = {
+        row: dict[str, Any] = {
             "role": role,
             "modality": str(dataset.Modality),
             "description": str(dataset.get("SeriesDescription") or ""),
-            "series_uid": uid,
+            "series_uid": str(dataset.SeriesInstanceUID),
             "files": 0,
         }
-        rows.setdefault(uid, row)["files"] += 1
+        rows.setdefault(row["series_uid"], row)["files"] += 1
     study = str(built[0][1].StudyInstanceUID)
     return files, {"study_uid": study, "series_uid": next(iter(rows)), "objects": [*rows.values()]}
 
@@ -309,7 +307,7 @@ def _built(
     if (labels := objects.segmentation) is not None:
         segmented = build_segmentation(
             labels.volume,
-            labels.labels,
+            as_json(labels.labels),
             template=template,
             derivation=replace(
                 derivation, action="segmented", model=labels.model, description=labels.warning

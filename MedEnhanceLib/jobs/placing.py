@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -46,6 +47,11 @@ def read_series(path: Path, series: str | None, monitor: Monitor) -> Series:
     return Series(path.name or str(path), origin, geometry, shape)
 
 
+def name_of(volume: Volume) -> str:
+    """What a message calls it: the last part of its path, without the UID of its series."""
+    return path_of(volume).name or "the volume"
+
+
 def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:
     """The volume with the images of `series` behind it.
 
@@ -58,26 +64,37 @@ def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:
     name = name_of(volume)
     _check_source(volume, series, name, monitor)
     turned = _turned(volume, series.geometry)
-    first = _first_slice(turned, series)
-    if first is None:
-        _refuse_elsewhere(volume, series, name)
-        own, other = ("×".join(map(str, each.shape[::-1])) for each in (volume, series))
-        monitor.warn(
-            f"{name} does not lie on the grid of {series.name} ({own} and {other} voxels): it is "
-            "written with its own size and spacing, in the same patient, study and frame of "
-            "reference"
-        )
-        return replace(volume, origin=replace(series.origin, on_grid=False))
-    return replace(
-        turned,
-        geometry=series.geometry.cropped((first, 0, 0)),
-        origin=series.origin.cropped(first, first + turned.shape[-3]),
+    to_series = np.linalg.inv(series.geometry.affine_lps) @ turned.geometry.affine_lps
+    last = np.array(turned.shape[:-4:-1]) - 1
+    start, first = to_series[:3, 3], round(float(to_series[2, 3]))
+    is_on_grid = (
+        _frames(turned.shape) == _frames(series.shape)
+        and turned.shape[-2:] == series.shape[-2:]
+        and 0 <= first <= series.shape[-3] - turned.shape[-3]
+        and np.abs(start - [0, 0, first]).max() < _FIRST_BESIDE
+        and np.abs((to_series[:3, :3] - np.eye(3)) * last).max() < _MOST_BESIDE
     )
-
-
-def name_of(volume: Volume) -> str:
-    """What a message calls it: the last part of its path, without the UID of its series."""
-    return path_of(volume).name or "the volume"
+    if is_on_grid:
+        return replace(
+            turned,
+            geometry=series.geometry.cropped((first, 0, 0)),
+            origin=series.origin.cropped(first, first + turned.shape[-3]),
+        )
+    corners = itertools.product(*((-0.5, count + 0.5) for count in last))
+    places = np.array([(to_series @ [*corner, 1.0])[:3] for corner in corners])
+    ends = np.array(series.shape[:-4:-1]) - 0.5
+    if (places.max(axis=0) < -0.5).any() or (places.min(axis=0) > ends).any():
+        raise GeometryError(
+            f"{name} and {series.name} have no place in common: they are not of the same scan, or "
+            "one of them has lost its position",
+            "Give the series that the volume was made from.",
+        )
+    own, other = ("×".join(map(str, each.shape[::-1])) for each in (volume, series))
+    monitor.warn(
+        f"{name} is not on the grid of {series.name} ({own} and {other} voxels): it is written "
+        "with its own size and spacing, in the same patient, study and frame of reference"
+    )
+    return replace(volume, origin=replace(series.origin, on_grid=False))
 
 
 def _check_source(volume: Volume, series: Series, name: str, monitor: Monitor) -> None:
@@ -111,16 +128,12 @@ def _uids_of(volume: Volume) -> tuple[str, str]:
     """
     if volume.origin is not None:
         return volume.origin.study, volume.origin.series
-    if not volume.source:
-        return "", ""
-    path = manifest_path(Path(volume.source))
-    try:
-        if path.stat().st_size > _LARGEST_MANIFEST:
-            return "", ""
-        dicom = json.loads(path.read_bytes())["dicom"]
-        return str(dicom["study"]), str(dicom["series"])
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
-        return "", ""
+    path = manifest_path(Path(volume.source or "volume"))
+    with suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
+        if path.stat().st_size <= _LARGEST_MANIFEST:
+            dicom = json.loads(path.read_bytes())["dicom"]
+            return str(dicom["study"]), str(dicom["series"])
+    return "", ""
 
 
 def _frames(shape: tuple[int, ...]) -> int:
@@ -136,31 +149,3 @@ def _turned(volume: Volume, geometry: Geometry) -> Volume:
     # Its arrays have (i, j, k) first.
     voxels = nibabel.apply_orientation(volume.voxels.T, axes).T
     return replace(volume, voxels=voxels, geometry=Geometry.from_affine_ras(affine))
-
-
-def _first_slice(volume: Volume, series: Series) -> int | None:
-    """Which slice of the series the volume begins with; None where it does not lie on them."""
-    to_series = np.linalg.inv(series.geometry.affine_lps) @ volume.geometry.affine_lps
-    start, last = to_series[:3, 3], np.array(volume.shape[:-4:-1]) - 1
-    first = round(float(start[2]))
-    fits = (
-        _frames(volume.shape) == _frames(series.shape)
-        and volume.shape[-2:] == series.shape[-2:]
-        and 0 <= first <= series.shape[-3] - volume.shape[-3]
-        and np.abs(start - [0, 0, first]).max() < _FIRST_BESIDE
-        and np.abs((to_series[:3, :3] - np.eye(3)) * last).max() < _MOST_BESIDE
-    )
-    return first if fits else None
-
-
-def _refuse_elsewhere(volume: Volume, series: Series, name: str) -> None:
-    corners = itertools.product(*((-0.5, count - 0.5) for count in volume.shape[:-4:-1]))
-    to_series = np.linalg.inv(series.geometry.affine_lps) @ volume.geometry.affine_lps
-    places = np.array([(to_series @ [*corner, 1.0])[:3] for corner in corners])
-    ends = np.array(series.shape[:-4:-1]) - 0.5
-    if (places.max(axis=0) < -0.5).any() or (places.min(axis=0) > ends).any():
-        raise GeometryError(
-            f"{name} and {series.name} have no place in common: they are not of the same scan, or "
-            "one of them has lost its position",
-            "Give the series that the volume was made from.",
-        )

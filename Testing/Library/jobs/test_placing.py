@@ -109,7 +109,7 @@ def test_another_grid_is_kept_with_a_warning(other: Volume, recorder: WarningRec
     assert not laid.origin.on_grid
     assert laid.origin.study == "1.2.1"
     (warning,) = recorder.warnings
-    assert "better.nii.gz does not lie on the grid of series" in warning
+    assert "better.nii.gz is not on the grid of series" in warning
 
 
 def test_time_points_that_nothing_states_are_refused() -> None:
