@@ -73,17 +73,6 @@ class DicomParams(OutputParams):
                 "dicom_source_series requires dicom_source",
                 "Name the folder of the series (--dicom-source).",
             )
-        if self.dicom_source and self.names_patient:
-            raise ConfigError(
-                "both dicom_source and a patient are given",
-                "The patient is that of the source: leave out patient_id and patient_name "
-                "(--patient-id, --patient-name).",
-            )
-
-    @property
-    def names_patient(self) -> bool:
-        """Whether it says whose a new study is."""
-        return any((self.patient_id, self.patient_name, self.study_description))
 
     @property
     def has_objects(self) -> bool:
@@ -143,7 +132,7 @@ def place_volume(
         _refuse_among(Path(params.output), sorted({Path(file).parent for file in files}))
     name = name_of(volume)
     if volume.origin is not None and volume.origin.instances:
-        if params.names_patient:
+        if params.patient_id or params.patient_name or params.study_description:
             raise ConfigError(
                 f"{name} is DICOM and knows its patient",
                 "Leave out patient_id and patient_name (--patient-id, --patient-name).",

@@ -108,7 +108,7 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     """Load → compress → verify and replace (in `compress`) → manifest."""
     from MedEnhanceLib.unicompress import compress
 
-    work = Work("compressed", params, monitor, container=True)
+    work = Work("compressed", params, container=True)
     output = work.outputs["output"]
     # After an estimate the volume is in memory already.
     volume, _ = kept.load(params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1))
@@ -117,7 +117,7 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     part = monitor.part(0.1, 1.0)
     done = compress(volume, output, params.config, monitor=part, overwrite=params.overwrite)
     return work.finish(
-        config=params.config.to_json() | params.stated(),
+        config=params.config.to_json(),
         figures={name: value for name, value in as_json(done).items() if name not in _ELSEWHERE},
         source=volume,
     )
@@ -143,7 +143,7 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
     from MedEnhanceLib.unicompress import decompress
 
-    work = Work("decompressed", params, monitor)
+    work = Work("decompressed", params)
     source, region = Path(params.input), region_from_json(params.region)
     volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
     work.save_volume(volume, monitor.part(0.8, 1.0))
@@ -160,7 +160,7 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.unicompress.inspection import save_repaired
 
     is_copy = params.is_copy
-    work = Work("recovered from a damaged container", params, monitor, container=is_copy)
+    work = Work("recovered from a damaged container", params, container=is_copy)
     source = Path(params.input)
     volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
     if is_copy:

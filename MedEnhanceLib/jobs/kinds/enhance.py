@@ -147,7 +147,7 @@ class EnhanceParams(DicomParams, VolumeParams):
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
-    work = Work("enhanced", params, monitor)
+    work = Work("enhanced", params)
     if params.report:
         require("matplotlib", purpose="Drawing the report's pictures")
         refuse_unwritable(Path(params.report))
@@ -196,7 +196,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     part_of_it = {"slices": params.slices, "frame": frame}
     stated = {name: value for name, value in part_of_it.items() if value is not None}
     return work.finish(
-        config=done.report["config"] | params.stated() | stated,
+        config=done.report["config"] | stated,
         figures=done.report["results"],
         source=source,
         device=done.report["device"],
@@ -280,7 +280,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
     from MedEnhanceLib.gradprom import segment
 
-    work = Work("segmented", params, monitor)
+    work = Work("segmented", params)
     volume = params.load(monitor.part(0.0, 0.1))
     if params.dicom:
         volume = place_volume(volume, params, monitor)
@@ -291,7 +291,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     else:
         work.save({"output": labels.volume}, part)
     return work.finish(
-        config=params.config.to_json() | params.stated(),
+        config=params.config.to_json(),
         figures=segmentation_figures(labels),
         source=volume,
         device=labels.device,
