@@ -67,7 +67,7 @@ def gather(
         ConfigError: two results share a name.
     """
     if not places:
-        raise ConfigError("no volumes were named", "Name files or folders, or give --list FILE.")
+        raise ConfigError("no volumes were named", "Name files or folders.")
     items: dict[str, Item] = {}
     for place in places:
         if is_remote(place):
@@ -87,20 +87,6 @@ def gather(
         names = ", ".join(map(shown, places))
         raise InputError(f"{names}: no volumes found", "Name a folder that holds some.")
     return list(items.values())
-
-
-def listed(list_file: str | None) -> list[str]:
-    """The lines of a text file with a path or an address on each; # begins a comment."""
-    if list_file is None:
-        return []
-    try:
-        text = Path(list_file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as cause:
-        raise InputError(
-            f"{list_file} cannot be read: {cause}", "Give a text file with a path on each line."
-        ) from cause
-    stripped = (line.strip() for line in text.splitlines())
-    return [line for line in stripped if line and not line.startswith("#")]
 
 
 def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, str]]:

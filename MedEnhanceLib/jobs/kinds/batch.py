@@ -26,12 +26,6 @@ class BatchParams(Params):
         list[str],
         About(help="volumes, addresses of volumes (s3://bucket/scan.nii.gz), and folders"),
     ]
-    list_file: str | None = option(
-        None,
-        help="a text file with a path or an address on each line",
-        flag="--list",
-        metavar="FILE",
-    )
     bids: bool = option(
         False,
         help="process the anatomical images of the BIDS dataset INPUT; the results are a dataset "
@@ -70,10 +64,10 @@ class BatchParams(Params):
                     f"params has {name}", "A batch names it for each volume: leave it out."
                 )
         if self.bids:
-            if len(self.inputs) != 1 or self.list_file or self.makes_folders:
+            if len(self.inputs) != 1 or self.makes_folders:
                 raise ConfigError(
                     "--bids takes one folder, and names the results itself",
-                    "Leave out --list, --dicom and other inputs.",
+                    "Leave out --dicom and other inputs.",
                 )
             if self.output is None:
                 output = Path(self.inputs[0], "derivatives", "medenhance")
@@ -123,7 +117,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
 
 def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
     """What was named; raises OutputError for derived series among their originals."""
-    from MedEnhanceLib.jobs.batch_items import bids_items, gather, listed
+    from MedEnhanceLib.jobs.batch_items import bids_items, gather
 
     if params.bids:
         config = params.params.get("config", {})
@@ -131,9 +125,8 @@ def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
         # The head that ships learned from T1w alone.
         suffixes = ["T1w"] if params.task == "segment" and is_ours else []
         return bids_items(Path(params.inputs[0]), out, params.task, suffixes)
-    places = [*params.inputs, *listed(params.list_file)]
     # Derived series inside the tree of their sources would be sources of the next run.
-    for folder in (Path(place).resolve() for place in places if params.makes_folders):
+    for folder in (Path(place).resolve() for place in params.inputs if params.makes_folders):
         if folder.is_dir() and out.resolve().is_relative_to(folder):
             raise OutputError(
                 f"{out} lies in {folder}, among the originals",
@@ -141,4 +134,4 @@ def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
             )
     compresses = params.task == "compress"
     ending = CONTAINER if compresses else "" if params.makes_folders else None
-    return gather(places, out, containers=not compresses, ending=ending, monitor=monitor)
+    return gather(params.inputs, out, containers=not compresses, ending=ending, monitor=monitor)

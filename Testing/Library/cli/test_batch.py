@@ -24,7 +24,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.batch_items import Item, gather, listed
+from MedEnhanceLib.jobs.batch_items import Item, gather
 from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_on_dask
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -305,8 +305,6 @@ def test_which_volumes_there_are_and_where_results_go(scans: Path, tmp_path: Pat
         gathered(tmp_path / "empty")
     with pytest.raises(ConfigError, match="no volumes were named"):
         gathered()
-    with pytest.raises(InputError, match=r"list\.txt"):
-        listed(str(tmp_path / "list.txt"))
 
 
 @pytest.fixture

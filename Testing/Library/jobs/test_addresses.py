@@ -161,12 +161,11 @@ def test_what_is_shown_of_an_address_has_no_secret_and_all_else(
     assert addresses.shown(address) == expected
 
 
-def test_a_batch_takes_addresses_from_its_list_and_leaves_out_what_is_done(
+def test_a_batch_takes_addresses_and_leaves_out_what_is_done(
     server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "list.txt").write_text(f"{server}/a/one.nii.gz?{_SECRET}\n{server}/b/two.nii.gz\n")
-    command = ["batch", "compress", "--list", str(tmp_path / "list.txt"), "--lossless", "--json"]
-    command += ["--out", str(tmp_path / "out")]
+    named = [f"{server}/a/one.nii.gz?{_SECRET}", f"{server}/b/two.nii.gz"]
+    command = ["batch", "compress", *named, "--lossless", "--json", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     done = json.loads(capsys.readouterr().out)
     assert sorted(path.name for path in (tmp_path / "out").glob("*.ucv")) == ["one.ucv", "two.ucv"]
