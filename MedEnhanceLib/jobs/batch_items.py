@@ -54,17 +54,11 @@ def gather(
 ) -> list[Item]:
     """The volumes at all places, in order.
 
-    Args:
-        places: volumes, addresses of volumes, and folders; below a folder every volume counts, and
-            of a folder of DICOM every series of images.
-        out: the folder of the results; its files are no sources.
-        containers: whether .ucv files are volumes too.
-        ending: of the results; None keeps a source's, "" makes folders.
-        monitor: may cancel.
-
-    Raises:
-        InputError: no volume was found.
-        ConfigError: two results share a name.
+    places: volumes, addresses of volumes, and folders; below a folder every volume counts, and of
+    a folder of DICOM every series of images. out: the folder of the results; its files are no
+    sources. containers: whether .ucv files are volumes too. ending: of the results; None keeps a
+    source's, "" makes folders.
+    Raises InputError where there is no volume, ConfigError where two results share a name.
     """
     if not places:
         raise ConfigError("no volumes were named", "Name files or folders.")

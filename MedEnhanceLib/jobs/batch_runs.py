@@ -201,12 +201,8 @@ class Ledger:
     ) -> None:
         """Read what an earlier run left; a line that was cut off by a crash is left out.
 
-        Args:
-            folder: of the rows and the table.
-            items: the volumes.
-            task: the kind of job.
-            stated: parameters of the task for all volumes.
-            overwrite: whether finished volumes are processed again and their files replaced.
+        folder: of the rows and the table. stated: parameters of the task for all volumes.
+        overwrite: whether finished volumes are processed again and their files replaced.
         """
         self.task, self._items, self._stated, self._overwrite = task, items, stated, overwrite
         self._rows: dict[tuple[str, str], dict[str, Any]] = {}

@@ -212,12 +212,8 @@ def write(
     """Build every object, then write them all, or none.
 
     objects: of volumes with their images behind them, as `place_volume` gives them.
-
-    Returns:
-        The files, and what results and manifests state of them.
-
-    Raises:
-        InputError, OutputError: an object cannot be built, or not be written.
+    Returns the files, and what results and manifests state of them. Raises InputError or
+    OutputError where an object cannot be built, or not be written.
     """
     from MedEnhanceLib.io.dicomout import new_study, read_template, write_objects
 

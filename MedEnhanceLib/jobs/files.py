@@ -128,12 +128,10 @@ class KeptVolumes:
         scratch: Path | None = None,
         monitor: Monitor,
     ) -> tuple[Volume, VolumeCache | None]:
-        """The volume of `params`: the kept one where the file is still the same.
+        """The volume of `params`, and what `hqg.enhance` measured of it, if it is kept.
 
-        Any other one in its role is forgotten first.
-
-        Returns:
-            The volume, and what `hqg.enhance` measured of it, if it is kept.
+        That is the kept one where the file is still the same; any other one in its role is
+        forgotten first.
         """
         from MedEnhanceLib.hqg import VolumeCache
 
@@ -173,14 +171,8 @@ def check_outputs(
     Existing files (their manifests too), missing folders, endings that no volume is written with,
     and writing over an input.
 
-    Args:
-        outputs: parameter's name → path.
-        inputs: what is read.
-        container: whether they are compressed containers instead of volumes.
-        overwrite: whether existing files may be replaced.
-
-    Raises:
-        OutputError, EndingError, ConfigError: naming the file.
+    outputs: parameter's name → path. container: whether they are .ucv files instead of volumes.
+    Raises OutputError, EndingError or ConfigError, naming the file.
     """
     from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
     from MedEnhanceLib.io.voxels import input_error

@@ -39,16 +39,9 @@ def check_guides(guides: Sequence[str]) -> None:
 def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     """The best guide of a volume among the other series of its examination.
 
-    Args:
-        path: where the volume was read: a file, or a folder of DICOM.
-        volume: what was read there.
-        monitor: messages, warnings and cancelling.
-
-    Returns:
-        None, with a warning, where nothing suits.
-
-    Raises:
-        InputError: a folder without DICOM has too many volumes to be one examination.
+    path: where the volume was read: a file, or a folder of DICOM.
+    Returns None, with a warning, where nothing suits. Raises InputError where a folder without
+    DICOM has too many volumes to be one examination.
     """
     from MedEnhanceLib.hqg.guide import suggest
 

@@ -34,15 +34,9 @@ class Work:
     """
 
     def __init__(self, action: str, params: OutputParams, *, container: bool = False) -> None:
-        """Check inputs and outputs.
+        """Check inputs and outputs; raises as `check_outputs` and `check_folder`.
 
-        Args:
-            action: as manifests have it, "converted".
-            params: of the job.
-            container: whether the output is a compressed container.
-
-        Raises:
-            OutputError, EndingError, ConfigError, InputError: as `check_outputs`, `check_folder`.
+        action: as manifests have it, "converted". container: whether the output is a .ucv.
         """
         self._action, self._params, self._began = action, params, time.monotonic()
         self._files: list[Path] = []
@@ -94,12 +88,9 @@ class Work:
     ) -> Result:
         """Write the manifest beside the first output; the Result that reports both.
 
-        Args:
-            config: options of the job, besides what was stated of the input.
-            figures: what the job measured; they go into both.
-            device: that models ran on.
-            model: name and SHA-256.
-            source: the volume that was read, whose DICOM series the manifest names.
+        config: options of the job, besides what was stated of the input. figures: what the job
+        measured; they go into both. device: that models ran on. model: name and SHA-256.
+        source: the volume that was read, whose DICOM series the manifest names.
         """
         from MedEnhanceLib.io.atomic import write_json
 
