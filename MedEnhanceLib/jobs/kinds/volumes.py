@@ -49,8 +49,7 @@ class _Originals(VolumeParams):
     """What is blended: ENHANCED stands between INPUT and OUTPUT on the command line."""
 
     enhanced: Annotated[
-        str,
-        About(help="what enhance made of INPUT, at strength 1", flag="ENHANCED", place="input"),
+        str, About(help="what enhance made of INPUT, at strength 1", flag="ENHANCED", place="input")
     ]
 
 
