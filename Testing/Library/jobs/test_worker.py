@@ -188,7 +188,6 @@ def test_nothing_but_events_reaches_stdout(start_worker: Start) -> None:
     worker.end_stdin()
     worker.wait()
     assert worker.rest() == []
-    worker.close()
     for said in (b"print", b"real stdout", b"file descriptor 1", b"C's puts", b"a child"):
         assert said in worker.stderr
 
@@ -213,7 +212,6 @@ def test_a_fault_is_reported_in_words_and_its_traceback_goes_to_the_log(
     worker.until("result", "d")
     worker.end_stdin()
     worker.wait()
-    worker.close()
     assert b"ZeroDivisionError: the answer is not 42" in worker.stderr
 
 
