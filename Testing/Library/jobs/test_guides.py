@@ -90,21 +90,19 @@ def test_auto_takes_the_best_of_the_folder(
     io.save(brain(0).with_voxels(brain(0).voxels % 3), scan.with_name("lesions.nrrd"))
     io.save(replace(brain(0), voxels=np.stack([brain(0).voxels] * 2)), scan.with_name("four.nrrd"))
     scan.with_name("broken.nii.gz").write_bytes(b"\x1f\x8b no volume")
+    events: list[Event] = []
+    alone = scan.with_name("alone")
+    alone.mkdir()
+    io.save(brain(0), alone / "t1.nii.gz")
+    run(alone / "t1.nii.gz", events.append, guide=["auto"])
+    assert enhanced.pop()["guide"] is None
+    said = [event.fields["message"] for event in events if event.kind == "warning"]
+    assert any("no other series of this examination suits" in message for message in said)
     result = run(scan, guide=["auto"])
     assert offered == [["flair.nrrd", "t2.nii.gz"]]
     assert [Path(one.source).name for one in enhanced[0]["guide"]] == ["t2.nii.gz"]
     digest = file_sha256(scan.with_name("t2.nii.gz"))
     assert digest in Path(result["manifest"]).read_text(encoding="utf-8")
-
-
-def test_auto_without_another_series_warns_and_goes_on(
-    scan: Path, enhanced: list[dict[str, Any]], offered: list[list[str]]
-) -> None:
-    events: list[Event] = []
-    run(scan, events.append, guide=["auto"])
-    assert enhanced[0]["guide"] is None
-    said = [event.fields["message"] for event in events if event.kind == "warning"]
-    assert any("no other series of this examination suits" in message for message in said)
 
 
 def test_a_folder_of_many_patients_is_no_examination(scan: Path, offered: list[list[str]]) -> None:
