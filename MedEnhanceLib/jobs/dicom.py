@@ -14,7 +14,7 @@ from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs.files import OutputParams, manifest_path
-from MedEnhanceLib.jobs.placing import Series, lay_beside, name_of, read_series
+from MedEnhanceLib.jobs.placing import lay_beside, name_of, read_series
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -117,7 +117,7 @@ def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
 
 
 def place_volume(
-    volume: Volume, params: DicomParams, monitor: Monitor, series: Series | None = None
+    volume: Volume, params: DicomParams, monitor: Monitor, series: Volume | None = None
 ) -> Volume:
     """The volume with the DICOM images behind it; asks for what is missing before the long work.
 
@@ -150,7 +150,7 @@ def place_volume(
     return replace(volume, origin=None)
 
 
-def source_series(params: DicomParams, monitor: Monitor) -> Series:
+def source_series(params: DicomParams, monitor: Monitor) -> Volume:
     """The series that `dicom_source` names."""
     return read_series(Path(str(params.dicom_source)), params.dicom_source_series, monitor)
 

@@ -14,20 +14,21 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.jobs.placing import Series, lay_beside
+from MedEnhanceLib.jobs.placing import lay_beside
 from MedEnhanceLib.runtime.progress import Monitor
 
 SHAPE = (5, 6, 7)
 AXIAL = Geometry((0.5, 0.8, 2.5), (-10.0, 20.0, 30.0))
 
 
-def series_of(geometry: Geometry = AXIAL, shape: tuple[int, ...] = SHAPE) -> Series:
+def series_of(geometry: Geometry = AXIAL, shape: tuple[int, ...] = SHAPE) -> Volume:
     frames = shape[0] if len(shape) == 4 else 1
     instances = tuple(
         tuple(Instance(f"{t}-{k}.dcm", "1.2.840", f"1.2.{t}.{k}") for k in range(shape[-3]))
         for t in range(frames)
     )
-    return Series("series", DicomOrigin("1.2.1", "1.2.2", instances), geometry, shape)
+    origin = DicomOrigin("1.2.1", "1.2.2", instances)
+    return Volume(np.zeros(shape, np.uint8), geometry, origin=origin, source="series")
 
 
 def scan(shape: tuple[int, ...] = SHAPE) -> Volume:
