@@ -71,6 +71,9 @@ class RawWorker:
     def end_stdin(self) -> None:
         self._commands.close()
 
+    def close_events(self) -> None:
+        self._events.close()
+
     def wait(self) -> int:
         return self.process.wait(_PATIENCE)
 

@@ -117,7 +117,6 @@ def test_a_command_reads_an_address_and_repeats_no_secret(
     [
         ("SERVER/missing/a.nii.gz", 3, "answers 404"),
         ("SERVER/cut/a.nii.gz", 3, "bytes too early"),
-        ("s3://bucket/a.nii.gz", 4, "s3fs"),
         ("nowhere://bucket/a.nii.gz", 2, "fsspec knows no addresses"),
         ("https://user:s3cr3t@127.0.0.1/a.nii.gz", 3, "https://127.0.0.1/a.nii.gz"),
         ("memory://bucket/none.nii.gz", 3, "nothing at that address"),
@@ -126,8 +125,6 @@ def test_a_command_reads_an_address_and_repeats_no_secret(
 def test_what_cannot_be_read_is_a_sentence_without_the_signature(
     server: str, address: str, status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if address.startswith("s3") and fsspec_has("s3"):
-        pytest.skip("s3fs is installed")
     address = address.replace("SERVER", server)
     assert main(["inspect", f"{address}?{_SECRET}", "--debug"]) == status
     err = capsys.readouterr().err
@@ -135,19 +132,10 @@ def test_what_cannot_be_read_is_a_sentence_without_the_signature(
     assert "s3cr3t" not in err
 
 
-def fsspec_has(scheme: str) -> bool:
-    try:
-        fsspec.get_filesystem_class(scheme)
-    except ImportError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
         ("https://TOKEN@host/a.nii", "https://host/a.nii"),
-        ("HTTPS://user:TOKEN@host:8443/a.nii?X=TOKEN", "HTTPS://host:8443/a.nii"),
         ("https://us@er:TOKEN@host/b@c.nii", "https://host/b@c.nii"),
         ("s3://KEY:TOKEN@bucket/a.nii", "s3://bucket/a.nii"),
         ("abfs://container@account/a.nii", "abfs://container@account/a.nii"),

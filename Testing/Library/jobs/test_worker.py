@@ -14,7 +14,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from Library.jobs.conftest import worker_command
 from Library.jobs.raw_worker import RawWorker
 
 from MedEnhanceLib.errors import OutputError
@@ -215,17 +214,13 @@ def test_a_fault_is_reported_in_words_and_its_traceback_goes_to_the_log(
     assert b"ZeroDivisionError: the answer is not 42" in worker.stderr
 
 
-def test_a_caller_that_stops_listening_ends_the_worker(temp_root: Path) -> None:
-    with subprocess.Popen(
-        worker_command(600), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-        process.stdin.write(b'{"v":1,"id":"a","kind":"ping","params":{"count":9,"seconds":60}}\n')
-        process.stdin.flush()
-        assert process.wait(20) == 0
+def test_a_caller_that_stops_listening_ends_the_worker(
+    start_worker: Start, temp_root: Path
+) -> None:
+    worker = start_worker()
+    worker.close_events()
+    worker.ping("a", 9, 60)
+    assert worker.wait() == 0
     assert list(temp_root.iterdir()) == []
 
 
