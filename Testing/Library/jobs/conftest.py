@@ -42,6 +42,16 @@ def start_worker() -> Iterator[Callable[..., RawWorker]]:
         worker.close()
 
 
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """After a call of it, no job may read a volume any more."""
+
+    def must_not_be_called(*_: object, **__: object) -> Volume:
+        raise AssertionError("the input was read")
+
+    return lambda: monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", must_not_be_called)
+
+
 def worker_command(idle_seconds: float) -> list[str]:
     idle = ["--idle-seconds", f"{idle_seconds:g}"]
     return [sys.executable, "-m", "MedEnhanceLib", "worker", *idle]

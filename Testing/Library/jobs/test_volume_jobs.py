@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,11 @@ def test_degrade_can_be_replayed_from_its_manifest(
 def test_what_could_not_be_saved_is_refused_before_the_input_is_read(
     scan: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    unread: Callable[[], None],
     output: str,
     says: str,
 ) -> None:
-    monkeypatch.setattr(io, "load", _must_not_be_called)
+    unread()
     (tmp_path / "link.nii.gz").symlink_to(scan)
     with pytest.raises(OutputError, match=says) as caught:
         run_job(_convert(scan, tmp_path / output, overwrite=True))
@@ -137,7 +138,3 @@ def test_what_is_no_region_is_refused(wrong: object) -> None:
     with pytest.raises(ConfigError, match="region") as caught:
         JobSpec("decompress", params)
     assert "a list" in caught.value.hint
-
-
-def _must_not_be_called(*_: object, **__: object) -> Volume:
-    raise AssertionError("the input was read")
