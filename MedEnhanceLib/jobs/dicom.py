@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+
 from MedEnhanceLib.core.options import About, option
+from MedEnhanceLib.core.slabs import blank
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs.files import OutputParams, manifest_path
-from MedEnhanceLib.jobs.placing import lay_beside, name_of, read_series
+from MedEnhanceLib.jobs.placing import lay_beside, name_of
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -117,16 +120,16 @@ def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
 
 
 def place_volume(
-    volume: Volume, params: DicomParams, monitor: Monitor, series: Volume | None = None
+    volume: Volume, params: DicomParams, series: Volume | None, monitor: Monitor
 ) -> Volume:
     """The volume with the DICOM images behind it; asks for what is missing before the long work.
 
-    series: that of `dicom_source`, where it was read before.
+    series: that of `source_series`.
     Raises InputError where nothing says whose it is, OutputError for a folder among originals.
     """
     own = volume
-    if params.dicom_source:
-        volume = lay_beside(volume, series or source_series(params, monitor), monitor)
+    if series is not None:
+        volume = lay_beside(volume, series, monitor)
     for origin in filter(None, (own.origin, volume.origin)):
         files = {instance.file for frame in origin.instances for instance in frame}
         _refuse_among(Path(params.output), sorted({Path(file).parent for file in files}))
@@ -139,9 +142,7 @@ def place_volume(
             )
         return volume
     if not params.patient_id:
-        made_from = (
-            f" (it was made from the series {volume.origin.series})" if volume.origin else ""
-        )
+        made_from = f", only the series {volume.origin.series}" if volume.origin else ""
         raise InputError(
             f"{name}: no patient information{made_from}",
             "Name the DICOM series that it was made from (--dicom-source SERIES/, dicom_source=), "
@@ -150,9 +151,22 @@ def place_volume(
     return replace(volume, origin=None)
 
 
-def source_series(params: DicomParams, monitor: Monitor) -> Volume:
-    """The series that `dicom_source` names."""
-    return read_series(Path(str(params.dicom_source)), params.dicom_source_series, monitor)
+def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
+    """The series that `dicom_source` names, without its voxels; errors as `io.load`'s of DICOM."""
+    from MedEnhanceLib.io.dicom import read_grid
+
+    if params.dicom_source is None:
+        return None
+    path = Path(params.dicom_source)
+    try:
+        origin, geometry, shape = read_grid(
+            path, series=params.dicom_source_series, monitor=monitor
+        )
+    except InputError as error:
+        error.hint = error.hint.replace("--series", "--dicom-source-series")
+        raise
+    voxels = blank(shape, np.dtype(np.uint8))
+    return Volume(voxels, geometry, origin=origin, source=path.name or str(path))
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +201,8 @@ def place_objects(objects: Objects, params: DicomParams, monitor: Monitor) -> Ob
 
     Raises as `place_volume`.
     """
-    series = source_series(params, monitor) if params.dicom_source else None
-    source = place_volume(objects.source, params, monitor, series)
+    series = source_series(params, monitor)
+    source = place_volume(objects.source, params, series, monitor)
 
     def beside(volume: Volume) -> Volume:
         if series is not None:

@@ -6,7 +6,7 @@ folders beside, or the other files of its folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,8 @@ import numpy as np
 
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError
-from MedEnhanceLib.jobs.files import AUTO, CONTAINER, load_volume
+from MedEnhanceLib.errors import Cancelled, InputError, MedEnhanceError
+from MedEnhanceLib.jobs.files import CONTAINER, load_volume
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 _MOST_BESIDE = 20
 #: Different values of whole numbers, fewer than which are labels.
 _FEWEST_VALUES = 32
-
-
-def check_guides(guides: Sequence[str]) -> None:
-    """Raise ConfigError for no guide at all, and for "auto" beside files."""
-    if not guides:
-        raise ConfigError("guide is an empty list", 'Name files, or give "auto".')
-    if AUTO in guides and len(guides) > 1:
-        raise ConfigError("guide is auto and names files too", "Give one or the other.")
 
 
 def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.slabs import blank
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.jobs.files import manifest_path, path_of
@@ -25,26 +24,13 @@ _FIRST_BESIDE, _MOST_BESIDE = 0.1, 0.5
 _LARGEST_MANIFEST = 1 << 24
 
 
-def read_series(path: Path, series: str | None, monitor: Monitor) -> Volume:
-    """The series at a place, without its voxels; errors as `io.load`'s of DICOM."""
-    from MedEnhanceLib.io.dicom import read_grid
-
-    try:
-        origin, geometry, shape = read_grid(path, series=series, monitor=monitor)
-    except InputError as error:
-        error.hint = error.hint.replace("--series", "--dicom-source-series")
-        raise
-    voxels = blank(shape, np.dtype(np.uint8))
-    return Volume(voxels, geometry, origin=origin, source=path.name or str(path))
-
-
 def name_of(volume: Volume) -> str:
     """What a message calls it: the last part of its path, without the UID of its series."""
     return path_of(volume).name or "the volume"
 
 
 def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
-    """The volume with the images of `series` behind it.
+    """The volume with the images of `series` behind it, whose own voxels do not matter.
 
     Where its voxels are those of the series, or whole slices of them, turned or mirrored as other
     formats do it, they are put in the order of the series, nothing is resampled, and each slice

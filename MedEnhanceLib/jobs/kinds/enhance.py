@@ -12,7 +12,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
-from MedEnhanceLib.jobs.dicom import DicomParams, place_volume
+from MedEnhanceLib.jobs.dicom import DicomParams, place_volume, source_series
 from MedEnhanceLib.jobs.enhancing import (
     Enhanced,
     enhance_volume,
@@ -29,7 +29,7 @@ from MedEnhanceLib.jobs.files import (
     path_of,
     results_of,
 )
-from MedEnhanceLib.jobs.guides import check_guides, chosen_guide
+from MedEnhanceLib.jobs.guides import chosen_guide
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -100,9 +100,11 @@ class EnhanceParams(DicomParams, VolumeParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         segmenter_config(self.segmenter, "auto", wanted=self.wants_segmentation)
-        if self.guide is not None:
-            check_guides(self.guide)
-        elif self.guide_map is not None:
+        if self.guide == []:
+            raise ConfigError("guide is an empty list", 'Name files, or give "auto".')
+        if self.guide is not None and AUTO in self.guide and len(self.guide) > 1:
+            raise ConfigError("guide is auto and names files too", "Give one or the other.")
+        if self.guide_map is not None and self.guide is None:
             raise ConfigError("guide_map requires a guide", "Give a guide, or leave it out.")
         if self.uncertainty_output and not self.config.uncertainty:
             raise ConfigError(
@@ -160,7 +162,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
-        source = place_volume(source, params, monitor)
+        source = place_volume(source, params, source_series(params, monitor), monitor)
         if source.is_sequence and params.has_objects:
             raise InputError(
                 f"{source.source}: a sequence of {source.shape[0]} frames has no DICOM "
@@ -283,7 +285,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     work = Work("segmented", params)
     volume = params.load(monitor.part(0.0, 0.1))
     if params.dicom:
-        volume = place_volume(volume, params, monitor)
+        volume = place_volume(volume, params, source_series(params, monitor), monitor)
     labels = segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
     part = monitor.part(0.9, 1.0)
     if params.dicom:
