@@ -294,8 +294,8 @@ def _describe_codec(
             shutil.copyfile(model, temporary)
     path, part = folder / METADATA, summary.partition(":")[0]
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    told = before.get("training", {}).get("summary", "").split("; ")
-    others = [text for text in told if text and not text.startswith(f"{part}: ")]
+    texts = before.get("training", {}).get("summary", "").split("; ")
+    others = [text for text in texts if text and not text.startswith(f"{part}: ")]
     data = before.get("data", [])
     fields = {
         "kind": CODEC,
