@@ -100,6 +100,8 @@ def _refused(cause: Exception) -> MedEnhanceError | None:
 
     What is known to go wrong is checked where the file is used, which names the remedy better.
     """
+    if str(cause).startswith(("Symlink loop", "embedded null")):  # Python's own words
+        return errors.InputError(f"invalid path: {cause}", "Rename the file, or its folder.")
     if not isinstance(cause, OSError) or cause.errno is None:
         return None
     path = os.fsdecode(cause.filename) if cause.filename is not None else ""
