@@ -36,7 +36,7 @@ def test_convert_keeps_voxels_and_geometry_and_writes_a_manifest(
     scan: Path, head: Volume, tmp_path: Path
 ) -> None:
     events: list[Event] = []
-    result = run_job(_convert(scan, tmp_path / "scan.nrrd"), events.append)
+    result = run_job(_convert(scan, tmp_path / "scan.nrrd", modality="MR"), events.append)
     assert io.load(tmp_path / "scan.nrrd").is_equal(io.load(scan))
     assert result["outputs"] == {"output": str(tmp_path / "scan.nrrd")}
     assert result["shape"] == list(head.shape)
@@ -44,7 +44,7 @@ def test_convert_keeps_voxels_and_geometry_and_writes_a_manifest(
     assert events[-1] == Event("result", result.fields)
     assert result["manifest"] == str(tmp_path / "scan.nrrd.json")
     manifest = json.loads((tmp_path / "scan.nrrd.json").read_text(encoding="utf-8"))
-    assert manifest["action"] == "converted"
+    assert (manifest["action"], manifest["config"]) == ("converted", {"modality": "MR"})
     assert manifest["inputs"] == {"input": f"a file (.nii.gz), SHA-256 {file_sha256(scan)}"}
     assert manifest["seconds"] == result["seconds"]
     assert manifest["software"]["numpy"]

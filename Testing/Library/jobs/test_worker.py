@@ -83,6 +83,7 @@ def test_an_id_in_use_is_refused_and_free_again_afterwards(start_worker: Start) 
 
 
 _GARBAGE: list[tuple[bytes, str | None, str]] = [
+    (b"x" * (1024 * 1024 + 1), None, "more than"),
     (b"hello?", None, "not JSON"),
     (b"\xff\xfe\x00", None, "not JSON"),
     (b"[1, 2]", None, "not an object"),
@@ -93,7 +94,6 @@ _GARBAGE: list[tuple[bytes, str | None, str]] = [
     (b'{"v": 1, "cancel": 5}', None, "not a cancel line"),
     (b'{"v": 1, "cancel": "a", "too": 1}', None, "not a cancel line"),
     (b'{"v": 1, "id": "a", "kind": "ping", "params": {"count": NaN}}', None, "NaN"),
-    (b"x" * (1024 * 1024 + 1), None, "more than"),
 ]
 
 
