@@ -422,12 +422,13 @@ def compress(call: CompressCall) -> CompressResult:
     from MedEnhanceLib.unicompress import compress as compress_to
 
     config, overwrite = narrowed(CompressConfig, call), call.overwrite
-    with watched(call.progress, call.cancel) as monitor:
-        end = 0.9 if is_remote(call.path) else 1.0
-        with sent_result(call.path, monitor.part(end, 1.0), overwrite=overwrite) as here:
-            volume = call.opened(call.volume, monitor.part(0.0, 0.1), scratch=here.parent)
-            part = monitor.part(0.1, end)
-            done = compress_to(volume, here, config, monitor=part, overwrite=overwrite)
+    with (
+        watched(call.progress, call.cancel) as monitor,
+        sent_result(call.path, monitor, overwrite=overwrite) as here,
+    ):
+        volume = call.opened(call.volume, monitor.part(0.0, 0.1), scratch=here.parent)
+        part = monitor.part(0.1, 1.0)
+        done = compress_to(volume, here, config, monitor=part, overwrite=overwrite)
     return replace(done, path=shown(call.path)) if is_remote(call.path) else done
 
 
@@ -484,7 +485,7 @@ def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used wit
 
     if is_remote(path):
         raise ConfigError(
-            f"{shown(path)}: a container that stays open has to lie on this machine",
+            f"{shown(path)}: a container that stays open has to be on this machine",
             "Copy it here first, or read a part of it with decompress.",
         )
     return StoredVolume(Path(path))

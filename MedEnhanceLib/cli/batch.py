@@ -17,7 +17,7 @@ from MedEnhanceLib.cli.text import columns
 from MedEnhanceLib.errors import MedEnhanceError
 
 _ABOUT = (
-    "Put all volumes of folders or a list through one command. OUT gets the results, batch.jsonl\n"
+    "Put all volumes of folders through one command. OUT gets the results, batch.jsonl\n"
     "with a row for each, and batch.csv. Started again, it leaves out what is done and tries\n"
     "again what failed; one failure does not stop the rest."
 )
@@ -48,7 +48,7 @@ _TASKS = {
     ),
     "compress": (
         "compress many volumes",
-        "medenhance batch compress --list scans.txt --out small/ --lossless --workers 4",
+        "medenhance batch compress scans/ --out small/ --lossless --workers 4",
     ),
 }
 
@@ -61,7 +61,6 @@ def _declare(parser: Parser, task: str) -> None:
         help="volumes, addresses of volumes (s3://bucket/scan.nii.gz), and folders",
     )
     job, batch = declaration_of(task), declaration_of("batch")
-    add_flags(parser, batch, only=["list_file"])
     add_flags(parser, job, only=["config"])
     if task == "enhance":
         parser.add_argument(

@@ -10,8 +10,5 @@ if TYPE_CHECKING:
 
 __all__ = ["JobSpec", "Result", "run_job"]
 
-_HOMES = {
-    "files": ["Result"],
-    "job": ["JobSpec", "run_job"],
-}
+_HOMES = {"files": ["Result"], "job": ["JobSpec", "run_job"]}
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

@@ -56,11 +56,8 @@ def progress_bar() -> Iterator[Listener]:
 def _torch_as_it_starts() -> Iterator[None]:
     """PyTorch's default type and device as after its import, whatever a notebook has set."""
     torch = imported("torch")
-    if torch is None:
-        yield
-        return
-    chosen, device = torch.get_default_dtype(), torch.get_default_device()
-    if chosen == torch.float32 and device.type == "cpu":
+    chosen = torch and torch.get_default_dtype()
+    if torch is None or (chosen, torch.get_default_device().type) == (torch.float32, "cpu"):
         yield
         return
     torch.set_default_dtype(torch.float32)

@@ -10,17 +10,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+
 from MedEnhanceLib.core.options import About, option
+from MedEnhanceLib.core.slabs import blank
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs.files import OutputParams, manifest_path
-from MedEnhanceLib.jobs.placing import Series, lay_beside, name_of, read_series
+from MedEnhanceLib.jobs.placing import lay_beside, name_of
+from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+    from MedEnhanceLib.gradprom import Segmentation
     from MedEnhanceLib.io.dicomout import Template
 
 
@@ -71,17 +76,6 @@ class DicomParams(OutputParams):
                 "dicom_source_series requires dicom_source",
                 "Name the folder of the series (--dicom-source).",
             )
-        if self.dicom_source and self.names_patient:
-            raise ConfigError(
-                "both dicom_source and a patient are given",
-                "The patient is that of the source: leave out patient_id and patient_name "
-                "(--patient-id, --patient-name).",
-            )
-
-    @property
-    def names_patient(self) -> bool:
-        """Whether it says whose a new study is."""
-        return any((self.patient_id, self.patient_name, self.study_description))
 
     @property
     def has_objects(self) -> bool:
@@ -118,7 +112,7 @@ def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
 def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
     here = folder.resolve()
     for place in (path.resolve() for path in originals):
-        if here == place or here in place.parents or place in here.parents:
+        if here.is_relative_to(place) or place.is_relative_to(here):
             raise OutputError(
                 f"{folder}: the derived series would lie among the originals, which are in {place}",
                 "Use a separate folder, outside that of the originals.",
@@ -126,31 +120,29 @@ def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
 
 
 def place_volume(
-    volume: Volume, params: DicomParams, monitor: Monitor, series: Series | None = None
+    volume: Volume, params: DicomParams, series: Volume | None, monitor: Monitor
 ) -> Volume:
     """The volume with the DICOM images behind it; asks for what is missing before the long work.
 
-    series: that of `dicom_source`, where it was read before.
+    series: that of `source_series`.
     Raises InputError where nothing says whose it is, OutputError for a folder among originals.
     """
     own = volume
-    if params.dicom_source:
-        volume = lay_beside(volume, series or source_series(params, monitor), monitor)
+    if series is not None:
+        volume = lay_beside(volume, series, monitor)
     for origin in filter(None, (own.origin, volume.origin)):
         files = {instance.file for frame in origin.instances for instance in frame}
         _refuse_among(Path(params.output), sorted({Path(file).parent for file in files}))
     name = name_of(volume)
     if volume.origin is not None and volume.origin.instances:
-        if params.names_patient:
+        if params.patient_id or params.patient_name or params.study_description:
             raise ConfigError(
                 f"{name} is DICOM and knows its patient",
                 "Leave out patient_id and patient_name (--patient-id, --patient-name).",
             )
         return volume
     if not params.patient_id:
-        made_from = (
-            f" (it was made from the series {volume.origin.series})" if volume.origin else ""
-        )
+        made_from = f", only the series {volume.origin.series}" if volume.origin else ""
         raise InputError(
             f"{name}: no patient information{made_from}",
             "Name the DICOM series that it was made from (--dicom-source SERIES/, dicom_source=), "
@@ -159,17 +151,27 @@ def place_volume(
     return replace(volume, origin=None)
 
 
-def source_series(params: DicomParams, monitor: Monitor) -> Series:
-    """The series that `dicom_source` names."""
-    return read_series(Path(str(params.dicom_source)), params.dicom_source_series, monitor)
+def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
+    """The series that `dicom_source` names, without its voxels; errors as `io.load`'s of DICOM."""
+    from MedEnhanceLib.io.dicom import read_grid
+
+    if params.dicom_source is None:
+        return None
+    path = Path(params.dicom_source)
+    try:
+        origin, geometry, shape = read_grid(
+            path, series=params.dicom_source_series, monitor=monitor
+        )
+    except InputError as error:
+        error.hint = error.hint.replace("--series", "--dicom-source-series")
+        raise
+    voxels = blank(shape, np.dtype(np.uint8))
+    return Volume(voxels, geometry, origin=origin, source=path.name or str(path))
 
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """A segmentation that is to be written. labels: as `gradprom.Segmentation` has them, as JSON.
-
-    model: what made it, as in a manifest. warning: as in `gradprom.Segmentation`.
-    """
+    """A segmentation from a file; the fields are those of `gradprom.Segmentation`."""
 
     volume: Volume
     labels: Sequence[Mapping[str, Any]]
@@ -189,7 +191,7 @@ class Objects:
     action: str
     options: str = ""
     volume: Volume | None = None
-    segmentation: LabelMap | None = None
+    segmentation: LabelMap | Segmentation | None = None
     uncertainty: Volume | None = None
     model: Mapping[str, str] | None = None
 
@@ -199,8 +201,8 @@ def place_objects(objects: Objects, params: DicomParams, monitor: Monitor) -> Ob
 
     Raises as `place_volume`.
     """
-    series = source_series(params, monitor) if params.dicom_source else None
-    source = place_volume(objects.source, params, monitor, series)
+    series = source_series(params, monitor)
+    source = place_volume(objects.source, params, series, monitor)
 
     def beside(volume: Volume) -> Volume:
         if series is not None:
@@ -224,12 +226,8 @@ def write(
     """Build every object, then write them all, or none.
 
     objects: of volumes with their images behind them, as `place_volume` gives them.
-
-    Returns:
-        The files, and what results and manifests state of them.
-
-    Raises:
-        InputError, OutputError: an object cannot be built, or not be written.
+    Returns the files, and what results and manifests state of them. Raises InputError or
+    OutputError where an object cannot be built, or not be written.
     """
     from MedEnhanceLib.io.dicomout import new_study, read_template, write_objects
 
@@ -257,15 +255,14 @@ def write(
     )
     rows: dict[str, dict[str, Any]] = {}
     for role, dataset in built:
-        uid = str(dataset.SeriesInstanceUID)
-        row = {
+        row: dict[str, Any] = {
             "role": role,
             "modality": str(dataset.Modality),
             "description": str(dataset.get("SeriesDescription") or ""),
-            "series_uid": uid,
+            "series_uid": str(dataset.SeriesInstanceUID),
             "files": 0,
         }
-        rows.setdefault(uid, row)["files"] += 1
+        rows.setdefault(row["series_uid"], row)["files"] += 1
     study = str(built[0][1].StudyInstanceUID)
     return files, {"study_uid": study, "series_uid": next(iter(rows)), "objects": [*rows.values()]}
 
@@ -309,7 +306,7 @@ def _built(
     if (labels := objects.segmentation) is not None:
         segmented = build_segmentation(
             labels.volume,
-            labels.labels,
+            as_json(labels.labels),
             template=template,
             derivation=replace(
                 derivation, action="segmented", model=labels.model, description=labels.warning

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom import Segmentation, SegmentConfig
+    from MedEnhanceLib.gradprom import Segmentation
     from MedEnhanceLib.hqg import VolumeCache
     from MedEnhanceLib.hqg.strength import Enhancement
     from MedEnhanceLib.report.drawing import Picture
@@ -118,11 +117,12 @@ def enhance_volume(
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `segmenter` is given; in memory.
 
-    guide, look, frame, cache, scratch: as for `hqg.enhance`.
+    guide, look, frame, slices, cache, scratch: as for `hqg.enhance`.
     """
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
+    from MedEnhanceLib.hqg.slices.restore import enhance_slices
 
     began = time.monotonic()
     if segmenter is not None:  # better missed now than after the long work
@@ -131,8 +131,6 @@ def enhance_volume(
     part = monitor.part(0.0, share)
     if config.task == "slices":
         _refuse_with_thin_slices(config, guide=guide, look=look, slices=slices)
-        from MedEnhanceLib.hqg.slices.restore import enhance_slices
-
         done = enhance_slices(volume if frame is None else volume.frame(frame), config, part)
     else:
         done = enhance(
@@ -153,7 +151,7 @@ def enhance_volume(
     manifest = make_manifest(
         "enhanced",
         config=config.to_json() | ({"segmenter": segmenter.to_json()} if segmenter else {}),
-        inputs=_names(volume, guide, look),
+        inputs=_names(input=volume, guide=guide, look=look),
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
@@ -168,22 +166,13 @@ def enhance_volume(
     return Enhanced(done.volume, done.uncertainty, labels, manifest, done)
 
 
-def _names(
-    volume: Volume,
-    guide: Volume | Sequence[Volume] | None,
-    look: Volume | Iterable[Volume] | None,
-) -> dict[str, str]:
-    """What the report calls the inputs; a look of several volumes is not named."""
-
-    def name(each: Volume) -> str:
-        return Path(each.source).name or "volume"
-
-    names = {"input": name(volume)}
-    if guide:
-        guides = [guide] if isinstance(guide, Volume) else guide
-        names["guide"] = ", ".join(map(name, guides))
-    if look is not None:
-        names["look"] = name(look) if isinstance(look, Volume) else "several volumes"
+def _names(**inputs: Volume | Iterable[Volume] | None) -> dict[str, str]:
+    """What the report calls the inputs; volumes that are read one after another are not named."""
+    names = {}
+    for role, given in inputs.items():
+        volumes = [given] if isinstance(given, Volume) else given
+        if isinstance(volumes, Sequence):
+            names[role] = ", ".join(Path(each.source).name or "volume" for each in volumes)
     return names
 
 
@@ -200,57 +189,46 @@ def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
         )
 
 
-def enhanced_objects(volume: Volume, done: Enhanced) -> Objects:
-    """What becomes DICOM of an enhancement of `volume`."""
-    results = done.report["results"]
-    options = [f"strength {results['strength']:g}"] if results["strength"] != 1 else []
-    options += [corrections_in_words(results.get("measured", {})).removeprefix(", ")]
-    options += [warning["message"] for warning in results["doubts"]]
-    return Objects(
-        volume,
-        "enhanced",
-        options=", ".join(filter(None, options)),
-        volume=done.volume,
-        segmentation=label_map(done.segmentation) if done.segmentation else None,
-        uncertainty=done.uncertainty,
-        model=done.report["model"],
-    )
+def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None = None) -> Objects:
+    """What becomes DICOM of a volume or a result.
 
-
-def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
-    """What becomes DICOM of a volume or a result, whose source is not at hand any more."""
+    source: what was enhanced or segmented; None where it is not at hand any more.
+    """
     if isinstance(result, Volume):
         if result.modality == "SEG":
             return Objects(result, "exported", segmentation=LabelMap(result, ()))
         return Objects(result, "exported", volume=result)
-    before = replace(result.volume, history=result.volume.history[:-1])
-    if isinstance(result, Enhanced):
-        return enhanced_objects(before, result)
-    return Objects(before, "segmented", segmentation=label_map(result))
+    if source is None:
+        source = replace(result.volume, history=result.volume.history[:-1])
+    if not isinstance(result, Enhanced):
+        return Objects(source, "segmented", segmentation=result)
+    results = result.report["results"]
+    options = [f"strength {results['strength']:g}"] if results["strength"] != 1 else []
+    options += [corrections_in_words(results.get("measured", {})).removeprefix(", ")]
+    options += [warning["message"] for warning in results["doubts"]]
+    return Objects(
+        source,
+        "enhanced",
+        options=", ".join(filter(None, options)),
+        volume=result.volume,
+        segmentation=result.segmentation,
+        uncertainty=result.uncertainty,
+        model=result.report["model"],
+    )
 
 
 def segmenter_config(segmenter: str, device: str, *, wanted: bool) -> SegmentConfig | None:
     """How an enhanced volume is segmented, on the same device; None where it is not.
 
-    segmenter: a model's name or folder, or "auto". Raises ConfigError for anything else, and where
-    a model is named without a segmentation.
+    segmenter: a model's name or folder, or "auto". Raises ConfigError where a model is named
+    without a segmentation.
     """
-    if not isinstance(segmenter, str | os.PathLike) or not os.fspath(segmenter):
-        raise ConfigError(
-            f"segmenter is {segmenter!r}", 'Give a model\'s name or folder, or "auto".'
-        )
     if segmenter != "auto" and not wanted:
         raise ConfigError(
             f"the segmenter {segmenter} is named, but no segmentation is requested",
             "Add segment (--segment), or leave out the segmenter.",
         )
-    return SegmentConfig(model=os.fspath(segmenter), device=device) if wanted else None
-
-
-def label_map(segmentation: Segmentation) -> LabelMap:
-    """A segmentation as what is written as DICOM takes it."""
-    labels = as_json(segmentation.labels)
-    return LabelMap(segmentation.volume, labels, segmentation.model, segmentation.warning)
+    return SegmentConfig(model=segmenter, device=device) if wanted else None
 
 
 def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:

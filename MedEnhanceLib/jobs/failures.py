@@ -81,7 +81,7 @@ def job_errors(kind: str) -> Iterator[None]:
             "This is a fault of MedEnhance: please report it with the traceback in the log"
             " (a worker's standard error).",
         )
-        raise _missing_package(cause) or refused(cause) or fault from cause
+        raise _missing_package(cause) or _refused(cause) or fault from cause
 
 
 def _missing_package(cause: Exception) -> MedEnhanceError | None:
@@ -95,26 +95,25 @@ def _missing_package(cause: Exception) -> MedEnhanceError | None:
     )
 
 
-def refused(cause: BaseException) -> MedEnhanceError | None:
+def _refused(cause: Exception) -> MedEnhanceError | None:
     """The error for what the system would not do with a user's file; None for other failures.
 
     What is known to go wrong is checked where the file is used, which names the remedy better.
     """
-    is_odd = str(cause).startswith(("Symlink loop", "embedded null"))  # Python's own words
-    if is_odd or (isinstance(cause, UnicodeEncodeError) and "surrogates" in cause.reason):
+    if str(cause).startswith(("Symlink loop", "embedded null")):  # Python's own words
         return errors.InputError(f"invalid path: {cause}", "Rename the file, or its folder.")
     if not isinstance(cause, OSError) or cause.errno is None:
         return None
     path = os.fsdecode(cause.filename) if cause.filename is not None else ""
     if path.startswith(_LIBRARY):
         return None
-    said = f"{path:.300}: {cause.strerror}" if path else str(cause.strerror)
+    message = f"{path:.300}: {cause.strerror}" if path else str(cause.strerror)
     if cause.errno == errno.ENOMEM:
-        return DeviceMemoryError(f"memory ran out: {said}", _LESS_MEMORY)
+        return DeviceMemoryError(f"memory ran out: {message}", _LESS_MEMORY)
     if path and cause.errno in _WRONG_PATH:
-        return errors.InputError(said, "Check the path, and who may read and write there.")
+        return errors.InputError(message, "Check the path, and who may read and write there.")
     return OutputError(
-        f"the system refused a file: {said}",
+        f"the system refused a file: {message}",
         "See whether its disk or network folder is still there, has room and may be written to; "
         "then run it again: what was there before is untouched.",
     )

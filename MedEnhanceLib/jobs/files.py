@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
@@ -93,9 +93,8 @@ def load_volume(
     *,
     modality: str | None = None,
     series: str | None = None,
-    resample: bool = False,
-    scratch: Path | None = None,
     monitor: Monitor | None = None,
+    **options: Any,
 ) -> Volume:
     """The volume of a file or folder, or of a container; arguments and errors as `io.load`."""
     if path.suffix.lower() == CONTAINER:
@@ -107,14 +106,7 @@ def load_volume(
         return replace(volume, modality=modality) if modality else volume
     from MedEnhanceLib import io
 
-    return io.load(
-        path,
-        modality=modality,
-        series=series,
-        resample=resample,
-        scratch=scratch,
-        monitor=monitor,
-    )
+    return io.load(path, modality=modality, series=series, monitor=monitor, **options)
 
 
 class KeptVolumes:
@@ -131,24 +123,15 @@ class KeptVolumes:
         self,
         params: VolumeParams,
         *,
-        role: str = "input",
+        role: Literal["input", "guide"] = "input",
         keep: bool,
         scratch: Path | None = None,
         monitor: Monitor,
     ) -> tuple[Volume, VolumeCache | None]:
-        """The volume of `params`: the kept one where the file is still the same.
+        """The volume of `params`, and what `hqg.enhance` measured of it, if it is kept.
 
-        Any other one in its role is forgotten first.
-
-        Args:
-            params: where the volume lies.
-            role: "input" or "guide".
-            keep: whether to remember this one.
-            scratch: as `io.load` takes it.
-            monitor: of the job.
-
-        Returns:
-            The volume, and what `hqg.enhance` measured of it, if it is kept.
+        That is the kept one where the file is still the same; any other one in its role is
+        forgotten first.
         """
         from MedEnhanceLib.hqg import VolumeCache
 
@@ -173,8 +156,7 @@ def _key_of(params: VolumeParams) -> Hashable:
     if ending_of(path) not in _WHOLE_FILES or not path.is_file():
         return None
     state = path.stat()
-    place = str(path.resolve())
-    return place, state.st_size, state.st_mtime_ns, params.series, params.modality
+    return str(path.resolve()), state.st_size, state.st_mtime_ns, params.series, params.modality
 
 
 def check_outputs(
@@ -189,34 +171,28 @@ def check_outputs(
     Existing files (their manifests too), missing folders, endings that no volume is written with,
     and writing over an input.
 
-    Args:
-        outputs: parameter's name → path.
-        inputs: what is read.
-        ending: of their names, where they are no volumes.
-        overwrite: whether existing files may be replaced.
-
-    Raises:
-        OutputError, EndingError, ConfigError: naming the file.
+    outputs: parameter's name → path. ending: of their names, where they are no volumes.
+    Raises OutputError, EndingError or ConfigError, naming the file.
     """
     from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
     from MedEnhanceLib.io.voxels import input_error
 
-    places = {name: resolved(path) for name, path in outputs.items()}
     sources = {resolved(path, input_error) for path in inputs}
-    if len(set(places.values())) < len(outputs):
+    places = {resolved(path) for path in outputs.values()}
+    if len(places) < len(outputs):
         raise ConfigError(
             f"two outputs share one path: {', '.join(map(str, outputs.values()))}",
             "Give each its own.",
         )
     for name, path in outputs.items():
         check_ending(path, ending)
-        if places[name] in sources:
+        if resolved(path) in sources:
             raise OutputError(
                 f"{path}: {name} is the input itself", "Give the output another name."
             )
         if not path.parent.is_dir():
             raise OutputError(
-                f"{path}: the folder {path.parent} is not there", "Make it, or give another path."
+                f"{path}: the folder {path.parent} does not exist", "Make it, or name another."
             )
         refuse_existing(path, overwrite)
         refuse_existing(manifest_path(path), overwrite)
@@ -230,11 +206,11 @@ def check_ending(path: Path, ending: str = "") -> None:
     if ending and path.suffix.lower() != ending:
         raise EndingError(f"{path.name}: unsupported output extension", f"Use {ending}.")
     if not ending and io.ending_of(path) not in io.WRITABLE:
+        compress = f"; compress writes {CONTAINER}" if path.suffix.lower() == CONTAINER else ""
         raise EndingError(
             f"{path.name}: unsupported output extension",
-            f"Use one of {', '.join(io.WRITABLE)}"
-            f"{'; compress writes ' + CONTAINER if path.suffix.lower() == CONTAINER else ''}"
-            "; or set dicom (--dicom), and a folder gets a series.",
+            f"Use one of {', '.join(io.WRITABLE)}{compress}; or set dicom (--dicom), and a folder "
+            "gets a series.",
         )
 
 

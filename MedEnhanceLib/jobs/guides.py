@@ -6,17 +6,21 @@ folders beside, or the other files of its folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError
-from MedEnhanceLib.jobs.files import AUTO, CONTAINER, load_volume
+from MedEnhanceLib.errors import Cancelled, InputError, MedEnhanceError
+from MedEnhanceLib.jobs.files import CONTAINER, load_volume
 from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.guide import Candidate
 
 #: Files or folders beside a volume, more than which are no examination.
 _MOST_BESIDE = 20
@@ -24,118 +28,91 @@ _MOST_BESIDE = 20
 _FEWEST_VALUES = 32
 
 
-def check_guides(guides: Sequence[str]) -> None:
-    """Raise ConfigError for no guide at all, and for "auto" beside files."""
-    if not guides:
-        raise ConfigError("guide is an empty list", 'Name files, or give "auto".')
-    if AUTO in guides and len(guides) > 1:
-        raise ConfigError("guide is auto and names files too", "Give one or the other.")
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where another series lies. series: which one there."""
-
-    path: Path
-    description: str
-    series: str | None = None
-
-    def load(self, modality: str, monitor: Monitor) -> Volume | None:
-        """The volume; None for results, labels, sequences, and what cannot be read."""
-        monitor.check()
-        quiet = Monitor(cancel=lambda: monitor.cancelled)
-        try:
-            volume = load_volume(self.path, series=self.series, monitor=quiet)
-        except Cancelled:
-            raise
-        except MedEnhanceError as error:
-            monitor.log(f"no guide: {error.message}")
-            return None
-        is_result = any(step.startswith("DERIVED") for step in volume.history)
-        if is_result or volume.is_sequence:
-            return None
-        if volume.dtype.kind in "iub" and len(np.unique(volume.voxels)) < _FEWEST_VALUES:
-            return None
-        if volume.modality_is_guess:
-            volume = replace(volume, modality=modality)
-        return volume if volume.modality == modality else None
-
-
 def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     """The best guide of a volume among the other series of its examination.
 
-    Args:
-        path: where the volume was read: a file, or a folder of DICOM.
-        volume: what was read there.
-        monitor: messages, warnings and cancelling.
-
-    Returns:
-        None, with a warning, where nothing suits.
-
-    Raises:
-        InputError: a folder without DICOM has too many volumes to be one examination.
+    path: where the volume was read: a file, or a folder of DICOM.
+    Returns None, with a warning, where nothing suits. Raises InputError where a folder without
+    DICOM has too many volumes to be one examination.
     """
-    from MedEnhanceLib.hqg.guide import Candidate, noise_of, suggest
-
-    def candidate(series: Volume, key: str, description: str) -> Candidate:
-        depth, rows, columns = series.shape[-3:]
-        return Candidate(
-            key=key,
-            description=description,
-            modality=series.modality,
-            geometry=series.geometry,
-            shape=(depth, rows, columns),
-            noise=noise_of(series),
-        )
+    from MedEnhanceLib.hqg.guide import suggest
 
     origin = volume.origin
     beside = _files_beside(path) if origin is None else _series_beside(path, origin, monitor)
-    places = list(beside)
-    candidates = [
-        candidate(series, str(number), place.description)
-        for number, place in enumerate(places)
-        if (series := place.load(volume.modality, monitor)) is not None
-    ]
-    own = candidate(volume, volume.source, path.name) if candidates else None
+    places, candidates = [*beside], []
+    for number, (place, series, description) in enumerate(places):
+        other = _series_at(place, series, volume.modality, monitor)
+        if other is not None:
+            candidates.append(_candidate(other, str(number), description))
+    own = _candidate(volume, volume.source, path.name) if candidates else None
     suggestion = suggest(own, candidates) if own else None
     if suggestion is None:
         monitor.warn("no other series of this examination suits: enhanced without a guide")
         return None
     best, reason = suggestion
     monitor.log(f"guide: {reason}")
-    return places[int(best.key)].load(volume.modality, monitor)
+    place, series, _ = places[int(best.key)]
+    return _series_at(place, series, volume.modality, monitor)
 
 
-def _series_beside(path: Path, origin: DicomOrigin, monitor: Monitor) -> Iterator[_Place]:
-    """The other series of the examination: in the folder of one, and in the folders beside it.
+def _candidate(volume: Volume, key: str, description: str) -> Candidate:
+    from MedEnhanceLib.hqg.guide import Candidate, noise_of
 
-    They are of the same study, or of the same patient on the same day.
-    """
+    depth, rows, columns = volume.shape[-3:]
+    return Candidate(
+        key=key,
+        description=description,
+        modality=volume.modality,
+        geometry=volume.geometry,
+        shape=(depth, rows, columns),
+        noise=noise_of(volume),
+    )
+
+
+def _series_at(path: Path, series: str | None, modality: str, monitor: Monitor) -> Volume | None:
+    """The volume; None for results, labels, sequences, and what cannot be read."""
+    monitor.check()
+    try:
+        quiet = Monitor(cancel=lambda: monitor.cancelled)
+        volume = load_volume(path, series=series, monitor=quiet)
+    except Cancelled:
+        raise
+    except MedEnhanceError as error:
+        monitor.log(f"no guide: {error.message}")
+        return None
+    is_result = any(step.startswith("DERIVED") for step in volume.history)
+    if is_result or volume.is_sequence:
+        return None
+    if volume.dtype.kind in "iub" and len(np.unique(volume.voxels)) < _FEWEST_VALUES:
+        return None
+    if volume.modality_is_guess:
+        volume = replace(volume, modality=modality)
+    return volume if volume.modality == modality else None
+
+
+def _series_beside(
+    path: Path, origin: DicomOrigin, monitor: Monitor
+) -> Iterator[tuple[Path, str | None, str]]:
+    """The other series of the study, in its folder and in those beside: folder, key, name."""
     from MedEnhanceLib.io.dicom.listing import choices
 
     here = path if path.is_dir() else path.parent
     beside = [each for each in sorted(here.parent.iterdir()) if each.is_dir() and each != here]
-    listed = []
     for folder in (here, *beside[:_MOST_BESIDE]):
         monitor.check()
         try:
-            listed += [(folder, choice) for choice in choices(folder, monitor)]
+            listed = choices(folder, monitor)
         except MedEnhanceError:
             continue  # a folder without DICOM
-    visits = {
-        (choice.about.patient, choice.about.date)
-        for _, choice in listed
-        if choice.about.series == origin.series and choice.about.patient and choice.about.date
-    }
-    for folder, choice in listed:
-        header = choice.about
-        is_here = header.study == origin.study or (header.patient, header.date) in visits
-        if is_here and header.series != origin.series and choice.is_gray and choice.row.readable:
-            yield _Place(folder, header.description or folder.name, choice.row.key)
+        for choice in listed:
+            header = choice.about
+            is_other = header.study == origin.study and header.series != origin.series
+            if is_other and choice.is_gray and choice.row.readable:
+                yield folder, choice.row.key, header.description or folder.name
 
 
-def _files_beside(path: Path) -> Iterator[_Place]:
-    """The other volumes of the folder.
+def _files_beside(path: Path) -> Iterator[tuple[Path, str | None, str]]:
+    """The other volumes of the folder: file, no key, name.
 
     Raises InputError for a folder with too many of them to be one examination.
     """
@@ -154,4 +131,4 @@ def _files_beside(path: Path) -> Iterator[_Place]:
         )
     for file in files:
         if file.resolve() != path.resolve():
-            yield _Place(file, file.name)
+            yield file, None, file.name

@@ -37,15 +37,17 @@ class JobKind:
     @property
     def params(self) -> Any:
         """The dataclass of the parameters."""
-        return getattr(import_module(f"MedEnhanceLib.jobs.kinds.{self.file}"), f"{self.name}Params")
+        return self._member(f"{self.name}Params")
 
     @property
     def run(self) -> Callable[..., Result]:
         """The function that does the job."""
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower()
-        module: Any = import_module(f"MedEnhanceLib.jobs.kinds.{self.file}")
-        run: Callable[..., Result] = getattr(module, f"run_{words}")
+        run: Callable[..., Result] = self._member(f"run_{words}")
         return run
+
+    def _member(self, name: str) -> Any:
+        return getattr(import_module(f"MedEnhanceLib.jobs.kinds.{self.file}"), name)
 
 
 JOBS: dict[str, JobKind] = {
@@ -72,7 +74,6 @@ JOBS: dict[str, JobKind] = {
     "ping": JobKind("installation", "Ping", is_question=True),
 }
 _LONGEST_ID = 200
-_KEYS = ("v", "id", "kind", "params")
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,13 @@ class JobSpec:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kind, str) or self.kind not in JOBS:
+        if self.kind not in JOBS:
             hint = f"{did_you_mean(self.kind, JOBS)}Known: {', '.join(JOBS)}."
             raise ConfigError(f"unknown job {self.kind!r}", hint)
-        if not isinstance(self.id, str) or not 0 < len(self.id) <= _LONGEST_ID:
+        if not 0 < len(self.id) <= _LONGEST_ID:
             raise ConfigError(
-                f"the job's id is {repr(self.id)[:40]}", f"Give text of 1 to {_LONGEST_ID} signs."
+                f"the job's id is {self.id!r:.40}", f"Give text of 1 to {_LONGEST_ID} characters."
             )
-        if not isinstance(self.params, Mapping):
-            raise ConfigError("the job's params are not an object", 'Give {"name": value, …}.')
         object.__setattr__(self, "params", dict(self.params))
         self.typed_params()
 
@@ -109,13 +108,8 @@ class JobSpec:
     def from_json(cls, fields: Mapping[str, Any]) -> JobSpec:
         """The job of a line to the worker; raises ConfigError on whatever is not exactly that."""
         check_version(fields)
-        for key in fields:
-            if key not in _KEYS:
-                raise ConfigError(f"a job has no key {key!r}", f"Use {', '.join(_KEYS)}.")
-        if "kind" not in fields:
-            raise ConfigError("the job has no kind", f"Known: {', '.join(JOBS)}.")
-        given = {key: fields[key] for key in ("kind", "params", "id") if key in fields}
-        return cls(**given)
+        given = {name: value for name, value in fields.items() if name != "v"}
+        return config_from_json(cls, given, "the job")
 
 
 def run_job(
@@ -141,11 +135,11 @@ def run_job(
     names = Names()
     with names.in_errors(), job_errors(spec.kind):
         report(Event("started", {"kind": spec.kind}))
-        monitor = Monitor(progress, cancel)
+        monitor = Monitor(progress, cancel).changed(names.of)
         try:
-            with job_places(spec.typed_params(), names, monitor) as (params, part):
+            with job_places(spec.typed_params(), names, monitor) as params:
                 volumes = [kept or KeptVolumes()] if kind.keeps_volumes else []
-                result = kind.run(params, part, *volumes)
+                result = kind.run(params, monitor, *volumes)
             result = Result(names.of(result.fields))
         finally:
             # A worker stays for minutes after its job: the card is shared with other programs.

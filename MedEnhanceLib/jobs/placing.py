@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.jobs.files import manifest_path, path_of
@@ -24,30 +24,13 @@ _FIRST_BESIDE, _MOST_BESIDE = 0.1, 0.5
 _LARGEST_MANIFEST = 1 << 24
 
 
-@dataclass(frozen=True)
-class Series:
-    """A series without its voxels. shape: as its volume's, [K, J, I] or [T, K, J, I]."""
-
-    name: str
-    origin: DicomOrigin
-    geometry: Geometry
-    shape: tuple[int, ...]
+def name_of(volume: Volume) -> str:
+    """What a message calls it: the last part of its path, without the UID of its series."""
+    return path_of(volume).name or "the volume"
 
 
-def read_series(path: Path, series: str | None, monitor: Monitor) -> Series:
-    """The series at a place without its voxels; errors as `io.load`'s of DICOM."""
-    from MedEnhanceLib.io.dicom import read_grid
-
-    try:
-        origin, geometry, shape = read_grid(path, series=series, monitor=monitor)
-    except InputError as error:
-        error.hint = error.hint.replace("--series", "--dicom-source-series")
-        raise
-    return Series(path.name or str(path), origin, geometry, shape)
-
-
-def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:
-    """The volume with the images of `series` behind it.
+def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
+    """The volume with the images of `series` behind it, whose own voxels do not matter.
 
     Where its voxels are those of the series, or whole slices of them, turned or mirrored as other
     formats do it, they are put in the order of the series, nothing is resampled, and each slice
@@ -55,52 +38,66 @@ def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:
     Raises InputError where the volume is known to be of another study, where nothing states which
     time points it has, and where the two have no place in common.
     """
-    name = name_of(volume)
-    _check_source(volume, series, name, monitor)
+    name, origin = name_of(volume), series.origin
+    assert origin is not None
+    _check_source(volume, series, monitor)
     turned = _turned(volume, series.geometry)
-    first = _first_slice(turned, series)
-    if first is None:
-        _refuse_elsewhere(volume, series, name)
-        own, other = ("×".join(map(str, each.shape[::-1])) for each in (volume, series))
-        monitor.warn(
-            f"{name} does not lie on the grid of {series.name} ({own} and {other} voxels): it is "
-            "written with its own size and spacing, in the same patient, study and frame of "
-            "reference"
-        )
-        return replace(volume, origin=replace(series.origin, on_grid=False))
-    return replace(
-        turned,
-        geometry=series.geometry.cropped((first, 0, 0)),
-        origin=series.origin.cropped(first, first + turned.shape[-3]),
+    to_series = np.linalg.inv(series.geometry.affine_lps) @ turned.geometry.affine_lps
+    last = np.array(turned.shape[:-4:-1]) - 1
+    start, first = to_series[:3, 3], round(float(to_series[2, 3]))
+    is_on_grid = (
+        len(turned.frames()) == len(series.frames())
+        and turned.shape[-2:] == series.shape[-2:]
+        and 0 <= first <= series.shape[-3] - turned.shape[-3]
+        and np.abs(start - [0, 0, first]).max() < _FIRST_BESIDE
+        and np.abs((to_series[:3, :3] - np.eye(3)) * last).max() < _MOST_BESIDE
     )
+    if is_on_grid:
+        return replace(
+            turned,
+            geometry=series.geometry.cropped((first, 0, 0)),
+            origin=origin.cropped(first, first + turned.shape[-3]),
+        )
+    corners = itertools.product(*((-0.5, count + 0.5) for count in last))
+    places = np.array([(to_series @ [*corner, 1.0])[:3] for corner in corners])
+    ends = np.array(series.shape[:-4:-1]) - 0.5
+    if (places.max(axis=0) < -0.5).any() or (places.min(axis=0) > ends).any():
+        raise GeometryError(
+            f"{name} and {series.source} have no place in common: they are not of the same scan, "
+            "or one of them has lost its position",
+            "Give the series that the volume was made from.",
+        )
+    own, other = ("×".join(map(str, each.shape[::-1])) for each in (volume, series))
+    monitor.warn(
+        f"{name} is not on the grid of {series.source} ({own} and {other} voxels): it is written "
+        "with its own size and spacing, in the same patient, study and frame of reference"
+    )
+    return replace(volume, origin=replace(origin, on_grid=False))
 
 
-def name_of(volume: Volume) -> str:
-    """What a message calls it: the last part of its path, without the UID of its series."""
-    return path_of(volume).name or "the volume"
-
-
-def _check_source(volume: Volume, series: Series, name: str, monitor: Monitor) -> None:
+def _check_source(volume: Volume, series: Volume, monitor: Monitor) -> None:
     """Refuse a series of another study or of other time points; warn of another series."""
+    name, origin = name_of(volume), series.origin
+    assert origin is not None
     study, made_from = _uids_of(volume)
-    if study and study != series.origin.study:
+    if study and study != origin.study:
         raise InputError(
-            f"{name} was made from a series of another study ({study}) than {series.name} "
-            f"({series.origin.study}): it would get the wrong patient",
+            f"{name} was made from a series of another study ({study}) than {series.source} "
+            f"({origin.study}): it would get the wrong patient",
             f"Give the series that it was made from ({made_from}).",
         )
-    frames, of_series = _frames(volume.shape), _frames(series.shape)
+    frames, of_series = len(volume.frames()), len(series.frames())
     if of_series not in (1, frames) and volume.modality != "SEG":  # labels have no time
         raise InputError(
-            f"{name} has {frames} of the {of_series} time points of {series.name}, and nothing "
+            f"{name} has {frames} of the {of_series} time points of {series.source}, and nothing "
             "states which",
             "Give the images of its own time points alone, as a list of their files (.txt).",
         )
-    if made_from and made_from != series.origin.series:
+    if made_from and made_from != origin.series:
         same = ", of the same study" if study else ": check that it is right"
         monitor.warn(
-            f"{name} was made from the series {made_from}; {series.name} is another one "
-            f"({series.origin.series}){same}"
+            f"{name} was made from the series {made_from}; {series.source} is another one "
+            f"({origin.series}){same}"
         )
 
 
@@ -111,20 +108,12 @@ def _uids_of(volume: Volume) -> tuple[str, str]:
     """
     if volume.origin is not None:
         return volume.origin.study, volume.origin.series
-    if not volume.source:
-        return "", ""
-    path = manifest_path(Path(volume.source))
-    try:
-        if path.stat().st_size > _LARGEST_MANIFEST:
-            return "", ""
-        dicom = json.loads(path.read_bytes())["dicom"]
-        return str(dicom["study"]), str(dicom["series"])
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
-        return "", ""
-
-
-def _frames(shape: tuple[int, ...]) -> int:
-    return shape[0] if len(shape) == 4 else 1
+    path = manifest_path(Path(volume.source or "volume"))
+    with suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
+        if path.stat().st_size <= _LARGEST_MANIFEST:
+            dicom = json.loads(path.read_bytes())["dicom"]
+            return str(dicom["study"]), str(dicom["series"])
+    return "", ""
 
 
 def _turned(volume: Volume, geometry: Geometry) -> Volume:
@@ -136,31 +125,3 @@ def _turned(volume: Volume, geometry: Geometry) -> Volume:
     # Its arrays have (i, j, k) first.
     voxels = nibabel.apply_orientation(volume.voxels.T, axes).T
     return replace(volume, voxels=voxels, geometry=Geometry.from_affine_ras(affine))
-
-
-def _first_slice(volume: Volume, series: Series) -> int | None:
-    """Which slice of the series the volume begins with; None where it does not lie on them."""
-    to_series = np.linalg.inv(series.geometry.affine_lps) @ volume.geometry.affine_lps
-    start, last = to_series[:3, 3], np.array(volume.shape[:-4:-1]) - 1
-    first = round(float(start[2]))
-    fits = (
-        _frames(volume.shape) == _frames(series.shape)
-        and volume.shape[-2:] == series.shape[-2:]
-        and 0 <= first <= series.shape[-3] - volume.shape[-3]
-        and np.abs(start - [0, 0, first]).max() < _FIRST_BESIDE
-        and np.abs((to_series[:3, :3] - np.eye(3)) * last).max() < _MOST_BESIDE
-    )
-    return first if fits else None
-
-
-def _refuse_elsewhere(volume: Volume, series: Series, name: str) -> None:
-    corners = itertools.product(*((-0.5, count - 0.5) for count in volume.shape[:-4:-1]))
-    to_series = np.linalg.inv(series.geometry.affine_lps) @ volume.geometry.affine_lps
-    places = np.array([(to_series @ [*corner, 1.0])[:3] for corner in corners])
-    ends = np.array(series.shape[:-4:-1]) - 0.5
-    if (places.max(axis=0) < -0.5).any() or (places.min(axis=0) > ends).any():
-        raise GeometryError(
-            f"{name} and {series.name} have no place in common: they are not of the same scan, or "
-            "one of them has lost its position",
-            "Give the series that the volume was made from.",
-        )

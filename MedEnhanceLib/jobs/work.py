@@ -33,33 +33,21 @@ class Work:
         outputs: by what they hold; the first one gets the manifest beside it.
     """
 
-    def __init__(
-        self, action: str, params: OutputParams, monitor: Monitor, *, ending: str = ""
-    ) -> None:
-        """Check inputs and outputs.
+    def __init__(self, action: str, params: OutputParams, *, ending: str = "") -> None:
+        """Check inputs and outputs; raises as `check_outputs` and `check_folder`.
 
-        Args:
-            action: as manifests have it, "converted".
-            params: of the job.
-            monitor: of the job.
-            ending: of the output's name, where it is no volume, ".ucv".
-
-        Raises:
-            OutputError, EndingError, ConfigError, InputError: as `check_outputs`, `check_folder`.
+        action: as manifests have it, "converted". ending: of the output's name, where it is no
+        volume, ".ucv".
         """
         self._action, self._params, self._began = action, params, time.monotonic()
-        self._files: list[Path] | None = None
+        self._files: list[Path] = []
         self._objects: dict[str, Any] = {}
         self.inputs, self.outputs = inputs_of(params), results_of(params)
+        inputs = [*self.inputs.values()]
         if isinstance(params, DicomParams) and params.dicom:
-            check_folder(params, [*self.inputs.values()])
+            check_folder(params, inputs)
         else:
-            check_outputs(
-                self.outputs,
-                inputs=self.inputs.values(),
-                ending=ending,
-                overwrite=params.overwrite,
-            )
+            check_outputs(self.outputs, inputs=inputs, ending=ending, overwrite=params.overwrite)
 
     def save(self, volumes: Mapping[str, Volume | None], monitor: Monitor) -> None:
         """Save each output to its file; what is None was not made, and is no output any more."""
@@ -91,7 +79,7 @@ class Work:
     def finish(
         self,
         *,
-        config: Any = None,
+        config: Mapping[str, Any] | None = None,
         figures: Mapping[str, Any] | None = None,
         device: str = "cpu",
         model: Mapping[str, str] | None = None,
@@ -99,17 +87,13 @@ class Work:
     ) -> Result:
         """Write the manifest beside the first output; the Result that reports both.
 
-        Args:
-            config: None: what was stated of the input.
-            figures: what the job measured; they go into both.
-            device: that models ran on.
-            model: name and SHA-256.
-            source: the volume that was read, whose DICOM series the manifest names.
+        config: options of the job, besides what was stated of the input. figures: what the job
+        measured; they go into both. device: that models ran on. model: name and SHA-256.
+        source: the volume that was read, whose DICOM series the manifest names.
         """
         from MedEnhanceLib.io.atomic import write_json
 
-        if config is None:
-            config = self._params.stated() if isinstance(self._params, VolumeParams) else {}
+        stated = self._params.stated() if isinstance(self._params, VolumeParams) else {}
         # A volume that another program sent is no file of the user's: its header names it.
         if source is not None and not source.source.startswith(str(self.inputs["input"])):
             self.inputs["input"] = Path(source.source or self.inputs["input"])
@@ -117,7 +101,7 @@ class Work:
         figures = as_json({**(figures or {}), **self._objects})
         manifest = make_manifest(
             self._action,
-            config=as_json(config),
+            config=as_json({**(config or {}), **stated}),
             inputs={name: _neutral(path) for name, path in self.inputs.items()},
             device=device,
             seconds=seconds,
@@ -127,17 +111,16 @@ class Work:
         )
         path = manifest_path(next(iter(self.outputs.values())))
         write_json(path, manifest, overwrite=self._params.overwrite)
-        fields = {
-            "outputs": {name: str(output) for name, output in self.outputs.items()},
-            "manifest": str(path),
+        written = {
+            "outputs": self.outputs,
+            "manifest": path,
             "device": device,
             "seconds": seconds,
-            **({"model": dict(model)} if model else {}),
+            **({"model": model} if model else {}),
             **figures,
+            **({"files": self._files} if self._files else {}),
         }
-        if self._files is not None:
-            fields["files"] = as_json(self._files)
-        return Result(fields)
+        return Result(as_json(written))
 
 
 def _neutral(path: Path) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,7 +12,7 @@ from MedEnhanceLib.jobs.files import CONTAINER, Result
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.jobs.batch_items import Dataset, Item
+    from MedEnhanceLib.jobs.batch_items import Item
 
 #: What a batch names for each volume by itself.
 _ITS_OWN = ("input", "output", "series", "overwrite")
@@ -28,12 +26,6 @@ class BatchParams(Params):
         list[str],
         About(help="volumes, addresses of volumes (s3://bucket/scan.nii.gz), and folders"),
     ]
-    list_file: str | None = option(
-        None,
-        help="a text file with a path or an address on each line",
-        flag="--list",
-        metavar="FILE",
-    )
     bids: bool = option(
         False,
         help="process the anatomical images of the BIDS dataset INPUT; the results are a dataset "
@@ -72,11 +64,14 @@ class BatchParams(Params):
                     f"params has {name}", "A batch names it for each volume: leave it out."
                 )
         if self.bids:
-            if len(self.inputs) != 1 or self.list_file or self.makes_folders:
+            if len(self.inputs) != 1 or self.makes_folders:
                 raise ConfigError(
                     "--bids takes one folder, and names the results itself",
-                    "Leave out --list, --dicom and other inputs.",
+                    "Leave out --dicom and other inputs.",
                 )
+            if self.output is None:
+                output = Path(self.inputs[0], "derivatives", "medenhance")
+                object.__setattr__(self, "output", str(output))
         elif self.output is None:
             raise ConfigError("no folder for the results was named", "Give one: --out DIR.")
 
@@ -92,67 +87,46 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     A volume that fails has a row that says why, and the others go on.
     Raises Cancelled where the user asked to stop; what is done by then is left out the next time.
     """
-    from MedEnhanceLib.jobs.batch_runs import Batch, Ledger, dask_here, run_here, run_on_dask
+    from MedEnhanceLib.jobs.batch_items import describe_derivatives
+    from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_here, run_on_dask
     from MedEnhanceLib.report.page import make_folder
 
     monitor.progress(0.0, "find the volumes")
-    stated = dict(params.params)
-    dataset = _dataset(params) if params.bids else None
-    out = dataset.out if dataset else Path(str(params.output))
-    items = dataset.items() if dataset else _gathered(params, out)
+    out, stated = Path(str(params.output)), dict(params.params)
+    items = _items_of(params, out, monitor)
     make_folder(out)
-    if dataset:
+    if params.bids:
         stated.setdefault("modality", "MR")
-        dataset.begin()
-
-    def ended(item: Item, fields: Mapping[str, Any], count: int, total: int) -> None:
-        if dataset and fields["status"] == "done":
-            dataset.finished(item, fields)
-        with suppress(Cancelled):  # raised below, once the rows are written
-            monitor.progress(count / total, f"{count} of {total}, {Path(item.name).name}")
-
-    batch = Batch(
-        params.task,
-        items,
-        Ledger(out),
-        stated,
-        overwrite=params.overwrite,
-        repeats=bool(params.scheduler or params.workers),
-        ended=ended,
-    )
+        describe_derivatives(out)
+    ledger = Ledger(out, items, params.task, stated, overwrite=params.overwrite)
     if params.scheduler:
-        run_on_dask(batch, params.scheduler, monitor)
-    elif params.workers and batch.todo:
-        with dask_here(min(params.workers, len(batch.todo))) as address:
-            run_on_dask(batch, address, monitor)
+        run_on_dask(ledger, params.scheduler, monitor)
+    elif params.workers and ledger.todo:
+        with dask_here(min(params.workers, len(ledger.todo))) as address:
+            run_on_dask(ledger, address, monitor)
     else:
-        run_here(batch, monitor)
-    done = batch.result()
+        run_here(ledger, monitor)
+    fields = ledger.finish()
     if monitor.cancelled:
         raise Cancelled(
-            f"cancelled; {done['done']} of {done['total']} are done",
+            f"cancelled; {fields['done']} of {fields['total']} are done",
             "Run the same command again to go on: what is done is left out.",
         )
-    return Result(done)
+    return Result(fields)
 
 
-def _dataset(params: BatchParams) -> Dataset:
-    from MedEnhanceLib.jobs.batch_items import IMAGES, OF_OUR_HEAD, Dataset
-
-    config = params.params.get("config", {})
-    is_ours = config.get("model", "auto") == "auto" and not config.get("segmenter")
-    suffixes = OF_OUR_HEAD if params.task == "segment" and is_ours else IMAGES
-    out = Path(params.output) if params.output else None
-    return Dataset(Path(params.inputs[0]), out, params.task, suffixes)
-
-
-def _gathered(params: BatchParams, out: Path) -> list[Item]:
+def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
     """What was named; raises OutputError for derived series among their originals."""
-    from MedEnhanceLib.jobs.batch_items import gather, listed
+    from MedEnhanceLib.jobs.batch_items import bids_items, gather
 
-    places = [*params.inputs, *listed(params.list_file)]
+    if params.bids:
+        config = params.params.get("config", {})
+        is_ours = config.get("model", "auto") == "auto" and not config.get("segmenter")
+        # The head that ships learned from T1w alone.
+        suffixes = ["T1w"] if params.task == "segment" and is_ours else []
+        return bids_items(Path(params.inputs[0]), out, params.task, suffixes)
     # Derived series inside the tree of their sources would be sources of the next run.
-    for folder in (Path(place).resolve() for place in places if params.makes_folders):
+    for folder in (Path(place).resolve() for place in params.inputs if params.makes_folders):
         if folder.is_dir() and out.resolve().is_relative_to(folder):
             raise OutputError(
                 f"{out} lies in {folder}, among the originals",
@@ -160,4 +134,4 @@ def _gathered(params: BatchParams, out: Path) -> list[Item]:
             )
     compresses = params.task == "compress"
     ending = CONTAINER if compresses else "" if params.makes_folders else None
-    return gather(places, out, containers=not compresses, ending=ending)
+    return gather(params.inputs, out, containers=not compresses, ending=ending, monitor=monitor)

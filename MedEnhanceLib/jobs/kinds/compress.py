@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import EllipsisType
@@ -52,6 +51,11 @@ class CompressParams(OutputParams, EstimateParams):
         flag=None,
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dicom is not None and {*self.dicom} != {"study", "series"}:
+            raise ConfigError(f"dicom is {self.dicom}", "Give the UIDs of study and series.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecompressParams(DicomParams):
@@ -79,7 +83,7 @@ class RecoverParams(OutputParams):
         str,
         About(
             help="output file: .nii.gz, .nii, .nrrd or .mha, or .ucv for a repaired copy, if "
-            "nothing is lost; also at an address (s3://)",
+            "nothing is lost",
             flag="OUTPUT",
             place="output",
         ),
@@ -108,25 +112,20 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     """Load → compress → verify and replace (in `compress`) → manifest."""
     from MedEnhanceLib.unicompress import compress
 
-    work = Work("compressed", params, monitor, ending=CONTAINER)
+    work = Work("compressed", params, ending=CONTAINER)
     output = work.outputs["output"]
     # After an estimate the volume is in memory already.
     volume, _ = kept.load(params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1))
     if params.dicom and volume.origin is None:
-        volume = replace(volume, origin=_known_origin(params.dicom))
+        origin = DicomOrigin(params.dicom["study"], params.dicom["series"], (), on_grid=False)
+        volume = replace(volume, origin=origin)
     part = monitor.part(0.1, 1.0)
     done = compress(volume, output, params.config, monitor=part, overwrite=params.overwrite)
     return work.finish(
-        config=params.config.to_json() | params.stated(),
+        config=params.config.to_json(),
         figures={name: value for name, value in as_json(done).items() if name not in _ELSEWHERE},
         source=volume,
     )
-
-
-def _known_origin(uids: Mapping[str, str]) -> DicomOrigin:
-    if set(uids) != {"study", "series"}:
-        raise ConfigError(f"dicom is {dict(uids)}", "Give the UIDs of study and series.")
-    return DicomOrigin(uids["study"], uids["series"], (), on_grid=False)
 
 
 def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) -> Result:
@@ -143,7 +142,7 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
     from MedEnhanceLib.unicompress import decompress
 
-    work = Work("decompressed", params, monitor)
+    work = Work("decompressed", params)
     source, region = Path(params.input), region_from_json(params.region)
     volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
     work.save_volume(volume, monitor.part(0.8, 1.0))
@@ -160,9 +159,8 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.unicompress.inspection import save_repaired
 
     is_copy = params.is_copy
-    work = Work(
-        "recovered from a damaged container", params, monitor, ending=CONTAINER if is_copy else ""
-    )
+    ending = CONTAINER if is_copy else ""
+    work = Work("recovered from a damaged container", params, ending=ending)
     source = Path(params.input)
     volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
     if is_copy:
@@ -186,17 +184,15 @@ def region_from_json(region: list[list[int | None] | str | None] | None) -> Regi
     """
     if region is None:
         return None
-    return tuple(_slice_from_json(entry) for entry in region)
-
-
-_PAIR = 'Give a list [start, stop], null for all, or "..." for the axes that are left out.'
-
-
-def _slice_from_json(ends: list[int | None] | str | None) -> slice | EllipsisType:
-    if ends is None:
-        return slice(None)
-    if ends == "...":
-        return ...
-    if isinstance(ends, str) or len(ends) != 2:
-        raise ConfigError(f"region has the entry {ends!r}", _PAIR)
-    return slice(*ends)
+    parts: list[slice | EllipsisType] = []
+    for ends in region:
+        if ends is None or ends == "...":
+            parts.append(slice(None) if ends is None else ...)
+        elif isinstance(ends, str) or len(ends) != 2:
+            raise ConfigError(
+                f"region has the entry {ends!r}",
+                'Give a list [start, stop], null for all, or "..." for the axes that are left out.',
+            )
+        else:
+            parts.append(slice(*ends))
+    return tuple(parts)

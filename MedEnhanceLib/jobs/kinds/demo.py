@@ -15,6 +15,7 @@ from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
+from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.kinds.compress import (
@@ -29,14 +30,15 @@ from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.unicompress.config import CompressConfig
 
 SEED = 20240607
 LICENCE = "LICENSE-MNI152.txt"
 #: The sample without noise fits into a 28th without loss: less than 64 would show nothing.
-_MODES: dict[str, dict[str, Any]] = {
-    "lossless": {"lossless": True},
-    "max-error-2": {"max_error": 2.0},
-    "ratio-64": {"ratio": 64.0, "speed": "fast"},
+_MODES = {
+    "lossless": CompressConfig(lossless=True),
+    "max-error-2": CompressConfig(max_error=2.0),
+    "ratio-64": CompressConfig(ratio=64.0, speed="fast"),
 }
 _MEASURED = ("ratio", "max_error", "psnr", "seconds", "verified")
 _NOTES = (
@@ -84,42 +86,38 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         temporary.write_bytes((resource_folder("samples") / LICENCE).read_bytes())
     enhanced = folder / "enhanced.nii.gz"
     # As by default: noise, blur and bias field are measured, and corrected where found.
-    order = {
-        "input": str(folder / "damaged.nii.gz"),
-        "output": str(enhanced),
-        "modality": "MR",
-        "config": {"model": "mr", "device": params.device},
-        "segment": True,
-        "report": str(folder),
-        "overwrite": overwrite,
-    }
-    done = run_enhance(EnhanceParams.from_json(order), monitor.part(0.05, 0.65), KeptVolumes())
+    order = EnhanceParams(
+        input=str(folder / "damaged.nii.gz"),
+        output=str(enhanced),
+        modality="MR",
+        config=EnhanceConfig(model="mr", device=params.device),
+        segment=True,
+        report=str(folder),
+        overwrite=overwrite,
+    )
+    done = run_enhance(order, monitor.part(0.05, 0.65), KeptVolumes())
     part = monitor.part(0.65, 0.75)
     before = segment(damaged, SegmentConfig(device=params.device), monitor=part).volume
     after = io.load(Path(done["outputs"]["segmentation"]))
     compressions = _compress_all(enhanced, monitor.part(0.75, 1.0), overwrite)
     names = {label["name"]: label["value"] for label in done["labels"] if label["value"] > 0}
-    brain = labels.voxels > 0
-    quality = [
-        {
-            "name": name,
-            "psnr_db": metrics.psnr(undamaged.voxels, volume.voxels, mask=brain),
-            "ssim": metrics.ssim(undamaged.voxels, volume.voxels, mask=brain),
-            "dice": {
-                label: metrics.dice(labels.voxels, segmentation.voxels, value)
-                for label, value in names.items()
-            },
+    brain, quality = labels.voxels > 0, []
+    for name, volume, found in (
+        ("damaged", damaged, before),
+        ("enhanced", io.load(enhanced), after),
+    ):
+        dice = {
+            label: metrics.dice(labels.voxels, found.voxels, value)
+            for label, value in names.items()
         }
-        for name, volume, segmentation in (
-            ("damaged", damaged, before),
-            ("enhanced", io.load(enhanced), after),
-        )
-    ]
+        psnr = metrics.psnr(undamaged.voxels, volume.voxels, mask=brain)
+        ssim = metrics.ssim(undamaged.voxels, volume.voxels, mask=brain)
+        quality.append({"name": name, "psnr_db": psnr, "ssim": ssim, "dice": dice})
     results = as_json({"quality": quality, "compression": compressions, "notes": _NOTES})
     seconds = round(time.monotonic() - began, 3)
     manifest = make_manifest(
         "demo",
-        config={"seed": SEED, "compress": _MODES, "device": params.device},
+        config={"seed": SEED, "device": params.device},
         inputs={"input": "mni152_t1.nii.gz", "labels": "mni152_tissue.nii.gz"},
         device=done["device"],
         seconds=seconds,
@@ -153,11 +151,12 @@ def _compress_all(enhanced: Path, monitor: Monitor, overwrite: bool) -> list[dic
     rows = []
     for index, (mode, config) in enumerate(_MODES.items()):
         file = enhanced.with_name(f"enhanced-{mode}.ucv")
-        order = {"input": str(enhanced), "output": str(file), "overwrite": overwrite}
-        params = CompressParams.from_json(order | {"config": config})
+        params = CompressParams(
+            input=str(enhanced), output=str(file), config=config, overwrite=overwrite
+        )
         part = monitor.part(0.3 * index, 0.3 * (index + 1))
         fields = run_compress(params, part, KeptVolumes()).fields
-        rows.append({"mode": mode, "file": file.name, **{name: fields[name] for name in _MEASURED}})
+        rows.append({"mode": mode, "file": file.name} | {name: fields[name] for name in _MEASURED})
     back = DecompressParams(
         input=str(enhanced.with_name("enhanced-max-error-2.ucv")),
         output=str(enhanced.with_name("enhanced-read-back.nii.gz")),

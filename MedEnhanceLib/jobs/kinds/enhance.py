@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
@@ -13,12 +12,11 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
-from MedEnhanceLib.jobs.dicom import DicomParams, Objects, place_volume
+from MedEnhanceLib.jobs.dicom import DicomParams, place_volume, source_series
 from MedEnhanceLib.jobs.enhancing import (
     Enhanced,
     enhance_volume,
-    enhanced_objects,
-    label_map,
+    objects_of,
     segmentation_figures,
     segmenter_config,
 )
@@ -31,13 +29,10 @@ from MedEnhanceLib.jobs.files import (
     path_of,
     results_of,
 )
-from MedEnhanceLib.jobs.guides import check_guides, chosen_guide
+from MedEnhanceLib.jobs.guides import chosen_guide
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +65,7 @@ class EnhanceParams(DicomParams, VolumeParams):
         place="output",
     )
     noise_map: str | None = option(
-        None,
-        help="write a map of the measured noise",
-        metavar="FILE",
-        place="output",
+        None, help="write a map of the measured noise", metavar="FILE", place="output"
     )
     bias_field_output: str | None = option(
         None,
@@ -82,10 +74,7 @@ class EnhanceParams(DicomParams, VolumeParams):
         place="output",
     )
     uncertainty_output: str | None = option(
-        None,
-        help="file of the uncertainty (default: beside OUTPUT)",
-        flag=None,
-        place="output",
+        None, help="file of the uncertainty (default: beside OUTPUT)", flag=None, place="output"
     )
     segment: bool = option(False, help="segment the enhanced volume too", flag=None)
     segmentation_output: str | None = option(
@@ -106,34 +95,21 @@ class EnhanceParams(DicomParams, VolumeParams):
         "run without blur, bias field and look; of a sequence those of frame 0, or of `frame`",
         flag=None,
     )
-    frame: int | None = option(
-        None,
-        help="enhance this frame of a sequence alone",
-        flag=None,
-    )
+    frame: int | None = option(None, help="enhance this frame of a sequence alone", flag=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         segmenter_config(self.segmenter, "auto", wanted=self.wants_segmentation)
-        if self.guide is not None:
-            check_guides(self.guide)
-        elif self.guide_map is not None:
+        if self.guide == []:
+            raise ConfigError("guide is an empty list", 'Name files, or give "auto".')
+        if self.guide is not None and AUTO in self.guide and len(self.guide) > 1:
+            raise ConfigError("guide is auto and names files too", "Give one or the other.")
+        if self.guide_map is not None and self.guide is None:
             raise ConfigError("guide_map requires a guide", "Give a guide, or leave it out.")
         if self.uncertainty_output and not self.config.uncertainty:
             raise ConfigError(
                 "uncertainty_output requires uncertainty",
                 "Set uncertainty (in config), or leave it out.",
-            )
-        if self.dicom and len(results_of(self)) > 1:
-            raise ConfigError(
-                "with dicom, further results go into the folder of the series",
-                "Name no file for --segment, --uncertainty, --noise-map and --guide-map (in a "
-                "job: leave out all of *_output and *_map).",
-            )
-        if self.dicom and self.config.task == "slices":
-            raise ConfigError(
-                "thin slices cannot be written as DICOM: their grid is not that of the source",
-                "Write a file (NIfTI, NRRD, MetaImage) without dicom.",
             )
         if self.slices is not None and (self.wants_segmentation or self.report):
             raise ConfigError(
@@ -142,11 +118,23 @@ class EnhanceParams(DicomParams, VolumeParams):
             )
         if not self.dicom:
             for name, is_made in (
-                ("segmentation", self.wants_segmentation),
-                ("uncertainty", self.config.uncertainty),
+                ("segmentation_output", self.wants_segmentation),
+                ("uncertainty_output", self.config.uncertainty),
             ):
-                if is_made and getattr(self, f"{name}_output") is None:
-                    object.__setattr__(self, f"{name}_output", beside(self.output, name))
+                if is_made and getattr(self, name) is None:
+                    path = beside(self.output, name.removesuffix("_output"))
+                    object.__setattr__(self, name, path)
+        elif len(results_of(self)) > 1:
+            raise ConfigError(
+                "with dicom, further results go into the folder of the series",
+                "Name no file for --segment, --uncertainty, --noise-map and --guide-map (in a "
+                "job: leave out all of *_output and *_map).",
+            )
+        elif self.config.task == "slices":
+            raise ConfigError(
+                "thin slices cannot be written as DICOM: their grid is not that of the source",
+                "Write a file (NIfTI, NRRD, MetaImage) without dicom.",
+            )
 
     @property
     def wants_segmentation(self) -> bool:
@@ -161,7 +149,7 @@ class EnhanceParams(DicomParams, VolumeParams):
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
-    work = Work("enhanced", params, monitor)
+    work = Work("enhanced", params)
     if params.report:
         require("matplotlib", purpose="Drawing the report's pictures")
         refuse_unwritable(Path(params.report))
@@ -169,13 +157,12 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     is_preview = params.slices is not None
     # The voxels of large volumes stay on disk.
     scratch = None if is_preview or params.dicom else Path(params.output).parent
-    volume, cache = kept.load(
-        params, keep=is_preview, scratch=scratch, monitor=monitor.part(0.0, 0.05)
-    )
+    part = monitor.part(0.0, 0.05)
+    volume, cache = kept.load(params, keep=is_preview, scratch=scratch, monitor=part)
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
-        source = place_volume(source, params, monitor)
+        source = place_volume(source, params, source_series(params, monitor), monitor)
         if source.is_sequence and params.has_objects:
             raise InputError(
                 f"{source.source}: a sequence of {source.shape[0]} frames has no DICOM "
@@ -185,13 +172,14 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     guides = _guides_of(params, volume, kept, monitor)
     if params.guide == [AUTO] and guides:
         work.inputs["guide"] = path_of(guides[0])
+    config = params.config
     done = enhance_volume(
         source if frame is None else volume,
-        params.config,
+        config,
         guide=guides or None,
         look=_look_of(params, volume, monitor),
         segmenter=segmenter_config(
-            params.segmenter, params.config.device, wanted=params.wants_segmentation
+            params.segmenter, config.device, wanted=params.wants_segmentation
         ),
         frame=frame,
         slices=params.slices,
@@ -200,18 +188,17 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         monitor=monitor.part(0.05, 0.9),
     )
     if params.dicom:
-        work.write(enhanced_objects(source, done), monitor.part(0.9, 0.98))
+        work.write(objects_of(done, source), monitor.part(0.9, 0.98))
     else:
         work.save(_volumes_of(done, params, monitor), monitor.part(0.9, 0.95))
     if params.report:
         monitor.progress(0.95, "report")
         _write_report(params, source, done)
         work.outputs["report"] = Path(params.report) / "index.html"
-    part = {"slices": params.slices, "frame": frame}
+    part_of_it = {"slices": params.slices, "frame": frame}
+    stated = {name: value for name, value in part_of_it.items() if value is not None}
     return work.finish(
-        config=done.report["config"]
-        | params.stated()
-        | {name: value for name, value in part.items() if value is not None},
+        config=done.report["config"] | stated,
         figures=done.report["results"],
         source=source,
         device=done.report["device"],
@@ -226,16 +213,10 @@ def _guides_of(
     if params.guide == [AUTO]:
         guide = chosen_guide(Path(params.input), volume, monitor)
         return [guide] if guide is not None else []
-    keep = params.slices is not None and len(params.guide or ()) == 1
-    return [
-        kept.load(
-            VolumeParams(input=path, modality=params.modality),
-            role="guide",
-            keep=keep,
-            monitor=monitor,
-        )[0]
-        for path in params.guide or ()
-    ]
+    paths = params.guide or []
+    keep = params.slices is not None and len(paths) == 1
+    named = [VolumeParams(input=path, modality=params.modality) for path in paths]
+    return [kept.load(each, role="guide", keep=keep, monitor=monitor)[0] for each in named]
 
 
 def _look_of(
@@ -244,9 +225,8 @@ def _look_of(
     """The look; several volumes are read one after another, and previews leave it out."""
     if not params.look or params.slices is not None:
         return None
-    loads = (
-        VolumeParams(input=file, modality=volume.modality).load(monitor) for file in params.look
-    )
+    modality = volume.modality
+    loads = (VolumeParams(input=file, modality=modality).load(monitor) for file in params.look)
     return loads if len(params.look) > 1 else next(loads)
 
 
@@ -276,7 +256,7 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced) -> None
         volume = done.enhancement.original
     enhancement_report(
         str(params.report),
-        volume=replace(volume, source=""),  # files are often called as patients are
+        volume=replace(volume, source=""),  # file names may contain patient names
         enhanced=replace(done.volume, source=""),
         picture=done.compare(),
         manifest=done.report | {"inputs": {"input": "a volume"}},
@@ -302,18 +282,18 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
     from MedEnhanceLib.gradprom import segment
 
-    work = Work("segmented", params, monitor)
+    work = Work("segmented", params)
     volume = params.load(monitor.part(0.0, 0.1))
     if params.dicom:
-        volume = place_volume(volume, params, monitor)
+        volume = place_volume(volume, params, source_series(params, monitor), monitor)
     labels = segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
     part = monitor.part(0.9, 1.0)
     if params.dicom:
-        work.write(Objects(volume, "segmented", segmentation=label_map(labels)), part)
+        work.write(objects_of(labels, volume), part)
     else:
         work.save({"output": labels.volume}, part)
     return work.finish(
-        config=params.config.to_json() | params.stated(),
+        config=params.config.to_json(),
         figures=segmentation_figures(labels),
         source=volume,
         device=labels.device,

@@ -37,8 +37,7 @@ class EvaluateParams(Params):
     data: Annotated[
         str,
         About(
-            help="a volume, or a folder of volumes; a head needs labels beside each, "
-            "NAME-labels.nii.gz",
+            help="a volume or a folder of some; a head needs NAME-labels.nii.gz beside each",
             flag="DATA",
         ),
     ]
@@ -101,12 +100,11 @@ def _measure_enhancer(
     from MedEnhanceLib.io import load
 
     damages: dict[str, Degradation] = {
-        f"Rician {level:.0%}": Rician(level, SEED) for level in (0.05, 0.1, 0.15)
+        f"low dose, {dose:g} photons": LowDose(dose, 5.0, SEED) for dose in (5e3, 2e4)
     }
-    damages["composite"] = standard_composite(SEED)
-    if bundle.modality == "CT":
-        doses = (5e3, 2e4)
-        damages = {f"low dose, {dose:g} photons": LowDose(dose, 5.0, SEED) for dose in doses}
+    if bundle.modality != "CT":
+        damages = {f"Rician {level:.0%}": Rician(level, SEED) for level in (0.05, 0.1, 0.15)}
+        damages["composite"] = standard_composite(SEED)
     clean = load(path, modality=bundle.modality)
     config = EnhanceConfig(model=str(bundle.folder), device=device)
     for index, (name, degradation) in enumerate(damages.items()):
@@ -114,14 +112,11 @@ def _measure_enhancer(
         part.progress(0.0, f"{path.name}: {name}")
         damaged = attend(partial(degradation.apply, clean, keep_dtype=True), part)
         enhanced = enhance(damaged, config, monitor=part).volume
-        yield {
-            "volume": path.name,
-            "degradation": name,
-            "input_psnr_db": metrics.psnr(clean.voxels, damaged.voxels),
-            "input_ssim": metrics.ssim(clean.voxels, damaged.voxels),
-            "enhanced_psnr_db": metrics.psnr(clean.voxels, enhanced.voxels),
-            "enhanced_ssim": metrics.ssim(clean.voxels, enhanced.voxels),
-        }
+        row: dict[str, Any] = {"volume": path.name, "degradation": name}
+        for role, volume in (("input", damaged), ("enhanced", enhanced)):
+            row[f"{role}_psnr_db"] = metrics.psnr(clean.voxels, volume.voxels)
+            row[f"{role}_ssim"] = metrics.ssim(clean.voxels, volume.voxels)
+        yield row
 
 
 def _measure_head(
@@ -152,14 +147,13 @@ def _measure_head(
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """For each degradation or label, the mean of every figure over the volumes."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    values: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        groups.setdefault(str(row.get("degradation", row.get("label"))), []).append(row)
+        group = values.setdefault(str(row.get("degradation", row.get("label"))), {})
+        for name, value in row.items():
+            if isinstance(value, float):
+                group.setdefault(name, []).append(value)
     return {
-        group: {
-            name: float(np.mean([row[name] for row in members]))
-            for name, value in members[0].items()
-            if isinstance(value, float)
-        }
-        for group, members in groups.items()
+        group: {name: float(np.mean(each)) for name, each in figures.items()}
+        for group, figures in values.items()
     }

@@ -13,7 +13,7 @@ from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.worker.events import as_json
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +88,6 @@ def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
     return Result(as_json(facts))
 
 
-_SAFE_POINT_SECONDS = 0.02
-
-
 @dataclass(frozen=True, kw_only=True)
 class PingParams(Params):
     """Do nothing but report."""
@@ -103,9 +100,6 @@ def run_ping(params: PingParams, monitor: Monitor) -> Result:
     """Send `count` progress events, evenly over `seconds`."""
     pause = params.seconds / max(params.count, 1)
     for index in range(params.count):
-        end = time.monotonic() + pause
-        while (left := end - time.monotonic()) > 0:
-            monitor.check()
-            time.sleep(min(left, _SAFE_POINT_SECONDS))
+        attend(lambda: time.sleep(pause), monitor)
         monitor.progress((index + 1) / params.count, "ping")
     return Result({"count": params.count})

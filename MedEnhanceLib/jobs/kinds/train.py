@@ -8,17 +8,16 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from MedEnhanceLib.bundles.export import NOT_STATED, describe_bundle, record_fields
 from MedEnhanceLib.bundles.schema import CODEC, METADATA
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.core.options import About, Options, Params, check_names, option, options_of
+from MedEnhanceLib.core.options import About, Options, Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
@@ -107,18 +106,17 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
 
 
 def _patterns(folder: Path, data: Path) -> list[str]:
-    """Patterns relative to `data` of the volumes in a folder, or below it."""
+    """Patterns relative to `data` of the volumes in a folder and below it."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", "Name a folder of volumes.")
     root = glob.escape(folder.relative_to(data).as_posix())
+    endings = {ending_of(path) for path in folder.rglob("*") if path.is_file()}
+    if volumes := sorted(endings.intersection(READABLE)):
+        return [f"{root}/**/*{ending}" for ending in volumes]
+    # DICOM has any ending: the folder itself is a series, or each folder in it is one.
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     if not entries:
         raise InputError(f"{folder} is empty", "Put volumes there.")
-    for below in ("", "**/"):
-        endings = {ending_of(path) for path in folder.glob(f"{below}*") if path.is_file()}
-        if volumes := sorted(endings.intersection(READABLE)):
-            return [f"{root}/{below}*{ending}" for ending in volumes]
-    # DICOM has any ending: the folder itself is a series, or each folder in it is one.
     return [f"{root}/*/"] if any(entry.is_dir() for entry in entries) else [root]
 
 
@@ -138,7 +136,7 @@ def training_config(
         "hqg": TrainConfig,
         "head": TrainHeadConfig,
         "slices": TrainSlicesConfig,
-        CODEC: CodecTraining,
+        CODEC: CodecTrainingConfig,
     }
     if method not in classes:
         raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(classes)}.")
@@ -149,6 +147,8 @@ def training_config(
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {chosen.__name__}."
         )
+    if method == CODEC:
+        return codec_config(fields)
     if method == "hqg" and data is not None and is_distilled(data):
         fields = {"modality": load_distilled(data).modality, **fields}
     return chosen.from_json(dict(fields))
@@ -165,11 +165,10 @@ def train_method(method: str, config: Any, data: Path, out: Path, monitor: Monit
     from MedEnhanceLib.hqg.slices.train import train_slices
     from MedEnhanceLib.nets.training import checkpoint_named
 
-    own = config.config if method == CODEC else config
-    device = choose_device(getattr(own, "device", "cpu")).name
+    device = choose_device(getattr(config, "device", "cpu")).name
     with hold_gpu([device], monitor), checkpoint_named(out):
         if method == CODEC:
-            return Path(config.train(data, out, monitor))
+            return _train_codec(config, data, out, monitor)
         if method == "slices":
             return train_slices(config, data, out, monitor)
         if method == "head":
@@ -242,82 +241,71 @@ def _enhancer_of(config: TrainHeadConfig) -> Callable[[Volume], Volume] | None:
     return lambda volume: enhance(volume, chosen).volume
 
 
-_CODECS = "MedEnhanceLib.unicompress.codecs"
-#: Part of the codec → the class of its configuration, and the function that trains it:
-#: configuration, files, output folder, monitor → files of models.
-PARTS = {
-    "implicit": (f"{_CODECS}.implicit.config:ImplicitConfig", f"{_CODECS}.implicit.trainer:train"),
-    "predictor": (f"{_CODECS}.predictor.train:PredictorConfig", f"{_CODECS}.predictor.train:train"),
-}
-_LIMITS = ["Trained on few subjects: on other scanners and anatomy it reaches less."]
-_Train = Callable[[CodecTrainingConfig, list[Path], Path, Monitor], list[Path]]
+def codec_config(fields: Mapping[str, Any]) -> CodecTrainingConfig:
+    """The configuration of a part of the codec, which `part` names (default "implicit").
+
+    Raises ConfigError naming the option that is unknown or cannot be.
+    """
+    from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
+    from MedEnhanceLib.unicompress.codecs.predictor.train import PredictorConfig
+
+    parts: dict[str, type[CodecTrainingConfig]]
+    parts = {"implicit": ImplicitConfig, "predictor": PredictorConfig}
+    part = fields.get("part", "implicit")
+    if part not in [*parts]:
+        raise ConfigError(f"unknown part {part!r}", f"Use one of {', '.join(parts)}.")
+    given = {name: value for name, value in fields.items() if name != "part"}
+    return parts[part].from_json(given)
 
 
-@dataclass(frozen=True)
-class CodecTraining:
-    """A part of the codec and its configuration, ready to be trained."""
+def _train_codec(config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
+    """Train a part of the codec; the folder of its bundle, or of several."""
+    from MedEnhanceLib.unicompress.codecs.implicit import trainer as implicit
+    from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
+    from MedEnhanceLib.unicompress.codecs.predictor import train as predictor
 
-    part: str
-    config: Any
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> CodecTraining:
-        """`part` (default "implicit"); the rest is the part's own configuration.
-
-        Raises ConfigError naming the option that is unknown or cannot be.
-        """
-        given = dict(fields)
-        part = given.pop("part", "implicit")
-        if part not in tuple(PARTS):
-            raise ConfigError(f"unknown part {part!r}", f"Use one of {', '.join(PARTS)}.")
-        kind = _named(PARTS[part][0])
-        names = [option.name for option in options_of(kind)]
-        check_names(f"the codec's {part}", given, ["part", "preset", *names])
-        return cls(part, kind.from_json(given))
-
-    def train(self, data: Path, out: Path, monitor: Monitor) -> Path:
-        """Train, or go on with a training; the folder of the bundle, or of several."""
-        run: _Train = _named(PARTS[self.part][1])
-        files = self.config.found(data)
-        models = run(self.config, files, out, monitor)
-        modality = self.config.modality
-        modalities = MODALITIES if modality == "all" else (modality,)
-        folders = [self._bundle(models, each, len(files), out) for each in modalities]
-        return folders[0] if len(folders) == 1 else out
-
-    def _bundle(self, models: list[Path], modality: str, volumes: int, out: Path) -> Path:
-        """Put trained models into their bundle in `out`; other models that are there stay."""
-        config = self.config
-        folder = out / f"{config.name}-{modality.lower()}"
-        (folder / "models").mkdir(parents=True, exist_ok=True)
-        for model in models:
-            with atomic_write(folder / "models" / model.name, overwrite=True) as temporary:
-                shutil.copyfile(model, temporary)
-        path = folder / METADATA
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        count = "1 volume" if volumes == 1 else f"{volumes} volumes"
-        # What the bundle says of its other parts stays.
-        parts = before.get("training", {}).get("summary", "").split("; ")
-        others = [part for part in parts if part and not part.startswith(f"{self.part}: ")]
-        own = f"{self.part}: {config.steps} steps on {count}, seed {config.seed}"
-        unnamed = {"subjects": count, "license": NOT_STATED, "source": NOT_STATED}
-        data = config.data or ({"name": "a cohort of its user's own", **unnamed},)
-        known = before.get("data", [])
-        fields = {
-            "kind": CODEC,
-            "modality": modality,
-            "description": f"Models of the compressed container for {modality}.",
-            "license": "Apache-2.0",
-            "limits": _LIMITS,
-            **before,
-            "name": folder.name,
-            "training": {"summary": "; ".join([*others, own])},
-            "data": [*known, *(entry for entry in data if entry not in known)],
-        }
-        describe_bundle(folder, fields)
-        return folder
+    is_implicit = isinstance(config, ImplicitConfig)
+    train: Callable[..., list[Path]] = implicit.train if is_implicit else predictor.train
+    files = config.found(data)
+    models = train(config, files, out, monitor)
+    modalities = MODALITIES if config.modality == "all" else (config.modality,)
+    count = "1 volume" if len(files) == 1 else f"{len(files)} volumes"
+    part = "implicit" if is_implicit else "predictor"
+    summary = f"{part}: {config.steps} steps on {count}, seed {config.seed}"
+    unnamed = {"subjects": count, "license": NOT_STATED, "source": NOT_STATED}
+    entries = config.data or ({"name": "a cohort of its user's own", **unnamed},)
+    folders = [out / f"{config.name}-{modality.lower()}" for modality in modalities]
+    for folder, modality in zip(folders, modalities, strict=True):
+        _describe_codec(folder, modality, models, summary, entries)
+    return folders[0] if len(folders) == 1 else out
 
 
-def _named(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(import_module(module), name)
+def _describe_codec(
+    folder: Path,
+    modality: str,
+    models: list[Path],
+    summary: str,
+    entries: Sequence[Mapping[str, str]],
+) -> None:
+    """Put trained models into their bundle; its other parts stay, with what it says of them."""
+    (folder / "models").mkdir(parents=True, exist_ok=True)
+    for model in models:
+        with atomic_write(folder / "models" / model.name, overwrite=True) as temporary:
+            shutil.copyfile(model, temporary)
+    path, part = folder / METADATA, summary.partition(":")[0]
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    texts = before.get("training", {}).get("summary", "").split("; ")
+    others = [text for text in texts if text and not text.startswith(f"{part}: ")]
+    data = before.get("data", [])
+    fields = {
+        "kind": CODEC,
+        "modality": modality,
+        "description": f"Models of the compressed container for {modality}.",
+        "license": "Apache-2.0",
+        "limits": ["Trained on few subjects: on other scanners and anatomy it reaches less."],
+        **before,
+        "name": folder.name,
+        "training": {"summary": "; ".join([*others, summary])},
+        "data": [*data, *(entry for entry in entries if entry not in data)],
+    }
+    describe_bundle(folder, fields)

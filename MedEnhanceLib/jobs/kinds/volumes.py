@@ -12,13 +12,7 @@ from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objects
-from MedEnhanceLib.jobs.files import (
-    CONTAINER,
-    OutputParams,
-    Result,
-    VolumeParams,
-    load_volume,
-)
+from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, Result, VolumeParams, load_volume
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -37,8 +31,7 @@ class InspectParams(VolumeParams):
     """Show what a volume, a DICOM folder or a container holds."""
 
     verify: bool = option(
-        False,
-        help="of a .ucv: read every chunk with its checksum and the file with its SHA-256",
+        False, help="of a .ucv: read every chunk with its checksum and the file with its SHA-256"
     )
 
 
@@ -47,9 +40,7 @@ class DegradeParams(OutputParams, VolumeParams):
     """Degrade a volume by simulation."""
 
     steps: list[dict[str, Any]] = option(
-        factory=list,
-        help="degradations as their `to_json` gives them, applied in order",
-        flag=None,
+        factory=list, help="degradations as their `to_json` gives them, in order", flag=None
     )
 
 
@@ -58,8 +49,7 @@ class _Originals(VolumeParams):
     """What is blended: ENHANCED stands between INPUT and OUTPUT on the command line."""
 
     enhanced: Annotated[
-        str,
-        About(help="what enhance made of INPUT, at strength 1", flag="ENHANCED", place="input"),
+        str, About(help="what enhance made of INPUT, at strength 1", flag="ENHANCED", place="input")
     ]
 
 
@@ -81,7 +71,7 @@ class BlendParams(OutputParams, _Originals):
 
 def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
     """Load → save with the ending of `output`, or as DICOM → manifest."""
-    work = Work("converted", params, monitor)
+    work = Work("converted", params)
     volume = params.load(monitor.part(0.0, 0.7))
     work.save_volume(volume, monitor.part(0.7, 1.0))
     return work.finish(figures={"shape": volume.shape, "dtype": str(volume.dtype)}, source=volume)
@@ -116,16 +106,14 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
     """Load → each step → save → manifest with the steps, so that they can be replayed."""
     from MedEnhanceLib.degradation import degradation_from_json
 
-    work = Work("degraded", params, monitor)
+    work = Work("degraded", params)
     if not params.steps:
         raise ConfigError("degrade: no steps", "Name at least one degradation.")
     steps = [degradation_from_json(step) for step in params.steps]
     volume = degraded(params.load(monitor.part(0.0, 0.1)), steps, monitor.part(0.1, 0.9))
     work.save_volume(volume, monitor.part(0.9, 1.0))
     replay = [step.to_json() for step in steps]
-    return work.finish(
-        config={"steps": replay} | params.stated(), figures={"steps": replay}, source=volume
-    )
+    return work.finish(config={"steps": replay}, figures={"steps": replay}, source=volume)
 
 
 def degraded(volume: Volume, steps: Sequence[Degradation], monitor: Monitor) -> Volume:
@@ -140,7 +128,7 @@ def run_blend(params: BlendParams, monitor: Monitor) -> Result:
     """Load both → blend → save → manifest with the history, which names the model."""
     from MedEnhanceLib.hqg.strength import blend
 
-    work = Work("blended", params, monitor)
+    work = Work("blended", params)
     original = params.load(monitor.part(0.0, 0.4))
     enhanced = load_volume(
         Path(params.enhanced), modality=original.modality, monitor=monitor.part(0.4, 0.8)
@@ -148,7 +136,7 @@ def run_blend(params: BlendParams, monitor: Monitor) -> Result:
     blended = blend(original, enhanced, params.strength)
     work.save_volume(blended, monitor.part(0.8, 1.0))
     return work.finish(
-        config={"strength": params.strength} | params.stated(),
+        config={"strength": params.strength},
         figures={"strength": params.strength, "history": list(blended.history)},
         source=original,
     )
@@ -199,16 +187,15 @@ def run_series(params: SeriesParams, monitor: Monitor) -> Result:
 
 def run_export(params: ExportParams, monitor: Monitor) -> Result:
     """Load → lay beside the series → write into the folder → manifest."""
-    work = Work("exported", params, monitor)
+    work = Work("exported", params)
     volume = params.load(monitor.part(0.0, 0.2))
     labels = uncertainty = None
     if params.segmentation:
-        found = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
-        labels = LabelMap(found, params.labels, params.head or params.model)
+        marked = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
+        labels = LabelMap(marked, params.labels, params.head or params.model)
     if params.uncertainty:
-        uncertainty = load_volume(
-            Path(params.uncertainty), modality=volume.modality, monitor=monitor
-        )
+        path, modality = Path(params.uncertainty), volume.modality
+        uncertainty = load_volume(path, modality=modality, monitor=monitor)
     before, options = _last_step(volume.history, params)
     objects = Objects(
         replace(volume, history=before),
@@ -221,11 +208,7 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
     )
     objects = place_objects(objects, params, monitor.part(0.4, 0.5))
     work.write(objects, monitor.part(0.5, 1.0))
-    return work.finish(
-        config=params.stated() | {"action": params.action},
-        model=params.model,
-        source=objects.volume,
-    )
+    return work.finish(config={"action": params.action}, model=params.model, source=objects.volume)
 
 
 def _last_step(history: tuple[str, ...], params: ExportParams) -> tuple[tuple[str, ...], str]:

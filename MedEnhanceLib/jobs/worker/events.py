@@ -1,6 +1,6 @@
-"""Events on the wire: one JSON object per line, `{"v": 1, "job": "<id>", "event": "<kind>", …}`.
+"""Lines on the wire: one JSON object each, `{"v": 1, "job": "<id>", "event": "<kind>", …}`.
 
-Lines go over bare file descriptors: the same on Windows, macOS and Linux.
+They go over bare file descriptors: the same on Windows, macOS and Linux.
 """
 
 from __future__ import annotations
@@ -9,25 +9,18 @@ import dataclasses
 import json
 import math
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.runtime.progress import Event
 
-
-def event_to_line(job: str | None, event: Event) -> bytes:
-    """The event of the job as a line. `job` is None where a line could not be understood."""
-    return line_of({"v": PROTOCOL, "job": job, "event": event.kind, **event.fields})
-
-
-def line_of(fields: Mapping[str, Any]) -> bytes:
-    """A JSON object as one line of ASCII."""
-    return json.dumps(as_json(fields), allow_nan=False).encode("ascii") + b"\n"
+#: Version of the protocol: the "v" of every line.
+PROTOCOL = 1
+#: Longer lines are refused; a volume goes through a file.
+LONGEST_LINE = 1024 * 1024
 
 
 def as_json(value: Any) -> Any:
@@ -51,68 +44,47 @@ def as_json(value: Any) -> Any:
     return str(value) if isinstance(value, PurePath) else value
 
 
-#: No honest line is longer; a volume goes through a file.
-LONGEST_LINE = 16 * 1024 * 1024
-_PIECE = 65_536
-
-
-def read_lines(descriptor: int, longest: int = LONGEST_LINE) -> Iterator[bytes | None]:
-    """Yield each line without its end, as it comes; None stands for one that is too long.
-
-    Ends with the stream; what follows the last line's end is dropped, for it may be cut short.
-    Blocks in os.read, not in a buffered file, whose lock would hang a process that exits.
-    """
-    pending, skipping = bytearray(), False
-    while piece := os.read(descriptor, _PIECE):
-        *ends, rest = piece.split(b"\n")
-        for end in ends:
-            line = bytes(pending) + end
-            pending.clear()
-            if not skipping:
-                yield line.rstrip(b"\r") if len(line) <= longest else None
-            skipping = False
-        if not skipping:
-            pending += rest
-        if len(pending) > longest:
-            pending.clear()
-            skipping = True
-            yield None
-
-
-class LineWriter:
-    """Writes whole lines from several threads to a descriptor.
-
-    on_broken: called once when nobody reads any more; later lines are dropped in silence, and
-    the work that speaks them is to be stopped by `on_broken`.
-    """
-
-    def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
-        self._descriptor = descriptor
-        self._on_broken = on_broken
-        self._lock = threading.Lock()
-        self._broken = False
-
-    def write(self, line: bytes) -> None:
-        """Write one line, its end included."""
-        with self._lock:
-            if self._broken:
-                return
-            try:
-                _write_all(self._descriptor, line)
-            except OSError:
-                self._broken = True
-        if self._broken:
-            self._on_broken()
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    left = memoryview(data)
+def write_line(descriptor: int, fields: Mapping[str, Any]) -> None:
+    """Write a JSON object as one line of ASCII; OSError where nobody reads any more."""
+    text = json.dumps(as_json({"v": PROTOCOL, **fields}), allow_nan=False)
+    left = memoryview(text.encode("ascii") + b"\n")
     while left:
         left = left[os.write(descriptor, left) :]
 
 
-#: Version of the line protocol: the "v" of every line.
-PROTOCOL = 1
+def read_lines(descriptor: int) -> Iterator[bytes | None]:
+    """Yield each line as it comes; None stands for one that is too long.
+
+    Ends with the stream; what follows the last line's end is dropped, for it may be cut short.
+    Not buffered: a process that exits would hang on the lock of the buffer.
+    """
+    is_rest = False
+    with open(descriptor, "rb", buffering=0, closefd=False) as stream:
+        while piece := stream.readline(LONGEST_LINE):
+            is_end = piece.endswith(b"\n")
+            if not is_rest and (is_end or len(piece) == LONGEST_LINE):
+                yield piece.strip() if is_end else None
+            is_rest = not is_end
+
+
+def parse_line(line: bytes | None) -> dict[str, Any]:
+    """The JSON object of a line; raises ConfigError for all else."""
+    if line is None:
+        raise ConfigError(
+            f"a line of more than {LONGEST_LINE} bytes", "Send volumes through files, by path."
+        )
+
+    def refuse_constant(name: str) -> None:
+        raise ValueError(f"JSON has no {name}")
+
+    what = "that is not an object"
+    try:
+        fields = json.loads(line, parse_constant=refuse_constant)
+        if isinstance(fields, dict):
+            return fields
+    except (ValueError, RecursionError) as cause:
+        what = f"that is not JSON ({cause})"
+    raise ConfigError(f"a line {what}: {line[:60]!r}", "Send one JSON object per line.")
 
 
 def check_version(fields: Mapping[str, Any]) -> None:

@@ -9,7 +9,6 @@ while, so that a cancel line is noticed during a job.
 from __future__ import annotations
 
 import faulthandler
-import json
 import os
 import signal
 import sys
@@ -23,15 +22,7 @@ from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceLostError, MedEnh
 from MedEnhanceLib.jobs.failures import InternalError, error_to_json
 from MedEnhanceLib.jobs.files import KeptVolumes
 from MedEnhanceLib.jobs.job import JobSpec, run_job
-from MedEnhanceLib.jobs.worker.events import (
-    LONGEST_LINE,
-    PROTOCOL,
-    LineWriter,
-    check_version,
-    event_to_line,
-    line_of,
-    read_lines,
-)
+from MedEnhanceLib.jobs.worker.events import check_version, parse_line, read_lines, write_line
 from MedEnhanceLib.jobs.worker.workspace import Workspace, remove_abandoned
 from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
 from MedEnhanceLib.runtime.progress import Event
@@ -44,7 +35,12 @@ _ORPHAN_SECONDS = 10.0
 def main(idle_seconds: float = IDLE_SECONDS) -> int:
     """Serve until stdin ends, nothing came for the idle time, or a signal says stop."""
     let_idle_threads_sleep()
-    commands, events = take_standard_streams()
+    commands, events = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
     faulthandler.enable()
     remove_abandoned()
     with Workspace() as workspace:
@@ -60,8 +56,8 @@ class Worker:
 
     def __init__(self, commands: int, events: int, workspace: Workspace) -> None:
         """Take two file descriptors, and the private folder that clients are informed of."""
-        self._commands, self._workspace = commands, workspace
-        self._writer = LineWriter(events, on_broken=self._stop)
+        self._commands, self._events, self._workspace = commands, events, workspace
+        self._writing = threading.Lock()
         self._kept = KeptVolumes()
         self._queue: SimpleQueue[JobSpec | None] = SimpleQueue()
         self._waiting: dict[str, JobSpec] = {}
@@ -80,14 +76,12 @@ class Worker:
             "folder": str(self._workspace.folder),
             "idle_s": idle_seconds,
         }
-        self._writer.write(line_of({"v": PROTOCOL, "job": None, "event": "hello", **hello}))
+        self._write({"job": None, "event": "hello", **hello})
         threading.Thread(target=self._read, name="commands", daemon=True).start()
-        while (spec := self._next(idle_seconds)) is not None:
+        # A lost card is lost for this process: the client sends waiting jobs to a new one.
+        while not self._lost_device and (spec := self._next(idle_seconds)) is not None:
             self._run(spec)
-            if self._lost_device:  # for this process: the client sends waiting jobs to a new one
-                self._finished.set()
-                return 0
-        for job in [*self._waiting]:
+        for job in [*self._waiting] if not self._lost_device else ():
             self._drop(
                 job,
                 "the worker ended before the job began",
@@ -119,8 +113,7 @@ class Worker:
             self._send(spec.id, event)
 
         try:
-            cancel = lambda: self._is_cancelled  # noqa: E731
-            run_job(spec, progress=report, cancel=cancel, kept=self._kept)
+            run_job(spec, progress=report, cancel=lambda: self._is_cancelled, kept=self._kept)
         except MedEnhanceError as error:
             if isinstance(error, InternalError):
                 traceback.print_exception(error)
@@ -129,28 +122,29 @@ class Worker:
 
     def _read(self) -> None:
         for line in read_lines(self._commands):
-            self._obey(line)
+            if line != b"":
+                self._obey(line)
         self._stop()
         if not self._finished.wait(_ORPHAN_SECONDS):
             self._workspace.remove()
             os._exit(Cancelled.exit_status)
 
     def _obey(self, line: bytes | None) -> None:
-        fields: dict[str, Any] | None = None
+        fields: dict[str, Any] = {}
         try:
             fields = parse_line(line)
-            if fields is not None and "cancel" in fields:
+            if "cancel" in fields:
                 self._cancel(fields)
-            elif fields is not None:
-                spec = JobSpec.from_json(fields)
-                if self._holds(spec.id):
-                    raise ConfigError(
-                        f"the id {spec.id!r} is in use", "Give each job an id of its own."
-                    )
-                self._waiting[spec.id] = spec
-                self._queue.put(spec)
+                return
+            spec = JobSpec.from_json(fields)
+            if self._holds(spec.id):
+                raise ConfigError(
+                    f"the id {spec.id!r} is in use", "Give each job an id of its own."
+                )
+            self._waiting[spec.id] = spec
+            self._queue.put(spec)
         except MedEnhanceError as error:
-            job = (fields or {}).get("id")
+            job = fields.get("id")
             # An error is the last event of its job: of one that goes on it would be the end.
             is_known = isinstance(job, str) and not self._holds(job)
             self._send(job if is_known else None, Event("error", error_to_json(error)))
@@ -176,7 +170,15 @@ class Worker:
         self._send(job, Event("error", error_to_json(Cancelled(message, hint))))
 
     def _send(self, job: str | None, event: Event) -> None:
-        self._writer.write(event_to_line(job, event))
+        self._write({"job": job, "event": event.kind, **event.fields})
+
+    def _write(self, fields: dict[str, Any]) -> None:
+        """Write a line, from either thread; where nobody reads any more, stop."""
+        try:
+            with self._writing:
+                write_line(self._events, fields)
+        except OSError:
+            self._stop()
 
     def _stop(self) -> None:
         """Stop the running job at its next safe point, and begin no other."""
@@ -187,36 +189,3 @@ class Worker:
         self._signalled = True
         signal.signal(number, signal.SIG_DFL)  # a second one ends a job that does not listen
         self._stop()
-
-
-def parse_line(line: bytes | None) -> dict[str, Any] | None:
-    """The JSON object of a line, None for an empty one; raises ConfigError for all else."""
-    if line is None:
-        raise ConfigError(
-            f"a line of more than {LONGEST_LINE} bytes", "Send volumes through files, by path."
-        )
-    if not line.strip():
-        return None
-
-    def refuse_constant(name: str) -> None:
-        raise ValueError(f"JSON has no {name}")
-
-    what = "that is not an object"
-    try:
-        fields = json.loads(line, parse_constant=refuse_constant)
-        if isinstance(fields, dict):
-            return fields
-    except (ValueError, RecursionError) as cause:
-        what = f"that is not JSON ({cause})"
-    raise ConfigError(f"a line {what}: {line[:60]!r}", "Send one JSON object per line.")
-
-
-def take_standard_streams() -> tuple[int, int]:
-    """Private copies of stdin and stdout; the old ones read nothing and write to stderr."""
-    commands, events = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return commands, events

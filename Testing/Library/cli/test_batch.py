@@ -26,8 +26,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.batch_items import Item, gather, listed
-from MedEnhanceLib.jobs.batch_runs import Batch, Ledger, dask_here, run_on_dask
+from MedEnhanceLib.jobs.batch_items import Item, gather
+from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_on_dask
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -79,11 +79,12 @@ def test_what_another_hand_put_there_is_never_replaced_without_force(
 
 
 def test_the_table_has_a_column_for_what_was_measured(tmp_path: Path) -> None:
-    ledger, item = Ledger(tmp_path), Item("a.nii", str(tmp_path / "out" / "a.nii"))
+    item = Item("a.nii", str(tmp_path / "out" / "a.nii"))
+    ledger = Ledger(tmp_path, [item], "enhance", {}, overwrite=False)
     noise = {"sigma": 9.5, "confidence": 0.75, "share_removed": 0.5}
     row = {"status": "done", "measured": {"noise": noise}, "warnings": ["no modality", "odd"]}
-    ledger.add([(item, row)], {})
-    with ledger.write_table([item]).open(newline="", encoding="utf-8") as stream:
+    ledger.end([(item, row)])
+    with Path(ledger.finish()["table"]).open(newline="", encoding="utf-8") as stream:
         row = next(csv.DictReader(stream))
     assert (row["noise σ"], row["noise confidence"], row["correction"]) == ("9.5", "0.75", "0.5")
     assert row["warnings"] == "no modality | odd"
@@ -290,9 +291,9 @@ def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
     setattr(client, silent, wait_for_ever)
     distributed = SimpleNamespace(Client=lambda *_, **__: client)
     monkeypatch.setattr("MedEnhanceLib.jobs.batch_runs.require", lambda *_, **__: distributed)
-    items, ledger = [Item("a.nii", str(tmp_path / "a.ucv"))], Ledger(tmp_path)
-    batch = Batch("compress", items, ledger, {}, overwrite=False, ended=lambda *_: None)
-    run_on_dask(batch, "tcp://s:1", Monitor(cancel=cancel))
+    items = [Item("a.nii", str(tmp_path / "a.ucv"))]
+    ledger = Ledger(tmp_path, items, "compress", {}, overwrite=False)
+    run_on_dask(ledger, "tcp://s:1", Monitor(cancel=cancel))
     assert time.monotonic() - cancelled_at[0] < 2.0
     never.set()
 
@@ -301,20 +302,22 @@ def test_which_volumes_there_are_and_where_results_go(scans: Path, tmp_path: Pat
     out = scans / "out"
     out.mkdir()
     shutil.copy(scans / "a.nii.gz", out / "a.nii.gz")  # a result is no source
-    named = [str(scans), str(scans / "a.nii.gz")]
-    items = gather(named, out, containers=False, ending=None)
+
+    def gathered(*places: Path, ending: str | None = None) -> list[Item]:
+        named = [str(place) for place in places]
+        return gather(named, out, containers=False, ending=ending, monitor=Monitor())
+
+    items = gathered(scans, scans / "a.nii.gz")
     assert [Path(item.source).name for item in items] == ["a.nii.gz", "b.nrrd", "c.mha"]
     assert items[2].output == str(out / "below" / "c.mha")
     shutil.copy(scans / "a.nii.gz", scans / "b.nii.gz")
     with pytest.raises(ConfigError, match="would both become"):
-        gather([str(scans)], out, containers=False, ending=".ucv")
+        gathered(scans, ending=".ucv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no volumes found"):
-        gather([str(tmp_path / "empty")], out, containers=False, ending=None)
+        gathered(tmp_path / "empty")
     with pytest.raises(ConfigError, match="no volumes were named"):
-        gather([], out, containers=False, ending=None)
-    with pytest.raises(InputError, match=r"list\.txt"):
-        listed(str(tmp_path / "list.txt"))
+        gathered()
 
 
 @pytest.fixture

@@ -324,10 +324,6 @@ class TestRefused:
         [
             (["--dicom-source", "a"], "dicom_source requires dicom"),
             (["--dicom", "--dicom-source-series", "2"], "requires dicom_source"),
-            (
-                ["--dicom", "--dicom-source", "a", "--patient-id", "b"],
-                "both dicom_source and a patient",
-            ),
         ],
     )
     def test_options_that_mean_nothing_together(

@@ -62,8 +62,8 @@ def test_two_folders_and_a_modality_are_enough(
     ((_, params),) = asked
     config = params["config"]
     assert Path(params["data"]) == tmp_path
-    assert config["high_quality"] == ["good/*.nii.gz"]
-    assert config["low_quality"] == ["bad/*.nii.gz"]
+    assert config["high_quality"] == ["good/**/*.nii.gz"]
+    assert config["low_quality"] == ["bad/**/*.nii.gz"]
     assert (config["modality"], config["steps"], config["name"]) == ("MR", 9, "my-run")
     assert config["anatomy"] == "knee"
     assert "Jane" not in json.dumps(params["config"])

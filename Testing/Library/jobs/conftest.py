@@ -13,8 +13,6 @@ from Library.jobs.raw_worker import RawWorker
 
 from MedEnhanceLib.core.volume import Volume
 
-_ODD_WORKER = Path(__file__).with_name("odd_worker.py")
-
 
 @pytest.fixture(autouse=True)
 def temp_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -33,20 +31,25 @@ def start_worker() -> Iterator[Callable[..., RawWorker]]:
     workers: list[RawWorker] = []
 
     def start(*, idle_seconds: float = 600, odd: bool = False) -> RawWorker:
-        command = odd_command() if odd else worker_command(idle_seconds)
-        worker = RawWorker(command)
-        workers.append(worker)
-        worker.greet()
-        return worker
+        command = worker_command(idle_seconds)
+        if odd:  # it also knows jobs which misbehave
+            command = [sys.executable, str(Path(__file__).with_name("odd_worker.py"))]
+        workers.append(RawWorker(command))
+        return workers[-1]
 
     yield start
     for worker in workers:
         worker.close()
 
 
-def odd_command() -> list[str]:
-    """A worker that also knows jobs which misbehave."""
-    return [sys.executable, str(_ODD_WORKER)]
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """After a call of it, no job may read a volume any more."""
+
+    def must_not_be_called(*_: object, **__: object) -> Volume:
+        raise AssertionError("the input was read")
+
+    return lambda: monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", must_not_be_called)
 
 
 def worker_command(idle_seconds: float) -> list[str]:

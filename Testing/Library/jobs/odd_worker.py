@@ -61,9 +61,8 @@ def not_json(_: Nothing, monitor: Monitor) -> Result:
 
 
 for run in (chatter, break_down, run_out_of_memory, lose_card, deaf, not_json):
-    JOBS[run.__name__.replace("_", "-")] = SimpleNamespace(
-        params=Nothing, run=run, keeps_volumes=False
-    )
+    kind = SimpleNamespace(params=Nothing, run=run, keeps_volumes=False)
+    JOBS[run.__name__.replace("_", "-")] = kind
 
 if __name__ == "__main__":
     worker._ORPHAN_SECONDS = 0.5

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,44 +15,46 @@ _LIBRARY = str(Path(__file__).resolve().parents[3])
 
 
 class RawWorker:
-    """A worker at the other end of three pipes: bytes in, lines out."""
+    """A worker at the other end of two pipes, lines in and lines out; killed after two minutes."""
 
     def __init__(self, command: list[str]) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         self.process = subprocess.Popen(
             command,
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._log,
             env={**os.environ, "PYTHONPATH": _LIBRARY},
         )
-        self.lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self.stderr = b""
-        self._threads = [threading.Thread(target=work) for work in (self._read, self._drain)]
-        for thread in self._threads:
-            thread.start()
-
-    def greet(self) -> None:
-        """Wait for its first line."""
+        self._limit = threading.Timer(_PATIENCE, self.process.kill)
+        self._limit.start()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._commands, self._events = self.process.stdin, self.process.stdout
         self.hello = self.next()
+
+    @property
+    def stderr(self) -> bytes:
+        """What it has logged."""
+        self._log.seek(0)
+        return self._log.read()
 
     def send(self, line: dict[str, Any] | bytes) -> None:
         data = line if isinstance(line, bytes) else json.dumps(line).encode()
-        assert self.process.stdin is not None
         view = memoryview(data + b"\n")
         while view:
-            view = view[self.process.stdin.write(view) :]
+            view = view[self._commands.write(view) :]
+
+    def job(self, job: str, kind: str, **params: Any) -> None:
+        self.send({"v": 1, "id": job, "kind": kind, "params": params})
 
     def ping(self, job: str, count: int = 1, seconds: float = 0.0) -> None:
-        params = {"count": count, "seconds": seconds}
-        self.send({"v": 1, "id": job, "kind": "ping", "params": params})
-
-    def job(self, job: str, kind: str) -> None:
-        self.send({"v": 1, "id": job, "kind": kind})
+        self.job(job, "ping", count=count, seconds=seconds)
 
     def next(self) -> dict[str, Any]:
-        line = self.lines.get(timeout=_PATIENCE)
-        assert line is not None, f"the worker ended: {self.stderr.decode()}"
+        line = self._events.readline()
+        assert line, f"the worker ended: {self.stderr.decode()}"
         return json.loads(line)
 
     def until(self, event: str, job: str | None = ...) -> dict[str, Any]:  # type: ignore[assignment]
@@ -64,43 +66,20 @@ class RawWorker:
 
     def rest(self) -> list[dict[str, Any]]:
         """All events up to the end of stdout."""
-        events = []
-        while (line := self.lines.get(timeout=_PATIENCE)) is not None:
-            events.append(json.loads(line))
-        return events
+        return [json.loads(line) for line in self._events]
 
     def end_stdin(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self._commands.close()
+
+    def close_events(self) -> None:
+        self._events.close()
 
     def wait(self) -> int:
         return self.process.wait(_PATIENCE)
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        self._limit.cancel()
+        self.process.kill()
         self.process.wait()
-        for thread in self._threads:
-            thread.join()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            assert pipe is not None
-            pipe.close()
-
-    def _read(self) -> None:
-        pending = b""
-        while piece := self._chunk(self.process.stdout):
-            *lines, pending = (pending + piece).split(b"\n")
-            for line in lines:
-                self.lines.put(line)
-        self.lines.put(None)
-
-    def _drain(self) -> None:
-        while piece := self._chunk(self.process.stderr):
-            self.stderr += piece
-
-    @staticmethod
-    def _chunk(pipe: Any) -> bytes:
-        try:
-            return pipe.read(65536) or b""
-        except ValueError:  # closed by the test
-            return b""
+        for stream in (self._commands, self._events, self._log):
+            stream.close()

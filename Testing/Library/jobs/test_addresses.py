@@ -117,7 +117,6 @@ def test_a_command_reads_an_address_and_repeats_no_secret(
     [
         ("SERVER/missing/a.nii.gz", 3, "answers 404"),
         ("SERVER/cut/a.nii.gz", 3, "bytes too early"),
-        ("s3://bucket/a.nii.gz", 4, "s3fs"),
         ("nowhere://bucket/a.nii.gz", 2, "fsspec knows no addresses"),
         ("https://user:s3cr3t@127.0.0.1/a.nii.gz", 3, "https://127.0.0.1/a.nii.gz"),
         ("memory://bucket/none.nii.gz", 3, "nothing at that address"),
@@ -126,8 +125,6 @@ def test_a_command_reads_an_address_and_repeats_no_secret(
 def test_what_cannot_be_read_is_a_sentence_without_the_signature(
     server: str, address: str, status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if address.startswith("s3") and fsspec_has("s3"):
-        pytest.skip("s3fs is installed")
     address = address.replace("SERVER", server)
     assert main(["inspect", f"{address}?{_SECRET}", "--debug"]) == status
     err = capsys.readouterr().err
@@ -135,19 +132,10 @@ def test_what_cannot_be_read_is_a_sentence_without_the_signature(
     assert "s3cr3t" not in err
 
 
-def fsspec_has(scheme: str) -> bool:
-    try:
-        fsspec.get_filesystem_class(scheme)
-    except ImportError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
         ("https://TOKEN@host/a.nii", "https://host/a.nii"),
-        ("HTTPS://user:TOKEN@host:8443/a.nii?X=TOKEN", "HTTPS://host:8443/a.nii"),
         ("https://us@er:TOKEN@host/b@c.nii", "https://host/b@c.nii"),
         ("s3://KEY:TOKEN@bucket/a.nii", "s3://bucket/a.nii"),
         ("abfs://container@account/a.nii", "abfs://container@account/a.nii"),
@@ -161,17 +149,11 @@ def test_what_is_shown_of_an_address_has_no_secret_and_all_else(
     assert addresses.shown(address) == expected
 
 
-def test_a_container_that_stays_open_lies_on_this_machine() -> None:
-    with pytest.raises(me.ConfigError, match=r"memory://bucket/scan\.ucv: .* on this machine"):
-        me.open(f"memory://bucket/scan.ucv?{_SECRET}")
-
-
-def test_a_batch_takes_addresses_from_its_list_and_leaves_out_what_is_done(
+def test_a_batch_takes_addresses_and_leaves_out_what_is_done(
     server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "list.txt").write_text(f"{server}/a/one.nii.gz?{_SECRET}\n{server}/b/two.nii.gz\n")
-    command = ["batch", "compress", "--list", str(tmp_path / "list.txt"), "--lossless", "--json"]
-    command += ["--out", str(tmp_path / "out")]
+    named = [f"{server}/a/one.nii.gz?{_SECRET}", f"{server}/b/two.nii.gz"]
+    command = ["batch", "compress", *named, "--lossless", "--json", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     done = json.loads(capsys.readouterr().out)
     assert sorted(path.name for path in (tmp_path / "out").glob("*.ucv")) == ["one.ucv", "two.ucv"]
@@ -200,39 +182,17 @@ def test_a_job_writes_to_an_address_and_its_manifest_comes_last(
     assert json.loads(bytes_at(f"{_OUT}.json"))["action"] == "converted"
 
 
-@pytest.mark.parametrize(
-    ("kind", "taken", "params"),
-    [
-        ("convert", "out.nii.gz", {}),
-        ("convert", "out.nii.gz.json", {}),
-        ("convert", "out.nii.gz/below", {}),
-        ("enhance", "out-segmentation.nii.gz", {"segment": True}),
-        ("enhance", "noise.nii.gz", {"noise_map": "memory://bucket/noise.nii.gz"}),
-        ("recover", "out-lost.nii.gz", {}),
-    ],
-)
+@pytest.mark.parametrize("taken", ["out.nii.gz", "out.nii.gz.json", "out.nii.gz/below"])
 def test_what_is_there_is_refused_before_the_work(
-    kind: str, taken: str, params: dict[str, Any], scan: str, store: dict[str, Any]
+    taken: str, scan: str, store: dict[str, Any]
 ) -> None:
     put(f"bucket/{taken}")
     events: list[Event] = []
     words = "is a folder" if "below" in taken else f"memory://bucket/{taken} exists already"
     with pytest.raises(OutputError, match=words):
-        run_job(JobSpec(kind, {"input": scan, "output": _OUT, **params}), events.append)
+        run_job(JobSpec("convert", {"input": scan, "output": _OUT}), events.append)
     assert [event.kind for event in events] == ["started"]
     assert [*store] == [f"/bucket/{taken}"]
-
-
-def test_so_is_a_store_that_nothing_can_be_written_to(
-    scan: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def opened(*_: Any, **__: Any) -> None:
-        raise PermissionError(_SECRET)
-
-    monkeypatch.setattr(MemoryFileSystem, "open", opened)
-    monkeypatch.setattr(volumes, "run_convert", lambda *_: pytest.fail("it began"))
-    with pytest.raises(OutputError, match="memory://bucket cannot be written to: PermissionError"):
-        convert(scan)
 
 
 def test_what_appears_during_the_work_is_kept(
@@ -240,11 +200,11 @@ def test_what_appears_during_the_work_is_kept(
 ) -> None:
     work = volumes.run_convert
     monkeypatch.setattr(
-        volumes, "run_convert", lambda *given: (put("bucket/out.nii.gz.json"), work(*given))[1]
+        volumes, "run_convert", lambda *given: (put("bucket/out.nii.gz"), work(*given))[1]
     )
-    with pytest.raises(OutputError, match=r"out\.nii\.gz\.json exists already"):
+    with pytest.raises(OutputError, match=r"out\.nii\.gz exists already"):
         convert(scan)
-    assert [*store] == ["/bucket/out.nii.gz.json"]
+    assert [*store] == ["/bucket/out.nii.gz"]
 
 
 def _cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,9 +217,8 @@ def _cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _ending_midway(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(_: Any, piece: bytes) -> None:
-        if len(piece) > 100:  # the probe before the work is shorter
-            raise OSError(5, f"memory://x:{_SECRET}@bucket says no")
+    def write(*_: Any) -> None:
+        raise OSError(5, f"memory://x:{_SECRET}@bucket says no")
 
     monkeypatch.setattr(MemoryFile, "write", write)
 
@@ -338,18 +297,19 @@ def test_addresses_that_take_no_results_are_refused(
         ("convert", {"input": "a.nii", "output": "s3://bucket/series", "dicom": True}),
         ("enhance", {"input": "a.nii", "output": "b.nii", "report": "s3://bucket/page"}),
         ("enhance", {"input": "a.nii", "output": "b.nii", "noise_map": "s3://bucket/c.nii"}),
+        ("enhance", {"input": "a.nii", "output": "s3://bucket/b.nii", "segment": True}),
     ],
 )
-def test_folders_of_results_stay_on_this_machine(kind: str, params: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="has to lie on this machine") as caught:
+def test_folders_and_further_files_stay_on_this_machine(kind: str, params: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="s3://bucket/") as caught:
         run_job(JobSpec(kind, params))
-    assert "copy it there afterwards" in caught.value.hint
+    assert "there afterwards" in caught.value.hint
 
 
 def test_a_result_is_not_its_own_input(scan: str, store: dict[str, Any]) -> None:
     put("bucket/out.nii.gz", Path(scan).read_bytes())
     with pytest.raises(OutputError, match="is the input itself"):
-        convert("memory:///bucket/out.nii.gz", overwrite=True)
+        convert(_OUT, overwrite=True)
     assert bytes_at(_OUT) == Path(scan).read_bytes()
 
 
@@ -361,5 +321,9 @@ def test_calls_of_python_write_to_addresses(head: Volume, store: dict[str, Any])
     assert sorted(store) == ["/bucket/a.ucv", "/bucket/below/a.mha"]
     with pytest.raises(OutputError, match=r"memory://bucket/a\.ucv exists already"):
         me.compress(head, "memory://bucket/a.ucv", lossless=True)
-    with pytest.raises(ConfigError, match="has to lie on this machine"):
-        me.train("hqg", "cpu", "here", out="memory://bucket/run")
+    for call in (
+        lambda: me.train("hqg", "cpu", "here", out="memory://bucket/run"),
+        lambda: me.open("memory://bucket/a.ucv"),
+    ):
+        with pytest.raises(ConfigError, match="has to be on this machine"):
+            call()

@@ -23,47 +23,30 @@ _TRIES = 3
 
 
 @pytest.fixture(scope="module")
-def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """[24, 512, 512] of noise: nothing is harder to code, and the slices are a CT's."""
-    return _noise(tmp_path_factory.mktemp("noise"), 512)
+def noise(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """[24, side, side] of noise: nothing is harder to code, and the slices of 512 are a CT's.
 
-
-@pytest.fixture(scope="module")
-def small_noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """[24, 160, 160]: several seconds to a video encoder, whose call runs on when cancelled."""
-    return _noise(tmp_path_factory.mktemp("small noise"), 160)
-
-
-def _noise(folder: Path, side: int) -> Path:
-    voxels = np.random.default_rng(0).integers(-1000, 3000, (24, side, side)).astype(np.int16)
-    io.save(Volume(voxels, modality="CT", units="HU"), folder / "noise.nrrd")
-    return folder / "noise.nrrd"
-
-
-@pytest.fixture(scope="module")
-def container(noise: Path) -> Path:
-    path = noise.with_name("noise.ucv")
-    config = {"lossless": True, "speed": "fast"}
-    run_job(JobSpec("compress", {"input": str(noise), "output": str(path), "config": config}))
-    return path
+    Those of 160 take a video encoder, whose call runs on when canceled, several seconds.
+    """
+    folder = tmp_path_factory.mktemp("noise")
+    for side in (160, 512):
+        voxels = np.random.default_rng(0).integers(-1000, 3000, (24, side, side)).astype(np.int16)
+        io.save(Volume(voxels, modality="CT", units="HU"), folder / f"{side}.nrrd")
+    return {side: folder / f"{side}.nrrd" for side in (160, 512)}
 
 
 @pytest.fixture(autouse=True)
 def nothing_at_work() -> None:
-    """What a cancelled job has let run out, an encoder's call say, slows no later test."""
+    """What a canceled job has let run out, an encoder's call say, slows no later test."""
     _wait_for_work()
 
 
 def _wait_for_work() -> None:
     end = time.monotonic() + 120
-    while _is_at_work() and time.monotonic() < end:
+    work = ("medenhance", "attended")
+    while any(thread.name.startswith(work) for thread in threading.enumerate()):
+        assert time.monotonic() < end
         time.sleep(0.05)
-
-
-def _is_at_work() -> bool:
-    """Whether a thread of an earlier job, of this or of other tests, has not ended."""
-    names = (thread.name for thread in threading.enumerate())
-    return any(name.startswith(("medenhance", "attended")) for name in names)
 
 
 def _stops_in_time(job: JobSpec, after: float, begin: float = 0.0) -> bool:
@@ -75,7 +58,7 @@ def _stops_in_time(job: JobSpec, after: float, begin: float = 0.0) -> bool:
     return False
 
 
-def _seconds_to_stop(job: JobSpec, after: float, begin: float = 0.0) -> float:
+def _seconds_to_stop(job: JobSpec, after: float, begin: float) -> float:
     """Cancel `after` seconds after the job has come to the fraction `begin`; how long it took.
 
     In wall time, or in the processor's where that is less: other work must not count.
@@ -99,39 +82,33 @@ def _seconds_to_stop(job: JobSpec, after: float, begin: float = 0.0) -> float:
     return min(time.monotonic() - wall, time.process_time() - processor)
 
 
-#: One thread: the processor's time is then that of the work which is waited for.
-_COMPRESS = [
-    {"lossless": True, "threads": 1},
-    {"max_error": 3.0, "threads": 1},
-    {"ratio": 20.0, "threads": 1},
-]
 _LOW_DOSE = {"name": "low-dose", "seed": 0, "photons": 1e4, "electronic": 10.0}
-_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{f"compress {next(iter(mode))}": ("compress", {"config": mode}) for mode in _COMPRESS},
-    "enhance": ("enhance", {"config": {"device": "cpu"}}),
-    "uncertainty": ("enhance", {"config": {"device": "cpu", "uncertainty": True}}),
-    "degrade": ("degrade", {"steps": [_LOW_DOSE]}),
-    "save packed": ("convert", {"output": "packed.nii.gz"}),
+#: Kind, output, further parameters, and the fraction at which the long part begins; one thread:
+#: the processor's time is then that of the work which is waited for.
+_KINDS: dict[str, tuple[str, str, dict[str, Any], float]] = {
+    "lossless": ("compress", "out.ucv", {"config": {"lossless": True, "threads": 1}}, 0.1),
+    "ratio": ("compress", "out.ucv", {"config": {"ratio": 20.0, "threads": 1}}, 0.1),
+    "enhance": ("enhance", "out.nrrd", {"config": {"device": "cpu"}}, 0.05),
+    "degrade": ("degrade", "out.nrrd", {"steps": [_LOW_DOSE]}, 0.1),
+    "save packed": ("convert", "out.nii.gz", {}, 0.7),
 }
-#: Where the long part of a job begins, which is what is to be cancelled.
-_BEGIN = {"convert": 0.7, "enhance": 0.05, "compress": 0.1, "degrade": 0.1}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [0.1])
 @pytest.mark.parametrize("name", _KINDS)
-def test_a_job_stops_in_time(
-    name: str, after: float, noise: Path, small_noise: Path, tmp_path: Path
-) -> None:
-    kind, params = _KINDS[name]
-    output = {"compress": "out.ucv"}.get(kind, "out.nrrd")
-    given = {"input": str(small_noise if name == "compress ratio" else noise), **params}
-    given["output"] = str(tmp_path / params.get("output", output))
-    assert _stops_in_time(JobSpec(kind, given), after, _BEGIN[kind])
+def test_a_job_stops_in_time(name: str, noise: dict[int, Path], tmp_path: Path) -> None:
+    kind, output, params, begin = _KINDS[name]
+    source = noise[160 if name == "ratio" else 512]
+    given = {"input": str(source), "output": str(tmp_path / output), **params}
+    assert _stops_in_time(JobSpec(kind, given), 0.1, begin)
     assert [path.name for path in tmp_path.iterdir()] == ["temp"]
 
 
-def test_reading_a_container_stops_in_time(container: Path, tmp_path: Path) -> None:
+def test_reading_a_container_stops_in_time(noise: dict[int, Path], tmp_path: Path) -> None:
+    container = noise[512].with_suffix(".ucv")
+    config = {"lossless": True, "speed": "fast"}
+    params = {"input": str(noise[512]), "output": str(container), "config": config}
+    run_job(JobSpec("compress", params))
     params = {"input": str(container), "output": str(tmp_path / "back.nrrd")}
     for kind in ("decompress", "recover"):
         assert _stops_in_time(JobSpec(kind, params), 0.01)

@@ -17,7 +17,7 @@ from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.kinds.train import PARTS, CodecTraining
+from MedEnhanceLib.jobs.kinds.train import codec_config
 from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 
 pytest.importorskip("torch")
@@ -35,15 +35,15 @@ pytest.importorskip("torch")
 )
 def test_a_value_that_cannot_be_is_named(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
-        CodecTraining.from_json(fields)
+        codec_config(fields)
     assert caught.value.hint
 
 
 def test_volumes_are_found_by_patterns_but_for_those_held_out(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.nii.gz").touch()
-    part = CodecTraining.from_json({"part": "predictor", "held_out": ["b*"]})
-    assert [path.name for path in part.config.found(tmp_path)] == ["a.nii.gz", "c.nii.gz"]
+    part = codec_config({"part": "predictor", "held_out": ["b*"]})
+    assert [path.name for path in part.found(tmp_path)] == ["a.nii.gz", "c.nii.gz"]
 
 
 @pytest.fixture
@@ -63,58 +63,53 @@ def _train(volumes: Path, **config: Any) -> Path:
     return Path(run_job(JobSpec("train", params | {"config": given}))["outputs"]["model"])
 
 
-class TestBundle:
-    """What is trained can be imported, and is found by the files that name it."""
+@pytest.mark.slow
+def test_its_card_says_what_it_learned_from_and_it_is_found_by_its_hash(
+    volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = "predictor"
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "installed"))
+    reported = {"name": "Our phantom", "subjects": "1", "license": "CC0", "source": "us"}
+    folder = _train(volumes, part=part, data=[reported])
+    card = (folder / "docs/README.md").read_text()
+    assert "Our phantom: 1. License: CC0. Source: us" in card
+    assert "predictor: 20 steps on 1 volume, seed 0" in card
+    assert "Trained on few subjects" in card
+    assert folder.name == "codec-ct"
+    # What the bundle has of another part stays.
+    shipped = shipped_model("implicit", "CT")
+    assert shipped is not None
+    (folder / "models" / "implicit.safetensors").write_bytes(shipped.data)
+    for checkpoint in volumes.parent.glob("out/*checkpoint*"):
+        checkpoint.unlink()
+    assert _train(volumes, part=part, seed=1) == folder
+    assert sorted(path.stem for path in folder.glob("models/*")) == ["implicit", "predictor"]
+    assert "seed 1" in read_bundle(folder).metadata["training"]["summary"]
+    verify_bundle(read_bundle(folder))
+    data = (folder / "models" / f"{part}.safetensors").read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    models = ModelSet({part: {"id": "codec-mine", "sha256": sha256}})
+    with pytest.raises(ModelError, match="not on this machine"):
+        models.get(part)
+    described = json.loads((folder / METADATA).read_text())
+    (folder / METADATA).write_text(json.dumps(described | {"name": "codec-mine"}))
+    bundle = import_bundle(folder)
+    assert (bundle.kind, bundle.modality) == ("codec", "CT")
+    assert models.get(part).data == data
 
-    @pytest.mark.slow
-    def test_its_card_says_what_it_learned_from_and_it_is_found_by_its_hash(
-        self, volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        part = "predictor"
-        monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "installed"))
-        reported = {"name": "Our phantom", "subjects": "1", "license": "CC0", "source": "us"}
-        folder = _train(volumes, part=part, data=[reported])
-        card = (folder / "docs/README.md").read_text()
-        assert "Our phantom: 1. License: CC0. Source: us" in card
-        assert "predictor: 20 steps on 1 volume, seed 0" in card
-        assert "Trained on few subjects" in card
-        assert folder.name == "codec-ct"
-        data = (folder / "models" / f"{part}.safetensors").read_bytes()
-        sha256 = hashlib.sha256(data).hexdigest()
-        models = ModelSet({part: {"id": "codec-mine", "sha256": sha256}})
-        with pytest.raises(ModelError, match="not on this machine"):
-            models.get(part)
-        described = json.loads((folder / METADATA).read_text())
-        (folder / METADATA).write_text(json.dumps(described | {"name": "codec-mine"}))
-        bundle = import_bundle(folder)
-        assert (bundle.kind, bundle.modality) == ("codec", "CT")
-        assert models.get(part).data == data
 
-    def test_parts_that_are_there_already_stay(self, volumes: Path) -> None:
-        folder = _train(volumes, part="predictor", name="codec-own")
-        shipped = shipped_model("implicit", "CT")
-        assert shipped is not None
-        (folder / "models" / "implicit.safetensors").write_bytes(shipped.data)
-        for checkpoint in volumes.parent.glob("out/*checkpoint*"):
-            checkpoint.unlink()
-        assert _train(volumes, part="predictor", name="codec-own", seed=1) == folder
-        verify_bundle(read_bundle(folder))
-        assert folder.name == "codec-own-ct"
-        found = sorted(path.stem for path in folder.glob("models/*"))
-        assert found == ["implicit", "predictor"]
-        summary = read_bundle(folder).metadata["training"]["summary"]
-        assert [part.partition(":")[0] for part in summary.split("; ")] == ["predictor"]
-        assert "seed 1" in summary
-
-    @pytest.mark.parametrize("part", PARTS)
-    @pytest.mark.parametrize("name", ["mine", "codec2", "codec/../x", "codec x"])
-    def test_a_name_under_which_no_file_would_find_it_is_refused(
-        self, part: str, name: str
-    ) -> None:
-        with pytest.raises(ConfigError, match="name is"):
-            CodecTraining.from_json({"part": part, "name": name})
-
-    @pytest.mark.parametrize("part", PARTS)
-    def test_data_that_the_card_cannot_describe_is_refused_before_training(self, part: str) -> None:
-        with pytest.raises(ConfigError, match="without subjects"):
-            CodecTraining.from_json({"part": part, "data": [{"name": "x"}]})
+@pytest.mark.parametrize("part", ["implicit", "predictor"])
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ({"name": "mine"}, "name is"),  # no file would find it
+        ({"name": "codec/../x"}, "name is"),
+        ({"data": [{"name": "x"}]}, "without subjects"),
+    ],
+    ids=str,
+)
+def test_what_its_card_cannot_say_is_refused_before_training(
+    part: str, field: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        codec_config({"part": part, **field})

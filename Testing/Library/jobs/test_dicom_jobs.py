@@ -33,49 +33,25 @@ def series(make_series: Callable, rng: np.random.Generator) -> Path:
 
 
 @pytest.fixture
-def result(series: Path, tmp_path: Path) -> dict[str, Path]:
+def result(series: Path, tmp_path: Path) -> dict[str, str]:
     """What an enhancement left in files: volume, segmentation, uncertainty."""
     volume = io.load(series)
-    better = volume.with_voxels(
-        volume.voxels + np.int16(1), did="DERIVED: enhanced with x by MedEnhance"
-    )
     labels = replace(
         volume.with_voxels((volume.voxels % 3).astype(np.uint8)), modality="SEG", units=""
     )
     spread = volume.with_voxels(np.ones(volume.shape, np.float32))
     paths = {}
-    for name, each in {"volume": better, "segmentation": labels, "uncertainty": spread}.items():
-        paths[name] = tmp_path / f"{name}.nrrd"
+    for name, each in {"input": volume, "segmentation": labels, "uncertainty": spread}.items():
+        paths[name] = str(tmp_path / f"{name}.nrrd")
         io.save(each, paths[name])
     return paths
 
 
-def export(**params: object) -> dict[str, object]:
-    given = {
-        name: str(value) if isinstance(value, Path) else value for name, value in params.items()
-    }
-    return dict(run_job(JobSpec("export", given)).fields)
+def export(output: Path, **params: object) -> dict[str, object]:
+    return dict(run_job(JobSpec("export", {"output": str(output), **params})).fields)
 
 
-def test_export_of_a_volume_beside_its_series(
-    series: Path, result: dict[str, Path], tmp_path: Path
-) -> None:
-    reported = export(
-        input=result["volume"],
-        dicom_source=str(series),
-        output=tmp_path / "out",
-        action="enhanced",
-        model={"name": "x", "sha256": "0" * 64},
-    )
-    images = [dcmread(path) for path in reported["files"]]
-    assert {image.StudyInstanceUID for image in images} == {reported["study_uid"]} == {"1.2.3"}
-    assert {image.SeriesInstanceUID for image in images} == {reported["series_uid"]}
-    assert "model x" in images[0].DerivationDescription
-    assert images[0].DerivationDescription.count("nhanced") == 1
-    assert np.array_equal(io.load(tmp_path / "out").voxels, io.load(result["volume"]).voxels)
-
-
-def test_export_states_the_options_of_the_step_that_it_exports(
+def test_export_of_a_volume_beside_its_series_states_the_step_that_it_exports(
     series: Path, tmp_path: Path
 ) -> None:
     volume = io.load(series)
@@ -83,33 +59,33 @@ def test_export_states_the_options_of_the_step_that_it_exports(
         f"DERIVED: enhanced with x {'0' * 12}, 62% of the noise correction, "
         "guide changed it by 0.31 σ of the noise"
     )
-    better = volume.with_voxels(volume.voxels, did=f"{step} by MedEnhance 1.0; research use only")
+    better = volume.with_voxels(
+        volume.voxels + np.int16(1), did=f"{step} by MedEnhance 1.0; research use only"
+    )
     io.save(better, tmp_path / "a.nrrd")
     reported = export(
-        input=tmp_path / "a.nrrd",
+        tmp_path / "out",
+        input=str(tmp_path / "a.nrrd"),
         dicom_source=str(series),
-        output=tmp_path / "out",
         action="enhanced",
         model={"name": "x", "sha256": "0" * 64},
     )
-    text = dcmread(reported["files"][0]).DerivationDescription
+    images = [dcmread(path) for path in reported["files"]]
+    assert {image.StudyInstanceUID for image in images} == {reported["study_uid"]} == {"1.2.3"}
+    assert {image.SeriesInstanceUID for image in images} == {reported["series_uid"]}
+    text = images[0].DerivationDescription
     done = "62% of the noise correction, guide changed it by 0.31 σ of the noise. "
     assert f"model x sha256 {'0' * 64}; {done}" in text
+    assert text.count("nhanced") == 1
+    assert np.array_equal(io.load(tmp_path / "out").voxels, better.voxels)
 
 
 @pytest.mark.slow
 def test_export_puts_a_whole_result_into_one_study_of_its_own(
-    result: dict[str, Path], tmp_path: Path
+    result: dict[str, str], tmp_path: Path
 ) -> None:
-    reported = export(
-        input=result["volume"],
-        segmentation=result["segmentation"],
-        uncertainty=result["uncertainty"],
-        labels=LABELS,
-        patient_id="X1",
-        study_description="phantom",
-        output=tmp_path / "out",
-    )
+    patient = {"patient_id": "X1", "study_description": "phantom"}
+    reported = export(tmp_path / "out", **result, **patient, labels=LABELS)
     objects = [dcmread(path) for path in reported["files"]]
     assert [row["role"] for row in reported["objects"]] == [
         "volume", "uncertainty", "segmentation",
@@ -131,10 +107,10 @@ def test_export_puts_a_whole_result_into_one_study_of_its_own(
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
-    result: dict[str, Path], tmp_path: Path, params: dict, error: type[Exception]
+    result: dict[str, str], tmp_path: Path, params: dict, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        export(input=result["volume"], output=tmp_path / "out", **params)
+        export(tmp_path / "out", input=result["input"], **params)
     assert not (tmp_path / "out").exists()
 
 

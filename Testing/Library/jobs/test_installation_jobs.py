@@ -47,11 +47,8 @@ def test_models_are_listed_with_all_that_a_page_shows() -> None:
 @pytest.mark.parametrize(
     ("params", "error", "words"),
     [
-        ({"action": "burn"}, ConfigError, "burn"),
         ({"action": "import"}, ConfigError, "path"),
-        ({"action": "remove"}, ConfigError, "name"),
         ({"action": "remove", "name": "mr"}, ModelError, "part of MedEnhance"),
-        ({"action": "import", "path": "/no/such"}, ModelError, "does not exist"),
         ({"action": "verify", "name": "none"}, ModelError, "no model"),
     ],
 )

@@ -38,11 +38,11 @@ _json = st.recursive(
     [
         ({"kind": "ping"}, "version None"),
         ({"v": True, "kind": "ping"}, "version True"),
-        ({"v": 1}, "no kind"),
+        ({"v": 1}, "lacks kind"),
         ({"v": 1, "kind": "enhence"}, "Did you mean enhance"),
-        ({"v": 1, "kind": ["ping"]}, "unknown job"),
-        ({"v": 1, "kind": "ping", "prams": {}}, "no key 'prams'"),
-        ({"v": 1, "kind": "ping", "params": []}, "not an object"),
+        ({"v": 1, "kind": ["ping"]}, "kind is"),
+        ({"v": 1, "kind": "ping", "prams": {}}, "prams"),
+        ({"v": 1, "kind": "ping", "params": []}, "params is"),
         ({"v": 1, "kind": "ping", "id": 7}, "id is 7"),
         ({"v": 1, "kind": "ping", "id": "x" * 201}, "id is"),
         ({"v": 1, "kind": "ping", "params": {"cuont": 1}}, "Did you mean count"),
@@ -62,22 +62,19 @@ def test_what_is_not_exactly_a_job_is_refused(fields: dict[str, Any], says: str)
 
 
 @settings(max_examples=50)
-@given(st.dictionaries(st.sampled_from(["v", "id", "kind", "params", "x"]), _json))
-def test_no_json_object_gets_another_error_than_ours(fields: dict[str, Any]) -> None:
-    try:
-        JobSpec.from_json({"v": 1, **fields})
-    except ConfigError as error:
-        assert error.message
-
-
-@pytest.mark.slow
-@settings(max_examples=50)
-@given(st.sampled_from(sorted(JOBS)), st.dictionaries(st.text(), _json))
-def test_no_params_get_another_error_than_ours(kind: str, params: dict[str, Any]) -> None:
-    try:
-        JobSpec(kind, params)
-    except ConfigError as error:
-        assert error.message
+@given(
+    st.dictionaries(st.sampled_from(["v", "id", "kind", "params", "x"]), _json),
+    st.sampled_from(sorted(JOBS)),
+    st.dictionaries(st.text(), _json),
+)
+def test_no_json_object_gets_another_error_than_ours(
+    fields: dict[str, Any], kind: str, params: dict[str, Any]
+) -> None:
+    for job in (fields, {"kind": kind, "params": params}):
+        try:
+            JobSpec.from_json({"v": 1, **job})
+        except ConfigError as error:
+            assert error.message
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation import degradation_from_json
-from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
+from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event
 
@@ -35,7 +36,7 @@ def test_convert_keeps_voxels_and_geometry_and_writes_a_manifest(
     scan: Path, head: Volume, tmp_path: Path
 ) -> None:
     events: list[Event] = []
-    result = run_job(_convert(scan, tmp_path / "scan.nrrd"), events.append)
+    result = run_job(_convert(scan, tmp_path / "scan.nrrd", modality="MR"), events.append)
     assert io.load(tmp_path / "scan.nrrd").is_equal(io.load(scan))
     assert result["outputs"] == {"output": str(tmp_path / "scan.nrrd")}
     assert result["shape"] == list(head.shape)
@@ -43,7 +44,7 @@ def test_convert_keeps_voxels_and_geometry_and_writes_a_manifest(
     assert events[-1] == Event("result", result.fields)
     assert result["manifest"] == str(tmp_path / "scan.nrrd.json")
     manifest = json.loads((tmp_path / "scan.nrrd.json").read_text(encoding="utf-8"))
-    assert manifest["action"] == "converted"
+    assert (manifest["action"], manifest["config"]) == ("converted", {"modality": "MR"})
     assert manifest["inputs"] == {"input": f"a file (.nii.gz), SHA-256 {file_sha256(scan)}"}
     assert manifest["seconds"] == result["seconds"]
     assert manifest["software"]["numpy"]
@@ -90,28 +91,25 @@ def test_degrade_can_be_replayed_from_its_manifest(
 
 
 @pytest.mark.parametrize(
-    ("output", "error", "says"),
+    ("output", "says"),
     [
-        ("out.xyz", OutputError, "unsupported output extension"),
-        ("out", OutputError, "unsupported output extension"),
-        ("out.ucv", OutputError, "compress writes .ucv"),
-        ("missing/out.nrrd", OutputError, "missing"),
-        ("scan.nii.gz", OutputError, "input itself"),
-        ("link.nii.gz", OutputError, "input itself"),
-        (".", OutputError, "unsupported output extension"),
+        ("out.xyz", "unsupported output extension"),
+        ("out.ucv", "compress writes .ucv"),
+        ("missing/out.nrrd", "missing"),
+        ("scan.nii.gz", "input itself"),
+        ("link.nii.gz", "input itself"),
     ],
 )
 def test_what_could_not_be_saved_is_refused_before_the_input_is_read(
     scan: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    unread: Callable[[], None],
     output: str,
-    error: type[MedEnhanceError],
     says: str,
 ) -> None:
-    monkeypatch.setattr(io, "load", _must_not_be_called)
+    unread()
     (tmp_path / "link.nii.gz").symlink_to(scan)
-    with pytest.raises(error, match=says) as caught:
+    with pytest.raises(OutputError, match=says) as caught:
         run_job(_convert(scan, tmp_path / output, overwrite=True))
     assert caught.value.hint
 
@@ -123,23 +121,20 @@ def test_a_cancelled_job_writes_nothing(scan: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_degrade_without_steps_is_refused(scan: Path, tmp_path: Path) -> None:
-    params = {"input": str(scan), "output": str(tmp_path / "out.nii")}
-    with pytest.raises(ConfigError, match="no steps"):
+@pytest.mark.parametrize(
+    ("steps", "says"), [([], "no steps"), ([{"name": "haze"}], "haze"), (["rician"], "step")]
+)
+def test_steps_that_are_none_are_refused(
+    scan: Path, tmp_path: Path, steps: list[Any], says: str
+) -> None:
+    params = {"input": str(scan), "output": str(tmp_path / "out.nii"), "steps": steps}
+    with pytest.raises(ConfigError, match=says):
         run_job(JobSpec("degrade", params))
-    with pytest.raises(ConfigError, match="haze"):
-        run_job(JobSpec("degrade", {**params, "steps": [{"name": "haze"}]}))
-    with pytest.raises(ConfigError, match="step"):
-        run_job(JobSpec("degrade", {**params, "steps": ["rician"]}))
 
 
-@pytest.mark.parametrize("wrong", [7, [3], [["a", "b"]], [[True, 2]], ["40:60"], [[1.5, 2]]])
+@pytest.mark.parametrize("wrong", [7, [3], [["a", "b"]], ["40:60"]])
 def test_what_is_no_region_is_refused(wrong: object) -> None:
     params = {"input": "a.ucv", "output": "b.nii", "region": wrong}
     with pytest.raises(ConfigError, match="region") as caught:
         JobSpec("decompress", params)
     assert "a list" in caught.value.hint
-
-
-def _must_not_be_called(*_: object, **__: object) -> Volume:
-    raise AssertionError("the input was read")
