@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.slabs import extremes, looks_like_labels, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
@@ -27,7 +28,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.lossy import code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.allocation.videos import Goal, ssim_of
+from MedEnhanceLib.unicompress.allocation.videos import Goal
 from MedEnhanceLib.unicompress.codecs.lossless import block_type_name
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
@@ -333,15 +334,16 @@ def _verify(
         grid = header.grid
         tally, blocks = Tally(voxels, grid), []
         numbers = range(len(grid))
-        decoded = sound_blocks(container, header, numbers, threads=threads, monitor=monitor)
-        for count, block in enumerate(decoded, 1):
+        sound = sound_blocks(container, header, numbers, threads=threads, monitor=monitor)
+        for count, block in enumerate(sound, 1):
             tally.add(block)
             if config.ssim is not None:
                 blocks.append(block)
             monitor.progress(count / len(grid), "verify")
         ssim = None
         if blocks and not tally.equal:
-            ssim = ssim_of(voxels, grid.joined(blocks, voxels.dtype), header.peak)
+            decoded = grid.joined(blocks, voxels.dtype)
+            ssim = metrics.ssim(voxels, decoded, header.peak, volumetric=True)
         check_target(tally, config, container, header, ssim)
     return ssim
 

@@ -2,8 +2,8 @@
 
 All blocks have the same step of the quantizer. Equal steps are near the best way to share bytes
 out: every block gains about the same from its last one. What a search comes to is a coding's bytes
-or its error, both nearly straight lines over the step on logarithmic scales. Quick codings lead to
-about the right step.
+or its error, both nearly straight lines over the step on logarithmic scales. A part of the volume,
+and then quick codings of the whole, lead to about the right step.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import Self
 
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.slabs import extremes, trim
@@ -31,15 +30,14 @@ _SIZE_SLOPE, _ERROR_SLOPE = -1.25, 1.2
 #: A search ends this much below the limit, in octaves, and after this many codings.
 _TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03)}
 _TRIES = {"normal": 3, "fast": 4}
-#: A quick coding that comes this near, in octaves of bytes or errors, is enough.
-_NEARLY, _MOST_GUIDES = math.log2(1.25), 3
+#: The same of quick codings of the whole volume, and of a part of it.
+_QUICK_TOLERANCE, _PART_TOLERANCE, _QUICK_TRIES = math.log2(1.25), 0.15, 3
 #: Of a search, in octaves of its setting, and how near to a neighbor a setting is tried.
 _LONGEST_STEP, _INSIDE = 2.5, 0.08
 #: Further tries where none so far is below the limit, or only far below it.
 _RESCUES, _FAR = 5, 3
 #: Extents of the part that is tried.
 _SIDE, _SLICES = 128, 48
-_PART_TOLERANCE = 0.15
 #: Of the bytes, at most, that are kept free for filters.
 _FILTER_SHARE = 0.02
 #: About what a coding takes, and what filters do, as multiples of the time of a quick coding.
@@ -49,7 +47,7 @@ _FILTER_COST, _PART_COST = 1.8, 0.6
 _USUAL_PSNR = 42.0
 #: The step of a quantizer whose error is one: between a uniform one's √12 and what deadzones take.
 _STEP_OF_ERROR = 3.0
-#: Settings and their values.
+#: Settings, the logarithms of steps, and their values.
 Tried = list[tuple[float, float]]
 
 
@@ -92,44 +90,86 @@ class Goal:
         """What an octave of the step changes, in octaves."""
         return _SIZE_SLOPE if self.bytes else _ERROR_SLOPE
 
-    def filter_bytes(self, chunks: list[Chunk]) -> int:
-        """What each filter of these videos may take."""
-        left = (self.bytes + self.free - _bytes_of(chunks)) // len(chunks)
-        return left if self.bytes else wiener.MOST_BYTES
-
-    def value(self, task: VideoTask, chunks: list[Chunk]) -> float:
-        """The bytes of bare streams, or the error that their filters leave, in octaves."""
-        if self.bytes:
-            return math.log2(max(1, _bytes_of(chunks)))
-        blocks = (block for _, block in finished(task, chunks, wiener.MOST_BYTES))
-        decoded = task.grid.joined(blocks, task.voxels.dtype)
-        if self.ssim is not None:
-            error = 1 - ssim_of(task.voxels, decoded, self.peak)
-        else:
-            shape = (-1, *decoded.shape[-2:])
-            slices = video.error_of(task.voxels.reshape(shape), decoded.reshape(shape))
-            error = slices / (decoded.size * self.peak**2)
-        return math.log2(max(error, 1e-300))
-
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTask(Task):
-    """A task as videos of one encoder."""
+    """A task as videos of one encoder, which come near to a goal."""
 
     grid: Grid
     encoder: Encoder
+    goal: Goal
 
+    def code(self, step: float, anchor: float, *, quickly: bool = False) -> list[Chunk]:
+        """Every block as a video, without loss where it is constant or not finite; no filters yet.
 
-def ssim_of(source: Voxels, decoded: Voxels, peak: float) -> float:
-    """In 3D, the mean over all frames.
+        anchor, quickly: see Encoder.
+        """
 
-    That of metrics.ssim: a Gaussian window of 11 voxels with σ 1.5 along all three axes, K₁ 0.01,
-    K₂ 0.03, the full range as its peak, without the outermost 5 voxels.
-    """
-    frames = zip(source, decoded, strict=True) if source.ndim == 4 else ((source, decoded),)
-    return float(
-        np.mean([metrics.ssim(one, other, peak, volumetric=True) for one, other in frames])
-    )
+        def code(number: int) -> Chunk:
+            block = self.grid.box(number).of(self.voxels)
+            if not video.fits(block):
+                exact = code_block(block, None, speed="fast")
+                return Chunk(number, exact.kind, exact.data)
+            coded = video.encode(
+                block, step, speed=self.speed, encoder=self.encoder, anchor=anchor, quickly=quickly
+            )
+            trim()
+            return Chunk(number, VIDEO, coded.data)
+
+        chunks = []
+        for chunk in self.map(code, range(len(self.grid)), self.encoder.most_threads):
+            chunks.append(chunk)
+            self.monitor.progress(len(chunks) / len(self.grid), "compress")
+        return chunks
+
+    def finished(self, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, Voxels]]:
+        """Videos with filters of `most` bytes each, with what a reader makes of them."""
+
+        def finish(chunk: Chunk) -> tuple[Chunk, Voxels]:
+            block = self.grid.box(chunk.block).of(self.voxels)
+            if chunk.kind != VIDEO:
+                return chunk, decode_data(chunk.kind, chunk.data, block.shape, self.context)
+            data, decoded = video.filtered(chunk.data, block, self.context, most)
+            trim()
+            return replace(chunk, data=data), decoded
+
+        return self.map(finish, chunks, video.MOST_THREADS)
+
+    def value(self, chunks: list[Chunk]) -> float:
+        """The bytes of bare streams, or the error that their filters leave, in octaves."""
+        goal = self.goal
+        if goal.bytes:
+            return math.log2(max(1, _bytes_of(chunks)))
+        blocks = (block for _, block in self.finished(chunks, wiener.MOST_BYTES))
+        decoded = self.grid.joined(blocks, self.voxels.dtype)
+        if goal.ssim is not None:
+            error = 1 - metrics.ssim(self.voxels, decoded, goal.peak, volumetric=True)
+        else:
+            shape = (-1, *decoded.shape[-2:])
+            slices = video.error_of(self.voxels.reshape(shape), decoded.reshape(shape))
+            error = slices / (decoded.size * goal.peak**2)
+        return math.log2(max(error, 1e-300))
+
+    def of_part(self, voxels: Voxels) -> Self:
+        """The same for a part of the voxels, [K, J, I]: a PSNR, or its share of bytes."""
+        share = self.goal.bytes * voxels.size // self.voxels.size
+        return replace(
+            self,
+            voxels=voxels,
+            grid=Grid(voxels.shape, (1, 1, 1)),
+            goal=self.goal if self.goal.psnr else Goal(bytes=max(share, 2 * video.HEAD.size)),
+            monitor=Monitor(cancel=lambda: self.monitor.cancelled),
+        )
+
+    def try_quickly(self, setting: float) -> float:
+        """The value of a quick coding."""
+        return self.value(self.code(2.0**setting, 2.0**setting, quickly=True))
+
+    def payload(self, chunks: list[Chunk]) -> Payload:
+        """The videos with their filters, which take what the goal's bytes leave."""
+        left = (self.goal.bytes + self.goal.free - _bytes_of(chunks)) // len(chunks)
+        most = left if self.goal.bytes else wiener.MOST_BYTES
+        return Payload.of(self, self.grid, self.finished(chunks, most))
 
 
 def search_cost(task: Task) -> float:
@@ -144,8 +184,10 @@ def into_bytes(task: Task, budget: int) -> Payload | None:
         return None
     blocks = len(video_grid(task.voxels.shape))
     free = round(min(blocks * wiener.USUAL_BYTES, _FILTER_SHARE * budget))
-    step = _step_for(task, 8 * budget / task.voxels.size, (low, high))
-    return _searched(task, Goal(bytes=budget - free, free=free), step)
+    bits = 8 * budget / task.voxels.size
+    return _searched(
+        task, Goal(bytes=budget - free, free=free), (high - low) / 16 / math.sqrt(bits + 0.01)
+    )
 
 
 def to_quality(task: Task, goal: Goal) -> Payload | None:
@@ -158,103 +200,41 @@ def _searched(task: Task, goal: Goal, start: float) -> Payload | None:
 
     start: a step to begin with, in stored units.
     """
-    grid, encoder = video_grid(task.voxels.shape), _encoder_for(task, start)
-    search = VideoTask(**vars(task.part(0.0, 0.9)), grid=grid, encoder=encoder)
+    grid, setting = video_grid(task.voxels.shape), math.log2(start)
+    middle = grid.box(len(grid) // 2).middle(task.voxels, (_SLICES, _SIDE, _SIDE))
+    encoder = [encoder for encoder in encoders() if encoder.takes(*middle.shape)][-1]
+    search = VideoTask(**vars(task.part(0.0, 0.9)), grid=grid, encoder=encoder, goal=goal)
+    part = search.of_part(middle) if video.fits(middle) else None
+    if part and goal.bytes:
+        tried = _seek(part.try_quickly, setting, part.goal, _PART_TOLERANCE, _QUICK_TRIES)
+        setting = _next(tried, part.goal)
+    search = replace(search, encoder=_encoder_for(task, part, 2.0**setting))
+    steps, tolerance = Steps(search.monitor), _TOLERANCE[task.speed]
+    if search.encoder.guides:
+        quick = search.at(steps.next(2 + _PART_COST, 2 * _COST[task.speed]))
+        tried = _seek(quick.try_quickly, setting, goal, _QUICK_TOLERANCE, _QUICK_TRIES)
+        setting = _next(tried, goal, tolerance / 2)
+        if part:  # it shows what the better coding has more
+            more = part.value(part.code(2.0**setting, 2.0**setting)) - part.try_quickly(setting)
+            setting -= more / part.goal.slope
     coded: dict[float, list[Chunk]] = {}
-    steps = Steps(search.monitor)
-    anchor, setting = start, math.log2(start)
+    anchor = 2.0**setting
     cost = _COST[task.speed] + (0.0 if goal.bytes else _FILTER_COST)
 
     def measure(setting: float) -> float:
         nonlocal anchor
         if len(coded) == 1:  # near where the search will end
             anchor = 2.0**setting
-        part = search.at(steps.next(cost, cost if len(coded) < 2 else cost / 3))
-        coded[setting] = _code(part, 2.0**setting, anchor)
-        return goal.value(search, coded[setting])
+        attempt = search.at(steps.next(cost, cost if len(coded) < 2 else cost / 3))
+        coded[setting] = attempt.code(2.0**setting, anchor)
+        return attempt.value(coded[setting])
 
-    if encoder.guides:
-        setting = _guided(search, steps, goal, setting)
-    chosen = _seek(
-        measure,
-        setting,
-        goal.limit,
-        slope=goal.slope,
-        tolerance=_TOLERANCE[task.speed],
-        most=_TRIES[task.speed],
-    )
-    if chosen is None:
-        return None
-    last = replace(search, monitor=task.monitor.part(0.9, 1.0))
-    return Payload.of(last, grid, finished(last, coded[chosen], goal.filter_bytes(coded[chosen])))
+    tried = _seek(measure, setting, goal, tolerance, _TRIES[task.speed], rescues=_RESCUES)
+    kept = [(value, setting) for setting, value in tried if value <= goal.limit]
+    return search.at(task.monitor.part(0.9, 1.0)).payload(coded[max(kept)[1]]) if kept else None
 
 
-def _guided(task: VideoTask, steps: Steps, goal: Goal, setting: float) -> float:
-    """The step, in octaves, whose coding should come to the goal, by quick codings.
-
-    What the better coding has more than they is learned from a part.
-    """
-    tried: list[tuple[float, float]] = []
-    slope, aim = goal.slope, goal.limit - _TOLERANCE[task.speed] / 2
-    for _ in range(_MOST_GUIDES):
-        part = task.at(steps.next(1, 1 + _PART_COST + 2 * _COST[task.speed]))
-        chunks = _code(part, 2.0**setting, 2.0**setting, quickly=True)
-        tried.append((setting, goal.value(task, chunks)))
-        slope = _slope_of(tried, slope)
-        off = aim - tried[-1][1]
-        setting += max(-_LONGEST_STEP, min(off / slope, _LONGEST_STEP))
-        if abs(off) < _NEARLY:
-            break
-    steps.next(_PART_COST, 2 * _COST[task.speed]).progress(0.0, "compress")
-    middle = _middle_of(task.voxels)
-    if not video.fits(middle):
-        return setting
-    sample = replace(task, voxels=middle, grid=Grid(middle.shape, (1, 1, 1)), monitor=Monitor())
-    of_part = goal if goal.psnr else Goal(bytes=1)
-    values = [
-        of_part.value(sample, _code(sample, 2.0**setting, 2.0**setting, quickly=quickly))
-        for quickly in (False, True)
-    ]
-    return setting - (values[0] - values[1]) / (slope if goal.psnr else _SIZE_SLOPE)
-
-
-def _middle_of(voxels: Voxels) -> Voxels:
-    """At most `_SLICES` slices of `_SIDE` × `_SIDE`, from the middle of the middle block."""
-    grid = video_grid(voxels.shape)
-    return grid.box(len(grid) // 2).middle(voxels, (_SLICES, _SIDE, _SIDE))
-
-
-def _step_for(task: Task, bits: float, limits: tuple[float, float]) -> float:
-    """A step to begin with, for `bits` of each voxel: a part is coded until it takes its share.
-
-    limits: the smallest and the largest voxel: bits that a part would not need, the whole may.
-    """
-    start = (limits[1] - limits[0]) / 16 / math.sqrt(bits + 0.01)
-    block = _middle_of(task.voxels)
-    if not video.fits(block):
-        return start
-    encoder = _fitting(block)
-
-    def measure(setting: float) -> float:
-        task.monitor.check()
-        coded = video.encode(
-            block, 2.0**setting, speed="fast", encoder=encoder, limits=limits, quickly=True
-        )
-        return math.log2(len(coded.data))
-
-    size = max(bits * block.size / 8, 2 * video.HEAD.size)
-    chosen = _seek(
-        measure,
-        math.log2(start),
-        math.log2(size),
-        slope=_SIZE_SLOPE,
-        tolerance=_PART_TOLERANCE,
-        most=3,
-    )
-    return start if chosen is None else 2.0**chosen
-
-
-def _encoder_for(task: Task, step: float) -> Encoder:
+def _encoder_for(task: Task, part: VideoTask | None, step: float) -> Encoder:
     """SVT-AV1, several times as fast as libaom and as good or better, wherever it is there and its
     10 bits suffice for steps of that size.
     """
@@ -263,102 +243,56 @@ def _encoder_for(task: Task, step: float) -> Encoder:
             "Videos are coded by libaom alone; SVT-AV1 is faster and often 0.5 dB better: "
             "python -m pip install 'av>=17.1'"
         )
-    block = _middle_of(task.voxels)
-    encoder = _fitting(block)
-    if encoder is LIBAOM or not video.fits(block):
+    if part is None or part.encoder is LIBAOM:
         return LIBAOM
+    (chunk,) = part.code(step, step, quickly=True)
+    decoded = video.decode(chunk.data, part.voxels.shape, part.context)
     low, high = map(float, extremes(task.voxels))
-    coded = video.encode(
-        block, step, speed="fast", encoder=encoder, limits=(low, high), quickly=True
-    )
-    squared = video.error_of(block, video.decode(coded.data, block.shape, task.context))
-    finest = encoder.finest * (high - low)
-    return LIBAOM if squared < finest**2 * block.size else encoder
-
-
-def _fitting(block: Voxels) -> Encoder:
-    """The last of the encoders that take the block: SVT-AV1, where it is there."""
-    return [encoder for encoder in encoders() if encoder.takes(*block.shape)][-1]
+    finest = part.encoder.finest * (high - low)
+    squared = video.error_of(part.voxels, decoded)
+    return LIBAOM if squared < finest**2 * decoded.size else part.encoder
 
 
 def _bytes_of(chunks: list[Chunk]) -> int:
     return sum(len(chunk.data) for chunk in chunks)
 
 
-def _code(task: VideoTask, step: float, anchor: float, *, quickly: bool = False) -> list[Chunk]:
-    """Every block as a video, or without loss where it is constant or not finite; not yet filtered.
-
-    anchor, quickly: see Encoder.
-    """
-
-    def code(number: int) -> Chunk:
-        block = task.grid.box(number).of(task.voxels)
-        if video.fits(block):
-            coded = video.encode(
-                block, step, speed=task.speed, encoder=task.encoder, anchor=anchor, quickly=quickly
-            )
-            trim()
-            return Chunk(number, VIDEO, coded.data)
-        exact = code_block(block, None, speed="fast")
-        return Chunk(number, exact.kind, exact.data)
-
-    chunks = []
-    for chunk in task.map(code, range(len(task.grid)), task.encoder.most_threads):
-        chunks.append(chunk)
-        task.monitor.progress(len(chunks) / len(task.grid), "compress")
-    return chunks
-
-
-def finished(task: VideoTask, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, Voxels]]:
-    """Videos with filters of `most` bytes each, with what a reader makes of them."""
-
-    def finish(chunk: Chunk) -> tuple[Chunk, Voxels]:
-        block = task.grid.box(chunk.block).of(task.voxels)
-        if chunk.kind != VIDEO:
-            return chunk, decode_data(chunk.kind, chunk.data, block.shape, task.context)
-        data, decoded = video.filtered(chunk.data, block, task.context, most)
-        trim()
-        return replace(chunk, data=data), decoded
-
-    return task.map(finish, chunks, video.MOST_THREADS)
-
-
 def _seek(
     measure: Callable[[float], float],
     start: float,
-    limit: float,
-    *,
-    slope: float,
+    goal: Goal,
     tolerance: float,
     most: int,
-) -> float | None:
-    """The setting whose value comes nearest to `limit` from below, of about `most` tried.
+    *,
+    rescues: int = 0,
+) -> Tried:
+    """About `most` settings and their values, which near the goal's limit.
 
-    measure: setting → value; both on logarithmic scales, so that it is nearly a straight line of
-        about `slope`. tolerance: below the limit, at which the search ends.
-    Returns None where no value was below the limit.
+    measure: setting → value; both on logarithmic scales, so that it is nearly a straight line.
+    tolerance: to the limit, at which the search ends. rescues: further tries for a value below the
+    limit; without them one above it is as good.
     """
     tried: Tried = []
-    setting = start
-    for turn in range(most + _RESCUES):
-        value = measure(setting)
-        tried.append((setting, value))
-        if limit - tolerance <= value <= limit:
+    setting, limit = start, goal.limit
+    for turn in range(most + rescues):
+        tried.append((setting, measure(setting)))
+        values = [value for _, value in tried]
+        if limit - tolerance <= values[-1] <= limit + (0.0 if rescues else tolerance):
             break
-        if turn >= most - 1 and any(limit - _FAR * tolerance <= one <= limit for _, one in tried):
+        if turn >= most - 1 and any(limit - _FAR * tolerance <= value <= limit for value in values):
             break
-        reserve = tolerance / 2 * (1 + max(0, turn - most + 2))
-        setting = _next(tried, limit - reserve, slope)
-    kept = [(value, setting) for setting, value in tried if value <= limit]
-    return max(kept)[1] if kept else None
+        setting = _next(tried, goal, tolerance / 2 * (1 + max(0, turn - most + 2)))
+    return tried
 
 
-def _next(tried: Tried, aim: float, slope: float) -> float:
+def _next(tried: Tried, goal: Goal, reserve: float = 0.0) -> float:
+    """The setting whose value should lie `reserve` below the goal's limit."""
+    aim = goal.limit - reserve
     below = max((one for one in tried if one[1] <= aim), key=lambda one: one[1], default=None)
     above = min((one for one in tried if one[1] > aim), key=lambda one: one[1], default=None)
     if below is None or above is None:
         setting, value = tried[-1]
-        step = (aim - value) / _slope_of(tried, slope)
+        step = (aim - value) / _slope_of(tried, goal.slope)
         return setting + max(-_LONGEST_STEP, min(step, _LONGEST_STEP))
     share = (aim - below[1]) / (above[1] - below[1])
     share = max(_INSIDE, min(share, 1 - _INSIDE))
@@ -370,5 +304,5 @@ def _slope_of(tried: Tried, usual: float) -> float:
     if len(tried) < 2 or tried[-1][0] == tried[-2][0]:
         return usual
     (x0, y0), (x1, y1) = tried[-2:]
-    found = (y1 - y0) / (x1 - x0)
-    return found if 0.3 < found / usual < 3 else usual
+    slope = (y1 - y0) / (x1 - x0)
+    return slope if 0.3 < slope / usual < 3 else usual

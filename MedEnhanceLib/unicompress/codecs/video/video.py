@@ -104,15 +104,14 @@ def encode(
     speed: Speed,
     encoder: Encoder = LIBAOM,
     anchor: float | None = None,
-    limits: tuple[float, float] | None = None,
     quickly: bool = False,
 ) -> Video:
     """Code a block, [K, J, I], that `fits`. step: of the quantizer, in stored units.
 
     encoder: what it does not take libaom codes. anchor: see Encoder; `step`, if none is given.
-    limits: the range that is coded, of the block itself if none is given. quickly: see Encoder.
+    quickly: see Encoder.
     """
-    low, high = limits or (float(block.min()), float(block.max()))
+    low, high = float(block.min()), float(block.max())
     if not encoder.takes(*block.shape):
         encoder = LIBAOM
     top, quantizer = encoder.scale(high - low, step, anchor or step)
