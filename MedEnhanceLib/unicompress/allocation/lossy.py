@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,20 +11,16 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import (
     LEAST_BITS,
     code_bounded,
     code_within,
-    estimate_bytes,
+    expected_bytes,
 )
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.allocation.videos import Goal, into_bytes, search_cost, to_quality
 from MedEnhanceLib.unicompress.blocks import video_grid
 
-#: Coding without loss at full effort takes this much less than the fast estimate.
-_EFFORT_GAIN = 1.15
-#: About what steps take, for the progress, as multiples of the time of a quick coding.
-_ESTIMATE_COST, _BOUNDED_COST = 0.5, 12.0
+#: About what an error bound takes, if one is tried or not, as multiples of a quick video's time.
+_BOUNDED_COST, _UNTRIED_COST = 12.0, 0.5
 #: Whole numbers with so small a mean square error are nearly all as they were.
 _NEXT_TO_NOTHING = 0.05
-#: What the learned predictor takes of the estimate of a code without loss, at least.
-_LEARNED_TAKES = 0.75
 
 
 def code_to_ratio(task: Task, room: Room) -> Payload:
@@ -33,20 +28,14 @@ def code_to_ratio(task: Task, room: Room) -> Payload:
 
     Raises ConfigError where not even the coarsest code fits.
     """
-    steps = Steps(task.monitor)
+    steps, videos = Steps(task.monitor), search_cost(task)
     task.monitor.progress(0.0, "compress")
-    videos = search_cost(task)
-    # Only a low ratio is tried with a bounded error.
-    bounded = _BOUNDED_COST if 8 * room.bytes >= LEAST_BITS * task.voxels.size else 0.0
-    expected = estimate_bytes(task.at(steps.next(_ESTIMATE_COST, bounded + videos)))
-    if expected <= room.bytes * _EFFORT_GAIN:
-        # Where it is tried, it most often fits.
-        exact = code_bounded(
-            replace(task, predictors=(), monitor=steps.next(videos, bounded)), None
-        )
-        if exact.bytes <= room.for_chunks(len(exact.chunks)):
-            return exact
-    within = code_within(task.at(steps.next(bounded, videos)), room)
+    is_low = 8 * room.bytes >= LEAST_BITS * task.voxels.size
+    within = code_within(
+        task.at(steps.next(_BOUNDED_COST if is_low else _UNTRIED_COST, videos)), room
+    )
+    if within is not None and within.tally.equal:
+        return within
     budget = room.for_chunks(len(video_grid(task.voxels.shape)))
     as_videos = into_bytes(task.at(steps.next(videos, 0)), budget)
     codes = [payload for payload in (within, as_videos) if payload is not None]
@@ -63,7 +52,7 @@ def code_to_quality(task: Task, goal: Goal) -> Payload:
     if not codable or (is_whole and goal.psnr and goal.squared < _NEXT_TO_NOTHING):
         return code_bounded(task, None)
     lossy = to_quality(task.part(0.0, 0.9), goal)
-    if lossy is not None and estimate_bytes(task) * _LEARNED_TAKES > lossy.bytes:
+    if lossy is not None and expected_bytes(task, None) > lossy.bytes:
         return lossy
     exact = code_bounded(task.part(0.9, 1.0), None)
     return exact if lossy is None or exact.bytes < lossy.bytes else lossy

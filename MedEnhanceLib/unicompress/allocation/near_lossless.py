@@ -30,8 +30,6 @@ from MedEnhanceLib.unicompress.container import Chunk
 #: many slices of a small extent, because a predictor looks at the slices before.
 _COMPARED = 3
 _PIECE = (16, 96, 96)
-#: One block in 16 shows about what all take, and some four blocks at least.
-_ESTIMATED_SHARE = 16
 #: Slices of a block that size is estimated from.
 _SLAB = 6
 #: Of what classical types take: more than teaching was ever seen to make up for.
@@ -83,9 +81,9 @@ def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, floa
     chosen = taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
     carried = 2 * len(chosen.model.data) if chosen.carried else 0
     slabs, share = _slabs(voxels)
-    expected_bytes = would_take(chosen, slabs, bound) / share
-    saved = expected_bytes * (classical / max(would_take(chosen, pieces, bound), 1.0) - 1)
-    return (chosen, expected_bytes + carried) if saved - carried > _NAMED_BYTES else None
+    taken = would_take(chosen, slabs, bound) / share
+    saved = taken * (classical / max(would_take(chosen, pieces, bound), 1.0) - 1)
+    return (chosen, taken + carried) if saved - carried > _NAMED_BYTES else None
 
 
 def _some_boxes(voxels: Voxels) -> list[Box]:
@@ -101,10 +99,9 @@ def _slabs(voxels: Voxels) -> tuple[list[Voxels], float]:
 
 
 def _code_learned(
-    task: Task, bound: float | None, predictor: Predictor, expected_bytes: float
+    task: Task, bound: float | None, predictor: Predictor, expected: float
 ) -> Payload:
-    voxels = task.voxels
-    grid = readable_by_slices(predictor_grid(voxels.shape), expected_bytes)
+    grid = readable_by_slices(predictor_grid(task.voxels.shape), expected)
 
     def code(block: Voxels) -> Code:
         learned = code_learned(block, bound, predictor.network)
@@ -117,56 +114,43 @@ def _code_learned(
     return payload if is_needed else replace(payload, models=(), carried=())
 
 
-def estimate_bytes(task: Task) -> float:
-    """About what `code_bounded` would take without loss and fast, from one block in eight."""
-    grid = coding_grid(task.voxels.shape)
-    sample = range(0, len(grid), min(max(len(grid) // 4, 1), _ESTIMATED_SHARE))
-
-    def size(number: int) -> int:
-        block = grid.box(number).of(task.voxels)
-        return len(code_block(block, None, speed="fast").data)
-
-    total = sum(task.map(size, sample))
-    return total * len(grid) / len(sample)
-
-
 def code_within(task: Task, room: Room) -> Payload | None:
-    """The code with the smallest error bound found that fits; None where none is to be expected."""
-    voxels = task.voxels
-    budget = room.for_chunks(len(coding_grid(voxels.shape)))
-    if voxels.dtype.kind not in "iu" or 8 * budget < LEAST_BITS * voxels.size:
-        return None
-    bound = _first_bound(task, budget * _TAUGHT)
+    """The code with the smallest error bound found that fits, 0 at best; None if none may fit."""
+    bound = _first_bound(task, room.for_chunks(len(coding_grid(task.voxels.shape))))
     steps = Steps(task.monitor)
     for left in (0.3, 0.3, 0.0):  # most often the first one fits
-        if bound > _MOST_BOUND:
+        if bound is None or bound > _MOST_BOUND:
             return None
         payload = code_bounded(task.at(steps.next(1, left)), bound)
         models = sum(2 * len(model.data) for model in payload.carried)
         models += _NAMED_BYTES * len(payload.models)
         if payload.bytes + models <= room.for_chunks(len(payload.chunks)):
             return payload
-        bound += 1 + bound // 8
+        bound = bound + 1 + bound // 8 if task.voxels.dtype.kind in "iu" else None
     return None
 
 
-def _first_bound(task: Task, budget: float) -> int:
-    """The smallest bound whose size, estimated from a few pieces, is at most `budget`."""
+def expected_bytes(task: Task, bound: float | None) -> float:
+    """About what `code_bounded` would take, from a few slices of some blocks."""
     slabs, share = _slabs(task.voxels)
+    if task.predictors:
+        learned = min(would_take(predictor, slabs, bound) for predictor in task.predictors)
+        if np.isfinite(learned):
+            return learned / share / _TAUGHT
+    return sum(len(code_block(slab, bound, speed="fast").data) for slab in slabs) / share
 
-    def size(bound: int) -> float:
-        if task.predictors:
-            learned = min(would_take(one, slabs, bound) for one in task.predictors)
-            if np.isfinite(learned):
-                return learned / share
-        codes = (code_block(slab, bound, speed="fast") for slab in slabs)
-        return sum(len(code.data) for code in codes) / share
 
+def _first_bound(task: Task, budget: int) -> int | None:
+    """The smallest bound whose expected size is at most `budget`; None where none is worth it."""
+    if expected_bytes(task, None) <= budget:
+        return 0
+    if task.voxels.dtype.kind not in "iu" or 8 * budget < LEAST_BITS * task.voxels.size:
+        return None
     high = 1
-    while size(high) > budget and high <= _MOST_BOUND:
+    while expected_bytes(task, high) > budget and high <= _MOST_BOUND:
         high *= 2
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if size(middle) <= budget else (middle, high)
+        low, high = (low, middle) if expected_bytes(task, middle) <= budget else (middle, high)
     return high
