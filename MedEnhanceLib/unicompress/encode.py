@@ -9,7 +9,6 @@ import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -161,7 +160,11 @@ def compress(
         )
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
-        chunks = _model_chunks(payload.carried) + payload.chunks + _model_chunks(carried)
+        first, last = (
+            [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
+            for models in (payload.carried, carried)
+        )
+        chunks = first + payload.chunks + last
         front, chunks = with_repair(header.to_json(), chunks)
         file_sha256 = write_container(temporary, front, chunks)
         file_bytes = temporary.stat().st_size
@@ -281,10 +284,6 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         lossy=volume.lossy,
         dicom=_dicom_of(volume),
     )
-
-
-def _model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
-    return [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
 
 
 def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:

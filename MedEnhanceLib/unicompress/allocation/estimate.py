@@ -19,18 +19,14 @@ from MedEnhanceLib.unicompress.allocation.lossy import code_to_quality, code_to_
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.allocation.task import Task
 from MedEnhanceLib.unicompress.allocation.videos import Goal
-from MedEnhanceLib.unicompress.blocks import coding_grid
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, with_bound
 from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.repair import most_bytes
 
-#: Pairs of blocks that are coded without loss or within a bound. As videos: slices and voxels at
-#: least.
-_PAIRS, _SLICES, _VOXELS = 3, 24, 1 << 20
-#: A step along the blocks that never falls into their rhythm, and covers them evenly.
-_GOLDEN = (math.sqrt(5) - 1) / 2
+#: Slices of the part, bounded and as a video, and voxels, at least.
+_SLICES, _VIDEO_SLICES, _VOXELS = 8, 24, 1 << 20
 #: Every eighth row of every fourth slice is looked at for the differences of neighbors.
 _ROW_STEP, _SLICE_STEP = 8, 4
 #: Of a quality, what the full effort takes of the bytes of a coding at the fast pace.
@@ -84,7 +80,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     peak, taken = header.peak, voxels.nbytes - make_room(header, voxels, 1.0).bytes
     goal = Goal(psnr=config.psnr, ssim=config.ssim, peak=peak)
     is_bounded = config.mode in ("lossless", "max_error")
-    part = _some_blocks(voxels) if is_bounded else _some_slices(voxels)
+    part = _middle_slices(voxels, _SLICES if is_bounded else _VIDEO_SLICES)
     # What is less than a step of a video's quantizer is no activity.
     unit = None if is_bounded else goal.step
     activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0
@@ -131,26 +127,11 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     )
 
 
-def _some_blocks(voxels: Voxels) -> Voxels:
-    """Blocks from all over the volume, one after the other along k; all where there are few.
-
-    Two neighbors along k at a time: the predictor looks at the slices before.
-    """
-    grid = coding_grid(voxels.shape)
-    grid = replace(grid, counts=(-(-grid.counts[0] // 2), *grid.counts[1:]))
-    if len(grid) <= _PAIRS:
-        return voxels.reshape(-1, *voxels.shape[-2:])
-    numbers = {int(len(grid) * ((turn * _GOLDEN + 0.5) % 1)) for turn in range(_PAIRS)}
-    blocks = [grid.box(number).of(voxels) for number in sorted(numbers)]
-    cut = tuple(map(slice, np.min([block.shape for block in blocks], axis=0)))
-    return np.concatenate([block[cut] for block in blocks])
-
-
-def _some_slices(voxels: Voxels) -> Voxels:
-    """Successive slices of the middle, long enough for a video to pay; all where it is small."""
+def _middle_slices(voxels: Voxels, least: int) -> Voxels:
+    """Successive slices of the middle, `least` of them or more; all of a small volume."""
     frames = voxels.reshape(-1, *voxels.shape[-3:])
     frame = frames[len(frames) // 2]
-    count = max(_SLICES, _VOXELS // frame[0].size)
+    count = max(least, _VOXELS // frame[0].size)
     start = max(0, len(frame) - count) // 2
     part: Voxels = frame[start : start + count]
     return part

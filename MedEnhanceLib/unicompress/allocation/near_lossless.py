@@ -6,6 +6,7 @@ every voxel and a predictor that knows its noise beat transforms, by up to some 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, readable_by_slices
+from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
 from MedEnhanceLib.unicompress.codecs.lossless import LEARNED, Code, code_block
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
@@ -30,8 +31,8 @@ from MedEnhanceLib.unicompress.container import Chunk
 #: many slices of a small extent, because a predictor looks at the slices before.
 _COMPARED = 3
 _PIECE = (16, 96, 96)
-#: Slices of a block that size is estimated from.
-_SLAB = 6
+#: Slices and voxels of a block that size is estimated from, at least.
+_SLAB, _SLAB_VOXELS = 6, 1 << 12
 #: Of what classical types take: more than teaching was ever seen to make up for.
 _TAUGHT_MOST = 1.1
 #: What a header takes to name a model.
@@ -53,7 +54,7 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
     bound = bound or None
     chosen = _winning_predictor(task, bound) if task.predictors else None
     if chosen is not None:
-        return _code_learned(task, bound, *chosen)
+        return _code_learned(task, bound, chosen)
     grid = coding_grid(task.voxels.shape)
     return _all_coded(task, grid, lambda block: code_block(block, bound, speed=task.speed))
 
@@ -69,21 +70,20 @@ def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code], **facts: 
     return Payload.of(task, grid, task.map(coded, range(len(grid))), **facts)
 
 
-def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, float] | None:
-    """The predictor, taught the volume, and its bytes; None where classical types take less."""
+def _winning_predictor(task: Task, bound: float | None) -> Predictor | None:
+    """The predictor, taught the volume; None where classical types take less."""
     voxels = task.voxels
     pieces = [box.middle(voxels, _PIECE) for box in _some_boxes(voxels)]
     sizes = [would_take(predictor, pieces, bound) for predictor in task.predictors]
-    chosen, size = task.predictors[int(np.argmin(sizes))], min(sizes)
+    chosen = task.predictors[int(np.argmin(sizes))]
     classical = sum(len(code_block(piece, bound, speed="normal").data) for piece in pieces)
-    if size > _TAUGHT_MOST * classical:
+    if min(sizes) > _TAUGHT_MOST * classical:
         return None
     chosen = taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
     carried = 2 * len(chosen.model.data) if chosen.carried else 0
-    slabs, share = _slabs(voxels)
-    taken = would_take(chosen, slabs, bound) / share
-    saved = taken * (classical / max(would_take(chosen, pieces, bound), 1.0) - 1)
-    return (chosen, taken + carried) if saved - carried > _NAMED_BYTES else None
+    share = sum(piece.size for piece in pieces) / voxels.size
+    saved = (classical - would_take(chosen, pieces, bound)) / share
+    return chosen if saved - carried > _NAMED_BYTES else None
 
 
 def _some_boxes(voxels: Voxels) -> list[Box]:
@@ -94,22 +94,19 @@ def _some_boxes(voxels: Voxels) -> list[Box]:
 
 def _slabs(voxels: Voxels) -> tuple[list[Voxels], float]:
     """A few slices of some blocks, which show how much there is to code, and their share of all."""
-    slabs = [box.middle(voxels, (_SLAB, *box.shape[1:])) for box in _some_boxes(voxels)]
+    count = max(_SLAB, _SLAB_VOXELS // math.prod(voxels.shape[-2:]))
+    slabs = [box.middle(voxels, (count, *box.shape[1:])) for box in _some_boxes(voxels)]
     return slabs, sum(slab.size for slab in slabs) / voxels.size
 
 
-def _code_learned(
-    task: Task, bound: float | None, predictor: Predictor, expected: float
-) -> Payload:
-    grid = readable_by_slices(predictor_grid(task.voxels.shape), expected)
-
+def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
     def code(block: Voxels) -> Code:
         learned = code_learned(block, bound, predictor.network)
         return learned or code_block(block, bound, speed="normal")
 
     carried = (predictor.model,) if predictor.carried else ()
     models = {"models": (predictor.model,), "carried": carried}
-    payload = _all_coded(task.part(0.1, 1.0), grid, code, **models)
+    payload = _all_coded(task.part(0.1, 1.0), predictor_grid(task.voxels.shape), code, **models)
     is_needed = any(chunk.kind == LEARNED for chunk in payload.chunks)
     return payload if is_needed else replace(payload, models=(), carried=())
 

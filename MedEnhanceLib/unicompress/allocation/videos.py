@@ -99,10 +99,10 @@ class VideoTask(Task):
     encoder: Encoder
     goal: Goal
 
-    def code(self, step: float, anchor: float, *, quickly: bool = False) -> list[Chunk]:
+    def code(self, step: float, *, quickly: bool = False) -> list[Chunk]:
         """Every block as a video, without loss where it is constant or not finite; no filters yet.
 
-        anchor, quickly: see Encoder.
+        quickly: see Encoder.
         """
 
         def code(number: int) -> Chunk:
@@ -111,7 +111,7 @@ class VideoTask(Task):
                 exact = code_block(block, None, speed="fast")
                 return Chunk(number, exact.kind, exact.data)
             coded = video.encode(
-                block, step, speed=self.speed, encoder=self.encoder, anchor=anchor, quickly=quickly
+                block, step, speed=self.speed, encoder=self.encoder, quickly=quickly
             )
             trim()
             return Chunk(number, VIDEO, coded.data)
@@ -163,7 +163,7 @@ class VideoTask(Task):
 
     def try_quickly(self, setting: float) -> float:
         """The value of a quick coding."""
-        return self.value(self.code(2.0**setting, 2.0**setting, quickly=True))
+        return self.value(self.code(2.0**setting, quickly=True))
 
     def payload(self, chunks: list[Chunk]) -> Payload:
         """The videos with their filters, which take what the goal's bytes leave."""
@@ -215,18 +215,14 @@ def _searched(task: Task, goal: Goal, start: float) -> Payload | None:
         tried = _seek(quick.try_quickly, setting, goal, _QUICK_TOLERANCE, _QUICK_TRIES)
         setting = _next(tried, goal, tolerance / 2)
         if part:  # it shows what the better coding has more
-            more = part.value(part.code(2.0**setting, 2.0**setting)) - part.try_quickly(setting)
+            more = part.value(part.code(2.0**setting)) - part.try_quickly(setting)
             setting -= more / part.goal.slope
     coded: dict[float, list[Chunk]] = {}
-    anchor = 2.0**setting
     cost = _COST[task.speed] + (0.0 if goal.bytes else _FILTER_COST)
 
     def measure(setting: float) -> float:
-        nonlocal anchor
-        if len(coded) == 1:  # near where the search will end
-            anchor = 2.0**setting
         attempt = search.at(steps.next(cost, cost if len(coded) < 2 else cost / 3))
-        coded[setting] = attempt.code(2.0**setting, anchor)
+        coded[setting] = attempt.code(2.0**setting)
         return attempt.value(coded[setting])
 
     tried = _seek(measure, setting, goal, tolerance, _TRIES[task.speed], rescues=_RESCUES)
@@ -245,7 +241,7 @@ def _encoder_for(task: Task, part: VideoTask | None, step: float) -> Encoder:
         )
     if part is None or part.encoder is LIBAOM:
         return LIBAOM
-    (chunk,) = part.code(step, step, quickly=True)
+    (chunk,) = part.code(step, quickly=True)
     decoded = video.decode(chunk.data, part.voxels.shape, part.context)
     low, high = map(float, extremes(task.voxels))
     finest = part.encoder.finest * (high - low)

@@ -103,18 +103,16 @@ def encode(
     *,
     speed: Speed,
     encoder: Encoder = LIBAOM,
-    anchor: float | None = None,
     quickly: bool = False,
 ) -> Video:
     """Code a block, [K, J, I], that `fits`. step: of the quantizer, in stored units.
 
-    encoder: what it does not take libaom codes. anchor: see Encoder; `step`, if none is given.
-    quickly: see Encoder.
+    encoder: what it does not take libaom codes. quickly: see Encoder.
     """
     low, high = float(block.min()), float(block.max())
     if not encoder.takes(*block.shape):
         encoder = LIBAOM
-    top, quantizer = encoder.scale(high - low, step, anchor or step)
+    top, quantizer = encoder.scale(high - low, step)
     scaled = np.empty(block.shape, np.uint16)
     for k, plane in enumerate(block):
         scaled[k] = np.rint((plane.astype(np.float64) - low) * (top / (high - low)))
