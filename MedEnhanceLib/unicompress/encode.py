@@ -18,7 +18,7 @@ import numpy as np
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.slabs import extremes, looks_like_labels, slabs
+from MedEnhanceLib.core.slabs import looks_like_labels, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
@@ -348,16 +348,12 @@ def _verify(
 
 
 def _voxel_range(voxels: Voxels) -> VoxelRange:
-    low, high = extremes(voxels)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        finite = [values for part in slabs(voxels) if (values := part[np.isfinite(part)]).size]
-        if not finite:
-            return None
-        low = np.min([part.min() for part in finite])
-        high = np.max([part.max() for part in finite])
-    if voxels.dtype.kind == "b":
-        return int(low), int(high)
-    return low.item(), high.item()
+    parts = (part[np.isfinite(part)] for part in slabs(voxels))
+    ends = [(part.min(), part.max()) for part in parts if part.size]
+    if not ends:
+        return None
+    low, high = np.min([low for low, _ in ends]), np.max([high for _, high in ends])
+    return (int(low), int(high)) if voxels.dtype.kind == "b" else (low.item(), high.item())
 
 
 def _dicom_of(volume: Volume) -> dict[str, str]:

@@ -145,9 +145,7 @@ class VideoTask(Task):
         if goal.ssim is not None:
             error = 1 - metrics.ssim(self.voxels, decoded, goal.peak, volumetric=True)
         else:
-            shape = (-1, *decoded.shape[-2:])
-            slices = video.error_of(self.voxels.reshape(shape), decoded.reshape(shape))
-            error = slices / (decoded.size * goal.peak**2)
+            error = 10 ** (-metrics.psnr(self.voxels, decoded, goal.peak) / 10)
         return math.log2(max(error, 1e-300))
 
     def of_part(self, voxels: Voxels) -> Self:
@@ -244,9 +242,8 @@ def _encoder_for(task: Task, part: VideoTask | None, step: float) -> Encoder:
     (chunk,) = part.code(step, quickly=True)
     decoded = video.decode(chunk.data, part.voxels.shape, part.context)
     low, high = map(float, extremes(task.voxels))
-    finest = part.encoder.finest * (high - low)
-    squared = video.error_of(part.voxels, decoded)
-    return LIBAOM if squared < finest**2 * decoded.size else part.encoder
+    psnr = metrics.psnr(part.voxels, decoded, high - low)
+    return LIBAOM if psnr > part.encoder.most_psnr else part.encoder
 
 
 def _bytes_of(chunks: list[Chunk]) -> int:

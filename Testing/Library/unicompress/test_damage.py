@@ -157,7 +157,7 @@ def test_a_bomb_is_refused_before_memory_is_taken(shape: list[int], file: Path) 
 
 
 def test_a_volume_beyond_memory_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "memory_limit", lambda: 64 << 30)
+    monkeypatch.setattr(decode, "memory", lambda: {"total": 64 << 30})
     count = 1 << 12
     many = [Chunk(number, lossless.CONSTANT, b"\1\1" + bytes(8)) for number in range(count)]
     rebuild(file, shape=[count, 1 << 12, 1 << 12], blocks=[count, 1, 1], chunks=many)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import native
+from MedEnhanceLib.unicompress.blocks import safe_point
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.predictor import tables
 from MedEnhanceLib.unicompress.codecs.predictor.features import (
@@ -105,12 +106,8 @@ class _PackTask(ctypes.Structure):
     )
 
 
-def go_on() -> None:
-    """A safe point that never stops."""
-
-
 def encode_block(
-    indices: Indices, network: Network, check: Callable[[], None] = go_on
+    indices: Indices, network: Network, check: Callable[[], None] = safe_point
 ) -> bytes | None:
     """The bytes of a block; None where it is none for this coder.
 
@@ -134,7 +131,7 @@ def encode_block(
 
 
 def decode_block(
-    data: bytes, shape: Shape, network: Network, check: Callable[[], None] = go_on
+    data: bytes, shape: Shape, network: Network, check: Callable[[], None] = safe_point
 ) -> npt.NDArray[np.uint16]:
     """The indices of a block; check as in `encode_block`.
 
@@ -168,7 +165,7 @@ def decode_block(
 
 def ideal_bytes(indices: Indices, network: Network) -> float:
     """About what `encode_block` would take."""
-    return _known(indices, network, go_on).bytes
+    return _known(indices, network, safe_point).bytes
 
 
 def codable(indices: Indices) -> bool:
@@ -214,7 +211,7 @@ def seen(indices: Indices, numbers: npt.NDArray[np.int64]) -> tuple[Array, Array
     features = np.empty((count, COUNT), np.int8)
     predicted, logs = np.empty(count, np.float32), np.empty(count, np.int32)
     walk.give(picked=picked, features=features, predicted=predicted, logs=logs)
-    walk.run(go_on)
+    walk.run(safe_point)
     return features, predicted, logs
 
 

@@ -20,7 +20,7 @@ from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, cut, ordered_map, safe_point
+from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, cut, ordered_map
 from MedEnhanceLib.unicompress.codecs.integers import (
     Coded,
     from_integers,
@@ -166,7 +166,7 @@ def code_learned(block: Voxels, bound: float | None, network: Network) -> Code |
     coded = integers_of(block, bound)
     if not coded.indices.any():
         return Code(CONSTANT, coded.record, coded)
-    data = encode_block(coded.indices, network, safe_point)
+    data = encode_block(coded.indices, network)
     return None if data is None else Code(LEARNED, coded.record + data, coded)
 
 
@@ -178,7 +178,7 @@ def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
     """
     network = network_of(context.models.get(ROLE))
     record, width, code = split_record(data)
-    indices = decode_block(code, shape, network, safe_point)
+    indices = decode_block(code, shape, network)
     if width.itemsize == 1 and int(indices.max()) > 255:
         raise ValueError("indices of one byte beyond 255")
     return from_integers(record, indices.astype(width), context.dtype, shape)

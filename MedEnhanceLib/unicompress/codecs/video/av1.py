@@ -117,8 +117,8 @@ class Encoder:
     the units of `span`. code: (frames [K, H, W], quantizer, speed, whether quickly) → what
     `frames_of` reads. takes: whether it codes a number of slices of H × W.
     bits: of its intensities. most_threads: that may code at once; a large block takes 170 MiB
-    with libaom, 380 with SVT-AV1. finest: of the range, the error (RMS) below which it has not
-    bits enough. guides: whether its quick codings tell the size of the others.
+    with libaom, 380 with SVT-AV1. most_psnr: against the range, in dB, beyond which it
+    has not bits enough. guides: whether its quick codings tell the size of the others.
     """
 
     name: str
@@ -127,7 +127,7 @@ class Encoder:
     takes: Callable[[int, int, int], bool]
     bits: int
     most_threads: int
-    finest: float = 0.0
+    most_psnr: float = math.inf
     guides: bool = False
 
 
@@ -274,6 +274,6 @@ SVT = Encoder(
     takes=lambda slices, height, width: min(height, width) >= _SVT_SIDE and slices >= _SVT_SLICES,
     bits=10,
     most_threads=3,
-    finest=0.0025,
+    most_psnr=52.0,
     guides=True,
 )

@@ -176,12 +176,3 @@ def _filled(frames: Frames, bits: int) -> Frames:
     continued = np.pad(frames, [(0, 0), *more], mode="edge")
     before = continued if len(frames) == 1 else np.zeros_like(continued[:_BLANK])
     return np.concatenate([before, continued])
-
-
-def error_of(block: Voxels, decoded: Voxels) -> float:
-    """Sum of squared differences."""
-    total = 0.0
-    for one, other in zip(block, decoded, strict=True):
-        difference: npt.NDArray[Any] = np.subtract(one, other, dtype=np.float64)
-        total += float(np.vdot(difference, difference))
-    return total
