@@ -10,7 +10,7 @@ import pytest
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation import videos
+from MedEnhanceLib.unicompress.allocation import lossy
 from MedEnhanceLib.unicompress.allocation.task import Task
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, SVT, Encoder, encoders
@@ -93,7 +93,7 @@ def test_without_pyav_a_video_of_10_bits_says_what_it_needs(
 
 
 def test_without_pyav_libaom_codes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(videos, "encoders", lambda: (LIBAOM,))
-    done = videos.into_bytes(task_of(smooth((16, 96, 96)), "fast"), 9000)
+    monkeypatch.setattr(lossy, "encoders", lambda: (LIBAOM,))
+    done = lossy._into_bytes(task_of(smooth((16, 96, 96)), "fast"), 9000)
     assert done is not None
     assert 0.9 * 9000 < done.bytes <= 9000
