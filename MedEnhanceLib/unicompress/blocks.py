@@ -128,10 +128,10 @@ class Grid:
 
     def blocks_in(self, region: tuple[Range, ...]) -> Iterator[int]:
         """Numbers of the blocks that touch `region`: (start, stop) for t, k, j, i."""
-        touched = [
-            [n for n in range(count) if self._touches(axis, n, region[axis + 1])]
-            for axis, count in enumerate(self.counts)
-        ]
+        touched = []
+        for axis, (first, last) in enumerate(region[1:]):
+            ranges = [self._range(axis, n) for n in range(self.counts[axis])]
+            touched.append([n for n, (a, b) in enumerate(ranges) if a < last and first < b])
         for frame, k, j, i in product(range(*region[0]), *touched):
             yield ((frame * self.counts[0] + k) * self.counts[1] + j) * self.counts[2] + i
 
@@ -145,10 +145,6 @@ class Grid:
     def _range(self, axis: int, number: int) -> Range:
         extent, count = self.shape[axis - 3], self.counts[axis]
         return extent * number // count, extent * (number + 1) // count
-
-    def _touches(self, axis: int, number: int, span: Range) -> bool:
-        start, stop = self._range(axis, number)
-        return start < span[1] and span[0] < stop
 
 
 def cut(shape: tuple[int, ...], side: int, voxels: int, depth: int) -> Grid:

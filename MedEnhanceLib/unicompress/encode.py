@@ -264,6 +264,8 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         "ssim": f"to an SSIM of {value:g}",
     }[config.mode]
     note = (derived_note(f"compressed {how}"),) if value else ()
+    series = uid_or_nothing(volume.origin.series) if volume.origin else ""
+    origin = volume.origin if series else None
     return Header(
         shape=voxels.shape,
         dtype=voxels.dtype,
@@ -281,7 +283,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         measured={"max_error": 1234.567, "psnr_db": 123.456, "psnr_peak": 1234.567},
         encoder=f"medenhance {__version__}, imagecodecs {metadata.version('imagecodecs')}",
         lossy=volume.lossy,
-        dicom=_dicom_of(volume),
+        dicom={} if origin is None else {"study": uid_or_nothing(origin.study), "series": series},
     )
 
 
@@ -353,10 +355,3 @@ def _voxel_range(voxels: Voxels) -> VoxelRange:
         return None
     low, high = np.min([low for low, _ in ends]), np.max([high for _, high in ends])
     return (int(low), int(high)) if voxels.dtype.kind == "b" else (low.item(), high.item())
-
-
-def _dicom_of(volume: Volume) -> dict[str, str]:
-    """The UIDs of the series that the voxels came from, where they are some."""
-    if volume.origin is None or not uid_or_nothing(volume.origin.series):
-        return {}
-    return {key: uid_or_nothing(getattr(volume.origin, key)) for key in ("study", "series")}

@@ -79,7 +79,12 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     peak, taken = header.peak, voxels.nbytes - make_room(header, voxels, 1.0).bytes
     goal = Goal(psnr=config.psnr, ssim=config.ssim, peak=peak)
     is_bounded = config.mode in ("lossless", "max_error")
-    part = _middle_slices(voxels, _SLICES if is_bounded else _VIDEO_SLICES)
+    frames = voxels.reshape(-1, *voxels.shape[-3:])
+    frame = frames[len(frames) // 2]
+    least = _SLICES if is_bounded else _VIDEO_SLICES
+    count = max(least, _VOXELS // frame[0].size)  # successive slices from the middle
+    start = max(0, len(frame) - count) // 2
+    part: Voxels = frame[start : start + count]
     # What is less than a step of a video's quantizer is no activity.
     unit = None if is_bounded else goal.step
     activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0
@@ -124,16 +129,6 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
         share=part.size / voxels.size,
         seconds=time.monotonic() - began,
     )
-
-
-def _middle_slices(voxels: Voxels, least: int) -> Voxels:
-    """Successive slices of the middle, `least` of them or more; all of a small volume."""
-    frames = voxels.reshape(-1, *voxels.shape[-3:])
-    frame = frames[len(frames) // 2]
-    count = max(least, _VOXELS // frame[0].size)
-    start = max(0, len(frame) - count) // 2
-    part: Voxels = frame[start : start + count]
-    return part
 
 
 def _activity_of(voxels: Voxels, unit: float | None = None) -> float:

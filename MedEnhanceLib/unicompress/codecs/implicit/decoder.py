@@ -66,11 +66,6 @@ def cosines(blend: Tensor, count: int) -> Tensor:
     return result
 
 
-def corner_signs(count: int) -> Tensor:
-    """Signs [8, count] of the products as a corner sees them: one cell on, odd orders turn."""
-    return 1.0 - 2.0 * ((CORNERS @ _orders(count).T) % 2)
-
-
 class Tokens(NamedTuple):
     """Keys [cells, 2, keys] and values [cells, 2, latent] of all cells of all blocks, by branch.
 
@@ -98,7 +93,9 @@ class Fusion(nn.Module):
         self.keys = nn.ModuleList(nn.Linear(latent, keys) for _ in range(2))
         self.values = nn.ModuleList(nn.Linear(latent, latent) for _ in range(2))
         self.slots = nn.Parameter(torch.zeros(config.heads, 16))
-        self.register_buffer("signs", corner_signs(latent).repeat(2, 1), persistent=False)
+        # Signs of the products as a corner sees them, [8, latent]: one cell on, odd orders turn.
+        signs = 1.0 - 2.0 * ((CORNERS @ _orders(latent).T) % 2)
+        self.register_buffer("signs", signs.repeat(2, 1), persistent=False)
         with torch.no_grad():  # all cells around begin alike
             for key in self.keys:
                 key.weight.mul_(0.1)

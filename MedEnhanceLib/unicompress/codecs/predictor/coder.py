@@ -117,7 +117,9 @@ def encode_block(
     if not codable(indices):
         return None
     walk = _known(indices, network, check)
-    lanes_bits = lanes_for(indices.size, walk.bytes)
+    has_many_bits = 8 * walk.bytes / indices.size > _FEW_BITS
+    per_lane = _VOXELS_PER_LANE if has_many_bits else _MORE_VOXELS_PER_LANE
+    lanes_bits = int(np.clip(np.rint(np.log2(indices.size / per_lane)), *_LANES_BITS))
     states, words = walk.packed(1 << lanes_bits)
     linear = walk.linear
     return b"".join(
@@ -184,13 +186,6 @@ def fits(shape: Shape) -> bool:
 def start_of(indices: Indices) -> int:
     """The index of cells that have no voxel to repeat."""
     return int(np.median(indices[0, 0]))
-
-
-def lanes_for(voxels: int, size: float) -> int:
-    """How many lanes a block takes whose code has about `size` bytes, as a power of two."""
-    many = 8 * size / voxels > _FEW_BITS
-    per_lane = _VOXELS_PER_LANE if many else _MORE_VOXELS_PER_LANE
-    return int(np.clip(np.rint(np.log2(voxels / per_lane)), *_LANES_BITS))
 
 
 def seen(indices: Indices, numbers: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
@@ -287,7 +282,7 @@ class _Walk:
     @property
     def bytes(self) -> float:
         """That the symbols will take, about."""
-        return tables.bytes_of(self.task.cost)
+        return float(self.task.cost / (8 << tables.COST_BITS))
 
     def packed(self, lanes: int) -> tuple[States, Words]:
         """The states that a decoder begins with, and its words."""

@@ -131,9 +131,14 @@ class Encoder:
     guides: bool = False
 
 
+@cache
 def encoders() -> tuple[Encoder, ...]:
-    """Those that there are here; the first is always there."""
-    return (LIBAOM, SVT) if _has_svt() else (LIBAOM,)
+    """Those that there are here: libaom always is, SVT-AV1 where PyAV is installed and has it."""
+    if has("av"):
+        with contextlib.suppress(ImportError):  # a system's library that it needs
+            if "libsvtav1" in import_module("av").codecs_available:
+                return LIBAOM, SVT
+    return (LIBAOM,)
 
 
 def quantizer_step(quantizer: float) -> float:
@@ -246,17 +251,6 @@ def _lower_priority() -> None:
         with contextlib.suppress(OSError):  # a thread that is gone
             if os.sched_getscheduler(int(task.name)) == os.SCHED_FIFO:
                 os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))
-
-
-@cache
-def _has_svt() -> bool:
-    """Whether PyAV is installed and has SVT-AV1."""
-    if not has("av"):
-        return False
-    try:
-        return "libsvtav1" in import_module("av").codecs_available
-    except ImportError:  # a system's library that it needs
-        return False
 
 
 LIBAOM = Encoder(
