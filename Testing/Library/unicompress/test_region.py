@@ -105,16 +105,6 @@ def test_frames_of_a_sequence_are_read_alone(write: Write, small_blocks: None) -
     assert np.array_equal(part.voxels, voxels[2:3, :, :, 5:9])
 
 
-def test_damage_elsewhere_does_not_touch_a_region(file: Path, scan: Volume) -> None:
-    with Container(file) as opened:
-        last = opened.chunks[-1]
-    damaged = bytearray(file.read_bytes())
-    damaged[last.offset] ^= 1
-    file.write_bytes(damaged)
-    part = decompress(file, region=(slice(0, 3),))
-    assert np.array_equal(part.voxels, scan.voxels[:3])
-
-
 @given(shape=st.lists(st.integers(1, 700), min_size=3, max_size=3).map(tuple))
 def test_grids_cover_every_voxel_once(shape: tuple[int, ...]) -> None:
     for grid in (coding_grid(shape), implicit_grid(shape), video_grid(shape)):
