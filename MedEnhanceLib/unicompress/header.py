@@ -86,7 +86,8 @@ class Header:
 
         file_bytes: of the whole container, for the ratio of its own lossy step.
         """
-        own = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if self.loses else ()
+        loses = self.mode != "lossless" and self.measured.get("max_error", 1.0)
+        own = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if loses else ()
         study, series = (uid_or_nothing(self.dicom.get(key, "")) for key in ("study", "series"))
         return Volume(
             voxels,
@@ -99,11 +100,6 @@ class Header:
             origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
             lossy=self.lossy + own,
         )
-
-    @property
-    def loses(self) -> bool:
-        """Whether any voxel differs from the source's."""
-        return self.mode != "lossless" and bool(self.measured.get("max_error", 1.0))
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON; floats keep every bit. Optional fields that are empty are left out."""

@@ -24,8 +24,9 @@ from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, w
 from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.repair import most_bytes
 
-#: Slices of the part, bounded and as a video, and voxels, at least.
-_SLICES, _VIDEO_SLICES, _VOXELS = 8, 24, 1 << 20
+#: The part is runs of successive slices from all over the volume: how many runs, and slices of
+#: each, at least; as a video, which is one run, slices; voxels.
+_RUNS, _SLICES, _VIDEO_SLICES, _VOXELS = 4, 5, 24, 1 << 20
 #: Every eighth row of every fourth slice is looked at for the differences of neighbors.
 _ROW_STEP, _SLICE_STEP = 8, 4
 #: Of a quality, what the full effort takes of the bytes of a coding at the fast pace.
@@ -81,10 +82,13 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     is_bounded = config.mode in ("lossless", "max_error")
     frames = voxels.reshape(-1, *voxels.shape[-3:])
     frame = frames[len(frames) // 2]
-    least = _SLICES if is_bounded else _VIDEO_SLICES
-    count = max(least, _VOXELS // frame[0].size)  # successive slices from the middle
-    start = max(0, len(frame) - count) // 2
-    part: Voxels = frame[start : start + count]
+    runs, least = (_RUNS, _SLICES) if is_bounded else (1, _VIDEO_SLICES)
+    if runs * least >= len(frame):
+        runs, least = 1, len(frame)
+    count = min(max(least, _VOXELS // (runs * frame[0].size)), len(frame) // runs)
+    middles = ((2 * run + 1) * len(frame) // (2 * runs) for run in range(runs))
+    starts = [middle - count // 2 for middle in middles]
+    part: Voxels = np.concatenate([frame[start : start + count] for start in starts])
     # What is less than a step of a video's quantizer is no activity.
     unit = None if is_bounded else goal.step
     activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0

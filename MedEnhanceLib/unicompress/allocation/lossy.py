@@ -84,11 +84,6 @@ class Goal:
         return 10 ** (-self.psnr / 10) if self.psnr is not None else 1 - float(self.ssim or 0)
 
     @property
-    def squared(self) -> float:
-        """The largest mean square error of a PSNR, in stored units."""
-        return self.largest_error * self.peak**2
-
-    @property
     def step(self) -> float:
         """Of a quality: a quantizer's step to begin with, in stored units."""
         return _STEP_OF_ERROR * self.peak * 10 ** (-(self.psnr or _USUAL_PSNR) / 20)
@@ -210,7 +205,9 @@ def code_to_quality(task: Task, goal: Goal) -> Payload:
     voxels = task.voxels
     codable = 0 < goal.peak < math.inf and np.isfinite(voxels).all()
     is_whole = voxels.dtype.kind in "iu"
-    if not codable or (is_whole and goal.psnr and goal.squared < _NEXT_TO_NOTHING):
+    if not codable or (
+        is_whole and goal.psnr and goal.largest_error * goal.peak**2 < _NEXT_TO_NOTHING
+    ):
         return code_bounded(task, None)
     lossy = _searched(task.part(0.0, 0.9), goal, goal.step)
     if lossy is not None and expected_bytes(task, None) > lossy.bytes:

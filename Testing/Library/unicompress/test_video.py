@@ -35,7 +35,7 @@ def task_of(voxels: Voxels, speed: Speed) -> Task:
     return Task(voxels, context_of(voxels), speed, 1, Monitor())
 
 
-@pytest.fixture(scope="module", params=[LIBAOM, SVT], ids=lambda one: one.name)
+@pytest.fixture(scope="module", params=[LIBAOM, SVT], ids=lambda encoder: f"{encoder.bits} bits")
 def encoder(request: pytest.FixtureRequest) -> Encoder:
     if request.param not in encoders():
         pytest.skip("PyAV is not installed")

@@ -121,7 +121,6 @@ class Encoder:
     has not bits enough. guides: whether its quick codings tell the size of the others.
     """
 
-    name: str
     scale: Callable[[float, float], tuple[int, float]]
     code: Callable[[Frames, float, Speed, bool], bytes]
     takes: Callable[[int, int, int], bool]
@@ -254,7 +253,6 @@ def _lower_priority() -> None:
 
 
 LIBAOM = Encoder(
-    name="libaom",
     scale=_aom_scale,
     code=_aom_code,
     takes=lambda *_: True,
@@ -262,7 +260,6 @@ LIBAOM = Encoder(
     most_threads=6,
 )
 SVT = Encoder(
-    name="SVT-AV1",
     scale=_svt_scale,
     code=_svt_code,
     takes=lambda slices, height, width: min(height, width) >= _SVT_SIDE and slices >= _SVT_SLICES,

@@ -231,12 +231,8 @@ class _Sums:
 
     def merged(self, classes: int) -> _Sums:
         """The same for fewer classes, neighbors together."""
-
-        def merged(part: Doubles) -> Doubles:
-            sums: Doubles = part.reshape(classes, -1, *part.shape[1:]).sum(axis=1)
-            return sums
-
-        return _Sums(merged(self.products), merged(self.wanted), merged(self.energy))
+        parts = (self.products, self.wanted, self.energy)
+        return _Sums(*(part.reshape(classes, -1, *part.shape[1:]).sum(axis=1) for part in parts))
 
 
 def _gather(
