@@ -241,8 +241,8 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
     is_label = volume.modality == "SEG" or voxels.dtype.kind == "b"
     if config.mode != "lossless" and (is_label or looks_like_labels(voxels)):
         raise InputError(
-            f"{name} holds labels: with {config.mode} they would turn into other labels",
-            "Compress it lossless; labels become very small.",
+            f"{name} is a label map: {config.mode} would change labels",
+            "Compress it lossless; label maps become very small.",
         )
     if config.ssim is not None and min(voxels.shape[-3:]) < LEAST_EXTENT:
         raise InputError(

@@ -97,7 +97,7 @@ def recover(
         raise
     except CodecError as damage:
         # Elsewhere the advice is to recover what is intact: here it was tried.
-        raise CodecError(damage.message, "Copy the file again from where it came.") from damage
+        raise CodecError(damage.message, "Copy the file again from its source.") from damage
     return volume, replace(report, notes=tuple(notes))
 
 
@@ -122,7 +122,7 @@ def _recovered(
         monitor.progress((block + 1) / len(grid), "recover")
     if len(lost) == len(grid):
         raise CodecError(
-            f"{name}: nothing is left to recover: all {len(lost)} blocks are damaged; the first:"
+            f"{name}: nothing can be recovered: all {len(lost)} blocks are damaged; the first:"
             f" {lost[0].reason}"
         )
     report = RecoverReport(
@@ -158,7 +158,7 @@ def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
         with Container(temporary, mends=False) as written:
             if not written.is_sealed() or written.sound_chunks() != chunks:
                 raise CodecError(
-                    f"{output.name}: what was written is not what is read back",
+                    f"{output.name}: the file differs when read back",
                     "Check this machine's disk and memory; nothing was kept.",
                 )
 

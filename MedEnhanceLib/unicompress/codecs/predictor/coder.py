@@ -140,13 +140,13 @@ def decode_block(
     Raises ValueError for bytes that cannot be, DependencyError without the compiled library.
     """
     if not fits(shape):
-        raise ValueError("a block of a shape that is never written")
+        raise ValueError("unsupported block shape")
     native.require(_PURPOSE)
     version, lanes_bits, bits, top, start = _HEAD.unpack_from(data)
     count = 2 * len(NEIGHBORS)
     rest = data[_HEAD.size + count * _WEIGHTS_DTYPE.itemsize :]
     if version != _VERSION or not 4 <= lanes_bits <= _MOST_LANES_BITS:
-        raise ValueError(f"version {version} with 2 ** {lanes_bits} lanes")
+        raise ValueError(f"unknown version {version}, or 2 ** {lanes_bits} lanes")
     if start > top or len(rest) < 8 << lanes_bits or (len(rest) & 3):
         raise ValueError("the stream is cut short")
     weights = np.frombuffer(data, _WEIGHTS_DTYPE, count, _HEAD.size)
@@ -161,7 +161,7 @@ def decode_block(
     walk.task.lanes, walk.task.words = len(states), len(words)
     walk.run(check)
     if walk.task.next != len(words) or (states != tables.LOWEST).any():
-        raise ValueError("the stream is not one that was written")
+        raise ValueError("the stream is damaged")
     return block
 
 

@@ -44,8 +44,10 @@ class PredictorConfig(CodecTrainingConfig):
         "full": {"steps": 60_000},
     }
 
-    modality: Literal["CT", "MR", "EM"] = option("CT", help="for the model's name")
-    steps: int = option(7_000, help="of the optimizer", low=1, high=10_000_000)
+    modality: Literal["CT", "MR", "EM"] = option(
+        "CT", help="modality of the volumes, for the name of the model"
+    )
+    steps: int = option(7_000, help="optimizer steps", low=1, high=10_000_000)
 
 
 def train(

@@ -83,9 +83,9 @@ class Video:
         if bits not in (10, 12) or not 0 < top <= av1.HIGHEST:
             raise ValueError(f"{bits} bits, intensities up to {top}")
         if not (math.isfinite(low) and math.isfinite(high) and -_LARGEST < low < high < _LARGEST):
-            raise ValueError(f"a range of {low} to {high}")
+            raise ValueError(f"invalid range {low} to {high}")
         if noise > MOST_NOISE or filtered > 1:
-            raise ValueError(f"noise {noise}, filtered {filtered}")
+            raise ValueError(f"invalid noise {noise} or filter flag {filtered}")
         found, size = wiener.read(data[HEAD.size :]) if filtered else (None, 0)
         stream = data[HEAD.size + size :]
         return cls(bits, top, low, high, stream, shape, noise, found)
