@@ -101,7 +101,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         shown = sum(map(len, parts))
         if shown < least:
             raise InputError(
-                f"patient {patient.id}: {shown} slices show something; at least {least} are needed",
+                f"patient {patient.id}: {shown} slices contain tissue; at least {least} are needed",
                 "Leave the patient out, or ask for fewer images per patient.",
             )
         volumes[patient.id] = [part for part in parts if len(part)]
@@ -199,7 +199,7 @@ def _public_prior(config: DistillConfig, modality: str, monitor: Monitor) -> Pri
         raise InputError(f"{path.name}: {volume.shape[0]} frames", "Give one frame alone.")
     images = axial_slices(volume, config.images)
     if not len(images):
-        raise InputError(f"{path.name}: no slice shows anything", "Use another prior.")
+        raise InputError(f"{path.name}: no slice contains tissue", "Use another prior.")
     return Prior(spread_over(images, count), kind)
 
 
