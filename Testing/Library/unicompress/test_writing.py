@@ -183,8 +183,9 @@ def test_the_hashes_are_those_of_the_file_and_its_voxels(scan: Volume, tmp_path:
 def test_a_killed_writer_leaves_the_old_file_or_none(tmp_path: Path) -> None:
     """Some of the points of Benchmarks/kills.py, which tries full disks too."""
     command = [sys.executable, killing.__file__, "kill", str(tmp_path), "15", "1"]
-    repository = str(Path(__file__).resolve().parents[3])
-    environment = {**os.environ, "PYTHONPATH": repository, "PYTHONWARNINGS": "ignore"}
+    folders = Path(__file__).resolve().parents[2:4]
+    path = os.pathsep.join(map(str, folders))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert sum(row["killed"] for row in rows) >= 12
