@@ -38,8 +38,8 @@ _FREE = ("device", "checkpoint_s", "license")
 class ImageConfig(Options):
     """How volumes become images: axial, [size, size] pixels of spacing_mm."""
 
-    size: int = option(96, help="side", low=16, high=4096, multiple=GRID, unit="pixels")
-    spacing_mm: float = option(1.0, help="of pixels", low=0.05, high=50, unit="mm")
+    size: int = option(96, help="side of an image", low=16, high=4096, multiple=GRID, unit="pixels")
+    spacing_mm: float = option(1.0, help="pixel spacing", low=0.05, high=50, unit="mm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +47,16 @@ class LoopConfig(Options):
     """How gradients are matched (design: spg parts 7 and 8)."""
 
     outer: int = option(15, help="random re-initializations of a network", low=1, high=1_000_000)
-    inner: int = option(10, help="matches with each", low=1, high=1_000_000)
+    inner: int = option(10, help="matches per network", low=1, high=1_000_000)
     teaching: int = option(
         20,
-        help="steps in which it learns on the distilled images after each match",
+        help="training steps on the distilled images after each match",
         low=0,
         high=1_000_000,
     )
     patch: int = option(48, help="side of a patch", low=8, high=4096, multiple=4, unit="pixels")
     batch: int = option(
-        16, help="patches of a match, from raw and from distilled images", low=1, high=4096
+        16, help="patches per match, from raw and from distilled images", low=1, high=4096
     )
 
     @property
@@ -98,7 +98,7 @@ class DistillConfig(WithPresets):
         "patient's (SPG, minutes a patient)",
     )
     images_per_patient: int = option(
-        10, help="in the result; with statistics, in all", low=1, high=10_000, metavar="N"
+        10, help="images per patient; with statistics, in total", low=1, high=10_000, metavar="N"
     )
     prior: str = option(
         TEMPLATE,
@@ -109,16 +109,16 @@ class DistillConfig(WithPresets):
     )
     held_out: float = option(
         0.2,
-        help="share of the patients kept for the audit and not distilled; from four patients on "
-        "at least two, which the audit needs",
+        help="fraction of the patients held out for the audit; of four or more patients, at least "
+        "two",
         low=0,
         high=0.9,
         metavar="S",
     )
     shadows: int = option(
         0,
-        help="further distillations, of random halves of the patients, for the audit to compare "
-        "with; each takes as long as the first (0, or an even number from 4 on)",
+        help="shadow distillations of random halves of the patients, for membership inference in "
+        "the audit; each takes as long as the first (0, or an even number from 4 on)",
         low=0,
         high=10_000,
         metavar="N",
@@ -138,7 +138,7 @@ class DistillConfig(WithPresets):
     )
     delta: float = option(
         _DELTA,
-        help="of epsilon: far below one over the number of patients",
+        help="δ of differential privacy: far below 1 / number of patients",
         low=1e-300,
         high=0.5,
         metavar="D",
@@ -146,7 +146,7 @@ class DistillConfig(WithPresets):
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
     checkpoint_s: float = option(
-        60.0, help="between checkpoints at most", low=0, high=1e9, unit="s", flag=None
+        60.0, help="longest time between checkpoints", low=0, high=1e9, unit="s", flag=None
     )
     license: str = option(
         "",

@@ -97,14 +97,14 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         if not modality:
             modality = read[0].modality
             _check(modality, config)
-        images = [axial_slices(volume, config.images) for volume in read]
-        shown = sum(map(len, images))
+        parts = [axial_slices(volume, config.images) for volume in read]
+        shown = sum(map(len, parts))
         if shown < least:
             raise InputError(
-                f"patient {patient.id}: {shown} slices show something; at least {least} are needed",
+                f"patient {patient.id}: {shown} slices contain tissue; at least {least} are needed",
                 "Leave the patient out, or ask for fewer images per patient.",
             )
-        volumes[patient.id] = [part for part in images if len(part)]
+        volumes[patient.id] = [part for part in parts if len(part)]
     held = held_out(cohort, config)
     if not held:
         monitor.warn("no patient is held out: the audit is limited")
@@ -113,7 +113,13 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         chosen = config.prior.removeprefix(PATIENT)
         if chosen == REPRESENTATIVE:
             chosen = representative({n: images for n, images in first.items() if n not in held})
-        prior = _prior_of_patient(chosen, first[chosen], config, monitor)
+        monitor.warn(
+            f"the prior is patient {chosen}: every distilled image shows that anatomy, and who "
+            "gets the images can recognize it; use the template or a public volume unless this "
+            "patient consented"
+        )
+        images = spread_over(first[chosen], config.images_per_patient)
+        prior = Prior(images, config.kind_of_prior, chosen)
     else:
         prior = _public_prior(config, modality, monitor.part(0.9, 1.0))
         _refuse_theirs(prior, volumes, config)
@@ -177,19 +183,6 @@ def _check(modality: str | None, config: DistillConfig) -> None:
         )
 
 
-def _prior_of_patient(
-    patient: str, images: Floats, config: DistillConfig, monitor: Monitor
-) -> Prior:
-    """M images at equal quantiles of a patient's first volume; warns that it is exposed."""
-    monitor.warn(
-        f"the prior is patient {patient}: every distilled image shows that anatomy, and who "
-        "gets the images can recognize it; use the template or a public volume unless this "
-        "patient consented"
-    )
-    chosen = spread_over(images, config.images_per_patient)
-    return Prior(chosen, config.kind_of_prior, patient)
-
-
 def _public_prior(config: DistillConfig, modality: str, monitor: Monitor) -> Prior:
     """M images at equal quantiles of the template, or of a volume's file, with a warning."""
     kind, count = config.kind_of_prior, config.images_per_patient
@@ -206,7 +199,7 @@ def _public_prior(config: DistillConfig, modality: str, monitor: Monitor) -> Pri
         raise InputError(f"{path.name}: {volume.shape[0]} frames", "Give one frame alone.")
     images = axial_slices(volume, config.images)
     if not len(images):
-        raise InputError(f"{path.name}: no slice shows anything", "Use another prior.")
+        raise InputError(f"{path.name}: no slice contains tissue", "Use another prior.")
     return Prior(spread_over(images, count), kind)
 
 
@@ -217,21 +210,17 @@ def representative(volumes: Mapping[str, Floats]) -> str:
     their gradient. Source: design, spg part 2 (reconstructed; without principal components, which
     keep all distances of fewer than 32 patients).
     """
-    names = list(volumes)
-    embedded = np.stack([_embedded(volumes[name]) for name in names]).astype(np.float64)
-    products = embedded @ embedded.T
-    squares = products.diagonal()
-    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0))
-    return names[int(distances.sum(axis=1).argmin())]
-
-
-def _embedded(images: Floats) -> Floats:
-    """[2 · 64³]: values, then lengths of gradients."""
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-    volume = torch.from_numpy(np.ascontiguousarray(images))[None, None]
-    cube = F.interpolate(volume, (_CUBE,) * 3, mode="trilinear", align_corners=False)[0, 0].numpy()
-    length = np.sqrt(sum(slope**2 for slope in np.gradient(cube)))
-    embedded: Floats = np.concatenate([cube.ravel(), np.asarray(length, np.float32).ravel()])
-    return embedded
+    names, embedded = list(volumes), []
+    for images in volumes.values():
+        volume, size = torch.from_numpy(np.ascontiguousarray(images))[None, None], (_CUBE,) * 3
+        cube = F.interpolate(volume, size, mode="trilinear", align_corners=False)[0, 0].numpy()
+        length = np.sqrt(sum(slope**2 for slope in np.gradient(cube)))
+        embedded.append(np.concatenate([cube.ravel(), np.asarray(length, np.float32).ravel()]))
+    points = np.stack(embedded).astype(np.float64)
+    products = points @ points.T
+    squares = products.diagonal()
+    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0))
+    return names[int(distances.sum(axis=1).argmin())]

@@ -2,7 +2,7 @@
 
 compress: volume → blocks → the best code of each → `.ucv`, verified before it appears
 decompress: `.ucv`, or a region of it → volume
-estimate: what compress would give, from a few blocks
+estimate: what compress would give, from some slices
 stored: a `.ucv` as an array that stays on the disk
 recover: what is intact in a damaged `.ucv` → volume and report
 """

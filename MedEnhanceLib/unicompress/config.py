@@ -21,10 +21,10 @@ _MOST_THREADS = 16
 class CompressConfig(Options):
     """What the file guarantees: exactly one of its modes."""
 
-    lossless: bool = option(False, help="every voxel comes back equal", one_of="mode")
+    lossless: bool = option(False, help="no loss: every voxel is restored exactly", one_of="mode")
     max_error: float | None = option(
         None,
-        help="no voxel off by more than this, in the volume's units (HU for CT); 0 is lossless",
+        help="largest error of any voxel, in the volume's units (HU for CT); 0 is lossless",
         low=0,
         ranged=False,
         metavar="E",
@@ -32,8 +32,8 @@ class CompressConfig(Options):
     )
     max_error_sigma: float | None = option(
         None,
-        help="CT and MR: largest error as a share of the noise, which is measured where the volume "
-        "is quietest",
+        help="CT and MR: largest error as a fraction of the noise, which is measured in the least "
+        "noisy tenth of the volume",
         above=0,
         high=2,
         metavar="F",
@@ -67,12 +67,12 @@ class CompressConfig(Options):
     )
     speed: Speed = option(
         "normal",
-        help="fast: writes sooner; the file is larger, or its loss a little greater",
+        help="fast: shorter compression time; a larger file or slightly lower quality",
     )
     block_type: BlockType = option(
         "auto",
-        help="for a ratio: auto takes what loses least; implicit takes the implicit network, which "
-        "loses more (for research)",
+        help="with a ratio: auto selects the codec with the smallest loss; implicit selects the "
+        "implicit network, whose loss is larger (for research)",
     )
     embed_model: bool = option(
         False,
@@ -81,7 +81,7 @@ class CompressConfig(Options):
     )
     threads: int = option(
         0,
-        help="0: all processors, up to 16; the file does not depend on it",
+        help="0: all processors, up to 16; does not change the file",
         low=0,
         high=1024,
         ranged=False,
@@ -98,7 +98,7 @@ class CompressConfig(Options):
                 "Choose one of lossless, max_error, max_error_sigma, ratio, psnr and ssim.",
             )
         if self.ratio is None and self.block_type != "auto":
-            raise ConfigError("block_type is for ratio", "Choose ratio, or leave it out.")
+            raise ConfigError("block_type requires ratio", "Give ratio, or leave block_type out.")
 
     @property
     def mode(self) -> Mode:

@@ -136,9 +136,7 @@ class Container:
         path: of the file.
         tolerant: open it where it was cut, or something follows it, too.
         mends: whether damage may be repaired; without it every byte counts as it is.
-        warn: takes the sentence that says what was repaired; without it that is one of `notes`.
-
-    notes: what had to be worked around (with `tolerant`, or without `warn`).
+        warn: takes the sentences that say what was repaired, or worked around.
     """
 
     def __init__(
@@ -147,11 +145,10 @@ class Container:
         *,
         tolerant: bool = False,
         mends: bool = True,
-        warn: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path = path
-        self.notes: list[str] = []
-        self._warn = warn or self.notes.append
+        self._warn = warn
         self._mends = mends
         self._repaired: list[Damage] = []
         self._stream = _open(path)
@@ -208,7 +205,13 @@ class Container:
             self._repaired = [damage for damage in found if damage.repaired is not None]
             if not self._repaired:
                 raise
-            self._warn(repaired_text(self.path.name, self._repaired))
+            name, first, more = self.path.name, self._repaired[0], len(self._repaired) - 1
+            places = f" and {more} more place{'s' if more > 1 else ''}" if more else ""
+            self._warn(
+                f"{name} is damaged: {first.length} bytes at byte {first.offset}{places} were "
+                "repaired from its parity. The file itself is still damaged: copy it again, or "
+                f"write it anew (medenhance recover {name} NEW.ucv)"
+            )
             return read()
 
     def damaged(self, chunk: ChunkInfo, says: str) -> CodecError:
@@ -294,7 +297,7 @@ class Container:
             says = f"cut short, {self.size} of {self._file_bytes} bytes: {lost}"
         if not tolerant:
             self._fail(says)
-        self.notes.append(f"{self.path.name}: {says}")
+        self._warn(f"{self.path.name}: {says}")
 
     def _bytes_at(self, offset: int, length: int) -> bytes:
         try:
@@ -322,17 +325,6 @@ class Container:
 
     def _error(self, says: str) -> CodecError:
         return CodecError(f"{self.path.name} is damaged: {says}", _RECOVER)
-
-
-def repaired_text(name: str, damages: Sequence[Damage]) -> str:
-    """The sentence that says which damage was repaired, and what to do about it."""
-    first, more = damages[0], len(damages) - 1
-    places = f" and {more} more place{'s' if more > 1 else ''}" if more else ""
-    return (
-        f"{name} is damaged: {first.length} bytes at byte {first.offset}{places} were repaired from"
-        " its parity. The file itself is still damaged: copy it again, or write it anew"
-        f" (medenhance recover {name} NEW.ucv)"
-    )
 
 
 def _refuse(name: str) -> NoReturn:

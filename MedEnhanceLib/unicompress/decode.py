@@ -42,6 +42,8 @@ from MedEnhanceLib.unicompress.verify import voxels_sha256
 
 #: What codecs and numpy raise on bytes that make no sense.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
+#: Bytes that voxels may take where nobody knows this machine's memory.
+_UNKNOWN_MEMORY = 16 << 30
 
 
 def decompress(
@@ -78,8 +80,18 @@ def decompress(
         for done, (number, block) in enumerate(zip(blocks, decoded, strict=True), 1):
             _paste(voxels, ranges, header.grid.box(number), block)
             monitor.progress(done / len(blocks), "decompress")
-        if ranges == whole_region(header.shape):
-            _check_voxels(header, voxels_sha256(voxels), container.path.name, monitor)
+        is_whole, name = ranges == whole_region(header.shape), container.path.name
+        if is_whole and voxels_sha256(voxels) != header.voxels_sha256:
+            if header.exact:
+                raise CodecError(
+                    f"{name}: every chunk is intact, yet the voxels are not those of the source "
+                    "(SHA-256)",
+                    "The file was forged, or this machine's memory is failing: try another one.",
+                )
+            monitor.warn(
+                f"{name}: decoded with another build of its codec than it was written with; "
+                "voxels may differ from those at writing in the last bit"
+            )
         start = (ranges[1][0], ranges[2][0], ranges[3][0])
         geometry = header.geometry.cropped(start)
         return header.volume(voxels, geometry, str(container.path), container.size)
@@ -201,17 +213,12 @@ def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) ->
     return from_integers(record, DECODERS[kind](code, shape, width), dtype, shape)
 
 
-def memory_limit() -> int:
-    """Bytes that a decoded volume may take: the memory of this machine, or 16 GiB if unknown."""
-    return memory()["total"] or 16 << 30
-
-
 def allocate_voxels(header: Header, ranges: tuple[Range, ...], name: str) -> Voxels:
     """Room for a region, [T,] K, J, I; raises DeviceMemoryError where there is none."""
     shape = tuple(stop - start for start, stop in ranges[4 - len(header.shape) :])
     size = math.prod(shape) * header.dtype.itemsize
     try:
-        if size > memory_limit():
+        if size > (memory()["total"] or _UNKNOWN_MEMORY):
             raise MemoryError
         return np.empty(shape, header.dtype)
     except MemoryError as cause:
@@ -230,18 +237,3 @@ def _paste(voxels: Voxels, ranges: tuple[Range, ...], box: Box, block: Voxels) -
         source.append(slice(low - first, high - first))
     inside = voxels[box.frame - ranges[0][0]] if voxels.ndim == 4 else voxels
     inside[tuple(target)] = block[tuple(source)]
-
-
-def _check_voxels(header: Header, sha256: str, name: str, monitor: Monitor) -> None:
-    """Compare the hash of all decoded voxels with the header's; CodecError where it must fit."""
-    if sha256 == header.voxels_sha256:
-        return
-    if header.exact:
-        raise CodecError(
-            f"{name}: every chunk is intact, yet the voxels are not those of the source (SHA-256)",
-            "The file was forged, or this machine's memory is failing: try another machine.",
-        )
-    monitor.warn(
-        f"{name}: decoded with another build of its codec than it was written with; "
-        "voxels may differ from those at writing in the last bit"
-    )

@@ -9,7 +9,6 @@ import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -17,17 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.slabs import extremes, looks_like_labels, slabs
+from MedEnhanceLib.core.slabs import looks_like_labels, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation.lossy import code_to_quality, code_to_ratio
+from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.allocation.videos import Goal, ssim_of
 from MedEnhanceLib.unicompress.codecs.lossless import block_type_name
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
@@ -160,7 +159,11 @@ def compress(
         )
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
-        chunks = _model_chunks(payload.carried) + payload.chunks + _model_chunks(carried)
+        first, last = (
+            [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
+            for models in (payload.carried, carried)
+        )
+        chunks = first + payload.chunks + last
         front, chunks = with_repair(header.to_json(), chunks)
         file_sha256 = write_container(temporary, front, chunks)
         file_bytes = temporary.stat().st_size
@@ -238,8 +241,8 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
     is_label = volume.modality == "SEG" or voxels.dtype.kind == "b"
     if config.mode != "lossless" and (is_label or looks_like_labels(voxels)):
         raise InputError(
-            f"{name} holds labels: with {config.mode} they would turn into other labels",
-            "Compress it lossless; labels become very small.",
+            f"{name} is a label map: {config.mode} would change labels",
+            "Compress it lossless; label maps become very small.",
         )
     if config.ssim is not None and min(voxels.shape[-3:]) < LEAST_EXTENT:
         raise InputError(
@@ -261,6 +264,8 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         "ssim": f"to an SSIM of {value:g}",
     }[config.mode]
     note = (derived_note(f"compressed {how}"),) if value else ()
+    series = uid_or_nothing(volume.origin.series) if volume.origin else ""
+    origin = volume.origin if series else None
     return Header(
         shape=voxels.shape,
         dtype=voxels.dtype,
@@ -278,12 +283,8 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         measured={"max_error": 1234.567, "psnr_db": 123.456, "psnr_peak": 1234.567},
         encoder=f"medenhance {__version__}, imagecodecs {metadata.version('imagecodecs')}",
         lossy=volume.lossy,
-        dicom=_dicom_of(volume),
+        dicom={} if origin is None else {"study": uid_or_nothing(origin.study), "series": series},
     )
-
-
-def _model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
-    return [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
 
 
 def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:
@@ -333,34 +334,24 @@ def _verify(
         grid = header.grid
         tally, blocks = Tally(voxels, grid), []
         numbers = range(len(grid))
-        decoded = sound_blocks(container, header, numbers, threads=threads, monitor=monitor)
-        for count, block in enumerate(decoded, 1):
+        sound = sound_blocks(container, header, numbers, threads=threads, monitor=monitor)
+        for count, block in enumerate(sound, 1):
             tally.add(block)
             if config.ssim is not None:
                 blocks.append(block)
             monitor.progress(count / len(grid), "verify")
         ssim = None
         if blocks and not tally.equal:
-            ssim = ssim_of(voxels, grid.joined(blocks, voxels.dtype), header.peak)
+            decoded = grid.joined(blocks, voxels.dtype)
+            ssim = metrics.ssim(voxels, decoded, header.peak, volumetric=True)
         check_target(tally, config, container, header, ssim)
     return ssim
 
 
 def _voxel_range(voxels: Voxels) -> VoxelRange:
-    low, high = extremes(voxels)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        finite = [values for part in slabs(voxels) if (values := part[np.isfinite(part)]).size]
-        if not finite:
-            return None
-        low = np.min([part.min() for part in finite])
-        high = np.max([part.max() for part in finite])
-    if voxels.dtype.kind == "b":
-        return int(low), int(high)
-    return low.item(), high.item()
-
-
-def _dicom_of(volume: Volume) -> dict[str, str]:
-    """The UIDs of the series that the voxels came from, where they are some."""
-    if volume.origin is None or not uid_or_nothing(volume.origin.series):
-        return {}
-    return {key: uid_or_nothing(getattr(volume.origin, key)) for key in ("study", "series")}
+    parts = (part[np.isfinite(part)] for part in slabs(voxels))
+    ends = [(part.min(), part.max()) for part in parts if part.size]
+    if not ends:
+        return None
+    low, high = np.min([low for low, _ in ends]), np.max([high for _, high in ends])
+    return (int(low), int(high)) if voxels.dtype.kind == "b" else (low.item(), high.item())

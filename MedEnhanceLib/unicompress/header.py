@@ -86,7 +86,8 @@ class Header:
 
         file_bytes: of the whole container, for the ratio of its own lossy step.
         """
-        own = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if self.loses else ()
+        loses = self.mode != "lossless" and self.measured.get("max_error", 1.0)
+        own = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if loses else ()
         study, series = (uid_or_nothing(self.dicom.get(key, "")) for key in ("study", "series"))
         return Volume(
             voxels,
@@ -99,11 +100,6 @@ class Header:
             origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
             lossy=self.lossy + own,
         )
-
-    @property
-    def loses(self) -> bool:
-        """Whether any voxel differs from the source's."""
-        return self.mode != "lossless" and bool(self.measured.get("max_error", 1.0))
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON; floats keep every bit. Optional fields that are empty are left out."""
@@ -155,11 +151,6 @@ def uid_or_nothing(text: str) -> str:
     return text if _UID.fullmatch(text) else ""
 
 
-def _is_shape(fields: Mapping[str, Any]) -> bool:
-    shape = fields["shape"]
-    return len(shape) in (3, 4) and all(1 <= extent <= _LARGEST_EXTENT for extent in shape)
-
-
 def _is_grid(fields: Mapping[str, Any]) -> bool:
     shape, counts = fields["shape"], fields["blocks"]
     if len(counts) != 3 or not all(1 <= c <= n for c, n in zip(counts, shape[-3:], strict=True)):
@@ -181,20 +172,6 @@ def _is_range(fields: Mapping[str, Any]) -> bool:
         return bool(-largest <= ends[0] <= ends[1] <= largest)
     limits = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
     return fits(ends, list[int]) and int(limits.min) <= ends[0] <= ends[1] <= int(limits.max)
-
-
-def _are_models(fields: Mapping[str, Any]) -> bool:
-    return all(
-        "id" in identity and bool(_HASH.fullmatch(identity.get("sha256", "")))
-        for identity in fields["models"].values()
-    )
-
-
-def _are_steps(fields: Mapping[str, Any]) -> bool:
-    return all(
-        fits(tuple(step), tuple[str, float]) and abs(step[1]) < _LARGEST_RATIO
-        for step in fields["lossy"]
-    )
 
 
 #: Field → its type in JSON, in the order in which they are checked.
@@ -221,10 +198,19 @@ _TYPES: dict[str, Any] = {
 _OPTIONAL = ("models", "lossy", "dicom")
 #: What else has to hold, once a field and those before it have their types.
 _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
-    "shape": _is_shape,
+    "shape": lambda fields: (
+        len(fields["shape"]) in (3, 4)
+        and all(1 <= extent <= _LARGEST_EXTENT for extent in fields["shape"])
+    ),
     "blocks": _is_grid,
     "range": _is_range,
     "voxels_sha256": lambda fields: bool(_HASH.fullmatch(fields["voxels_sha256"])),
-    "models": _are_models,
-    "lossy": _are_steps,
+    "models": lambda fields: all(
+        "id" in identity and bool(_HASH.fullmatch(identity.get("sha256", "")))
+        for identity in fields["models"].values()
+    ),
+    "lossy": lambda fields: all(
+        fits(tuple(step), tuple[str, float]) and abs(step[1]) < _LARGEST_RATIO
+        for step in fields["lossy"]
+    ),
 }

@@ -89,21 +89,24 @@ def recover(
         CodecError: the head cannot be read, or no block can.
         NoContainerError: it is no `.ucv`.
     """
+    notes: list[str] = []
     try:
-        with Container(Path(path), tolerant=True) as container:
-            header = Header.from_json(container.header, container.path.name)
-            return _recovered(container, header, monitor or Monitor(), threads)
+        with Container(Path(path), tolerant=True, warn=notes.append) as container:
+            volume, report = _recovered(container, monitor or Monitor(), threads)
     except NoContainerError:
         raise
     except CodecError as damage:
         # Elsewhere the advice is to recover what is intact: here it was tried.
-        raise CodecError(damage.message, "Copy the file again from where it came.") from damage
+        raise CodecError(damage.message, "Copy the file again from its source.") from damage
+    return volume, replace(report, notes=tuple(notes))
 
 
 def _recovered(
-    container: Container, header: Header, monitor: Monitor, threads: int
+    container: Container, monitor: Monitor, threads: int
 ) -> tuple[Volume, RecoverReport]:
-    name, grid = container.path.name, header.grid
+    name = container.path.name
+    header = Header.from_json(container.header, name)
+    grid = header.grid
     voxels = allocate_voxels(header, whole_region(header.shape), name)
     fill = header.dtype.type(header.range[0] if header.range else 0)
     lost, lost_voxels = [], 0
@@ -122,13 +125,13 @@ def _recovered(
         which = "its one block"
         if len(lost) > 1:
             which = f"all {len(lost)} blocks are damaged; the first"
-        raise CodecError(f"{name}: nothing is left to recover: {which}: {lost[0].reason}")
+        raise CodecError(f"{name}: nothing can be recovered: {which}: {lost[0].reason}")
     report = RecoverReport(
         blocks=len(grid),
         lost=tuple(lost),
         lost_voxels=lost_voxels,
         fill_value=fill.item(),
-        notes=tuple(container.notes),
+        notes=(),
         proved=not lost and voxels_sha256(voxels) == header.voxels_sha256,
     )
     if lost:
@@ -161,7 +164,7 @@ def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
         with Container(temporary, mends=False) as written:
             if not written.is_sealed() or written.sound_chunks() != chunks:
                 raise CodecError(
-                    f"{output.name}: what was written is not what is read back",
+                    f"{output.name}: the file differs when read back",
                     "Check this machine's disk and memory; nothing was kept.",
                 )
 

@@ -91,7 +91,7 @@ class ModelSet:
         """
         if role not in self.named:
             raise ModelError(
-                f"a block needs a model ({role}), and the file names none",
+                f"a block needs a model ({role}) that the file does not name",
                 "The file is damaged or forged.",
             )
         name, sha256 = (self.named[role].get(key, "") for key in ("id", "sha256"))

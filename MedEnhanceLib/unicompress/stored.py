@@ -56,8 +56,7 @@ class StoredVolume:
         """Voxels as an array, as NumPy indexes by integers, slices and `...`.
 
         Raises:
-            IndexError: an integer outside the volume, or a slice that selects none of its voxels
-                (of NumPy an empty array); one that asks for none, as `0:0`, is allowed.
+            IndexError: an integer outside the volume.
             InputError: another key.
         """
         entries = list(key) if isinstance(key, tuple) else [key]
@@ -66,18 +65,12 @@ class StoredVolume:
             raise InputError(f"unsupported index {key!r}", "Use integers, slices and `...`.")
         # A single number in the shape of the volume: NumPy's rules, without its memory.
         pattern: Voxels = np.broadcast_to(np.zeros((), self.dtype), self.shape)[key]
+        if pattern.size == 0:
+            return pattern.copy()
         gap = entries.index(...) if ... in entries else len(entries)
         entries[gap : gap + 1] = [slice(None)] * (self.ndim - len(entries) + (... in entries))
         axes = zip(entries, self.shape, strict=True)
         places = [np.atleast_1d(np.arange(extent)[entry]) for entry, extent in axes]
-        for axis, (entry, place) in enumerate(zip(entries, places, strict=True)):
-            if place.size == 0 and (entry.start or 0) != entry.stop:
-                raise IndexError(
-                    f"{self.path.name}: {entry} selects nothing of axis {axis}, "
-                    f"which has {self.shape[axis]} voxels"
-                )
-        if pattern.size == 0:
-            return pattern.copy()
         part = self.read(tuple(slice(min(axis), max(axis) + 1) for axis in places))
         picked: Voxels = part.voxels[np.ix_(*(axis - min(axis) for axis in places))]
         return picked.reshape(pattern.shape)

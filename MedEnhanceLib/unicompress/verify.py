@@ -93,7 +93,7 @@ def check_target(
     broken, off = "", f"a voxel is off by {tally.max_error:g}"
     psnr, size, raw_bytes = tally.psnr(header.peak), container.size, header.raw_bytes
     if header.exact and tally.sha256 != header.voxels_sha256:
-        broken = "its voxels are not those that were coded"
+        broken = "its voxels differ from those coded"
     elif config.mode == "lossless" and not tally.equal:
         broken = f"lossless, yet {off}"
     elif config.max_error is not None and not tally.max_error <= config.max_error:
@@ -105,11 +105,11 @@ def check_target(
     elif not tally.equal and config.ssim is not None and not (ssim or 0.0) >= config.ssim:
         broken = f"its SSIM is {ssim}, below {config.ssim:g}"
     elif not container.is_sealed():
-        broken = "its bytes are not those that were written"
+        broken = "its bytes differ from those written"
     if broken:
         raise CodecError(
             f"the file that was just written misses its target: {broken}",
-            "Nothing was kept. Try again; if it stays, check this machine's memory and report it.",
+            "Nothing was written. Try again; if it persists, check the memory and report it.",
         )
 
 

@@ -60,7 +60,8 @@ def _run(what: str, points: int) -> list[Row]:
             str(points),
             str(SEED),
         ]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "Testing")])
+        environment = {**os.environ, "PYTHONPATH": path}
         done = subprocess.run(
             command, env=environment, stdout=subprocess.PIPE, text=True, check=True
         )

@@ -32,7 +32,7 @@ Region = tuple[slice | EllipsisType, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateParams(VolumeParams):
-    """Estimate size and quality from a few blocks; nothing is written."""
+    """Estimate size and quality from some slices; nothing is written."""
 
     config: Annotated[CompressConfig, About(help="what the file guarantees, and how fast")]
 
@@ -129,7 +129,7 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
 
 
 def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → code a few blocks; nothing is written. It knows no implicit blocks."""
+    """Load → code some slices; nothing is written. It knows no implicit blocks."""
     from MedEnhanceLib.unicompress import estimate
 
     volume, _ = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.1))

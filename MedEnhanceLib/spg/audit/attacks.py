@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.audit_report import AuditReport
 from MedEnhanceLib.spg.audit.copies import search_copies
@@ -65,11 +63,22 @@ def audit(
         drawn = distill_shadows(audited, gallery, redistill, pairs, left)
         findings.append(shadow_finding(drawn, level))
         findings.append(lira_finding(audited, nearest, drawn, level))
+    copies, cautions = findings[0].measured, []
+    if float(copies["highest_strangers"]) > _ONE_PERSON:
+        cautions.append(
+            "slices of two patients are as similar as slices of one person: is somebody in the "
+            "data under two names? The tests assume that nobody is."
+        )
+    if copies["held_out_beyond_limit"]:
+        cautions.append(
+            "a held-out patient is as close to an image as a copy would be: was somebody of the "
+            "held-out group used, or is the prior theirs?"
+        )
     return AuditReport(
         findings=tuple(findings),
         not_run=() if pairs else (_NO_SHADOWS,),
         exposed=audited.aliases.get(audited.prior_owner or ""),
-        cautions=_cautions(findings[0].measured),
+        cautions=tuple(cautions),
         counts={
             "images": len(audited.distilled),
             "training_patients": len(audited.training),
@@ -80,18 +89,3 @@ def audit(
         pairs=tuple(gallery.worst_pairs(audited.distilled, nearest, audited.training)),
         aliases=audited.aliases,
     )
-
-
-def _cautions(copies: Mapping[str, object]) -> tuple[str, ...]:
-    cautions = []
-    if float(str(copies["highest_strangers"])) > _ONE_PERSON:
-        cautions.append(
-            "slices of two patients are as similar as slices of one person: is somebody in the "
-            "data under two names? The tests assume that nobody is."
-        )
-    if copies["held_out_beyond_limit"]:
-        cautions.append(
-            "a held-out patient is as close to an image as a copy would be: was somebody of the "
-            "held-out group used, or is the prior theirs?"
-        )
-    return tuple(cautions)

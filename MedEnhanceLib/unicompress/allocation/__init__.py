@@ -2,6 +2,5 @@
 
 near_lossless: lossless, and max_error
 lossy: the best quality within given bytes, or the fewest bytes for a PSNR or SSIM
-videos: all blocks as videos, within given bytes or to a quality
 estimate: what a mode would give
 """

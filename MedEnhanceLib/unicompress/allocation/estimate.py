@@ -15,22 +15,18 @@ import numpy as np
 from MedEnhanceLib.core.slabs import slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation.lossy import code_to_quality, code_to_ratio
+from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.allocation.task import Task
-from MedEnhanceLib.unicompress.allocation.videos import Goal
-from MedEnhanceLib.unicompress.blocks import coding_grid
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, with_bound
 from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.repair import most_bytes
 
-#: Pairs of blocks that are coded without loss or within a bound. As videos: slices and voxels at
-#: least.
-_PAIRS, _SLICES, _VOXELS = 3, 24, 1 << 20
-#: A step along the blocks that never falls into their rhythm, and covers them evenly.
-_GOLDEN = (math.sqrt(5) - 1) / 2
+#: The part is runs of successive slices from all over the volume: how many runs, and slices of
+#: each, at least; as a video, which is one run, slices; voxels.
+_RUNS, _SLICES, _VIDEO_SLICES, _VOXELS = 4, 5, 24, 1 << 20
 #: Every eighth row of every fourth slice is looked at for the differences of neighbors.
 _ROW_STEP, _SLICE_STEP = 8, 4
 #: Of a quality, what the full effort takes of the bytes of a coding at the fast pace.
@@ -39,9 +35,9 @@ _FULL_EFFORT = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """About what `compress` would report; measured on some blocks.
+    """About what `compress` would report; measured on some slices.
 
-    file_bytes, ratio: of the file. max_error: the largest difference in the blocks that were
+    file_bytes, ratio: of the file. max_error: the largest difference in the slices that were
     coded, in stored units; at a ratio the whole volume's is larger. psnr: in dB, None where
     nothing is lost. lossless: whether every voxel would be kept; a ratio that lossless coding
     reaches is. blocks, share: how many were coded, and which share of the voxels they hold.
@@ -84,7 +80,15 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     peak, taken = header.peak, voxels.nbytes - make_room(header, voxels, 1.0).bytes
     goal = Goal(psnr=config.psnr, ssim=config.ssim, peak=peak)
     is_bounded = config.mode in ("lossless", "max_error")
-    part = _some_blocks(voxels) if is_bounded else _some_slices(voxels)
+    frames = voxels.reshape(-1, *voxels.shape[-3:])
+    frame = frames[len(frames) // 2]
+    runs, least = (_RUNS, _SLICES) if is_bounded else (1, _VIDEO_SLICES)
+    if runs * least >= len(frame):
+        runs, least = 1, len(frame)
+    count = min(max(least, _VOXELS // (runs * frame[0].size)), len(frame) // runs)
+    middles = ((2 * run + 1) * len(frame) // (2 * runs) for run in range(runs))
+    starts = [middle - count // 2 for middle in middles]
+    part: Voxels = np.concatenate([frame[start : start + count] for start in starts])
     # What is less than a step of a video's quantizer is no activity.
     unit = None if is_bounded else goal.step
     activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0
@@ -129,31 +133,6 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
         share=part.size / voxels.size,
         seconds=time.monotonic() - began,
     )
-
-
-def _some_blocks(voxels: Voxels) -> Voxels:
-    """Blocks from all over the volume, one after the other along k; all where there are few.
-
-    Two neighbors along k at a time: the predictor looks at the slices before.
-    """
-    grid = coding_grid(voxels.shape)
-    grid = replace(grid, counts=(-(-grid.counts[0] // 2), *grid.counts[1:]))
-    if len(grid) <= _PAIRS:
-        return voxels.reshape(-1, *voxels.shape[-2:])
-    numbers = {int(len(grid) * ((turn * _GOLDEN + 0.5) % 1)) for turn in range(_PAIRS)}
-    blocks = [grid.box(number).of(voxels) for number in sorted(numbers)]
-    cut = tuple(map(slice, np.min([block.shape for block in blocks], axis=0)))
-    return np.concatenate([block[cut] for block in blocks])
-
-
-def _some_slices(voxels: Voxels) -> Voxels:
-    """Successive slices of the middle, long enough for a video to pay; all where it is small."""
-    frames = voxels.reshape(-1, *voxels.shape[-3:])
-    frame = frames[len(frames) // 2]
-    count = max(_SLICES, _VOXELS // frame[0].size)
-    start = max(0, len(frame) - count) // 2
-    part: Voxels = frame[start : start + count]
-    return part
 
 
 def _activity_of(voxels: Voxels, unit: float | None = None) -> float:

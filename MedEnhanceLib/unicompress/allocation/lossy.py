@@ -1,31 +1,181 @@
-"""Codes a volume to a ratio or a quality: without loss where that fits, else what loses least."""
+"""Codes a volume to a ratio or a quality: without loss where that fits, else what loses least.
+
+For a ratio that is an error bound, or videos; for a quality, videos: coded by one search over one
+step. All blocks have the same step of the quantizer. Equal steps are near the best way to share
+bytes out: every block gains about the same from its last one. What a search comes to is a coding's
+bytes or its error, both nearly straight lines over the step on logarithmic scales. A part of the
+volume, and then quick codings of the whole, lead to about the right step.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
-from MedEnhanceLib.runtime.progress import Steps
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.slabs import extremes, trim
+from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.runtime.progress import Monitor, Steps
 from MedEnhanceLib.unicompress.allocation.near_lossless import (
     LEAST_BITS,
     code_bounded,
     code_within,
-    estimate_bytes,
+    expected_bytes,
 )
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.allocation.videos import Goal, into_bytes, search_cost, to_quality
-from MedEnhanceLib.unicompress.blocks import video_grid
+from MedEnhanceLib.unicompress.blocks import Grid, video_grid
+from MedEnhanceLib.unicompress.codecs.lossless import VIDEO, code_block
+from MedEnhanceLib.unicompress.codecs.video import video, wiener
+from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, encoders
+from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.decode import decode_data
 
-#: Coding without loss at full effort takes this much less than the fast estimate.
-_EFFORT_GAIN = 1.15
-#: About what steps take, for the progress, as multiples of the time of a quick coding.
-_ESTIMATE_COST, _BOUNDED_COST = 0.5, 12.0
+#: What an octave of the step changes, in octaves: of the size, and of the squared error.
+_SIZE_SLOPE, _ERROR_SLOPE = -1.25, 1.2
+#: A search ends this much below the limit, in octaves, and after this many codings.
+_TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03)}
+_TRIES = {"normal": 3, "fast": 4}
+#: The same of quick codings of the whole volume, and of a part of it.
+_QUICK_TOLERANCE, _PART_TOLERANCE, _QUICK_TRIES = math.log2(1.25), 0.15, 3
+#: Of a search, in octaves of its setting, and how near to a neighbor a setting is tried.
+_LONGEST_STEP, _INSIDE = 2.5, 0.08
+#: Further tries where none so far is below the limit, or only far below it.
+_RESCUES, _FAR = 5, 3
+#: Extents of the part that is tried.
+_SIDE, _SLICES = 128, 48
+#: Of the bytes, at most, that are kept free for filters.
+_FILTER_SHARE = 0.02
+#: About what a coding takes, and what filters do, as multiples of the time of a quick coding.
+_COST = {"normal": 11.0, "fast": 2.5}
+_FILTER_COST, _PART_COST = 1.8, 0.6
+#: The same of an error bound, if one is tried for a ratio or not.
+_BOUNDED_COST, _UNTRIED_COST = 12.0, 0.5
 #: Whole numbers with so small a mean square error are nearly all as they were.
 _NEXT_TO_NOTHING = 0.05
-#: What the learned predictor takes of the estimate of a code without loss, at least.
-_LEARNED_TAKES = 0.75
+#: SSIM says nothing of where to begin: as if this PSNR were asked for.
+_USUAL_PSNR = 42.0
+#: The step of a quantizer whose error is one: between a uniform one's √12 and what deadzones take.
+_STEP_OF_ERROR = 3.0
+#: Settings, the logarithms of steps, and their values.
+Tried = list[tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What a search comes near to from below: of bytes, psnr and ssim one is given.
+
+    bytes: of all videos; free: beside them, for filters. peak: the full range, which PSNR and SSIM
+    are measured against.
+    """
+
+    bytes: int = 0
+    free: int = 0
+    psnr: float | None = None
+    ssim: float | None = None
+    peak: float = 0.0
+
+    @property
+    def largest_error(self) -> float:
+        """Of a quality: mean square as a share of the peak's, or 1 − SSIM."""
+        return 10 ** (-self.psnr / 10) if self.psnr is not None else 1 - float(self.ssim or 0)
+
+    @property
+    def step(self) -> float:
+        """Of a quality: a quantizer's step to begin with, in stored units."""
+        return _STEP_OF_ERROR * self.peak * 10 ** (-(self.psnr or _USUAL_PSNR) / 20)
+
+    @property
+    def limit(self) -> float:
+        """In octaves, of bytes or of the error."""
+        return math.log2(self.bytes or self.largest_error)
+
+    @property
+    def slope(self) -> float:
+        """What an octave of the step changes, in octaves."""
+        return _SIZE_SLOPE if self.bytes else _ERROR_SLOPE
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTask(Task):
+    """A task as videos of one encoder, which come near to a goal."""
+
+    grid: Grid
+    encoder: Encoder
+    goal: Goal
+
+    def code(self, step: float, *, quickly: bool = False) -> list[Chunk]:
+        """Every block as a video, without loss where it is constant or not finite; no filters yet.
+
+        quickly: see Encoder.
+        """
+
+        def code(number: int) -> Chunk:
+            block = self.grid.box(number).of(self.voxels)
+            if not video.fits(block):
+                exact = code_block(block, None, speed="fast")
+                return Chunk(number, exact.kind, exact.data)
+            coded = video.encode(
+                block, step, speed=self.speed, encoder=self.encoder, quickly=quickly
+            )
+            trim()
+            return Chunk(number, VIDEO, coded.data)
+
+        chunks = []
+        for chunk in self.map(code, range(len(self.grid)), self.encoder.most_threads):
+            chunks.append(chunk)
+            self.monitor.progress(len(chunks) / len(self.grid), "compress")
+        return chunks
+
+    def finished(self, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, Voxels]]:
+        """Videos with filters of `most` bytes each, with what a reader makes of them."""
+
+        def finish(chunk: Chunk) -> tuple[Chunk, Voxels]:
+            block = self.grid.box(chunk.block).of(self.voxels)
+            if chunk.kind != VIDEO:
+                return chunk, decode_data(chunk.kind, chunk.data, block.shape, self.context)
+            data, decoded = video.filtered(chunk.data, block, self.context, most)
+            trim()
+            return replace(chunk, data=data), decoded
+
+        return self.map(finish, chunks, video.MOST_THREADS)
+
+    def value(self, chunks: list[Chunk]) -> float:
+        """The bytes of bare streams, or the error that their filters leave, in octaves."""
+        goal = self.goal
+        if goal.bytes:
+            return math.log2(max(1, _bytes_of(chunks)))
+        blocks = (block for _, block in self.finished(chunks, wiener.MOST_BYTES))
+        decoded = self.grid.joined(blocks, self.voxels.dtype)
+        if goal.ssim is not None:
+            error = 1 - metrics.ssim(self.voxels, decoded, goal.peak, volumetric=True)
+        else:
+            error = 10 ** (-metrics.psnr(self.voxels, decoded, goal.peak) / 10)
+        return math.log2(max(error, 1e-300))
+
+    def of_part(self, voxels: Voxels) -> Self:
+        """The same for a part of the voxels, [K, J, I]: a PSNR, or its share of bytes."""
+        share = self.goal.bytes * voxels.size // self.voxels.size
+        return replace(
+            self,
+            voxels=voxels,
+            grid=Grid(voxels.shape, (1, 1, 1)),
+            goal=self.goal if self.goal.psnr else Goal(bytes=max(share, 2 * video.HEAD.size)),
+            monitor=Monitor(cancel=lambda: self.monitor.cancelled),
+        )
+
+    def try_quickly(self, setting: float) -> float:
+        """The value of a quick coding."""
+        return self.value(self.code(2.0**setting, quickly=True))
+
+    def payload(self, chunks: list[Chunk]) -> Payload:
+        """The videos with their filters, which take what the goal's bytes leave."""
+        left = (self.goal.bytes + self.goal.free - _bytes_of(chunks)) // len(chunks)
+        most = left if self.goal.bytes else wiener.MOST_BYTES
+        return Payload.of(self, self.grid, self.finished(chunks, most))
 
 
 def code_to_ratio(task: Task, room: Room) -> Payload:
@@ -34,21 +184,16 @@ def code_to_ratio(task: Task, room: Room) -> Payload:
     Raises ConfigError where not even the coarsest code fits.
     """
     steps = Steps(task.monitor)
+    videos = 2 + _PART_COST + 2.2 * _COST[task.speed] + _FILTER_COST
     task.monitor.progress(0.0, "compress")
-    videos = search_cost(task)
-    # Only a low ratio is tried with a bounded error.
-    bounded = _BOUNDED_COST if 8 * room.bytes >= LEAST_BITS * task.voxels.size else 0.0
-    expected = estimate_bytes(task.at(steps.next(_ESTIMATE_COST, bounded + videos)))
-    if expected <= room.bytes * _EFFORT_GAIN:
-        # Where it is tried, it most often fits.
-        exact = code_bounded(
-            replace(task, predictors=(), monitor=steps.next(videos, bounded)), None
-        )
-        if exact.bytes <= room.for_chunks(len(exact.chunks)):
-            return exact
-    within = code_within(task.at(steps.next(bounded, videos)), room)
+    is_low = 8 * room.bytes >= LEAST_BITS * task.voxels.size
+    within = code_within(
+        task.at(steps.next(_BOUNDED_COST if is_low else _UNTRIED_COST, videos)), room
+    )
+    if within is not None and within.tally.equal:
+        return within
     budget = room.for_chunks(len(video_grid(task.voxels.shape)))
-    as_videos = into_bytes(task.at(steps.next(videos, 0)), budget)
+    as_videos = _into_bytes(task.at(steps.next(videos, 0)), budget)
     codes = [payload for payload in (within, as_videos) if payload is not None]
     if not codes:
         raise room.out_of_reach()
@@ -60,10 +205,133 @@ def code_to_quality(task: Task, goal: Goal) -> Payload:
     voxels = task.voxels
     codable = 0 < goal.peak < math.inf and np.isfinite(voxels).all()
     is_whole = voxels.dtype.kind in "iu"
-    if not codable or (is_whole and goal.psnr and goal.squared < _NEXT_TO_NOTHING):
+    if not codable or (
+        is_whole and goal.psnr and goal.largest_error * goal.peak**2 < _NEXT_TO_NOTHING
+    ):
         return code_bounded(task, None)
-    lossy = to_quality(task.part(0.0, 0.9), goal)
-    if lossy is not None and estimate_bytes(task) * _LEARNED_TAKES > lossy.bytes:
+    lossy = _searched(task.part(0.0, 0.9), goal, goal.step)
+    if lossy is not None and expected_bytes(task, None) > lossy.bytes:
         return lossy
     exact = code_bounded(task.part(0.9, 1.0), None)
     return exact if lossy is None or exact.bytes < lossy.bytes else lossy
+
+
+def _into_bytes(task: Task, budget: int) -> Payload | None:
+    """Videos of at most `budget` bytes with their filters; None where the coarsest take more."""
+    low, high = map(float, extremes(task.voxels))
+    if budget <= 0 or not math.isfinite(high - low) or low == high:
+        return None
+    blocks = len(video_grid(task.voxels.shape))
+    free = round(min(blocks * wiener.USUAL_BYTES, _FILTER_SHARE * budget))
+    bits = 8 * budget / task.voxels.size
+    return _searched(
+        task, Goal(bytes=budget - free, free=free), (high - low) / 16 / math.sqrt(bits + 0.01)
+    )
+
+
+def _searched(task: Task, goal: Goal, start: float) -> Payload | None:
+    """The videos whose value comes nearest to the goal from below, with filters; None where none.
+
+    start: a step to begin with, in stored units.
+    """
+    grid, setting = video_grid(task.voxels.shape), math.log2(start)
+    middle = grid.box(len(grid) // 2).middle(task.voxels, (_SLICES, _SIDE, _SIDE))
+    encoder = [encoder for encoder in encoders() if encoder.takes(*middle.shape)][-1]
+    search = VideoTask(**vars(task.part(0.0, 0.9)), grid=grid, encoder=encoder, goal=goal)
+    part = search.of_part(middle) if video.fits(middle) else None
+    if part and goal.bytes:
+        tried = _seek(part.try_quickly, setting, part.goal, _PART_TOLERANCE, _QUICK_TRIES)
+        setting = _next(tried, part.goal)
+    search = replace(search, encoder=_encoder_for(task, part, 2.0**setting))
+    steps, tolerance = Steps(search.monitor), _TOLERANCE[task.speed]
+    if search.encoder.guides:
+        quick = search.at(steps.next(2 + _PART_COST, 2 * _COST[task.speed]))
+        tried = _seek(quick.try_quickly, setting, goal, _QUICK_TOLERANCE, _QUICK_TRIES)
+        setting = _next(tried, goal, tolerance / 2)
+        if part:  # it shows what the better coding has more
+            more = part.value(part.code(2.0**setting)) - part.try_quickly(setting)
+            setting -= more / part.goal.slope
+    coded: dict[float, list[Chunk]] = {}
+    cost = _COST[task.speed] + (0.0 if goal.bytes else _FILTER_COST)
+
+    def measure(setting: float) -> float:
+        attempt = search.at(steps.next(cost, cost if len(coded) < 2 else cost / 3))
+        coded[setting] = attempt.code(2.0**setting)
+        return attempt.value(coded[setting])
+
+    tried = _seek(measure, setting, goal, tolerance, _TRIES[task.speed], rescues=_RESCUES)
+    kept = [(value, setting) for setting, value in tried if value <= goal.limit]
+    return search.at(task.monitor.part(0.9, 1.0)).payload(coded[max(kept)[1]]) if kept else None
+
+
+def _encoder_for(task: Task, part: VideoTask | None, step: float) -> Encoder:
+    """SVT-AV1, several times as fast as libaom and as good or better, wherever it is there and its
+    10 bits suffice for steps of that size.
+    """
+    if len(encoders()) == 1:
+        task.monitor.log(
+            "Videos are coded by libaom alone; SVT-AV1 is faster and often 0.5 dB better: "
+            "python -m pip install 'av>=17.1'"
+        )
+    if part is None or part.encoder is LIBAOM:
+        return LIBAOM
+    (chunk,) = part.code(step, quickly=True)
+    decoded = video.decode(chunk.data, part.voxels.shape, part.context)
+    low, high = map(float, extremes(task.voxels))
+    psnr = metrics.psnr(part.voxels, decoded, high - low)
+    return LIBAOM if psnr > part.encoder.most_psnr else part.encoder
+
+
+def _bytes_of(chunks: list[Chunk]) -> int:
+    return sum(len(chunk.data) for chunk in chunks)
+
+
+def _seek(
+    measure: Callable[[float], float],
+    start: float,
+    goal: Goal,
+    tolerance: float,
+    most: int,
+    *,
+    rescues: int = 0,
+) -> Tried:
+    """About `most` settings and their values, which near the goal's limit.
+
+    measure: setting → value; both on logarithmic scales, so that it is nearly a straight line.
+    tolerance: to the limit, at which the search ends. rescues: further tries for a value below the
+    limit; without them one above it is as good.
+    """
+    tried: Tried = []
+    setting, limit = start, goal.limit
+    for turn in range(most + rescues):
+        tried.append((setting, measure(setting)))
+        values = [value for _, value in tried]
+        if limit - tolerance <= values[-1] <= limit + (0.0 if rescues else tolerance):
+            break
+        if turn >= most - 1 and any(limit - _FAR * tolerance <= value <= limit for value in values):
+            break
+        setting = _next(tried, goal, tolerance / 2 * (1 + max(0, turn - most + 2)))
+    return tried
+
+
+def _next(tried: Tried, goal: Goal, reserve: float = 0.0) -> float:
+    """The setting whose value should lie `reserve` below the goal's limit."""
+    aim = goal.limit - reserve
+    below = max((one for one in tried if one[1] <= aim), key=lambda one: one[1], default=None)
+    above = min((one for one in tried if one[1] > aim), key=lambda one: one[1], default=None)
+    if below is None or above is None:
+        setting, value = tried[-1]
+        step = (aim - value) / _slope_of(tried, goal.slope)
+        return setting + max(-_LONGEST_STEP, min(step, _LONGEST_STEP))
+    share = (aim - below[1]) / (above[1] - below[1])
+    share = max(_INSIDE, min(share, 1 - _INSIDE))
+    return below[0] + share * (above[0] - below[0])
+
+
+def _slope_of(tried: Tried, usual: float) -> float:
+    """Of value over setting, between the last two, unless it is far from what is usual."""
+    if len(tried) < 2 or tried[-1][0] == tried[-2][0]:
+        return usual
+    (x0, y0), (x1, y1) = tried[-2:]
+    slope = (y1 - y0) / (x1 - x0)
+    return slope if 0.3 < slope / usual < 3 else usual

@@ -6,6 +6,7 @@ every voxel and a predictor that knows its noise beat transforms, by up to some 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, readable_by_slices
+from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
 from MedEnhanceLib.unicompress.codecs.lossless import LEARNED, Code, code_block
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
@@ -30,10 +31,8 @@ from MedEnhanceLib.unicompress.container import Chunk
 #: many slices of a small extent, because a predictor looks at the slices before.
 _COMPARED = 3
 _PIECE = (16, 96, 96)
-#: One block in 16 shows about what all take, and some four blocks at least.
-_ESTIMATED_SHARE = 16
-#: Slices of a block that size is estimated from.
-_SLAB = 6
+#: Slices and voxels of a block that size is estimated from, at least.
+_SLAB, _SLAB_VOXELS = 6, 1 << 12
 #: Of what classical types take: more than teaching was ever seen to make up for.
 _TAUGHT_MOST = 1.1
 #: What a header takes to name a model.
@@ -55,7 +54,7 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
     bound = bound or None
     chosen = _winning_predictor(task, bound) if task.predictors else None
     if chosen is not None:
-        return _code_learned(task, bound, *chosen)
+        return _code_learned(task, bound, chosen)
     grid = coding_grid(task.voxels.shape)
     return _all_coded(task, grid, lambda block: code_block(block, bound, speed=task.speed))
 
@@ -71,21 +70,20 @@ def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code], **facts: 
     return Payload.of(task, grid, task.map(coded, range(len(grid))), **facts)
 
 
-def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, float] | None:
-    """The predictor, taught the volume, and its bytes; None where classical types take less."""
+def _winning_predictor(task: Task, bound: float | None) -> Predictor | None:
+    """The predictor, taught the volume; None where classical types take less."""
     voxels = task.voxels
     pieces = [box.middle(voxels, _PIECE) for box in _some_boxes(voxels)]
     sizes = [would_take(predictor, pieces, bound) for predictor in task.predictors]
-    chosen, size = task.predictors[int(np.argmin(sizes))], min(sizes)
+    chosen = task.predictors[int(np.argmin(sizes))]
     classical = sum(len(code_block(piece, bound, speed="normal").data) for piece in pieces)
-    if size > _TAUGHT_MOST * classical:
+    if min(sizes) > _TAUGHT_MOST * classical:
         return None
     chosen = taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
     carried = 2 * len(chosen.model.data) if chosen.carried else 0
-    slabs, share = _slabs(voxels)
-    expected_bytes = would_take(chosen, slabs, bound) / share
-    saved = expected_bytes * (classical / max(would_take(chosen, pieces, bound), 1.0) - 1)
-    return (chosen, expected_bytes + carried) if saved - carried > _NAMED_BYTES else None
+    share = sum(piece.size for piece in pieces) / voxels.size
+    saved = (classical - would_take(chosen, pieces, bound)) / share
+    return chosen if saved - carried > _NAMED_BYTES else None
 
 
 def _some_boxes(voxels: Voxels) -> list[Box]:
@@ -96,77 +94,60 @@ def _some_boxes(voxels: Voxels) -> list[Box]:
 
 def _slabs(voxels: Voxels) -> tuple[list[Voxels], float]:
     """A few slices of some blocks, which show how much there is to code, and their share of all."""
-    slabs = [box.middle(voxels, (_SLAB, *box.shape[1:])) for box in _some_boxes(voxels)]
+    count = max(_SLAB, _SLAB_VOXELS // math.prod(voxels.shape[-2:]))
+    slabs = [box.middle(voxels, (count, *box.shape[1:])) for box in _some_boxes(voxels)]
     return slabs, sum(slab.size for slab in slabs) / voxels.size
 
 
-def _code_learned(
-    task: Task, bound: float | None, predictor: Predictor, expected_bytes: float
-) -> Payload:
-    voxels = task.voxels
-    grid = readable_by_slices(predictor_grid(voxels.shape), expected_bytes)
-
+def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
     def code(block: Voxels) -> Code:
         learned = code_learned(block, bound, predictor.network)
         return learned or code_block(block, bound, speed="normal")
 
     carried = (predictor.model,) if predictor.carried else ()
     models = {"models": (predictor.model,), "carried": carried}
-    payload = _all_coded(task.part(0.1, 1.0), grid, code, **models)
+    payload = _all_coded(task.part(0.1, 1.0), predictor_grid(task.voxels.shape), code, **models)
     is_needed = any(chunk.kind == LEARNED for chunk in payload.chunks)
     return payload if is_needed else replace(payload, models=(), carried=())
 
 
-def estimate_bytes(task: Task) -> float:
-    """About what `code_bounded` would take without loss and fast, from one block in eight."""
-    grid = coding_grid(task.voxels.shape)
-    sample = range(0, len(grid), min(max(len(grid) // 4, 1), _ESTIMATED_SHARE))
-
-    def size(number: int) -> int:
-        block = grid.box(number).of(task.voxels)
-        return len(code_block(block, None, speed="fast").data)
-
-    total = sum(task.map(size, sample))
-    return total * len(grid) / len(sample)
-
-
 def code_within(task: Task, room: Room) -> Payload | None:
-    """The code with the smallest error bound found that fits; None where none is to be expected."""
-    voxels = task.voxels
-    budget = room.for_chunks(len(coding_grid(voxels.shape)))
-    if voxels.dtype.kind not in "iu" or 8 * budget < LEAST_BITS * voxels.size:
-        return None
-    bound = _first_bound(task, budget * _TAUGHT)
+    """The code with the smallest error bound found that fits, 0 at best; None if none may fit."""
+    bound = _first_bound(task, room.for_chunks(len(coding_grid(task.voxels.shape))))
     steps = Steps(task.monitor)
     for left in (0.3, 0.3, 0.0):  # most often the first one fits
-        if bound > _MOST_BOUND:
+        if bound is None or bound > _MOST_BOUND:
             return None
         payload = code_bounded(task.at(steps.next(1, left)), bound)
         models = sum(2 * len(model.data) for model in payload.carried)
         models += _NAMED_BYTES * len(payload.models)
         if payload.bytes + models <= room.for_chunks(len(payload.chunks)):
             return payload
-        bound += 1 + bound // 8
+        bound = bound + 1 + bound // 8 if task.voxels.dtype.kind in "iu" else None
     return None
 
 
-def _first_bound(task: Task, budget: float) -> int:
-    """The smallest bound whose size, estimated from a few pieces, is at most `budget`."""
+def expected_bytes(task: Task, bound: float | None) -> float:
+    """About what `code_bounded` would take, from a few slices of some blocks."""
     slabs, share = _slabs(task.voxels)
+    if task.predictors:
+        learned = min(would_take(predictor, slabs, bound) for predictor in task.predictors)
+        if np.isfinite(learned):
+            return learned / share / _TAUGHT
+    return sum(len(code_block(slab, bound, speed="fast").data) for slab in slabs) / share
 
-    def size(bound: int) -> float:
-        if task.predictors:
-            learned = min(would_take(one, slabs, bound) for one in task.predictors)
-            if np.isfinite(learned):
-                return learned / share
-        codes = (code_block(slab, bound, speed="fast") for slab in slabs)
-        return sum(len(code.data) for code in codes) / share
 
+def _first_bound(task: Task, budget: int) -> int | None:
+    """The smallest bound whose expected size is at most `budget`; None where none is worth it."""
+    if expected_bytes(task, None) <= budget:
+        return 0
+    if task.voxels.dtype.kind not in "iu" or 8 * budget < LEAST_BITS * task.voxels.size:
+        return None
     high = 1
-    while size(high) > budget and high <= _MOST_BOUND:
+    while expected_bytes(task, high) > budget and high <= _MOST_BOUND:
         high *= 2
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if size(middle) <= budget else (middle, high)
+        low, high = (low, middle) if expected_bytes(task, middle) <= budget else (middle, high)
     return high

@@ -19,12 +19,12 @@ class CodecTrainingConfig(WithPresets):
     files: tuple[str, ...] = option(
         ("**/*.nii.gz",), help="patterns relative to the data folder, of volumes to learn from"
     )
-    held_out: tuple[str, ...] = option((), help="the same, of volumes that are left out")
-    name: str = option("codec", help="of the bundle, to which the modality is added")
+    held_out: tuple[str, ...] = option((), help="patterns of volumes to exclude")
+    name: str = option("codec", help="name of the bundle; the modality is appended")
     data: tuple[dict[str, str], ...] = option(
-        (), help="name, subjects, license and source of each collection, for the card"
+        (), help="name, subjects, license and source of each data set, for the model card"
     )
-    seed: int = option(0, help="of everything that is drawn")
+    seed: int = option(0, help="random seed")
 
     def __post_init__(self) -> None:
         super().__post_init__()

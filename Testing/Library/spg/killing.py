@@ -2,27 +2,24 @@
 
     python killing.py FOLDER POINTS SEED [PEOPLE HELD_OUT]
 
-One line of JSON for each point. A run is a forked child; it kills itself (SIGKILL) after a drawn
-number of calls and returns of functions, so that every line of the run is as likely, whatever the
-load of the machine. A second child goes on with what was left. A program of its own, because it
-forks.
+One line of JSON for each point. A run is a forked child that kills itself (see `forked`); a second
+child goes on with what was left. A program of its own, because it forks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from Library.forked import Work, count_events, exit_status
 from Library.spg.conftest import phantom
 
 from MedEnhanceLib import io
@@ -33,7 +30,6 @@ from MedEnhanceLib.spg.folder import RunFolder
 
 #: Two of them are held out, so that there is an audit to be killed in.
 PEOPLE, HELD_OUT = 4, 2
-Work = Callable[[], object]
 
 
 def main() -> None:
@@ -53,20 +49,12 @@ def main() -> None:
     torch.set_num_threads(1)  # a forked child has no other threads
     distilling(place / "whole")()  # the first time, much is imported
     wanted = _files(place / "whole")
-    events = 0
-
-    def count(*_: object) -> None:
-        nonlocal events
-        events += 1
-
-    sys.setprofile(count)
-    distilling(place / "counted")()
-    sys.setprofile(None)
+    events = count_events(distilling(place / "counted"))
     for number in range(points):
         event = int((number + dice.random()) * events / points)
         out = place / "killed"
-        killed = _in_child(distilling(out), after=event) == -signal.SIGKILL
-        ended = _in_child(distilling(out))
+        killed = exit_status(distilling(out), after=event) == -signal.SIGKILL
+        ended = exit_status(distilling(out))
         found = _files(out)
         row = {
             "event": event,
@@ -91,29 +79,6 @@ def _files(out: Path) -> dict[str, str]:
         for path in out.rglob("*")
         if path.is_file()
     }
-
-
-def _in_child(work: Work, *, after: int | None = None) -> int:
-    """The exit status of a child that does the work; it kills itself after `after` events."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    counted = 0
-
-    def hook(*_: object) -> None:
-        nonlocal counted
-        counted += 1
-        if counted == after:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.setprofile(hook if after else None)
-    try:
-        work()
-    except BaseException as error:  # noqa: BLE001 - reported, whatever it is
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
-    # Nothing of what the parent had open may be ended twice.
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -170,23 +170,19 @@ def test_other_options_are_refused_by_name(
     assert load_distilled(out).config.seed == 5
 
 
-def test_two_processes_do_not_share_a_folder(
+def test_a_folder_in_use_or_of_something_else_is_left_alone(
     cohort: Cohort, smoke: DistillConfig, tmp_path: Path
 ) -> None:
-    folder = RunFolder(tmp_path / "out")
-    with folder.owned(overwrite=False), pytest.raises(OutputError, match="another process"):
-        distill_cohort(cohort, tmp_path / "out", smoke)
-    assert not (tmp_path / "out" / "work").exists()
-
-
-def test_a_folder_of_something_else_is_left_alone(
-    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
-) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
+    out, other = tmp_path / "out", tmp_path / "other"
+    with RunFolder(out).owned(overwrite=False), pytest.raises(OutputError, match="another process"):
+        distill_cohort(cohort, out, smoke)
+    assert not (out / "work").exists()
+    other.mkdir()
+    (other / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(OutputError, match=r"thesis\.tex"):
-            distill_cohort(cohort, tmp_path, smoke, overwrite=overwrite)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+            distill_cohort(cohort, other, smoke, overwrite=overwrite)
+    assert [path.name for path in other.iterdir()] == ["thesis.tex"]
 
 
 def test_patients_who_cannot_be_distilled_are_named(

@@ -1,4 +1,4 @@
-"""Generator, losses, networks, patches and tasks: each part separately."""
+"""Configuration, distances of gradients, and tasks."""
 
 from __future__ import annotations
 
@@ -11,27 +11,10 @@ import torch
 from MedEnhanceLib.degradation import low_dose_noise
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.spg.config import TASKS, DistillConfig, LoopConfig
-from MedEnhanceLib.spg.networks import RHO, Generator, saturation
 from MedEnhanceLib.spg.objective import cosine_distance, relative_distance
-from MedEnhanceLib.spg.tasks import Patches, make_task
+from MedEnhanceLib.spg.tasks import make_task
 
 from .conftest import phantom
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-def test_the_generator_begins_at_the_prior_and_stays_within_rho() -> None:
-    prior = torch.rand(3, 1, 32, 24, generator=torch.Generator().manual_seed(1))
-    generator = Generator(3, (32, 24), rng())
-    assert torch.equal(generator(prior), prior)
-    with torch.no_grad():
-        generator.last.weight.normal_(0, 50, generator=torch.Generator().manual_seed(2))
-    moved = generator(prior).detach()
-    assert 0.05 < float((moved - prior).abs().max()) <= RHO + 1e-6
-    assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
-    assert float(saturation(generator.residual(prior))) > 0.5
 
 
 @pytest.mark.parametrize("distance", [cosine_distance, relative_distance])
@@ -44,27 +27,6 @@ def test_equal_gradients_are_at_no_distance(distance: object) -> None:
     nothing = [torch.zeros_like(each).requires_grad_() for each in raw]
     distance(raw, nothing).backward()
     assert all(torch.isfinite(each.grad).all() for each in nothing)
-
-
-def drawn_from(
-    patches: Patches, images: torch.Tensor, chosen: np.ndarray, **options: bool
-) -> torch.Tensor:
-    """Patches [B, P, P] of images [N, H, W]."""
-    rows, columns = patches.draw(chosen, rng(), device="cpu", **options)
-    return images[torch.from_numpy(chosen)[:, None, None], rows, columns]
-
-
-def test_patches_are_cut_where_something_is_shown() -> None:
-    shown = np.zeros((3, 40, 40), bool)
-    shown[0, 20:, :20] = True
-    shown[1, 5:8, 30:33] = True  # never enough: the fullest places are taken
-    images = torch.from_numpy(shown.astype(np.float32))
-    cut = drawn_from(Patches(shown, 16), images, np.repeat([0, 1, 2], 50), turned=True)
-    assert cut.shape == (150, 16, 16)
-    filled = cut.mean(dim=(1, 2))
-    assert float(filled[:50].min()) >= 0.299
-    assert torch.allclose(filled[50:100], torch.tensor(9 / 256))
-    assert not filled[100:].any()
 
 
 @pytest.mark.parametrize(

@@ -100,11 +100,13 @@ def prepared(cohort: Cohort, config: DistillConfig) -> tuple[Prepared, str]:
 
 
 @pytest.mark.parametrize("requested", ["representative", f"patient:{PEOPLE[1]}"])
-def test_a_patient_as_prior_is_named_as_exposed(
+def test_a_patient_as_prior_is_named_as_exposed_and_never_held_out(
     requested: str, cohort: Cohort, smoke: DistillConfig
 ) -> None:
-    found, said = prepared(cohort, replace(smoke, prior=requested))
-    assert found.prior.patient in PEOPLE
+    found, said = prepared(cohort, replace(smoke, prior=requested, held_out=0.7))
+    assert found.prior.patient in found.training
+    assert set(found.training) | set(found.held_out) == set(PEOPLE)
+    assert not set(found.training) & set(found.held_out)
     assert f"the prior is patient {found.prior.patient}" in said
     assert "can recognize it" in said
     own = found.training[found.prior.patient]
@@ -125,15 +127,6 @@ def test_the_file_of_a_patient_is_no_public_prior(
     assert f"patient:{PEOPLE[2]}" in caught.value.hint
 
 
-def test_the_priors_patient_is_never_held_out(cohort: Cohort, smoke: DistillConfig) -> None:
-    for seed in range(3):
-        config = replace(smoke, prior=f"patient:{PEOPLE[1]}", held_out=0.7, seed=seed)
-        found, _ = prepared(cohort, config)
-        assert PEOPLE[1] in found.training
-        assert set(found.training) | set(found.held_out) == set(PEOPLE)
-        assert not set(found.training) & set(found.held_out)
-
-
 def test_ct_has_no_template_and_the_error_says_what_is_possible(
     smoke: DistillConfig, tmp_path: Path
 ) -> None:
@@ -145,14 +138,6 @@ def test_ct_has_no_template_and_the_error_says_what_is_possible(
     assert found.modality == "CT"
 
 
-def test_priors_that_are_not_there_are_refused(cohort: Cohort, smoke: DistillConfig) -> None:
-    for requested in ("nowhere.nii.gz", "patient:NOBODY"):
-        with pytest.raises(ConfigError, match=r"nowhere|NOBODY"):
-            prepare(cohort, replace(smoke, prior=requested), Monitor())
-    with pytest.raises(ConfigError, match="not named"):
-        replace(smoke, prior="patient:")
-
-
 def test_the_representative_is_in_the_middle() -> None:
     k = np.linspace(0, 1, 12, dtype=np.float32)[:, None, None] * np.ones((12, 16, 16), np.float32)
     volumes = {name: k * scale for name, scale in zip("abcde", (0.2, 0.4, 0.5, 0.55, 1.0))}  # noqa: B905
@@ -160,11 +145,17 @@ def test_the_representative_is_in_the_middle() -> None:
     assert representative({"only": k}) == "only"
 
 
-def test_other_modalities_are_refused(smoke: DistillConfig, tmp_path: Path) -> None:
+def test_what_cannot_be_prepared_is_refused(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
     (tmp_path / "a").mkdir()
-    volume = replace(phantom(1), modality="PT")
-    io.save(volume, tmp_path / "a" / "x.nrrd")
+    io.save(replace(phantom(1), modality="PT"), tmp_path / "a" / "x.nrrd")
     with pytest.raises(ConfigError, match="the cohort is PT"):
         prepare(Cohort.from_folder(tmp_path), smoke, Monitor())
     with pytest.raises(InputError, match="empty"):
         prepare(Cohort(()), smoke, Monitor())
+    for requested in ("nowhere.nii.gz", "patient:NOBODY"):
+        with pytest.raises(ConfigError, match=r"nowhere|NOBODY"):
+            prepare(cohort, replace(smoke, prior=requested), Monitor())
+    with pytest.raises(ConfigError, match="not named"):
+        replace(smoke, prior="patient:")

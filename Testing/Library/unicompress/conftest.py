@@ -13,7 +13,7 @@ import pytest
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import CompressConfig, blocks, compress
-from MedEnhanceLib.unicompress.allocation import lossy, near_lossless, videos
+from MedEnhanceLib.unicompress.allocation import lossy, near_lossless
 
 Write = Callable[..., Path]
 
@@ -37,7 +37,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(near_lossless, "coding_grid", grid)
     monkeypatch.setattr(near_lossless, "predictor_grid", grid)
-    monkeypatch.setattr(videos, "video_grid", run)
     monkeypatch.setattr(lossy, "video_grid", run)
 
 

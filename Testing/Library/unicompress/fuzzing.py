@@ -353,7 +353,7 @@ def light() -> Iterator[None]:
     decode = sys.modules["MedEnhanceLib.unicompress.decode"]
     with (
         mock.patch.object(decode, "ordered_map", one_by_one),
-        mock.patch.object(decode, "memory_limit", lambda: MEMORY_LIMIT),
+        mock.patch.object(decode, "memory", lambda: {"total": MEMORY_LIMIT}),
         np.errstate(all="ignore"),
     ):
         yield

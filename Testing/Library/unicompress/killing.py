@@ -3,9 +3,8 @@
     python killing.py kill FOLDER POINTS SEED     SIGKILL at random points of the program
     python killing.py full FOLDER POINTS SEED     a limit on the size of any file, as a full disk
 
-One line of JSON for each point. The writer is a forked child that kills itself after some calls
-and returns of functions, so that every line between the first block and the last rename is as
-likely, whatever the load of the machine. A program of its own, because it forks.
+One line of JSON for each point. The writer is a forked child that kills itself (see `forked`). A
+program of its own, because it forks.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ import resource
 import shutil
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from Library.forked import count_events, exit_status
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError, OutputError
@@ -63,7 +62,10 @@ def main() -> None:
     dice, volume = random.Random(seed), scan()
     before = volume.voxels.tobytes()
     known = writers(volume, folder)
-    events = {name: _count(write) for name, (_, write) in known.items()} if what == "kill" else {}
+    events = {}
+    for name, (_, write) in known.items():
+        write()  # the first time, much is imported
+        events[name] = count_events(write)
     for point in range(points):
         name = sorted(known)[point % len(known)]
         path, write = known[name]
@@ -73,7 +75,9 @@ def main() -> None:
         if exists:
             path.write_bytes(OLD)
         if what == "kill":
-            outcome = _killed(write, dice.randrange(events[name]))
+            event = dice.randrange(1, events[name])
+            killed = exit_status(write, after=event) == -signal.SIGKILL
+            outcome: dict[str, Any] = {"event": event, "killed": killed}
         else:
             outcome = _limited(write, dice.randrange(1000, 16_000))
             # Without the folder, which is another one in each run.
@@ -81,46 +85,6 @@ def main() -> None:
         outcome |= _look(folder, path, exists, volume)
         outcome["source"] = "same" if volume.voxels.tobytes() == before else "changed"
         print(json.dumps({"writer": name, "exists": exists, **outcome}), flush=True)
-
-
-def _count(write: Callable[[], object]) -> int:
-    """Calls and returns of functions while `write` runs, in all of its threads."""
-    write()  # the first time, much is imported
-    counted = 0
-
-    def hook(*_: object) -> None:
-        nonlocal counted
-        counted += 1
-
-    _profiled(write, hook)
-    return counted
-
-
-def _profiled(write: Callable[[], object], hook: Callable[..., None]) -> None:
-    threading.setprofile(hook)
-    sys.setprofile(hook)
-    try:
-        write()
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)
-
-
-def _killed(write: Callable[[], object], event: int) -> dict[str, Any]:
-    left = event
-
-    def hook(*_: object) -> None:
-        nonlocal left
-        left -= 1
-        if left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    child = os.fork()
-    if child == 0:
-        _profiled(write, hook)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return {"event": event, "killed": os.WIFSIGNALED(status)}
 
 
 def _limited(write: Callable[[], object], most: int) -> dict[str, Any]:

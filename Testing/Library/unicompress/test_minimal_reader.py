@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = (REPOSITORY / "docs" / "ucv-format.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("encoder", encoders(), ids=lambda one: one.name)
+@pytest.mark.parametrize("encoder", encoders(), ids=lambda encoder: f"{encoder.bits} bits")
 @pytest.mark.parametrize(("noise", "classes"), [(0, 0), (33, 2), (70, 16)])
 def test_it_reads_videos_and_filters_as_we_do(encoder: Encoder, noise: int, classes: int) -> None:
     block = smooth((5, 71, 67), "i2")

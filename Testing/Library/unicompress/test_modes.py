@@ -112,15 +112,6 @@ class TestRatio:
         assert caught.value.hint
         assert list(tmp_path.iterdir()) == []
 
-    def test_infinite_voxels_are_kept(self, tmp_path: Path) -> None:
-        voxels = np.random.default_rng(0).normal(size=(8, 64, 64)).astype(np.float32)
-        voxels[0, 0, :3] = np.nan, np.inf, -np.inf
-        with pytest.raises(ConfigError, match="cannot be reached"):
-            compress(Volume(voxels), tmp_path / "a.ucv", CompressConfig(ratio=8))
-        voxels[1:] = 0
-        compress(Volume(voxels), tmp_path / "a.ucv", CompressConfig(ratio=4))
-        assert same_bits(decompress(tmp_path / "a.ucv").voxels, voxels)
-
 
 @pytest.mark.parametrize(
     "wrong",

@@ -44,18 +44,12 @@ def test_a_psnr_is_kept_and_little_more(head: Volume, psnr: float, write: Write)
     assert psnr <= psnr_of(head, path) < psnr + 1.5
     card = inspect_container(path)
     assert (card["mode"], card["promise"]) == ("psnr", {"psnr": psnr})
-    assert decompress(path).history[0].startswith("DERIVED")
 
 
 @pytest.mark.slow
 def test_an_ssim_is_kept(head: Volume, write: Write) -> None:
-    sizes = []
-    for ssim in (0.8, 0.95):
-        path = write(head, ssim=ssim, speed="fast")
-        back = decompress(path).voxels
-        assert metrics.ssim(head.voxels, back, volumetric=True) >= ssim
-        sizes.append(path.stat().st_size)
-    assert sizes[0] < sizes[1]
+    back = decompress(write(head, ssim=0.9, speed="fast")).voxels
+    assert 0.9 <= metrics.ssim(head.voxels, back, volumetric=True) < 0.93
 
 
 def test_what_no_loss_can_keep_is_kept_without_loss(head: Volume, write: Write) -> None:

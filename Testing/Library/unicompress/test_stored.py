@@ -31,6 +31,7 @@ def stored(scan: Volume, write: Write, small_blocks: None) -> StoredVolume:
         (slice(3, 9, 2), slice(39, None, -5), np.int64(4)),
         (),
         slice(4, 999),
+        slice(40, 60),
     ],
 )
 def test_indices_mean_what_they_mean_in_numpy(key: Any, stored: StoredVolume, scan: Volume) -> None:
@@ -43,12 +44,8 @@ def test_indices_mean_what_they_mean_in_numpy(key: Any, stored: StoredVolume, sc
 def test_other_keys_are_refused(key: Any, stored: StoredVolume) -> None:
     with pytest.raises(me.InputError, match="index"):
         stored[key]
-
-
-@pytest.mark.parametrize("key", [slice(40, 60), (0, slice(-9, 0)), (..., slice(9, 3))])
-def test_a_slice_outside_is_no_empty_array(key: Any, stored: StoredVolume) -> None:
-    with pytest.raises(IndexError, match=r"slice.*selects nothing of axis \d, which has"):
-        stored[key]
+    with pytest.raises(IndexError):
+        stored[40]
 
 
 def test_a_file_that_changes_is_noticed(stored: StoredVolume, scan: Volume, write: Write) -> None:

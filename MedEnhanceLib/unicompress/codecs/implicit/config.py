@@ -91,24 +91,30 @@ class ImplicitConfig(CodecTrainingConfig):
     }
 
     modality: Literal["all", "CT", "MR", "EM"] = option(
-        "all", help="all: one model for all three, each drawn equally often"
+        "all", help="all: one model for all three, sampled equally often"
     )
-    size: Literal["published", "tiny"] = option("published", help="of the networks; tiny: to try")
-    teacher_steps: int = option(200_000, help="of the optimizer", low=1, high=10_000_000)
-    student_steps: int = option(100_000, help="of the optimizer", low=1, high=10_000_000)
-    blocks: int = option(16, help="of a step", low=1, high=1024)
-    coordinates: int = option(2048, help="of each block", low=8, high=65_536)
-    learning_rate: float = option(2e-4, help="of the optimizer", low=1e-9, high=1)
+    size: Literal["published", "tiny"] = option(
+        "published", help="size of the networks; tiny: for tests"
+    )
+    teacher_steps: int = option(
+        200_000, help="optimizer steps of the teacher", low=1, high=10_000_000
+    )
+    student_steps: int = option(
+        100_000, help="optimizer steps of the student", low=1, high=10_000_000
+    )
+    blocks: int = option(16, help="blocks per step", low=1, high=1024)
+    coordinates: int = option(2048, help="coordinates per block", low=8, high=65_536)
+    learning_rate: float = option(2e-4, help="learning rate", low=1e-9, high=1)
     warm_up: float = option(
-        0.1, help="share of the teacher's steps before anything is quantized", low=0, high=1
+        0.1, help="fraction of the teacher's steps without quantization", low=0, high=1
     )
     match: float = option(
-        0.2, help="share of the student's steps that match features", low=0, high=1
+        0.2, help="fraction of the student's steps that match the teacher's features", low=0, high=1
     )
     joint: float = option(
         0.7,
-        help="share at its end in which encoders and codebooks learn on with the student, without "
-        "the teacher",
+        help="fraction at the end in which encoders and codebooks are trained with the student, "
+        "without the teacher",
         low=0,
         high=1,
     )
@@ -117,7 +123,7 @@ class ImplicitConfig(CodecTrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.match + self.joint > 1:
-            raise ConfigError("match and joint are more than 1", "Shorten one of them.")
+            raise ConfigError("match + joint is more than 1", "Reduce one of them.")
 
     @property
     def steps(self) -> int:

@@ -46,12 +46,6 @@ def position_features(positions: Tensor) -> Tensor:
     return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1).flatten(-2)
 
 
-def _global_features() -> list[int]:
-    """Which of the features distinguish cells: those with wavelengths longer than a cell."""
-    longer = int(math.log2(_LONGEST / CELL))
-    return [n for n in range(FEATURES) if n % BANDS < longer]
-
-
 def _orders(count: int) -> Tensor:
     """Of `count` products of cosines the orders along k, j, i, [count, 3]: the lowest there are."""
     ordered = sorted(product(range(_ORDERS), repeat=3), key=lambda o: (sum(m * m for m in o), o))
@@ -70,11 +64,6 @@ def cosines(blend: Tensor, count: int) -> Tensor:
     for axis in (1, 2):
         result = result * waves[..., axis, :].index_select(-1, orders[:, axis])
     return result
-
-
-def corner_signs(count: int) -> Tensor:
-    """Signs [8, count] of the products as a corner sees them: one cell on, odd orders turn."""
-    return 1.0 - 2.0 * ((CORNERS @ _orders(count).T) % 2)
 
 
 class Tokens(NamedTuple):
@@ -104,7 +93,9 @@ class Fusion(nn.Module):
         self.keys = nn.ModuleList(nn.Linear(latent, keys) for _ in range(2))
         self.values = nn.ModuleList(nn.Linear(latent, latent) for _ in range(2))
         self.slots = nn.Parameter(torch.zeros(config.heads, 16))
-        self.register_buffer("signs", corner_signs(latent).repeat(2, 1), persistent=False)
+        # Signs of the products as a corner sees them, [8, latent]: one cell on, odd orders turn.
+        signs = 1.0 - 2.0 * ((CORNERS @ _orders(latent).T) % 2)
+        self.register_buffer("signs", signs.repeat(2, 1), persistent=False)
         with torch.no_grad():  # all cells around begin alike
             for key in self.keys:
                 key.weight.mul_(0.1)
@@ -200,9 +191,11 @@ class Decoder(nn.Module):
             reach = _FIRST_OMEGA / size if layer == 0 else math.sqrt(6 / size)
             nn.init.uniform_(wave.weight, -reach, reach)
             nn.init.uniform_(wave.bias, -math.pi, math.pi)
-        # A cell is decoded alike wherever it lies; only what is learned may change that.
+        # A cell is decoded alike wherever it lies; only what is learned may change that: features
+        # with wavelengths longer than a cell distinguish cells.
+        longer = int(math.log2(_LONGEST / CELL))
         for first in (self.waves[0], self.fusion.query):
-            first.weight[:, _global_features()] = 0
+            first.weight[:, [n for n in range(FEATURES) if n % BANDS < longer]] = 0
         weights = [(shift, 1.0) for shift in self.shifts]
         weights += [(scale, 0.1) for scale in self.scales]
         for linear, spread in (*weights, (self.gain, 1.0), (self.out, 0.03)):

@@ -359,7 +359,5 @@ class Networks(nn.Module):
 
     @torch.no_grad()
     def start_student(self) -> None:
-        """The student's fusion begins as the teacher's, where it has the same sizes."""
-        mine, theirs = self.student.fusion.state_dict(), self.teacher.fusion.state_dict()
-        if {n: t.shape for n, t in mine.items()} == {n: t.shape for n, t in theirs.items()}:
-            self.student.fusion.load_state_dict(theirs)
+        """The student's fusion begins as the teacher's, which has the same sizes."""
+        self.student.fusion.load_state_dict(self.teacher.fusion.state_dict())

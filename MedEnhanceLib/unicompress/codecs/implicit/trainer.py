@@ -8,7 +8,7 @@ reconstruction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,20 +138,6 @@ def _rescaled(block: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.N
     return block.astype(np.float32)
 
 
-def draw_cubes(blocks: Tensor, count: int) -> Tensor:
-    """Indices (k, j, i) [B, count, 8, 3] of the voxels of cubes of blocks [B, 1, K, J, I]."""
-    extents = [extent // 2 for extent in blocks.shape[2:]]
-    corners = [torch.randint(n, (len(blocks), count), device=blocks.device) for n in extents]
-    return 2 * torch.stack(corners, dim=-1)[:, :, None] + CORNERS.to(blocks.device)
-
-
-def pick(blocks: Tensor, voxels: Tensor) -> Tensor:
-    """Values [B, N, V] of blocks [B, 1, K, J, I] at indices [B, N, V, 3]."""
-    _, _, _, rows, columns = blocks.shape
-    flat = (voxels[..., 0] * rows + voxels[..., 1]) * columns + voxels[..., 2]
-    return blocks.flatten(1).gather(1, flat.flatten(1)).view(flat.shape)
-
-
 def reconstruction_loss(values: Tensor, wanted: Tensor) -> Tensor:
     """Squared error and, weighted, the absolute error of the wavelet's bands of each cube."""
     error = (values - wanted).view(-1, 1, 2, 2, 2)
@@ -184,11 +170,6 @@ class Trainer:
             self.networks.parameters(), lr=config.learning_rate, weight_decay=_WEIGHT_DECAY
         )
         self.autocast = mixed_precision(device)
-
-    @property
-    def parts(self) -> Mapping[str, Any]:
-        """What a checkpoint holds."""
-        return {"modules": {"networks": self.networks}, "optimizers": {"all": self.optimizer}}
 
     def step(self, number: int) -> dict[str, float]:
         """One optimizer step; its loss terms. The same number does the same, resumed or not."""
@@ -264,8 +245,14 @@ class Trainer:
         """Blocks and coordinates of a step."""
         blocks, thick = self.blocks.draw(self.config.blocks, rng)
         blocks = blocks.to(self.device)
-        voxels = draw_cubes(blocks, self.config.coordinates // CUBE)
-        return Batch(blocks, thick, positions_of(voxels, thick=thick), pick(blocks, voxels))
+        size = (len(blocks), self.config.coordinates // CUBE)
+        halves = [extent // 2 for extent in blocks.shape[2:]]
+        corners = [torch.randint(half, size, device=blocks.device) for half in halves]
+        cubes = 2 * torch.stack(corners, dim=-1)[:, :, None] + CORNERS.to(blocks.device)
+        rows, columns = blocks.shape[3:]
+        flat = (cubes[..., 0] * rows + cubes[..., 1]) * columns + cubes[..., 2]
+        wanted = blocks.flatten(1).gather(1, flat.flatten(1)).view(flat.shape)
+        return Batch(blocks, thick, positions_of(cubes, thick=thick), wanted)
 
     def latents(self, blocks: Tensor, thick: bool) -> tuple[Tensor, Tensor]:
         """What the encoders give."""
@@ -324,7 +311,11 @@ def train(
         trainer.step,
         config.steps,
         out,
-        {"config": learned, **trainer.parts},
+        {
+            "config": learned,
+            "modules": {"networks": trainer.networks},
+            "optimizers": {"all": trainer.optimizer},
+        },
         monitor.part(0.03, 1.0),
         every_s=_CHECKPOINT_S,
         reported_every=_METRIC_EVERY,

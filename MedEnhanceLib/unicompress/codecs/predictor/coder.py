@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import native
+from MedEnhanceLib.unicompress.blocks import safe_point
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.predictor import tables
 from MedEnhanceLib.unicompress.codecs.predictor.features import (
@@ -105,12 +106,8 @@ class _PackTask(ctypes.Structure):
     )
 
 
-def go_on() -> None:
-    """A safe point that never stops."""
-
-
 def encode_block(
-    indices: Indices, network: Network, check: Callable[[], None] = go_on
+    indices: Indices, network: Network, check: Callable[[], None] = safe_point
 ) -> bytes | None:
     """The bytes of a block; None where it is none for this coder.
 
@@ -120,7 +117,9 @@ def encode_block(
     if not codable(indices):
         return None
     walk = _known(indices, network, check)
-    lanes_bits = lanes_for(indices.size, walk.bytes)
+    has_many_bits = 8 * walk.bytes / indices.size > _FEW_BITS
+    per_lane = _VOXELS_PER_LANE if has_many_bits else _MORE_VOXELS_PER_LANE
+    lanes_bits = int(np.clip(np.rint(np.log2(indices.size / per_lane)), *_LANES_BITS))
     states, words = walk.packed(1 << lanes_bits)
     linear = walk.linear
     return b"".join(
@@ -134,20 +133,20 @@ def encode_block(
 
 
 def decode_block(
-    data: bytes, shape: Shape, network: Network, check: Callable[[], None] = go_on
+    data: bytes, shape: Shape, network: Network, check: Callable[[], None] = safe_point
 ) -> npt.NDArray[np.uint16]:
     """The indices of a block; check as in `encode_block`.
 
     Raises ValueError for bytes that cannot be, DependencyError without the compiled library.
     """
     if not fits(shape):
-        raise ValueError("a block of a shape that is never written")
+        raise ValueError("unsupported block shape")
     native.require(_PURPOSE)
     version, lanes_bits, bits, top, start = _HEAD.unpack_from(data)
     count = 2 * len(NEIGHBORS)
     rest = data[_HEAD.size + count * _WEIGHTS_DTYPE.itemsize :]
     if version != _VERSION or not 4 <= lanes_bits <= _MOST_LANES_BITS:
-        raise ValueError(f"version {version} with 2 ** {lanes_bits} lanes")
+        raise ValueError(f"unknown version {version}, or 2 ** {lanes_bits} lanes")
     if start > top or len(rest) < 8 << lanes_bits or (len(rest) & 3):
         raise ValueError("the stream is cut short")
     weights = np.frombuffer(data, _WEIGHTS_DTYPE, count, _HEAD.size)
@@ -162,13 +161,13 @@ def decode_block(
     walk.task.lanes, walk.task.words = len(states), len(words)
     walk.run(check)
     if walk.task.next != len(words) or (states != tables.LOWEST).any():
-        raise ValueError("the stream is not one that was written")
+        raise ValueError("the stream is damaged")
     return block
 
 
 def ideal_bytes(indices: Indices, network: Network) -> float:
     """About what `encode_block` would take."""
-    return _known(indices, network, go_on).bytes
+    return _known(indices, network, safe_point).bytes
 
 
 def codable(indices: Indices) -> bool:
@@ -189,13 +188,6 @@ def start_of(indices: Indices) -> int:
     return int(np.median(indices[0, 0]))
 
 
-def lanes_for(voxels: int, size: float) -> int:
-    """How many lanes a block takes whose code has about `size` bytes, as a power of two."""
-    many = 8 * size / voxels > _FEW_BITS
-    per_lane = _VOXELS_PER_LANE if many else _MORE_VOXELS_PER_LANE
-    return int(np.clip(np.rint(np.log2(voxels / per_lane)), *_LANES_BITS))
-
-
 def seen(indices: Indices, numbers: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
     """What a network sees of some of a block's voxels, which need not be coded for it.
 
@@ -214,7 +206,7 @@ def seen(indices: Indices, numbers: npt.NDArray[np.int64]) -> tuple[Array, Array
     features = np.empty((count, COUNT), np.int8)
     predicted, logs = np.empty(count, np.float32), np.empty(count, np.int32)
     walk.give(picked=picked, features=features, predicted=predicted, logs=logs)
-    walk.run(go_on)
+    walk.run(safe_point)
     return features, predicted, logs
 
 
@@ -290,7 +282,7 @@ class _Walk:
     @property
     def bytes(self) -> float:
         """That the symbols will take, about."""
-        return tables.bytes_of(self.task.cost)
+        return float(self.task.cost / (8 << tables.COST_BITS))
 
     def packed(self, lanes: int) -> tuple[States, Words]:
         """The states that a decoder begins with, and its words."""

@@ -66,7 +66,12 @@ class Network:
             width, largest = len(layer.weights), _LARGEST
         if width != 3:
             raise ValueError(f"{width} outputs instead of 3")
-        self.matrices = [_matrix(layer) for layer in layers]
+        #: Weights and bias side by side, divided by 2 ** bits: as exact as whole numbers.
+        self.matrices = [
+            np.concatenate([layer.weights, layer.bias[:, None]], axis=1)
+            * np.float32(2.0**-layer.bits)
+            for layer in layers
+        ]
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Network:
@@ -93,13 +98,6 @@ class Network:
             arrays[f"weights{number}"] = layer.weights.astype(np.int8 if narrow else np.int16)
             arrays[f"bias{number}"] = layer.bias.astype(np.int32)
         return arrays
-
-
-def _matrix(layer: Layer) -> Floats:
-    """Weights and bias side by side, divided by 2 ** bits: as exact as whole numbers."""
-    matrix = np.concatenate([layer.weights, layer.bias[:, None]], axis=1)
-    matrix *= np.float32(2.0**-layer.bits)
-    return matrix
 
 
 def quantize(

@@ -57,7 +57,7 @@ SHARES = (
 )
 
 #: Bits of a symbol's cost behind the point.
-_COST_BITS = 16
+COST_BITS = 16
 
 #: Where every state begins and ends.
 LOWEST = np.uint64(1 << 32)
@@ -91,7 +91,7 @@ def make_tables() -> dict[str, npt.NDArray[Any]]:
     far = np.concatenate([np.zeros(_NEAR, np.int64), np.repeat(np.arange(_OCTAVES) + 2, 4)])
     symbol_of = np.searchsorted(lowest, np.arange(-REACH, REACH), side="right") - 1
     frequencies = np.arange(1, (1 << BITS) + 1)
-    costs = np.rint((BITS - np.log2(frequencies)) * (1 << _COST_BITS))
+    costs = np.rint((BITS - np.log2(frequencies)) * (1 << COST_BITS))
     return {
         "cumulative": flat.reshape(-1),
         "coarse": _coarse(flat),
@@ -144,8 +144,3 @@ def _logistic(x: Doubles) -> Doubles:
     for _ in range(10):
         power = power * power
     return np.where(x > 0, 1 / (1 + power), power / (1 + power))
-
-
-def bytes_of(cost: int) -> float:
-    """Of a sum of costs."""
-    return cost / (8 << _COST_BITS)

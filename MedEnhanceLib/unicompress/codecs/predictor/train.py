@@ -44,8 +44,10 @@ class PredictorConfig(CodecTrainingConfig):
         "full": {"steps": 60_000},
     }
 
-    modality: Literal["CT", "MR", "EM"] = option("CT", help="for the model's name")
-    steps: int = option(7_000, help="of the optimizer", low=1, high=10_000_000)
+    modality: Literal["CT", "MR", "EM"] = option(
+        "CT", help="modality of the volumes, for the name of the model"
+    )
+    steps: int = option(7_000, help="optimizer steps", low=1, high=10_000_000)
 
 
 def train(
@@ -79,7 +81,10 @@ def train(
             pool[at] = new
             oldest = int(at[-1] + 1)
         batch = pool[generator.integers(0, len(pool), _BATCH)]
-        bits = learner.step(batch, _rate(step, config.steps))
+        # After a warm-up, along a cosine to almost nothing.
+        cosine = 0.5 * (1 + np.cos(np.pi * step / config.steps))
+        rate = _RATE * (_LEAST_RATE + (1 - _LEAST_RATE) * cosine)
+        bits = learner.step(batch, float(rate * min(1.0, (step + 1) / _WARMUP)))
         if (step + 1) % _REPORTED == 0 or step + 1 == config.steps:
             monitor.metric("bits per voxel", bits, step + 1)
     monitor.progress(1.0, "trained")
@@ -106,12 +111,6 @@ def _start(generator: np.random.Generator) -> Weights:
     matrices[-1] *= np.float32(0.1)
     biases[-1] = np.array(_START, np.float32)
     return Weights(matrices, biases)
-
-
-def _rate(step: int, steps: int) -> float:
-    """After a warm-up, along a cosine to almost nothing."""
-    cosine = _LEAST_RATE + (1 - _LEAST_RATE) * 0.5 * (1 + np.cos(np.pi * step / steps))
-    return float(_RATE * min(1.0, (step + 1) / _WARMUP) * cosine)
 
 
 def _read(data_files: Sequence[str | Path], monitor: Monitor) -> list[Voxels]:

@@ -43,8 +43,8 @@ _SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 6}
 #: In a fraction of that time, to find the step; from 9 on sizes say little.
 _SVT_QUICK = 8
 _LEAST_QUANTIZER, _MOST_QUANTIZER = 5, 63
-#: Where intensities end, at least, in 12 bits; a quarter of that in coarse steps.
-_AOM_TOP, _SPREAD = 1023, 4
+#: Where intensities end, at least, in 12 bits.
+_AOM_TOP = 1023
 #: Frames are predicted from others within 4, no source frame is smoothed over time, and levels
 #: differ less in their quantizers: slices lie further apart than the frames of films, and noise
 #: is no help to their neighbors.
@@ -113,28 +113,31 @@ def _by_dav1d(stream: bytes, count: int, sides: tuple[int, int]) -> Frames:
 class Encoder:
     """A coder of frames.
 
-    scale: (span, step, anchor) → where intensities end, and the quantizer, that together give
-    `step` in the units of `span`; codings with one anchor, another step, differ so little that a
-    size can be sought. code: (frames [K, H, W], quantizer, speed, whether quickly) →
-    what `frames_of` reads. takes: whether it codes a number of slices of H × W.
+    scale: (span, step) → where intensities end, and the quantizer, that together give `step` in
+    the units of `span`. code: (frames [K, H, W], quantizer, speed, whether quickly) → what
+    `frames_of` reads. takes: whether it codes a number of slices of H × W.
     bits: of its intensities. most_threads: that may code at once; a large block takes 170 MiB
-    with libaom, 380 with SVT-AV1. finest: of the range, the error (RMS) below which it has not
-    bits enough. guides: whether its quick codings tell the size of the others.
+    with libaom, 380 with SVT-AV1. most_psnr: against the range, in dB, beyond which it
+    has not bits enough. guides: whether its quick codings tell the size of the others.
     """
 
-    name: str
-    scale: Callable[[float, float, float], tuple[int, float]]
+    scale: Callable[[float, float], tuple[int, float]]
     code: Callable[[Frames, float, Speed, bool], bytes]
     takes: Callable[[int, int, int], bool]
     bits: int
     most_threads: int
-    finest: float = 0.0
+    most_psnr: float = math.inf
     guides: bool = False
 
 
+@cache
 def encoders() -> tuple[Encoder, ...]:
-    """Those that there are here; the first is always there."""
-    return (LIBAOM, SVT) if _has_svt() else (LIBAOM,)
+    """Those that there are here: libaom always is, SVT-AV1 where PyAV is installed and has it."""
+    if has("av"):
+        with contextlib.suppress(ImportError):  # a system's library that it needs
+            if "libsvtav1" in import_module("av").codecs_available:
+                return LIBAOM, SVT
+    return (LIBAOM,)
 
 
 def quantizer_step(quantizer: float) -> float:
@@ -143,18 +146,16 @@ def quantizer_step(quantizer: float) -> float:
     return 2.1 * index if index <= 96 else 2.1 * 96 * math.exp(0.0182 * (index - 96))
 
 
-def _aom_scale(span: float, step: float, anchor: float) -> tuple[int, float]:
-    """The finest quantizer from `_LEAST_QUANTIZER` on that leaves `_AOM_TOP` at `anchor`.
+def _aom_scale(span: float, step: float) -> tuple[int, float]:
+    """The finest quantizer from `_LEAST_QUANTIZER` on that leaves `_AOM_TOP` intensities.
 
-    Steps near that other step then differ in nothing but where intensities end: a finer step of
-    the file's size than the 63 quantizers. Where 12 bits end, a finer quantizer takes over.
+    Where these end gives a finer step than the 63 quantizers. Where 12 bits end, a finer quantizer
+    takes over.
     """
-    finest = range(_LEAST_QUANTIZER, _MOST_QUANTIZER)
-    usual = (q for q in finest if quantizer_step(q) * span / anchor >= _AOM_TOP)
-    quantizer = next(usual, _MOST_QUANTIZER)
     unit = span / step
-    while quantizer < _MOST_QUANTIZER and quantizer_step(quantizer) * unit < _AOM_TOP / _SPREAD:
-        quantizer += 1
+    finest = range(_LEAST_QUANTIZER, _MOST_QUANTIZER)
+    usual = (q for q in finest if quantizer_step(q) * unit >= _AOM_TOP)
+    quantizer = next(usual, _MOST_QUANTIZER)
     top = quantizer_step(quantizer) * unit
     while quantizer > 1 and top > HIGHEST:
         top *= quantizer_step(quantizer - 1) / quantizer_step(quantizer)
@@ -196,7 +197,7 @@ def _level(quantizer: int) -> int:
     return next(level for level in range(100) if ((100 - level) * 63 + 50) // 100 == quantizer)
 
 
-def _svt_scale(span: float, step: float, _: float) -> tuple[int, float]:
+def _svt_scale(span: float, step: float) -> tuple[int, float]:
     """The finest quarter of a quantizer that leaves `_SVT_TOP` intensities."""
     unit = span / step / 4  # its 10 bits are steps of four of those 12
     quarters = np.arange(4, 4 * _MOST_QUANTIZER + 1) / 4
@@ -251,19 +252,7 @@ def _lower_priority() -> None:
                 os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))
 
 
-@cache
-def _has_svt() -> bool:
-    """Whether PyAV is installed and has SVT-AV1."""
-    if not has("av"):
-        return False
-    try:
-        return "libsvtav1" in import_module("av").codecs_available
-    except ImportError:  # a system's library that it needs
-        return False
-
-
 LIBAOM = Encoder(
-    name="libaom",
     scale=_aom_scale,
     code=_aom_code,
     takes=lambda *_: True,
@@ -271,12 +260,11 @@ LIBAOM = Encoder(
     most_threads=6,
 )
 SVT = Encoder(
-    name="SVT-AV1",
     scale=_svt_scale,
     code=_svt_code,
     takes=lambda slices, height, width: min(height, width) >= _SVT_SIDE and slices >= _SVT_SLICES,
     bits=10,
     most_threads=3,
-    finest=0.0025,
+    most_psnr=52.0,
     guides=True,
 )

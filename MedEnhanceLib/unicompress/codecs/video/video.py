@@ -83,9 +83,9 @@ class Video:
         if bits not in (10, 12) or not 0 < top <= av1.HIGHEST:
             raise ValueError(f"{bits} bits, intensities up to {top}")
         if not (math.isfinite(low) and math.isfinite(high) and -_LARGEST < low < high < _LARGEST):
-            raise ValueError(f"a range of {low} to {high}")
+            raise ValueError(f"invalid range {low} to {high}")
         if noise > MOST_NOISE or filtered > 1:
-            raise ValueError(f"noise {noise}, filtered {filtered}")
+            raise ValueError(f"invalid noise {noise} or filter flag {filtered}")
         found, size = wiener.read(data[HEAD.size :]) if filtered else (None, 0)
         stream = data[HEAD.size + size :]
         return cls(bits, top, low, high, stream, shape, noise, found)
@@ -103,19 +103,16 @@ def encode(
     *,
     speed: Speed,
     encoder: Encoder = LIBAOM,
-    anchor: float | None = None,
-    limits: tuple[float, float] | None = None,
     quickly: bool = False,
 ) -> Video:
     """Code a block, [K, J, I], that `fits`. step: of the quantizer, in stored units.
 
-    encoder: what it does not take libaom codes. anchor: see Encoder; `step`, if none is given.
-    limits: the range that is coded, of the block itself if none is given. quickly: see Encoder.
+    encoder: what it does not take libaom codes. quickly: see Encoder.
     """
-    low, high = limits or (float(block.min()), float(block.max()))
+    low, high = float(block.min()), float(block.max())
     if not encoder.takes(*block.shape):
         encoder = LIBAOM
-    top, quantizer = encoder.scale(high - low, step, anchor or step)
+    top, quantizer = encoder.scale(high - low, step)
     scaled = np.empty(block.shape, np.uint16)
     for k, plane in enumerate(block):
         scaled[k] = np.rint((plane.astype(np.float64) - low) * (top / (high - low)))
@@ -179,12 +176,3 @@ def _filled(frames: Frames, bits: int) -> Frames:
     continued = np.pad(frames, [(0, 0), *more], mode="edge")
     before = continued if len(frames) == 1 else np.zeros_like(continued[:_BLANK])
     return np.concatenate([before, continued])
-
-
-def error_of(block: Voxels, decoded: Voxels) -> float:
-    """Sum of squared differences."""
-    total = 0.0
-    for one, other in zip(block, decoded, strict=True):
-        difference: npt.NDArray[Any] = np.subtract(one, other, dtype=np.float64)
-        total += float(np.vdot(difference, difference))
-    return total

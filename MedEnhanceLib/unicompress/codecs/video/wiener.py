@@ -62,8 +62,6 @@ _BOX = 2
 _NO_LIMIT = 1 << 14
 #: Voxels that the weights are fitted to, about; a fit of 1,264 weights needs no more.
 _FITTED = 1 << 20
-#: Slices with fewer rows for each that is fitted are left out whole.
-_LEAST_ROWS = 8
 _RIDGE = 1e-5
 #: That a filter takes, about, where it is worth it; and at most.
 USUAL_BYTES, MOST_BYTES = 600, 1500
@@ -166,12 +164,10 @@ def limits_of(noise: int) -> list[int]:
     return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
 
 
-def _neighbors(
-    frames: Frames, compiled: video_filter.Filter, every: int = 1
-) -> Iterator[list[Shorts]]:
-    """For each slice, or every `every`th, five around it; slices are continued by their edges."""
+def _neighbors(frames: Frames, compiled: video_filter.Filter) -> Iterator[list[Shorts]]:
+    """For each slice five around it; slices are continued by their edges."""
     padded: dict[int, Shorts] = {}
-    for k in range(0, len(frames), every):
+    for k in range(len(frames)):
         needed = [min(max(k + d, 0), len(frames) - 1) for d in range(-_DEPTH, _DEPTH + 1)]
         padded = {n: padded[n] if n in padded else compiled.padded(frames[n]) for n in needed}
         yield [padded[n] for n in needed]
@@ -235,12 +231,8 @@ class _Sums:
 
     def merged(self, classes: int) -> _Sums:
         """The same for fewer classes, neighbors together."""
-
-        def merged(part: Doubles) -> Doubles:
-            sums: Doubles = part.reshape(classes, -1, *part.shape[1:]).sum(axis=1)
-            return sums
-
-        return _Sums(merged(self.products), merged(self.wanted), merged(self.energy))
+        parts = (self.products, self.wanted, self.energy)
+        return _Sums(*(part.reshape(classes, -1, *part.shape[1:]).sum(axis=1) for part in parts))
 
 
 def _gather(
@@ -254,11 +246,8 @@ def _gather(
     limits = limits_of(noise)
     products, wanted = np.zeros((CLASSES, TERMS, TERMS)), np.zeros((CLASSES, TERMS))
     energy = np.zeros(CLASSES)
-    few_rows = frames.shape[1] < _LEAST_ROWS * every
-    apart = every if few_rows else 1
-    for number, window in enumerate(_neighbors(frames, compiled, apart)):
-        k = number * apart
-        rows = slice(None) if few_rows else slice(5 * k % every, None, every)
+    for k, window in enumerate(_neighbors(frames, compiled)):
+        rows = slice(5 * k % every, None, every)
         place = compiled.classes(window, bounds)[rows].ravel()
         order = np.argsort(place, kind="stable")
         ends = np.searchsorted(place[order], np.arange(CLASSES + 1))

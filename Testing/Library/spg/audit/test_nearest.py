@@ -12,7 +12,6 @@ from MedEnhanceLib.degradation import gaussian_blur as blur
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.spg.audit import Audited, AuditReport, audit, copies
 from MedEnhanceLib.spg.audit.similarity import (
-    Matches,
     SliceIndex,
     fingerprints,
     lay_on,
@@ -23,13 +22,9 @@ from MedEnhanceLib.spg.audit.similarity import (
 Anatomy = dict[str, np.ndarray]
 
 
-def match(images: np.ndarray, slices: np.ndarray, **options: object) -> Matches:
-    return SliceIndex(slices).match(images, **options)
-
-
 def score(image: np.ndarray, onto: np.ndarray) -> float:
-    found = match(fingerprints(image[None].astype(np.float32)), fingerprints(onto[None]))
-    return float(found.score[0, 0])
+    index = SliceIndex(fingerprints(onto[None]))
+    return float(index.match(fingerprints(image[None].astype(np.float32))).score[0, 0])
 
 
 @pytest.fixture
@@ -44,19 +39,6 @@ def test_flat_images_are_like_nothing(anatomy: np.ndarray, rng: np.random.Genera
     assert abs(score(flat, anatomy)) < 0.05
     assert score(noise[0], noise[1]) < 0.1
     assert score(noise[0], anatomy) < 0.1
-
-
-def test_the_fast_correlation_is_the_plain_one(people: Anatomy) -> None:
-    """Over the shared part, by two loops over shifts; the floor of empty parts aside."""
-    one, other = fingerprints(people["train0"][:1])[0], fingerprints(people["train1"][:1])[0]
-    side, best = one.shape[0], -1.0
-    for down in range(-3, 4):
-        for right in range(-3, 4):
-            ours = one[max(0, -down) : side - max(0, down), max(0, -right) : side - max(0, right)]
-            theirs = other[max(0, down) : side + min(0, down), max(0, right) : side + min(0, right)]
-            best = max(best, (ours * theirs).sum() / np.sqrt((ours**2).sum() * (theirs**2).sum()))
-    found = match(one[None], other[None], angles_deg=(0.0,))
-    assert found.score[0, 0] == pytest.approx(best, abs=1e-5)
 
 
 def test_laid_on_its_slice_a_copy_has_its_brightness_and_place(

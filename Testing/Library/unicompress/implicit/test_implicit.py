@@ -21,17 +21,8 @@ from MedEnhanceLib.unicompress import (
     inspect_container,
     recover,
 )
-from MedEnhanceLib.unicompress.codecs.implicit.config import (
-    DecoderConfig,
-    ImplicitConfig,
-    TokenConfig,
-)
+from MedEnhanceLib.unicompress.codecs.implicit.config import DecoderConfig, ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, positions_of
-from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import (
-    Tokenizer,
-    haar,
-    inverse_haar,
-)
 from MedEnhanceLib.unicompress.codecs.implicit.trainer import Trainer, train
 from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader
 from MedEnhanceLib.unicompress.container import Container
@@ -40,7 +31,6 @@ from MedEnhanceLib.unicompress.models import CodecModel, shipped_model
 from ..test_damage import chunks_of, rebuild
 from .conftest import waves
 
-SMALL = TokenConfig(width=8, latent=16, code_size=4, codes=16)
 RATIO = 30.0
 
 
@@ -97,7 +87,7 @@ class TestFile:
             compress(floats, tmp_path / "c.ucv", CompressConfig(ratio=9, block_type="implicit"))
         with pytest.raises(ConfigError, match="cannot be reached"):
             compress(volume, tmp_path / "c.ucv", CompressConfig(ratio=9999, block_type="implicit"))
-        with pytest.raises(ConfigError, match="for ratio"):
+        with pytest.raises(ConfigError, match="requires ratio"):
             CompressConfig(lossless=True, block_type="implicit")
 
 
@@ -149,33 +139,8 @@ def test_a_stopped_training_goes_on_to_the_same_state(
 def test_no_volumes_and_shares_beyond_one_are_errors(smoke: ImplicitConfig, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no volumes of this modality"):
         train(smoke, [], tmp_path)
-    with pytest.raises(ConfigError, match="match and joint"):
+    with pytest.raises(ConfigError, match="joint is more than 1"):
         ImplicitConfig(match=0.5, joint=0.6)
-
-
-@pytest.mark.parametrize("thick", [False, True])
-def test_the_wavelet_is_undone(thick: bool) -> None:
-    block = torch.randint(-1000, 1000, (2, 1, 8, 12, 10)).double()
-    low, high = haar(block, thick=thick)
-    assert (low.shape[1], high.shape[1]) == (1, 3 if thick else 7)
-    torch.testing.assert_close(inverse_haar(low, high, thick=thick), block, atol=1e-9, rtol=0)
-    assert torch.sum(low**2) + torch.sum(high**2) == pytest.approx(float(torch.sum(block**2)))
-
-
-def test_each_layer_of_codes_comes_nearer_and_gradients_pass() -> None:
-    torch.manual_seed(0)
-    tokenizer = Tokenizer(replace(SMALL, order="000"))
-    grid = torch.randn(1, 16, 4, 10, 10, requires_grad=True)
-    tokenizer.quantisers[0].start(grid.detach().flatten(2)[0].T)
-    errors = []
-    for used in range(4):
-        low = tokenizer.quantize((grid, grid), torch.tensor([used])).low
-        errors.append(float(torch.mean((low - grid).detach() ** 2)))
-    assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 0.8 * errors[0]
-    low.sum().backward()
-    assert grid.grad is not None
-    assert grid.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("thick", [False, True])
