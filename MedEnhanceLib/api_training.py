@@ -99,8 +99,6 @@ class DistillCall(Watched):
 def distill(call: DistillCall) -> Path:
     """Distill a cohort into a few images to train on.
 
-    Where another long job uses the GPU, this waits and warns of it.
-
     Args:
         call: the cohort and the options.
 

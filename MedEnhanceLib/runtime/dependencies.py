@@ -63,7 +63,7 @@ _PACKAGES = (
     Package("threadpoolctl>=3.1", "threadpoolctl", "compression", 0.1),
     Package("tqdm>=4.66", "tqdm", "progress bars", 0.1),
     Package("psutil>=5.9", "psutil", "memory, priority", 0.3),
-    Package("filelock>=3.30", "filelock", "locks of GPUs and folders", 0.1),
+    Package("filelock>=3.30", "filelock", "locks of folders", 0.1),
     Package("Jinja2>=3.1", "jinja2", "pages of reports", 0.2),
     Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports", essential=False),
     Package("highdicom>=0.26", "highdicom", "DICOM objects", 4, "dicom", essential=False),

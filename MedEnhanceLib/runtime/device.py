@@ -109,20 +109,6 @@ def has_nvidia_driver() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
 
 
-def devices_for(requested: str = "auto") -> list[str]:
-    """The devices that a long job may use: every CUDA device for "auto", else one.
-
-    Raises ConfigError as `choose_device` does.
-    """
-    chosen = choose_device(requested).name
-    if requested == "auto" and chosen == "cuda":
-        torch = require("torch", purpose="Running a model")
-        count = torch.cuda.device_count()
-        names = [f"cuda:{number}" for number in range(count)]
-        return [name for name in names if not fault_of(name)] if count > 1 else [chosen]
-    return [chosen]
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of the host or of a device."""
     torch = imported("torch")
@@ -152,3 +138,14 @@ def fault_of(name: str) -> str:
         # A card that is full computes: what runs out later has a ladder of smaller plans.
         return "" if is_out_of_memory(cause) else str(cause).strip().partition("\n")[0][:200]
     return ""
+
+
+def release_memory(device: str) -> None:
+    """Free the memory that torch keeps cached on a GPU, for other processes there."""
+    torch: Any = imported("torch")
+    if torch is None:
+        return
+    if device.startswith("cuda") and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    elif device.startswith("mps") and torch.backends.mps.is_available():
+        torch.mps.empty_cache()
