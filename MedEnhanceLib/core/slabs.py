@@ -104,8 +104,3 @@ def every(voxels: Voxels, step: int) -> npt.NDArray[Any]:
         samples.append(part.reshape(-1)[-first % step :: step].copy())
         first += part.size
     return np.concatenate(samples)
-
-
-def blank(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Voxels:
-    """A read-only array of zeros that takes no memory: a placeholder for voxels that come later."""
-    return np.broadcast_to(np.zeros((), dtype), shape)

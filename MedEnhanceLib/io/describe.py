@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.modality import FARTHEST_MM, MICROSCOPY_MM
 from MedEnhanceLib.core.slabs import slabs
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 
 _LETTERS = ("LR", "PA", "SI")
@@ -105,34 +104,14 @@ def refuse_not_finite(volume: Volume) -> None:
     """Raise InputError with the number of NaN and infinite voxels and the first slice of them."""
     if volume.dtype.kind != "f":
         return
-    counts = [count for part in slabs(volume.voxels) for count in _not_finite(part)]
-    if any(counts):
-        first = next(index for index, count in enumerate(counts) if count)
-        raise _refusal(volume, f"{sum(counts)} voxels", first)
-
-
-def finite_parts(parts: Iterable[Voxels], outline: Volume) -> Iterator[Voxels]:
-    """Yield runs of slices [n, J, I] unchanged; raise InputError at the first NaN or infinity.
-
-    outline: the volume that they make up, for its shape and name.
-    """
-    passed = 0
-    for part in parts:
-        if part.dtype.kind == "f" and any(counts := _not_finite(part)):
-            first = next(index for index, count in enumerate(counts) if count)
-            raise _refusal(outline, "voxels", passed + first)
-        passed += len(part)
-        yield part
-
-
-def _not_finite(slices: Voxels) -> list[int]:
-    return [part.size - int(np.count_nonzero(np.isfinite(part))) for part in slices]
-
-
-def _refusal(volume: Volume, what: str, first: int) -> InputError:
+    planes = (plane for part in slabs(volume.voxels) for plane in part)
+    counts = [plane.size - int(np.count_nonzero(np.isfinite(plane))) for plane in planes]
+    if not any(counts):
+        return
+    first = next(index for index, count in enumerate(counts) if count)
     frame, index = divmod(first, volume.shape[-3])
     where = f"slice {index} of frame {frame}" if volume.is_sequence else f"slice {index}"
-    return InputError(
-        f"{volume.source or 'volume'}: {what} are NaN or infinite, first in {where}",
+    raise InputError(
+        f"{volume.source or 'volume'}: {sum(counts)} voxels are NaN or infinite, first in {where}",
         "Replace them by a number (the background, say) and save the volume again.",
     )

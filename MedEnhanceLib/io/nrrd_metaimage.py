@@ -13,7 +13,6 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels, utf8_name
@@ -253,30 +252,14 @@ def _is_true(text: str) -> bool:
     return text.lower() in ("true", "t", "1")
 
 
-def write_itk(volume: Volume, path: Path, monitor: Monitor, parts: Iterable[Voxels]) -> None:
-    """Write an uncompressed .nrrd or .mha.
+def itk_header(volume: Volume, dtype: np.dtype[Any], path: Path) -> bytes:
+    """The header of an uncompressed .nrrd or .mha, as little-endian voxels follow it.
 
-    Args:
-        volume: shape, type, geometry and tags; its voxels are not used.
-        path: the file to write to.
-        monitor: may cancel between runs of slices.
-        parts: the voxels, as runs of slices [n, J, I], all frames in order.
-    Raises:
-        OSError, OutputError: the file cannot be written.
+    ITK writes it for a single voxel, into `path`; then the sizes of the volume are put in.
     """
-    header = _header_for(volume, path)
-    with path.open("wb") as stream:
-        stream.write(header)
-        for part in parts:
-            monitor.check()
-            stream.write(np.ascontiguousarray(part, part.dtype.newbyteorder("=")).data)
-
-
-def _header_for(volume: Volume, path: Path) -> bytes:
-    """The header as ITK writes it for a single voxel, with the sizes of the volume put in."""
     sitk = require("SimpleITK", purpose=f"Writing {path.suffix} files")
     axes = len(volume.shape)
-    voxel = np.zeros((1,) * axes, volume.dtype.newbyteorder("="))
+    voxel = np.zeros((1,) * axes, dtype)
     image = sitk.GetImageFromArray(voxel, isVector=False)
     direction = np.eye(axes)
     direction[:3, :3] = volume.geometry.direction

@@ -47,7 +47,7 @@ def test_nan_and_infinity_are_counted_and_the_first_slice_is_named(
 ) -> None:
     voxels = np.zeros((5, 4, 3), np.float32)
     voxels[2, 1, 1], voxels[4, 0, 0], voxels[4, 1, 0] = np.nan, np.inf, -np.inf
-    monkeypatch.setattr("MedEnhanceLib.io.volume_files.finite_parts", lambda parts, _: parts)
+    monkeypatch.setattr("MedEnhanceLib.io.volume_files.refuse_not_finite", lambda _: None)
     save(Volume(voxels), tmp_path / f"a{ending}")
     monkeypatch.undo()
     refused(tmp_path / f"a{ending}", "3 voxels are NaN or infinite, first in slice 2")
