@@ -272,7 +272,7 @@ class _EnhanceOrder(Options):
 
 
 @dataclass(frozen=True)
-class EnhanceCall(EnhanceConfig, Placed, Watched, _EnhanceOrder):
+class EnhanceCall(Watched, Placed, EnhanceConfig, _EnhanceOrder):
     """The arguments of `enhance`."""
 
     _: KW_ONLY
@@ -363,7 +363,7 @@ class _SegmentOrder(Options):
 
 
 @dataclass(frozen=True)
-class SegmentCall(SegmentConfig, Placed, Watched, _SegmentOrder):
+class SegmentCall(Watched, Placed, SegmentConfig, _SegmentOrder):
     """The arguments of `segment`."""
 
 
@@ -393,7 +393,7 @@ def segment(call: SegmentCall) -> Segmentation:
 
 
 @dataclass(frozen=True)
-class CompressCall(CompressConfig, Placed, Watched):
+class CompressCall(Watched, Placed, CompressConfig):
     """The arguments of `compress`."""
 
     volume: Annotated[Any, About(help=_HELD)]

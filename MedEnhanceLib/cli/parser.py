@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any, NoReturn, TypeAlias, get_args
 from MedEnhanceLib.core.options import (
     Option,
     did_you_mean,
-    generations_up,
     options_of,
 )
 from MedEnhanceLib.errors import ConfigError
@@ -167,7 +167,8 @@ def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
 
 def _in_order(declaration: Any) -> list[Option]:
     def rank(option: Option) -> tuple[bool, bool, bool, int]:
-        owner = generations_up(declaration, option.name)
+        bases = enumerate(declaration.__mro__)
+        owner = next(n for n, base in bases if option.name in inspect.get_annotations(base))
         is_positional = _is_positional(option)
         is_last = option.about.flag == "--force"
         return not is_positional, option.name != "input", is_last, 0 if is_positional else owner

@@ -91,7 +91,7 @@ class TestAnOptionThatIsAdded:
         assert parameter.default == 0.5
         assert "grain: share of the noise that is kept, 0 to 1" in str(enhance_with_grain.__doc__)
         assert enhance_with_grain("mr", grain=0.1).grain == 0.1
-        with pytest.raises(TypeError, match="Did you mean grain"):
+        with pytest.raises(ConfigError, match="has no option 'grian'"):
             enhance_with_grain(grian=0.1)  # type: ignore[call-arg]
 
     @pytest.mark.parametrize("value", [1.5, -1, "much", True, float("nan")])
