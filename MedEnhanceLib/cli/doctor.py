@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser
 from MedEnhanceLib.cli.text import columns, pairs, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 
-_START_SECONDS = 60.0
-
 
 def _run(args: argparse.Namespace) -> int:
-    """Look at everything, and start a worker."""
-    facts = {**args.console.run("doctor", {}), "worker": worker()}
+    """Look at everything."""
+    facts = args.console.run("doctor", {})
     lacking = list(_shortcomings(facts))
     hints = [hint for _, hint in lacking]
     text, fault = _screen(facts), None
@@ -29,28 +22,6 @@ def _run(args: argparse.Namespace) -> int:
     else:
         text += "\n\nEverything that is needed is here."
     return int(args.console.done({**facts, "missing": hints}, text, fault))
-
-
-def worker() -> dict[str, Any]:
-    """Start a worker, and wait for its greeting."""
-    began = time.monotonic()
-    library = str(Path(__file__).parents[2])
-    paths = [library, *filter(None, [os.environ.get("PYTHONPATH")])]
-    try:
-        ran = subprocess.run(
-            [sys.executable, "-P", "-m", "MedEnhanceLib", "worker"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            text=True,
-            timeout=_START_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        return {"ok": False, "message": str(error)}
-    if '"event": "hello"' not in ran.stdout:
-        return {"ok": False, "message": ran.stderr.strip()[-500:] or f"status {ran.returncode}"}
-    return {"ok": True, "message": f"answered in {time.monotonic() - began:.1f} s"}
 
 
 def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceError], str]]:
@@ -66,8 +37,6 @@ def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceErr
     if not facts["models"]:
         lack = "no models are installed; install MedEnhance again, or: medenhance models import"
         yield ModelError, lack
-    if not facts["worker"]["ok"]:
-        yield MedEnhanceError, f"the worker does not answer: {facts['worker']['message']}"
 
 
 def _screen(facts: Mapping[str, Any]) -> str:
@@ -86,7 +55,6 @@ def _screen(facts: Mapping[str, Any]) -> str:
         "memory": f"{size(memory['free'])} free of {size(memory['total'])}",
         "disk": f"{size(disk['free'])} free of {size(disk['total'])} ({disk['path']})",
         "model": "\n".join(models),
-        "worker": facts["worker"]["message"],
     }
     head = f"MedEnhance {facts['medenhance']} on Python {python['version']}"
     packages = columns(("package", "version", "for"), rows, left=3)
@@ -129,7 +97,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 DOCTOR = Command(
     name="doctor",
-    summary="check Python, packages, devices, memory, disk, models and the worker",
+    summary="check Python, packages, devices, memory, disk and models",
     description="Show on one screen what MedEnhance finds here and what is missing.\n"
     "Exit status 4 where a package or a model is.",
     example="medenhance doctor --json",

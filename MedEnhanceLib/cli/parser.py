@@ -27,26 +27,12 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
-        self.declare: Callable[[Parser], None] | None = None
         self._given: list[str] = []
-
-    def declared(self) -> Parser:
-        """The parser with its options."""
-        declare, self.declare = self.declare, None
-        if declare is not None:
-            declare(self)
-        return self
-
-    def format_help(self) -> str:
-        """As argparse's."""
-        self.declared()
-        return super().format_help()
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """As argparse's, but what is left over is refused here, where the options are known."""
-        self.declared()
         self._given = list(args or ())
         parsed, rest = super().parse_known_args(args, namespace)
         for word in rest:
@@ -82,8 +68,7 @@ class Command:
         summary: in the list of commands.
         description: in its own help.
         example: a line that works.
-        declare: adds its options where they are not those of the job. It is called once they are
-            needed: help of all commands must be instant.
+        declare: adds its options where they are not those of the job.
         extra: adds options that the job does not declare.
         params: the job's parameters, where options are more than its fields.
         lines: what people read of the job's result.
@@ -100,15 +85,16 @@ class Command:
     lines: Callable[[dict[str, Any]], list[str]] | None = None
     run: Callable[[argparse.Namespace], int] | None = None
 
-    def add_to(self, subparsers: Subparsers) -> None:
-        """Make its parser."""
+    def add_to(self, subparsers: Subparsers, *, with_options: bool = True) -> None:
+        """Make its parser; without options for the list of all commands, which must be instant."""
         parser = subparsers.add_parser(
             self.name,
             help=self.summary,
             description=self.description,
             epilog=f"example:\n  {self.example}",
         )
-        parser.declare = self.declare or self._declare_job
+        if with_options:
+            (self.declare or self._declare_job)(parser)
         add_common(parser, default=argparse.SUPPRESS)
         parser.set_defaults(run=self.run or self._run_job)
 
