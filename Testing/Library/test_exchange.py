@@ -30,9 +30,9 @@ def _sequence(volume: Volume) -> Volume:
 @pytest.mark.parametrize("kind", _KINDS)
 def test_what_goes_out_comes_back_as_copies(kind: str, frames: int, head: Volume) -> None:
     volume = head if frames == 1 else _sequence(head)
-    if (kind, frames) == ("metatensor", 2):
+    if frames == 2 and kind != "nibabel":
         with pytest.raises(me.InputError, match="several frames"):
-            volume.to_metatensor()
+            getattr(volume, f"to_{kind}")()
         return
     before = volume.voxels.copy()
     there = getattr(volume, f"to_{kind}")()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from MedEnhanceLib.core.options import Params, option
-from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
@@ -20,11 +20,9 @@ from MedEnhanceLib.runtime.progress import Monitor
 class ModelsParams(Params):
     """List the installed models, or change them."""
 
-    action: Literal["list", "import", "verify", "default", "remove"] = option(
-        "list", help="what to do"
-    )
+    action: Literal["list", "import", "default", "remove"] = option("list", help="what to do")
     path: str | None = option(None, help="of import: a folder or zip of a model")
-    name: str | None = option(None, help="of verify (default: all), default and remove")
+    name: str | None = option(None, help="of default and remove")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,10 +51,6 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     elif params.action == "default":
         changed = {"default": set_default(str(params.name)).name}
     bundles = list_bundles()
-    if params.action == "verify" and params.name is not None:
-        bundles = [bundle for bundle in bundles if bundle.name == params.name]
-        if not bundles:
-            raise ModelError(f"there is no model {params.name!r}", "See the list of models.")
     rows = []
     for count, bundle in enumerate(bundles):
         if not changed:  # a cancel would say that nothing was written
