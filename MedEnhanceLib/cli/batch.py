@@ -99,10 +99,11 @@ def _run(args: argparse.Namespace) -> int:
     text = f"{fields['done']} of {total} done, {fields['already_done']} of them before; see {table}"
     fault = None
     if failed:
-        why = [
-            (Path(str(row["source"])).name, f"{row['message']}. {row['hint']}") for row in failed
-        ]
-        text = columns(("failed", "why"), why, left=2)
+        text = columns(
+            ("failed", "why"),
+            [(Path(row["source"]).name, f"{row['message']}. {row['hint']}") for row in failed],
+            left=2,
+        )
         fault = MedEnhanceError(
             f"{len(failed)} of {total} failed; see {table}",
             "Run the same command again to go on: what is done is left out.",

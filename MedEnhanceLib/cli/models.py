@@ -8,7 +8,7 @@ from textwrap import fill
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser
-from MedEnhanceLib.cli.text import columns, pairs, size
+from MedEnhanceLib.cli.text import pairs, size, table
 from MedEnhanceLib.errors import ConfigError
 
 _ACTIONS = {
@@ -56,15 +56,14 @@ def _run(args: argparse.Namespace) -> int:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line for each model, and below what each is."""
-    heads = ("name", "kind", "for", "origin", "size")
+    heads = {"name": "name", "kind": "kind", "modality": "for", "origin": "origin", "size": "size"}
     lines = []
     for row in rows:
-        origin = "shipped" if row["shipped"] else row["origin"]
-        origin += ", your default" if row["default"] else ""
-        lines.append((row["name"], row["kind"], row["modality"], origin, size(row["bytes"])))
+        origin = f"{row['origin']}{', your default' if row['default'] else ''}"
+        lines.append({**row, "origin": origin, "size": size(row["bytes"])})
     about = [f"{row['name']}: {row['description']}" for row in rows]
     about = [fill(text, 100, subsequent_indent="  ", break_on_hyphens=False) for text in about]
-    return "\n".join([columns(heads, lines, left=len(heads)), "", *about])
+    return "\n".join([table(lines, heads, left=len(heads)), "", *about])
 
 
 def _show(args: argparse.Namespace) -> int:

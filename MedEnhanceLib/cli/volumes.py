@@ -10,38 +10,21 @@ from textwrap import shorten
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
-from MedEnhanceLib.cli.text import columns, inline, job_lines, pairs, size, slices_of, wrote
+from MedEnhanceLib.cli.text import columns, inline, job_lines, pairs, size, slices_of, table, wrote
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
 
 _LONGEST_CELL = 40
 
 
 def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
-    quality = [
-        (
-            row["name"],
-            f"{row['psnr_db']:.2f}",
-            f"{row['ssim']:.3f}",
-            ", ".join(f"{label} {value:.3f}" for label, value in row["dice"].items()),
-        )
-        for row in fields["quality"]
-    ]
-    compression = [
-        (
-            row["mode"],
-            f"{row['ratio']:.1f}",
-            f"{row['max_error']:g}",
-            "no difference" if row["psnr"] is None else f"{row['psnr']:.1f}",
-            f"{row['seconds']:.1f}",
-        )
-        for row in fields["compression"]
-    ]
+    quality = {"name": "volume", "psnr_db": "PSNR, dB", "ssim": "SSIM", "dice": "Dice"}
+    files = {"mode": "mode", "ratio": "ratio", "max_error": "largest error", "psnr": "PSNR, dB"}
     return [
         "Against the undamaged brain",
-        columns(("volume", "PSNR, dB", "SSIM", "Dice of its segmentation"), quality),
+        table(fields["quality"], quality),
         "",
         "Compression of the enhanced volume, measured on each file as it was written",
-        columns(("mode", "ratio", "largest error", "PSNR, dB", "seconds"), compression),
+        table(fields["compression"], files),
         "",
         *fields["notes"],
         f"{fields['seconds']:.0f} s on {fields['device']}",
