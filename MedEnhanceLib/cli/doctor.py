@@ -73,8 +73,6 @@ def _device_text(row: Mapping[str, Any]) -> str:
         return f"{text}; it cannot be used: {row['fault']}"
     if row.get("total"):
         text += f", {size(row['free'])} free of {size(row['total'])}"
-    if row.get("needs"):
-        text += f"; enhancing takes up to {size(row['needs'])} of it"
     return text
 
 

@@ -21,7 +21,6 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {
         "devices": [gpu, cpu],
         "choice": {"name": "cuda", "reason": "it is fastest"},
-        "cuda": {"built": "12.8", "available": True, "driver": True},
     }
     monkeypatch.setattr(machine, "compute", lambda: found)
 

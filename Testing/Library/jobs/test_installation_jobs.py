@@ -52,7 +52,7 @@ def test_models_are_listed_with_all_that_a_page_shows() -> None:
         ({"action": "remove"}, ConfigError, "name"),
         ({"action": "remove", "name": "mr"}, ModelError, "part of MedEnhance"),
         ({"action": "import", "path": "/no/such"}, ModelError, "does not exist"),
-        ({"action": "verify", "name": "none"}, ModelError, "no model"),
+        ({"action": "remove", "name": "none"}, ModelError, "no model"),
     ],
 )
 def test_what_cannot_be_done_with_models_is_refused(
@@ -70,7 +70,6 @@ def test_doctor_reports_devices_memory_disk_and_packages() -> None:
     assert reported["memory"]["total"] > 0
     assert reported["disk"]["free"] > 0
     assert {"numpy", "torch"} <= {row["package"] for row in reported["packages"]}
-    assert set(reported["cuda"]) == {"built", "available", "driver"}
 
 
 @pytest.mark.slow
