@@ -60,7 +60,7 @@ def inline(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value + 0.0:.6g}"  # 0, where a header holds -0
     if isinstance(value, Mapping):
         return ", ".join(f"{_name(name)} {inline(entry)}" for name, entry in value.items())
     if isinstance(value, (list, tuple)):

@@ -131,14 +131,19 @@ def _times(values: Sequence[float]) -> str:
 
 
 def _add_kinds(parser: Parser) -> None:
-    for name, (metavar, text) in _KINDS.items():
+    """Options that are kept in the order in which they were given: damage does not commute."""
+    for kind, (metavar, text) in _KINDS.items():
+
+        def strength(number: str, kind: str = kind) -> tuple[str, float]:
+            return kind, float(number)
+
         parser.add_argument(
-            f"--{name}", action=_InOrder, type=float, metavar=metavar, dest="steps", help=text
+            f"--{kind}", action="append", type=strength, metavar=metavar, dest="steps", help=text
         )
     parser.add_argument(
         "--composite",
-        action=_InOrder,
-        nargs=0,
+        action="append_const",
+        const=("composite", 0.0),
         dest="steps",
         help="the benchmarks' composite: bias 0.3, blur 0.8, Rician 0.07 (MR)",
     )
@@ -152,20 +157,6 @@ def _degrade_params(args: argparse.Namespace) -> dict[str, Any]:
 
     steps = [step.to_json() for step in named_steps(args.steps, args.seed)]
     return params_of(args, declaration_of("degrade")) | {"steps": steps}
-
-
-class _InOrder(argparse.Action):
-    """Keeps the options in the order in which they were given: damage does not commute."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        step = ((option_string or "").removeprefix("--"), values or 0.0)
-        namespace.steps = [*(namespace.steps or []), step]
 
 
 _KINDS = {

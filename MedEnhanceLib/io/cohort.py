@@ -265,14 +265,6 @@ class Cohort:
         """The cohort of those patients for whom `belongs(patient)` is true, in order."""
         return replace(self, patients=tuple(filter(belongs, self.patients)))
 
-    def __getitem__(self, name: str) -> Patient:
-        """The patient of that name; raises ConfigError with the known names."""
-        patients = {patient.id: patient for patient in self.patients}
-        if name not in patients:
-            names = ", ".join(list(patients)[:10])
-            raise ConfigError(f"the cohort has no patient {name!r}", f"It has: {names}.")
-        return patients[name]
-
     def volumes(
         self, *, least_slices: int = 1, monitor: Monitor | None = None
     ) -> Iterator[tuple[Patient, list[Volume]]]:

@@ -14,8 +14,8 @@ from MedEnhanceLib.core.modality import FARTHEST_MM, MICROSCOPY_MM
 from MedEnhanceLib.core.slabs import slabs
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.runtime.dependencies import require
 
-_LETTERS = ("LR", "PA", "SI")
 #: Above this ratio of spacings, methods work slice by slice.
 _ANISOTROPIC = 3.0
 
@@ -44,7 +44,7 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
             count * step for count, step in zip(volume.shape[:-4:-1], spacing, strict=True)
         ],
         "orientation": orientation_code(volume.geometry),
-        "geometry": plain_geometry(volume.geometry),
+        "geometry": volume.geometry.to_json(),
         "dtype": str(volume.dtype),
         "range": [low.item(), high.item()],
         "bytes": volume.nbytes,
@@ -61,23 +61,8 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
 
 def orientation_code(geometry: Geometry) -> str:
     """Where i, j and k point to, one letter each, as ITK writes it: "LPS" is usual in DICOM."""
-    direction = np.asarray(geometry.direction)
-    letters = ["", "", ""]
-    left = np.abs(direction)
-    for _ in range(3):  # the clearest axis first, so that an oblique one cannot take its letter
-        axis, column = np.unravel_index(int(left.argmax()), left.shape)
-        letters[column] = _LETTERS[axis][0 if direction[axis, column] > 0 else 1]
-        left[axis, :] = left[:, column] = -1
-    return "".join(letters)
-
-
-def plain_geometry(geometry: Geometry) -> dict[str, Any]:
-    """The geometry as JSON values, with 0 instead of -0, which some headers hold."""
-    return {name: _plain(value) for name, value in geometry.to_json().items()}
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(entry) for entry in value] if isinstance(value, list) else value + 0.0
+    nib = require("nibabel", purpose="Naming the axes")
+    return "".join(nib.aff2axcodes(geometry.affine_ras))
 
 
 def _warnings(volume: Volume, *, constant: bool) -> list[str]:

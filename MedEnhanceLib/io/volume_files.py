@@ -64,26 +64,16 @@ def load(
     scratch: Path | None = None,
     monitor: Monitor | None = None,
 ) -> Volume:
-    """Read a volume: NIfTI, NRRD, MetaImage or DICOM.
-
-    A DICOM series of frames becomes [T, K, J, I]. A segmentation becomes labels if it is named by
-    `series` or if there is nothing else. Color is refused.
+    """Read a volume: NIfTI, NRRD, MetaImage or DICOM; arguments and errors as of `api.load`.
 
     Args:
-        path: a NIfTI, NRRD or MetaImage file; of DICOM a folder, file, DICOMDIR or list.
+        path: the file or folder.
         modality: overrides what the header says; without either it is guessed, with a warning.
-            Ignored for segmentations.
         series: one DICOM series of several, by UID or by its number in `list_series`.
-        resample: resample a DICOM series with a tilted gantry, gaps or uneven spacing, which is
-            refused otherwise, to an even rectangular grid; the history says so.
+        resample: of DICOM whose slices make no even rectangular grid.
         scratch: a folder with free space; if given, the voxels of large NIfTI, NRRD and MetaImage
             files stay on disk: in the file, which must not change meanwhile, or unpacked there.
         monitor: notified of warnings and progress; may cancel.
-    Returns:
-        The volume; its voxels are finite.
-    Raises:
-        InputError: not a volume, damaged, ambiguous, or not finite (GeometryError: no valid place).
-        ConfigError: `series` for a file that has none.
     """
     path, monitor = Path(path), monitor or Monitor()
     refuse_pipe(path)

@@ -16,14 +16,6 @@ from MedEnhanceLib.runtime.device import choose_device, fault_of
 
 #: Unix's nice value of background work.
 _LOW_NICE = 10
-#: Where Linux limits the memory of a container, version 2 and 1.
-_CGROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
-)
 
 
 def let_idle_threads_sleep() -> None:
@@ -71,22 +63,13 @@ def cpu_threads() -> int:
 
 
 def memory() -> dict[str, int | None]:
-    """Host memory in bytes, "total" and "free", a container's limit included; None if unknown."""
+    """Host memory in bytes, "total" and "free"; None before psutil is installed."""
     try:
         import psutil
-    except ImportError:  # before the first installation
+    except ImportError:
         return {"total": None, "free": None}
     found = psutil.virtual_memory()
-    total, free = int(found.total), int(found.available)
-    for limit_file, usage_file in _CGROUPS:
-        try:
-            limit = int(limit_file.read_text(encoding="ascii"))
-            usage = int(usage_file.read_text(encoding="ascii"))
-        except (OSError, ValueError):  # no such limit, or "max"
-            continue
-        if limit < total:
-            return {"total": limit, "free": min(free, max(limit - usage, 0))}
-    return {"total": total, "free": free}
+    return {"total": int(found.total), "free": int(found.available)}
 
 
 def disk(folder: Path) -> dict[str, Any]:
