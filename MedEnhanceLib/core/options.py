@@ -52,6 +52,8 @@ _ENDS = (
     ("high", "at most {:g}", operator.le),
     ("below", "less than {:g}", operator.lt),
 )
+#: NUL, and lone surrogates but those that stand for a byte of a file's name.
+_NOT_IN_PATHS = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 #: Characters allowed in the name of a model or of a distilled set.
 NAMES = "at most 64 letters, digits, - and _"
 
@@ -274,15 +276,8 @@ class Params(Options):
         for name, value in vars(self).items():
             if isinstance(value, str) and not value:
                 raise ConfigError(f"{name} is empty", "Give a name or a path, or leave it out.")
-            if isinstance(value, str) and not _is_path(value):
+            if isinstance(value, str) and _NOT_IN_PATHS.search(value):
                 raise ConfigError(f"{name} is {value!r}: an invalid path", "Correct the name.")
-
-
-def _is_path(text: str) -> bool:
-    try:
-        return "\0" not in os.fsdecode(os.fsencode(text))
-    except UnicodeEncodeError:
-        return False
 
 
 @functools.cache

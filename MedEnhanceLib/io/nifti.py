@@ -204,7 +204,7 @@ def _interval(header: Any, found: tags.Tags) -> float | None:
     return ours if ours is not None and np.float32(ours) == np.float32(seconds) else seconds
 
 
-def nifti_header(volume: Volume, dtype: np.dtype[Any], _path: Path) -> bytes:
+def nifti_header(volume: Volume, dtype: np.dtype[Any], _ending: str) -> bytes:
     """The header of a NIfTI-1 file, as little-endian voxels follow it.
 
     Raises OutputError for a side longer than 32767 voxels.

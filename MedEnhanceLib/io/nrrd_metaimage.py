@@ -8,11 +8,9 @@ refused, naming the field.
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 import re
-import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,12 @@ import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import GeometryError, InputError, OutputError
+from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels, utf8_name
+from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
-_HEADER_ROOM = 1 << 16
 _LONGEST_HEADER = 1 << 20
 _UNITS_MM = {
     "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "cm": 10.0, "m": 1e3,
@@ -91,14 +88,17 @@ def read_itk(path: Path, monitor: Monitor, scratch: Path | None = None) -> tuple
 
 
 def _read_header(path: Path) -> Any:
+    try:
+        name = str(path).encode().decode()
+    except UnicodeEncodeError as cause:  # ITK would end the process
+        raise InputError(f"{path}: its name is not UTF-8", "Rename it and its folders.") from cause
     sitk = require("SimpleITK", purpose=f"Reading {path.suffix} files")
     reader = sitk.ImageFileReader()
     # Named, because ITK does not know a .MHA in capitals.
     reader.SetImageIO("NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO")
     try:
-        with utf8_name(path) as name:
-            reader.SetFileName(name)
-            reader.ReadImageInformation()
+        reader.SetFileName(name)
+        reader.ReadImageInformation()
     except RuntimeError as cause:
         raise InputError(
             f"{path.name}: its header cannot be read: {_last_line(cause)}", "Export it again."
@@ -252,12 +252,12 @@ def _is_true(text: str) -> bool:
     return text.lower() in ("true", "t", "1")
 
 
-def itk_header(volume: Volume, dtype: np.dtype[Any], path: Path) -> bytes:
+def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
     """The header of an uncompressed .nrrd or .mha, as little-endian voxels follow it.
 
-    ITK writes it for a single voxel, into `path`; then the sizes of the volume are put in.
+    ITK writes it for a single voxel; then the sizes of the volume are put in.
     """
-    sitk = require("SimpleITK", purpose=f"Writing {path.suffix} files")
+    sitk = require("SimpleITK", purpose=f"Writing {ending} files")
     axes = len(volume.shape)
     voxel = np.zeros((1,) * axes, dtype)
     image = sitk.GetImageFromArray(voxel, isVector=False)
@@ -267,14 +267,10 @@ def itk_header(volume: Volume, dtype: np.dtype[Any], path: Path) -> bytes:
     image.SetOrigin([*volume.geometry.origin, 0.0][:axes])
     image.SetDirection(direction.ravel().tolist())
     image.SetMetaData(tags.KEY, tags.to_text(volume))
-    try:
-        with utf8_name(path) as name:
-            sitk.WriteImage(image, name, useCompression=False)
-    except RuntimeError as cause:
-        if shutil.disk_usage(path.parent).free < _HEADER_ROOM:  # ITK does not say it
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from cause
-        raise OutputError(f"{path.name} cannot be written: {_last_line(cause)}") from cause
-    header = path.read_bytes()[: -voxel.nbytes]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"voxel{ending}")
+        sitk.WriteImage(image, str(path), useCompression=False)
+        header = path.read_bytes()[: -voxel.nbytes]
     sizes = " ".join(map(str, volume.shape[::-1])).encode()
     return re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)
 

@@ -140,7 +140,7 @@ def save(
         )
     refuse_not_finite(volume)
     with atomic_write(path, overwrite=overwrite) as temporary:
-        header = make_header(volume, dtype, temporary)
+        header = make_header(volume, dtype, ending_of(path))
         with temporary.open("wb") as file:
             if ending_of(path) != ".nii.gz":
                 _write(header, volume, dtype, file, monitor)

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import math
 import stat
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -59,26 +58,6 @@ def refuse_pipe(path: Path) -> None:
         raise InputError(f"{str(path)!r}: invalid path ({cause})", "Check the path.") from cause
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path} is a pipe or a device", "Give a file or a folder.")
-
-
-@contextlib.contextmanager
-def utf8_name(path: Path) -> Iterator[str]:
-    """A name of a file, in UTF-8, for libraries that take no other and end the process at one.
-
-    Args:
-        path: of a file that is there.
-    Yields:
-        Its path; else that of a link to it, while the context lasts.
-    """
-    try:
-        path.as_posix().encode()
-    except UnicodeEncodeError:
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / f"file{path.suffix}"
-            link.symlink_to(path.absolute())
-            yield str(link)
-    else:
-        yield str(path)
 
 
 def input_error(path: Path, cause: OSError) -> InputError:
