@@ -7,12 +7,9 @@ import json
 import os
 import shutil
 import signal
-import threading
-import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,9 +21,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.batch_items import Item, gather, listed
-from MedEnhanceLib.jobs.batch_runs import Batch, Ledger, dask_here, run_on_dask
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.jobs.batch_items import gather, listed
+from MedEnhanceLib.jobs.batch_runs import dask_here
 
 
 @pytest.fixture
@@ -74,17 +70,6 @@ def test_what_another_hand_put_there_is_never_replaced_without_force(
     assert run(*batch, "--force").status == 0
     (out / "a.ucv").unlink()
     assert run(*batch).status == 0  # the manifest is this batch's own
-
-
-def test_the_table_has_a_column_for_what_was_measured(tmp_path: Path) -> None:
-    ledger, item = Ledger(tmp_path), Item("a.nii", str(tmp_path / "out" / "a.nii"))
-    noise = {"sigma": 9.5, "confidence": 0.75, "share_removed": 0.5}
-    row = {"status": "done", "measured": {"noise": noise}, "warnings": ["no modality", "odd"]}
-    ledger.add([(item, row)], {})
-    with ledger.write_table([item]).open(newline="", encoding="utf-8") as stream:
-        row = next(csv.DictReader(stream))
-    assert (row["noise σ"], row["noise confidence"], row["correction"]) == ("9.5", "0.75", "0.5")
-    assert row["warnings"] == "no modality | odd"
 
 
 def test_each_volume_gets_the_best_guide_of_its_own_folder(
@@ -217,20 +202,6 @@ def test_every_volume_gets_labels_and_the_table_their_volumes(
     assert len(networks) == 2
 
 
-def test_scheduler_without_dask_is_status_four(
-    run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "dask.distributed", None)
-    ran = run(
-        *("batch", "compress", scans, "--lossless", "--out", tmp_path / "out"),
-        *("--scheduler", "tcp://127.0.0.1:1"),
-    )
-    assert ran.status == 4
-    assert "dask[distributed]" in ran.err
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("distributed") is None, reason="dask is an optional package")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -253,35 +224,6 @@ def test_workers_side_by_side_give_the_same_rows(
     assert (ran.json["done"], ran.json["failed"]) == (1, 2)
     assert (out / "a.ucv").read_text() == "mine"
     assert me.decompress(out / "below" / "c.ucv").is_equal(io.load(scans / "below" / "c.mha"))
-
-
-@pytest.mark.parametrize("silent", ["nthreads", "gather"])
-def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent: str
-) -> None:
-    never, cancel = threading.Event(), threading.Event()
-    cancelled_at = []
-
-    def wait_for_ever(*_: object, **__: object) -> None:
-        cancelled_at.append(time.monotonic())
-        cancel.set()
-        never.wait()
-
-    client = SimpleNamespace(
-        status="running",
-        nthreads=lambda: {"tcp://w:1": 1},
-        map=lambda _, jobs, **__: [SimpleNamespace(done=lambda: True) for _ in jobs],
-        cancel=lambda *_, **__: never.wait(),
-        close=never.wait,
-    )
-    setattr(client, silent, wait_for_ever)
-    distributed = SimpleNamespace(Client=lambda *_, **__: client)
-    monkeypatch.setattr("MedEnhanceLib.jobs.batch_runs.require", lambda *_, **__: distributed)
-    items, ledger = [Item("a.nii", str(tmp_path / "a.ucv"))], Ledger(tmp_path)
-    batch = Batch("compress", items, ledger, {}, overwrite=False, ended=lambda *_: None)
-    run_on_dask(batch, "tcp://s:1", Monitor(cancel=cancel))
-    assert time.monotonic() - cancelled_at[0] < 2.0
-    never.set()
 
 
 def test_which_volumes_there_are_and_where_results_go(scans: Path, tmp_path: Path) -> None:

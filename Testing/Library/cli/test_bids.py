@@ -84,10 +84,6 @@ class TestBids:
         assert len(table.splitlines()) == 1 + 3 + 3
         assert "gray matter ml" in table
 
-    def test_our_head_takes_what_it_learned_from(self, run: Callable, bids: Path) -> None:
-        ran = run("batch", "segment", bids, "--bids")
-        assert "2 of 2 done" in ran.out
-
     def test_what_is_derived_stays_out_of_the_raw_dataset(self, run: Callable, bids: Path) -> None:
         before = under(bids)
         ran = run("batch", "enhance", bids, "--bids", "--out", bids / "sub-01")

@@ -57,15 +57,6 @@ def test_example_of_the_help_can_be_parsed(name: str) -> None:
     assert build_parser().parse_args(arguments).command == name.split()[1]
 
 
-def test_wrong_use_is_reported_in_two_lines(run: Callable) -> None:
-    ran = run("compress", "a.nii", "a.ucv")
-    assert ran.status == 2
-    assert ran.out == ""
-    first, second = ran.err.splitlines()
-    assert first.startswith("error: one of the arguments --lossless --max-error --max-error-sigma")
-    assert second == "See: medenhance compress --help"
-
-
 def test_wrong_option_is_one_json_object_and_status_two(run: Callable) -> None:
     ran = run("compress", "a.nii", "a.ucv", "--loss", "--json")  # no abbreviation either
     assert ran.status == 2
@@ -249,19 +240,6 @@ def _interrupted(before: str, *numbers: signal.Signals) -> tuple[int, str]:
 #: The work in these programs never ends by itself, so that what ends was interrupted.
 _PATIENCE_SECONDS = 120
 
-#: In steps: Python does not notice a signal that comes right before a sleep begins.
-_FOR_EVER = "while True: time.sleep(0.02)"
-
-_SLOW_IMPORT = f"""
-import importlib.abc
-class Slow(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name == "MedEnhanceLib.cli.main":
-            print("ready", file=sys.stderr, flush=True)
-            {_FOR_EVER}
-sys.meta_path.insert(0, Slow())
-"""
-
 #: A job whose work does not let Python answer signals, as compiled code may.
 _DEAF = """
 import hashlib
@@ -275,11 +253,6 @@ def run(args):
     interruptible(work)
 main.COMMANDS = (replace(volumes.INSPECT, run=run),)
 """
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-def test_an_interrupt_while_modules_are_imported_leaves_no_traceback() -> None:
-    assert _interrupted(_SLOW_IMPORT, signal.SIGINT) == (130, "")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
@@ -324,13 +297,6 @@ def test_a_misspelt_word_is_answered_with_the_nearest(
     ran = run(*words)
     assert ran.status == 2
     assert f"Did you mean {meant}?" in ran.err
-
-
-def test_a_word_like_no_other_gets_no_guess(run: Callable) -> None:
-    ran = run("enhance", "a", "b", "--zzzzzz")
-    assert "there is no option --zzzzzz" in ran.err
-    assert "Did you mean" not in ran.err
-    assert "too much was given: c" in run("enhance", "a", "b", "c").err
 
 
 @pytest.fixture

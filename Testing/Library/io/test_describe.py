@@ -39,10 +39,6 @@ def test_card_holds_what_a_person_asks(tmp_path: Path, ct: Volume) -> None:
     assert any("oblique" in warning for warning in shown["warnings"])
 
 
-def test_plain_volume_has_no_warnings() -> None:
-    assert card(Volume(np.arange(8.0).reshape(2, 2, 2)))["warnings"] == []
-
-
 def test_orientation_is_what_itk_says(oblique_geometry: Geometry) -> None:
     sitk = pytest.importorskip("SimpleITK")
     flat = np.ravel(oblique_geometry.direction).tolist()
