@@ -112,15 +112,15 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
 
 def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
     """The first damaged chunk, how many there are, and whether a voxel is lost."""
-    damaged, advice = check["damaged"], "save what is intact (medenhance recover)."
+    damaged, lost = check["damaged"], [c for c in check["damaged"] if c["block"] is not None]
     what = "head, parity or SHA-256 at its end; all chunks are intact"
     if damaged:
         what = f"{damaged[0]['reason']}; {len(damaged)} of {check['chunks']} chunks are damaged"
-        lost = [chunk for chunk in damaged if chunk["block"] is not None]
-        if check["repairable"]:
-            what += ", and its parity repairs them"
-        elif lost:
-            what += f"; lost: {slices_of(lost)}"
+    if check["repairable"]:
+        what += ", and its parity repairs them"
+    elif lost:
+        what += f"; lost: {slices_of(lost)}"
+    advice = "save what is intact (medenhance recover)."
     if check["repairable"] or not damaged:
         advice = "write a sound one (medenhance recover FILE.ucv SOUND.ucv): no voxel is lost."
     return CodecError(f"{path} is damaged: {what}", f"Copy the file again, or {advice}")

@@ -135,6 +135,11 @@ class Volume(Exchange):
             )
         return replace(self, voxels=voxels, history=self.history + ((did,) if did else ()))
 
+    def as_modality(self, modality: str) -> Volume:
+        """The volume with a modality that somebody stated; units follow where it is another."""
+        units = self.units if modality == self.modality else default_units(modality)
+        return replace(self, modality=modality, units=units, modality_is_guess=False)
+
     def frame(self, index: int) -> Volume:
         """One frame of a sequence as a volume; a volume without frames is its own frame 0.
 
@@ -228,28 +233,24 @@ def as_volume(
     Raises:
         InputError: it is none of these, or an array without its place.
     """
-    if isinstance(data, Volume):
-        if affine is not None or spacing is not None:
-            raise ConfigError("affine or spacing of a Volume, which has its own", "Leave them out.")
-        if not modality:
-            return data
-        units = data.units if modality == data.modality else default_units(modality)
-        return replace(data, modality=modality, units=units, modality_is_guess=False)
     home = type(data).__module__.partition(".")[0]
+    is_array = isinstance(data, np.ndarray) or home == "torch"
+    if not is_array and not (affine is None and spacing is None):
+        raise ConfigError(
+            f"affine or spacing of a {type(data).__name__}, which has its own",
+            "Leave them out, or give its array alone.",
+        )
+    if isinstance(data, Volume):
+        return data.as_modality(modality) if modality else data
+    if is_array:
+        return Volume.from_array(data, affine=affine, spacing=spacing, modality=modality)
     readers = {
         "SimpleITK": Volume.from_sitk,
         "nibabel": Volume.from_nibabel,
         "monai": Volume.from_metatensor,
     }
     if home in readers:
-        if affine is not None or spacing is not None:
-            raise ConfigError(
-                f"affine or spacing of a {type(data).__name__}, which has its own",
-                "Leave them out, or give its array alone.",
-            )
         return readers[home](data, modality=modality)
-    if isinstance(data, np.ndarray) or home == "torch":
-        return Volume.from_array(data, affine=affine, spacing=spacing, modality=modality)
     is_result = isinstance(getattr(data, "volume", None), Volume)
     raise InputError(
         f"an object of type {type(data).__name__} is no volume",
