@@ -26,7 +26,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceError], str]]:
     """A sentence with its remedy for each thing that is missing, and what kind of error it is."""
-    absent = [row for row in facts["packages"] if row["required"] and not row["ok"]]
+    absent = [row for row in facts["packages"] if not (row["extra"] or row["fits"])]
     if absent:
         names = " ".join(f"'{row['requirement']}'" for row in absent)
         lack = f"packages are missing or too old; install: python -m pip install {names}"
@@ -42,7 +42,7 @@ def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceErr
 def _screen(facts: Mapping[str, Any]) -> str:
     """Everything on one screen."""
     memory, disk, python = facts["memory"], facts["disk"], facts["python"]
-    rows = [(row["package"], _version_text(row), row["purpose"]) for row in facts["packages"]]
+    rows = [(row["name"], _version_text(row), row["purpose"]) for row in facts["packages"]]
     models = [
         f"{row['name']} ({row['kind']} {row['modality']}): {row['message']}"
         for row in facts["models"]
@@ -62,9 +62,9 @@ def _screen(facts: Mapping[str, Any]) -> str:
 
 
 def _version_text(row: Mapping[str, Any]) -> str:
-    if row["version"] is None:
-        return "MISSING" if row["required"] else "not installed (optional)"
-    return f"{row['version']}{'' if row['ok'] else ' TOO OLD'}"
+    if row["installed"] is None:
+        return "not installed (optional)" if row["extra"] else "MISSING"
+    return f"{row['installed']}{'' if row['fits'] else ' TOO OLD'}"
 
 
 def _device_text(row: Mapping[str, Any]) -> str:

@@ -20,8 +20,6 @@ from MedEnhanceLib.runtime.dependencies import require
 if TYPE_CHECKING:
     from MedEnhanceLib.core.volume import Volume
 
-#: In the meta of a MetaTensor: what it does not know of a volume.
-_OURS = "medenhance"
 #: Millimeters and seconds of nibabel's names of units; an unknown one counts as its default.
 _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -154,22 +152,15 @@ class Exchange:
         meta = getattr(tensor, "meta", {})
         if str(meta.get("space", "RAS")).upper().endswith("LPS"):
             affine = _LPS_TO_RAS @ affine
-        ours = meta.get(_OURS)
-        ours = ours if isinstance(ours, dict) else {}
         voxels = np.array(_copied(tensor).T, order="C")
-        volume = cls(voxels, Geometry.from_affine_ras(affine))
-        volume = _with_modality(volume, modality or ours.get("modality"))
-        return replace(volume, history=tuple(map(str, ours.get("history", ()))))
+        return _with_modality(cls(voxels, Geometry.from_affine_ras(affine)), modality)
 
     def to_metatensor(self: Any) -> Any:
         """As a MONAI MetaTensor [1, I, J, K] with its affine, a copy; InputError for a sequence."""
         data = require("monai.data", purpose="Making a MetaTensor")
         _refuse_sequence(self)
         tensor = self.to_torch().permute(2, 1, 0)[None].contiguous()
-        # Transforms copy what they do not know: a result still says that it is derived.
-        modality = None if self.modality_is_guess else self.modality
-        ours = {"modality": modality, "history": list(self.history)}
-        meta = {"space": "RAS", _OURS: ours}
+        meta = {"space": "RAS"}
         return data.MetaTensor(tensor, affine=self.geometry.affine_ras, meta=meta)
 
     def to_torch(self: Any, dtype: Any = None) -> Any:

@@ -171,30 +171,25 @@ class Volume(Exchange):
         Raises:
             InputError: nothing is left, or there is a step.
         """
-        starts, sizes = [], []
+        parts: list[range] = []
         for axis, part, length in zip("kji", (k, j, i), self.shape[-3:], strict=True):
-            try:
-                start, stop, step = part.indices(length)
-            except (AttributeError, TypeError) as cause:
-                raise InputError(
-                    f"region {axis}={part!r}", f"Give whole numbers, as {axis}=slice(4, 9)."
-                ) from cause
-            if step != 1 or stop <= start:
+            chosen = range(length)[part]
+            if chosen.step != 1 or not chosen:
                 raise InputError(
                     f"region {axis}={part.start}:{part.stop}:{part.step} of {length} voxels",
                     "Give a part with at least one voxel, without a step.",
                 )
-            starts.append(start)
-            sizes.append(stop - start)
-        k, j, i = (slice(at, at + size) for at, size in zip(starts, sizes, strict=True))
-        whole = (starts[1:], sizes[1:]) == ([0, 0], list(self.shape[-2:]))
+            parts.append(chosen)
+        planes, rows, columns = parts
         # The DICOM images that a volume came from are whole slices.
-        origin = self.origin.cropped(k.start, k.stop) if self.origin and whole else None
+        is_whole = (len(rows), len(columns)) == self.shape[-2:]
+        origin = self.origin and is_whole and self.origin.cropped(planes.start, planes.stop)
+        k, j, i = (slice(part.start, part.stop) for part in parts)
         return replace(
             self,
             voxels=self.voxels[..., k, j, i],
-            geometry=self.geometry.cropped((starts[0], starts[1], starts[2])),
-            origin=origin,
+            geometry=self.geometry.cropped((planes.start, rows.start, columns.start)),
+            origin=origin or None,
         )
 
     @property

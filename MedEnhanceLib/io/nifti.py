@@ -98,19 +98,17 @@ def _header(start: bytes, name: str) -> Any:
 def _shape(header: Any, name: str) -> tuple[int, ...]:
     axes = int(header["dim"][0])
     sizes = [int(size) for size in header["dim"][1 : axes + 1]]
-    if not 1 <= axes <= 7 or any(size < 0 for size in sizes):
-        raise InputError(f"{name}: dim is {header['dim'].tolist()}", "The header is damaged.")
-    if 0 in sizes:
-        raise InputError(f"{name}: zero size, dim is {sizes}", "Export the volume again.")
+    if not 1 <= axes <= 7 or any(size < 1 for size in sizes):
+        what = "zero size, dim" if 0 in sizes else "dim"
+        raise InputError(f"{name}: {what} is {header['dim'].tolist()}", "Export the volume again.")
     while len(sizes) > 4 and sizes[-1] == 1:
         sizes.pop()
-    if len(sizes) > 4:
+    if not 3 <= len(sizes) <= 4:
+        what = "several values per voxel (a vector, a color)" if len(sizes) > 4 else "a picture"
         raise InputError(
-            f"{name}: dim is {sizes}: several values per voxel (a vector, a tensor, a color)",
-            "Give a volume with one intensity per voxel.",
+            f"{name}: dim is {sizes}: {what}, not a volume",
+            "Give 3 axes, or 4 with time last, and one intensity per voxel.",
         )
-    if len(sizes) < 3:
-        raise InputError(f"{name}: dim is {sizes}: a picture, not a volume", "Give 3 or 4 axes.")
     return tuple(reversed(sizes))
 
 

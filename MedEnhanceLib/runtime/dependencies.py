@@ -80,21 +80,6 @@ def packages() -> list[Package]:
     return [_with_version(package) for package in _PACKAGES]
 
 
-def package_rows() -> list[dict[str, object]]:
-    """All packages as a table for people and JSON."""
-    return [
-        {
-            "package": package.name,
-            "requirement": package.requirement,
-            "version": package.installed,
-            "purpose": package.purpose,
-            "required": not package.extra,
-            "ok": package.fits,
-        }
-        for package in packages()
-    ]
-
-
 def missing() -> list[Package]:
     """What the module in Slicer installs or updates; nothing while no essential one is missing."""
     torch = _TORCH_MEGABYTES.get(sys.platform, _TORCH_MEGABYTES["linux"])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.runtime.dependencies import require
@@ -51,7 +49,12 @@ def compute() -> dict[str, Any]:
             devices.append(row | {"free": free, "fault": fault_of(name)})
         if torch.backends.mps.is_available():
             devices.append({"name": "mps", "what": "Apple GPU", "total": None, "free": None})
-    cpu = {"name": "cpu", "what": _cpu_name(), "total": None, "free": None}
+    cpu = {
+        "name": "cpu",
+        "what": platform.processor() or platform.machine(),
+        "total": None,
+        "free": None,
+    }
     return {"devices": [*devices, cpu], "choice": choice}
 
 
@@ -72,12 +75,6 @@ def memory() -> dict[str, int | None]:
     return {"total": int(found.total), "free": int(found.available)}
 
 
-def disk(folder: Path) -> dict[str, Any]:
-    """Bytes of the disk that `folder` is on."""
-    usage = shutil.disk_usage(folder)
-    return {"path": str(folder), "total": usage.total, "free": usage.free}
-
-
 def lower_priority() -> None:
     """Run this process below the priority of others from now on, with the threads that it starts.
 
@@ -90,13 +87,3 @@ def lower_priority() -> None:
         process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
     else:
         process.nice(max(process.nice(), _LOW_NICE))
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(
-            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +66,7 @@ def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
     from MedEnhanceLib._version import __version__
     from MedEnhanceLib.bundles.store import installed
     from MedEnhanceLib.runtime import machine
-    from MedEnhanceLib.runtime.dependencies import package_rows
+    from MedEnhanceLib.runtime.dependencies import packages
 
     monitor.progress(0.0, "look at this machine")
     facts = {
@@ -75,8 +76,8 @@ def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
         **machine.compute(),
         "cpu_threads": machine.cpu_threads(),
         "memory": machine.memory(),
-        "disk": machine.disk(Path.home()),
-        "packages": package_rows(),
+        "disk": shutil.disk_usage(Path.home())._asdict() | {"path": str(Path.home())},
+        "packages": [asdict(package) | {"name": package.name} for package in packages()],
         "models": installed(),
     }
     return Result(as_json(facts))

@@ -69,7 +69,7 @@ def test_doctor_reports_devices_memory_disk_and_packages() -> None:
     assert reported["devices"][-1]["name"] == "cpu"
     assert reported["memory"]["total"] > 0
     assert reported["disk"]["free"] > 0
-    assert {"numpy", "torch"} <= {row["package"] for row in reported["packages"]}
+    assert {"numpy", "torch"} <= {row["name"] for row in reported["packages"]}
 
 
 @pytest.mark.slow
