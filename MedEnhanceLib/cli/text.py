@@ -37,20 +37,13 @@ def _cell(value: Any) -> str:
 
 
 def pairs(fields: Mapping[str, Any], indent: str = "") -> str:
-    """A line per field, names aligned; objects are indented, lists of objects numbered."""
+    """A line per field, names aligned; further lines of a text are indented as the first."""
     width = max((len(_name(name)) for name in fields), default=0)
-    lines = []
-    for name, value in fields.items():
-        if isinstance(value, Mapping) and value:
-            lines += [f"{indent}{_name(name)}", pairs(value, indent + "  ")]
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            lines.append(f"{indent}{_name(name)}")
-            lines += [f"{indent}  {inline(entry)}" for entry in value]
-        else:
-            below = "\n" + " " * (len(indent) + width + 2)
-            text = inline(value).replace("\n", below)
-            lines.append(f"{indent}{_name(name).ljust(width)}  {text}".rstrip())
-    return "\n".join(lines)
+    below = "\n" + " " * (len(indent) + width + 2)
+    return "\n".join(
+        f"{indent}{_name(name).ljust(width)}  {inline(value)}".replace("\n", below).rstrip()
+        for name, value in fields.items()
+    )
 
 
 def inline(value: Any) -> str:

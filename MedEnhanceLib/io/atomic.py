@@ -180,8 +180,6 @@ def refuse_no_folder(target: Path) -> None:
         raise OutputError(f"{target} is a file", "Name a folder.")
     if not target.parent.is_dir():
         raise OutputError(f"{target}: {target.parent} is not a folder", "Make it, or name another.")
-    if target.is_mount():
-        raise OutputError(f"{target} is a mount point", "Name a folder inside it.")
     refuse_unwritable(resolved(target).parent)
 
 
