@@ -114,11 +114,7 @@ class Cohort:
     ) -> Cohort:
         """Open a table (.csv), a folder of volumes, or a folder of DICOM.
 
-        Args:
-            path: the table or folder.
-            pattern: of the names of files that count, see `from_folder`.
-            modality: of files that do not state it; of DICOM, which series are used.
-            monitor: notified of progress; may cancel.
+        The arguments are those of `from_csv`, `from_folder` and `from_dicom`.
         """
         place = Path(path)
         if place.suffix.lower() == ".csv":

@@ -12,7 +12,7 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
 
 _FIELDS = {
@@ -51,7 +51,7 @@ def test_models_are_listed_with_all_that_a_page_shows() -> None:
         ({"action": "import"}, ConfigError, "path"),
         ({"action": "remove"}, ConfigError, "name"),
         ({"action": "remove", "name": "mr"}, ModelError, "part of MedEnhance"),
-        ({"action": "import", "path": "/no/such"}, ModelError, "does not exist"),
+        ({"action": "import", "path": "/no/such"}, InputError, "does not exist"),
         ({"action": "remove", "name": "none"}, ModelError, "no model"),
     ],
 )
