@@ -72,12 +72,7 @@ def _declare(parser: Parser, task: str) -> None:
         add_flags(parser, job, only=["look"])
     if task != "compress":
         add_flags(parser, batch, only=["bids"])
-        parser.add_argument(
-            "--dicom",
-            action="store_true",
-            default=None,
-            help="write derived DICOM, a folder for each series",
-        )
+        add_flags(parser, job, only=["dicom"])
     add_flags(parser, job, only=["modality", "resample"])
     add_flags(parser, batch, only=["output", "workers", "scheduler", "overwrite"])
 

@@ -20,7 +20,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.voxels import Payload, is_gzip, read_start, read_voxels, rescale_slices
+from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels, rescale_slices
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -49,8 +49,7 @@ def read_nifti(
         InputError: not a NIfTI file, damaged, or without one intensity per voxel.
         GeometryError: no valid place in the patient.
     """
-    name, is_packed = path.name, is_gzip(path)
-    start = read_start(path, _LARGEST_EXTENSION, is_packed=is_packed)
+    name, (start, is_packed) = path.name, read_start(path, _LARGEST_EXTENSION)
     header = _header(start, name)
     skip = float(header["vox_offset"])
     if not (skip.is_integer() and header.single_vox_offset <= skip < 2**31):

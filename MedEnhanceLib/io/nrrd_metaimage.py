@@ -153,7 +153,7 @@ def _geometry(header: Any, mm: float, found: tags.Tags, name: str) -> Geometry:
 
 
 def _nrrd_text(path: Path, monitor: Monitor) -> _Stored:
-    start = read_start(path, _LONGEST_HEADER)
+    start, _ = read_start(path, _LONGEST_HEADER)
     end = re.search(rb"\r?\n\r?\n", start)
     if not start.startswith(b"NRRD000") or end is None:
         raise InputError(
@@ -190,7 +190,7 @@ def _nrrd_text(path: Path, monitor: Monitor) -> _Stored:
 
 
 def _meta_text(path: Path) -> _Stored:
-    start = read_start(path, _LONGEST_HEADER)
+    start, _ = read_start(path, _LONGEST_HEADER)
     end = re.search(rb"(?:^|\n)ElementDataFile *= *([^\r\n]*)\r?\n?", start)
     if end is None:
         raise InputError(

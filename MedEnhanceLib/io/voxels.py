@@ -73,24 +73,23 @@ def input_error(path: Path, cause: OSError) -> InputError:
     return InputError(f"{path} cannot be read: {cause.strerror or cause}", "Copy the file again.")
 
 
-def is_gzip(path: Path) -> bool:
-    """Whether a file is compressed; its first bytes decide, not its name."""
-    with readable(path) as stream:
-        return stream.read(2) == b"\x1f\x8b"
+def read_start(path: Path, count: int) -> tuple[bytes, bool]:
+    """The first `count` bytes, unpacked, and whether they are packed by gzip.
 
-
-def read_start(path: Path, count: int, *, is_packed: bool = False) -> bytes:
-    """The first `count` bytes, unpacked; fewer where the file ends before."""
+    The first bytes decide, not the name. Fewer bytes where the file ends before.
+    """
     with readable(path) as stream:
+        is_packed = stream.read(2) == b"\x1f\x8b"
+        stream.seek(0)
         if not is_packed:
-            return stream.read(count)
+            return stream.read(count), False
         start = b""
         with contextlib.suppress(EOFError):
             for piece in _unpacked(stream, count):
                 start += piece
                 if len(start) >= count:
                     break
-        return start[:count]
+        return start[:count], True
 
 
 @dataclass(frozen=True)

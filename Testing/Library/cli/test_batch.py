@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -170,6 +171,7 @@ class TestEnhance:
         def interrupted(kind: str, params: Mapping[str, Any], *besides: Any) -> Any:
             if params["input"].endswith("b.nrrd"):
                 os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.5)  # the thread that answers signals needs a moment
             return outcome(kind, params, *besides)
 
         monkeypatch.setattr(pool, "outcome", interrupted)
