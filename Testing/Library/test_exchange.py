@@ -127,15 +127,6 @@ class TestCalls:
         me.compress(**given, path=tmp_path / "a.ucv", lossless=True)
         assert np.array_equal(me.decompress(tmp_path / "a.ucv").voxels, head.voxels)
 
-    @pytest.mark.slow
-    def test_enhance(self, given: dict[str, Any], head: Volume) -> None:
-        # Without N4, which the last bit of a spacing from an affine leads elsewhere.
-        result = me.enhance(**given, bias_correction="none").volume
-        assert result.modality == "MR"
-        assert result.geometry.is_close(head.geometry, shape=head.shape)
-        wanted = me.enhance(head, bias_correction="none").volume
-        assert np.array_equal(result.voxels, wanted.voxels)
-
 
 def test_a_bare_array_is_refused_before_anything_else() -> None:
     for call in (me.enhance, me.segment):

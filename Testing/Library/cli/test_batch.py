@@ -19,9 +19,8 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import guide
-from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.batch_items import gather, listed
 from MedEnhanceLib.jobs.batch_runs import dask_here
 
@@ -304,29 +303,3 @@ def test_every_series_of_a_folder_is_done_and_what_holds_none_is_left_out(
     assert not (out / "plan.nii.gz").exists()
     again = run("batch", "enhance", ward, "--out", out, "--json").json
     assert (again["done"], again["already_done"]) == (3, 3)
-
-
-def test_the_job_goes_on_with_what_the_command_began(
-    run: Callable, scans: Path, tmp_path: Path
-) -> None:
-    (scans / "broken.nii").write_bytes(b"no volume")
-    out, events = tmp_path / "out", []
-    assert run("batch", "compress", scans / "a.nii.gz", "--out", out, "--lossless").status == 0
-    params = {"config": {"lossless": True}}
-    spec = JobSpec("batch", {"inputs": [str(scans)], "output": str(out), "task": "compress"})
-    spec.params["params"] = params
-    found = run_job(spec, events.append)
-    assert (found["total"], found["done"], found["already_done"], found["failed"]) == (4, 3, 1, 1)
-    assert [row["status"] for row in found["rows"]].count("failed") == 1
-    stages = [event.fields["stage"] for event in events if event.kind == "progress"]
-    assert any(stage.startswith("1 of 3, b.nrrd: ") for stage in stages)
-    fractions = [event.fields["fraction"] for event in events if event.kind == "progress"]
-    assert fractions == sorted(fractions)
-    asked = iter([False] * 30)
-    with pytest.raises(Cancelled):
-        run_job(
-            JobSpec("batch", {**spec.params, "output": str(tmp_path / "other")}),
-            cancel=lambda: next(asked, True),
-        )
-    with pytest.raises(ConfigError, match="params has input"):
-        JobSpec("batch", {**spec.params, "params": {"input": "x"}})

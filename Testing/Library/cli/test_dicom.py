@@ -201,14 +201,6 @@ class TestResampled:
         history = io.load(tmp_path / "last").history
         assert [step.startswith("DERIVED: resampled") for step in history] == [True, *[False] * 3]
 
-    def test_a_file_between(self, run: Run, uneven: Path, tmp_path: Path) -> None:
-        assert run("convert", uneven, tmp_path / "a.nii.gz", "--resample").status == 0
-        ran = run(
-            "convert", tmp_path / "a.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", uneven
-        )
-        assert ran.status == 0, ran.err
-        self._refuse_silence(tmp_path / "out")
-
 
 Run = Callable[..., Any]
 
