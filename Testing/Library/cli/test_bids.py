@@ -67,17 +67,14 @@ class TestBids:
         assert "not a medical device" in sidecar["Description"]
         assert "3 of them before" in run("batch", "enhance", bids, "--bids").out
 
-    def test_labels_have_their_names_beside_them(self, run: Callable, bids: Path) -> None:
+    def test_both_commands_go_on_in_one_dataset(self, run: Callable, bids: Path) -> None:
+        assert run("batch", "enhance", bids, "--bids").status == 0
         assert run("batch", "segment", bids, "--bids", "--model", "brain").status == 0
         anat = bids / "derivatives/medenhance/sub-01/anat"
         assert io.load(anat / "sub-01_desc-T2w_dseg.nii.gz").modality == "SEG"
         rows = (anat / "sub-01_desc-T1w_dseg.tsv").read_text(encoding="utf-8").splitlines()
         assert rows[0] == "index\tname"
         assert rows[1].split("\t")[1] == "gray matter"
-
-    def test_both_commands_go_on_in_one_dataset(self, run: Callable, bids: Path) -> None:
-        assert run("batch", "enhance", bids, "--bids").status == 0
-        assert run("batch", "segment", bids, "--bids", "--model", "brain").status == 0
         again = run("batch", "enhance", bids, "--bids")
         assert (again.status, "3 of them before" in again.out) == (0, True)
         table = (bids / "derivatives/medenhance/batch.csv").read_text(encoding="utf-8")

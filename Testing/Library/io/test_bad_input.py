@@ -37,9 +37,6 @@ def packed(path: Path, volume: Volume) -> Path:
     return path
 
 
-# ------------------------------------------------------------ not a number
-
-
 @pytest.mark.parametrize("ending", WRITABLE)
 def test_nan_and_infinity_are_counted_and_the_first_slice_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
@@ -58,9 +55,6 @@ def test_nan_is_not_written_either(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# ------------------------------------------------------------ color, vectors
-
-
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha"])
 def test_color_is_refused(tmp_path: Path, ending: str) -> None:
     sitk = pytest.importorskip("SimpleITK")
@@ -68,9 +62,6 @@ def test_color_is_refused(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a{ending}"
     sitk.WriteImage(sitk.GetImageFromArray(color, isVector=True), str(path))
     refused(path, "color")
-
-
-# ------------------------------------------------------------ sizes
 
 
 def edited(path: Path, offset: int, value: np.ndarray) -> Path:
@@ -118,9 +109,6 @@ def test_volume_larger_than_memory_is_named(
         load(tmp_path / "a.nii")
 
 
-# ------------------------------------------------------------ cut short, damaged
-
-
 @pytest.mark.parametrize("ending", WRITABLE)
 def test_last_byte_missing_is_refused(tmp_path: Path, ending: str, ct: Volume) -> None:
     path = tmp_path / f"a{ending}"
@@ -137,9 +125,6 @@ def test_damage_in_compressed_voxels_is_seen(tmp_path: Path, ending: str, head: 
     middle = len(data) // 2
     path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
     refused(path, "damaged|cut short")
-
-
-# ------------------------------------------------------------ not an image
 
 
 def test_unknown_ending_names_those_that_work(tmp_path: Path) -> None:
@@ -191,9 +176,6 @@ def test_more_than_32767_voxels_along_an_axis_go_to_another_format(tmp_path: Pat
     assert ".nrrd" in caught.value.hint
     save(volume, tmp_path / "a.nrrd")
     assert load(tmp_path / "a.nrrd").is_equal(volume)
-
-
-# ------------------------------------------------------------ anything at all
 
 
 def _damage(data: bytes, edits: list[tuple[int, int, int]]) -> bytes:

@@ -121,26 +121,6 @@ def test_unit_of_length_is_heeded(tmp_path: Path, code: int, mm: float) -> None:
     assert load(path, modality="OT").geometry.spacing == (0.5 * mm,) * 3
 
 
-@pytest.mark.parametrize(
-    ("unit", "stored", "seconds"),
-    [(8, 2.0, 2.0), (16, 500.0, 0.5), (8, 0.0, None), (0, 2.0, None), (8, np.nan, None)],
-)
-def test_frame_interval_is_read_in_its_unit(
-    tmp_path: Path, unit: int, stored: float, seconds: float | None
-) -> None:
-    voxels = np.zeros((5, 2, 3, 4), np.int16)
-    path = written(
-        tmp_path / "a.nii",
-        voxels=voxels,
-        **sform(AFFINE),
-        xyzt_units=2 | unit,
-        pixdim=(*PIXDIM[:4], stored, 0, 0, 0),
-    )
-    volume = load(path, modality="OT")
-    assert volume.shape == (5, 2, 3, 4)
-    assert volume.frame_interval_s == seconds
-
-
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("version", [1, 2])
