@@ -280,9 +280,13 @@ class Params(Options):
                 raise ConfigError(f"{name} is {value!r}: an invalid path", "Correct the name.")
 
 
-@functools.cache
 def options_of(cls: Any) -> tuple[Option, ...]:
     """The options of a declaration, or of any dataclass, in order."""
+    return _options_of(cls)
+
+
+@functools.cache
+def _options_of(cls: Any) -> tuple[Option, ...]:  # for type checkers, a class is not Hashable
     hints = typing.get_type_hints(cls, include_extras=True)
     return tuple(_option(entry, hints[entry.name]) for entry in dataclasses.fields(cls))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,18 +203,13 @@ def test_values_that_single_precision_does_not_keep_apart_are_refused(
         job(head.voxels > 50, spacing=(1, 1, 1), modality="MR")
 
 
-@pytest.fixture
-def doubles() -> Iterator[None]:
-    """As a notebook may have set it."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("doubles")
 def test_a_notebook_in_double_precision_changes_no_result(head: Volume) -> None:
-    result = me.enhance(head, uncertainty=True)
-    assert torch.get_default_dtype() == torch.float64
-    torch.set_default_dtype(torch.float32)
-    assert np.array_equal(result.volume.voxels, me.enhance(head, uncertainty=True).volume.voxels)
+    expected = me.enhance(head, uncertainty=True).volume.voxels
+    torch.set_default_dtype(torch.float64)
+    try:
+        result = me.enhance(head, uncertainty=True)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.array_equal(result.volume.voxels, expected)

@@ -86,10 +86,3 @@ def test_results_are_rounded_to_nearest_even() -> None:
 def test_nan_never_becomes_a_number(kind: str) -> None:
     with pytest.raises(MedEnhanceError, match="NaN"):
         restore_dtype(np.array([1.0, np.nan]), np.dtype(kind))
-
-
-def test_printing_a_volume_states_what_it_is_in_one_line() -> None:
-    volume = Volume(np.zeros((2, 3, 4), np.int16), modality="CT", source="scan.nii.gz")
-    assert repr(volume) == "<Volume 'scan.nii.gz': CT (2, 3, 4) int16, 1 × 1 × 1 mm>"
-    unnamed = dataclasses.replace(volume, source="")
-    assert repr(unnamed) == "<Volume: CT (2, 3, 4) int16, 1 × 1 × 1 mm>"

@@ -57,14 +57,6 @@ def test_example_of_the_help_can_be_parsed(name: str) -> None:
     assert build_parser().parse_args(arguments).command == name.split()[1]
 
 
-def test_wrong_option_is_one_json_object_and_status_two(run: Callable) -> None:
-    ran = run("compress", "a.nii", "a.ucv", "--loss", "--json")  # no abbreviation either
-    assert ran.status == 2
-    assert ran.json["ok"] is False
-    assert ran.json["error"]["code"] == "config"
-    assert ran.json["error"]["hint"]
-
-
 def test_an_error_has_its_status_message_and_hint(
     run: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
