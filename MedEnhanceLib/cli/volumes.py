@@ -10,7 +10,7 @@ from textwrap import shorten
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
-from MedEnhanceLib.cli.text import columns, inline, job_lines, pairs, size, slices_of, table, wrote
+from MedEnhanceLib.cli.text import inline, job_lines, pairs, size, slices_of, table, wrote
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
 
 _LONGEST_CELL = 40
@@ -57,13 +57,14 @@ def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line per series; patient and study where they differ."""
     names = ["modality", "description", "size", "date", "files"]
     names += [name for name in ("patient", "study") if len({row[name] for row in rows}) > 1]
+    heads = {"number": "", **{name: name for name in names}, "fault": ""}
     lines = []
     for row in rows:
-        row = {**row, "description": f"{row['description']} {row['part']}".strip()}
-        cells = [shorten(str(row[name]), _LONGEST_CELL, placeholder="…") or "–" for name in names]
+        row = {**row, "description": f"{row['description']} {row['part']}"}
+        cells = {name: shorten(str(row[name]), _LONGEST_CELL, placeholder="…") for name in names}
         fault = "" if row["readable"] else f"not read: {row['reason']}"
-        lines.append([str(row["number"]), *cells, fault])
-    return columns(["", *names, ""], lines, left=len(names) + 2)
+        lines.append({"number": row["number"], **cells, "fault": fault})
+    return table(lines, heads, left=len(heads))
 
 
 def _card_text(card: Mapping[str, Any]) -> str:
