@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -92,9 +92,8 @@ class Cohort:
     empty: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [patient.id for patient in self.patients]
-        for name in sorted(set(names)):
-            if names.count(name) > 1:
+        for name, count in Counter(patient.id for patient in self.patients).items():
+            if count > 1:
                 raise ConfigError(f"patient {name} is there twice", "Put their volumes together.")
 
     def __len__(self) -> int:

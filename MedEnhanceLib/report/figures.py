@@ -166,15 +166,11 @@ def _check_grids(panes: Sequence[Pane]) -> None:
 
 
 def _reach(pictures: Sequence[npt.NDArray[np.float32]]) -> float:
-    """Largest absolute value on a scale: the 99.7th percentile, rounded up; 1 if all is zero."""
+    """Largest absolute value on a scale: the 99.7th percentile; 1 if all is zero."""
     if not pictures:
         return 1.0
     sizes = np.abs(np.concatenate([picture.ravel() for picture in pictures]))
-    reach = float(np.percentile(sizes, 99.7)) or float(sizes.max())
-    if reach == 0:
-        return 1.0
-    step = 10.0 ** (np.floor(np.log10(reach)) - 1)
-    return float(np.ceil(reach / step * 0.999) * step)
+    return float(np.percentile(sizes, 99.7)) or float(sizes.max()) or 1.0
 
 
 def _draw(
