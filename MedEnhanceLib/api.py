@@ -82,7 +82,7 @@ class Placed(Options):
                 volume = load_volume(
                     Path(path), modality=self.modality, scratch=scratch, monitor=monitor
                 )
-                return _called(volume, path, data)
+                return _called(volume, data)
         volume = as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
         for text, about in [] if volume is data else doubts(volume, type(data).__name__):
             monitor.warn(text, about=about)
@@ -130,14 +130,12 @@ def load(
             resample=resample,
             monitor=monitor,
         )
-        return _called(volume, here, path)
+        return _called(volume, path)
 
 
-def _called(volume: Volume, here: PathLike, place: object) -> Volume:
-    """The volume from the file `here`, named after the address that it is a copy of, if any."""
-    if not is_remote(place):
-        return volume
-    return replace(volume, source=Names({str(here): shown(place)}).of(volume.source))
+def _called(volume: Volume, place: object) -> Volume:
+    """The volume, named after the address that its file is a copy of, if any."""
+    return replace(volume, source=shown(place)) if is_remote(place) else volume
 
 
 def list_series(
@@ -461,7 +459,7 @@ def decompress(
 
     with watched(progress, cancel) as monitor, local(path, monitor) as here:
         volume = decompress_file(Path(here), region=region, monitor=monitor)
-        return _called(volume, here, path)
+        return _called(volume, path)
 
 
 def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used with its module
@@ -513,7 +511,7 @@ def recover(
 
     with watched(progress, cancel) as monitor, local(path, monitor) as here:
         volume, report = recover_file(Path(here), monitor=monitor)
-        return _called(volume, here, path), report
+        return _called(volume, path), report
 
 
 def degrade(

@@ -219,14 +219,9 @@ def as_volume(
 ) -> Volume:
     """A volume of whatever holds one in memory; a Volume is returned as it is.
 
-    Args:
-        data: a Volume, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array or tensor
-            [K, J, I] together with affine or spacing.
-        affine: 4×4, (i, j, k) → mm in RAS, of an array.
-        spacing: mm along i (columns), j (rows), k (slices), of an array.
-        modality: "CT", "MR" …; None: guessed from the values.
-    Raises:
-        InputError: it is none of these, or an array without its place.
+    data: a Volume, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array or tensor; the
+    other arguments are those of `Volume.from_array`.
+    Raises InputError where it is none of these, or an array without its place.
     """
     home = type(data).__module__.partition(".")[0]
     is_array = isinstance(data, np.ndarray) or home == "torch"

@@ -40,9 +40,6 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
         "frames": volume.shape[0] if volume.is_sequence else 1,
         "frame_interval_s": volume.frame_interval_s,
         "spacing": list(spacing),
-        "size_mm": [
-            count * step for count, step in zip(volume.shape[:-4:-1], spacing, strict=True)
-        ],
         "orientation": orientation_code(volume.geometry),
         "geometry": volume.geometry.to_json(),
         "dtype": str(volume.dtype),
