@@ -6,13 +6,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from MedEnhanceLib.cli.parser import (
-    Command,
-    Parser,
-    add_flags,
-    declaration_of,
-    params_of,
-)
+from MedEnhanceLib.cli.parser import Command, Parser, add_flags, declaration_of, params_of
 from MedEnhanceLib.cli.text import columns
 from MedEnhanceLib.errors import MedEnhanceError
 

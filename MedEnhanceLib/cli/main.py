@@ -12,16 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.cli import (
-    batch,
-    compress,
-    distill,
-    doctor,
-    enhance,
-    models,
-    train,
-    volumes,
-)
+from MedEnhanceLib.cli import batch, compress, distill, doctor, enhance, models, train, volumes
 from MedEnhanceLib.cli.console import Console
 from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError

@@ -10,11 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, get_args
 
-from MedEnhanceLib.core.options import (
-    Option,
-    did_you_mean,
-    options_of,
-)
+from MedEnhanceLib.core.options import Option, did_you_mean, options_of
 from MedEnhanceLib.errors import ConfigError
 
 #: What `add_subparsers` gives; argparse has no public name for it.
