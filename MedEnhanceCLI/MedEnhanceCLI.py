@@ -9,7 +9,6 @@ Slicer, and what runs its command line modules, read MedEnhanceCLI.xml, and prog
 
 import sys
 import tempfile
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
@@ -29,22 +28,14 @@ def _find_library():
 
 
 def _arguments(given):
-    """The parameters of the XML file, by name, with what is given on the command line."""
+    """The parameters by name; the XML file says what each is."""
     import argparse
 
-    parser = argparse.ArgumentParser(description=ElementTree.parse(_XML).findtext("description"))
-    for parameter in ElementTree.parse(_XML).iterfind("parameters/*[name]"):
-        text = parameter.findtext
-        if text("index") is not None:
-            parser.add_argument(text("name"), help=text("description"))
-        else:
-            choices = [each.text for each in parameter.iterfind("element")]
-            parser.add_argument(
-                f"--{text('longflag')}",
-                help=text("description"),
-                default=text("default"),
-                choices=choices or None,
-            )
+    parser = argparse.ArgumentParser(prog="MedEnhanceCLI")
+    for name in ("modality", "model", "task", "device"):
+        parser.add_argument(f"--{name}", default="auto")
+    for name in ("input", "output"):
+        parser.add_argument(name)
     return vars(parser.parse_args(given))
 
 

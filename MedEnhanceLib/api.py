@@ -82,7 +82,7 @@ class Placed(Options):
                 volume = load_volume(
                     Path(path), modality=self.modality, scratch=scratch, monitor=monitor
                 )
-                return _called(volume, path, data)
+                return _called(volume, data)
         volume = as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
         for text, about in [] if volume is data else doubts(volume, type(data).__name__):
             monitor.warn(text, about=about)
@@ -130,14 +130,12 @@ def load(
             resample=resample,
             monitor=monitor,
         )
-        return _called(volume, here, path)
+        return _called(volume, path)
 
 
-def _called(volume: Volume, here: PathLike, place: object) -> Volume:
-    """The volume from the file `here`, named after the address that it is a copy of, if any."""
-    if not is_remote(place):
-        return volume
-    return replace(volume, source=Names({str(here): shown(place)}).of(volume.source))
+def _called(volume: Volume, place: object) -> Volume:
+    """The volume, named after the address that its file is a copy of, if any."""
+    return replace(volume, source=shown(place)) if is_remote(place) else volume
 
 
 def list_series(
@@ -272,7 +270,7 @@ class _EnhanceOrder(Options):
 
 
 @dataclass(frozen=True)
-class EnhanceCall(EnhanceConfig, Placed, Watched, _EnhanceOrder):
+class EnhanceCall(Watched, Placed, EnhanceConfig, _EnhanceOrder):
     """The arguments of `enhance`."""
 
     _: KW_ONLY
@@ -363,7 +361,7 @@ class _SegmentOrder(Options):
 
 
 @dataclass(frozen=True)
-class SegmentCall(SegmentConfig, Placed, Watched, _SegmentOrder):
+class SegmentCall(Watched, Placed, SegmentConfig, _SegmentOrder):
     """The arguments of `segment`."""
 
 
@@ -393,7 +391,7 @@ def segment(call: SegmentCall) -> Segmentation:
 
 
 @dataclass(frozen=True)
-class CompressCall(CompressConfig, Placed, Watched):
+class CompressCall(Watched, Placed, CompressConfig):
     """The arguments of `compress`."""
 
     volume: Annotated[Any, About(help=_HELD)]
@@ -462,7 +460,7 @@ def decompress(
 
     with watched(progress, cancel) as monitor, local(path, monitor) as here:
         volume = decompress_file(Path(here), region=region, monitor=monitor)
-        return _called(volume, here, path)
+        return _called(volume, path)
 
 
 def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used with its module
@@ -514,7 +512,7 @@ def recover(
 
     with watched(progress, cancel) as monitor, local(path, monitor) as here:
         volume, report = recover_file(Path(here), monitor=monitor)
-        return _called(volume, here, path), report
+        return _called(volume, path), report
 
 
 def degrade(

@@ -1,4 +1,4 @@
-"""MONAI's dictionary transforms: enhance, degrade, compress and segment as steps of a `Compose`.
+"""MONAI's dictionary transforms: enhance and degrade as steps of a `Compose`.
 
     from monai.transforms import Compose, LoadImaged
     from MedEnhanceLib.transforms import Enhanced
@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-import tempfile
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
@@ -33,24 +32,17 @@ from MedEnhanceLib.core.options import check_names
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 
-__all__ = ["Compressed", "Degraded", "Enhanced", "Segmented"]
+__all__ = ["Degraded", "Enhanced"]
 
 
 class _OfVolumes(MapTransform):  # type: ignore[misc]
-    """Applies a function of the API to each key.
+    """Puts another volume in the place of each key's.
 
     Args:
         keys: of the images.
         modality: "CT", "MR" …; None: guessed from the values, with a warning.
         allow_missing_keys: leave out keys that are not there.
-        options: of the function that it calls, such as model, strength or device.
-
-    Raises:
-        ConfigError: an option that the function does not have.
     """
-
-    #: The function of the API whose options it takes.
-    _CALL: ClassVar[Callable[..., Any] | None] = None
 
     def __init__(
         self,
@@ -58,14 +50,9 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
         *,
         modality: str | None = None,
         allow_missing_keys: bool = False,
-        **options: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.modality, self.options = modality, options
-        # Here and not at the first volume, which may be hours away.
-        call = type(self)._CALL
-        names = inspect.signature(call).parameters if call is not None else ()
-        check_names(type(self).__name__, options, names)
+        self.modality = modality
 
     @abstractmethod
     def _made(self, volume: Volume) -> Volume:
@@ -82,7 +69,7 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
             tensor = images[key]
             if isinstance(tensor, str | Path):
                 raise InputError(
-                    f"{key} is a path, and no image",
+                    f"{key} is a path, not an image",
                     f'Put LoadImaged("{key}", ensure_channel_first=True) before.',
                 )
             volume = Volume.from_metatensor(tensor, modality=self.modality)
@@ -96,40 +83,33 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
 
 
 class Enhanced(_OfVolumes):
-    """`me.enhance` of each image, with its options; voxels keep their type."""
+    """`me.enhance` of each image; voxels keep their type.
 
-    _CALL = api.enhance
+    Args:
+        keys: of the images.
+        options: of `me.enhance`, such as model, strength or device; and those of every transform
+            here: modality and allow_missing_keys.
+
+    Raises:
+        ConfigError: an option that `me.enhance` does not have.
+    """
+
+    def __init__(self, keys: KeysCollection, **options: Any) -> None:
+        of_all = {n: options.pop(n) for n in ("modality", "allow_missing_keys") if n in options}
+        super().__init__(keys, **of_all)
+        # Here and not at the first volume, which may be hours away.
+        check_names("Enhanced", options, inspect.signature(api.enhance).parameters)
+        self.options = options
 
     def _made(self, volume: Volume) -> Volume:
         return api.enhance(volume, **self.options).volume
 
 
-class Segmented(_OfVolumes):
-    """`me.segment` of each image, with its options: labels in its place."""
-
-    _CALL = api.segment
-
-    def _made(self, volume: Volume) -> Volume:
-        return api.segment(volume, **self.options).volume
-
-
-class Compressed(_OfVolumes):
-    """What is left of each image after `me.compress`, with its options, as a training meets it."""
-
-    _CALL = api.compress
-
-    def _made(self, volume: Volume) -> Volume:
-        with tempfile.TemporaryDirectory(prefix="medenhance-") as folder:
-            path = Path(folder) / "image.ucv"
-            api.compress(volume, path, **self.options)
-            return api.decompress(path)
-
-
 class Degraded(Randomizable, _OfVolumes):  # type: ignore[misc]
     """Each image with damage of a random strength, drawn anew at each call; float32.
 
-    kind: "rician", "blur", "bias", "low-dose" or "composite", as in `degrade.draw`; all images of
-    a dictionary get the same damage. A random state that was set gives the same damage again.
+    kind: "rician", "blur", "bias", "low-dose" or "composite", as in `degradation.draw`; all images
+    of a dictionary get the same damage. A random state that was set gives the same damage again.
     """
 
     def __init__(self, keys: KeysCollection, kind: str, **options: Any) -> None:

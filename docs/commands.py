@@ -75,7 +75,7 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, Parser]]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, below in action.choices.items():
-                yield f"{parser.prog} {name}", below.declared()
+                yield f"{parser.prog} {name}", below
                 yield from commands(below)
 
 

@@ -18,7 +18,6 @@ from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
-from MedEnhanceLib.io.voxels import utf8_name
 from MedEnhanceLib.runtime.device import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -93,8 +92,7 @@ def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        with utf8_name(bundle.weights) as name:
-            stored = load_file(name)
+        stored = load_file(bundle.weights)
     except (SafetensorError, OSError) as cause:
         raise ModelError(
             f"model {bundle.name!r}: its weights cannot be read ({cause})", "Import it again."

@@ -20,9 +20,9 @@ from MedEnhanceLib.bundles.store import (
     verify_bundle,
 )
 from MedEnhanceLib.core.options import NAMES, is_name
-from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, output_error, write_json
-from MedEnhanceLib.io.voxels import input_error, refuse_pipe
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, write_json
+from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.locks import remove_abandoned
 from MedEnhanceLib.runtime.text import Names
 
@@ -36,33 +36,21 @@ def import_bundle(source: Path) -> Bundle:
 
     Raises:
         ModelError: it is no bundle, is damaged, or one of its name exists already.
-        OutputError: there is no room for it, or no permission.
+        InputError: nothing that can be read is there.
+        OSError: there is no room for it, or no permission.
     """
-    try:
-        refuse_pipe(source)
-        is_zip = not source.is_dir()
-    except InputError as cause:
-        raise ModelError(cause.message, "Give the folder or zip file of a model.") from cause
+    refuse_pipe(source)
     root = user_folder()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        # An owned folder: what a killed import leaves is removed by the next one.
-        remove_abandoned(PREFIX, root)
-        with hidden_folder(root, root / source.name) as staging:
-            names = Names({str(staging / _ZIP): str(source)})
-            with names.in_errors():  # where it was unpacked is gone by the time that one reads this
-                folder = _unpack(source, staging) if is_zip else source
-                target = root / _checked(folder, root).name
-                staged = _copy(folder, staging / "staged")
-            staged.replace(target)
-    except OSError as cause:
-        place = Path(str(cause.filename or root))
-        if place.is_relative_to(root):
-            raise output_error(root / source.name, cause) from cause
-        raise ModelError(
-            input_error(place, cause).message,
-            "Give yourself access to the model, or copy it again.",
-        ) from cause
+    root.mkdir(parents=True, exist_ok=True)
+    # An owned folder: what a killed import leaves is removed by the next one.
+    remove_abandoned(PREFIX, root)
+    with hidden_folder(root, root / source.name) as staging:
+        names = Names({str(staging / _ZIP): str(source)})
+        with names.in_errors():  # where it was unpacked is gone by the time that one reads this
+            folder = source if source.is_dir() else _unpack(source, staging)
+            target = root / _checked(folder, root).name
+            staged = _copy(folder, staging / "staged")
+        staged.replace(target)
     return read_bundle(target)
 
 
@@ -101,7 +89,7 @@ def remove_bundle(name: str) -> None:
         name: of the bundle; of what cannot be read, that of its folder.
     Raises:
         ModelError: there is none, or it came with MedEnhance.
-        OutputError: it cannot be deleted.
+        OSError: it cannot be deleted.
     """
     broken = user_folder() / name
     folder = broken
@@ -115,13 +103,10 @@ def remove_bundle(name: str) -> None:
     kept = {which: default for which, default in read_defaults().items() if default != name}
     if kept != read_defaults():
         write_json(user_folder() / DEFAULTS, kept, overwrite=True)
-    try:
-        if folder.is_symlink():
-            folder.unlink()
-        else:
-            shutil.rmtree(folder)
-    except OSError as cause:
-        raise output_error(folder, cause) from cause
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
 
 
 def _unpack(archive: Path, folder: Path) -> Path:

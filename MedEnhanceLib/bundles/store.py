@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from MedEnhanceLib.bundles.schema import (
     safe_path,
 )
 from MedEnhanceLib.core.manifest import file_sha256
-from MedEnhanceLib.core.modality import default_units, modality_in_words
+from MedEnhanceLib.core.modality import modality_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.io.atomic import write_json
@@ -210,8 +210,7 @@ def open_bundle_for(
         return bundle, volume
     if monitor is not None:
         monitor.log(f"taken as {bundle.modality}, which model {bundle.name} is for")
-    units = default_units(bundle.modality)
-    return bundle, replace(volume, modality=bundle.modality, units=units, modality_is_guess=False)
+    return bundle, volume.as_modality(bundle.modality)
 
 
 def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:

@@ -6,13 +6,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from MedEnhanceLib.cli.parser import (
-    Command,
-    Parser,
-    add_flags,
-    declaration_of,
-    params_of,
-)
+from MedEnhanceLib.cli.parser import Command, Parser, add_flags, declaration_of, params_of
 from MedEnhanceLib.cli.text import columns
 from MedEnhanceLib.errors import MedEnhanceError
 
@@ -71,12 +65,7 @@ def _declare(parser: Parser, task: str) -> None:
         add_flags(parser, job, only=["look"])
     if task != "compress":
         add_flags(parser, batch, only=["bids"])
-        parser.add_argument(
-            "--dicom",
-            action="store_true",
-            default=None,
-            help="write derived DICOM, a folder for each series",
-        )
+        add_flags(parser, job, only=["dicom"])
     add_flags(parser, job, only=["modality", "resample"])
     add_flags(parser, batch, only=["output", "workers", "scheduler", "overwrite"])
 
@@ -98,10 +87,11 @@ def _run(args: argparse.Namespace) -> int:
     text = f"{fields['done']} of {total} done, {fields['already_done']} of them before; see {table}"
     fault = None
     if failed:
-        why = [
-            (Path(str(row["source"])).name, f"{row['message']}. {row['hint']}") for row in failed
-        ]
-        text = columns(("failed", "why"), why, left=2)
+        text = columns(
+            ("failed", "why"),
+            [(Path(row["source"]).name, f"{row['message']}. {row['hint']}") for row in failed],
+            left=2,
+        )
         fault = MedEnhanceError(
             f"{len(failed)} of {total} failed; see {table}",
             "Mend what failed. Run the same command again to go on: what is done is left out.",

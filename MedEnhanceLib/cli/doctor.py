@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser
 from MedEnhanceLib.cli.text import columns, pairs, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 
-_START_SECONDS = 60.0
-
 
 def _run(args: argparse.Namespace) -> int:
-    """Look at everything, and start a worker."""
-    facts = {**args.console.run("doctor", {}), "worker": worker()}
+    """Look at everything."""
+    facts = args.console.run("doctor", {})
     lacking = list(_shortcomings(facts))
     hints = [hint for _, hint in lacking]
     text, fault = _screen(facts), None
@@ -31,31 +24,9 @@ def _run(args: argparse.Namespace) -> int:
     return int(args.console.done({**facts, "missing": hints}, text, fault))
 
 
-def worker() -> dict[str, Any]:
-    """Start a worker, and wait for its greeting."""
-    began = time.monotonic()
-    library = str(Path(__file__).parents[2])
-    paths = [library, *filter(None, [os.environ.get("PYTHONPATH")])]
-    try:
-        ran = subprocess.run(
-            [sys.executable, "-P", "-m", "MedEnhanceLib", "worker"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            text=True,
-            timeout=_START_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        return {"ok": False, "message": str(error)}
-    if '"event": "hello"' not in ran.stdout:
-        return {"ok": False, "message": ran.stderr.strip()[-500:] or f"status {ran.returncode}"}
-    return {"ok": True, "message": f"answered in {time.monotonic() - began:.1f} s"}
-
-
 def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceError], str]]:
     """A sentence with its remedy for each thing that is missing, and what kind of error it is."""
-    absent = [row for row in facts["packages"] if row["required"] and not row["ok"]]
+    absent = [row for row in facts["packages"] if not (row["extra"] or row["fits"])]
     if absent:
         names = " ".join(f"'{row['requirement']}'" for row in absent)
         lack = f"packages are missing or too old; install: python -m pip install {names}"
@@ -66,14 +37,12 @@ def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceErr
     if not facts["models"]:
         lack = "no models are installed; install MedEnhance again, or: medenhance models import"
         yield ModelError, lack
-    if not facts["worker"]["ok"]:
-        yield MedEnhanceError, f"the worker does not answer: {facts['worker']['message']}"
 
 
 def _screen(facts: Mapping[str, Any]) -> str:
     """Everything on one screen."""
     memory, disk, python = facts["memory"], facts["disk"], facts["python"]
-    rows = [(row["package"], _version_text(row), row["purpose"]) for row in facts["packages"]]
+    rows = [(row["name"], _version_text(row), row["purpose"]) for row in facts["packages"]]
     models = [
         f"{row['name']} ({row['kind']} {row['modality']}): {row['message']}"
         for row in facts["models"]
@@ -86,7 +55,6 @@ def _screen(facts: Mapping[str, Any]) -> str:
         "memory": f"{size(memory['free'])} free of {size(memory['total'])}",
         "disk": f"{size(disk['free'])} free of {size(disk['total'])} ({disk['path']})",
         "model": "\n".join(models),
-        "worker": facts["worker"]["message"],
     }
     head = f"MedEnhance {facts['medenhance']} on Python {python['version']}"
     packages = columns(("package", "version", "for"), rows, left=3)
@@ -94,9 +62,9 @@ def _screen(facts: Mapping[str, Any]) -> str:
 
 
 def _version_text(row: Mapping[str, Any]) -> str:
-    if row["version"] is None:
-        return "MISSING" if row["required"] else "not installed (optional)"
-    return f"{row['version']}{'' if row['ok'] else ' TOO OLD'}"
+    if row["installed"] is None:
+        return "not installed (optional)" if row["extra"] else "MISSING"
+    return f"{row['installed']}{'' if row['fits'] else ' TOO OLD'}"
 
 
 def _device_text(row: Mapping[str, Any]) -> str:
@@ -105,8 +73,6 @@ def _device_text(row: Mapping[str, Any]) -> str:
         return f"{text}; it cannot be used: {row['fault']}"
     if row.get("total"):
         text += f", {size(row['free'])} free of {size(row['total'])}"
-    if row.get("needs"):
-        text += f"; enhancing takes up to {size(row['needs'])} of it"
     return text
 
 
@@ -129,7 +95,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 DOCTOR = Command(
     name="doctor",
-    summary="check Python, packages, devices, memory, disk, models and the worker",
+    summary="check Python, packages, devices, memory, disk and models",
     description="Show on one screen what MedEnhance finds here and what is missing.\n"
     "Exit status 4 where a package or a model is.",
     example="medenhance doctor --json",

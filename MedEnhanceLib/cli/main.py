@@ -12,16 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.cli import (
-    batch,
-    compress,
-    distill,
-    doctor,
-    enhance,
-    models,
-    train,
-    volumes,
-)
+from MedEnhanceLib.cli import batch, compress, distill, doctor, enhance, models, train, volumes
 from MedEnhanceLib.cli.console import Console
 from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
@@ -80,19 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return console.fail(error, error)
 
 
-def build_parser() -> Parser:
-    """The parser of all commands."""
+def build_parser(arguments: Sequence[str] | None = None) -> Parser:
+    """The parser of all commands; only those among `arguments`, if given, have their options."""
     parser = Parser(prog="medenhance", description=_DESCRIPTION, epilog=_EXAMPLE)
     parser.add_argument("--version", action="version", version=f"medenhance {__version__}")
     add_common(parser, default=False)
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for command in COMMANDS:
-        command.add_to(subparsers)
+        is_asked_for = arguments is None or command.name in arguments
+        command.add_to(subparsers, with_options=is_asked_for)
     return parser
 
 
 def _dispatch(arguments: Sequence[str], console: Console) -> int:
-    parser = build_parser()
+    parser = build_parser(arguments)
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help(sys.stderr)

@@ -8,13 +8,12 @@ from textwrap import fill
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser
-from MedEnhanceLib.cli.text import columns, pairs, size
-from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.cli.text import pairs, size, table
+from MedEnhanceLib.errors import ConfigError
 
 _ACTIONS = {
     "list": "all models",
     "show": "the metadata and card of one",
-    "verify": "check the files of one, or of all, against their hashes",
     "import": "take in a model: a folder, or a zip of one",
     "default": "take one where none is named, in place of one that ships",
     "remove": "delete one that was imported",
@@ -31,7 +30,7 @@ def _declare(parser: Parser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Do what the action says."""
     action, name, console = args.action, args.name, args.console
-    if action not in ("list", "verify") and name is None:
+    if action != "list" and name is None:
         raise ConfigError(f"models {action} needs a name", "See: medenhance models --help")
     if action == "list" and name is not None:
         raise ConfigError("models list takes no name", f"Try: medenhance models show {name}")
@@ -40,11 +39,11 @@ def _run(args: argparse.Namespace) -> int:
     given = {"path" if action == "import" else "name": name}
     fields = console.run("models", {"action": action, **given})
     rows = fields["models"]
-    if action == "verify":
-        return _report_checks(args, rows, fields["unreadable"] if name is None else [])
     if action == "list":
-        for row in fields["unreadable"]:
-            console.note(f"not usable: {row['message']}. {row['hint']}")
+        damaged = [row for row in rows if not row["ok"]]
+        for row in [*damaged, *fields["unreadable"]]:
+            hint = row.get("hint", f"Remove it: medenhance models remove {row['name']}")
+            console.note(f"not usable: {row['message']}. {hint}")
         return int(console.done(fields, _table(rows) if rows else "no models are installed"))
     text = f"removed {name}"
     if action == "default":
@@ -57,15 +56,14 @@ def _run(args: argparse.Namespace) -> int:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line for each model, and below what each is."""
-    heads = ("name", "kind", "for", "origin", "size")
+    heads = {"name": "name", "kind": "kind", "modality": "for", "origin": "origin", "size": "size"}
     lines = []
     for row in rows:
-        origin = "shipped" if row["shipped"] else row["origin"]
-        origin += ", your default" if row["default"] else ""
-        lines.append((row["name"], row["kind"], row["modality"], origin, size(row["bytes"])))
+        origin = f"{row['origin']}{', your default' if row['default'] else ''}"
+        lines.append({**row, "origin": origin, "size": size(row["bytes"])})
     about = [f"{row['name']}: {row['description']}" for row in rows]
     about = [fill(text, 100, subsequent_indent="  ", break_on_hyphens=False) for text in about]
-    return "\n".join([columns(heads, lines, left=len(heads)), "", *about])
+    return "\n".join([table(lines, heads, left=len(heads)), "", *about])
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -78,26 +76,9 @@ def _show(args: argparse.Namespace) -> int:
     return int(args.console.done(fields, f"{pairs(row)}\n\n{card.strip()}".strip()))
 
 
-def _report_checks(
-    args: argparse.Namespace,
-    rows: Sequence[Mapping[str, Any]],
-    unreadable: Sequence[Mapping[str, Any]],
-) -> int:
-    lines = [f"{row['name']}: {'all files match' if row['ok'] else row['message']}" for row in rows]
-    lines += [f"{row['name']}: {row['message']}" for row in unreadable]
-    fault = None
-    if unreadable or not all(row["ok"] for row in rows):
-        fault = ModelError(
-            "a model is damaged or cannot be read",
-            "Install MedEnhance again, or remove the model and import it anew.",
-        )
-    fields = {"models": rows, "unreadable": unreadable}
-    return int(args.console.done(fields, "\n".join(lines) or "no models are installed", fault))
-
-
 MODELS = Command(
     name="models",
-    summary="list, show, verify, import or remove trained models, or set the default",
+    summary="list, show, import or remove trained models, or set the default",
     description="Manage the trained models on this machine.\n\n"
     + "\n".join(f"  {action:7} {what}" for action, what in _ACTIONS.items()),
     example="medenhance models show mr",

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, get_args
 
-from MedEnhanceLib.core.options import (
-    Option,
-    did_you_mean,
-    generations_up,
-    options_of,
-)
+from MedEnhanceLib.core.options import Option, did_you_mean, options_of
 from MedEnhanceLib.errors import ConfigError
 
 #: What `add_subparsers` gives; argparse has no public name for it.
@@ -27,26 +23,12 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
-        self.declare: Callable[[Parser], None] | None = None
         self._given: list[str] = []
-
-    def declared(self) -> Parser:
-        """The parser with its options."""
-        declare, self.declare = self.declare, None
-        if declare is not None:
-            declare(self)
-        return self
-
-    def format_help(self) -> str:
-        """As argparse's."""
-        self.declared()
-        return super().format_help()
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """As argparse's, but what is left over is refused here, where the options are known."""
-        self.declared()
         self._given = list(args or ())
         parsed, rest = super().parse_known_args(args, namespace)
         for word in rest:
@@ -88,8 +70,7 @@ class Command:
         summary: in the list of commands.
         description: in its own help.
         example: a line that works.
-        declare: adds its options where they are not those of the job. It is called once they are
-            needed: help of all commands must be instant.
+        declare: adds its options where they are not those of the job.
         extra: adds options that the job does not declare.
         params: the job's parameters, where options are more than its fields.
         lines: what people read of the job's result.
@@ -106,15 +87,16 @@ class Command:
     lines: Callable[[dict[str, Any]], list[str]] | None = None
     run: Callable[[argparse.Namespace], int] | None = None
 
-    def add_to(self, subparsers: Subparsers) -> None:
-        """Make its parser."""
+    def add_to(self, subparsers: Subparsers, *, with_options: bool = True) -> None:
+        """Make its parser; without options for the list of all commands, which must be instant."""
         parser = subparsers.add_parser(
             self.name,
             help=self.summary,
             description=self.description,
             epilog=f"example:\n  {self.example}",
         )
-        parser.declare = self.declare or self._declare_job
+        if with_options:
+            (self.declare or self._declare_job)(parser)
         add_common(parser, default=argparse.SUPPRESS)
         parser.set_defaults(run=self.run or self._run_job)
 
@@ -173,7 +155,8 @@ def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
 
 def _in_order(declaration: Any) -> list[Option]:
     def rank(option: Option) -> tuple[bool, bool, bool, int]:
-        owner = generations_up(declaration, option.name)
+        bases = enumerate(declaration.__mro__)
+        owner = next(n for n, base in bases if option.name in inspect.get_annotations(base))
         is_positional = _is_positional(option)
         is_last = option.about.flag == "--force"
         return not is_positional, option.name != "input", is_last, 0 if is_positional else owner

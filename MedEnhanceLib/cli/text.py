@@ -22,21 +22,28 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 
     return "\n".join([line(table[0]), rule, *(line(row) for row in table[1:])])
 
 
+def table(rows: Sequence[Mapping[str, Any]], heads: Mapping[str, str], *, left: int = 1) -> str:
+    """Objects of JSON as a table. heads: field → its heading; what a row lacks is a dash."""
+    cells = [[_cell(row.get(name)) for name in heads] for row in rows]
+    return columns(tuple(heads.values()), cells, left=left)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(entry)}" for name, entry in value.items())
+    return inline(value)
+
+
 def pairs(fields: Mapping[str, Any], indent: str = "") -> str:
-    """A line per field, names aligned; objects are indented, lists of objects numbered."""
+    """A line per field, names aligned; further lines of a text are indented as the first."""
     width = max((len(_name(name)) for name in fields), default=0)
-    lines = []
-    for name, value in fields.items():
-        if isinstance(value, Mapping) and value:
-            lines += [f"{indent}{_name(name)}", pairs(value, indent + "  ")]
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            lines.append(f"{indent}{_name(name)}")
-            lines += [f"{indent}  {inline(entry)}" for entry in value]
-        else:
-            below = "\n" + " " * (len(indent) + width + 2)
-            text = inline(value).replace("\n", below)
-            lines.append(f"{indent}{_name(name).ljust(width)}  {text}".rstrip())
-    return "\n".join(lines)
+    below = "\n" + " " * (len(indent) + width + 2)
+    return "\n".join(
+        f"{indent}{_name(name).ljust(width)}  {inline(value)}".replace("\n", below).rstrip()
+        for name, value in fields.items()
+    )
 
 
 def inline(value: Any) -> str:
@@ -46,7 +53,7 @@ def inline(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value + 0.0:.6g}"  # 0, where a header holds -0
     if isinstance(value, Mapping):
         return ", ".join(f"{_name(name)} {inline(entry)}" for name, entry in value.items())
     if isinstance(value, (list, tuple)):
@@ -79,17 +86,9 @@ def job_lines(fields: Mapping[str, Any]) -> list[str]:
         count = f"{row['files']} file{'' if row['files'] == 1 else 's'}"
         object_text = f"{row['role']}: {row['modality']} {row['description']!r}"
         lines.append(f"  {object_text}, {count}, {row['series_uid']}")
-    labels = [
-        (
-            str(row["label"]),
-            f"{row['voxels']:,}",
-            f"{row['volume_ml']:.2f}",
-            f"{row['surface_mm2']:,.0f}",
-        )
-        for row in fields.get("table") or ()
-    ]
-    if labels:
-        lines += ["", columns(("label", "voxels", "ml", "mm² of surface"), labels)]
+    if labels := fields.get("table"):
+        heads = {"label": "label", "voxels": "voxels", "volume_ml": "ml"}
+        lines += ["", table(labels, heads | {"surface_mm2": "mm² of surface"})]
     if "shape" in fields:
         lines.append(f"shape {inline(fields['shape'])}, {fields['dtype']}")
     return lines

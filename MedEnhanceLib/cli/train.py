@@ -16,7 +16,7 @@ from MedEnhanceLib.cli.parser import (
     params_of,
     read_config,
 )
-from MedEnhanceLib.cli.text import columns, inline, wrote
+from MedEnhanceLib.cli.text import table, wrote
 from MedEnhanceLib.errors import ConfigError
 
 #: Options that are fields of the configuration as they are.
@@ -114,11 +114,7 @@ def _check_file(args: argparse.Namespace, config: Mapping[str, Any], data: Path)
 def _lines(fields: dict[str, Any]) -> list[str]:
     """What was written, and what a head reached in patients that were held out."""
     rows = fields.get("held_out") or []
-    if not rows:
-        return wrote(fields)
-    heads = list(rows[0])
-    table = columns(heads, [[inline(row.get(head)) for head in heads] for row in rows])
-    return [*wrote(fields), "", table]
+    return [*wrote(fields), *(["", table(rows, {name: name for name in rows[0]})] if rows else [])]
 
 
 def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
@@ -140,14 +136,10 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
 
 
 def _means_lines(fields: Mapping[str, Any]) -> list[str]:
-    means = fields["means"]
-    names = list(dict.fromkeys(name for row in means.values() for name in row))
-    heads = ["mean of", *(name.replace("_", " ") for name in names)]
-    rows = [
-        [group, *(inline(round(row[name], 3)) if name in row else "–" for name in names)]
-        for group, row in means.items()
-    ]
-    return [columns(heads, rows)]
+    rows = [{"group": group, **means} for group, means in fields["means"].items()]
+    names = dict.fromkeys(name for row in rows for name in row)
+    heads = {name: name.replace("_", " ") for name in names} | {"group": "mean of"}
+    return [table(rows, heads)]
 
 
 TRAIN = Command(

@@ -10,38 +10,21 @@ from textwrap import shorten
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
-from MedEnhanceLib.cli.text import columns, inline, job_lines, pairs, size, slices_of, wrote
+from MedEnhanceLib.cli.text import inline, job_lines, pairs, size, slices_of, table, wrote
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
 
 _LONGEST_CELL = 40
 
 
 def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
-    quality = [
-        (
-            row["name"],
-            f"{row['psnr_db']:.2f}",
-            f"{row['ssim']:.3f}",
-            ", ".join(f"{label} {value:.3f}" for label, value in row["dice"].items()),
-        )
-        for row in fields["quality"]
-    ]
-    compression = [
-        (
-            row["mode"],
-            f"{row['ratio']:.1f}",
-            f"{row['max_error']:g}",
-            "no difference" if row["psnr"] is None else f"{row['psnr']:.1f}",
-            f"{row['seconds']:.1f}",
-        )
-        for row in fields["compression"]
-    ]
+    quality = {"name": "volume", "psnr_db": "PSNR, dB", "ssim": "SSIM", "dice": "Dice"}
+    files = {"mode": "mode", "ratio": "ratio", "max_error": "largest error", "psnr": "PSNR, dB"}
     return [
         "Against the undamaged brain",
-        columns(("volume", "PSNR, dB", "SSIM", "Dice of its segmentation"), quality),
+        table(fields["quality"], quality),
         "",
         "Compression of the enhanced volume, measured on each file as it was written",
-        columns(("mode", "ratio", "largest error", "PSNR, dB", "seconds"), compression),
+        table(fields["compression"], files),
         "",
         *fields["notes"],
         f"{fields['seconds']:.0f} s on {fields['device']}",
@@ -74,13 +57,14 @@ def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line per series; patient and study where they differ."""
     names = ["modality", "description", "size", "date", "files"]
     names += [name for name in ("patient", "study") if len({row[name] for row in rows}) > 1]
+    heads = {"number": "", **{name: name for name in names}, "fault": ""}
     lines = []
     for row in rows:
-        row = {**row, "description": f"{row['description']} {row['part']}".strip()}
-        cells = [shorten(str(row[name]), _LONGEST_CELL, placeholder="…") or "–" for name in names]
+        row = {**row, "description": f"{row['description']} {row['part']}"}
+        cells = {name: shorten(str(row[name]), _LONGEST_CELL, placeholder="…") for name in names}
         fault = "" if row["readable"] else f"not read: {row['reason']}"
-        lines.append([str(row["number"]), *cells, fault])
-    return columns(["", *names, ""], lines, left=len(names) + 2)
+        lines.append({"number": row["number"], **cells, "fault": fault})
+    return table(lines, heads, left=len(heads))
 
 
 def _card_text(card: Mapping[str, Any]) -> str:
@@ -129,15 +113,15 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
 
 def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
     """The first damaged chunk, how many there are, and whether a voxel is lost."""
-    damaged, advice = check["damaged"], "save what is intact (medenhance recover)."
+    damaged, lost = check["damaged"], [c for c in check["damaged"] if c["block"] is not None]
     what = "head, parity or SHA-256 at its end; all chunks are intact"
     if damaged:
         what = f"{damaged[0]['reason']}; {_how_many(check)}"
-        lost = [chunk for chunk in damaged if chunk["block"] is not None]
-        if check["repairable"]:
-            what += ", and its parity repairs them"
-        elif lost:
-            what += f"; lost: {slices_of(lost)}"
+    if check["repairable"]:
+        what += ", and its parity repairs them"
+    elif lost:
+        what += f"; lost: {slices_of(lost)}"
+    advice = "save what is intact (medenhance recover)."
     if check["repairable"] or not damaged:
         advice = "write a sound one (medenhance recover FILE.ucv SOUND.ucv): no voxel is lost."
     return CodecError(f"{path} is damaged: {what}", f"Copy the file again, or {advice}")
@@ -153,14 +137,19 @@ def _times(values: Sequence[float]) -> str:
 
 
 def _add_kinds(parser: Parser) -> None:
-    for name, (metavar, text) in _KINDS.items():
+    """Options that are kept in the order in which they were given: damage does not commute."""
+    for kind, (metavar, text) in _KINDS.items():
+
+        def strength(number: str, kind: str = kind) -> tuple[str, float]:
+            return kind, float(number)
+
         parser.add_argument(
-            f"--{name}", action=_InOrder, type=float, metavar=metavar, dest="steps", help=text
+            f"--{kind}", action="append", type=strength, metavar=metavar, dest="steps", help=text
         )
     parser.add_argument(
         "--composite",
-        action=_InOrder,
-        nargs=0,
+        action="append_const",
+        const=("composite", 0.0),
         dest="steps",
         help="the benchmarks' composite: bias 0.3, blur 0.8, Rician 0.07 (MR)",
     )
@@ -174,20 +163,6 @@ def _degrade_params(args: argparse.Namespace) -> dict[str, Any]:
 
     steps = [step.to_json() for step in named_steps(args.steps, args.seed)]
     return params_of(args, declaration_of("degrade")) | {"steps": steps}
-
-
-class _InOrder(argparse.Action):
-    """Keeps the options in the order in which they were given: damage does not commute."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        step = ((option_string or "").removeprefix("--"), values or 0.0)
-        namespace.steps = [*(namespace.steps or []), step]
 
 
 _KINDS = {

@@ -14,14 +14,12 @@ import numpy as np
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.modality import default_units, guess_modality
 from MedEnhanceLib.core.slabs import Voxels
-from MedEnhanceLib.errors import GeometryError, InputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from MedEnhanceLib.core.volume import Volume
 
-#: In the meta of a MetaTensor: what it does not know of a volume.
-_OURS = "medenhance"
 #: Millimeters and seconds of nibabel's names of units; an unknown one counts as its default.
 _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -67,40 +65,32 @@ class Exchange:
 
     @classmethod
     def from_sitk(cls: Any, image: Any, *, modality: str | None = None) -> Volume:
-        """A copy of a SimpleITK image of 3 axes, or 4 with time last.
+        """A copy of a SimpleITK image of 3 axes.
 
         Raises InputError for other axes, or several values a voxel.
         """
         sitk = require("SimpleITK", purpose="Taking an image of SimpleITK")
         axes, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
-        if axes not in (3, 4) or components > 1:
+        if axes != 3 or components > 1:
             raise InputError(
                 f"a SimpleITK image of {axes} axes and {components} values a voxel",
-                "Give 3 axes, or 4 with time last, and one intensity a voxel.",
+                "Give 3 axes and one intensity a voxel; frames of a sequence one by one.",
             )
         kind = image.GetPixelIDTypeAsString()
         if kind.startswith("label"):  # taking its array would end the process
             raise InputError(f"a SimpleITK image of {kind}", "Give sitk.LabelMapToLabel(image).")
-        direction = np.reshape(image.GetDirection(), (axes, axes))
-        if axes == 4 and not np.allclose(direction[3, :3], 0) & np.allclose(direction[:3, 3], 0):
-            raise GeometryError("the fourth axis is no time of its own", "Give frames one by one.")
-        geometry = Geometry(
-            image.GetSpacing()[:3],
-            image.GetOrigin()[:3],
-            tuple(tuple(row) for row in direction[:3, :3].tolist()),  # type: ignore[arg-type]
-        )
+        direction = np.reshape(image.GetDirection(), (3, 3)).tolist()
+        geometry = Geometry(image.GetSpacing(), image.GetOrigin(), direction)
         return _with_modality(cls(sitk.GetArrayFromImage(image), geometry), modality)
 
     def to_sitk(self: Any) -> Any:
-        """As a SimpleITK image; a sequence has time as its fourth axis."""
+        """As a SimpleITK image; raises InputError for a sequence."""
         sitk = require("SimpleITK", purpose="Making an image of SimpleITK")
+        _refuse_sequence(self)
         image = sitk.GetImageFromArray(_storable(self.voxels), isVector=False)
-        geometry, extra = self.geometry, self.voxels.ndim - 3
-        direction = np.eye(3 + extra)
-        direction[:3, :3] = geometry.direction
-        image.SetSpacing([*geometry.spacing, *[self.frame_interval_s or 1.0] * extra])
-        image.SetOrigin([*geometry.origin, *[0.0] * extra])
-        image.SetDirection(direction.ravel().tolist())
+        image.SetSpacing(self.geometry.spacing)
+        image.SetOrigin(self.geometry.origin)
+        image.SetDirection(np.ravel(self.geometry.direction).tolist())
         return image
 
     @classmethod
@@ -162,23 +152,15 @@ class Exchange:
         meta = getattr(tensor, "meta", {})
         if str(meta.get("space", "RAS")).upper().endswith("LPS"):
             affine = _LPS_TO_RAS @ affine
-        ours = meta.get(_OURS)
-        ours = ours if isinstance(ours, dict) else {}
         voxels = np.array(_copied(tensor).T, order="C")
-        volume = cls(voxels, Geometry.from_affine_ras(affine))
-        volume = _with_modality(volume, modality or ours.get("modality"))
-        return replace(volume, history=tuple(map(str, ours.get("history", ()))))
+        return _with_modality(cls(voxels, Geometry.from_affine_ras(affine)), modality)
 
     def to_metatensor(self: Any) -> Any:
-        """As a MONAI MetaTensor [1, I, J, K] with its affine, a copy."""
+        """As a MONAI MetaTensor [1, I, J, K] with its affine, a copy; InputError for a sequence."""
         data = require("monai.data", purpose="Making a MetaTensor")
-        if self.is_sequence:
-            raise InputError("a sequence of several frames", "Give one frame: volume.frame(0).")
+        _refuse_sequence(self)
         tensor = self.to_torch().permute(2, 1, 0)[None].contiguous()
-        # Transforms copy what they do not know: a result still says that it is derived.
-        modality = None if self.modality_is_guess else self.modality
-        ours = {"modality": modality, "history": list(self.history)}
-        meta = {"space": "RAS", _OURS: ours}
+        meta = {"space": "RAS"}
         return data.MetaTensor(tensor, affine=self.geometry.affine_ras, meta=meta)
 
     def to_torch(self: Any, dtype: Any = None) -> Any:
@@ -191,6 +173,11 @@ class Exchange:
         native = self.dtype.newbyteorder("=")
         tensor = torch.from_numpy(np.array(voxels, wider.get(native.name, native), order="C"))
         return tensor if dtype is None else tensor.to(dtype)
+
+
+def _refuse_sequence(volume: Volume) -> None:
+    if volume.is_sequence:
+        raise InputError("a sequence of several frames", "Give one frame: volume.frame(0).")
 
 
 def _copied(array: Any) -> Voxels:

@@ -22,6 +22,8 @@ _MAPS = {
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
     BIAS_FIELD: "the bias field of another volume",
 }
+#: Of what is measured: the key that says whether it was done, and how people call that.
+_DONE = {"blur": "undone", "bias_field": "corrected", "motion": "corrected"}
 #: Keys of `results` that belong to a segmentation.
 _OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
@@ -122,14 +124,9 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
         text = f"noise: σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g} of 1; "
         text += f"{strength * noise['share_removed']:.0%} of the correction applied"
         lines.append(text + (f": {noise['reason']}" if noise.get("reason") else ""))
-    for name, key, done in (
-        ("blur", "undone", "undone"),
-        ("bias_field", "corrected", "corrected"),
-        ("motion", "corrected", "corrected"),
-    ):
-        if measured.get(name, {}).get(key):
-            words = name.replace("_", " ")
-            lines.append(f"{words}: {done}; {measured[name]['reason']}")
+    for name, done in _DONE.items():
+        if measured.get(name, {}).get(done):
+            lines.append(f"{name.replace('_', ' ')}: {done}; {measured[name]['reason']}")
     if guide := measured.get("guide"):
         text = f"guide: changed the result by {guide['used']:.2f} σ of the noise"
         lines.append(text + (f"; {guide['reason']}" if guide.get("reason") else ""))
@@ -147,9 +144,11 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     """The same for a history note: what was done beside removing all noise; or nothing."""
     share = measured.get("noise", {}).get("share_removed", 1)
     parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
-    parts += ["blur undone"] if measured.get("blur", {}).get("undone") else []
-    parts += ["bias field corrected"] if measured.get("bias_field", {}).get("corrected") else []
-    parts += ["motion corrected"] if measured.get("motion", {}).get("corrected") else []
+    parts += [
+        f"{name.replace('_', ' ')} {done}"
+        for name, done in _DONE.items()
+        if measured.get(name, {}).get(done)
+    ]
     used = measured.get("guide", {}).get("used")
     parts += [f"guide changed it by {used:.2f} σ of the noise"] if used else []
     parts += ["look of another volume"] if "look" in measured else []

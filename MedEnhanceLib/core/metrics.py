@@ -37,7 +37,7 @@ def psnr(
     total, count = 0.0, 0
     for index in np.ndindex(reference.shape[:-2]):
         difference = image[index].astype(np.float64) - reference[index].astype(np.float64)
-        difference = _chosen(difference, None if mask is None else mask[index])
+        difference = difference[... if mask is None else mask[index]].ravel()
         total += float(np.vdot(difference, difference))
         count += difference.size
     peak = _range_of(reference, data_range)
@@ -79,7 +79,7 @@ def ssim(
     for index in np.ndindex(reference.shape[:-axes]):
         for part in _slabs(reference.shape[-3]) if volumetric else (slice(None),):
             similarity = _ssim_map(reference[index][part], image[index][part], peak, axes)
-            similarity = _chosen(similarity, None if mask is None else mask[index][part][inner])
+            similarity = similarity[... if mask is None else mask[index][part][inner]]
             total += float(similarity.sum())
             count += similarity.size
     return _mean(total, count)
@@ -127,10 +127,6 @@ def _slabs(planes: int) -> list[slice]:
     """Overlapping runs of planes whose inner parts, where the window fits, follow each other."""
     margin = 2 * _SSIM_RADIUS
     return [slice(start, start + _SLAB + margin) for start in range(0, planes - margin, _SLAB)]
-
-
-def _chosen(values: Doubles, mask: Array | None) -> Doubles:
-    return values.ravel() if mask is None else values[mask]
 
 
 def _check(reference: Array, image: Array, mask: Array | None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedEnhanceLib.core.slabs import Voxels, every, extremes
+from MedEnhanceLib.core.slabs import Voxels, extremes
 
 if TYPE_CHECKING:
     from MedEnhanceLib.core.volume import Volume
@@ -19,10 +19,6 @@ _LARGEST_SAMPLE = 200_000
 _HU_AIR, _HU_LOWEST, _HU_HIGHEST = -500, -4096, 32767
 #: mm; no scanner leaves as much between slices, but µm that are taken for mm do.
 FARTHEST_MM = 100.0
-_MAY_BE_CT = (
-    ". A CT whose values were rescaled looks so too (--modality CT), but they are no HU any more, "
-    "which models for CT need"
-)
 
 
 def guess_modality(voxels: Voxels, spacing: Sequence[float]) -> str:
@@ -35,10 +31,9 @@ def guess_modality(voxels: Voxels, spacing: Sequence[float]) -> str:
     low, high = (float(end) for end in extremes(voxels))
     if _HU_LOWEST <= low <= _HU_AIR and 100 <= high <= _HU_HIGHEST:
         return "CT"
-    if low >= -0.25 * high and high >= 64:
-        sample = every(voxels, max(1, voxels.size // _LARGEST_SAMPLE))
-        if np.unique(sample).size > 32:
-            return "MR"
+    sample = voxels.flat[:: max(1, voxels.size // _LARGEST_SAMPLE)]
+    if low >= -0.25 * high and high >= 64 and np.unique(sample).size > 32:
+        return "MR"
     return "OT"
 
 
@@ -49,7 +44,6 @@ def doubts(volume: Volume, name: str) -> list[tuple[str, str]]:
         kind = "neither CT nor MR" if volume.modality == "OT" else volume.modality
         text = f"{name}: no modality stated; by its values it looks like {kind}"
         text += " (if that is wrong: --modality, modality=)"
-        text += _MAY_BE_CT if volume.modality == "MR" else ""
         texts.append((text, f"taken as {volume.modality}"))
     if widest > FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "

@@ -52,6 +52,8 @@ _ENDS = (
     ("high", "at most {:g}", operator.le),
     ("below", "less than {:g}", operator.lt),
 )
+#: NUL, and lone surrogates but those that stand for a byte of a file's name.
+_NOT_IN_PATHS = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 #: Characters allowed in the name of a model or of a distilled set.
 NAMES = "at most 64 letters, digits, - and _"
 
@@ -274,15 +276,8 @@ class Params(Options):
         for name, value in vars(self).items():
             if isinstance(value, str) and not value:
                 raise ConfigError(f"{name} is empty", "Give a name or a path, or leave it out.")
-            if isinstance(value, str) and not _is_path(value):
+            if isinstance(value, str) and _NOT_IN_PATHS.search(value):
                 raise ConfigError(f"{name} is {value!r}: an invalid path", "Correct the name.")
-
-
-def _is_path(text: str) -> bool:
-    try:
-        return "\0" not in os.fsdecode(os.fsencode(text))
-    except UnicodeEncodeError:
-        return False
 
 
 def options_of(cls: Any) -> tuple[Option, ...]:
@@ -291,7 +286,7 @@ def options_of(cls: Any) -> tuple[Option, ...]:
 
 
 @functools.cache
-def _options_of(cls: Any) -> tuple[Option, ...]:
+def _options_of(cls: Any) -> tuple[Option, ...]:  # for type checkers, a class is not Hashable
     hints = typing.get_type_hints(cls, include_extras=True)
     return tuple(_option(entry, hints[entry.name]) for entry in dataclasses.fields(cls))
 
@@ -322,12 +317,6 @@ def _option(entry: dataclasses.Field[Any], hint: Any) -> Option:
         is_optional or hint is Any,
         words,
     )
-
-
-def generations_up(declaration: Any, name: str) -> int:
-    """How many classes up an option was declared last; 0 for one of the declaration's own."""
-    bases = enumerate(declaration.__mro__)
-    return next(n for n, base in bases if name in inspect.get_annotations(base))
 
 
 def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -> C:
@@ -362,14 +351,6 @@ def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dic
         if option.is_object and isinstance(below, Mapping) and isinstance(above, Mapping):
             parts[option.name] = merged(option.kind, below, above)
     return {**base, **fields, **parts}
-
-
-def about(declaration: Any, name: str) -> About:
-    """What a declaration says of an option, for a field of another one that means the same.
-
-    pattern: Annotated[str, about(CohortParams, "pattern")] = "*"
-    """
-    return option_of(declaration, name).about
 
 
 def narrowed(cls: type[C], options: Any, **others: Any) -> C:
@@ -455,14 +436,7 @@ def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            unknown = [name for name in kwargs if name not in signature.parameters]
-            if unknown:
-                near = did_you_mean(unknown[0], signature.parameters)
-                names = ", ".join(signature.parameters)
-                raise TypeError(
-                    f"{function.__name__}() has no option {unknown[0]!r}: {near}It has: {names}."
-                )
-            signature.bind(*args, **kwargs)  # its error names the function's own arguments
+            check_names(function.__name__, kwargs, signature.parameters)
             return function(declaration(*args, **kwargs))
 
         before, mark, after = (function.__doc__ or "").partition("        call: ")
@@ -481,22 +455,11 @@ def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[
 def _signature_of(
     declaration: Callable[..., Any], function: Callable[..., Any]
 ) -> inspect.Signature:
-    """The signature of a declaration with plain types and the defaults of its options."""
+    """The signature of a declaration, and what the function returns."""
     signature, hints = inspect.signature(declaration), typing.get_type_hints(declaration)
-    parameters = []
-    for parameter in signature.parameters.values():
-        if parameter.default is not parameter.empty:
-            default = option_of(declaration, parameter.name).default
-            parameter = parameter.replace(default=default)
-        if "Annotated[" in str(parameter.annotation):
-            parameter = parameter.replace(annotation=hints[parameter.name])
-        parameters.append(parameter)
-    # As on the command line: what is inherited comes last, so progress and cancel do.
-    parameters.sort(
-        key=lambda own: (
-            own.kind,
-            own.kind is own.KEYWORD_ONLY and generations_up(declaration, own.name),
-        )
-    )
+    parameters = [
+        own.replace(annotation=hints[name]) if "Annotated[" in str(own.annotation) else own
+        for name, own in signature.parameters.items()
+    ]
     returns = inspect.signature(function).return_annotation
     return signature.replace(parameters=parameters, return_annotation=returns)

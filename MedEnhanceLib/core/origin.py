@@ -37,14 +37,10 @@ class DicomOrigin:
     on_grid: bool = True
     body_part: str = ""
 
-    @property
-    def files(self) -> int:
-        """Number of files that contain the slices."""
-        return len({one.file for frame in self.instances for one in frame})
-
     def facts(self) -> dict[str, Any]:
         """The fields for a manifest: without patient data and paths."""
-        return {"study": self.study, "series": self.series, "files": self.files}
+        files = len({image.file for frame in self.instances for image in frame})
+        return {"study": self.study, "series": self.series, "files": files}
 
     def cropped(self, first: int, stop: int) -> DicomOrigin:
         """The origin of the slices `first` to `stop` (exclusive) of every time frame."""

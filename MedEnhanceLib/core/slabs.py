@@ -95,17 +95,3 @@ def looks_like_labels(voxels: Voxels) -> bool:
         if len(values) > _MOST_LABELS:
             return False
     return len(values) > 1
-
-
-def every(voxels: Voxels, step: int) -> npt.NDArray[Any]:
-    """Every `step`-th voxel in C order, as a copy."""
-    samples, first = [], 0
-    for part in slabs(voxels):
-        samples.append(part.reshape(-1)[-first % step :: step].copy())
-        first += part.size
-    return np.concatenate(samples)
-
-
-def blank(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Voxels:
-    """A read-only array of zeros that takes no memory: a placeholder for voxels that come later."""
-    return np.broadcast_to(np.zeros((), dtype), shape)

@@ -135,6 +135,11 @@ class Volume(Exchange):
             )
         return replace(self, voxels=voxels, history=self.history + ((did,) if did else ()))
 
+    def as_modality(self, modality: str) -> Volume:
+        """The volume with a modality that somebody stated; units follow where it is another."""
+        units = self.units if modality == self.modality else default_units(modality)
+        return replace(self, modality=modality, units=units, modality_is_guess=False)
+
     def frame(self, index: int) -> Volume:
         """One frame of a sequence as a volume; a volume without frames is its own frame 0.
 
@@ -166,30 +171,25 @@ class Volume(Exchange):
         Raises:
             InputError: nothing is left, or there is a step.
         """
-        starts, sizes = [], []
+        parts: list[range] = []
         for axis, part, length in zip("kji", (k, j, i), self.shape[-3:], strict=True):
-            try:
-                start, stop, step = part.indices(length)
-            except (AttributeError, TypeError) as cause:
-                raise InputError(
-                    f"region {axis}={part!r}", f"Give whole numbers, as {axis}=slice(4, 9)."
-                ) from cause
-            if step != 1 or stop <= start:
+            chosen = range(length)[part]
+            if chosen.step != 1 or not chosen:
                 raise InputError(
                     f"region {axis}={part.start}:{part.stop}:{part.step} of {length} voxels",
                     "Give a part with at least one voxel, without a step.",
                 )
-            starts.append(start)
-            sizes.append(stop - start)
-        k, j, i = (slice(at, at + size) for at, size in zip(starts, sizes, strict=True))
-        whole = (starts[1:], sizes[1:]) == ([0, 0], list(self.shape[-2:]))
+            parts.append(chosen)
+        planes, rows, columns = parts
         # The DICOM images that a volume came from are whole slices.
-        origin = self.origin.cropped(k.start, k.stop) if self.origin and whole else None
+        is_whole = (len(rows), len(columns)) == self.shape[-2:]
+        origin = self.origin and is_whole and self.origin.cropped(planes.start, planes.stop)
+        k, j, i = (slice(part.start, part.stop) for part in parts)
         return replace(
             self,
             voxels=self.voxels[..., k, j, i],
-            geometry=self.geometry.cropped((starts[0], starts[1], starts[2])),
-            origin=origin,
+            geometry=self.geometry.cropped((planes.start, rows.start, columns.start)),
+            origin=origin or None,
         )
 
     @property
@@ -219,37 +219,28 @@ def as_volume(
 ) -> Volume:
     """A volume of whatever holds one in memory; a Volume is returned as it is.
 
-    Args:
-        data: a Volume, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array or tensor
-            [K, J, I] together with affine or spacing.
-        affine: 4×4, (i, j, k) → mm in RAS, of an array.
-        spacing: mm along i (columns), j (rows), k (slices), of an array.
-        modality: "CT", "MR" …; None: guessed from the values.
-    Raises:
-        InputError: it is none of these, or an array without its place.
+    data: a Volume, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array or tensor; the
+    other arguments are those of `Volume.from_array`.
+    Raises InputError where it is none of these, or an array without its place.
     """
-    if isinstance(data, Volume):
-        if affine is not None or spacing is not None:
-            raise ConfigError("affine or spacing of a Volume, which has its own", "Leave them out.")
-        if not modality:
-            return data
-        units = data.units if modality == data.modality else default_units(modality)
-        return replace(data, modality=modality, units=units, modality_is_guess=False)
     home = type(data).__module__.partition(".")[0]
+    is_array = isinstance(data, np.ndarray) or home == "torch"
+    if not is_array and not (affine is None and spacing is None):
+        raise ConfigError(
+            f"affine or spacing of a {type(data).__name__}, which has its own",
+            "Leave them out, or give its array alone.",
+        )
+    if isinstance(data, Volume):
+        return data.as_modality(modality) if modality else data
+    if is_array:
+        return Volume.from_array(data, affine=affine, spacing=spacing, modality=modality)
     readers = {
         "SimpleITK": Volume.from_sitk,
         "nibabel": Volume.from_nibabel,
         "monai": Volume.from_metatensor,
     }
     if home in readers:
-        if affine is not None or spacing is not None:
-            raise ConfigError(
-                f"affine or spacing of a {type(data).__name__}, which has its own",
-                "Leave them out, or give its array alone.",
-            )
         return readers[home](data, modality=modality)
-    if isinstance(data, np.ndarray) or home == "torch":
-        return Volume.from_array(data, affine=affine, spacing=spacing, modality=modality)
     is_result = isinstance(getattr(data, "volume", None), Volume)
     raise InputError(
         f"an object of type {type(data).__name__} is no volume",

@@ -82,13 +82,11 @@ def resolved(path: Path, error: Callable[[Path, OSError], MedEnhanceError] | Non
     """
     try:
         return path.resolve()
-    except RuntimeError:  # Python's own word for a loop of links
-        cause = OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    except ValueError as odd:
-        cause = OSError(errno.EINVAL, str(odd))
-    except OSError as refused:
-        cause = refused
-    raise (error or output_error)(path, cause) from cause
+    except OSError as cause:
+        raise (error or output_error)(path, cause) from cause
+    except (RuntimeError, ValueError) as odd:  # a loop of links; a character that no path has
+        code = errno.ELOOP if isinstance(odd, RuntimeError) else errno.EINVAL
+        raise (error or output_error)(path, OSError(code, str(odd))) from odd
 
 
 @contextlib.contextmanager
@@ -182,8 +180,6 @@ def refuse_no_folder(target: Path) -> None:
         raise OutputError(f"{target} is a file", "Name a folder.")
     if not target.parent.is_dir():
         raise OutputError(f"{target}: {target.parent} is not a folder", "Make it, or name another.")
-    if target.is_mount():
-        raise OutputError(f"{target} is a mount point", "Name a folder inside it.")
     refuse_unwritable(resolved(target).parent)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -92,9 +92,8 @@ class Cohort:
     empty: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [patient.id for patient in self.patients]
-        for name in sorted(set(names)):
-            if names.count(name) > 1:
+        for name, count in Counter(patient.id for patient in self.patients).items():
+            if count > 1:
                 raise ConfigError(f"patient {name} is there twice", "Put their volumes together.")
 
     def __len__(self) -> int:
@@ -114,11 +113,7 @@ class Cohort:
     ) -> Cohort:
         """Open a table (.csv), a folder of volumes, or a folder of DICOM.
 
-        Args:
-            path: the table or folder.
-            pattern: of the names of files that count, see `from_folder`.
-            modality: of files that do not state it; of DICOM, which series are used.
-            monitor: notified of progress; may cancel.
+        The arguments are those of `from_csv`, `from_folder` and `from_dicom`.
         """
         place = Path(path)
         if place.suffix.lower() == ".csv":
@@ -264,14 +259,6 @@ class Cohort:
     def only(self, belongs: Callable[[Patient], bool]) -> Cohort:
         """The cohort of those patients for whom `belongs(patient)` is true, in order."""
         return replace(self, patients=tuple(filter(belongs, self.patients)))
-
-    def __getitem__(self, name: str) -> Patient:
-        """The patient of that name; raises ConfigError with the known names."""
-        patients = {patient.id: patient for patient in self.patients}
-        if name not in patients:
-            names = ", ".join(list(patients)[:10])
-            raise ConfigError(f"the cohort has no patient {name!r}", f"It has: {names}.")
-        return patients[name]
 
     def volumes(
         self, *, least_slices: int = 1, monitor: Monitor | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.modality import FARTHEST_MM, MICROSCOPY_MM
 from MedEnhanceLib.core.slabs import slabs
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.runtime.dependencies import require
 
-_LETTERS = ("LR", "PA", "SI")
 #: Above this ratio of spacings, methods work slice by slice.
 _ANISOTROPIC = 3.0
 
@@ -41,11 +40,8 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
         "frames": volume.shape[0] if volume.is_sequence else 1,
         "frame_interval_s": volume.frame_interval_s,
         "spacing": list(spacing),
-        "size_mm": [
-            count * step for count, step in zip(volume.shape[:-4:-1], spacing, strict=True)
-        ],
         "orientation": orientation_code(volume.geometry),
-        "geometry": plain_geometry(volume.geometry),
+        "geometry": volume.geometry.to_json(),
         "dtype": str(volume.dtype),
         "range": [low.item(), high.item()],
         "bytes": volume.nbytes,
@@ -62,23 +58,8 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
 
 def orientation_code(geometry: Geometry) -> str:
     """Where i, j and k point to, one letter each, as ITK writes it: "LPS" is usual in DICOM."""
-    direction = np.asarray(geometry.direction)
-    letters = ["", "", ""]
-    left = np.abs(direction)
-    for _ in range(3):  # the clearest axis first, so that an oblique one cannot take its letter
-        axis, column = np.unravel_index(int(left.argmax()), left.shape)
-        letters[column] = _LETTERS[axis][0 if direction[axis, column] > 0 else 1]
-        left[axis, :] = left[:, column] = -1
-    return "".join(letters)
-
-
-def plain_geometry(geometry: Geometry) -> dict[str, Any]:
-    """The geometry as JSON values, with 0 instead of -0, which some headers hold."""
-    return {name: _plain(value) for name, value in geometry.to_json().items()}
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(entry) for entry in value] if isinstance(value, list) else value + 0.0
+    nib = require("nibabel", purpose="Naming the axes")
+    return "".join(nib.aff2axcodes(geometry.affine_ras))
 
 
 def _warnings(volume: Volume, *, constant: bool) -> list[str]:
@@ -105,34 +86,14 @@ def refuse_not_finite(volume: Volume) -> None:
     """Raise InputError with the number of NaN and infinite voxels and the first slice of them."""
     if volume.dtype.kind != "f":
         return
-    counts = [count for part in slabs(volume.voxels) for count in _not_finite(part)]
-    if any(counts):
-        first = next(index for index, count in enumerate(counts) if count)
-        raise _refusal(volume, f"{sum(counts)} voxels", first)
-
-
-def finite_parts(parts: Iterable[Voxels], outline: Volume) -> Iterator[Voxels]:
-    """Yield runs of slices [n, J, I] unchanged; raise InputError at the first NaN or infinity.
-
-    outline: the volume that they make up, for its shape and name.
-    """
-    passed = 0
-    for part in parts:
-        if part.dtype.kind == "f" and any(counts := _not_finite(part)):
-            first = next(index for index, count in enumerate(counts) if count)
-            raise _refusal(outline, "voxels", passed + first)
-        passed += len(part)
-        yield part
-
-
-def _not_finite(slices: Voxels) -> list[int]:
-    return [part.size - int(np.count_nonzero(np.isfinite(part))) for part in slices]
-
-
-def _refusal(volume: Volume, what: str, first: int) -> InputError:
+    planes = (plane for part in slabs(volume.voxels) for plane in part)
+    counts = [plane.size - int(np.count_nonzero(np.isfinite(plane))) for plane in planes]
+    if not any(counts):
+        return
+    first = next(index for index, count in enumerate(counts) if count)
     frame, index = divmod(first, volume.shape[-3])
     where = f"slice {index} of frame {frame}" if volume.is_sequence else f"slice {index}"
-    return InputError(
-        f"{volume.source or 'volume'}: {what} are NaN or infinite, first in {where}",
+    raise InputError(
+        f"{volume.source or 'volume'}: {sum(counts)} voxels are NaN or infinite, first in {where}",
         "Replace them by a number (the background, say) and save the volume again.",
     )

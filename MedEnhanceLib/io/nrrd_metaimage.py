@@ -8,12 +8,9 @@ refused, naming the field.
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 import re
-import shutil
-from collections.abc import Iterable
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +18,13 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.errors import GeometryError, InputError, OutputError
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels, utf8_name
+from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
-_HEADER_ROOM = 1 << 16
 _LONGEST_HEADER = 1 << 20
 _UNITS_MM = {
     "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "cm": 10.0, "m": 1e3,
@@ -92,14 +88,17 @@ def read_itk(path: Path, monitor: Monitor, scratch: Path | None = None) -> tuple
 
 
 def _read_header(path: Path) -> Any:
+    try:
+        name = str(path).encode().decode()
+    except UnicodeEncodeError as cause:  # ITK would end the process
+        raise InputError(f"{path}: its name is not UTF-8", "Rename it and its folders.") from cause
     sitk = require("SimpleITK", purpose=f"Reading {path.suffix} files")
     reader = sitk.ImageFileReader()
     # Named, because ITK does not know a .MHA in capitals.
     reader.SetImageIO("NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO")
     try:
-        with utf8_name(path) as name:
-            reader.SetFileName(name)
-            reader.ReadImageInformation()
+        reader.SetFileName(name)
+        reader.ReadImageInformation()
     except RuntimeError as cause:
         raise InputError(
             f"{path.name}: its header cannot be read: {_last_line(cause)}", "Export it again."
@@ -154,7 +153,7 @@ def _geometry(header: Any, mm: float, found: tags.Tags, name: str) -> Geometry:
 
 
 def _nrrd_text(path: Path, monitor: Monitor) -> _Stored:
-    start = read_start(path, _LONGEST_HEADER)
+    start, _ = read_start(path, _LONGEST_HEADER)
     end = re.search(rb"\r?\n\r?\n", start)
     if not start.startswith(b"NRRD000") or end is None:
         raise InputError(
@@ -191,7 +190,7 @@ def _nrrd_text(path: Path, monitor: Monitor) -> _Stored:
 
 
 def _meta_text(path: Path) -> _Stored:
-    start = read_start(path, _LONGEST_HEADER)
+    start, _ = read_start(path, _LONGEST_HEADER)
     end = re.search(rb"(?:^|\n)ElementDataFile *= *([^\r\n]*)\r?\n?", start)
     if end is None:
         raise InputError(
@@ -253,30 +252,14 @@ def _is_true(text: str) -> bool:
     return text.lower() in ("true", "t", "1")
 
 
-def write_itk(volume: Volume, path: Path, monitor: Monitor, parts: Iterable[Voxels]) -> None:
-    """Write an uncompressed .nrrd or .mha.
+def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
+    """The header of an uncompressed .nrrd or .mha, as little-endian voxels follow it.
 
-    Args:
-        volume: shape, type, geometry and tags; its voxels are not used.
-        path: the file to write to.
-        monitor: may cancel between runs of slices.
-        parts: the voxels, as runs of slices [n, J, I], all frames in order.
-    Raises:
-        OSError, OutputError: the file cannot be written.
+    ITK writes it for a single voxel; then the sizes of the volume are put in.
     """
-    header = _header_for(volume, path)
-    with path.open("wb") as stream:
-        stream.write(header)
-        for part in parts:
-            monitor.check()
-            stream.write(np.ascontiguousarray(part, part.dtype.newbyteorder("=")).data)
-
-
-def _header_for(volume: Volume, path: Path) -> bytes:
-    """The header as ITK writes it for a single voxel, with the sizes of the volume put in."""
-    sitk = require("SimpleITK", purpose=f"Writing {path.suffix} files")
+    sitk = require("SimpleITK", purpose=f"Writing {ending} files")
     axes = len(volume.shape)
-    voxel = np.zeros((1,) * axes, volume.dtype.newbyteorder("="))
+    voxel = np.zeros((1,) * axes, dtype)
     image = sitk.GetImageFromArray(voxel, isVector=False)
     direction = np.eye(axes)
     direction[:3, :3] = volume.geometry.direction
@@ -284,14 +267,10 @@ def _header_for(volume: Volume, path: Path) -> bytes:
     image.SetOrigin([*volume.geometry.origin, 0.0][:axes])
     image.SetDirection(direction.ravel().tolist())
     image.SetMetaData(tags.KEY, tags.to_text(volume))
-    try:
-        with utf8_name(path) as name:
-            sitk.WriteImage(image, name, useCompression=False)
-    except RuntimeError as cause:
-        if shutil.disk_usage(path.parent).free < _HEADER_ROOM:  # ITK does not say it
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from cause
-        raise OutputError(f"{path.name} cannot be written: {_last_line(cause)}") from cause
-    header = path.read_bytes()[: -voxel.nbytes]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"voxel{ending}")
+        sitk.WriteImage(image, str(path), useCompression=False)
+        header = path.read_bytes()[: -voxel.nbytes]
     sizes = " ".join(map(str, volume.shape[::-1])).encode()
     return re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)
 

@@ -7,7 +7,7 @@ MetaImage under the key KEY. Its field DERIVED holds the history, so that a deri
 from __future__ import annotations
 
 import json
-import sys
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,11 @@ from MedEnhanceLib.errors import GeometryError
 from MedEnhanceLib.runtime.text import printable
 
 KEY = "MedEnhance"
+#: What text that is none of ours, or damaged, leads to.
+_MALFORMED = (
+    ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
+    GeometryError,
+)  # fmt: skip
 #: MetaImage readers keep lines in buffers of 32 KiB.
 _LONGEST_HISTORY = 12_000
 
@@ -56,22 +61,23 @@ def from_text(text: str) -> Tags:
     """The inverse of `to_text`; other or damaged text gives empty Tags."""
     try:
         fields = json.loads(text)
-    except (ValueError, RecursionError):
+        seconds, geometry = fields.get("frame_interval_s"), fields.get("geometry")
+        if fields["modality"] not in MODALITIES or not (seconds is None or 0 < seconds < math.inf):
+            return Tags()
+        return Tags(
+            modality=fields["modality"],
+            units=printable(str(fields.get("units", ""))),
+            history=tuple(printable(str(step)) for step in fields.get("DERIVED") or ()),
+            frame_interval_s=None if seconds is None else float(seconds),
+            geometry=None if geometry is None else Geometry.from_json(geometry),
+            source=str(fields.get("source", "")),
+            lossy=tuple(
+                Lossy(printable(str(method)), float(ratio))
+                for method, ratio in fields.get("lossy") or ()
+            ),
+        )
+    except _MALFORMED:
         return Tags()
-    if not isinstance(fields, dict) or fields.get("modality") not in MODALITIES:
-        return Tags()
-    history = fields.get("DERIVED", [])
-    return Tags(
-        modality=fields["modality"],
-        units=printable(str(fields.get("units", ""))),
-        history=tuple(printable(str(step)) for step in history)
-        if isinstance(history, list)
-        else (),
-        frame_interval_s=_positive(fields.get("frame_interval_s")),
-        geometry=_geometry(fields.get("geometry")),
-        source=str(fields.get("source", "")),
-        lossy=_lossy(fields.get("lossy")),
-    )
 
 
 def short_note(history: tuple[str, ...], limit: int) -> str:
@@ -83,21 +89,6 @@ def short_note(history: tuple[str, ...], limit: int) -> str:
     return note if len(note) <= limit else note[: limit - 3] + "..."
 
 
-def _lossy(steps: Any) -> tuple[Lossy, ...]:
-    """Every step that can be read; without a readable ratio it still counts as lossy."""
-    pairs = [step for step in steps if isinstance(step, list)] if isinstance(steps, list) else []
-    return tuple(
-        Lossy(printable(str(method)), _positive(ratio) or 1.0)
-        for method, ratio in (pair for pair in pairs if len(pair) == 2)
-    )
-
-
-def _positive(value: Any) -> float | None:
-    """A number above 0; None for anything else that a header may hold."""
-    is_number = isinstance(value, int | float) and 0 < value < sys.float_info.max
-    return float(value) if is_number else None
-
-
 def _newest(history: tuple[str, ...]) -> list[str]:
     kept: list[str] = []
     room = _LONGEST_HISTORY
@@ -107,10 +98,3 @@ def _newest(history: tuple[str, ...]) -> list[str]:
             return [f"{len(history) - len(kept)} earlier steps, too long to keep", *kept]
         kept.insert(0, step)
     return kept
-
-
-def _geometry(fields: Any) -> Geometry | None:
-    try:
-        return Geometry.from_json(fields)
-    except GeometryError:
-        return None

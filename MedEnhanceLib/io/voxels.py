@@ -12,7 +12,6 @@ import contextlib
 import errno
 import math
 import stat
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -61,26 +60,6 @@ def refuse_pipe(path: Path) -> None:
         raise InputError(f"{path} is a pipe or a device", "Give a file or a folder.")
 
 
-@contextlib.contextmanager
-def utf8_name(path: Path) -> Iterator[str]:
-    """A name of a file, in UTF-8, for libraries that take no other and end the process at one.
-
-    Args:
-        path: of a file that is there.
-    Yields:
-        Its path; else that of a link to it, while the context lasts.
-    """
-    try:
-        path.as_posix().encode()
-    except UnicodeEncodeError:
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / f"file{path.suffix}"
-            link.symlink_to(path.absolute())
-            yield str(link)
-    else:
-        yield str(path)
-
-
 def input_error(path: Path, cause: OSError) -> InputError:
     """Say why `path` cannot be read, and the remedy."""
     if isinstance(cause, FileNotFoundError | NotADirectoryError):
@@ -94,24 +73,23 @@ def input_error(path: Path, cause: OSError) -> InputError:
     return InputError(f"{path} cannot be read: {cause.strerror or cause}", "Copy the file again.")
 
 
-def is_gzip(path: Path) -> bool:
-    """Whether a file is compressed; its first bytes decide, not its name."""
-    with readable(path) as stream:
-        return stream.read(2) == b"\x1f\x8b"
+def read_start(path: Path, count: int) -> tuple[bytes, bool]:
+    """The first `count` bytes, unpacked, and whether they are packed by gzip.
 
-
-def read_start(path: Path, count: int, *, is_packed: bool = False) -> bytes:
-    """The first `count` bytes, unpacked; fewer where the file ends before."""
+    The first bytes decide, not the name. Fewer bytes where the file ends before.
+    """
     with readable(path) as stream:
+        is_packed = stream.read(2) == b"\x1f\x8b"
+        stream.seek(0)
         if not is_packed:
-            return stream.read(count)
+            return stream.read(count), False
         start = b""
         with contextlib.suppress(EOFError):
             for piece in _unpacked(stream, count):
                 start += piece
                 if len(start) >= count:
                     break
-        return start[:count]
+        return start[:count], True
 
 
 @dataclass(frozen=True)

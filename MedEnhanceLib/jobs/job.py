@@ -15,7 +15,7 @@ from MedEnhanceLib.jobs.addresses import job_places
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.worker.events import check_version
-from MedEnhanceLib.runtime.locks import release_memory
+from MedEnhanceLib.runtime.device import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 from MedEnhanceLib.runtime.text import Names
 

@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 
 from MedEnhanceLib.bundles.export import write_tensors
 from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.io.voxels import utf8_name
 
 #: What reading a damaged file raises, besides the error of safetensors itself.
 _DAMAGE = (OSError, KeyError, TypeError, ValueError, RecursionError)
@@ -91,7 +90,7 @@ def load_checkpoint(
     from safetensors import SafetensorError, safe_open
 
     try:
-        with utf8_name(path) as name, safe_open(name, framework="pt") as stored:
+        with safe_open(path, framework="pt") as stored:
             header = json.loads(stored.metadata()["medenhance"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, *_DAMAGE) as cause:

@@ -21,8 +21,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib import native
 from MedEnhanceLib.native import CELLS, SIDE, Array, Layer, LayerArrays, places
 from MedEnhanceLib.nets.precision import constant, without_tf32
-from MedEnhanceLib.runtime.device import is_out_of_memory
-from MedEnhanceLib.runtime.locks import release_memory
+from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: References computed together on a CPU, and at most on a device, each in about 100 kB.

@@ -16,8 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.nets.intensity import Scaling
-from MedEnhanceLib.runtime.device import is_out_of_memory
-from MedEnhanceLib.runtime.locks import release_memory
+from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]

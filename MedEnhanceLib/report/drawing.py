@@ -16,8 +16,6 @@ from MedEnhanceLib.runtime.dependencies import require
 
 #: Colors of drawings, which are dark on light and dark pages alike.
 INK, MUTED, PAPER = "#f2f4f7", "#9aa4b2", "#0b0d10"
-#: Color maps: of images, of differences (see `register_difference_colors`), of uncertainties.
-GRAY, DIFFERENCE, HEAT = "gray", "MedEnhance difference", "magma"
 _PURPOSE = "Drawing pictures"
 
 
@@ -51,13 +49,3 @@ class Picture:
         self.figure.set_layout_engine("none")
         canvas.print_png(buffer, metadata={"Software": "MedEnhance"})
         return buffer.getvalue()
-
-
-def register_difference_colors() -> None:
-    """Register the diverging color map with matplotlib: zero is black, like the air around."""
-    matplotlib = require("matplotlib", purpose=_PURPOSE)
-    colors = require("matplotlib.colors", purpose=_PURPOSE)
-    if DIFFERENCE not in matplotlib.colormaps:
-        stops = ["#b9e3ff", "#2b8fe0", "#0a2a4a", "#000000", "#4a1d05", "#e8762c", "#ffe0b8"]
-        color_map = colors.LinearSegmentedColormap.from_list(DIFFERENCE, stops)
-        matplotlib.colormaps.register(color_map, name=DIFFERENCE)

@@ -12,16 +12,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.report.drawing import (
-    DIFFERENCE,
-    GRAY,
-    HEAT,
-    INK,
-    MUTED,
-    PAPER,
-    Picture,
-    register_difference_colors,
-)
+from MedEnhanceLib.report.drawing import INK, MUTED, PAPER, Picture
 from MedEnhanceLib.report.planes import PLANES, Plane, PlaneName, Point, busiest_point, cut
 from MedEnhanceLib.runtime.dependencies import require
 
@@ -102,7 +93,7 @@ class Scale(NamedTuple):
     low: float
     high: float
     name: str
-    colors: str
+    colors: Any
 
 
 def choose_window(volume: Volume) -> tuple[float, float]:
@@ -135,10 +126,17 @@ def _shared_scales(
     }
     change = reach["difference"]
     return {
-        "image": Scale(*window, f"intensity, {units}", GRAY),
-        "difference": Scale(-change, change, f"difference, {units}", DIFFERENCE),
-        "heat": Scale(0.0, reach["heat"], f"standard deviation, {units}", HEAT),
+        "image": Scale(*window, f"intensity, {units}", "gray"),
+        "difference": Scale(-change, change, f"difference, {units}", _difference_colors()),
+        "heat": Scale(0.0, reach["heat"], f"standard deviation, {units}", "magma"),
     }
+
+
+def _difference_colors() -> Any:
+    """A diverging color map: zero is black, like the air around."""
+    colors = require("matplotlib.colors", purpose="Drawing pictures")
+    stops = ["#b9e3ff", "#2b8fe0", "#0a2a4a", "#000000", "#4a1d05", "#e8762c", "#ffe0b8"]
+    return colors.LinearSegmentedColormap.from_list("MedEnhance difference", stops)
 
 
 def _first_frame(pane: Pane) -> Pane:
@@ -168,15 +166,11 @@ def _check_grids(panes: Sequence[Pane]) -> None:
 
 
 def _reach(pictures: Sequence[npt.NDArray[np.float32]]) -> float:
-    """Largest absolute value on a scale: the 99.7th percentile, rounded up; 1 if all is zero."""
+    """Largest absolute value on a scale: the 99.7th percentile; 1 if all is zero."""
     if not pictures:
         return 1.0
     sizes = np.abs(np.concatenate([picture.ravel() for picture in pictures]))
-    reach = float(np.percentile(sizes, 99.7)) or float(sizes.max())
-    if reach == 0:
-        return 1.0
-    step = 10.0 ** (np.floor(np.log10(reach)) - 1)
-    return float(np.ceil(reach / step * 0.999) * step)
+    return float(np.percentile(sizes, 99.7)) or float(sizes.max()) or 1.0
 
 
 def _draw(
@@ -187,7 +181,6 @@ def _draw(
     legend: Mapping[int, str],
 ) -> Any:
     """A figure with a column for each pane, a row for each plane, and color bars below."""
-    register_difference_colors()
     colors = {value: _LINE_COLORS[n % len(_LINE_COLORS)] for n, value in enumerate(legend)}
     sizes = [cut(panes[0].volume, name, point).size_mm for name in rows]
     widest = max(width for _, width in sizes)
@@ -274,7 +267,7 @@ def _draw_contours(axes: Any, plane: Plane, colors: Mapping[int, Any]) -> None:
 def _draw_bar(figure: Any, axes: Any, image: Any, scale: Scale) -> None:
     bar = figure.colorbar(image, cax=axes, orientation="horizontal")
     ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
-    plus = "+" if scale.colors == DIFFERENCE else ""
+    plus = "+" if scale.low < 0 < scale.high == -scale.low else ""
     rounded = [float(f"{value:.3g}") for value in ticks]
     bar.set_ticks(ticks, labels=[f"{plus if value > 0 else ''}{value:g}" for value in rounded])
     bar.outline.set_edgecolor(MUTED)

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.io.atomic import output_error
-
 
 def make_folder(folder: str | Path) -> Path:
-    """Make a folder unless it exists; raises OutputError where it cannot be made."""
+    """Make a folder unless it exists; raises OSError where it cannot be made."""
     target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as cause:
-        raise OutputError(f"{target} is a file, not a folder", "Choose another name.") from cause
-    except OSError as cause:
-        raise output_error(target, cause) from cause
+    target.mkdir(parents=True, exist_ok=True)
     return target
 
 

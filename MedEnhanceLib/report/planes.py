@@ -45,7 +45,7 @@ class Plane:
     name: PlaneName
     pixels: npt.NDArray[Any]
     spacing_mm: tuple[float, float]
-    letters: tuple[str, str, str, str]
+    letters: tuple[str, ...]
     place: str
 
     @property
@@ -94,7 +94,10 @@ def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
         name=name,
         pixels=pixels,
         spacing_mm=(spacing[row_axis], spacing[column_axis]),
-        letters=_edge_letters(volume.modality, column, row),
+        letters=tuple(
+            "" if volume.modality == "EM" else letters_towards(side)
+            for side in (-column, column, -row, row)
+        ),
         place=f"slice {index + 1} of {volume.shape[array_axis]}",
     )
 
@@ -127,16 +130,3 @@ def busiest_point(volume: Volume) -> Point:
         return tuple(size // 2 for size in voxels.shape)
     center = (int(np.median(axis)) * step for axis in np.nonzero(inside))
     return tuple(min(at, size - 1) for at, size in zip(center, voxels.shape, strict=True))
-
-
-def _edge_letters(
-    modality: str, column: npt.NDArray[np.float64], row: npt.NDArray[np.float64]
-) -> tuple[str, str, str, str]:
-    if modality == "EM":
-        return ("", "", "", "")
-    return (
-        letters_towards(-column),
-        letters_towards(column),
-        letters_towards(-row),
-        letters_towards(row),
-    )

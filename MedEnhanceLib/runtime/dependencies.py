@@ -22,8 +22,7 @@ class Package:
 
     requirement: as pip takes it. module: as Python imports it. purpose: what it is for.
     megabytes: approximate download, its own dependencies included. extra: which one brings it;
-    "" where it is installed along with MedEnhance. essential: needed to open the module, to
-    enhance, segment or compress; without the others only what `purpose` names is refused.
+    "" where it is installed along with MedEnhance, which needs it to open, enhance and compress.
     installed: its version, "unknown" where it states none, None where it is missing. fits:
     installed and recent enough.
     """
@@ -33,7 +32,6 @@ class Package:
     purpose: str
     megabytes: float
     extra: str = ""
-    essential: bool = True
     installed: str | None = None
     fits: bool = False
 
@@ -41,11 +39,6 @@ class Package:
     def name(self) -> str:
         """Its name for pip, without a version."""
         return re.split(r"[>=<~! ]", self.requirement)[0]
-
-    @property
-    def required(self) -> bool:
-        """Whether it is installed along with MedEnhance."""
-        return not self.extra
 
 
 #: Sizes of the wheels for Linux and Python 3.12 in 2026; on other systems only PyTorch's differs
@@ -63,10 +56,10 @@ _PACKAGES = (
     Package("threadpoolctl>=3.1", "threadpoolctl", "compression", 0.1),
     Package("tqdm>=4.66", "tqdm", "progress bars", 0.1),
     Package("psutil>=5.9", "psutil", "memory, priority", 0.3),
-    Package("filelock>=3.30", "filelock", "locks of GPUs and folders", 0.1),
+    Package("filelock>=3.30", "filelock", "locks of folders", 0.1),
     Package("Jinja2>=3.1", "jinja2", "pages of reports", 0.2),
-    Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports", essential=False),
-    Package("highdicom>=0.26", "highdicom", "DICOM objects", 4, "dicom", essential=False),
+    Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports"),
+    Package("highdicom>=0.26", "highdicom", "DICOM objects", 4, "dicom"),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, "batch"),
     Package("fsspec>=2024.6", "fsspec", "sources at s3:// and the like", 0.2, "cloud"),
     Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, "video"),
@@ -87,21 +80,6 @@ def packages() -> list[Package]:
     return [_with_version(package) for package in _PACKAGES]
 
 
-def package_rows() -> list[dict[str, object]]:
-    """All packages as a table for people and JSON."""
-    return [
-        {
-            "package": package.name,
-            "requirement": package.requirement,
-            "version": package.installed,
-            "purpose": package.purpose,
-            "required": package.required,
-            "ok": package.fits,
-        }
-        for package in packages()
-    ]
-
-
 def missing() -> list[Package]:
     """What the module in Slicer installs or updates; nothing while no essential one is missing."""
     torch = _TORCH_MEGABYTES.get(sys.platform, _TORCH_MEGABYTES["linux"])
@@ -110,7 +88,7 @@ def missing() -> list[Package]:
         for package in packages()
         if package.extra in _IN_SLICER and not package.fits
     ]
-    return absent if any(package.essential for package in absent) else []
+    return [] if all(package.extra for package in absent) else absent
 
 
 def require(module: str, *, purpose: str) -> ModuleType:

@@ -66,21 +66,11 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
     kind, _, number = requested.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
         raise ConfigError(f"unknown device {requested!r}", f"Use {DEVICES}.")
-    is_there = {
-        "cpu": lambda: True,
-        "cuda": lambda: torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available,
-    }
-    if not is_there[kind]():
-        raise ConfigError(
-            f"the device {requested!r} is not available here",
-            "Use auto, which takes the best available one (--device auto; see medenhance doctor).",
-        )
-    if kind == "cuda" and (fault := fault_of(requested)):
+    if fault := fault_of(requested):
         raise ConfigError(
             f"the device {requested!r} cannot be used: {fault}",
-            "Use another one (--device), or the CPU; or install a PyTorch that was built for the "
-            "card (pytorch.org).",
+            "Use auto, which takes the best one there is (see medenhance doctor), or install a "
+            "PyTorch that was built for the card (pytorch.org).",
         )
     return DeviceChoice(requested, "chosen by the user")
 
@@ -109,20 +99,6 @@ def has_nvidia_driver() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
 
 
-def devices_for(requested: str = "auto") -> list[str]:
-    """The devices that a long job may use: every CUDA device for "auto", else one.
-
-    Raises ConfigError as `choose_device` does.
-    """
-    chosen = choose_device(requested).name
-    if requested == "auto" and chosen == "cuda":
-        torch = require("torch", purpose="Running a model")
-        count = torch.cuda.device_count()
-        names = [f"cuda:{number}" for number in range(count)]
-        return [name for name in names if not fault_of(name)] if count > 1 else [chosen]
-    return [chosen]
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of the host or of a device."""
     torch = imported("torch")
@@ -141,14 +117,25 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def fault_of(name: str) -> str:
-    """Why a CUDA device cannot compute, "" where it can: tried with one small operation.
+    """Why a device cannot compute, "" where it can: tried with one small operation.
 
     PyTorch also lists cards that it has no kernels for, and cards that other programs hold alone.
     """
     torch = require("torch", purpose="Running a model")
     try:
         torch.ones(2, device=name).add_(1).sum().item()
-    except RuntimeError as cause:
+    except (RuntimeError, AssertionError) as cause:  # the latter where CUDA is not built in
         # A card that is full computes: what runs out later has a ladder of smaller plans.
         return "" if is_out_of_memory(cause) else str(cause).strip().partition("\n")[0][:200]
     return ""
+
+
+def release_memory(device: str) -> None:
+    """Free the memory that torch keeps cached on a GPU, for other processes there."""
+    torch: Any = imported("torch")
+    if torch is None:
+        return
+    if device.startswith("cuda") and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    elif device.startswith("mps") and torch.backends.mps.is_available():
+        torch.mps.empty_cache()

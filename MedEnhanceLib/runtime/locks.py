@@ -1,13 +1,10 @@
-"""Locks between processes: one long job at a time on a GPU, and folders that have an owner.
+"""Folders that have an owner, as long as its process lives.
 
-    <temporary folder>/medenhance-gpu-<card>.lock   of a GPU, as long as a long job has it
-    <parent>/<prefix>XXXXXXXX/owner.lock            of a private folder, as long as its owner lives
+    <parent>/<prefix>XXXXXXXX/owner.lock
 
-The locks are the operating system's, taken with filelock: a lock ends with its process, however
-that ends, and no later process can be taken for the owner. So a file that can be locked is free,
-and a folder whose lock can be taken is abandoned. All users of a machine share the files of GPUs
-where they share the temporary folder (TMPDIR). Why:
-docs/decisions/0006-jobs-in-a-worker.md.
+The lock is the operating system's, taken with filelock: it ends with its process, however that
+ends, and no later process can be taken for the owner. So a folder whose lock can be taken is
+abandoned. Why: docs/decisions/0006-jobs-in-a-worker.md.
 """
 
 from __future__ import annotations
@@ -20,14 +17,11 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.lazy import imported
-from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -42,7 +36,6 @@ _CLEANER_SECONDS = 5.0
 _UNLOCKED_SECONDS = 60.0
 #: Errors of file systems without locks, such as some network disks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-_POLL_SECONDS = 0.5
 
 
 def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock | None]:
@@ -126,48 +119,6 @@ def remove_owned(folder: Path, lock: FileLock | None) -> None:
         lock.release()
 
 
-@contextlib.contextmanager
-def hold_gpu(devices: Sequence[str], monitor: Monitor | None = None) -> Iterator[str]:
-    """Keep other long jobs off one of these devices; a process shares a device with itself.
-
-    At the end, memory that torch keeps cached on the device is freed.
-
-    Args:
-        devices: torch's names, the preferred one first; only GPUs are locked.
-        monitor: is warned of a wait until one is free, and can cancel it.
-    Yields:
-        The name of the device.
-    Raises:
-        Cancelled: while waiting.
-    """
-    monitor, names = monitor or Monitor(), ", ".join(devices)
-    free = _first_free(devices)
-    if free is None:
-        monitor.warn(f"waiting for the GPU, which another long job has ({names})")
-        monitor.progress(0.0, "waiting for the GPU")
-        while (free := _first_free(devices)) is None:
-            monitor.check()
-            time.sleep(_POLL_SECONDS)
-        monitor.log(f"{free[0]} is free; going on")
-    device, lock = free
-    with lock:
-        try:
-            yield device
-        finally:
-            release_memory(device)
-
-
-def release_memory(device: str) -> None:
-    """Free the memory that torch keeps cached on a GPU, for other processes there."""
-    torch: Any = imported("torch")
-    if torch is None:
-        return
-    if device.startswith("cuda") and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    elif device.startswith("mps") and torch.backends.mps.is_available():
-        torch.mps.empty_cache()
-
-
 def _file_lock(path: Path, **options: Any) -> FileLock:
     filelock = require("filelock", purpose="Locking files")
     lock: FileLock = filelock.FileLock(path, thread_local=False, preserve_lock_file=True, **options)
@@ -177,43 +128,3 @@ def _file_lock(path: Path, **options: Any) -> FileLock:
 def _check_mark(descriptor: int) -> None:
     if os.read(descriptor, len(_MARK)) != _MARK:
         raise OSError(errno.EINVAL, "not a temporary folder of MedEnhance")
-
-
-def _first_free(
-    devices: Sequence[str],
-) -> tuple[str, contextlib.AbstractContextManager[object]] | None:
-    """The first device that no other process has, with a context that releases it at its end."""
-    for device in devices:
-        path = _gpu_file(device)
-        if path is None:
-            return device, contextlib.nullcontext()
-        filelock = require("filelock", purpose="Sharing a GPU")
-        # The process's one lock of a card; filelock counts how often it was acquired.
-        lock = _file_lock(path, mode=0o666, blocking=False, is_singleton=True)
-        try:
-            return device, lock.acquire()
-        except filelock.Timeout:
-            continue
-        except OSError:
-            # Where no file can be made (a full or foreign temporary folder) work goes on without
-            # locks: they prevent slow runs and full memory, results do not depend on them.
-            return device, contextlib.nullcontext()
-    return None
-
-
-def _gpu_file(device: str) -> Path | None:
-    """The lock file of a device; None for what is no GPU.
-
-    Two processes may see one card under two numbers (CUDA_VISIBLE_DEVICES), so its UUID names it
-    where torch is loaded and gives one.
-    """
-    kind, _, number = device.partition(":")
-    if kind not in ("cuda", "mps"):
-        return None
-    card = "mps" if kind == "mps" else number or "0"
-    torch: Any = imported("torch")
-    if kind == "cuda" and torch is not None and torch.cuda.is_available():
-        uuid = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
-        if uuid.replace("-", "").isalnum():
-            card = uuid
-    return Path(tempfile.gettempdir()) / f"medenhance-gpu-{card}.lock"

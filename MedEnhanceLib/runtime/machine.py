@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
-import shutil
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.device import choose_device, fault_of, has_nvidia_driver
+from MedEnhanceLib.runtime.device import choose_device, fault_of
 
 #: Unix's nice value of background work.
 _LOW_NICE = 10
-#: Where Linux limits the memory of a container, version 2 and 1.
-_CGROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
-)
-
-#: Bytes of a GPU that enhancing takes where there is that much: groups of the filter and of the
-#: network, estimated. With less the filter does fewer at once, then goes on on the CPU.
-_ENHANCING_BYTES = 1_600_000_000
 
 
 def let_idle_threads_sleep() -> None:
@@ -44,14 +29,11 @@ def compute() -> dict[str, Any]:
     """The devices that models can run on.
 
     Returns:
-        "devices": CUDA devices with their memory in bytes, what enhancing takes of it ("needs"),
-        and why they cannot be used ("fault"); MPS, and the CPU, which is always there.
+        "devices": CUDA devices with their memory in bytes and why they cannot be used ("fault"),
+        MPS, and the CPU, which is always there.
         "choice": the device of "auto" with its reason; "none" without PyTorch.
-        "cuda": the version PyTorch was built for, whether it is usable, and whether NVIDIA's driver
-        is installed.
     """
     devices: list[dict[str, Any]] = []
-    cuda = {"built": None, "available": False, "driver": has_nvidia_driver()}
     reason = "PyTorch is not installed; enhancing and segmenting need it, compression not"
     choice = {"name": "none", "reason": reason}
     try:
@@ -61,15 +43,19 @@ def compute() -> dict[str, Any]:
     except Exception as cause:  # noqa: BLE001 - a broken driver must not hide the rest
         choice["reason"] = f"PyTorch is installed, but cannot be used: {cause}"
     if choice["name"] != "none":
-        cuda |= {"built": torch.version.cuda, "available": torch.cuda.is_available()}
         for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
             name, (free, total) = f"cuda:{index}", torch.cuda.mem_get_info(index)
             row = {"name": name, "what": torch.cuda.get_device_name(index), "total": total}
-            devices.append(row | {"free": free, "needs": _ENHANCING_BYTES, "fault": fault_of(name)})
+            devices.append(row | {"free": free, "fault": fault_of(name)})
         if torch.backends.mps.is_available():
             devices.append({"name": "mps", "what": "Apple GPU", "total": None, "free": None})
-    cpu = {"name": "cpu", "what": _cpu_name(), "total": None, "free": None}
-    return {"devices": [*devices, cpu], "choice": choice, "cuda": cuda}
+    cpu = {
+        "name": "cpu",
+        "what": platform.processor() or platform.machine(),
+        "total": None,
+        "free": None,
+    }
+    return {"devices": [*devices, cpu], "choice": choice}
 
 
 def cpu_threads() -> int:
@@ -80,54 +66,24 @@ def cpu_threads() -> int:
 
 
 def memory() -> dict[str, int | None]:
-    """Host memory in bytes, "total" and "free", a container's limit included; None if unknown."""
+    """Host memory in bytes, "total" and "free"; None before psutil is installed."""
     try:
         import psutil
-    except ImportError:  # before the first installation
+    except ImportError:
         return {"total": None, "free": None}
     found = psutil.virtual_memory()
-    total, free = int(found.total), int(found.available)
-    for limit_file, usage_file in _CGROUPS:
-        try:
-            limit = int(limit_file.read_text(encoding="ascii"))
-            usage = int(usage_file.read_text(encoding="ascii"))
-        except (OSError, ValueError):  # no such limit, or "max"
-            continue
-        if limit < total:
-            return {"total": limit, "free": min(free, max(limit - usage, 0))}
-    return {"total": total, "free": free}
-
-
-def disk(folder: Path) -> dict[str, Any]:
-    """Bytes of the disk that `folder` is on."""
-    usage = shutil.disk_usage(folder)
-    return {"path": str(folder), "total": usage.total, "free": usage.free}
+    return {"total": int(found.total), "free": int(found.available)}
 
 
 def lower_priority() -> None:
-    """Run this process below the priority of others from now on, with all of its threads.
+    """Run this process below the priority of others from now on, with the threads that it starts.
 
     Unix lets no ordinary user raise a priority again. Call it only in a process of MedEnhance's
-    own, not in a caller's.
+    own, before it computes.
     """
     psutil = require("psutil", purpose="Working at low priority")
     process = psutil.Process()
     if sys.platform == "win32":
         process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
-        return
-    nice = max(process.nice(), _LOW_NICE)
-    process.nice(nice)
-    if sys.platform == "linux":  # there a priority is a thread's, and torch's may have started
-        for thread in process.threads():
-            with contextlib.suppress(ProcessLookupError):  # it has ended
-                os.setpriority(os.PRIO_PROCESS, thread.id, nice)
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(
-            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    else:
+        process.nice(max(process.nice(), _LOW_NICE))

@@ -140,10 +140,6 @@ class Monitor:
         """Report a value of a curve: a loss, a score."""
         self._emit("metric", name=name, value=float(value), step=int(step))
 
-    def preview(self, path: str, caption: str) -> None:
-        """Report a picture that can be shown."""
-        self._emit("preview", path=path, caption=caption)
-
     def _emit(self, kind: EventKind, **fields: Any) -> None:
         if self._listener is not None:
             self._listener(Event(kind, fields))

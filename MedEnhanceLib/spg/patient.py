@@ -18,8 +18,7 @@ from MedEnhanceLib.errors import DeviceMemoryError
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import training_steps
-from MedEnhanceLib.runtime.device import is_out_of_memory
-from MedEnhanceLib.runtime.locks import hold_gpu, release_memory
+from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import CHECKPOINT
@@ -60,7 +59,7 @@ def distill_patient(
     Args:
         raw: the patient's images and the prior.
         config: of the distillation.
-        device: a torch device, whose memory is released at the end.
+        device: a torch device.
         folder: for the checkpoint; None: no checkpoint.
         hashes: of data and prior, which a checkpoint must agree in.
         monitor: gets progress and may cancel.
@@ -73,22 +72,9 @@ def distill_patient(
     monitor = monitor or Monitor()
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    with hold_gpu([device], monitor):
-        return _distill(raw, config, device, folder, hashes or {}, monitor)
-
-
-def _distill(
-    raw: Raw,
-    config: DistillConfig,
-    device: str,
-    folder: Path | None,
-    hashes: Mapping[str, str],
-    monitor: Monitor,
-) -> PatientImages:
-    """Run the remaining steps; device memory is released when this returns."""
     patient = f"patient {raw.number + 1}"
     loop = PatientLoop(raw, config, device)
-    parts = loop.parts(hashes)
+    parts = loop.parts(hashes or {})
     start, checkpoint = 0, folder / CHECKPOINT if folder else None
     if checkpoint is not None and checkpoint.exists():
         notes: dict[str, Any] = {}

@@ -87,8 +87,9 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     if not len(cohort):
         raise InputError("the cohort is empty", "Name patients.")
     _check(cohort.modality, config)  # before minutes of reading
-    if config.kind_of_prior == "patient":
-        cohort[config.prior.removeprefix(PATIENT)]
+    names = [patient.id for patient in cohort]
+    if config.kind_of_prior == "patient" and config.prior.removeprefix(PATIENT) not in names:
+        raise ConfigError(f"there is no {config.prior}", f"Patients: {', '.join(names[:10])}.")
     of_each = config.images_per_patient if config.method == "matching" else 0
     least = max(of_each, _LEAST_SLICES)
     volumes: dict[str, list[Floats]] = {}

@@ -15,7 +15,7 @@ from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, NoContainerError
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.io.describe import orientation_code, plain_geometry
+from MedEnhanceLib.io.describe import orientation_code
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.blocks import whole_region
 from MedEnhanceLib.unicompress.codecs.lossless import BLOCK_TYPES, block_type_name
@@ -203,7 +203,7 @@ def inspect_container(
             "frame_interval_s": header.frame_interval_s,
             "spacing": list(geometry.spacing),
             "orientation": orientation_code(geometry),
-            "geometry": plain_geometry(geometry),
+            "geometry": geometry.to_json(),
             "dtype": str(header.dtype),
             "range": None if header.range is None else list(header.range),
             "bytes": header.raw_bytes,

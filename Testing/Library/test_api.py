@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from Library.cli.stand_in import stand_in
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.volume import Volume
@@ -91,18 +90,6 @@ def test_degrade_applies_its_keywords_in_the_order_given(scan: Path, head: Volum
     assert np.array_equal(head.voxels, before)
 
 
-class TestContainer:
-    @pytest.fixture
-    def container(self, head: Volume, tmp_path: Path) -> Path:
-        me.compress(head, tmp_path / "scan.ucv", lossless=True)
-        return tmp_path / "scan.ucv"
-
-    def test_a_region_follows_the_crop(self, container: Path, head: Volume) -> None:
-        part = me.decompress(container, region=(slice(4, 6), ...))
-        assert np.array_equal(part.voxels, head.voxels[4:6])
-        assert part.geometry == head.geometry.cropped((4, 0, 0))
-
-
 class TestDicom:
     @pytest.fixture
     def series(self, make_series: Callable, rng: np.random.Generator) -> Path:
@@ -127,24 +114,6 @@ class TestDicom:
         assert back.origin.series != volume.origin.series
         with pytest.raises(me.OutputError, match="holds an earlier result"):
             me.save_dicom(volume, tmp_path / "out")
-
-    def test_a_result_becomes_all_its_objects(
-        self,
-        make_series: Callable,
-        rng: np.random.Generator,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        stand_in(monkeypatch)
-        stored = rng.integers(0, 1000, (4, 10, 12), dtype=np.uint16)
-        series = make_series(stored, SOPClassUID="1.2.840.10008.5.1.4.1.1.4", Modality="MR")
-        result = me.enhance(me.load(series), uncertainty=True, segment=True)
-        files = me.save_dicom(result, tmp_path / "out")
-        kinds = {path.name.partition("-")[0].rstrip("0123456789") for path in files}
-        assert sorted(kinds) == ["MR", "OT", "SEG"]
-        assert result.segmentation
-        alone = me.save_dicom(result.segmentation, tmp_path / "labels")
-        assert len(alone) == 1
 
     def test_a_volume_of_no_series_needs_one_or_a_patient(
         self, head: Volume, series: Path, tmp_path: Path

@@ -18,7 +18,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 def test_packages_are_those_of_the_project() -> None:
     project = tomllib.loads((_REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = [package.requirement for package in packages() if package.required]
+    required = [package.requirement for package in packages() if not package.extra]
     assert required == project["dependencies"]
     optional = {package.requirement: package.extra for package in packages() if package.extra}
     names = ("reports", "dicom", "batch", "cloud", "video", "dp")
@@ -64,23 +64,16 @@ print(json.dumps([found, sorted({name.partition(".")[0] for name in sys.modules}
     assert not set(modules) & {"numpy", "torch"}
 
 
-#: Without matplotlib, a volume is enhanced, compressed and enhanced with a report.
 _WITHOUT_MATPLOTLIB = """
 import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"matplotlib"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Refuse())
+sys.modules["matplotlib"] = None
 import numpy as np
 import MedEnhanceLib as me
 from MedEnhanceLib.jobs import JobSpec, run_job
 voxels = np.random.default_rng(0).integers(0, 900, (2, 32, 32)).astype(np.int16)
 volume, path = me.Volume(voxels, modality="MR"), sys.argv[1]
-print(me.enhance(volume, model="mr", device="cpu").volume.shape)
-me.compress(volume, path, lossless=True)
-print(me.decompress(path).is_equal(volume))
-me.save(volume, path + ".nrrd")
+me.compress(me.enhance(volume, model="mr", device="cpu").volume, path, lossless=True)
+me.save(me.decompress(path), path + ".nrrd")
 params = {"input": path + ".nrrd", "output": path + "-2.nrrd", "report": path + ".d"}
 try:
     run_job(JobSpec("enhance", params))
@@ -90,13 +83,11 @@ except me.DependencyError as error:
 
 
 @pytest.mark.slow
-def test_enhancing_and_compressing_do_not_need_matplotlib(tmp_path: Path) -> None:
+def test_only_pictures_need_matplotlib(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _WITHOUT_MATPLOTLIB, str(tmp_path / "a.ucv")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=_REPOSITORY)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        "(2, 32, 32)",
-        "True",
+    assert done.stdout == (
         "Drawing the report's pictures needs the package matplotlib, which is not installed "
-        "Install it with: python -m pip install 'matplotlib'",
-    ]
+        "Install it with: python -m pip install 'matplotlib'\n"
+    )

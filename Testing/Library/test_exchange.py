@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,9 @@ def _sequence(volume: Volume) -> Volume:
 @pytest.mark.parametrize("kind", _KINDS)
 def test_what_goes_out_comes_back_as_copies(kind: str, frames: int, head: Volume) -> None:
     volume = head if frames == 1 else _sequence(head)
-    if (kind, frames) == ("metatensor", 2):
+    if frames == 2 and kind != "nibabel":
         with pytest.raises(me.InputError, match="several frames"):
-            volume.to_metatensor()
+            getattr(volume, f"to_{kind}")()
         return
     before = volume.voxels.copy()
     there = getattr(volume, f"to_{kind}")()
@@ -127,15 +127,6 @@ class TestCalls:
         me.compress(**given, path=tmp_path / "a.ucv", lossless=True)
         assert np.array_equal(me.decompress(tmp_path / "a.ucv").voxels, head.voxels)
 
-    @pytest.mark.slow
-    def test_enhance(self, given: dict[str, Any], head: Volume) -> None:
-        # Without N4, which the last bit of a spacing from an affine leads elsewhere.
-        result = me.enhance(**given, bias_correction="none").volume
-        assert result.modality == "MR"
-        assert result.geometry.is_close(head.geometry, shape=head.shape)
-        wanted = me.enhance(head, bias_correction="none").volume
-        assert np.array_equal(result.voxels, wanted.voxels)
-
 
 def test_a_bare_array_is_refused_before_anything_else() -> None:
     for call in (me.enhance, me.segment):
@@ -212,18 +203,13 @@ def test_values_that_single_precision_does_not_keep_apart_are_refused(
         job(head.voxels > 50, spacing=(1, 1, 1), modality="MR")
 
 
-@pytest.fixture
-def doubles() -> Iterator[None]:
-    """As a notebook may have set it."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("doubles")
 def test_a_notebook_in_double_precision_changes_no_result(head: Volume) -> None:
-    result = me.enhance(head, uncertainty=True)
-    assert torch.get_default_dtype() == torch.float64
-    torch.set_default_dtype(torch.float32)
-    assert np.array_equal(result.volume.voxels, me.enhance(head, uncertainty=True).volume.voxels)
+    expected = me.enhance(head, uncertainty=True).volume.voxels
+    torch.set_default_dtype(torch.float64)
+    try:
+        result = me.enhance(head, uncertainty=True)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.array_equal(result.volume.voxels, expected)

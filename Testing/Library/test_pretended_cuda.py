@@ -12,16 +12,6 @@ import pytest
 _TESTS = Path(__file__).resolve().parents[1] / "PretendedCuda"
 
 
-#: Of processor time: three minutes, and twice that where other tests share a slower core.
-_MOST_SECONDS = 360
-
-
-def _child_seconds() -> float:
-    """Processor time of the processes that this one started and that have ended."""
-    times = os.times()
-    return times.children_user + times.children_system
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_devices_are_kept_apart_on_pretended_cards() -> None:
@@ -29,10 +19,8 @@ def test_devices_are_kept_apart_on_pretended_cards() -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     options = ("-n", "0", "-m", "", "-q", "-rs", "-p", "no:cacheprovider")
     command = [sys.executable, "-m", "pytest", str(_TESTS), *options]
-    before = _child_seconds()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert _child_seconds() - before < _MOST_SECONDS
     summary = done.stdout.splitlines()
     if " passed" not in summary[-1]:
         pytest.skip(next(line for line in summary if line.startswith("SKIPPED")))

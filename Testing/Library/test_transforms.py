@@ -15,7 +15,7 @@ from monai.transforms import Compose, Flipd
 from MedEnhanceLib import api
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.transforms import Compressed, Degraded, Enhanced
+from MedEnhanceLib.transforms import Degraded, Enhanced
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def test_an_image_is_enhanced_where_it_is(image: MetaTensor, monkeypatch: Any) -
         assert volume.modality == "MR"
         return _Result(volume.with_voxels(volume.voxels + np.int16(7)))
 
-    monkeypatch.setattr(api, "enhance", enhance)
     given = {"image": image, "name": "x"}
     enhanced = Enhanced("image", modality="MR", strength=0.5)
+    monkeypatch.setattr(api, "enhance", enhance)
     flip = Flipd("image", spatial_axis=0)
     found = Compose([flip, enhanced])(given)
     assert given["image"] is image
@@ -50,14 +50,6 @@ def test_an_image_is_enhanced_where_it_is(image: MetaTensor, monkeypatch: Any) -
     np.testing.assert_allclose(back["image"].affine, image.affine, atol=1e-6)
 
 
-def test_what_compression_leaves_is_within_its_bound(image: MetaTensor) -> None:
-    lossless = Compressed("image", modality="MR", lossless=True)({"image": image})["image"]
-    assert torch.equal(torch.as_tensor(lossless), torch.as_tensor(image))
-    bounded = Compressed("image", modality="MR", max_error=3)({"image": image})["image"]
-    off = (torch.as_tensor(bounded) - torch.as_tensor(image)).abs().max()
-    assert 0 < off <= 3
-
-
 def test_damage_is_drawn_anew_and_the_same_from_the_same_state(image: MetaTensor) -> None:
     damage = pickle.loads(pickle.dumps(Degraded("image", "rician", modality="MR")))
     damage.set_random_state(3)
@@ -67,19 +59,17 @@ def test_damage_is_drawn_anew_and_the_same_from_the_same_state(image: MetaTensor
     assert torch.equal(damage({"image": image})["image"], one)
 
 
-def test_missing_keys_and_several_channels_are_refused(image: MetaTensor) -> None:
-    with pytest.raises(KeyError):
-        Compressed("other", lossless=True)({"image": image})
-    assert Compressed("other", allow_missing_keys=True, lossless=True)({"image": image})
-    two = MetaTensor(torch.cat([image.as_tensor()] * 2), affine=image.affine)
-    with pytest.raises(InputError, match="one channel"):
-        Compressed("image", lossless=True)({"image": two})
-
-
-def test_what_cannot_work_is_said_before_the_first_volume() -> None:
+def test_what_cannot_work_is_said_by_name(image: MetaTensor) -> None:
     with pytest.raises(ConfigError, match="Enhanced has no option 'strenght'") as error:
         Enhanced("image", strenght=0.5)
     assert "strength" in error.value.hint
+    degraded = Degraded("image", "blur", modality="MR")
     with pytest.raises(InputError, match="image is a path") as missing:
-        Compressed("image", lossless=True)({"image": "scan.nii.gz"})
+        degraded({"image": "scan.nii.gz"})
     assert "LoadImaged" in missing.value.hint
+    with pytest.raises(KeyError):
+        degraded({"other": image})
+    assert Degraded("other", "blur", allow_missing_keys=True)({"image": image})
+    two = MetaTensor(torch.cat([image.as_tensor()] * 2), affine=image.affine)
+    with pytest.raises(InputError, match="one channel"):
+        degraded({"image": two})

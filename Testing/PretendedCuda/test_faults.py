@@ -17,7 +17,7 @@ from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.runtime import machine
-from MedEnhanceLib.runtime.device import choose_device, devices_for
+from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import principal_axes
 
 
@@ -52,14 +52,11 @@ def test_every_run_on_a_card_is_without_tf32(run: str, monkeypatch: pytest.Monke
 
 def test_auto_leaves_a_card_without_kernels_alone_and_says_why(cards) -> None:
     assert choose_device("auto").name == "cuda"
-    assert devices_for("auto") == ["cuda:0", "cuda:1"]
     cards.free[0] = MEMORY // 2
     found = machine.compute()
     card, other, _cpu = found["devices"]
     assert (card["name"], card["free"], card["total"]) == ("cuda:0", MEMORY // 2, MEMORY)
     assert not card["fault"] + other["fault"]
-    cards.without_kernels = {1}
-    assert devices_for("auto") == ["cuda:0"]
     cards.without_kernels = {0}
     choice = choose_device("auto")
     assert choice.name == "cpu"

@@ -13,8 +13,7 @@ from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.device import devices_for
-from MedEnhanceLib.runtime.locks import hold_gpu
+from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.spg.config import DistillConfig, Modality
@@ -92,10 +91,10 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
     from MedEnhanceLib.spg.worth import room_of
 
     prepared = prepare(cohort, config, monitor.part(0.0, 0.2))
-    with hold_gpu(devices_for(config.device), monitor) as device:
-        room = room_of(prepared, config, device=device, monitor=monitor.part(0.2, 0.9))
-        monitor.progress(0.9, "time a few steps of matching")
-        of_a_patient = seconds_of_a_patient(config, prepared.modality, device, monitor)
+    device = choose_device(config.device).name
+    room = room_of(prepared, config, device=device, monitor=monitor.part(0.2, 0.9))
+    monitor.progress(0.9, "time a few steps of matching")
+    of_a_patient = seconds_of_a_patient(config, prepared.modality, device, monitor)
     seconds = room.patients * of_a_patient
     return Result(
         {
@@ -112,13 +111,12 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
 def distill_into(
     cohort: Cohort, out: Path, config: DistillConfig, monitor: Monitor, *, overwrite: bool
 ) -> Path:
-    """See spg.distill.distill_cohort; waits for a GPU that another long job has."""
+    """See spg.distill.distill_cohort."""
     _require_torch(monitor)
     from MedEnhanceLib.spg.distill import distill_cohort
 
-    with hold_gpu(devices_for(config.device), monitor) as device:
-        config = replace(config, device=device)
-        return distill_cohort(cohort, out, config, monitor, overwrite=overwrite)
+    config = replace(config, device=choose_device(config.device).name)
+    return distill_cohort(cohort, out, config, monitor, overwrite=overwrite)
 
 
 def _require_torch(monitor: Monitor) -> None:

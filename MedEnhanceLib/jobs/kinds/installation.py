@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from MedEnhanceLib.core.options import Params, option
-from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -20,11 +21,9 @@ from MedEnhanceLib.runtime.progress import Monitor, attend
 class ModelsParams(Params):
     """List the installed models, or change them."""
 
-    action: Literal["list", "import", "verify", "default", "remove"] = option(
-        "list", help="what to do"
-    )
+    action: Literal["list", "import", "default", "remove"] = option("list", help="what to do")
     path: str | None = option(None, help="of import: a folder or zip of a model")
-    name: str | None = option(None, help="of verify (default: all), default and remove")
+    name: str | None = option(None, help="of default and remove")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,10 +52,6 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     elif params.action == "default":
         changed = {"default": set_default(str(params.name)).name}
     bundles = list_bundles()
-    if params.action == "verify" and params.name is not None:
-        bundles = [bundle for bundle in bundles if bundle.name == params.name]
-        if not bundles:
-            raise ModelError(f"there is no model {params.name!r}", "See the list of models.")
     rows = []
     for count, bundle in enumerate(bundles):
         if not changed:  # a cancel would say that nothing was written
@@ -71,7 +66,7 @@ def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
     from MedEnhanceLib._version import __version__
     from MedEnhanceLib.bundles.store import installed
     from MedEnhanceLib.runtime import machine
-    from MedEnhanceLib.runtime.dependencies import package_rows
+    from MedEnhanceLib.runtime.dependencies import packages
 
     monitor.progress(0.0, "look at this machine")
     facts = {
@@ -81,8 +76,8 @@ def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
         **machine.compute(),
         "cpu_threads": machine.cpu_threads(),
         "memory": machine.memory(),
-        "disk": machine.disk(Path.home()),
-        "packages": package_rows(),
+        "disk": shutil.disk_usage(Path.home())._asdict() | {"path": str(Path.home())},
+        "packages": [asdict(package) | {"name": package.name} for package in packages()],
         "models": installed(),
     }
     return Result(as_json(facts))

@@ -24,8 +24,6 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.device import choose_device
-from MedEnhanceLib.runtime.locks import hold_gpu
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.dataset import is_distilled, load_distilled
@@ -155,18 +153,14 @@ def training_config(
 
 
 def train_method(method: str, config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
-    """Train with a configuration of `training_config`; the bundle's folder.
-
-    Meanwhile no other long job has the GPU.
-    """
+    """Train with a configuration of `training_config`; the bundle's folder."""
     for package in ("torch", "matplotlib"):
         require(package, purpose="Training, with pictures of how it goes,")
     from MedEnhanceLib.gradprom.train import train as train_head
     from MedEnhanceLib.hqg.slices.train import train_slices
     from MedEnhanceLib.nets.training import checkpoint_named
 
-    device = choose_device(getattr(config, "device", "cpu")).name
-    with hold_gpu([device], monitor), checkpoint_named(out):
+    with checkpoint_named(out):
         if method == CODEC:
             return _train_codec(config, data, out, monitor)
         if method == "slices":

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.bundles import Bundle, open_bundle_for
-from MedEnhanceLib.bundles.export import make_card
 from MedEnhanceLib.bundles.schema import METADATA
 from MedEnhanceLib.bundles.suitability import (
     recorded_warnings,
@@ -79,22 +78,6 @@ def test_a_training_of_a_few_steps_made_a_test_model() -> None:
     assert training_length_limits(6) == [
         "Trained for 6 steps only, as a test model: use it for nothing else."
     ]
-
-
-@pytest.mark.parametrize(
-    ("data", "line"),
-    [
-        ([{"license": "CC0", "source": "doi 1"}], "- A: 2 people. License: CC0. Source: doi 1"),
-        ([{}], "- A: 2 people. License: not stated. Source: not stated"),
-        ([], "The training data are not stated."),
-    ],
-)
-def test_a_card_says_what_of_the_data_is_stated(data: list[dict[str, str]], line: str) -> None:
-    fields = ("name", "description", "kind", "modality", "version", "license")
-    metadata = dict.fromkeys(fields, "x")
-    people = [{"name": "A", "subjects": "2 people", **entry} for entry in data]
-    card = make_card(metadata | {"data": people})
-    assert card.partition("## Training data")[2].partition("##")[0].strip() == line
 
 
 def test_a_named_model_decides_what_a_volume_is_where_its_file_does_not_say() -> None:

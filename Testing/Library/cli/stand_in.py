@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,34 +12,6 @@ import pytest
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom import Label
-
-
-@dataclass(frozen=True)
-class StandInEnhancement:
-    original: Volume
-    volume: Volume
-    uncertainty: Volume | None
-    model: dict[str, str]
-    device: str
-    seconds: float
-    warnings: tuple[Any, ...] = ()
-    strength: float = 1.0
-    bias_field: Any = None
-    uncertainty_facts: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
-    guide_use: Volume | None = None
-
-
-@dataclass(frozen=True)
-class StandInSegmentation:
-    volume: Volume
-    labels: tuple[Label, ...]
-    table: list[dict[str, Any]]
-    model: dict[str, str]
-    device: str
-    seconds: float
-    warning: str = ""
-
 
 LABELS = (
     Label(value=1, name="gray matter", color="#ffb703"),
@@ -71,18 +44,19 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         wants = config.uncertainty
         spread = volume.with_voxels(np.ones(volume.shape, np.float32)) if wants else None
         better = volume.with_voxels(volume.voxels + volume.dtype.type(1), did="enhanced")
-        model = {"name": "mr", "sha256": "0" * 64}
-        use = volume.with_voxels(np.full(volume.shape, 0.25, np.float32)) if guide else None
-        return StandInEnhancement(
-            volume,
-            better,
-            spread,
-            model,
-            "cpu",
-            0.1,
+        return SimpleNamespace(
+            original=volume,
+            volume=better,
+            uncertainty=spread,
+            model={"name": "mr", "sha256": "0" * 64},
+            device="cpu",
+            seconds=0.1,
+            warnings=(),
             strength=config.share,
+            bias_field=None,
+            uncertainty_facts={},
             measured={"guide": {"used": 0.25}} if guide else {},
-            guide_use=use,
+            guide_use=volume.with_voxels(np.float32(volume.voxels)) if guide else None,
         )
 
     def segment(volume: Volume, config: Any, *, monitor: Any) -> Any:
@@ -101,7 +75,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         ]
         labels = replace(volume.with_voxels(found), modality="SEG", units="")
         model = {"name": "h", "sha256": "1" * 64}
-        return StandInSegmentation(labels, LABELS, table, model, "cpu", 0.1)
+        return SimpleNamespace(
+            volume=labels, labels=LABELS, table=table, model=model, device="cpu", seconds=0.1,
+            warning="",
+        )  # fmt: skip
 
     monkeypatch.setattr(hqg, "enhance", enhance)
     monkeypatch.setattr(gradprom, "segment", segment)

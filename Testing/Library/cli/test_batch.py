@@ -23,9 +23,8 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import guide
-from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.batch_items import Item, gather
 from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_on_dask
 from MedEnhanceLib.runtime.progress import Monitor
@@ -76,18 +75,6 @@ def test_what_another_hand_put_there_is_never_replaced_without_force(
     assert run(*batch, "--force").status == 0
     (out / "a.ucv").unlink()
     assert run(*batch).status == 0  # the manifest is this batch's own
-
-
-def test_the_table_has_a_column_for_what_was_measured(tmp_path: Path) -> None:
-    item = Item("a.nii", str(tmp_path / "out" / "a.nii"))
-    ledger = Ledger(tmp_path, [item], "enhance", {}, overwrite=False)
-    noise = {"sigma": 9.5, "confidence": 0.75, "share_removed": 0.5}
-    row = {"status": "done", "measured": {"noise": noise}, "warnings": ["no modality", "odd"]}
-    ledger.end([(item, row)])
-    with Path(ledger.finish()["table"]).open(newline="", encoding="utf-8") as stream:
-        row = next(csv.DictReader(stream))
-    assert (row["noise σ"], row["noise confidence"], row["correction"]) == ("9.5", "0.75", "0.5")
-    assert row["warnings"] == "no modality | odd"
 
 
 def test_each_volume_gets_the_best_guide_of_its_own_folder(
@@ -188,6 +175,7 @@ class TestEnhance:
         def interrupted(kind: str, params: Mapping[str, Any], *besides: Any) -> Any:
             if params["input"].endswith("b.nrrd"):
                 os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.5)  # the thread that answers signals needs a moment
             return outcome(kind, params, *besides)
 
         monkeypatch.setattr(pool, "outcome", interrupted)
@@ -218,20 +206,6 @@ def test_every_volume_gets_labels_and_the_table_their_volumes(
     assert lines["b.nrrd"]["code"] == "input"
     assert run(*arguments).json["already_done"] == 2
     assert len(networks) == 2
-
-
-def test_scheduler_without_dask_is_status_four(
-    run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "dask.distributed", None)
-    ran = run(
-        *("batch", "compress", scans, "--lossless", "--out", tmp_path / "out"),
-        *("--scheduler", "tcp://127.0.0.1:1"),
-    )
-    assert ran.status == 4
-    assert "dask[distributed]" in ran.err
 
 
 @pytest.mark.slow
@@ -376,29 +350,3 @@ def test_every_series_of_a_folder_is_done_and_what_holds_none_is_left_out(
     assert not (out / "plan.nii.gz").exists()
     again = run("batch", "enhance", ward, "--out", out, "--json").json
     assert (again["done"], again["already_done"]) == (3, 3)
-
-
-def test_the_job_goes_on_with_what_the_command_began(
-    run: Callable, scans: Path, tmp_path: Path
-) -> None:
-    (scans / "broken.nii").write_bytes(b"no volume")
-    out, events = tmp_path / "out", []
-    assert run("batch", "compress", scans / "a.nii.gz", "--out", out, "--lossless").status == 0
-    params = {"config": {"lossless": True}}
-    spec = JobSpec("batch", {"inputs": [str(scans)], "output": str(out), "task": "compress"})
-    spec.params["params"] = params
-    found = run_job(spec, events.append)
-    assert (found["total"], found["done"], found["already_done"], found["failed"]) == (4, 3, 1, 1)
-    assert [row["status"] for row in found["rows"]].count("failed") == 1
-    stages = [event.fields["stage"] for event in events if event.kind == "progress"]
-    assert any(stage.startswith("1 of 3, b.nrrd: ") for stage in stages)
-    fractions = [event.fields["fraction"] for event in events if event.kind == "progress"]
-    assert fractions == sorted(fractions)
-    asked = iter([False] * 30)
-    with pytest.raises(Cancelled):
-        run_job(
-            JobSpec("batch", {**spec.params, "output": str(tmp_path / "other")}),
-            cancel=lambda: next(asked, True),
-        )
-    with pytest.raises(ConfigError, match="params has input"):
-        JobSpec("batch", {**spec.params, "params": {"input": "x"}})

@@ -23,18 +23,6 @@ def packed(run: Callable, scan: Path, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("modality", "option"),
-    [("SEG", ("--max-error", "1")), ("EM", ("--max-error-sigma", "0.5"))],
-)
-def test_a_volume_that_a_mode_is_not_for_is_bad_input_and_no_wrong_option(
-    modality: str, option: tuple[str, str], run: Callable, tmp_path: Path
-) -> None:
-    voxels = np.arange(3 * 5 * 7, dtype=np.uint8).reshape(3, 5, 7)
-    io.save(Volume(voxels, modality=modality), tmp_path / "odd.nrrd")
-    assert run("compress", tmp_path / "odd.nrrd", tmp_path / "a.ucv", *option).status == 3
-
-
 def test_region_which_may_count_from_the_end_is_cropped_with_its_geometry(
     run: Callable, scan: Path, packed: Path, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from MedEnhanceLib import hqg, io
+from MedEnhanceLib import io
 
 Run = Callable[..., Any]
 
@@ -90,15 +89,6 @@ class TestOut:
         assert json.loads(text)["dicom"] == {"study": "1.2.3", "series": "1.2.3.1", "files": 4}
         assert "Doe" not in text
         assert "P-17" not in text
-
-    @pytest.mark.slow
-    def test_a_segmentation_alone_refers_to_the_source(
-        self, run: Run, mr: Path, tmp_path: Path, networks: list
-    ) -> None:
-        assert run("segment", mr, tmp_path / "out", "--dicom").status == 0
-        found = objects(tmp_path / "out")
-        assert sorted(found) == ["SEG"]
-        assert found["SEG"][0].ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.3.1"
 
     def test_what_was_compressed_says_so_and_lies_beside_its_source(
         self, run: Run, mr: Path, tmp_path: Path
@@ -211,36 +201,6 @@ class TestResampled:
         history = io.load(tmp_path / "last").history
         assert [step.startswith("DERIVED: resampled") for step in history] == [True, *[False] * 3]
 
-    def test_a_file_between(self, run: Run, uneven: Path, tmp_path: Path) -> None:
-        assert run("convert", uneven, tmp_path / "a.nii.gz", "--resample").status == 0
-        ran = run(
-            "convert", tmp_path / "a.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", uneven
-        )
-        assert ran.status == 0, ran.err
-        self._refuse_silence(tmp_path / "out")
-
-
-def test_the_derivation_states_what_was_chosen_and_what_was_done(
-    run: Run, mr: Path, scan: Path, tmp_path: Path, networks: list, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    enhance = hqg.enhance
-    measured = {
-        "noise": {"sigma": 9, "confidence": 0.9, "units": "", "share_removed": 0.6},
-        "blur": {"undone": True, "reason": ""},
-        "bias_field": {"corrected": True, "reason": ""},
-        "guide": {"used": 0.31},
-        "look": {"summary": "smoothed by a Gaussian of σ 0.5 mm"},
-    }
-    monkeypatch.setattr(
-        hqg, "enhance", lambda *given, **named: replace(enhance(*given, **named), measured=measured)
-    )
-    ran = run("enhance", mr, tmp_path / "out", "--dicom", "--strength", "0.5")
-    assert ran.status == 0, ran.err
-    assert (
-        "; strength 0.5, 60% of the noise correction, blur undone, bias field corrected, "
-        "guide changed it by 0.31 σ of the noise, look of another volume. "
-    ) in objects(tmp_path / "out")["MR"][0].DerivationDescription
-
 
 Run = Callable[..., Any]
 
@@ -274,14 +234,6 @@ class TestRefused:
     ) -> None:
         ran = run(command, mr, tmp_path / output, "--dicom", *options)
         assert (ran.status, words in ran.err) == (status, True)
-
-    @pytest.mark.parametrize("place", ["", "below", ".."])
-    def test_a_folder_of_originals(self, run: Run, mr: Path, tmp_path: Path, place: str) -> None:
-        before = sorted(tmp_path.rglob("*"))
-        ran = run("convert", mr, mr / place, "--dicom", "--force")
-        assert ran.status == 1
-        assert "among the originals" in ran.err
-        assert sorted(tmp_path.rglob("*")) == before
 
     @pytest.mark.parametrize("source", ["a file", "a directory", "a list"])
     @pytest.mark.parametrize("place", [".", "below"])

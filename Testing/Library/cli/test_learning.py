@@ -120,7 +120,7 @@ def test_means_of_an_evaluation_are_a_table(
     head, _, row = ran.out.splitlines()
     assert head.split("  ")[0] == "mean of"
     assert "enhanced psnr db" in head
-    assert row.split() == ["composite", "21.4", "24.568"]
+    assert row.split() == ["composite", "21.4", "24.57"]
     assert asked[0][1]["bundle"] == "mr"
 
 

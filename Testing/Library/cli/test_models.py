@@ -1,4 +1,4 @@
-"""models: list, show, verify, import, remove."""
+"""models: list, show, import, remove."""
 
 from __future__ import annotations
 
@@ -64,7 +64,6 @@ def test_imported_model_is_listed_shown_verified_and_removed(
     assert "Apache-2.0" in shown.out
     assert "Trained on \\x1b[31mnothing." in shown.out  # no card commands a terminal
     assert run("models", "show", "my-model", "--json").json["metadata"]["version"] == "1.0.0"
-    assert "my-model: all files match" in run("models", "verify", "my-model").out
     assert "removed my-model" in run("models", "remove", "my-model").out
     assert not (user_models / "my-model").exists()
     assert "my-model" not in names(run("models", "list", "--json"))
@@ -82,23 +81,20 @@ def test_a_model_that_cannot_be_read_is_named_beside_the_others(
     assert "my-model/configs/metadata.json: network is [[]]" in ran.err
     assert "medenhance models remove my-model" in ran.err
     assert run("models", "list", "--json").json["unreadable"][0]["name"] == "my-model"
-    assert run("models", "verify").status == 4
     assert run("models", "remove", "my-model").status == 0
 
 
-def test_damaged_model_fails_to_verify(run: Callable, bundle: Path, user_models: Path) -> None:
+def test_a_damaged_model_is_listed_as_such(run: Callable, bundle: Path, user_models: Path) -> None:
     run("models", "import", bundle)
     (user_models / "my-model" / "models" / "model.safetensors").write_bytes(b"changed")
-    ran = run("models", "verify", "my-model")
-    assert ran.status == 4
-    assert "damaged" in ran.err
-    reported = run("models", "verify", "--json").json
-    assert reported["error"]["code"] == "model"
-    (row,) = [row for row in reported["models"] if row["name"] == "my-model"]
+    listed = run("models")
+    assert "is damaged" in listed.err
+    assert "medenhance models remove my-model" in listed.err
+    (row,) = [row for row in run("models", "--json").json["models"] if row["name"] == "my-model"]
     assert row["ok"] is False
 
 
-@pytest.mark.parametrize("action", ["show", "verify", "remove"])
+@pytest.mark.parametrize("action", ["show", "remove"])
 def test_unknown_model_is_status_four(action: str, run: Callable) -> None:
     ran = run("models", action, "no-such-model", "--json")
     assert ran.status == 4

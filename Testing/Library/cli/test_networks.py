@@ -142,14 +142,3 @@ def test_its_history_names_the_model_and_swapped_arguments_are_reported(
     again = head.with_voxels(head.voxels, did=did)
     twice = again.with_voxels(head.voxels + np.int16(4), did=derived_note("enhanced with ct 0"))
     assert blend(again, twice, 0.5).history[:2] == twice.history
-
-
-def test_what_does_not_belong_together_is_refused(
-    files: list[str], head: Volume, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save(head.with_voxels(head.voxels), Path(files[2]))
-    arguments = ["blend", *files, "--modality", "MR", "--strength", "0.25"]
-    assert main(arguments) == 1
-    assert "exists already" in capsys.readouterr().err
-    assert main(["blend", *files, "--strength", "2", "--force"]) == 2
-    assert "strength" in capsys.readouterr().err

@@ -105,13 +105,6 @@ def test_rician_level_is_a_share_of_the_robust_maximum(oblique_geometry: Geometr
     assert air.mean() == pytest.approx(100 * math.sqrt(math.pi / 2), rel=0.02)
 
 
-def test_composite_is_its_steps_in_order(head: Volume) -> None:
-    bias, blur, rician = standard_composite(11).steps
-    assert (bias.name, blur.name, rician.name) == ("bias", "blur", "rician")
-    one_by_one = rician.apply(blur.apply(bias.apply(head)))
-    assert standard_composite(11).apply(head).is_equal(one_by_one)
-
-
 @pytest.mark.parametrize("name", ["rician", "blur", "bias", "low-dose", "composite"])
 def test_what_is_drawn_can_be_replayed(name: str, fitting) -> None:  # type: ignore[no-untyped-def]
     kind = draw(name, np.random.default_rng(8))

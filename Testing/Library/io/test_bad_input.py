@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gzip
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +37,13 @@ def packed(path: Path, volume: Volume) -> Path:
     return path
 
 
-# ------------------------------------------------------------ not a number
-
-
 @pytest.mark.parametrize("ending", WRITABLE)
 def test_nan_and_infinity_are_counted_and_the_first_slice_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     voxels = np.zeros((5, 4, 3), np.float32)
     voxels[2, 1, 1], voxels[4, 0, 0], voxels[4, 1, 0] = np.nan, np.inf, -np.inf
-    monkeypatch.setattr("MedEnhanceLib.io.volume_files.finite_parts", lambda parts, _: parts)
+    monkeypatch.setattr("MedEnhanceLib.io.volume_files.refuse_not_finite", lambda _: None)
     save(Volume(voxels), tmp_path / f"a{ending}")
     monkeypatch.undo()
     refused(tmp_path / f"a{ending}", "3 voxels are NaN or infinite, first in slice 2")
@@ -59,9 +55,6 @@ def test_nan_is_not_written_either(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# ------------------------------------------------------------ color, vectors
-
-
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha"])
 def test_color_is_refused(tmp_path: Path, ending: str) -> None:
     sitk = pytest.importorskip("SimpleITK")
@@ -69,9 +62,6 @@ def test_color_is_refused(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a{ending}"
     sitk.WriteImage(sitk.GetImageFromArray(color, isVector=True), str(path))
     refused(path, "color")
-
-
-# ------------------------------------------------------------ sizes
 
 
 def edited(path: Path, offset: int, value: np.ndarray) -> Path:
@@ -119,9 +109,6 @@ def test_volume_larger_than_memory_is_named(
         load(tmp_path / "a.nii")
 
 
-# ------------------------------------------------------------ cut short, damaged
-
-
 @pytest.mark.parametrize("ending", WRITABLE)
 def test_last_byte_missing_is_refused(tmp_path: Path, ending: str, ct: Volume) -> None:
     path = tmp_path / f"a{ending}"
@@ -138,18 +125,6 @@ def test_damage_in_compressed_voxels_is_seen(tmp_path: Path, ending: str, head: 
     middle = len(data) // 2
     path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
     refused(path, "damaged|cut short")
-
-
-def test_compressed_metaimage_with_fewer_voxels_than_declared_is_refused(
-    tmp_path: Path, head: Volume
-) -> None:
-    path = packed(tmp_path / "a.mha", head)
-    start, mark, voxels = path.read_bytes().partition(b"ElementDataFile = LOCAL\n")
-    path.write_bytes(start + mark + zlib.compress(zlib.decompress(voxels)[:1000]))
-    refused(path, "cut short")
-
-
-# ------------------------------------------------------------ not an image
 
 
 def test_unknown_ending_names_those_that_work(tmp_path: Path) -> None:
@@ -201,9 +176,6 @@ def test_more_than_32767_voxels_along_an_axis_go_to_another_format(tmp_path: Pat
     assert ".nrrd" in caught.value.hint
     save(volume, tmp_path / "a.nrrd")
     assert load(tmp_path / "a.nrrd").is_equal(volume)
-
-
-# ------------------------------------------------------------ anything at all
 
 
 def _damage(data: bytes, edits: list[tuple[int, int, int]]) -> bytes:

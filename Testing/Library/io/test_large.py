@@ -12,11 +12,10 @@ import pytest
 
 from MedEnhanceLib.core import slabs as slabs_module
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.slabs import blank, every, extremes
+from MedEnhanceLib.core.slabs import extremes
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.io.volume_files import save_slabs
 from MedEnhanceLib.runtime.progress import Monitor
 
 sitk = pytest.importorskip("SimpleITK")
@@ -74,22 +73,6 @@ def test_unpacking_can_be_stopped(scan: Volume, tmp_path: Path) -> None:
         load(tmp_path / "a.nii.gz", scratch=tmp_path, monitor=Monitor(cancel=lambda: True))
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("dtype", ["i2", "f2", "?"])
-def test_slabs_give_the_file_of_the_whole(
-    ending: str, dtype: str, scan: Volume, tmp_path: Path
-) -> None:
-    volume = scan.with_voxels((scan.voxels % 100).astype(dtype))
-    outline = volume.with_voxels(blank(volume.shape, volume.dtype))
-    save(volume, tmp_path / f"whole{ending}")
-    save_slabs(outline, (volume.voxels[k : k + 3] for k in (0, 3, 6)), tmp_path / f"parts{ending}")
-    assert (tmp_path / f"whole{ending}").read_bytes() == (tmp_path / f"parts{ending}").read_bytes()
-
-
-def test_measures_are_those_of_the_whole(scan: Volume) -> None:
+def test_extremes_are_those_of_the_whole(scan: Volume) -> None:
     assert extremes(scan.voxels) == (scan.voxels.min(), scan.voxels.max())
-    for step in (1, 7, 599, 600, 601, 5000):
-        assert np.array_equal(every(scan.voxels, step), scan.voxels.reshape(-1)[::step])
-    frames = np.moveaxis(np.stack([scan.voxels] * 2, axis=-1), -1, 0)
-    assert np.array_equal(every(frames, 13), frames.reshape(-1)[::13])
     assert np.isnan(extremes(np.array([[[1.0, np.nan]]]))[0])

@@ -164,30 +164,3 @@ def test_endless_history_keeps_its_newest_steps(tmp_path: Path, ending: str, ct:
     assert back[-1] == history[-1]
     assert "earlier steps" in back[0]
     assert len(back) < 200
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize(
-    ("name", "modality"),
-    [
-        ("ct/sts/STS_002/CT", "CT"),
-        ("ct/sts/STS_002/CT_gtv", "OT"),
-        ("ct/sts/STS_010/PET", "OT"),
-        ("ct/abdomen/CT", "CT"),
-        ("mr/sts/STS_002/MR_T1", "MR"),
-        ("mr/open_ms/C19/FLAIR", "MR"),
-        ("mr/open_ms/L09/study2_FLAIR", "MR"),
-        ("em/medulla_t2", "EM"),
-        ("sample/mni152_tissue", "OT"),
-    ],
-)
-def test_nifti_is_what_nibabel_reads(shared_data: Path, name: str, modality: str) -> None:
-    path = shared_data / f"{name}.nii.gz"
-    volume, image = load(path), nibabel.load(path)
-    affine = image.affine.copy()
-    if image.header.get_xyzt_units()[0] == "micron":
-        affine[:3] *= 1e-3
-    assert np.allclose(volume.geometry.affine_ras, affine, rtol=1e-15, atol=1e-15)
-    assert np.array_equal(volume.voxels, np.asarray(image.dataobj).T)
-    assert volume.dtype == image.get_data_dtype()
-    assert volume.modality == modality

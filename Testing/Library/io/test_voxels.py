@@ -35,13 +35,6 @@ def test_type_is_the_smallest_that_holds_every_value(
     assert np.array_equal(result[0], stored.astype(np.float64) * slope + intercept)
 
 
-def test_nothing_to_do_changes_nothing() -> None:
-    stored = np.array([[1, 2]], np.uint8)
-    result = rescale_slices([stored, stored], [1.0, 1.0], [0.0, 0.0])
-    assert result.dtype == np.uint8
-    assert result.shape == (2, 1, 2)
-
-
 def test_type_is_one_for_all_slices() -> None:
     stored = np.array([[1, 2]], np.int16)
     result = rescale_slices([stored, stored], [1.0, 0.5], [0.0, 0.0])

@@ -49,7 +49,7 @@ def test_models_are_listed_with_all_that_a_page_shows() -> None:
     [
         ({"action": "import"}, ConfigError, "path"),
         ({"action": "remove", "name": "mr"}, ModelError, "part of MedEnhance"),
-        ({"action": "verify", "name": "none"}, ModelError, "no model"),
+        ({"action": "remove", "name": "none"}, ModelError, "no model"),
     ],
 )
 def test_what_cannot_be_done_with_models_is_refused(
@@ -66,8 +66,7 @@ def test_doctor_reports_devices_memory_disk_and_packages() -> None:
     assert reported["devices"][-1]["name"] == "cpu"
     assert reported["memory"]["total"] > 0
     assert reported["disk"]["free"] > 0
-    assert {"numpy", "torch"} <= {row["package"] for row in reported["packages"]}
-    assert set(reported["cuda"]) == {"built", "available", "driver"}
+    assert {"numpy", "torch"} <= {row["name"] for row in reported["packages"]}
 
 
 @pytest.mark.slow

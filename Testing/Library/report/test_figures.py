@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,37 +82,7 @@ def test_single_slice_has_one_row() -> None:
     assert figure.axes[0].get_ylabel() == "axial · slice 1 of 1 · 40 mm wide"
 
 
-def test_sequence_shows_its_first_frame(head: Volume) -> None:
-    frames = Volume(np.stack([head.voxels, head.voxels * 0]), head.geometry, modality="MR")
-    first, second = (
-        images_of(comparison([Pane("Input", volume)], point=(6, 20, 18)).figure)[0].get_array()
-        for volume in (frames, head)
-    )
-    assert np.array_equal(first, second)
-
-
-def test_same_volumes_make_the_same_bytes(head: Volume) -> None:
-    first, second = (comparison([Pane("Input", head)])._repr_png_() for _ in range(2))
-    assert first == second
-
-
 def test_volumes_of_two_grids_are_refused(head: Volume) -> None:
     other = Volume(head.voxels, Geometry(), modality="MR")
     with pytest.raises(InputError, match="grid"):
         comparison([Pane("Input", head), Pane("Enhanced", other)])
-
-
-@pytest.mark.slow
-def test_drawing_needs_neither_pyplot_nor_a_screen(tmp_path: Path) -> None:
-    program = (
-        "import sys, numpy as np\n"
-        "from MedEnhanceLib.core.volume import Volume\n"
-        "from MedEnhanceLib.report.figures import Pane, comparison\n"
-        "volume = Volume(np.eye(20)[None] * np.ones((5, 1, 1)))\n"
-        "comparison([Pane('a', volume)]).save(sys.argv[1])\n"
-        "assert 'matplotlib.pyplot' not in sys.modules\n"
-    )
-    path = tmp_path / "sheet.png"
-    no_screen = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
-    subprocess.run([sys.executable, "-c", program, str(path)], check=True, env=no_screen)
-    assert path.stat().st_size > 1000

@@ -91,13 +91,6 @@ def test_oblique_grid_has_two_letters_beyond_fifteen_degrees() -> None:
     assert cut(oblique, "axial", (1, 1, 1)).letters == ("RA", "LP", "AL", "PR")
 
 
-def test_left_handed_oblique_grid_keeps_left_on_the_right() -> None:
-    direction = rotation(20) @ np.diag([-1.0, 1.0, 1.0])
-    volume = Volume(np.zeros((4, 4, 4)), geometry_of(direction), modality="CT")
-    assert not volume.geometry.is_right_handed
-    assert cut(volume, "axial", (1, 1, 1)).letters == ("RA", "LP", "AL", "PR")
-
-
 def test_microscopy_has_no_patient_and_no_letters() -> None:
     volume = Volume(np.zeros((4, 4, 4)), Geometry((1e-5,) * 3), modality="EM")
     assert cut(volume, "axial", (1, 1, 1)).letters == ("", "", "", "")

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import lock_descriptor
 
-import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.kinds import distill
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "distillation.md"
 Run = Callable[..., tuple[int, dict[str, Any], str]]
@@ -55,28 +50,6 @@ def test_command_job_and_function_give_the_same(
     for folder in (tmp_path / "a", tmp_path / "b"):
         for name in ("images.npy", "manifest.json", "README.md"):
             assert (folder / name).read_bytes() == (whole / name).read_bytes()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="this process's own locks are ours there")
-def test_a_gpu_that_another_long_job_has_is_said(
-    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without a GPU: only its name is needed. The lock is held as another process would."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(distill, "devices_for", lambda _: ["cuda:7"])
-    lock = tmp_path / "medenhance-gpu-7.lock"
-    lock.touch()
-    with lock.open("rb") as held:
-        assert lock_descriptor(held.fileno(), blocking=False)
-        stages: list[str] = []
-        params = {"cohort": str(people), "out": str(tmp_path / "out")}
-        with pytest.raises(me.Cancelled):
-            run_job(
-                JobSpec("distill", params),
-                progress=lambda event: stages.append(str(event.fields.get("stage"))),
-                cancel=lambda: "waiting for the GPU" in stages,
-            )
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
