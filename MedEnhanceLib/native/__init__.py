@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,8 +26,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Statuses of its functions, as in native.h; 0 is done.
 NO_MEMORY, BAD_STREAM = 2, 3
-#: File name of the library.
-FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 #: Vector widths by their bit in `native_widths`, narrowest first.
 WIDTHS = ("plain", "avx2", "avx512")
 #: What is lost without the library, for messages; the ratio of CPU time is measured.
@@ -154,7 +151,14 @@ class Library:
             MedEnhanceError: damaged, not a library for this system or of these sources, or a width
                 that this processor lacks.
         """
-        _verify(path)
+        from MedEnhanceLib.native import build
+
+        try:  # to load half a library would end the process
+            expected = path.with_suffix(".sha256").read_text(encoding="ascii").strip()
+            if build.digest(path) != expected:
+                raise _unusable(f"{path.name} is damaged or older than its sources")
+        except (OSError, UnicodeDecodeError) as error:
+            raise _unusable(f"{path.name} cannot be verified ({error})") from error
         try:
             self._library = ctypes.CDLL(str(path.resolve()))
             self._library.native_widths.restype = ctypes.c_int32
@@ -263,19 +267,6 @@ def _pointer(name: str, values: Array, shape: tuple[int, ...]) -> int:
     return values.ctypes.data
 
 
-def _verify(path: Path) -> None:
-    """Compare file and sources with the hash beside it: loading half a library ends the process."""
-    from MedEnhanceLib.native import build
-
-    try:
-        expected = path.with_suffix(".sha256").read_text(encoding="ascii").strip()
-        actual = build.digest(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unusable(f"{path.name} cannot be verified ({error})") from error
-    if actual != expected:
-        raise _unusable(f"{path.name} is damaged or older than its sources")
-
-
 def _unusable(what: str) -> MedEnhanceError:
     return MedEnhanceError(what, f"Build it again: {_BUILD}")
 
@@ -283,16 +274,16 @@ def _unusable(what: str) -> MedEnhanceError:
 @cache
 def _found(folder: Path) -> tuple[Library | None, str]:
     """The library in a folder, or None; its state, with what mends it, in one line."""
-    path = folder / FILE
-    try:
-        library = Library(path) if path.is_file() else None
-        problem = "not compiled"
-    except MedEnhanceError as error:
-        library, problem = None, error.message
-    if library is not None:
-        return library, f"compiled, {_LABELS[library.width]}"
     from MedEnhanceLib.native import build
 
+    path, problem = folder / build.FILE, "not compiled"
+    if path.is_file():
+        try:
+            library = Library(path)
+        except MedEnhanceError as error:
+            problem = error.message
+        else:
+            return library, f"compiled, {_LABELS[library.width]}"
     has_compiler = any(map(build.answers, build.compilers()))
     remedy = _BUILD if has_compiler else f"{_COMPILER} && {_BUILD}"
     return None, f"{problem}: {_SLOWER}. Mend it with: {remedy}"
@@ -303,19 +294,19 @@ def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | N
 
     Work that has to do without says so: to the monitor in each job, or in the log once.
     """
-    library = _found(folder)[0]
+    library, state = _found(folder)
     if library is None:
         warn = monitor.warn if monitor is not None and monitor.has_listener else _log
-        warn(f"The compiled library is not used: {describe(folder)}")
+        warn(f"The compiled library is not used: {state}")
     return library
 
 
-def require(purpose: str, folder: Path = _HERE) -> Library:
+def require(purpose: str) -> Library:
     """As `load`; raises DependencyError, with the command that builds it, where there is none.
 
     purpose: what needs it, as the beginning of a sentence.
     """
-    library, state = _found(folder)
+    library, state = _found(_HERE)
     if library is None:
         raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")
     return library

@@ -1,4 +1,4 @@
-/* What all compiled parts share. Portable C11; where a part uses more, it has a plain form too.
+/* What all compiled parts share: C11 with attributes and vectors of GCC and clang.
  *
  * A part is compiled once for each vector width, with NATIVE_WIDTH as the end of its names. Loops
  * run over arrays of fixed size, which compilers turn into vector instructions. Every width gives
@@ -12,24 +12,13 @@
 
 #if defined(_WIN32)
 #define NATIVE_EXPORT __declspec(dllexport)
-#elif defined(__GNUC__)
-#define NATIVE_EXPORT __attribute__((visibility("default")))
 #else
-#define NATIVE_EXPORT
+#define NATIVE_EXPORT __attribute__((visibility("default")))
 #endif
 
 /* Into each caller, whose sizes it then knows: compilers think such functions too long for that. */
-#if defined(__GNUC__)
 #define NATIVE_INLINE inline __attribute__((always_inline))
-#elif defined(_MSC_VER)
-#define NATIVE_INLINE __forceinline
-#else
-#define NATIVE_INLINE inline
-#endif
 
-#ifndef NATIVE_WIDTH
-#define NATIVE_WIDTH plain
-#endif
 #define NATIVE_JOIN_(name, width) name##_##width
 #define NATIVE_JOIN(name, width) NATIVE_JOIN_(name, width)
 #define NATIVE_NAME(name) NATIVE_JOIN(name, NATIVE_WIDTH)

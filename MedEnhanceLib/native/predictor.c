@@ -113,7 +113,6 @@ static NATIVE_INLINE float whole(float x) {
 }
 
 /* Compilers keep sums of many rows in registers only where these are vectors by their type. */
-#if defined(__GNUC__)
 #if defined(__AVX512F__)
 enum { WIDTH = 16, ACROSS = 4 };
 #elif defined(__AVX__)
@@ -140,17 +139,6 @@ static NATIVE_INLINE void sums_of(int rows, int inputs, const float *restrict we
         memcpy(out[r] + b + a * WIDTH, &sums[r][a], sizeof(vector));
   }
 }
-#else
-static NATIVE_INLINE void sums_of(int rows, int inputs, const float *restrict weights,
-                                  float (*restrict in)[BATCH], float (*restrict out)[BATCH]) {
-  for (int r = 0; r < rows; r++) {
-    const float *row = weights + r * (inputs + 1);
-    for (int b = 0; b < BATCH; b++) out[r][b] = row[inputs];
-    for (int i = 0; i < inputs; i++)
-      for (int b = 0; b < BATCH; b++) out[r][b] += row[i] * in[i][b];
-  }
-}
-#endif
 
 /* out = floor(weights * in + bias); a bias stands at the end of its row. */
 static void layer(int outputs, int inputs, const float *weights, float (*in)[BATCH],
