@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +26,7 @@ from MedEnhanceLib.bundles.suitability import (
 )
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.slabs import empty, let_go, slabs, trim
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
@@ -35,7 +34,7 @@ from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.contrast import show_the_same
 from MedEnhanceLib.hqg.decide import Decision, decide, mean_frame
-from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation, finished
+from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
 from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.hqg.motion import undo_motion
 from MedEnhanceLib.hqg.sharpness import undo_blur
@@ -377,7 +376,10 @@ class _Steps:
             was divided by; what was found out on the way, for manifests.
         """
         decision, count = self.decision, len(self.frame.voxels)
-        finish = partial(finished, floor=self.floor, dtype=out.dtype)
+
+        def finish(values: Floats) -> npt.NDArray[Any]:
+            return restore_dtype(np.maximum(values, np.float32(self.floor)), out.dtype)
+
         is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
         if not (is_whole or decision.corrects_bias or deviation is not None):
             self._denoised(wanted, self.monitor, out, finish)

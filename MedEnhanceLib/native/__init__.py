@@ -16,7 +16,7 @@ import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,6 @@ _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
 _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
 
-A = TypeVar("A")
 Array = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int32]
 Width = Literal["plain", "avx2", "avx512"]
@@ -46,11 +45,14 @@ Stage = Literal["grouped", "threshold"]
 
 #: Largest search window along slices, rows and columns; coefficients and side of a block.
 MOST_WINDOW, CELLS, SIDE = (7, 11, 16), 64, 4
+#: Weight of each place along a side of a block (Kaiser window), [4], and of its places, [64].
+TAPER_LINE: Array = np.kaiser(SIDE, 2.0).astype(np.float32)
+TAPER: Array = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(np.float32)
 _SIZES = (
     *("bytes", "ny", "nx", "z", "window_z", "window_y", "window_x", "step", "layer"),
     *("row_from", "row_to", "keep", "apart"),
 )
-_INPUTS = ("pilot", "level", "noisy", "spectrum", "taper", "total", "weight")
+_INPUTS = ("pilot", "level", "noisy", "spectrum", "total", "weight")
 _GROUPS = ("index", "distance", "sigma")
 
 
@@ -60,7 +62,7 @@ class _Task(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in _SIZES),
         ("damp", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in (*_INPUTS, *_GROUPS)),
+        *((name, ctypes.c_void_p) for name in ("taper", *_INPUTS, *_GROUPS)),
         *((name, ctypes.c_int64) for name in ("room", "count")),
     )
 
@@ -83,26 +85,43 @@ class Groups:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerArrays(Generic[A]):
-    """What a layer is computed from, and added to; arrays, or tensors on a device.
+class LayerArrays:
+    """What a layer is computed from, and added to; float32 arrays, or tensors on a device.
 
     Attributes:
         noisy: the slab [window[0] + 3, ny, nx].
         pilot: the better estimate, like the slab; in the first stage it is not read.
         level: σ of the noise, like the slab, ≥ 0.
         spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
-        taper: [64], weight of each place of a block.
         total: like the slab, sums of weighed blocks.
         weight: [window[0], ny, nx], weights of blocks by the place in which they start.
     """
 
-    noisy: A
-    pilot: A
-    level: A
-    spectrum: A
-    taper: A
-    total: A
-    weight: A
+    noisy: Any
+    pilot: Any
+    level: Any
+    spectrum: Any
+    total: Any
+    weight: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round over all groups of blocks.
+
+    Attributes:
+        step: voxels between references, 1 to 4; the cost falls with its cube.
+        keep: blocks in a group, the reference included, 1 to 64.
+        damp: factor on the variance of the noise, above 1 smooths more; for the stage `threshold`
+            the threshold, in σ.
+        apart: least distance in voxels, along one axis, of other blocks from the reference; for
+            noise that neighboring voxels share.
+    """
+
+    step: int
+    keep: int = 32
+    damp: float = 1.0
+    apart: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,23 +134,17 @@ class Layer:
         number: of the layer in the volume; every second one is shifted by half a step.
         z: slice of the slab in which the references start.
         window: starting places of candidates along slices, rows and columns.
-        step: between references along rows and columns, 1 to 4.
-        keep: blocks in a group, the reference included, 1 to 64.
-        apart: least distance of other candidates from the reference, in voxels along one axis.
-        damp: factor on the variance of the noise; for `threshold` the threshold, in σ.
+        round: what is done to the groups.
     """
 
     number: int
     z: int
     window: tuple[int, int, int]
-    step: int
-    keep: int
-    apart: int
-    damp: float
+    round: Round
 
     def rows(self, ny: int) -> int:
         """Number of rows of references in slices of ny rows."""
-        return len(places(ny, self.step, is_shifted=bool(self.number & 1)))
+        return len(places(ny, self.round.step, is_shifted=bool(self.number & 1)))
 
 
 def places(side: int, step: int, *, is_shifted: bool) -> list[int]:
@@ -171,7 +184,7 @@ class Library:
         if self.width not in self.widths:
             raise _unusable(f"{path.name} has no {self.width} for this processor")
 
-    def run(self, stage: Stage, layer: Layer, rows: range, arrays: LayerArrays[Array]) -> None:
+    def run(self, stage: Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
         """Compute rows of references of a layer, and add to its sums; other threads may run.
 
         Args:
@@ -187,10 +200,10 @@ class Library:
         slab = (layer.window[0] + SIDE - 1, ny, nx)
         shapes = dict.fromkeys(_INPUTS, slab) | {
             "spectrum": (CELLS,),
-            "taper": (CELLS,),
             "weight": (layer.window[0], ny, nx),
         }
         pointers = {n: _pointer(n, getattr(arrays, n), shape) for n, shape in shapes.items()}
+        pointers["taper"] = TAPER.ctypes.data
         self._call(stage, _task(layer, rows, slab, pointers))
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> Groups:
@@ -209,20 +222,17 @@ class Library:
         slab = (layer.window[0] + SIDE - 1, ny, nx)
         pointers = {n: _pointer(n, a, slab) for n, a in (("pilot", pilot), ("level", level))}
         most = layer.rows(ny)
-        columns = (len(places(nx, layer.step, is_shifted=odd)) for odd in (False, True))
+        columns = (len(places(nx, layer.round.step, is_shifted=odd)) for odd in (False, True))
         room = (min(rows.stop, most) - min(rows.start, most)) * max(columns)
-        groups = Groups(
-            np.empty((room, layer.keep), np.int32),
-            np.empty((room, layer.keep), np.float32),
-            np.empty(room, np.float32),
-        )
-        made = (groups.index, groups.distance, groups.level)
-        pointers |= {n: a.ctypes.data for n, a in zip(_GROUPS, made, strict=True)}
+        index = np.empty((room, layer.round.keep), np.int32)
+        distance, sigma = np.empty(index.shape, np.float32), np.empty(room, np.float32)
+        made = zip(_GROUPS, (index, distance, sigma), strict=True)
+        pointers |= {name: array.ctypes.data for name, array in made}
         task = _task(layer, rows, slab, pointers)
         task.room = room
         self._call("match", task)
         count = int(task.count)
-        return Groups(groups.index[:count], groups.distance[:count], groups.level[:count])
+        return Groups(index[:count], distance[:count], sigma[:count])
 
     def _call(self, name: str, task: ctypes.Structure) -> None:
         status = self.call(name, task)
@@ -245,13 +255,13 @@ def _task(layer: Layer, rows: range, slab: tuple[int, int, int], pointers: dict[
         *slab[1:],
         layer.z,
         *layer.window,
-        layer.step,
+        layer.round.step,
         layer.number,
         rows.start,
         rows.stop,
-        layer.keep,
-        layer.apart,
-        layer.damp,
+        layer.round.keep,
+        layer.round.apart,
+        layer.round.damp,
         **pointers,
     )
 

@@ -39,11 +39,11 @@ struct layer_task {
   int64_t keep;     /* blocks in a group, 1 to 64 */
   int64_t apart;    /* least distance of candidates from the reference */
   double damp;      /* factor on the variance of the noise; native_threshold: threshold in sigma */
+  const float *taper; /* [64]: weight of each place in a block; of the two stages */
   const float *pilot, *level;
   /* Of the two stages: */
   const float *noisy;
   const float *spectrum; /* [64]: variance of each frequency in units of level squared, > 0 */
-  const float *taper;    /* [64]: weight of each place in a block */
   float *total;          /* sums of weighed blocks */
   float *weight;         /* [window_z][ny][nx]: weights of the blocks by starting place */
   /* Of native_match: */

@@ -141,6 +141,6 @@ def test_a_map_without_noise_leaves_voxels_as_they_are() -> None:
     quiet = np.full(volume.shape, 0.08, np.float32)
     quiet[:, :20] = 0
     stage = NetworkStage(network(seed=1), "cpu", 1.0)
-    denoised = partial(grouped.denoised, volume.voxels, quiet, after=stage)
+    denoised = partial(grouped.denoised, volume.voxels, quiet, after=stage.slabs)
     result = denoised(rounds=(*grouped.MR_ROUNDS, grouped.MR_ROUNDS[-1]))
     assert np.array_equal(result[:, :20], volume.voxels[:, :20])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import native
-from MedEnhanceLib.native import Layer, LayerArrays, build
+from MedEnhanceLib.native import Layer, LayerArrays, Round, build
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 def _arrays(deep: int = 7) -> LayerArrays:
     slab, block = np.zeros((deep + 3, 16, 24), np.float32), np.ones(64, np.float32)
     total, weight = slab.copy(), slab[:deep].copy()
-    return LayerArrays(slab + 1, slab + 1, slab + 0.1, block, block, total, weight)
+    return LayerArrays(slab + 1, slab + 1, slab + 0.1, block, total, weight)
 
 
-LAYER = Layer(number=0, z=3, window=(7, 11, 16), step=4, keep=8, apart=0, damp=1.0)
+LAYER = Layer(number=0, z=3, window=(7, 11, 16), round=Round(step=4, keep=8))
 
 
 def test_the_library_of_this_machine_is_found_and_described(native_path: Path) -> None:
@@ -105,7 +105,9 @@ def test_arrays_that_do_not_fit_never_reach_c(
     ids=str,
 )  # fmt: skip
 def test_layers_out_of_range_are_refused(native_path: Path, change: dict) -> None:
-    layer = replace(LAYER, **change)
+    of_round = {key: value for key, value in change.items() if hasattr(LAYER.round, key)}
+    of_layer = {key: value for key, value in change.items() if key not in of_round}
+    layer = replace(LAYER, round=replace(LAYER.round, **of_round), **of_layer)
     arrays = _arrays(deep=layer.window[0])
     with pytest.raises(ValueError, match="refuses its arguments"):
         native.Library(native_path).run("grouped", layer, range(2), arrays)
@@ -116,13 +118,11 @@ def test_layers_out_of_range_are_refused(native_path: Path, change: dict) -> Non
 def test_values_that_are_no_numbers_do_not_crash(
     native_path: Path, name: str, value: float
 ) -> None:
-    arrays = _arrays()
+    arrays, threshold = _arrays(), Layer(0, 0, (1, 1, 1), Round(step=2, keep=1, damp=2.7))
     getattr(arrays, name)[...] = value
     for width in native.Library(native_path).widths:
         native.Library(native_path, width).run("grouped", LAYER, range(2), arrays)
-        native.Library(native_path, width).run(
-            "threshold", Layer(0, 0, (1, 1, 1), 2, 1, 0, 2.7), range(2), _arrays(deep=1)
-        )
+        native.Library(native_path, width).run("threshold", threshold, range(2), _arrays(deep=1))
 
 
 def test_a_machine_without_compiler_says_what_to_install(
