@@ -138,8 +138,10 @@ def denoise(
             values = before.astype(np.float32)
             to[...] = values if finish is None else finish(values)
         return out
-    rounds = grouped.CT_ROUNDS if volume.modality == "CT" else grouped.MR_ROUNDS
-    if network is not None and rounds is grouped.MR_ROUNDS:
+    rounds: tuple[grouped.Round, ...] = grouped.MR_ROUNDS
+    if volume.modality == "CT":
+        rounds = grouped.CT_ROUNDS
+    elif network is not None:
         # One round more, which costs CT fine structure: the network sees what it changes.
         rounds = (*rounds, rounds[-1])
 

@@ -99,10 +99,10 @@ def load_checkpoint(
             f"{path}: the checkpoint is damaged ({cause})",
             "Delete it to start again, or choose another output folder.",
         ) from cause
-    stored_config, expected = header["config"], json.loads(json.dumps(dict(config)))
-    if stored_config != expected:
-        keys = sorted(expected.keys() | stored_config.keys())
-        changed = [key for key in keys if stored_config.get(key) != expected.get(key)]
+    expected = json.loads(json.dumps(dict(config)))
+    if header["config"] != expected:
+        keys = sorted(expected.keys() | header["config"].keys())
+        changed = [key for key in keys if header["config"].get(key) != expected.get(key)]
         raise ConfigError(
             f"{path}: it was made with another configuration ({', '.join(changed)})",
             "Resume with the same configuration, or choose another output folder.",

@@ -171,7 +171,8 @@ class Groups:
         return cosines, taper
 
     def _starts(self, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        _, ny, nx = self.arrays.pilot.shape
+        """Places in the flat slab."""
+        ny, nx = (int(side) for side in self.arrays.pilot.shape[1:])
         return (z * ny + y) * nx + x
 
     def _cells(self, starts: Tensor) -> Tensor:

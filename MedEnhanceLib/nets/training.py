@@ -27,6 +27,8 @@ _WARM_UP = 0.02
 _LAST_SHARE = 0.01
 #: Of the running means of losses, from step to step.
 _DECAY = 0.95
+#: Seconds between two checkpoints of `run_steps`, and steps between two reports of its losses.
+_CHECKPOINT_S, _REPORTED_EVERY = 120.0, 20
 
 
 def training_steps(
@@ -52,27 +54,25 @@ def training_steps(
         Cancelled: after a step and a checkpoint, or before the first step.
     """
     saved, text = time.monotonic(), f"{of}, step" if of else "step"
+    if monitor.cancelled and start < total:
+        if start > 0:
+            raise Cancelled("cancelled before it went on; the checkpoint is as it was", _GO_ON)
+        raise Cancelled(
+            "cancelled before the first step; no checkpoint was written",
+            "Start again when you like.",
+        )
     for number in range(start, total):
-        is_due = number > start and time.monotonic() - saved > every_s
-        stops = monitor.cancelled
-        if stops and number == start:  # there is nothing to save
-            if start > 0:
-                raise Cancelled("cancelled before it went on; the checkpoint is as it was", _GO_ON)
-            raise Cancelled(
-                "cancelled before the first step; no checkpoint was written",
-                "Start again when you like.",
-            )
-        if stops or is_due:
-            save(number)
+        with suppress(Cancelled):  # a cancel takes effect after the step
+            monitor.progress(number / total, f"{text} {number} of {total}")
+        yield number
+        stops = monitor.cancelled and number + 1 < total
+        if stops or number + 1 == total or time.monotonic() - saved > every_s:
+            save(number + 1)
             saved = time.monotonic()
         if stops:
             raise Cancelled(
-                f"cancelled after step {number} of {total}; the checkpoint is written", _GO_ON
+                f"cancelled after step {number + 1} of {total}; the checkpoint is written", _GO_ON
             )
-        with suppress(Cancelled):  # a cancel at this moment takes effect at the next step
-            monitor.progress(number / total, f"{text} {number} of {total}")
-        yield number
-    save(total)
 
 
 @contextmanager
@@ -95,9 +95,6 @@ def run_steps(
     out: Path,
     parts: Mapping[str, Any],
     monitor: Monitor,
-    *,
-    every_s: float,
-    reported_every: int,
 ) -> float:
     """All remaining steps of a training in one folder, from its checkpoint where there is one.
 
@@ -107,8 +104,6 @@ def run_steps(
         out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
         parts: what `save_checkpoint` takes: config, modules, optimizers, generator.
         monitor: progress, metrics and cancelling.
-        every_s: seconds between two checkpoints.
-        reported_every: steps between two reports of the losses.
     Returns:
         The seconds of all steps.
     Raises:
@@ -127,7 +122,7 @@ def run_steps(
     def save(number: int) -> None:
         save_checkpoint(path, step=number, notes={"seconds": time.monotonic() - began}, **parts)
 
-    for number in training_steps(start, count, save, every_s, monitor):
+    for number in training_steps(start, count, save, _CHECKPOINT_S, monitor):
         losses = step(number)
         if not all(map(math.isfinite, losses.values())):
             raise ModelError(
@@ -135,7 +130,7 @@ def run_steps(
                 "Start again in another folder with a lower learning_rate.",
             )
         journal.add(losses)
-        if number % reported_every == 0 or number == count - 1:
+        if number % _REPORTED_EVERY == 0 or number == count - 1:
             journal.report(number)
     return time.monotonic() - began
 

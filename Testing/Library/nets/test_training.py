@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 
 import pytest
 import torch
 
 from MedEnhanceLib.errors import Cancelled, ModelError
+from MedEnhanceLib.nets import training
 from MedEnhanceLib.nets.checkpoint import load_checkpoint
 from MedEnhanceLib.nets.training import CHECKPOINT, Journal, run_steps, training_steps
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -51,10 +51,13 @@ def test_a_journal_forgets_what_is_done_anew(tmp_path) -> None:
     assert not path.read_text()
 
 
-def test_a_loss_that_is_not_finite_ends_a_training_and_keeps_its_checkpoint(tmp_path) -> None:
+def test_a_loss_that_is_not_finite_ends_a_training_and_keeps_its_checkpoint(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = torch.nn.Linear(1, 1)
     parts = {"config": {}, "modules": {"network": weights}, "optimizers": {}}
-    run = partial(run_steps, out=tmp_path, parts=parts, every_s=0.0, reported_every=1)
+    monkeypatch.setattr(training, "_CHECKPOINT_S", 0.0)
+    losses = [{"loss": math.nan if number == 3 else 1.0} for number in range(9)]
     with pytest.raises(ModelError, match="diverged at step 3"):
-        run(lambda number: {"loss": math.nan if number == 3 else 1.0}, 9, monitor=Monitor())
+        run_steps(losses.__getitem__, 9, tmp_path, parts, Monitor())
     assert load_checkpoint(tmp_path / CHECKPOINT, **parts) == 3
