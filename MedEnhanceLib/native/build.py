@@ -36,6 +36,7 @@ _FLAGS = [
     "-fno-trapping-math",
     "-fvisibility=hidden",
     "-Wall",
+    "-Wno-psabi",
 ]
 #: Width → flags; the plain one needs none.
 _WIDE = {

@@ -9,6 +9,7 @@
 #define MEDENHANCE_NATIVE_H
 
 #include <stdint.h>
+#include <string.h>
 
 #if defined(_WIN32)
 #define NATIVE_EXPORT __declspec(dllexport)
@@ -22,6 +23,24 @@
 #define NATIVE_JOIN_(name, width) name##_##width
 #define NATIVE_JOIN(name, width) NATIVE_JOIN_(name, width)
 #define NATIVE_NAME(name) NATIVE_JOIN(name, NATIVE_WIDTH)
+
+/* As many floats as a register holds. Compilers keep sums in registers where they have this type. */
+#if defined(__AVX512F__)
+enum { WIDTH = 16 };
+#elif defined(__AVX__)
+enum { WIDTH = 8 };
+#else
+enum { WIDTH = 4 };
+#endif
+typedef float vector __attribute__((vector_size(4 * WIDTH)));
+
+static NATIVE_INLINE vector load(const float *from) {
+  vector values;
+  memcpy(&values, from, sizeof values);
+  return values;
+}
+
+static NATIVE_INLINE void store(float *to, vector values) { memcpy(to, &values, sizeof values); }
 
 enum native_status { NATIVE_DONE = 0, NATIVE_BAD_ARGUMENT = 1, NATIVE_NO_MEMORY = 2, NATIVE_BAD_STREAM = 3 };
 
