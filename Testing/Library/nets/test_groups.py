@@ -76,12 +76,6 @@ def test_a_group_has_the_nearest_of_all_candidates(
     assert not groups.distance[:, 0].any()
 
 
-def test_equal_blocks_come_in_the_order_of_their_places(library: native.Library) -> None:
-    groups = match(library, LAYER, np.ones(SHAPE, np.float32))
-    assert not groups.distance.any()
-    assert (np.diff(groups.index[:, 1:], axis=1) > 0).all()
-
-
 def test_references_without_noise_have_no_group(engine: Engine) -> None:
     level = np.linspace(0.1, 0.2, np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
     level[:, :, :15] = 0
@@ -105,15 +99,3 @@ def test_rows_and_columns_of_all_sizes_are_complete(
             groups = match(library, layer, volume(shape))
             _, y, x = np.unravel_index(groups.index[:, 0], shape)
             assert list(zip(y.tolist(), x.tolist(), strict=True)) == references(layer, shape)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
-def test_values_that_are_no_numbers_lead_to_no_place_outside(
-    library: native.Library, value: float
-) -> None:
-    pilot = volume()
-    pilot[:, ::3] = value
-    for width in library.widths:
-        groups = match(native.Library(library.path, width), LAYER, pilot)
-        z, y, x = np.unravel_index(groups.index, SHAPE)
-        assert all((at <= side - 4).all() for at, side in zip((z, y, x), SHAPE, strict=True))
