@@ -423,8 +423,7 @@ class _Steps:
                 self.frame, self.look, denoise=lambda: self._denoised(part, monitor),
                 monitor=monitor,
             )  # fmt: skip
-            summary, kept = "; ".join(match.sentences()), round(match.keep_noise, 4)
-            return values, {"look": {"summary": summary, "noise_kept": kept}}
+            return values, {"look": {"summary": "; ".join(match.sentences())}}
         values = self._denoised(part, monitor if blur is None else monitor.part(0, 0.9))
         if blur is not None:
             left = level * self.decision.share

@@ -30,7 +30,7 @@ NO_MEMORY, BAD_STREAM = 2, 3
 WIDTHS = ("plain", "avx2", "avx512")
 #: What is lost without the library, for messages; the ratio of CPU time is measured.
 _SLOWER = (
-    "denoising takes about ten times as long, lossless files are larger, and those that it coded "
+    "denoising takes about ten times as long, lossless files are larger, and those written with it "
     "cannot be read"
 )
 _HERE = Path(__file__).resolve().parent
@@ -296,7 +296,7 @@ def _found(folder: Path) -> tuple[Library | None, str]:
             return library, f"compiled, {_LABELS[library.width]}"
     has_compiler = any(map(build.answers, build.compilers()))
     remedy = _BUILD if has_compiler else f"{_COMPILER} && {_BUILD}"
-    return None, f"{problem}: {_SLOWER}. Mend it with: {remedy}"
+    return None, f"{problem}: {_SLOWER}. Run: {remedy}"
 
 
 def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | None:

@@ -105,7 +105,7 @@ def over_slices(
         if not np.isfinite(values).all():
             raise ModelError(
                 f"the model gives values that are not finite on {device}",
-                "Use another model, or look at the volume: values far outside the usual range.",
+                "Use another model, or check the volume for values far outside the usual range.",
             )
         yield where, values
         first = where.stop

@@ -56,7 +56,7 @@ def training_steps(
     saved, text = time.monotonic(), f"{of}, step" if of else "step"
     if monitor.cancelled and start < total:
         if start > 0:
-            raise Cancelled("cancelled before it went on; the checkpoint is as it was", _GO_ON)
+            raise Cancelled("cancelled before resuming; the checkpoint is unchanged", _GO_ON)
         raise Cancelled(
             "cancelled before the first step; no checkpoint was written",
             "Start again when you like.",
