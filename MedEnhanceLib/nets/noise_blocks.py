@@ -165,7 +165,7 @@ def _is_tissue(
         keep &= mean > 2.3 * figures.spread
         if air is not None:
             keep &= mean > 1.6 * air
-    return keep
+    return np.asarray(keep)
 
 
 def _air(figures: _Figures, top: float) -> float | None:

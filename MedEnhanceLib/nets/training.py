@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from MedEnhanceLib.errors import Cancelled, ModelError
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
+from MedEnhanceLib.nets.checkpoint import Checkpoint
 from MedEnhanceLib.runtime.progress import NOTHING_WRITTEN, Monitor
 
 #: File of a training's state in its output folder.
@@ -102,7 +102,7 @@ def run_steps(
         step: makes a step of this number; returns its losses.
         count: of all steps.
         out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
-        parts: what `save_checkpoint` takes: config, modules, optimizers, generator.
+        parts: of the `Checkpoint`: config, modules, optimizers, generator.
         monitor: progress, metrics and cancelling.
     Returns:
         The seconds of all steps.
@@ -111,16 +111,16 @@ def run_steps(
         ConfigError: the checkpoint is of another training.
         ModelError: a loss is not finite; the last checkpoint stays.
     """
-    path = out / CHECKPOINT
-    start, notes = 0, {"seconds": 0.0}
-    if path.exists():
-        start = load_checkpoint(path, notes=notes, **parts)
+    checkpoint = Checkpoint(out / CHECKPOINT, **parts)
+    start, began = 0, time.monotonic()
+    if checkpoint.path.exists():
+        start, notes = checkpoint.load()
+        began -= notes["seconds"]
         monitor.log(f"resumed at step {start}")
-    began = time.monotonic() - notes["seconds"]
     journal = Journal(out / "metrics.jsonl", start, monitor)
 
     def save(number: int) -> None:
-        save_checkpoint(path, step=number, notes={"seconds": time.monotonic() - began}, **parts)
+        checkpoint.save(number, {"seconds": time.monotonic() - began})
 
     for number in training_steps(start, count, save, _CHECKPOINT_S, monitor):
         losses = step(number)

@@ -10,7 +10,7 @@ import torch
 
 from MedEnhanceLib.errors import Cancelled, ModelError
 from MedEnhanceLib.nets import training
-from MedEnhanceLib.nets.checkpoint import load_checkpoint
+from MedEnhanceLib.nets.checkpoint import Checkpoint
 from MedEnhanceLib.nets.training import CHECKPOINT, Journal, run_steps, training_steps
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
@@ -58,4 +58,4 @@ def test_a_loss_that_is_not_finite_ends_a_training_and_keeps_its_checkpoint(
     losses = [{"loss": math.nan if number == 3 else 1.0} for number in range(9)]
     with pytest.raises(ModelError, match="diverged at step 3"):
         run_steps(losses.__getitem__, 9, tmp_path, parts, Monitor())
-    assert load_checkpoint(tmp_path / CHECKPOINT, **parts) == 3
+    assert Checkpoint(tmp_path / CHECKPOINT, **parts).load()[0] == 3
