@@ -203,8 +203,7 @@ class Library:
             "weight": (layer.window[0], ny, nx),
         }
         pointers = {n: _pointer(n, getattr(arrays, n), shape) for n, shape in shapes.items()}
-        pointers["taper"] = TAPER.ctypes.data
-        self._call(stage, _task(layer, rows, slab, pointers))
+        self._call(stage, layer, rows, slab, pointers | {"taper": TAPER.ctypes.data})
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> Groups:
         """The groups of rows of references of a layer; references without noise have none.
@@ -228,42 +227,34 @@ class Library:
         distance, sigma = np.empty(index.shape, np.float32), np.empty(room, np.float32)
         made = zip(_GROUPS, (index, distance, sigma), strict=True)
         pointers |= {name: array.ctypes.data for name, array in made}
-        task = _task(layer, rows, slab, pointers)
-        task.room = room
-        self._call("match", task)
-        count = int(task.count)
+        count = self._call("match", layer, rows, slab, pointers, room)
         return Groups(index[:count], distance[:count], sigma[:count])
 
-    def _call(self, name: str, task: ctypes.Structure) -> None:
+    def _call(
+        self,
+        name: str,
+        layer: Layer,
+        rows: range,
+        slab: tuple[int, int, int],
+        pointers: dict[str, int],
+        room: int = 0,
+    ) -> int:
+        """Call a function of grouped.c with addresses by name; the number of groups it found."""
+        size, done = ctypes.sizeof(_Task), layer.round
+        where = (*slab[1:], layer.z, *layer.window, done.step, layer.number, rows.start, rows.stop)
+        task = _Task(size, *where, done.keep, done.apart, done.damp, **pointers, room=room)
         status = self.call(name, task)
         if status == NO_MEMORY:
             raise MemoryError("no memory for the compiled denoising filter")
         if status:
             raise ValueError(f"the compiled {name} refuses its arguments")
+        return int(task.count)
 
     def call(self, name: str, task: ctypes.Structure) -> int:
         """Call a function at this width with its structure, unchecked; its status, 0 if done."""
         function = getattr(self._library, f"native_{name}_{self.width}")
         function.restype, function.argtypes = ctypes.c_int32, (ctypes.c_void_p,)
         return int(function(ctypes.byref(task)))
-
-
-def _task(layer: Layer, rows: range, slab: tuple[int, int, int], pointers: dict[str, int]) -> _Task:
-    """What C reads of a layer, with the addresses of arrays by name."""
-    return _Task(
-        ctypes.sizeof(_Task),
-        *slab[1:],
-        layer.z,
-        *layer.window,
-        layer.round.step,
-        layer.number,
-        rows.start,
-        rows.stop,
-        layer.round.keep,
-        layer.round.apart,
-        layer.round.damp,
-        **pointers,
-    )
 
 
 def _pointer(name: str, values: Array, shape: tuple[int, ...]) -> int:
