@@ -97,23 +97,28 @@ class Blocks:
         counts = len(layers), grid[1], grid[2]
         cells = tuple(max(1, -(-n // m)) for n, m in zip(counts, wide, strict=True))
         values = np.empty((math.prod(counts), depth * BLOCK**2), np.float32)
-        for flat, layer in zip(np.split(values, max(1, len(layers))), layers, strict=False):
-            _cut(voxels, layer * depth, depth, flat)
+        parts = np.split(values, max(1, len(layers)))  # views of layers
+        for part, layer in zip(parts, layers, strict=False):
+            _cut(voxels, layer * depth, depth, part)
         magnitude = modality == "MR" and float(voxels.min()) >= 0
         top = 0.0 if modality == "CT" else robust_max(voxels[:: max(1, len(voxels) // 40)])
-        figures = _Figures.of(values, _padding(voxels))
+        padding = _padding(voxels)
+        figures = np.concatenate([_figures(part, padding) for part in parts], axis=1)
         air = _air(figures, top) if magnitude and len(values) else None
-        keep = np.flatnonzero(_is_tissue(figures, modality, top, air, magnitude))
+        is_tissue = _is_tissue(figures, modality, top, air, magnitude)
+        keep = np.flatnonzero(is_tissue)
         # Layer by layer: the rounding of a product depends on its size.
-        ends = np.searchsorted(keep, grid[1] * grid[2] * np.arange(1, len(layers)))
-        parts = [part @ _cosines(depth).T for part in np.split(values[keep], ends)]
-        power = np.square(np.concatenate(parts))
+        chosen = np.split(is_tissue, len(parts))
+        cosines = _cosines(depth).T
+        squares = [np.square(p[use] @ cosines) for p, use in zip(parts, chosen, strict=True)]
+        del values, parts  # as large as what follows
+        power = np.concatenate(squares)
         power[:, 0] = 0
         places = np.unravel_index(keep, counts) if keep.size else 3 * (keep,)
         at = [place // blocks for place, blocks in zip(places, wide, strict=True)]
         return cls(
             power=power,
-            mean=figures.mean[keep],
+            mean=figures[0, keep],
             cell=np.ravel_multi_index(at, cells) if keep.size else keep,
             cells=(cells[0], cells[1], cells[2]),
             depth=depth,
@@ -132,47 +137,38 @@ def _cut(voxels: npt.NDArray[Any], start: int, depth: int, out: Floats) -> None:
     out.reshape(split.shape)[...] = split
 
 
-@dataclass(frozen=True, eq=False)
-class _Figures:
-    """Figures of all blocks, [n]; touched: share of voxels that are padding or clipped."""
-
-    mean: Floats
-    spread: Floats
-    low: Floats
-    is_even: Mask
-    touched: Floats
-
-    @classmethod
-    def of(cls, values: Floats, extremes: Sequence[float]) -> _Figures:
-        touched = np.zeros(len(values), np.float32)
-        for value in extremes:
-            touched += (values == np.float32(value)).mean(axis=1, dtype=np.float32)
-        low, mean = values.min(axis=1), values.mean(axis=1)
-        around = values - mean[:, None]
-        spread = np.sqrt(np.einsum("nv,nv->n", around, around) / (values.shape[1] - 1))
-        return cls(mean, spread, low, values.max(axis=1) == low, touched)
+def _figures(values: Floats, padding: Sequence[float]) -> Floats:
+    """Of blocks [n, voxels]: mean, spread, lowest and highest value, share of padding; [5, n]."""
+    touched = np.zeros(len(values), np.float32)
+    for value in padding:
+        touched += (values == np.float32(value)).mean(axis=1, dtype=np.float32)
+    mean = values.mean(axis=1)
+    around = values - mean[:, None]
+    spread = np.sqrt(np.einsum("nv,nv->n", around, around) / (values.shape[1] - 1))
+    return np.stack([mean, spread, values.min(axis=1), values.max(axis=1), touched])
 
 
 def _is_tissue(
-    figures: _Figures, modality: str, top: float, air: float | None, magnitude: bool
+    figures: Floats, modality: str, top: float, air: float | None, magnitude: bool
 ) -> Mask:
-    mean, keep = figures.mean, ~figures.is_even & (figures.touched == 0)
+    mean, spread, low, high, touched = figures
+    keep = (low < high) & (touched == 0)
     if modality == "CT":
-        return np.asarray(keep & (mean > _CT_TISSUE) & (figures.low > _CT_LOWEST))
+        return np.asarray(keep & (mean > _CT_TISSUE) & (low > _CT_LOWEST))
     keep &= mean > 0.1 * top
     if magnitude:
         # Air and what is as weak has little mean for its spread.
-        keep &= mean > 2.3 * figures.spread
+        keep &= mean > 2.3 * spread
         if air is not None:
             keep &= mean > 1.6 * air
     return np.asarray(keep)
 
 
-def _air(figures: _Figures, top: float) -> float | None:
+def _air(figures: Floats, top: float) -> float | None:
     """σ of a Rayleigh background, None where there is none."""
-    mean = figures.mean
-    usable = ~figures.is_even & (figures.touched < 0.25) & (mean < 0.6 * top)
-    ratio = mean / np.maximum(figures.spread, _TINY) / _RAYLEIGH
+    mean, spread, lowest, highest, touched = figures
+    usable = (lowest < highest) & (touched < 0.25) & (mean < 0.6 * top)
+    ratio = mean / np.maximum(spread, _TINY) / _RAYLEIGH
     like = usable & (ratio > 0.8) & (ratio < 1.3)
     if like.sum() < max(20, 0.02 * usable.size):
         return None
