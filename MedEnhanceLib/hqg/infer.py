@@ -172,14 +172,14 @@ def enhance(
             network=stage,
             engine=engine,
             scratch=scratch,
+            measured=measured,
             monitor=monitor.part(done / len(chosen), (done + 1) / len(chosen)),
         )
         of_errors = deviation[here] if deviation is not None else None
         with without_tf32():  # of filter and network
-            inner, field, facts = steps.run(wanted, bias_field, enhanced[here], of_errors)
-        measured |= facts
+            field = steps.run(wanted, bias_field, enhanced[here], of_errors)
         uses.append(stage.use)
-        if use is not None and (changed := stage.use_map(inner)) is not None:
+        if use is not None and (changed := stage.use_map(wanted)) is not None:
             use[here] = changed
     if aligned:
         measured["guide"] = {
@@ -344,7 +344,7 @@ class _Steps:
     """What is done to a frame, [K, J, I], with the noise that was measured in it.
 
     decision and look are the same for all frames; floor is the lowest value of the result. Large
-    arrays go into files in `scratch`, if given.
+    arrays go into files in `scratch`, if given. What is found out on the way goes into `measured`.
     """
 
     frame: Volume
@@ -355,6 +355,7 @@ class _Steps:
     network: NetworkStage
     engine: Engine
     scratch: Path | None
+    measured: dict[str, Any]
     monitor: Monitor
 
     def run(
@@ -363,7 +364,7 @@ class _Steps:
         bias_field: BiasField | None,
         out: npt.NDArray[Any],
         deviation: Floats | None,
-    ) -> tuple[slice, BiasField | None, dict[str, Any]]:
+    ) -> BiasField | None:
         """The frame at strength 1.
 
         Args:
@@ -372,8 +373,7 @@ class _Steps:
             out: where they go, of the frame's type.
             deviation: where the deviation of their errors goes; None where it is not requested.
         Returns:
-            where the wanted slices are in those that were denoised; the bias field that the result
-            was divided by; what was found out on the way, for manifests.
+            the bias field that the result was divided by.
         """
         decision, count = self.decision, len(self.frame.voxels)
 
@@ -383,19 +383,18 @@ class _Steps:
         is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
         if not (is_whole or decision.corrects_bias or deviation is not None):
             self._denoised(wanted, self.monitor, out, finish)
-            return slice(None), None, {}
+            return None
         # The deviation of a slice depends on its neighbors.
         around = slice(max(0, wanted.start - 1), min(count, wanted.stop + 1))
         around = slice(0, count) if is_whole else around
         before = self.monitor.part(0.0, 0.9) if decision.corrects_bias else self.monitor
-        values, facts = self._corrected(around, before)
+        values = self._corrected(around, before)
         if deviation is not None:
             expected_deviation(
                 values, self.frame, self.noise,
                 share=decision.share, first=around.start, only=wanted, out=deviation,
             )  # fmt: skip
-        inner = slice(wanted.start - around.start, wanted.stop - around.start)
-        values = values[inner]
+        values = values[wanted.start - around.start : wanted.stop - around.start]
         for slab in slabs(values):
             np.maximum(slab, self.floor, out=slab, dtype=np.float32)
         if decision.corrects_bias and bias_field is None:
@@ -409,26 +408,27 @@ class _Steps:
             out[part] = finish(result)
             let_go(values)
             let_go(out)
-        return inner, bias_field, facts
+        return bias_field
 
-    def _corrected(self, part: slice, monitor: Monitor) -> tuple[Floats, dict[str, Any]]:
+    def _corrected(self, part: slice, monitor: Monitor) -> Floats:
         """Some slices without noise, and without motion or blur, or with the look of others."""
         blur, motion, voxels = self.decision.blur, self.decision.motion, self.frame.voxels
         level = self.noise.level
         if motion is not None:
             denoiser = self._filtered
-            return undo_motion(voxels, motion, noise=level, denoise=denoiser, monitor=monitor), {}
+            return undo_motion(voxels, motion, noise=level, denoise=denoiser, monitor=monitor)
         if self.look is not None:
             values, match = match_appearance(
                 self.frame, self.look, denoise=lambda: self._denoised(part, monitor),
                 monitor=monitor,
             )  # fmt: skip
-            return values, {"look": {"summary": "; ".join(match.sentences())}}
+            self.measured["look"] = {"summary": "; ".join(match.sentences())}
+            return values
         values = self._denoised(part, monitor if blur is None else monitor.part(0, 0.9))
         if blur is not None:
             left = level * self.decision.share
             undo_blur(voxels, blur, noise=left, denoised=values, monitor=monitor)
-        return values, {}
+        return values
 
     def _denoised(
         self,

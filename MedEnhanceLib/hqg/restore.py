@@ -65,6 +65,7 @@ class NetworkStage:
         device: as torch names it.
         top: intensity of bright tissue, 1000 for CT.
         guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
+        first: the first slice that was enhanced.
         change: how far the guides changed each voxel, in σ of the noise, at most 1; in parts.
         squares: sum of squares of the change over the noise's variance, and of how many voxels.
     """
@@ -73,6 +74,7 @@ class NetworkStage:
     device: str
     top: float
     guides: Sequence[Floats] = ()
+    first: int = 0
     change: list[Floats] = field(default_factory=list)
     squares: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
@@ -83,16 +85,18 @@ class NetworkStage:
         return float(np.sqrt(total / count)) if count else 0.0
 
     def use_map(self, part: slice) -> Floats | None:
-        """How far the guides changed each voxel of some of the slices that were enhanced.
+        """How far the guides changed each voxel of some slices, of those that were enhanced.
 
         float32 [n, J, I], in σ of the noise and at most 1; None where no guide was used.
         """
-        return np.concatenate(self.change)[part] if self.change else None
+        if not self.change:
+            return None
+        return np.concatenate(self.change)[part.start - self.first : part.stop - self.first]
 
     def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Floats]:
         """Enhanced slices in order, in parts, from the filter's stages."""
         self.change.clear()
-        self.squares[:] = [0.0, 0.0]
+        self.first, self.squares[:] = needed.start, [0.0, 0.0]
         guides = [large_enough(guide) for guide in self.guides]
         settings = grouped.Round(step=STEP, keep=self.network.config.blocks)
         matching = Stage(run.noisy.shape, run.window, settings)

@@ -97,7 +97,7 @@ def test_some_slices_equal_those_of_a_whole_run(
     part, of_part = run(made, volume, guides, only=slice(7, 11))
     assert np.array_equal(part, whole[7:11])
     if guided:
-        use, of_slices = stage.use_map(slice(7, 11)), of_part.use_map(slice(0, 4))
+        use, of_slices = stage.use_map(slice(7, 11)), of_part.use_map(slice(7, 11))
         assert use is not None
         assert of_slices is not None
         assert np.array_equal(use, of_slices)
@@ -122,7 +122,7 @@ def test_a_guide_acts_where_it_shows_something_alone() -> None:
     changed = np.abs(result - without)
     assert changed[:, :, :16].max() > 1e-3
     assert changed[:, :, 34:].max() == 0
-    use = stage.use_map(slice(None))
+    use = stage.use_map(slice(0, 20))
     assert use is not None
     assert use[:, :, 34:].max() == 0
     assert 0 < stage.use < 1
