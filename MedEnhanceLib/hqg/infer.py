@@ -45,6 +45,7 @@ from MedEnhanceLib.nets.grouped import Engine, engine_for
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -113,6 +114,7 @@ def enhance(
     looks: Iterable[Volume] = _checked("look", look, volume)
     if isinstance(look, Sequence | Volume):
         looks = list(looks)
+    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
     from MedEnhanceLib.hqg.restore import NetworkStage, network_on
     from MedEnhanceLib.nets.precision import without_tf32
