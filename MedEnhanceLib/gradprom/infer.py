@@ -27,7 +27,7 @@ from MedEnhanceLib.gradprom.segmenters import open_segmenter
 from MedEnhanceLib.gradprom.shapes import surface_areas
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
-from MedEnhanceLib.nets.slices import SliceStacks, over_slices, stoppable
+from MedEnhanceLib.nets.slices import over_slices, stoppable
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -83,12 +83,13 @@ def segment(
         logits: Tensor = move(model.network, device)(batch)
         return logits.softmax(dim=1)
 
-    stacks = SliceStacks(volume.voxels, scaling_for(volume), model.config.context)
+    scaling, context = scaling_for(volume), model.config.context
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
     with torch.inference_mode(), stoppable(model.network, monitor):
-        stage = "segmenting slices"
-        for where, likelihood in over_slices(network, stacks, choice.name, monitor, stage):
+        for where, likelihood in over_slices(
+            network, volume.voxels, scaling, context, choice.name, monitor
+        ):
             labels[where] = values[likelihood.argmax(axis=1)]
     note = derived_note(
         f"segmented with {bundle.name} {bundle.sha256[:12]}" + (f" ({warning})" if warning else "")

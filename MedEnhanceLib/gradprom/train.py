@@ -33,8 +33,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Enhances a volume; passed in, as a method does not import another.
 Enhance = Callable[[Volume], Volume]
-#: Steps from one figure to the next, and seconds from one checkpoint to the next.
-_METRIC_EVERY, _CHECKPOINT_S = 20, 120.0
 #: Degradation of the simulated low-quality versions.
 _DEGRADATION = {"MR": "composite", "CT": "low-dose"}
 Floats = npt.NDArray[np.float32]
@@ -103,8 +101,6 @@ def train(
             "generator": rng,
         },
         monitor.part(0.3, 0.9),
-        every_s=_CHECKPOINT_S,
-        reported_every=_METRIC_EVERY,
     )
     bundle = export_head(out / config.name, config, average.module, seconds)
     if held_out:

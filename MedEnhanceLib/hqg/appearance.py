@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.nets.intensity import Scaling, scaling_for
+from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
@@ -100,7 +99,17 @@ def measure_appearance(volume: Volume, monitor: Monitor | None = None) -> Appear
         )
     volume = volume.frame(0)
     voxels, (di, dj, dk) = volume.voxels, volume.geometry.spacing
-    measure = partial(_spectra, scaling_for(volume), volume.modality, name, monitor)
+    scaling, monitor = scaling_for(volume), monitor or Monitor()
+
+    def measure(planes: npt.NDArray[Any], mm: tuple[float, float], *, is_radial: bool) -> Spectra:
+        chosen = np.unique(np.linspace(0, len(planes) - 1, min(len(planes), _PLANES)).round())
+        blocks = []
+        for place in chosen.astype(int):
+            monitor.check()
+            plane = scaling.apply(planes[place])
+            blocks.append(_tissue_blocks(plane, volume.modality, len(chosen)))
+        return _spectra(np.concatenate(blocks), name, mm, is_radial=is_radial)
+
     spectra = {DIRECTIONS[0]: measure(voxels, (dj, di), is_radial=True)}
     if dk <= _MOST_ANISOTROPIC * min(di, dj) and len(voxels) >= 2 * _BLOCK:
         spectra[DIRECTIONS[1]] = measure(voxels.swapaxes(0, 1), (dk, di), is_radial=False)
@@ -119,41 +128,27 @@ def combine(appearances: Sequence[Appearance]) -> Appearance:
 
 
 def _spectra(
-    scaling: Scaling,
-    modality: str,
-    name: str,
-    monitor: Monitor | None,
-    voxels: npt.NDArray[Any],
-    spacing_mm: tuple[float, float],
-    *,
-    is_radial: bool,
+    blocks: Floats, name: str, spacing_mm: tuple[float, float], *, is_radial: bool
 ) -> Spectra:
-    """Spectra over planes, evenly chosen along the first axis.
+    """Spectra of blocks of tissue [N, side, side] of a volume, in the order of planes.
 
     is_radial: whether all directions in the plane count, or those near that of its rows.
     """
-    blocks = []
-    places = np.unique(np.linspace(0, len(voxels) - 1, min(len(voxels), _PLANES)).round())
-    for place in places.astype(int):
-        if monitor is not None:
-            monitor.check()
-        blocks.append(_tissue_blocks(scaling.apply(voxels[place]), modality, len(places)))
-    found = np.concatenate(blocks)
-    if len(found) < _FEWEST_BLOCKS:
+    if len(blocks) < _FEWEST_BLOCKS:
         raise InputError(
-            f"{name}: {len(found)} blocks of {_BLOCK} × {_BLOCK} voxels lie wholly in tissue, "
+            f"{name}: {len(blocks)} blocks of {_BLOCK} × {_BLOCK} voxels lie wholly in tissue, "
             f"{_FEWEST_BLOCKS} are needed to measure sharpness and noise",
             "Leave the look out, or choose a volume that shows more tissue.",
         )
     voxel = max(spacing_mm) if is_radial else spacing_mm[0]
     bins, frequencies = _bins(spacing_mm, voxel, is_radial=is_radial)
-    density = _power(found) @ bins.T * (spacing_mm[0] * spacing_mm[1])
+    density = _power(blocks) @ bins.T * (spacing_mm[0] * spacing_mm[1])
     edge = frequencies * max(spacing_mm) < _SORTED_BELOW
     coarse = density[:, edge if edge.any() else [0]].mean(axis=1)
     logs = np.log(density + TINY)
     # Parts of equal numbers of blocks, in the order of planes; each with its own classes.
     smooth, detailed = [], []
-    for part in np.array_split(np.arange(len(found)), PARTS):
+    for part in np.array_split(np.arange(len(blocks)), PARTS):
         ranked = part[np.argsort(coarse[part], kind="stable")]
         size = max(1, round(_CLASS * len(part)))
         smooth.append(logs[ranked[:size]].mean(axis=0))

@@ -105,11 +105,11 @@ def measure_bias_field(volume: Volume, *, noise: float = 0.0) -> BiasField:
     brightness = np.log(coarse[tissue])
     is_brighter = np.mean((inside - inside.mean()) * (brightness - brightness.mean())) > 0
     if spread <= LIMIT:
-        reason = f"{varies}, no more than anatomy makes it seem to"
+        reason = f"{varies}, as much as anatomy alone can explain"
     elif not is_brighter:
-        reason = f"{varies}, but tissue is not brighter where the field is: anatomy makes it so"
+        reason = f"{varies}, but tissue is not brighter where the field is strong: this is anatomy"
     else:
-        reason = f"{varies}, more than anatomy makes it seem to"
+        reason = f"{varies}, more than anatomy alone can explain"
     is_strong = bool(spread > LIMIT and is_brighter)
     log_field -= inside.mean()
     return BiasField(volume.shape, log_field, steps, spread, is_strong, reason)

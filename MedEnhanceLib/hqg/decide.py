@@ -162,13 +162,12 @@ def _correctable_motion(
     name = frames[0].source or "volume"
     if len(chosen) > 1:
         raise InputError(
-            f"{name}: a sequence, whose frames may have moved differently",
-            "Correct one frame after another.",
+            f"{name}: motion is corrected in a single frame, and this is a sequence",
+            "Enhance one frame after another (frame).",
         )
     motion = measure_motion(frames[chosen[0]])
     facts["motion"] = {
         "corrected": motion.is_correctable,
-        "angle_rad": round(motion.angle, 3),
         "reason": motion.reason,
     }
     if motion.angle and not motion.is_correctable:

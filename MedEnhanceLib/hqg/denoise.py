@@ -8,14 +8,14 @@ training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.volume import Volume, restore_dtype
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
@@ -129,7 +129,6 @@ def denoise(
 
     Raises:
         Cancelled: the monitor asked to stop.
-        MedEnhanceError: NaN was to be rounded to integers.
     """
     only = only or slice(0, volume.shape[0])
     if out is None:
@@ -139,9 +138,10 @@ def denoise(
             values = before.astype(np.float32)
             to[...] = values if finish is None else finish(values)
         return out
-    is_ct = volume.modality == "CT"
-    rounds: Sequence[grouped.Round] = grouped.CT_ROUNDS if is_ct else grouped.MR_ROUNDS
-    if network is not None and not is_ct:
+    rounds: tuple[grouped.Round, ...] = grouped.MR_ROUNDS
+    if volume.modality == "CT":
+        rounds = grouped.CT_ROUNDS
+    elif network is not None:
         # One round more, which costs CT fine structure: the network sees what it changes.
         rounds = (*rounds, rounds[-1])
 
@@ -160,16 +160,11 @@ def denoise(
         spacing=volume.geometry.spacing,
         engine=engine,
         only=only,
-        after=network,
+        after=None if network is None else network.slabs,
         finish=corrected,
         out=out,
-        monitor=monitor or Monitor(),
+        monitor=monitor,
     )
-
-
-def finished(values: Floats, *, floor: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Results in a volume's type, none below `floor`; MedEnhanceError for NaN as an integer."""
-    return restore_dtype(np.maximum(values, np.float32(floor)), dtype)
 
 
 def expected_deviation(
@@ -195,11 +190,8 @@ def expected_deviation(
         noise: of the volume.
         share: of the correction that was applied.
         first: the slice of the volume that `result` begins with.
-        only: the slices of the volume that are wanted; all of `result` by default.
-        out: where they go; None for a new array.
-
-    Returns:
-        float32 [n, J, I], in the units of the volume.
+        only: the slices of the volume that are returned; all of `result` by default.
+        out: where they go, float32 [n, J, I], in the units of the volume; None for a new array.
     """
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's own short name
@@ -248,8 +240,7 @@ def _without_rician_bias(values: Floats, level: Floats, noise: NoiseEstimate) ->
 
     mean, sigma = torch.from_numpy(values), torch.from_numpy(level).clamp_min(1e-6)
     if noise.air is None:
-        truth: Floats = amplitude(mean, sigma).numpy()
-        return truth
+        return amplitude(mean, sigma).numpy()
     air = (_MOST_OF_AIR * sigma).clamp_max(float(np.float32(noise.air)))
     sigma = torch.where(mean < _NEAR_AIR * noise.air, air, sigma)
     signal = amplitude(mean, sigma)
@@ -258,6 +249,4 @@ def _without_rician_bias(values: Floats, level: Floats, noise: NoiseEstimate) ->
     around = F.avg_pool2d(F.pad(mean[None], (2, 2, 2, 2), mode="replicate"), 5, stride=1)[0]
     above = around / air - AIR_MEAN
     low, high = _ABOVE_AIR
-    signal *= ((above - low) / (high - low)).clamp(0, 1)
-    result: Floats = signal.numpy()
-    return result
+    return (signal * ((above - low) / (high - low)).clamp(0, 1)).numpy()

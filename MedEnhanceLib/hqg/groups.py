@@ -15,8 +15,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib import native
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrection, fit
-from MedEnhanceLib.native import CELLS, SIDE
-from MedEnhanceLib.nets.grouped_run import TAPER
+from MedEnhanceLib.native import CELLS, SIDE, TAPER
 from MedEnhanceLib.nets.grouped_torch import COSINES
 
 T = TypeVar("T")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +26,7 @@ from MedEnhanceLib.bundles.suitability import (
 )
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.slabs import empty, let_go, slabs, trim
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
@@ -35,7 +34,7 @@ from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.contrast import show_the_same
 from MedEnhanceLib.hqg.decide import Decision, decide, mean_frame
-from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation, finished
+from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
 from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.hqg.motion import undo_motion
 from MedEnhanceLib.hqg.sharpness import undo_blur
@@ -46,6 +45,7 @@ from MedEnhanceLib.nets.grouped import Engine, engine_for
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -114,6 +114,7 @@ def enhance(
     looks: Iterable[Volume] = _checked("look", look, volume)
     if isinstance(look, Sequence | Volume):
         looks = list(looks)
+    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
     from MedEnhanceLib.hqg.restore import NetworkStage, network_on
     from MedEnhanceLib.nets.precision import without_tf32
@@ -173,14 +174,14 @@ def enhance(
             network=stage,
             engine=engine,
             scratch=scratch,
+            measured=measured,
             monitor=monitor.part(done / len(chosen), (done + 1) / len(chosen)),
         )
         of_errors = deviation[here] if deviation is not None else None
         with without_tf32():  # of filter and network
-            inner, field, facts = steps.run(wanted, bias_field, enhanced[here], of_errors)
-        measured |= facts
+            field = steps.run(wanted, bias_field, enhanced[here], of_errors)
         uses.append(stage.use)
-        if use is not None and (changed := stage.use_map(inner)) is not None:
+        if use is not None and (changed := stage.use_map(wanted)) is not None:
             use[here] = changed
     if aligned:
         measured["guide"] = {
@@ -345,7 +346,7 @@ class _Steps:
     """What is done to a frame, [K, J, I], with the noise that was measured in it.
 
     decision and look are the same for all frames; floor is the lowest value of the result. Large
-    arrays go into files in `scratch`, if given.
+    arrays go into files in `scratch`, if given. What is found out on the way goes into `measured`.
     """
 
     frame: Volume
@@ -356,6 +357,7 @@ class _Steps:
     network: NetworkStage
     engine: Engine
     scratch: Path | None
+    measured: dict[str, Any]
     monitor: Monitor
 
     def run(
@@ -364,7 +366,7 @@ class _Steps:
         bias_field: BiasField | None,
         out: npt.NDArray[Any],
         deviation: Floats | None,
-    ) -> tuple[slice, BiasField | None, dict[str, Any]]:
+    ) -> BiasField | None:
         """The frame at strength 1.
 
         Args:
@@ -373,27 +375,28 @@ class _Steps:
             out: where they go, of the frame's type.
             deviation: where the deviation of their errors goes; None where it is not requested.
         Returns:
-            where the wanted slices are in those that were denoised; the bias field that the result
-            was divided by; what was found out on the way, for manifests.
+            the bias field that the result was divided by.
         """
         decision, count = self.decision, len(self.frame.voxels)
-        finish = partial(finished, floor=self.floor, dtype=out.dtype)
+
+        def finish(values: Floats) -> npt.NDArray[Any]:
+            return restore_dtype(np.maximum(values, np.float32(self.floor)), out.dtype)
+
         is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
         if not (is_whole or decision.corrects_bias or deviation is not None):
             self._denoised(wanted, self.monitor, out, finish)
-            return slice(None), None, {}
+            return None
         # The deviation of a slice depends on its neighbors.
         around = slice(max(0, wanted.start - 1), min(count, wanted.stop + 1))
         around = slice(0, count) if is_whole else around
         before = self.monitor.part(0.0, 0.9) if decision.corrects_bias else self.monitor
-        values, facts = self._corrected(around, before)
+        values = self._corrected(around, before)
         if deviation is not None:
             expected_deviation(
                 values, self.frame, self.noise,
                 share=decision.share, first=around.start, only=wanted, out=deviation,
             )  # fmt: skip
-        inner = slice(wanted.start - around.start, wanted.stop - around.start)
-        values = values[inner]
+        values = values[wanted.start - around.start : wanted.stop - around.start]
         for slab in slabs(values):
             np.maximum(slab, self.floor, out=slab, dtype=np.float32)
         if decision.corrects_bias and bias_field is None:
@@ -407,27 +410,27 @@ class _Steps:
             out[part] = finish(result)
             let_go(values)
             let_go(out)
-        return inner, bias_field, facts
+        return bias_field
 
-    def _corrected(self, part: slice, monitor: Monitor) -> tuple[Floats, dict[str, Any]]:
+    def _corrected(self, part: slice, monitor: Monitor) -> Floats:
         """Some slices without noise, and without motion or blur, or with the look of others."""
         blur, motion, voxels = self.decision.blur, self.decision.motion, self.frame.voxels
         level = self.noise.level
         if motion is not None:
             denoiser = self._filtered
-            return undo_motion(voxels, motion, noise=level, denoise=denoiser, monitor=monitor), {}
+            return undo_motion(voxels, motion, noise=level, denoise=denoiser, monitor=monitor)
         if self.look is not None:
             values, match = match_appearance(
                 self.frame, self.look, denoise=lambda: self._denoised(part, monitor),
                 monitor=monitor,
             )  # fmt: skip
-            summary, kept = "; ".join(match.sentences()), round(match.keep_noise, 4)
-            return values, {"look": {"summary": summary, "noise_kept": kept}}
+            self.measured["look"] = {"summary": "; ".join(match.sentences())}
+            return values
         values = self._denoised(part, monitor if blur is None else monitor.part(0, 0.9))
         if blur is not None:
             left = level * self.decision.share
             undo_blur(voxels, blur, noise=left, denoised=values, monitor=monitor)
-        return values, {}
+        return values
 
     def _denoised(
         self,

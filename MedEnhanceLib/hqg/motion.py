@@ -70,12 +70,12 @@ def measure_motion(volume: Volume) -> MotionEstimate:
     slices = volume.voxels[max(0, middle - _SLICES // 2) : middle + _SLICES // 2]
     slices = slices.astype(np.float32)
     if len(slices) < 3 or min(slices.shape[1:]) < _LEAST_SIDE or float(slices.std()) == 0:
-        return _none("slices are too few or too small to see motion, or constant")
+        return _none("slices are too few, too small or constant")
     by_axis = [_angle(slices), _angle(slices.transpose(0, 2, 1))]
     axis = 1 if by_axis[0][0] >= by_axis[1][0] else 2
     angle, coherence = by_axis[axis - 1]
     if coherence < _LEAST_COHERENCE:
-        return _none("slices are too unlike to see motion")
+        return _none("neighboring slices differ too much to detect motion")
     needed = _MOVED + _SLOPE * max(_COHERENT - coherence, 0)
     if angle < max(needed, _ONE_SIDED * by_axis[2 - axis][0]):
         return _none("slices agree")

@@ -8,12 +8,10 @@ equals the result bit for bit on the CPU.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,26 +21,11 @@ from torch import Tensor
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.hqg.bundle import open_enhancer
-from MedEnhanceLib.hqg.groups import (
-    STEP,
-    GuidedNetwork,
-    Places,
-    Residual,
-    on_device,
-    regional,
-)
+from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, on_device, regional
 from MedEnhanceLib.hqg.network import Fit, Groups
 from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.grouped_run import (
-    Band,
-    Held,
-    Run,
-    Stage,
-    Sums,
-    large_enough,
-    parts_of,
-    ranges_of,
-)
+from MedEnhanceLib.nets.grouped_run import Band, Held, Run, Stage, Sums, large_enough, parts_of
+from MedEnhanceLib.nets.grouped_torch import tensor_on
 from MedEnhanceLib.nets.precision import mixed_precision
 
 Floats = npt.NDArray[np.float32]
@@ -70,18 +53,19 @@ class _Chunk:
     places: Places
     voxels: Tensor
     groups: Groups
-    fits: Sequence[Fit]
+    fits: list[Fit]
 
 
 @dataclass(eq=False)
 class NetworkStage:
-    """Goes on from the last two results of the filter: `grouped.After`.
+    """The network on a device, for one volume; `slabs` goes on from the filter: `grouped.After`.
 
     Attributes:
         network: its weights, on the device.
         device: as torch names it.
         top: intensity of bright tissue, 1000 for CT.
         guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
+        first: the first slice that was enhanced.
         change: how far the guides changed each voxel, in σ of the noise, at most 1; in parts.
         squares: sum of squares of the change over the noise's variance, and of how many voxels.
     """
@@ -90,6 +74,7 @@ class NetworkStage:
     device: str
     top: float
     guides: Sequence[Floats] = ()
+    first: int = 0
     change: list[Floats] = field(default_factory=list)
     squares: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
@@ -100,44 +85,45 @@ class NetworkStage:
         return float(np.sqrt(total / count)) if count else 0.0
 
     def use_map(self, part: slice) -> Floats | None:
-        """How far the guides changed each voxel of some of the slices that were enhanced.
+        """How far the guides changed each voxel of some slices, of those that were enhanced.
 
         float32 [n, J, I], in σ of the noise and at most 1; None where no guide was used.
         """
-        return np.concatenate(self.change)[part] if self.change else None
+        if not self.change:
+            return None
+        return np.concatenate(self.change)[part.start - self.first : part.stop - self.first]
 
-    def slabs(self, run: Run, stages: Sequence[Stage], wanted: slice) -> Iterator[npt.NDArray[Any]]:
-        """As `grouped.After.slabs`."""
+    def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Floats]:
+        """Enhanced slices in order, in parts, from the filter's stages."""
         self.change.clear()
-        self.squares[:] = [0.0, 0.0]
-        guides = [large_enough(guide)[0] for guide in self.guides]
-        matching = run.stage(grouped.Round(step=STEP, keep=self.network.config.blocks))
+        self.first, self.squares[:] = needed.start, [0.0, 0.0]
+        guides = [large_enough(guide) for guide in self.guides]
+        settings = grouped.Round(step=STEP, keep=self.network.config.blocks)
+        matching = Stage(run.noisy.shape, run.window, settings)
         # Pilots and estimates of the slices that are needed now.
-        needed = matching.reads(wanted)
-        of_pilot = ranges_of(stages[-1:], needed)[0]
-        pilots = Held(run.stream(stages[:-1], of_pilot), of_pilot.start)
-        estimates = Held(run.results(stages[-1], needed, pilots.passing()), needed.start)
+        reads = matching.reads(needed)
+        of_pilot = stages[-1].reads(reads)
+        pilots = Held(run.stream(stages[:-1], of_pilot, run.noisy), of_pilot.start)
+        estimates = Held(run.results(stages[-1], reads, pilots.passing()), reads.start)
         shape = run.noisy.shape[1:]
-        sums, of_guide = Sums(wanted, shape), Sums(wanted, shape)
-        numbers = matching.layers_of(wanted)
+        sums, of_guide = Sums(needed, shape), Sums(needed, shape)
+        numbers = matching.layers_of(needed)
         firsts = [matching.firsts[number] for number in numbers]
-        ends = [*(min(first, wanted.stop) for first in firsts[1:]), wanted.stop]
+        ends = [*(min(first, needed.stop) for first in firsts[1:]), needed.stop]
         for number, first, ready in zip(numbers, firsts, ends, strict=True):
             run.monitor.check()
             layer, end = matching.layer(number), first + matching.tall
             estimate = estimates.at(first, end)  # which makes the pilots
             slab = run.noisy[first:end], run.level_of(layer, first), pilots.at(first, end), estimate
-            seen = [guide[first:end] for guide in guides]
-            residual, correction = self._layer(run, layer, slab, seen)
-            sums.add(first, residual)
-            if correction is not None:
-                of_guide.add(first, correction)
+            bands = self._layer(run, layer, slab, [guide[first:end] for guide in guides])
+            for total, band in zip((sums, of_guide), bands, strict=False):
+                total.add(first, band)
             for part in parts_of(sums.first, ready):
                 estimate = estimates.at(part.start, part.stop)
                 level = run.level(part)
                 nothing = np.zeros_like(estimate)
                 result = estimate + sums.means(part.stop, nothing, level)
-                if correction is not None:
+                if guides:
                     self._record(of_guide.means(part.stop, nothing, level), level)
                 yield result
                 pilots.let_go(part.stop)
@@ -159,57 +145,52 @@ class NetworkStage:
         layer: native.Layer,
         slab: tuple[Floats, Floats, Floats, Floats],
         guides: Sequence[Floats],
-    ) -> tuple[Band, Band | None]:
-        """What the groups of a layer add to the sums, and the part of it that is the guides'."""
+    ) -> list[Band]:
+        """What the groups of a layer add to the sums; with guides also their part of it.
+
+        slab: noisy voxels, σ, pilot and estimate.
+        """
         noisy, level, pilot, estimate = slab
         device, network = self.device, self.network
-        tasks = self._matched(run, layer, estimate, level)
-        images = [_tensor(image, device) for image in (noisy, pilot, estimate)]
-        shown = [_tensor(guide, device) for guide in guides]
+        # Other threads search, on the CPU, whatever computes the filter; each some rows.
+        match = grouped.engine_for("cpu", run.monitor).match
+        at_once = max(1, _AT_ONCE[device.partition(":")[0]] * STEP // estimate.shape[2])
+        tasks = [
+            run.pool.submit(match, layer, range(part.start, part.stop), pilot=estimate, level=level)
+            for part in parts_of(0, layer.rows(estimate.shape[1]), at_once)
+        ]
+        images = [tensor_on(image, device) for image in (noisy, pilot, estimate)]
+        shown = [tensor_on(guide, device) for guide in guides]
 
-        def chunk(matched: native.Groups) -> _Chunk:
-            places = on_device(Places.of(matched, run.spectrum, noisy.shape), device)
-            voxels = places.voxels()
-            groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
-            fits = [network.fit(groups, places, voxels, guide) for guide in shown]
-            return _Chunk(places, voxels, groups, fits)
+        def chunks() -> Iterator[_Chunk]:
+            for task in tasks:
+                if not len((matched := task.result()).index):
+                    continue
+                places = on_device(Places.of(matched, run.spectrum, noisy.shape), device)
+                voxels = places.voxels()
+                groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
+                fits = [network.fit(groups, places, voxels, guide) for guide in shown]
+                yield _Chunk(places, voxels, groups, fits)
 
-        results = (task.result() for task in tasks)
-        chunks: Iterable[_Chunk] = (chunk(matched) for matched in results if len(matched.index))
-        if shown:
-            chunks = _with_regions(list(chunks))
         totals = [torch.zeros(noisy.size, device=device) for _ in range(2 if guides else 1)]
         weights = torch.zeros(noisy.size, device=device)
-        for each in chunks:
+        for chunk in _with_regions(list(chunks())) if shown else chunks():
             run.monitor.check()
             with mixed_precision(device):
-                residual: Residual = network(each.groups, each.fits)
+                residual: Residual = network(chunk.groups, chunk.fits)
             changes = [residual.unguided]
             if residual.correction is not None:
                 changes.append(residual.correction)
             for total, change in zip(totals, changes, strict=True):
-                blocks = network.blocks(change, residual.weight, each.places)
-                total.scatter_add_(0, each.voxels.reshape(-1), blocks.reshape(-1))
-            first = each.places.index.long()
+                blocks = network.blocks(change, residual.weight, chunk.places)
+                total.scatter_add_(0, chunk.voxels.reshape(-1), blocks.reshape(-1))
+            first = chunk.places.index.long()
             weights.scatter_add_(0, first.reshape(-1), residual.weight.reshape(-1))
         if guides:
             totals[0] += totals[1]
         weight = weights.cpu().numpy().reshape(noisy.shape)
         rows = slice(0, noisy.shape[1])
-        bands = [Band(rows, each.cpu().numpy().reshape(noisy.shape), weight) for each in totals]
-        return bands[0], bands[1] if guides else None
-
-    def _matched(
-        self, run: Run, layer: native.Layer, estimate: Floats, level: Floats
-    ) -> list[Future[native.Groups]]:
-        """The groups of a layer in parts of rows, found by other threads."""
-        kind = self.device.partition(":")[0]
-        at_once = max(1, _AT_ONCE[kind] * STEP // estimate.shape[2])
-        # The search is on the CPU, whatever computes the filter.
-        match = grouped.engine_for("cpu", run.monitor).match
-        parts = parts_of(0, layer.rows(estimate.shape[1]), at_once)
-        rows = [range(part.start, part.stop) for part in parts]
-        return [run.submit(match, layer, each, pilot=estimate, level=level) for each in rows]
+        return [Band(rows, each.cpu().numpy().reshape(noisy.shape), weight) for each in totals]
 
 
 def _with_regions(chunks: list[_Chunk]) -> list[_Chunk]:
@@ -218,17 +199,9 @@ def _with_regions(chunks: list[_Chunk]) -> list[_Chunk]:
         return []
     counts = [len(chunk.places.index) for chunk in chunks]
     places = replace(chunks[0].places, index=torch.cat([chunk.places.index for chunk in chunks]))
-    of_guides = []
-    for fits in zip(*(chunk.fits for chunk in chunks), strict=True):
-        sums = torch.cat([fit.region for fit in fits])
+    for number in range(len(chunks[0].fits)):
+        sums = torch.cat([chunk.fits[number].region for chunk in chunks])
         regions = torch.split(regional(sums, places), counts)
-        of_guides.append([replace(f, region=r) for f, r in zip(fits, regions, strict=True)])
-    return [
-        replace(chunk, fits=fits)
-        for chunk, fits in zip(chunks, zip(*of_guides, strict=True), strict=True)
-    ]
-
-
-def _tensor(values: npt.NDArray[Any], device: str) -> Tensor:
-    """On a device; PyTorch wants memory that may be written to."""
-    return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(device)
+        for chunk, region in zip(chunks, regions, strict=True):
+            chunk.fits[number] = replace(chunk.fits[number], region=region)
+    return chunks

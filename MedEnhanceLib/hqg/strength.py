@@ -140,19 +140,14 @@ def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
     check_range("strength", strength, 0.0, 1.0)
     _check_pair(original, enhanced)
     voxels = np.empty(enhanced.shape, enhanced.dtype)
-    for index in np.ndindex(original.shape[:-2]):
-        voxels[index] = _blended(original.voxels[index], enhanced.voxels[index], strength)
-    did = derived_note(f"{_BLENDED} {strength:g}")
-    return enhanced.with_voxels(voxels, did=did)
-
-
-def _blended(original: Voxels, enhanced: Voxels, strength: float) -> Voxels:
-    """As `blend`, for slices; the type is that of `enhanced`, rounded and clipped."""
     # float32 unless a type is wider: it does not hold every int32.
     working = np.result_type(original.dtype, enhanced.dtype, np.float32)
-    base = original.astype(working)
-    blended = base + working.type(strength) * (enhanced.astype(working) - base)
-    return restore_dtype(blended, enhanced.dtype)
+    for index in np.ndindex(original.shape[:-2]):  # slices
+        base = original.voxels[index].astype(working)
+        correction = enhanced.voxels[index].astype(working) - base
+        voxels[index] = restore_dtype(base + working.type(strength) * correction, enhanced.dtype)
+    did = derived_note(f"{_BLENDED} {strength:g}")
+    return enhanced.with_voxels(voxels, did=did)
 
 
 def blend_deviation(

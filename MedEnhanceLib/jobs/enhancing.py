@@ -119,7 +119,8 @@ def enhance_volume(
 
     guide, look, frame, slices, cache, scratch: as for `hqg.enhance`.
     """
-    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
+    if segmenter is not None or config.task == "slices":
+        attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
     from MedEnhanceLib.hqg.slices.restore import enhance_slices

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +26,11 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Statuses of its functions, as in native.h; 0 is done.
 NO_MEMORY, BAD_STREAM = 2, 3
-#: File name of the library.
-FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 #: Vector widths by their bit in `native_widths`, narrowest first.
 WIDTHS = ("plain", "avx2", "avx512")
 #: What is lost without the library, for messages; the ratio of CPU time is measured.
 _SLOWER = (
-    "denoising takes about ten times as long, lossless files are larger, and those that it coded "
+    "denoising takes about ten times as long, lossless files are larger, and those written with it "
     "cannot be read"
 )
 _HERE = Path(__file__).resolve().parent
@@ -41,7 +38,6 @@ _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
 _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
 
-A = TypeVar("A")
 Array = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int32]
 Width = Literal["plain", "avx2", "avx512"]
@@ -49,11 +45,14 @@ Stage = Literal["grouped", "threshold"]
 
 #: Largest search window along slices, rows and columns; coefficients and side of a block.
 MOST_WINDOW, CELLS, SIDE = (7, 11, 16), 64, 4
+#: Weight of each place along a side of a block (Kaiser window), [4], and of its places, [64].
+TAPER_LINE: Array = np.kaiser(SIDE, 2.0).astype(np.float32)
+TAPER: Array = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(np.float32)
 _SIZES = (
     *("bytes", "ny", "nx", "z", "window_z", "window_y", "window_x", "step", "layer"),
     *("row_from", "row_to", "keep", "apart"),
 )
-_INPUTS = ("pilot", "level", "noisy", "spectrum", "taper", "total", "weight")
+_INPUTS = ("pilot", "level", "noisy", "spectrum", "total", "weight")
 _GROUPS = ("index", "distance", "sigma")
 
 
@@ -63,7 +62,7 @@ class _Task(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in _SIZES),
         ("damp", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in (*_INPUTS, *_GROUPS)),
+        *((name, ctypes.c_void_p) for name in ("taper", *_INPUTS, *_GROUPS)),
         *((name, ctypes.c_int64) for name in ("room", "count")),
     )
 
@@ -86,26 +85,43 @@ class Groups:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerArrays(Generic[A]):
-    """What a layer is computed from, and added to; arrays, or tensors on a device.
+class LayerArrays:
+    """What a layer is computed from, and added to; float32 arrays, or tensors on a device.
 
     Attributes:
         noisy: the slab [window[0] + 3, ny, nx].
         pilot: the better estimate, like the slab; in the first stage it is not read.
         level: σ of the noise, like the slab, ≥ 0.
         spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
-        taper: [64], weight of each place of a block.
         total: like the slab, sums of weighed blocks.
         weight: [window[0], ny, nx], weights of blocks by the place in which they start.
     """
 
-    noisy: A
-    pilot: A
-    level: A
-    spectrum: A
-    taper: A
-    total: A
-    weight: A
+    noisy: Any
+    pilot: Any
+    level: Any
+    spectrum: Any
+    total: Any
+    weight: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round over all groups of blocks.
+
+    Attributes:
+        step: voxels between references, 1 to 4; the cost falls with its cube.
+        keep: blocks in a group, the reference included, 1 to 64.
+        damp: factor on the variance of the noise, above 1 smooths more; for the stage `threshold`
+            the threshold, in σ.
+        apart: least distance in voxels, along one axis, of other blocks from the reference; for
+            noise that neighboring voxels share.
+    """
+
+    step: int
+    keep: int = 32
+    damp: float = 1.0
+    apart: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,23 +134,17 @@ class Layer:
         number: of the layer in the volume; every second one is shifted by half a step.
         z: slice of the slab in which the references start.
         window: starting places of candidates along slices, rows and columns.
-        step: between references along rows and columns, 1 to 4.
-        keep: blocks in a group, the reference included, 1 to 64.
-        apart: least distance of other candidates from the reference, in voxels along one axis.
-        damp: factor on the variance of the noise; for `threshold` the threshold, in σ.
+        round: what is done to the groups.
     """
 
     number: int
     z: int
     window: tuple[int, int, int]
-    step: int
-    keep: int
-    apart: int
-    damp: float
+    round: Round
 
     def rows(self, ny: int) -> int:
         """Number of rows of references in slices of ny rows."""
-        return len(places(ny, self.step, is_shifted=bool(self.number & 1)))
+        return len(places(ny, self.round.step, is_shifted=bool(self.number & 1)))
 
 
 def places(side: int, step: int, *, is_shifted: bool) -> list[int]:
@@ -154,7 +164,14 @@ class Library:
             MedEnhanceError: damaged, not a library for this system or of these sources, or a width
                 that this processor lacks.
         """
-        _verify(path)
+        from MedEnhanceLib.native import build
+
+        try:  # to load half a library would end the process
+            expected = path.with_suffix(".sha256").read_text(encoding="ascii").strip()
+            if build.digest(path) != expected:
+                raise _unusable(f"{path.name} is damaged or older than its sources")
+        except (OSError, UnicodeDecodeError) as error:
+            raise _unusable(f"{path.name} cannot be verified ({error})") from error
         try:
             self._library = ctypes.CDLL(str(path.resolve()))
             self._library.native_widths.restype = ctypes.c_int32
@@ -167,7 +184,7 @@ class Library:
         if self.width not in self.widths:
             raise _unusable(f"{path.name} has no {self.width} for this processor")
 
-    def run(self, stage: Stage, layer: Layer, rows: range, arrays: LayerArrays[Array]) -> None:
+    def run(self, stage: Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
         """Compute rows of references of a layer, and add to its sums; other threads may run.
 
         Args:
@@ -183,11 +200,10 @@ class Library:
         slab = (layer.window[0] + SIDE - 1, ny, nx)
         shapes = dict.fromkeys(_INPUTS, slab) | {
             "spectrum": (CELLS,),
-            "taper": (CELLS,),
             "weight": (layer.window[0], ny, nx),
         }
         pointers = {n: _pointer(n, getattr(arrays, n), shape) for n, shape in shapes.items()}
-        self._call(stage, _task(layer, rows, slab, pointers))
+        self._call(stage, layer, rows, slab, pointers | {"taper": TAPER.ctypes.data})
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> Groups:
         """The groups of rows of references of a layer; references without noise have none.
@@ -205,51 +221,40 @@ class Library:
         slab = (layer.window[0] + SIDE - 1, ny, nx)
         pointers = {n: _pointer(n, a, slab) for n, a in (("pilot", pilot), ("level", level))}
         most = layer.rows(ny)
-        columns = (len(places(nx, layer.step, is_shifted=odd)) for odd in (False, True))
+        columns = (len(places(nx, layer.round.step, is_shifted=odd)) for odd in (False, True))
         room = (min(rows.stop, most) - min(rows.start, most)) * max(columns)
-        groups = Groups(
-            np.empty((room, layer.keep), np.int32),
-            np.empty((room, layer.keep), np.float32),
-            np.empty(room, np.float32),
-        )
-        made = (groups.index, groups.distance, groups.level)
-        pointers |= {n: a.ctypes.data for n, a in zip(_GROUPS, made, strict=True)}
-        task = _task(layer, rows, slab, pointers)
-        task.room = room
-        self._call("match", task)
-        count = int(task.count)
-        return Groups(groups.index[:count], groups.distance[:count], groups.level[:count])
+        index = np.empty((room, layer.round.keep), np.int32)
+        distance, sigma = np.empty(index.shape, np.float32), np.empty(room, np.float32)
+        made = zip(_GROUPS, (index, distance, sigma), strict=True)
+        pointers |= {name: array.ctypes.data for name, array in made}
+        count = self._call("match", layer, rows, slab, pointers, room)
+        return Groups(index[:count], distance[:count], sigma[:count])
 
-    def _call(self, name: str, task: ctypes.Structure) -> None:
+    def _call(
+        self,
+        name: str,
+        layer: Layer,
+        rows: range,
+        slab: tuple[int, int, int],
+        pointers: dict[str, int],
+        room: int = 0,
+    ) -> int:
+        """Call a function of grouped.c with addresses by name; the number of groups it found."""
+        size, done = ctypes.sizeof(_Task), layer.round
+        where = (*slab[1:], layer.z, *layer.window, done.step, layer.number, rows.start, rows.stop)
+        task = _Task(size, *where, done.keep, done.apart, done.damp, **pointers, room=room)
         status = self.call(name, task)
         if status == NO_MEMORY:
             raise MemoryError("no memory for the compiled denoising filter")
         if status:
             raise ValueError(f"the compiled {name} refuses its arguments")
+        return int(task.count)
 
     def call(self, name: str, task: ctypes.Structure) -> int:
         """Call a function at this width with its structure, unchecked; its status, 0 if done."""
         function = getattr(self._library, f"native_{name}_{self.width}")
         function.restype, function.argtypes = ctypes.c_int32, (ctypes.c_void_p,)
         return int(function(ctypes.byref(task)))
-
-
-def _task(layer: Layer, rows: range, slab: tuple[int, int, int], pointers: dict[str, int]) -> _Task:
-    """What C reads of a layer, with the addresses of arrays by name."""
-    return _Task(
-        ctypes.sizeof(_Task),
-        *slab[1:],
-        layer.z,
-        *layer.window,
-        layer.step,
-        layer.number,
-        rows.start,
-        rows.stop,
-        layer.keep,
-        layer.apart,
-        layer.damp,
-        **pointers,
-    )
 
 
 def _pointer(name: str, values: Array, shape: tuple[int, ...]) -> int:
@@ -263,19 +268,6 @@ def _pointer(name: str, values: Array, shape: tuple[int, ...]) -> int:
     return values.ctypes.data
 
 
-def _verify(path: Path) -> None:
-    """Compare file and sources with the hash beside it: loading half a library ends the process."""
-    from MedEnhanceLib.native import build
-
-    try:
-        expected = path.with_suffix(".sha256").read_text(encoding="ascii").strip()
-        actual = build.digest(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unusable(f"{path.name} cannot be verified ({error})") from error
-    if actual != expected:
-        raise _unusable(f"{path.name} is damaged or older than its sources")
-
-
 def _unusable(what: str) -> MedEnhanceError:
     return MedEnhanceError(what, f"Build it again: {_BUILD}")
 
@@ -283,19 +275,19 @@ def _unusable(what: str) -> MedEnhanceError:
 @cache
 def _found(folder: Path) -> tuple[Library | None, str]:
     """The library in a folder, or None; its state, with what mends it, in one line."""
-    path = folder / FILE
-    try:
-        library = Library(path) if path.is_file() else None
-        problem = "not compiled"
-    except MedEnhanceError as error:
-        library, problem = None, error.message
-    if library is not None:
-        return library, f"compiled, {_LABELS[library.width]}"
     from MedEnhanceLib.native import build
 
+    path, problem = folder / build.FILE, "not compiled"
+    if path.is_file():
+        try:
+            library = Library(path)
+        except MedEnhanceError as error:
+            problem = error.message
+        else:
+            return library, f"compiled, {_LABELS[library.width]}"
     has_compiler = any(map(build.answers, build.compilers()))
     remedy = _BUILD if has_compiler else f"{_COMPILER} && {_BUILD}"
-    return None, f"{problem}: {_SLOWER}. Mend it with: {remedy}"
+    return None, f"{problem}: {_SLOWER}. Run: {remedy}"
 
 
 def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | None:
@@ -303,19 +295,19 @@ def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | N
 
     Work that has to do without says so: to the monitor in each job, or in the log once.
     """
-    library = _found(folder)[0]
+    library, state = _found(folder)
     if library is None:
         warn = monitor.warn if monitor is not None and monitor.has_listener else _log
-        warn(f"The compiled library is not used: {describe(folder)}")
+        warn(f"The compiled library is not used: {state}")
     return library
 
 
-def require(purpose: str, folder: Path = _HERE) -> Library:
+def require(purpose: str) -> Library:
     """As `load`; raises DependencyError, with the command that builds it, where there is none.
 
     purpose: what needs it, as the beginning of a sentence.
     """
-    library, state = _found(folder)
+    library, state = _found(_HERE)
     if library is None:
         raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")
     return library

@@ -8,22 +8,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "blocks.h"
 #include "native.h"
 
 enum {
+  SIDE = 4,
+  CELLS = SIDE * SIDE * SIDE,
+  LANES = 16, /* blocks, or candidates of a row, that lie side by side */
   WINDOW_Z = 7,
   WINDOW_Y = 11,
   WINDOW_X = LANES,
   MOST_KEPT = 64,
-  USUAL = 32, /* blocks in nearly all groups: compilers do better with a size that they know */
-  QUAD = 4, /* rows of candidates whose distances are computed together */
+  QUAD = 4, /* rows that are computed together */
   ROWS = (WINDOW_Z * WINDOW_Y + QUAD - 1) / QUAD * QUAD,
   LOCAL_X = 20, /* WINDOW_X + SIDE - 1, rounded up */
   LOCAL_Y = WINDOW_Y + SIDE - 1,
   LOCAL_Z = WINDOW_Z + SIDE - 1,
-  LOCAL_PLANE = LOCAL_Y * LOCAL_X,
-  CHUNK = 8 /* terms of a sum that are added between a load and a store of it */
+  LOCAL_PLANE = LOCAL_Y * LOCAL_X
 };
 
 /* As `_Task` in native/__init__.py. The slab is what the layer's candidates cover: window_z + 3
@@ -39,11 +39,11 @@ struct layer_task {
   int64_t keep;     /* blocks in a group, 1 to 64 */
   int64_t apart;    /* least distance of candidates from the reference */
   double damp;      /* factor on the variance of the noise; native_threshold: threshold in sigma */
+  const float *taper; /* [64]: weight of each place in a block; of the two stages */
   const float *pilot, *level;
   /* Of the two stages: */
   const float *noisy;
   const float *spectrum; /* [64]: variance of each frequency in units of level squared, > 0 */
-  const float *taper;    /* [64]: weight of each place in a block */
   float *total;          /* sums of weighed blocks */
   float *weight;         /* [window_z][ny][nx]: weights of the blocks by starting place */
   /* Of native_match: */
@@ -130,33 +130,21 @@ static void copy_window(struct workspace *w, const struct layer_task *t, int64_t
     }
 }
 
-#define TERM(s, row, j, i)                                     \
-  {                                                            \
-    const float d = (row)[(j) * LOCAL_X + (i) + l] - r##j##i; \
-    s += d * d;                                                \
-  }
-#define TERMS(j, i) TERM(s0, a, j, i) TERM(s1, b, j, i) TERM(s2, c, j, i) TERM(s3, e, j, i)
-#define LINE(j) TERMS(j, 0) TERMS(j, 1) TERMS(j, 2) TERMS(j, 3)
-#define KNOWN(j, i) const float r##j##i = ref[(j) * LOCAL_X + (i)];
-#define KNOWN_LINE(j) KNOWN(j, 0) KNOWN(j, 1) KNOWN(j, 2) KNOWN(j, 3)
-
 /* Squared distances of the reference block to the blocks of four rows of candidates. */
 static void distances(const float *restrict reference, const float *restrict local,
                       const int32_t at[QUAD], float out[QUAD][LANES]) {
-  float *restrict o0 = out[0], *restrict o1 = out[1], *restrict o2 = out[2], *restrict o3 = out[3];
-  for (int l = 0; l < LANES; l++) o0[l] = o1[l] = o2[l] = o3[l] = 0;
-  for (int k = 0; k < SIDE; k++) {
-    const float *restrict ref = reference + k * LOCAL_PLANE;
-    const float *restrict a = local + at[0] + k * LOCAL_PLANE;
-    const float *restrict b = local + at[1] + k * LOCAL_PLANE;
-    const float *restrict c = local + at[2] + k * LOCAL_PLANE;
-    const float *restrict e = local + at[3] + k * LOCAL_PLANE;
-    KNOWN_LINE(0) KNOWN_LINE(1) KNOWN_LINE(2) KNOWN_LINE(3)
-    for (int l = 0; l < LANES; l++) {
-      float s0 = o0[l], s1 = o1[l], s2 = o2[l], s3 = o3[l];
-      LINE(0) LINE(1) LINE(2) LINE(3)
-      o0[l] = s0, o1[l] = s1, o2[l] = s2, o3[l] = s3;
-    }
+  for (int c = 0; c < LANES; c += WIDTH) {
+    vector sums[QUAD] = {{0}};
+    for (int k = 0; k < SIDE; k++)
+      for (int j = 0; j < SIDE; j++)
+        for (int i = 0; i < SIDE; i++) {
+          const int place = k * LOCAL_PLANE + j * LOCAL_X + i;
+          for (int q = 0; q < QUAD; q++) {
+            const vector difference = load(local + at[q] + place + c) - reference[place];
+            sums[q] += difference * difference;
+          }
+        }
+    for (int q = 0; q < QUAD; q++) store(out[q] + c, sums[q]);
   }
 }
 
@@ -247,6 +235,40 @@ static int match(struct workspace *w, const struct layer_task *t, int64_t y, int
   return n;
 }
 
+/* ---- transforms of blocks ----------------------------------------------------------------- */
+
+static const float COS_1 = 0.65328148243818826f; /* cos(pi/8) / sqrt(2) */
+static const float COS_3 = 0.27059805007309849f; /* cos(3 pi/8) / sqrt(2) */
+
+/* The cosine transform of `count` blocks along each axis, or its inverse; a multiple of LANES.
+ * Blocks lie side by side: row f of `cells` holds place or frequency f (0 to 63, slices first) of
+ * all of them. */
+static NATIVE_INLINE void transform(float *cells, int count, int is_forward) {
+  for (int stride = 1; stride < CELLS; stride *= SIDE)
+    for (int f = 0; f < CELLS; f++) {
+      if (f / stride % SIDE) continue;
+      for (int l = 0; l < count; l += WIDTH) {
+        float *at[SIDE];
+        for (int n = 0; n < SIDE; n++) at[n] = cells + (f + n * stride) * count + l;
+        const vector a = load(at[0]), b = load(at[1]), c = load(at[2]), d = load(at[3]);
+        if (is_forward) {
+          const vector outer = a + d, inner = b + c, far = a - d, near = b - c;
+          store(at[0], (outer + inner) * 0.5f);
+          store(at[1], far * COS_1 + near * COS_3);
+          store(at[2], (outer - inner) * 0.5f);
+          store(at[3], far * COS_3 - near * COS_1);
+        } else {
+          const vector even = (a + c) * 0.5f, middle = (a - c) * 0.5f;
+          const vector odd = b * COS_1 + d * COS_3, cross = b * COS_3 - d * COS_1;
+          store(at[0], even + odd);
+          store(at[1], middle + cross);
+          store(at[2], middle - cross);
+          store(at[3], even - odd);
+        }
+      }
+    }
+}
+
 /* ---- the filter of a group --------------------------------------------------------------- */
 
 /* Copies the blocks into lanes 0 to n - 1 of `cells`; the lanes up to `count` become 0. */
@@ -285,65 +307,25 @@ static NATIVE_INLINE void products(float *restrict out, const float *restrict pi
                                    const float *restrict other, int n, int count, int stride,
                                    int upper_alone) {
   for (int m = 0; m < n; m += QUAD)
-    for (int c = upper_alone ? m / LANES * LANES : 0; c < count; c += LANES) {
-      float s0[LANES] = {0}, s1[LANES] = {0}, s2[LANES] = {0}, s3[LANES] = {0};
-      for (int f = 0; f < CELLS; f += CHUNK) {
-        const float *restrict p = pilot + f * count + m;
-        const float *restrict q = other + f * count + c;
-#define PRODUCT(i)                              \
-  {                                             \
-    const float v = q[(i) * count + l];         \
-    t0 += p[(i) * count] * v;                   \
-    t1 += p[(i) * count + 1] * v;               \
-    t2 += p[(i) * count + 2] * v;               \
-    t3 += p[(i) * count + 3] * v;               \
-  }
-        for (int l = 0; l < LANES; l++) {
-          float t0 = s0[l], t1 = s1[l], t2 = s2[l], t3 = s3[l];
-          PRODUCT(0) PRODUCT(1) PRODUCT(2) PRODUCT(3)
-          PRODUCT(4) PRODUCT(5) PRODUCT(6) PRODUCT(7)
-          s0[l] = t0, s1[l] = t1, s2[l] = t2, s3[l] = t3;
-        }
+    for (int c = upper_alone ? m / LANES * LANES : 0; c < count; c += WIDTH) {
+      vector sums[QUAD] = {{0}};
+      for (int f = 0; f < CELLS; f++) {
+        const vector values = load(other + f * count + c);
+        for (int q = 0; q < QUAD; q++) sums[q] += pilot[f * count + m + q] * values;
       }
-      float *to = out + m * stride + c;
-      for (int l = 0; l < LANES; l++) to[l] = s0[l];
-      for (int l = 0; l < LANES; l++) to[stride + l] = s1[l];
-      for (int l = 0; l < LANES; l++) to[2 * stride + l] = s2[l];
-      for (int l = 0; l < LANES; l++) to[3 * stride + l] = s3[l];
+      for (int q = 0; q < QUAD; q++) store(out + (m + q) * stride + c, sums[q]);
     }
 }
 
-static inline void subtract_4(float *restrict to, const float *restrict r0,
-                              const float *restrict r1, const float *restrict r2,
-                              const float *restrict r3, float f0, float f1, float f2, float f3,
-                              int width) {
-  for (int l = 0; l < width; l++) {
-    float t = to[l];
-    t -= f0 * r0[l];
-    t -= f1 * r1[l];
-    t -= f2 * r2[l];
-    t -= f3 * r3[l];
-    to[l] = t;
-  }
-}
-
-static inline void subtract_1(float *restrict to, const float *restrict row, float factor,
-                              int width) {
-  for (int l = 0; l < width; l++) to[l] -= factor * row[l];
-}
-
 /* to[l] -= sum over q of factor[q] * row[q][l], q from 0 to `terms`; strides may be negative. */
-static inline void subtract(float *restrict to, const float *restrict factor, int factor_stride,
-                            const float *restrict row, int row_stride, int terms, int width) {
-  for (; terms >= QUAD; terms -= QUAD, row += QUAD * row_stride) {
-    const float f0 = factor[0], f1 = factor[factor_stride];
-    const float f2 = factor[2 * factor_stride], f3 = factor[3 * factor_stride];
-    factor += QUAD * factor_stride;
-    subtract_4(to, row, row + row_stride, row + 2 * row_stride, row + 3 * row_stride, f0, f1, f2,
-               f3, width);
+static NATIVE_INLINE void subtract(float *restrict to, const float *restrict factor,
+                                   int factor_stride, const float *restrict row, int row_stride,
+                                   int terms, int width) {
+  for (int c = 0; c < width; c += WIDTH) {
+    vector rest = load(to + c);
+    for (int q = 0; q < terms; q++) rest -= factor[q * factor_stride] * load(row + q * row_stride + c);
+    store(to + c, rest);
   }
-  for (; terms > 0; terms--, factor += factor_stride, row += row_stride)
-    subtract_1(to, row, *factor, width);
 }
 
 /* Solves G x = R for all columns of R at once: rows of `system` hold G, symmetric and positive, of
@@ -351,47 +333,29 @@ static inline void subtract(float *restrict to, const float *restrict factor, in
 static NATIVE_INLINE void solve(float *restrict system, float *restrict solved, int n, int count) {
   const int width = 2 * count;
   for (int i = 0; i < n; i++) {
-    float *restrict row = system + i * width, *restrict scaled = solved + i * width;
+    float *restrict row = system + i * width;
     const int from = i / LANES * LANES;
     subtract(row + from, system + i, width, solved + from, width, i, width - from);
     const float inverse = 1 / row[i];
-    for (int c = from; c < width; c += LANES)
-      for (int l = c; l < c + LANES; l++) scaled[l] = row[l] * inverse;
+    for (int l = from; l < width; l++) solved[i * width + l] = row[l] * inverse;
   }
   for (int q = n - 2; q >= 0; q--)
     subtract(solved + q * width + count, solved + q * width + n - 1, -1,
              solved + (n - 1) * width + count, -width, n - 1 - q, count);
 }
 
-/* out[f][l] = sum over m of pilot[f][m] * shares[m][l], m from 0 to n, a multiple of CHUNK; rows of
- * `shares` are `stride` apart. */
+/* out[f][l] = sum over m of pilot[f][m] * shares[m][l], m from 0 to n; rows of `shares` are
+ * `stride` apart. */
 static NATIVE_INLINE void combine(float *restrict out, const float *restrict pilot,
                                   const float *restrict shares, int n, int count, int stride) {
   for (int f = 0; f < CELLS; f += QUAD)
-    for (int c = 0; c < count; c += LANES) {
-      float s0[LANES] = {0}, s1[LANES] = {0}, s2[LANES] = {0}, s3[LANES] = {0};
-      for (int m = 0; m < n; m += CHUNK) {
-        const float *restrict p = pilot + f * count + m;
-        const float *restrict q = shares + m * stride + c;
-#define SHARE(i)                          \
-  {                                       \
-    const float v = q[(i) * stride + l];  \
-    t0 += p[i] * v;                       \
-    t1 += p[count + (i)] * v;             \
-    t2 += p[2 * count + (i)] * v;         \
-    t3 += p[3 * count + (i)] * v;         \
-  }
-        for (int l = 0; l < LANES; l++) {
-          float t0 = s0[l], t1 = s1[l], t2 = s2[l], t3 = s3[l];
-          SHARE(0) SHARE(1) SHARE(2) SHARE(3) SHARE(4) SHARE(5) SHARE(6) SHARE(7)
-          s0[l] = t0, s1[l] = t1, s2[l] = t2, s3[l] = t3;
-        }
+    for (int c = 0; c < count; c += WIDTH) {
+      vector sums[QUAD] = {{0}};
+      for (int m = 0; m < n; m++) {
+        const vector values = load(shares + m * stride + c);
+        for (int q = 0; q < QUAD; q++) sums[q] += pilot[(f + q) * count + m] * values;
       }
-      float *to = out + f * count + c;
-      for (int l = 0; l < LANES; l++) to[l] = s0[l];
-      for (int l = 0; l < LANES; l++) to[count + l] = s1[l];
-      for (int l = 0; l < LANES; l++) to[2 * count + l] = s2[l];
-      for (int l = 0; l < LANES; l++) to[3 * count + l] = s3[l];
+      for (int q = 0; q < QUAD; q++) store(out + (f + q) * count + c, sums[q]);
     }
 }
 
@@ -422,10 +386,7 @@ static NATIVE_INLINE void filter_group(struct workspace *w, const struct layer_t
   products(w->system + count, w->pilot, w->noisy, n, count, width, 0);
   for (int m = 0; m < n; m++) w->system[m * width + m] += (float)n * (float)t->damp;
   solve(w->system, w->solved, n, count);
-  const int filled = (n + CHUNK - 1) / CHUNK * CHUNK;
-  for (int m = n; m < filled; m++)
-    for (int l = count; l < width; l++) w->solved[m * width + l] = 0;
-  combine(w->noisy, w->pilot, w->solved + count, filled, count, width);
+  combine(w->noisy, w->pilot, w->solved + count, n, count, width);
   for (int f = 0; f < CELLS; f++) {
     float *y = w->noisy + f * count;
     const float scale = sigma * w->root[f];
@@ -484,14 +445,9 @@ static void for_each_group(struct workspace *w, struct layer_task *t,
 }
 
 static void filter_and_add(struct workspace *w, struct layer_task *t, int n, float sigma) {
-  if (n == USUAL) {
-    filter_group(w, t, USUAL, USUAL, sigma);
-    add_blocks(w, t, USUAL, USUAL, 1 / (sigma * sigma));
-  } else {
-    const int count = (n + LANES - 1) / LANES * LANES;
-    filter_group(w, t, n, count, sigma);
-    add_blocks(w, t, n, count, 1 / (sigma * sigma));
-  }
+  const int count = (n + LANES - 1) / LANES * LANES;
+  filter_group(w, t, n, count, sigma);
+  add_blocks(w, t, n, count, 1 / (sigma * sigma));
 }
 
 NATIVE_EXPORT int32_t NATIVE_NAME(native_grouped)(struct layer_task *t) {

@@ -1,4 +1,4 @@
-/* What all compiled parts share. Portable C11; where a part uses more, it has a plain form too.
+/* What all compiled parts share: C11 with attributes and vectors of GCC and clang.
  *
  * A part is compiled once for each vector width, with NATIVE_WIDTH as the end of its names. Loops
  * run over arrays of fixed size, which compilers turn into vector instructions. Every width gives
@@ -9,30 +9,38 @@
 #define MEDENHANCE_NATIVE_H
 
 #include <stdint.h>
+#include <string.h>
 
 #if defined(_WIN32)
 #define NATIVE_EXPORT __declspec(dllexport)
-#elif defined(__GNUC__)
-#define NATIVE_EXPORT __attribute__((visibility("default")))
 #else
-#define NATIVE_EXPORT
+#define NATIVE_EXPORT __attribute__((visibility("default")))
 #endif
 
 /* Into each caller, whose sizes it then knows: compilers think such functions too long for that. */
-#if defined(__GNUC__)
 #define NATIVE_INLINE inline __attribute__((always_inline))
-#elif defined(_MSC_VER)
-#define NATIVE_INLINE __forceinline
-#else
-#define NATIVE_INLINE inline
-#endif
 
-#ifndef NATIVE_WIDTH
-#define NATIVE_WIDTH plain
-#endif
 #define NATIVE_JOIN_(name, width) name##_##width
 #define NATIVE_JOIN(name, width) NATIVE_JOIN_(name, width)
 #define NATIVE_NAME(name) NATIVE_JOIN(name, NATIVE_WIDTH)
+
+/* As many floats as a register holds. Compilers keep sums in registers where they have this type. */
+#if defined(__AVX512F__)
+enum { WIDTH = 16 };
+#elif defined(__AVX__)
+enum { WIDTH = 8 };
+#else
+enum { WIDTH = 4 };
+#endif
+typedef float vector __attribute__((vector_size(4 * WIDTH)));
+
+static NATIVE_INLINE vector load(const float *from) {
+  vector values;
+  memcpy(&values, from, sizeof values);
+  return values;
+}
+
+static NATIVE_INLINE void store(float *to, vector values) { memcpy(to, &values, sizeof values); }
 
 enum native_status { NATIVE_DONE = 0, NATIVE_BAD_ARGUMENT = 1, NATIVE_NO_MEMORY = 2, NATIVE_BAD_STREAM = 3 };
 

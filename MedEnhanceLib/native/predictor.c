@@ -112,16 +112,7 @@ static NATIVE_INLINE float whole(float x) {
 #endif
 }
 
-/* Compilers keep sums of many rows in registers only where these are vectors by their type. */
-#if defined(__GNUC__)
-#if defined(__AVX512F__)
-enum { WIDTH = 16, ACROSS = 4 };
-#elif defined(__AVX__)
-enum { WIDTH = 8, ACROSS = 2 };
-#else
-enum { WIDTH = 4, ACROSS = 2 };
-#endif
-typedef float vector __attribute__((vector_size(4 * WIDTH)));
+enum { ACROSS = WIDTH == 16 ? 4 : 2 };
 
 static NATIVE_INLINE void sums_of(int rows, int inputs, const float *restrict weights,
                                   float (*restrict in)[BATCH], float (*restrict out)[BATCH]) {
@@ -131,26 +122,14 @@ static NATIVE_INLINE void sums_of(int rows, int inputs, const float *restrict we
       for (int a = 0; a < ACROSS; a++) sums[r][a] = weights[r * (inputs + 1) + inputs] - (vector){};
     for (int i = 0; i < inputs; i++) {
       vector values[ACROSS];
-      for (int a = 0; a < ACROSS; a++) memcpy(&values[a], in[i] + b + a * WIDTH, sizeof(vector));
+      for (int a = 0; a < ACROSS; a++) values[a] = load(in[i] + b + a * WIDTH);
       for (int r = 0; r < rows; r++)
         for (int a = 0; a < ACROSS; a++) sums[r][a] += weights[r * (inputs + 1) + i] * values[a];
     }
     for (int r = 0; r < rows; r++)
-      for (int a = 0; a < ACROSS; a++)
-        memcpy(out[r] + b + a * WIDTH, &sums[r][a], sizeof(vector));
+      for (int a = 0; a < ACROSS; a++) store(out[r] + b + a * WIDTH, sums[r][a]);
   }
 }
-#else
-static NATIVE_INLINE void sums_of(int rows, int inputs, const float *restrict weights,
-                                  float (*restrict in)[BATCH], float (*restrict out)[BATCH]) {
-  for (int r = 0; r < rows; r++) {
-    const float *row = weights + r * (inputs + 1);
-    for (int b = 0; b < BATCH; b++) out[r][b] = row[inputs];
-    for (int i = 0; i < inputs; i++)
-      for (int b = 0; b < BATCH; b++) out[r][b] += row[i] * in[i][b];
-  }
-}
-#endif
 
 /* out = floor(weights * in + bias); a bias stands at the end of its row. */
 static void layer(int outputs, int inputs, const float *weights, float (*in)[BATCH],

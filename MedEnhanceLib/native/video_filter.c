@@ -1,6 +1,4 @@
 /* The filter of decoded videos: codecs/video/wiener.py has the method and its source. No value exceeds 2^31, so every width gives the same bits. */
-#include <string.h>
-
 #include "native.h"
 
 enum {
@@ -105,58 +103,26 @@ static int among(const uint8_t *restrict place, int present[MOST_CLASSES],
       for (int l = 0; l < LANES; l++) mask[count][l] = (int16_t)(place[l] == c ? -1 : 0);
       present[count++] = c;
     }
-  for (int n = count; n < MOST_CLASSES; n++) {
-    memset(mask[n], 0, sizeof mask[n]);
-    present[n] = 0;
-  }
   return count;
 }
 
-#define OF(n) (mask[n][l] & w##n)
-#define OF4(a, b, c, d) (OF(a) | OF(b) | OF(c) | OF(d))
-#define KNOWN(n) const int16_t w##n = weight[present[n]];
-#define KNOWN4(a, b, c, d) KNOWN(a) KNOWN(b) KNOWN(c) KNOWN(d)
-#define ADD(chosen) \
-  for (int l = 0; l < LANES; l++) total[l] += (int32_t)term[l] * (int16_t)(chosen);
+typedef int16_t shorts __attribute__((vector_size(4 * WIDTH)));
 
-/* Adds a term, whose weight is that of each voxel's class; `count` is rounded up to one of a few,
- * with empty masks for what is not there: compilers keep all of a known number in registers. */
+/* Adds a term, whose weight is that of each voxel's class. */
 static NATIVE_INLINE void add_term(int32_t *restrict total, const int16_t *restrict term,
                                    const int8_t *restrict weight, int count,
                                    const int present[MOST_CLASSES],
                                    int16_t mask[MOST_CLASSES][LANES]) {
-  KNOWN(0)
-  if (count == 1) {
-    ADD(w0)
-    return;
+  int16_t chosen[LANES];
+  for (int l = 0; l < LANES; l += 2 * WIDTH) {
+    shorts all = {0}, lanes;
+    for (int n = 0; n < count; n++) {
+      memcpy(&lanes, mask[n] + l, sizeof lanes);
+      all |= lanes & (int16_t)weight[present[n]];
+    }
+    memcpy(chosen + l, &all, sizeof all);
   }
-  KNOWN(1)
-  if (count == 2) {
-    ADD(OF(0) | OF(1))
-    return;
-  }
-  KNOWN(2) KNOWN(3)
-  if (count <= 4) {
-    ADD(OF4(0, 1, 2, 3))
-    return;
-  }
-  KNOWN(4) KNOWN(5)
-  if (count <= 6) {
-    ADD(OF4(0, 1, 2, 3) | OF(4) | OF(5))
-    return;
-  }
-  KNOWN(6) KNOWN(7)
-  if (count <= 8) {
-    ADD(OF4(0, 1, 2, 3) | OF4(4, 5, 6, 7))
-    return;
-  }
-  KNOWN4(8, 9, 10, 11)
-  if (count <= 12) {
-    ADD(OF4(0, 1, 2, 3) | OF4(4, 5, 6, 7) | OF4(8, 9, 10, 11))
-    return;
-  }
-  KNOWN4(12, 13, 14, 15)
-  ADD(OF4(0, 1, 2, 3) | OF4(4, 5, 6, 7) | OF4(8, 9, 10, 11) | OF4(12, 13, 14, 15))
+  for (int l = 0; l < LANES; l++) total[l] += (int32_t)term[l] * chosen[l];
 }
 
 /* Per tap and limit, both sides' limited differences to the middle, weighed by class and summed. */

@@ -22,18 +22,19 @@ nor the width of vectors change a bit of the result. The work is done by the com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.slabs import let_go, trim
-from MedEnhanceLib.native import SIDE, Array
+from MedEnhanceLib.native import CELLS, SIDE, Array
+from MedEnhanceLib.native import Round as Round
 from MedEnhanceLib.nets.grouped_run import Engine as Engine
-from MedEnhanceLib.nets.grouped_run import Round as Round
-from MedEnhanceLib.nets.grouped_run import Run, Slices, Stage, large_enough
+from MedEnhanceLib.nets.grouped_run import Level, Run, Stage, large_enough
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -43,23 +44,21 @@ _THRESHOLD = Round(step=2, keep=1, damp=2.7)
 MR_ROUNDS = (Round(step=4), Round(step=4, damp=1.2), Round(step=3, damp=1.2))
 #: For CT after the first stage alone: noise that neighbors share.
 CT_ROUNDS = (Round(step=4, damp=2.0, apart=4), Round(step=3, damp=1.4))
+#: Least relative variance of a frequency; none at all would mean infinite weights.
+_LEAST_SHARE = 1e-3
 #: The heap is left in pieces, more of them with every slice, unless they go back to the system.
 _PARTS_TO_A_TRIM = 8
 #: What is done to results: takes the values, the input and the level of some slices, float32
 #: [n, J, I], and returns an array of the result's type.
 Finish = Callable[[Array, Array, Array], npt.NDArray[Any]]
-
-
-class After(Protocol):
-    """What goes on from the results of the last two stages."""
-
-    def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Array]:
-        """The needed slices in order, in parts."""
+#: What goes on from the results of the last two of some stages: gives the needed slices in order,
+#: in parts.
+After = Callable[[Run, Sequence[Stage], slice], Iterator[Array]]
 
 
 def denoised(
     noisy: npt.NDArray[Any],
-    level: Slices,
+    level: Level,
     spectrum: npt.NDArray[Any] | None = None,
     *,
     rounds: Sequence[Round] = MR_ROUNDS,
@@ -86,14 +85,14 @@ def denoised(
         spacing: mm along i, j, k, as in `Geometry`; along thick slices less is searched.
         engine: None for the compiled library, or PyTorch on the CPU where that is missing.
         threads: that compute at once; None for all that this process may use.
-        only: slices (first, one after the last) that are wanted; they equal those of a whole run.
+        only: slices that are returned; they equal those of a whole run.
         after: what goes on from the results of the last two stages, such as a network.
         finish: what is done to the results of some slices.
-        out: where the wanted slices go, of the type that `finish` returns; None for a new array in
-            float32.
+        out: where the returned slices go, of the type that `finish` returns; None for a new array
+            in float32.
         monitor: for progress, cancel, and a notice where the library is missing.
     Returns:
-        [K, J, I], or the wanted slices; float32 where nothing finishes them.
+        [K, J, I], or the slices of `only`; float32 where nothing finishes them.
     Raises:
         ValueError: shapes do not match, or an option is out of range.
         Cancelled: the monitor was asked to stop.
@@ -101,34 +100,32 @@ def denoised(
     shape = noisy.shape
     if len(shape) != 3 or not noisy.size or level.shape != shape:
         raise ValueError(f"noisy {shape} and level {level.shape} must have one shape, [K, J, I]")
-    if pilot is not None and pilot.shape != shape:
-        raise ValueError(f"pilot {pilot.shape} must have the shape of the volume, {shape}")
     monitor = monitor or Monitor()
     only = only or slice(0, shape[0])
     result = out if out is not None else np.empty((only.stop - only.start, *shape[1:]), np.float32)
-    large, louder = large_enough(noisy)
-    its_level = level
-    if louder > 1:
-        its_level = large_enough(np.asarray(level[:], np.float32))[0] * np.float32(louder)
-    # Of a volume that is mirrored to a block's depth, all slices are computed.
-    needed = only if shape[0] >= SIDE else slice(0, SIDE)
+    white = np.ones(CELLS) if spectrum is None else spectrum.reshape(CELLS)
+    large, all_levels, needed = large_enough(noisy), level, only
+    if large is not noisy:
+        # What is mirrored repeats its noise, so less of it averages out.
+        louder = math.prod(math.sqrt(SIDE / min(side, SIDE)) for side in shape)
+        all_levels = large_enough(np.asarray(level[:], np.float32)) * np.float32(louder)
+        needed = only if shape[0] >= SIDE else slice(0, SIDE)
     with Run(
         large,
-        its_level,
-        spectrum,
+        all_levels,
+        np.maximum(white, _LEAST_SHARE).astype(np.float32),
         window=window_for(spacing),
         engine=engine or engine_for("cpu", monitor),
         threads=threads or machine.cpu_threads(),
         monitor=monitor,
     ) as run:
-        stages = [run.stage(each) for each in rounds]
+        stages = [Stage(large.shape, run.window, each) for each in rounds]
         if pilot is None:
             stages.insert(0, Stage(large.shape, (1, 1, 1), _THRESHOLD, "threshold"))
         if after is not None:
-            stream = after.slabs(run, stages, needed)
+            stream = after(run, stages, needed)
         else:
-            begin = None if pilot is None else large_enough(pilot)[0]
-            stream = run.stream(stages, needed, begin)
+            stream = run.stream(stages, needed, large if pilot is None else large_enough(pilot))
         at = needed.start
         for number, slab in enumerate(stream):
             for values in slab:

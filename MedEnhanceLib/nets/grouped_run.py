@@ -15,69 +15,28 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import native
-from MedEnhanceLib.native import CELLS, SIDE, Array, Layer, LayerArrays
+from MedEnhanceLib.native import SIDE, TAPER_LINE, Array, Layer, LayerArrays, Round
 from MedEnhanceLib.runtime.progress import Monitor
 
-T = TypeVar("T")
-#: Shape of the weight of places in a block (Kaiser window).
-_TAPER_SHAPE = 2.0
-#: Weight of each place along a side of a block, [4], and of each place of a block, [64].
-TAPER_LINE: Array = np.kaiser(SIDE, _TAPER_SHAPE).astype(np.float32)
-TAPER: Array = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(np.float32)
+if TYPE_CHECKING:
+    from MedEnhanceLib.nets.grouped_torch import TorchEngine
+    from MedEnhanceLib.nets.noise import NoiseEstimate
+
+#: What computes layers.
+Engine: TypeAlias = "native.Library | TorchEngine"
+#: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.
+Level: TypeAlias = "npt.NDArray[Any] | NoiseEstimate"
 #: References of a band, about: what one thread computes before it takes the next, and between which
 #: a job can be canceled. The result depends on it in the last bits.
 _REFERENCES_IN_BAND: dict[native.Stage, int] = {"threshold": 65536, "grouped": 4096}
 #: Slices that pass from stage to stage at a time, at most.
 _SLICES = 4
-#: Least relative variance of a frequency; none at all would mean infinite weights.
-_LEAST_SHARE = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """One round over all groups.
-
-    Attributes:
-        step: voxels between references, 1 to 4; the cost falls with its cube.
-        keep: blocks in a group, 1 to 64.
-        damp: factor on the variance of the noise: above 1 smooths more.
-        apart: least distance in voxels, along one axis, of other blocks from the reference; for
-            noise that neighboring voxels share.
-    """
-
-    step: int
-    keep: int = 32
-    damp: float = 1.0
-    apart: int = 0
-
-
-class Slices(Protocol):
-    """A volume in memory, or one whose slices are made when they are read."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(K, J, I)."""
-
-    def __getitem__(self, slices: slice, /) -> npt.NDArray[Any]:
-        """Some slices, [n, J, I]."""
-
-
-class Engine(Protocol):
-    """What computes layers: the compiled library, or PyTorch."""
-
-    def run(
-        self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays[Array]
-    ) -> None:
-        """As `native.Library.run`."""
-
-    def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:
-        """As `native.Library.match`."""
 
 
 class Stage:
@@ -94,7 +53,7 @@ class Stage:
         widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
         self.kind, self._settings = kind, settings
         self._window = widths[0], widths[1], widths[2]
-        self.deep, self.tall = widths[0], widths[0] + SIDE - 1
+        self.tall = widths[0] + SIDE - 1
         between = settings.step if kind == "grouped" else 1
         self._starts = native.places(shape[0], between, is_shifted=False)
         last = shape[0] - self.tall
@@ -102,8 +61,8 @@ class Stage:
 
     def layer(self, number: int) -> Layer:
         """One layer, for the engine."""
-        s, at = self._settings, self._starts[number] - self.firsts[number]
-        return Layer(number, at, self._window, s.step, s.keep, s.apart, s.damp)
+        at = self._starts[number] - self.firsts[number]
+        return Layer(number, at, self._window, self._settings)
 
     def layers_of(self, part: slice) -> list[int]:
         """The layers that some slices depend on."""
@@ -125,50 +84,44 @@ class Run:
     Attributes:
         noisy: [K, J, I], at least a block along each axis.
         spectrum: [64], relative variance of the noise in each frequency.
+        window: starting places of candidates along slices, rows and columns.
+        pool: the threads.
     """
 
     def __init__(
         self,
         noisy: npt.NDArray[Any],
-        level: Slices,
-        spectrum: npt.NDArray[Any] | None,
+        level: Level,
+        spectrum: Array,
         *,
         window: tuple[int, int, int],
         engine: Engine,
         threads: int,
         monitor: Monitor,
     ) -> None:
-        self.noisy, self._level, self.spectrum = noisy, level, _spectrum(spectrum)
-        self._window, self._engine, self._threads = window, engine, threads
-        self.monitor = monitor
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="denoising")
+        self.noisy, self._level, self.spectrum, self.window = noisy, level, spectrum, window
+        self._engine, self._threads, self.monitor = engine, threads, monitor
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="denoising")
         self._begun: deque[tuple[Callable[[Band], None], Future[Band]]] = deque()
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def stage(self, settings: Round) -> Stage:
-        """A round of the grouped filter over this volume."""
-        return Stage(self.noisy.shape, self._window, settings)
+        self.pool.shutdown(cancel_futures=True)
 
     def stream(
-        self, stages: Sequence[Stage], needed: slice, pilot: npt.NDArray[Any] | None = None
+        self, stages: Sequence[Stage], needed: slice, pilot: npt.NDArray[Any]
     ) -> Iterator[Array]:
-        """Some slices after all stages, in parts, from a pilot or from the input."""
-        ranges = ranges_of(stages, needed)
-        begin = self.noisy if pilot is None else pilot
+        """Some slices after all stages, in parts, from a pilot such as the input."""
+        ranges = [needed]
+        for stage in reversed(stages):
+            ranges.insert(0, stage.reads(ranges[0]))
         parts = parts_of(ranges[0].start, ranges[0].stop)
-        stream: Iterator[Array] = (_floats(begin[part]) for part in parts)
+        stream: Iterator[Array] = (_floats(pilot[part]) for part in parts)
         for stage, part in zip(stages, ranges[1:], strict=True):
             stream = self.results(stage, part, stream)
         return stream
-
-    def submit(self, work: Callable[..., T], *args: Any, **options: Any) -> Future[T]:
-        """Let one of this run's threads do something."""
-        return self._pool.submit(work, *args, **options)
 
     def results(self, stage: Stage, part: slice, pilots: Iterator[Array]) -> Iterator[Array]:
         """Stream of some slices from a stream of the pilot's slices that they need."""
@@ -190,7 +143,7 @@ class Run:
                 while len(self._begun) > self._threads:
                     self._add_first()
                 waiting.append(first)
-                band = self._pool.submit(self._band, stage.kind, layer, rows, noisy, pilot, level)
+                band = self.pool.submit(self._band, stage.kind, layer, rows, noisy, pilot, level)
                 self._begun.append((partial(add, first), band))
             del noisy, pilot, level
             yield from self._means(sums, min(waiting[0] if waiting else first, part.stop))
@@ -211,7 +164,7 @@ class Run:
     def _bands(self, kind: native.Stage, layer: Layer) -> list[range]:
         """The rows of references of a layer in parts that threads share."""
         _, ny, nx = self.noisy.shape
-        rows, at_once = layer.rows(ny), max(1, _REFERENCES_IN_BAND[kind] * layer.step // nx)
+        rows, at_once = layer.rows(ny), max(1, _REFERENCES_IN_BAND[kind] * layer.round.step // nx)
         return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
 
     def _band(
@@ -227,10 +180,10 @@ class Run:
         self.monitor.check()
         slab = noisy.shape[1:]
         total, weight = _untouched((len(noisy), *slab)), _untouched((layer.window[0], *slab))
-        arrays = LayerArrays(noisy, pilot, level, self.spectrum, TAPER, total, weight)
+        arrays = LayerArrays(noisy, pilot, level, self.spectrum, total, weight)
         self._engine.run(kind, layer, rows, arrays)
-        reach = layer.window[1] + SIDE
-        lines = slice(max(0, (rows.start - 1) * layer.step - reach), rows.stop * layer.step + reach)
+        step, reach = layer.round.step, layer.window[1] + SIDE
+        lines = slice(max(0, (rows.start - 1) * step - reach), rows.stop * step + reach)
         return Band(lines, total[:, lines], weight[:, lines])
 
     def level(self, part: slice) -> Array:
@@ -291,7 +244,7 @@ class Band:
 
 
 class Sums:
-    """Sums of the layers so far, of slices that are not complete; slices before `first` are not."""
+    """Sums of the layers so far, from the first slice on that is not complete."""
 
     def __init__(self, part: slice, shape: tuple[int, ...]) -> None:
         """part: the slices that are wanted. shape: of a slice."""
@@ -350,24 +303,12 @@ def parts_of(first: int, end: int, at_once: int | None = None) -> Iterator[slice
         yield slice(begin, min(begin + at_once, end))
 
 
-def ranges_of(stages: Sequence[Stage], needed: slice) -> list[slice]:
-    """What each stage reads for some slices of the last one; and these slices."""
-    ranges = [needed]
-    for stage in reversed(stages):
-        ranges.insert(0, stage.reads(ranges[0]))
-    return ranges
-
-
-def large_enough(volume: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], float]:
-    """At least a block's voxels along each axis, by mirroring; and the factor on the noise for it.
-
-    What is mirrored repeats its noise, so less of it averages out.
-    """
+def large_enough(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The volume, mirrored where it has fewer voxels along an axis than a block."""
     missing = [max(0, SIDE - side) for side in volume.shape]
     if not any(missing):
-        return volume, 1.0
-    louder = math.prod(math.sqrt(SIDE / min(side, SIDE)) for side in volume.shape)
-    return np.pad(volume, [(0, count) for count in missing], mode="symmetric"), louder
+        return volume
+    return np.pad(volume, [(0, count) for count in missing], mode="symmetric")
 
 
 def _untouched(shape: tuple[int, ...]) -> Array:
@@ -377,16 +318,6 @@ def _untouched(shape: tuple[int, ...]) -> Array:
     except OSError as cause:
         raise MemoryError("no memory for sums of the denoising filter") from cause
     return np.frombuffer(memory, np.float32).reshape(shape)
-
-
-def _spectrum(spectrum: npt.NDArray[Any] | None) -> Array:
-    """64 relative variances of mean 1, none of them 0."""
-    if spectrum is None:
-        return np.ones(CELLS, np.float32)
-    given = np.asarray(spectrum, np.float64).reshape(-1)
-    if given.shape != (CELLS,) or not np.isfinite(given).all() or (given < 0).any():
-        raise ValueError("a spectrum has 64 finite variances of 0 or more")
-    return np.maximum(given, _LEAST_SHARE).astype(np.float32)
 
 
 def _floats(values: npt.NDArray[Any]) -> Array:

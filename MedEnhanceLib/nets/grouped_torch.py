@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib import native
-from MedEnhanceLib.native import CELLS, SIDE, Array, Layer, LayerArrays, places
+from MedEnhanceLib.native import CELLS, SIDE, TAPER, Array, Layer, LayerArrays, places
 from MedEnhanceLib.nets.precision import constant, without_tf32
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
@@ -42,16 +43,11 @@ class TorchEngine:
         self._at_once = _AT_ONCE if device == "cpu" else _AT_ONCE_ON_A_DEVICE
         self._only = threading.Lock()
 
-    def run(
-        self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays[Array]
-    ) -> None:
+    def run(self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
         """As `native.Library.run`."""
         at = _references(layer, rows, arrays.level, is_grouped=stage == "grouped")
         pilot = arrays.pilot if stage == "grouped" else arrays.noisy
-        inputs = [
-            np.ascontiguousarray(each)
-            for each in (arrays.noisy, pilot, arrays.level, arrays.spectrum, arrays.taper)
-        ]
+        inputs = arrays.noisy, pilot, arrays.level, arrays.spectrum
         sums = arrays.total, arrays.weight
         if self._device == "cpu":
             self._add(stage, layer, at, inputs, [torch.from_numpy(each) for each in sums])
@@ -74,6 +70,19 @@ class TorchEngine:
         instead = native.load(monitor=self._monitor) or TorchEngine()
         instead.run(stage, layer, rows, arrays)
 
+    def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:
+        """As `native.Library.match`."""
+        at = torch.from_numpy(_references(layer, rows, level, is_grouped=True))
+        if not len(at):
+            nothing = np.empty((0, layer.round.keep), np.float32)
+            return native.Groups(nothing.astype(np.int32), nothing, nothing[:, 0])
+        with without_tf32(), torch.inference_mode():
+            slab, sigma = (tensor_on(values, "cpu") for values in (pilot, level))
+            part = Groups(layer, LayerArrays(slab, slab, sigma, None, None, None))
+            parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
+            index, distance, sigmas = map(torch.cat, zip(*parts, strict=True))
+        return native.Groups(index.int().numpy(), distance.numpy(), sigmas.numpy())
+
     def _add(
         self,
         stage: native.Stage,
@@ -82,9 +91,9 @@ class TorchEngine:
         inputs: Sequence[Array],
         sums: Sequence[Tensor],
     ) -> None:
-        """Add what references [n, 4] make to total and weight, which are on the device."""
+        """Add what references [n, 3] make to total and weight, which are on the device."""
         with without_tf32(), torch.inference_mode():
-            sent = [torch.from_numpy(each).to(self._device) for each in inputs]
+            sent = [tensor_on(each, self._device) for each in inputs]
             part = Groups(layer, LayerArrays(*sent, *sums))
             # In the first stage one block each, of 32 in a group.
             most = self._at_once * (1 if stage == "grouped" else 16)
@@ -99,48 +108,33 @@ class TorchEngine:
         self._monitor.warn(f"memory ran out on {self._device}; removing noise goes on with {how}")
         release_memory(self._device)
 
-    def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:
-        """As `native.Library.match`."""
-        at = torch.from_numpy(_references(layer, rows, level, is_grouped=True))
-        if not len(at):
-            nothing = np.empty((0, layer.keep), np.float32)
-            return native.Groups(nothing.astype(np.int32), nothing, nothing[:, 0])
-        with without_tf32(), torch.inference_mode():
-            slab, sigma = (torch.from_numpy(np.ascontiguousarray(v)) for v in (pilot, level))
-            part = Groups(layer, LayerArrays(slab, slab, sigma, *(4 * [torch.empty(0)])))
-            parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
-            index, distance, sigmas = map(torch.cat, zip(*parts, strict=True))
-        return native.Groups(index.int().numpy(), distance.numpy(), sigmas.numpy())
-
 
 @dataclass(frozen=True, eq=False)
 class Groups:
     """Groups of blocks of a layer, and the sums that their estimates are added to."""
 
     layer: Layer
-    arrays: LayerArrays[Tensor]
+    arrays: LayerArrays
 
     def add(self, stage: native.Stage, at: Tensor) -> None:
-        """Add what a stage makes of references [n, 4].
-
-        Each is the slice in which its window begins, and its own slice, row and column.
-        """
+        """Add what a stage makes of references [n, 3]: the slice, row and column of each."""
         if len(at):
             (self._group if stage == "grouped" else self._threshold)(at)
 
     def matched(self, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Index, distance and level of the groups of references [n, 4], as `native.Groups`."""
+        """Index, distance and level of the groups of references [n, 3], as `native.Groups`."""
         starts, members = self._match(at)
         starts = torch.where(members > 0, starts, starts[:, :1])
-        missing = starts[:, :1].expand(-1, self.layer.keep - starts.shape[1])
+        missing = starts[:, :1].expand(-1, self.layer.round.keep - starts.shape[1])
         starts = torch.cat([starts, missing], 1)
         blocks = self.arrays.pilot.reshape(-1)[self._cells(starts)]
         distance = (blocks - blocks[:, :1]).square_().sum(dim=2)
         return starts, distance, self._levels(at)
 
     def _group(self, at: Tensor) -> None:
-        atoms, deviation = self._atoms(), self.arrays.spectrum.sqrt()[:, None]
-        into, back = (atoms / deviation).T, atoms * deviation * self.arrays.taper
+        atoms, taper = self._tables()
+        deviation = self.arrays.spectrum.sqrt()[:, None]
+        into, back = (atoms / deviation).T, atoms * deviation * taper
         level = self._levels(at)
         is_noisy = level > LEAST_LEVEL
         level = torch.where(is_noisy, level, 1)
@@ -156,8 +150,8 @@ class Groups:
         self._sum(blocks, where, starts, weights * members)
 
     def _threshold(self, at: Tensor) -> None:
-        atoms, starts = self._atoms(), self._starts(*at[:, 1:].T)[:, None]
-        noise = self._levels(at).square() * self.layer.damp * self.layer.damp
+        (atoms, taper), starts = self._tables(), self._starts(*at.T)[:, None]
+        noise = self._levels(at).square() * self.layer.round.damp * self.layer.round.damp
         where = self._cells(starts)
         blocks = (
             self.arrays.noisy.reshape(-1).index_select(0, where.view(-1)).view(-1, CELLS) @ atoms.T
@@ -167,13 +161,17 @@ class Groups:
         share = steep.div_(steep + 1)
         share[:, 0] = 1  # the mean of a block stays
         ones = torch.ones(starts.shape, device=starts.device)
-        self._sum(blocks.mul_(share) @ (atoms * self.arrays.taper), where, starts, ones)
+        self._sum(blocks.mul_(share) @ (atoms * taper), where, starts, ones)
 
-    def _atoms(self) -> Tensor:
-        return constant(COSINES, self.arrays.noisy.device, torch.float32)
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        """The cosine transform and the weights of a block's places, on the device."""
+        device = self.arrays.noisy.device
+        cosines, taper = (constant(table, device, torch.float32) for table in (COSINES, _TAPER))
+        return cosines, taper
 
     def _starts(self, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        _, ny, nx = self.arrays.noisy.shape
+        """Places in the flat slab."""
+        ny, nx = (int(side) for side in self.arrays.pilot.shape[1:])
         return (z * ny + y) * nx + x
 
     def _cells(self, starts: Tensor) -> Tensor:
@@ -182,28 +180,26 @@ class Groups:
         return starts[..., None] + self._starts(side[:, None, None], side[:, None], side).flatten()
 
     def _levels(self, at: Tensor) -> Tensor:
-        z, y, x = at[:, 1:].T
-        return self.arrays.level[z + 1, y + 1, x + 1]
+        z, y, x = at.T
+        levels: Tensor = self.arrays.level[z + 1, y + 1, x + 1]
+        return levels
 
     def _match(self, at: Tensor) -> tuple[Tensor, Tensor]:
         """Where the blocks of each group start, [B, keep], and 1 for members, 0 for others."""
         deep, wide, long = self.layer.window
-        _, ny, nx = self.arrays.noisy.shape
-        first_z, z, rows, columns = at.T
-        first_y, first_x = (
-            (places_of - (size - 1) // 2).clip(0, side - 3 - size)
-            for places_of, size, side in ((rows, wide, ny), (columns, long, nx))
-        )
-        window_z, window_y, window_x = (
+        _, ny, nx = self.arrays.pilot.shape
+        z, rows, columns = at.T
+        first_y = (rows - (wide - 1) // 2).clip(0, ny - 3 - wide)
+        first_x = (columns - (long - 1) // 2).clip(0, nx - 3 - long)
+        window_y, window_x = (
             first[:, None] + torch.arange(side + 3, device=at.device, dtype=at.dtype)
-            for first, side in ((first_z, deep), (first_y, wide), (first_x, long))
+            for first, side in ((first_y, wide), (first_x, long))
         )
-        window = self.arrays.pilot[
-            window_z[:, :, None, None], window_y[:, None, :, None], window_x[:, None, None]
-        ]
-        own = torch.stack([z - first_z, rows - first_y, columns - first_x])
+        # Around each reference what its candidates cover.
+        window = self.arrays.pilot[:, window_y[:, :, None], window_x[:, None]].transpose(0, 1)
+        own = torch.stack([z, rows - first_y, columns - first_x])
         own_number = ((own[0] * wide + own[1]) * long + own[2]).long()
-        near, apart = None, self.layer.apart
+        near, apart = None, self.layer.round.apart
         if apart:
             near_z, near_y, near_x = (
                 (torch.arange(count, device=at.device) - place[:, None]).abs() < apart
@@ -211,10 +207,10 @@ class Groups:
             )
             near = near_z[:, :, None, None] & near_y[:, None, :, None] & near_x[:, None, None]
             near = near.flatten(1)
-        number, is_member = self._nearest(window, own, own_number, near)
+        number, is_member = self._nearest(window.contiguous(), own, own_number, near)
         number = number.to(at.dtype)
         starts = self._starts(
-            first_z[:, None] + number // (wide * long),
+            number // (wide * long),
             first_y[:, None] + number // long % wide,
             first_x[:, None] + number % long,
         )
@@ -225,8 +221,7 @@ class Groups:
     ) -> tuple[Tensor, Tensor]:
         """Numbers of the candidates that are most alike, and which of them belong to the group.
 
-        By |a - b|² = |a|² - 2 ab + |b|² of what differs from the block's mean. window:
-        [B, deep + 3, wide + 3, long + 3].
+        By |a - b|² = |a|² - 2 ab + |b|² of what differs from the block's mean.
         """
         side = torch.arange(SIDE, device=window.device)
         z, y, x = (at[:, None] + side for at in own)
@@ -240,17 +235,12 @@ class Groups:
         if near is not None:
             distance.masked_fill_(near, torch.inf)
         distance.scatter_(1, own_number[:, None], -torch.inf)
-        count = min(self.layer.keep, distance.shape[1])
+        count = min(self.layer.round.keep, distance.shape[1])
         chosen = distance.topk(count, dim=1, largest=False, sorted=True)
         return chosen.indices, chosen.values < torch.inf
 
     def _filtered(
-        self,
-        noisy: Tensor,
-        pilot: Tensor,
-        members: Tensor,
-        variance: Tensor,
-        weight: Tensor,
+        self, noisy: Tensor, pilot: Tensor, members: Tensor, variance: Tensor, weight: Tensor
     ) -> Tensor:
         """Estimates of the groups' blocks times their weight, [B, keep, 64].
 
@@ -265,7 +255,7 @@ class Groups:
         noisy, pilot = noisy.sub_(mean).mul_(members), pilot.sub_(known).mul_(members)
         mean = mean * (known.square() / (known.square() + variance / count))
         gram = pilot @ pilot.transpose(1, 2)
-        gram.diagonal(dim1=1, dim2=2).add_((variance * count)[:, 0] * self.layer.damp)
+        gram.diagonal(dim1=1, dim2=2).add_((variance * count)[:, 0] * self.layer.round.damp)
         right = (pilot @ noisy.transpose(1, 2)).mul_(weight)
         shares = torch.cholesky_solve(right, torch.linalg.cholesky_ex(gram).L)  # waits for nothing
         return torch.baddbmm(mean * weight, shares.transpose(1, 2), pilot).mul_(members)
@@ -279,24 +269,30 @@ class Groups:
 def _references(
     layer: Layer, rows: range, level: Array, *, is_grouped: bool
 ) -> npt.NDArray[np.int64]:
-    """References as `Groups.add` takes them, [n, 4], of a layer whose slab is its window, in the
-    order in which C adds them; of the grouped filter only those with noise.
+    """References of a layer, [n, 3]: slice, row and column, in the order in which C adds them.
+
+    Those of the grouped filter have noise.
     """
     _, ny, nx = level.shape
-    number, step = layer.number, layer.step
+    number, step = layer.number, layer.round.step
     columns = [places(nx, step, is_shifted=odd) for odd in (False, True)]
     at = np.array(
         [
-            (0, layer.z, y, x)
+            (layer.z, y, x)
             for row, y in enumerate(places(ny, step, is_shifted=bool(number & 1)))
             if row in rows
             for x in columns[(row + number // 2) & 1 if is_grouped else number & 1]
         ],
         np.int64,
-    ).reshape(-1, 4)
+    ).reshape(-1, 3)
     if is_grouped:
-        at = at[level[layer.z + 1, at[:, 2] + 1, at[:, 3] + 1] > LEAST_LEVEL]
+        at = at[level[layer.z + 1, at[:, 1] + 1, at[:, 2] + 1] > LEAST_LEVEL]
     return at
+
+
+def tensor_on(values: npt.NDArray[Any], device: str) -> Tensor:
+    """On a device; PyTorch wants memory that may be written to."""
+    return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(device)
 
 
 def _cosine_line() -> Tensor:
@@ -308,3 +304,4 @@ def _cosine_line() -> Tensor:
 
 #: The orthonormal cosine transform of a block, [frequencies, places].
 COSINES = torch.einsum("ai,bj,ck->abcijk", *(3 * [_cosine_line()])).reshape(CELLS, CELLS)
+_TAPER = torch.from_numpy(TAPER)

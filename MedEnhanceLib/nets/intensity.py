@@ -53,14 +53,14 @@ def scaling_for(volume: Volume) -> Scaling:
         raise InputError(f"{name}: intensities are constant", _HINT)
     if high - low < _LEVELS * float(np.spacing(np.float32(max(abs(low), abs(high))))):
         raise InputError(
-            f"{name}: intensities from {low:.12g} to {high:.12g} can hardly be kept apart in the "
-            "single precision that all is computed in",
-            "Subtract the lowest one first.",
+            f"{name}: the range of intensities, {low:.12g} to {high:.12g}, is too narrow for "
+            "single precision",
+            "Subtract the lowest intensity first.",
         )
     if volume.modality == "CT":
         return Scaling(0.0, 1000.0)
     step = max(1, volume.voxels.size // 20_000_000)  # percentiles of large volumes need no more
     top = robust_max(volume.voxels[..., ::step, :, :])
     if not top > 0:
-        raise InputError(f"{name}: hardly any intensity is positive", _HINT)
+        raise InputError(f"{name}: almost no intensity is positive", _HINT)
     return Scaling(0.0, top)

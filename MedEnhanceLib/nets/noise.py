@@ -38,10 +38,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.nets.noise_blocks import BLOCK, Array, Blocks, Floats, Mask
 
-#: The even and the odd frequencies; for each the blocks [n] that the others call quiet, and next.
-_Folds = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
-_Choices = tuple[tuple[Mask, Mask], tuple[Mask, Mask]]
-
 #: Rounds of choosing blocks and fitting the spectrum.
 _ROUNDS = 4
 #: Share of a cell's blocks that count as quiet, and the share that the next quiet ones begin at.
@@ -147,7 +143,7 @@ def measure_noise(
     shape = voxels.shape[0], voxels.shape[1], voxels.shape[2]
     blocks = Blocks.of(voxels, modality, spacing)
     if blocks.count:
-        return _estimate(shape, blocks, _fit(blocks, modality))
+        return _estimate(shape, blocks, _Fit(blocks, modality))
     level = blocks.air or blocks.step / math.sqrt(12)
     return NoiseEstimate(
         level=level,
@@ -184,101 +180,91 @@ def noise_facts(volume: Volume) -> dict[str, Any] | None:
 # --- spectrum -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class _Fit:
-    """spectrum and weight: [f]; cells: what they show at this spectrum."""
+    """The spectrum, fitted in rounds to quiet blocks, and what each cell shows with it.
 
-    spectrum: Array
-    weight: Array
-    cells: _Cells
-
-
-def _fit(blocks: Blocks, modality: str) -> _Fit:
-    frequencies = blocks.power.shape[1]
-    index = np.stack(np.unravel_index(np.arange(frequencies), (blocks.depth, BLOCK, BLOCK)))
-    odd = index.sum(axis=0) % 2 == 1
-    folds = np.flatnonzero(~odd & (np.arange(frequencies) > 0)), np.flatnonzero(odd)
-    sample = blocks.power[:: max(1, blocks.count // 20_000)]
-    spectrum = np.maximum(np.quantile(sample, 0.1, axis=0).astype(np.float64), _TINY)
-    spectrum[0] = spectrum[1:].mean()
-    spectrum /= spectrum.mean()
-    weight = np.where(np.arange(frequencies) > 0, 1.0, 0.0)
-    share = _QUIET
-    for _ in range(_ROUNDS):
-        of_even, of_odd = (_choose(blocks, fold, spectrum, share) for fold in folds)
-        choices = of_odd, of_even
-        cells = _levels(blocks, folds, spectrum, weight, choices)
-        quiet, following = _coefficients(blocks, folds, choices, cells)
-        spectrum, weight = _factors(quiet, following, index, modality)
-        if modality != "CT" and weight.sum() < _FREE * frequencies:
-            share = max(share / 2, _LEAST_QUIET)
-    return _Fit(spectrum, weight, cells)
-
-
-def _choose(
-    blocks: Blocks, fold: npt.NDArray[np.intp], spectrum: Array, share: float
-) -> tuple[Mask, Mask]:
-    """The blocks [n] that the coefficients of a fold call quiet, and the next quiet ones."""
-    number = blocks.per_cell
-    start = np.concatenate([[0], np.cumsum(number)])[:-1]
-    most = np.maximum(share * number, 3)[blocks.cell]
-    third = _QUIET * number[blocks.cell]
-    far = np.maximum(third, most)
-    energy = blocks.power[:, fold] @ (1 / (spectrum[fold] + _FAINT_CHOICE)).astype(np.float32)
-    order = np.lexsort((energy, blocks.cell))
-    place = np.empty(blocks.count)
-    place[order] = np.arange(blocks.count) - start[blocks.cell[order]]
-    return place < most, (place >= far) & (place < far + third + 1)
-
-
-@dataclass(frozen=True, eq=False)
-class _Cells:
-    """variance, excess, mean: [cells]; rises: of even and odd coefficients, [cells]."""
-
-    variance: Array
-    rises: list[Array]
-    excess: Array
-    mean: Array
-
-
-def _levels(
-    blocks: Blocks, folds: _Folds, spectrum: Array, weight: Array, choices: _Choices
-) -> _Cells:
-    """What each cell's quiet blocks show, less the anatomy that the next quiet ones betray."""
-    scaled = weight / (spectrum + _FAINT_LEVEL)
-    shares = [float(scaled[fold] @ spectrum[fold]) for fold in folds]
-    variance, excess, rises = np.zeros(()), np.zeros(()), []
-    for fold, whole, (quiet, following) in zip(folds, shares, choices, strict=True):
-        share = whole / max(sum(shares), _TINY)
-        scale = scaled[fold] / max(whole, _TINY)
-        energy = blocks.power[:, fold] @ scale.astype(np.float32)
-        low, high = blocks.mean_by_cell(energy, quiet), blocks.mean_by_cell(energy, following)
-        variance = variance + share * np.maximum(low - _OFF_LEVEL * (high - low), 0.3 * low)
-        rises.append((high + _TINY) / (low + _TINY))
-        excess = excess + share * (rises[-1] - 1)
-    mean = blocks.mean_by_cell(blocks.mean, choices[0][0] | choices[1][0])
-    return _Cells(variance, rises, excess, mean)
-
-
-def _coefficients(
-    blocks: Blocks, folds: _Folds, choices: _Choices, cells: _Cells
-) -> tuple[Array, Array]:
-    """Mean squares of the coefficients in quiet and in next quiet blocks, in units of the level.
-
-    Only the cells count in which the other half of the coefficients rises least between the two.
+    Attributes:
+        spectrum: [f], of mean 1.
+        weight: [f], how far each frequency holds noise alone, 0 to 1.
+        variance: [cells], of the noise.
+        excess: [cells], relative rise of the energy from quiet to next quiet blocks.
+        mean: [cells], of the quiet blocks.
     """
-    results = np.zeros((2, blocks.power.shape[1]))
-    enough = blocks.per_cell >= min(4 * _FEW, blocks.per_cell.max())
-    scale = 1 / np.maximum(cells.variance, _TINY)
-    for fold, of_others, chosen in zip(folds, reversed(cells.rises), choices, strict=True):
-        rise = np.where(enough, of_others, np.inf)
-        good = rise <= np.quantile(rise[enough], _GOOD_CELLS)
-        for result, some in zip(results, chosen, strict=True):
-            use = np.flatnonzero(some & good[blocks.cell])
-            if use.size:
-                by = scale[blocks.cell[use]].astype(np.float32)
-                result[fold] = by @ blocks.power[np.ix_(use, fold)] / use.size
-    return results[0], results[1]
+
+    def __init__(self, blocks: Blocks, modality: str) -> None:
+        self._blocks = blocks
+        frequencies = blocks.power.shape[1]
+        index = np.stack(np.unravel_index(np.arange(frequencies), (blocks.depth, BLOCK, BLOCK)))
+        odd = index.sum(axis=0) % 2 == 1
+        self._folds = np.flatnonzero(~odd & (np.arange(frequencies) > 0)), np.flatnonzero(odd)
+        sample = blocks.power[:: max(1, blocks.count // 20_000)]
+        spectrum = np.maximum(np.quantile(sample, 0.1, axis=0).astype(np.float64), _TINY)
+        spectrum[0] = spectrum[1:].mean()
+        self.spectrum = spectrum / spectrum.mean()
+        self.weight = np.where(np.arange(frequencies) > 0, 1.0, 0.0)
+        share = _QUIET
+        for _ in range(_ROUNDS):
+            # Each fold is measured in the blocks that the other one calls quiet.
+            choices = [self._choose(fold, share) for fold in reversed(self._folds)]
+            rises = self._measure_cells(choices)
+            quiet, following = self._coefficients(choices, rises)
+            self.spectrum, self.weight = _factors(quiet, following, index, modality)
+            if modality != "CT" and self.weight.sum() < _FREE * frequencies:
+                share = max(share / 2, _LEAST_QUIET)
+
+    def _choose(self, fold: npt.NDArray[np.intp], share: float) -> tuple[Mask, Mask]:
+        """The blocks [n] that the coefficients of a fold call quiet, and the next quiet ones."""
+        blocks, number = self._blocks, self._blocks.per_cell
+        start = np.concatenate([[0], np.cumsum(number)])[:-1]
+        most = np.maximum(share * number, 3)[blocks.cell]
+        third = _QUIET * number[blocks.cell]
+        far = np.maximum(third, most)
+        scale = (1 / (self.spectrum[fold] + _FAINT_CHOICE)).astype(np.float32)
+        energy = blocks.power[:, fold] @ scale
+        order = np.lexsort((energy, blocks.cell))
+        place = np.empty(blocks.count)
+        place[order] = np.arange(blocks.count) - start[blocks.cell[order]]
+        return place < most, (place >= far) & (place < far + third + 1)
+
+    def _measure_cells(self, choices: Sequence[tuple[Mask, Mask]]) -> list[Array]:
+        """What each cell's quiet blocks show, less the anatomy that the next quiet ones betray.
+
+        Returns how far the energy of each fold rises, [cells] each.
+        """
+        blocks, scaled = self._blocks, self.weight / (self.spectrum + _FAINT_LEVEL)
+        shares = [float(scaled[fold] @ self.spectrum[fold]) for fold in self._folds]
+        self.variance, self.excess, rises = np.zeros(()), np.zeros(()), []
+        for fold, whole, (quiet, following) in zip(self._folds, shares, choices, strict=True):
+            share = whole / max(sum(shares), _TINY)
+            energy = blocks.power[:, fold] @ (scaled[fold] / max(whole, _TINY)).astype(np.float32)
+            low, high = blocks.mean_by_cell(energy, quiet), blocks.mean_by_cell(energy, following)
+            noise = np.maximum(low - _OFF_LEVEL * (high - low), 0.3 * low)
+            self.variance = self.variance + share * noise
+            rises.append((high + _TINY) / (low + _TINY))
+            self.excess = self.excess + share * (rises[-1] - 1)
+        self.mean = blocks.mean_by_cell(blocks.mean, choices[0][0] | choices[1][0])
+        return rises
+
+    def _coefficients(
+        self, choices: Sequence[tuple[Mask, Mask]], rises: Sequence[Array]
+    ) -> tuple[Array, Array]:
+        """Mean squares of the coefficients in quiet and in next quiet blocks, over the level.
+
+        Only the cells count in which the other half of the coefficients rises least between them.
+        """
+        blocks = self._blocks
+        results = np.zeros((2, blocks.power.shape[1]))
+        enough = blocks.per_cell >= min(4 * _FEW, blocks.per_cell.max())
+        scale = 1 / np.maximum(self.variance, _TINY)
+        for fold, of_others, chosen in zip(self._folds, reversed(rises), choices, strict=True):
+            rise = np.where(enough, of_others, np.inf)
+            good = rise <= np.quantile(rise[enough], _GOOD_CELLS)
+            for result, some in zip(results, chosen, strict=True):
+                use = np.flatnonzero(some & good[blocks.cell])
+                if use.size:
+                    by = scale[blocks.cell[use]].astype(np.float32)
+                    result[fold] = by @ blocks.power[np.ix_(use, fold)] / use.size
+        return results[0], results[1]
 
 
 def _factors(
@@ -342,12 +328,12 @@ def _ties(sizes: Sequence[int]) -> Array:
 
 def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEstimate:
     number = blocks.per_cell
-    spread = np.sqrt(np.maximum(fit.cells.variance, _TINY))
+    spread = np.sqrt(np.maximum(fit.variance, _TINY))
     if blocks.magnitude:
-        spread = spread / np.interp(fit.cells.mean / spread, *_rician_table())
+        spread = spread / np.interp(fit.mean / spread, *_rician_table())
     usable = number >= min(_FEW, number.max())
     values = _QUIET * number * fit.weight.sum()
-    rise = fit.cells.excess - 0.05 - np.sqrt(4 / np.maximum(values, 1))
+    rise = fit.excess - 0.05 - np.sqrt(4 / np.maximum(values, 1))
     clean = 1 / (1 + 4 * np.square(np.maximum(rise, 0) / 0.15))
     low = float(np.quantile(np.repeat(spread, np.where(usable, number, 0)), 0.25))
     loud = 1 + (spread / (_LOUD * low)) ** 8

@@ -96,93 +96,78 @@ class Blocks:
         ]
         counts = len(layers), grid[1], grid[2]
         cells = tuple(max(1, -(-n // m)) for n, m in zip(counts, wide, strict=True))
-        size = wide[0] * depth * stride, wide[1] * BLOCK, wide[2] * BLOCK
-        extremes = _padding(voxels)
+        values = np.empty((math.prod(counts), depth * BLOCK**2), np.float32)
+        parts = np.split(values, max(1, len(layers)))  # views of layers
+        for part, layer in zip(parts, layers, strict=False):
+            _cut(voxels, layer * depth, depth, part)
         magnitude = modality == "MR" and float(voxels.min()) >= 0
         top = 0.0 if modality == "CT" else robust_max(voxels[:: max(1, len(voxels) // 40)])
-        tables = [_layer(voxels, layer * depth, depth, extremes) for layer in layers]
-        air = _air(tables, top) if magnitude and tables else None
-        transform = _cosines(depth)
-        power, mean, place = [], [], []
-        for index, (layer, table) in enumerate(zip(layers, tables, strict=True)):
-            keep = np.flatnonzero(_is_tissue(table, modality, top, air, magnitude))
-            flat = _flat(voxels, layer * depth, depth, keep)
-            power.append(np.square(flat @ transform.T))
-            mean.append(table.mean[keep])
-            rows, columns = np.divmod(keep, grid[2])
-            at = np.full(keep.size, index // wide[0]), rows // wide[1], columns // wide[2]
-            place.append(np.ravel_multi_index(at, cells) if keep.size else keep)
-        powers = np.concatenate(power) if power else np.zeros((0, depth * BLOCK**2), np.float32)
-        powers[:, 0] = 0
+        padding = _padding(voxels)
+        figures = np.concatenate([_figures(part, padding) for part in parts], axis=1)
+        air = _air(figures, top) if magnitude and len(values) else None
+        is_tissue = _is_tissue(figures, modality, top, air, magnitude)
+        keep = np.flatnonzero(is_tissue)
+        # Layer by layer: the rounding of a product depends on its size.
+        chosen = np.split(is_tissue, len(parts))
+        cosines = _cosines(depth).T
+        squares = [np.square(p[use] @ cosines) for p, use in zip(parts, chosen, strict=True)]
+        del values, parts  # as large as what follows
+        power = np.concatenate(squares)
+        power[:, 0] = 0
+        places = np.unravel_index(keep, counts) if keep.size else 3 * (keep,)
+        at = [place // blocks for place, blocks in zip(places, wide, strict=True)]
         return cls(
-            power=powers,
-            mean=np.concatenate(mean) if mean else np.zeros(0, np.float32),
-            cell=np.concatenate(place) if place else np.zeros(0, np.intp),
+            power=power,
+            mean=figures[0, keep],
+            cell=np.ravel_multi_index(at, cells) if keep.size else keep,
             cells=(cells[0], cells[1], cells[2]),
             depth=depth,
-            size=size,
+            size=(wide[0] * depth * stride, wide[1] * BLOCK, wide[2] * BLOCK),
             air=air,
             magnitude=magnitude,
             step=_quantum(voxels),
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """Figures of each block of a layer, [n]."""
-
-    mean: Floats
-    spread: Floats
-    low: Floats
-    flat: Mask
-    touched: Floats
-
-
-def _layer(voxels: npt.NDArray[Any], start: int, depth: int, extremes: list[float]) -> _Table:
-    flat = _flat(voxels, start, depth)
-    touched = np.zeros(len(flat), np.float32)
-    for value in extremes:
-        touched += (flat == np.float32(value)).mean(axis=1, dtype=np.float32)
-    low = flat.min(axis=1)
-    mean = flat.mean(axis=1)
-    square = np.einsum("nv,nv->n", flat - mean[:, None], flat - mean[:, None])
-    spread = np.sqrt(square / max(flat.shape[1] - 1, 1))
-    return _Table(mean, spread, low, flat.max(axis=1) == low, touched)
-
-
-def _flat(
-    voxels: npt.NDArray[Any], start: int, depth: int, keep: npt.NDArray[np.intp] | None = None
-) -> Floats:
-    """The blocks of a layer, [n, voxels]."""
+def _cut(voxels: npt.NDArray[Any], start: int, depth: int, out: Floats) -> None:
+    """Write the blocks of a layer, which begins at a slice, into [n, voxels]."""
     rows, columns = voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
     layer = voxels[start : start + depth, : rows * BLOCK, : columns * BLOCK]
     split = layer.reshape(depth, rows, BLOCK, columns, BLOCK).transpose(1, 3, 0, 2, 4)
-    if keep is not None:
-        split = split[np.divmod(keep, columns)] if columns else split[:0, 0]
-    return split.astype(np.float32).reshape(-1, depth * BLOCK**2)
+    out.reshape(split.shape)[...] = split
+
+
+def _figures(values: Floats, padding: Sequence[float]) -> Floats:
+    """Of blocks [n, voxels]: mean, spread, lowest and highest value, share of padding; [5, n]."""
+    touched = np.zeros(len(values), np.float32)
+    for value in padding:
+        touched += (values == np.float32(value)).mean(axis=1, dtype=np.float32)
+    mean = values.mean(axis=1)
+    around = values - mean[:, None]
+    spread = np.sqrt(np.einsum("nv,nv->n", around, around) / (values.shape[1] - 1))
+    return np.stack([mean, spread, values.min(axis=1), values.max(axis=1), touched])
 
 
 def _is_tissue(
-    table: _Table, modality: str, top: float, air: float | None, magnitude: bool
+    figures: Floats, modality: str, top: float, air: float | None, magnitude: bool
 ) -> Mask:
-    keep = ~table.flat & (table.touched == 0)
+    mean, spread, low, high, touched = figures
+    keep = (low < high) & (touched == 0)
     if modality == "CT":
-        return np.asarray(keep & (table.mean > _CT_TISSUE) & (table.low > _CT_LOWEST))
-    keep &= table.mean > 0.1 * top
+        return np.asarray(keep & (mean > _CT_TISSUE) & (low > _CT_LOWEST))
+    keep &= mean > 0.1 * top
     if magnitude:
         # Air and what is as weak has little mean for its spread.
-        keep &= table.mean > 2.3 * table.spread
+        keep &= mean > 2.3 * spread
         if air is not None:
-            keep &= table.mean > 1.6 * air
+            keep &= mean > 1.6 * air
     return np.asarray(keep)
 
 
-def _air(tables: Sequence[_Table], top: float) -> float | None:
+def _air(figures: Floats, top: float) -> float | None:
     """σ of a Rayleigh background, None where there is none."""
-    mean = np.concatenate([table.mean for table in tables])
-    spread = np.concatenate([table.spread for table in tables])
-    usable = np.concatenate([~table.flat & (table.touched < 0.25) for table in tables])
-    usable &= mean < 0.6 * top
+    mean, spread, lowest, highest, touched = figures
+    usable = (lowest < highest) & (touched < 0.25) & (mean < 0.6 * top)
     ratio = mean / np.maximum(spread, _TINY) / _RAYLEIGH
     like = usable & (ratio > 0.8) & (ratio < 1.3)
     if like.sum() < max(20, 0.02 * usable.size):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,36 +30,13 @@ _GPU_PIXELS = 32 * _CPU_PIXELS
 Network = Callable[[Tensor, str], Tensor]
 
 
-@dataclass(frozen=True)
-class SliceStacks:
-    """A volume's slices with their neighbors, scaled when they are asked for.
-
-    voxels: [K, J, I] in their units. context: neighbors on each side; at the ends the last
-    slice is repeated.
-    """
-
-    voxels: npt.NDArray[Any]
-    scaling: Scaling
-    context: int
-
-    def __len__(self) -> int:
-        return int(self.voxels.shape[0])
-
-    def take(self, where: slice) -> Tensor:
-        """[B, 2k + 1, H, W], padded at the far edges to multiples of GRID by repetition."""
-        offsets = np.arange(-self.context, self.context + 1)
-        places = np.arange(where.start, where.stop)[:, None] + offsets
-        places = np.clip(places, 0, len(self) - 1)
-        first, last = int(places.min()), int(places.max())
-        scaled = self.scaling.apply(self.voxels[first : last + 1])[places - first]
-        stacks = torch.from_numpy(scaled)
-        rows, columns = stacks.shape[-2:]
-        padding = (0, -columns % GRID, 0, -rows % GRID)
-        return F.pad(stacks, padding, mode="replicate") if any(padding) else stacks
-
-
 def over_slices(
-    network: Network, stacks: SliceStacks, device: str, monitor: Monitor, stage: str
+    network: Network,
+    voxels: npt.NDArray[Any],
+    scaling: Scaling,
+    context: int,
+    device: str,
+    monitor: Monitor,
 ) -> Iterator[tuple[slice, Floats]]:
     """Apply a network that takes each slice with its neighbors, some slices at once.
 
@@ -68,25 +44,27 @@ def over_slices(
 
     Args:
         network: computes some slices on a device.
-        stacks: the slices.
+        voxels: [K, J, I] in their units.
+        scaling: to the network's scale.
+        context: neighbors on each side; at the ends the last slice is repeated.
         device: to begin with, as torch names it.
-        monitor: each chunk is a safe point for cancelling.
-        stage: name of the step, for progress.
+        monitor: progress; each chunk is a safe point for cancelling.
     Yields:
         (where, values [n, channels, J, I]).
     Raises:
         DeviceMemoryError: memory ran out with one slice on the CPU.
         ModelError: values are not finite.
     """
-    rows, columns = stacks.voxels.shape[-2:]
+    count, rows, columns = voxels.shape
     at_once = max(1, (_CPU_PIXELS if device == "cpu" else _GPU_PIXELS) // (rows * columns))
     first = 0
-    while first < len(stacks):
-        monitor.progress(first / len(stacks), stage)
-        where = slice(first, min(first + at_once, len(stacks)))
+    while first < count:
+        monitor.progress(first / count, "segmenting slices")
+        where = slice(first, min(first + at_once, count))
         values = None
         try:
-            batch = stacks.take(where).to(device, memory_format=torch.channels_last)
+            stacks = _stacks(voxels, scaling, context, where)
+            batch = stacks.to(device, memory_format=torch.channels_last)
             values = network(batch, device)[..., :rows, :columns].float().cpu().numpy()
         except (MemoryError, RuntimeError) as cause:
             if not is_out_of_memory(cause):
@@ -104,10 +82,21 @@ def over_slices(
         if not np.isfinite(values).all():
             raise ModelError(
                 f"the model gives values that are not finite on {device}",
-                "Use another model, or look at the volume: values far outside the usual range.",
+                "Use another model, or check the volume for values far outside the usual range.",
             )
         yield where, values
         first = where.stop
+
+
+def _stacks(voxels: npt.NDArray[Any], scaling: Scaling, context: int, where: slice) -> Tensor:
+    """[B, 2k + 1, H, W], padded at the far edges to multiples of GRID by repetition."""
+    places = np.arange(where.start, where.stop)[:, None] + np.arange(-context, context + 1)
+    places = np.clip(places, 0, len(voxels) - 1)
+    first, last = int(places.min()), int(places.max())
+    stacks = torch.from_numpy(scaling.apply(voxels[first : last + 1])[places - first])
+    rows, columns = stacks.shape[-2:]
+    padding = (0, -columns % GRID, 0, -rows % GRID)
+    return F.pad(stacks, padding, mode="replicate") if any(padding) else stacks
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from MedEnhanceLib.errors import Cancelled, ModelError
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
+from MedEnhanceLib.nets.checkpoint import Checkpoint
 from MedEnhanceLib.runtime.progress import NOTHING_WRITTEN, Monitor
 
 #: File of a training's state in its output folder.
@@ -27,6 +27,8 @@ _WARM_UP = 0.02
 _LAST_SHARE = 0.01
 #: Of the running means of losses, from step to step.
 _DECAY = 0.95
+#: Seconds between two checkpoints of `run_steps`, and steps between two reports of its losses.
+_CHECKPOINT_S, _REPORTED_EVERY = 120.0, 20
 
 
 def training_steps(
@@ -52,27 +54,25 @@ def training_steps(
         Cancelled: after a step and a checkpoint, or before the first step.
     """
     saved, text = time.monotonic(), f"{of}, step" if of else "step"
+    if monitor.cancelled and start < total:
+        if start > 0:
+            raise Cancelled("cancelled before resuming; the checkpoint is unchanged", _GO_ON)
+        raise Cancelled(
+            "cancelled before the first step; no checkpoint was written",
+            "Start again when you like.",
+        )
     for number in range(start, total):
-        is_due = number > start and time.monotonic() - saved > every_s
-        stops = monitor.cancelled
-        if stops and number == start:  # there is nothing to save
-            if start > 0:
-                raise Cancelled("cancelled before it went on; the checkpoint is as it was", _GO_ON)
-            raise Cancelled(
-                "cancelled before the first step; no checkpoint was written",
-                "Start again when you like.",
-            )
-        if stops or is_due:
-            save(number)
+        with suppress(Cancelled):  # a cancel takes effect after the step
+            monitor.progress(number / total, f"{text} {number} of {total}")
+        yield number
+        stops = monitor.cancelled and number + 1 < total
+        if stops or number + 1 == total or time.monotonic() - saved > every_s:
+            save(number + 1)
             saved = time.monotonic()
         if stops:
             raise Cancelled(
-                f"cancelled after step {number} of {total}; the checkpoint is written", _GO_ON
+                f"cancelled after step {number + 1} of {total}; the checkpoint is written", _GO_ON
             )
-        with suppress(Cancelled):  # a cancel at this moment takes effect at the next step
-            monitor.progress(number / total, f"{text} {number} of {total}")
-        yield number
-    save(total)
 
 
 @contextmanager
@@ -95,9 +95,6 @@ def run_steps(
     out: Path,
     parts: Mapping[str, Any],
     monitor: Monitor,
-    *,
-    every_s: float,
-    reported_every: int,
 ) -> float:
     """All remaining steps of a training in one folder, from its checkpoint where there is one.
 
@@ -105,10 +102,8 @@ def run_steps(
         step: makes a step of this number; returns its losses.
         count: of all steps.
         out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
-        parts: what `save_checkpoint` takes: config, modules, optimizers, generator.
+        parts: of the `Checkpoint`: config, modules, optimizers, generator.
         monitor: progress, metrics and cancelling.
-        every_s: seconds between two checkpoints.
-        reported_every: steps between two reports of the losses.
     Returns:
         The seconds of all steps.
     Raises:
@@ -116,18 +111,18 @@ def run_steps(
         ConfigError: the checkpoint is of another training.
         ModelError: a loss is not finite; the last checkpoint stays.
     """
-    path = out / CHECKPOINT
-    start, notes = 0, {"seconds": 0.0}
-    if path.exists():
-        start = load_checkpoint(path, notes=notes, **parts)
+    checkpoint = Checkpoint(out / CHECKPOINT, **parts)
+    start, began = 0, time.monotonic()
+    if checkpoint.path.exists():
+        start, notes = checkpoint.load()
+        began -= notes["seconds"]
         monitor.log(f"resumed at step {start}")
-    began = time.monotonic() - notes["seconds"]
     journal = Journal(out / "metrics.jsonl", start, monitor)
 
     def save(number: int) -> None:
-        save_checkpoint(path, step=number, notes={"seconds": time.monotonic() - began}, **parts)
+        checkpoint.save(number, {"seconds": time.monotonic() - began})
 
-    for number in training_steps(start, count, save, every_s, monitor):
+    for number in training_steps(start, count, save, _CHECKPOINT_S, monitor):
         losses = step(number)
         if not all(map(math.isfinite, losses.values())):
             raise ModelError(
@@ -135,7 +130,7 @@ def run_steps(
                 "Start again in another folder with a lower learning_rate.",
             )
         journal.add(losses)
-        if number % reported_every == 0 or number == count - 1:
+        if number % _REPORTED_EVERY == 0 or number == count - 1:
             journal.report(number)
     return time.monotonic() - began
 

@@ -9,13 +9,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from MedEnhanceLib.errors import DeviceMemoryError
-from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
+from MedEnhanceLib.nets.checkpoint import Checkpoint
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import training_steps
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
@@ -74,18 +73,18 @@ def distill_patient(
         folder.mkdir(parents=True, exist_ok=True)
     patient = f"patient {raw.number + 1}"
     loop = PatientLoop(raw, config, device)
-    parts = loop.parts(hashes or {})
-    start, checkpoint = 0, folder / CHECKPOINT if folder else None
-    if checkpoint is not None and checkpoint.exists():
-        notes: dict[str, Any] = {}
-        start = load_checkpoint(checkpoint, notes=notes, **parts)
+    start, checkpoint = 0, None
+    if folder is not None:
+        checkpoint = Checkpoint(folder / CHECKPOINT, **loop.parts(hashes or {}))
+    if checkpoint is not None and checkpoint.path.exists():
+        start, notes = checkpoint.load()
         loop.batch = int(notes["batch"])
         loop.forget_images()
         monitor.log(f"{patient}: resumed at step {start}")
 
     def save(number: int) -> None:
         if checkpoint is not None:
-            save_checkpoint(checkpoint, step=number, notes={"batch": loop.batch}, **parts)
+            checkpoint.save(number, {"batch": loop.batch})
 
     total = config.loop.steps
     for number in training_steps(start, total, save, config.checkpoint_s, monitor, of=patient):

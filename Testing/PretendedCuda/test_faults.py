@@ -14,7 +14,7 @@ from torch import nn
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.nets import precision
-from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
+from MedEnhanceLib.nets.checkpoint import Checkpoint
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.device import choose_device
@@ -84,8 +84,9 @@ def test_a_checkpoint_has_the_random_numbers_of_the_card_of_its_training(
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda _, d="cuda": asked.append(d))
     for device, states in (("cpu", []), ("cuda:1", 2 * [torch.device("cuda", 1)])):
         parts = {"config": {}, "modules": {"network": network().to(device)}, "optimizers": {}}
-        save_checkpoint(tmp_path / "checkpoint", step=1, **parts)
-        load_checkpoint(tmp_path / "checkpoint", **parts)
+        checkpoint = Checkpoint(tmp_path / "checkpoint", **parts)
+        checkpoint.save(1, {})
+        checkpoint.load()
         assert asked == states
 
 

@@ -35,8 +35,6 @@ from MedEnhanceLib.nets.training import (
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Steps between two reports of the loss, and seconds between two checkpoints.
-_METRIC_EVERY, _CHECKPOINT_S = 20, 120.0
 #: Below this an error counts as its square, above it as it is.
 _ROUND = 0.02
 _TESTED_BATCHES = 8
@@ -93,8 +91,6 @@ def train_slices(
             "optimizers": {"adam": learner.adam},
         },
         monitor.part(0.05, 0.97),
-        every_s=_CHECKPOINT_S,
-        reported_every=_METRIC_EVERY,
     )
     measured = []
     if held_out:

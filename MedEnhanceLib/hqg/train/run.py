@@ -27,8 +27,8 @@ from MedEnhanceLib.nets.training import run_steps
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Steps between two reports of the losses; seconds between two checkpoints, and two validations.
-_METRIC_EVERY, _CHECKPOINT_S, _VALIDATION_S = 50, 120.0, 120.0
+#: Seconds between two validations.
+_VALIDATION_S = 120.0
 #: Number of the first crop that is validated on, which no training comes to.
 _FIRST_VALIDATED = 500_000_000
 
@@ -93,8 +93,6 @@ def train(
             out,
             trainer.parts(),
             monitor.part(0.03, 0.98),
-            every_s=_CHECKPOINT_S,
-            reported_every=_METRIC_EVERY,
         )
     finally:
         trainer.close()

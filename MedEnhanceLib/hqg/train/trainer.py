@@ -212,7 +212,7 @@ class Trainer:
         return network.eval().requires_grad_(False)
 
     def parts(self) -> dict[str, Any]:
-        """What a checkpoint holds, as `save_checkpoint` takes it."""
+        """What a checkpoint holds, as `Checkpoint` takes it."""
         modules: dict[str, Any] = {"network": self.network, "average": self.average}
         optimizers: dict[str, Any] = dict(self.optimizers)
         if self.critic is not None:

@@ -66,12 +66,6 @@ def test_nothing_is_done_where_look_and_volume_agree(sharp: Appearance) -> None:
     assert "left alone" in match.sentences()[0]
 
 
-@pytest.mark.parametrize("noise", [6, 24])
-def test_another_dose_is_not_taken_for_another_kernel(sharp: Appearance, noise: float) -> None:
-    match = plan_match(measure_appearance(patient(9, noise=noise)), sharp)
-    assert match.changes["in_plane"].gain is None
-
-
 def test_frequencies_are_physical(sharp: Appearance) -> None:
     """A look with smaller pixels and the same blur in mm asks for nothing else."""
     finer = measure_appearance(patient(4, 0.6, pixel_mm=0.8, noise=18))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +69,22 @@ def test_a_model_for_another_modality_is_refused_with_what_fits(
 ) -> None:
     with pytest.raises(ModelError, match="for MR, the volume is CT"):
         enhance(replace(head, modality="CT"), config)
+
+
+def test_an_unusable_guide_is_refused_before_torch_is_imported() -> None:
+    script = """
+import sys
+import numpy as np
+import MedEnhanceLib as me
+from MedEnhanceLib.core.volume import Volume
+volume = Volume(np.arange(4800, dtype=np.float32).reshape(3, 40, 40), modality="MR")
+try:
+    me.enhance(volume, guide=volume)
+except me.InputError:
+    print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.stdout.split() == [b"False"], done.stderr
 
 
 def test_cancelling_stops_it(head: Volume, config: EnhanceConfig) -> None:

@@ -12,16 +12,15 @@ from Library.conftest import WarningRecorder
 from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.nets.intensity import Scaling
-from MedEnhanceLib.nets.slices import GRID, SliceStacks, over_slices
+from MedEnhanceLib.nets.slices import GRID, over_slices
 from MedEnhanceLib.runtime.progress import Monitor
 
 
 def _run(network: Any, monitor: Monitor | None = None, side: int = 200) -> list[Any]:
     """Ten slices, of which six go through the network at once."""
     voxels = np.arange(10, dtype=np.float32)[:, None, None] * np.ones((side, side), np.float32)
-    stacks = SliceStacks(voxels, Scaling(0.0, 1.0), context=1)
     middle = lambda planes, device: network(planes, device)[:, 1:2]  # noqa: E731
-    return list(over_slices(middle, stacks, "cpu", monitor or Monitor(), ""))
+    return list(over_slices(middle, voxels, Scaling(0.0, 1.0), 1, "cpu", monitor or Monitor()))
 
 
 def test_memory_that_runs_out_midway_makes_less_of_the_rest(recorder: WarningRecorder) -> None:
@@ -45,8 +44,8 @@ def test_a_gpu_too_small_for_anything_hands_over_to_the_cpu(recorder: WarningRec
             raise MemoryError
         return planes
 
-    stacks = SliceStacks(np.ones((2, 2000, 2000), np.float32), Scaling(0.0, 1.0), context=0)
-    parts = list(over_slices(network, stacks, "meta", recorder.monitor, ""))
+    voxels = np.ones((2, 2000, 2000), np.float32)
+    parts = list(over_slices(network, voxels, Scaling(0.0, 1.0), 0, "meta", recorder.monitor))
     assert [where for where, _ in parts] == [slice(0, 1), slice(1, 2)]
     assert [text.split("with ")[1] for text in recorder.warnings] == [
         "1 slices at once on meta",

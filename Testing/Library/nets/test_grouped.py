@@ -39,17 +39,6 @@ def error(image: np.ndarray, clean: np.ndarray) -> float:
     return float(np.sqrt(np.mean((image - clean) ** 2)))
 
 
-def test_the_chain_leaves_two_fifths_of_the_noise_and_each_stage_helps(library) -> None:
-    clean = phantom(10, 40, 40)
-    noisy = clean + noise(*clean.shape)
-    errors = [
-        error(denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:n], engine=library, threads=1), clean)
-        for n in range(4)
-    ]
-    assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 0.4 * SIGMA
-
-
 @pytest.mark.parametrize(
     ("rounds", "spacing"),
     [

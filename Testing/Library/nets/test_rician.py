@@ -25,12 +25,6 @@ def test_the_mean_of_tissue_is_the_truth(truth: float) -> None:
     assert abs(found - truth) < max(0.25 * (mean - truth), 0.002)
 
 
-def test_air_is_nothing() -> None:
-    mean = mean_of(0.0)
-    assert mean > 1.2 * SIGMA
-    assert amplitude(torch.tensor(mean), SIGMA) < 0.3 * SIGMA
-
-
 def test_negative_values_and_what_is_no_number_stay() -> None:
     freed = amplitude(torch.tensor([-0.3, torch.nan, 0.5]), SIGMA)
     assert freed[0] == -0.3

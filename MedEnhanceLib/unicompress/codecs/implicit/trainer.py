@@ -47,9 +47,6 @@ _START_VECTORS = 64
 #: Batches whose cells the encoders start from.
 _START_BATCHES = 24
 _WEIGHT_DECAY = 1e-4
-_METRIC_EVERY = 50
-#: From one checkpoint to the next.
-_CHECKPOINT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -317,7 +314,5 @@ def train(
             "optimizers": {"all": trainer.optimizer},
         },
         monitor.part(0.03, 1.0),
-        every_s=_CHECKPOINT_S,
-        reported_every=_METRIC_EVERY,
     )
     return save_models(trainer.networks, config, out)
