@@ -16,7 +16,7 @@ from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputErr
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import finite_parts, refuse_not_finite
-from MedEnhanceLib.io.dicom import Repairs, is_dicom, is_source, load_dicom
+from MedEnhanceLib.io.dicom import is_dicom, is_source, load_dicom
 from MedEnhanceLib.io.nifti import read_nifti, write_nifti
 from MedEnhanceLib.io.nrrd_metaimage import read_itk, write_itk
 from MedEnhanceLib.io.voxels import refuse_pipe
@@ -93,9 +93,8 @@ def load(
     if is_folder or (
         read is None and (ending in _DICOM_ENDINGS or is_dicom(path) or is_source(path))
     ):
-        repairs = Repairs(tilt=resample, spacing=resample)
         volume = load_dicom(
-            path, modality=modality, series=series, repairs=repairs, monitor=monitor
+            path, modality=modality, series=series, resample=resample, monitor=monitor
         )
     elif read is not None:
         if series is not None:

@@ -8,10 +8,8 @@ if TYPE_CHECKING:
     from MedEnhanceLib.io.dicom.listing import SeriesRow, list_series
     from MedEnhanceLib.io.dicom.load import load_dicom, read_grid
     from MedEnhanceLib.io.dicom.sources import is_dicom, is_source
-    from MedEnhanceLib.io.dicom.stack import Repairs
 
 __all__ = [
-    "Repairs",
     "SeriesRow",
     "is_dicom",
     "is_source",
@@ -24,6 +22,5 @@ _HOMES = {
     "listing": ["SeriesRow", "list_series"],
     "load": ["load_dicom", "read_grid"],
     "sources": ["is_dicom", "is_source"],
-    "stack": ["Repairs"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

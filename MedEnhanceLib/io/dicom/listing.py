@@ -163,21 +163,14 @@ def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
 
 def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header]:
     """Without files that are empty or cannot be opened, unless they are named like the images."""
-    endings: dict[Path, set[str]] = defaultdict(set)
-    for header in headers:
-        if not header.unread:
-            endings[header.file.parent].add(_ending(header.file))
-    anywhere = set().union(*endings.values())
-    kept: list[Header] = []
-    trifles: list[Header] = []
-    for header in headers:
-        beside = endings.get(header.file.parent) or anywhere
-        is_trifle = header.unread and _ending(header.file) not in beside
-        (trifles if is_trifle else kept).append(header)
+    endings = {_ending(header.file) for header in headers if not header.unread}
+    trifles = [
+        header.file for header in headers if header.unread and _ending(header.file) not in endings
+    ]
     if trifles:
-        names = named([header.file.name for header in trifles])
+        names = named([file.name for file in trifles])
         monitor.warn(f"left out, as they cannot be read: {names}")
-    return kept
+    return [header for header in headers if header.file not in trifles]
 
 
 def _ending(file: Path) -> str:

@@ -20,7 +20,7 @@ from MedEnhanceLib.io.dicom.listing import Choice, choices, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import named
-from MedEnhanceLib.io.dicom.stack import Repairs, Stack, stack_frames
+from MedEnhanceLib.io.dicom.stack import Stack, stack_frames
 from MedEnhanceLib.runtime.progress import Monitor
 
 _MODALITIES = ("CT", "MR", "PT")
@@ -32,7 +32,7 @@ def load_dicom(
     *,
     modality: str | None = None,
     series: str | None = None,
-    repairs: Repairs | None = None,
+    resample: bool = False,
     monitor: Monitor,
 ) -> Volume:
     """Load one series of gray images, or one segmentation.
@@ -42,7 +42,7 @@ def load_dicom(
         modality: what to load it as; by default its own.
         series: which one, by its number in `list_series`, its UID or UID/part. By default the only
             series of images; or the only segmentation, if there are no images.
-        repairs: what may be resampled instead of refused.
+        resample: whether uneven, missing and tilted slices are resampled instead of refused.
         monitor: for progress, warnings and cancellation.
     Returns:
         [K, J, I], or [T, K, J, I] for a series of several frames.
@@ -54,7 +54,7 @@ def load_dicom(
     choice = _choose(listed, series, path, monitor)
     if choice.part is None and _is_segmentation(choice):
         return _segmentation(choice, path, monitor)
-    return _volume(choice, path, modality, repairs, monitor)
+    return _volume(choice, path, modality, monitor, resample=resample)
 
 
 def read_grid(
@@ -68,8 +68,7 @@ def read_grid(
     choice = _choose(listed, series, path, monitor)
     if choice.fault or choice.part is None:
         raise choice.error
-    repairs = Repairs(tilt=True, spacing=True)
-    stacks = stack_frames(choice.part.frames, path.name, monitor, repairs)
+    stacks = stack_frames(choice.part.frames, path.name, monitor, resample=True)
     frames = (len(stacks),) if len(stacks) > 1 else ()
     return _origin(stacks), stacks[0].geometry, (*frames, *stacks[0].shape)
 
@@ -153,14 +152,14 @@ def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:
 
 
 def _volume(
-    choice: Choice, path: Path, modality: str | None, repairs: Repairs | None, monitor: Monitor
+    choice: Choice, path: Path, modality: str | None, monitor: Monitor, *, resample: bool
 ) -> Volume:
     part, about, name = choice.part, choice.about, path.name
     if choice.fault or part is None:
         raise choice.error
     for note in choice.notes:
         monitor.warn(note)
-    stacks = stack_frames(part.frames, name, monitor, repairs)
+    stacks = stack_frames(part.frames, name, monitor, resample=resample)
     require_identical(choice.copies, name, monitor.part(0.3, 0.4))
     own = about.modality if about.modality in _MODALITIES else "OT"
     meaning = modality or own

@@ -57,8 +57,8 @@ def plan_storage(
 ) -> Stored:
     """Decide how slices are stored.
 
-    The first of these that holds every value is used: the source's own rescale; whole numbers
-    from one offset; steps of a 65,535th of the range, or of a 32,767th of the largest value.
+    The first of these that holds every value is used: the source's own rescale; whole numbers as
+    they are; steps of a 65,535th of the range, or of a 32,767th of the largest value (PET).
 
     Args:
         slices: [J, I] each, intensities.
@@ -71,11 +71,7 @@ def plan_storage(
         if slice_.dtype.kind == "f" and not np.isfinite(slice_).all():
             raise InputError("the volume holds NaN or infinity", "DICOM stores finite numbers.")
     lows, highs = [slice_.min() for slice_ in slices], [slice_.max() for slice_ in slices]
-    candidates = [tuple(own)]
-    if not from_zero:
-        offsets = (Rescale(), Rescale("1", _offset(min(lows))))
-        candidates += [(offset,) * len(slices) for offset in offsets]
-    for rescales in candidates:
+    for rescales in [tuple(own)] if from_zero else [tuple(own), (Rescale(),) * len(slices)]:
         signed = _sign_if_exact(slices, rescales)
         if signed is not None:
             return Stored(rescales, signed)
@@ -87,10 +83,6 @@ def plan_storage(
     else:
         rescales = (_over_range(float(min(lows)), float(max(highs))),) * len(slices)
     return Stored(rescales, from_zero, _error(slices, Stored(rescales, from_zero)))
-
-
-def _offset(low: np.generic) -> str:
-    return str(int(low)) if abs(float(low)) < 2**53 else "0"
 
 
 def _stored(slice_: Voxels, rescale: Rescale) -> npt.NDArray[np.float64]:

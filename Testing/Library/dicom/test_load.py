@@ -11,7 +11,7 @@ import pytest
 
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io.dicom import Repairs, list_series, load_dicom
+from MedEnhanceLib.io.dicom import list_series, load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def test_origin_of_a_repaired_series_is_off_its_grid(make_series: Make) -> None:
     (folder / "003.dcm").unlink()
     with pytest.raises(GeometryError):
         load_dicom(folder, monitor=Monitor())
-    volume = load_dicom(folder, repairs=Repairs(spacing=True), monitor=Monitor())
+    volume = load_dicom(folder, resample=True, monitor=Monitor())
     assert volume.shape == (5, 4, 6)
     assert volume.dtype == np.int16
     assert np.array_equal(volume.voxels[[0, 1, 3, 4]], STORED[[0, 1, 3, 4]].astype(np.int16) - 1024)
@@ -104,6 +104,6 @@ def test_every_frame_of_a_sequence_is_repaired(make_series: Make) -> None:
         slice_elements=lambda index: {"EchoNumbers": index // 4},
         RescaleIntercept=0,
     )
-    volume = load_dicom(folder, repairs=Repairs(spacing=True), monitor=Monitor())
+    volume = load_dicom(folder, resample=True, monitor=Monitor())
     assert volume.shape == (2, 5, 2, 3)
     assert volume.voxels[:, [0, 1, 3, 4], 0, 0].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]

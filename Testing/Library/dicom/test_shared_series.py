@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.io import load
-from MedEnhanceLib.io.dicom import Repairs, load_dicom
+from MedEnhanceLib.io.dicom import load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def test_series_is_the_volume_that_was_made_from_it(
 
 def test_missing_slices_can_be_made_from_their_neighbors(dicom: Path) -> None:
     """Held against the whole series: what was imaged is kept, what was not is near the truth."""
-    fixed = load_dicom(dicom / "STS_025_missing", repairs=Repairs(spacing=True), monitor=Monitor())
+    fixed = load_dicom(dicom / "STS_025_missing", resample=True, monitor=Monitor())
     whole = load(dicom / "STS_025" / "MR_T1_series")
     assert fixed.geometry.is_close(whole.geometry, tolerance=1e-3)
     made = [8, 15]
