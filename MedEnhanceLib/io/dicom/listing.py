@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
-from MedEnhanceLib.io.dicom import pixels
 from MedEnhanceLib.io.dicom.frames import Part, parts_of
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, counted, find_files, named
@@ -62,7 +61,6 @@ class Choice:
 
     about: the header of its first file. part: its slices; None for an object without.
     fault: why it cannot be loaded with any options; a geometry that can be repaired is not a fault.
-    is_gray: whether it holds intensities, damaged or not.
     copies: files with one SOPInstanceUID, the one that is used → the others.
     notes: warnings for when it is loaded.
     """
@@ -71,7 +69,6 @@ class Choice:
     about: Header
     part: Part | None = None
     fault: MedEnhanceError | None = None
-    is_gray: bool = False
     copies: Mapping[Path, Sequence[Path]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -217,8 +214,7 @@ def _volumes(images: Sequence[Header], damaged: Sequence[Header], name: str) -> 
     made = []
     for part in parts:
         files = {plane.file for plane in part.slices}
-        odd = _raised(partial(pixels.refuse_odd, part.slices, name))
-        fault = odd or lost or _raised(partial(_refuse, part, name))
+        fault = lost or _raised(partial(_refuse, part, name))
         problem = fault or _raised(partial(stack_frames, part.frames, name, Monitor()))
         copies = {
             used.file: [header.file for header in others]
@@ -226,7 +222,7 @@ def _volumes(images: Sequence[Header], damaged: Sequence[Header], name: str) -> 
             if others and used.file in files
         }
         row = _row(first, len(files), "" if problem is None else problem.message, part)
-        made.append(Choice(row, first, part, fault, odd is None, copies, tuple(notes)))
+        made.append(Choice(row, first, part, fault, copies, tuple(notes)))
     return made
 
 

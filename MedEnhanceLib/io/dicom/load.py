@@ -74,11 +74,10 @@ def read_grid(
 
 
 def _choose(listed: Sequence[Choice], series: str | None, path: Path, monitor: Monitor) -> Choice:
-    """The only volume or segmentation that fits; color images only if there are no gray ones."""
+    """The only volume or segmentation that fits."""
     volumes = [choice for choice in listed if choice.part is not None]
-    candidates = [choice for choice in volumes if choice.is_gray] or volumes
     if series is None:
-        fitting = candidates or [choice for choice in listed if _is_segmentation(choice)]
+        fitting = volumes or [choice for choice in listed if _is_segmentation(choice)]
         if not volumes and len(fitting) != 1:
             raise _no_volume(listed, path)
         what = f"holds {len(fitting)} series"
@@ -94,7 +93,7 @@ def _choose(listed: Sequence[Choice], series: str | None, path: Path, monitor: M
         parts = f"holds {len(fitting)} parts of {series}"
         what = parts if fitting else f"has no series {series!r} but"
     if len(fitting) != 1:
-        rows = [choice.row for choice in fitting or candidates]
+        rows = [choice.row for choice in fitting or volumes]
         listing = "".join(f"\n  {row.number}: {row}" for row in rows)
         raise InputError(
             f"{path} {what}:{listing}",

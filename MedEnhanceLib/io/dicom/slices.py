@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import InputError
 
@@ -286,6 +288,11 @@ class Slice:
     lossy: tuple[Lossy, ...] = ()
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its stored numbers."""
+        return np.dtype(f"{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
+
+    @property
     def label(self) -> str:
         """Its name in messages."""
         return self.file.name if self.frame is None else f"{self.file.name}, frame {self.frame}"
@@ -320,6 +327,14 @@ def slice_of(header: Fields, file: Path, syntax: str, frame: int | None = None) 
     values = {name: read(header, keyword) for name, keyword, read in _READ}
     cells = values["rows"] * values["columns"] * values["samples"]
     raw_bytes = cells * (whole(header, "NumberOfFrames") or 1) * values["bits_allocated"] / 8
+    if values["slope"] == 0:
+        raise InputError("RescaleSlope is 0", "Correct the header.")
+    if cells == 0:
+        raise InputError(f"zero size, {values['columns']}×{values['rows']}", "Correct the header.")
+    if values["bits_allocated"] not in (8, 16, 32):
+        raise InputError(
+            f"BitsAllocated is {values['bits_allocated']}, which is not read", "Correct the header."
+        )
     return Slice(
         file=file,
         frame=frame,

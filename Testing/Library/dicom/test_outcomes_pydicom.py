@@ -20,8 +20,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 PACKAGED = Path(pydicom.data.__file__).parent / "test_files"
 
-PICTURE = "a picture without a place in the patient"
-FRAMES = "frames in one file, and none states its position in the patient"
+PICTURE = "a picture without a place in the patient|a color image"
+FRAMES = "frames in one file, and none states its position in the patient|a color image"
 NO_DICOM = "is not a DICOM image"
 NO_CLASS = "SOPClassUID is missing"
 NO_IMAGE = "it holds no image"
