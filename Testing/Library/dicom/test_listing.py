@@ -62,16 +62,6 @@ def test_an_object_that_is_no_image_says_what_it_is(
         assert caught.value.hint
 
 
-def test_a_picture_without_a_place_is_no_volume(make_series: Make) -> None:
-    capture = {"SOPClassUID": f"{CLASSES}7"}
-    folder = make_series(STORED[:1], ImagePositionPatient=None, **capture)
-    says = "Secondary Capture Image Storage: a picture without a place"
-    with pytest.raises(InputError, match=says) as caught:
-        load_dicom(folder, monitor=Monitor())
-    assert "ImagePositionPatient" in caught.value.message
-    assert load_dicom(make_series(STORED, **capture), monitor=Monitor()).shape == (5, 4, 6)
-
-
 def test_a_mosaic_is_never_taken_for_a_slice(make_series: Make) -> None:
     folder = make_series(STORED, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
     with pytest.raises(InputError, match="mosaic") as caught:

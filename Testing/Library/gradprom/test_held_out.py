@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib.bundles import open_bundle
-from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, open_head_for
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.gradprom import TrainHeadConfig
 from MedEnhanceLib.gradprom.config import HeadConfig
 from MedEnhanceLib.gradprom.head import make_head
 from MedEnhanceLib.gradprom.labeled import find_split
@@ -128,22 +126,6 @@ def test_a_window_separates_what_lies_within_it() -> None:
     bone, metal, fat = (torch.full((1, 1, 32, 32), value) for value in (0.5, 3.0, -0.1))
     assert torch.equal(head(bone), head(metal))
     assert not torch.equal(head(bone), head(fat))
-
-
-def test_a_head_for_what_few_images_show_has_to_be_named(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = replace(TrainHeadConfig.from_json(FIELDS), steps=1, on_request=True)
-    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path))
-    folder = train(config, data, tmp_path)
-    record_fields(folder, {"modality": "EM"})
-    volume = replace(patient(0)[0], modality="EM")
-    with pytest.raises(ModelError, match="segments EM unless it is selected by name") as caught:
-        open_head_for(volume, SegmentConfig())
-    assert "--segmenter NAME" in caught.value.hint and "lump (EM)" in caught.value.hint
-    assert open_head_for(volume, SegmentConfig(model="lump"))[0].name == "lump"
-    record_fields(folder, {"on_request": False})
-    assert open_bundle("auto", kind="head", modality="EM").name == "lump"
 
 
 def moved(labels: Volume) -> Volume:
