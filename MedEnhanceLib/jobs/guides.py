@@ -130,7 +130,7 @@ def _series_beside(path: Path, origin: DicomOrigin, monitor: Monitor) -> Iterato
     for folder, choice in listed:
         header = choice.about
         is_here = header.study == origin.study or (header.patient, header.date) in visits
-        if is_here and header.series != origin.series and choice.is_gray and choice.row.readable:
+        if is_here and header.series != origin.series and choice.row.readable:
             yield _Place(folder, header.description or folder.name, choice.row.key)
 
 

@@ -35,15 +35,22 @@ class Series:
 
 
 def read_series(path: Path, series: str | None, monitor: Monitor) -> Series:
-    """The series at a place without its voxels; errors as `io.load`'s of DICOM."""
-    from MedEnhanceLib.io.dicom import read_grid
+    """The series at a place; a tilted or uneven one on the grid that it would be resampled to.
 
+    Errors as `io.load`'s of DICOM; InputError for a segmentation.
+    """
+    from MedEnhanceLib.io.dicom import load_dicom
+
+    name = path.name or str(path)
     try:
-        origin, geometry, shape = read_grid(path, series=series, monitor=monitor)
+        # Its voxels are not used, so that they need no units.
+        volume = load_dicom(path, modality="OT", series=series, resample=True, monitor=monitor)
     except InputError as error:
         error.hint = error.hint.replace("--series", "--dicom-source-series")
         raise
-    return Series(path.name or str(path), origin, geometry, shape)
+    if volume.origin is None:
+        raise InputError(f"{name}: a segmentation, not images", "Give the images it belongs to.")
+    return Series(name, volume.origin, volume.geometry, volume.shape)
 
 
 def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
@@ -55,22 +54,6 @@ def load_dicom(
     if choice.part is None and _is_segmentation(choice):
         return _segmentation(choice, path, monitor)
     return _volume(choice, path, modality, monitor, resample=resample)
-
-
-def read_grid(
-    path: Path, *, series: str | None, monitor: Monitor
-) -> tuple[DicomOrigin, Geometry, tuple[int, ...]]:
-    """The origin, geometry and shape of the volume that `load_dicom` gives, without its pixels.
-
-    A tilted or uneven series has the grid that it would be resampled to. Raises as `load_dicom`.
-    """
-    listed = choices(path, monitor.part(0, 0.9))
-    choice = _choose(listed, series, path, monitor)
-    if choice.fault or choice.part is None:
-        raise choice.error
-    stacks = stack_frames(choice.part.frames, path.name, monitor, resample=True)
-    frames = (len(stacks),) if len(stacks) > 1 else ()
-    return _origin(stacks), stacks[0].geometry, (*frames, *stacks[0].shape)
 
 
 def _choose(listed: Sequence[Choice], series: str | None, path: Path, monitor: Monitor) -> Choice:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
@@ -86,7 +87,7 @@ def test_a_plain_series_is_what_simpleitk_reads(sitk: Any, make_series: Make, na
 @pytest.mark.shared
 @pytest.mark.parametrize("name", SERIES)
 def test_real_slices_come_in_the_order_of_gdcm(shared_data: Path, name: str) -> None:
-    gdcm, pydicom = pytest.importorskip("gdcm"), pytest.importorskip("pydicom")
+    gdcm = pytest.importorskip("gdcm")
     folder = shared_data / "dicom" / "STS_025" / name
     sorter = gdcm.IPPSorter()
     sorter.SetComputeZSpacing(True)
@@ -153,7 +154,6 @@ def test_missing_slices_can_be_made_from_their_neighbors(dicom: Path) -> None:
 @pytest.mark.shared
 def test_frames_of_a_multi_frame_ct_lie_where_itk_puts_them(dicom: Path) -> None:
     """Its frames run against the normal: ours in ascending order, in a right-handed box."""
-    pydicom = pytest.importorskip("pydicom")
     file = dicom / "odd" / "eCT_Supplemental.dcm"
     volume, stored = load(file), pydicom.dcmread(file).pixel_array.astype(np.int32)
     assert np.array_equal(volume.voxels, stored[::-1] - 1024)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from MedEnhanceLib.core.origin import Lossy
@@ -23,8 +24,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Make, WarningRecorder
-
-pytest.importorskip("pydicom")
 
 STORED = np.random.default_rng(5).integers(0, 2000, (5, 4, 6)).astype(np.uint16)
 CLASSES = "1.2.840.10008.5.1.4.1.1."
@@ -106,9 +105,6 @@ def test_the_study_beside_the_project_is_listed(shared_data: Path) -> None:
         ("RTSTRUCT", "", 1, False),
     ]
     assert {row.patient for row in rows} == {"STS_025"}
-
-
-pydicom = pytest.importorskip("pydicom")
 
 
 # ------------------------------------------------------------ where it came from
@@ -196,9 +192,6 @@ def test_every_frame_of_a_sequence_is_repaired(make_series: Make) -> None:
     volume = load_dicom(folder, resample=True, monitor=Monitor())
     assert volume.shape == (2, 5, 2, 3)
     assert volume.voxels[:, [0, 1, 3, 4], 0, 0].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-
-
-pydicom = pytest.importorskip("pydicom")
 
 
 def header_of(path: Path) -> Header:

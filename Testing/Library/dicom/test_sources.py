@@ -23,8 +23,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 if TYPE_CHECKING:
     from Testing.Library.conftest import Make, WarningRecorder
 
-pydicom = pytest.importorskip("pydicom")
-
 STORED = np.random.default_rng(5).integers(0, 2000, (5, 4, 6)).astype(np.uint16)
 
 
