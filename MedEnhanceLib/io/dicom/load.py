@@ -9,7 +9,7 @@ from pathlib import Path
 
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units
-from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
+from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.io.dicom import segmentation
@@ -162,7 +162,8 @@ def _volume(
         history=(*about.history, *steps),
         frame_interval_s=interval_s(part.frames, part.axis),
         origin=_origin(stacks),
-        lossy=_lossy(ordered),
+        # Of the slice that lost most.
+        lossy=max((plane.lossy for plane in ordered), key=lambda steps: [s.ratio for s in steps]),
     )
 
 
@@ -191,13 +192,3 @@ def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
         on_grid=stacks[0].repair is None,
         body_part=first.body_part,
     )
-
-
-def _lossy(slices: Sequence[Slice]) -> tuple[Lossy, ...]:
-    """The lossy steps of all slices, each with its highest ratio."""
-    ratios: dict[tuple[int, str], float] = {}
-    for plane in slices:
-        for place, step in enumerate(plane.lossy):
-            key = (place, step.method)
-            ratios[key] = max(ratios.get(key, 0.0), step.ratio)
-    return tuple(Lossy(method, ratio) for (_, method), ratio in sorted(ratios.items()))

@@ -18,7 +18,7 @@ from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.io.voxels import rescale_slices
 from MedEnhanceLib.runtime.machine import memory
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor
 
 _MOST_THREADS = 8
 #: Seconds between checks for a cancel.
@@ -140,9 +140,6 @@ def refuse_too_large(shape: tuple[int, ...], name: str) -> None:
 
 def _in_threads(work: Callable[[int], None], count: int, monitor: Monitor) -> None:
     """Do `work` for 0 to count - 1; after a cancel, what is in progress is not waited for."""
-    if count == 1:
-        attend(lambda: work(0), monitor)
-        return
     pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1, count), "dicom-pixels")
     try:
         for done, future in enumerate([pool.submit(work, index) for index in range(count)]):

@@ -193,6 +193,9 @@ def test_a_slice_made_up_in_a_gap_names_the_images_on_both_sides(make_series: Ma
     images, named = sources(series, series)
     assert named == [[0], [1], [2], [2, 3], [3], [4]]
     assert ".dcm" not in images[0].DerivationDescription
+    assert "113085" in [one.CodeValue for one in images[0].DerivationCodeSequence]
+    assert images[3].SourceImageSequence[0].SpatialLocationsPreserved == "NO"
+    assert "SliceLocation" not in images[3]
 
 
 def test_a_thick_slice_names_all_that_it_reaches(axial: Volume) -> None:
