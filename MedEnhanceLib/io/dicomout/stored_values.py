@@ -57,8 +57,8 @@ def plan_storage(
 ) -> Stored:
     """Decide how slices are stored.
 
-    The first of these that holds every value is used: the source's own rescale; whole numbers as
-    they are; steps of a 65,535th of the range, or of a 32,767th of the largest value (PET).
+    The first of these that holds every value is used: the source's own rescale; whole numbers
+    from one offset; steps of a 65,535th of the range, or of a 32,767th of the largest value (PET).
 
     Args:
         slices: [J, I] each, intensities.
@@ -71,7 +71,11 @@ def plan_storage(
         if slice_.dtype.kind == "f" and not np.isfinite(slice_).all():
             raise InputError("the volume holds NaN or infinity", "DICOM stores finite numbers.")
     lows, highs = [slice_.min() for slice_ in slices], [slice_.max() for slice_ in slices]
-    for rescales in [tuple(own)] if from_zero else [tuple(own), (Rescale(),) * len(slices)]:
+    candidates = [tuple(own)]
+    if not from_zero:
+        lowest = str(int(min(lows))) if abs(float(min(lows))) < 2**53 else "0"
+        candidates += [(Rescale("1", offset),) * len(slices) for offset in ("0", lowest)]
+    for rescales in candidates:
         signed = _sign_if_exact(slices, rescales)
         if signed is not None:
             return Stored(rescales, signed)
