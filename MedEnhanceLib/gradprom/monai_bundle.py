@@ -41,6 +41,8 @@ _DONE = (
     "Orientation", "Spacing", "ScaleIntensityRange", "ScaleIntensity", "NormalizeIntensity",
     "CropForeground", "SpatialPad", "DivisiblePad",
 )  # fmt: skip
+#: Their arguments that say how far an image is filled up.
+_FILLING = ("spatial_size", "k", "margin", "k_divisible")
 #: What follows the network: the first decides, the second changes labels and is left out, the third
 #: changes nothing here.
 _DECIDING = {"Activations", "AsDiscrete"}
@@ -166,7 +168,8 @@ def _before(part: Part) -> tuple[Any, str, tuple[float, ...]]:
 
     if part.value is None:
         raise part.refused("is missing")
-    image, made, spacing = "image", [], ()
+    image, made = "image", []
+    spacing: tuple[float, ...] = ()
     for step in part.steps():
         name = step.one_of((*_READING, *_DONE))
         keys = [str(key.plain()) for key in step["keys"].members() if key.value is not None]
@@ -178,7 +181,7 @@ def _before(part: Part) -> tuple[Any, str, tuple[float, ...]]:
         is_of_labels = bool(keys) and image not in keys
         if name in _READING or is_of_labels:
             continue
-        for argument in ("spatial_size", "k"):
+        for argument in _FILLING:
             if any(side.number(0) > _MOST_SIDE for side in step[argument].members()):
                 raise step[argument].refused(f"is more than {_MOST_SIDE}")
         if name == "Spacing":

@@ -190,5 +190,6 @@ class Segmenter:
         if not done:
             return channel.float().cpu()
         image = MetaTensor(channel[None].float().cpu(), meta=seen.meta, applied_operations=done)
-        back: Tensor = self.bundle.before.inverse({self.bundle.image: image})[self.bundle.image]
-        return back.as_tensor()[0]
+        back = self.bundle.before.inverse({self.bundle.image: image})[self.bundle.image]
+        on_grid: Tensor = back.as_tensor()[0]
+        return on_grid

@@ -101,8 +101,8 @@ class Grid:
             return self.behind[k] or self.planes
         steps = np.diff(np.unique(self._heights))
         reach = max(0.5 + _NEAR, float(steps[steps > _NEAR].max(initial=0)) - _NEAR)
-        near = np.flatnonzero(np.abs(self._heights - k) < reach)
-        return tuple(self.planes[number] for number in near)
+        apart = np.abs(self._heights - k).tolist()
+        return [plane for plane, slices in zip(self.planes, apart, strict=True) if slices < reach]
 
     @cached_property
     def common(self) -> Dataset | None:

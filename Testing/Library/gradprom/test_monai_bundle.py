@@ -207,6 +207,8 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
         ("preprocessing.transforms.3.what", True, r"transforms\[3\] cannot be built: .*'what'"),
         ("preprocessing.transforms.5", of("SpatialPadd", keys="image", spatial_size=[1e9]),
          "spatial_size is more than 512"),
+        ("preprocessing.transforms.5", of("CropForegroundd", keys="image", margin=10**9),
+         "margin is more than 512"),
         ("inferer.roi_size", 4096, "roi_size is 4096, more than"),
         ("preprocessing.transforms.5._disabled_", False, r"'RandFlipd'"),
         ("inferer._target_", "scripts.Inferer", r"inferer._target_ is 'scripts.Inferer'"),
