@@ -62,7 +62,7 @@ class Part:
             return name
         if not isinstance(self.value, Mapping):
             self.plain()  # code has an error of its own
-            raise self.refused("is no object with _target_")
+            raise self.refused("is not an object with _target_")
         target = self["_target_"]
         raise target.refused(f"is {target.shown}, not one of {', '.join(sorted(classes))}")
 

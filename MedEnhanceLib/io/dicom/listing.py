@@ -138,7 +138,7 @@ def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
     if not headers:
         raise _no_dicom(path, files)
     if odd:
-        monitor.warn(f"named like DICOM, but not DICOM files: {named(odd)}")
+        monitor.warn(f"files with a DICOM ending that are not DICOM: {named(odd)}")
     by_series: dict[tuple[str, str], list[Header]] = defaultdict(list)
     lost = [header for header in headers if header.damaged and not header.series]
     for header in headers:
@@ -166,7 +166,7 @@ def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header
     ]
     if trifles:
         names = named([file.name for file in trifles])
-        monitor.warn(f"left out, as they cannot be read: {names}")
+        monitor.warn(f"left out, because they cannot be read: {names}")
     return [header for header in headers if header.file not in trifles]
 
 
@@ -203,7 +203,9 @@ def _volumes(images: Sequence[Header], damaged: Sequence[Header], name: str) -> 
     parts, scouts = parts_of([plane for header in unique for plane in header.slices])
     notes = []
     if scouts:
-        notes.append(f"{name}: left out, as they are localizers (scout views): {named(scouts)}")
+        notes.append(
+            f"{name}: left out, because they are localizers (scout views): {named(scouts)}"
+        )
     if not first.series and len(unique) > 1:
         notes.append(
             f"{name}: {len(unique)} files have no SeriesInstanceUID; they are taken for one series"

@@ -99,7 +99,7 @@ def _no_volume(listed: Sequence[Choice], path: Path) -> MedEnhanceError:
     if len(listed) == 1 and first.row.files == 1 and first.about.file == path:
         return first.error
     return InputError(
-        f"{path} holds no image that gives a volume, only {_counted(listed)}; {first.about.fault}",
+        f"{path} contains no image volume, only {_counted(listed)}; {first.about.fault}",
         first.about.hint,
     )
 
@@ -108,9 +108,9 @@ def _warn_of_others(others: Sequence[Choice], name: str, monitor: Monitor) -> No
     damaged = [choice.about.fault for choice in others if choice.about.damaged]
     others = [choice for choice in others if not choice.about.damaged]
     if others:
-        monitor.warn(f"{name}: left out, as they give no volume: {_counted(others)}")
+        monitor.warn(f"{name}: left out, because they are not image volumes: {_counted(others)}")
     if damaged:
-        monitor.warn(f"{name}: left out, as they cannot be read: {named(damaged)}")
+        monitor.warn(f"{name}: left out, because they cannot be read: {named(damaged)}")
 
 
 def _counted(choices: Sequence[Choice]) -> str:

@@ -113,7 +113,7 @@ def _deviations(volume: Volume) -> npt.NDArray[np.float32]:
     voxels = volume.voxels.astype(np.float32, copy=False)
     if not np.isfinite(voxels).all() or voxels.min() < 0:
         raise InputError(
-            f"{name} holds values that are no standard deviation",
+            f"{name} contains values that are not standard deviations",
             "Give finite numbers from 0: the spread of each voxel's intensity.",
         )
     if voxels.nbytes > 2**32 - 2:

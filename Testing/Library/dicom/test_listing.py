@@ -89,7 +89,7 @@ def test_a_color_picture_beside_a_volume_does_not_ask(
         PhotometricInterpretation="RGB",
     )
     assert load_dicom(folder, monitor=recorder.monitor).shape == (5, 4, 6)
-    assert any("give no volume: 1 × CT Image Storage" in one for one in recorder.warnings)
+    assert any("are not image volumes: 1 × CT Image Storage" in one for one in recorder.warnings)
 
 
 # ------------------------------------------------------------ real files

@@ -73,7 +73,7 @@ def test_a_list_names_files_beside_itself(make_series: Make, tmp_path: Path) -> 
     ("content", "says"),
     [
         (b"\n", "no file"),
-        (b"gone.dcm", r"gone\.dcm is not there"),
+        (b"gone.dcm", r"gone\.dcm does not exist"),
         (b"\xff\xfe\x00", "cannot be read as a list"),
     ],
 )

@@ -215,7 +215,7 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
         ("postprocessing.transforms.3", of("Lambdad", func="$x"), r"'Lambdad', not one of Activ"),
         ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.5), r"sigmoid at once"),
         ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.3), r"'0.3', not 0.5"),
-        (_STEPS, ["@image_key"], "is no object with _target_"),
+        (_STEPS, ["@image_key"], "is not an object with _target_"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_refused_and_not_run(
