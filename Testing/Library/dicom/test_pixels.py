@@ -72,7 +72,7 @@ def test_overlays_in_the_bits_above_are_masked(signed: bool, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("own", "says"),
     [
-        ({"BitsStored": 17, "HighBit": 16}, "BitsStored is 17 of 16"),
+        ({"BitsStored": 17, "HighBit": 16}, "BitsStored is 17 of 8"),
         ({"BitsStored": 0}, "BitsStored is 0"),
         ({"HighBit": 16}, "HighBit is 16"),
         ({"HighBit": 3}, "HighBit is 3"),
@@ -80,56 +80,25 @@ def test_overlays_in_the_bits_above_are_masked(signed: bool, tmp_path: Path) -> 
         ({"PixelRepresentation": 2}, "PixelRepresentation is 2"),
         ({"PixelRepresentation": None}, "PixelRepresentation is missing"),
         ({"BitsStored": None}, "BitsStored is missing"),
+        ({"PixelData": b"\0" * 30}, "cut short: 30 bytes, and 7×5 of 8 bits need 35"),
+        ({"PixelData": b""}, "cut short|no pixel data"),
+        ({"PixelData": b"\0" * 42}, "too long: 42 bytes"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "color image"),
+        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "color image"),
+        ({"ModalityLUTSequence": []}, "lookup table"),
+        ({"RescaleSlope": 0}, "RescaleSlope is 0"),
     ],
 )
-def test_bits_that_contradict_each_other_are_refused(
+def test_headers_that_contradict_the_pixels_or_give_no_intensities_are_refused(
     own: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=says):
-        loaded(tmp_path, mr(np.zeros((4, 4), np.uint16), **own))
-
-
-# ------------------------------------------------------------ how many
-
-
-@pytest.mark.parametrize(
-    ("pixels", "says"),
-    [
-        (b"\0" * 30, "cut short: 30 bytes, and 7×5 of 8 bits need 35"),
-        (b"", "cut short|no pixel data"),
-        (b"\0" * 42, "too long: 42 bytes"),
-        (EIGHT.tobytes() + b"\0\1\2", "too long"),
-    ],
-)
-def test_pixels_of_another_number_than_the_header_says_are_refused(
-    pixels: bytes, says: str, tmp_path: Path
-) -> None:
-    dataset = mr(EIGHT)
-    dataset.PixelData = pixels
-    with pytest.raises(InputError, match=says):
-        loaded(tmp_path, dataset)
-
-
-# ------------------------------------------------------------ intensities
+        loaded(tmp_path, mr(EIGHT, **own))
 
 
 def test_monochrome1_only_says_how_to_show(tmp_path: Path) -> None:
     volume = loaded(tmp_path, mr(EIGHT, PhotometricInterpretation="MONOCHROME1"))
     assert np.array_equal(volume.voxels[0], EIGHT)
-
-
-@pytest.mark.parametrize(
-    ("own", "says"),
-    [
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, "color image"),
-        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "color image"),
-        ({"ModalityLUTSequence": []}, "lookup table"),
-        ({"HighBit": 14}, "HighBit is 14"),
-    ],
-)
-def test_what_has_no_intensities_is_refused(own: dict[str, Any], says: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=says):
-        loaded(tmp_path, mr(EIGHT, **own))
 
 
 # ------------------------------------------------------------ many files
