@@ -51,8 +51,9 @@ def propagate_labels(
             "Give labels drawn on the atlas.",
         )
     sitk = require("SimpleITK", purpose="Propagating labels")
-    fixed, moving = (_to_sitk(volume, sitk) for volume in (image, atlas))
-    labels = _to_sitk(atlas_labels, sitk)
+    fixed, moving, labels = (
+        sitk.Cast(volume.to_sitk(), sitk.sitkFloat32) for volume in (image, atlas, atlas_labels)
+    )
     monitor.progress(0.05, "registering the atlas (affine)")
     affine = _affine(_coarse(fixed, sitk), _coarse(moving, sitk), sitk)
     monitor.progress(0.2, "registering the atlas (demons)")
@@ -67,14 +68,6 @@ def propagate_labels(
         _mixture(image.voxels.astype(np.float32), priors, _interior(fixed, sitk)),
         did="labels propagated from an atlas",
     )
-
-
-def _to_sitk(volume: Volume, sitk: Any) -> Any:
-    image = sitk.GetImageFromArray(volume.voxels.astype(np.float32))
-    image.SetSpacing(volume.geometry.spacing)
-    image.SetOrigin(volume.geometry.origin)
-    image.SetDirection(np.ravel(volume.geometry.direction).tolist())
-    return image
 
 
 def _coarse(image: Any, sitk: Any) -> Any:

@@ -91,17 +91,8 @@ def segment(
             network, volume.voxels, scaling, context, choice.name, monitor
         ):
             labels[where] = values[likelihood.argmax(axis=1)]
-    note = derived_note(
-        f"segmented with {bundle.name} {bundle.sha256[:12]}" + (f" ({warning})" if warning else "")
-    )
-    return Segmentation(
-        volume=replace(volume.with_voxels(labels, did=note), modality="SEG", units=""),
-        labels=model.labels,
-        table=volume_table(labels, model.labels, volume.geometry),
-        model=bundle.identity(),
-        device=choice.name,
-        seconds=time.monotonic() - began,
-        warning=warning,
+    return _result(
+        volume, labels, model.labels, bundle.identity(), choice.name, began, warning=warning
     )
 
 
@@ -116,24 +107,40 @@ def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Seg
     began = time.monotonic()
     choice = choose_device(config.device)
     segmenter = open_segmenter(config.segmenter)
-    monitor.log(f"running {segmenter.name} on {choice.name}: {choice.reason}")
-    monitor.warn(f"{segmenter.name} is not a MedEnhance model: its accuracy is not known here")
-    for note in segmenter.notes:  # its license among them, which nobody sees in a log
-        monitor.warn(f"{segmenter.name}: {note}")
-    segmenter.network.to(choice.name)
+    bundle = segmenter.bundle
+    monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+    monitor.warn(f"{bundle.name} is not a MedEnhance model: its accuracy is not known here")
+    for note in bundle.notes:  # its license among them, which nobody sees in a log
+        monitor.warn(f"{bundle.name}: {note}")
+    bundle.network.to(choice.name)
     labels = segmenter.find(volume, monitor)
     structures = tuple(
         Label(value=value, name=name, color=_color_of(value))
-        for value, name in enumerate(segmenter.labels, 1)
+        for value, name in enumerate(bundle.labels, 1)
     )
-    note = derived_note(f"segmented with {segmenter.name} {segmenter.sha256[:12]}")
+    return _result(volume, labels, structures, segmenter.identity(), choice.name, began)
+
+
+def _result(
+    volume: Volume,
+    labels: np.ndarray[Any, np.dtype[np.uint8]],
+    structures: tuple[Label, ...],
+    model: dict[str, str],
+    device: str,
+    began: float,
+    *,
+    warning: str = "",
+) -> Segmentation:
+    note = f"segmented with {model['name']} {model['sha256'][:12]}"
+    did = derived_note(f"{note} ({warning})" if warning else note)
     return Segmentation(
-        volume=replace(volume.with_voxels(labels, did=note), modality="SEG", units=""),
+        volume=replace(volume.with_voxels(labels, did=did), modality="SEG", units=""),
         labels=structures,
         table=volume_table(labels, structures, volume.geometry),
-        model=segmenter.identity(),
-        device=choice.name,
+        model=model,
+        device=device,
         seconds=time.monotonic() - began,
+        warning=warning,
     )
 
 

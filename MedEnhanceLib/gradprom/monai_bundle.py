@@ -1,6 +1,6 @@
-"""Opens a MONAI bundle: a network of a list with its weights, and how it sees an image.
+"""Opens a MONAI bundle: a network of a list with its weights, and what is done before and after it.
 
-Config → network, preprocessing, inferer, postprocessing → SegmenterSpec
+Configurations are data: classes are looked up in lists, and their arguments are plain values.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import io
 import math
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from MedEnhanceLib.bundles.schema import FORMAT
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.gradprom.monai_config import Config, Part, steps_of
-from MedEnhanceLib.gradprom.segmenter_spec import Intensity, SegmenterSpec
+from MedEnhanceLib.gradprom.monai_config import Config, Part
 from MedEnhanceLib.runtime.dependencies import require
 
 #: MONAI's network classes that may be built: they run MONAI's code alone on plain arguments.
@@ -30,28 +31,18 @@ _MULTIPLE = 32
 _INFERERS = ("SimpleInferer", "SlidingWindowInferer")
 _MOST_WEIGHTS = 4 << 30
 _MOST_LABELS = 255  # of a byte, without the background
-_MOST_SIDE = 512  # of a window
+_MOST_SIDE = 512  # of a window, and of what transforms fill an image up to
 _WEIGHTS = ("models/model.safetensors", "models/model.pt")
 _LICENSES = ("LICENSE", "docs/license.txt", "docs/LICENSE")
 _SAVE_WEIGHTS = "Save the weights alone: torch.save(network.state_dict(), …), or as safetensors."
-#: Transforms before the network that are understood: their arguments that have to be left out.
-_BEFORE: dict[str, tuple[str, ...]] = {
-    "LoadImage": (),
-    "EnsureChannelFirst": (),
-    "EnsureType": (),
-    "ToTensor": (),
-    "ToDevice": (),
-    "Orientation": ("as_closest_canonical", "labels"),
-    "Spacing": ("diagonal", "min_pixdim", "max_pixdim"),
-    "ScaleIntensityRange": (),
-    "ScaleIntensity": ("factor",),
-    "NormalizeIntensity": ("subtrahend", "divisor"),
-    "CropForeground": (),
-    "SpatialPad": (),
-    "DivisiblePad": (),
-}
-#: What those arguments may still be: nothing, or the letters that axes have anyway.
-_AS_LEFT_OUT = (None, False, [["L", "R"], ["P", "A"], ["I", "S"]])
+#: Transforms before the network: those that read the file, and those that are done.
+_READING = ("LoadImage", "EnsureChannelFirst", "EnsureType", "ToTensor", "ToDevice")
+_DONE = (
+    "Orientation", "Spacing", "ScaleIntensityRange", "ScaleIntensity", "NormalizeIntensity",
+    "CropForeground", "SpatialPad", "DivisiblePad",
+)  # fmt: skip
+#: Their arguments that say how far an image is filled up.
+_FILLING = ("spatial_size", "k", "margin", "k_divisible")
 #: What follows the network: the first decides, the second changes labels and is left out, the third
 #: changes nothing here.
 _DECIDING = {"Activations", "AsDiscrete"}
@@ -59,58 +50,100 @@ _LEFT_OUT = {"KeepLargestConnectedComponent", "FillHoles", "RemoveSmallObjects"}
 _NEUTRAL = {"Invert", "SaveImage", "EnsureType", "FromMetaTensor", "ToTensor", "CopyItems"}
 
 
-def open_monai_bundle(folder: Path) -> tuple[nn.Module, SegmenterSpec, str, tuple[str, ...]]:
-    """The network with its weights, what it expects, the weights' SHA-256, and notes for users.
+@dataclass(frozen=True, eq=False)
+class MonaiBundle:
+    """What a bundle states.
 
-    Raises ModelError, which names file and field of what is not understood.
+    Attributes:
+        name: of its folder.
+        network: [B, 1, D, H, W] → logits [B, outputs, D, H, W], frozen, for use.
+        before: MONAI's Compose of what is done before it, on a mapping with the image as `image`.
+        image: the key of the image.
+        spacing: mm that `before` resamples to, 0: as the volume's; empty: it does not resample.
+        modality: of the images that it was trained on, CT or MR.
+        labels: names of its channels, in order, without the background.
+        has_background: whether the first channel is the background, so that a voxel has one label;
+            else labels may overlap.
+        multiple: sides are filled up to a multiple of it where there is no window.
+        window: sides of the window that whole volumes are run in; empty: all at once.
+        overlap: of neighboring windows, as a share.
+        sha256: of its weights.
+        notes: what was left out, and its license, for users.
     """
+
+    name: str
+    network: nn.Module
+    before: Any
+    image: str
+    spacing: tuple[float, ...]
+    modality: str
+    labels: tuple[str, ...]
+    has_background: bool
+    multiple: int
+    window: tuple[int, ...]
+    overlap: float
+    sha256: str
+    notes: tuple[str, ...]
+
+    @property
+    def outputs(self) -> int:
+        """Channels that come out of the network."""
+        return len(self.labels) + self.has_background
+
+
+def read_monai_bundle(folder: Path) -> MonaiBundle:
+    """Read the folder of a bundle; raises ModelError, which names file and field of a fault."""
     metadata = Config(folder, "configs/metadata.json")
+    if metadata.fields.get("format") == FORMAT:
+        raise ModelError(
+            f"{folder} is a model of MedEnhance, not a MONAI bundle",
+            "Name it as the model (model, --model).",
+        )
     inference = Config(folder, "configs/inference.json")
-    stated = inference.part("network_def", "network")
-    name = stated.one_of(NETWORKS)
-    arguments = {key: stated[key].plain() for key in stated.value if not key.startswith("_")}
-    if arguments.get("spatial_dims", 3) != 3:
-        raise stated.refused("takes slices; a network of volumes is needed")
-    content, weights = _read_weights(folder)
-    network = _built(name, arguments, weights, folder.name)
     try:
-        spec, notes = _read_spec(metadata, inference, arguments)
-    except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as cause:
+        return _read(folder, metadata, inference)
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as cause:
         raise ModelError(
             f"{folder.name}: its configurations cannot be understood ({cause})",
             "Correct them as docs/segmenters.md describes them.",
         ) from cause
-    notes = [_license_of(folder, metadata), *notes]
-    return network, spec, hashlib.sha256(content).hexdigest(), tuple(notes)
 
 
-def _read_spec(
-    metadata: Config, inference: Config, arguments: Mapping[str, Any]
-) -> tuple[SegmenterSpec, list[str]]:
-    """What a network of these arguments expects, and notes on what is left out."""
-    modality, channels = _image_and_channels(metadata.part("network_data_format"))
-    before, notes = _before(inference.part("preprocessing", "pre_transforms", "transforms"))
-    after = inference.part("postprocessing", "post_transforms")
-    activation, left_out = _activation(after)
-    has_background = channels[0].strip().lower() in ("background", "bg")
-    activation = activation or ("softmax" if has_background else "sigmoid")
-    if activation == "sigmoid" and has_background:
-        raise after.refused("is sigmoid, and the labels have a background: they are no channels")
-    window, overlap = _window(inference.part("inferer"))
+def _read(folder: Path, metadata: Config, inference: Config) -> MonaiBundle:
+    stated = inference.part("network_def", "network")
+    name, arguments = stated.one_of(NETWORKS), stated.arguments()
+    if arguments.get("spatial_dims", 3) != 3:
+        raise stated.refused("takes slices; a network of volumes is needed")
     strides = arguments.get("strides", [_MULTIPLE])
-    labels = channels[1:] if activation == "softmax" else channels
+    data_format = metadata.part("network_data_format")
+    modality, channels = _image_and_channels(data_format)
+    before, image, spacing = _before(
+        inference.part("preprocessing", "pre_transforms", "transforms")
+    )
+    has_background, left_out = _decision(
+        inference.part("postprocessing", "post_transforms"),
+        named=channels[0].strip().lower() in ("background", "bg"),
+    )
+    labels = channels[1:] if has_background else channels
     if not 0 < len(labels) <= _MOST_LABELS:
-        raise metadata.part("network_data_format").refused(f"names {len(labels)} labels")
-    spec = SegmenterSpec(
+        raise data_format.refused(f"names {len(labels)} labels")
+    window, overlap = _window(inference.part("inferer"))
+    content, weights = _read_weights(folder)
+    return MonaiBundle(
+        name=folder.name,
+        network=_built(name, arguments, weights, folder.name),
+        before=before,
+        image=image,
+        spacing=spacing,
         modality=modality,
         labels=labels,
-        activation=activation,
+        has_background=has_background,
         multiple=math.prod(max(step) if isinstance(step, list) else step for step in strides),
         window=window,
         overlap=overlap,
-        **before,
+        sha256=hashlib.sha256(content).hexdigest(),
+        notes=(_license_of(folder, metadata), *left_out),
     )
-    return spec, [*notes, *left_out]
 
 
 def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
@@ -129,83 +162,49 @@ def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
     return name, tuple(map(str, channels.value.values()))
 
 
-def _before(part: Part) -> tuple[dict[str, Any], list[str]]:
-    """Orientation, spacing and intensity of the transforms before the network, and notes."""
+def _before(part: Part) -> tuple[Any, str, tuple[float, ...]]:
+    """MONAI's transforms before the network, the key of the image, and the finest spacing."""
+    from monai import transforms
+
     if part.value is None:
         raise part.refused("is missing")
-    fields: dict[str, Any] = {}
-    notes: list[str] = []
-    image, crop = "image", None
-    for step in steps_of(part):
-        name = step.one_of(_BEFORE)
+    image, made = "image", []
+    spacing: tuple[float, ...] = ()
+    for step in part.steps():
+        name = step.one_of((*_READING, *_DONE))
         keys = [str(key.plain()) for key in step["keys"].members() if key.value is not None]
         if name == "LoadImage" and keys:
             images = [key for key in keys if key not in ("label", "labels", "mask", "seg")]
             if len(images) != 1:
                 raise step["keys"].refused(f"reads {len(images)} images at once")
             image = images[0]
-        elif keys and image not in keys:
-            continue  # of the labels alone
-        for argument in _BEFORE[name]:
-            if step[argument].value not in _AS_LEFT_OUT:
-                raise step[argument].refused(f"is {step[argument].shown}: it is not understood")
-        if name == "CropForeground":
-            crop = step
-        elif name == "Orientation":
-            if len(set(fields.get("spacing", ()))) > 1:
-                raise step.refused("comes after a spacing that differs between axes")
-            fields["orientation"] = _orientation(step["axcodes"])
-        elif name == "Spacing":
-            sides = [max(0.0, side.number()) for side in step["pixdim"].members()[:3]]
-            fields["spacing"] = (*sides, *[sides[-1]] * (3 - len(sides)))
-        elif intensity := _intensity(name, step):
-            earlier = fields.get("intensity", Intensity())
-            # A scale that is measured after a z-score is the same as if it came alone.
-            pair = (earlier.kind, intensity.kind)
-            if earlier.kind != "none" and pair != ("z-score", "scale"):
-                raise step.refused(f"follows another scale ({earlier.kind})")
-            if earlier.nonzero:
-                notes.append("zeros are scaled as all other values: they are no case of their own")
-            fields["intensity"] = intensity
-    intensity = fields.get("intensity", Intensity())
-    if crop is not None and intensity.kind in ("scale", "z-score") and not intensity.nonzero:
-        raise crop.refused("crops before intensities are measured, which changes them")
-    return fields, notes
+        is_of_labels = bool(keys) and image not in keys
+        if name in _READING or is_of_labels:
+            continue
+        for argument in _FILLING:
+            if any(side.number(0) > _MOST_SIDE for side in step[argument].members()):
+                raise step[argument].refused(f"is more than {_MOST_SIDE}")
+        if name == "Spacing":
+            sides = tuple(max(0.0, side.number()) for side in step["pixdim"].members()[:3])
+            sides += sides[-1:] * (3 - len(sides))
+            spacing = tuple(map(min, sides, spacing)) if spacing else sides
+        arguments = step.arguments() | {"keys": [image]}
+        if name == "Orientation":
+            arguments.setdefault("labels", None)  # MONAI warns of its own default
+        try:
+            made.append(getattr(transforms, f"{name}d")(**arguments))
+        except (TypeError, ValueError) as cause:
+            raise step.refused(f"cannot be built: {first_line(cause)}") from cause
+    return transforms.Compose(made), image, spacing
 
 
-def _orientation(codes: Part) -> str:
-    """Where axes point to, as R, A and S or their opposites."""
-    orientation = "".join(codes.plain() or "")
-    if sorted(orientation.translate(str.maketrans("LPI", "RAS"))) != list("ARS"):
-        raise codes.refused(f"is {codes.shown}: one of R or L, A or P, S or I each")
-    return orientation
+def _decision(part: Part, *, named: bool) -> tuple[bool, list[str]]:
+    """Whether a voxel has one label or background (softmax), and notes on what is left out.
 
-
-def _intensity(name: str, step: Part) -> Intensity | None:
-    """The scale of a transform; None for a transform that scales nothing."""
-    if name == "NormalizeIntensity":
-        return Intensity("z-score", nonzero=step["nonzero"].flag())
-    if name == "ScaleIntensity":
-        ends = step["minv"].number(0), step["maxv"].number(1)
-        intensity = Intensity("scale", to_low=ends[0], to_high=ends[1])
-    elif name == "ScaleIntensityRange":
-        low, high = step["a_min"].number(), step["a_max"].number()
-        to_low, to_high = step["b_min"].number(0), step["b_max"].number(1)
-        intensity = Intensity("window", low, high, to_low, to_high, clip=step["clip"].flag())
-    else:
-        return None
-    if not (intensity.low < intensity.high and intensity.to_low < intensity.to_high):
-        raise step.refused(
-            f"goes from {intensity.low:g} to {intensity.high:g}, to {intensity.to_low:g} to "
-            f"{intensity.to_high:g}: the lower end comes first"
-        )
-    return intensity
-
-
-def _activation(part: Part) -> tuple[Literal["softmax", "sigmoid", ""], list[str]]:
-    """Softmax or sigmoid by the transforms after the network, and notes on what is left out."""
+    named: whether the labels name a background, which decides where the transforms do not.
+    """
     notes, is_softmax, is_sigmoid = [], False, False
-    for step in steps_of(part) if part.value else ():
+    for step in part.steps() if part.value else ():
         name = step.one_of(_DECIDING | _LEFT_OUT | _NEUTRAL)
         if name in _LEFT_OUT:
             notes.append(f"{name} is left out: labels are the network's")
@@ -216,7 +215,9 @@ def _activation(part: Part) -> tuple[Literal["softmax", "sigmoid", ""], list[str
             is_sigmoid |= step["sigmoid"].flag() or step["threshold"].value is not None
     if is_softmax and is_sigmoid:
         raise part.refused("is softmax and sigmoid at once")
-    return "softmax" if is_softmax else "sigmoid" if is_sigmoid else "", notes
+    if is_sigmoid and named:
+        raise part.refused("is sigmoid, and the labels have a background: they are no channels")
+    return is_softmax or (named and not is_sigmoid), notes
 
 
 def _window(part: Part) -> tuple[tuple[int, ...], float]:
@@ -260,9 +261,13 @@ def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
         raise ModelError(f"{path}: larger than {_MOST_WEIGHTS >> 30} GiB", "Use another segmenter.")
     content = path.read_bytes()
     try:
-        if content[8:9] == b"{":
-            return content, dict(load(content))
+        if path.suffix == ".safetensors":
+            return content, load(content)
         stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        # A checkpoint of MONAI holds the weights as "model".
+        weights = stored.get("model", stored)
+        if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+            raise ValueError("no state dict")
     except pickle.UnpicklingError as cause:
         raise ModelError(
             f"{path}: holds more than weights, which could run code; it was not read",
@@ -270,13 +275,7 @@ def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
         ) from cause
     except Exception as cause:  # damaged bytes raise anything
         raise ModelError(f"{path}: its weights cannot be read ({cause})", _SAVE_WEIGHTS) from cause
-    # A checkpoint of MONAI holds the weights as "model".
-    weights = stored.get("model", stored) if isinstance(stored, Mapping) else None
-    if not isinstance(weights, Mapping) or not all(
-        isinstance(tensor, Tensor) for tensor in weights.values()
-    ):
-        raise ModelError(f"{path}: holds no weights by name (a state dict)", _SAVE_WEIGHTS)
-    return content, {str(name): tensor for name, tensor in weights.items()}
+    return content, dict(weights)
 
 
 def _built(
@@ -292,9 +291,14 @@ def _built(
         network: nn.Module = getattr(nets, name)(**arguments)
         network.load_state_dict(dict(weights))
     except Exception as cause:  # each network has its own for arguments that do not fit
-        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
         raise ModelError(
-            f"{bundle}: {name} cannot be built with its arguments and weights ({reason})",
+            f"{bundle}: {name} cannot be built with its arguments and weights "
+            f"({first_line(cause)})",
             "Correct network_def in its configs/inference.json: channels, strides, normalization.",
         ) from cause
-    return network.float().eval()
+    return network.float().eval().requires_grad_(False)
+
+
+def first_line(cause: Exception) -> str:
+    """The first line of an error's message, or its name."""
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]

@@ -1,8 +1,8 @@
 """Configurations of MONAI bundles as data: nothing in them is run, loaded or built.
 
-MONAI's ConfigParser resolves references ("@name"). Python ("$…") and addresses of other files
-("%…") are hidden from it, and refused where they decide something; classes (_target_) are names,
-which the reader looks up in lists.
+References ("@name") are resolved. Python ("$…") and other files ("%…") stay texts, which are
+refused where they decide something; classes (_target_) are names, which the reader looks up in
+lists.
 """
 
 from __future__ import annotations
@@ -19,16 +19,12 @@ from MedEnhanceLib.errors import ModelError
 
 #: Values of a field at most, with all references resolved.
 _MOST_VALUES = 10_000
-#: Stands before what is hidden from MONAI's parser.
-_HIDDEN = "\0"
 _REMEDY = "Change it in a copy of the bundle: docs/segmenters.md says what is understood."
-#: The endings of MONAI's transforms of dictionaries.
-_ENDINGS = ("Dict", "d", "D")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A value of a configuration: plain data. place: where it stands, which messages name."""
+    """A value of a configuration: plain data. place: file and field, which messages name."""
 
     place: str
     value: Any
@@ -50,13 +46,13 @@ class Part:
     @property
     def shown(self) -> str:
         """The value as a message quotes it."""
-        text = str(self.value).replace(_HIDDEN, "")
+        text = str(self.value)
         return repr(text if len(text) <= 60 else text[:57] + "…")
 
     def class_among(self, classes: Collection[str]) -> str:
         """Its class without MONAI's package and the ending of dictionaries; "" for another."""
         name = re.sub(r"^monai\.(?:\w+\.)*", "", str(self["_target_"].value))
-        stems = [name, *(name.removesuffix(ending) for ending in _ENDINGS)]
+        stems = [name, *(name.removesuffix(ending) for ending in ("Dict", "d", "D"))]
         return next((stem for stem in stems if stem in classes), "")
 
     def one_of(self, classes: Collection[str]) -> str:
@@ -66,7 +62,7 @@ class Part:
             return name
         if not isinstance(self.value, Mapping):
             self.plain()  # code has an error of its own
-            raise self.refused("is no object with _target_")
+            raise self.refused("is not an object with _target_")
         target = self["_target_"]
         raise target.refused(f"is {target.shown}, not one of {', '.join(sorted(classes))}")
 
@@ -78,9 +74,13 @@ class Part:
             return {key: self[key].plain() for key in self.value}
         if isinstance(self.value, list):
             return [member.plain() for member in self.members()]
-        if isinstance(self.value, str) and self.value.startswith(_HIDDEN):
+        if isinstance(self.value, str) and self.value.strip()[:1] in ("$", "%"):
             raise self.refused(f"is code or another file, {self.shown}: neither run nor read")
         return self.value
+
+    def arguments(self) -> dict[str, Any]:
+        """The plain arguments of an object; MONAI's own (_target_, _mode_) are left out."""
+        return {key: self[key].plain() for key in self.value if not key.startswith("_")}
 
     def number(self, default: float | None = None) -> float:
         """A finite number; the default where nothing is stated."""
@@ -95,6 +95,15 @@ class Part:
     def flag(self) -> bool:
         """Whether it is true; as in MONAI, the text "True" counts too."""
         return str(self.plain()).lower() == "true"
+
+    def steps(self) -> Iterator[Part]:
+        """Each transform of lists and of (nested) Compose; those that are off are left out."""
+        if isinstance(self.value, list):
+            for member in self.members():
+                yield from member.steps()
+        elif not self["_disabled_"].flag():
+            is_compose = self.class_among(["Compose"])
+            yield from self["transforms"].steps() if is_compose else [self]
 
 
 class Config:
@@ -116,54 +125,29 @@ class Config:
 
     def part(self, *names: str) -> Part:
         """The first of these fields that is there, else an empty one; references are resolved."""
-        from monai.bundle.config_parser import ConfigParser
-
         name = next((name for name in names if name in self.fields), names[0])
-        part = Part(f"{self._file}: {name}", None)
-        if name not in self.fields:
-            return part
-        parser = ConfigParser(_hidden(self.fields))
+        part = Part(f"{self._file}: {name}", self.fields.get(name))
         try:
-            content = parser.get_parsed_content(name, instantiate=False, eval_expr=False)
-            return Part(part.place, _plain(content, iter(range(_MOST_VALUES))))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as cause:
-            reason = Part("", cause).shown
-            raise part.refused(f"cannot be resolved: {reason}") from cause
+            return Part(part.place, self._resolved(part.value, iter(range(_MOST_VALUES))))
+        except (LookupError, TypeError, ValueError) as cause:
+            raise part.refused(f"cannot be resolved: {Part('', cause).shown}") from cause
         except RecursionError as cause:
-            raise part.refused("has too many levels of nesting") from cause
+            raise part.refused("cannot be resolved: a reference is circular") from cause
 
-
-def _hidden(given: Any) -> Any:
-    """A copy of a configuration in which MONAI's parser finds nothing to run or to load."""
-    if isinstance(given, Mapping):
-        return {name: _hidden(value) for name, value in given.items()}
-    if isinstance(given, list):
-        return [_hidden(value) for value in given]
-    is_active = isinstance(given, str) and given.strip()[:1] in ("$", "%")
-    return _HIDDEN + given if is_active else given
-
-
-def _plain(given: Any, left: Iterator[int]) -> Any:
-    """What the parser gives, with mappings in place of objects that it would build."""
-    from monai.bundle.config_item import ConfigItem
-
-    if next(left, None) is None:
-        raise ValueError("it is too large")
-    if isinstance(given, ConfigItem):
-        given = given.get_config()
-    if isinstance(given, Mapping):
-        return {name: _plain(value, left) for name, value in given.items()}
-    if isinstance(given, list):
-        return [_plain(value, left) for value in given]
-    return given
-
-
-def steps_of(part: Part) -> Iterator[Part]:
-    """Each transform of lists and of (nested) Compose; those that are off are left out."""
-    if isinstance(part.value, list):
-        for member in part.members():
-            yield from steps_of(member)
-    elif part.class_among(["Compose"]) and not part["_disabled_"].flag():
-        yield from steps_of(part["transforms"])
-    elif not part["_disabled_"].flag():
-        yield part
+    def _resolved(self, value: Any, left: Iterator[int]) -> Any:
+        """A copy with the values that references name ("@field::key") in their places."""
+        if next(left, None) is None:
+            raise ValueError("it is too large")
+        if isinstance(value, Mapping):
+            return {name: self._resolved(entry, left) for name, entry in value.items()}
+        if isinstance(value, list):
+            return [self._resolved(entry, left) for entry in value]
+        if not (isinstance(value, str) and value.startswith("@")):
+            return value
+        found: Any = self.fields
+        try:
+            for key in re.split("::|#", value[1:]):
+                found = found[int(key) if isinstance(found, list) else key]
+        except (LookupError, TypeError, ValueError) as cause:
+            raise LookupError(f"{value} names nothing") from cause
+        return self._resolved(found, left)

@@ -1,268 +1,195 @@
-"""A frozen segmenter of a MONAI bundle: it segments volumes, and can teach an enhancer.
+"""Segments with a MONAI bundle: its transforms and windows are run by MONAI itself.
 
-slab on the networks' scale → axes, spacing, intensities → sides filled up → network → back
+volume → transforms → network, in windows → back to the volume's grid → labels
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's own short name
+from torch import Tensor
 
-from MedEnhanceLib.bundles.schema import FORMAT, METADATA
-from MedEnhanceLib.bundles.store import folder_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.gradprom.monai_bundle import open_monai_bundle
-from MedEnhanceLib.gradprom.monai_config import Config
-from MedEnhanceLib.gradprom.segmenter_spec import SegmenterSpec, View, view_of
-from MedEnhanceLib.nets.intensity import Scaling, scaling_for
+from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle, first_line, read_monai_bundle
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Resampling by more shows the network images unlike those that it learned from.
-_MOST_ZOOM = 3.0
+#: A resampled volume has at most this many times more or fewer voxels: 3 along each axis.
+_MOST_ZOOM = 27.0
 #: Side of the random image that a network is tried with, at least.
 _PROBE = 32
 
 
-def is_own_head(source: str) -> bool:
-    """Whether a segmenter is the name or folder of a model of this project, not a MONAI bundle."""
-    folder = folder_of(source) or (Path(source) if Path(source).suffix else None)
-    return folder is None or Config(folder, str(METADATA)).fields.get("format") == FORMAT
-
-
 def open_segmenter(source: str | Path) -> Segmenter:
-    """Open the folder of a MONAI bundle, freeze its network, and try it with a random image.
+    """Open the folder of a MONAI bundle, and try it with a random image.
 
     Raises ModelError where it cannot be read, or does not give what it states; DependencyError
     where its network needs a package that is missing.
     """
-    if is_own_head(str(source)):
-        raise ModelError(
-            f"{source} is not the folder of a MONAI bundle",
-            "Name a segmentation model of MedEnhance as the model (model, --model).",
-        )
-    folder = Path(source).resolve()
-    network, spec, sha256, notes = open_monai_bundle(folder)
-    network.requires_grad_(False)
-    segmenter = Segmenter(folder.name, network, spec, sha256, notes)
-    _try(segmenter)
-    return segmenter
-
-
-def _try(segmenter: Segmenter) -> None:
-    """Raise ModelError unless the network takes and gives what is stated of it."""
-    spec = segmenter.spec
-    side = math.ceil(_PROBE / spec.multiple) * spec.multiple
-    images = torch.rand((1, 1, side, side, side), generator=torch.Generator().manual_seed(0))
+    segmenter = Segmenter(read_monai_bundle(Path(source).resolve()))
+    bundle = segmenter.bundle
+    side = math.ceil(_PROBE / bundle.multiple) * bundle.multiple
+    voxels = np.random.default_rng(0).random((side, side, side), np.float32)
     try:
-        with torch.inference_mode():
-            logits = segmenter.network(images)
-    except Exception as cause:  # whatever the network raises for what it cannot take
-        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
+        with torch.no_grad():
+            logits = bundle.network(torch.from_numpy(voxels)[None, None])
+            segmenter.check_logits(logits)
+            seen = segmenter.seen(Volume(voxels))
+            segmenter.labels_of(torch.zeros(bundle.outputs, *seen.shape[1:]), seen)
+    except ModelError:
+        raise
+    except Exception as cause:  # whatever network and transforms raise for what they cannot take
         raise ModelError(
-            f"segmenter {segmenter.name!r} does not take an image of {side}³ voxels: {reason}",
+            f"segmenter {bundle.name!r} does not take an image of {side}³ voxels: "
+            f"{first_line(cause)}",
             "Choose one for images of one channel, or correct what its bundle states.",
         ) from cause
-    shape = list(getattr(logits, "shape", []))
-    if shape != [1, spec.outputs, side, side, side]:
-        raise ModelError(
-            f"segmenter {segmenter.name!r} gives {shape or type(logits).__name__} for "
-            f"{list(images.shape)}, with {spec.outputs} channels by the labels of its bundle",
-            "Correct channel_def in its metadata.",
-        )
-    if not torch.isfinite(logits).all():
-        raise ModelError(
-            f"segmenter {segmenter.name!r} gives values that are not finite", "Check its weights."
-        )
+    return segmenter
 
 
 @dataclass(frozen=True, eq=False)
 class Segmenter:
-    """A frozen segmenter.
+    """A frozen segmenter."""
 
-    Attributes:
-        name: as the user knows it.
-        network: [B, 1, D, H, W] → logits [B, outputs, D, H, W], for use.
-        spec: what it expects.
-        sha256: of its weights.
-        notes: what of its bundle was left out, and its license, for users.
-    """
-
-    name: str
-    network: nn.Module
-    spec: SegmenterSpec
-    sha256: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of its labels; label n has the index n + 1, the background 0."""
-        return self.spec.labels
+    bundle: MonaiBundle
 
     def identity(self) -> dict[str, str]:
         """Name, kind and hash, as manifests record them."""
-        return {"name": self.name, "kind": "monai-bundle", "sha256": self.sha256}
+        return {
+            "name": self.bundle.name, "kind": "monai-bundle", "sha256": self.bundle.sha256,
+        }  # fmt: skip
 
-    def view_of(self, volume: Volume, scaling: Scaling | None = None) -> View:
-        """What of the way to the network depends on the volume; scaling: of its slabs."""
-        return view_of(self.spec, volume, scaling or scaling_for(volume))
-
-    def check(self, volume: Volume, labels: Volume | None = None) -> None:
-        """Raise an error for a volume, or labels drawn on it, that the segmenter is not for.
+    def check(self, volume: Volume) -> None:
+        """Raise an error for a volume that the segmenter is not for.
 
         Raises:
             ModelError: it was trained on another modality.
-            InputError: the volume is a sequence, too coarse, too fine or too small; the labels
-                hold values that are no label.
+            InputError: the volume is a sequence, too coarse or too fine.
         """
-        spec, who = self.spec, volume.source or "volume"
+        bundle, who = self.bundle, volume.source or "volume"
         if volume.is_sequence:
             raise InputError(f"{who}: a sequence", "Give one frame at a time.")
         is_open = volume.modality_is_guess or volume.modality == "OT"
-        if volume.modality != spec.modality and not is_open:
+        if volume.modality != bundle.modality and not is_open:
             raise ModelError(
-                f"segmenter {self.name!r} is for {spec.modality}, {who} is {volume.modality}",
+                f"segmenter {bundle.name!r} is for {bundle.modality}, {who} is {volume.modality}",
                 "Use another segmenter, or correct the modality (--modality, or modality= when "
                 "loading).",
             )
-        view = self.view_of(volume)
-        worst = max(view.zoom, key=lambda ratio: abs(math.log(ratio)))
-        if abs(math.log(worst)) > math.log(_MOST_ZOOM):
-            place = view.zoom.index(worst)
-            spacing = volume.geometry.spacing[2 - view.axes[place]]
+        own = volume.geometry.spacing
+        sides = [side or mm for side, mm in zip(bundle.spacing, own, strict=False)]
+        zoom = math.prod(own) / math.prod(sides) if sides else 1.0
+        if not 1 / _MOST_ZOOM <= zoom <= _MOST_ZOOM:
             raise InputError(
-                f"{who}: voxels of {spacing:.3g} mm, segmenter {self.name!r} is for "
-                f"{spec.spacing[place]:g} mm: more than {_MOST_ZOOM:g} times different",
+                f"{who}: voxels of {' × '.join(f'{mm:.3g}' for mm in own)} mm, segmenter "
+                f"{bundle.name!r} is for {' × '.join(f'{mm:g}' for mm in sides)} mm: more than "
+                f"{_MOST_ZOOM:g} times larger or smaller",
                 "Choose volumes of about its resolution.",
             )
-        sides = view.sides(volume.shape)
-        if any(2 * side < spec.multiple for side in sides):
-            raise InputError(
-                f"{who}: {' × '.join(map(str, sides))} voxels at the resolution of segmenter "
-                f"{self.name!r}, which needs {spec.multiple}",
-                "Choose larger volumes: most of its input would be padding.",
-            )
-        if labels is not None and int(labels.voxels.max()) > len(self.labels):
-            raise InputError(
-                f"{labels.source or f'labels of {who}'}: values up to {labels.voxels.max()}, "
-                f"segmenter {self.name!r} has {len(self.labels)}: {', '.join(self.labels[:5])}",
-                "Number its labels from 1 on, in this order, and the background 0.",
-            )
-
-    def logits(self, slab: Tensor, view: View) -> Tensor:
-        """What the segmenter finds in a slab, differentiably.
-
-        slab: [D, H, W], on the scale of this project's networks. Returns [C, D, H, W] on the same
-        grid; with softmax, channel 0 is the background.
-        """
-        # Half precision would round away the small differences that teach.
-        with torch.autocast(slab.device.type, enabled=False):
-            seen = self._seen(slab, view)
-            filling = [(0, -side % self.spec.multiple) for side in reversed(seen.shape)]
-            padded = F.pad(seen[None, None], [*chain(*filling)], mode="replicate")
-            logits = self.network(padded)[0]
-            logits = logits[(..., *(slice(0, side) for side in seen.shape))]
-        return _turned_back(_resampled(logits, view.along(slab.shape)), view)
-
-    def loss(self, slab: Tensor, view: View, target: Tensor) -> Tensor:
-        """Dice and cross-entropy of a slab, a scalar.
-
-        slab: [D, H, W], as for `logits`. target: label indices [D, H, W], 0 for the background.
-        """
-        from monai.losses.dice import DiceLoss
-
-        logits = self.logits(slab, view)[None]
-        is_softmax = self.spec.activation == "softmax"
-        shares = F.one_hot(target.to(slab.device).long(), len(self.labels) + 1)
-        shares = shares.movedim(-1, 0).float()[None, 0 if is_softmax else 1 :]
-        # Most of a slab is background: it would drown the labels in the Dice.
-        dice = DiceLoss(
-            include_background=not is_softmax, softmax=is_softmax, sigmoid=not is_softmax
-        )
-        entropy = F.cross_entropy if is_softmax else F.binary_cross_entropy_with_logits
-        loss: Tensor = dice(logits, shares) + entropy(logits, shares)
-        return loss
 
     def find(self, volume: Volume, monitor: Monitor | None = None) -> npt.NDArray[np.uint8]:
         """Label indices of a whole volume on its grid, 0 for the background.
 
-        Overlapping labels: the likeliest counts. Raises as `check`; Cancelled.
+        Overlapping labels: the likeliest counts. Raises as `check`; Cancelled; ModelError where the
+        transforms of the bundle do not take the volume.
         """
         monitor = monitor or Monitor()
         self.check(volume)
-        scaling = scaling_for(volume)
-        view = self.view_of(volume, scaling)
-        with torch.inference_mode():
-            slab = torch.from_numpy(scaling.apply(volume.voxels))
-            seen = self._seen(slab.to(next(self.network.parameters()).device), view)
+        with torch.no_grad():
+            try:
+                seen = self.seen(volume)
+            except (RuntimeError, TypeError, ValueError) as cause:
+                raise ModelError(
+                    f"segmenter {self.bundle.name!r} does not take {volume.source or 'the volume'}:"
+                    f" {first_line(cause)}",
+                    "Use another segmenter.",
+                ) from cause
             logits = self._in_windows(seen, monitor)
-            labels = self._likeliest(logits, view.along(volume.shape))
+            self.check_logits(logits)
+            labels = self.labels_of(logits[0], seen)
         monitor.progress(1, "segmenting")
-        return np.ascontiguousarray(_turned_back(labels[None], view)[0].numpy())
+        return labels
 
-    def _seen(self, slab: Tensor, view: View) -> Tensor:
-        """The slab in the network's axes, spacing and intensities."""
-        turned = slab.float().permute(view.axes).flip(view.flips)
-        values = _resampled(turned[None], view.sides(slab.shape))[0] * view.gain + view.offset
-        if view.zero is not None:
-            at, near = view.zero
-            values = torch.where((values - at).abs() <= near, 0.0, values)
-        return values if view.clip is None else values.clamp(*view.clip)
+    def seen(self, volume: Volume) -> Any:
+        """The volume as the network gets it: a MetaTensor [1, …] that knows the way back."""
+        from monai.data.meta_tensor import MetaTensor
 
-    def _in_windows(self, seen: Tensor, monitor: Monitor) -> Tensor:
-        """Logits [C, …] of a whole volume [D, H, W]; one window if none is stated."""
+        voxels = np.array(volume.voxels.T[None], np.float32, order="C")
+        affine = torch.from_numpy(volume.geometry.affine_ras)
+        image = MetaTensor(torch.from_numpy(voxels), affine=affine)
+        return self.bundle.before({self.bundle.image: image})[self.bundle.image]
+
+    def check_logits(self, logits: Any) -> None:
+        """Raise ModelError unless logits [1, C, …] are of all labels, and finite."""
+        name, shape = self.bundle.name, list(getattr(logits, "shape", []))
+        if len(shape) != 5 or shape[1] != self.bundle.outputs:
+            raise ModelError(
+                f"segmenter {name!r} gives {shape or type(logits).__name__}, with "
+                f"{self.bundle.outputs} channels by the labels of its bundle",
+                "Correct channel_def in its metadata.",
+            )
+        if not torch.isfinite(logits).all():
+            raise ModelError(
+                f"segmenter {name!r} gives values that are not finite", "Check its weights."
+            )
+
+    def _in_windows(self, seen: Any, monitor: Monitor) -> Tensor:
+        """Logits [1, C, …] of a whole image [1, …]; one window if none is stated."""
         from monai.inferers.utils import sliding_window_inference
 
-        spec, done = self.spec, 0
-        window = spec.window or tuple(side + -side % spec.multiple for side in seen.shape)
+        bundle, done = self.bundle, 0
+        images = seen.as_tensor().to(next(bundle.network.parameters()).device)
+        sides = images.shape[1:]
+        window = bundle.window or tuple(side + -side % bundle.multiple for side in sides)
         windows = math.prod(
-            math.ceil(max(side - part, 0) / max(1, int(part * (1 - spec.overlap)))) + 1
-            for side, part in zip(seen.shape, window, strict=True)
+            math.ceil(max(side - part, 0) / max(1, int(part * (1 - bundle.overlap)))) + 1
+            for side, part in zip(sides, window, strict=True)
         )
 
-        def run(images: Tensor) -> Tensor:
+        def run(part: Tensor) -> Tensor:
             nonlocal done
             monitor.progress(done / windows, "segmenting")
             done += 1
-            logits: Tensor = self.network(images)
+            logits: Tensor = bundle.network(part)
             return logits
 
         found: Tensor = sliding_window_inference(
-            seen[None, None], window, 1, run, spec.overlap, mode="gaussian",
-            padding_mode="replicate",
-        )  # fmt: skip
-        return found[0]
+            images[None], window, 1, run, bundle.overlap, mode="gaussian", padding_mode="replicate"
+        )
+        return found
 
-    def _likeliest(self, logits: Tensor, sides: tuple[int, int, int]) -> Tensor:
-        """The index of the highest channel; one channel after the other, to save memory."""
-        is_softmax = self.spec.activation == "softmax"
-        best = _resampled(logits[:1], sides)[0] if is_softmax else torch.zeros(sides).to(logits)
-        labels = torch.zeros(sides, dtype=torch.uint8, device=logits.device)
-        for index, channel in enumerate(logits[1:] if is_softmax else logits, start=1):
-            values = _resampled(channel[None], sides)[0]
-            labels[values > best] = index
-            best = torch.maximum(best, values)
-        return labels.cpu()
+    def labels_of(self, logits: Tensor, seen: Any) -> npt.NDArray[np.uint8]:
+        """The index of the highest of logits [C, …] on the volume's grid [K, J, I].
 
+        One channel after the other goes back to that grid, to save memory.
+        """
+        channels = (self._back(channel, seen) for channel in logits)
+        first = next(channels)
+        best = first if self.bundle.has_background else torch.zeros_like(first)
+        labels = np.zeros(tuple(first.shape), np.uint8)
+        rest = channels if self.bundle.has_background else chain([first], channels)
+        for index, channel in enumerate(rest, 1):
+            labels[(channel > best).numpy()] = index
+            best = torch.maximum(best, channel)
+        return np.ascontiguousarray(labels.T)
 
-def _resampled(values: Tensor, sides: tuple[int, int, int]) -> Tensor:
-    """[C, …] on another grid of the same extent, linearly; as it is where the grid is the same."""
-    if values.shape[1:] == sides:
-        return values
-    # MONAI keeps the center of the first voxel, not the extent: its grid lies up to half a voxel
-    # elsewhere. What the network finds is brought back from the grid that it saw.
-    return F.interpolate(values[None], sides, mode="trilinear", align_corners=False)[0]
+    def _back(self, channel: Tensor, seen: Any) -> Tensor:
+        """One channel of the network's grid on the volume's, [I, J, K]."""
+        from monai.data.meta_tensor import MetaTensor
 
-
-def _turned_back(values: Tensor, view: View) -> Tensor:
-    """[C, …] along the network's axes → [C, D, H, W]."""
-    back = [0, *(1 + view.axes.index(axis) for axis in range(3))]
-    return values.flip([1 + axis for axis in view.flips]).permute(back)
+        # A copy, as transforms take from the record of what was done what they have undone.
+        done = copy.deepcopy(seen.applied_operations)
+        if not done:
+            return channel.float().cpu()
+        image = MetaTensor(channel[None].float().cpu(), meta=seen.meta, applied_operations=done)
+        back = self.bundle.before.inverse({self.bundle.image: image})[self.bundle.image]
+        on_grid: Tensor = back.as_tensor()[0]
+        return on_grid

@@ -1,4 +1,4 @@
-"""Tasks that teach an enhancer: a head, which may learn along, and somebody else's segmenter."""
+"""The task that teaches an enhancer: a segmentation head, which learns along or stays as it is."""
 
 from __future__ import annotations
 
@@ -16,18 +16,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, make_head, open_head
-from MedEnhanceLib.gradprom.labeled import (
-    check_labels,
-    check_structures,
-    find_split,
-    pair_files,
-    read_labeled,
-)
-from MedEnhanceLib.gradprom.segmenter_spec import View
-from MedEnhanceLib.gradprom.segmenters import Segmenter
+from MedEnhanceLib.gradprom.labeled import check_structures, find_split, read_labeled
 from MedEnhanceLib.gradprom.train import segmentation_loss
-from MedEnhanceLib.io import load
-from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.training import averaged_weights
 from MedEnhanceLib.runtime.progress import Monitor
@@ -158,55 +148,3 @@ class SegmentationTask:
         )
         folder = out / self.config.name
         export_head(folder, self.config, self.average.module, seconds, summary)
-
-
-class FrozenTask:
-    """The segmenter of a MONAI bundle, which teaches and stays as it is.
-
-    Args:
-        segmenter: opened, on the training's device.
-        images: patterns of labeled images below `data`.
-        labels: patterns of their labels, in the same order; a voxel holds a label's number.
-        data: the folder.
-        modality: of the images.
-    """
-
-    head = None
-
-    def __init__(
-        self,
-        segmenter: Segmenter,
-        images: Sequence[str],
-        labels: Sequence[str],
-        data: Path,
-        modality: str,
-    ) -> None:
-        self.segmenter = segmenter
-        self._images, self._labels, self._data = images, labels, data
-        self._modality = modality
-        self._views: list[View] = []
-
-    def subjects(self, monitor: Monitor) -> Iterator[Subject]:
-        """Each labeled image and its labels.
-
-        Raises InputError for data that do not fit together or not to the segmenter, ModelError for
-        another modality.
-        """
-        self._views = []
-        for path, drawn in pair_files(self._images, self._labels, self._data):
-            assert drawn is not None
-            monitor.log(f"reading {path.name}")
-            image, labels = load(path, modality=self._modality), load(drawn)
-            check_labels(image, labels, path, drawn)
-            self.segmenter.check(image, labels)
-            self._views.append(self.segmenter.view_of(image, scaling_for(image)))
-            yield path, image, labels.voxels.astype(np.uint8)
-
-    def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
-        """Mean loss of slabs; arguments as of `SegmentationTask.loss`."""
-        view = self._views[subject]
-        losses = [
-            self.segmenter.loss(slab, view, drawn)
-            for slab, drawn in zip(images, labels, strict=True)
-        ]
-        return torch.stack(losses).mean()

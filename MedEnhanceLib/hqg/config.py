@@ -68,13 +68,13 @@ class LossConfig(Options):
 class TaskConfig(Options):
     """A segmentation task that teaches the enhancer through a gate, in the stage without guides.
 
-    A frozen segmenter (segmenter, images, labels), or a head that learns along (head).
+    A frozen head (segmenter, images, labels), or a head that learns along (head).
     """
 
     segmenter: str = option(
         "",
-        help="a segmenter that stays as it is: name of a head, or a MONAI bundle; beside head, the "
-        "head whose weights are started from",
+        help="name or folder of a head that stays as it is; beside head, the head whose weights "
+        "are started from",
     )
     head: dict[str, Any] = option(
         factory=dict,
@@ -82,12 +82,12 @@ class TaskConfig(Options):
         "learns along",
     )
     images: tuple[str, ...] = option(
-        (), help="patterns of labeled images below the data folder, for a frozen segmenter"
+        (), help="patterns of labeled images below the data folder, for a frozen head"
     )
     labels: tuple[str, ...] = option(
         (),
-        help="patterns of their label volumes, in the same order, with the values that the "
-        "segmentation model writes (MONAI bundle: number of the label); 0 is the background",
+        help="patterns of their label volumes, in the same order, with the values that the head "
+        "writes; 0 is the background",
     )
     gate: Literal["ema", "binary", "cosine", "joint", "off"] = option(
         "ema",

@@ -17,7 +17,7 @@ from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputErr
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_not_finite
-from MedEnhanceLib.io.dicom import Repairs, is_dicom, is_source, load_dicom
+from MedEnhanceLib.io.dicom import is_dicom, is_source, load_dicom
 from MedEnhanceLib.io.nifti import nifti_header, read_nifti
 from MedEnhanceLib.io.nrrd_metaimage import itk_header, read_itk
 from MedEnhanceLib.io.voxels import refuse_pipe
@@ -85,9 +85,8 @@ def load(
     if is_folder or (
         read is None and (ending in _DICOM_ENDINGS or is_dicom(path) or is_source(path))
     ):
-        repairs = Repairs(tilt=resample, spacing=resample)
         volume = load_dicom(
-            path, modality=modality, series=series, repairs=repairs, monitor=monitor
+            path, modality=modality, series=series, resample=resample, monitor=monitor
         )
     elif read is not None:
         if series is not None:

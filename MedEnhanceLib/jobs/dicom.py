@@ -10,10 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-
 from MedEnhanceLib.core.options import About, option
-from MedEnhanceLib.core.slabs import blank
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs.files import OutputParams, manifest_path
@@ -152,21 +149,27 @@ def place_volume(
 
 
 def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
-    """The series that `dicom_source` names, without its voxels; errors as `io.load`'s of DICOM."""
-    from MedEnhanceLib.io.dicom import read_grid
+    """The series that `dicom_source` names; a tilted or uneven one on the grid it is resampled to.
+
+    Errors as `io.load`'s of DICOM; InputError for a segmentation.
+    """
+    from MedEnhanceLib.io.dicom import load_dicom
 
     if params.dicom_source is None:
         return None
     path = Path(params.dicom_source)
+    name = path.name or str(path)
     try:
-        origin, geometry, shape = read_grid(
-            path, series=params.dicom_source_series, monitor=monitor
+        # Its voxels are not used, so that they need no units.
+        volume = load_dicom(
+            path, modality="OT", series=params.dicom_source_series, resample=True, monitor=monitor
         )
     except InputError as error:
         error.hint = error.hint.replace("--series", "--dicom-source-series")
         raise
-    voxels = blank(shape, np.dtype(np.uint8))
-    return Volume(voxels, geometry, origin=origin, source=path.name or str(path))
+    if volume.origin is None:
+        raise InputError(f"{name}: a segmentation, not images", "Give the images it belongs to.")
+    return replace(volume, source=name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -107,7 +107,7 @@ def _series_beside(
         for choice in listed:
             header = choice.about
             is_other = header.study == origin.study and header.series != origin.series
-            if is_other and choice.is_gray and choice.row.readable:
+            if is_other and choice.row.readable:
                 yield folder, choice.row.key, header.description or folder.name
 
 

@@ -233,7 +233,7 @@ def _read_sitk(folder: Path) -> Row:
 def _tilted(slices: int) -> Any:
     """What straightens a series of a tilted gantry."""
     from MedEnhanceLib.io.dicom.slices import Slice
-    from MedEnhanceLib.io.dicom.stack import Repairs, stack
+    from MedEnhanceLib.io.dicom.stack import stack
     from MedEnhanceLib.runtime.progress import Monitor
 
     planes = [
@@ -247,7 +247,7 @@ def _tilted(slices: int) -> Any:
         )
         for k in range(slices)
     ]
-    return stack(planes, "series", Monitor(), Repairs(tilt=True, spacing=True)).repair
+    return stack(planes, "series", Monitor(), resample=True).repair
 
 
 def _straighten(folder: Path) -> Row:

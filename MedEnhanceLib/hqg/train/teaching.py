@@ -42,7 +42,7 @@ class Head(Protocol):
 
 
 class Task(Protocol):
-    """What is done with enhanced images; `gradprom.task` has two."""
+    """What is done with enhanced images; `gradprom.task` has one."""
 
     @property
     def head(self) -> Head | None:

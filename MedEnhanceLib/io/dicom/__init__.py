@@ -6,24 +6,20 @@ from MedEnhanceLib.runtime.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from MedEnhanceLib.io.dicom.listing import SeriesRow, list_series
-    from MedEnhanceLib.io.dicom.load import load_dicom, read_grid
+    from MedEnhanceLib.io.dicom.load import load_dicom
     from MedEnhanceLib.io.dicom.sources import is_dicom, is_source
-    from MedEnhanceLib.io.dicom.stack import Repairs
 
 __all__ = [
-    "Repairs",
     "SeriesRow",
     "is_dicom",
     "is_source",
     "list_series",
     "load_dicom",
-    "read_grid",
 ]
 
 _HOMES = {
     "listing": ["SeriesRow", "list_series"],
-    "load": ["load_dicom", "read_grid"],
+    "load": ["load_dicom"],
     "sources": ["is_dicom", "is_source"],
-    "stack": ["Repairs"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

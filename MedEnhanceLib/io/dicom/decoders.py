@@ -179,11 +179,7 @@ def _indexed(dataset: Dataset) -> PixelFile:
         raise NotImplementedError(UID(syntax).name)
     if "PixelData" not in dataset:
         raise DamagedError("it holds no pixel data")
-    if (samples := whole(dataset, "SamplesPerPixel") or 1) != 1:
-        raise DamagedError(f"its pixels are of {samples} samples")
     rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
-    if not rows * columns:
-        raise DamagedError(f"it is of zero size, {columns}×{rows}")
     frames = 1 if dataset.get("NumberOfFrames") is None else whole(dataset, "NumberOfFrames")
     if frames < 1:
         raise DamagedError(f"NumberOfFrames is {frames}")
@@ -196,10 +192,11 @@ def _indexed(dataset: Dataset) -> PixelFile:
 
 
 def _type_of(dataset: Dataset) -> tuple[np.dtype[Any], int]:
-    """The type of the stored numbers, and the bits of each that are used."""
+    """The type of the stored numbers, and the bits of each that are used.
+
+    Size, samples and BitsAllocated were checked where slices were made of the header.
+    """
     allocated = whole(dataset, "BitsAllocated")
-    if allocated not in (8, 16, 32):
-        raise DamagedError(f"BitsAllocated is {allocated}, which is not read")
     for keyword in ("BitsStored", "PixelRepresentation"):
         if dataset.get(keyword) is None:
             raise DamagedError(f"{keyword} is missing")

@@ -220,6 +220,13 @@ def _described(dataset: Dataset, fields: Fields, file: Path) -> Header:
 
 def _with_slices(about: Header, dataset: Dataset, fields: Fields) -> Header:
     syntax = syntax_of(dataset)
+    photometric = text(fields, "PhotometricInterpretation")
+    if whole(fields, "SamplesPerPixel") > 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        return replace(
+            about,
+            reason=f"a color image ({photometric or 'no PhotometricInterpretation'})",
+            hint="Only gray images have intensities: choose another series.",
+        )
     if "ModalityLUTSequence" in dataset:
         return replace(
             about,

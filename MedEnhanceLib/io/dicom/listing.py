@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
-from MedEnhanceLib.io.dicom import pixels
 from MedEnhanceLib.io.dicom.frames import Part, parts_of
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, counted, find_files, named
@@ -62,7 +61,6 @@ class Choice:
 
     about: the header of its first file. part: its slices; None for an object without.
     fault: why it cannot be loaded with any options; a geometry that can be repaired is not a fault.
-    is_gray: whether it holds intensities, damaged or not.
     copies: files with one SOPInstanceUID, the one that is used → the others.
     notes: warnings for when it is loaded.
     """
@@ -71,7 +69,6 @@ class Choice:
     about: Header
     part: Part | None = None
     fault: MedEnhanceError | None = None
-    is_gray: bool = False
     copies: Mapping[Path, Sequence[Path]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -141,7 +138,7 @@ def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
     if not headers:
         raise _no_dicom(path, files)
     if odd:
-        monitor.warn(f"named like DICOM, but not DICOM files: {named(odd)}")
+        monitor.warn(f"files with a DICOM ending that are not DICOM: {named(odd)}")
     by_series: dict[tuple[str, str], list[Header]] = defaultdict(list)
     lost = [header for header in headers if header.damaged and not header.series]
     for header in headers:
@@ -163,21 +160,14 @@ def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
 
 def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header]:
     """Without files that are empty or cannot be opened, unless they are named like the images."""
-    endings: dict[Path, set[str]] = defaultdict(set)
-    for header in headers:
-        if not header.unread:
-            endings[header.file.parent].add(_ending(header.file))
-    anywhere = set().union(*endings.values())
-    kept: list[Header] = []
-    trifles: list[Header] = []
-    for header in headers:
-        beside = endings.get(header.file.parent) or anywhere
-        is_trifle = header.unread and _ending(header.file) not in beside
-        (trifles if is_trifle else kept).append(header)
+    endings = {_ending(header.file) for header in headers if not header.unread}
+    trifles = [
+        header.file for header in headers if header.unread and _ending(header.file) not in endings
+    ]
     if trifles:
-        names = named([header.file.name for header in trifles])
-        monitor.warn(f"left out, as they cannot be read: {names}")
-    return kept
+        names = named([file.name for file in trifles])
+        monitor.warn(f"left out, because they cannot be read: {names}")
+    return [header for header in headers if header.file not in trifles]
 
 
 def _ending(file: Path) -> str:
@@ -213,7 +203,9 @@ def _volumes(images: Sequence[Header], damaged: Sequence[Header], name: str) -> 
     parts, scouts = parts_of([plane for header in unique for plane in header.slices])
     notes = []
     if scouts:
-        notes.append(f"{name}: left out, as they are localizers (scout views): {named(scouts)}")
+        notes.append(
+            f"{name}: left out, because they are localizers (scout views): {named(scouts)}"
+        )
     if not first.series and len(unique) > 1:
         notes.append(
             f"{name}: {len(unique)} files have no SeriesInstanceUID; they are taken for one series"
@@ -224,8 +216,7 @@ def _volumes(images: Sequence[Header], damaged: Sequence[Header], name: str) -> 
     made = []
     for part in parts:
         files = {plane.file for plane in part.slices}
-        odd = _raised(partial(pixels.refuse_odd, part.slices, name))
-        fault = odd or lost or _raised(partial(_refuse, part, name))
+        fault = lost or _raised(partial(_refuse, part, name))
         problem = fault or _raised(partial(stack_frames, part.frames, name, Monitor()))
         copies = {
             used.file: [header.file for header in others]
@@ -233,7 +224,7 @@ def _volumes(images: Sequence[Header], damaged: Sequence[Header], name: str) -> 
             if others and used.file in files
         }
         row = _row(first, len(files), "" if problem is None else problem.message, part)
-        made.append(Choice(row, first, part, fault, odd is None, copies, tuple(notes)))
+        made.append(Choice(row, first, part, fault, copies, tuple(notes)))
     return made
 
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units
-from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
+from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.io.dicom import segmentation
@@ -20,7 +19,7 @@ from MedEnhanceLib.io.dicom.listing import Choice, choices, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import named
-from MedEnhanceLib.io.dicom.stack import Repairs, Stack, stack_frames
+from MedEnhanceLib.io.dicom.stack import Stack, stack_frames
 from MedEnhanceLib.runtime.progress import Monitor
 
 _MODALITIES = ("CT", "MR", "PT")
@@ -32,7 +31,7 @@ def load_dicom(
     *,
     modality: str | None = None,
     series: str | None = None,
-    repairs: Repairs | None = None,
+    resample: bool = False,
     monitor: Monitor,
 ) -> Volume:
     """Load one series of gray images, or one segmentation.
@@ -42,7 +41,7 @@ def load_dicom(
         modality: what to load it as; by default its own.
         series: which one, by its number in `list_series`, its UID or UID/part. By default the only
             series of images; or the only segmentation, if there are no images.
-        repairs: what may be resampled instead of refused.
+        resample: whether uneven, missing and tilted slices are resampled instead of refused.
         monitor: for progress, warnings and cancellation.
     Returns:
         [K, J, I], or [T, K, J, I] for a series of several frames.
@@ -54,32 +53,14 @@ def load_dicom(
     choice = _choose(listed, series, path, monitor)
     if choice.part is None and _is_segmentation(choice):
         return _segmentation(choice, path, monitor)
-    return _volume(choice, path, modality, repairs, monitor)
-
-
-def read_grid(
-    path: Path, *, series: str | None, monitor: Monitor
-) -> tuple[DicomOrigin, Geometry, tuple[int, ...]]:
-    """The origin, geometry and shape of the volume that `load_dicom` gives, without its pixels.
-
-    A tilted or uneven series has the grid that it would be resampled to. Raises as `load_dicom`.
-    """
-    listed = choices(path, monitor.part(0, 0.9))
-    choice = _choose(listed, series, path, monitor)
-    if choice.fault or choice.part is None:
-        raise choice.error
-    repairs = Repairs(tilt=True, spacing=True)
-    stacks = stack_frames(choice.part.frames, path.name, monitor, repairs)
-    frames = (len(stacks),) if len(stacks) > 1 else ()
-    return _origin(stacks), stacks[0].geometry, (*frames, *stacks[0].shape)
+    return _volume(choice, path, modality, monitor, resample=resample)
 
 
 def _choose(listed: Sequence[Choice], series: str | None, path: Path, monitor: Monitor) -> Choice:
-    """The only volume or segmentation that fits; color images only if there are no gray ones."""
+    """The only volume or segmentation that fits."""
     volumes = [choice for choice in listed if choice.part is not None]
-    candidates = [choice for choice in volumes if choice.is_gray] or volumes
     if series is None:
-        fitting = candidates or [choice for choice in listed if _is_segmentation(choice)]
+        fitting = volumes or [choice for choice in listed if _is_segmentation(choice)]
         if not volumes and len(fitting) != 1:
             raise _no_volume(listed, path)
         what = f"holds {len(fitting)} series"
@@ -95,7 +76,7 @@ def _choose(listed: Sequence[Choice], series: str | None, path: Path, monitor: M
         parts = f"holds {len(fitting)} parts of {series}"
         what = parts if fitting else f"has no series {series!r} but"
     if len(fitting) != 1:
-        rows = [choice.row for choice in fitting or candidates]
+        rows = [choice.row for choice in fitting or volumes]
         listing = "".join(f"\n  {row.number}: {row}" for row in rows)
         raise InputError(
             f"{path} {what}:{listing}",
@@ -118,7 +99,7 @@ def _no_volume(listed: Sequence[Choice], path: Path) -> MedEnhanceError:
     if len(listed) == 1 and first.row.files == 1 and first.about.file == path:
         return first.error
     return InputError(
-        f"{path} holds no image that gives a volume, only {_counted(listed)}; {first.about.fault}",
+        f"{path} contains no image volume, only {_counted(listed)}; {first.about.fault}",
         first.about.hint,
     )
 
@@ -127,9 +108,9 @@ def _warn_of_others(others: Sequence[Choice], name: str, monitor: Monitor) -> No
     damaged = [choice.about.fault for choice in others if choice.about.damaged]
     others = [choice for choice in others if not choice.about.damaged]
     if others:
-        monitor.warn(f"{name}: left out, as they give no volume: {_counted(others)}")
+        monitor.warn(f"{name}: left out, because they are not image volumes: {_counted(others)}")
     if damaged:
-        monitor.warn(f"{name}: left out, as they cannot be read: {named(damaged)}")
+        monitor.warn(f"{name}: left out, because they cannot be read: {named(damaged)}")
 
 
 def _counted(choices: Sequence[Choice]) -> str:
@@ -153,14 +134,14 @@ def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:
 
 
 def _volume(
-    choice: Choice, path: Path, modality: str | None, repairs: Repairs | None, monitor: Monitor
+    choice: Choice, path: Path, modality: str | None, monitor: Monitor, *, resample: bool
 ) -> Volume:
     part, about, name = choice.part, choice.about, path.name
     if choice.fault or part is None:
         raise choice.error
     for note in choice.notes:
         monitor.warn(note)
-    stacks = stack_frames(part.frames, name, monitor, repairs)
+    stacks = stack_frames(part.frames, name, monitor, resample=resample)
     require_identical(choice.copies, name, monitor.part(0.3, 0.4))
     own = about.modality if about.modality in _MODALITIES else "OT"
     meaning = modality or own
@@ -181,7 +162,8 @@ def _volume(
         history=(*about.history, *steps),
         frame_interval_s=interval_s(part.frames, part.axis),
         origin=_origin(stacks),
-        lossy=_lossy(ordered),
+        # Of the slice that lost most.
+        lossy=max((plane.lossy for plane in ordered), key=lambda steps: [s.ratio for s in steps]),
     )
 
 
@@ -210,13 +192,3 @@ def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
         on_grid=stacks[0].repair is None,
         body_part=first.body_part,
     )
-
-
-def _lossy(slices: Sequence[Slice]) -> tuple[Lossy, ...]:
-    """The lossy steps of all slices, each with its highest ratio."""
-    ratios: dict[tuple[int, str], float] = {}
-    for plane in slices:
-        for place, step in enumerate(plane.lossy):
-            key = (place, step.method)
-            ratios[key] = max(ratios.get(key, 0.0), step.ratio)
-    return tuple(Lossy(method, ratio) for (_, method), ratio in sorted(ratios.items()))

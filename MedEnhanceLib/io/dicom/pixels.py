@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.io.voxels import rescale_slices
 from MedEnhanceLib.runtime.machine import memory
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor
 
 _MOST_THREADS = 8
 #: Seconds between checks for a cancel.
@@ -26,22 +27,6 @@ _LOOK_SECONDS = 0.1
 _BYTES_PER_VOXEL = 6
 #: Bytes: for less, the free memory is not checked.
 _SMALL = 1 << 26
-
-
-def refuse_odd(slices: Sequence[Slice], name: str) -> None:
-    """Raise InputError for slices without intensities: color images, zero sizes and slopes."""
-    for plane in slices:
-        where = _where(name, plane.file)
-        if plane.samples > 1 or plane.photometric not in ("MONOCHROME1", "MONOCHROME2"):
-            kind = plane.photometric or "no PhotometricInterpretation"
-            raise InputError(
-                f"{where} is a color image ({kind})",
-                "Only gray images have intensities: choose another series.",
-            )
-        if plane.slope == 0:
-            raise InputError(f"{where}: RescaleSlope is 0", "Correct the header.")
-        if plane.rows * plane.columns == 0:
-            raise InputError(f"{where}: zero size, {plane.columns}×{plane.rows}", COPY_AGAIN)
 
 
 def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor: Monitor) -> Voxels:
@@ -61,7 +46,6 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
         DependencyError: the decoder is not installed.
         DeviceMemoryError: the volume does not fit into the free memory.
     """
-    refuse_odd(slices, name)
     for element, field in (("RescaleIntercept", "intercept"), ("RescaleSlope", "slope")):
         if modality == "CT" and any(getattr(plane, field) is None for plane in slices):
             raise InputError(
@@ -87,23 +71,17 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
     """The stored numbers [K, J, I]."""
     shape = (len(slices), slices[0].rows, slices[0].columns)
     refuse_too_large(shape, name)
-    with_frames = dict.fromkeys(plane.file for plane in slices if plane.frame is not None)
-    opened = {file: _indexed(file, name) for file in with_frames}
-    kinds = set()
+    stored = np.empty(shape, np.result_type(*(plane.dtype for plane in slices)))
+    opened: dict[Path, PixelFile] = {}
     for plane in slices:
-        if plane.bits_allocated not in (8, 16, 32):
-            bits = f"BitsAllocated is {plane.bits_allocated}, which is not read"
-            raise InputError(f"{_where(name, plane.file)}: {bits}", COPY_AGAIN)
-        kinds.add(np.dtype(f"{'i' if plane.signed else 'u'}{plane.bits_allocated // 8}"))
-    stored = np.empty(shape, np.result_type(*kinds))
+        if plane.frame is not None and plane.file not in opened:
+            with _named_faults(plane.file, name):
+                opened[plane.file] = index_pixels(plane.file)
 
     def read(index: int) -> None:
         plane = slices[index]
-        file = opened.get(plane.file) or _indexed(plane.file, name)
-        try:
-            pixels = _read_frame(file, plane, shape[1:])
-        except (DamagedError, OSError) as cause:
-            raise _input_error(cause, plane.file, name) from cause
+        with _named_faults(plane.file, name):
+            pixels = _read_frame(opened.get(plane.file) or index_pixels(plane.file), plane, shape)
         if not np.can_cast(pixels.dtype, stored.dtype):
             raise InputError(
                 f"{_where(name, plane.file)} holds pixels of type {pixels.dtype}, "
@@ -116,17 +94,10 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
     return stored
 
 
-def _indexed(file: Path, name: str) -> PixelFile:
-    try:
-        return index_pixels(file)
-    except (DamagedError, NotImplementedError, OSError) as cause:
-        raise _input_error(cause, file, name) from cause
-
-
 def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Pixels:
     """The pixels of a slice; the file must hold what its header said when it was read."""
     index = (plane.frame or 1) - 1
-    if (file.rows, file.columns) != shape:
+    if (file.rows, file.columns) != shape[1:]:
         raise DamagedError(
             f"its pixel data is {file.columns}×{file.rows}, that of other slices is not"
         )
@@ -135,16 +106,20 @@ def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Pixels
     return file.frame(index)
 
 
-def _input_error(cause: Exception, file: Path, name: str) -> InputError:
-    """The error of a file, with its name."""
-    if isinstance(cause, NotImplementedError):
-        return InputError(
+@contextmanager
+def _named_faults(file: Path, name: str) -> Iterator[None]:
+    """Turn what goes wrong with a file into an InputError that names it."""
+    try:
+        yield
+    except NotImplementedError as cause:
+        raise InputError(
             f"{_where(name, file)} has a transfer syntax that is not supported: {cause}",
             "Convert it to explicit little endian (dcmdjpeg, gdcmconv --raw).",
-        )
-    if isinstance(cause, OSError):
-        return InputError(f"{file} cannot be read: {cause.strerror or cause}", COPY_AGAIN)
-    return InputError(f"{_where(name, file)}: {cause}", COPY_AGAIN)
+        ) from cause
+    except OSError as cause:
+        raise InputError(f"{file} cannot be read: {cause.strerror or cause}", COPY_AGAIN) from cause
+    except DamagedError as cause:
+        raise InputError(f"{_where(name, file)}: {cause}", COPY_AGAIN) from cause
 
 
 def _where(name: str, file: Path) -> str:
@@ -165,9 +140,6 @@ def refuse_too_large(shape: tuple[int, ...], name: str) -> None:
 
 def _in_threads(work: Callable[[int], None], count: int, monitor: Monitor) -> None:
     """Do `work` for 0 to count - 1; after a cancel, what is in progress is not waited for."""
-    if count == 1:
-        attend(lambda: work(0), monitor)
-        return
     pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1, count), "dicom-pixels")
     try:
         for done, future in enumerate([pool.submit(work, index) for index in range(count)]):

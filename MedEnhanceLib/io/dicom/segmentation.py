@@ -63,7 +63,10 @@ def _read(file: Path, source: str) -> Volume:
     with file.open("rb") as stream, silence():
         dataset = read_elements(stream, last=PIXEL_DATA)
         if str(dataset.get("SegmentationType")).upper() == "FRACTIONAL":
-            raise InputError(f"{file.name} is a fractional segmentation, no labels", _OTHER_READER)
+            raise InputError(
+                f"{file.name} is a fractional segmentation: probabilities instead of labels",
+                _OTHER_READER,
+            )
         if dataset.get("ConcatenationUID"):
             raise InputError(f"{file.name} is a part of a concatenation", _OTHER_READER)
         _refuse_several_grids(dataset, file.name)

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import InputError
 
@@ -153,18 +155,10 @@ def acquisition_time(header: Fields) -> float | None:
     return (stated - datetime.datetime.fromisoformat(_SOME_DAY)).total_seconds()
 
 
-def lossy_steps(
-    header: Fields, syntax: str, raw_bytes: float, stored_bytes: Callable[[], int]
-) -> tuple[Lossy, ...]:
-    """The lossy compressions that a header or its transfer syntax states.
+def lossy_steps(header: Fields, syntax: str) -> tuple[Lossy, ...]:
+    """The lossy compressions that a header or its transfer syntax (a UID) states.
 
-    Args:
-        header: the elements.
-        syntax: the transfer syntax UID.
-        raw_bytes: size of the decoded pixels.
-        stored_bytes: gives the size of the file, 0 where unknown; called only for a lossy image.
-    Returns:
-        One step for each method, "" where none is named. A missing ratio is that of the file.
+    One step for each method, "" where none is named; the ratio is 1 where none is stated.
     """
     methods = texts(header, "LossyImageCompressionMethod")
     is_lossy = text(header, "LossyImageCompression") == "01"
@@ -173,15 +167,13 @@ def lossy_steps(
         implied = _METHODS.get(syntax, "")
     if implied and implied not in methods:
         methods = (*methods, implied)
-    if not methods and not is_lossy:
-        return ()
-    of_file = max(1.0, raw_bytes / (stored_bytes() or raw_bytes or 1))
+    if not methods and is_lossy:
+        methods = ("",)
     ratios = [
-        measured({"ratio": ratio}, "ratio") or of_file
+        measured({"ratio": ratio}, "ratio") or 1.0
         for ratio in texts(header, "LossyImageCompressionRatio")
     ]
-    methods = methods or ("",)
-    ratios += [of_file] * (len(methods) - len(ratios))
+    ratios += [1.0] * (len(methods) - len(ratios))
     return tuple(map(Lossy, methods, ratios))
 
 
@@ -286,6 +278,11 @@ class Slice:
     lossy: tuple[Lossy, ...] = ()
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its stored numbers."""
+        return np.dtype(f"{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
+
+    @property
     def label(self) -> str:
         """Its name in messages."""
         return self.file.name if self.frame is None else f"{self.file.name}, frame {self.frame}"
@@ -318,12 +315,18 @@ def slice_of(header: Fields, file: Path, syntax: str, frame: int | None = None) 
         InputError: a value that places or scales the image is malformed.
     """
     values = {name: read(header, keyword) for name, keyword, read in _READ}
-    cells = values["rows"] * values["columns"] * values["samples"]
-    raw_bytes = cells * (whole(header, "NumberOfFrames") or 1) * values["bits_allocated"] / 8
+    if values["slope"] == 0:
+        raise InputError("RescaleSlope is 0", "Correct the header.")
+    if values["rows"] * values["columns"] == 0:
+        raise InputError(f"zero size, {values['columns']}×{values['rows']}", "Correct the header.")
+    if values["bits_allocated"] not in (8, 16, 32):
+        raise InputError(
+            f"BitsAllocated is {values['bits_allocated']}, which is not read", "Correct the header."
+        )
     return Slice(
         file=file,
         frame=frame,
         time_s=acquisition_time(header),
-        lossy=lossy_steps(header, syntax, raw_bytes, lambda: file.stat().st_size),
+        lossy=lossy_steps(header, syntax),
         **values,
     )

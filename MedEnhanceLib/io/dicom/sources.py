@@ -37,7 +37,7 @@ def find_files(path: Path, monitor: Monitor) -> list[Path]:
     elif path.is_file():
         return [path]
     else:
-        raise InputError(f"{path} is no file", "Check the path.")
+        raise InputError(f"{path} does not exist", "Check the path.")
     images = [file for file in files if not _is_directory(file)]
     if not images:
         what = "a DICOMDIR but no images" if files else "no file"
@@ -65,8 +65,7 @@ def _in_list(path: Path) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise InputError(
-                f"{path.name}: a text file is read as a list of files; of its lines, "
-                f"{str(file)[:300]} is not there",
+                f"{path.name} is read as a list of files, and {str(file)[:300]} does not exist",
                 "Give an image; or in a list one path a line, relative to the folder of the list.",
             )
     return files

@@ -45,14 +45,6 @@ Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Repairs:
-    """What is resampled instead of refused: a tilted gantry, uneven or missing slices."""
-
-    tilt: bool = False
-    spacing: bool = False
-
-
-@dataclass(frozen=True)
 class Stack:
     """Slices in ascending order along their normal, and the geometry of the volume.
 
@@ -90,18 +82,18 @@ class _Plane:
         )
 
 
-def stack(slices: Slices, name: str, monitor: Monitor, repairs: Repairs | None = None) -> Stack:
+def stack(slices: Slices, name: str, monitor: Monitor, *, resample: bool = False) -> Stack:
     """Sort slices by position along their normal and derive spacing, origin and direction.
 
     Args:
         slices: one or more, in any order.
         name: of the series, for messages.
         monitor: is warned where the header contradicts the positions.
-        repairs: what may be resampled.
+        resample: whether uneven, missing and tilted slices are resampled instead of refused.
     Raises:
         InputError: slices differ in size or frame of reference.
         GeometryError: slices have no place, share a place or differ in orientation; or they are
-            unevenly spaced or tilted and `repairs` does not allow to resample them.
+            unevenly spaced or tilted and are not resampled.
     """
     _require_same(slices, "size", lambda plane: f"{plane.columns}×{plane.rows}", name)
     referring = [plane for plane in slices if plane.frame_of_reference] or slices
@@ -120,7 +112,7 @@ def stack(slices: Slices, name: str, monitor: Monitor, repairs: Repairs | None =
     axes = (shared.column, shared.row)
     spacing = measure_spacing(along, labels, last_digit(positions))
     slant = measure_slant(positions, cosines, along, axes, shared.pixel_mm)
-    _refuse_unrepaired(slant, spacing, labels, name, repairs or Repairs())
+    _refuse_unrepaired(slant, spacing, labels, name, resample=resample)
     if not spacing.fault:
         _warn_of_other_spacing(ordered, spacing.step, name, monitor)
     if not slant and not spacing.fault:
@@ -228,26 +220,23 @@ def _refuse_shared_places(ordered: Slices, along: Vector, name: str) -> None:
 
 
 def _refuse_unrepaired(
-    slant: Slant | None, spacing: Spacing, labels: Sequence[str], name: str, repairs: Repairs
+    slant: Slant | None, spacing: Spacing, labels: Sequence[str], name: str, *, resample: bool
 ) -> None:
     """Raise GeometryError for faults that may not or cannot be repaired, with what would help."""
-    faults, ways = [], []
-    if slant and not (repairs.tilt and slant.is_a_tilt):
-        faults.append(slant.fault(labels))
-        if slant.is_a_tilt:
-            ways.append("To have it resampled to a rectangular grid: --resample, resample=True.")
-    if spacing.fault and not (repairs.spacing and spacing.can_be_evened):
-        faults.append(spacing.fault)
-        if spacing.gaps:
-            ways.append("Export or copy the series again, complete.")
-        if spacing.can_be_evened:
-            ways.append("To have it resampled to an even spacing: --resample, resample=True.")
-        elif repairs.spacing:
-            faults[-1] += f", too far: at most {MOST_FILLED} slices in a row are interpolated"
-    if faults:
-        raise GeometryError(
-            f"{name}: {'; '.join(faults)}", " ".join(ways) or "Load its parts one by one."
-        )
+    faults = [slant.fault(labels)] if slant else []
+    faults += [spacing.fault] if spacing.fault else []
+    can_be_evened = not spacing.fault or spacing.can_be_evened
+    can_be_repaired = can_be_evened and (slant is None or slant.is_a_tilt)
+    if not faults or (resample and can_be_repaired):
+        return
+    if not can_be_evened:
+        faults[-1] += f", too far: at most {MOST_FILLED} slices in a row are interpolated"
+    ways = ["Export or copy the series again, complete."] if spacing.gaps else []
+    if can_be_repaired:
+        ways.append("To have it resampled to an even, rectangular grid: --resample, resample=True.")
+    raise GeometryError(
+        f"{name}: {'; '.join(faults)}", " ".join(ways) or "Load its parts one by one."
+    )
 
 
 def _repair(first: Slice, shared: _Plane, spacing: Spacing, slant: Slant | None) -> Repair:
@@ -283,7 +272,7 @@ def require_alike(slices: Slices, name: str) -> None:
 
 
 def stack_frames(
-    frames: Sequence[Slices], name: str, monitor: Monitor, repairs: Repairs | None = None
+    frames: Sequence[Slices], name: str, monitor: Monitor, *, resample: bool = False
 ) -> list[Stack]:
     """Stack each frame of a volume; all of them must lie on one grid.
 
@@ -291,17 +280,17 @@ def stack_frames(
         frames: [T][K], the slices of each frame in any order.
         name: of the series, for messages.
         monitor: gets the warnings of the first frame.
-        repairs: what may be resampled.
+        resample: as for `stack`.
     Raises:
         InputError: as `stack`.
         GeometryError: as `stack`; or a frame lies elsewhere than the first, or would have to be
             resampled in another way.
     """
-    first = stack(frames[0], name, monitor, repairs)
+    first = stack(frames[0], name, monitor, resample=resample)
     stacks = [first]
     for number, frame in enumerate(frames[1:], 2):
         monitor.check()
-        stacks.append(stack(frame, name, Monitor(), repairs))
+        stacks.append(stack(frame, name, Monitor(), resample=resample))
         if not _is_same_grid(stacks[-1], first):
             raise GeometryError(
                 f"{name}: frame {number} ({stacks[-1].slices[0].label} first) has another "

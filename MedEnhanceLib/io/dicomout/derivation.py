@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MANUFACTURER = "MedEnhance"
 NOTICE = "Research use only; not for diagnosis."
+_LONGEST_TEXT = 1024
 #: Made once for MedEnhance: 2.25 and a UUID, as PS3.5 B.2 allows.
 IMPLEMENTATION_UID = "2.25.30163013148404494072350729388420727566"
 IMPLEMENTATION_NAME = f"MEDENHANCE_{__version__}"[:16]
@@ -93,7 +94,7 @@ class Derivation:
         dataset.ImageComments = comments[:10240]
 
     def text(self) -> str:
-        """What was done, by which model, with which options: at most 1024 characters."""
+        """What was done, by which model, with which options, in the length of DICOM's texts."""
         parts = [f"{self.action.capitalize()} by MedEnhance {__version__}"]
         if self.model:
             parts.append(f"model {model_text(self.model)}")
@@ -103,10 +104,7 @@ class Derivation:
             parts.append(f"lossy: {', '.join(map(_lossy_text, self.lossy))}")
         if self.history:
             parts.append("before: " + " | ".join(map(without_files, self.history)))
-        done = " ".join("; ".join(parts).split())
-        room = 1024 - len(NOTICE) - 2
-        done = done if len(done) <= room else done[: room - 3] + "..."
-        return f"{done}. {NOTICE}"
+        return _with_notice("; ".join(parts))
 
     def series_text(self, earlier: str) -> str:
         """A SeriesDescription: that of the source (`earlier`) and what was done, in 64 bytes."""
@@ -130,8 +128,13 @@ class Derivation:
         resampled = filter(None, map(_RESAMPLED_STEP.match, self.history))
         model = f"; model {model_text(self.model)}" if self.model else ""
         steps = [*(without_files(step[1]) for step in resampled), f"{self.action}{model}"]
-        room = 1024 - len(NOTICE) - 2
-        return [f"{step[:room]}. {NOTICE}" for step in steps]
+        return list(map(_with_notice, steps))
+
+
+def _with_notice(text: str) -> str:
+    """A text on one line and the notice, together 1024 characters at most."""
+    line, room = " ".join(text.split()), _LONGEST_TEXT - len(NOTICE) - 2
+    return f"{line if len(line) <= room else f'{line[: room - 3]}...'}. {NOTICE}"
 
 
 def without_files(text: str) -> str:

@@ -25,6 +25,7 @@ from MedEnhanceLib.io.dicomout.attributes import (
 from MedEnhanceLib.io.dicomout.derivation import (
     IMPLEMENTATION_UID,
     Derivation,
+    ds_text,
     fresh_uid,
     now,
     refer_to_source,
@@ -32,7 +33,7 @@ from MedEnhanceLib.io.dicomout.derivation import (
     values_of,
 )
 from MedEnhanceLib.io.dicomout.placement import Grid, lay_out
-from MedEnhanceLib.io.dicomout.stored_values import Rescale, Stored, decimal, plan_storage
+from MedEnhanceLib.io.dicomout.stored_values import Rescale, decimal, plan_storage
 from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -48,7 +49,7 @@ _WIDEST = 2**31
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """Slice `k` of the time point `frame`: its voxels [J, I], and what lies behind it."""
+    """Slice `k` of the time point `frame`: its voxels [J, I], and the grid it belongs to."""
 
     frame: int
     k: int
@@ -62,9 +63,8 @@ class _Place:
 
     @property
     def header(self) -> Dataset | None:
-        """Of the image behind it; elsewhere what all images state."""
-        behind = self.grid.behind[self.k]
-        return behind[0].header if behind else self.grid.common
+        """Of the image that it lies on; else what all images state."""
+        return self.grid.behind[self.k][0].header if self.on_image else self.grid.common
 
 
 def build_series(
@@ -91,82 +91,24 @@ def build_series(
         raise InputError(
             f"slices of {volume.shape[-1]}×{volume.shape[-2]}", f"DICOM holds {_MOST_ROWS} at most."
         )
-    places = [
-        _Place(number, k, voxels, grid)
-        for number, frame in enumerate(volume.frames())
-        for grid in [lay_out(frame, template)]
-        for k, voxels in enumerate(frame.voxels)
-    ]
-    series = _series(volume, template, derivation, places, monitor)
+    series = _Series(volume, template, derivation, monitor)
     images = []
-    for number in range(len(places)):
-        monitor.progress(number / len(places), "making DICOM images")
+    for number in range(len(series.places)):
+        monitor.progress(number / len(series.places), "making DICOM images")
         images.append(series.image(number))
     return images
 
 
-def _series(
-    volume: Volume,
-    template: Template,
-    derivation: Derivation,
-    places: Sequence[_Place],
-    monitor: Monitor,
-) -> _Series:
-    name = volume.source or "volume"
-    has_headers = bool(template.headers) and (
-        volume.modality == template.modality
-        or (volume.modality == "OT" and template.modality not in SOP_CLASSES)
-    )
-    headers = [place.header if has_headers else None for place in places]
-    sop_class = SOP_CLASSES.get(volume.modality, SECONDARY_CAPTURE)
-    missing = _missing_of_pet(headers) if sop_class == PET_IMAGE else []
-    if missing:
-        sop_class = SECONDARY_CAPTURE
-        if has_headers:
-            monitor.warn(
-                f"{name}: its images do not state {missing[0]}, which PET images require; it is "
-                "written as secondary capture"
-            )
-    stored = plan_storage(
-        [place.voxels for place in places],
-        [_rescale(header) for header in headers],
-        from_zero=sop_class == PET_IMAGE,
-    )
-    if stored.error:
-        rounding = f"rounded by up to {stored.error:.3g}"
-        monitor.warn(f"{name}: DICOM images have 16 bits; intensities are {rounding}")
-        rounding = f"intensities {rounding} {volume.units}".strip()
-        description = "; ".join(filter(None, (derivation.description, rounding)))
-        derivation = replace(derivation, description=description)
-    return _Series(
-        volume=volume,
-        template=template,
-        derivation=replace(
-            derivation,
-            lossy=derivation.lossy or volume.lossy,
-            history=derivation.history or volume.history,
-        ),
-        places=places,
-        headers=headers,
-        sop_class=sop_class,
-        stored=stored,
-        uid=fresh_uid(),
-        moment=now(str(template.study.get("TimezoneOffsetFromUTC") or "")),
-        window=window_of(volume),
-    )
-
-
 def _missing_of_pet(headers: Sequence[Dataset | None]) -> list[str]:
     """What PET images require and the images behind the slices do not state."""
+    if None in headers:
+        return list(REQUIRED_OF_PET)
     return [
         keyword
         for keyword in REQUIRED_OF_PET
-        for header in headers
-        if header is None
-        or (
-            header.get(keyword) in (None, "")
-            and (keyword != "DecayFactor" or header.get("DecayCorrection") != "NONE")
-        )
+        for header in filter(None, headers)
+        if header.get(keyword) in (None, "")
+        and (keyword != "DecayFactor" or header.get("DecayCorrection") != "NONE")
     ]
 
 
@@ -174,8 +116,8 @@ def _rescale(header: Dataset | None) -> Rescale:
     if header is None or header.get("RescaleSlope") in (None, ""):
         return Rescale()
     intercept = header.get("RescaleIntercept")
-    texts = (str(header.RescaleSlope).strip(), str("0" if intercept in (None, "") else intercept))
-    return Rescale(*(text.strip() if len(text) <= 16 else decimal(float(text)) for text in texts))
+    texts = (header.RescaleSlope, "0" if intercept in (None, "") else intercept)
+    return Rescale(*(ds_text(str(text).strip()) for text in texts))
 
 
 def window_of(volume: Volume) -> tuple[str, str] | None:
@@ -191,31 +133,58 @@ def window_of(volume: Volume) -> tuple[str, str] | None:
     return f"{(low + high) / 2:.6g}", f"{max(high - low, 1e-6):.6g}"
 
 
-@dataclass(frozen=True, eq=False)
 class _Series:
     """What all images of the series share, and how each is made of it.
 
-    Attributes:
-        volume, template, derivation: as given to `build_series`.
-        places: of its slices, in the order of their numbers.
-        headers: of each place; None where those of the template do not apply to the volume.
-        sop_class: of the images.
-        stored: how intensities are stored.
-        uid: of the series.
-        moment: date and time of now.
-        window: center and width for images that have none.
+    places: of its slices, in the order of their numbers. headers: of each place; None where those
+    of the template do not apply to the volume. window: center and width for images without one.
     """
 
-    volume: Volume
-    template: Template
-    derivation: Derivation
-    places: Sequence[_Place]
-    headers: Sequence[Dataset | None]
-    sop_class: str
-    stored: Stored
-    uid: str
-    moment: tuple[str, str]
-    window: tuple[str, str] | None
+    def __init__(
+        self, volume: Volume, template: Template, derivation: Derivation, monitor: Monitor
+    ) -> None:
+        name = volume.source or "volume"
+        self.volume, self.template = volume, template
+        self.places = [
+            _Place(number, k, voxels, grid)
+            for number, frame in enumerate(volume.frames())
+            for grid in [lay_out(frame, template)]
+            for k, voxels in enumerate(frame.voxels)
+        ]
+        has_headers = bool(template.headers) and (
+            volume.modality == template.modality
+            or (volume.modality == "OT" and template.modality not in SOP_CLASSES)
+        )
+        self.headers = [place.header if has_headers else None for place in self.places]
+        self.sop_class = SOP_CLASSES.get(volume.modality, SECONDARY_CAPTURE)
+        missing = _missing_of_pet(self.headers) if self.sop_class == PET_IMAGE else []
+        if missing:
+            self.sop_class = SECONDARY_CAPTURE
+            if has_headers:
+                monitor.warn(
+                    f"{name}: its images do not state {missing[0]}, which PET images require; it "
+                    "is written as secondary capture"
+                )
+        self.stored = plan_storage(
+            [place.voxels for place in self.places],
+            list(map(_rescale, self.headers)),
+            from_zero=self.sop_class == PET_IMAGE,
+        )
+        description = derivation.description
+        if self.stored.error:
+            rounding = f"rounded by up to {self.stored.error:.3g}"
+            monitor.warn(f"{name}: DICOM images have 16 bits; intensities are {rounding}")
+            rounding = f"intensities {rounding} {volume.units}".strip()
+            description = "; ".join(filter(None, (description, rounding)))
+        self.derivation = replace(
+            derivation,
+            description=description,
+            lossy=derivation.lossy or volume.lossy,
+            history=derivation.history or volume.history,
+        )
+        self.uid = fresh_uid()
+        self.moment = now(str(template.study.get("TimezoneOffsetFromUTC") or ""))
+        self.window = window_of(volume)
 
     def image(self, number: int) -> Dataset:
         """Image `number`, counted from 0, with its pixels."""

@@ -111,7 +111,9 @@ def refer(dataset: Dataset, grid: Grid, derivation: tuple[str, str]) -> None:
     """
     of_series: dict[str, dict[Instance, None]] = {}  # each image once, without its frames
     for plane in grid.planes:
-        of_series.setdefault(plane.series, {})[replace(plane.reference, frame=None)] = None
+        of_series.setdefault(str(plane.header.SeriesInstanceUID), {})[
+            replace(plane.reference, frame=None)
+        ] = None
     for keyword in ("ReferencedSeriesSequence", "SourceImageSequence"):
         dataset.pop(keyword, None)
     if of_series:  # else made from nothing that is stored

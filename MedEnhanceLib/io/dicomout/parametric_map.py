@@ -53,8 +53,8 @@ def build_uncertainty(
         source_images: headers of the images that the frames refer to, if not the template's.
         monitor: notified of progress; may cancel.
     Raises:
-        InputError: several frames, voxels that float32 does not hold exactly or that are no
-            standard deviation, or more of them than one DICOM object holds.
+        InputError: several frames, voxels that are no standard deviation, or more of them than one
+            DICOM object holds.
     """
     hd = require("highdicom", purpose="Writing DICOM")
     from pydicom import Dataset
@@ -111,13 +111,9 @@ def _deviations(volume: Volume) -> npt.NDArray[np.float32]:
             "A parametric map holds one point in time: write each frame on its own.",
         )
     voxels = volume.voxels.astype(np.float32, copy=False)
-    if voxels is not volume.voxels and not np.array_equal(voxels, volume.voxels):
-        raise InputError(
-            f"{name} holds {volume.dtype} values that float32 cannot", "Convert it to float32."
-        )
     if not np.isfinite(voxels).all() or voxels.min() < 0:
         raise InputError(
-            f"{name} holds values that are no standard deviation",
+            f"{name} contains values that are not standard deviations",
             "Give finite numbers from 0: the spread of each voxel's intensity.",
         )
     if voxels.nbytes > 2**32 - 2:

@@ -37,13 +37,22 @@ class Plane:
     """A stored image or frame, with its place as it is written; empty where it is missing."""
 
     reference: Instance
-    series: str
-    position: tuple[str, ...]
-    orientation: tuple[str, ...]
-    spacing: tuple[str, ...]
-    thickness: str
-    shape: tuple[int, int]
     header: Dataset
+
+    @cached_property
+    def position(self) -> tuple[str, ...]:
+        """Of its first pixel, mm."""
+        return decimals(self.header.get("ImagePositionPatient"))
+
+    @cached_property
+    def orientation(self) -> tuple[str, ...]:
+        """Cosines of rows and columns."""
+        return decimals(self.header.get("ImageOrientationPatient"))
+
+    @cached_property
+    def spacing(self) -> tuple[str, ...]:
+        """Between rows and columns, mm."""
+        return decimals(self.header.get("PixelSpacing"))
 
     @property
     def has_place(self) -> bool:
@@ -58,11 +67,12 @@ class Plane:
         return np.asarray(normal / np.linalg.norm(normal))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
     """The frames of an object, as decimal strings of DICOM, in mm, LPS.
 
     Attributes:
+        geometry: of the volume.
         orientation: cosines of rows and columns, 6 numbers.
         spacing: between rows and columns.
         thickness: of a slice.
@@ -70,33 +80,29 @@ class Grid:
         positions: one for each slice of the volume, in its order.
         behind: the images that lie on each slice, voxel on voxel; none for a resampled slice.
         planes: all images.
-        geometry: of the volume.
     """
 
+    geometry: Geometry
     orientation: tuple[str, ...]
     spacing: tuple[str, ...]
     thickness: str
     between: str
-    positions: tuple[tuple[str, ...], ...]
-    behind: tuple[tuple[Plane, ...], ...]
-    planes: tuple[Plane, ...]
-    geometry: Geometry
+    positions: Sequence[tuple[str, ...]]
+    behind: Sequence[Sequence[Plane]]
+    planes: Sequence[Plane]
 
-    def sources(self, k: int) -> tuple[Plane, ...]:
+    def sources(self, k: int) -> Sequence[Plane]:
         """The images that slice `k` was made from.
 
-        Those behind it; else the parallel ones within its thickness or, without any in the slice
-        itself, on both sides of it; all where they are not parallel to it.
+        Those behind it; else the parallel ones within its thickness, or nearer than images lie to
+        each other; all where they are not parallel to it.
         """
         if self.behind[k] or self._heights is None:
             return self.behind[k] or self.planes
-        apart = self._heights - k
-        is_source = np.abs(apart) < 0.5 + _NEAR
-        if not (np.abs(apart) < _NEAR).any():
-            for beyond in (apart[apart > 0], apart[apart < 0]):
-                nearest = beyond[np.abs(beyond).argmin()] if beyond.size else np.inf
-                is_source |= np.abs(apart - nearest) < _NEAR
-        return tuple(self.planes[number] for number in np.flatnonzero(is_source))
+        steps = np.diff(np.unique(self._heights))
+        reach = max(0.5 + _NEAR, float(steps[steps > _NEAR].max(initial=0)) - _NEAR)
+        apart = np.abs(self._heights - k).tolist()
+        return [plane for plane, slices in zip(self.planes, apart, strict=True) if slices < reach]
 
     @cached_property
     def common(self) -> Dataset | None:
@@ -140,31 +146,27 @@ def lay_out(
         planes = _planes_of(template, volume)
     else:
         planes = [
-            _plane(image, Instance("", str(image.SOPClassUID), str(image.SOPInstanceUID)))
+            Plane(Instance("", str(image.SOPClassUID), str(image.SOPInstanceUID)), image)
             for image in source_images
         ]
-    geometry, slices = volume.geometry, volume.shape[0]
+    geometry = volume.geometry
     behind = _behind_slices(planes, geometry, volume.shape)
-    first = [images[0] for images in behind if images]
     between = decimals([geometry.spacing[2]])[0]
-    if len(first) == slices and (volume.origin is None or volume.origin.on_grid):
-        positions = tuple(plane.position for plane in first)
-        orientation, spacing, thickness = first[0].orientation, first[0].spacing, first[0].thickness
+    thickness = ""
+    if all(behind) and (volume.origin is None or volume.origin.on_grid):
+        first = behind[0][0]
+        positions = [images[0].position for images in behind]
+        orientation, spacing = first.orientation, first.spacing
+        # Some scanners write a thickness of 0 if it is unknown.
+        thickness = ds_text(str(first.header.get("SliceThickness") or "").strip())
     else:
         affine, direction = geometry.affine_lps, np.asarray(geometry.direction)
-        positions = tuple(decimals(affine[:3, 3] + k * affine[:3, 2]) for k in range(slices))
+        corners = [affine[:3, 3] + k * affine[:3, 2] for k in range(len(behind))]
+        positions = [decimals(corner.tolist()) for corner in corners]
         orientation = decimals([*direction[:, 0], *direction[:, 1]])
         spacing = decimals([geometry.spacing[1], geometry.spacing[0]])
-        thickness = between
     return Grid(
-        orientation=orientation,
-        spacing=spacing,
-        thickness=thickness or between,
-        between=between,
-        positions=positions,
-        behind=tuple(map(tuple, behind)),
-        planes=tuple(planes),
-        geometry=geometry,
+        geometry, orientation, spacing, thickness or between, between, positions, behind, planes
     )
 
 
@@ -177,7 +179,7 @@ def _planes_of(template: Template, volume: Volume) -> list[Plane]:
     instances = [instance for frame in template.origin.instances for instance in frame]
     is_named = [(instance.file, instance.frame) in named for instance in instances]
     return [
-        _plane(header, instance)
+        Plane(instance, header)
         for header, instance, counts in zip(template.headers, instances, is_named, strict=True)
         if counts or not any(is_named)
     ]
@@ -197,7 +199,7 @@ def _behind_slices(
         i, j, k = (to_index @ [*map(float, plane.position), 1.0])[:3]
         number = round(k)
         if (
-            plane.shape == shape[1:]
+            (plane.header.get("Rows"), plane.header.get("Columns")) == shape[1:]
             and 0 <= number < shape[0]
             and max(abs(i), abs(j), abs(k - number)) < _NEAR
             and np.abs(cosines - np.array(plane.orientation, float)).max() < _SAME
@@ -207,26 +209,6 @@ def _behind_slices(
     return behind
 
 
-def _plane(image: Dataset, reference: Instance) -> Plane:
-    """A single image as a plane."""
-    position, orientation, spacing = (
-        decimals(image.get(keyword) or ())
-        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    )
-    thickness = image.get("SliceThickness")
-    return Plane(
-        reference=reference,
-        series=str(image.SeriesInstanceUID),
-        position=position,
-        orientation=orientation,
-        spacing=spacing,
-        # Some scanners write a thickness of 0 if it is unknown.
-        thickness=decimals([thickness])[0] if thickness else "",
-        shape=(int(image.get("Rows") or 0), int(image.get("Columns") or 0)),
-        header=image,
-    )
-
-
 def decimals(values: Any) -> tuple[str, ...]:
-    """Numbers as decimal strings of DICOM."""
-    return tuple(ds_text(str(value).strip()) for value in values)
+    """Numbers as decimal strings of DICOM; none where an element is missing or empty."""
+    return tuple(ds_text(str(value).strip()) for value in values or ())

@@ -93,7 +93,7 @@ def _refuse_no_labels(labels: Volume, name: str) -> None:
     is_whole = voxels.dtype.kind != "f" or np.array_equal(np.rint(voxels), voxels)
     if not is_whole or voxels.min() < 0 or voxels.max() > _HIGHEST:
         raise InputError(
-            f"{name} holds values that are no labels",
+            f"{name} contains values that are not labels",
             f"Labels are whole numbers, 0 for the background and up to {_HIGHEST} for structures.",
         )
 
@@ -119,7 +119,7 @@ def _meanings_by_value(
             of_value.setdefault(value, {})
     if not of_value:
         raise InputError(
-            f"{name} holds no label and none is named", "Give the labels that were looked for."
+            f"{name} contains no label, and no structure is named", "Name the structures (labels)."
         )
     return of_value
 

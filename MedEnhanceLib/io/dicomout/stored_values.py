@@ -58,7 +58,7 @@ def plan_storage(
     """Decide how slices are stored.
 
     The first of these that holds every value is used: the source's own rescale; whole numbers
-    from one offset; steps of a 65,535th of the range, or of a 32,767th of the largest value.
+    from one offset; steps of a 65,535th of the range, or of a 32,767th of the largest value (PET).
 
     Args:
         slices: [J, I] each, intensities.
@@ -73,8 +73,8 @@ def plan_storage(
     lows, highs = [slice_.min() for slice_ in slices], [slice_.max() for slice_ in slices]
     candidates = [tuple(own)]
     if not from_zero:
-        offsets = (Rescale(), Rescale("1", _offset(min(lows))))
-        candidates += [(offset,) * len(slices) for offset in offsets]
+        lowest = str(int(min(lows))) if abs(float(min(lows))) < 2**53 else "0"
+        candidates += [(Rescale("1", offset),) * len(slices) for offset in ("0", lowest)]
     for rescales in candidates:
         signed = _sign_if_exact(slices, rescales)
         if signed is not None:
@@ -87,10 +87,6 @@ def plan_storage(
     else:
         rescales = (_over_range(float(min(lows)), float(max(highs))),) * len(slices)
     return Stored(rescales, from_zero, _error(slices, Stored(rescales, from_zero)))
-
-
-def _offset(low: np.generic) -> str:
-    return str(int(low)) if abs(float(low)) < 2**53 else "0"
 
 
 def _stored(slice_: Voxels, rescale: Rescale) -> npt.NDArray[np.float64]:

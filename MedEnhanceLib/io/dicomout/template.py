@@ -169,8 +169,8 @@ def _one_image(source: Dataset, instance: Instance, origin: DicomOrigin) -> Data
         uid = str(source.get(keyword) or "")
         if not UID(uid, IGNORE).is_valid:
             raise InputError(
-                f"{name}: {keyword} is {uid!r}, which is no UID; objects that refer to it have to "
-                "name it, and a PACS would refuse them",
+                f"{name}: {keyword} is {uid!r}, not a valid UID; derived objects have to refer "
+                "to it, and a PACS would refuse them",
                 "Give it valid UIDs first, for example with dicom-anonymizer; or write a file "
                 "(.nii.gz, .nrrd).",
             )

@@ -197,8 +197,7 @@ def _task_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
     """The task of a configuration and its gate; a method does not import another."""
     from MedEnhanceLib.gradprom.config import TrainHeadConfig
     from MedEnhanceLib.gradprom.gate import GradientGate
-    from MedEnhanceLib.gradprom.segmenters import is_own_head, open_segmenter
-    from MedEnhanceLib.gradprom.task import FrozenTask, SegmentationTask
+    from MedEnhanceLib.gradprom.task import SegmentationTask
 
     task = config.task
     assert task is not None
@@ -212,11 +211,7 @@ def _task_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
     )
     if not task.head:
         files = task.images, task.labels, data, config.modality
-        if is_own_head(task.segmenter):
-            return SegmentationTask.frozen(task.segmenter, *files, device), gate
-        segmenter = open_segmenter(task.segmenter)
-        segmenter.network.to(device)
-        return FrozenTask(segmenter, *files), gate
+        return SegmentationTask.frozen(task.segmenter, *files, device), gate
     head = TrainHeadConfig.from_json({"modality": config.modality, **task.head})
     if head.name == config.name:
         raise ConfigError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 
@@ -46,7 +47,6 @@ def mr(
     stored: np.ndarray, stream: bytes | None = None, syntax: str = f"{_UID}.1", **own: Any
 ) -> Any:
     """A plain MR slice [J, I]: `stream` holds its pixels, compressed, or else they are plain."""
-    import pydicom
     from pydicom.encaps import encapsulate
 
     base = "MR_small_bigendian.dcm" if syntax == f"{_UID}.2" else "MR_small.dcm"
@@ -106,7 +106,6 @@ def enhanced_mr(stored: np.ndarray, places: list[float], **own: Any) -> Any:
 def of_every_syntax() -> list[Image]:
     """One image or more for each transfer syntax that is read."""
     import imagecodecs as ic
-    import pydicom
 
     whole = pydicom.dcmread(packaged("MR_small.dcm")).pixel_array
     found = [

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydicom
 import pytest
 from Library.conftest import WarningRecorder
 
@@ -21,8 +22,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Make
-
-pytest.importorskip("pydicom")
 
 MR: dict[str, Any] = {
     "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4",
@@ -113,8 +112,6 @@ def test_stacks_that_differ_in_one_thing_are_frames(
 def test_private_b_values_are_known_by_their_maker(
     make: MakeRows, maker: str, element: int, value: Callable[[int], tuple[str, Any]]
 ) -> None:
-    import pydicom
-
     folder = make(frames_of(lambda t: {}))
     for file in folder.iterdir():
         dataset = pydicom.dcmread(file)

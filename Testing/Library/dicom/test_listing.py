@@ -1,21 +1,29 @@
-"""The table of what lies at a path: volumes first, then what is none, with the reason."""
+"""What lies at a path: rows of volumes, then what is none, with the reason.
+
+Headers are read with all that is needed later; copies are counted, contradictions refused.
+"""
 
 from __future__ import annotations
 
+import shutil
+import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydicom
 import pytest
 
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import SeriesRow, list_series, load_dicom
+from MedEnhanceLib.core.origin import Lossy
+from MedEnhanceLib.errors import Cancelled, GeometryError, InputError
+from MedEnhanceLib.io.dicom import SeriesRow, is_dicom, list_series, listing, load_dicom
+from MedEnhanceLib.io.dicom.headers import Header, read_header
+from MedEnhanceLib.io.dicom.slices import lossy_steps, plain
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Make, WarningRecorder
-
-pytest.importorskip("pydicom")
 
 STORED = np.random.default_rng(5).integers(0, 2000, (5, 4, 6)).astype(np.uint16)
 CLASSES = "1.2.840.10008.5.1.4.1.1."
@@ -62,16 +70,6 @@ def test_an_object_that_is_no_image_says_what_it_is(
         assert caught.value.hint
 
 
-def test_a_picture_without_a_place_is_no_volume(make_series: Make) -> None:
-    capture = {"SOPClassUID": f"{CLASSES}7"}
-    folder = make_series(STORED[:1], ImagePositionPatient=None, **capture)
-    says = "Secondary Capture Image Storage: a picture without a place"
-    with pytest.raises(InputError, match=says) as caught:
-        load_dicom(folder, monitor=Monitor())
-    assert "ImagePositionPatient" in caught.value.message
-    assert load_dicom(make_series(STORED, **capture), monitor=Monitor()).shape == (5, 4, 6)
-
-
 def test_a_mosaic_is_never_taken_for_a_slice(make_series: Make) -> None:
     folder = make_series(STORED, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
     with pytest.raises(InputError, match="mosaic") as caught:
@@ -91,7 +89,7 @@ def test_a_color_picture_beside_a_volume_does_not_ask(
         PhotometricInterpretation="RGB",
     )
     assert load_dicom(folder, monitor=recorder.monitor).shape == (5, 4, 6)
-    assert any("give no volume: 1 × CT Image Storage" in one for one in recorder.warnings)
+    assert any("are not image volumes: 1 × CT Image Storage" in one for one in recorder.warnings)
 
 
 # ------------------------------------------------------------ real files
@@ -107,3 +105,202 @@ def test_the_study_beside_the_project_is_listed(shared_data: Path) -> None:
         ("RTSTRUCT", "", 1, False),
     ]
     assert {row.patient for row in rows} == {"STS_025"}
+
+
+# ------------------------------------------------------------ where it came from
+
+
+def test_origin_names_the_images_in_the_order_of_the_slices(make_series: Make) -> None:
+    folder = make_series(STORED)
+    origin = load_dicom(folder, monitor=Monitor()).origin
+    assert origin is not None
+    assert (origin.study, origin.series, origin.on_grid) == ("1.2.3", "1.2.3.1", True)
+    (slices,) = origin.instances
+    assert [one.sop_instance for one in slices] == [f"1.2.3.1.{k}" for k in range(1, 6)]
+    assert [one.file for one in slices] == [str(folder / f"00{k}.dcm") for k in (5, 4, 3, 2, 1)]
+    assert {one.sop_class for one in slices} == {"1.2.840.10008.5.1.4.1.1.2"}
+    assert {one.frame for one in slices} == {None}
+
+
+def test_origin_of_a_repaired_series_is_off_its_grid(make_series: Make) -> None:
+    folder = make_series(STORED)
+    (folder / "003.dcm").unlink()
+    with pytest.raises(GeometryError):
+        load_dicom(folder, monitor=Monitor())
+    volume = load_dicom(folder, resample=True, monitor=Monitor())
+    assert volume.shape == (5, 4, 6)
+    assert volume.dtype == np.int16
+    assert np.array_equal(volume.voxels[[0, 1, 3, 4]], STORED[[0, 1, 3, 4]].astype(np.int16) - 1024)
+    assert volume.origin is not None
+    assert not volume.origin.on_grid
+    assert len(volume.origin.instances[0]) == 4
+    assert volume.history
+
+
+def test_lossy_steps_are_remembered_with_the_worst_ratio(make_series: Make) -> None:
+    folder = make_series(
+        STORED,
+        LossyImageCompression="01",
+        LossyImageCompressionMethod=["ISO_10918_1"],
+        slice_elements=lambda k: {"LossyImageCompressionRatio": [5.0 + k]},
+    )
+    assert load_dicom(folder, monitor=Monitor()).lossy == (Lossy("ISO_10918_1", 9.0),)
+    assert load_dicom(make_series(STORED, folder=folder / "b"), monitor=Monitor()).lossy == ()
+
+
+# ------------------------------------------------------------ copies
+
+
+def test_copies_below_are_left_out_and_counted(
+    make_series: Make, tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    folder = make_series(STORED)
+    truth = load_dicom(folder, monitor=Monitor())
+    shutil.copytree(folder, tmp_path / "copy")
+    assert load_dicom(tmp_path, monitor=recorder.monitor).is_equal(truth)
+    (warning,) = recorder.warnings
+    assert "5 files are copies" in warning
+    assert "001.dcm" in warning
+    (row,) = list_series(tmp_path, Monitor())
+    assert row.files == 5
+
+
+@pytest.mark.parametrize(
+    ("element", "value"), [("PixelData", bytes(48)), ("ImagePositionPatient", [0, 0, 99])]
+)
+def test_a_copy_that_differs_is_refused_by_name(
+    make_series: Make, element: str, value: object
+) -> None:
+    folder = make_series(STORED)
+    dataset = pydicom.dcmread(folder / "002.dcm")
+    setattr(dataset, element, value)
+    dataset.save_as(folder / "z.dcm")
+    says = r"002\.dcm.*z\.dcm.*have the same SOPInstanceUID, but differ"
+    with pytest.raises(InputError, match=says):
+        load_dicom(folder, monitor=Monitor())
+
+
+def test_every_frame_of_a_sequence_is_repaired(make_series: Make) -> None:
+    places = [0.0, 2.0, 6.0, 8.0] * 2
+    stored = np.repeat(np.arange(8, dtype=np.uint16), 6).reshape(8, 2, 3)
+    folder = make_series(
+        stored,
+        positions=[(0.0, 0.0, z) for z in places],
+        slice_elements=lambda index: {"EchoNumbers": index // 4},
+        RescaleIntercept=0,
+    )
+    volume = load_dicom(folder, resample=True, monitor=Monitor())
+    assert volume.shape == (2, 5, 2, 3)
+    assert volume.voxels[:, [0, 1, 3, 4], 0, 0].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def header_of(path: Path) -> Header:
+    found = read_header(path)
+    assert found is not None
+    return found
+
+
+def test_characters_that_steer_a_terminal_are_left_out(make_series: Make) -> None:
+    folder = make_series(STORED, SeriesDescription="a\x07b\x0cc", StudyDescription="d\x9be")
+    found = header_of(folder / "001.dcm")
+    assert found.description == "a b c"
+    assert found.study_description.isprintable()
+    assert plain("\x1b]0;title\x07 \u202ex 山\u3000田") == " ]0;title   x 山\u3000田"
+
+
+def test_an_image_without_preamble_and_meta_header_is_read(
+    make_series: Make, tmp_path: Path
+) -> None:
+    file = make_series(STORED) / "003.dcm"
+    truth = load_dicom(file, monitor=Monitor())
+    dataset = pydicom.Dataset(pydicom.dcmread(file))
+    for implicit in (True, False):
+        bare = tmp_path / f"bare{implicit}.dcm"
+        dataset.save_as(bare, implicit_vr=implicit, little_endian=True)
+        assert bare.read_bytes()[:2] == b"\x08\x00"
+        assert is_dicom(bare)
+        assert load_dicom(bare, monitor=Monitor()).is_equal(truth)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100",  # begins right, and holds nothing
+        b"\x08\x00\x00\x00\x04\x00\x00\x00" + b"\xff" * 300,
+        b"\x02\x00\x00\x00UL\x04\x00\x00\x00\x00\x00" * 30,
+        b"\0" * 500,
+        b"x" * 100_000,
+        b"\x89PNG\r\n\x1a\n" + b"\0" * 400,
+    ],
+)
+def test_no_file_that_is_no_dicom_hurts(
+    make_series: Make, content: bytes, recorder: WarningRecorder
+) -> None:
+    folder = make_series(STORED)
+    (folder / "other").write_bytes(content)
+    assert load_dicom(folder, monitor=recorder.monitor).shape == (5, 4, 6)
+
+
+def damage_header(file: Path) -> None:
+    """Its RescaleSlope is no number any more; UIDs and all else remain."""
+    data = file.read_bytes()
+    place = data.index(b"\x28\x00\x53\x10DS") + 8
+    file.write_bytes(data[:place] + b"x?" + data[place + 2 :])
+
+
+def test_a_damaged_header_makes_its_series_unreadable_and_no_other(
+    make_series: Make, recorder: WarningRecorder
+) -> None:
+    make_series(STORED, prefix="a")
+    folder = make_series(STORED, prefix="b", uid="1.2.3.2", number=2, Modality="MR")
+    damage_header(folder / "b001.dcm")  # the last by position: no gap would show it
+    good, bad = list_series(folder, Monitor())
+    assert (good.uid, good.readable) == ("1.2.3.1", True)
+    assert (bad.uid, bad.readable) == ("1.2.3.2", False)
+    assert "b001.dcm" in bad.reason
+    assert load_dicom(folder, series="1.2.3.1", monitor=recorder.monitor).shape == (5, 4, 6)
+    with pytest.raises(InputError, match=r"b001\.dcm: .*RescaleSlope") as caught:
+        load_dicom(folder, series="1.2.3.2", monitor=Monitor())
+    assert "remove it" in caught.value.hint
+
+
+PLAIN, JPEG, JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91"
+
+
+@pytest.mark.parametrize(
+    ("header", "syntax", "expected"),
+    [
+        ({}, PLAIN, ()),
+        ({"LossyImageCompression": "00"}, JPEG_2000, ()),
+        ({}, JPEG, (Lossy("ISO_10918_1", 1.0),)),
+        ({"LossyImageCompression": "01"}, JPEG_2000, (Lossy("ISO_15444_1", 1.0),)),
+        ({"LossyImageCompression": "01"}, PLAIN, (Lossy("", 1.0),)),
+    ],
+)
+def test_lossy_methods_are_stated_or_come_from_the_encoding(
+    header: dict[str, Any], syntax: str, expected: tuple[Lossy, ...]
+) -> None:
+    assert lossy_steps(header, syntax) == expected
+
+
+def test_cancel_does_not_wait_for_a_header(
+    make_series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_series(np.zeros((3, 4, 5), np.uint16))
+    stop, answered = threading.Event(), threading.Event()
+    read = listing.read_header
+
+    def stuck(file: Path) -> Header | None:
+        stop.set()
+        answered.wait(20)  # as a share on the network that does not answer
+        return read(file)
+
+    monkeypatch.setattr(listing, "read_header", stuck)
+    began = time.monotonic()
+    try:
+        with pytest.raises(Cancelled):
+            load_dicom(folder, monitor=Monitor(cancel=stop))
+        assert time.monotonic() - began < 2
+    finally:
+        answered.set()

@@ -20,8 +20,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 PACKAGED = Path(pydicom.data.__file__).parent / "test_files"
 
-PICTURE = "a picture without a place in the patient"
-FRAMES = "frames in one file, and none states its position in the patient"
+PICTURE = "a picture without a place in the patient|a color image"
+FRAMES = "frames in one file, and none states its position in the patient|a color image"
 NO_DICOM = "is not a DICOM image"
 NO_CLASS = "SOPClassUID is missing"
 NO_IMAGE = "it holds no image"
@@ -69,12 +69,12 @@ PACKAGED_OUTCOMES: dict[str, tuple[tuple[int, ...], str] | str] = {
     "*.json": NO_DICOM,
     "crayons.icc": NO_DICOM,
     "zipMR.gz": NO_DICOM,
-    "README.txt": "Test Files used .* is not there",
-    "dicomdirtests/README.txt": "In this directory.* is not there",
+    "README.txt": "Test Files used .* does not exist",
+    "dicomdirtests/README.txt": "In this directory.* does not exist",
     "dicomdirtests/DICOMDIR": "holds 21 series",
     "dicomdirtests/DICOMDIR[-_]*": NO_DICOM,
     "dicomdirtests/TINY_ALPHA/README": NO_DICOM,
-    "dicomdirtests/TINY_ALPHA/DICOMDIR": "holds no image that gives a volume",
+    "dicomdirtests/TINY_ALPHA/DICOMDIR": "contains no image volume",
     "dicomdirtests/TINY_ALPHA/*/IM*": "Rows is missing",
     "dicomdirtests/77654033/CR*": PICTURE,
     "dicomdirtests/*/CT*/*": ((1, 16, 16), "CT int16"),

@@ -13,96 +13,62 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicomout import Derivation, new_study, write_objects
 from MedEnhanceLib.io.dicomout.derivation import with_elements
+from MedEnhanceLib.io.dicomout.segments import build_segmentation
 from MedEnhanceLib.runtime.progress import Monitor
 
-_CLASS = "1.2.840.10008.5.1.4.1.1.66."
-Frame = tuple[int, float, np.ndarray]
+GEOMETRY = Geometry((0.75, 0.5, 2.0), (-3.0, 4.0, 0.0))
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
-def mask(*pixels: tuple[int, int]) -> np.ndarray:
-    found = np.zeros((5, 7), np.uint8)
-    for row, column in pixels:
-        found[row, column] = 1
-    return found
+def labels_of(*voxels: tuple[int, int, int, int], slices: int = 3) -> np.ndarray:
+    """Zeros [K, 5, 7] but for these voxels: (label, k, j, i)."""
+    labels = np.zeros((slices, 5, 7), np.uint8)
+    for label, k, j, i in voxels:
+        labels[k, j, i] = label
+    return labels
 
 
-def segmentation(frames: list[Frame], bits: int = 1, **own: Any) -> Any:
-    """frames: of each its segment, its place along z, and its pixels."""
-    from highdicom.sr import CodedConcept
-
-    pixels = np.stack([one for _, _, one in frames])
-    dataset = enhanced_mr(pixels.astype(np.uint16), [place for _, place, _ in frames])
-    dataset.SOPClassUID = own.pop("SOPClassUID", f"{_CLASS}4")
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.Modality, dataset.SegmentationType = "SEG", "BINARY"
-    dataset.BitsAllocated = dataset.BitsStored = bits
-    dataset.HighBit = bits - 1
-    packed = np.packbits(pixels.ravel(), bitorder="little") if bits == 1 else pixels
-    dataset.PixelData = packed.tobytes() + b"\0" * (packed.size % 2)
-    dataset["PixelData"].VR = "OB"
-    dataset.SegmentSequence = [
-        with_elements(
-            SegmentNumber=number,
-            SegmentLabel=f"segment {number}",
-            SegmentAlgorithmType="MANUAL",
-            SegmentedPropertyCategoryCodeSequence=[CodedConcept("123037004", "SCT", "Structure")],
-            SegmentedPropertyTypeCodeSequence=[CodedConcept("10200004", "SCT", "Liver")],
-        )
-        for number in sorted({segment for segment, _, _ in frames})
-    ]
-    dataset.DimensionIndexSequence = [
-        with_elements(DimensionIndexPointer=pointer, FunctionalGroupPointer=within)
-        for pointer, within in ((0x0062000B, 0x0062000A), (0x00200032, 0x00209113))
-    ]
-    places = sorted({place for _, place, _ in frames})
-    for (segment, place, _), item in zip(
-        frames, dataset.PerFrameFunctionalGroupsSequence, strict=True
-    ):
-        item.SegmentIdentificationSequence = [with_elements(ReferencedSegmentNumber=segment)]
-        indices = [segment, places.index(place) + 1]
-        item.FrameContentSequence = [with_elements(DimensionIndexValues=indices)]
-        del item.PixelValueTransformationSequence
+def segmentation(labels: np.ndarray, **own: Any) -> Any:
+    """With a frame for each label in each slice that shows it, and these elements instead."""
+    names = [{"value": n, "name": f"segment {n}"} for n in range(1, int(labels.max()) + 1)]
+    dataset = build_segmentation(
+        Volume(labels, GEOMETRY, "SEG"),
+        names,
+        template=new_study(modality="MR"),
+        derivation=Derivation("segmented with a model"),
+    )
     for name, value in own.items():
         setattr(dataset, name, value)
     return dataset
 
 
 def loaded(tmp_path: Path, dataset: Any) -> Volume:
-    (tmp_path / "seg.dcm").write_bytes(written(dataset))
-    return load_dicom(tmp_path / "seg.dcm", monitor=Monitor())
+    (path,) = write_objects([dataset], tmp_path / str(dataset.SOPInstanceUID))
+    return load_dicom(path, monitor=Monitor())
 
 
-@pytest.mark.parametrize("bits", [1, 8])
-def test_number_of_a_segment_is_its_label(bits: int, tmp_path: Path) -> None:
+def move(dataset: Any, frame: int, sequence: str, name: str, value: list[float]) -> None:
+    item = with_elements(**{name: value})
+    setattr(dataset.PerFrameFunctionalGroupsSequence[frame], sequence, [item])
+
+
+def test_number_of_a_segment_is_its_label_and_its_history_says_who_made_it(tmp_path: Path) -> None:
     """35 single bits a frame: the second begins in the middle of a byte."""
-    frames = [
-        (2, 4.0, mask((0, 0), (4, 6))),
-        (1, 0.0, mask((1, 1))),
-        (2, 2.0, mask((2, 2), (2, 3))),
-        (1, 2.0, mask((3, 3))),
-    ]
-    volume = loaded(tmp_path, segmentation(frames, bits))
-    expected = np.zeros((3, 5, 7), np.uint8)
-    for segment, place, pixels in frames:
-        expected[int(place / 2)][pixels > 0] = segment
+    labels = labels_of((2, 2, 0, 0), (2, 2, 4, 6), (1, 0, 1, 1), (2, 1, 2, 2), (1, 1, 3, 3))
+    volume = loaded(tmp_path, segmentation(labels))
     assert (volume.modality, volume.units, volume.dtype) == ("SEG", "", np.uint8)
-    assert np.array_equal(volume.voxels, expected)
-    assert volume.geometry == Geometry((0.75, 0.5, 2.0), (-3.0, 4.0, 0.0))
+    assert np.array_equal(volume.voxels, labels)
+    assert volume.geometry == GEOMETRY
+    (step,) = volume.history
+    assert step.startswith("DERIVED: segmented with a model by MedEnhance ")
 
 
 def test_planes_whose_frames_were_left_out_are_empty(tmp_path: Path) -> None:
-    dataset = segmentation([(1, 0.0, mask((0, 0))), (1, 2.0, mask((1, 1))), (1, 8.0, mask((2, 2)))])
-    volume = loaded(tmp_path, dataset)
-    assert volume.shape == (5, 5, 7)
+    labels = labels_of((1, 0, 0, 0), (1, 1, 1, 1), (1, 4, 2, 2), slices=5)
+    volume = loaded(tmp_path, segmentation(labels))
     assert [int(plane.sum()) for plane in volume.voxels] == [1, 1, 0, 0, 1]
-
-
-def test_segments_that_overlap_are_refused_by_number(tmp_path: Path) -> None:
-    dataset = segmentation([(3, 0.0, mask((0, 0), (1, 1))), (5, 0.0, mask((1, 1)))])
-    with pytest.raises(InputError, match="segments overlap") as caught:
-        loaded(tmp_path, dataset)
-    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -113,21 +79,30 @@ def test_segments_that_overlap_are_refused_by_number(tmp_path: Path) -> None:
         ({"SegmentSequence": []}, "cannot be read"),
         ({"PerFrameFunctionalGroupsSequence": []}, "cannot be read"),
         ({"PixelData": b"\0\0"}, "cannot be read"),
+        (
+            {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": b"\xff" * 106},
+            "binary segmentation holds 255",
+        ),
     ],
 )
 def test_what_is_no_set_of_labels_is_refused(
     own: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
-    frames = [(1, 0.0, mask((0, 0))), (1, 2.0, mask((1, 1)))]
-    with pytest.raises(InputError, match=says):
-        loaded(tmp_path, segmentation(frames, **own))
+    labels = labels_of((1, 0, 0, 0), (1, 1, 0, 0), (1, 2, 0, 0))
+    with pytest.raises(InputError, match=says) as caught:
+        loaded(tmp_path, segmentation(labels, **own))
+    assert caught.value.hint
 
 
-def test_frames_beside_the_grid_are_refused(tmp_path: Path) -> None:
-    places = (0.0, 2.0, 5.0)
-    dataset = segmentation([(1, place, mask((0, 0))) for place in places])
+def test_segments_that_overlap_and_frames_beside_the_grid_are_refused(tmp_path: Path) -> None:
+    overlapping = segmentation(labels_of((1, 0, 1, 1), (2, 1, 1, 1), slices=2))
+    move(overlapping, 1, "PlanePositionSequence", "ImagePositionPatient", [-3, 4, 0])
+    with pytest.raises(InputError, match="segments overlap"):
+        loaded(tmp_path, overlapping)
+    uneven = segmentation(labels_of((1, 0, 0, 0), (1, 1, 0, 0), (1, 2, 0, 0)))
+    move(uneven, 2, "PlanePositionSequence", "ImagePositionPatient", [-3, 4, 5])
     with pytest.raises(GeometryError, match="not lie on one grid"):
-        loaded(tmp_path, dataset)
+        loaded(tmp_path, uneven)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +110,6 @@ def test_frames_beside_the_grid_are_refused(tmp_path: Path) -> None:
     [
         ("PlanePositionSequence", "ImagePositionPatient", [-1.5, 4, 0]),  # two pixels aside
         ("PlaneOrientationSequence", "ImageOrientationPatient", [-1, 0, 0, 0, -1, 0]),
-        ("PlaneOrientationSequence", "ImageOrientationPatient", [1, 0, 0, 0, -1, 0]),
         ("PixelMeasuresSequence", "PixelSpacing", [0.5, 0.9]),
     ],
 )
@@ -143,47 +117,30 @@ def test_every_frame_is_held_against_the_grid(
     sequence: str, name: str, value: list[float], tmp_path: Path
 ) -> None:
     """Also one that shares its place with another, of which one would do for the grid."""
-    from pydicom import Dataset
-
-    dataset = segmentation([(1, 0.0, mask((0, 0))), (2, 0.0, mask((1, 1))), (1, 2.0, mask((0, 0)))])
-    own = Dataset()
-    setattr(own, name, value)
-    setattr(dataset.PerFrameFunctionalGroupsSequence[1], sequence, [own])
+    dataset = segmentation(labels_of((1, 0, 0, 0), (1, 1, 0, 0), (2, 0, 1, 1), slices=2))
+    move(dataset, -1, sequence, name, value)
     with pytest.raises(InputError):
         loaded(tmp_path, dataset)
 
 
 def test_images_come_before_a_segmentation_beside_them(tmp_path: Path) -> None:
-    """It is named where it is left out, and loaded where it is asked for; it names who made it."""
+    """It is named where it is left out, and loaded where it is asked for."""
+    labels = segmentation(labels_of((1, 0, 0, 0), (1, 1, 1, 1)), SeriesInstanceUID="1.2.77")
+    write_objects([labels], tmp_path / "both")
     images = enhanced_mr(np.ones((2, 5, 7), np.uint16), [0.0, 2.0])
-    labels = segmentation([(1, 0.0, mask((0, 0))), (1, 2.0, mask((1, 1)))])
-    labels.SeriesInstanceUID, labels.SOPInstanceUID = "1.2.77", "1.2.78"
-    labels.file_meta.MediaStorageSOPInstanceUID = "1.2.78"
-    labels.ContributingEquipmentSequence = [
-        with_elements(
-            Manufacturer="MedEnhance",
-            SoftwareVersions="0.1.0",
-            ContributionDescription="Segmented with a model. Research use only.",
-        )
-    ]
-    (tmp_path / "images.dcm").write_bytes(written(images))
-    (tmp_path / "labels.dcm").write_bytes(written(labels))
-    assert load_dicom(tmp_path, monitor=Monitor()).modality == "MR"
-    volume = load_dicom(tmp_path, series="1.2.77", monitor=Monitor())
-    assert volume.modality == "SEG"
-    (step,) = volume.history
-    assert step.startswith("DERIVED: Segmented with a model by MedEnhance 0.1.0")
+    (tmp_path / "both/images.dcm").write_bytes(written(images))
+    assert load_dicom(tmp_path / "both", monitor=Monitor()).modality == "MR"
+    asked = load_dicom(tmp_path / "both", series="1.2.77", monitor=Monitor())
+    assert asked.modality == "SEG"
 
 
 def test_label_map_is_taken_as_it_is(tmp_path: Path) -> None:
-    frames = [(1, 0.0, mask((0, 0)) * 7), (1, 2.0, mask((1, 1)) * 250)]
-    dataset = segmentation(frames, 8, SOPClassUID=f"{_CLASS}7", SegmentationType="LABELMAP")
-    volume = loaded(tmp_path, dataset)
-    assert (volume.voxels[0, 0, 0], volume.voxels[1, 1, 1], volume.voxels.max()) == (7, 250, 250)
-
-
-def test_bytes_of_a_binary_segmentation_are_0_and_1(tmp_path: Path) -> None:
-    dataset = segmentation([(1, 0.0, mask((0, 0)) * 255)], bits=8)
-    with pytest.raises(InputError, match="binary segmentation holds 255") as caught:
-        loaded(tmp_path, dataset)
-    assert caught.value.hint
+    labels = labels_of((7, 0, 0, 0), (250, 1, 1, 1), slices=2)
+    dataset = segmentation((labels > 0).astype(np.uint8))
+    dataset.SOPClassUID, dataset.SegmentationType = LABEL_MAP, "LABELMAP"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit = 7
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    order = [int(frame.PlanePositionSequence[0].ImagePositionPatient[2]) // 2 for frame in frames]
+    dataset.add_new("PixelData", "OB", labels[order].tobytes())
+    assert np.array_equal(loaded(tmp_path, dataset).voxels, labels)

@@ -11,14 +11,13 @@ import pytest
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.stack import Repairs, stack
+from MedEnhanceLib.io.dicom.stack import stack
 from MedEnhanceLib.runtime.progress import Monitor
 
 AXES = np.array([[0.8, 0.6, 0.0], [-0.36, 0.48, 0.8]])  # along a row, down a column: oblique
 NORMAL = np.cross(*AXES)
 PIXEL_MM = (0.8, 0.5)  # between rows, between columns
 SIZE = (72, 64)
-BOTH = Repairs(tilt=True, spacing=True)
 
 Function = Any
 
@@ -59,8 +58,8 @@ def smooth(points: np.ndarray) -> np.ndarray:
     return 500 + 300 * np.sin(x * 2 * np.pi / 9) * np.cos(y / 4) + 250 * np.sin(z / 11 + y / 15)
 
 
-def repaired(slices: Any, voxels: np.ndarray, repairs: Repairs = BOTH) -> Any:
-    result = stack(slices, "series", Monitor(), repairs)
+def repaired(slices: Any, voxels: np.ndarray) -> Any:
+    result = stack(slices, "series", Monitor(), resample=True)
     assert result.repair is not None
     fixed, geometry, notes = result.repair.apply(voxels, Monitor())
     assert geometry == result.geometry
@@ -90,7 +89,7 @@ def covered(slices: Any, geometry: Geometry, shape: tuple[int, ...], margin: flo
 def test_tilted_phantom_lies_where_it_was(tilt: tuple[float, float]) -> None:
     slices = slices_at(3.0 * np.arange(14), tilt)
     voxels = imaged(slices, smooth)
-    fixed, geometry, notes = repaired(slices, voxels, Repairs(tilt=True))
+    fixed, geometry, notes = repaired(slices, voxels)
     truth = smooth(places(geometry, fixed.shape)).clip(voxels.min(), voxels.max())
     inside = covered(slices, geometry, fixed.shape, margin=6)
     assert inside.mean() > 0.2
@@ -131,9 +130,9 @@ def test_type_stays_and_nothing_is_brighter_than_measured(
 
 def test_a_slant_that_no_gantry_has_stays_refused() -> None:
     with pytest.raises(GeometryError, match="more than any gantry tilts"):
-        stack(slices_at(3.0 * np.arange(5), (50.0, 0)), "series", Monitor(), BOTH)
+        stack(slices_at(3.0 * np.arange(5), (50.0, 0)), "series", Monitor(), resample=True)
     with pytest.raises(GeometryError, match="more than any gantry tilts"):  # nor pixels without end
-        stack(slices_at(1000.0 * np.arange(50), (44.0, 0)), "series", Monitor(), BOTH)
+        stack(slices_at(1000.0 * np.arange(50), (44.0, 0)), "series", Monitor(), resample=True)
 
 
 # ------------------------------------------------------------ spacing

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.stack import Repairs, stack, stack_frames
+from MedEnhanceLib.io.dicom.stack import stack, stack_frames
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def plane(index: int, position: Any, orientation: Any = AXIAL, **fields: Any) ->
 
 
 def stacked(slices: list[Slice], **options: Any) -> Any:
-    return stack(slices, "series", options.pop("monitor", Monitor()), Repairs(**options))
+    return stack(slices, "series", options.pop("monitor", Monitor()), **options)
 
 
 def turned(angles: tuple[float, float, float]) -> tuple[float, ...]:
@@ -112,7 +112,7 @@ def test_a_missing_and_a_double_slice_are_named_by_their_place(
     between = [float(words[0]), float(words[2])]
     assert np.allclose(between, [(gone - 1) * step, (gone + 1) * step], atol=0.0051)
     assert f"(1 missing) [{gone - 1:03d}.dcm … {gone + 1:03d}.dcm]" in caught.value.message
-    assert "even spacing: --resample" in caught.value.hint
+    assert "rectangular grid: --resample" in caught.value.hint
     double = plane(99, slices[gone].position, orientation)
     with pytest.raises(GeometryError, match=r"shares? a place") as caught:
         stacked(data.draw(st.permutations([*slices, double])))
@@ -138,21 +138,14 @@ def test_a_tilt_is_named_by_its_angle(
     assert reported
     assert float(reported[1]) == pytest.approx(degrees, abs=0.0501)  # reported to a tenth
     assert "rectangular grid: --resample" in caught.value.hint
-    assert "even spacing" not in caught.value.hint
 
 
-def test_tilt_and_gap_are_both_reported_and_each_option_leaves_the_other() -> None:
+def test_tilt_and_gap_are_both_reported_and_repaired() -> None:
     slices = [plane(k, (0, 0.5 * k, 2.0 * k)) for k in range(12) if k != 5]
     with pytest.raises(GeometryError, match=r"slant of 14\.0°.*1 missing") as caught:
         stacked(slices)
     assert "rectangular grid: --resample" in caught.value.hint
-    assert "even spacing: --resample" in caught.value.hint
-    with pytest.raises(GeometryError, match="missing") as caught:
-        stacked(slices, tilt=True)
-    assert "slant" not in caught.value.message
-    with pytest.raises(GeometryError, match="slant") as caught:
-        stacked(slices, spacing=True)
-    assert "missing" not in caught.value.message
+    assert stacked(slices, resample=True).shape[0] == 12
 
 
 @pytest.mark.parametrize(
@@ -166,15 +159,15 @@ def test_no_repair_is_offered_that_would_be_refused(slices: list[Slice], says: s
     with pytest.raises(GeometryError, match=says) as caught:
         stacked(slices)
     assert caught.value.hint
-    assert "--fix" not in caught.value.hint
+    assert "--resample" not in caught.value.hint
     with pytest.raises(GeometryError):
-        stacked(slices, tilt=True, spacing=True)
+        stacked(slices, resample=True)
 
 
 def test_frames_with_gaps_at_other_places_are_not_resampled_as_one() -> None:
     frames = [planes([0, 2, 6, 8]), planes([0, 4, 6, 8])]
     with pytest.raises(GeometryError, match="frame 2"):
-        stack_frames(frames, "series", Monitor(), Repairs(spacing=True))
+        stack_frames(frames, "series", Monitor(), resample=True)
 
 
 @pytest.mark.parametrize(

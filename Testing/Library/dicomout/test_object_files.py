@@ -143,53 +143,6 @@ def test_a_killed_writing_loses_nothing(out: Path, at: int) -> None:
     assert len(names(out.parent)) == 2  # what the killed process prepared is gone
 
 
-@pytest.mark.parametrize("exists", [False, True])
-def test_a_full_disk_leaves_nothing(
-    out: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
-) -> None:
-    if exists:
-        out.mkdir()
-    flushed: list[int] = []
-
-    def fsync(handle: int) -> None:
-        flushed.append(handle)
-        if len(flushed) == 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(OutputError, match="no space left"):
-        write_objects(images(), out)
-    assert names(out.parent) == (["out"] if exists else [])
-    assert not exists or names(out) == []
-
-
-def test_what_comes_back_changed_is_not_kept(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = folder_module._write
-
-    def flipping(dataset: Dataset, path: Path) -> None:
-        write(dataset, path)
-        content = bytearray(path.read_bytes())
-        content[-1] ^= 1
-        path.write_bytes(content)
-
-    monkeypatch.setattr(folder_module, "_write", flipping)
-    with pytest.raises(OutputError, match="PixelData was changed"):
-        write_objects(images(), out)
-    assert not out.exists()
-
-
-def test_a_cancel_leaves_nothing(out: Path) -> None:
-    asked: list[None] = []
-
-    def cancel() -> bool:
-        asked.append(None)
-        return len(asked) > 2
-
-    with pytest.raises(Cancelled):
-        write_objects(images(), out, monitor=Monitor(cancel=cancel))
-    assert names(out.parent) == []
-
-
 @pytest.mark.parametrize("what", ["file", "no parent"])
 def test_a_place_that_cannot_be_is_named(tmp_path: Path, what: str) -> None:
     target = tmp_path / "here" / "out" if what == "no parent" else tmp_path / "file"
@@ -203,3 +156,36 @@ def test_a_place_that_cannot_be_is_named(tmp_path: Path, what: str) -> None:
 def test_two_series_of_one_number_do_not_meet(out: Path) -> None:
     paths = write_objects([*images(slices=2), *images(slices=2)], out)
     assert len(set(paths)) == len(names(out)) == 4
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [("full", "no space left"), ("changed", "PixelData was changed"), ("canceled", "cancelled")],
+)
+def test_what_fails_leaves_nothing(
+    out: Path, monkeypatch: pytest.MonkeyPatch, fault: str, says: str, exists: bool
+) -> None:
+    write, calls = folder_module._write, iter(range(100))
+
+    def fsync(_handle: int) -> None:
+        if next(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def flipping(dataset: Dataset, path: Path) -> None:
+        write(dataset, path)
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+
+    if exists:
+        out.mkdir()
+    if fault == "full":
+        monkeypatch.setattr(os, "fsync", fsync)
+    if fault == "changed":
+        monkeypatch.setattr(folder_module, "_write", flipping)
+    monitor = Monitor(cancel=lambda: fault == "canceled" and next(calls) > 1)
+    with pytest.raises((OutputError, Cancelled), match=says):
+        write_objects(images(), out, monitor=monitor)
+    assert names(out.parent) == (["out"] if exists else [])
+    assert not exists or names(out) == []

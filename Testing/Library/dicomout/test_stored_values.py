@@ -136,3 +136,9 @@ def test_an_enhanced_ct_without_hounsfields_passes_the_examiner(
     volume = io.load(shared_data / "dicom" / "odd" / "eCT_Supplemental.dcm")
     paths = write_series(volume, tmp_path / "out")
     assert examine(paths[0]) == []
+
+
+def test_whole_numbers_far_from_zero_are_exact(tmp_path: Path) -> None:
+    volume = new_volume(np.arange(24, dtype=np.uint32).reshape(2, 3, 4) * 2800 + 3_000_000)
+    write_series(volume, tmp_path / "out", template=new_study(modality="MR"))
+    assert np.array_equal(io.load(tmp_path / "out").voxels, volume.voxels)

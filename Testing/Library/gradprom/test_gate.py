@@ -1,15 +1,18 @@
-"""The gate: what it admits, and what it never does."""
+"""The gate: what it admits, what it never does, and what it says of wrong input."""
 
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from Library.gradprom.pair import alone, descend, flat, losses, network
 from torch import Tensor, nn
 
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom import GradientGate
 
 GATES = [
@@ -49,33 +52,6 @@ def test_no_step_loses_main_descent(options: dict[str, object], dtype: torch.dty
         opened += report.share
         descend(model, gradients)
     assert 0 < opened < 60
-
-
-@pytest.mark.parametrize("ema", [0.0, 0.99])
-@pytest.mark.parametrize("mode", ["binary", "cosine"])
-def test_a_loss_that_is_the_main_one_again_is_always_admitted(mode: str, ema: float) -> None:
-    gate, model = GradientGate(mode, ema=ema, weight=0.5), network()
-    for step in range(5):
-        main, _ = losses(model, step)
-        wanted = flat(alone(main, model))
-        gradients, report = gate(main, 4.0 * main, model.parameters())
-        assert report.open
-        assert report.cosine == pytest.approx(1, abs=1e-5)
-        torch.testing.assert_close(flat(gradients), (1 + 0.5 * 4) * wanted)
-
-
-@pytest.mark.parametrize("options", GATES)
-def test_the_opposite_loss_leaves_the_main_gradient_bit_for_bit(
-    options: dict[str, object],
-) -> None:
-    gate, model = GradientGate(**options), network()
-    for step in range(5):
-        main, _ = losses(model, step)
-        wanted = alone(main, model)
-        gradients, report = gate(main, -main, model.parameters())
-        assert not report.open
-        assert report.cosine == pytest.approx(-1, abs=1e-5)
-        assert all(torch.equal(*pair) for pair in zip(gradients, wanted, strict=True))
 
 
 #: What becomes of the main and the auxiliary loss, and whether their gradients are finite.
@@ -165,53 +141,6 @@ def test_parameters_that_a_loss_does_not_reach() -> None:
     assert report.cosine == pytest.approx(18 / math.sqrt(15 * 30), rel=1e-5)
 
 
-def test_a_state_that_is_loaded_decides_as_if_nothing_had_happened() -> None:
-    model, gate = network(), GradientGate(ema=0.95)
-    for step in range(20):
-        gate(*losses(model, step), model.named_parameters())
-    size = sum(value.numel() for value in gate.state_dict().values())
-    other = GradientGate(ema=0.95)
-    other.load_state_dict(gate.state_dict())
-    for step in range(20, 40):
-        (ours, report), (theirs, again) = (
-            each(*losses(model, step), model.parameters()) for each in (gate, other)
-        )
-        assert report == again
-        assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
-    assert gate.diagnostics() == other.diagnostics()
-    # Its memory does not grow with the steps.
-    assert sum(value.numel() for value in gate.state_dict().values()) == size
-
-
-def test_it_reports_what_happened() -> None:
-    gate, model, reports = GradientGate(ema=0.9, scope="layer"), network(), []
-    for step in range(40):
-        gradients, report = gate(*losses(model, step), model.parameters())
-        reports.append(report)
-        descend(model, gradients)
-    diagnostics = gate.diagnostics()
-    assert diagnostics.steps == 40
-    assert 0 < diagnostics.open_fraction < 1
-    assert diagnostics.open_fraction == sum(r.open for r in reports) / 40
-    assert diagnostics.cosine == pytest.approx(sum(r.batch_cosine for r in reports) / 40)
-    assert diagnostics.average_cosine == pytest.approx(sum(r.average_cosine for r in reports) / 40)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"mode": "sometimes"},
-        {"scope": "block"},
-        {"ema": 1.0},
-        {"weight": -1.0},
-        {"warm_up": 10**9 + 1},
-    ],
-)
-def test_a_wrong_choice_is_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=f"the gate's {next(iter(options))}"):
-        GradientGate(**options)
-
-
 def test_a_gate_that_warms_up_listens_before_it_opens() -> None:
     """Closed bit for bit, also over a checkpoint, for a task that agrees all the time."""
     model, gate = network(), GradientGate(ema=0.9, warm_up=3)
@@ -228,3 +157,141 @@ def test_a_gate_that_warms_up_listens_before_it_opens() -> None:
             assert torch.allclose(flat(gradients), 3 * wanted)
         else:
             assert torch.equal(flat(gradients), wanted)
+
+
+@pytest.mark.parametrize("options", GATES)
+def test_a_multiple_of_the_main_loss_is_let_in_and_its_opposite_changes_no_bit(
+    options: dict[str, object],
+) -> None:
+    for factor in (4.0, -1.0):
+        gate, model = GradientGate(weight=0.5, **options), network()
+        for step in range(5):
+            main, _ = losses(model, step)
+            wanted = alone(main, model)
+            gradients, report = gate(main, factor * main, model.parameters())
+            assert report.open == (factor > 0)
+            assert report.cosine == pytest.approx(math.copysign(1, factor), abs=1e-5)
+            if factor > 0:
+                torch.testing.assert_close(flat(gradients), (1 + 0.5 * 4) * flat(wanted))
+            else:
+                assert all(torch.equal(*pair) for pair in zip(gradients, wanted, strict=True))
+
+
+def test_it_counts_what_happened_and_goes_on_from_its_state() -> None:
+    gate, model, reports = GradientGate(ema=0.9, scope="layer"), network(), []
+    other = GradientGate(ema=0.9, scope="layer")
+    for step in range(40):
+        if step == 20:
+            other.load_state_dict(gate.state_dict())
+        gradients, report = gate(*losses(model, step), model.named_parameters())
+        if step >= 20:
+            theirs, again = other(*losses(model, step), model.parameters())
+            assert report == again
+            assert all(torch.equal(*pair) for pair in zip(gradients, theirs, strict=True))
+        reports.append(report)
+        descend(model, gradients)
+    seen = gate.diagnostics()
+    assert seen == other.diagnostics()
+    assert (seen.steps, seen.open_fraction) == (40, sum(r.open for r in reports) / 40)
+    assert 0 < seen.open_fraction < 1
+    assert seen.cosine == pytest.approx(sum(r.batch_cosine for r in reports) / 40)
+    assert seen.average_cosine == pytest.approx(sum(r.average_cosine for r in reports) / 40)
+
+
+def test_what_comes_out_can_be_clipped_in_place() -> None:
+    """Autograd gives one tensor to both, and one element for all places of each."""
+    pair = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))]
+    for power in (1, 2):
+        loss = (pair[0] + pair[1]).pow(power).sum()
+        gradients, _ = GradientGate()(loss, -loss, pair)
+        for parameter, gradient in zip(pair, gradients, strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(pair, 0.5)
+        assert math.hypot(*(float(p.grad.norm()) for p in pair)) == pytest.approx(0.5, rel=1e-4)
+        assert torch.equal(pair[0].grad, pair[1].grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_types_are_kept_and_frozen_parameters_get_none(dtype: torch.dtype) -> None:
+    frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+    mixed = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3, dtype=dtype)), frozen]
+    loss = mixed[0].square().sum() + mixed[1].square().sum()
+    (first, second, third), report = GradientGate()(loss, loss, mixed)
+    assert report.open and third is None
+    assert (first.dtype, second.dtype) == (torch.float32, dtype)
+    assert first.eq(4).all() and second.eq(4).all()
+
+
+# ------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "often"}, {"scope": "block"}, {"ema": 1.0}, {"weight": -1.0}, {"warm_up": 1e10}],
+)
+def test_a_wrong_choice_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"the gate's {next(iter(options))}"):
+        GradientGate(**options)
+
+
+def test_what_cannot_be_decided_on_is_refused_and_nothing_taken() -> None:
+    weight, other = nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.ones(1))
+    loss, gate, model = weight.square().sum(), GradientGate(), network()
+    frozen = network().requires_grad_(False)
+    used = model.parameters()
+    list(used)
+    for main, aux, parameters, said in (
+        (weight * 1, loss, [weight], r"main loss is of shape \(2,\)"),
+        (loss, weight * 1, [weight], r"auxiliary loss is of shape \(2,\)"),
+        (loss, 0.0, [weight], "auxiliary loss is 0.0"),
+        (loss.detach(), loss, [weight], "constant"),
+        (loss, loss, [], "no parameters"),
+        (loss, loss, used, "no parameters"),
+        (loss, loss, model, "Sequential in place of"),
+        (loss, loss, weight, "Parameter in place of"),
+        (loss, loss, [{"params": []}], "parameter 0 is dict"),
+        (loss, loss, frozen.parameters(), "requires a gradient"),
+    ):
+        with pytest.raises(ConfigError, match=said) as caught:
+            gate(main, aux, parameters)
+        assert caught.value.hint
+    assert gate(loss, loss, [weight])[1].open  # the graph is still there
+    with pytest.raises(ConfigError, match="none of the parameters"):
+        gate(weight.square().sum(), weight.square().sum(), [other])
+
+
+def test_averages_of_other_parameters_are_refused() -> None:
+    gate, model = GradientGate(), network()
+    gate(*losses(model, 0), model.parameters())
+    first, *_ = model.parameters()
+    for act, said in (
+        (lambda: gate(*losses(model, 0), list(model.parameters())[:2]), r"\(at place 2\)"),
+        (lambda: gate(*losses(model, 0), list(model.parameters())[::-1]), r"\(at place 0\)"),
+        (lambda: gate.load_state_dict({"weight": first}), "'weight'"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            act()
+
+
+# ------------------------------------------------------------ in use
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "gradient-gate.md"
+
+
+def test_the_pair_of_the_pages_example_learns() -> None:
+    """Noise of variance 0.09 is mostly gone, and spots are distinguished."""
+    names: dict[str, Any] = {}
+    text = PAGE.read_text(encoding="utf-8")
+    for match in re.finditer(r"```python\n(.*?)```", text, re.S):
+        line = text.count("\n", 0, match.start(1))
+        exec(compile("\n" * line + match.group(1), str(PAGE), "exec"), names)
+    torch.manual_seed(1)
+    drawn = zip(*(names["draw_batch"]() for _ in range(8)), strict=True)
+    noisy, clean, spot = map(torch.cat, drawn)
+    with torch.no_grad():
+        enhanced = names["enhancer"](noisy)
+        classes = names["classifier"](enhanced).argmax(1)
+    assert float((enhanced - clean).square().mean()) < 0.03
+    assert float((classes == spot).float().mean()) > 0.75
+    assert names["summary"].steps == 150
+    assert 0 < names["summary"].open_fraction < 1

@@ -1,4 +1,4 @@
-"""Heads for what is rare and small: patients held out, patches around labels, a window of CT."""
+"""Heads for what is rare and small, and the labels of heads in the words of DICOM and Slicer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib.bundles import open_bundle
-from MedEnhanceLib.bundles.export import record_fields
-from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
+from MedEnhanceLib.bundles import list_bundles, verify_bundle
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, open_head_for
+from MedEnhanceLib.gradprom import Label, SegmentConfig, TrainHeadConfig, open_head_for
 from MedEnhanceLib.gradprom.config import HeadConfig
 from MedEnhanceLib.gradprom.head import make_head
 from MedEnhanceLib.gradprom.labeled import find_split
@@ -130,22 +130,6 @@ def test_a_window_separates_what_lies_within_it() -> None:
     assert not torch.equal(head(bone), head(fat))
 
 
-def test_a_head_for_what_few_images_show_has_to_be_named(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = replace(TrainHeadConfig.from_json(FIELDS), steps=1, on_request=True)
-    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path))
-    folder = train(config, data, tmp_path)
-    record_fields(folder, {"modality": "EM"})
-    volume = replace(patient(0)[0], modality="EM")
-    with pytest.raises(ModelError, match="segments EM unless it is selected by name") as caught:
-        open_head_for(volume, SegmentConfig())
-    assert "--segmenter NAME" in caught.value.hint and "lump (EM)" in caught.value.hint
-    assert open_head_for(volume, SegmentConfig(model="lump"))[0].name == "lump"
-    record_fields(folder, {"on_request": False})
-    assert open_bundle("auto", kind="head", modality="EM").name == "lump"
-
-
 def moved(labels: Volume) -> Volume:
     i, j, k = labels.geometry.origin
     return replace(labels, geometry=replace(labels.geometry, origin=(i + 200, j, k)))
@@ -193,3 +177,83 @@ def test_what_is_wrong_in_a_configuration_is_said(fields: dict[str, Any], report
     with pytest.raises(ConfigError) as caught:
         _ = TrainHeadConfig.from_json(FIELDS | fields).label_set
     assert re.search(reported, f"{caught.value} {caught.value.hint}")
+
+
+_ROOT = Path(__file__).resolve().parents[3]
+#: From Slicer's SegmentationCategoryTypeModifier-SlicerGeneralAnatomy.json.
+_SLICERS = {
+    "Brain cerebrospinal fluid pathway": ("280371009", (85, 188, 255)),
+    "Gray Matter": ("389081007", (200, 200, 235)),
+    "White Matter": ("389080008", (250, 250, 210)),
+}
+
+
+@pytest.fixture
+def labels() -> list[Label]:
+    (bundle,) = [one for one in list_bundles() if one.name == "brain-tissue"]
+    verify_bundle(bundle)
+    return [config_from_json(Label, entry) for entry in bundle.metadata["labels"]]
+
+
+def test_every_label_has_its_terminology(labels: list[Label]) -> None:
+    found = {}
+    for label in labels:
+        assert label.category is not None
+        assert label.type is not None
+        assert label.category.value == "123037004"
+        assert label.category.scheme == label.type.scheme == "SCT"
+        rgb = bytes.fromhex(label.recommended_color[1:])
+        found[label.type.meaning] = (label.type.value, tuple(rgb))
+    assert found == _SLICERS
+    recipe = json.loads((_ROOT / "docs/recipes/brain-tissue.json").read_text(encoding="utf-8"))
+    assert [config_from_json(Label, entry) for entry in recipe["structures"]] == labels
+
+
+def test_the_tumor_head_is_coded_as_dicom_codes_lesions() -> None:
+    """And like its recipe; it is for nobody who does not ask for it."""
+    from pydicom.sr.codedict import codes
+
+    bundle = read_bundle(_ROOT / "Resources/models/sarcoma-ct")
+    verify_bundle(bundle)
+    (label,) = (config_from_json(Label, entry) for entry in bundle.metadata["labels"])
+    assert label.category is not None
+    assert label.type is not None
+    assert label.category.value == codes.cid7150.MorphologicallyAbnormalStructure.value
+    kind = codes.cid7159.Neoplasm
+    assert (label.type.value, label.type.scheme) == (kind.value, kind.scheme_designator)
+    for modality in ("ct", "mr"):
+        path = _ROOT / f"docs/recipes/sarcoma-{modality}.json"
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        assert [config_from_json(Label, entry) for entry in recipe["structures"]] == [label]
+        assert recipe["on_request"]
+    assert bundle.on_request
+    ct = Volume(np.zeros((2, 32, 32), np.int16), modality="CT")
+    with pytest.raises(ModelError, match="segments CT unless it is selected by name") as caught:
+        open_head_for(ct, SegmentConfig())
+    assert "sarcoma-ct" in caught.value.hint
+    assert open_head_for(ct, SegmentConfig(model="sarcoma-ct"))[0].name == "sarcoma-ct"
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "wrong"),
+    [
+        (("a", "b"), ("a_drawn", "b_drawn"), ""),
+        (("a", "b"), ("b", "c"), "without a partner: a.nii.gz, c.nii.gz"),
+        (("a", "b"), ("b", "c", "d"), "without a partner: a.nii.gz, c.nii.gz, d.nii.gz"),
+    ],
+)
+def test_labels_stand_beside_the_images_of_their_names(
+    images: tuple[str, ...], labels: tuple[str, ...], wrong: str, tmp_path: Path
+) -> None:
+    for folder, names in (("images", images), ("labels", labels)):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.nii.gz").touch()
+    structures = [{"value": 1, "name": "Lump", "color": "#ff0000"}]
+    config = TrainHeadConfig.from_json({"labels": ["labels/*"], "structures": structures})
+    if wrong:
+        with pytest.raises(InputError, match=wrong):
+            find_split(config, tmp_path)
+        return
+    learned, _ = find_split(config, tmp_path)
+    assert [path.name for path, _ in learned] == [f"{name}.nii.gz" for name in images]
