@@ -8,45 +8,30 @@ enhanced image of the same crop.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from MedEnhanceLib.hqg.train.crops import Crop
 from MedEnhanceLib.hqg.train.losses import Window
 from MedEnhanceLib.hqg.train.targets import Subject
 from MedEnhanceLib.nets.checkpoint import Stateful
-from MedEnhanceLib.nets.training import set_learning_rate
+from MedEnhanceLib.nets.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
 
-_WEIGHT_DECAY = 1e-4
 #: Weights of the enhancer, by name.
 Weights = Sequence[tuple[str, nn.Parameter]]
-
-
-class Head(Protocol):
-    """What of a task learns along.
-
-    network, average: what a lower step updates, and its averaged weights. learning_rate: of that.
-    """
-
-    network: nn.Module
-    average: AveragedModel
-    learning_rate: float
-
-    def export(self, out: Path, seconds: float) -> None:
-        """Write its bundle into a folder of its own below `out`."""
 
 
 class Task(Protocol):
     """What is done with enhanced images; `gradprom.task` has two."""
 
     @property
-    def head(self) -> Head | None:
-        """None of a task that stays as it is."""
+    def head(self) -> Learner[nn.Module] | None:
+        """The network that learns along; None of a task that stays as it is."""
 
     def subjects(self, monitor: Monitor) -> Iterator[Subject]:
         """Labeled volumes: file, volume, and label indices [K, J, I], 0 for the background."""
@@ -57,6 +42,9 @@ class Task(Protocol):
         images: [B, D, H, W] on the network's scale. labels: [B, D, H, W], indices. subject: number
         of the volume that the images are of, as `subjects` counts.
         """
+
+    def export(self, out: Path, seconds: float) -> None:
+        """Write the bundle of what learned along, if any, into a folder below `out`."""
 
 
 class Gate(Stateful, Protocol):
@@ -75,18 +63,12 @@ class Gate(Stateful, Protocol):
 MakeTask = Callable[[str], tuple[Task, Gate]]
 
 
+@dataclass(frozen=True)
 class Teaching:
-    """A task, its gate, and the optimizer of its lower steps; None where nothing learns along."""
+    """A task and its gate."""
 
-    def __init__(self, task: Task, gate: Gate) -> None:
-        self.task, self.gate, self.head = task, gate, task.head
-        self.optimizer = None
-        if self.head is not None:
-            self.optimizer = torch.optim.AdamW(
-                self.head.network.parameters(),
-                lr=self.head.learning_rate,
-                weight_decay=_WEIGHT_DECAY,
-            )
+    task: Task
+    gate: Gate
 
     def step(
         self,
@@ -95,8 +77,8 @@ class Teaching:
         crop: Crop,
         window: Window,
         weights: Weights,
-        *,
-        share: float,
+        number: int,
+        total: int,
     ) -> dict[str, float]:
         """Set the gradients that the gate decides on, and make the lower step.
 
@@ -106,29 +88,25 @@ class Teaching:
             crop: labeled.
             window: of the crop.
             weights: of the enhancer.
-            share: of the stage's steps that are made.
+            number: of the step in the stage.
+            total: steps of the stage.
         Returns:
             The task's loss and the decision as numbers, by name.
         """
         assert crop.labels is not None
-        slices, plain = window.where[0], crop.plain
+        slices, plain, head = window.where[0], crop.plain, self.task.head
         labels = crop.labels[slices][None]
-        if self.head is not None:
-            self.head.network.train(False)
+        if head is not None:
+            head.network.train(False)
         loss = self.task.loss(image[slices][None], labels, crop.subject)
         gradients, report = self.gate(main, loss, weights)
         for (_, weight), gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
-        if self.head is not None and self.optimizer is not None:
-            set_learning_rate(self.optimizer, self.head.learning_rate, round(1000 * share), 1000)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.head.network.train(True)
-            images = (plain.target, plain.noisy, image.detach())
-            stacked = torch.stack([each[slices] for each in images])
-            lower = self.task.loss(stacked, labels.expand_as(stacked), crop.subject)
-            lower.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            self.head.average.update_parameters(self.head.network)
+        if head is not None:
+            head.network.train(True)
+            images = torch.stack([plain.target, plain.noisy, image.detach()])[:, slices]
+            lower = self.task.loss(images, labels.expand_as(images), crop.subject)
+            head.step(lower, number, total)
         return {
             "task": float(loss.detach()),
             "gate open": float(report.open),

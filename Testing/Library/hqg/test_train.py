@@ -37,9 +37,10 @@ def series(contrast: tuple[float, float, float], seed: int) -> Volume:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    for name, contrast in (("T1", (0.9, 0.6, 0.3)), ("T2", (0.4, 0.6, 0.95))):
-        (folder / "hq").mkdir(exist_ok=True)
-        save(series(contrast, seed=3), folder / "hq" / f"{name}.nii.gz")
+    for patient, seed in (("hq", 3), ("other", 7)):
+        (folder / patient).mkdir()
+        for name, contrast in (("T1", (0.9, 0.6, 0.3)), ("T2", (0.4, 0.6, 0.95))):
+            save(series(contrast, seed), folder / patient / f"{name}.nii.gz")
     return folder
 
 
@@ -149,10 +150,14 @@ def test_real_noisy_volumes_without_targets_change_what_is_learned(
         save(volume.with_voxels(volume.voxels + noise), data / "lq" / f"{seed}.nii.gz")
     fields = {"examinations": [], "low_quality": ["lq/*"]}
     plain = weights(train(config(**fields), data, tmp_path / "plain"))
-    folder = train(config(**fields, loss={"unpaired": 1.0}), data, tmp_path / "unpaired")
+    folder = train(
+        config(**fields, loss={"unpaired": 1.0, "adversarial": 1.0}), data, tmp_path / "unpaired"
+    )
     assert any(not torch.equal(weights(folder)[name], tensor) for name, tensor in plain.items())
     journal = (tmp_path / "unpaired" / "metrics.jsonl").read_text().splitlines()
-    assert {"unpaired", "changed means"} <= {json.loads(line)["name"] for line in journal}
+    assert {"unpaired", "changed means", "adversarial"} <= {
+        json.loads(line)["name"] for line in journal
+    }
 
 
 def test_unpaired_steps_need_volumes_with_noise() -> None:
@@ -168,7 +173,8 @@ def test_unpaired_steps_need_volumes_with_noise() -> None:
 def test_a_short_training_beats_the_filter_and_separates_right_guides_from_wrong_ones(
     data: Path, tmp_path: Path
 ) -> None:
-    fields = {"steps": 150, "guide_steps": 150, "lesion_steps": 40, "crops": 24, "validated": 12}
+    fields = {"steps": 100, "guide_steps": 240, "lesion_steps": 40, "crops": 24, "validated": 12}
+    fields |= {"examinations": ["hq/*", "other/*"], "seed": 1}
     size = {"width": 32, "hidden": 32, "layers": 2, "guide_layers": 1, "blocks": 16}
     folder = train(config(**fields, network=size, renewed_every=2), data, tmp_path)
     gains = json.loads((folder / "configs" / "metadata.json").read_text())["training"]["validation"]
