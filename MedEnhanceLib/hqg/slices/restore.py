@@ -200,15 +200,11 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
             f"{name}: {thick} slices are too few to restore what lies between them",
             f"Give a volume of {_LEAST_SLICES} slices or more.",
         )
-    if ratio < _LEAST_RATIO:
+    if not _LEAST_RATIO <= ratio <= _MOST_RATIO:
         raise InputError(
-            f"{name}: {ratio:.2f} slices for each measured one are requested",
-            f"Leave it as it is, or request {step / _LEAST_RATIO:.3g} mm or less.",
-        )
-    if ratio > _MOST_RATIO:
-        raise InputError(
-            f"{name}: {ratio:.1f} slices for each measured one are more than can be restored",
-            f"Request {step / _MOST_RATIO:.3g} mm or more (target).",
+            f"{name}: {ratio:.2f} slices for each measured one are requested; "
+            f"{_LEAST_RATIO:g} to {_MOST_RATIO:g} can be restored",
+            f"Request {step / _MOST_RATIO:.3g} to {step / _LEAST_RATIO:.3g} mm (--slice-spacing).",
         )
     stated = _stated_thickness(volume) if axis == 0 else None
     thickness = stated if stated and step / 4 <= stated <= 3 * step else step

@@ -53,8 +53,6 @@ _PHOTONS, _ELECTRONIC, _CUTOFFS = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2)
 _WHITE = np.ones(CELLS, np.float32)
 #: Share of these photons where voxels were averaged: wide rays are too quiet otherwise.
 _OF_WIDE_RAYS = 1 / 6
-#: Draws of a slab of CT, and between their numbers, until its noise is above its own.
-_ATTEMPTS, _APART = 20, 1_000_000
 #: Least ratio of the noise to the clean volume's own: closer to it, keeping noise would be learned.
 _OVER_OWN = 3.0
 #: Crops out of one simulated slab of CT.
@@ -126,48 +124,29 @@ class CropMaker:
         self._engine = grouped.engine_for("cpu", Monitor())
 
     def make(self, number: int) -> list[Crop]:
-        """The crops of this number: several of a slab of simulated CT, or one.
-
-        Raises InputError where no dose of CT adds noise above the volumes' own.
-        """
-        if self.kind == "real":
-            return [self._of_real(self._rng(number))]
-        if self.modality != "CT":
-            return [self._of_mr(self._rng(number))]
-        for attempt in range(_ATTEMPTS):
-            crops = self._of_ct(self._rng(number + attempt * _APART))
-            if crops:
-                return crops
-        raise InputError(
-            "no simulated dose adds noise that is well above the volumes' own",
-            "Give CT with less noise, of bodies and not of air alone.",
-        )
-
-    def _rng(self, number: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, _KEYS[self.kind], number])
-
-    def _drawn(self, rng: np.random.Generator) -> Target:
-        """Half of the crops at the resolution of the files, where there are both."""
+        """The crops of this number: several of a slab of simulated CT, or one."""
+        rng = np.random.default_rng([self.seed, _KEYS[self.kind], number])
+        # Half of the crops at the resolution of the files, where there are both.
         raw = rng.random() < 0.5
-        some = [target for target in self.targets if target.is_raw == raw] or self.targets
-        return some[int(rng.integers(len(some)))]
+        targets = [target for target in self.targets if target.is_raw == raw] or self.targets
+        target = targets[int(rng.integers(len(targets)))]
+        if self.kind == "real":
+            return [self._of_real(target, rng)]
+        return self._of_ct(target, rng) if self.modality == "CT" else [self._of_mr(target, rng)]
 
-    def _of_real(self, rng: np.random.Generator) -> Crop:
-        target = self._drawn(rng)
-        voxels, noise = target.series[0], target.noise
-        where = self._place(voxels, None, rng)
-        noisy = voxels[where]
-        return self._crop(target, noisy, noisy, noise[:][where], noise.spectrum)
+    def _of_real(self, target: Target, rng: np.random.Generator) -> Crop:
+        where, noise = self._place(target, rng), target.noise
+        noisy = target.series[0][where]
+        return self._crop(target, noisy, noisy, noise[:][where], noise.spectrum, where)
 
-    def _of_mr(self, rng: np.random.Generator) -> Crop:
-        target = self._drawn(rng)
-        where = self._place(target.series[0], target.labels, rng)
+    def _of_mr(self, target: Target, rng: np.random.Generator) -> Crop:
+        where = self._place(target, rng)
         clean = np.maximum(target.series[0][where], 0)
         # A segmenter that does not learn knows the gray values of its own training alone.
         if target.labels is None and rng.random() < _GAMMA_SHARE:
             clean = clean ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
         guide, planted = None, clean
-        if self.kind != "plain" and self.kind != "labeled":
+        if len(target.series) > 1:
             guide, planted = draw_guide(
                 self.targets, target, where, clean, rng, in_pairs=self.kind == "lesions"
             )
@@ -181,13 +160,12 @@ class CropMaker:
             planted_too = self._filtered(*add(planted), sigma, _WHITE, target.spacing)
         return replace(crop, guide=guide, planted=planted_too)
 
-    def _of_ct(self, rng: np.random.Generator) -> list[Crop]:
+    def _of_ct(self, target: Target, rng: np.random.Generator) -> list[Crop]:
         """Crops of a slab of CT at a simulated dose, with noise measured as in use.
 
-        Empty where the noise is not well above the volume's own.
+        Raises InputError where nothing is measured.
         """
-        target = self._drawn(rng)
-        slab = self._place(target.series[0], target.labels, rng)[0]
+        slab = self._place(target, rng)[0]
         clean = target.series[0][slab]
         photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
         photons *= 1 if target.is_raw else _OF_WIDE_RAYS
@@ -195,24 +173,28 @@ class CropMaker:
         added = low_dose_noise(
             clean * 1000, target.spacing, photons, _ELECTRONIC, rng, cutoff=cutoff
         )
-        noisy = clean + added / np.float32(1000)
-        noise = measure_noise(noisy, modality="CT", spacing=target.spacing)
-        if not noise.level > _OVER_OWN * target.least_sigma:
-            return []
-        sigma, labels = noise[:], None if target.labels is None else target.labels[slab]
-        part = replace(target, labels=labels)
-        places = [self._place(clean, labels, rng) for _ in range(_OF_A_SLAB)]
+        added *= np.float32(1e-3)
+        measured = partial(measure_noise, modality="CT", spacing=target.spacing)
+        noise, least = measured(clean + added), _OVER_OWN * target.least_sigma
+        if not noise.level > 0:
+            raise InputError(
+                f"{target.name}: no noise can be measured, even at a low simulated dose",
+                "Leave it out (leave_out): it shows air, or too few slices.",
+            )
+        if noise.level < least:  # as of a lower dose
+            added *= np.float32(least / noise.level)
+            noise = measured(clean + added)
+        labels = None if target.labels is None else target.labels[slab]
+        part = replace(target, series=(clean,), labels=labels)
+        noisy, sigma = clean + added, noise[:]
+        places = [self._place(part, rng) for _ in range(_OF_A_SLAB)]
         return [
             self._crop(part, noisy[at], clean[at], sigma[at], noise.spectrum, at) for at in places
         ]
 
-    def _place(
-        self, voxels: Floats, labels: npt.NDArray[np.uint8] | None, rng: np.random.Generator
-    ) -> Where:
-        """Where a crop is cut; most of it tissue, or around a labeled voxel, if there is such.
-
-        voxels, labels: [K, J, I].
-        """
+    def _place(self, target: Target, rng: np.random.Generator) -> Where:
+        """Where a crop is cut; most of it tissue, or around a labeled voxel, if there is such."""
+        voxels, labels = target.series[0], target.labels
         ends = [max(1, side - size + 1) for side, size in zip(voxels.shape, SHAPE, strict=True)]
         if labels is not None and rng.random() < _LABELED_SHARE and labels.any():
             labeled = np.unravel_index(rng.choice(np.flatnonzero(labels)), labels.shape)
@@ -230,12 +212,12 @@ class CropMaker:
         clean: Floats,
         sigma: Floats,
         spectrum: Floats,
-        where: Where | None = None,
+        where: Where,
     ) -> Crop:
         """A crop, with the labels of the target at its place."""
         filtered = self._filtered(noisy, clean, sigma, spectrum, target.spacing)
         labels = None
-        if target.labels is not None and where is not None:
+        if target.labels is not None:
             labels = torch.from_numpy(target.labels[where].astype(np.int64))
         tissue = torch.from_numpy(clean > TISSUE[self.modality])
         return Crop(filtered, tissue, labels=labels, subject=target.subject)

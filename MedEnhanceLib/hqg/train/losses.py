@@ -81,17 +81,12 @@ class Window:
     voxels: Tensor
 
     @classmethod
-    def drawn(cls, crop: Noisy, rng: np.random.Generator) -> Window:
-        """A random window of a crop."""
-        shape = crop.noisy.shape
-        sizes = np.minimum(_WINDOW, shape)
-        starts = rng.integers(np.subtract(shape, sizes) + 1)
+    def of(cls, crop: Noisy, rng: np.random.Generator | None = None) -> Window:
+        """A random window of a crop; without `rng` all of it."""
+        shape = np.array(crop.noisy.shape)
+        sizes = shape if rng is None else np.minimum(_WINDOW, shape)
+        starts = shape - sizes if rng is None else rng.integers(shape - sizes + 1)
         return cls.at(tuple(map(slice, starts + _RIM, starts + sizes - _RIM)), crop)
-
-    @classmethod
-    def whole(cls, crop: Noisy) -> Window:
-        """All of a crop."""
-        return cls.at(tuple(slice(_RIM, side - _RIM) for side in crop.noisy.shape), crop)
 
     @classmethod
     def at(cls, where: tuple[slice, ...], crop: Noisy) -> Window:

@@ -131,7 +131,7 @@ def _gains(network: GuidedNetwork, crops: Sequence[Crop]) -> dict[str, float]:
 def gain_of(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
     """What a network gains over the filter on a whole crop, in dB of the tissue."""
     plain = crop.plain
-    window = Window.whole(plain)
+    window = Window.of(plain)
     with torch.inference_mode():
         made = losses.made(network.cpu(), plain, window, Turn(), guide)
     tissue = crop.tissue[window.where]

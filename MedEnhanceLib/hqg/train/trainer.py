@@ -83,7 +83,7 @@ class Trainer:
         task = self.config.task if stage == 0 else None
         teaching = self.teaching if task is not None and here % task.every == 0 else None
         crop = self._drawn("labeled" if teaching else _STAGES[stage], here, rng)
-        window = Window.drawn(crop.plain, rng)
+        window = Window.of(crop.plain, rng)
         image, parts = self._losses(crop, window, stage, here, rng)
         total, seen = torch.stack([*parts.values()]).sum(), {}
         if teaching is None:
@@ -139,7 +139,7 @@ class Trainer:
         judged = {"adversarial": image[where]} if config.adversarial else {}
         if config.unpaired and stage == 0:
             real = self._drawn("real", here, rng).plain
-            window = Window.drawn(real, rng)
+            window = Window.of(real, rng)
             enhanced = run(real, window, guide=None).guided
             judged["unpaired"] = enhanced[window.where]
             parts["changed means"] = losses.changed_means(enhanced, real, window)
