@@ -45,32 +45,22 @@ class StackMaps:
             sizes_mm: for each plane, or for all of a set: its pixels within the slices, and the
                 distance to the next plane.
         """
-        phase, level = torch.from_numpy(stack.phases()).float(), noise / CERTAIN
-        shared = [stack.ratio / 4, stack.width / 4, level]
+        level, angle = noise / CERTAIN, 2 * torch.pi * torch.from_numpy(stack.phases()).float()
+        waves = torch.stack([torch.cos(angle), torch.sin(angle)])
+        of_stack = [stack.ratio / 4, stack.width / 4, level]
         is_gaussian = float(stack.shape == "gaussian")
-        rows = [
-            torch.stack(
-                [
-                    torch.cos(2 * torch.pi * phase),
-                    torch.sin(2 * torch.pi * phase),
-                    *(
-                        torch.full_like(phase, value)
-                        for value in (
-                            *shared,
-                            pixel_mm / stack.thin_mm,
-                            stack.thin_mm / apart_mm,
-                            is_gaussian,
-                        )
-                    ),
-                ]
-            )
-            for pixel_mm, apart_mm in sizes_mm
-        ]
+        values = torch.tensor(
+            [
+                [*of_stack, pixel_mm / stack.thin_mm, stack.thin_mm / apart_mm, is_gaussian]
+                for pixel_mm, apart_mm in sizes_mm
+            ]
+        )
+        constants = values[..., None].expand(-1, -1, stack.thin)
         return cls(
             torch.from_numpy(stack.interpolate()).float(),
             torch.from_numpy(stack.correct(level**2)).float(),
             torch.from_numpy(stack.thicken()).float(),
-            torch.stack(rows),
+            torch.cat([waves.expand(len(sizes_mm), -1, -1), constants], 1),
         )
 
     def begin(self, slices: Tensor) -> tuple[Tensor, Tensor]:

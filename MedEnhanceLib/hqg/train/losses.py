@@ -193,22 +193,16 @@ def voxel_weight(crop: Crop, window: Window) -> Tensor:
 
 def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: Window) -> Tensor:
     """How much of a lesion that only the guide has is seen in the result, in σ² of the noise."""
-    part = lesion[window.where]
-    inside = part != 0
-    if not inside.any():
-        return without.new_zeros(())
+    shape = lesion != 0
     difference = (with_lesion - without)[window.where]
-    squares = difference.square().sum() / (inside.sum() * window.variance)
-    absolutes = difference[inside].abs().mean() / window.variance.sqrt()
-    return squares + _ABSOLUTE * absolutes
+    squares = difference.square().sum() / window.variance
+    absolutes = (difference.abs() * shape[window.where]).sum() / window.variance.sqrt()
+    return (squares + _ABSOLUTE * absolutes) / shape.sum()
 
 
 def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: Window) -> Tensor:
     """By how much a guide lowers the contrast that the input alone has, as a share of it."""
-    part = lesion[window.where]
-    power = part.square().sum()
-    if not power > 0:
-        return with_lesion.guided.new_zeros(())
+    part, power = lesion[window.where], lesion.square().sum()
 
     def kept(image: Tensor, before: Tensor) -> Tensor:
         return ((image - before)[window.where] * part).sum() / power

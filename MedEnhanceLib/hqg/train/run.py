@@ -19,7 +19,7 @@ from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Kind
 from MedEnhanceLib.hqg.train.losses import Turn, Window
 from MedEnhanceLib.hqg.train.targets import Target, load_data
-from MedEnhanceLib.hqg.train.teaching import MakeTask, Teaching
+from MedEnhanceLib.hqg.train.teaching import MakeTask
 from MedEnhanceLib.hqg.train.trainer import Trainer
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import begin_training, run_steps
@@ -66,8 +66,8 @@ def train(
     if config.task is not None:
         if make_task is None:
             raise ConfigError("task: nothing makes it", "Train through api.train or a job.")
-        teaching = Teaching(*make_task(device))
-    subjects = teaching.task.subjects(monitor) if teaching else ()
+        teaching = make_task(device)
+    subjects = teaching[0].subjects(monitor) if teaching else ()
     targets = load_data(config, data, monitor.part(0.0, 0.03), volumes=volumes, subjects=subjects)
     trainer = Trainer(config, targets, device, monitor, teaching)
     crops = _validated_crops(config, targets)
@@ -90,13 +90,16 @@ def train(
     finally:
         trainer.close()
     network = trainer.learner.averaged()
-    gains = _gains(network, crops) | (teaching.figures() if teaching else {})
+    gains = _gains(network, crops)
+    if teaching is not None:
+        seen = teaching[1].diagnostics()
+        gains |= {"gate_open_fraction": seen.open_fraction, "gate_mean_cosine": seen.cosine}
     report(gains, steps)
     folder = out / config.name
     is_guided = sum(trainer.counts[1:]) > 0
     export_enhancer(folder, config, network, seconds=seconds, is_guided=is_guided, gains=gains)
     if teaching is not None:
-        teaching.task.export(out, seconds)
+        teaching[0].export(out, seconds)
     monitor.progress(1.0, "model written")
     return folder
 

@@ -1,4 +1,9 @@
-"""One training of the set network, step by step."""
+"""One training of the set network, step by step.
+
+A task teaches by a first-order bi-level scheme: an upper step moves the enhancer by the gradients
+that the gate makes of its own loss and the task's; a lower step moves the task's head on the clean,
+the noisy and the enhanced image of the same crop.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +46,7 @@ class Trainer:
         data: what it learns from, of `load_data`.
         device: as torch names it.
         monitor: messages and cancelling.
-        teaching: by a task; None without.
+        teaching: a task and its gate; None without.
     """
 
     def __init__(
@@ -81,18 +86,53 @@ class Trainer:
         rng = np.random.default_rng([self.config.seed, 1, number])
         torch.manual_seed(int(rng.integers(2**62)))
         task = self.config.task if stage == 0 else None
-        teaching = self.teaching if task is not None and here % task.every == 0 else None
-        crop = self._drawn("labeled" if teaching else _STAGES[stage], here, rng)
+        is_taught = task is not None and here % task.every == 0
+        crop = self._drawn("labeled" if is_taught else _STAGES[stage], here, rng)
         window = Window.of(crop.plain, rng)
         image, parts = self._losses(crop, window, stage, here, rng)
         total, seen = torch.stack([*parts.values()]).sum(), {}
-        if teaching is None:
-            learner.step(total, here, count)
-        else:
-            weights = list(network.network.named_parameters())
-            seen = teaching.step(total, image, crop, window, weights, here, count)
+        if self.teaching is not None and is_taught:
+            seen = self._taught(self.teaching, total, image, crop, window, here)
             learner.update(here, count)
+        else:
+            learner.step(total, here, count)
         return {name: float(value.detach()) for name, value in parts.items()} | seen
+
+    def _taught(
+        self,
+        teaching: Teaching,
+        main: Tensor,
+        image: Tensor,
+        crop: Crop,
+        window: Window,
+        here: int,
+    ) -> dict[str, float]:
+        """Set the gradients that the gate decides on, and make the lower step.
+
+        main: the enhancer's own loss, whose graph is released. image: [K, J, I], enhanced within
+        the window, and around it as the filter leaves it. Returns the task's loss and the decision
+        as numbers, by name.
+        """
+        (task, gate), weights = teaching, list(self.network.network.named_parameters())
+        slices, plain, head = window.where[0], crop.plain, task.head
+        assert crop.labels is not None
+        labels = crop.labels[slices][None]
+        if head is not None:
+            head.network.train(False)
+        loss = task.loss(image[slices][None], labels, crop.subject)
+        gradients, report = gate(main, loss, weights)
+        for (_, weight), gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient
+        if head is not None:
+            head.network.train(True)
+            images = torch.stack([plain.target, plain.noisy, image.detach()])[:, slices]
+            lower = task.loss(images, labels.expand_as(images), crop.subject)
+            head.step(lower, here, self.counts[0])
+        return {
+            "task": float(loss.detach()),
+            "gate open": float(report.open),
+            "gate cosine": float(report.cosine),
+        }
 
     def _drawn(self, kind: Kind, here: int, rng: np.random.Generator) -> Crop:
         """A crop of a stage, or of the first one a labeled or a real one."""
@@ -168,11 +208,10 @@ class Trainer:
         }
         optimizers = {"adam": self.learner.optimizer, "critic adam": self.critic_optimizer}
         if self.teaching is not None:
-            modules["gate"] = self.teaching.gate
-            head = self.teaching.task.head
-            if head is not None:
-                modules |= {"head": head.network, "head average": head.average}
-                optimizers["head adam"] = head.optimizer
+            task, modules["gate"] = self.teaching
+            if task.head is not None:
+                modules |= {"head": task.head.network, "head average": task.head.average}
+                optimizers["head adam"] = task.head.optimizer
         # Where it runs does not change what is learned.
         config = replace(self.config, device="").to_json()
         return {"config": config, "modules": modules, "optimizers": optimizers}
