@@ -248,7 +248,7 @@ class CropMaker:
         pilot = filtered(rounds=rounds[:-1] if is_ct else rounds, pilot=None)
         estimate = filtered(rounds=rounds[-1:], pilot=pilot)
         places = self._places(estimate, sigma, spectrum, spacing)
-        images = [torch.from_numpy(image) for image in (noisy, pilot, estimate, target)]
+        images = [torch.tensor(image) for image in (noisy, pilot, estimate, target)]
         return Noisy(images[0], images[1], images[2], images[3], places)
 
     def _places(

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 Where = tuple[slice, slice, slice]
 #: Shares of guides that are right and misplaced; the rest is wrong.
 _RIGHT, _MISPLACED = 0.67, 0.19
-#: Share of right ones that are off by up to so many voxels; by how many misplaced ones are.
+#: Share of right ones that are a little off, and by how many voxels they and misplaced ones are.
 _JITTERED, _JITTER, _OFF = 0.4, 0.25, (0.3, 6.0)
 #: Share of wrong ones that are mirrored; the rest is of another patient.
 _MIRRORED = 0.4
