@@ -73,7 +73,7 @@ def test_a_guide_in_place_keeps_its_voxels(brain: Volume, other_contrast: Volume
     np.testing.assert_allclose(undone, other_contrast.voxels, atol=1e-3)
 
 
-@pytest.mark.parametrize("shift", [1.5, 8.0])
+@pytest.mark.parametrize("shift", [pytest.param(1.5, marks=pytest.mark.slow), 8.0])
 def test_a_planted_motion_is_undone(brain: Volume, other_contrast: Volume, shift: float) -> None:
     guide = displaced(other_contrast, (shift, -shift / 2, shift / 3), (0.06, -0.04, 0.05))
     aligned = align(guide, brain, Monitor())
