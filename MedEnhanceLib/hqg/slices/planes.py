@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import StackMaps
@@ -118,27 +117,22 @@ class Thickening:
 
 
 def read_planes(files: Sequence[Path], modality: str, monitor: Monitor) -> list[Planes]:
-    """All planes with fine pixels in both directions of these volumes.
+    """The slices of volumes; of nearly cubic voxels all three sets of planes.
 
     Raises InputError where there is no file, or one is of another modality.
     """
     planes: list[Planes] = []
     for number, path in enumerate(files):
         monitor.progress(number / len(files), f"reading {path.name}")
-        planes += planes_of(load(path, modality=modality).frame(0))
+        volume = load(path, modality=modality).frame(0)
+        i, j, k = volume.geometry.spacing
+        scaled = scaling_for(volume).apply(volume.voxels).astype(np.float16)
+        planes.append(Planes(scaled, (k, j, i)))
+        if volume.geometry.is_nearly_isotropic:
+            planes.append(Planes(scaled.transpose(1, 0, 2), (j, k, i)))
+            planes.append(Planes(scaled.transpose(2, 0, 1), (i, k, j)))
     if not planes:
         raise InputError("no training data", "Correct the patterns in `files`.")
-    return planes
-
-
-def planes_of(volume: Volume) -> list[Planes]:
-    """The slices of a volume; of nearly cubic voxels all three sets of planes."""
-    i, j, k = volume.geometry.spacing
-    scaled = scaling_for(volume).apply(volume.voxels).astype(np.float16)
-    planes = [Planes(scaled, (k, j, i))]
-    if volume.geometry.is_nearly_isotropic:
-        planes.append(Planes(scaled.transpose(1, 0, 2), (j, k, i)))
-        planes.append(Planes(scaled.transpose(2, 0, 1), (i, k, j)))
     return planes
 
 
