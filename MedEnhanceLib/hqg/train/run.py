@@ -122,25 +122,26 @@ def _gains(network: GuidedNetwork, crops: Sequence[Crop]) -> dict[str, float]:
     """Mean gain without a guide, and what right and other guides add to it on their crops."""
     gains: dict[str, list[float]] = {"gain_db": [], "right_guide_db": [], "wrong_guide_db": []}
     for crop in crops:
-        alone = gain_of(network, crop, None)
+        alone, added = gain_of(network, crop)
         if crop.guide is None:
             gains["gain_db"].append(alone)
         else:
-            name = "right_guide_db" if crop.guide.is_right else "wrong_guide_db"
-            gains[name].append(gain_of(network, crop, crop.guide.voxels) - alone)
+            gains["right_guide_db" if crop.guide.is_right else "wrong_guide_db"].append(added)
     return {name: float(np.mean(values)) for name, values in gains.items() if values}
 
 
-def gain_of(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
-    """What a network gains over the filter on a whole crop, in dB of the tissue."""
-    plain = crop.plain
+def gain_of(network: GuidedNetwork, crop: Crop) -> tuple[float, float]:
+    """What a network gains over the filter on a whole crop, in dB of the tissue.
+
+    Returns the gain without a guide, and what the crop's guide adds to it; 0 without one.
+    """
+    plain, guide = crop.plain, crop.guide
     window = Window.of(plain)
     with torch.inference_mode():
-        made = losses.made(network.cpu(), plain, window, Turn(), guide)
+        made = losses.made(network.cpu(), plain, window, Turn(), guide.voxels if guide else None)
     tissue = crop.tissue[window.where]
-
-    def error(image: torch.Tensor) -> float:
-        squares = (image[window.where] - plain.target[window.where])[tissue].square()
-        return float(squares.mean())
-
-    return 10 * math.log10(error(plain.estimate) / error(made.guided))
+    errors = [
+        float((image - plain.target)[window.where][tissue].square().mean())
+        for image in (plain.estimate, made.unguided, made.guided)
+    ]
+    return 10 * math.log10(errors[0] / errors[1]), 10 * math.log10(errors[1] / errors[2])
