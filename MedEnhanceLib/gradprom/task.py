@@ -19,7 +19,7 @@ from MedEnhanceLib.gradprom.head import export_head, make_head, open_head
 from MedEnhanceLib.gradprom.labeled import check_structures, find_split, read_labeled
 from MedEnhanceLib.gradprom.train import segmentation_loss
 from MedEnhanceLib.nets.precision import move
-from MedEnhanceLib.nets.training import averaged_weights
+from MedEnhanceLib.nets.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Slices of a slab that enter the loss; neighboring slices are redundant.
@@ -28,7 +28,7 @@ Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
 
 
 class SegmentationTask:
-    """A segmentation head that learns beside an enhancer: its network, and the average of that.
+    """A segmentation head that learns beside an enhancer: `head`, None of one that stays as it is.
 
     It runs in float32: differences of its loss would vanish in bfloat16.
 
@@ -63,11 +63,9 @@ class SegmentationTask:
                     "Give network and structures as its metadata.json states them.",
                 )
             network.load_state_dict(model.network.state_dict())
-        self.network = move(network, device)
-        self.average = averaged_weights(self.network, config.ema)
-        self.config, self.learning_rate = config, config.learning_rate
-        self._data, self._learns = data, learns
-        self.network.train(learns).requires_grad_(learns)
+        self.network = move(network, device).train(learns).requires_grad_(learns)
+        self.head = Learner(self.network, config.learning_rate, config.ema) if learns else None
+        self.config, self._data = config, data
         self._criterion = segmentation_loss(over_batch=config.labeled_share > 0)
 
     @classmethod
@@ -90,11 +88,6 @@ class SegmentationTask:
         config = TrainHeadConfig.from_json(fields)
         return cls(config, data, device, start=name_or_path, learns=False)
 
-    @property
-    def head(self) -> SegmentationTask | None:
-        """What learns along: the task itself, or nothing."""
-        return self if self._learns else None
-
     def subjects(self, monitor: Monitor) -> Iterator[Subject]:
         """Each training image and its labels as indices; those of patients held out are not read.
 
@@ -106,7 +99,7 @@ class SegmentationTask:
             labeled = read_labeled(self.config, self._data, files, monitor)
             read.append(labeled.indices)
             yield files[0], labeled.image, labeled.indices
-        if self._learns:
+        if self.head is not None:
             check_structures(self.config, read)
 
     def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
@@ -141,10 +134,12 @@ class SegmentationTask:
         return middles, images[:, seen].flatten(0, 1)
 
     def export(self, out: Path, seconds: float) -> None:
-        """Write the head's bundle with its averaged weights, `out/<name>`."""
+        """Write the bundle of a head that learned along, `out/<name>`."""
+        if self.head is None:
+            return
         summary = (
             "Learned along with an enhancer, on clean, noisy and enhanced crops of the same "
             f"images; seed {self.config.seed}, {seconds / 60:.0f} minutes"
         )
         folder = out / self.config.name
-        export_head(folder, self.config, self.average.module, seconds, summary)
+        export_head(folder, self.config, self.head.averaged(), seconds, summary)

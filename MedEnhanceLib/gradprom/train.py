@@ -27,8 +27,7 @@ from MedEnhanceLib.gradprom.head import export_head, make_head
 from MedEnhanceLib.gradprom.labeled import Files, check_structures, find_split, read_labeled
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
-from MedEnhanceLib.nets.training import averaged_weights, run_steps, set_learning_rate
-from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.nets.training import Learner, begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Enhances a volume; passed in, as a method does not import another.
@@ -64,45 +63,33 @@ def train(
         ModelError: the training diverged.
     """
     monitor = monitor or Monitor()
-    choice = choose_device(config.device)
-    monitor.log(f"training on {choice.name}: {choice.reason}")
-    out.mkdir(parents=True, exist_ok=True)
+    device = begin_training(config.device, out, monitor)
     learned, held_out = find_split(config, data)
     if held_out:
         monitor.log(f"{len(held_out)} of {len(learned) + len(held_out)} images are held out")
     examples = prepare_examples(config, data, learned, monitor.part(0, 0.3), enhance)
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed + 1)
-    network = move(make_head(config.network, len(config.structures)), choice.name)
-    average = averaged_weights(network, config.ema)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
+    network = move(make_head(config.network, len(config.structures)), device)
+    learner = Learner(network, config.learning_rate, config.ema)
     criterion = segmentation_loss(over_batch=config.labeled_share > 0)
 
     def step(number: int) -> dict[str, float]:
-        set_learning_rate(optimizer, config.learning_rate, number, config.steps)
         images, labels = draw_batch(examples, config, rng)
-        with mixed_precision(choice.name):
-            logits = network(images.to(choice.name, memory_format=torch.channels_last))
-        loss = criterion(logits.float(), labels.to(choice.name))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        average.update_parameters(network)
+        with mixed_precision(device):
+            logits = network(images.to(device, memory_format=torch.channels_last))
+        loss = criterion(logits.float(), labels.to(device))
+        learner.step(loss, number, config.steps)
         return {"loss": float(loss.detach())}
 
-    seconds = run_steps(
-        step,
-        config.steps,
-        out,
-        {
-            "config": replace(config, device="").to_json(),
-            "modules": {"network": network, "average": average},
-            "optimizers": {"adam": optimizer},
-            "generator": rng,
-        },
-        monitor.part(0.3, 0.9),
-    )
-    bundle = export_head(out / config.name, config, average.module, seconds)
+    parts = {
+        "config": replace(config, device="").to_json(),
+        "modules": {"network": network, "average": learner.average},
+        "optimizers": {"adam": learner.optimizer},
+        "generator": rng,
+    }
+    seconds = run_steps(step, config.steps, out, parts, monitor.part(0.3, 0.9))
+    bundle = export_head(out / config.name, config, learner.averaged(), seconds)
     if held_out:
         measure_held_out(bundle.folder, config, data, held_out, monitor.part(0.9, 1.0))
     monitor.progress(1.0, "model written")

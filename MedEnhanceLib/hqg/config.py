@@ -177,7 +177,6 @@ class TrainConfig(WithPresets):
     renewed_every: int = option(10, help="steps after which a crop is replaced", low=1)
     learning_rate: float = option(2e-3, help="of the optimizer, AdamW")
     validated: int = option(8, help="crops that are validated on", low=1, high=1000)
-    workers: int = option(1, help="threads that make crops beside the training", low=1, high=64)
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
     loss: LossConfig = option(factory=LossConfig, help="weights of the losses")
     task: TaskConfig | None = option(
@@ -192,11 +191,6 @@ class TrainConfig(WithPresets):
                 "loss.unpaired has no volumes to learn from",
                 "Name noisy volumes (low_quality), or set it to 0.",
             )
-
-    @classmethod
-    def preset(cls, name: str, /, modality: str = "MR", **fields: Any) -> TrainConfig:
-        """One of PRESETS for a modality, with what the fields say otherwise."""
-        return cls.from_json({"preset": name, "modality": modality, **fields})
 
     @classmethod
     def preset_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:

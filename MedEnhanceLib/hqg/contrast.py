@@ -23,6 +23,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.image import gaussian_blur
 from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.runtime.dependencies import require
 
 Floats = npt.NDArray[np.float32]
 
@@ -115,9 +116,7 @@ def measure_contrast(volume: Volume) -> Contrast | None:
 
 def _otsu(image: Floats) -> float:
     """The threshold between background and body by Otsu's criterion, for intensities up to 1.2."""
-    counts, edges = np.histogram(np.clip(image, 0, 1.2), 128)
-    centers = (edges[1:] + edges[:-1]) / 2
-    share = np.cumsum(counts) / counts.sum()
-    mean = np.cumsum(counts * centers) / counts.sum()
-    between = (mean[-1] * share - mean) ** 2 / np.maximum(share * (1 - share), 1e-9)
-    return float(centers[np.argmax(between)])
+    sitk = require("SimpleITK", purpose="Comparing contrasts")
+    otsu = sitk.OtsuThresholdImageFilter()
+    otsu.Execute(sitk.GetImageFromArray(np.minimum(image, 1.2)))
+    return float(otsu.GetThreshold())

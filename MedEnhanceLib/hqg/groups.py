@@ -193,16 +193,14 @@ class GuidedNetwork(torch.nn.Module):
         sums = fitted.sums * seen[:, None, None]
         return replace(fitted, shows=fitted.shows * seen, sums=sums, region=sums.sum(1))
 
-    def forward(self, groups: Groups, guides: Sequence[Fit], *, frozen: bool = False) -> Residual:
+    def forward(self, groups: Groups, guides: Sequence[Fit]) -> Residual:
         """Residuals of groups.
 
         Args:
             groups: their coefficients.
             guides: each fitted to them, with its region.
-            frozen: no gradient reaches the set network.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            unguided, log_weight, features = self.network(groups)
+        unguided, log_weight, features = self.network(groups)
         weight = torch.exp(log_weight.float().clamp(-_MOST_WEIGHT, _MOST_WEIGHT))
         unguided = unguided.float()
         if not guides:

@@ -73,15 +73,14 @@ class Change:
     uncertainty_mm2: standard deviation of b.
     gain: the filter's response at frequencies in cycles per mm; None where b is not certain, so
         that nothing is done.
-    noise_log: logarithm of the noise's amplitude after that, relative to the wanted one.
-    noise_uncertainty: its standard deviation.
+    surplus: logarithm of the noise's amplitude after that, relative to the wanted one; 0 where it
+        is not certain that there is more.
     """
 
     slope_mm2: float
     uncertainty_mm2: float
     gain: Callable[[Doubles], Doubles] | None
-    noise_log: float
-    noise_uncertainty: float
+    surplus: float
 
     @property
     def blur_mm(self) -> float:
@@ -93,14 +92,12 @@ class Change:
 class Match:
     """What `match_appearance` does to a volume, and why.
 
-    changes: by direction.
+    changes: by direction, of those in which volume and look can be compared.
     keep_noise: share of what `denoise` removes that stays in the volume; 1 removes nothing.
-    unmeasured: directions in which nothing can be compared, with the reason.
     """
 
     changes: dict[Direction, Change]
     keep_noise: float
-    unmeasured: dict[Direction, str]
 
     @property
     def changes_nothing(self) -> bool:
@@ -109,7 +106,7 @@ class Match:
 
     def sentences(self) -> list[str]:
         """For log and manifest, one for each direction and one for noise."""
-        texts = {name: f"not compared, {reason}" for name, reason in self.unmeasured.items()}
+        texts = dict.fromkeys(DIRECTIONS, "not compared, slices are too thick or too few")
         for name, change in self.changes.items():
             if change.gain:
                 verb = "sharpened" if change.slope_mm2 > 0 else "smoothed"
@@ -126,19 +123,14 @@ class Match:
 
 def plan_match(measured: Appearance, wanted: Appearance) -> Match:
     """Compare a volume with the wanted appearance, of one or several patients, same modality."""
-    changes: dict[Direction, Change] = {}
-    unmeasured: dict[Direction, str] = {}
-    for direction in DIRECTIONS:
-        own = measured.patients[0].get(direction)
-        theirs = [spectra[direction] for spectra in wanted.patients if direction in spectra]
-        if own is None or not theirs:
-            whose = "this volume's" if own is None else "the look's"
-            unmeasured[direction] = f"{whose} slices are too thick or too few"
-            continue
-        changes[direction] = _change(own, theirs, measured.modality)
-    noise = changes["in_plane"]
-    has_more = noise.noise_log > _CERTAIN * noise.noise_uncertainty
-    return Match(changes, math.exp(-noise.noise_log) if has_more else 1.0, unmeasured)
+    own = measured.patients[0]
+    theirs = {name: [each[name] for each in wanted.patients if name in each] for name in own}
+    changes = {
+        name: _change(own[name], theirs[name], measured.modality)
+        for name in DIRECTIONS
+        if theirs.get(name)
+    }
+    return Match(changes, math.exp(-changes["in_plane"].surplus))
 
 
 def match_appearance(
@@ -196,7 +188,7 @@ def _change(mine: Spectra, theirs: Sequence[Spectra], modality: str) -> Change:
     wanted = _mean(members)
     slope = slope_of(f, own, wanted)
     of_parts = [slope_of(f, pair, wanted) for pair in zip(*parts, strict=True)]
-    noises = [_noise(f, member) for member in members]
+    noises = np.array([_noise(f, member) for member in members])
     # Each patient against the others shows how far patients of one look differ.
     between = [
         slope_of(f, member, _mean(members[:k] + members[k + 1 :]))
@@ -207,22 +199,18 @@ def _change(mine: Spectra, theirs: Sequence[Spectra], modality: str) -> Change:
     among = _spread(np.array(between) * (count - 1) / count, _SPREAD[modality] * voxel**2)
     own_spread = float(np.std(of_parts, ddof=1)) / math.sqrt(PARTS)
     uncertainty = math.hypot(among * math.sqrt(1 + 1 / count), own_spread)
-    of_noise = _spread(np.array(noises) - np.mean(noises), _NOISE_SPREAD)
     gain = None
     if abs(slope) > _CERTAIN * uncertainty:
         # How much faster than the wanted noise the filtered noise rises: white noise does.
         color = float(np.polyfit(f**2, (wanted[0] - smooth) / 2, 1)[0])
-        surplus = max(0.0, slope - color - 2 * among)
+        rises = max(0.0, slope - color - 2 * among)
         ratio = np.exp(smooth) / (_TYPICAL_DETAIL * _anatomy(own))
-        gain = partial(_gain, slope=slope, surplus=surplus, f=f, noise_to_detail=ratio)
+        gain = partial(_gain, slope=slope, rises=rises, f=f, noise_to_detail=ratio)
         smooth = smooth + 2 * slope * f**2
-    return Change(
-        slope,
-        uncertainty,
-        gain,
-        _noise(f, (smooth, detailed)) - float(np.mean(noises)),
-        of_noise * math.sqrt(1 + 1 / count),
-    )
+    spread_of_noise = _spread(noises - noises.mean(), _NOISE_SPREAD) * math.sqrt(1 + 1 / count)
+    surplus = _noise(f, (smooth, detailed)) - float(noises.mean())
+    is_certain = surplus > _CERTAIN * spread_of_noise
+    return Change(slope, uncertainty, gain, surplus if is_certain else 0.0)
 
 
 def _mean(pairs: Sequence[Pair]) -> Pair:
@@ -284,18 +272,18 @@ def _slope_of_both(f: Doubles, mine: Pair, wanted: Pair) -> float:
 
 
 def _gain(
-    frequencies: Doubles, *, slope: float, surplus: float, f: Doubles, noise_to_detail: Doubles
+    frequencies: Doubles, *, slope: float, rises: float, f: Doubles, noise_to_detail: Doubles
 ) -> Doubles:
     """The filter's response: exp(b f²), less where it would raise noise beyond the wanted texture.
 
-    surplus: slope by which the noise would rise faster than wanted, mm².
+    rises: slope by which the noise would rise faster than wanted, mm².
     """
     held = np.minimum(frequencies, f[-1] / _HIGHEST * 0.5)
     full: Doubles = np.exp(slope * held**2)
     if slope <= 0:
         return full
     ratio = np.exp(np.interp(held, f, np.log(noise_to_detail)))
-    share = 1 / (1 + ratio * -np.expm1(-2 * surplus * held**2))
+    share = 1 / (1 + ratio * -np.expm1(-2 * rises * held**2))
     limited: Doubles = 1 / (1 / (1 + (full - 1) * share) + 1 / _MOST_GAIN - 1 / (_MOST_GAIN * full))
     return limited
 

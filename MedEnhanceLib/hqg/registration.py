@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,10 @@ class Registration:
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
         self._mask = _tissue(volume)
-        tissue = _moved(self._mask.geometry.affine_lps, np.argwhere(self._mask.voxels)[:, ::-1])
-        self.points: Matrix = _chosen(tissue, _WINDOWS)
-        self.center: Matrix = tissue.mean(0) if len(tissue) else np.zeros(3)
+        inside = np.argwhere(self._mask.voxels)[:, ::-1]
+        self._tissue = _moved(self._mask.geometry.affine_lps, inside)
+        self.points: Matrix = _chosen(self._tissue, _WINDOWS)
+        self.center: Matrix = self._tissue.mean(0) if len(inside) else np.zeros(3)
 
     def overlap(self, guide: Volume, place: Matrix) -> float:
         """Share of the volume's tissue inside the guide's field of view, 0 to 1."""
@@ -147,53 +149,44 @@ class Registration:
 
     def fits(self, guide: Volume, places: list[Matrix]) -> list[Fit]:
         """How well the guide fits at each place; 0 where it shows too little of the volume."""
-        finest = _LEVELS[-1][0]
-        windows = _Windows(_level(self._volume, finest), self._mask)
-        level = _level(guide, finest)
-        smallest = max(min(each.geometry.spacing) for each in (self._volume, level))
+        ours, theirs = (_level(each, _LEVELS[-1][0]) for each in (self._volume, guide))
+        windows, positions = self._windows(ours)
+
+        def agreement(place: Matrix) -> float:
+            """Mean squared correlation of volume and guide in the windows, 0 to 1."""
+            indices = _indices(theirs, place, positions)
+            shown = _inside(indices, theirs).all(1)
+            if shown.sum() < _WINDOWS // 40:
+                return 0.0
+            one, other = windows[shown], _centered(_interpolated(theirs.voxels, indices[shown]))
+            squares = ((other**2).mean(1) + _FLOOR) * ((one**2).mean(1) + _FLOOR)
+            return float(np.mean((one * other).mean(1) ** 2 / squares))
+
+        smallest = max(min(each.geometry.spacing) for each in (self._volume, theirs))
         beside = max(_BESIDE_MM, 3 * smallest)
         fits = []
         for place in places:
             there = []
-            for way in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0)):
+            for axis, way in product((0, 1), (beside, -beside)):
                 shifted = place.copy()
-                shifted[:3, 3] += beside * np.array(way)
-                there.append(windows.agreement(level, shifted))
+                shifted[axis, 3] += way
+                there.append(agreement(shifted))
             chance = float(np.mean(there))
-            more = windows.agreement(level, place) - chance
-            value = max(0.0, more / max(1 - chance, _FLOOR))
-            fits.append(Fit(value, self.overlap(guide, place)))
+            value = (agreement(place) - chance) / max(1 - chance, _FLOOR)
+            fits.append(Fit(max(0.0, value), self.overlap(guide, place)))
         return fits
 
-
-class _Windows:
-    """Small windows of a volume's tissue, their means taken off."""
-
-    def __init__(self, level: Volume, mask: Volume) -> None:
+    def _windows(self, level: Volume) -> tuple[Floats, Matrix]:
+        """Small windows of the tissue: values [N, V] less their mean, and positions [N, V, 3]."""
         spacing = np.array(level.geometry.spacing)
         radius = [max(1, round(_RADIUS * spacing.min() / side)) for side in spacing]
-        sizes = np.array(level.shape[::-1])
-        tissue = _moved(mask.geometry.affine_lps, np.argwhere(mask.voxels)[:, ::-1])
-        centers = np.rint(_indices(level, np.eye(4), tissue)).astype(np.intp)
-        fitting = ((centers >= radius) & (centers < sizes - radius)).all(1)
+        centers = np.rint(_indices(level, np.eye(4), self._tissue)).astype(np.intp)
+        fitting = ((centers >= radius) & (centers < np.array(level.shape[::-1]) - radius)).all(1)
         sides = [np.arange(-reach, reach + 1) for reach in radius]
         offsets = np.stack(np.meshgrid(*sides, indexing="ij"), -1).reshape(-1, 3)
-        places = _chosen(centers[fitting], _WINDOWS)[:, None] + offsets
-        i, j, k = np.moveaxis(places, -1, 0)
-        self._values = _centered(level.voxels[k, j, i])
-        self._positions = _moved(level.geometry.affine_lps, places)
-
-    def agreement(self, guide: Volume, place: Matrix) -> float:
-        """Mean squared correlation of volume and guide in the windows, 0 to 1."""
-        indices = _indices(guide, place, self._positions)
-        shown = _inside(indices, guide).all(1)
-        if shown.sum() < _WINDOWS // 40:
-            return 0.0
-        theirs = _centered(_interpolated(guide.voxels, indices[shown]))
-        ours = self._values[shown]
-        product = (ours * theirs).mean(1)
-        squares = ((theirs**2).mean(1) + _FLOOR) * ((ours**2).mean(1) + _FLOOR)
-        return float(np.mean(product**2 / squares))
+        indices = _chosen(centers[fitting], _WINDOWS)[:, None] + offsets
+        i, j, k = np.moveaxis(indices, -1, 0)
+        return _centered(level.voxels[k, j, i]), _moved(level.geometry.affine_lps, indices)
 
 
 def resample(guide: Volume, volume: Volume, place: Matrix, monitor: Monitor) -> Floats:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +19,17 @@ from torch.optim.swa_utils import AveragedModel
 from MedEnhanceLib.errors import Cancelled, ModelError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.nets.checkpoint import Checkpoint
+from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import NOTHING_WRITTEN, Monitor
 
+Network = TypeVar("Network", bound=nn.Module)
 #: File of a training's state in its output folder.
 CHECKPOINT = "checkpoint.safetensors"
 _GO_ON = "Start again with the same output folder to continue."
 _WARM_UP = 0.02
 _LAST_SHARE = 0.01
+#: Of optimizers: weight decay, and the largest norm of a gradient.
+_WEIGHT_DECAY, _MOST_GRADIENT = 1e-4, 1.0
 #: Of the running means of losses, from step to step.
 _DECAY = 0.95
 #: Seconds between two checkpoints of `run_steps`, and steps between two reports of its losses.
@@ -87,6 +92,57 @@ def checkpoint_named(out: Path) -> Iterator[None]:
         if cause.hint != NOTHING_WRITTEN or not any(out.glob("*checkpoint*.safetensors")):
             raise
         raise Cancelled("cancelled; the checkpoint is kept", _GO_ON) from cause
+
+
+def begin_training(device: str, out: Path, monitor: Monitor) -> str:
+    """Make the output folder, and choose the device, which is logged with the reason."""
+    choice = choose_device(device)
+    monitor.log(f"training on {choice.name}: {choice.reason}")
+    out.mkdir(parents=True, exist_ok=True)
+    return choice.name
+
+
+class Learner(Generic[Network]):
+    """A network, the optimizer that moves it, and its averaged weights, which are what is shipped.
+
+    Args:
+        network: on its device.
+        learning_rate: at its peak; it follows `set_learning_rate`.
+        ema: decay of the averaged weights.
+        betas: of the optimizer, AdamW.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        learning_rate: float,
+        ema: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        self.network, self._learning_rate = network, learning_rate
+        self.average = averaged_weights(network, ema)
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=learning_rate, betas=betas, weight_decay=_WEIGHT_DECAY
+        )
+
+    def step(self, loss: Tensor, number: int, total: int) -> None:
+        """Descend a loss in a step of this number, of `total`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.update(number, total)
+
+    def update(self, number: int, total: int) -> None:
+        """Move the weights by their gradients; not at all where these are not finite."""
+        set_learning_rate(self.optimizer, self._learning_rate, number, total)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), _MOST_GRADIENT)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+            self.average.update_parameters(self.network)
+
+    def averaged(self) -> Network:
+        """A copy of the network with its averaged weights, for use."""
+        network: Network = copy.deepcopy(self.average.module)  # type: ignore[assignment]
+        return network.eval().requires_grad_(False)
 
 
 def run_steps(

@@ -148,11 +148,10 @@ def gains_of(part: Part, seed: int, steps: int, start: Path, crops: list[Crop]) 
     network = open_enhancer(open_bundle(str(folder), kind="enhancer", modality="MR"))
     found: dict[str, list[float]] = {UNGUIDED: [], RIGHT: [], WRONG: []}
     for crop in crops:
-        alone = gain_of(network, crop, None)
+        alone, added = gain_of(network, crop)
         found[UNGUIDED].append(alone)
         if part.guided and crop.guide is not None:
-            name = RIGHT if crop.guide.is_right else WRONG
-            found[name].append(gain_of(network, crop, crop.guide.voxels) - alone)
+            found[RIGHT if crop.guide.is_right else WRONG].append(added)
     gains = {name: float(np.mean(values)) for name, values in found.items() if values}
     kept.write_text(json.dumps(gains), encoding="utf-8")
     return gains

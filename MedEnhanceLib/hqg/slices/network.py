@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.hqg.slices.config import SliceNetConfig
 from MedEnhanceLib.hqg.slices.profile import SliceStack
+from MedEnhanceLib.nets.precision import mixed_precision
 
 #: Channels of the input: four images, and eight maps that say what the slices are like.
 _IMAGES, _MAPS = 4, 8
@@ -24,7 +26,8 @@ CERTAIN = 0.04
 class StackMaps:
     """What the network and the data consistency need to know of a stack, as tensors.
 
-    interpolate, correct: [M, K]. thicken: [K, M]. rows: [8, M], the maps, constant along a row.
+    interpolate, correct: [M, K]. thicken: [K, M]. rows: [B, 8, M], maps that are constant along a
+    row.
     """
 
     interpolate: Tensor
@@ -33,35 +36,31 @@ class StackMaps:
     rows: Tensor
 
     @classmethod
-    def of(cls, stack: SliceStack, noise: float, pixel_mm: float, apart_mm: float) -> StackMaps:
-        """The maps of one stack in one set of planes.
+    def of(cls, stack: SliceStack, noise: float, sizes_mm: Sequence[tuple[float, float]]) -> Self:
+        """The maps of one stack.
 
         Args:
             stack: the slices before and after.
             noise: standard deviation of the noise of the slices, on the network's scale.
-            pixel_mm: of the planes, within the slices.
-            apart_mm: from one plane to the next.
+            sizes_mm: for each plane, or for all of a set: its pixels within the slices, and the
+                distance to the next plane.
         """
-        phase = torch.from_numpy(stack.phases()).float()
-        one = torch.ones_like(phase)
-        rows = torch.stack(
+        level, angle = noise / CERTAIN, 2 * torch.pi * torch.from_numpy(stack.phases()).float()
+        waves = torch.stack([torch.cos(angle), torch.sin(angle)])
+        of_stack = [stack.ratio / 4, stack.width / 4, level]
+        is_gaussian = float(stack.shape == "gaussian")
+        values = torch.tensor(
             [
-                torch.cos(2 * torch.pi * phase),
-                torch.sin(2 * torch.pi * phase),
-                one * (stack.ratio / 4),
-                one * (stack.width / 4),
-                one * (noise / CERTAIN),
-                one * (pixel_mm / stack.thin_mm),
-                one * (stack.thin_mm / apart_mm),
-                one * float(stack.shape == "gaussian"),
+                [*of_stack, pixel_mm / stack.thin_mm, stack.thin_mm / apart_mm, is_gaussian]
+                for pixel_mm, apart_mm in sizes_mm
             ]
         )
-        damping = (noise / CERTAIN) ** 2
+        constants = values[..., None].expand(-1, -1, stack.thin)
         return cls(
             torch.from_numpy(stack.interpolate()).float(),
-            torch.from_numpy(stack.correct(damping)).float(),
+            torch.from_numpy(stack.correct(level**2)).float(),
             torch.from_numpy(stack.thicken()).float(),
-            rows,
+            torch.cat([waves.expand(len(sizes_mm), -1, -1), constants], 1),
         )
 
     def begin(self, slices: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +104,7 @@ class SliceNet(nn.Module):
         """What to add to `begun`.
 
         smooth, begun: [B, M, W], of `StackMaps.begin`. beside: [B, 2, M, W], `begun` of the planes
-        before and after. rows: [8, M] or [B, 8, M]. Returns [B, M, W].
+        before and after. rows: [1, 8, M] or [B, 8, M]. Returns [B, M, W].
         """
         batch, m, w = begun.shape
         maps = rows.expand(batch, -1, -1)[..., None].expand(-1, -1, -1, w)
@@ -141,50 +140,9 @@ class _Block(nn.Module):
         return x + change
 
 
-def restore_planes(
-    network: SliceNet, slices: Tensor, maps: StackMaps, autocast: torch.autocast
-) -> Tensor:
-    """Restore successive planes of one volume.
-
-    slices: [N + 2, K, W], N planes, the one before and the one after. Returns [N, M, W].
-    """
+def restore_planes(network: SliceNet, slices: Tensor, maps: StackMaps) -> Tensor:
+    """Restore planes, each seen with the ones before and after: [B, 3, K, W] → [B, M, W]."""
     smooth, begun = maps.begin(slices)
-    beside = torch.stack([begun[:-2], begun[2:]], dim=1)
-    with autocast:
-        change = network(smooth[1:-1], begun[1:-1], beside, maps.rows)
-    return maps.consistent(begun[1:-1] + change, slices[1:-1])
-
-
-def restore_patches(
-    network: SliceNet, slices: Tensor, stacks: Sequence[StackMaps], autocast: torch.autocast
-) -> Tensor:
-    """Restore the middle ones of three planes of several stacks that share M.
-
-    slices: [B, 3, Kmax, W], zero beyond the slices of a stack. stacks: of each. Returns [B, M, W].
-    """
-    joined = _stacked(stacks, slices.shape[2])
-    wide = replace(
-        joined,
-        interpolate=joined.interpolate[:, None],
-        correct=joined.correct[:, None],
-        thicken=joined.thicken[:, None],
-    )
-    smooth, begun = wide.begin(slices)
-    with autocast:
-        change = network(smooth[:, 1], begun[:, 1], begun[:, ::2], joined.rows)
-    return joined.consistent(begun[:, 1] + change, slices[:, 1])
-
-
-def _stacked(stacks: Sequence[StackMaps], most: int) -> StackMaps:
-    """Batched matrices, filled with zeros up to `most` thick slices."""
-
-    def filled(matrix: Tensor, axis: int) -> Tensor:
-        missing = most - matrix.shape[axis]
-        return F.pad(matrix, (0, missing) if axis == 1 else (0, 0, 0, missing))
-
-    return StackMaps(
-        torch.stack([filled(one.interpolate, 1) for one in stacks]),
-        torch.stack([filled(one.correct, 1) for one in stacks]),
-        torch.stack([filled(one.thicken, 0) for one in stacks]),
-        torch.stack([one.rows for one in stacks]),
-    )
+    with mixed_precision(str(slices.device)):
+        change = network(smooth[:, 1], begun[:, 1], begun[:, ::2], maps.rows)
+    return maps.consistent(begun[:, 1] + change, slices[:, 1])

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import StackMaps
@@ -55,98 +54,133 @@ class Planes:
 
 @dataclass(frozen=True)
 class Patches:
-    """thin: [B, M, W], to restore. slices: [B, 3, Kmax, W], thick, with the planes beside. stacks:
-    of each.
-    """
+    """thin: [B, M, W], to restore. slices: [B, 3, K, W], thick, with the planes beside."""
 
     thin: Tensor
     slices: Tensor
-    stacks: Sequence[StackMaps]
+    maps: StackMaps
+
+
+@dataclass(frozen=True)
+class Thickening:
+    """How patches are made thick.
+
+    Attributes:
+        stack: the slices after, and the rows of a patch before.
+        added: standard deviation of the noise that is added, on the network's scale.
+        noise: what the network is given as it.
+        bins: pixels that are averaged first, along both axes of a plane, of which one is drawn.
+        varies: whether brightness and contrast are drawn, as MR has no units.
+    """
+
+    stack: SliceStack
+    added: float
+    noise: float
+    bins: Sequence[tuple[int, int]] = _BINS
+    varies: bool = True
+
+    @classmethod
+    def drawn(cls, config: TrainSlicesConfig, rng: np.random.Generator) -> Thickening:
+        """A ratio, a profile and a level of noise, for the patches of a step."""
+        ratio = float(np.exp(rng.uniform(np.log(_LEAST_RATIO), np.log(MOST_RATIO))))
+        if rng.random() < 0.5:
+            ratio = max(2.0, round(ratio))
+        thick = max(4, round(config.rows / ratio))
+        shape: Shape = "gaussian" if rng.random() < 0.6 else "box"
+        mm = config.rows / thick
+        overlap = 1.0 if rng.random() < 0.5 else rng.uniform(*_THICKNESS)
+        stack = SliceStack(thick, mm, overlap * mm, config.rows, shape)
+        added = rng.uniform(0, _NOISE[config.modality]) if rng.random() < _NOISY else 0.0
+        # The level is measured when the network is used: it does not rely on the exact one.
+        return cls(stack, added, added * rng.uniform(0.8, 1.25), varies=config.modality == "MR")
+
+    @classmethod
+    def like(cls, stack: SliceStack, noise: float, pixel_mm: float) -> Thickening:
+        """As slices are that are to be restored, of patches of these slices.
+
+        noise: standard deviation of theirs. pixel_mm: the smaller side of their pixels.
+        """
+        # Rows that hold about a whole number of slices.
+        rows = min(
+            range(64, 105, 8),
+            key=lambda rows: abs(rows / round(rows / stack.ratio) - stack.ratio),
+        )
+        thick = max(4, round(rows / stack.ratio))
+        ratio = rows / thick
+        width = ratio * stack.thickness_mm / stack.spacing_mm
+        own = SliceStack(thick, ratio, width, rows, stack.shape)
+        # What thickening averages away of the noise is added.
+        left = float(np.square(own.thicken()).sum(axis=1).mean())
+        added = noise * float(np.sqrt(1 - min(left, 1.0)))
+        bins = [(max(1, round(stack.thin_mm / pixel_mm)), 1)]
+        return cls(own, added, noise, bins, varies=False)
 
 
 def read_planes(files: Sequence[Path], modality: str, monitor: Monitor) -> list[Planes]:
-    """All planes with fine pixels in both directions of these volumes.
+    """The slices of volumes; of nearly cubic voxels all three sets of planes.
 
     Raises InputError where there is no file, or one is of another modality.
     """
     planes: list[Planes] = []
     for number, path in enumerate(files):
         monitor.progress(number / len(files), f"reading {path.name}")
-        planes += planes_of(load(path, modality=modality).frame(0))
+        volume = load(path, modality=modality).frame(0)
+        i, j, k = volume.geometry.spacing
+        scaled = scaling_for(volume).apply(volume.voxels).astype(np.float16)
+        planes.append(Planes(scaled, (k, j, i)))
+        if volume.geometry.is_nearly_isotropic:
+            planes.append(Planes(scaled.transpose(1, 0, 2), (j, k, i)))
+            planes.append(Planes(scaled.transpose(2, 0, 1), (i, k, j)))
     if not planes:
         raise InputError("no training data", "Correct the patterns in `files`.")
     return planes
 
 
-def planes_of(volume: Volume) -> list[Planes]:
-    """The slices of a volume; of nearly cubic voxels all three sets of planes."""
-    i, j, k = volume.geometry.spacing
-    scaled = scaling_for(volume).apply(volume.voxels).astype(np.float16)
-    planes = [Planes(scaled, (k, j, i))]
-    if volume.geometry.is_nearly_isotropic:
-        planes.append(Planes(scaled.transpose(1, 0, 2), (j, k, i)))
-        planes.append(Planes(scaled.transpose(2, 0, 1), (i, k, j)))
-    return planes
-
-
 class Sampler:
-    """Draws patches and makes them thick."""
+    """Draws patches and makes them thick.
 
-    bins: Sequence[tuple[int, int]] = _BINS
+    Args:
+        planes: to draw from.
+        config: of the training.
+        thickening: of all patches; None draws one for each step.
+    """
 
-    def __init__(self, planes: Sequence[Planes], config: TrainSlicesConfig) -> None:
-        self._planes, self._config = planes, config
+    def __init__(
+        self,
+        planes: Sequence[Planes],
+        config: TrainSlicesConfig,
+        thickening: Thickening | None = None,
+    ) -> None:
+        self._planes, self._config, self._thickening = planes, config, thickening
 
     def batch(self, step: int) -> Patches:
         """The patches of a step."""
-        config = self._config
-        rng = np.random.default_rng((config.seed, step))
-        thin, slices, stacks = zip(*(self._example(rng) for _ in range(config.batch)), strict=True)
-        most = max(thick.shape[1] for thick in slices)
-        padded = [np.pad(thick, ((0, 0), (0, most - thick.shape[1]), (0, 0))) for thick in slices]
+        rng = np.random.default_rng((self._config.seed, step))
+        how = self._thickening or Thickening.drawn(self._config, rng)
+        thicken, thin, slices, sizes = how.stack.thicken(), [], [], []
+        for _ in range(self._config.batch):
+            patch, size = self._patch(how, rng)
+            thick = (thicken @ patch).astype(np.float32)
+            if how.added:
+                thick += np.float32(how.added) * _grain(thick.shape, rng)
+            thin.append(patch[1])
+            slices.append(thick)
+            sizes.append(size)
         return Patches(
-            torch.from_numpy(np.stack([planes[1] for planes in thin])),
-            torch.from_numpy(np.stack(padded).astype(np.float32)),
-            stacks,
+            torch.from_numpy(np.stack(thin)),
+            torch.from_numpy(np.stack(slices)),
+            StackMaps.of(how.stack, how.noise, sizes),
         )
 
-    def _example(self, rng: np.random.Generator) -> tuple[Floats, Floats, StackMaps]:
-        thin, pixel, apart = self._patch(rng)
-        stack = self.draw_stack(rng)
-        slices = (stack.thicken() @ thin).astype(np.float32)
-        added, known = self.draw_noise(stack, rng)
-        if added:
-            slices += np.float32(added) * _grain(slices.shape, rng)
-        return thin, slices, StackMaps.of(stack, known, pixel, apart)
-
-    def draw_stack(self, rng: np.random.Generator) -> SliceStack:
-        """How a patch is made thick."""
-        config = self._config
-        ratio = float(np.exp(rng.uniform(np.log(_LEAST_RATIO), np.log(MOST_RATIO))))
-        if rng.random() < 0.5:
-            ratio = max(2.0, round(ratio))
-        thick = max(4, round(config.rows / ratio))
-        shape: Shape = "gaussian" if rng.random() < 0.6 else "box"
-        overlap = 1.0 if rng.random() < 0.5 else rng.uniform(*_THICKNESS)
-        return SliceStack(
-            thick, config.rows / thick, overlap * config.rows / thick, config.rows, shape
-        )
-
-    def draw_noise(self, stack: SliceStack, rng: np.random.Generator) -> tuple[float, float]:
-        """Standard deviation of the noise that is added, and what the network is given as it."""
-        if rng.random() >= _NOISY:
-            return 0.0, 0.0
-        noise = float(rng.uniform(0, _NOISE[self._config.modality]))
-        # The level is measured when the network is used: it does not rely on the exact one.
-        return noise, noise * float(rng.uniform(0.8, 1.25))
-
-    def _patch(self, rng: np.random.Generator) -> tuple[Floats, float, float]:
+    def _patch(
+        self, how: Thickening, rng: np.random.Generator
+    ) -> tuple[Floats, tuple[float, float]]:
         """[3, M, W] with some tissue in it; its columns and planes, in rows."""
-        config = self._config
-        best: tuple[float, Floats, float, float] | None = None
+        config, size = self._config, (how.stack.thin, self._config.columns)
+        best: tuple[float, Floats, tuple[float, float]] | None = None
         for _ in range(_TRIES):
             planes = self._planes[int(rng.integers(len(self._planes)))]
-            bins = self.bins[int(rng.integers(len(self.bins)))]
+            bins = how.bins[int(rng.integers(len(how.bins)))]
             middle = int(rng.integers(len(planes.pixels)))
             step = _STEPS[rng.integers(len(_STEPS))] * int(rng.choice((-1, 1)))
             last = len(planes.pixels) - 1
@@ -154,73 +188,29 @@ class Sampler:
             apart_mm, *size_mm = planes.spacing_mm
             if rng.random() < 0.5:
                 image, size_mm = image.transpose(0, 2, 1), size_mm[::-1]
-            patch = _cut(image, (config.rows, config.columns), bins, rng)
-            if rng.random() < 0.5:
-                patch = patch[:, ::-1]
-            if rng.random() < 0.5:
-                patch = patch[:, :, ::-1]
+            patch = _cut(image, size, bins, rng)
+            flips = [slice(None, None, -1 if rng.random() < 0.5 else 1) for _ in range(2)]
+            patch = patch[:, flips[0], flips[1]]
             tissue = float((patch[1] > TISSUE[config.modality]).mean())
             row_mm = size_mm[0] * bins[0]
-            pixel, apart = size_mm[1] * bins[1] / row_mm, abs(step) * apart_mm / row_mm
+            in_rows = size_mm[1] * bins[1] / row_mm, abs(step) * apart_mm / row_mm
             if best is None or tissue > best[0]:
-                best = (tissue, patch, pixel, apart)
+                best = (tissue, patch, in_rows)
             if tissue > _LEAST_TISSUE:
                 break
         assert best is not None
-        return np.ascontiguousarray(self.varied(best[1], rng), dtype=np.float32), *best[2:]
-
-    def varied(self, patch: Floats, rng: np.random.Generator) -> Floats:
-        """With another brightness and contrast: MR has no units."""
-        if self._config.modality == "MR":
-            top = float(patch.max())
-            if rng.random() < 0.3 and top > 0:
-                patch = top * np.power(np.maximum(patch / top, 0), rng.uniform(0.6, 1.6))
-            if rng.random() < 0.15:
-                patch = top - patch
-            patch = patch * rng.uniform(0.7, 1.3)
-        return patch
+        patch = _varied(best[1], rng) if how.varies else best[1]
+        return np.ascontiguousarray(patch, dtype=np.float32), best[2]
 
 
-class OwnSampler(Sampler):
-    """Draws patches from the thick slices that are to be restored, and thickens them likewise.
-
-    Args:
-        planes: the slices.
-        config: its `rows` should be those of `like`.
-        stack: the slices before and after.
-        noise: standard deviation of the noise of the slices, on the network's scale.
-    """
-
-    def __init__(
-        self, planes: Planes, config: TrainSlicesConfig, stack: SliceStack, noise: float
-    ) -> None:
-        super().__init__([planes], config)
-        thick = max(4, round(config.rows / stack.ratio))
-        ratio = config.rows / thick
-        width = ratio * stack.thickness_mm / stack.spacing_mm
-        self._stack = SliceStack(thick, ratio, width, config.rows, stack.shape)
-        self._noise = noise
-        pixel_mm = min(planes.spacing_mm[1:])
-        self.bins = [(max(1, round(stack.thin_mm / pixel_mm)), 1)]
-
-    @staticmethod
-    def rows_for(stack: SliceStack) -> int:
-        """Rows of a patch that hold about a whole number of slices."""
-        choices = range(64, 105, 8)
-        return min(choices, key=lambda rows: abs(rows / round(rows / stack.ratio) - stack.ratio))
-
-    def draw_stack(self, rng: np.random.Generator) -> SliceStack:
-        """The same for every patch."""
-        return self._stack
-
-    def draw_noise(self, stack: SliceStack, rng: np.random.Generator) -> tuple[float, float]:
-        """What thickening has averaged away of the noise."""
-        left = float(np.square(stack.thicken()).sum(axis=1).mean())
-        return self._noise * float(np.sqrt(1 - min(left, 1.0))), self._noise
-
-    def varied(self, patch: Floats, rng: np.random.Generator) -> Floats:
-        """As it is: brightness and contrast are those of the volume."""
-        return patch
+def _varied(patch: Floats, rng: np.random.Generator) -> Floats:
+    """With another brightness and contrast."""
+    top = float(patch.max())
+    if rng.random() < 0.3 and top > 0:
+        patch = top * np.power(np.maximum(patch / top, 0), rng.uniform(0.6, 1.6))
+    if rng.random() < 0.15:
+        patch = top - patch
+    return patch * rng.uniform(0.7, 1.3)
 
 
 def _cut(

@@ -14,8 +14,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.errors import InputError
-
 Matrix = npt.NDArray[np.float64]
 Shape = Literal["gaussian", "box"]
 #: Standard deviation of a Gaussian of full width 1 at half maximum.
@@ -25,8 +23,6 @@ _REACH = 4.3
 #: What is not known of the slices, as a share of the signal's power: keeps the inverse finite
 #: where slices overlap.
 _LEAST_DAMPING = 1e-3
-#: What can be restored: number of thick slices, and thin slices for each.
-LEAST_SLICES, LEAST_RATIO, MOST_RATIO = 4, 1.2, 8.0
 
 
 @dataclass(frozen=True)
@@ -130,22 +126,3 @@ def _spline(at: Matrix, count: int) -> Matrix:
         folded = np.where(folded >= count, period - 1 - folded, folded)
         np.add.at(rows, (np.arange(len(at)), folded), weight)
     return rows
-
-
-def check_ratio(ratio: float, thick: int, spacing_mm: float, name: str = "volume") -> None:
-    """Raise InputError, by name, for what cannot be restored."""
-    if thick < LEAST_SLICES:
-        raise InputError(
-            f"{name}: {thick} slices are too few to restore what lies between them",
-            f"Give a volume of {LEAST_SLICES} slices or more.",
-        )
-    if ratio < LEAST_RATIO:
-        raise InputError(
-            f"{name}: {ratio:.2f} slices for each measured one are requested",
-            f"Leave it as it is, or request {spacing_mm / LEAST_RATIO:.3g} mm or less.",
-        )
-    if ratio > MOST_RATIO:
-        raise InputError(
-            f"{name}: {ratio:.1f} slices for each measured one are more than can be restored",
-            f"Request {spacing_mm / MOST_RATIO:.3g} mm or more (target).",
-        )

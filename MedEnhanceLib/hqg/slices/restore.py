@@ -6,10 +6,10 @@ plan_slices → spline and data consistency → network on both sets of planes �
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +29,14 @@ from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.config import SliceNetConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, restore_planes
 from MedEnhanceLib.hqg.slices.planes import Planes
-from MedEnhanceLib.hqg.slices.profile import SliceStack, check_ratio
+from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.train import tuned
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import TISSUE, Scaling, scaling_for
-from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
+from MedEnhanceLib.nets.precision import move, without_tf32
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -48,6 +48,8 @@ _AT_ONCE = 1 << 18
 _COARSEST = 2.5
 #: Slices that the noise is measured on.
 _NOISE_SLICES = 24
+#: What can be restored: number of thick slices, and thin slices for each.
+_LEAST_SLICES, _LEAST_RATIO, _MOST_RATIO = 4, 1.2, 8.0
 #: The median of |x| over σ of a normal distribution, and the gain of the mask 1 −2 1 ⊗ 1 −2 1.
 _MAD_TO_SIGMA, _MASK_GAIN = 1.4826, 6.0
 
@@ -105,39 +107,44 @@ def enhance_slices(
     )
     network = open_network(bundle)
     move(network, choice.name)
-    frames = volume.frames()
-    measured = [_measured(frame, plan) for frame in frames]
+    frames = [np.moveaxis(frame.voxels, plan.axis, 0) for frame in volume.frames()]
+    scalings = [scaling_for(frame) for frame in volume.frames()]
+    noises = [
+        measure_noise(scaling.apply(thick[:: max(1, len(thick) // _NOISE_SLICES)]), volume.modality)
+        for thick, scaling in zip(frames, scalings, strict=True)
+    ]
     if tune:
-        scaling, noise = measured[0]
-        thick = scaling.apply(np.moveaxis(frames[0].voxels, plan.axis, 0)).astype(np.float16)
-        planes = Planes(thick, (stack.spacing_mm, *plan.across_mm))
+        own = scalings[0].apply(frames[0]).astype(np.float16)
         network = tuned(
             network,
-            planes,
+            Planes(own, (stack.spacing_mm, *plan.across_mm)),
             stack,
-            noise,
+            noises[0],
             modality="CT" if volume.modality == "CT" else "MR",
             device=choice.name,
             monitor=monitor.part(0.0, 0.5),
         )
     part = monitor.part(0.5 if tune else 0.0, 1.0)
-    restored = []
-    for n, (frame, (scaling, noise)) in enumerate(zip(frames, measured, strict=True)):
-        thick = np.moveaxis(frame.voxels, plan.axis, 0)
+    restored, interpolated, weights = [], [], stack.interpolate().astype(np.float32)
+    for n, (thick, scaling, noise) in enumerate(zip(frames, scalings, noises, strict=True)):
         share = part.part(n / len(frames), (n + 1) / len(frames))
         thin = restore_array(
             thick, scaling, stack, plan.across_mm, noise, network, choice.name, share
         )
-        restored.append(_in_units(thin, frame, scaling, plan))
+        # In units, and not below the lowest value.
+        low, rows = float(thick.min()), range(thick.shape[1])
+        values = (np.maximum(scaling.undo(thin[:, row]), low) for row in rows)
+        restored.append(_of_rows(values, volume.dtype, plan.axis))
+        spline = (weights @ thick[:, row].astype(np.float32) for row in rows)
+        interpolated.append(_of_rows(spline, volume.dtype, plan.axis))
     note = derived_note(
         f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
         f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"
     )
-    interpolated = [_interpolated(frame, plan) for frame in frames]
     new_grid = replace(
         volume,
         voxels=np.stack(interpolated) if volume.is_sequence else interpolated[0],
-        geometry=new_geometry(volume.geometry, plan),
+        geometry=_new_geometry(volume.geometry, plan),
         origin=volume.origin and replace(volume.origin, on_grid=False),
     )
     full = Enhancement(
@@ -187,16 +194,27 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
             f"{name}: its voxels are already nearly cubes ({step:.3g} mm by {fine:.3g} mm)",
             "Leave it as it is, or name the spacing to restore (--slice-spacing 0.5).",
         )
-    stated = stated_thickness(volume) if axis == 0 else None
+    ratio = step / target
+    if thick < _LEAST_SLICES:
+        raise InputError(
+            f"{name}: {thick} slices are too few to restore what lies between them",
+            f"Give a volume of {_LEAST_SLICES} slices or more.",
+        )
+    if not _LEAST_RATIO <= ratio <= _MOST_RATIO:
+        raise InputError(
+            f"{name}: {ratio:.2f} slices for each measured one are requested; "
+            f"{_LEAST_RATIO:g} to {_MOST_RATIO:g} can be restored",
+            f"Request {step / _MOST_RATIO:.3g} to {step / _LEAST_RATIO:.3g} mm (--slice-spacing).",
+        )
+    stated = _stated_thickness(volume) if axis == 0 else None
     thickness = stated if stated and step / 4 <= stated <= 3 * step else step
-    check_ratio(step / target, thick, step, name)
     shape: Literal["box", "gaussian"] = "box" if volume.modality == "CT" else "gaussian"
     # The number of thin slices that comes nearest to the target and keeps the extent exactly.
     thin = max(1, round(thick * step / target))
     return SlicePlan(axis, SliceStack(thick, step, thickness, thin, shape), (a_mm, b_mm))
 
 
-def stated_thickness(volume: Volume) -> float | None:
+def _stated_thickness(volume: Volume) -> float | None:
     """SliceThickness of the first DICOM image that a volume was read from, mm; None where unknown.
 
     A file that is not there any more, or states none, is no error.
@@ -212,19 +230,15 @@ def stated_thickness(volume: Volume) -> float | None:
     return abs(thickness) if thickness else None
 
 
-def new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:
+def _new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:
     """The geometry after restoring: the edges of the volume stay where they are."""
-    ijk = 2 - plan.axis
-    spacing = list(geometry.spacing)
-    shift = (plan.stack.thin_mm - spacing[ijk]) / 2
-    spacing[ijk] = plan.stack.thin_mm
+    ijk, thin_mm = 2 - plan.axis, plan.stack.thin_mm
+    spacing = np.array(geometry.spacing)
     along = np.asarray(geometry.direction)[:, ijk]
-    origin = np.asarray(geometry.origin) + along * shift
-    return Geometry(
-        (spacing[0], spacing[1], spacing[2]),
-        (float(origin[0]), float(origin[1]), float(origin[2])),
-        geometry.direction,
-    )
+    i, j, k = (np.asarray(geometry.origin) + along * (thin_mm - spacing[ijk]) / 2).tolist()
+    spacing[ijk] = thin_mm
+    di, dj, dk = spacing.tolist()
+    return Geometry((di, dj, dk), (i, j, k), geometry.direction)
 
 
 def open_network(bundle: Bundle) -> SliceNet:
@@ -236,32 +250,13 @@ def open_network(bundle: Bundle) -> SliceNet:
     return network.eval().requires_grad_(False)
 
 
-def _measured(frame: Volume, plan: SlicePlan) -> tuple[Scaling, float]:
-    """Scaling of a frame, and the noise of its slices on that scale."""
-    scaling = scaling_for(frame)
-    thick = np.moveaxis(frame.voxels, plan.axis, 0)
-    some = thick[:: max(1, len(thick) // _NOISE_SLICES)]
-    return scaling, measure_noise(scaling.apply(some), frame.modality)
+def _of_rows(rows: Iterable[Floats], dtype: np.dtype[Any], axis: int) -> Voxels:
+    """A volume in its type of rows [M, B], which follow each other along the second axis.
 
-
-def _interpolated(frame: Volume, plan: SlicePlan) -> Voxels:
-    """A frame on the new grid by cubic B-splines through its slices, in its type."""
-    weights = plan.stack.interpolate().astype(np.float32)
-    thick = np.moveaxis(frame.voxels, plan.axis, 0)
-    result = np.empty((plan.stack.thin, *thick.shape[1:]), frame.dtype)
-    for row in range(thick.shape[1]):
-        values = weights @ thick[:, row].astype(np.float32)
-        result[:, row] = restore_dtype(values, frame.dtype)
-    return np.ascontiguousarray(np.moveaxis(result, 0, plan.axis))
-
-
-def _in_units(thin: Floats, frame: Volume, scaling: Scaling, plan: SlicePlan) -> Voxels:
-    """In units and type of the frame, not below its lowest value."""
-    low = float(frame.voxels.min())
-    result = np.empty(thin.shape, frame.dtype)
-    for index, plane in enumerate(thin):
-        result[index] = restore_dtype(np.maximum(scaling.undo(plane), low), frame.dtype)
-    return np.ascontiguousarray(np.moveaxis(result, 0, plan.axis))
+    axis: where the first one goes.
+    """
+    volume = np.stack([restore_dtype(row, dtype) for row in rows], axis=1)
+    return np.ascontiguousarray(np.moveaxis(volume, 0, axis))
 
 
 def measure_noise(slices: Floats, modality: str) -> float:
@@ -309,30 +304,23 @@ def restore_array(
         monitor: receives progress and can cancel.
     """
     total = np.zeros((stack.thin, *thick.shape[1:]), np.float32)
-    sets = _sets_of_planes(across_mm, stack.thin_mm)
-    autocast = mixed_precision(device)
-    done, todo = 0, sum(thick.shape[3 - axis] for axis in sets)
-    for axis in sets:
+    limit = _COARSEST * max(stack.thin_mm, min(across_mm))
+    axes = [axis for axis in (1, 2) if across_mm[axis - 1] <= limit]
+    done, todo = 0, sum(thick.shape[3 - axis] for axis in axes)
+    for axis in axes:
         # Planes along `axis` hold its pixels; the other axis counts the planes.
         beside = 3 - axis
-        apart_mm = across_mm[beside - 1]
-        maps = on_device(StackMaps.of(stack, noise, across_mm[axis - 1], apart_mm), device)
+        sizes = [(across_mm[axis - 1], across_mm[beside - 1])]
+        maps = on_device(StackMaps.of(stack, noise, sizes), device)
         counted = np.moveaxis(thick, beside, 0)  # [N, K, W]
         filled = np.moveaxis(total, beside, 0)  # [N, M, W]
         at_once = max(1, _AT_ONCE // (stack.thin * counted.shape[2]))
         for part in parts_of(0, len(counted), at_once):
             around = np.clip(np.arange(part.start - 1, part.stop + 1), 0, len(counted) - 1)
-            slices = torch.from_numpy(scaling.apply(counted[around]))
+            slices = torch.from_numpy(scaling.apply(counted[around])).to(device)
             with torch.inference_mode():
-                planes = restore_planes(network, slices.to(device), maps, autocast)
-            filled[part] += planes.cpu().numpy() / np.float32(len(sets))
+                planes = restore_planes(network, slices.unfold(0, 3, 1).movedim(-1, 1), maps)
+            filled[part] += planes.cpu().numpy() / np.float32(len(axes))
             done += len(around) - 2
             monitor.progress(done / todo, "restoring slices")
     return total
-
-
-def _sets_of_planes(across_mm: Sequence[float], thin_mm: float) -> list[int]:
-    """The axes (1, 2) whose pixels are fine enough; always the finer one."""
-    finest = int(np.argmin(across_mm)) + 1
-    limit = _COARSEST * max(thin_mm, min(across_mm))
-    return [axis for axis in (1, 2) if axis == finest or across_mm[axis - 1] <= limit]

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
-from MedEnhanceLib.hqg.slices.network import SliceNet, restore_patches
-from MedEnhanceLib.hqg.slices.planes import (
-    MOST_RATIO,
-    OwnSampler,
-    Patches,
-    Planes,
-    Sampler,
-    read_planes,
-)
+from MedEnhanceLib.hqg.slices.network import SliceNet, restore_planes
+from MedEnhanceLib.hqg.slices.planes import MOST_RATIO, Planes, Sampler, Thickening, read_planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
-from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
-from MedEnhanceLib.nets.training import (
-    averaged_weights,
-    run_steps,
-    set_learning_rate,
-)
-from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.nets.precision import move, without_tf32
+from MedEnhanceLib.nets.training import Learner, begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Below this an error counts as its square, above it as it is.
 _ROUND = 0.02
-_TESTED_BATCHES = 8
+#: Patches that are measured on, which no training comes to.
+_TESTED_BATCHES, _FIRST_TESTED = 8, 10_000_000
 _LEARNING_RATE = 1e-3
 #: Learning from the slices themselves: steps for each million voxels of the result; least and most.
 _STEPS_PER_MVOXEL, _TUNING_STEPS = 45, (60, 400)
@@ -72,93 +60,71 @@ def train_slices(
         ModelError: a loss is not finite.
     """
     monitor = monitor or Monitor()
-    choice = choose_device(config.device)
-    monitor.log(f"training on {choice.name}: {choice.reason}")
+    device = begin_training(config.device, out, monitor)
     held_out = {path for pattern in config.held_out for path in data.glob(pattern)}
     files = sorted({path for pattern in config.files for path in data.glob(pattern)} - held_out)
     planes = read_planes(files, config.modality, monitor.part(0.0, 0.05))
-    out.mkdir(parents=True, exist_ok=True)
-    learner = Learner(config, Sampler(planes, config), choice.name)
+    torch.manual_seed(config.seed)
+    training = SliceTraining(SliceNet(config.network), Sampler(planes, config), device, _EMA)
+    learner = training.learner
     # What does not change what is learned may differ when a training goes on.
     free = {"device": "", "data": (), "license": "", "held_out": ()}
-    seconds = run_steps(
-        lambda number: {"loss": learner.step(number)},
-        config.steps,
-        out,
-        {
-            "config": config.to_json() | free,
-            "modules": {"network": learner.network, "average": learner.average},
-            "optimizers": {"adam": learner.adam},
-        },
-        monitor.part(0.05, 0.97),
-    )
+    parts = {
+        "config": config.to_json() | free,
+        "modules": {"network": learner.network, "average": learner.average},
+        "optimizers": {"adam": learner.optimizer},
+    }
+
+    def step(number: int) -> dict[str, float]:
+        return {"loss": training.step(number, config.steps)}
+
+    seconds = run_steps(step, config.steps, out, parts, monitor.part(0.05, 0.97))
     measured = []
     if held_out:
         tested = read_planes(sorted(held_out), config.modality, monitor.part(0.97, 1.0))
-        measured = [{"volumes": f"{len(held_out)} held out", **measure(learner, tested)}]
-    network = learner.averaged()
-    tensors = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    folder = export_bundle(
-        out / config.name, tensors, _described(config, seconds) | {"measured": measured}
-    ).folder
+        figures = training.measure(Sampler(tested, config))
+        measured = [{"volumes": f"{len(held_out)} held out", **figures}]
+    folder = out / config.name
+    described = _described(config, seconds) | {"measured": measured}
+    export_bundle(folder, dict(learner.averaged().state_dict()), described)
     monitor.progress(1.0, "model written")
     return folder
 
 
-class Learner:
-    """Network, optimizer and patches, and the numbered steps that update the network.
+class SliceTraining:
+    """The numbered steps in which a network learns from patches.
 
     Args:
-        config: of the training.
-        sampler: of its patches.
+        network: to begin with, which is changed.
+        sampler: of the patches.
         device: as torch names it.
-        network: to go on with; None begins one.
         ema: decay of the averaged weights.
     """
 
-    def __init__(
-        self,
-        config: TrainSlicesConfig,
-        sampler: Sampler,
-        device: str,
-        network: SliceNet | None = None,
-        ema: float = _EMA,
-    ) -> None:
-        torch.manual_seed(config.seed)
-        self.config, self.device = config, device
-        self.network = network or SliceNet(config.network)
-        move(self.network, device).train().requires_grad_(True)
-        self.average = averaged_weights(self.network, ema)
-        self.adam = torch.optim.AdamW(
-            self.network.parameters(), lr=_LEARNING_RATE, weight_decay=1e-4
-        )
-        self.sampler = sampler
-        self.autocast = mixed_precision(device)
+    def __init__(self, network: SliceNet, sampler: Sampler, device: str, ema: float) -> None:
+        move(network, device).train().requires_grad_(True)
+        self.learner = Learner(network, _LEARNING_RATE, ema)
+        self._sampler, self._device = sampler, device
 
-    def step(self, number: int) -> float:
-        """One step of the optimizer, left out where gradients are not finite; returns the loss."""
-        set_learning_rate(self.adam, _LEARNING_RATE, number, self.config.steps)
-        patches = self.sampler.batch(number)
-        restored = self._restored(self.network, patches)
-        off = restored - patches.thin.to(self.device)
-        loss = (torch.sqrt(off.square() + _ROUND**2) - _ROUND).mean()
-        self.adam.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        if torch.isfinite(norm):
-            self.adam.step()
-            self.average.update_parameters(self.network)
+    def step(self, number: int, total: int) -> float:
+        """Learn from the patches of a step; returns the loss."""
+        patches = on_device(self._sampler.batch(number), self._device)
+        error = restore_planes(self.learner.network, patches.slices, patches.maps) - patches.thin
+        loss = (torch.sqrt(error.square() + _ROUND**2) - _ROUND).mean()
+        self.learner.step(loss, number, total)
         return float(loss.detach())
 
-    def _restored(self, network: SliceNet, patches: Patches) -> Tensor:
-        stacks = [on_device(stack, self.device) for stack in patches.stacks]
-        return restore_patches(network, patches.slices.to(self.device), stacks, self.autocast)
-
-    def averaged(self) -> SliceNet:
-        """The network with its averaged weights, which are what is shipped."""
-        network = self.average.module
-        assert isinstance(network, SliceNet)
-        return network.eval()
+    def measure(self, sampler: Sampler) -> dict[str, float]:
+        """Mean PSNR (peak 1 on the network's scale) of fixed patches: the spline, and restored."""
+        network, figures = self.learner.averaged(), []
+        for step in range(_TESTED_BATCHES):
+            patches = on_device(sampler.batch(_FIRST_TESTED + step), self._device)
+            with torch.inference_mode():
+                restored = restore_planes(network, patches.slices, patches.maps)
+                spline = patches.maps.interpolate @ patches.slices[:, 1]
+            figures.append([_psnr(image, patches.thin) for image in (spline, restored)])
+        before, after = np.mean(figures, axis=0).round(2).tolist()
+        return {"spline (dB)": before, "restored (dB)": after}
 
 
 def tuned(
@@ -194,46 +160,24 @@ def tuned(
         return network
     voxels = planes.pixels.size * stack.ratio
     steps = int(np.clip(_STEPS_PER_MVOXEL * voxels / 1e6, *_TUNING_STEPS))
-    config = TrainSlicesConfig(
-        modality=modality,
-        steps=steps,
-        rows=OwnSampler.rows_for(stack),
-        network=network.config,
-        device=device,
+    sampler = Sampler(
+        [planes],
+        TrainSlicesConfig(modality=modality),
+        Thickening.like(stack, noise, min(a_mm, b_mm)),
     )
-    sampler = OwnSampler(planes, config, stack, noise)
-    with torch.random.fork_rng(devices=[]):
-        learner = Learner(config, sampler, device, copy.deepcopy(network), _TUNED_EMA)
-        for number in range(steps):
-            monitor.progress(number / steps, "learning from the slices themselves")
-            if not np.isfinite(learner.step(number)):
-                monitor.warn("its loss is not finite: restored without learning from its slices")
-                return network
-    return learner.averaged().requires_grad_(False)
-
-
-def measure(learner: Learner, planes: Sequence[Planes]) -> dict[str, Any]:
-    """Mean PSNR (peak 1 on the network's scale) of fixed patches, after the spline and restored."""
-    sampler = Sampler(planes, learner.config)
-    before, after = [], []
-    with torch.inference_mode():
-        for step in range(_TESTED_BATCHES):
-            patches = sampler.batch(10_000_000 + step)
-            restored = learner._restored(learner.averaged(), patches).cpu()
-            for index, stack in enumerate(patches.stacks):
-                count = stack.interpolate.shape[1]
-                smooth = stack.interpolate @ patches.slices[index, 1, :count]
-                thin = patches.thin[index]
-                before.append(_psnr(smooth, thin))
-                after.append(_psnr(restored[index], thin))
-    return {
-        "spline (dB)": round(float(np.mean(before)), 2),
-        "restored (dB)": round(float(np.mean(after)), 2),
-    }
+    training = SliceTraining(copy.deepcopy(network), sampler, device, _TUNED_EMA)
+    for number in range(steps):
+        monitor.progress(number / steps, "learning from the slices themselves")
+        if not np.isfinite(training.step(number, steps)):
+            monitor.warn("its loss is not finite: restored without learning from its slices")
+            return network
+    return training.learner.averaged()
 
 
 def _psnr(image: Tensor, truth: Tensor) -> float:
-    return float(-10 * torch.log10((image - truth).square().mean().clamp_min(1e-9)))
+    """Mean over the patches [B, M, W]."""
+    errors = (image - truth).square().mean((1, 2)).clamp_min(1e-9)
+    return float(-10 * torch.log10(errors).mean())
 
 
 def _described(config: TrainSlicesConfig, seconds: float) -> dict[str, Any]:

@@ -8,7 +8,8 @@ and resumed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -20,27 +21,23 @@ from torch import Tensor
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.groups import STEP, Places
-from MedEnhanceLib.hqg.train.guides import GuidePair, draw_guide
+from MedEnhanceLib.hqg.train.guides import Guiding, draw_guide
 from MedEnhanceLib.hqg.train.targets import Target
-from MedEnhanceLib.native import CELLS, SIDE
+from MedEnhanceLib.native import CELLS
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.grouped_run import Stage
 from MedEnhanceLib.nets.intensity import TISSUE
 from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.nets.rician import mean_magnitude
+from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 Where = tuple[slice, slice, slice]
-#: With and without guides, with planted lesions too, and of real noisy volumes.
-Kind = Literal["plain", "guided", "lesions", "real"]
+#: With and without guides, with planted lesions too, of a task, and of real noisy volumes.
+Kind = Literal["plain", "guided", "lesions", "labeled", "real"]
 #: What distinguishes the random numbers of a kind.
-_KEYS: dict[Kind, tuple[int, ...]] = {
-    "plain": (0, 0),
-    "guided": (1, 0),
-    "lesions": (1, 1),
-    "real": (2,),
-}
+_KEYS: dict[Kind, int] = {"plain": 0, "guided": 1, "lesions": 2, "labeled": 3, "real": 4}
 #: Voxels of a crop along slices, rows and columns.
 SHAPE = (28, 72, 72)
 #: Share of tissue that a crop should have, and how often another place is tried.
@@ -52,14 +49,16 @@ _SIGMA = (0.02, 0.18)
 _RICIAN_SHARE, _MAPPED_SHARE, _GAMMA_SHARE = 0.4, 0.3, 0.5
 #: Photons per ray of simulated CT, uniform in the logarithm, electronic noise, and kernels.
 _PHOTONS, _ELECTRONIC, _CUTOFFS = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2)
+#: Relative variance of white noise in each frequency.
+_WHITE = np.ones(CELLS, np.float32)
 #: Share of these photons where voxels were averaged: wide rays are too quiet otherwise.
 _OF_WIDE_RAYS = 1 / 6
-#: Draws of a slab of CT, and between their numbers, until its noise is above its own.
-_ATTEMPTS, _APART = 20, 1_000_000
 #: Least ratio of the noise to the clean volume's own: closer to it, keeping noise would be learned.
 _OVER_OWN = 3.0
 #: Crops out of one simulated slab of CT.
 _OF_A_SLAB = 6
+#: Threads that make crops beside a training, at most; crops that are made before they are needed.
+_MOST_THREADS, _AHEAD = 8, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,157 +87,160 @@ class Crop:
         plain: what the filter made of it.
         tissue: [K, J, I], whether there is tissue.
         guide: of the examination, with what is known about it; None without.
-        planted: the same crop with a lesion in the input; None without.
-        lesion: [K, J, I], the lesion's contrast in the input or in the guide; None without.
+        planted: the same crop with the guide's lesion in the input; None without.
         labels: [K, J, I], indices of a task's labels; None without.
         subject: number among the task's subjects.
     """
 
     plain: Noisy
     tissue: Tensor
-    guide: GuidePair | None = None
+    guide: Guiding | None = None
     planted: Noisy | None = None
-    lesion: Tensor | None = None
     labels: Tensor | None = None
     subject: int = 0
 
 
-@dataclass
 class CropMaker:
     """Makes crops by number.
 
-    Attributes:
+    Args:
         targets: volumes; examinations for crops with guides.
         modality: MR or CT.
         blocks: in a group.
         seed: of all.
         kind: of the crops.
-        engine: of the filter and the search.
     """
 
-    targets: Sequence[Target]
-    modality: str
-    blocks: int
-    seed: int
-    kind: Kind = "plain"
-    engine: grouped.Engine = field(default_factory=lambda: grouped.engine_for("cpu", Monitor()))
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        modality: str,
+        blocks: int,
+        seed: int,
+        kind: Kind = "plain",
+    ) -> None:
+        self.targets, self.modality, self.blocks = targets, modality, blocks
+        self.seed, self.kind = seed, kind
+        self._engine = grouped.engine_for("cpu", Monitor())
 
     def make(self, number: int) -> list[Crop]:
-        """The crops of this number: several of a slab of simulated CT, or one.
-
-        Raises InputError where no dose of CT adds noise above the volumes' own.
-        """
-        if self.kind == "real":
-            return [self._of_real(self._rng(number))]
-        if self.modality != "CT":
-            return [self._of_mr(self._rng(number))]
-        for attempt in range(_ATTEMPTS):
-            crops = self._of_slab(self._rng(number + attempt * _APART))
-            if crops:
-                return crops
-        raise InputError(
-            "no simulated dose adds noise that is well above the volumes' own",
-            "Give CT with less noise, of bodies and not of air alone.",
-        )
-
-    def _rng(self, number: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, *_KEYS[self.kind], number])
-
-    def _drawn(self, rng: np.random.Generator) -> Target:
-        """Half of the crops at the resolution of the files, where there are both."""
+        """The crops of this number: several of a slab of simulated CT, or one."""
+        rng = np.random.default_rng([self.seed, _KEYS[self.kind], number])
+        # Half of the crops at the resolution of the files, where there are both.
         raw = rng.random() < 0.5
-        some = [target for target in self.targets if target.is_raw == raw] or self.targets
-        return some[int(rng.integers(len(some)))]
+        targets = [target for target in self.targets if target.is_raw == raw] or self.targets
+        target = targets[int(rng.integers(len(targets)))]
+        if self.kind == "real":
+            return [self._of_real(target, rng)]
+        return self._of_ct(target, rng) if self.modality == "CT" else [self._of_mr(target, rng)]
 
-    def _of_real(self, rng: np.random.Generator) -> Crop:
-        target = self.targets[int(rng.integers(len(self.targets)))]
-        assert target.measured is not None
-        voxels, tissue = target.series[0], TISSUE[self.modality]
-        where = _place_of(voxels, tissue, rng)
-        noisy, spectrum = np.ascontiguousarray(voxels[where]), target.measured.spectrum
-        sigma = np.ascontiguousarray(target.measured[:][where])
-        filtered = self._filtered(noisy, noisy, sigma, spectrum, target.spacing)
-        return Crop(filtered, torch.from_numpy(noisy > tissue))
+    def _of_real(self, target: Target, rng: np.random.Generator) -> Crop:
+        where, noise = self._place(target, rng), target.noise
+        noisy = target.series[0][where]
+        return self._crop(target, noisy, noisy, noise[:][where], noise.spectrum, where)
 
-    def _of_mr(self, rng: np.random.Generator) -> Crop:
-        target = self._drawn(rng)
-        where = _place_of(target.series[0], TISSUE["MR"], rng, target.labels)
+    def _of_mr(self, target: Target, rng: np.random.Generator) -> Crop:
+        where = self._place(target, rng)
         clean = np.maximum(target.series[0][where], 0)
         # A segmenter that does not learn knows the gray values of its own training alone.
         if target.labels is None and rng.random() < _GAMMA_SHARE:
             clean = clean ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
-        tissue = clean > TISSUE["MR"]
-        guide, lesion, planted_clean = None, None, None
-        if self.kind != "plain":
-            has_pairs = self.kind == "lesions"
-            guide, lesion, planted_clean = draw_guide(
-                self.targets, target, where, clean, tissue, rng, lesions=has_pairs
+        guide, planted = None, clean
+        if len(target.series) > 1:
+            guide, planted = draw_guide(
+                self.targets, target, where, clean, rng, in_pairs=self.kind == "lesions"
             )
-            if planted_clean is not None and not has_pairs:
-                clean, planted_clean = planted_clean, None
-        sigma, add = _drawn_noise(clean.shape, rng, least=_OVER_OWN * target.noise)
+        sigma, add = _drawn_noise(clean.shape, rng, least=_OVER_OWN * target.least_sigma)
+        # In pairs the crop comes without the lesion too.
+        is_pair = guide is not None and guide.lesion is not None
+        shown = clean if is_pair else planted
+        crop = self._crop(target, *add(shown), sigma, _WHITE, where)
+        planted_too = None
+        if is_pair and planted is not clean:
+            planted_too = self._filtered(*add(planted), sigma, _WHITE, target.spacing)
+        return replace(crop, guide=guide, planted=planted_too)
 
-        def made(image: Floats) -> Noisy:
-            return self._filtered(*add(image), sigma, None, target.spacing)
-
-        return Crop(
-            made(clean),
-            torch.from_numpy(tissue),
-            guide,
-            None if planted_clean is None else made(planted_clean),
-            lesion,
-            _cut_labels(target.labels, where),
-            target.subject,
-        )
-
-    def _of_slab(self, rng: np.random.Generator) -> list[Crop]:
+    def _of_ct(self, target: Target, rng: np.random.Generator) -> list[Crop]:
         """Crops of a slab of CT at a simulated dose, with noise measured as in use.
 
-        Empty where the noise is not well above the volume's own.
+        Raises InputError where nothing is measured.
         """
-        target = self._drawn(rng)
-        voxels = target.series[0]
-        depth = min(SHAPE[0], len(voxels))
-        first, labels = int(rng.integers(len(voxels) - depth + 1)), target.labels
-        if labels is not None:
-            first = _place_of(voxels, TISSUE["CT"], rng, labels)[0].start
-            labels = labels[first : first + depth]
-        clean = voxels[first : first + depth]
-        tissue = torch.from_numpy(clean > TISSUE["CT"])
+        slab = self._place(target, rng)[0]
+        clean = target.series[0][slab]
         photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
         photons *= 1 if target.is_raw else _OF_WIDE_RAYS
         cutoff = float(rng.choice(_CUTOFFS))
         added = low_dose_noise(
             clean * 1000, target.spacing, photons, _ELECTRONIC, rng, cutoff=cutoff
         )
-        noisy = clean + added / np.float32(1000)
-        noise = measure_noise(noisy, modality="CT", spacing=target.spacing)
-        if not noise.level > _OVER_OWN * target.noise:
-            return []
-        whole = self._filtered(noisy, clean, noise[:], noise.spectrum, target.spacing)
-        places = [_place_of(clean, TISSUE["CT"], rng, labels) for _ in range(_OF_A_SLAB)]
-        return [
-            Crop(
-                _cut(whole, where),
-                tissue[where],
-                labels=_cut_labels(labels, where),
-                subject=target.subject,
+        added *= np.float32(1e-3)
+        measured = partial(measure_noise, modality="CT", spacing=target.spacing)
+        noise, least = measured(clean + added), _OVER_OWN * target.least_sigma
+        if not noise.level > 0:
+            raise InputError(
+                f"{target.name}: no noise can be measured, even at a low simulated dose",
+                "Leave it out (leave_out): it shows air, or too few slices.",
             )
-            for where in places
+        if noise.level < least:  # as of a lower dose
+            added *= np.float32(least / noise.level)
+            noise = measured(clean + added)
+        labels = None if target.labels is None else target.labels[slab]
+        part = replace(target, series=(clean,), labels=labels)
+        noisy, sigma = clean + added, noise[:]
+        places = [self._place(part, rng) for _ in range(_OF_A_SLAB)]
+        return [
+            self._crop(part, noisy[at], clean[at], sigma[at], noise.spectrum, at) for at in places
         ]
+
+    def _place(self, target: Target, rng: np.random.Generator) -> Where:
+        """Where a crop is cut; most of it tissue, or around a labeled voxel, if there is such."""
+        voxels, labels = target.series[0], target.labels
+        ends = [max(1, side - size + 1) for side, size in zip(voxels.shape, SHAPE, strict=True)]
+        if labels is not None and rng.random() < _LABELED_SHARE and labels.any():
+            labeled = np.unravel_index(rng.choice(np.flatnonzero(labels)), labels.shape)
+            starts = np.clip(np.subtract(labeled, rng.integers(SHAPE)), 0, np.subtract(ends, 1))
+            return _at(starts)
+        places = [_at(rng.integers(ends)) for _ in range(_TRIES)]
+        shares = [float((voxels[where] > TISSUE[self.modality]).mean()) for where in places]
+        enough = (at for at, share in enumerate(shares) if share > _LEAST_TISSUE)
+        return places[next(enough, int(np.argmax(shares)))]
+
+    def _crop(
+        self,
+        target: Target,
+        noisy: Floats,
+        clean: Floats,
+        sigma: Floats,
+        spectrum: Floats,
+        where: Where,
+    ) -> Crop:
+        """A crop, with the labels of the target at its place."""
+        filtered = self._filtered(noisy, clean, sigma, spectrum, target.spacing)
+        labels = None
+        if target.labels is not None:
+            labels = torch.from_numpy(target.labels[where].astype(np.int64))
+        tissue = torch.from_numpy(clean > TISSUE[self.modality])
+        return Crop(filtered, tissue, labels=labels, subject=target.subject)
 
     def _filtered(
         self,
         noisy: Floats,
         target: Floats,
         sigma: Floats,
-        spectrum: Floats | None,
+        spectrum: Floats,
         spacing: Sequence[float],
     ) -> Noisy:
         """What the filter makes of a noisy crop, and its groups; as in use."""
-        spectrum = np.ones(CELLS, np.float32) if spectrum is None else spectrum.reshape(-1)
+        noisy, target, sigma = map(np.ascontiguousarray, (noisy, target, sigma))
+        spectrum = spectrum.reshape(-1)
         filtered = partial(
-            grouped.denoised, noisy, sigma, spectrum, spacing=spacing, engine=self.engine, threads=1
+            grouped.denoised,
+            noisy,
+            sigma,
+            spectrum,
+            spacing=spacing,
+            engine=self._engine,
+            threads=1,
         )
         # The rounds before the network, as `hqg.denoise` has them.
         is_ct = self.modality == "CT"
@@ -246,7 +248,7 @@ class CropMaker:
         pilot = filtered(rounds=rounds[:-1] if is_ct else rounds, pilot=None)
         estimate = filtered(rounds=rounds[-1:], pilot=pilot)
         places = self._places(estimate, sigma, spectrum, spacing)
-        images = [torch.from_numpy(image) for image in (noisy, pilot, estimate, target)]
+        images = [torch.tensor(image) for image in (noisy, pilot, estimate, target)]
         return Noisy(images[0], images[1], images[2], images[3], places)
 
     def _places(
@@ -260,13 +262,10 @@ class CropMaker:
         for number, first in enumerate(stage.firsts):
             layer = stage.layer(number)
             slab = slice(first, first + stage.tall)
-            found = self.engine.match(
-                layer,
-                range(layer.rows(shape[1])),
-                pilot=np.ascontiguousarray(estimate[slab]),
-                level=np.ascontiguousarray(sigma[slab]),
+            groups = self._engine.match(
+                layer, range(layer.rows(shape[1])), pilot=estimate[slab], level=sigma[slab]
             )
-            places = Places.of(found, spectrum, shape)
+            places = Places.of(groups, spectrum, shape)
             layers.append(replace(places, index=places.index.long() + first * shape[1] * shape[2]))
         return replace(
             layers[0],
@@ -274,6 +273,44 @@ class CropMaker:
             distance=torch.cat([places.distance for places in layers]),
             sigma=torch.cat([places.sigma for places in layers]),
         )
+
+
+class CropPool:
+    """The crops that a step may draw from: a window of numbers that moves on with the steps.
+
+    They are made ahead by threads, and replaced one after another. Which crops these are depends
+    on the step alone, so that a resumed training draws the same.
+
+    Args:
+        make: a number → crops, in any thread.
+        size: crops in the window.
+        every: steps from one replacement to the next.
+    """
+
+    def __init__(self, make: Callable[[int], list[Crop]], size: int, every: int) -> None:
+        self._make, self._size, self._every = make, size, every
+        threads = min(_MOST_THREADS, max(1, cpu_threads() - 1))
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="crops")
+        self._crops: dict[int, Future[list[Crop]]] = {}
+
+    def draw(self, step: int, rng: np.random.Generator, monitor: Monitor) -> Crop:
+        """One of the crops of a step; waits until all of them are made."""
+        first = step // self._every
+        for number in [number for number in self._crops if number < first]:
+            self._crops.pop(number).cancel()
+        for number in range(first, first + self._size + _AHEAD):
+            if number not in self._crops:
+                self._crops[number] = self._executor.submit(self._make, number)
+        for number in range(first, first + self._size):
+            if not self._crops[number].done():
+                monitor.check()
+            self._crops[number].result()
+        crops = self._crops[first + int(rng.integers(self._size))].result()
+        return crops[int(rng.integers(len(crops)))]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _drawn_noise(
@@ -297,62 +334,16 @@ def _drawn_noise(
 
 def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     """A factor of 0.6 to 1.6 that changes slowly."""
-    field_ = np.zeros(shape, np.float32)
-    for axis, side in enumerate(shape):
-        wave = np.cos(np.linspace(0, np.pi * rng.uniform(0.5, 1.5), side) + rng.uniform(0, 6.3))
-        field_ += wave.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
-    factor: Floats = np.exp(field_ * np.float32(rng.uniform(0.05, 0.15)))
+    waves = [
+        np.cos(np.linspace(0, np.pi * rng.uniform(0.5, 1.5), side) + rng.uniform(0, 6.3))
+        for side in shape
+    ]
+    k, j, i = np.ix_(*waves)
+    factor: Floats = np.exp((k + j + i) * rng.uniform(0.05, 0.15)).astype(np.float32)
     return factor
 
 
-def _place_of(
-    voxels: Floats,
-    tissue: float,
-    rng: np.random.Generator,
-    labels: npt.NDArray[np.uint8] | None = None,
-) -> Where:
-    """Where a crop is cut; most of it tissue, or around a labeled voxel, if there is such a place.
-
-    voxels, labels: [K, J, I].
-    """
-    if labels is not None and rng.random() < _LABELED_SHARE and labels.any():
-        labeled = np.unravel_index(rng.choice(np.flatnonzero(labels)), labels.shape)
-        starts = [
-            int(np.clip(at - rng.integers(size), 0, max(0, side - size)))
-            for at, side, size in zip(labeled, labels.shape, SHAPE, strict=True)
-        ]
-        return _at(starts)
-    best, most = _at((0, 0, 0)), -1.0
-    for _ in range(_TRIES):
-        sides = zip(voxels.shape, SHAPE, strict=True)
-        where = _at([int(rng.integers(max(1, side - size + 1))) for side, size in sides])
-        share = float((voxels[where] > tissue).mean())
-        if share > most:
-            best, most = where, share
-        if share > _LEAST_TISSUE:
-            break
-    return best
-
-
-def _at(starts: Sequence[int]) -> Where:
+def _at(starts: npt.NDArray[np.int64]) -> Where:
     """The crop that begins there."""
-    k, j, i = (slice(start, start + size) for start, size in zip(starts, SHAPE, strict=True))
+    k, j, i = (slice(int(at), int(at) + size) for at, size in zip(starts, SHAPE, strict=True))
     return k, j, i
-
-
-def _cut_labels(labels: npt.NDArray[np.uint8] | None, where: Where) -> Tensor | None:
-    return None if labels is None else torch.from_numpy(labels[where].astype(np.int64))
-
-
-def _cut(whole: Noisy, where: Where) -> Noisy:
-    """A part of a slab, with the groups that lie wholly in it."""
-    images = [
-        each[where].contiguous()
-        for each in (whole.noisy, whole.pilot, whole.estimate, whole.target)
-    ]
-    k, j, i = images[0].shape
-    at = whole.places.corners() - torch.tensor([side.start for side in where])
-    inside = ((at >= 0) & (at <= torch.tensor([k, j, i]) - SIDE)).all(-1).all(-1)
-    moved = (at[inside] * torch.tensor([j * i, i, 1])).sum(-1)
-    places = replace(whole.places.part(inside), index=moved, shape=(k, j, i))
-    return Noisy(images[0], images[1], images[2], images[3], places)

@@ -15,15 +15,18 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.hqg.train.targets import Target
+from MedEnhanceLib.nets.intensity import TISSUE
 
 Floats = npt.NDArray[np.float32]
 Where = tuple[slice, slice, slice]
 #: Shares of guides that are right and misplaced; the rest is wrong.
 _RIGHT, _MISPLACED = 0.67, 0.19
-#: Voxels by which a right one may be off, and a misplaced one is.
-_JITTER, _OFF = 0.25, (0.3, 6.0)
-#: Shares of guides with other gray values, inverted, noisy, blurred, right in one half alone.
-_GAMMA, _INVERTED, _NOISY, _BLURRED, _HALF = 0.4, 0.3, 0.25, 0.2, 0.08
+#: Share of right ones that are a little off, and by how many voxels they and misplaced ones are.
+_JITTERED, _JITTER, _OFF = 0.4, 0.25, (0.3, 6.0)
+#: Share of wrong ones that are mirrored; the rest is of another patient.
+_MIRRORED = 0.4
+#: Shares of guides with other gray values, inverted, and noisy.
+_GAMMA, _INVERTED, _NOISY = 0.4, 0.3, 0.25
 #: Shares of crops with a lesion in the guide alone, and in both.
 _IN_GUIDE, _PLANTED = 0.35, 0.6
 #: Share of the crops of the last stage that come with and without a lesion.
@@ -33,18 +36,21 @@ _RADIUS, _CONTRAST = (1.3, 5.0), (0.05, 0.4)
 
 
 @dataclass(frozen=True, eq=False)
-class GuidePair:
-    """A guide, and the same with a lesion.
+class Guiding:
+    """A guide, and a lesion that it or the volume has.
 
     Attributes:
         voxels: [K, J, I], NaN where it shows nothing.
-        with_lesion: the same with a lesion that the volume does not have; None without.
         is_right: whether it shows the same anatomy at the same place.
+        lesion: [K, J, I], contrast of a lesion that the guide or the volume has alone, of crops
+            that come with and without it; None of others.
+        with_lesion: the guide with that lesion; None where the volume has it.
     """
 
     voxels: Tensor
-    with_lesion: Tensor | None
     is_right: bool
+    lesion: Tensor | None = None
+    with_lesion: Tensor | None = None
 
 
 def draw_guide(
@@ -52,11 +58,10 @@ def draw_guide(
     target: Target,
     where: Where,
     clean: Floats,
-    tissue: npt.NDArray[np.bool_],
     rng: np.random.Generator,
     *,
-    lesions: bool,
-) -> tuple[GuidePair, Tensor | None, Floats | None]:
+    in_pairs: bool,
+) -> tuple[Guiding, Floats]:
     """A guide for a crop of one series of an examination.
 
     Args:
@@ -64,57 +69,39 @@ def draw_guide(
         target: the examination.
         where: the crop.
         clean: the crop of the series that is made noisy.
-        tissue: where it shows tissue.
         rng: of this crop.
-        lesions: whether lesions come in pairs of crops, with and without.
+        in_pairs: whether lesions come in pairs of crops, with and without.
     Returns:
-        the guide; the lesion, [K, J, I]; the crop with a lesion, where the input has one.
+        The guide, and the crop, with a lesion where the input has one.
     """
     series = target.series[int(rng.integers(1, len(target.series)))]
     kind = rng.random()
-    guide = _right(series, where, rng)
     is_right = kind < _RIGHT
-    if not is_right:
-        bad = (
-            _misplaced(series, where, rng)
-            if kind < _RIGHT + _MISPLACED
-            else _wrong(targets, target, series, where, rng)
-        )
-        guide = _half(guide, bad, rng) if rng.random() < _HALF else bad
-    lesion = _lesion(tissue, rng)
-    if lesions and rng.random() < _PAIRED:
+    if is_right:
+        shift = rng.uniform(-_JITTER, _JITTER, 3)
+        guide = _moved(series, where, shift) if rng.random() < _JITTERED else series[where]
+    elif kind < _RIGHT + _MISPLACED:
+        direction = rng.standard_normal(3)
+        length = np.exp(rng.uniform(*np.log(_OFF)))
+        guide = _moved(series, where, direction / np.linalg.norm(direction) * length)
+    else:
+        guide = _wrong(targets, target, series, where, rng)
+    tissue = clean > TISSUE["MR"]
+    lesion, gain = _lesion(tissue, rng), np.float32(rng.uniform(0.5, 1.5))
+    if in_pairs and rng.random() < _PAIRED:
+        contrast = torch.from_numpy(lesion)
         if rng.random() < 0.5:
-            seen = guide + lesion * np.float32(rng.uniform(0.5, 2.0))
-            changed, with_lesion = _changed(rng, guide, seen)
-            return GuidePair(changed, with_lesion, is_right), torch.from_numpy(lesion), None
-        (changed,) = _changed(rng, guide)
-        planted = np.maximum(clean + lesion, 0)
-        return GuidePair(changed, None, is_right), torch.from_numpy(lesion), planted
-    planted_clean: Floats | None = None
-    if not lesions and rng.random() < _PLANTED:
-        planted_clean = np.maximum(clean + lesion, 0)
-        guide = guide + lesion * np.float32(rng.uniform(-1.5, 1.5))
+            alone, with_lesion = _changed(rng, guide, guide + gain * lesion)
+            return Guiding(alone, is_right, contrast, with_lesion), clean
+        (alone,) = _changed(rng, guide)
+        return Guiding(alone, is_right, contrast), np.maximum(clean + lesion, 0)
+    if not in_pairs and rng.random() < _PLANTED:
+        clean = np.maximum(clean + lesion, 0)
+        guide = guide + lesion * (gain if rng.random() < 0.5 else -gain)
     if rng.random() < _IN_GUIDE:
         guide = guide + _lesion(tissue, rng)
-    (changed,) = _changed(rng, guide)
-    return GuidePair(changed, None, is_right), None, planted_clean
-
-
-def _right(series: Floats, where: Where, rng: np.random.Generator) -> Floats:
-    if rng.random() < 1 / 3:
-        return _moved(series, where, rng.uniform(-_JITTER, _JITTER, 3))
-    if rng.random() < _BLURRED:
-        # As an interpolation half a voxel off blurs, but in place.
-        k, j, i = (slice(0, side) for side in series.shape)
-        half = np.full(3, 0.5)
-        return _moved(_moved(series, (k, j, i), half), where, -half)
-    return series[where]
-
-
-def _misplaced(series: Floats, where: Where, rng: np.random.Generator) -> Floats:
-    direction = rng.standard_normal(3)
-    length = np.exp(rng.uniform(*np.log(_OFF)))
-    return _moved(series, where, direction / np.linalg.norm(direction) * length)
+    (alone,) = _changed(rng, guide)
+    return Guiding(alone, is_right), clean
 
 
 def _wrong(
@@ -124,32 +111,15 @@ def _wrong(
     where: Where,
     rng: np.random.Generator,
 ) -> Floats:
-    """Of another patient at the same place of an atlas, mirrored, or of any place."""
-    kind = rng.random()
-    alike = [
-        shown
-        for other in targets
-        for shown in other.series
-        if shown.shape == series.shape and other.name != target.name
-    ]
-    if kind < 0.4 and alike:
-        return alike[rng.integers(len(alike))][where]
-    if kind < 0.7:
+    """Mirrored, or of another patient: at the same place, or where a smaller volume begins anew."""
+    others = [other for other in targets if other.name != target.name]
+    if not others or rng.random() < _MIRRORED:
         return series[..., ::-1][where]
-    other = targets[int(rng.integers(len(targets)))]
+    other = others[int(rng.integers(len(others)))]
     shown = other.series[int(rng.integers(len(other.series)))]
-    for axis, side in enumerate(series[where].shape):
-        first = int(rng.integers(max(1, shown.shape[axis] - side + 1)))
-        shown = shown.take(range(first, first + side), axis, mode="wrap")
+    for axis, side in enumerate(where):
+        shown = shown.take(range(*side.indices(series.shape[axis])), axis, mode="wrap")
     return shown
-
-
-def _half(right: Floats, bad: Floats, rng: np.random.Generator) -> Floats:
-    """Right in the first half along some axis, bad in the other."""
-    axis = int(rng.integers(3))
-    middle = right.shape[axis] // 2
-    halves = [np.split(guide, [middle], axis)[at] for at, guide in enumerate((right, bad))]
-    return np.concatenate(halves, axis)
 
 
 def _changed(rng: np.random.Generator, *guides: Floats) -> tuple[Tensor, ...]:
@@ -171,32 +141,22 @@ def _moved(voxels: Floats, where: Where, shift: npt.NDArray[np.float64]) -> Floa
     """A crop at a place that is off by a shift in voxels, linearly interpolated."""
     result = voxels
     for axis, (side, off) in enumerate(zip(where, shift, strict=True)):
-        count = voxels.shape[axis]
-        places = np.arange(*side.indices(count)) + off
+        places = np.arange(*side.indices(voxels.shape[axis])) + off
         low = np.floor(places).astype(int)
-        share = np.expand_dims(
-            (places - low).astype(np.float32), [a for a in range(3) if a != axis]
-        )
-        below = result.take(low, axis, mode="clip")
-        result = below + share * (result.take(low + 1, axis, mode="clip") - below)
+        below, above = (result.take(low + step, axis, mode="clip") for step in (0, 1))
+        share = (places - low).astype(np.float32)
+        result = below + np.moveaxis(share[:, None, None], 0, axis) * (above - below)
     return result
 
 
 def _lesion(tissue: npt.NDArray[np.bool_], rng: np.random.Generator) -> Floats:
     """One to three spheres of either sign in tissue, with soft edges."""
-    places = np.flatnonzero(tissue) if tissue.any() else np.arange(tissue.size)
+    places = np.argwhere(tissue) if tissue.any() else np.argwhere(np.ones_like(tissue))
+    k, j, i = np.ogrid[tuple(map(slice, tissue.shape))]
     total = np.zeros(tissue.shape, np.float32)
     for _ in range(int(rng.integers(1, 4))):
-        center = np.unravel_index(places[rng.integers(len(places))], tissue.shape)
-        radius = rng.uniform(*_RADIUS)
-        reach = int(np.ceil(radius)) + 1
-        around = [
-            slice(max(0, int(at) - reach), min(side, int(at) + reach + 1))
-            for at, side in zip(center, tissue.shape, strict=True)
-        ]
-        k, j, i = np.ogrid[around[0], around[1], around[2]]
+        center, radius = places[rng.integers(len(places))], rng.uniform(*_RADIUS)
         distance = np.sqrt((k - center[0]) ** 2 + (j - center[1]) ** 2 + (i - center[2]) ** 2)
-        inside = np.clip(radius + 0.5 - distance, 0, 1)
         value = rng.uniform(*_CONTRAST) * rng.choice([-1, 1])
-        total[around[0], around[1], around[2]] += (value * inside).astype(np.float32)
+        total += (value * np.clip(radius + 0.5 - distance, 0, 1)).astype(np.float32)
     return total

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from MedEnhanceLib.hqg.groups import GuidedNetwork, Places, Residual, regional
 from MedEnhanceLib.hqg.network import Groups
 from MedEnhanceLib.hqg.train.crops import Crop, Noisy
 from MedEnhanceLib.native import CELLS, SIDE
+from MedEnhanceLib.nets.precision import mixed_precision
 
 #: Voxels of a window along slices, rows and columns, and its rim, where blocks are missing.
 _WINDOW, _RIM = (20, 40, 40), 2
@@ -23,6 +26,8 @@ _OUTSIDE, _LESION = 0.15, 4.0
 _CELL, _EXCESS_RIGHT, _EXCESS_WRONG = 4, 0.15, 0.6
 #: Side of the cells whose means may not change where there is no target.
 _UNCHANGED = 2
+#: Channels of the critic.
+_CRITIC_WIDTHS = (1, 24, 48, 96)
 #: Weight of absolute values in the trace of a lesion.
 _ABSOLUTE = 0.3
 
@@ -31,31 +36,24 @@ _ABSOLUTE = 0.3
 class Turn:
     """A flip, exchange of axes and inversion of blocks, as a change of their coefficients.
 
-    order, sign: [64] each.
+    order, sign: [64] each; by default blocks stay as they are.
     """
 
-    order: Tensor
-    sign: Tensor
+    order: Tensor = field(default_factory=lambda: torch.arange(CELLS))
+    sign: Tensor = field(default_factory=lambda: torch.ones(CELLS))
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, *, in_plane: bool, inverts: bool) -> Turn:
-        """in_plane: slices keep their direction. inverts: gray values may be inverted."""
-        frequency = np.arange(CELLS).reshape(SIDE, SIDE, SIDE)
-        axes = [0, *(1 + rng.permutation(2))] if in_plane else list(rng.permutation(3))
-        sign = np.ones((SIDE, SIDE, SIDE), np.float32)
-        for axis in range(3):
-            if rng.random() < 0.5:
-                odd = (-1.0) ** np.arange(SIDE)
-                sign = sign * odd.reshape([-1 if a == axis else 1 for a in range(3)])
-        if inverts and rng.random() < 0.5:
+    def drawn(cls, rng: np.random.Generator, modality: str) -> Turn:
+        """Of MR in all axes, and half of them inverted; of CT, slices keep their direction."""
+        is_mr = modality == "MR"
+        axes = list(rng.permutation(3)) if is_mr else [0, *(1 + rng.permutation(2))]
+        order = np.arange(CELLS).reshape(SIDE, SIDE, SIDE).transpose(axes).ravel()
+        odd = (-1.0) ** np.arange(SIDE)
+        k, j, i = (odd if rng.random() < 0.5 else np.ones(SIDE) for _ in range(3))
+        sign = np.multiply.outer(np.multiply.outer(k, j), i).ravel()
+        if is_mr and rng.random() < 0.5:
             sign = -sign
-        order = torch.from_numpy(frequency.transpose(axes).reshape(CELLS).copy())
-        return cls(order, torch.from_numpy(sign.reshape(CELLS)).float())
-
-    @classmethod
-    def none(cls) -> Turn:
-        """Blocks stay as they are."""
-        return cls(torch.arange(CELLS), torch.ones(CELLS))
+        return cls(torch.from_numpy(order.copy()), torch.from_numpy(sign).float())
 
     def apply(self, blocks: Tensor) -> Tensor:
         """Coefficients [..., 64] of the turned blocks."""
@@ -78,31 +76,24 @@ class Window:
         voxels: of `Places`.
     """
 
-    where: tuple[slice, slice, slice]
+    where: tuple[slice, ...]
     places: Places
     voxels: Tensor
 
     @classmethod
-    def drawn(cls, crop: Noisy, rng: np.random.Generator) -> Window:
-        """A random window of a crop."""
-        shape = crop.noisy.shape
-        sizes = [min(size, side) for size, side in zip(_WINDOW, shape, strict=True)]
-        starts = [int(rng.integers(a - b + 1)) for a, b in zip(shape, sizes, strict=True)]
-        k, j, i = (slice(a + _RIM, a + b - _RIM) for a, b in zip(starts, sizes, strict=True))
-        return cls.at((k, j, i), crop)
+    def of(cls, crop: Noisy, rng: np.random.Generator | None = None) -> Window:
+        """A random window of a crop; without `rng` all of it."""
+        shape = np.array(crop.noisy.shape)
+        sizes = shape if rng is None else np.minimum(_WINDOW, shape)
+        starts = shape - sizes if rng is None else rng.integers(shape - sizes + 1)
+        return cls.at(tuple(map(slice, starts + _RIM, starts + sizes - _RIM)), crop)
 
     @classmethod
-    def whole(cls, crop: Noisy) -> Window:
-        """All of a crop."""
-        k, j, i = (slice(_RIM, side - _RIM) for side in crop.noisy.shape)
-        return cls.at((k, j, i), crop)
-
-    @classmethod
-    def at(cls, where: tuple[slice, slice, slice], crop: Noisy) -> Window:
+    def at(cls, where: tuple[slice, ...], crop: Noisy) -> Window:
         """The window of these voxels, for the groups of a crop."""
         corners = crop.places.corners()[:, 0]
-        low = corners.new_tensor([side.start - _RIM for side in where])
-        high = corners.new_tensor([side.stop + _RIM - SIDE for side in where])
+        low = corners.new_tensor([int(side.start) - _RIM for side in where])
+        high = corners.new_tensor([int(side.stop) + _RIM - SIDE for side in where])
         places = crop.places.part(((corners >= low) & (corners <= high)).all(-1))
         return cls(where, places, places.voxels())
 
@@ -128,19 +119,9 @@ class Made:
 
 
 def made(
-    network: GuidedNetwork,
-    crop: Noisy,
-    window: Window,
-    turn: Turn,
-    guide: Tensor | None,
-    *,
-    frozen: bool,
-    mixed: torch.autocast,
+    network: GuidedNetwork, crop: Noisy, window: Window, turn: Turn, guide: Tensor | None
 ) -> Made:
-    """Run the networks on a window.
-
-    frozen: the set network is not learning, as in the stages with guides.
-    """
+    """Run the networks on a window."""
     places, voxels = window.places, window.voxels
     groups = network.groups(places, voxels, crop.noisy, crop.pilot, crop.estimate, 1.0)
     turned = replace(
@@ -159,8 +140,8 @@ def made(
             region=regional(fitted.region, places),
         )
         guides = [turned_guide]
-    with mixed:
-        residual = network(turned, guides, frozen=frozen)
+    with mixed_precision(str(crop.noisy.device)):
+        residual = network(turned, guides)
 
     def image(blocks: Tensor) -> Tensor:
         straight = turn.undo(blocks)
@@ -205,29 +186,23 @@ def voxel_weight(crop: Crop, window: Window) -> Tensor:
     """Tissue counts fully, lesions more."""
     tissue = crop.tissue[window.where]
     weight = torch.where(tissue, 1.0, _OUTSIDE)
-    if crop.lesion is not None:
-        weight = torch.where(crop.lesion[window.where] != 0, _LESION, weight)
+    if crop.guide is not None and crop.guide.lesion is not None:
+        weight = torch.where(crop.guide.lesion[window.where] != 0, _LESION, weight)
     return weight
 
 
 def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: Window) -> Tensor:
     """How much of a lesion that only the guide has is seen in the result, in σ² of the noise."""
-    part = lesion[window.where]
-    inside = part != 0
-    if not inside.any():
-        return without.new_zeros(())
+    shape = lesion != 0
     difference = (with_lesion - without)[window.where]
-    squares = difference.square().sum() / (inside.sum() * window.variance)
-    absolutes = difference[inside].abs().mean() / window.variance.sqrt()
-    return squares + _ABSOLUTE * absolutes
+    squares = difference.square().sum() / window.variance
+    absolutes = (difference.abs() * shape[window.where]).sum() / window.variance.sqrt()
+    return (squares + _ABSOLUTE * absolutes) / shape.sum()
 
 
 def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: Window) -> Tensor:
     """By how much a guide lowers the contrast that the input alone has, as a share of it."""
-    part = lesion[window.where]
-    power = part.square().sum()
-    if not power > 0:
-        return with_lesion.guided.new_zeros(())
+    part, power = lesion[window.where], lesion.square().sum()
 
     def kept(image: Tensor, before: Tensor) -> Tensor:
         return ((image - before)[window.where] * part).sum() / power
@@ -237,24 +212,15 @@ def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: Wind
     return F.relu(unguided - guided) + F.relu(unguided - guided).square()
 
 
-def haar(image: Tensor) -> list[Tensor]:
-    """The bands of a Haar wavelet in three axes, of an image [K, J, I] with even sides cut."""
-    bands = [image[tuple(slice(0, side // 2 * 2) for side in image.shape)]]
-    for axis in range(3):
-        halves = []
-        for band in bands:
-            even = band.unfold(axis, 2, 2)
-            low, high = even.select(-1, 0), even.select(-1, 1)
-            halves += [(low + high) / 2**0.5, (low - high) / 2**0.5]
-        bands = halves
-    return bands
-
-
 def wavelet_loss(image: Tensor, crop: Noisy, window: Window) -> Tensor:
-    """Content-aware loss of pixels: absolute differences in all bands, in σ of the noise."""
-    sigma = window.places.sigma.mean()
-    pairs = zip(haar(image[window.where]), haar(crop.target[window.where]), strict=True)
-    return torch.stack([(a - b).abs().mean() for a, b in pairs]).mean() / sigma
+    """Content-aware loss of pixels: mean absolute error of the eight bands of a Haar wavelet in
+    three axes, in σ of the noise.
+    """
+    difference = (image - crop.target)[window.where]
+    pair = difference.new_tensor([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5
+    bands = torch.einsum("ai,bj,ck->abcijk", pair, pair, pair).reshape(8, 1, 2, 2, 2)
+    errors = F.conv3d(difference[None, None], bands, stride=2)
+    return errors.abs().mean() / window.places.sigma.mean()
 
 
 def feature_loss(network: GuidedNetwork, crop: Noisy, window: Window, image: Tensor) -> Tensor:
@@ -274,32 +240,24 @@ def feature_loss(network: GuidedNetwork, crop: Noisy, window: Window, image: Ten
 class Critic(nn.Module):
     """Separates enhanced crops from clean ones: a few convolutions, about 60,000 weights."""
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        channels = 1
-        for number in range(3):
-            out = width * 2**number
-            layers += [
-                nn.utils.parametrizations.spectral_norm(
-                    nn.Conv3d(channels, out, 3, stride=2 if number else 1, padding=1)
-                ),
-                nn.LeakyReLU(0.2),
-            ]
-            channels = out
-        layers.append(nn.Conv3d(channels, 1, 1))
-        self.layers = nn.Sequential(*layers)
+        for number, (before, after) in enumerate(pairwise(_CRITIC_WIDTHS)):
+            layer = nn.Conv3d(before, after, 3, stride=2 if number else 1, padding=1)
+            layers += [nn.utils.parametrizations.spectral_norm(layer), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv3d(_CRITIC_WIDTHS[-1], 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """A map of scores of an image [K, J, I]: 1 for clean, 0 for enhanced."""
         scores: Tensor = self.layers(image[None, None])
         return scores
 
-    def loss(self, image: Tensor, clean: Tensor) -> Tensor:
+    def loss(self, images: Sequence[Tensor], clean: Tensor) -> Tensor:
         """Least squares, of the critic itself."""
-        on_clean = (self(clean) - 1).square().mean()
-        total: Tensor = on_clean + self(image.detach()).square().mean()
-        return total
+        on_enhanced = [self(image.detach()).square().mean() for image in images]
+        on_clean: Tensor = (self(clean) - 1).square().mean()
+        return on_clean + torch.stack(on_enhanced).mean()
 
     def fooled(self, image: Tensor) -> Tensor:
         """Least squares, of what made the image."""

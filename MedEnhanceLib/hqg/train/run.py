@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,13 @@ from MedEnhanceLib.hqg.bundle import export_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.train import losses
-from MedEnhanceLib.hqg.train.crops import Crop, CropMaker
+from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Kind
 from MedEnhanceLib.hqg.train.losses import Turn, Window
-from MedEnhanceLib.hqg.train.targets import Data, load_data
-from MedEnhanceLib.hqg.train.teaching import MakeTask, Teaching
+from MedEnhanceLib.hqg.train.targets import Target, load_data
+from MedEnhanceLib.hqg.train.teaching import MakeTask
 from MedEnhanceLib.hqg.train.trainer import Trainer
-from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
-from MedEnhanceLib.nets.training import run_steps
-from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.nets.precision import without_tf32
+from MedEnhanceLib.nets.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Seconds between two validations.
@@ -63,93 +61,87 @@ def train(
         ModelError: a loss is not finite; the last checkpoint stays.
     """
     monitor = monitor or Monitor()
-    choice = choose_device(config.device)
-    monitor.log(f"training on {choice.name}: {choice.reason}")
-    out.mkdir(parents=True, exist_ok=True)
+    device = begin_training(config.device, out, monitor)
     teaching = None
     if config.task is not None:
         if make_task is None:
             raise ConfigError("task: nothing makes it", "Train through api.train or a job.")
-        teaching = Teaching(*make_task(choice.name))
-    subjects = teaching.task.subjects(monitor) if teaching else ()
-    pools = load_data(config, data, monitor.part(0.0, 0.03), volumes=volumes, subjects=subjects)
-    trainer = Trainer(config, pools, choice.name, monitor, teaching)
-    crops = _validated_crops(config, pools)
-    last = time.monotonic()
+        teaching = make_task(device)
+    subjects = teaching[0].subjects(monitor) if teaching else ()
+    targets = load_data(config, data, monitor.part(0.0, 0.03), volumes=volumes, subjects=subjects)
+    trainer = Trainer(config, targets, device, monitor, teaching)
+    crops = _validated_crops(config, targets)
+    steps, due = sum(trainer.counts), time.monotonic() + _VALIDATION_S
 
     def step(number: int) -> dict[str, float]:
-        nonlocal last
+        nonlocal due
         losses_ = trainer.step(number)
-        if time.monotonic() - last > _VALIDATION_S:
-            for name, gain in _gains(trainer.averaged(), crops).items():
-                monitor.metric(name, gain, number)
-            last = time.monotonic()
+        if time.monotonic() > due:
+            report(_gains(trainer.learner.averaged(), crops), number)
+            due = time.monotonic() + _VALIDATION_S
         return losses_
 
+    def report(gains: dict[str, float], number: int) -> None:
+        for name, gain in gains.items():
+            monitor.metric(name, gain, number)
+
     try:
-        seconds = run_steps(
-            step,
-            trainer.steps,
-            out,
-            trainer.parts(),
-            monitor.part(0.03, 0.98),
-        )
+        seconds = run_steps(step, steps, out, trainer.parts(), monitor.part(0.03, 0.98))
     finally:
         trainer.close()
-    network = trainer.averaged()
-    gains = _gains(network, crops) | (teaching.figures() if teaching else {})
-    for name, gain in gains.items():
-        monitor.metric(name, gain, trainer.steps)
+    network = trainer.learner.averaged()
+    gains = _gains(network, crops)
+    if teaching is not None:
+        seen = teaching[1].diagnostics()
+        gains |= {"gate_open_fraction": seen.open_fraction, "gate_mean_cosine": seen.cosine}
+    report(gains, steps)
     folder = out / config.name
-    export_enhancer(
-        folder,
-        config,
-        network,
-        seconds=seconds,
-        is_guided=trainer.counts[1] > 0,
-        gains=gains,
-    )
-    if teaching is not None and teaching.head is not None:
-        teaching.head.export(out, seconds)
+    is_guided = sum(trainer.counts[1:]) > 0
+    export_enhancer(folder, config, network, seconds=seconds, is_guided=is_guided, gains=gains)
+    if teaching is not None:
+        teaching[0].export(out, seconds)
     monitor.progress(1.0, "model written")
     return folder
 
 
-def _validated_crops(config: TrainConfig, data: Data) -> list[Crop]:
+def _validated_crops(config: TrainConfig, targets: dict[str, list[Target]]) -> list[Crop]:
     """Fixed crops without guides, and with them where there are examinations."""
-    targets = data.validation or data.clean
-    makers = [CropMaker(targets, config.modality, config.network.blocks, config.seed + 1)]
-    if data.examinations:
-        makers.append(replace(makers[0], targets=data.examinations, kind="guided"))
-    numbers = range(_FIRST_VALIDATED, _FIRST_VALIDATED + config.validated)
-    return [each.make(number)[0] for each in makers for number in numbers]
+    sources: dict[Kind, list[Target]] = {
+        "plain": targets["validated"] or targets["plain"],
+        "guided": targets["guided"],
+    }
+    return [
+        CropMaker(source, config.modality, config.network.blocks, config.seed + 1, kind).make(n)[0]
+        for kind, source in sources.items()
+        if source
+        for n in range(_FIRST_VALIDATED, _FIRST_VALIDATED + config.validated)
+    ]
 
 
 def _gains(network: GuidedNetwork, crops: Sequence[Crop]) -> dict[str, float]:
     """Mean gain without a guide, and what right and other guides add to it on their crops."""
     gains: dict[str, list[float]] = {"gain_db": [], "right_guide_db": [], "wrong_guide_db": []}
     for crop in crops:
-        alone = gain_of(network, crop, None)
+        alone, added = gain_of(network, crop)
         if crop.guide is None:
             gains["gain_db"].append(alone)
         else:
-            name = "right_guide_db" if crop.guide.is_right else "wrong_guide_db"
-            gains[name].append(gain_of(network, crop, crop.guide.voxels) - alone)
+            gains["right_guide_db" if crop.guide.is_right else "wrong_guide_db"].append(added)
     return {name: float(np.mean(values)) for name, values in gains.items() if values}
 
 
-def gain_of(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
-    """What a network gains over the filter on a whole crop, in dB of the tissue."""
-    plain, mixed = crop.plain, mixed_precision("cpu")
-    window = Window.whole(plain)
+def gain_of(network: GuidedNetwork, crop: Crop) -> tuple[float, float]:
+    """What a network gains over the filter on a whole crop, in dB of the tissue.
+
+    Returns the gain without a guide, and what the crop's guide adds to it; 0 without one.
+    """
+    plain, guide = crop.plain, crop.guide
+    window = Window.of(plain)
     with torch.inference_mode():
-        made = losses.made(
-            network.cpu(), plain, window, Turn.none(), guide, frozen=True, mixed=mixed
-        )
+        made = losses.made(network.cpu(), plain, window, Turn(), guide.voxels if guide else None)
     tissue = crop.tissue[window.where]
-
-    def error(image: torch.Tensor) -> float:
-        squares = (image[window.where] - plain.target[window.where])[tissue].square()
-        return float(squares.mean())
-
-    return 10 * math.log10(error(plain.estimate) / error(made.guided))
+    errors = [
+        float((image - plain.target)[window.where][tissue].square().mean())
+        for image in (plain.estimate, made.unguided, made.guided)
+    ]
+    return 10 * math.log10(errors[0] / errors[1]), 10 * math.log10(errors[1] / errors[2])

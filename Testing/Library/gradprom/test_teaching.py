@@ -99,6 +99,9 @@ class Multiple:
         assert images.shape == labels.shape
         return self._factor * self._main[-1]
 
+    def export(self, out: Path, seconds: float) -> None:
+        pass
+
 
 @pytest.fixture
 def taught(

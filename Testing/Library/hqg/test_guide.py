@@ -73,22 +73,18 @@ def test_a_guide_in_place_keeps_its_voxels(brain: Volume, other_contrast: Volume
     np.testing.assert_allclose(undone, other_contrast.voxels, atol=1e-3)
 
 
-@pytest.mark.parametrize("shift", [1.5, 8.0])
+@pytest.mark.parametrize("shift", [pytest.param(1.5, marks=pytest.mark.slow), 8.0])
 def test_a_planted_motion_is_undone(brain: Volume, other_contrast: Volume, shift: float) -> None:
     guide = displaced(other_contrast, (shift, -shift / 2, shift / 3), (0.06, -0.04, 0.05))
     aligned = align(guide, brain, Monitor())
     assert aligned.is_usable and aligned.facts["moved"]
     assert aligned.facts["fit_after"] > aligned.facts["fit_before"]
+    if shift < 2:  # the same input gives the same result
+        again = align(guide, brain, Monitor())
+        np.testing.assert_array_equal(again.voxels, aligned.voxels)
+        assert again.facts == aligned.facts
     # A quarter of a voxel costs about .02 here.
     assert correlation(aligned.voxels, other_contrast.voxels) > 0.95
-
-
-def test_the_same_input_gives_the_same_result(brain: Volume, other_contrast: Volume) -> None:
-    guide = displaced(other_contrast, (2.0, 1.0, -2.0))
-    part = brain.crop(k=slice(20, 40), j=slice(20, 60))
-    first, second = (align(guide, part, Monitor()) for _ in range(2))
-    np.testing.assert_array_equal(first.voxels, second.voxels)
-    assert first.facts == second.facts
 
 
 def test_what_the_guide_does_not_show_is_nan(brain: Volume, other_contrast: Volume) -> None:

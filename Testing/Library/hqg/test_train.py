@@ -37,9 +37,10 @@ def series(contrast: tuple[float, float, float], seed: int) -> Volume:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    for name, contrast in (("T1", (0.9, 0.6, 0.3)), ("T2", (0.4, 0.6, 0.95))):
-        (folder / "hq").mkdir(exist_ok=True)
-        save(series(contrast, seed=3), folder / "hq" / f"{name}.nii.gz")
+    for patient, seed in (("hq", 3), ("other", 7)):
+        (folder / patient).mkdir()
+        for name, contrast in (("T1", (0.9, 0.6, 0.3)), ("T2", (0.4, 0.6, 0.95))):
+            save(series(contrast, seed), folder / patient / f"{name}.nii.gz")
     return folder
 
 
@@ -55,10 +56,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_tensors(read_bundle(folder))
 
 
-def test_the_bundle_of_a_training_enhances_with_and_without_a_guide(
-    data: Path, tmp_path: Path
-) -> None:
-    folder = train(config(), data, tmp_path)
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a training of all three stages."""
+    return train(config(), data, tmp_path_factory.mktemp("whole"))
+
+
+def test_the_bundle_of_a_training_enhances_with_and_without_a_guide(trained: Path) -> None:
+    folder = trained
     bundle = read_bundle(folder)
     assert bundle.uses_guides
     assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 1_000_000
@@ -74,9 +79,19 @@ def test_the_bundle_of_a_training_enhances_with_and_without_a_guide(
     assert set(guided.measured["guide"]) >= {"used", "series"}
 
 
-def test_without_examinations_the_enhancer_takes_no_guide(data: Path, tmp_path: Path) -> None:
-    folder = train(config(examinations=[], guide_steps=0, lesion_steps=0), data, tmp_path)
-    assert not any(name.startswith("correction") for name in weights(folder))
+@pytest.mark.slow
+def test_without_examinations_an_enhancer_takes_no_guide_and_others_start_from_it(
+    data: Path, tmp_path: Path
+) -> None:
+    folder = train(config(examinations=[], guide_steps=0, lesion_steps=0), data, tmp_path / "a")
+    before = weights(folder)
+    assert not any(name.startswith("correction") for name in before)
+    # How the second takes a guide is free.
+    fields = {"start": str(folder), "steps": 0, "lesion_steps": 0}
+    variational = {"modulation": "variational"}
+    after = weights(train(config(**fields, network=variational), data, tmp_path / "b"))
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert any(name.startswith("correction") for name in after)
     events: list[Event] = []
     enhance(
         series((0.9, 0.6, 0.3), seed=3),
@@ -91,9 +106,8 @@ def test_without_examinations_the_enhancer_takes_no_guide(data: Path, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [2, 7])  # in the first and in the last of three stages
 def test_a_training_that_was_stopped_goes_on_bit_for_bit(
-    data: Path, tmp_path: Path, stop_at: int
+    data: Path, trained: Path, tmp_path: Path, stop_at: int
 ) -> None:
-    whole = weights(train(config(), data, tmp_path / "whole"))
     count = 0
 
     def stops() -> bool:
@@ -104,55 +118,35 @@ def test_a_training_that_was_stopped_goes_on_bit_for_bit(
         count += event.kind == "progress" and "step" in str(event.fields.get("stage", ""))
 
     with pytest.raises(Cancelled):
-        train(config(), data, tmp_path / "parts", Monitor(listen, cancel=stops))
-    assert (tmp_path / "parts" / "checkpoint.safetensors").exists()
-    parts = weights(train(config(), data, tmp_path / "parts"))
-    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
+        train(config(), data, tmp_path, Monitor(listen, cancel=stops))
+    assert (tmp_path / "checkpoint.safetensors").exists()
+    parts = weights(train(config(), data, tmp_path))
+    assert all(torch.equal(parts[name], tensor) for name, tensor in weights(trained).items())
+
+
+@pytest.mark.slow
+def test_all_terms_of_the_loss_are_learned_from(data: Path, tmp_path: Path) -> None:
+    (data / "lq").mkdir()
+    clean = series((0.9, 0.6, 0.3), seed=11)
+    noise = np.random.default_rng(1).normal(0, 80, SHAPE).astype(np.float32)
+    save(clean.with_voxels(clean.voxels + noise), data / "lq" / "noisy.nii.gz")
+    size = {"width": 16, "hidden": 16, "layers": 1, "guide_layers": 1, "blocks": 8}
+    fields = {"network": size | {"modulation": "variational"}, "low_quality": ["lq/*"]}
+    plain = weights(train(config(**fields), data, tmp_path / "plain"))
+    terms = ("wavelet", "feature", "adversarial", "unpaired", "kl")
+    all_of_them = config(**fields, loss=dict.fromkeys(terms, 1.0))
+    changed = weights(train(all_of_them, data, tmp_path / "all"))
+    for part in ("network", "correction"):
+        names = [name for name in plain if name.startswith(part)]
+        assert any(not torch.equal(plain[name], changed[name]) for name in names)
+    journal = (tmp_path / "all" / "metrics.jsonl").read_text().splitlines()
+    named = {json.loads(line)["name"] for line in journal}
+    assert {*terms, "changed means", "error", "excess"} <= named
 
 
 def test_patterns_that_name_nothing_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing-here"):
         train(config(high_quality=["nothing-here/*"]), data, tmp_path)
-
-
-@pytest.mark.slow
-def test_a_training_starts_from_an_enhancer(data: Path, tmp_path: Path) -> None:
-    first = train(config(examinations=[]), data, tmp_path / "first")
-    fields = {"start": str(first), "steps": 0, "guide_steps": 2, "lesion_steps": 0}
-    # The first takes no guide, so how the second takes it is free.
-    network = {"modulation": "variational"}
-    second = train(config(**fields, network=network), data, tmp_path / "second")
-    before, after = weights(first), weights(second)
-    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
-    assert any(name.startswith("correction") for name in after)
-
-
-@pytest.mark.slow
-def test_each_term_of_the_loss_changes_what_is_learned(data: Path, tmp_path: Path) -> None:
-    network = {"width": 16, "hidden": 16, "layers": 1, "guide_layers": 1, "blocks": 8}
-    network["modulation"] = "variational"  # type: ignore[assignment]
-    plain = weights(train(config(network=network), data, tmp_path / "plain"))
-    for term in ("wavelet", "feature", "adversarial", "kl"):
-        folder = train(config(network=network, loss={term: 1.0}), data, tmp_path / term)
-        changed = weights(folder)
-        assert any(not torch.equal(changed[name], tensor) for name, tensor in plain.items())
-
-
-@pytest.mark.slow
-def test_real_noisy_volumes_without_targets_change_what_is_learned(
-    data: Path, tmp_path: Path
-) -> None:
-    (data / "lq").mkdir()
-    for seed in (1, 2):
-        volume = series((0.9, 0.6, 0.3), seed=11)
-        noise = np.random.default_rng(seed).normal(0, 80, SHAPE).astype(np.float32)
-        save(volume.with_voxels(volume.voxels + noise), data / "lq" / f"{seed}.nii.gz")
-    fields = {"examinations": [], "low_quality": ["lq/*"]}
-    plain = weights(train(config(**fields), data, tmp_path / "plain"))
-    folder = train(config(**fields, loss={"unpaired": 1.0}), data, tmp_path / "unpaired")
-    assert any(not torch.equal(weights(folder)[name], tensor) for name, tensor in plain.items())
-    journal = (tmp_path / "unpaired" / "metrics.jsonl").read_text().splitlines()
-    assert {"unpaired", "changed means"} <= {json.loads(line)["name"] for line in journal}
 
 
 def test_unpaired_steps_need_volumes_with_noise() -> None:
@@ -168,7 +162,8 @@ def test_unpaired_steps_need_volumes_with_noise() -> None:
 def test_a_short_training_beats_the_filter_and_separates_right_guides_from_wrong_ones(
     data: Path, tmp_path: Path
 ) -> None:
-    fields = {"steps": 150, "guide_steps": 150, "lesion_steps": 40, "crops": 24, "validated": 12}
+    fields = {"steps": 100, "guide_steps": 240, "lesion_steps": 40, "crops": 24, "validated": 12}
+    fields |= {"examinations": ["hq/*", "other/*"], "seed": 1}
     size = {"width": 32, "hidden": 32, "layers": 2, "guide_layers": 1, "blocks": 16}
     folder = train(config(**fields, network=size, renewed_every=2), data, tmp_path)
     gains = json.loads((folder / "configs" / "metadata.json").read_text())["training"]["validation"]

@@ -15,20 +15,24 @@ from MedEnhanceLib.nets.training import CHECKPOINT, Journal, run_steps, training
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
-def test_a_cancel_during_a_step_saves_the_next_one() -> None:
+@pytest.mark.parametrize(
+    ("start", "stops_at", "saves", "says"),
+    [
+        (0, 0, [], "no checkpoint was written"),
+        (4, 4, [], "unchanged"),
+        (0, 4, [4], "after step 4 of 9; the checkpoint is written"),
+    ],
+)
+def test_a_cancel_saves_what_was_learned_and_says_so(
+    start: int, stops_at: int, saves: list[int], says: str
+) -> None:
     saved: list[int] = []
-    cancelled = False
-    monitor = Monitor(cancel=lambda: cancelled)
-    with pytest.raises(Cancelled, match="after step 4 of 9; the checkpoint is written"):
-        for number in training_steps(0, 9, saved.append, 1e9, monitor):
-            cancelled = number == 3
-    assert saved == [4]
-
-
-@pytest.mark.parametrize(("start", "says"), [(0, "no checkpoint was written"), (4, "unchanged")])
-def test_a_cancel_before_any_step_saves_nothing_and_says_so(start: int, says: str) -> None:
+    done = start
+    monitor = Monitor(cancel=lambda: done >= stops_at)
     with pytest.raises(Cancelled, match=says):
-        list(training_steps(start, 9, pytest.fail, 1e9, Monitor(cancel=lambda: True)))
+        for number in training_steps(start, 9, saved.append, 1e9, monitor):
+            done = number + 1
+    assert saved == saves
 
 
 def test_a_journal_forgets_what_is_done_anew(tmp_path) -> None:
