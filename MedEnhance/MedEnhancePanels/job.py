@@ -35,6 +35,7 @@ class Job:
         self.worker = self.steps = None
         #: Whether a worker started it, whether it was sent twice, whether it is to stop.
         self.reached, self.resent, self.wantsCancel = False, False, False
+        self.why = ""
         self._runner = runner
 
     @property
@@ -52,9 +53,9 @@ class Job:
     def isRunning(self):
         return self.state == "running"
 
-    def cancel(self):
-        """Stop at the next safe point; returns at once."""
-        self._runner.cancel(self)
+    def cancel(self, why=""):
+        """Stop at the next safe point; returns at once. why: a sentence, where no user did it."""
+        self._runner.cancel(self, why)
 
     def onEvent(self, callback):
         """Call callback(job, name, fields) at each event: state, progress, log, warning, …"""

@@ -96,7 +96,7 @@ class Runner:
         """Start a job; returns the Job at once.
 
         Args:
-            kind: of the job, see docs/jobs.md.
+            kind: of the job, see docs/jobs.md; "" for one that is only steps.
             params: of the job, see docs/jobs.md.
             title: for the bar that shows the job.
             before: before(job), a generator that runs on the main thread, a step at a time; may
@@ -126,11 +126,11 @@ class Runner:
     def activeJobs(self):
         return [job for job in self.jobs if not job.isFinished]
 
-    def cancel(self, job):
+    def cancel(self, job, why=""):
         """See Job.cancel."""
         if job.isFinished or job.wantsCancel:
             return
-        job.wantsCancel = True
+        job.wantsCancel, job.why = True, why
         if job.worker is None:
             self._fail(job, PanelError.cancelled())
             return
@@ -184,6 +184,9 @@ class Runner:
         """Hand the job to a worker, which starts now if there is none."""
         if job.isFinished:
             return
+        if not job.kind:
+            job.finish("done")
+            return
         try:
             line = encoded({"v": 1, "id": job.id, "kind": job.kind, "params": job.params})
         except (TypeError, ValueError) as cause:
@@ -207,6 +210,8 @@ class Runner:
 
     def _fail(self, job, error):
         """End a job, whatever phase it is in."""
+        if error.isCancellation and job.why:
+            error = PanelError(job.why, code=error.code)
         if error.code == "internal":
             logging.error("MedEnhance: %s\n%s", error.text, error.details)
         if job.steps is not None:

@@ -12,10 +12,11 @@ from test_compare import ViewTestCase
 class StrengthTest(ViewTestCase):
     def setUp(self):
         super().setUp()
+        from MedEnhancePanels import runner
         from MedEnhancePanels.nodes import provenance
         from MedEnhancePanels.tasks import blending
 
-        self.blending, self.provenance = blending, provenance
+        self.blending, self.provenance, self.module = blending, provenance, runner
         self.output = self.makeOutput()
         self.manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "doubts": []}}
         self.provenance.setManifest(self.output, self.manifest)
@@ -34,7 +35,7 @@ class StrengthTest(ViewTestCase):
         return self.voxels(), attributes, self.output.GetDescription()
 
     def set(self, strength):
-        list(self.blending.setStrength(self.output, strength))
+        self.module.wait(self.blending.start(self.context.runner, self.output, strength))
 
     def refused(self, *words, strength=0.5):
         """Set a strength, which is refused in these words and changes nothing."""
@@ -139,12 +140,11 @@ class StrengthTest(ViewTestCase):
     def test_voxelsThatAreExchangedMeanwhileEndItAndNothingIsChanged(self):
         for node in self.parts:
             self.blending.remember(self.output, self.bridge.voxelState(self.source))
-            steps = self.blending.setStrength(self.output, 0.5)
-            next(steps)
+            job = self.blending.start(self.context.runner, self.output, 0.5)
             slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) + 1)
             before = self.whatItIs()
             with self.assertRaises(Exception) as caught:
-                list(steps)
+                self.module.wait(job)
             expected = f"{node.GetName()} was changed or removed meanwhile"
             self.assertIn(expected, caught.exception.message)
             np.testing.assert_equal(self.whatItIs(), before)

@@ -32,12 +32,12 @@ class ChoicesTest(EnhanceTestCase):
             and getattr(ui, name).isVisibleTo(page)
         ]
         self.assertEqual(sorted(choices), ["guideSelector", "outputSelector", "taskComboBox"])
-        self.assertEqual(ui.taskComboBox.currentText, "MR: automatic (noise, blur, bias field)")
-        self.assertIn("MR: motion", self.tasks())
+        self.assertEqual(ui.taskComboBox.currentText, "Automatic (noise, blur, bias field)")
+        self.assertIn("Motion", self.tasks())
         self.assertIn("noise, blur, bias field", ui.taskComboBox.toolTip)
         node.SetAttribute(self.bridge.MODALITY, "CT")
         self.processEvents(80)  # of which noise alone is found
-        self.assertEqual(self.tasks(), ["CT: automatic (noise)", "CT: thin slices from thick ones"])
+        self.assertEqual(self.tasks(), ["Automatic (noise)", "Thin slices from thick ones"])
         node.SetAttribute(self.bridge.MODALITY, "OT")
         self.processEvents(80)
         self.assertEqual(ui.taskComboBox.currentText, "Automatic")

@@ -6,13 +6,11 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, cautions, results
-from MedEnhancePanels.nodes.bridge import isUsable, modalityOf
+from MedEnhancePanels.nodes.bridge import modalityOf
 
 ENHANCER, HEAD, SLICES = "enhancer", "head", "slices"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
 UNKNOWN = "OT"
-#: The number of structures of a model that are named; the others are counted.
-_NAMED = 6
 
 
 def fitting(modality):
@@ -60,52 +58,28 @@ def _installed(modality, kind):
 
 def canSegment(node):
     """Why no model can segment a volume, in a sentence; empty where one can."""
-    if bridge.isSequence(node):
-        return _("A sequence cannot be segmented as a whole: choose one frame.")
-    if not heads(node):
-        text = _("There is no segmentation model for {modality}.")
-        return text.format(modality=_modalityName(node))
-    return ""
+    if heads(node):
+        return ""
+    return _("There is no segmentation model for {modality}.").format(modality=_modalityName(node))
 
 
 def _modalityName(node):
     return cautions.modalityName(modalityOf(node))
 
 
-def _headProblem(node, head):
-    """Why this model, or "auto", cannot segment a volume, and what to do; empty where it can."""
-    problem = canSegment(node)
-    if problem or chosenHead(node, head) is not None:
-        return problem
-    if head == "auto":
-        text = _(
-            "No segmentation model is recommended for {modality}: choose another, or deselect"
-            " Segmentation."
-        )
-    else:
-        text = _(
-            "The segmentation model {head} is not for {modality}: choose another, or deselect"
-            " Segmentation."
-        )
-    return text.format(head=head, modality=_modalityName(node))
-
-
 def tasks(modality=UNKNOWN):
     """What an enhancement can correct: the values of the option `task`, with a text for each."""
+    whole = _("Automatic (noise, blur, bias field)")
     texts = {
-        "auto": _("automatic (noise, blur, bias field)"),
-        "noise": _("noise only"),
-        "sharpness": _("noise and blur"),
-        "slices": _("thin slices from thick ones"),
-        "motion": _("motion"),
+        "auto": {"MR": whole, UNKNOWN: _("Automatic")}.get(modality, _("Automatic (noise)")),
+        "noise": _("Noise only"),
+        "sharpness": _("Noise and blur"),
+        "slices": _("Thin slices from thick ones"),
+        "motion": _("Motion"),
     }
-    if modality == UNKNOWN:
-        texts["auto"] = _("automatic")
-        return {task: text[:1].upper() + text[1:] for task, text in texts.items()}
-    if modality != "MR":  # in which noise is all that is measured
-        texts = {"auto": _("automatic (noise)"), "slices": texts["slices"]}
-    name = cautions.modalityName(modality)
-    return {task: f"{name}: {text}" for task, text in texts.items()}
+    if modality in ("MR", UNKNOWN):
+        return texts
+    return {task: texts[task] for task in ("auto", "slices")}  # noise is all that is measured
 
 
 def aboutTask(task):
@@ -122,22 +96,24 @@ def aboutTask(task):
     }[task]
 
 
-def slicesProblem(task):
-    """Why guide, look, maps and N4 are not to be had for thin slices; empty for another task."""
+def lacking(node, task):
+    """Why a run gives no maps and no segmentation, in a sentence; empty where it does."""
     if task == "slices":
         return _("Not available with thin slices: enhance the thin slices again to get it.")
+    if bridge.isSequence(node):
+        return _("Not available for a sequence: choose the volume that shows a frame.")
     return ""
 
 
-def withoutWhatItLacks(options):
-    """The options of an enhancement without those that its task does not support."""
-    if options.task != "slices":
-        return options
-    lacking = dict.fromkeys(("guide", "look", "output"))
-    lacking |= dict.fromkeys(("uncertainty", "noiseMap", "segment"), False)
-    return dataclasses.replace(
-        options, model="auto", segmenter="auto", biasCorrection="none", **lacking
-    )
+def withoutWhatItLacks(node, options):
+    """The options of an enhancement without those that its task or volume does not support."""
+    if lacking(node, options.task):
+        maps = dict.fromkeys(("uncertainty", "noiseMap", "segment"), False)
+        options = dataclasses.replace(options, segmenter="auto", **maps)
+    if options.task == "slices":
+        nodes = dict.fromkeys(("guide", "look", "output"))
+        options = dataclasses.replace(options, model="auto", biasCorrection="none", **nodes)
+    return options
 
 
 def problemOf(node, options):
@@ -149,7 +125,7 @@ def problemOf(node, options):
         bridge.geometryOf(bridge.frameNodes(node)[0])
         return (
             _modelProblem(node, options)
-            or (_headProblem(node, options.segmenter) if options.segment else "")
+            or _headProblem(node, options)
             or _otherVolumesProblem(node, options)
         )
     except PanelError as error:
@@ -183,6 +159,13 @@ def _modelProblem(node, options):
     )
 
 
+def _headProblem(node, options):
+    if not options.segment or chosenHead(node, options.segmenter) is not None:
+        return ""
+    choose = _("Choose a segmentation model for {modality} below Advanced.")
+    return canSegment(node) or choose.format(modality=_modalityName(node))
+
+
 def _otherVolumesProblem(node, options):
     if options.guide is node:
         return _("The guide is the volume itself: choose another series of this examination.")
@@ -193,7 +176,7 @@ def _otherVolumesProblem(node, options):
             return text.format(
                 name=other.GetName(), modality=_modalityName(other), volume=_modalityName(node)
             )
-    bridge.checkOutput(options.output, node, options.guide, options.look)
+    results.checkOutput(options.output, node)
     return ""
 
 
@@ -209,36 +192,6 @@ def modelFor(node, model, task):
     elif modality == UNKNOWN:
         models = []
     return next(iter(models), None)
-
-
-def segmentNote(node, isWanted, head="auto"):
-    """What to know before a segmentation; empty where there is nothing to say.
-
-    head: a model's name, or "auto" for the recommended one.
-    """
-    if not isUsable(node):
-        return ""
-    if bridge.isSequence(node):
-        return _(
-            "A sequence gets neither a segmentation nor a difference map: for these, choose a"
-            " single frame as the volume."
-        )
-    bundle = chosenHead(node, head) if isWanted else None
-    if bundle is None:
-        return ""
-    notes = [_("{name} finds: {names}.").format(name=bundle.name, names=_structures(bundle))]
-    if bundle.on_request:
-        notes.append(_("Only for images that show it."))
-    if bundle.anatomy:
-        notes.append(f"{results.scopeText(bundle.anatomy)}.")
-    return " ".join(notes)
-
-
-def _structures(bundle):
-    """The structures that a head finds, as many as fit into a line."""
-    names = [label["name"] for label in bundle.metadata.get("labels") or ()]
-    text, more = ", ".join(names[:_NAMED]), len(names) - _NAMED
-    return text if more <= 0 else _("{names} and {count} more").format(names=text, count=more)
 
 
 def cardText(bundle):

@@ -7,7 +7,7 @@ from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import durationText, withWarnings
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
-from MedEnhancePanels.pages.enhance_choices import DeviceChoice, modelEntries, outputProblem
+from MedEnhancePanels.pages.enhance_choices import DeviceChoice, modelEntries
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import warningsOf
 from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, allow, fill
@@ -71,7 +71,7 @@ class EnhancePanel(Page):
     @property
     def options(self):
         """The choices as an enhancement takes them; what does not fit the volume is left out."""
-        state, ui, isMr = self.state, self.ui, model_choice.modalityOf(self.target) == "MR"
+        state, ui, isMr = self.state, self.ui, bridge.modalityOf(self.target) == "MR"
         segment = state.segment and ui.segmentCheckBox.enabled
         options = enhancement.EnhanceOptions(
             model=state.model,
@@ -85,7 +85,7 @@ class EnhancePanel(Page):
             biasCorrection=("n4" if state.biasCorrection else "auto") if isMr else "none",
             output=state.outputVolume,
         )
-        return model_choice.withoutWhatItLacks(options)
+        return model_choice.withoutWhatItLacks(self.target, options)
 
     @guarded
     def _onModality(self, *_index):
@@ -106,11 +106,11 @@ class EnhancePanel(Page):
     def offer(self):
         """Fill the lists with what fits the volume."""
         state, ui, target = self.state, self.ui, self.target
-        modality = model_choice.modalityOf(target)
+        modality = bridge.modalityOf(target)
         names = {name: cautions.modalityName(name) for name in cautions.MODALITIES}
         fill(ui.modalityComboBox, names)
         ui.modalityComboBox.currentIndex = ui.modalityComboBox.findData(modality)
-        ui.modalityComboBox.enabled = model_choice.isUsable(target)
+        ui.modalityComboBox.enabled = bridge.isUsable(target)
         # A task from before this volume stays, and the page says where it does not fit.
         tasks = model_choice.tasks(modality)
         tasks.setdefault(state.task, model_choice.tasks()[state.task])
@@ -127,7 +127,7 @@ class EnhancePanel(Page):
     def show(self):
         """Show what follows from the choices, and enable what can be done."""
         node = self.target
-        if self.preview.source is None or self.preview.source is not preview.shownVolume(node):
+        if self.preview.source is None or self.preview.source is not node:
             self.preview.hide()
         if node is not self._shownInput:
             self._shownInput = node
@@ -139,17 +139,18 @@ class EnhancePanel(Page):
 
     def _showChoices(self):
         state, ui, target = self.state, self.ui, self.target
-        isUsable, isSlices = model_choice.isUsable(target), state.task == "slices"
+        isUsable, isSlices = bridge.isUsable(target), state.task == "slices"
         ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
         ui.modelComboBox.enabled = not isSlices
-        lacking = model_choice.slicesProblem(state.task)
+        lacking = model_choice.lacking(target, state.task)
         noHead = model_choice.canSegment(target) if isUsable else ""
-        isOther = isUsable and model_choice.modalityOf(target) != "MR"
+        isOther = isUsable and bridge.modalityOf(target) != "MR"
+        noField = _("Only for MR.") if isOther else model_choice.lacking(None, state.task)
         for checkBox, problem in (
             (ui.uncertaintyCheckBox, lacking),
             (ui.noiseMapCheckBox, lacking),
             (ui.segmentCheckBox, lacking or noHead),
-            (ui.biasCorrectionCheckBox, lacking or (_("Only for MR.") if isOther else "")),
+            (ui.biasCorrectionCheckBox, noField),
         ):
             allow(checkBox, problem)
             if problem:
@@ -170,7 +171,7 @@ class EnhancePanel(Page):
     def _showGuide(self):
         """Suggest a guide while none is chosen."""
         state, button = self.state, self.ui.suggestedGuideButton
-        problem = model_choice.slicesProblem(state.task)
+        problem = model_choice.lacking(None, state.task)
         allow(self.ui.guideSelector, problem)
         isOpen = state.guideVolume is None and not problem
         suggested, reason = guides.suggested(self.target) if isOpen else (None, "")
@@ -212,13 +213,11 @@ class EnhancePanel(Page):
             device=self.ui.deviceComboBox.currentText,
         )
         expected = self._devices.expectedText(self.target, state)
-        note = model_choice.segmentNote(self.target, state.segment, state.head)
-        return "; ".join(filter(None, [plan, expected])) + f". {note}".rstrip()
+        return "; ".join(filter(None, [plan, expected])) + "."
 
     def problem(self):
         """Why Apply cannot be pressed, in a sentence; empty where it can."""
-        fault = model_choice.problemOf(self.target, self.options)
-        return fault or outputProblem(self.state.outputVolume, self.target)
+        return model_choice.problemOf(self.target, self.options)
 
     def _busy(self):
         """What has to end before another run can begin, in a sentence; empty for nothing."""
@@ -231,11 +230,10 @@ class EnhancePanel(Page):
     def _previewProblem(self):
         if self.state.task == "slices":
             return _("Thin slices lie on another grid: there is no preview of them.")
-        node = preview.shownVolume(self.target)
-        if node is None:
-            return _("No frame of the sequence is shown.")
-        if preview.currentSlice(node) is None:
-            return _("There is no slice view in the layout.")
+        if bridge.isSequence(self.target):
+            return _("Choose the volume that shows a frame of the sequence to preview it.")
+        if preview.currentSlice(self.target) is None:
+            return _("No slice view shows a slice of the volume.")
         return ""
 
     # --- running ------------------------------------------------------------------------------
@@ -260,12 +258,21 @@ class EnhancePanel(Page):
             return
         if not dependencies.ensure():
             return
-        node = preview.shownVolume(self.target)
-        current = preview.currentSlice(node)
-        options = self.options
-        slices = (current.index, current.index + 1)
-        job = enhancement.startPreview(self.context.runner, self.target, slices, options)
-        self._follow(job, lambda job: self._onPreviewed(job, node, current, options))
+        node, options = self.target, self.options
+        sliceNode, index = preview.currentSlice(node)
+        job = enhancement.startPreview(self.context.runner, node, index, options)
+
+        def onDone(job):
+            self.preview.show(job.nodes["output"], node, sliceNode)
+            shown = _("Preview of slice {number} in the {view} view.").format(
+                number=index + 1, view=sliceNode.GetLayoutName()
+            )
+            if options.biasCorrection != "none" and options.task == "auto":
+                shown += " " + _("Apply also corrects blur and bias field where it finds them.")
+            level = "warning" if job.warnings else "info"
+            self.context.message(level, withWarnings(shown, job.warnings))
+
+        self._follow(job, onDone)
 
     def _follow(self, job, onDone):
         """Show a run until its end; onDone(job): what follows where it was successful."""
@@ -288,23 +295,13 @@ class EnhancePanel(Page):
     def _onApplied(self, job):
         output = job.nodes["output"]
         if bridge.isSequence(output):
-            output = preview.shownVolume(output) or output
-        if not bridge.isSequence(output):
+            preview.showVolume(preview.shownVolume(output))
+        else:
             self.state.enhancedVolume = output
-        self.result.showNew(output)
+            self.result.showNew(output)
         time = durationText(job.ended - job.started)
         ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=time)
         # What is said about the result itself stands above it.
         said = [f"{text}: {hint}" if hint else text for _level, text, hint in warningsOf(output)]
         warnings = [each for each in job.warnings if each not in said]
         self.context.message("warning" if warnings else "info", withWarnings(ready, warnings))
-
-    def _onPreviewed(self, job, node, current, options):
-        self.preview.show(job.nodes["output"], node, current)
-        shown = _("Preview of slice {number} in the {view} view.").format(
-            number=current.index + 1, view=current.sliceNode.GetLayoutName()
-        )
-        if options.biasCorrection != "none" and options.task == "auto":
-            shown += " " + _("Apply also corrects blur and bias field where it finds them.")
-        level = "warning" if job.warnings else "info"
-        self.context.message(level, withWarnings(shown, job.warnings))

@@ -4,7 +4,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.nodes import bridge, preview, results
+from MedEnhancePanels.nodes import bridge
 
 #: Seconds that a core takes for a million voxels: docs/results.md, two cores.
 _CORE_SECONDS = 4.2
@@ -92,17 +92,3 @@ def _paceKey(device, task):
 
 def _millionVoxels(node):
     return sum(np.prod(f.GetImageData().GetDimensions()) for f in bridge.frameNodes(node)) / 1e6
-
-
-def outputProblem(output, target):
-    """Why a result of the target cannot go into a node, in a sentence; empty where it can.
-
-    Only what an earlier run on the same volume has made is written over.
-    """
-    source = results.linked(output, "input")
-    if output is None or source in (target, preview.shownVolume(target)):
-        return ""
-    return _(
-        "The output “{name}” is no earlier result of this volume: choose another, or “Create new "
-        "volume”."
-    ).format(name=output.GetName())

@@ -24,8 +24,8 @@ class ResultArea:
         self.context, self._page = page.context, page
         self.ui = ui = page.ui
         self.compare = Compare(page.update)
-        #: What is being blended, and the steps of that.
-        self._blended, self._steps = None, None
+        #: The job that blends.
+        self._job = None
         #: Whether the slider is held somewhere else than at the strength of the voxels.
         self._isHeld = False
         self._notice = Notice(ui, "alarm")
@@ -61,7 +61,7 @@ class ResultArea:
     @property
     def isBlending(self):
         """Whether voxels are being changed to a strength."""
-        return self._steps is not None
+        return self._job is not None
 
     def show(self):
         """Show the result of the state, and enable what can be done with it."""
@@ -89,10 +89,9 @@ class ResultArea:
         """The strength that the voxels have, but for one that they are about to get."""
         slider, output = self.ui.strengthSlider, self.output
         problem = blending.problemOf(output) if output is not None else ""
-        isOurs = not self.isBlending or self._blended is output
-        slider.enabled = output is not None and not problem and isOurs
+        slider.enabled = output is not None and not problem
         slider.toolTip = problem or self._strengthTip
-        if not (self._isHeld or (self.isBlending and isOurs)):
+        if not (self._isHeld or self.isBlending):
             slider.value = results.strengthOf(output) if output is not None else 1.0
 
     def _showMenu(self, canCompare):
@@ -118,9 +117,8 @@ class ResultArea:
             return
         if self.compare.mode != "none" and node not in (self.compare.source, self.output):
             self.compare.leave()
-        shown = preview.shownVolume(node)
-        if node is not self.output and results.linked(self.output, "input") not in (node, shown):
-            self.context.state.enhancedVolume = results.latestOf(node, shown)
+        if node is not self.output and results.linked(self.output, "input") is not node:
+            self.context.state.enhancedVolume = results.latestOf(node)
 
     def leave(self):
         """Put the views back."""
@@ -216,22 +214,23 @@ class ResultArea:
         self._stop()
         self._isHeld = False
         try:
-            self._steps, self._blended = blending.setStrength(self.output, value), self.output
-            self.context.runner.turns.add(self._steps, self._onBlended)
+            self._job = blending.start(self.context.runner, self.output, value)
+            self._job.onFinished(self._onBlended)
         finally:
             self._page.update()
 
-    def _onBlended(self, error):
-        self._blended = self._steps = None
-        self._page.update()
-        if error is not None:
-            self.context.showError(error)
+    def _onBlended(self, job):
+        if job is self._job:
+            self._job = None
+            self._page.update()
+            if job.error is not None:
+                self.context.showError(job.error)
 
     def _stop(self):
         """Leave the voxels as they are, where a blend has begun."""
-        if self._steps is not None:
-            self.context.runner.turns.drop(self._steps)
-        self._blended = self._steps = None
+        job, self._job = self._job, None
+        if job is not None:
+            job.cancel()
 
 
 def _hideLabelsOfOthers(output):

@@ -13,7 +13,7 @@ from MedEnhanceLib.core.manifest import manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.strength import blend, blend_deviation
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, nrrd, preview, provenance, results
+from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
 
 #: The full result of each enhanced volume, by node.
 _full = {}
@@ -72,8 +72,6 @@ def problemOf(output):
     source, full = results.linked(output, "input"), _full.get(output)
     if source is None:
         return _("Its input is not in the scene, so it cannot be blended.")
-    if preview.sequenceOf(output) is not None:
-        return _("It is a frame of a sequence: another strength would change this frame alone.")
     if provenance.taskOf(output) == "slices":
         return _("Its slices differ from those of its input, so it cannot be blended.")
     before, after = source.GetImageData(), output.GetImageData()
@@ -100,15 +98,16 @@ def problemOf(output):
     return ""
 
 
-def setStrength(output, strength):
+def start(runner, output, strength):
     """Change the voxels of an enhanced volume, of its uncertainty and of its difference.
 
     Args:
+        runner: the Runner.
         output: the enhanced volume node.
         strength: 0 is the input, 1 the full result.
     Returns:
-        The steps, a generator of steps. It raises PanelError if voxels were changed since, and
-        InputError if input and result do not belong together.
+        The Job. It fails if voxels were changed since, or where input and result do not belong
+        together.
     Raises:
         PanelError: the result cannot be blended.
     """
@@ -118,7 +117,9 @@ def setStrength(output, strength):
     strength = float(f"{strength:g}")  # as the history will state it
     if output not in _full:  # of a scene that was loaded
         _full[output] = _Full(output)
-    return _steps(output, strength, _full[output])
+    full = _full[output]
+    title = _("Strength of {name}").format(name=output.GetName())
+    return runner.submit("", {}, title=title, before=lambda _job: _steps(output, strength, full))
 
 
 def _nodesOf(output):

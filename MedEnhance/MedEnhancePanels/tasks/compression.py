@@ -11,6 +11,7 @@ from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source
 from MedEnhancePanels.nodes.cautions import NOTES
+from MedEnhancePanels.tasks.node_job import askForVolume, send
 
 ENDING = ".ucv"
 #: The kind of file, for file dialogs.
@@ -44,7 +45,7 @@ def startCompress(runner, node, path, options, overwrite=False):
         "dicom": dicom_source.uidsOf(node),
     }
     title = _("Compress {name}").format(name=node.GetName())
-    job = runner.submit("compress", params, title=title, before=_sender(node))
+    job = runner.submit("compress", params, title=title, before=lambda job: send(job, node))
     if bridge.isSequence(node) and bridge.frameInterval(node) is None:
         text = _("The frame times are uneven, or not in s or ms: the file keeps only the order.")
         job.warnings.append(text)
@@ -56,17 +57,7 @@ def startEstimate(runner, node, options):
     checkOptions(node, options)
     params = {"config": arguments.configOf(options, CompressConfig)}
     title = _("Estimate {name}").format(name=node.GetName())
-    return runner.submit("estimate", params, title=title, before=_sender(node))
-
-
-def _sender(node):
-    """What writes a node into a job's folder; the path is the job's parameter `input`."""
-
-    def send(job):
-        job.params["input"] = os.path.join(job.folder, "input.nrrd")
-        yield from bridge.sendVolume(node, job.params["input"])
-
-    return send
+    return runner.submit("estimate", params, title=title, before=lambda job: send(job, node))
 
 
 def startDecompress(runner, path, region=None, name=None):
@@ -77,10 +68,6 @@ def startDecompress(runner, path, region=None, name=None):
         region: for each axis [T,] K, J, I a pair (start, stop) or None; None for everything.
         name: of the node; None for the file's name.
     """
-
-    def before(job):
-        job.params["output"] = os.path.join(job.folder, "volume.nrrd")
-        yield
 
     def after(job):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
@@ -93,7 +80,7 @@ def startDecompress(runner, path, region=None, name=None):
     title = _("Open {name}").format(name=os.path.basename(path))
     params = {"input": str(path), "region": arguments.regionToJson(region)}
     params = {key: value for key, value in params.items() if value}
-    return runner.submit("decompress", params, title=title, before=before, after=after)
+    return runner.submit("decompress", params, title=title, before=askForVolume, after=after)
 
 
 def checkOptions(node, options):

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance, results
-from MedEnhancePanels.tasks.node_job import NodeJob
+from MedEnhancePanels.tasks.node_job import NodeJob, send
 
 #: How long an import that was cancelled may take to end, and how often it is looked at.
 _GRACE_MS, _LOOK_SECONDS = 5000, 0.005
@@ -71,7 +71,7 @@ class _Export(NodeJob):
         if not params["patient_id"]:  # before anything is sent, as a file may be missing
             steps = dicom_source.listFiles(dicom_source.instancesOf(self.node), job.folder)
             job.params["dicom_source"] = yield from steps
-        yield from self.send(job, self.node, "input")
+        yield from send(job, self.node)
         segmentation = results.linked(self.node, "segmentation")
         if options.segmentation and segmentation is not None:
             path = job.params["segmentation"] = os.path.join(job.folder, "labels.nrrd")
@@ -80,7 +80,7 @@ class _Export(NodeJob):
             job.params["head"] = provenance.modelOf(segmentation) or None
         uncertainty = results.linked(self.node, "uncertainty")
         if options.uncertainty and uncertainty is not None:
-            yield from self.send(job, uncertainty, "uncertainty")
+            yield from send(job, uncertainty, "uncertainty")
 
     def place(self, job):
         if not self.options.folder:
