@@ -1,6 +1,5 @@
 """What the tests of the page Distill share: a cohort of tiny brains, and runs of seconds."""
 
-import functools
 import json
 import os
 from unittest import mock
@@ -112,8 +111,13 @@ class DistillTestCase(MedEnhanceTestCase):
         """The smallest network on the processor, for that many steps of a training."""
         from MedEnhancePanels.tasks import distillation
 
-        options = functools.partial(distillation.RunOptions, steps=steps or 0)
-        self.enterContext(mock.patch.object(distillation, "RunOptions", options))
+        paramsOf = distillation.paramsOf
+
+        def withSteps(state):
+            params = paramsOf(state)
+            return params | {"config": params["config"] | ({"steps": steps} if steps else {})}
+
+        self.enterContext(mock.patch.object(distillation, "paramsOf", withSteps))
         self.pick(self.ui.budgetSelector, "smoke")
         self.context.state.device = "cpu"
         self.ui.nameEdit.text = "tiny"

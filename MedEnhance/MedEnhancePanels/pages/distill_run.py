@@ -185,24 +185,22 @@ def _fillGallery(gallery, paths):
 
 def verdictOf(run):
     """What a distillation's audit found: (level of a message, sentence, what that does not say)."""
-    audit = run.manifest().get("audit") or {}
-    if audit.get("alarm"):
+    audit, (could, count) = run.manifest().get("audit") or {}, run.attacks()
+    hasAlarm = audit.get("alarm")
+    if hasAlarm:
         return (
             "alarm",
             _("Leak found: do not share this."),
             _("The report says what was found; the attacks may have missed other leaks."),
         )
     careful = _("Treat the images as the patients' own.")
-    if audit.get("alarm") is None:
+    if hasAlarm is None or not count:
         return "warning", _("Not audited."), careful
-    could, count = run.attacks() or (None, None)
-    if could == 0:
+    if not could:
         verdict = _("The audit says nothing: none of {count} attacks could have found a leak.")
         return "warning", verdict.format(count=count), careful
-    limits = _("This is no proof: weaker leaks than those in the report, or others, can be there.")
-    if could is None:
-        return "warning", _("These attacks found no leak."), limits
     verdict = _("No leak was found by the {could} of {count} attacks that could have found one.")
+    limits = _("This is no proof: weaker leaks than those in the report, or others, can be there.")
     level = "info" if could > count / 2 else "warning"
     return level, verdict.format(could=could, count=count), limits
 

@@ -7,6 +7,7 @@ result, `metrics.csv` the losses. What must not be passed on with a distillation
 `out-confidential`.
 """
 
+import contextlib
 import glob
 import json
 import os
@@ -32,26 +33,22 @@ class Run:
         self.folder, self.record = str(folder), record
 
     @classmethod
-    def create(cls, root, options):
-        """A new folder below `root`, named after the run and the time.
-
-        options: have the kind of the run, "train" or "distill", and its name.
-        """
-        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in options.name).strip("-")[:64]
+    def create(cls, root, kind, name):
+        """A new folder below `root`, named after the run and the time; kind: see COHORT_PARAM."""
+        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in name).strip("-")[:64]
         name = name or "run"
         folder = bridge.freePath(root, time.strftime(f"{name}-%Y%m%d-%H%M%S"))
         os.makedirs(os.path.join(folder, "out"))
-        record = {"v": 1, "kind": options.kind, "name": name, "state": "running"}
+        record = {"v": 1, "kind": kind, "name": name, "state": "running"}
         return cls(folder, record | {"created": time.time(), "seconds": 0.0})
 
     @classmethod
     def open(cls, folder):
         """A run that was begun before; raises PanelError for a folder that holds none."""
+        record = _jsonIn(os.path.join(folder, RUN_FILE))
         try:
-            with open(os.path.join(folder, RUN_FILE), encoding="utf-8") as file:
-                record = json.load(file)
             _checkRecord(record)
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as cause:
+        except (ValueError, KeyError, TypeError, OverflowError) as cause:
             message = _("{folder} contains no readable run").format(folder=folder)
             hint = _("Choose the folder of a run.")
             raise PanelError(message, hint, "input", str(cause)) from cause
@@ -91,29 +88,26 @@ class Run:
         """Whether it has all it needs and has not ended."""
         return self.state in _UNFINISHED and "params" in self.record
 
+    @property
+    def metricsFile(self):
+        """The losses, a line for each: step, value, name."""
+        return os.path.join(self.folder, "metrics.csv")
+
     def metrics(self):
         """What was measured so far: (name, value, step), oldest first."""
-        try:
-            with open(self._metrics, encoding="utf-8") as file:
-                lines = file.read().splitlines()
-        except FileNotFoundError:
+        if not os.path.exists(self.metricsFile):
             return []
         metrics = []
-        for line in lines:
-            try:
-                step, value, name = line.split(",", 2)
-                metrics.append((name, float(value), int(step)))
-            except ValueError:  # a line that a crash or a full disk cut short
-                continue
+        with open(self.metricsFile, encoding="utf-8") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):  # a crash or a full disk cut it short
+                    step, value, name = line.rstrip("\n").split(",", 2)
+                    metrics.append((name, float(value), int(step)))
         return metrics
 
     def keepMetric(self, name, value, step):
-        with open(self._metrics, "a", encoding="utf-8") as file:
+        with open(self.metricsFile, "a", encoding="utf-8") as file:
             file.write(f"{step},{value},{name}\n")
-
-    @property
-    def _metrics(self):
-        return os.path.join(self.folder, "metrics.csv")
 
     def images(self):
         """Paths of the pictures of a distillation's images, in order."""
@@ -126,12 +120,12 @@ class Run:
     def attacks(self):
         """How many attacks of a distillation's audit could have found a leak, and of how many.
 
-        None: the audit's figures are not there.
+        (0, 0) where there was no audit, or its figures cannot be read.
         """
         audit = _jsonIn(os.path.join(self.out, "audit", "audit.json"))
         findings, others = audit.get("findings"), audit.get("not_run")
         if not isinstance(findings, list) or not isinstance(others, list):
-            return None
+            return 0, 0
         could = sum(isinstance(each, dict) and each.get("is_blind") is False for each in findings)
         return could, len(findings) + len(others)
 
@@ -271,25 +265,23 @@ def _stateText(state):
 
 def runText(run):
     """How a run ended, and where its results are."""
-    spent, manifest = durationText(run.record["seconds"]), run.manifest()
     lines = [
         _("{name}: {state} after {time}.").format(
-            name=run.name, state=_stateText(run.state), time=spent
+            name=run.name, state=_stateText(run.state), time=durationText(run.record["seconds"])
         ),
         run.record.get("error", ""),
         _("Its folder is {folder}").format(folder=run.folder),
     ]
     if run.kind == "distill" and run.state == "done":
-        text = _(
-            "{images} images from {patients} patients; {held} patients were held out. The images "
-            "are for training only: structures that look like organs may not exist in any patient."
-        )
-        counts = {name: manifest.get(name, "?") for name in ("images", "patients")}
-        lines.append(text.format(**counts, held=manifest.get("held_out", "?")))
-    if os.path.isdir(run.confidential):
+        counts = {"images": "?", "patients": "?", "held_out": "?"} | run.manifest()
         lines.append(
-            _("Do not share {folder}: it has pictures and names of patients.").format(
-                folder=run.confidential
-            )
+            _(
+                "{images} images from {patients} patients; {held_out} patients were held out. The "
+                "images are for training only: structures that look like organs may not exist in "
+                "any patient."
+            ).format(**counts)
         )
+    if os.path.isdir(run.confidential):
+        warning = _("Do not share {folder}: it has pictures and names of patients.")
+        lines.append(warning.format(folder=run.confidential))
     return "\n".join(filter(None, lines))
