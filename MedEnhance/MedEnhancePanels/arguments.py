@@ -80,22 +80,3 @@ def optionsClass(name, declaration, base, **others):
         (key, object, dataclasses.field(default=default)) for key, default in defaults.items()
     ]
     return dataclasses.make_dataclass(name, fields, bases=(base,), frozen=True)
-
-
-def regionToJson(region):
-    """A part of a volume as a job takes it: for each axis [start, stop], None, or "..." once.
-
-    region: slices as numpy takes them, or pairs (start, stop) and None for each axis, slices first.
-    What is no part of an axis is left to the job, which refuses it.
-    """
-    if region is None or region is ...:
-        return None
-    entries = []
-    for entry in region if isinstance(region, (tuple, list)) else [region]:
-        if isinstance(entry, slice):
-            ends = [entry.start, entry.stop] if entry.step in (None, 1) else [entry.step]
-            entry = None if ends == [None, None] else ends
-        elif isinstance(entry, tuple):
-            entry = list(entry)
-        entries.append("..." if entry is ... else entry)
-    return entries

@@ -75,8 +75,8 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     def decompress(self, path, region=None, *, name=None, wait=True):
         """Load a compressed file, or a part of it, as a new volume node.
 
-        region: as numpy takes it, (slice(40, 60), ...), or for each axis, slices first, a pair
-        (start, stop) or None: ((40, 60), None, None). The stop is not part of it.
+        region: for each axis, slices first, a pair (start, stop) or None for all of it:
+        ((40, 60), None, None). The stop is not part of it.
         """
         from MedEnhancePanels.tasks import compression
 

@@ -83,7 +83,7 @@ class State:
     #: Off: where the bias field is measured to be strong; on: always.
     biasCorrection = Field(False)
 
-    compressMode = Field("lossless", "lossless", "max_error", "ratio", "psnr", "ssim")
+    compressMode = Field("lossless", "lossless", "maxError", "ratio", "psnr", "ssim")
     maxError = Field(2.0)
     ratio = Field(10.0)
     psnr = Field(45.0)

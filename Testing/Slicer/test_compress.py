@@ -27,8 +27,8 @@ class CompressTest(CompressTestCase):
         self.choose(node)
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
-        self.assertIn("every voxel is equal", self.ui.resultLabel.text)
-        self.assertIn("decoded and compared", self.ui.resultLabel.text)
+        self.assertIn("every voxel is equal", self.widget.ui.messageLabel.text)
+        self.assertIn("compressed and verified", self.widget.ui.messageLabel.text)
         back = self.opened()
         voxels = slicer.util.arrayFromVolume(back)
         self.assertEqual(voxels.dtype, np.int16)
@@ -56,7 +56,7 @@ class CompressTest(CompressTestCase):
         self.assertGreater(error, 0)
         self.assertLessEqual(error, 3)
         self.assertEqual(job.result["max_error"], error)
-        self.assertIn(f"{error} HU", self.ui.resultLabel.text)
+        self.assertIn(f"{error} HU", self.widget.ui.messageLabel.text)
 
     @slow
     def test_theQualityIsReached(self):
@@ -67,7 +67,7 @@ class CompressTest(CompressTestCase):
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
         self.assertGreaterEqual(job.result["psnr"], 40.0)
-        self.assertIn("PSNR", self.ui.resultLabel.text)
+        self.assertIn("PSNR", self.widget.ui.messageLabel.text)
 
     @slow
     def test_aSequenceKeepsTheTimeBetweenItsFrames(self):
@@ -148,15 +148,11 @@ class CompressTest(CompressTestCase):
 
     def test_theSuggestedNameIsFree(self):
         node = self.smallVolume(name="a/b: c")
-        with mock.patch.object(slicer.util, "settingsValue", return_value=""):
-            self.assertEqual(
-                os.path.dirname(compression.suggestPath(node)), os.path.expanduser("~")
-            )
-            slicer.util.saveNode(node, os.path.join(self.folder, "scan.nrrd"), {})
-            beside = compression.suggestPath(node)
-        self.assertEqual(beside, os.path.join(self.folder, "a_b_ c.ucv"))
-        self.choose(node)
-        self.compress()
+        home = os.path.expanduser("~")
+        self.assertEqual(os.path.dirname(compression.suggestPath(node)), home)
+        slicer.util.saveNode(node, os.path.join(self.folder, "scan.nrrd"), {})
+        beside = os.path.join(self.folder, "a_b_ c.ucv")
+        self.assertEqual(compression.suggestPath(node), beside)
         open(beside, "wb").close()
         self.assertEqual(compression.suggestPath(node), os.path.join(self.folder, "a_b_ c-2.ucv"))
 

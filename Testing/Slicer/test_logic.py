@@ -52,27 +52,20 @@ class LogicTest(MedEnhanceTestCase):
                           ("input", "config"), options)  # fmt: skip
         self.assertEqual(self.context.runner.activeJobs(), [])
 
-    def test_regionsAreTakenAsTheLibraryTakesThem(self):
+    def test_regionsArePairsForEachAxis(self):
         node, path = self.mr(), os.path.join(self.temporaryFolder(), "r.ucv")
         self.logic.compress(node, path, lossless=True)
         voxels = slicer.util.arrayFromVolume(node)
         for region, part in (
-            ((slice(4, 8), ...), voxels[4:8]),
-            ((..., slice(3, 9)), voxels[..., 3:9]),
-            ((slice(4, 8),), voxels[4:8]),
-            (slice(4, 8), voxels[4:8]),
             (((4, 8), None, (1, 5)), voxels[4:8, :, 1:5]),
-            ((slice(None), slice(None, 7), slice(2, None)), voxels[:, :7, 2:]),
-            ((slice(-3, None), ...), voxels[-3:]),
-            (..., voxels),
+            (((-3, None), None, None), voxels[-3:]),
+            (None, voxels),
         ):
             back = slicer.util.arrayFromVolume(self.logic.decompress(path, region=region))
             self.assertEqual(back.shape, part.shape, region)
             self.assertTrue((back == part).all(), region)
-        for wrong in (
-            "x", 7, (slice(0, 8, 2),), (..., ...), ((1, 2, 3), None, None), (3, None, None),
-            (None,) * 5, (("a", "b"), None, None),
-        ):  # fmt: skip
+        for wrong in ("x", 7, (slice(0, 8),), ((1, 2, 3), None, None), (3, None, None), (None,) * 5,
+                      (("a", "b"), None, None)):  # fmt: skip
             error = self.refusal(self.logic.decompress, path, region=wrong)
             self.assertEqual(error.code, "config", wrong)
         self.assertEqual(self.refusal(self.logic.decompress, None).code, "input")

@@ -1,7 +1,5 @@
 """The page Compress: a volume into a file within a guaranteed error bound."""
 
-import os
-
 import qt
 from slicer.i18n import tr as _
 
@@ -9,9 +7,8 @@ from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge
-from MedEnhancePanels.nodes.cautions import bytesText
 from MedEnhancePanels.pages.widgets import Page, answerOf, singleShot
-from MedEnhancePanels.tasks import compression, compression_texts
+from MedEnhancePanels.tasks import compression
 
 #: How long the page waits for further changes before it estimates.
 _SETTLE_MS = 500
@@ -25,13 +22,12 @@ class CompressPanel(Page):
         self._isInFront, self._job = False, None
         #: The estimate that runs, and the volume and options of the last one.
         self._estimate, self._estimated = None, None
-        self._shownInput = None
         self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
         ui = self.ui
         #: The button of each mode, with the field of its value.
         self._modes = {
             "lossless": (ui.losslessButton, None),
-            "max_error": (ui.maxErrorButton, ui.maxErrorSpinBox),
+            "maxError": (ui.maxErrorButton, ui.maxErrorSpinBox),
             "ratio": (ui.ratioButton, ui.ratioSpinBox),
             "psnr": (ui.psnrButton, ui.psnrSpinBox),
             "ssim": (ui.ssimButton, ui.ssimSpinBox),
@@ -61,16 +57,11 @@ class CompressPanel(Page):
     @property
     def options(self):
         """What the page asks for, as compression.CompressOptions."""
-        state = self.state
-        values = {"max_error": "maxError", "ratio": "ratio", "psnr": "psnr", "ssim": "ssim"}
-        field = values.get(state.compressMode)
-        chosen = {field: getattr(state, field)} if field else {"lossless": True}
-        return compression.CompressOptions(**chosen)
+        mode = self.state.compressMode
+        value = True if mode == "lossless" else getattr(self.state, mode)
+        return compression.CompressOptions(**{mode: value})
 
     # --- state ↔ widgets ---
-
-    def onNewState(self):
-        self._showResult("")
 
     def offer(self):
         node = self.state.inputVolume
@@ -86,10 +77,6 @@ class CompressPanel(Page):
             button.enabled = mode == "lossless" or not isLabelMap
             if field is not None:
                 field.enabled = button.checked
-        identifier = node.GetID() if node is not None else None
-        if identifier != self._shownInput:
-            self._shownInput = identifier
-            self._showResult("")
         why = self._whyNot()
         ui.compressButton.enabled = not why
         ui.compressButton.toolTip = why or _("Choose a file, write it and verify it")
@@ -168,7 +155,7 @@ class CompressPanel(Page):
         self._estimate = None
         if job.state == "done":
             units = bridge.unitsOf(self.state.inputVolume)
-            self.ui.estimateLabel.text = compression_texts.estimateText(job.result, units)
+            self.ui.estimateLabel.text = compression.estimateText(job.result, units)
         else:
             self.ui.estimateLabel.text = _("No estimate: {why}").format(why=job.error.text)
 
@@ -189,7 +176,6 @@ class CompressPanel(Page):
         path = path if isConfirmed else path + compression.ENDING
         self._stopEstimate()
         self.context.clearMessage()
-        self._showResult("")
         self._job = compression.startCompress(
             self.context.runner, node, path, self.options, overwrite=isConfirmed
         )
@@ -207,14 +193,6 @@ class CompressPanel(Page):
         if job.state != "done":
             self.context.showError(job.error)
             return
-        compression.rememberFolder(path)
-        self._showResult(compression_texts.resultTable(job.result, units, path))
-        text = _("{name} was compressed and verified: {size}.").format(
-            name=os.path.basename(path), size=bytesText(job.result["file_bytes"])
-        )
+        text = compression.resultText(job.result, units, path)
         level = "warning" if job.warnings else "info"
         self.context.message(level, withWarnings(text, job.warnings))
-
-    def _showResult(self, table):
-        self.ui.resultLabel.visible = bool(table)
-        self.ui.resultLabel.text = table

@@ -3,22 +3,18 @@
 import json
 import os
 
-import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source
-from MedEnhancePanels.nodes.cautions import NOTES
+from MedEnhancePanels.nodes.cautions import NOTES, bytesText, numberText
 from MedEnhancePanels.tasks.node_job import askForVolume, send
 
 ENDING = ".ucv"
 #: The kind of file, for file dialogs.
 FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
-#: Setting: the folder of the file that was written last.
-_FOLDER = "MedEnhance/CompressFolder"
-
 
 #: What the file guarantees: the options of CompressConfig, one of them the mode.
 CompressOptions = arguments.optionsClass("CompressOptions", CompressConfig, object)
@@ -78,8 +74,7 @@ def startDecompress(runner, path, region=None, name=None):
         job.nodes["output"] = node
 
     title = _("Open {name}").format(name=os.path.basename(path))
-    params = {"input": str(path), "region": arguments.regionToJson(region)}
-    params = {key: value for key, value in params.items() if value}
+    params = {"input": str(path), "region": region}
     return runner.submit("decompress", params, title=title, before=askForVolume, after=after)
 
 
@@ -93,32 +88,45 @@ def checkOptions(node, options):
         raise PanelError(message.format(name=node.GetName()), hint, "config")
 
 
-def withRemedy(error, path):
-    """An error about a compressed file, with the remedy that Slicer offers for it."""
-    message, hint = error.message, error.hint
-    if error.code == "container":
-        message = _("{name} was not compressed by MedEnhance").format(name=os.path.basename(path))
-        hint = _("Choose another file.")
-    elif error.code == "codec":
-        hint = _("Copy the file again from its source. Read what is intact: medenhance recover.")
-    return PanelError(message, hint, error.code, error.details)
-
-
 def suggestPath(node):
-    """A free name in the folder that was written to last, else beside the volume, else at home."""
+    """A free name beside the file of the volume, else at home."""
     storage = node.GetStorageNode() if hasattr(node, "GetStorageNode") else None
     source = (storage.GetFullNameFromFileName() if storage is not None else "") or ""
-    last = slicer.util.settingsValue(_FOLDER, "", converter=str)
-    folders = [each for each in (last, os.path.dirname(source)) if os.access(each, os.W_OK)]
-    folder = next(iter(folders), os.path.expanduser("~"))
+    folder = os.path.dirname(source)
+    folder = folder if os.access(folder, os.W_OK) else os.path.expanduser("~")
     return bridge.freePath(folder, bridge.fileName(node), ENDING)
-
-
-def rememberFolder(path):
-    """Suggest the folder of a file that was written for the next one."""
-    slicer.app.userSettings().setValue(_FOLDER, os.path.dirname(path))
 
 
 def baseName(path):
     """The file's name without its ending, for nodes."""
     return os.path.splitext(os.path.basename(path))[0]
+
+
+def estimateText(estimate, units):
+    """The result of the job `estimate`, marked as an estimate."""
+    text = _("Estimate: {size}, {quality} (measured on {share:.0%} of the volume).")
+    size, quality = _sizeText(estimate), _qualityText(estimate, units)
+    return text.format(size=size, quality=quality, share=estimate["share"])
+
+
+def resultText(result, units, path):
+    """What the job `compress` did, in a sentence."""
+    text = _("{name} was compressed and verified: {size}, {quality}.")
+    size, quality = _sizeText(result), _qualityText(result, units)
+    return text.format(name=os.path.basename(path), size=size, quality=quality)
+
+
+def _sizeText(result):
+    return _("{size}, {ratio:.1f} times smaller").format(
+        size=bytesText(result["file_bytes"]), ratio=result["ratio"]
+    )
+
+
+def _qualityText(result, units):
+    if not result.get("max_error"):
+        return _("every voxel is equal")
+    error = f"{numberText(result['max_error'])} {units}".strip()
+    quality = _("largest error {error}").format(error=error)
+    if result.get("psnr") is not None:
+        quality += _(", PSNR {psnr:.1f} dB").format(psnr=result["psnr"])
+    return quality

@@ -59,7 +59,7 @@ def load(parent, properties):
     try:
         node = wait(compression.startDecompress(sharedRunner(), path, name=name)).nodes["output"]
     except Exception as exception:  # the dialog shows it
-        error = compression.withRemedy(PanelError.fromException(exception), path)
+        error = PanelError.fromException(exception)
         parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, error.text)
         return False
     if properties.get("show", True):
