@@ -39,14 +39,14 @@ class ViewTestCase(MedEnhanceTestCase):
             point = toWorld.MultiplyPoint((*point, 1.0))[:3]
         self.view(name).JumpSliceByCentering(*point)
 
-    def makeOutput(self, change=20):
-        """An enhanced volume with its difference and uncertainty, as a run leaves them."""
+    def makeOutput(self, *roles, change=20):
+        """An enhanced volume with maps, difference and uncertainty, as a run leaves them."""
         voxels = slicer.util.arrayFromVolume(self.source)
         output = self.bridge.newVolumeLike(self.source, "scan enhanced")
         slicer.util.updateVolumeFromArray(output, (voxels + change).astype(voxels.dtype))
         self.results.copyDisplay(self.source, output)
         made = {}
-        for role in ("difference", "uncertainty"):
+        for role in roles or ("difference", "uncertainty"):
             made[role] = self.bridge.newVolumeLike(self.source, f"scan {role}")
             slicer.util.updateVolumeFromArray(made[role], np.full(voxels.shape, change, np.float32))
             self.results.styleMap(made[role], role, "HU", float(change))

@@ -113,11 +113,6 @@ def guideOf(node):
     return _part(node, "results", "measured", "guide", numbers=("used",))
 
 
-def isShadingCorrected(node):
-    """Whether the bias field of a result was divided by."""
-    return _part(node, "results", "measured", "bias_field").get("corrected") is True
-
-
 def taskOf(node):
     """What the run that made a node corrected."""
     return _part(node, "config").get("task")

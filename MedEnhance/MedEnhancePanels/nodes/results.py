@@ -95,15 +95,6 @@ def scopeText(anatomy):
     )
 
 
-def freeSuffix(*names):
-    """What makes all of these names free, so that nodes that belong together share a number."""
-    number, suffix = 0, ""
-    while any(slicer.mrmlScene.GetFirstNodeByName(name + suffix) for name in names):
-        number += 1
-        suffix = f"_{number}"
-    return suffix
-
-
 def latestOf(source):
     """The enhanced volume that was made last of a source, or None."""
     found = [

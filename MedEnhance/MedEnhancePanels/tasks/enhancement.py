@@ -94,8 +94,6 @@ class _Enhancement(NodeJob):
         asked = {
             "segmentation_output": options.segment,
             "uncertainty_output": options.uncertainty,
-            # The uncertainty at another strength depends on it.
-            "bias_field_output": options.uncertainty,
             "noise_map": options.noiseMap,
         }
         for name in (name for name, isAsked in asked.items() if isAsked):
@@ -104,7 +102,7 @@ class _Enhancement(NodeJob):
             job.params["segmenter"] = options.segmenter
 
     def place(self, job):
-        self._names = _freeNames(self.node)
+        self._names = _namesFor(self.node)
         self._model, self._manifest = job.result.get("model") or {}, _manifestOf(job.result)
         if self.options.task == "slices":
             yield from self._placeThinSlices(job)
@@ -141,7 +139,7 @@ class _Enhancement(NodeJob):
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
         if results.strengthOf(output) == 1.0:
-            blending.remember(output, self.voxels, images.get("bias_field"))
+            blending.remember(output, self.voxels)
 
     def _output(self, image):
         """The volume with the result: the user's choice, untouched until now, or a new one."""
@@ -186,7 +184,7 @@ class _Enhancement(NodeJob):
         output.SetIndexType(source.GetIndexType())
         values = [source.GetNthIndexValue(at) for at in range(source.GetNumberOfDataNodes())]
         yield from bridge.fillSequence(output, file.frames, values, frame)
-        output.SetName(self._names["output"])
+        output.SetName(bridge.uniqueName(self._names["output"]))
         job.nodes["output"] = slicer.mrmlScene.AddNode(output)
         bridge.placeBeside(source, output)
         self._describe(output, "output", history)
@@ -252,7 +250,7 @@ class _Segmentation(NodeJob):
 
     def place(self, job):
         image, _history = yield from _take(job.result["outputs"]["output"])
-        _placeLabels(job, self.node, image, "model", _freeNames(self.node))
+        _placeLabels(job, self.node, image, "model", _namesFor(self.node))
 
 
 def _sendInputs(source, job, options):
@@ -279,8 +277,8 @@ def _take(path):
     return image, history
 
 
-def _freeNames(node):
-    """What the parts of a result are called; one number makes all of these names free."""
+def _namesFor(node):
+    """What the parts of a result are called."""
     texts = {
         "output": _("{name} enhanced"),
         "difference": _("{name} difference"),
@@ -289,9 +287,7 @@ def _freeNames(node):
         "segmentation": _("{name} segmentation"),
         "table": _("{name} structures"),
     }
-    names = {role: text.format(name=node.GetName()) for role, text in texts.items()}
-    suffix = results.freeSuffix(*names.values())
-    return {role: name + suffix for role, name in names.items()}
+    return {role: text.format(name=node.GetName()) for role, text in texts.items()}
 
 
 def _placeLabels(job, source, image, model, names):
