@@ -39,7 +39,7 @@ class Runner:
         """command: how to start a worker, for tests; else Slicer's Python with our library."""
         self.jobs = []
         self.listeners = []
-        self.longRun = None  # see tasks/long_run.py
+        self.run = None  # of a training or a distillation, see tasks/long_run.py
         self._command = command
         self._workers, self._shared, self._waiting = [], None, []
         #: Jobs whose own steps run here, and whether a turn of them is due.

@@ -283,6 +283,7 @@ class DistillationTest(DistillingTestCase):
         self.context.state.distillMethod = "matching"
         self.context.state.distillPrior = "representative"  # which the page does not offer
         with mock.patch.object(distillation, "whyNot", return_value=""):
+            self.panel.update()
             job = self.begin()
         self.waitUntil(lambda: job.isFinished, 300)
         self.assertEqual(job.state, "done", job.error)

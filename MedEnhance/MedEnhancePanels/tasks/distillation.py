@@ -81,13 +81,14 @@ def sharedText(state):
 
 
 def start(runner, root, state):
-    """Begin the run that the page describes, in a new folder below `root`; returns a LongRun."""
+    """Begin the run that the page describes, in a new folder below `root`; returns a Run."""
     long_run.checkIdle(runner)
     if why := whyNot(state):
         raise PanelError(_("The cohort cannot be used"), why, "input")
     run = long_run.Run.create(root, kindOf(state), state.distillName)
     run.record["params"] = {**paramsOf(state), "out": run.out}
-    return long_run.begin(runner, run)
+    run.begin(runner)
+    return run
 
 
 def startEstimate(runner, params):

@@ -27,10 +27,20 @@ _UNFINISHED = ("running", "paused", "failed")
 
 
 class Run:
-    """A training or a distillation, in a folder on the disk."""
+    """A training or a distillation, in a folder on the disk, and the job that works on it now.
+
+    kind: "train" or "distill". out: the folder of the results. confidential: the folder for files
+    of a distillation that show or name patients. metricsFile: the losses, a line for each: step,
+    value, name.
+    """
 
     def __init__(self, folder, record):
         self.folder, self.record = str(folder), record
+        self.kind, self.name = record["kind"], record["name"]
+        self.out, self.confidential, self.metricsFile = (
+            os.path.join(self.folder, name) for name in ("out", "out-confidential", "metrics.csv")
+        )
+        self.job, self._endsAs = None, "paused"
 
     @classmethod
     def create(cls, root, kind, name):
@@ -61,25 +71,6 @@ class Run:
         write_json(os.path.join(self.folder, RUN_FILE), self.record, overwrite=True)
 
     @property
-    def kind(self):
-        """What is made: "train" or "distill"."""
-        return self.record["kind"]
-
-    @property
-    def out(self):
-        """The folder of the results."""
-        return os.path.join(self.folder, "out")
-
-    @property
-    def confidential(self):
-        """The folder for files of a distillation that show or name patients."""
-        return os.path.join(self.folder, "out-confidential")
-
-    @property
-    def name(self):
-        return self.record["name"]
-
-    @property
     def state(self):
         return self.record["state"]
 
@@ -89,9 +80,44 @@ class Run:
         return self.state in _UNFINISHED and "params" in self.record
 
     @property
-    def metricsFile(self):
-        """The losses, a line for each: step, value, name."""
-        return os.path.join(self.folder, "metrics.csv")
+    def isActive(self):
+        """Whether a job works on it now."""
+        return self.job is not None and not self.job.isFinished
+
+    def begin(self, runner):
+        """Save it, and work on it from now on."""
+        self.record["state"], self._endsAs = "running", "paused"
+        self.save()
+        texts = {"train": _("Train {name}"), "distill": _("Distill {name}")}
+        title = texts[self.kind].format(name=self.name)
+        self.job = runner.submit(self.kind, self.record["params"], title=title, own=True)
+        self.job.onEvent(self._onEvent)
+        self.job.onFinished(self._onFinished)
+        runner.run = self
+
+    def pause(self):
+        """Stop after a checkpoint; `resume` goes on from there."""
+        self.job.cancel()
+
+    def cancel(self):
+        """Stop permanently; the folder is kept."""
+        self._endsAs = "cancelled"
+        self.job.cancel()
+
+    def _onEvent(self, _job, name, fields):
+        if name == "metric" and fields.get("value") is not None:
+            self.keepMetric(fields["name"], fields["value"], fields["step"])
+
+    def _onFinished(self, job):
+        record = self.record
+        record["state"] = self._endsAs if job.state == "cancelled" else job.state
+        if job.started is not None:
+            record["seconds"] += job.ended - job.started
+        record["error"] = job.error.text if job.state == "failed" else ""
+        if job.state == "done" and self.kind == "train":
+            record["model"] = job.result["outputs"]["model"]
+        if os.path.isdir(self.folder):
+            self.save()
 
     def metrics(self):
         """What was measured so far: (name, value, step), oldest first."""
@@ -169,53 +195,8 @@ def runsIn(root):
     return sorted(resumable, key=lambda run: run.record["created"], reverse=True)
 
 
-class LongRun:
-    """A run together with the job that works on it now."""
-
-    def __init__(self, run, job):
-        self.run, self.job = run, job
-        self._endsAs = "paused"
-        job.onEvent(self._onEvent)
-        job.onFinished(self._onFinished)
-
-    def pause(self):
-        """Stop after a checkpoint; `resume` goes on from there."""
-        self.job.cancel()
-
-    def cancel(self):
-        """Stop permanently; the folder is kept."""
-        self._endsAs = "cancelled"
-        self.job.cancel()
-
-    def _onEvent(self, _job, name, fields):
-        if name == "metric" and fields.get("value") is not None:
-            self.run.keepMetric(fields["name"], fields["value"], fields["step"])
-
-    def _onFinished(self, job):
-        record = self.run.record
-        record["state"] = self._endsAs if job.state == "cancelled" else job.state
-        if job.started is not None:
-            record["seconds"] += job.ended - job.started
-        record["error"] = job.error.text if job.state == "failed" else ""
-        if job.state == "done" and self.run.kind == "train":
-            record["model"] = job.result["outputs"]["model"]
-        if os.path.isdir(self.run.folder):
-            self.run.save()
-
-
-def begin(runner, run):
-    """Save a run, and work on it from now on; returns a LongRun."""
-    run.record["state"] = "running"
-    run.save()
-    texts = {"train": _("Train {name}"), "distill": _("Distill {name}")}
-    title = texts[run.kind].format(name=run.name)
-    job = runner.submit(run.kind, run.record["params"], title=title, own=True)
-    runner.longRun = LongRun(run, job)
-    return runner.longRun
-
-
 def resume(runner, folder):
-    """Go on with a run from its last checkpoint; returns a LongRun."""
+    """Go on with a run from its last checkpoint; returns the Run."""
     checkIdle(runner)
     run = Run.open(folder)
     if not run.isResumable:
@@ -223,20 +204,14 @@ def resume(runner, folder):
         message = message.format(name=run.name, state=_stateText(run.state))
         raise PanelError(message, _("Start a new run."), "config")
     run.record["params"]["out"] = run.out  # its folder may have been moved
-    return begin(runner, run)
-
-
-def current(runner):
-    """The LongRun in progress, or None; only one, as a second would compete for the processors."""
-    running = runner.longRun
-    return running if running is not None and not running.job.isFinished else None
+    run.begin(runner)
+    return run
 
 
 def checkIdle(runner):
-    """Raise PanelError while a run is in progress."""
-    running = current(runner)
-    if running is not None:
-        message = _("The run {name} is in progress").format(name=running.run.name)
+    """Raise PanelError while a run is in progress: a second would compete for the processors."""
+    if runner.run is not None and runner.run.isActive:
+        message = _("The run {name} is in progress").format(name=runner.run.name)
         raise PanelError(message, _("Pause it, or wait for its end."), "config")
 
 
