@@ -9,10 +9,9 @@ from MedEnhancePanels.nodes import bridge, preview, results
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages import result_texts
 from MedEnhancePanels.pages.export_dicom import exportDicom
-from MedEnhancePanels.pages.widgets import Notice, answerOf
-from MedEnhancePanels.tasks import blending, files
+from MedEnhancePanels.pages.widgets import Notice
+from MedEnhancePanels.tasks import blending
 
-_KINDS = "NRRD (*.nrrd);;NIfTI (*.nii.gz);;MetaImage (*.mha)"
 #: Maps that the menu More shows over the result, by their role.
 _MAPS = ("uncertainty", "noise")
 
@@ -44,11 +43,10 @@ class ResultArea:
             ("table", _("Table of volumes"), self._onTable),
             ("uncertainty", _("Uncertainty"), lambda isOn: self._onMap("uncertainty", isOn)),
             ("noise", _("Noise map"), lambda isOn: self._onMap("noise", isOn)),
-            ("save", _("Save with its history…"), self._onSave),
             ("export", _("Export to DICOM…"), self._onExport),
         ):
             action = self.actions[name] = self._menu.addAction(text)
-            action.checkable = name not in ("table", "save", "export")
+            action.checkable = name not in ("table", "export")
             action.triggered.connect(slot)
         ui.moreButton.setMenu(self._menu)
 
@@ -176,23 +174,6 @@ class ResultArea:
         logic.GetSelectionNode().SetActiveTableID(results.linked(self.output, "table").GetID())
         logic.PropagateTableSelection()
         layout.SetViewArrangement(layout.SlicerLayoutFourUpTableView)
-
-    @guarded
-    def _onSave(self, *_checked):
-        output = self.output
-        title, start = _("Save the result"), f"{output.GetName()}.nrrd"
-        answer = qt.QFileDialog.getSaveFileName(self.ui.moreButton, title, start, _KINDS)
-        if path := answerOf(answer):  # the dialog has asked about a file that exists
-            job = files.startSave(self.context.runner, output, path, overwrite=True)
-            job.onFinished(self._onSaved)
-
-    @guarded
-    def _onSaved(self, job):
-        if job.error is not None:
-            self.context.showError(job.error)
-        else:
-            text = _("Saved as {path}. Its header says that it is derived.")
-            self.context.message("info", text.format(path=job.result["outputs"]["output"]))
 
     @guarded
     def _onExport(self, *_checked):

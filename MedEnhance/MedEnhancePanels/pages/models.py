@@ -1,9 +1,8 @@
-"""The page Models: installed models with their cards; import, default, remove."""
+"""The page Models: installed models with their cards; import, default."""
 
 import os
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
@@ -21,7 +20,6 @@ class ModelsPanel(Page):
         ui = self.ui
         ui.importButton.clicked.connect(self._onImport)
         ui.defaultButton.clicked.connect(self._onDefault)
-        ui.removeButton.clicked.connect(self._onRemove)
         ui.modelList.currentRowChanged.connect(self.update)
 
     def enter(self):
@@ -53,14 +51,6 @@ class ModelsPanel(Page):
     def _onDefault(self, *_checked):
         name = self.selected["name"]
         self._ask(_("Use {name} by default").format(name=name), action="default", name=name)
-
-    @guarded
-    def _onRemove(self, *_checked):
-        name = self.selected["name"]
-        question = _("Delete the model {name} from this computer? This cannot be undone.")
-        title = _("MedEnhance: remove a model")
-        if slicer.util.confirmOkCancelDisplay(question.format(name=name), title, self.widget):
-            self._ask(_("Remove {name}").format(name=name), action="remove", name=name)
 
     def _ask(self, title, **params):
         if params["action"] != "list":
@@ -105,7 +95,6 @@ class ModelsPanel(Page):
         ui.progressBar.visible = not isIdle
         ui.importButton.enabled = isIdle
         ui.defaultButton.enabled = isIdle and model is not None and not model["default"]
-        ui.removeButton.enabled = isIdle and model is not None and not model["shipped"]
         ui.cardBox.visible = model is not None
         if model is not None:
             ui.cardBox.title = model["name"]
