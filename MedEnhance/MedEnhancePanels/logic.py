@@ -29,24 +29,43 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         return sharedRunner()
 
-    def enhance(self, node, *, wait=True, **options):
+    def enhance(
+        self,
+        node,
+        *,
+        guide=None,
+        look=None,
+        noise_map=False,
+        segment=False,
+        segmenter="auto",
+        output=None,
+        wait=True,
+        **options,
+    ):
         """Enhance a volume node, or every frame of a sequence node; returns the new node.
 
         The options are those of MedEnhanceLib's enhance, and: guide: a volume node of another
         series of the examination. look: a volume node whose sharpness and noise are taken over.
-        noiseMap: make a volume of the measured noise too. segment: find labels too, with the model
-        `segmenter`. output: a volume node to fill instead of a new one.
+        noise_map: make a volume of the measured noise too. segment: find labels too, with the
+        model `segmenter`. output: an empty volume node, or an earlier result, to fill instead of a
+        new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .noise, .table, .difference.
         """
+        from MedEnhanceLib.hqg.config import EnhanceConfig
         from MedEnhancePanels.tasks import enhancement
 
-        arguments.checkNode("node", node)
-        for name in ("guide", "look", "output"):
-            if options.get(name) is not None:
-                arguments.checkNode(name, options[name])
-        options = enhancement.EnhanceOptions(**options)
-        options.config()
+        nodes = {"guide": guide, "look": look, "output": output}
+        for name, each in {"node": node, **nodes}.items():
+            if name == "node" or each is not None:
+                arguments.checkNode(name, each)
+        options = enhancement.EnhanceOptions(
+            arguments.checkedConfig(EnhanceConfig, **options),
+            **nodes,
+            noiseMap=noise_map,
+            segment=segment,
+            segmenter=segmenter,
+        )
         return _end(enhancement.start(self.runner, node, options), wait, _node("output"))
 
     def segment(self, node, model="auto", device="auto", *, wait=True):
@@ -61,15 +80,16 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         """Compress a volume node into a file (.ucv); returns its figures as a dictionary.
 
         The options are those of MedEnhanceLib's compress, with exactly one compression mode:
-        lossless, maxError (in the volume's units), ratio, psnr (dB, at least) or ssim (at least).
+        lossless, max_error (in the volume's units), ratio, psnr (dB, at least) or ssim (at least).
         The file appears only after it was decoded again and compared.
         """
+        from MedEnhanceLib.unicompress.config import CompressConfig
         from MedEnhancePanels.tasks import compression
 
         arguments.checkNode("node", node)
         arguments.checkPath("path", path)
-        options = compression.CompressOptions(**options)
-        job = compression.startCompress(self.runner, node, path, options, overwrite=overwrite)
+        config = arguments.checkedConfig(CompressConfig, **options)
+        job = compression.startCompress(self.runner, node, path, config, overwrite=overwrite)
         return _end(job, wait, lambda job: job.result)
 
     def decompress(self, path, region=None, *, name=None, wait=True):

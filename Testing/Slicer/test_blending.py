@@ -208,7 +208,7 @@ class StrengthOfARunTest(EnhanceTestCase):
         self.ui.biasCorrectionCheckBox.checked = True
         output = self.apply().nodes["output"]
         self.set(0.5)
-        ran = self.widget.logic.enhance(self.node, strength=0.5, biasCorrection="n4")
+        ran = self.widget.logic.enhance(self.node, strength=0.5, bias_correction="n4")
         arrays = [slicer.util.arrayFromVolume(node) for node in (output, ran)]
         np.testing.assert_array_equal(*arrays)
         self.assertEqual(provenance.historyOf(output), provenance.historyOf(ran))

@@ -11,6 +11,7 @@ import vtk
 from compress_testing import CompressTestCase
 from medenhance_testing import slow
 
+from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.tasks import compression
 
@@ -76,7 +77,7 @@ class CompressTest(CompressTestCase):
         sequence.SetIndexUnit("ms")
         for index in range(12):
             sequence.SetDataNodeAtValue(self.smallVolume(seed=index), str(index * 40.0))
-        runner, options = self.context.runner, compression.CompressOptions(lossless=True)
+        runner, options = self.context.runner, CompressConfig(lossless=True)
         path = os.path.join(self.temporaryFolder(), "beating.ucv")
         done = compression.startCompress(runner, sequence, path, options)
         self.waitUntil(lambda: done.isFinished, 30)
@@ -124,7 +125,7 @@ class CompressTest(CompressTestCase):
         self.assertFalse(self.ui.maxErrorButton.enabled)
         self.assertFalse(self.ui.ratioButton.enabled)
         with self.assertRaisesRegex(PanelError, "labels"):
-            options = compression.CompressOptions(ratio=10)
+            options = CompressConfig(ratio=10)
             compression.startCompress(self.context.runner, labels, self.path, options)
 
     def test_anExistingFileIsReplacedOnlyWhereTheDialogHasAsked(self):
@@ -134,7 +135,7 @@ class CompressTest(CompressTestCase):
         with self.assertRaisesRegex(PanelError, "exists"):
             node = self.context.state.inputVolume
             compression.startCompress(
-                self.context.runner, node, self.path, compression.CompressOptions(lossless=True)
+                self.context.runner, node, self.path, CompressConfig(lossless=True)
             )
         chosen, self.path = self.path, self.path.removesuffix(".ucv")
         with mock.patch.object(qt.QFileDialog, "getSaveFileName", return_value=self.path):

@@ -45,7 +45,7 @@ class LogicTest(MedEnhanceTestCase):
         wrong = (
             {"guide": "x"}, {"strength": "x"}, {"strength": None}, {"uncertainty": "x"},
             {"model": 7}, {"device": None}, {"output": "x"}, {"strength": float("nan")},
-            {"biasCorrection": 3},
+            {"bias_correction": 3},
         )  # fmt: skip
         for options in wrong:
             self.assertIn(self.refusal(self.logic.enhance, node, **options).code,
@@ -79,7 +79,7 @@ class LogicTest(MedEnhanceTestCase):
             self.refusal(self.logic.enhance, node, device="cuda:99").hint,
             self.refusal(self.logic.enhance, node, model="no-such-model").hint,
             self.refusal(self.logic.enhance, node, model="ct").hint,
-            self.refusal(self.logic.enhance, ct, biasCorrection="n4").hint,
+            self.refusal(self.logic.enhance, ct, bias_correction="n4").hint,
         ]
         for hint in hints:
             self.assertNotRegex(hint, r"--[a-z]|medenhance|modality=")

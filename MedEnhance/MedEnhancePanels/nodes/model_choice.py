@@ -1,7 +1,5 @@
 """Which models fit a volume, their description, and why a volume cannot be enhanced."""
 
-import dataclasses
-
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
@@ -105,17 +103,6 @@ def lacking(node, task):
     return ""
 
 
-def withoutWhatItLacks(node, options):
-    """The options of an enhancement without those that its task or volume does not support."""
-    if lacking(node, options.task):
-        maps = dict.fromkeys(("uncertainty", "noiseMap", "segment"), False)
-        options = dataclasses.replace(options, segmenter="auto", **maps)
-    if options.task == "slices":
-        nodes = dict.fromkeys(("guide", "look", "output"))
-        options = dataclasses.replace(options, model="auto", biasCorrection="none", **nodes)
-    return options
-
-
 def problemOf(node, options):
     """Why a volume cannot be enhanced like this, and what to do; empty where it can."""
     if node is None:
@@ -135,10 +122,10 @@ def problemOf(node, options):
 def _modelProblem(node, options):
     modality, text = bridge.modalityOf(node), ""
     names, others = [bundle.name for bundle in fitting(modality)], ()
-    isAuto = options.model == "auto"
-    if options.task == "slices" and bridge.isSequence(node):
+    task, model = options.config.task, options.config.model
+    if task == "slices" and bridge.isSequence(node):
         text = _("Thin slices need a single volume: choose one frame of the sequence.")
-    elif options.task == "slices":
+    elif task == "slices":
         if not _installed(modality, SLICES):
             text = _("There is no model of thin slices for {modality}.")
     elif not names:
@@ -147,13 +134,13 @@ def _modelProblem(node, options):
             "There is no model for {modality}, the modality of {name}; there are models for "
             "{others}. If the modality is wrong, correct it below Advanced."
         )
-    elif isAuto and modality == UNKNOWN:
+    elif model == "auto" and modality == UNKNOWN:
         text = _("The modality of {name} is not known: choose it, or the model, below Advanced.")
-    elif not isAuto and options.model not in names:
+    elif model != "auto" and model not in names:
         text = _("The model {model} is not for {modality}: choose another.")
     return text.format(
         name=node.GetName(),
-        model=options.model,
+        model=model,
         modality=_modalityName(node),
         others=_(" and ").join(others),
     )

@@ -3,7 +3,8 @@
 import qt
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import dependencies
+from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge
@@ -20,7 +21,7 @@ class CompressPanel(Page):
     def __init__(self, context):
         super().__init__(context, "Compress")
         self._isInFront, self._job = False, None
-        #: The estimate that runs, and the volume and options of the last one.
+        #: The estimate that runs, and the volume and config of the last one.
         self._estimate, self._estimated = None, None
         self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
         ui = self.ui
@@ -55,11 +56,12 @@ class CompressPanel(Page):
         self._job = None
 
     @property
-    def options(self):
-        """What the page asks for, as compression.CompressOptions."""
-        mode = self.state.compressMode
-        value = True if mode == "lossless" else getattr(self.state, mode)
-        return compression.CompressOptions(**{mode: value})
+    def config(self):
+        """What the page asks for, a CompressConfig."""
+        mode, state = self.state.compressMode, self.state
+        name = "max_error" if mode == "maxError" else mode
+        value = True if mode == "lossless" else getattr(state, mode)
+        return arguments.checkedConfig(CompressConfig, **{name: value})
 
     # --- state ↔ widgets ---
 
@@ -107,7 +109,7 @@ class CompressPanel(Page):
         if self._job is not None:
             return _("The volume is being compressed")
         try:
-            compression.checkOptions(self.state.inputVolume, self.options)
+            compression.checkConfig(self.state.inputVolume, self.config)
         except PanelError as error:
             return error.text
         return ""
@@ -119,7 +121,7 @@ class CompressPanel(Page):
         if not self._isInFront or self._job is not None:
             return
         node = self.state.inputVolume
-        asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.options)
+        asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.config)
         if asked == self._estimated or dependencies.missing():
             return
         self._stopEstimate()
@@ -143,7 +145,7 @@ class CompressPanel(Page):
         if node is None:
             return
         try:
-            self._estimate = compression.startEstimate(self.context.runner, node, self.options)
+            self._estimate = compression.startEstimate(self.context.runner, node, self.config)
         except PanelError as error:
             self.ui.estimateLabel.text = error.text
             return
@@ -177,7 +179,7 @@ class CompressPanel(Page):
         self._stopEstimate()
         self.context.clearMessage()
         self._job = compression.startCompress(
-            self.context.runner, node, path, self.options, overwrite=isConfirmed
+            self.context.runner, node, path, self.config, overwrite=isConfirmed
         )
         self.update()
         units = bridge.unitsOf(node)

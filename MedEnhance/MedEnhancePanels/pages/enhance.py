@@ -3,7 +3,8 @@
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import dependencies
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import durationText, withWarnings
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
@@ -71,21 +72,27 @@ class EnhancePanel(Page):
     @property
     def options(self):
         """The choices as an enhancement takes them; what does not fit the volume is left out."""
-        state, ui, isMr = self.state, self.ui, bridge.modalityOf(self.target) == "MR"
-        segment = state.segment and ui.segmentCheckBox.enabled
-        options = enhancement.EnhanceOptions(
-            model=state.model,
+        state, target, isSlices = self.state, self.target, self.state.task == "slices"
+        hasMaps = not model_choice.lacking(target, state.task)
+        segment = state.segment and self.ui.segmentCheckBox.enabled and hasMaps
+        isMr = bridge.modalityOf(target) == "MR"
+        biasCorrection = "n4" if state.biasCorrection else "auto"
+        config = arguments.checkedConfig(
+            EnhanceConfig,
+            model="auto" if isSlices else state.model,
             task=state.task,
-            guide=state.guideVolume,
-            uncertainty=state.uncertainty,
-            noiseMap=state.noiseMap,
+            uncertainty=state.uncertainty and hasMaps,
+            device=state.device,
+            bias_correction="none" if isSlices or not isMr else biasCorrection,
+        )
+        return enhancement.EnhanceOptions(
+            config,
+            guide=None if isSlices else state.guideVolume,
+            noiseMap=state.noiseMap and hasMaps,
             segment=segment,
             segmenter=state.head if segment else "auto",
-            device=state.device,
-            biasCorrection=("n4" if state.biasCorrection else "auto") if isMr else "none",
-            output=state.outputVolume,
+            output=None if isSlices or bridge.isSequence(target) else state.outputVolume,
         )
-        return model_choice.withoutWhatItLacks(self.target, options)
 
     @guarded
     def _onModality(self, *_index):
@@ -267,7 +274,7 @@ class EnhancePanel(Page):
             shown = _("Preview of slice {number} in the {view} view.").format(
                 number=index + 1, view=sliceNode.GetLayoutName()
             )
-            if options.biasCorrection != "none" and options.task == "auto":
+            if options.config.bias_correction != "none" and options.config.task == "auto":
                 shown += " " + _("Apply also corrects blur and bias field where it finds them.")
             level = "warning" if job.warnings else "info"
             self.context.message(level, withWarnings(shown, job.warnings))

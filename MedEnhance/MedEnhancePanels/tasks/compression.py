@@ -1,11 +1,11 @@
 """Compressed volumes: estimate, compress and open; from nodes and to nodes."""
 
+import dataclasses
 import json
 import os
 
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source
@@ -16,27 +16,24 @@ ENDING = ".ucv"
 #: The kind of file, for file dialogs.
 FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
 
-#: What the file guarantees: the options of CompressConfig, one of them the mode.
-CompressOptions = arguments.optionsClass("CompressOptions", CompressConfig, object)
 
-
-def startCompress(runner, node, path, options, overwrite=False):
+def startCompress(runner, node, path, config, overwrite=False):
     """Compress a volume node, or a sequence of them, into a file.
 
     Args:
         node: a scalar volume node, or a sequence node of them.
         path: of the new file, ending in .ucv.
-        options: CompressOptions.
+        config: CompressConfig, what the file guarantees.
         overwrite: whether an existing file may be replaced.
     Returns:
         The Job. The file appears only after it was decoded again and compared.
     Raises:
         PanelError: the node cannot be compressed like this, or the file exists.
     """
-    checkOptions(node, options)
+    checkConfig(node, config)
     params = {
         "output": arguments.checkDestination(path, overwrite),
-        "config": arguments.configOf(options, CompressConfig),
+        "config": dataclasses.asdict(config),
         "overwrite": bool(overwrite),
         "dicom": dicom_source.uidsOf(node),
     }
@@ -48,10 +45,10 @@ def startCompress(runner, node, path, options, overwrite=False):
     return job
 
 
-def startEstimate(runner, node, options):
+def startEstimate(runner, node, config):
     """Compress a few blocks to estimate the result, which is job.result."""
-    checkOptions(node, options)
-    params = {"config": arguments.configOf(options, CompressConfig)}
+    checkConfig(node, config)
+    params = {"config": dataclasses.asdict(config)}
     title = _("Estimate {name}").format(name=node.GetName())
     return runner.submit("estimate", params, title=title, before=lambda job: send(job, node))
 
@@ -78,11 +75,11 @@ def startDecompress(runner, path, region=None, name=None):
     return runner.submit("decompress", params, title=title, before=askForVolume, after=after)
 
 
-def checkOptions(node, options):
+def checkConfig(node, config):
     """Raise PanelError for a node that cannot be compressed, or not so."""
     bridge.checkVolume(node)
     bridge.checkOneGrid(node)
-    if not options.lossless and bridge.isLabelMap(node):
+    if not config.lossless and bridge.isLabelMap(node):
         message = _("{name} is a label map: lossy compression would change its labels")
         hint = _("Choose lossless; label maps compress very well.")
         raise PanelError(message.format(name=node.GetName()), hint, "config")

@@ -14,38 +14,23 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
 from MedEnhancePanels.tasks import blending
 from MedEnhancePanels.tasks.node_job import NodeJob, send
 
 
-class _EnhanceOptions:
-    """How a volume is enhanced: the options of EnhanceConfig, and what is a node here.
+@dataclasses.dataclass(frozen=True)
+class EnhanceOptions:
+    """How a volume is enhanced: the library's options, and what is a node here."""
 
-    guide: a volume node of another series of the examination, or None. look: a volume node whose
-    sharpness and noise are taken over, or None. noiseMap: make a volume of the measured
-    noise too. segment: find labels too, with the model `segmenter`. output: a volume node to write
-    into; None makes a new one.
-    """
-
-    def config(self):
-        """As the job takes it; raises PanelError for an option that cannot be."""
-        return arguments.configOf(self, EnhanceConfig)
-
-
-EnhanceOptions = arguments.optionsClass(
-    "EnhanceOptions",
-    EnhanceConfig,
-    _EnhanceOptions,
-    guide=None,
-    look=None,
-    noiseMap=False,
-    segment=False,
-    segmenter="auto",
-    output=None,
-)
+    config: EnhanceConfig = dataclasses.field(default_factory=EnhanceConfig)
+    guide: object = None  # a volume node of another series of the examination
+    look: object = None  # a volume node whose sharpness and noise are taken over
+    noiseMap: bool = False  # make a volume of the measured noise too
+    segment: bool = False  # find labels too
+    segmenter: str = "auto"  # the model that finds them
+    output: object = None  # a volume node to write into, instead of a new one
 
 
 def start(runner, node, options):
@@ -93,7 +78,7 @@ class _Enhancement(NodeJob):
         yield from _sendInputs(self.node, job, options)
         asked = {
             "segmentation_output": options.segment,
-            "uncertainty_output": options.uncertainty,
+            "uncertainty_output": options.config.uncertainty,
             "noise_map": options.noiseMap,
         }
         for name in (name for name, isAsked in asked.items() if isAsked):
@@ -104,7 +89,7 @@ class _Enhancement(NodeJob):
     def place(self, job):
         self._names = _namesFor(self.node)
         self._model, self._manifest = job.result.get("model") or {}, _manifestOf(job.result)
-        if self.options.task == "slices":
+        if self.options.config.task == "slices":
             yield from self._placeThinSlices(job)
         elif bridge.isSequence(self.node):
             yield from self._placeSequence(job)
@@ -200,8 +185,8 @@ class _Enhancement(NodeJob):
         """Record on the result, or on a map, what it is, with the history in the worker's file."""
         derived = "enhanced" if role == "output" else role
         results.stamp(node, derived, self.node, self._model, self._manifest, history)
-        isFull = self.options.strength in ("auto", "full")
-        strength = 1.0 if isFull else float(self.options.strength)
+        isFull = self.options.config.strength in ("auto", "full")
+        strength = 1.0 if isFull else float(self.options.config.strength)
         node.SetAttribute(results.STRENGTH, repr(strength))
         node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))
 
@@ -210,9 +195,8 @@ class _Preview(NodeJob):
     def __init__(self, runner, node, options, index):
         super().__init__(runner, node)
         # The others need the whole volume.
-        self.options = dataclasses.replace(
-            options, look=None, uncertainty=False, biasCorrection="none"
-        )
+        config = dataclasses.replace(options.config, uncertainty=False, bias_correction="none")
+        self.options = dataclasses.replace(options, look=None, config=config)
         self.index = int(index)
 
     def before(self, job):
@@ -260,7 +244,7 @@ def _sendInputs(source, job, options):
         if getattr(options, name) is not None:
             yield from send(job, getattr(options, name), name)
             job.params[name] = [job.params[name]]
-    job.params["config"] = options.config()
+    job.params["config"] = dataclasses.asdict(options.config)
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
 
 
@@ -309,10 +293,10 @@ def _checkSingle(node):
 
 def _checkOptions(node, options):
     results.checkOutput(options.output, node)
-    if options.task == "slices" and options.output is not None:
+    if options.config.task == "slices" and options.output is not None:
         message = _("Thin slices have a new grid, so they cannot be written into a volume")
         raise PanelError(message, _("Do not set an output."), "config")
-    if options.segment or options.uncertainty or options.noiseMap:
+    if options.segment or options.config.uncertainty or options.noiseMap:
         _checkSingle(node)
     if not options.segment and options.segmenter != "auto":
         message = _("The model {segmenter} is for segmentation, which is not selected")
