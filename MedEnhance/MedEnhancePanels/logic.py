@@ -34,7 +34,6 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         node,
         *,
         guide=None,
-        look=None,
         noise_map=False,
         segment=False,
         segmenter="auto",
@@ -45,17 +44,16 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         """Enhance a volume node, or every frame of a sequence node; returns the new node.
 
         The options are those of MedEnhanceLib's enhance, and: guide: a volume node of another
-        series of the examination. look: a volume node whose sharpness and noise are taken over.
-        noise_map: make a volume of the measured noise too. segment: find labels too, with the
-        model `segmenter`. output: an empty volume node, or an earlier result, to fill instead of a
-        new one.
+        series of the examination. noise_map: make a volume of the measured noise too. segment:
+        find labels too, with the model `segmenter`. output: an empty volume node, or an earlier
+        result, to fill instead of a new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .noise, .table, .difference.
         """
         from MedEnhanceLib.hqg.config import EnhanceConfig
         from MedEnhancePanels.tasks import enhancement
 
-        nodes = {"guide": guide, "look": look, "output": output}
+        nodes = {"guide": guide, "output": output}
         for name, each in {"node": node, **nodes}.items():
             if name == "node" or each is not None:
                 arguments.checkNode(name, each)
@@ -67,14 +65,6 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             segmenter=segmenter,
         )
         return _end(enhancement.start(self.runner, node, options), wait, _node("output"))
-
-    def segment(self, node, model="auto", device="auto", *, wait=True):
-        """Find labels in a volume node; returns a segmentation node with terminology."""
-        from MedEnhancePanels.tasks import enhancement
-
-        arguments.checkNode("node", node)
-        job = enhancement.startSegment(self.runner, node, model, device)
-        return _end(job, wait, _node("segmentation"))
 
     def compress(self, node, path, *, overwrite=False, wait=True, **options):
         """Compress a volume node into a file (.ucv); returns its figures as a dictionary.

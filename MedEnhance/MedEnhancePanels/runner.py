@@ -7,7 +7,6 @@ everything else happens in another process. A job ends exactly once: done, faile
 cancelled, also when its worker dies or the application closes.
 """
 
-import logging
 import os
 import tempfile
 import time
@@ -201,8 +200,6 @@ class Runner:
         """End a job, whatever phase it is in."""
         if error.isCancellation and job.why:
             error = PanelError(job.why, code=error.code)
-        if error.code == "internal":
-            logging.error("MedEnhance: %s\n%s", error.text, error.details)
         steps, job.steps = job.steps, None
         if steps is not None and not steps.gi_running:  # else `_step` closes it
             steps.close()

@@ -80,8 +80,6 @@ class State:
     noiseMap = Field(False)
     segment = Field(False)
     head = Field("auto")
-    #: Off: where the bias field is measured to be strong; on: always.
-    biasCorrection = Field(False)
 
     compressMode = Field("lossless", "lossless", "maxError", "ratio", "psnr", "ssim")
     maxError = Field(2.0)

@@ -378,6 +378,6 @@ class ApplyTest(EnhanceTestCase):
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.context.state.device = "cpu"
         self.choose(node)
-        self.assertRegex(self.ui.planLabel.text, r"Model mr; device: CPU.*; about 1 min\.$")
+        self.assertRegex(self.ui.planLabel.text, r"Model mr; device: CPU.*; about 1 min 25 s\.$")
         self.context.state.device = "cuda"  # of which no run is known
         self.assertNotIn("about", self.ui.planLabel.text)

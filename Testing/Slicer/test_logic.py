@@ -32,7 +32,7 @@ class LogicTest(MedEnhanceTestCase):
     def test_whatIsNoVolumeIsRefusedInWords(self):
         self.mr()
         logic, path = self.logic, os.path.join(self.temporaryFolder(), "x.ucv")
-        calls = (logic.enhance, logic.segment,
+        calls = (logic.enhance,
                  lambda node: logic.compress(node, path, lossless=True),
                  lambda node: logic.save(node, path))  # fmt: skip
         for call in calls:
@@ -85,6 +85,6 @@ class LogicTest(MedEnhanceTestCase):
             self.assertNotRegex(hint, r"--[a-z]|medenhance|modality=")
         error = self.refusal(self.logic.enhance, node, model="brain-tissue")
         self.assertIn("segments; a model that enhances is needed", error.message)
-        error = self.refusal(self.logic.segment, ct)
+        error = self.refusal(self.logic.enhance, ct, segment=True)
         self.assertIn("no model that segments CT", error.message)
         self.assertIn("unless it is selected by name", error.message)

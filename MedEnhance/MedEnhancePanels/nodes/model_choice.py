@@ -156,12 +156,14 @@ def _headProblem(node, options):
 def _otherVolumesProblem(node, options):
     if options.guide is node:
         return _("The guide is the volume itself: choose another series of this examination.")
-    for other in filter(None, (options.guide, options.look)):
-        bridge.checkIntensities(other)
-        if modalityOf(other) != modalityOf(node):
+    if options.guide is not None:
+        bridge.checkIntensities(options.guide)
+        if modalityOf(options.guide) != modalityOf(node):
             text = _("{name} is {modality}, the volume {volume}: choose one of the same modality.")
             return text.format(
-                name=other.GetName(), modality=_modalityName(other), volume=_modalityName(node)
+                name=options.guide.GetName(),
+                modality=_modalityName(options.guide),
+                volume=_modalityName(node),
             )
     results.checkOutput(options.output, node)
     return ""

@@ -99,16 +99,15 @@ class Showing:
 
     def _watch(self, composites):
         """See that the background of each of these stays one of our volumes."""
-        # An observer must neither go nor change what it observes while it is called.
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(0)
-        self._timer.timeout.connect(self._look)
+
+        def onModified(*_):
+            # Later: an observer must neither go nor change what it observes while it is called.
+            qt.QTimer.singleShot(0, self._look)
+
         # By name: kept here, a node and its observer would hold each other, and Python would
         # collect both while VTK still calls.
         self._observed = [
-            (each.GetID(), each.AddObserver("ModifiedEvent", lambda *_: self._timer.start()))
-            for each in composites
+            (each.GetID(), each.AddObserver("ModifiedEvent", onModified)) for each in composites
         ]
 
     def _look(self):
@@ -142,9 +141,6 @@ class Showing:
 
     def forget(self):
         """It has ended, or the scene is gone and what there was to restore with it."""
-        if self._observed:
-            self._timer.stop()
-            self._timer.deleteLater()  # its connection would keep this object
         for identifier, tag in self._observed:
             if _present(identifier) is not None:
                 _present(identifier).RemoveObserver(tag)

@@ -14,9 +14,6 @@ HISTORY = "MedEnhance.history"
 MANIFEST = "MedEnhance.manifest"
 #: The lossy compressions that the voxels went through, as JSON: [[method, ratio], …].
 LOSSY = "MedEnhance.lossy"
-#: What the sentences for a step begin and end with, see `MedEnhanceLib.core.manifest.derived_note`.
-_DERIVED, _BY = "DERIVED: ", " by MedEnhance "
-_BLENDED = f"{_DERIVED}blended with its input"
 #: Codes of warnings after which structure in a result may be wrong.
 _ALARMS = ("no-structure", "anatomy", "test-model")
 #: The kind of what was read from a file that says that it is derived.
@@ -33,17 +30,10 @@ def historyOf(node):
 
 
 def setHistory(node, steps):
-    """Record the history on a node; its description is what was done last.
-
-    Of a blend, the description also says what was blended with its input.
-    """
+    """Record the history on a node; its description is what was done last."""
     node.SetAttribute(HISTORY, json.dumps(list(steps)) if steps else None)
-    if not steps:
-        return
-    newest, before = steps[-1], steps[-2] if len(steps) > 1 else ""
-    if before and newest.startswith(_BLENDED):
-        newest = f"{before.partition(_BY)[0]}, {newest.removeprefix(_DERIVED)}"
-    node.SetDescription(newest)
+    if steps:
+        node.SetDescription(steps[-1])
 
 
 def takeFrom(node, tags):

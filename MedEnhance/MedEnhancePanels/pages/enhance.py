@@ -38,7 +38,6 @@ class EnhancePanel(Page):
             noiseMap=ui.noiseMapCheckBox,
             segment=ui.segmentCheckBox,
             head=ui.headComboBox,
-            biasCorrection=ui.biasCorrectionCheckBox,
             device=ui.deviceComboBox,
         )
         ui.modalityComboBox.activated.connect(self._onModality)
@@ -75,15 +74,13 @@ class EnhancePanel(Page):
         state, target, isSlices = self.state, self.target, self.state.task == "slices"
         hasMaps = not model_choice.lacking(target, state.task)
         segment = state.segment and self.ui.segmentCheckBox.enabled and hasMaps
-        isMr = bridge.modalityOf(target) == "MR"
-        biasCorrection = "n4" if state.biasCorrection else "auto"
         config = arguments.checkedConfig(
             EnhanceConfig,
             model="auto" if isSlices else state.model,
             task=state.task,
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
-            bias_correction="none" if isSlices or not isMr else biasCorrection,
+            bias_correction="none" if isSlices else "auto",
         )
         return enhancement.EnhanceOptions(
             config,
@@ -151,13 +148,10 @@ class EnhancePanel(Page):
         ui.modelComboBox.enabled = not isSlices
         lacking = model_choice.lacking(target, state.task)
         noHead = model_choice.canSegment(target) if isUsable else ""
-        isOther = isUsable and bridge.modalityOf(target) != "MR"
-        noField = _("Only for MR.") if isOther else model_choice.lacking(None, state.task)
         for checkBox, problem in (
             (ui.uncertaintyCheckBox, lacking),
             (ui.noiseMapCheckBox, lacking),
             (ui.segmentCheckBox, lacking or noHead),
-            (ui.biasCorrectionCheckBox, noField),
         ):
             allow(checkBox, problem)
             if problem:
@@ -274,7 +268,7 @@ class EnhancePanel(Page):
             shown = _("Preview of slice {number} in the {view} view.").format(
                 number=index + 1, view=sliceNode.GetLayoutName()
             )
-            if options.config.bias_correction != "none" and options.config.task == "auto":
+            if options.config.task == "auto" and bridge.modalityOf(node) == "MR":
                 shown += " " + _("Apply also corrects blur and bias field where it finds them.")
             level = "warning" if job.warnings else "info"
             self.context.message(level, withWarnings(shown, job.warnings))

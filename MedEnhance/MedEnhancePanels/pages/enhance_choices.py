@@ -4,6 +4,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhancePanels.job import durationText
 from MedEnhancePanels.nodes import bridge
 
 #: Seconds that a core takes for a million voxels: docs/results.md, two cores.
@@ -52,9 +53,7 @@ class DeviceChoice:
         if not pace:
             return ""
         seconds = _START_SECONDS + pace * _millionVoxels(node)
-        if seconds < 60:
-            return _("about {seconds} s").format(seconds=5 * max(1, round(seconds / 5)))
-        return _("about {minutes} min").format(minutes=round(seconds / 60))
+        return _("about {time}").format(time=durationText(5 * max(1, round(seconds / 5))))
 
     def rememberPace(self, node, task, job):
         """Note at the end of a run how long it took, for the next one."""

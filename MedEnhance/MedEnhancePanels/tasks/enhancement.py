@@ -2,7 +2,6 @@
 
 start: send the volume → the worker enhances → voxels, difference, labels, table → linked nodes
 startPreview: the same for a slice, into a node that no list shows
-startSegment: labels and table of a volume as it is
 """
 
 import contextlib
@@ -26,7 +25,6 @@ class EnhanceOptions:
 
     config: EnhanceConfig = dataclasses.field(default_factory=EnhanceConfig)
     guide: object = None  # a volume node of another series of the examination
-    look: object = None  # a volume node whose sharpness and noise are taken over
     noiseMap: bool = False  # make a volume of the measured noise too
     segment: bool = False  # find labels too
     segmenter: str = "auto"  # the model that finds them
@@ -59,12 +57,6 @@ def startPreview(runner, node, index, options):
     """
     title = _("Preview of {name}").format(name=node.GetName())
     return _Preview(runner, node, options, index).submit("enhance", title)
-
-
-def startSegment(runner, node, model="auto", device="auto"):
-    """Find labels in a volume node as it is; job.nodes: "segmentation" and "table"."""
-    title = _("Segment {name}").format(name=node.GetName())
-    return _Segmentation(runner, node, {"model": model, "device": device}).submit("segment", title)
 
 
 class _Enhancement(NodeJob):
@@ -194,9 +186,9 @@ class _Enhancement(NodeJob):
 class _Preview(NodeJob):
     def __init__(self, runner, node, options, index):
         super().__init__(runner, node)
-        # The others need the whole volume.
+        # Both need the whole volume.
         config = dataclasses.replace(options.config, uncertainty=False, bias_correction="none")
-        self.options = dataclasses.replace(options, look=None, config=config)
+        self.options = dataclasses.replace(options, config=config)
         self.index = int(index)
 
     def before(self, job):
@@ -221,29 +213,12 @@ class _Preview(NodeJob):
         results.stamp(node, "preview", source, job.result.get("model"))
 
 
-class _Segmentation(NodeJob):
-    def __init__(self, runner, node, config):
-        super().__init__(runner, node)
-        _checkSingle(node)
-        self.config = config
-
-    def before(self, job):
-        yield from send(job, self.node)
-        job.params["config"] = self.config
-        job.params["output"] = os.path.join(job.folder, "labels.nrrd")
-
-    def place(self, job):
-        image, _history = yield from _take(job.result["outputs"]["output"])
-        _placeLabels(job, self.node, image, "model", _namesFor(self.node))
-
-
 def _sendInputs(source, job, options):
-    """Send the volume, the guide and the look, and say what to do with them."""
+    """Send the volume and the guide, and say what to do with them."""
     yield from send(job, source)
-    for name in ("guide", "look"):
-        if getattr(options, name) is not None:
-            yield from send(job, getattr(options, name), name)
-            job.params[name] = [job.params[name]]
+    if options.guide is not None:
+        yield from send(job, options.guide, "guide")
+        job.params["guide"] = [job.params["guide"]]
     job.params["config"] = dataclasses.asdict(options.config)
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
 
