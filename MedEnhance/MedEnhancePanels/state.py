@@ -74,7 +74,6 @@ class State:
     outputVolume = NodeReference()
     enhancedVolume = NodeReference()
     task = Field.of(EnhanceConfig, "task")
-    model = Field.of(EnhanceConfig, "model")
     device = Field.of(EnhanceConfig, "device")
     uncertainty = Field.of(EnhanceConfig, "uncertainty")
     noiseMap = Field(False)
@@ -96,7 +95,6 @@ class State:
     distillPrior = Field("template")
     distillImages = Field.of(DistillConfig, "images_per_patient")
     distillPreset = Field("cpu", "cpu", "smoke", "full")
-    distillRoot = Field("")
     distillRun = Field("")
 
     def __init__(self, node):

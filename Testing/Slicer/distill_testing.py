@@ -8,6 +8,8 @@ import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase
 
+from MedEnhancePanels.tasks import long_run
+
 try:
     import torch  # noqa: F401
 except ImportError:
@@ -30,7 +32,7 @@ class DistillTestCase(MedEnhanceTestCase):
         self.panel = self.widget.panels["distill"]
         self.ui = self.panel.ui
         self.root = self.temporaryFolder()
-        self.ui.rootEdit.text = self.root
+        self.enterContext(mock.patch.object(long_run, "root", lambda: self.root))
         self.choose(self.TASK)
 
     def choose(self, task):

@@ -35,9 +35,9 @@ class TrainPageTest(DistillTestCase):
                 file.write(text)
             with self.assertRaisesRegex(PanelError, "no readable run"):
                 long_run.Run.open(os.path.join(self.root, name))
-        run = long_run.Run.create(self.root, self.KIND, "tiny")
+        run = long_run.Run.create(self.KIND, "tiny")
         run.save()
-        self.assertEqual(long_run.runsIn(self.root), [], "it does not say yet what it works on")
+        self.assertEqual(long_run.resumable(), [], "it does not say yet what it works on")
         run.record |= {"state": "running", "params": {"data": "data", "out": "out"}}
         run.save()
         self.widget.exit()
@@ -46,7 +46,7 @@ class TrainPageTest(DistillTestCase):
         self.assertIn("interrupted", self.ui.runSelector.currentText)
 
     def test_lossesBecomeATableASeriesEachAndAChart(self):
-        run = long_run.Run.create(self.root, self.KIND, "tiny")
+        run = long_run.Run.create(self.KIND, "tiny")
         run.save()
         for step, value in ((0, 1.0), (20, 0.5), (40, 0.25)):
             run.keepMetric("cycle", value, step)
@@ -108,7 +108,7 @@ class TrainingTest(DistillTestCase):
         np.testing.assert_array_equal(values[:, 0], [0, 50, 100, 149])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
-        self.waitUntil(lambda: "Choose it on the page" in self.widget.ui.messageLabel.text, 30)
+        self.waitUntil(lambda: "takes it for Enhance" in self.widget.ui.messageLabel.text, 30)
         self.assertTrue(self.ui.resumeArea.isHidden())
 
     @slow
@@ -117,13 +117,12 @@ class TrainingTest(DistillTestCase):
         job = self.start()
         self.assertFalse(self.ui.startButton.enabled)
         with self.assertRaisesRegex(PanelError, "is in progress"):
-            distillation.start(self.context.runner, self.root, self.context.state)
+            distillation.start(self.context.runner, self.context.state)
         self.waitUntil(lambda: job.metrics, 120)
         folder = self.runFolder()
         slicer.mrmlScene.Clear(0)
         self.processEvents(100)
         self.assertFalse(job.isFinished)
-        self.ui.rootEdit.text = self.root
         self.ui.plotButton.click()
         self.assertIn("chart", self.panel.runs.plot)
         self.ui.cancelButton.click()
@@ -208,7 +207,7 @@ class ChoiceTest(DistillingTestCase):
         state.distillPreset = "cpu"
         self.assertEqual(self.ui.budgetSelector.currentData, "cpu")
         with mock.patch.object(self.context.runner, "submit") as submit:
-            distillation.start(self.context.runner, self.root, self.context.state)
+            distillation.start(self.context.runner, self.context.state)
         taken = config_from_json(DistillParams, submit.call_args.args[1])
         self.assertEqual((str(taken.cohort), taken.modality), (table, "MR"))
         self.assertEqual((taken.config.task, taken.config.prior), ("sr2", table))
@@ -323,7 +322,7 @@ class AuditTest(DistillingTestCase):
         """A run that a worker finished, with this audit, and the figures of its attacks."""
         from MedEnhanceLib.io.atomic import write_json
 
-        run = long_run.Run.create(self.root, self.KIND, "tiny")
+        run = long_run.Run.create(self.KIND, "tiny")
         run.record |= {"state": "done", "seconds": 0.5}
         run.save()
         picture = qt.QImage(32, 32, qt.QImage.Format_Grayscale16)

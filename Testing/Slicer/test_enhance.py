@@ -60,20 +60,15 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(second)  # which is shown already
         self.assertEqual({each.GetBackgroundVolumeID() for each in layers}, {first.GetID()})
 
-    def test_onlyModelsForTheModalityAreOfferedAndUsed(self):
-        node, box = self.smallVolume(name="tracer"), self.ui.modelComboBox
+    def test_theModelForTheModalityIsUsed(self):
+        node = self.smallVolume(name="tracer")
         for modality, model in (("MR", "mr"), ("CT", "ct")):
             node.SetAttribute(self.bridge.MODALITY, modality)
             self.choose(node)
             self.processEvents(80)
-            offered = [box.itemText(index) for index in range(box.count)]
-            self.assertEqual(offered, [f"Recommended: {model}", model])
             self.assertTrue(self.ui.applyButton.enabled)
-            self.assertIn("Trained on", box.toolTip)
-        self.context.state.model = "mr"
-        self.assertFalse(self.ui.applyButton.enabled)
-        self.assertIn("The model mr is not for CT", self.ui.problemLabel.text)
-        self.context.state.model = "auto"
+            self.assertIn(f"Model {model};", self.ui.planLabel.text)
+            self.assertIn("Trained on", self.ui.planLabel.toolTip)
         node.SetAttribute(self.bridge.MODALITY, "PT")
         self.processEvents(80)
         self.assertFalse(self.ui.applyButton.enabled)

@@ -111,7 +111,7 @@ def problemOf(node, options):
         bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
         return (
-            _modelProblem(node, options)
+            _modelProblem(node, options.config.task)
             or _headProblem(node, options)
             or _otherVolumesProblem(node, options)
         )
@@ -119,31 +119,23 @@ def problemOf(node, options):
         return error.text
 
 
-def _modelProblem(node, options):
-    modality, text = bridge.modalityOf(node), ""
-    names, others = [bundle.name for bundle in fitting(modality)], ()
-    task, model = options.config.task, options.config.model
+def _modelProblem(node, task):
+    modality, text, others = modalityOf(node), "", []
     if task == "slices" and bridge.isSequence(node):
         text = _("Thin slices need a single volume: choose one frame of the sequence.")
     elif task == "slices":
         if not _installed(modality, SLICES):
             text = _("There is no model of thin slices for {modality}.")
-    elif not names:
+    elif not fitting(modality):
         others = sorted({bundle.modality for bundle in fitting(UNKNOWN)})
         text = _(
             "There is no model for {modality}, the modality of {name}; there are models for "
             "{others}. If the modality is wrong, correct it below Advanced."
         )
-    elif model == "auto" and modality == UNKNOWN:
-        text = _("The modality of {name} is not known: choose it, or the model, below Advanced.")
-    elif model != "auto" and model not in names:
-        text = _("The model {model} is not for {modality}: choose another.")
-    return text.format(
-        name=node.GetName(),
-        model=model,
-        modality=_modalityName(node),
-        others=_(" and ").join(others),
-    )
+    elif modality == UNKNOWN:
+        text = _("The modality of {name} is not known: choose it below Advanced.")
+    others = _(" and ").join(others)
+    return text.format(name=node.GetName(), modality=_modalityName(node), others=others)
 
 
 def _headProblem(node, options):
@@ -169,22 +161,17 @@ def _otherVolumesProblem(node, options):
     return ""
 
 
-def modelFor(node, model, task):
-    """The model that does a task, for its card: the bundle, or None where none is chosen.
-
-    model: a model's name, or "auto" for the recommended one.
-    """
+def modelFor(node, task):
+    """The model that does a task: the bundle, or None where there is none."""
     modality = modalityOf(node)
     models = _installed(modality, SLICES) if task == "slices" else fitting(modality)
-    if task != "slices" and model != "auto":
-        models = [each for each in models if each.name == model]
-    elif modality == UNKNOWN:
-        models = []
-    return next(iter(models), None)
+    return next(iter(models), None) if modality != UNKNOWN else None
 
 
 def cardText(bundle):
-    """A model in some lines; the page Models has its card."""
+    """A model in some lines, empty for none; the page Models has its card."""
+    if bundle is None:
+        return ""
     metadata = bundle.metadata
     trained = ", ".join(entry.get("name") or "" for entry in metadata.get("data", ()))
     lines = [

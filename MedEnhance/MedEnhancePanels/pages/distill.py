@@ -10,7 +10,7 @@ from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.pages.distill_run import RunArea
 from MedEnhancePanels.pages.widgets import Page, askForFile, fill
-from MedEnhancePanels.tasks import distillation, long_run
+from MedEnhancePanels.tasks import distillation
 from MedEnhancePanels.tasks.distillation import TEMPLATE
 
 #: The entry of the templates that asks for a file.
@@ -58,11 +58,9 @@ class DistillPanel(Page):
             distillName=ui.nameEdit,
             distillMethod=ui.methodSelector,
             distillImages=ui.imagesSpinBox,
-            distillRoot=ui.rootEdit,
         )
         ui.priorSelector.activated.connect(self._onPrior)
-        ui.pathButton.clicked.connect(lambda _checked=False: self._browse(ui.pathEdit))
-        ui.rootButton.clicked.connect(lambda _checked=False: self._browse(ui.rootEdit))
+        ui.pathButton.clicked.connect(self._onBrowse)
         ui.tableButton.clicked.connect(self._onBrowseTable)
         ui.roomButton.clicked.connect(self._onEstimate)
         ui.startButton.clicked.connect(self._onStart)
@@ -74,11 +72,6 @@ class DistillPanel(Page):
     def cleanup(self):
         self._forgetEstimate()
         self.runs.cleanup()
-
-    @property
-    def root(self):
-        """The folder that runs are kept in."""
-        return self.state.distillRoot.strip() or long_run.defaultRoot()
 
     # --- what is shown ---
 
@@ -98,7 +91,6 @@ class DistillPanel(Page):
     def show(self):
         ui, state = self.ui, self.state
         isDistilling = distillation.kindOf(state) == "distill"
-        ui.rootEdit.placeholderText = long_run.defaultRoot()
         ui.noticeLabel.text = _(
             "Trains an enhancer on the volumes of a folder: all of them, or good ones in its "
             "folder hq and ordinary ones in lq. The model is then listed on Models."
@@ -110,7 +102,7 @@ class DistillPanel(Page):
                 "recognized. If ten real images may be shared, share those: training works about "
                 "as well."
             )
-        ui.tableButton.visible = ui.distillArea.visible = ui.shareLabel.visible = isDistilling
+        ui.tableButton.visible = ui.advancedSection.visible = ui.shareLabel.visible = isDistilling
         ui.goalSelector.enabled = isDistilling
         isMatching = state.distillMethod == "matching"
         ui.imagesLabel.text = _("Images per patient:") if isMatching else _("Images in all:")
@@ -139,10 +131,9 @@ class DistillPanel(Page):
         self.update()
 
     @guarded
-    def _browse(self, edit):
-        folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Choose a folder"), edit.text)
-        if folder:
-            edit.text = folder
+    def _onBrowse(self, _checked=False):
+        edit, title = self.ui.pathEdit, _("Choose a folder")
+        edit.text = qt.QFileDialog.getExistingDirectory(self.widget, title, edit.text) or edit.text
 
     @guarded
     def _onBrowseTable(self, _checked=False):
@@ -180,4 +171,4 @@ class DistillPanel(Page):
         if not dependencies.ensure():
             return
         self.context.clearMessage()
-        self.runs.begin(distillation.start(self.context.runner, self.root, self.state))
+        self.runs.begin(distillation.start(self.context.runner, self.state))

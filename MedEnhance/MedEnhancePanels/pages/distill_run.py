@@ -22,7 +22,7 @@ class RunArea:
 
     def __init__(self, page):
         self.context, self._page, self._ui = page.context, page, page.ui
-        self._run, self._listedRoot = None, None
+        self._run = None
         #: What slicer.util.plot has made, by kind; empty for no curve.
         self.plot = {}
         ui = self._ui
@@ -58,8 +58,6 @@ class RunArea:
     def show(self):
         """Enable what can be done now."""
         ui, isRunning = self._ui, self.isRunning
-        if self._listedRoot != self._page.root:
-            self.list()
         for button in (ui.pauseButton, ui.cancelButton):
             button.visible = isRunning
             button.enabled = isRunning and not self._run.job.wantsCancel
@@ -100,7 +98,9 @@ class RunArea:
 
     def _onImported(self, job, run):
         if job.state == "done":
-            text = _("{name} is trained. Choose it on the page Enhance.").format(name=run.name)
+            text = _("{name} is trained. Models, Use by default, takes it for Enhance.").format(
+                name=run.name
+            )
             self.context.message("info", text)
         else:
             text = _("{name} is trained, but could not be added to the models: {why}")
@@ -149,13 +149,11 @@ class RunArea:
 
     def list(self):
         """Offer the runs that can go on; the scene's own first."""
-        self._listedRoot = None
         if self.context.state is None:
             return
-        self._listedRoot = self._page.root
         own = long_run.runAt(self.context.state.distillRun)
         runs = [own] if own is not None and own.isResumable else []
-        runs += long_run.runsIn(self._listedRoot)
+        runs += long_run.resumable()
         running = self._run.folder if self.isRunning else ""
         entries = {run.folder: long_run.choiceText(run) for run in runs if run.folder != running}
         fill(self._ui.runSelector, entries)

@@ -33,7 +33,6 @@ class EnhancePanel(Page):
             task=ui.taskComboBox,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
-            model=ui.modelComboBox,
             uncertainty=ui.uncertaintyCheckBox,
             noiseMap=ui.noiseMapCheckBox,
             segment=ui.segmentCheckBox,
@@ -76,7 +75,6 @@ class EnhancePanel(Page):
         segment = state.segment and self.ui.segmentCheckBox.enabled and hasMaps
         config = arguments.checkedConfig(
             EnhanceConfig,
-            model="auto" if isSlices else state.model,
             task=state.task,
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
@@ -119,10 +117,6 @@ class EnhancePanel(Page):
         tasks = model_choice.tasks(modality)
         tasks.setdefault(state.task, model_choice.tasks()[state.task])
         fill(ui.taskComboBox, tasks)
-        models = model_choice.fitting(modality)
-        isKnown = modality != model_choice.UNKNOWN
-        recommended = next(iter(models), None) if isKnown else None
-        fill(ui.modelComboBox, modelEntries(models, recommended), state.model)
         heads = model_choice.heads(target)
         recommended = model_choice.chosenHead(target, "auto")
         fill(ui.headComboBox, modelEntries(heads, recommended), state.head)
@@ -145,7 +139,6 @@ class EnhancePanel(Page):
         state, ui, target = self.state, self.ui, self.target
         isUsable, isSlices = bridge.isUsable(target), state.task == "slices"
         ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
-        ui.modelComboBox.enabled = not isSlices
         lacking = model_choice.lacking(target, state.task)
         noHead = model_choice.canSegment(target) if isUsable else ""
         for checkBox, problem in (
@@ -160,10 +153,8 @@ class EnhancePanel(Page):
         # In a narrow panel a box has no room for all of its text.
         about = model_choice.aboutTask(state.task)
         ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
-        model = model_choice.modelFor(target, state.model, state.task)
         head = model_choice.chosenHead(target, state.head)
-        for comboBox, bundle in ((ui.modelComboBox, model), (ui.headComboBox, head)):
-            comboBox.toolTip = model_choice.cardText(bundle) if bundle else comboBox.currentText
+        ui.headComboBox.toolTip = model_choice.cardText(head) or ui.headComboBox.currentText
         reason = self._devices.reason or ui.deviceComboBox.currentText
         ui.deviceComboBox.toolTip = _("{reason}\nDistill uses this device too.").format(
             reason=reason
@@ -205,7 +196,8 @@ class EnhancePanel(Page):
     def _plan(self):
         """What the run will do, with which model, where, and for how long."""
         state = self.state
-        model = model_choice.modelFor(self.target, state.model, state.task)
+        model = model_choice.modelFor(self.target, state.task)
+        self.ui.planLabel.toolTip = model_choice.cardText(model)
         if model is None:
             return ""
         plan = _("{what}. Model {model}; device: {device}").format(

@@ -80,12 +80,12 @@ def sharedText(state):
     return f"{shared}\n{anatomy}"
 
 
-def start(runner, root, state):
-    """Begin the run that the page describes, in a new folder below `root`; returns a Run."""
+def start(runner, state):
+    """Begin the run that the page describes, in a new folder; returns a Run."""
     long_run.checkIdle(runner)
     if why := whyNot(state):
         raise PanelError(_("The cohort cannot be used"), why, "input")
-    run = long_run.Run.create(root, kindOf(state), state.distillName)
+    run = long_run.Run.create(kindOf(state), state.distillName)
     run.record["params"] = {**paramsOf(state), "out": run.out}
     run.begin(runner)
     return run

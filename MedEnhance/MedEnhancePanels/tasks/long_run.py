@@ -43,11 +43,11 @@ class Run:
         self.job, self._endsAs = None, "paused"
 
     @classmethod
-    def create(cls, root, kind, name):
+    def create(cls, kind, name):
         """A new folder below `root`, named after the run and the time; kind: see COHORT_PARAM."""
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in name).strip("-")[:64]
         name = name or "run"
-        folder = bridge.freePath(root, time.strftime(f"{name}-%Y%m%d-%H%M%S"))
+        folder = bridge.freePath(root(), time.strftime(f"{name}-%Y%m%d-%H%M%S"))
         os.makedirs(os.path.join(folder, "out"))
         record = {"v": 1, "kind": kind, "name": name, "state": "running"}
         return cls(folder, record | {"created": time.time(), "seconds": 0.0})
@@ -186,13 +186,13 @@ def runAt(folder):
         return None
 
 
-def runsIn(root):
-    """The runs below a folder that can go on, newest first."""
-    paths = glob.glob(os.path.join(glob.escape(root), "*", RUN_FILE))
+def resumable():
+    """The runs that can go on, newest first."""
+    paths = glob.glob(os.path.join(glob.escape(root()), "*", RUN_FILE))
     # A damaged record hides its run, not the others.
     runs = [run for run in map(runAt, map(os.path.dirname, paths)) if run is not None]
-    resumable = [run for run in runs if run.isResumable]
-    return sorted(resumable, key=lambda run: run.record["created"], reverse=True)
+    runs = [run for run in runs if run.isResumable]
+    return sorted(runs, key=lambda run: run.record["created"], reverse=True)
 
 
 def resume(runner, folder):
@@ -215,8 +215,8 @@ def checkIdle(runner):
         raise PanelError(message, _("Pause it, or wait for its end."), "config")
 
 
-def defaultRoot():
-    """Where runs are kept unless the user says otherwise; made when the first one starts."""
+def root():
+    """Where runs are kept; made when the first one starts."""
     return os.path.join(os.path.expanduser("~"), "MedEnhance", "runs")
 
 
