@@ -78,7 +78,6 @@ class State:
     uncertainty = Field.of(EnhanceConfig, "uncertainty")
     noiseMap = Field(False)
     segment = Field(False)
-    head = Field("auto")
 
     compressMode = Field("lossless", "lossless", "maxError", "ratio", "psnr", "ssim")
     maxError = Field(2.0)

@@ -12,10 +12,9 @@ from MedEnhancePanels.nodes import results
 from MedEnhancePanels.nodes.preview import (
     Showing,
     compositeOf,
+    copyPlane,
     currentSlice,
     layoutNode,
-    planeOf,
-    setPlane,
     sliceNodes,
 )
 
@@ -135,10 +134,9 @@ def _setLayers(composite, background, overlay=None):
 def _arrangeSideBySide(source):
     """Both views on the slice that was looked at, linked from then on."""
     current, layout = currentSlice(source), layoutNode()
-    plane = planeOf(current[0]) if current is not None else None
     if layout is not None:
         layout.SetViewArrangement(layout.SlicerLayoutSideBySideView)
-    for node in sliceNodes() if plane is not None else ():
+    for node in sliceNodes() if current is not None else ():
         if node.GetLayoutName() in (_LEFT, _RIGHT):
-            setPlane(node, *plane)
+            copyPlane(node, current[0])
             compositeOf(node).SetLinkedControl(True)

@@ -19,20 +19,13 @@ def fitting(modality):
     return [bundle for bundle in _installed(modality, ENHANCER) if not bundle.on_request]
 
 
-def heads(node):
-    """The models that can segment a node: the recommended one first, those on request last."""
+def headFor(node):
+    """The model that segments a node: the bundle, or None where there is none."""
     modality = modalityOf(node)
     if modality == UNKNOWN or bridge.isSequence(node):
-        return []
-    return sorted(_installed(modality, HEAD), key=lambda bundle: bundle.on_request)
-
-
-def chosenHead(node, name):
-    """The model that a name, or "auto", stands for in a node; None where it stands for none."""
-    for bundle in heads(node):
-        if name == bundle.name or (name == "auto" and not bundle.on_request):
-            return bundle
-    return None
+        return None
+    heads = (bundle for bundle in _installed(modality, HEAD) if not bundle.on_request)
+    return next(heads, None)
 
 
 #: The files of the models as they were, and what was read from them: a page asks often.
@@ -52,13 +45,6 @@ def _installed(modality, kind):
         for bundle in _cached[1]
         if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
     ]
-
-
-def canSegment(node):
-    """Why no model can segment a volume, in a sentence; empty where one can."""
-    if heads(node):
-        return ""
-    return _("There is no segmentation model for {modality}.").format(modality=_modalityName(node))
 
 
 def _modalityName(node):
@@ -110,11 +96,7 @@ def problemOf(node, options):
     try:
         bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
-        return (
-            _modelProblem(node, options.config.task)
-            or _headProblem(node, options)
-            or _otherVolumesProblem(node, options)
-        )
+        return _modelProblem(node, options.config.task) or _otherVolumesProblem(node, options)
     except PanelError as error:
         return error.text
 
@@ -136,13 +118,6 @@ def _modelProblem(node, task):
         text = _("The modality of {name} is not known: choose it below Advanced.")
     others = _(" and ").join(others)
     return text.format(name=node.GetName(), modality=_modalityName(node), others=others)
-
-
-def _headProblem(node, options):
-    if not options.segment or chosenHead(node, options.segmenter) is not None:
-        return ""
-    choose = _("Choose a segmentation model for {modality} below Advanced.")
-    return canSegment(node) or choose.format(modality=_modalityName(node))
 
 
 def _otherVolumesProblem(node, options):
@@ -169,9 +144,7 @@ def modelFor(node, task):
 
 
 def cardText(bundle):
-    """A model in some lines, empty for none; the page Models has its card."""
-    if bundle is None:
-        return ""
+    """A model in some lines; the page Models has its card."""
     metadata = bundle.metadata
     trained = ", ".join(entry.get("name") or "" for entry in metadata.get("data", ()))
     lines = [

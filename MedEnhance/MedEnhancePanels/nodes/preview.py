@@ -91,7 +91,9 @@ class Showing:
         self._nodeID, self._sourceID = node.GetID(), source.GetID()
         layout = layoutNode()
         self._layout = layout.GetViewArrangement() if layout is not None else None
-        self._planes = {view.GetID(): planeOf(view) for view in sliceNodes()}
+        for view in sliceNodes():
+            plane = self._planes[view.GetID()] = slicer.vtkMRMLSliceNode()
+            copyPlane(plane, view)
         for layers in composites:
             volumes = (layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID())
             how = (layers.GetForegroundOpacity(), layers.GetLinkedControl())
@@ -137,7 +139,7 @@ class Showing:
                     node.SetForegroundOpacity(opacity)
         for identifier, plane in self._planes.items() if isMoved else ():
             if _present(identifier) is not None:
-                setPlane(_present(identifier), *plane)
+                copyPlane(_present(identifier), plane)
 
     def forget(self):
         """It has ended, or the scene is gone and what there was to restore with it."""
@@ -153,19 +155,13 @@ def _present(identifier):
     return slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
 
 
-def planeOf(node):
-    """Plane, field of view and origin of a slice view."""
-    plane = vtk.vtkMatrix4x4()
-    plane.DeepCopy(node.GetSliceToRAS())
-    return plane, node.GetFieldOfView(), node.GetXYZOrigin()
-
-
-def setPlane(node, plane, fieldOfView, origin):
-    with slicer.util.NodeModify(node):
-        node.GetSliceToRAS().DeepCopy(plane)
-        node.UpdateMatrices()
-        node.SetFieldOfView(*fieldOfView)
-        node.SetXYZOrigin(*origin)
+def copyPlane(view, other):
+    """Move a slice view to plane, field of view and origin of another one."""
+    with slicer.util.NodeModify(view):
+        view.GetSliceToRAS().DeepCopy(other.GetSliceToRAS())
+        view.UpdateMatrices()
+        view.SetFieldOfView(*other.GetFieldOfView())
+        view.SetXYZOrigin(*other.GetXYZOrigin())
 
 
 def layoutNode():

@@ -110,11 +110,7 @@ def taskOf(node):
 
 def modelOf(node):
     """Name, SHA-256 and, where known, version of the model that made a node; {} for none."""
-    name = node.GetAttribute("MedEnhance.model")
-    recorded = _part(node, "model")
-    if not name or recorded.get("name") == name:
-        return recorded if name else {}
-    return {"name": name, "sha256": node.GetAttribute("MedEnhance.modelSha256") or ""}
+    return _part(node, "model")
 
 
 def doubtsOf(node):

@@ -75,7 +75,6 @@ def stamp(node, derived, source=None, model=None, manifest="", history=()):
         dicom_source.inherit(source, node)
     if model:
         node.SetAttribute("MedEnhance.model", model.get("name", ""))
-        node.SetAttribute("MedEnhance.modelSha256", model.get("sha256", ""))
     if manifest:
         node.SetAttribute(provenance.MANIFEST, manifest)
 

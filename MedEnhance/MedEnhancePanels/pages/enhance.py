@@ -8,7 +8,7 @@ from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import durationText, withWarnings
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
-from MedEnhancePanels.pages.enhance_choices import DeviceChoice, modelEntries
+from MedEnhancePanels.pages.enhance_choices import DeviceChoice
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import warningsOf
 from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, allow, fill
@@ -36,7 +36,6 @@ class EnhancePanel(Page):
             uncertainty=ui.uncertaintyCheckBox,
             noiseMap=ui.noiseMapCheckBox,
             segment=ui.segmentCheckBox,
-            head=ui.headComboBox,
             device=ui.deviceComboBox,
         )
         ui.modalityComboBox.activated.connect(self._onModality)
@@ -72,7 +71,6 @@ class EnhancePanel(Page):
         """The choices as an enhancement takes them; what does not fit the volume is left out."""
         state, target, isSlices = self.state, self.target, self.state.task == "slices"
         hasMaps = not model_choice.lacking(target, state.task)
-        segment = state.segment and self.ui.segmentCheckBox.enabled and hasMaps
         config = arguments.checkedConfig(
             EnhanceConfig,
             task=state.task,
@@ -84,8 +82,7 @@ class EnhancePanel(Page):
             config,
             guide=None if isSlices else state.guideVolume,
             noiseMap=state.noiseMap and hasMaps,
-            segment=segment,
-            segmenter=state.head if segment else "auto",
+            segment=state.segment and hasMaps and model_choice.headFor(target) is not None,
             output=None if isSlices or bridge.isSequence(target) else state.outputVolume,
         )
 
@@ -117,9 +114,6 @@ class EnhancePanel(Page):
         tasks = model_choice.tasks(modality)
         tasks.setdefault(state.task, model_choice.tasks()[state.task])
         fill(ui.taskComboBox, tasks)
-        heads = model_choice.heads(target)
-        recommended = model_choice.chosenHead(target, "auto")
-        fill(ui.headComboBox, modelEntries(heads, recommended), state.head)
         fill(ui.deviceComboBox, self._devices.entries(state.device))
 
     def show(self):
@@ -137,10 +131,11 @@ class EnhancePanel(Page):
 
     def _showChoices(self):
         state, ui, target = self.state, self.ui, self.target
-        isUsable, isSlices = bridge.isUsable(target), state.task == "slices"
+        isSlices = state.task == "slices"
         ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
         lacking = model_choice.lacking(target, state.task)
-        noHead = model_choice.canSegment(target) if isUsable else ""
+        head = model_choice.headFor(target)
+        noHead = "" if head else _("There is no segmentation model for this modality.")
         for checkBox, problem in (
             (ui.uncertaintyCheckBox, lacking),
             (ui.noiseMapCheckBox, lacking),
@@ -149,12 +144,9 @@ class EnhancePanel(Page):
             allow(checkBox, problem)
             if problem:
                 checkBox.checked = False
-        ui.headComboBox.enabled = ui.segmentCheckBox.checked
         # In a narrow panel a box has no room for all of its text.
         about = model_choice.aboutTask(state.task)
         ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
-        head = model_choice.chosenHead(target, state.head)
-        ui.headComboBox.toolTip = model_choice.cardText(head) or ui.headComboBox.currentText
         reason = self._devices.reason or ui.deviceComboBox.currentText
         ui.deviceComboBox.toolTip = _("{reason}\nDistill uses this device too.").format(
             reason=reason
@@ -197,9 +189,9 @@ class EnhancePanel(Page):
         """What the run will do, with which model, where, and for how long."""
         state = self.state
         model = model_choice.modelFor(self.target, state.task)
-        self.ui.planLabel.toolTip = model_choice.cardText(model)
         if model is None:
             return ""
+        self.ui.planLabel.toolTip = model_choice.cardText(model)
         plan = _("{what}. Model {model}; device: {device}").format(
             what=model_choice.aboutTask(state.task),
             model=model.name,

@@ -1,4 +1,4 @@
-"""Parts of the page Enhance: lists of models and devices, and the expected time."""
+"""The devices of the page Enhance, and the expected time."""
 
 import numpy as np
 import slicer
@@ -11,14 +11,6 @@ from MedEnhancePanels.nodes import bridge
 _CORE_SECONDS = 4.2
 #: Seconds of a run that do not depend on the size of the volume.
 _START_SECONDS = 3.0
-
-
-def modelEntries(models, recommended):
-    """Entries of a list of models: the recommended one as "auto", then all by name."""
-    first = _("Choose a model") if models else _("No model for this volume")
-    if recommended is not None:
-        first = _("Recommended: {name}").format(name=recommended.name)
-    return {"auto": first} | {model.name: model.name for model in models}
 
 
 class DeviceChoice:

@@ -71,10 +71,11 @@ class ResultArea:
         canCompare = source is not None and not self.isBlending
         ui.resultButton.visible = ui.resultSelector.nodeCount() > 0
         ui.resultSelector.setCurrentNode(output)
-        ui.factsLabel.text = result_texts.factsOf(output)
-        ui.factsLabel.toolTip = result_texts.moreFactsOf(output)
+        isThere = bridge.isInScene(output)
+        ui.factsLabel.text = result_texts.factsOf(output) if isThere else ""
+        ui.factsLabel.toolTip = result_texts.moreFactsOf(output) if isThere else ""
         ui.factsLabel.visible = bool(ui.factsLabel.text)
-        self._notice.show(*result_texts.noticeOf(output))
+        self._notice.show(*(result_texts.noticeOf(output) if isThere else ("info", "")))
         ui.inputButton.enabled = ui.sideBySideButton.enabled = canCompare
         ui.sideBySideButton.checked = compare.mode == "sideBySide"
         hasDifference = results.linked(output, "difference") is not None

@@ -7,20 +7,16 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.report.uncertainty import calibration_in_words
 from MedEnhancePanels.job import durationText, sentence
-from MedEnhancePanels.nodes import bridge, provenance, results
+from MedEnhancePanels.nodes import provenance, results
 
 
 def factsOf(output):
     """What was found and done, and by what, in two lines."""
-    if output is None or not bridge.isInScene(output):
-        return ""
     return "\n".join(filter(None, [_noise(output), _madeBy(output)]))
 
 
 def moreFactsOf(output):
     """The use of the guide, what the model learned from, and the meaning of the uncertainty."""
-    if output is None or not bridge.isInScene(output):
-        return ""
     return "\n".join(filter(None, [_guide(output), *_scopes(output), _uncertainty(output)]))
 
 
@@ -29,8 +25,6 @@ def noticeOf(output):
 
     The sentence is the warning of most weight; the details have all, with what to do.
     """
-    if output is None or not bridge.isInScene(output):
-        return "info", "", ""
     found = warningsOf(output)
     if not found:
         lost = results.linked(output, "input") is None
