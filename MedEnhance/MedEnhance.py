@@ -226,9 +226,6 @@ class MedEnhanceTest(ScriptedLoadableModuleTest):
 
     def runTest(self):
         self.setUp()
-        self.test_pagesOpen()
-
-    def test_pagesOpen(self):
         widget = slicer.util.getModuleWidget("MedEnhance")
         for name, *_rest in reversed(widget.PAGES):
             widget.showPage(name)

@@ -47,10 +47,6 @@ class Job:
 
         return self.kind in JOBS and JOBS[self.kind].is_question
 
-    @property
-    def isRunning(self):
-        return self.state == "running"
-
     def cancel(self, why=""):
         """Stop at the next safe point; returns at once. why: a sentence, where no user did it."""
         self._runner.cancel(self, why)

@@ -18,12 +18,17 @@ from MedEnhancePanels.tasks import distillation, long_run
 
 class TrainPageTest(DistillTestCase):
     def test_anEmptyPageSaysWhatItDoesAndWhatIsMissing(self):
-        self.assertIn("Trains an enhancer", self.ui.noticeLabel.text)
+        self.assertFalse(self.ui.trainingLabel.isHidden())
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("Choose the folder", self.ui.whyLabel.text)
         self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
-        hidden = (self.ui.shareLabel, self.ui.roomButton, self.ui.tableButton)
+        hidden = (
+            self.ui.shareLabel,
+            self.ui.roomButton,
+            self.ui.tableButton,
+            self.ui.distillingLabel,
+        )
         self.assertEqual(self.visible(*hidden), [])
         self.assertFalse(self.ui.goalSelector.enabled)
         self.assertFitsAScreen()
@@ -173,7 +178,7 @@ class ChoiceTest(DistillingTestCase):
 
         self.cohort()
         ui = self.ui
-        self.assertIn("does not prove", ui.noticeLabel.text)
+        self.assertIn("does not prove", ui.distillingLabel.text)
         offered = [ui.methodSelector.itemData(at) for at in range(ui.methodSelector.count)]
         self.assertEqual(sorted(offered), sorted(option_of(DistillConfig, "method").choices))
         self.assertTrue(ui.startButton.enabled, ui.whyLabel.text)

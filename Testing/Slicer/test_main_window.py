@@ -106,7 +106,7 @@ class JobBarTest(MedEnhanceTestCase):
     def test_aJobIsSeenFromEveryPageAndInSlicersStatusBarAndCancelled(self):
         ui, window = self.widget.ui, qt.QMainWindow()
         job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")
-        self.waitUntil(lambda: job.isRunning, 30)
+        self.waitUntil(lambda: job.state == "running", 30)
         for name, *_page in self.widget.PAGES:
             self.widget.showPage(name)
             self.assertTrue(ui.jobFrame.isVisibleTo(self.widget.uiWidget))

@@ -74,7 +74,6 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertEqual(self.listed(), SHIPPED)
         ui = self.panel.ui
         self.choose("ct")
-        self.assertEqual(ui.cardBox.title, "ct")
         self.assertIn("Measured", ui.cardBrowser.toPlainText())
         self.assertEqual(ui.modelList.currentItem().text(), "ct: enhances CT")
         for words in ("Version 0.1.0", "Apache-2.0", "Came with MedEnhance"):

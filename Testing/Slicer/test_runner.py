@@ -58,7 +58,7 @@ class RunnerTest(MedEnhanceTestCase):
     @slow
     def test_aCancelledJobEndsWithinTwoSeconds(self):
         job = self.ping(60, count=1000)
-        self.waitUntil(lambda: job.isRunning, 20)
+        self.waitUntil(lambda: job.state == "running", 20)
         began = time.monotonic()
         job.cancel()
         self.finish(job, 5)
@@ -121,7 +121,7 @@ class RunnerTest(MedEnhanceTestCase):
         runner = module.Runner([pythonOfTheWorker(), "-c", deaf])
         try:
             job = runner.submit("ping", {}, title="Ping")
-            self.waitUntil(lambda: job.isRunning, 20)
+            self.waitUntil(lambda: job.state == "running", 20)
             job.cancel()
             self.finish(job, 5)
             self.assertEqual(job.state, "cancelled")
@@ -155,7 +155,7 @@ class RunnerTest(MedEnhanceTestCase):
     @slow
     def test_shutdownLeavesNoProcessAndNoFile(self):
         job = self.ping(60, count=1000)
-        self.waitUntil(lambda: job.isRunning, 20)
+        self.waitUntil(lambda: job.state == "running", 20)
         folder, worker = self.runner.folder(), job.worker
         self.assertTrue(glob.glob(os.path.join(folder, "*")))
         self.runner.shutdown()

@@ -24,7 +24,8 @@ def currentSlice(volume):
     is taken into account.
     """
     toIjk, best = _worldToIjk(volume), None
-    for sliceNode in visibleSliceNodes():
+    views = sliceNodes()
+    for sliceNode in [view for view in views if view.IsMappedInLayout()] or views:
         plane = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())[:3]
         at = toIjk(plane[:, 3])
         step = (toIjk(plane[:, 3] + plane[:, 2]) - at) * volume.GetSpacing()
@@ -34,12 +35,6 @@ def currentSlice(volume):
     if best is None or not 0 <= best[2] < volume.GetImageData().GetDimensions()[2]:
         return None
     return best[1:]
-
-
-def visibleSliceNodes():
-    """The slice views of the current layout; all of them if there is no layout."""
-    nodes = sliceNodes()
-    return [node for node in nodes if node.IsMappedInLayout()] or nodes
 
 
 def sliceNodes():

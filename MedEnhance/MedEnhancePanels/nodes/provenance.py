@@ -69,53 +69,23 @@ def setManifest(node, manifest):
     node.SetAttribute(MANIFEST, json.dumps(manifest, separators=(",", ":")))
 
 
-# --- what a manifest says: {} or None for what it does not state, or not as the worker would ------
+def part(node, *names, numbers=()):
+    """A JSON object in the manifest of the run that made a node, such as "results", "uncertainty".
 
-
-def _part(node, *names, numbers=()):
-    """A JSON object within the manifest of a node; {} without it, or without these numbers."""
-    part = manifestOf(node)
+    {} where there is none, or one without these numbers.
+    """
+    found = manifestOf(node)
     for name in names:
-        part = part.get(name) if isinstance(part, dict) else None
-    isWhole = isinstance(part, dict) and all(
-        isinstance(part.get(number), int | float) for number in numbers
+        found = found.get(name) if isinstance(found, dict) else None
+    isWhole = isinstance(found, dict) and all(
+        isinstance(found.get(number), int | float) for number in numbers
     )
-    return part if isWhole else {}
-
-
-def figuresOf(node):
-    """The results in the manifest of the run that made a node."""
-    return _part(node, "results")
-
-
-def uncertaintyOf(node):
-    """The facts on the uncertainty map of a result."""
-    return _part(node, "results", "uncertainty")
-
-
-def noiseOf(node):
-    """The noise in the input: sigma, share_removed, reason."""
-    return _part(node, "results", "measured", "noise", numbers=("sigma", "share_removed"))
-
-
-def guideOf(node):
-    """The guide: used (mean share, 0 to 1), perhaps a reason."""
-    return _part(node, "results", "measured", "guide", numbers=("used",))
-
-
-def taskOf(node):
-    """What the run that made a node corrected."""
-    return _part(node, "config").get("task")
-
-
-def modelOf(node):
-    """Name, SHA-256 and, where known, version of the model that made a node; {} for none."""
-    return _part(node, "model")
+    return found if isWhole else {}
 
 
 def doubtsOf(node):
     """The warnings of the run about the model or the input: (code, message, what to do) of each."""
-    doubts = figuresOf(node).get("doubts")
+    doubts = part(node, "results").get("doubts")
     try:
         return [(each.get("code", ""), each["message"], each["hint"]) for each in doubts or ()]
     except (AttributeError, KeyError, TypeError):  # edited beyond use

@@ -91,17 +91,7 @@ class DistillPanel(Page):
     def show(self):
         ui, state = self.ui, self.state
         isDistilling = distillation.kindOf(state) == "distill"
-        ui.noticeLabel.text = _(
-            "Trains an enhancer on the volumes of a folder: all of them, or good ones in its "
-            "folder hq and ordinary ones in lq. The model is then listed on Models."
-        )
-        if isDistilling:
-            ui.noticeLabel.text = _(
-                "Makes a few images that replace the cohort when small networks are trained for "
-                "one task. An audit looks for leaks; it does not prove that nobody can be "
-                "recognized. If ten real images may be shared, share those: training works about "
-                "as well."
-            )
+        ui.trainingLabel.visible, ui.distillingLabel.visible = not isDistilling, isDistilling
         ui.tableButton.visible = ui.advancedSection.visible = ui.shareLabel.visible = isDistilling
         ui.goalSelector.enabled = isDistilling
         isMatching = state.distillMethod == "matching"

@@ -97,9 +97,8 @@ class ModelsPanel(Page):
         ui.defaultButton.enabled = isIdle and model is not None and not model["default"]
         ui.cardBox.visible = model is not None
         if model is not None:
-            ui.cardBox.title = model["name"]
             ui.summaryLabel.text = _origin(model) if model["ok"] else model["message"]
-            ui.cardBrowser.setMarkdown(_withoutTitle(model["card"] or model["description"]))
+            ui.cardBrowser.setMarkdown(model["card"] or model["description"])
 
 
 def _title(model):
@@ -122,9 +121,3 @@ def _origin(model):
         license=model["license"],
         origin=_("Came with MedEnhance.") if model["shipped"] else model["folder"],
     )
-
-
-def _withoutTitle(markdown):
-    """The card without its first heading, which the box says already."""
-    lines = markdown.lstrip().splitlines()
-    return "\n".join(lines[1:] if lines and lines[0].startswith("# ") else lines)

@@ -44,15 +44,14 @@ def warningsOf(output):
         ("alarm" if provenance.isAlarm(code) else "warning", message, hint)
         for code, message, hint in provenance.doubtsOf(output)
     ]
-    segmentation = results.linked(output, "segmentation")
-    ofLabels = provenance.figuresOf(segmentation).get("doubt_of_labels") if segmentation else None
-    if ofLabels:
-        found.append(("warning", str(ofLabels), ""))
+    labels = results.linked(output, "segmentation")
+    if labels is not None and (doubt := provenance.part(labels, "results").get("doubt_of_labels")):
+        found.append(("warning", str(doubt), ""))
     return sorted(dict.fromkeys(found))  # "alarm" comes first
 
 
 def _uncertainty(output):
-    facts = provenance.uncertaintyOf(output)
+    facts = provenance.part(output, "results", "uncertainty")
     if not facts or results.linked(output, "uncertainty") is None:
         return ""
     return _("Uncertainty: 1 SD, in {unit}; {calibration}").format(
@@ -72,7 +71,8 @@ def _madeBy(output):
 
 def _noise(output):
     """The measured noise, and what was done about it; empty where none was measured."""
-    noise = provenance.noiseOf(output)
+    names, numbers = ("results", "measured", "noise"), ("sigma", "share_removed")
+    noise = provenance.part(output, *names, numbers=numbers)
     if not noise:
         return ""
     # At the strength that the voxels have.
@@ -85,7 +85,7 @@ def _noise(output):
 
 def _guide(output):
     """How much the guide was used; empty without one."""
-    guide = provenance.guideOf(output)
+    guide = provenance.part(output, "results", "measured", "guide", numbers=("used",))
     if not guide:
         return ""
     text = _("Guide: changed the image by {share:.0%} of the noise").format(share=guide["used"])

@@ -61,7 +61,7 @@ def problemOf(output):
     source, full = results.linked(output, "input"), _full.get(output)
     if source is None:
         return _("Its input is not in the scene, so it cannot be blended.")
-    if provenance.taskOf(output) == "slices":
+    if provenance.part(output, "config").get("task") == "slices":
         return _("Its slices differ from those of its input, so it cannot be blended.")
     if results.linked(output, "uncertainty") is not None:
         return _("Its uncertainty map is of this strength: delete the map for another strength.")

@@ -62,7 +62,7 @@ class _Export(NodeJob):
             "series_description": options.seriesDescription.strip(),
             # What was done before a file was read is part of its history.
             "action": "" if derived == provenance.FROM_FILE else derived,
-            "model": provenance.modelOf(self.node),
+            "model": provenance.part(self.node, "model"),
             "patient_id": options.patientId.strip(),
             "patient_name": options.patientName.strip(),
             "study_description": options.studyDescription.strip(),
@@ -77,7 +77,7 @@ class _Export(NodeJob):
             path = job.params["segmentation"] = os.path.join(job.folder, "labels.nrrd")
             steps = sendLabels(segmentation, self.node, path, job.warnings.append)
             job.params["labels"] = yield from steps
-            job.params["head"] = provenance.modelOf(segmentation) or None
+            job.params["head"] = provenance.part(segmentation, "model") or None
         uncertainty = results.linked(self.node, "uncertainty")
         if options.uncertainty and uncertainty is not None:
             yield from send(job, uncertainty, "uncertainty")
