@@ -63,6 +63,8 @@ class AccessibilityTest(MedEnhanceTestCase):
                 for item in form.findall("item"):
                     rows.setdefault(item.get("row"), {})[item.get("column")] = item
                 for row in rows.values():
+                    isWide = any(item.get("colspan") for item in row.values())
+                    self.assertTrue(len(row) == 2 or isWide, f"{path.stem}: {[*row]}")
                     label = row["0"].find("widget") if len(row) == 2 else None
                     if label is None or label.get("class") != "QLabel":
                         continue

@@ -45,8 +45,8 @@ class DistillPanel(Page):
         }
         fill(ui.budgetSelector, entries)
         entries = {
-            "statistics": _("Statistics: the template with the cohort's means (seconds)"),
-            "matching": _("Matching: images of each patient (minutes)"),
+            "statistics": _("Statistics (seconds)"),
+            "matching": _("Matching (minutes a patient)"),
         }
         fill(ui.methodSelector, entries)
         self.runs = RunArea(self)

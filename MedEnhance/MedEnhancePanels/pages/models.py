@@ -78,7 +78,7 @@ class ModelsPanel(Page):
     def _fillList(self, models, chosen):
         """chosen: the name of the model to select, by default that of before."""
         chosen = chosen or (self.selected["name"] if self.selected else None)
-        self.models = models
+        self.models = models = [each for each in models if each["kind"] != "codec"]
         box, style = self.ui.modelList, self.widget.style()
         box.clear()
         for model in models:
@@ -106,7 +106,6 @@ def _title(model):
     purposes = {
         "enhancer": _("enhances"),
         "head": _("segments"),
-        "codec": _("compresses"),
         "slices": _("makes thin slices of"),
     }
     purpose = purposes.get(model["kind"], model["kind"])
