@@ -285,7 +285,10 @@ class ApplyTest(EnhanceTestCase):
         self.results.stamp(output, "enhanced", node)
         self.results.link(output, input=node, difference=node)
         self.choose(node)
-        kinds = ("QAbstractButton", "QComboBox", "qMRMLNodeComboBox", "ctkSliderWidget")
+        kinds = (
+            "QAbstractButton", "QComboBox", "qMRMLNodeComboBox", "ctkSliderWidget", "QLineEdit",
+            "QAbstractSpinBox", "QAbstractItemView",
+        )  # fmt: skip
         for name, *_page in self.widget.PAGES:
             self.widget.showPage(name)
             page = self.widget.panels[name].widget
