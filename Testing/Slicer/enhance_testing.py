@@ -17,8 +17,11 @@ class EnhanceTestCase(MedEnhanceTestCase):
 
     def setUp(self):
         super().setUp()
+        from MedEnhancePanels import dependencies
         from MedEnhancePanels.nodes import bridge, results
 
+        if dependencies.missing():
+            self.skipTest(dependencies.missingText())
         self.bridge, self.results = bridge, results
         self.panel = self.widget.panels["enhance"]
         self.ui = self.panel.ui

@@ -114,7 +114,7 @@ class EnhancePanel(Page):
         tasks = model_choice.tasks(modality)
         tasks.setdefault(state.task, model_choice.tasks()[state.task])
         fill(ui.taskComboBox, tasks)
-        fill(ui.deviceComboBox, self._devices.entries(state.device))
+        fill(ui.deviceComboBox, self._devices.entries, state.device)
 
     def show(self):
         """Show what follows from the choices, and enable what can be done."""
@@ -165,7 +165,8 @@ class EnhancePanel(Page):
             button.text = _("Suggested: {name}").format(name=suggested.GetName())
 
     def _showActions(self):
-        ui, problem, busy = self.ui, self.problem(), self._busy()
+        problem = model_choice.problemOf(self.target, self.options)
+        ui, busy = self.ui, self._busy()
         if problem:
             self._problem.show("info" if self.target is None else "error", problem)
         else:
@@ -199,10 +200,6 @@ class EnhancePanel(Page):
         )
         expected = self._devices.expectedText(self.target, state)
         return "; ".join(filter(None, [plan, expected])) + "."
-
-    def problem(self):
-        """Why Apply cannot be pressed, in a sentence; empty where it can."""
-        return model_choice.problemOf(self.target, self.options)
 
     def _busy(self):
         """What has to end before another run can begin, in a sentence; empty for nothing."""

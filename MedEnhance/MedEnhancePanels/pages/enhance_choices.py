@@ -14,14 +14,15 @@ _START_SECONDS = 3.0
 
 
 class DeviceChoice:
-    """The devices that the job `doctor` finds; reason: of the automatic choice.
+    """The devices that the job `doctor` finds.
 
-    onChange: called when the job has found the devices.
+    entries: of a list of them. reason: of the automatic choice. onChange: called when the job has
+    found the devices.
     """
 
     def __init__(self, runner, onChange):
         self._runner, self._onChange = runner, onChange
-        self._devices = {"auto": _("Automatic"), "cpu": _("CPU")}
+        self.entries = {"auto": _("Automatic"), "cpu": _("CPU")}
         self._job, self._choice, self._threads = None, "", 0
         self.reason = ""
 
@@ -30,11 +31,6 @@ class DeviceChoice:
         if self._job is None or self._job.state in ("failed", "cancelled"):
             self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
             self._job.onFinished(self._onFinished)
-
-    def entries(self, device):
-        """What can be chosen; the device that is chosen is listed also where it is not here."""
-        missing = _("{device} (not found here)").format(device=device)
-        return {**self._devices, device: self._devices.get(device, missing)}
 
     def expectedText(self, node, state):
         """About how long a run takes, by the last one on the device; empty if not known."""
@@ -69,10 +65,10 @@ class DeviceChoice:
         self._threads = int(job.result.get("cpu_threads") or 0)
         if choice.get("name"):
             self._choice, self.reason = choice["name"], choice.get("reason") or ""
-            self._devices["auto"] = _("Automatic: {name}").format(name=self._choice.upper())
+            self.entries["auto"] = _("Automatic: {name}").format(name=self._choice.upper())
         for device in job.result.get("devices") or ():
             name, what = device.get("name", ""), device.get("what") or ""
-            self._devices[name] = f"{name.upper()}: {what}" if what else name.upper()
+            self.entries[name] = f"{name.upper()}: {what}" if what else name.upper()
         self._onChange()
 
 
