@@ -45,8 +45,8 @@ def warningsOf(output):
         for code, message, hint in provenance.doubtsOf(output)
     ]
     labels = results.linked(output, "segmentation")
-    if labels is not None and (doubt := provenance.part(labels, "results").get("doubt_of_labels")):
-        found.append(("warning", str(doubt), ""))
+    if labels is not None and (said := provenance.part(labels, "results").get("doubt_of_labels")):
+        found.append(("warning", str(said), ""))
     return sorted(dict.fromkeys(found))  # "alarm" comes first
 
 
