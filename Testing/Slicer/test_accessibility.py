@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 
 import medenhance_testing
+import slicer
 from medenhance_testing import MedEnhanceTestCase
 
 FORMS = ["Enhance", "Compress", "Distill", "Models"]
@@ -50,6 +51,17 @@ class AccessibilityTest(MedEnhanceTestCase):
         """Whether a screen reader would announce it, for more than its text."""
         isOurs = widget.isWidgetType() and not widget.objectName.startswith("qt_")
         return isOurs and any(widget.inherits(kind) for kind in ASKED)
+
+    def test_listsOfVolumesHaveNoKindsOfNodesThatDeriveFromThem(self):
+        """Else a list of volumes offers label maps, and a new node can be one. None makes nodes."""
+        count = 0
+        for name in [*FORMS, "MedEnhance"]:
+            widget, _ui = self.form(name)
+            for selector in slicer.util.findChildren(widget, className="qMRMLNodeComboBox"):
+                count += 1
+                self.assertFalse(selector.showChildNodeTypes, selector.objectName)
+                self.assertFalse(selector.addEnabled, selector.objectName)
+        self.assertEqual(count, 4)
 
     def test_aLabelLeadsToItsField(self):
         """Its mnemonic, and a screen reader, go by it."""

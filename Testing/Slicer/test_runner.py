@@ -90,6 +90,15 @@ class RunnerTest(MedEnhanceTestCase):
             runner.shutdown()
         self.assertEqual([job.state for job in jobs], ["failed", "failed", "failed", "done"])
 
+    def test_jobsThatEndedAndTheirTitlesAreForgotten(self):
+        """A title has the name of a node, which may be a patient's."""
+        first = self.finish(
+            self.runner.submit("", {}, title="Patient", before=lambda _job: iter(()))
+        )
+        second = self.finish(self.runner.submit("", {}, title="Next", before=lambda _job: iter(())))
+        self.assertEqual((first.state, second.state), ("done", "done"))
+        self.assertEqual(self.runner.jobs, [second])
+
     def test_whatJsonCannotSayFailsTheJobInsteadOfWaitingForever(self):
         for value in (float("nan"), object()):
             job = self.finish(self.runner.submit("ping", {"count": value}, title="Ping"), 2)
