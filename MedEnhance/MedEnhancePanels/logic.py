@@ -53,13 +53,14 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         from MedEnhanceLib.hqg.config import EnhanceConfig
         from MedEnhancePanels.tasks import enhancement
 
-        nodes = {"guide": guide, "output": output}
-        for name, each in {"node": node, **nodes}.items():
-            if name == "node" or each is not None:
+        arguments.checkNode("node", node)
+        for name, each in (("guide", guide), ("output", output)):
+            if each is not None:
                 arguments.checkNode(name, each)
         options = enhancement.EnhanceOptions(
             arguments.checkedConfig(EnhanceConfig, **options),
-            **nodes,
+            guide=guide,
+            output=output,
             noiseMap=noise_map,
             segment=segment,
             segmenter=segmenter,

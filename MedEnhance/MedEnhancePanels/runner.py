@@ -124,15 +124,17 @@ class Runner:
 
     def _turn(self):
         until = time.monotonic() + _TURN_SECONDS
-        while self._stepping and time.monotonic() < until:
-            job = self._stepping.pop(0)
-            if job.steps is not None:
-                self._step(job)
-            if job.steps is not None:
-                self._stepping.append(job)
-        self._isTurning = bool(self._stepping)
-        if self._isTurning:
-            qt.QTimer.singleShot(0, self._turn)
+        try:
+            while self._stepping and time.monotonic() < until:
+                job = self._stepping.pop(0)
+                if job.steps is not None:
+                    self._step(job)
+                if job.steps is not None:
+                    self._stepping.append(job)
+        finally:  # a fault of one job stops no other
+            self._isTurning = bool(self._stepping)
+            if self._isTurning:
+                qt.QTimer.singleShot(0, self._turn)
 
     def _step(self, job):
         steps, isEnd, error = job.steps, False, None

@@ -121,17 +121,15 @@ def _modelProblem(node, task):
 
 
 def _otherVolumesProblem(node, options):
-    if options.guide is node:
+    guide = options.guide
+    if guide is node:
         return _("The guide is the volume itself: choose another series of this examination.")
-    if options.guide is not None:
-        bridge.checkIntensities(options.guide)
-        if modalityOf(options.guide) != modalityOf(node):
+    if guide is not None:
+        bridge.checkIntensities(guide)
+        if modalityOf(guide) != modalityOf(node):
             text = _("{name} is {modality}, the volume {volume}: choose one of the same modality.")
-            return text.format(
-                name=options.guide.GetName(),
-                modality=_modalityName(options.guide),
-                volume=_modalityName(node),
-            )
+            modality, volume = _modalityName(guide), _modalityName(node)
+            return text.format(name=guide.GetName(), modality=modality, volume=volume)
     results.checkOutput(options.output, node)
     return ""
 
