@@ -215,7 +215,7 @@ class EnhancePanel(Page):
         if bridge.isSequence(self.target):
             return _("Choose the volume that shows a frame of the sequence to preview it.")
         if preview.currentSlice(self.target) is None:
-            return _("No slice view shows a slice of the volume.")
+            return _("No slice view shows a slice of the volume: fit the views to it.")
         return ""
 
     # --- running ------------------------------------------------------------------------------
