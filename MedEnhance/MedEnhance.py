@@ -221,14 +221,8 @@ class MedEnhanceFileReader:
 class MedEnhanceTest(ScriptedLoadableModuleTest):
     """A short way through the module, for Reload and Test; Testing/Slicer has the long ones."""
 
-    def setUp(self):
-        slicer.mrmlScene.Clear(0)
-
     def runTest(self):
-        self.setUp()
-        self.test_pagesOpen()
-
-    def test_pagesOpen(self):
+        slicer.mrmlScene.Clear(0)
         widget = slicer.util.getModuleWidget("MedEnhance")
         for name, *_rest in reversed(widget.PAGES):
             widget.showPage(name)

@@ -107,8 +107,10 @@ def _waitWithDialog(job):
     job.onFinished(lambda _job: dialog.accept())
     if not job.isFinished:
         dialog.exec_()
-    dialog.deleteLater()
-    return runner.wait(job)  # where it was cancelled, until the worker has stopped
+    try:
+        return runner.wait(job)  # where it was cancelled, until the worker has stopped
+    finally:  # at its end the job calls the dialog
+        dialog.deleteLater()
 
 
 class MedEnhanceDICOMPlugin:

@@ -1,10 +1,5 @@
-"""Options of the library's declarations as the panel has them, and the checks of MedEnhanceLogic.
+"""Checks of what MedEnhanceLogic is called with."""
 
-An option has the same meaning, default and range here as in its declaration; only its name is
-written as Slicer does: bias_correction is biasCorrection.
-"""
-
-import dataclasses
 import os
 from pathlib import Path
 
@@ -29,12 +24,6 @@ def checkPath(name, value):
         raise PanelError(message, _("Give the path of a file."), "input")
 
 
-def camelCase(name):
-    """bias_correction → biasCorrection"""
-    first, *others = name.split("_")
-    return first + "".join(word.capitalize() for word in others)
-
-
 def checkDestination(path, overwrite=False):
     """The full path of a volume to write; raises PanelError where that cannot be, or may not."""
     from MedEnhanceLib.errors import MedEnhanceError
@@ -49,53 +38,12 @@ def checkDestination(path, overwrite=False):
     return path
 
 
-def configOf(options, declaration, **values):
-    """The JSON object of a declaration, checked; raises PanelError as the library's error says.
-
-    options: an object with an attribute for each option; values: take precedence, by JSON name.
-    """
-    from MedEnhanceLib.core.options import config_from_json, options_of
+def checkedConfig(declaration, **options):
+    """An object of a declaration of the library; raises PanelError as the library's error says."""
+    from MedEnhanceLib.core.options import config_from_json
     from MedEnhanceLib.errors import ConfigError
 
-    names = {each.name: camelCase(each.name) for each in options_of(declaration)}
-    fields = {name: getattr(options, own) for name, own in names.items() if hasattr(options, own)}
     try:
-        return dataclasses.asdict(config_from_json(declaration, fields | values))
+        return config_from_json(declaration, options)
     except ConfigError as error:
-        message = error.message
-        for name, own in names.items():
-            message = message.replace(name, own)
-        raise PanelError(message, error.hint, error.code) from error
-
-
-def optionsClass(name, declaration, base, **others):
-    """A frozen dataclass of the options of a declaration, under the names of the panel.
-
-    base: its methods. others: further fields with their defaults.
-    """
-    from MedEnhanceLib.core.options import options_of
-
-    defaults = {camelCase(each.name): each.default for each in options_of(declaration)} | others
-    fields = [
-        (key, object, dataclasses.field(default=default)) for key, default in defaults.items()
-    ]
-    return dataclasses.make_dataclass(name, fields, bases=(base,), frozen=True)
-
-
-def regionToJson(region):
-    """A part of a volume as a job takes it: for each axis [start, stop], None, or "..." once.
-
-    region: slices as numpy takes them, or pairs (start, stop) and None for each axis, slices first.
-    What is no part of an axis is left to the job, which refuses it.
-    """
-    if region is None or region is ...:
-        return None
-    entries = []
-    for entry in region if isinstance(region, (tuple, list)) else [region]:
-        if isinstance(entry, slice):
-            ends = [entry.start, entry.stop] if entry.step in (None, 1) else [entry.step]
-            entry = None if ends == [None, None] else ends
-        elif isinstance(entry, tuple):
-            entry = list(entry)
-        entries.append("..." if entry is ... else entry)
-    return entries
+        raise PanelError.fromException(error) from error

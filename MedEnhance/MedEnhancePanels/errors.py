@@ -14,9 +14,6 @@ _ABOUT_OPTIONS = re.compile(
     r"(?:(?<=[.!?])\s+|^)(?:(?![.!?]\s).)*\s--[a-z](?:(?![.!?]\s).)*[.!?]?", re.DOTALL
 )
 
-#: What is damaged, before where: "scan.ucv is damaged: chunk 5 at byte 94346 …".
-_DAMAGE = re.compile(r"(.+? is damaged): ", re.DOTALL)
-
 
 def plain(text):
     """A message of the library without the options and commands at its end."""
@@ -57,14 +54,11 @@ class PanelError(Exception):
 
     @classmethod
     def fromLibrary(cls, message, hint, code, details=""):
-        """A library error for Slicer's users: no command options, no positions in files."""
+        """A library error for Slicer's users: without command options."""
         if code == "cancelled":
             return cls.cancelled()
         if code == "dependency":
             hint = _("Apply, on the page Enhance, offers to install it.")
-        found = _DAMAGE.match(message) if code == "codec" else None
-        if found:
-            message, details = found[1], f"{message}\n{details}"
         return cls(message, _ABOUT_OPTIONS.sub("", plain(hint)), code, details)
 
     @classmethod

@@ -21,21 +21,20 @@ class Job:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, runner, kind, params, title, before, after, own):
-        self._listeners, self._finishers = [], []
+    def __init__(self, runner, kind, params, title, after, own):
+        self._listeners, self._finishers, self._runner = [], [], runner
         self.id = f"{os.getpid()}-{next(Job._numbers)}"
         self.kind, self.params, self.title = kind, dict(params), title
-        self.before, self.after, self.own = before, after, own
+        self.after, self.own = after, own
         self.state, self.stage, self.fraction, self.etaSeconds = "waiting", _("waiting"), 0.0, None
         self.log, self.warnings, self.metrics = [], [], []
         self.result, self.error, self.nodes = {}, None, {}
         self.started, self.ended = None, None
         self.folder = ""
-        #: The worker that has it, or the generator that runs for it here.
-        self.worker = self.steps = None
-        #: Whether a worker started it, whether it was sent twice, whether it is to stop.
-        self.reached, self.resent, self.wantsCancel = False, False, False
-        self._runner = runner
+        #: The worker that has it, and its line for that; the generator that runs for it here.
+        self.worker, self.line, self.steps, self.then = None, b"", None, None
+        #: Whether a worker started it, whether it was sent twice, whether it is to stop, and why.
+        self.reached, self.isResent, self.wantsCancel, self.why = False, False, False, ""
 
     @property
     def isFinished(self):
@@ -48,13 +47,9 @@ class Job:
 
         return self.kind in JOBS and JOBS[self.kind].is_question
 
-    @property
-    def isRunning(self):
-        return self.state == "running"
-
-    def cancel(self):
-        """Stop at the next safe point; returns at once."""
-        self._runner.cancel(self)
+    def cancel(self, why=""):
+        """Stop at the next safe point; returns at once. why: a sentence, where no user did it."""
+        self._runner.cancel(self, why)
 
     def onEvent(self, callback):
         """Call callback(job, name, fields) at each event: state, progress, log, warning, …"""

@@ -29,54 +29,65 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         return sharedRunner()
 
-    def enhance(self, node, *, wait=True, **options):
+    def enhance(
+        self,
+        node,
+        *,
+        guide=None,
+        noise_map=False,
+        segment=False,
+        segmenter="auto",
+        output=None,
+        wait=True,
+        **options,
+    ):
         """Enhance a volume node, or every frame of a sequence node; returns the new node.
 
         The options are those of MedEnhanceLib's enhance, and: guide: a volume node of another
-        series of the examination. look: a volume node whose sharpness and noise are taken over.
-        noiseMap: make a volume of the measured noise too. segment: find labels too, with the model
-        `segmenter`. output: a volume node to fill instead of a new one.
+        series of the examination. noise_map: make a volume of the measured noise too. segment:
+        find labels too, with the model `segmenter`. output: an empty volume node, or an earlier
+        result, to fill instead of a new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .noise, .table, .difference.
         """
+        from MedEnhanceLib.hqg.config import EnhanceConfig
         from MedEnhancePanels.tasks import enhancement
 
         arguments.checkNode("node", node)
-        for name in ("guide", "look", "output"):
-            if options.get(name) is not None:
-                arguments.checkNode(name, options[name])
-        options = enhancement.EnhanceOptions(**options)
-        options.config()
+        for name, each in (("guide", guide), ("output", output)):
+            if each is not None:
+                arguments.checkNode(name, each)
+        options = enhancement.EnhanceOptions(
+            arguments.checkedConfig(EnhanceConfig, **options),
+            guide=guide,
+            output=output,
+            noiseMap=noise_map,
+            segment=segment,
+            segmenter=segmenter,
+        )
         return _end(enhancement.start(self.runner, node, options), wait, _node("output"))
-
-    def segment(self, node, model="auto", device="auto", *, wait=True):
-        """Find labels in a volume node; returns a segmentation node with terminology."""
-        from MedEnhancePanels.tasks import enhancement
-
-        arguments.checkNode("node", node)
-        job = enhancement.startSegment(self.runner, node, model, device)
-        return _end(job, wait, _node("segmentation"))
 
     def compress(self, node, path, *, overwrite=False, wait=True, **options):
         """Compress a volume node into a file (.ucv); returns its figures as a dictionary.
 
         The options are those of MedEnhanceLib's compress, with exactly one compression mode:
-        lossless, maxError (in the volume's units), ratio, psnr (dB, at least) or ssim (at least).
+        lossless, max_error (in the volume's units), ratio, psnr (dB, at least) or ssim (at least).
         The file appears only after it was decoded again and compared.
         """
+        from MedEnhanceLib.unicompress.config import CompressConfig
         from MedEnhancePanels.tasks import compression
 
         arguments.checkNode("node", node)
         arguments.checkPath("path", path)
-        options = compression.CompressOptions(**options)
-        job = compression.startCompress(self.runner, node, path, options, overwrite=overwrite)
+        config = arguments.checkedConfig(CompressConfig, **options)
+        job = compression.startCompress(self.runner, node, path, config, overwrite=overwrite)
         return _end(job, wait, lambda job: job.result)
 
     def decompress(self, path, region=None, *, name=None, wait=True):
         """Load a compressed file, or a part of it, as a new volume node.
 
-        region: as numpy takes it, (slice(40, 60), ...), or for each axis, slices first, a pair
-        (start, stop) or None: ((40, 60), None, None). The stop is not part of it.
+        region: for each axis, slices first, a pair (start, stop) or None for all of it:
+        ((40, 60), None, None). The stop is not part of it.
         """
         from MedEnhancePanels.tasks import compression
 

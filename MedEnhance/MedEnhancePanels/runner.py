@@ -7,7 +7,6 @@ everything else happens in another process. A job ends exactly once: done, faile
 cancelled, also when its worker dies or the application closes.
 """
 
-import logging
 import os
 import tempfile
 import time
@@ -28,75 +27,29 @@ _TURN_SECONDS = 0.02
 _ENVELOPE = ("v", "job", "event")
 
 
-class Turns:
-    """Runs generators on the main thread between events, a few milliseconds at a time."""
-
-    def __init__(self):
-        self._entries, self._timer = [], None
-
-    def add(self, steps, onEnd):
-        """onEnd(exception or None): called once, at the end of the generator."""
-        self._entries.append((steps, onEnd))
-        if self._timer is None:
-            self._timer = qt.QTimer()
-            self._timer.setInterval(0)
-            self._timer.timeout.connect(self._turn)
-            self._timer.start()
-
-    def drop(self, steps):
-        """Close a generator that is not at its end; nothing more is called."""
-        self._entries = [entry for entry in self._entries if entry[0] is not steps]
-        if not steps.gi_running:  # else its own work has dropped it: `_step` closes it
-            steps.close()
-
-    def stop(self):
-        """Stop the timer, whose connection keeps this object: it is there only while needed."""
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.stop()
-            timer.deleteLater()
-
-    def _turn(self):
-        until = time.monotonic() + _TURN_SECONDS
-        while self._entries and time.monotonic() < until:
-            self._entries.append(self._entries.pop(0))
-            self._step(*self._entries[-1])
-        if not self._entries:
-            self.stop()
-
-    def _step(self, steps, onEnd):
-        isEnd, error = False, None
-        try:
-            next(steps)
-        except StopIteration:
-            isEnd = True
-        except Exception as exception:
-            isEnd, error = True, exception
-        isDropped = all(entry[0] is not steps for entry in self._entries)
-        if isEnd or isDropped:
-            self.drop(steps)
-        if isEnd and not isDropped:
-            onEnd(error)
-
-
 class Runner:
-    """Owns the worker processes, and the jobs that have not ended."""
+    """Owns the worker processes, and the jobs that have not ended.
+
+    The shared worker has one job at a time; the others wait here, so that none of them ends with
+    a worker that crashed.
+    """
 
     def __init__(self, command=None):
         """command: how to start a worker, for tests; else Slicer's Python with our library."""
         self.jobs = []
         self.listeners = []
-        self.longRun = None  # see tasks/long_run.py
-        self.turns = Turns()
+        self.run = None  # of a training or a distillation, see tasks/long_run.py
         self._command = command
-        self._workers, self._shared = [], None
+        self._workers, self._shared, self._waiting = [], None, []
+        #: Jobs whose own steps run here, and whether a turn of them is due.
+        self._stepping, self._isTurning = [], False
         self._workspace = None
 
     def submit(self, kind, params, *, title, before=None, after=None, own=False):
         """Start a job; returns the Job at once.
 
         Args:
-            kind: of the job, see docs/jobs.md.
+            kind: of the job, see docs/jobs.md; "" for one that is only steps.
             params: of the job, see docs/jobs.md.
             title: for the bar that shows the job.
             before: before(job), a generator that runs on the main thread, a step at a time; may
@@ -105,7 +58,7 @@ class Runner:
             own: whether the job gets its own process.
         """
         self.jobs = self.activeJobs()
-        job = Job(self, kind, params, title, before, after, own)
+        job = Job(self, kind, params, title, after, own)
         job.folder = tempfile.mkdtemp(prefix="job-", dir=self.folder())
         self.jobs.append(job)
         if before is None:
@@ -126,11 +79,11 @@ class Runner:
     def activeJobs(self):
         return [job for job in self.jobs if not job.isFinished]
 
-    def cancel(self, job):
+    def cancel(self, job, why=""):
         """See Job.cancel."""
         if job.isFinished or job.wantsCancel:
             return
-        job.wantsCancel = True
+        job.wantsCancel, job.why = True, why
         if job.worker is None:
             self._fail(job, PanelError.cancelled())
             return
@@ -144,13 +97,13 @@ class Runner:
             job.worker.kill()
 
     def shutdown(self):
-        """End everything: no process, no timer, no file is left; for the end of the module."""
+        """End everything: no process, no file is left; for the end of the module."""
         workers, self._workers, self._shared = self._workers, [], None
         for worker in workers:
             worker.close()
+        self._waiting = []
         for job in self.activeJobs():
             self._fail(job, PanelError.cancelled())
-        self.turns.stop()
         for worker in workers:
             if not worker.waitForEnd(2000):
                 worker.kill()
@@ -158,6 +111,47 @@ class Runner:
         if self._workspace is not None:
             self._workspace.remove()
             self._workspace = None
+
+    # --- steps on the main thread -------------------------------------------------------------
+
+    def _run(self, job, steps, then):
+        """Run a job's own steps between events, a few milliseconds at a time; then(job)."""
+        job.steps, job.then = steps, then
+        self._stepping.append(job)
+        if not self._isTurning:
+            self._isTurning = True
+            qt.QTimer.singleShot(0, self._turn)
+
+    def _turn(self):
+        until = time.monotonic() + _TURN_SECONDS
+        try:
+            while self._stepping and time.monotonic() < until:
+                job = self._stepping.pop(0)
+                if job.steps is not None:
+                    self._step(job)
+                if job.steps is not None:
+                    self._stepping.append(job)
+        finally:  # a fault of one job stops no other
+            self._isTurning = bool(self._stepping)
+            if self._isTurning:
+                qt.QTimer.singleShot(0, self._turn)
+
+    def _step(self, job):
+        steps, isEnd, error = job.steps, False, None
+        try:
+            next(steps)
+        except StopIteration:
+            isEnd = True
+        except Exception as exception:
+            error = exception
+        if job.steps is not steps:  # what it did has ended the job
+            steps.close()
+        elif error is not None:
+            job.steps = None
+            self._fail(job, PanelError.fromException(error))
+        elif isEnd:
+            job.steps = None
+            job.then(job)
 
     # --- phases -------------------------------------------------------------------------------
 
@@ -167,34 +161,33 @@ class Runner:
             job.notify("state", state="running")
         job.progress(job.fraction, stage)
 
-    def _run(self, job, steps, then):
-        """Run a job's own steps on the main thread; then(job)."""
-
-        def onEnd(exception):
-            job.steps = None
-            if exception is None:
-                then(job)
-            else:
-                self._fail(job, PanelError.fromException(exception))
-
-        job.steps = steps
-        self.turns.add(steps, onEnd)
-
     def _send(self, job):
-        """Hand the job to a worker, which starts now if there is none."""
-        if job.isFinished:
+        """Hand the job to a worker, as soon as there is one for it."""
+        if not job.kind:
+            job.finish("done")
             return
         try:
-            line = encoded({"v": 1, "id": job.id, "kind": job.kind, "params": job.params})
+            job.line = encoded({"v": 1, "id": job.id, "kind": job.kind, "params": job.params})
         except (TypeError, ValueError) as cause:
             message = _("{title}: a value is not valid: {why}").format(title=job.title, why=cause)
             self._fail(job, PanelError(message, _("Use plain text and finite numbers."), "config"))
             return
         if job.own:
-            job.worker = self._newWorker()
+            self._give(job, self._newWorker())
         else:
-            self._shared = job.worker = self._shared or self._newWorker()
-        job.worker.write(line)
+            self._waiting.append(job)
+            self._sendNext()
+
+    def _sendNext(self):
+        """Give the shared worker, which starts now if there is none, the next job."""
+        self._waiting = [job for job in self._waiting if not job.isFinished]
+        if self._waiting and (self._shared is None or self._shared.job is None):
+            self._shared = self._shared or self._newWorker()
+            self._give(self._waiting.pop(0), self._shared)
+
+    def _give(self, job, worker):
+        job.worker, worker.job = worker, job
+        worker.write(job.line)
 
     def _receive(self, job, result):
         job.result = result
@@ -207,33 +200,34 @@ class Runner:
 
     def _fail(self, job, error):
         """End a job, whatever phase it is in."""
-        if error.code == "internal":
-            logging.error("MedEnhance: %s\n%s", error.text, error.details)
-        if job.steps is not None:
-            self.turns.drop(job.steps)
+        if error.isCancellation and job.why:
+            error = PanelError(job.why, code=error.code)
+        steps, job.steps = job.steps, None
+        if steps is not None and not steps.gi_running:  # else `_step` closes it
+            steps.close()
         self._release(job)
         job.finish("cancelled" if error.isCancellation else "failed", error)
 
     def _release(self, job):
-        """No worker has to do with the job any more; one of its own ends."""
+        """The worker is free of the job: one of its own ends, the shared one gets the next."""
         worker, job.worker = job.worker, None
-        if worker is not None and job.own:
-            worker.close()
+        if worker is not None:
+            worker.job = None
+            if job.own:
+                worker.close()
+            elif worker is self._shared:
+                self._sendNext()
 
     # --- workers ------------------------------------------------------------------------------
 
     def _newWorker(self):
-        worker = Worker(self._onFields, self._onLog, self._onEnded, self._command)
+        worker = Worker(self._onFields, self._onEnded, self._command)
         self._workers.append(worker)
         worker.start()
         return worker
 
-    def _onFields(self, fields):
+    def _onFields(self, job, fields):
         """An event of a job that a worker has; docs/jobs.md lists them."""
-        jobs = (job for job in self.jobs if job.id == fields.get("job") and job.worker is not None)
-        job = next(jobs, None)
-        if job is None:
-            return
         name, more = fields.get("event"), {n: fields[n] for n in fields if n not in _ENVELOPE}
         if name == "started":
             job.reached = True
@@ -258,29 +252,23 @@ class Runner:
         elif name == "result":
             self._receive(job, more)
 
-    def _onLog(self, line):
-        for job in self.activeJobs():
-            if job.isRunning and job.worker is not None:
-                job.keepLog(line)
-
     def _onEnded(self, worker):
-        """A worker ended: its current job has failed, waiting jobs are sent to a new worker."""
+        """A worker ended, and with it the job that it had."""
         if worker in self._workers:
             self._workers.remove(worker)
         if worker is self._shared:
             self._shared = None
-        theirs = [job for job in self.activeJobs() if job.worker is worker]
-        # One of them ran when it ended, which is no fault of those behind it.
-        hasCulprit = any(job.reached or job.wantsCancel for job in theirs)
-        for job in theirs:
+        job, worker.job = worker.job, None
+        if job is not None:
             job.worker = None
             if job.wantsCancel:
                 self._fail(job, PanelError.cancelled())
-            elif not job.reached and (hasCulprit or (worker.exitCode == 0 and not job.resent)):
-                job.resent = job.resent or not hasCulprit
+            elif worker.exitCode == 0 and not (job.reached or job.isResent):
+                job.isResent = True  # an idle worker ended just as the job came
                 self._send(job)
             else:
                 self._fail(job, _lost(worker))
+        self._sendNext()
 
     def folder(self):
         """The private folder of this process; the first call removes those of crashed processes."""

@@ -74,16 +74,12 @@ class State:
     outputVolume = NodeReference()
     enhancedVolume = NodeReference()
     task = Field.of(EnhanceConfig, "task")
-    model = Field.of(EnhanceConfig, "model")
     device = Field.of(EnhanceConfig, "device")
     uncertainty = Field.of(EnhanceConfig, "uncertainty")
     noiseMap = Field(False)
     segment = Field(False)
-    head = Field("auto")
-    #: Off: where the bias field is measured to be strong; on: always.
-    biasCorrection = Field(False)
 
-    compressMode = Field("lossless", "lossless", "max_error", "ratio", "psnr", "ssim")
+    compressMode = Field("lossless", "lossless", "maxError", "ratio", "psnr", "ssim")
     maxError = Field(2.0)
     ratio = Field(10.0)
     psnr = Field(45.0)
@@ -98,7 +94,6 @@ class State:
     distillPrior = Field("template")
     distillImages = Field.of(DistillConfig, "images_per_patient")
     distillPreset = Field("cpu", "cpu", "smoke", "full")
-    distillRoot = Field("")
     distillRun = Field("")
 
     def __init__(self, node):

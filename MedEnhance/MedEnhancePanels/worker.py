@@ -8,7 +8,6 @@ import signal
 import sys
 from pathlib import Path
 
-import numpy as np
 import qt
 
 #: Lines of the worker's output that are kept for the details of an error.
@@ -18,18 +17,16 @@ _LOG_LINES = 2000
 class Worker:
     """One process. Callbacks run on the main thread, from Qt's event loop.
 
-    onFields(fields): a JSON object that the worker wrote. onLog(line): a line of its stderr.
-    onEnded(worker): the process is gone, once; see `exitCode` and `crashed`.
+    onFields(job, fields): an event of the Job that it has, `job`. onEnded(worker): the process is
+    gone, once; see `exitCode` and `crashed`. What else it prints goes to the log of its job.
     """
 
-    def __init__(self, onFields, onLog, onEnded, command=None):
-        self._onFields, self._onLog, self._onEnded = onFields, onLog, onEnded
+    def __init__(self, onFields, onEnded, command=None):
+        self._onFields, self._onEnded = onFields, onEnded
         self._command = command or workerCommand()
         self._pending = {"out": b"", "err": b""}
-        self.pid = 0
-        self.log = []
-        self.exitCode = None
-        self.crashed = False
+        self.job, self.pid, self.log = None, 0, []
+        self.exitCode, self.crashed = None, False
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(_environment())
         self._process.readyReadStandardOutput.connect(self._onOutput)
@@ -77,10 +74,10 @@ class Worker:
                 fields = None
             if not isinstance(fields, dict):  # printed by whatever starts Python
                 self._keep(line)
-                continue
-            if fields.get("event") == "hello":
+            elif fields.get("event") == "hello":
                 self.pid = int(fields.get("pid") or 0)
-            self._onFields(fields)
+            elif self.job is not None and fields.get("job") == self.job.id:
+                self._onFields(self.job, fields)
 
     def _onErrorOutput(self):
         for line in self._lines("err", self._process.readAllStandardError()):
@@ -95,7 +92,8 @@ class Worker:
     def _keep(self, line):
         self.log.append(line.decode("utf-8", "replace").rstrip())
         del self.log[:-_LOG_LINES]
-        self._onLog(self.log[-1])
+        if self.job is not None:
+            self.job.keepLog(self.log[-1])
 
     def _onProcessError(self, error):
         if error == qt.QProcess.FailedToStart:
@@ -123,19 +121,12 @@ class Worker:
 
 
 def encoded(fields):
-    """A JSON object as a line for the worker; numpy's numbers and paths are taken as plain ones.
+    """A JSON object as a line for the worker.
 
     Raises TypeError or ValueError for what JSON cannot say, such as not-a-number: the worker would
     refuse the line without knowing whose it is.
     """
-    text = json.dumps(fields, allow_nan=False, default=_plain)
-    return text.encode("ascii") + b"\n"
-
-
-def _plain(value):
-    if isinstance(value, np.generic):
-        return value.item()
-    return os.fspath(value)
+    return json.dumps(fields, allow_nan=False).encode("ascii") + b"\n"
 
 
 def workerCommand():

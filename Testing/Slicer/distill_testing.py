@@ -1,6 +1,5 @@
 """What the tests of the page Distill share: a cohort of tiny brains, and runs of seconds."""
 
-import functools
 import json
 import os
 from unittest import mock
@@ -8,6 +7,8 @@ from unittest import mock
 import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase
+
+from MedEnhancePanels.tasks import long_run
 
 try:
     import torch  # noqa: F401
@@ -31,7 +32,7 @@ class DistillTestCase(MedEnhanceTestCase):
         self.panel = self.widget.panels["distill"]
         self.ui = self.panel.ui
         self.root = self.temporaryFolder()
-        self.ui.rootEdit.text = self.root
+        self.enterContext(mock.patch.object(long_run, "root", lambda: self.root))
         self.choose(self.TASK)
 
     def choose(self, task):
@@ -112,8 +113,13 @@ class DistillTestCase(MedEnhanceTestCase):
         """The smallest network on the processor, for that many steps of a training."""
         from MedEnhancePanels.tasks import distillation
 
-        options = functools.partial(distillation.RunOptions, steps=steps or 0)
-        self.enterContext(mock.patch.object(distillation, "RunOptions", options))
+        paramsOf = distillation.paramsOf
+
+        def withSteps(state):
+            params = paramsOf(state)
+            return params | {"config": params["config"] | ({"steps": steps} if steps else {})}
+
+        self.enterContext(mock.patch.object(distillation, "paramsOf", withSteps))
         self.pick(self.ui.budgetSelector, "smoke")
         self.context.state.device = "cpu"
         self.ui.nameEdit.text = "tiny"

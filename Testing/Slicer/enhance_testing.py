@@ -17,8 +17,11 @@ class EnhanceTestCase(MedEnhanceTestCase):
 
     def setUp(self):
         super().setUp()
+        from MedEnhancePanels import dependencies
         from MedEnhancePanels.nodes import bridge, results
 
+        if dependencies.missing():
+            self.skipTest(dependencies.missingText())
         self.bridge, self.results = bridge, results
         self.panel = self.widget.panels["enhance"]
         self.ui = self.panel.ui
@@ -65,6 +68,10 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), f"{name}'s study")
         hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), self.study)
         slicer.util.setSliceViewerLayers(background=node)
+        bounds = [0.0] * 6
+        node.GetRASBounds(bounds)
+        middle = np.reshape(bounds, (3, 2)).mean(axis=1).tolist()
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *middle, 1)  # as Slicer fits views
         return node
 
     def choose(self, node):

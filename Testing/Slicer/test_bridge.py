@@ -135,6 +135,15 @@ class BridgeTest(MedEnhanceTestCase):
             finished(bridge.receiveVolume(path, "broken"))
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
 
+    def test_aNameWithBracketsIsNoPattern(self):
+        """Slicer numbers series so; where names are patterns, "CT [1]" is never found."""
+        from MedEnhancePanels.nodes import bridge
+
+        self.assertEqual(bridge.uniqueName("CT [1]"), "CT [1]")
+        self.makeNode(name="CT [1]")
+        self.assertEqual(bridge.uniqueName("CT [1]"), "CT [1]_1")
+        self.assertEqual(bridge.uniqueName("CT 1"), "CT 1")
+
     def test_theUsersWordAboutTheModalityComesFirst(self):
         from MedEnhancePanels.nodes import bridge
 

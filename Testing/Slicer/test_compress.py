@@ -11,6 +11,7 @@ import vtk
 from compress_testing import CompressTestCase
 from medenhance_testing import slow
 
+from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.tasks import compression
 
@@ -27,8 +28,8 @@ class CompressTest(CompressTestCase):
         self.choose(node)
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
-        self.assertIn("every voxel is equal", self.ui.resultLabel.text)
-        self.assertIn("decoded and compared", self.ui.resultLabel.text)
+        self.assertIn("every voxel is equal", self.widget.ui.messageLabel.text)
+        self.assertIn("compressed and verified", self.widget.ui.messageLabel.text)
         back = self.opened()
         voxels = slicer.util.arrayFromVolume(back)
         self.assertEqual(voxels.dtype, np.int16)
@@ -56,7 +57,7 @@ class CompressTest(CompressTestCase):
         self.assertGreater(error, 0)
         self.assertLessEqual(error, 3)
         self.assertEqual(job.result["max_error"], error)
-        self.assertIn(f"{error} HU", self.ui.resultLabel.text)
+        self.assertIn(f"{error} HU", self.widget.ui.messageLabel.text)
 
     @slow
     def test_theQualityIsReached(self):
@@ -67,7 +68,7 @@ class CompressTest(CompressTestCase):
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
         self.assertGreaterEqual(job.result["psnr"], 40.0)
-        self.assertIn("PSNR", self.ui.resultLabel.text)
+        self.assertIn("PSNR", self.widget.ui.messageLabel.text)
 
     @slow
     def test_aSequenceKeepsTheTimeBetweenItsFrames(self):
@@ -76,7 +77,7 @@ class CompressTest(CompressTestCase):
         sequence.SetIndexUnit("ms")
         for index in range(12):
             sequence.SetDataNodeAtValue(self.smallVolume(seed=index), str(index * 40.0))
-        runner, options = self.context.runner, compression.CompressOptions(lossless=True)
+        runner, options = self.context.runner, CompressConfig(lossless=True)
         path = os.path.join(self.temporaryFolder(), "beating.ucv")
         done = compression.startCompress(runner, sequence, path, options)
         self.waitUntil(lambda: done.isFinished, 30)
@@ -124,7 +125,7 @@ class CompressTest(CompressTestCase):
         self.assertFalse(self.ui.maxErrorButton.enabled)
         self.assertFalse(self.ui.ratioButton.enabled)
         with self.assertRaisesRegex(PanelError, "labels"):
-            options = compression.CompressOptions(ratio=10)
+            options = CompressConfig(ratio=10)
             compression.startCompress(self.context.runner, labels, self.path, options)
 
     def test_anExistingFileIsReplacedOnlyWhereTheDialogHasAsked(self):
@@ -134,7 +135,7 @@ class CompressTest(CompressTestCase):
         with self.assertRaisesRegex(PanelError, "exists"):
             node = self.context.state.inputVolume
             compression.startCompress(
-                self.context.runner, node, self.path, compression.CompressOptions(lossless=True)
+                self.context.runner, node, self.path, CompressConfig(lossless=True)
             )
         chosen, self.path = self.path, self.path.removesuffix(".ucv")
         with mock.patch.object(qt.QFileDialog, "getSaveFileName", return_value=self.path):
@@ -148,15 +149,11 @@ class CompressTest(CompressTestCase):
 
     def test_theSuggestedNameIsFree(self):
         node = self.smallVolume(name="a/b: c")
-        with mock.patch.object(slicer.util, "settingsValue", return_value=""):
-            self.assertEqual(
-                os.path.dirname(compression.suggestPath(node)), os.path.expanduser("~")
-            )
-            slicer.util.saveNode(node, os.path.join(self.folder, "scan.nrrd"), {})
-            beside = compression.suggestPath(node)
-        self.assertEqual(beside, os.path.join(self.folder, "a_b_ c.ucv"))
-        self.choose(node)
-        self.compress()
+        home = os.path.expanduser("~")
+        self.assertEqual(os.path.dirname(compression.suggestPath(node)), home)
+        slicer.util.saveNode(node, os.path.join(self.folder, "scan.nrrd"), {})
+        beside = os.path.join(self.folder, "a_b_ c.ucv")
+        self.assertEqual(compression.suggestPath(node), beside)
         open(beside, "wb").close()
         self.assertEqual(compression.suggestPath(node), os.path.join(self.folder, "a_b_ c-2.ucv"))
 

@@ -18,12 +18,17 @@ from MedEnhancePanels.tasks import distillation, long_run
 
 class TrainPageTest(DistillTestCase):
     def test_anEmptyPageSaysWhatItDoesAndWhatIsMissing(self):
-        self.assertIn("Trains an enhancer", self.ui.noticeLabel.text)
+        self.assertFalse(self.ui.trainingLabel.isHidden())
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("Choose the folder", self.ui.whyLabel.text)
         self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
-        hidden = (self.ui.shareLabel, self.ui.roomButton, self.ui.tableButton)
+        hidden = (
+            self.ui.shareLabel,
+            self.ui.roomButton,
+            self.ui.tableButton,
+            self.ui.distillingLabel,
+        )
         self.assertEqual(self.visible(*hidden), [])
         self.assertFalse(self.ui.goalSelector.enabled)
         self.assertFitsAScreen()
@@ -35,9 +40,9 @@ class TrainPageTest(DistillTestCase):
                 file.write(text)
             with self.assertRaisesRegex(PanelError, "no readable run"):
                 long_run.Run.open(os.path.join(self.root, name))
-        run = long_run.Run.create(self.root, self.panel.options)
+        run = long_run.Run.create(self.KIND, "tiny")
         run.save()
-        self.assertEqual(long_run.runsIn(self.root), [], "it does not say yet what it works on")
+        self.assertEqual(long_run.resumable(), [], "it does not say yet what it works on")
         run.record |= {"state": "running", "params": {"data": "data", "out": "out"}}
         run.save()
         self.widget.exit()
@@ -46,7 +51,7 @@ class TrainPageTest(DistillTestCase):
         self.assertIn("interrupted", self.ui.runSelector.currentText)
 
     def test_lossesBecomeATableASeriesEachAndAChart(self):
-        run = long_run.Run.create(self.root, self.panel.options)
+        run = long_run.Run.create(self.KIND, "tiny")
         run.save()
         for step, value in ((0, 1.0), (20, 0.5), (40, 0.25)):
             run.keepMetric("cycle", value, step)
@@ -108,7 +113,7 @@ class TrainingTest(DistillTestCase):
         np.testing.assert_array_equal(values[:, 0], [0, 50, 100, 149])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
-        self.waitUntil(lambda: "Choose it on the page" in self.widget.ui.messageLabel.text, 30)
+        self.waitUntil(lambda: "takes it for Enhance" in self.widget.ui.messageLabel.text, 30)
         self.assertTrue(self.ui.resumeArea.isHidden())
 
     @slow
@@ -117,13 +122,12 @@ class TrainingTest(DistillTestCase):
         job = self.start()
         self.assertFalse(self.ui.startButton.enabled)
         with self.assertRaisesRegex(PanelError, "is in progress"):
-            distillation.start(self.context.runner, self.root, self.panel.options)
+            distillation.start(self.context.runner, self.context.state)
         self.waitUntil(lambda: job.metrics, 120)
         folder = self.runFolder()
         slicer.mrmlScene.Clear(0)
         self.processEvents(100)
         self.assertFalse(job.isFinished)
-        self.ui.rootEdit.text = self.root
         self.ui.plotButton.click()
         self.assertIn("chart", self.panel.runs.plot)
         self.ui.cancelButton.click()
@@ -174,7 +178,7 @@ class ChoiceTest(DistillingTestCase):
 
         self.cohort()
         ui = self.ui
-        self.assertIn("does not prove", ui.noticeLabel.text)
+        self.assertIn("does not prove", ui.distillingLabel.text)
         offered = [ui.methodSelector.itemData(at) for at in range(ui.methodSelector.count)]
         self.assertEqual(sorted(offered), sorted(option_of(DistillConfig, "method").choices))
         self.assertTrue(ui.startButton.enabled, ui.whyLabel.text)
@@ -183,20 +187,10 @@ class ChoiceTest(DistillingTestCase):
         self.assertIn("101 numbers", ui.shareLabel.text)
         self.assertIn("no image of any of them", ui.shareLabel.text)
         self.assertEqual(ui.imagesLabel.text, "Images in all:")
-        self.pick(ui.priorSelector, "representative")
-        self.assertIn("who is a patient of the cohort", ui.shareLabel.text)
-        self.assertIn("who can be recognized", ui.shareLabel.text)
+        self.context.state.distillPrior = "other.nrrd"
+        self.assertIn("show the template's anatomy", ui.shareLabel.text)
         self.pick(ui.methodSelector, "matching")
         self.assertIn("2 images for each patient", ui.shareLabel.text)
-
-    def test_aPatientAsTheTemplateIsAskedAboutFirst(self):
-        self.cohort()
-        self.pick(self.ui.priorSelector, "representative")
-        with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=False) as asked:
-            self.ui.startButton.click()
-        self.assertIn("show the anatomy of the most typical patient", asked.call_args.args[0])
-        self.assertFalse(self.panel.runs.isRunning)
-        self.assertEqual(os.listdir(self.root), [])
 
     def test_theChoicesAreKeptInTheSceneAndAreWhatTheJobTakes(self):
         from MedEnhanceLib.core.options import config_from_json
@@ -218,7 +212,7 @@ class ChoiceTest(DistillingTestCase):
         state.distillPreset = "cpu"
         self.assertEqual(self.ui.budgetSelector.currentData, "cpu")
         with mock.patch.object(self.context.runner, "submit") as submit:
-            distillation.start(self.context.runner, self.root, self.panel.options)
+            distillation.start(self.context.runner, self.context.state)
         taken = config_from_json(DistillParams, submit.call_args.args[1])
         self.assertEqual((str(taken.cohort), taken.modality), (table, "MR"))
         self.assertEqual((taken.config.task, taken.config.prior), ("sr2", table))
@@ -291,8 +285,9 @@ class DistillationTest(DistillingTestCase):
     def test_aDistillationShowsImagesAndAuditAndNamesNobody(self):
         self.cohort(5)
         self.context.state.distillMethod = "matching"
-        self.pick(self.ui.priorSelector, "representative")
-        with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=True):
+        self.context.state.distillPrior = "representative"  # which the page does not offer
+        with mock.patch.object(distillation, "whyNot", return_value=""):
+            self.panel.update()
             job = self.begin()
         self.waitUntil(lambda: job.isFinished, 300)
         self.assertEqual(job.state, "done", job.error)
@@ -332,7 +327,7 @@ class AuditTest(DistillingTestCase):
         """A run that a worker finished, with this audit, and the figures of its attacks."""
         from MedEnhanceLib.io.atomic import write_json
 
-        run = long_run.Run.create(self.root, self.panel.options)
+        run = long_run.Run.create(self.KIND, "tiny")
         run.record |= {"state": "done", "seconds": 0.5}
         run.save()
         picture = qt.QImage(32, 32, qt.QImage.Format_Grayscale16)
@@ -353,8 +348,8 @@ class AuditTest(DistillingTestCase):
         self.finished({"alarm": True, "summary": summary})
         self.assertEqual(self.ui.imageGallery.count, 2)
         self.assertVerdict("Alarm", "Leak found: do not share", "missed other leaks")
-        self.finished({"alarm": False, "summary": "No leak detected."})
-        self.assertVerdict("Warning", "These attacks found no leak", "no proof")
+        self.finished({"alarm": False, "summary": "Figures that nobody can read."})
+        self.assertVerdict("Warning", "Not audited", "as the patients' own")
         self.finished({"alarm": None, "summary": "Not audited: too few."})
         self.assertVerdict("Warning", "Not audited", "as the patients' own")
         self.finished({})
@@ -362,7 +357,11 @@ class AuditTest(DistillingTestCase):
 
     def test_aCleanAuditHasTheWeightOfWhatItCouldHaveFound(self):
         for blind, word, text in (
-            (1, "Information", "by the 4 of 7 attacks"),
+            (
+                1,
+                "Information",
+                "by the 4 of 7 attacks that could have found one.</b> This is no proof",
+            ),
             (3, "Warning", "by the 2 of 7 attacks"),
             (5, "Warning", "none of 7 attacks"),
         ):
@@ -370,6 +369,7 @@ class AuditTest(DistillingTestCase):
             figures = {"findings": findings, "not_run": [{}, {}]}
             self.finished({"alarm": False, "summary": "No leak."}, figures)
             self.assertVerdict(word, text)
+            self.assertEqual("This is no proof" in self.ui.auditLabel.text, blind < 5)
 
     def assertVerdict(self, word, *texts):
         self.assertEqual(self.ui.auditIcon.accessibleName, word)

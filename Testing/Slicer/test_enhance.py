@@ -32,12 +32,12 @@ class ChoicesTest(EnhanceTestCase):
             and getattr(ui, name).isVisibleTo(page)
         ]
         self.assertEqual(sorted(choices), ["guideSelector", "outputSelector", "taskComboBox"])
-        self.assertEqual(ui.taskComboBox.currentText, "MR: automatic (noise, blur, bias field)")
-        self.assertIn("MR: motion", self.tasks())
+        self.assertEqual(ui.taskComboBox.currentText, "Automatic (noise, blur, bias field)")
+        self.assertIn("Motion", self.tasks())
         self.assertIn("noise, blur, bias field", ui.taskComboBox.toolTip)
         node.SetAttribute(self.bridge.MODALITY, "CT")
         self.processEvents(80)  # of which noise alone is found
-        self.assertEqual(self.tasks(), ["CT: automatic (noise)", "CT: thin slices from thick ones"])
+        self.assertEqual(self.tasks(), ["Automatic (noise)", "Thin slices from thick ones"])
         node.SetAttribute(self.bridge.MODALITY, "OT")
         self.processEvents(80)
         self.assertEqual(ui.taskComboBox.currentText, "Automatic")
@@ -60,20 +60,15 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(second)  # which is shown already
         self.assertEqual({each.GetBackgroundVolumeID() for each in layers}, {first.GetID()})
 
-    def test_onlyModelsForTheModalityAreOfferedAndUsed(self):
-        node, box = self.smallVolume(name="tracer"), self.ui.modelComboBox
+    def test_theModelForTheModalityIsUsed(self):
+        node = self.smallVolume(name="tracer")
         for modality, model in (("MR", "mr"), ("CT", "ct")):
             node.SetAttribute(self.bridge.MODALITY, modality)
             self.choose(node)
             self.processEvents(80)
-            offered = [box.itemText(index) for index in range(box.count)]
-            self.assertEqual(offered, [f"Recommended: {model}", model])
             self.assertTrue(self.ui.applyButton.enabled)
-            self.assertIn("Trained on", box.toolTip)
-        self.context.state.model = "mr"
-        self.assertFalse(self.ui.applyButton.enabled)
-        self.assertIn("The model mr is not for CT", self.ui.problemLabel.text)
-        self.context.state.model = "auto"
+            self.assertIn(f"Model {model};", self.ui.planLabel.text)
+            self.assertIn("Trained on", self.ui.planLabel.toolTip)
         node.SetAttribute(self.bridge.MODALITY, "PT")
         self.processEvents(80)
         self.assertFalse(self.ui.applyButton.enabled)
@@ -290,7 +285,10 @@ class ApplyTest(EnhanceTestCase):
         self.results.stamp(output, "enhanced", node)
         self.results.link(output, input=node, difference=node)
         self.choose(node)
-        kinds = ("QAbstractButton", "QComboBox", "qMRMLNodeComboBox", "ctkSliderWidget")
+        kinds = (
+            "QAbstractButton", "QComboBox", "qMRMLNodeComboBox", "ctkSliderWidget", "QLineEdit",
+            "QAbstractSpinBox", "QAbstractItemView",
+        )  # fmt: skip
         for name, *_page in self.widget.PAGES:
             self.widget.showPage(name)
             page = self.widget.panels[name].widget
@@ -378,6 +376,6 @@ class ApplyTest(EnhanceTestCase):
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.context.state.device = "cpu"
         self.choose(node)
-        self.assertRegex(self.ui.planLabel.text, r"Model mr; device: CPU.*; about 1 min\.$")
+        self.assertRegex(self.ui.planLabel.text, r"Model mr; device: CPU.*; about 1 min 25 s\.$")
         self.context.state.device = "cuda"  # of which no run is known
         self.assertNotIn("about", self.ui.planLabel.text)

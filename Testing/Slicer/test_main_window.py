@@ -106,7 +106,7 @@ class JobBarTest(MedEnhanceTestCase):
     def test_aJobIsSeenFromEveryPageAndInSlicersStatusBarAndCancelled(self):
         ui, window = self.widget.ui, qt.QMainWindow()
         job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")
-        self.waitUntil(lambda: job.isRunning, 30)
+        self.waitUntil(lambda: job.state == "running", 30)
         for name, *_page in self.widget.PAGES:
             self.widget.showPage(name)
             self.assertTrue(ui.jobFrame.isVisibleTo(self.widget.uiWidget))
@@ -179,11 +179,22 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertIsNone(panel.job)
         self.assertEqual((len(self.asked), self.installed), (1, []))
         ((text, details),) = self.asked
-        self.assertIn("4.1 GB", text)
+        self.assertIn("4 GB", text)
         self.assertIn("torch>=2.5: enhancing", details)
         self.answer(True)
         self.assertTrue(dependencies.ensure() and dependencies.ensure())
         self.assertEqual((len(self.asked), self.installed), (2, [["torch>=2.5", "monai>=1.4"]]))
+
+    def test_aMacWithAnIntelProcessorIsRefusedBeforeAnythingIsAskedOrDownloaded(self):
+        """Slicer under Rosetta says that it is one."""
+        self.enterContext(mock.patch("platform.system", return_value="Darwin"))
+        self.enterContext(mock.patch("platform.machine", return_value="x86_64"))
+        with self.assertRaisesRegex(PanelError, "use the Slicer that is built for it"):
+            dependencies.ensure()
+        self.assertEqual((self.asked, self.installed), ([], []))
+        self.assertIn("Rosetta", dependencies.missingText())
+        self.absent = self.absent[1:]  # where there is a PyTorch, the rest is installed
+        self.assertTrue(dependencies.ensure())
 
     def test_theExtensionPyTorchChoosesTheBuild(self):
         chosen = []
@@ -194,3 +205,14 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertTrue(dependencies.ensure())
         self.assertEqual(chosen[0]["torchVersionRequirement"], ">=2.5")
         self.assertEqual(self.installed, [["monai>=1.4"]])
+
+
+class MissingTest(MedEnhanceTestCase):
+    def test_whatSlicerIsBuiltWithIsNeverInstalledNorExchanged(self):
+        from MedEnhanceLib.runtime import dependencies as library
+
+        names = ("numpy", "SimpleITK", "monai")
+        absent = [types.SimpleNamespace(name=name) for name in names]
+        self.enterContext(mock.patch.object(library, "missing", lambda: absent))
+        self.enterContext(mock.patch.object(dependencies, "_isComplete", False))
+        self.assertEqual([package.name for package in dependencies.missing()], ["monai"])

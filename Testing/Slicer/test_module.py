@@ -69,6 +69,14 @@ class ModuleTest(MedEnhanceTestCase):
         self.context = self.widget.context
         self.assertEqual(self.widePages(9, 11), [])
 
+    def test_thePageEnhanceNeedsNoScrollBarOnAScreenOf900Pixels(self):
+        """With a message, a result and all sections open, in a font of an ordinary size."""
+        self.assertEqual(self.widePages(9), [])
+        self.widget.showPage("enhance")
+        self.processEvents(80)
+        for width in (400, 500):
+            self.assertLessEqual(self.widget.parent.layout().totalHeightForWidth(width), 900)
+
 
 class LeakTest(MedEnhanceTestCase):
     """What opening and closing leave, where connections hold their slots as PythonQt's do."""

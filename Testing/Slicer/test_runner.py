@@ -58,7 +58,7 @@ class RunnerTest(MedEnhanceTestCase):
     @slow
     def test_aCancelledJobEndsWithinTwoSeconds(self):
         job = self.ping(60, count=1000)
-        self.waitUntil(lambda: job.isRunning, 20)
+        self.waitUntil(lambda: job.state == "running", 20)
         began = time.monotonic()
         job.cancel()
         self.finish(job, 5)
@@ -89,6 +89,15 @@ class RunnerTest(MedEnhanceTestCase):
         finally:
             runner.shutdown()
         self.assertEqual([job.state for job in jobs], ["failed", "failed", "failed", "done"])
+
+    def test_jobsThatEndedAndTheirTitlesAreForgotten(self):
+        """A title has the name of a node, which may be a patient's."""
+        first = self.finish(
+            self.runner.submit("", {}, title="Patient", before=lambda _job: iter(()))
+        )
+        second = self.finish(self.runner.submit("", {}, title="Next", before=lambda _job: iter(())))
+        self.assertEqual((first.state, second.state), ("done", "done"))
+        self.assertEqual(self.runner.jobs, [second])
 
     def test_whatJsonCannotSayFailsTheJobInsteadOfWaitingForever(self):
         for value in (float("nan"), object()):
@@ -121,7 +130,7 @@ class RunnerTest(MedEnhanceTestCase):
         runner = module.Runner([pythonOfTheWorker(), "-c", deaf])
         try:
             job = runner.submit("ping", {}, title="Ping")
-            self.waitUntil(lambda: job.isRunning, 20)
+            self.waitUntil(lambda: job.state == "running", 20)
             job.cancel()
             self.finish(job, 5)
             self.assertEqual(job.state, "cancelled")
@@ -155,7 +164,7 @@ class RunnerTest(MedEnhanceTestCase):
     @slow
     def test_shutdownLeavesNoProcessAndNoFile(self):
         job = self.ping(60, count=1000)
-        self.waitUntil(lambda: job.isRunning, 20)
+        self.waitUntil(lambda: job.state == "running", 20)
         folder, worker = self.runner.folder(), job.worker
         self.assertTrue(glob.glob(os.path.join(folder, "*")))
         self.runner.shutdown()

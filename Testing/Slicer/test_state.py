@@ -10,9 +10,9 @@ from medenhance_testing import MedEnhanceTestCase
 class StateTest(MedEnhanceTestCase):
     def test_fieldsKeepTheirTypeAndValue(self):
         state = self.context.state
-        state.model, state.uncertainty, state.maxError = "mr", True, 0.1
+        state.distillName, state.uncertainty, state.maxError = "mr", True, 0.1
         state.distillImages, state.compressMode = 4, "ratio"
-        self.assertEqual(state.model, "mr")
+        self.assertEqual(state.distillName, "mr")
         self.assertIs(state.uncertainty, True)
         self.assertEqual(state.maxError, 0.1)
         self.assertEqual(state.distillImages, 4)
@@ -27,28 +27,28 @@ class StateTest(MedEnhanceTestCase):
 
     def test_onlyAChangedValueIsShown(self):
         state, calls = self.context.state, []
-        state.model = "a"
-        self.context.onChange(lambda: calls.append(state.model))
-        state.model = "a"
+        state.distillName = "a"
+        self.context.onChange(lambda: calls.append(state.distillName))
+        state.distillName = "a"
         self.assertEqual(calls, [])
-        state.model = "b"
+        state.distillName = "b"
         self.assertEqual(calls, ["b"])
 
     def test_stateSurvivesSavingClosingAndLoadingTheScene(self):
         node = slicer.util.addVolumeFromArray(np.ones((3, 4, 5), np.int16), name="kept")
         state = self.context.state
-        state.inputVolume, state.model, state.ratio = node, "mr", 12.5
+        state.inputVolume, state.distillName, state.ratio = node, "mr", 12.5
         state.page = "compress"
         path = os.path.join(self.temporaryFolder(), "scene.mrb")
         self.assertTrue(slicer.util.saveScene(path))
         slicer.mrmlScene.Clear(0)
         self.assertIsNone(self.context.state.inputVolume)
-        self.assertEqual(self.context.state.model, "auto")
+        self.assertEqual(self.context.state.distillName, "my-run")
         slicer.util.loadScene(path)
         state = self.context.state
         self.assertEqual(len(self.widget.logic.getAllParameterNodes()), 1)
         self.assertEqual(state.inputVolume.GetName(), "kept")
-        self.assertEqual((state.model, state.ratio, state.page), ("mr", 12.5, "compress"))
+        self.assertEqual((state.distillName, state.ratio, state.page), ("mr", 12.5, "compress"))
 
     def test_aRemovedNodeIsMadeAgainWhenTheModuleIsEntered(self):
         slicer.mrmlScene.RemoveNode(self.context.state.node)

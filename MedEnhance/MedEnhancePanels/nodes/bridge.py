@@ -120,22 +120,6 @@ def matrixOf(node):
     return matrix
 
 
-def checkOutput(output, source, guide=None, look=None):
-    """Raise PanelError where the enhanced `source` cannot go into a node; None makes a new one."""
-    if output is None:
-        return
-    if output.GetClassName() != "vtkMRMLScalarVolumeNode":  # colors and labels derive from it
-        problem = _("{name} is for labels or colors and cannot hold the result")
-    elif output in (source, guide, look):
-        problem = _("The output {name} is an input of the run")
-    elif isSequence(source):
-        problem = _("The result of a sequence is a new sequence")
-    else:
-        return
-    hint = _("Choose another output, or “Create new volume”.")
-    raise PanelError(problem.format(name=output.GetName()), hint, "input")
-
-
 def geometryOf(node):
     """The Geometry (LPS) of a volume node; raises PanelError for a sheared grid."""
     directions = _FLIP[:, None] * _directions(node)

@@ -12,12 +12,10 @@ from MedEnhancePanels.nodes import results
 from MedEnhancePanels.nodes.preview import (
     Showing,
     compositeOf,
+    copyPlane,
     currentSlice,
     layoutNode,
-    planeOf,
-    setPlane,
     sliceNodes,
-    visibleSliceNodes,
 )
 
 #: The two views of Slicer's side-by-side layout.
@@ -100,9 +98,8 @@ class Compare(Showing):
 
     def _resultViews(self):
         """The layers of the views that show the enhanced volume."""
-        nodes = visibleSliceNodes()
-        if self.mode == "sideBySide":
-            nodes = [node for node in sliceNodes() if node.GetLayoutName() == _RIGHT]
+        isBeside = self.mode == "sideBySide"
+        nodes = [node for node in sliceNodes() if not isBeside or node.GetLayoutName() == _RIGHT]
         return [compositeOf(node) for node in nodes]
 
     def _setLayers(self):
@@ -137,10 +134,9 @@ def _setLayers(composite, background, overlay=None):
 def _arrangeSideBySide(source):
     """Both views on the slice that was looked at, linked from then on."""
     current, layout = currentSlice(source), layoutNode()
-    plane = planeOf(current.sliceNode) if current is not None else None
     if layout is not None:
         layout.SetViewArrangement(layout.SlicerLayoutSideBySideView)
-    for node in sliceNodes() if plane is not None else ():
+    for node in sliceNodes() if current is not None else ():
         if node.GetLayoutName() in (_LEFT, _RIGHT):
-            setPlane(node, *plane)
+            copyPlane(node, current[0])
             compositeOf(node).SetLinkedControl(True)

@@ -1,18 +1,14 @@
 """Which models fit a volume, their description, and why a volume cannot be enhanced."""
 
-import dataclasses
-
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, cautions, results
-from MedEnhancePanels.nodes.bridge import isUsable, modalityOf
+from MedEnhancePanels.nodes.bridge import modalityOf
 
 ENHANCER, HEAD, SLICES = "enhancer", "head", "slices"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
 UNKNOWN = "OT"
-#: The number of structures of a model that are named; the others are counted.
-_NAMED = 6
 
 
 def fitting(modality):
@@ -23,20 +19,13 @@ def fitting(modality):
     return [bundle for bundle in _installed(modality, ENHANCER) if not bundle.on_request]
 
 
-def heads(node):
-    """The models that can segment a node: the recommended one first, those on request last."""
+def headFor(node):
+    """The model that segments a node: the bundle, or None where there is none."""
     modality = modalityOf(node)
     if modality == UNKNOWN or bridge.isSequence(node):
-        return []
-    return sorted(_installed(modality, HEAD), key=lambda bundle: bundle.on_request)
-
-
-def chosenHead(node, name):
-    """The model that a name, or "auto", stands for in a node; None where it stands for none."""
-    for bundle in heads(node):
-        if name == bundle.name or (name == "auto" and not bundle.on_request):
-            return bundle
-    return None
+        return None
+    heads = (bundle for bundle in _installed(modality, HEAD) if not bundle.on_request)
+    return next(heads, None)
 
 
 #: The files of the models as they were, and what was read from them: a page asks often.
@@ -58,54 +47,23 @@ def _installed(modality, kind):
     ]
 
 
-def canSegment(node):
-    """Why no model can segment a volume, in a sentence; empty where one can."""
-    if bridge.isSequence(node):
-        return _("A sequence cannot be segmented as a whole: choose one frame.")
-    if not heads(node):
-        text = _("There is no segmentation model for {modality}.")
-        return text.format(modality=_modalityName(node))
-    return ""
-
-
 def _modalityName(node):
     return cautions.modalityName(modalityOf(node))
 
 
-def _headProblem(node, head):
-    """Why this model, or "auto", cannot segment a volume, and what to do; empty where it can."""
-    problem = canSegment(node)
-    if problem or chosenHead(node, head) is not None:
-        return problem
-    if head == "auto":
-        text = _(
-            "No segmentation model is recommended for {modality}: choose another, or deselect"
-            " Segmentation."
-        )
-    else:
-        text = _(
-            "The segmentation model {head} is not for {modality}: choose another, or deselect"
-            " Segmentation."
-        )
-    return text.format(head=head, modality=_modalityName(node))
-
-
 def tasks(modality=UNKNOWN):
     """What an enhancement can correct: the values of the option `task`, with a text for each."""
+    whole = _("Automatic (noise, blur, bias field)")
     texts = {
-        "auto": _("automatic (noise, blur, bias field)"),
-        "noise": _("noise only"),
-        "sharpness": _("noise and blur"),
-        "slices": _("thin slices from thick ones"),
-        "motion": _("motion"),
+        "auto": {"MR": whole, UNKNOWN: _("Automatic")}.get(modality, _("Automatic (noise)")),
+        "noise": _("Noise only"),
+        "sharpness": _("Noise and blur"),
+        "slices": _("Thin slices from thick ones"),
+        "motion": _("Motion"),
     }
-    if modality == UNKNOWN:
-        texts["auto"] = _("automatic")
-        return {task: text[:1].upper() + text[1:] for task, text in texts.items()}
-    if modality != "MR":  # in which noise is all that is measured
-        texts = {"auto": _("automatic (noise)"), "slices": texts["slices"]}
-    name = cautions.modalityName(modality)
-    return {task: f"{name}: {text}" for task, text in texts.items()}
+    if modality in ("MR", UNKNOWN):
+        return texts
+    return {task: texts[task] for task in ("auto", "slices")}  # noise is all that is measured
 
 
 def aboutTask(task):
@@ -122,22 +80,13 @@ def aboutTask(task):
     }[task]
 
 
-def slicesProblem(task):
-    """Why guide, look, maps and N4 are not to be had for thin slices; empty for another task."""
+def lacking(node, task):
+    """Why a run gives no maps and no segmentation, in a sentence; empty where it does."""
     if task == "slices":
         return _("Not available with thin slices: enhance the thin slices again to get it.")
+    if bridge.isSequence(node):
+        return _("Not available for a sequence: choose the volume that shows a frame.")
     return ""
-
-
-def withoutWhatItLacks(options):
-    """The options of an enhancement without those that its task does not support."""
-    if options.task != "slices":
-        return options
-    lacking = dict.fromkeys(("guide", "look", "output"))
-    lacking |= dict.fromkeys(("uncertainty", "noiseMap", "segment"), False)
-    return dataclasses.replace(
-        options, model="auto", segmenter="auto", biasCorrection="none", **lacking
-    )
 
 
 def problemOf(node, options):
@@ -147,98 +96,49 @@ def problemOf(node, options):
     try:
         bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
-        return (
-            _modelProblem(node, options)
-            or (_headProblem(node, options.segmenter) if options.segment else "")
-            or _otherVolumesProblem(node, options)
-        )
+        return _modelProblem(node, options.config.task) or _otherVolumesProblem(node, options)
     except PanelError as error:
         return error.text
 
 
-def _modelProblem(node, options):
-    modality, text = bridge.modalityOf(node), ""
-    names, others = [bundle.name for bundle in fitting(modality)], ()
-    isAuto = options.model == "auto"
-    if options.task == "slices" and bridge.isSequence(node):
+def _modelProblem(node, task):
+    modality, text, others = modalityOf(node), "", []
+    if task == "slices" and bridge.isSequence(node):
         text = _("Thin slices need a single volume: choose one frame of the sequence.")
-    elif options.task == "slices":
+    elif task == "slices":
         if not _installed(modality, SLICES):
             text = _("There is no model of thin slices for {modality}.")
-    elif not names:
+    elif not fitting(modality):
         others = sorted({bundle.modality for bundle in fitting(UNKNOWN)})
         text = _(
             "There is no model for {modality}, the modality of {name}; there are models for "
             "{others}. If the modality is wrong, correct it below Advanced."
         )
-    elif isAuto and modality == UNKNOWN:
-        text = _("The modality of {name} is not known: choose it, or the model, below Advanced.")
-    elif not isAuto and options.model not in names:
-        text = _("The model {model} is not for {modality}: choose another.")
-    return text.format(
-        name=node.GetName(),
-        model=options.model,
-        modality=_modalityName(node),
-        others=_(" and ").join(others),
-    )
+    elif modality == UNKNOWN:
+        text = _("The modality of {name} is not known: choose it below Advanced.")
+    others = _(" and ").join(others)
+    return text.format(name=node.GetName(), modality=_modalityName(node), others=others)
 
 
 def _otherVolumesProblem(node, options):
-    if options.guide is node:
+    guide = options.guide
+    if guide is node:
         return _("The guide is the volume itself: choose another series of this examination.")
-    for other in filter(None, (options.guide, options.look)):
-        bridge.checkIntensities(other)
-        if modalityOf(other) != modalityOf(node):
+    if guide is not None:
+        bridge.checkIntensities(guide)
+        if modalityOf(guide) != modalityOf(node):
             text = _("{name} is {modality}, the volume {volume}: choose one of the same modality.")
-            return text.format(
-                name=other.GetName(), modality=_modalityName(other), volume=_modalityName(node)
-            )
-    bridge.checkOutput(options.output, node, options.guide, options.look)
+            modality, volume = _modalityName(guide), _modalityName(node)
+            return text.format(name=guide.GetName(), modality=modality, volume=volume)
+    results.checkOutput(options.output, node)
     return ""
 
 
-def modelFor(node, model, task):
-    """The model that does a task, for its card: the bundle, or None where none is chosen.
-
-    model: a model's name, or "auto" for the recommended one.
-    """
+def modelFor(node, task):
+    """The model that does a task: the bundle, or None where there is none."""
     modality = modalityOf(node)
     models = _installed(modality, SLICES) if task == "slices" else fitting(modality)
-    if task != "slices" and model != "auto":
-        models = [each for each in models if each.name == model]
-    elif modality == UNKNOWN:
-        models = []
-    return next(iter(models), None)
-
-
-def segmentNote(node, isWanted, head="auto"):
-    """What to know before a segmentation; empty where there is nothing to say.
-
-    head: a model's name, or "auto" for the recommended one.
-    """
-    if not isUsable(node):
-        return ""
-    if bridge.isSequence(node):
-        return _(
-            "A sequence gets neither a segmentation nor a difference map: for these, choose a"
-            " single frame as the volume."
-        )
-    bundle = chosenHead(node, head) if isWanted else None
-    if bundle is None:
-        return ""
-    notes = [_("{name} finds: {names}.").format(name=bundle.name, names=_structures(bundle))]
-    if bundle.on_request:
-        notes.append(_("Only for images that show it."))
-    if bundle.anatomy:
-        notes.append(f"{results.scopeText(bundle.anatomy)}.")
-    return " ".join(notes)
-
-
-def _structures(bundle):
-    """The structures that a head finds, as many as fit into a line."""
-    names = [label["name"] for label in bundle.metadata.get("labels") or ()]
-    text, more = ", ".join(names[:_NAMED]), len(names) - _NAMED
-    return text if more <= 0 else _("{names} and {count} more").format(names=text, count=more)
+    return next(iter(models), None) if modality != UNKNOWN else None
 
 
 def cardText(bundle):

@@ -1,7 +1,5 @@
 """Slice views through MRML alone: the slice that a user looks at, and a preview in its place."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import qt
 import slicer
@@ -19,46 +17,24 @@ def showVolume(node):
     logic.PropagateVolumeSelection()
 
 
-@dataclass(frozen=True)
-class CurrentSlice:
-    """The slice view that cuts a volume best along its slices, and the slice to look at there.
-
-    isInView: whether the view shows it already; otherwise it is the middle one.
-    """
-
-    sliceNode: object
-    index: int
-    isInView: bool
-
-
 def currentSlice(volume):
-    """The slice of a volume that the user looks at; None where the layout has no slice view.
+    """The slice view that cuts a volume best along its slices, and the slice that it shows.
 
-    Of the views in the layout, the one whose normal is closest to the volume's slice axis; the
-    volume's transform is taken into account.
+    (slice node, index), or None where no view of the layout shows a slice; the volume's transform
+    is taken into account.
     """
-    count = volume.GetImageData().GetDimensions()[2]
-    toIjk = _worldToIjk(volume)
-    found = []
-    for order, sliceNode in enumerate(visibleSliceNodes()):
-        center = _column(sliceNode.GetSliceToRAS(), 3)
-        step = toIjk(center + _column(sliceNode.GetSliceToRAS(), 2)) - toIjk(center)
-        step *= volume.GetSpacing()
-        along = abs(step[2]) / max(1e-9, np.linalg.norm(step))
-        index = int(np.floor(toIjk(center)[2] + 0.5))
-        found.append((round(along, 3), -order, sliceNode, index))
-    if not found:
+    toIjk, best = _worldToIjk(volume), None
+    views = sliceNodes()
+    for sliceNode in [view for view in views if view.IsMappedInLayout()] or views:
+        plane = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())[:3]
+        at = toIjk(plane[:, 3])
+        step = (toIjk(plane[:, 3] + plane[:, 2]) - at) * volume.GetSpacing()
+        along = round(abs(step[2]) / max(1e-9, np.linalg.norm(step)), 3)
+        if best is None or along > best[0]:
+            best = along, sliceNode, int(np.floor(at[2] + 0.5))
+    if best is None or not 0 <= best[2] < volume.GetImageData().GetDimensions()[2]:
         return None
-    _along, _order, sliceNode, index = max(found, key=lambda entry: entry[:2])
-    if 0 <= index < count:
-        return CurrentSlice(sliceNode, index, True)
-    return CurrentSlice(sliceNode, count // 2, False)
-
-
-def visibleSliceNodes():
-    """The slice views of the current layout; all of them if there is no layout."""
-    nodes = sliceNodes()
-    return [node for node in nodes if node.IsMappedInLayout()] or nodes
+    return best[1:]
 
 
 def sliceNodes():
@@ -74,33 +50,12 @@ def compositeOf(sliceNode):
 
 
 def isShown(volume):
-    """Whether a view of the layout has a volume as its background or foreground."""
-    layers = [compositeOf(node) for node in visibleSliceNodes()]
+    """Whether a slice view has a volume as its background or foreground."""
+    layers = [compositeOf(node) for node in sliceNodes()]
     return any(
         volume.GetID() in (each.GetBackgroundVolumeID(), each.GetForegroundVolumeID())
         for each in layers
     )
-
-
-def sequenceOf(node):
-    """The sequence that a volume shows a frame of, or None."""
-    browser = _browserOf(node)
-    return browser.GetSequenceNode(node) if browser is not None else None
-
-
-def frameOf(volume):
-    """The number of the frame that a volume shows of its sequence."""
-    browser = _browserOf(volume)
-    value = browser.GetMasterSequenceNode().GetNthIndexValue(browser.GetSelectedItemNumber())
-    return browser.GetSequenceNode(volume).GetItemNumberFromIndexValue(value, False)
-
-
-def _browserOf(node):
-    """The browser whose current frame a volume is, or None."""
-    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
-        if node is not None and browser.IsProxyNodeID(node.GetID()):
-            return browser
-    return None
 
 
 def shownVolume(node):
@@ -131,7 +86,9 @@ class Showing:
         self._nodeID, self._sourceID = node.GetID(), source.GetID()
         layout = layoutNode()
         self._layout = layout.GetViewArrangement() if layout is not None else None
-        self._planes = {view.GetID(): planeOf(view) for view in sliceNodes()}
+        for view in sliceNodes():
+            plane = self._planes[view.GetID()] = slicer.vtkMRMLSliceNode()
+            copyPlane(plane, view)
         for layers in composites:
             volumes = (layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID())
             how = (layers.GetForegroundOpacity(), layers.GetLinkedControl())
@@ -139,16 +96,15 @@ class Showing:
 
     def _watch(self, composites):
         """See that the background of each of these stays one of our volumes."""
-        # An observer must neither go nor change what it observes while it is called.
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(0)
-        self._timer.timeout.connect(self._look)
+
+        def onModified(*_):
+            # Later: an observer must neither go nor change what it observes while it is called.
+            qt.QTimer.singleShot(0, self._look)
+
         # By name: kept here, a node and its observer would hold each other, and Python would
         # collect both while VTK still calls.
         self._observed = [
-            (each.GetID(), each.AddObserver("ModifiedEvent", lambda *_: self._timer.start()))
-            for each in composites
+            (each.GetID(), each.AddObserver("ModifiedEvent", onModified)) for each in composites
         ]
 
     def _look(self):
@@ -178,13 +134,10 @@ class Showing:
                     node.SetForegroundOpacity(opacity)
         for identifier, plane in self._planes.items() if isMoved else ():
             if _present(identifier) is not None:
-                setPlane(_present(identifier), *plane)
+                copyPlane(_present(identifier), plane)
 
     def forget(self):
         """It has ended, or the scene is gone and what there was to restore with it."""
-        if self._observed:
-            self._timer.stop()
-            self._timer.deleteLater()  # its connection would keep this object
         for identifier, tag in self._observed:
             if _present(identifier) is not None:
                 _present(identifier).RemoveObserver(tag)
@@ -197,19 +150,13 @@ def _present(identifier):
     return slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
 
 
-def planeOf(node):
-    """Plane, field of view and origin of a slice view."""
-    plane = vtk.vtkMatrix4x4()
-    plane.DeepCopy(node.GetSliceToRAS())
-    return plane, node.GetFieldOfView(), node.GetXYZOrigin()
-
-
-def setPlane(node, plane, fieldOfView, origin):
-    with slicer.util.NodeModify(node):
-        node.GetSliceToRAS().DeepCopy(plane)
-        node.UpdateMatrices()
-        node.SetFieldOfView(*fieldOfView)
-        node.SetXYZOrigin(*origin)
+def copyPlane(view, other):
+    """Move a slice view to plane, field of view and origin of another one."""
+    with slicer.util.NodeModify(view):
+        view.GetSliceToRAS().DeepCopy(other.GetSliceToRAS())
+        view.UpdateMatrices()
+        view.SetFieldOfView(*other.GetFieldOfView())
+        view.SetXYZOrigin(*other.GetXYZOrigin())
 
 
 def layoutNode():
@@ -224,18 +171,16 @@ class Preview(Showing):
     def isShown(self):
         return _present(self._nodeID) is not None
 
-    def show(self, node, source, current):
-        """Put a preview of `source` in front of it; a view that shows it keeps place and zoom."""
+    def show(self, node, source, sliceNode):
+        """Put a preview of `source` in front of it in a view."""
         self.hide()
-        composite = compositeOf(current.sliceNode)
+        composite = compositeOf(sliceNode)
         self._begin(node, source, [composite])
         with slicer.util.NodeModify(composite):
             composite.SetBackgroundVolumeID(source.GetID())
             composite.SetForegroundVolumeID(node.GetID())
             composite.SetForegroundOpacity(1.0)
         self._watch([composite])
-        if not current.isInView:
-            _bringIntoView(source, current)
 
     def hide(self):
         """Take the preview away, and put the view back; but what others have put there stays."""
@@ -246,21 +191,6 @@ class Preview(Showing):
             results.remove(node)
 
     _onOthersShown = hide
-
-
-def _bringIntoView(volume, current):
-    """Move a view that shows none of the volume to the slice."""
-    logic = slicer.app.applicationLogic().GetSliceLogic(current.sliceNode)
-    if logic is not None:
-        logic.FitSliceToBackground()
-    size = volume.GetImageData().GetDimensions()
-    middle = [(size[0] - 1) / 2, (size[1] - 1) / 2, float(current.index), 1.0]
-    point = bridge.matrixOf(volume).MultiplyPoint(middle)[:3]
-    toWorld = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
-        volume.GetParentTransformNode(), None, toWorld
-    )
-    current.sliceNode.JumpSlice(*toWorld.TransformPoint(*point))
 
 
 def _worldToIjk(volume):
@@ -277,7 +207,3 @@ def _worldToIjk(volume):
         return np.array(rasToIjk.MultiplyPoint((*local, 1.0))[:3])
 
     return toIjk
-
-
-def _column(matrix, index):
-    return np.array([matrix.GetElement(row, index) for row in range(3)])

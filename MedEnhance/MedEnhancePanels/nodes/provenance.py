@@ -14,9 +14,6 @@ HISTORY = "MedEnhance.history"
 MANIFEST = "MedEnhance.manifest"
 #: The lossy compressions that the voxels went through, as JSON: [[method, ratio], …].
 LOSSY = "MedEnhance.lossy"
-#: What the sentences for a step begin and end with, see `MedEnhanceLib.core.manifest.derived_note`.
-_DERIVED, _BY = "DERIVED: ", " by MedEnhance "
-_BLENDED = f"{_DERIVED}blended with its input"
 #: Codes of warnings after which structure in a result may be wrong.
 _ALARMS = ("no-structure", "anatomy", "test-model")
 #: The kind of what was read from a file that says that it is derived.
@@ -33,17 +30,10 @@ def historyOf(node):
 
 
 def setHistory(node, steps):
-    """Record the history on a node; its description is what was done last.
-
-    Of a blend, the description also says what was blended with its input.
-    """
+    """Record the history on a node; its description is what was done last."""
     node.SetAttribute(HISTORY, json.dumps(list(steps)) if steps else None)
-    if not steps:
-        return
-    newest, before = steps[-1], steps[-2] if len(steps) > 1 else ""
-    if before and newest.startswith(_BLENDED):
-        newest = f"{before.partition(_BY)[0]}, {newest.removeprefix(_DERIVED)}"
-    node.SetDescription(newest)
+    if steps:
+        node.SetDescription(steps[-1])
 
 
 def takeFrom(node, tags):
@@ -79,62 +69,23 @@ def setManifest(node, manifest):
     node.SetAttribute(MANIFEST, json.dumps(manifest, separators=(",", ":")))
 
 
-# --- what a manifest says: {} or None for what it does not state, or not as the worker would ------
+def part(node, *names, numbers=()):
+    """A JSON object in the manifest of the run that made a node, such as "results", "uncertainty".
 
-
-def _part(node, *names, numbers=()):
-    """A JSON object within the manifest of a node; {} without it, or without these numbers."""
-    part = manifestOf(node)
+    {} where there is none, or one without these numbers.
+    """
+    found = manifestOf(node)
     for name in names:
-        part = part.get(name) if isinstance(part, dict) else None
-    isWhole = isinstance(part, dict) and all(
-        isinstance(part.get(number), int | float) for number in numbers
+        found = found.get(name) if isinstance(found, dict) else None
+    isWhole = isinstance(found, dict) and all(
+        isinstance(found.get(number), int | float) for number in numbers
     )
-    return part if isWhole else {}
-
-
-def figuresOf(node):
-    """The results in the manifest of the run that made a node."""
-    return _part(node, "results")
-
-
-def uncertaintyOf(node):
-    """The facts on the uncertainty map of a result."""
-    return _part(node, "results", "uncertainty")
-
-
-def noiseOf(node):
-    """The noise in the input: sigma, share_removed, reason."""
-    return _part(node, "results", "measured", "noise", numbers=("sigma", "share_removed"))
-
-
-def guideOf(node):
-    """The guide: used (mean share, 0 to 1), perhaps a reason."""
-    return _part(node, "results", "measured", "guide", numbers=("used",))
-
-
-def isShadingCorrected(node):
-    """Whether the bias field of a result was divided by."""
-    return _part(node, "results", "measured", "bias_field").get("corrected") is True
-
-
-def taskOf(node):
-    """What the run that made a node corrected."""
-    return _part(node, "config").get("task")
-
-
-def modelOf(node):
-    """Name, SHA-256 and, where known, version of the model that made a node; {} for none."""
-    name = node.GetAttribute("MedEnhance.model")
-    recorded = _part(node, "model")
-    if not name or recorded.get("name") == name:
-        return recorded if name else {}
-    return {"name": name, "sha256": node.GetAttribute("MedEnhance.modelSha256") or ""}
+    return found if isWhole else {}
 
 
 def doubtsOf(node):
     """The warnings of the run about the model or the input: (code, message, what to do) of each."""
-    doubts = figuresOf(node).get("doubts")
+    doubts = part(node, "results").get("doubts")
     try:
         return [(each.get("code", ""), each["message"], each["hint"]) for each in doubts or ()]
     except (AttributeError, KeyError, TypeError):  # edited beyond use

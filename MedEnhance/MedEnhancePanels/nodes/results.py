@@ -8,6 +8,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.manifest import derived_note
+from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
@@ -74,7 +75,6 @@ def stamp(node, derived, source=None, model=None, manifest="", history=()):
         dicom_source.inherit(source, node)
     if model:
         node.SetAttribute("MedEnhance.model", model.get("name", ""))
-        node.SetAttribute("MedEnhance.modelSha256", model.get("sha256", ""))
     if manifest:
         node.SetAttribute(provenance.MANIFEST, manifest)
 
@@ -94,25 +94,30 @@ def scopeText(anatomy):
     )
 
 
-def freeSuffix(*names):
-    """What makes all of these names free, so that nodes that belong together share a number."""
-    number, suffix = 0, ""
-    while any(slicer.mrmlScene.GetFirstNodeByName(name + suffix) for name in names):
-        number += 1
-        suffix = f"_{number}"
-    return suffix
-
-
-def latestOf(*sources):
-    """The enhanced volume that was made last of one of the sources, or None."""
+def latestOf(source):
+    """The enhanced volume that was made last of a source, or None."""
     found = [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        if node.GetAttribute("MedEnhance.derived") == "enhanced"
-        and linked(node, "input") is not None
-        and linked(node, "input") in sources
+        if node.GetAttribute("MedEnhance.derived") == "enhanced" and linked(node, "input") is source
     ]
     return found[-1] if found else None
+
+
+def checkOutput(output, source):
+    """Raise PanelError for a node that the enhanced `source` may not be written into.
+
+    Only an empty volume and an earlier result of the source are filled; None makes a new one.
+    """
+    if output is None:
+        return
+    # Colors and labels derive from this class.
+    isVolume = output.GetClassName() == "vtkMRMLScalarVolumeNode"
+    isFree = isVolume and (output.GetImageData() is None or linked(output, "input") is source)
+    if not isFree or bridge.isSequence(source):
+        message = _("The output “{name}” is no earlier result of this volume")
+        hint = _("Choose another, or “Create new volume”.")
+        raise PanelError(message.format(name=output.GetName()), hint, "input")
 
 
 def remove(node):

@@ -1,17 +1,15 @@
 """The page Compress: a volume into a file within a guaranteed error bound."""
 
-import os
-
 import qt
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import dependencies
+from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge
-from MedEnhancePanels.nodes.cautions import bytesText
 from MedEnhancePanels.pages.widgets import Page, answerOf, singleShot
-from MedEnhancePanels.tasks import compression, compression_texts
+from MedEnhancePanels.tasks import compression
 
 #: How long the page waits for further changes before it estimates.
 _SETTLE_MS = 500
@@ -23,15 +21,14 @@ class CompressPanel(Page):
     def __init__(self, context):
         super().__init__(context, "Compress")
         self._isInFront, self._job = False, None
-        #: The estimate that runs, and the volume and options of the last one.
+        #: The estimate that runs, and the volume and config of the last one.
         self._estimate, self._estimated = None, None
-        self._shownInput = None
         self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
         ui = self.ui
         #: The button of each mode, with the field of its value.
         self._modes = {
             "lossless": (ui.losslessButton, None),
-            "max_error": (ui.maxErrorButton, ui.maxErrorSpinBox),
+            "maxError": (ui.maxErrorButton, ui.maxErrorSpinBox),
             "ratio": (ui.ratioButton, ui.ratioSpinBox),
             "psnr": (ui.psnrButton, ui.psnrSpinBox),
             "ssim": (ui.ssimButton, ui.ssimSpinBox),
@@ -59,18 +56,14 @@ class CompressPanel(Page):
         self._job = None
 
     @property
-    def options(self):
-        """What the page asks for, as compression.CompressOptions."""
-        state = self.state
-        values = {"max_error": "maxError", "ratio": "ratio", "psnr": "psnr", "ssim": "ssim"}
-        field = values.get(state.compressMode)
-        chosen = {field: getattr(state, field)} if field else {"lossless": True}
-        return compression.CompressOptions(**chosen)
+    def config(self):
+        """What the page asks for, a CompressConfig."""
+        mode, state = self.state.compressMode, self.state
+        name = "max_error" if mode == "maxError" else mode
+        value = True if mode == "lossless" else getattr(state, mode)
+        return arguments.checkedConfig(CompressConfig, **{name: value})
 
     # --- state ↔ widgets ---
-
-    def onNewState(self):
-        self._showResult("")
 
     def offer(self):
         node = self.state.inputVolume
@@ -86,10 +79,6 @@ class CompressPanel(Page):
             button.enabled = mode == "lossless" or not isLabelMap
             if field is not None:
                 field.enabled = button.checked
-        identifier = node.GetID() if node is not None else None
-        if identifier != self._shownInput:
-            self._shownInput = identifier
-            self._showResult("")
         why = self._whyNot()
         ui.compressButton.enabled = not why
         ui.compressButton.toolTip = why or _("Choose a file, write it and verify it")
@@ -120,7 +109,7 @@ class CompressPanel(Page):
         if self._job is not None:
             return _("The volume is being compressed")
         try:
-            compression.checkOptions(self.state.inputVolume, self.options)
+            compression.checkConfig(self.state.inputVolume, self.config)
         except PanelError as error:
             return error.text
         return ""
@@ -132,7 +121,7 @@ class CompressPanel(Page):
         if not self._isInFront or self._job is not None:
             return
         node = self.state.inputVolume
-        asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.options)
+        asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.config)
         if asked == self._estimated or dependencies.missing():
             return
         self._stopEstimate()
@@ -156,7 +145,7 @@ class CompressPanel(Page):
         if node is None:
             return
         try:
-            self._estimate = compression.startEstimate(self.context.runner, node, self.options)
+            self._estimate = compression.startEstimate(self.context.runner, node, self.config)
         except PanelError as error:
             self.ui.estimateLabel.text = error.text
             return
@@ -168,7 +157,7 @@ class CompressPanel(Page):
         self._estimate = None
         if job.state == "done":
             units = bridge.unitsOf(self.state.inputVolume)
-            self.ui.estimateLabel.text = compression_texts.estimateText(job.result, units)
+            self.ui.estimateLabel.text = compression.estimateText(job.result, units)
         else:
             self.ui.estimateLabel.text = _("No estimate: {why}").format(why=job.error.text)
 
@@ -189,9 +178,8 @@ class CompressPanel(Page):
         path = path if isConfirmed else path + compression.ENDING
         self._stopEstimate()
         self.context.clearMessage()
-        self._showResult("")
         self._job = compression.startCompress(
-            self.context.runner, node, path, self.options, overwrite=isConfirmed
+            self.context.runner, node, path, self.config, overwrite=isConfirmed
         )
         self.update()
         units = bridge.unitsOf(node)
@@ -207,14 +195,6 @@ class CompressPanel(Page):
         if job.state != "done":
             self.context.showError(job.error)
             return
-        compression.rememberFolder(path)
-        self._showResult(compression_texts.resultTable(job.result, units, path))
-        text = _("{name} was compressed and verified: {size}.").format(
-            name=os.path.basename(path), size=bytesText(job.result["file_bytes"])
-        )
+        text = compression.resultText(job.result, units, path)
         level = "warning" if job.warnings else "info"
         self.context.message(level, withWarnings(text, job.warnings))
-
-    def _showResult(self, table):
-        self.ui.resultLabel.visible = bool(table)
-        self.ui.resultLabel.text = table

@@ -4,15 +4,14 @@ It distills the cohort, or trains an enhancer on it; RunArea shows a run and its
 """
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.pages.distill_run import RunArea
 from MedEnhancePanels.pages.widgets import Page, askForFile, fill
-from MedEnhancePanels.tasks import distillation, long_run
-from MedEnhancePanels.tasks.distillation import REPRESENTATIVE, TEMPLATE
+from MedEnhancePanels.tasks import distillation
+from MedEnhancePanels.tasks.distillation import TEMPLATE
 
 #: The entry of the templates that asks for a file.
 _FILE = "file"
@@ -23,7 +22,7 @@ class DistillPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Distill")
-        #: The estimate that runs, or has ended, and the options that it is about.
+        #: The estimate that runs, or has ended, and the parameters that it is about.
         self._estimate, self._estimated = None, None
         ui = self.ui
         entries = {
@@ -46,8 +45,8 @@ class DistillPanel(Page):
         }
         fill(ui.budgetSelector, entries)
         entries = {
-            "statistics": _("Statistics: the template with the cohort's means (seconds)"),
-            "matching": _("Matching: images of each patient (minutes)"),
+            "statistics": _("Statistics (seconds)"),
+            "matching": _("Matching (minutes a patient)"),
         }
         fill(ui.methodSelector, entries)
         self.runs = RunArea(self)
@@ -59,11 +58,9 @@ class DistillPanel(Page):
             distillName=ui.nameEdit,
             distillMethod=ui.methodSelector,
             distillImages=ui.imagesSpinBox,
-            distillRoot=ui.rootEdit,
         )
         ui.priorSelector.activated.connect(self._onPrior)
-        ui.pathButton.clicked.connect(lambda _checked=False: self._browse(ui.pathEdit))
-        ui.rootButton.clicked.connect(lambda _checked=False: self._browse(ui.rootEdit))
+        ui.pathButton.clicked.connect(self._onBrowse)
         ui.tableButton.clicked.connect(self._onBrowseTable)
         ui.roomButton.clicked.connect(self._onEstimate)
         ui.startButton.clicked.connect(self._onStart)
@@ -76,28 +73,6 @@ class DistillPanel(Page):
         self._forgetEstimate()
         self.runs.cleanup()
 
-    @property
-    def root(self):
-        """The folder that runs are kept in."""
-        return self.state.distillRoot.strip() or long_run.defaultRoot()
-
-    @property
-    def options(self):
-        """What is chosen, as distillation.RunOptions."""
-        state = self.state
-        return distillation.RunOptions(
-            cohort=state.distillCohort.strip(),
-            name=state.distillName,
-            kind=state.distillTask[:-2],
-            modality=state.distillTask[-2:],
-            preset=state.distillPreset,
-            device=state.device,
-            goal=state.distillGoal,
-            method=state.distillMethod,
-            prior=state.distillPrior,
-            images=state.distillImages,
-        )
-
     # --- what is shown ---
 
     def onNewState(self):
@@ -107,7 +82,6 @@ class DistillPanel(Page):
     def offer(self):
         entries = {
             TEMPLATE: _("Public template (MR)"),
-            REPRESENTATIVE: _("The most typical patient of the cohort"),
             _FILE: _("A file…"),
         }
         box, prior = self.ui.priorSelector, self.state.distillPrior
@@ -115,33 +89,20 @@ class DistillPanel(Page):
         box.currentIndex = box.findData(prior)
 
     def show(self):
-        ui, options = self.ui, self.options
-        isDistilling = options.kind == "distill"
-        ui.rootEdit.placeholderText = long_run.defaultRoot()
-        ui.noticeLabel.text = _(
-            "Trains an enhancer on the volumes of a folder: all of them, or good ones in its "
-            "folder hq and ordinary ones in lq. The model is then listed on Models."
-        )
-        if isDistilling:
-            ui.noticeLabel.text = _(
-                "Makes a few images that replace the cohort when small networks are trained for "
-                "one task. An audit looks for leaks; it does not prove that nobody can be "
-                "recognized. If ten real images may be shared, share those: training works about "
-                "as well."
-            )
-        ui.tableButton.visible = ui.distillArea.visible = ui.shareLabel.visible = isDistilling
+        ui, state = self.ui, self.state
+        isDistilling = distillation.kindOf(state) == "distill"
+        ui.trainingLabel.visible, ui.distillingLabel.visible = not isDistilling, isDistilling
+        ui.tableButton.visible = ui.advancedSection.visible = ui.shareLabel.visible = isDistilling
         ui.goalSelector.enabled = isDistilling
-        ui.imagesLabel.text = (
-            _("Images per patient:") if options.method == "matching" else _("Images in all:")
-        )
-        warning = distillation.warningAbout(options) if isDistilling else ""
-        ui.shareLabel.text = "\n".join(filter(None, [distillation.sharedText(options), warning]))
-        why, isRunning = distillation.whyNot(options), self.runs.isRunning
+        isMatching = state.distillMethod == "matching"
+        ui.imagesLabel.text = _("Images per patient:") if isMatching else _("Images in all:")
+        ui.shareLabel.text = distillation.sharedText(state)
+        why, isRunning = distillation.whyNot(state), self.runs.isRunning
         ui.whyLabel.text = why
         ui.whyLabel.visible = bool(why) and not isRunning
         ui.startButton.enabled = not why and not isRunning
         ui.startButton.toolTip = why
-        if self._estimated not in (None, options):
+        if self._estimated not in (None, distillation.paramsOf(state)):
             self._forgetEstimate()
         isEstimating = self._estimate is not None and not self._estimate.isFinished
         ui.roomButton.visible = isDistilling and not isRunning
@@ -160,10 +121,9 @@ class DistillPanel(Page):
         self.update()
 
     @guarded
-    def _browse(self, edit):
-        folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Choose a folder"), edit.text)
-        if folder:
-            edit.text = folder
+    def _onBrowse(self, _checked=False):
+        edit, title = self.ui.pathEdit, _("Choose a folder")
+        edit.text = qt.QFileDialog.getExistingDirectory(self.widget, title, edit.text) or edit.text
 
     @guarded
     def _onBrowseTable(self, _checked=False):
@@ -177,9 +137,9 @@ class DistillPanel(Page):
         """Measure what a distillation can gain, with the choices as they are."""
         if not dependencies.ensure():
             return
-        self._estimated = self.options
+        self._estimated = distillation.paramsOf(self.state)
         self.ui.roomLabel.text = _("This trains small networks, which can take minutes…")
-        self._estimate = distillation.startRoom(self.context.runner, self._estimated)
+        self._estimate = distillation.startEstimate(self.context.runner, self._estimated)
         self._estimate.onFinished(self._onEstimateEnded)
         self.update()
 
@@ -201,14 +161,4 @@ class DistillPanel(Page):
         if not dependencies.ensure():
             return
         self.context.clearMessage()
-        options = self.options
-        warning = _(
-            "Every distilled image will show the anatomy of the most typical patient of the "
-            "cohort. Anyone who gets the images can recognize this person, whatever the audit "
-            "finds. Continue only if this person consented."
-        )
-        isExposed = options.kind == "distill" and options.prior == REPRESENTATIVE
-        title = _("MedEnhance: a patient as the template")
-        if isExposed and not slicer.util.confirmOkCancelDisplay(warning, title, self.widget):
-            return
-        self.runs.begin(distillation.start(self.context.runner, self.root, options))
+        self.runs.begin(distillation.start(self.context.runner, self.state))

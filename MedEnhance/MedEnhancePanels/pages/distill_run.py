@@ -18,11 +18,11 @@ _NO_CURVES = ("structure of", "saturation of", "weight of", "gate")
 
 
 class RunArea:
-    """Follows a LongRun, and resumes one."""
+    """Shows a run, which goes on or has ended, and resumes one."""
 
     def __init__(self, page):
         self.context, self._page, self._ui = page.context, page, page.ui
-        self._long, self._lastRun, self._listedRoot = None, None, None
+        self._run = None
         #: What slicer.util.plot has made, by kind; empty for no curve.
         self.plot = {}
         ui = self._ui
@@ -35,17 +35,20 @@ class RunArea:
 
     @property
     def isRunning(self):
-        return self._long is not None
+        return self._run is not None and self._run.isActive
 
     def cleanup(self):
         """Let go of the widgets; a run goes on."""
-        self._page = self._long = None
+        self._page = self._run = None
 
-    def begin(self, begun):
-        """Follow a LongRun that has just begun, with a curve of its own."""
-        self.context.state.distillRun = begun.run.folder
+    def begin(self, run):
+        """Follow a run that has just begun, with a curve of its own."""
+        self.context.state.distillRun = run.folder
         self.plot = {}
-        self._follow(begun)
+        self._showRun(run)
+        run.job.onEvent(self._onEvent)
+        run.job.onFinished(self._onFinished)
+        self._page.update()
 
     def recall(self, folder):
         """Show the run that the scene remembers, where its folder is still there."""
@@ -55,39 +58,29 @@ class RunArea:
     def show(self):
         """Enable what can be done now."""
         ui, isRunning = self._ui, self.isRunning
-        if self._listedRoot != self._page.root:
-            self.list()
         for button in (ui.pauseButton, ui.cancelButton):
             button.visible = isRunning
-            button.enabled = isRunning and not self._long.job.wantsCancel
+            button.enabled = isRunning and not self._run.job.wantsCancel
         ui.startButton.visible = not isRunning
         ui.resumeArea.visible = ui.runSelector.count > 0 and not isRunning
-        ui.plotButton.visible = isRunning or self._lastRun is not None
+        ui.plotButton.visible = self._run is not None
 
     # --- the run that goes on ---
-
-    def _follow(self, begun):
-        self._long = begun
-        self._showRun(None)
-        begun.job.onEvent(self._onEvent)
-        begun.job.onFinished(self._onFinished)
-        self._page.update()
 
     @guarded
     def _end(self, how):
         """how: "pause" or "cancel"."""
-        getattr(self._long, how)()
+        getattr(self._run, how)()
         self._page.update()
 
     def _onEvent(self, job, name, _fields):
-        isOurs = self._long is not None and job is self._long.job
-        if isOurs and name == "metric" and self.plot:
-            self._drawCurve(self._long.run)
+        if self._run is not None and job is self._run.job and name == "metric" and self.plot:
+            self._drawCurve()
 
     def _onFinished(self, job):
-        if self._long is None or job is not self._long.job:
+        run = self._run
+        if run is None or job is not run.job:
             return
-        run, self._long = self._long.run, None
         self._showRun(run)
         self.list()
         self._page.update()
@@ -105,7 +98,9 @@ class RunArea:
 
     def _onImported(self, job, run):
         if job.state == "done":
-            text = _("{name} is trained. Choose it on the page Enhance.").format(name=run.name)
+            text = _("{name} is trained. Models, Use by default, takes it for Enhance.").format(
+                name=run.name
+            )
             self.context.message("info", text)
         else:
             text = _("{name} is trained, but could not be added to the models: {why}")
@@ -116,28 +111,29 @@ class RunArea:
 
     @guarded
     def _onPlot(self, _checked=False):
-        self._drawCurve(self._long.run if self._long is not None else self._lastRun)
+        self._drawCurve()
         if self.plot:
             slicer.modules.plots.logic().ShowChartInLayout(self.plot["chart"])
 
-    def _drawCurve(self, run):
-        """Put all that a run has measured so far into the nodes of its chart."""
-        names, table = curvesOf(run)
+    def _drawCurve(self):
+        """Put all that the run has measured so far into the nodes of its chart."""
+        names, table = curvesOf(self._run)
         if self.plot and self.plot["chart"].GetScene() is None:  # the scene was closed since
             self.plot = {}
         if names:
-            title = _("{name}: loss").format(name=run.name)
+            title = _("{name}: loss").format(name=self._run.name)
             slicer.util.plot(table, 0, ["step", *names], title, show=False, nodes=self.plot)
 
     # --- runs that have ended, or wait ---
 
     def _showRun(self, run):
-        """How a run ended, and what it left."""
-        ui, self._lastRun = self._ui, run
-        manifest = run.manifest() if run is not None and run.kind == "distill" else {}
-        ui.resultBox.visible = run is not None
+        """How a run ended, and what it left; of one that goes on nothing yet."""
+        ui, self._run = self._ui, run
+        hasEnded = run is not None and not run.isActive
+        manifest = run.manifest() if hasEnded and run.kind == "distill" else {}
+        ui.resultBox.visible = hasEnded
         ui.distilledArea.visible = bool(manifest)
-        if run is not None:
+        if hasEnded:
             ui.resultLabel.text = long_run.runText(run)
         if manifest:
             images = run.images()
@@ -149,18 +145,16 @@ class RunArea:
 
     @guarded
     def _onFolder(self, _checked=False):
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(self._lastRun.out))
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(self._run.out))
 
     def list(self):
         """Offer the runs that can go on; the scene's own first."""
-        self._listedRoot = None
         if self.context.state is None:
             return
-        self._listedRoot = self._page.root
         own = long_run.runAt(self.context.state.distillRun)
         runs = [own] if own is not None and own.isResumable else []
-        runs += long_run.runsIn(self._listedRoot)
-        running = self._long.run.folder if self._long is not None else ""
+        runs += long_run.resumable()
+        running = self._run.folder if self.isRunning else ""
         entries = {run.folder: long_run.choiceText(run) for run in runs if run.folder != running}
         fill(self._ui.runSelector, entries)
 
@@ -185,24 +179,22 @@ def _fillGallery(gallery, paths):
 
 def verdictOf(run):
     """What a distillation's audit found: (level of a message, sentence, what that does not say)."""
-    audit = run.manifest().get("audit") or {}
-    if audit.get("alarm"):
+    audit, (could, count) = run.manifest().get("audit") or {}, run.attacks()
+    hasAlarm = audit.get("alarm")
+    if hasAlarm:
         return (
             "alarm",
             _("Leak found: do not share this."),
             _("The report says what was found; the attacks may have missed other leaks."),
         )
     careful = _("Treat the images as the patients' own.")
-    if audit.get("alarm") is None:
+    if hasAlarm is None or not count:
         return "warning", _("Not audited."), careful
-    could, count = run.attacks() or (None, None)
-    if could == 0:
+    if not could:
         verdict = _("The audit says nothing: none of {count} attacks could have found a leak.")
         return "warning", verdict.format(count=count), careful
-    limits = _("This is no proof: weaker leaks than those in the report, or others, can be there.")
-    if could is None:
-        return "warning", _("These attacks found no leak."), limits
     verdict = _("No leak was found by the {could} of {count} attacks that could have found one.")
+    limits = _("This is no proof: weaker leaks than those in the report, or others, can be there.")
     level = "info" if could > count / 2 else "warning"
     return level, verdict.format(could=could, count=count), limits
 

@@ -3,11 +3,12 @@
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import dependencies
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import durationText, withWarnings
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
-from MedEnhancePanels.pages.enhance_choices import DeviceChoice, modelEntries, outputProblem
+from MedEnhancePanels.pages.enhance_choices import DeviceChoice
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import warningsOf
 from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, allow, fill
@@ -32,12 +33,9 @@ class EnhancePanel(Page):
             task=ui.taskComboBox,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
-            model=ui.modelComboBox,
             uncertainty=ui.uncertaintyCheckBox,
             noiseMap=ui.noiseMapCheckBox,
             segment=ui.segmentCheckBox,
-            head=ui.headComboBox,
-            biasCorrection=ui.biasCorrectionCheckBox,
             device=ui.deviceComboBox,
         )
         ui.modalityComboBox.activated.connect(self._onModality)
@@ -71,21 +69,22 @@ class EnhancePanel(Page):
     @property
     def options(self):
         """The choices as an enhancement takes them; what does not fit the volume is left out."""
-        state, ui, isMr = self.state, self.ui, model_choice.modalityOf(self.target) == "MR"
-        segment = state.segment and ui.segmentCheckBox.enabled
-        options = enhancement.EnhanceOptions(
-            model=state.model,
+        state, target, isSlices = self.state, self.target, self.state.task == "slices"
+        hasMaps = not model_choice.lacking(target, state.task)
+        config = arguments.checkedConfig(
+            EnhanceConfig,
             task=state.task,
-            guide=state.guideVolume,
-            uncertainty=state.uncertainty,
-            noiseMap=state.noiseMap,
-            segment=segment,
-            segmenter=state.head if segment else "auto",
+            uncertainty=state.uncertainty and hasMaps,
             device=state.device,
-            biasCorrection=("n4" if state.biasCorrection else "auto") if isMr else "none",
-            output=state.outputVolume,
+            bias_correction="none" if isSlices else "auto",
         )
-        return model_choice.withoutWhatItLacks(options)
+        return enhancement.EnhanceOptions(
+            config,
+            guide=None if isSlices else state.guideVolume,
+            noiseMap=state.noiseMap and hasMaps,
+            segment=state.segment and hasMaps and model_choice.headFor(target) is not None,
+            output=None if isSlices or bridge.isSequence(target) else state.outputVolume,
+        )
 
     @guarded
     def _onModality(self, *_index):
@@ -106,28 +105,21 @@ class EnhancePanel(Page):
     def offer(self):
         """Fill the lists with what fits the volume."""
         state, ui, target = self.state, self.ui, self.target
-        modality = model_choice.modalityOf(target)
+        modality = bridge.modalityOf(target)
         names = {name: cautions.modalityName(name) for name in cautions.MODALITIES}
         fill(ui.modalityComboBox, names)
         ui.modalityComboBox.currentIndex = ui.modalityComboBox.findData(modality)
-        ui.modalityComboBox.enabled = model_choice.isUsable(target)
+        ui.modalityComboBox.enabled = bridge.isUsable(target)
         # A task from before this volume stays, and the page says where it does not fit.
         tasks = model_choice.tasks(modality)
         tasks.setdefault(state.task, model_choice.tasks()[state.task])
         fill(ui.taskComboBox, tasks)
-        models = model_choice.fitting(modality)
-        isKnown = modality != model_choice.UNKNOWN
-        recommended = next(iter(models), None) if isKnown else None
-        fill(ui.modelComboBox, modelEntries(models, recommended), state.model)
-        heads = model_choice.heads(target)
-        recommended = model_choice.chosenHead(target, "auto")
-        fill(ui.headComboBox, modelEntries(heads, recommended), state.head)
-        fill(ui.deviceComboBox, self._devices.entries(state.device))
+        fill(ui.deviceComboBox, self._devices.entries, state.device)
 
     def show(self):
         """Show what follows from the choices, and enable what can be done."""
         node = self.target
-        if self.preview.source is None or self.preview.source is not preview.shownVolume(node):
+        if self.preview.source is None or self.preview.source is not node:
             self.preview.hide()
         if node is not self._shownInput:
             self._shownInput = node
@@ -139,29 +131,22 @@ class EnhancePanel(Page):
 
     def _showChoices(self):
         state, ui, target = self.state, self.ui, self.target
-        isUsable, isSlices = model_choice.isUsable(target), state.task == "slices"
+        isSlices = state.task == "slices"
         ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
-        ui.modelComboBox.enabled = not isSlices
-        lacking = model_choice.slicesProblem(state.task)
-        noHead = model_choice.canSegment(target) if isUsable else ""
-        isOther = isUsable and model_choice.modalityOf(target) != "MR"
+        lacking = model_choice.lacking(target, state.task)
+        head = model_choice.headFor(target)
+        noHead = "" if head else _("There is no segmentation model for this modality.")
         for checkBox, problem in (
             (ui.uncertaintyCheckBox, lacking),
             (ui.noiseMapCheckBox, lacking),
             (ui.segmentCheckBox, lacking or noHead),
-            (ui.biasCorrectionCheckBox, lacking or (_("Only for MR.") if isOther else "")),
         ):
             allow(checkBox, problem)
             if problem:
                 checkBox.checked = False
-        ui.headComboBox.enabled = ui.segmentCheckBox.checked
         # In a narrow panel a box has no room for all of its text.
         about = model_choice.aboutTask(state.task)
         ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
-        model = model_choice.modelFor(target, state.model, state.task)
-        head = model_choice.chosenHead(target, state.head)
-        for comboBox, bundle in ((ui.modelComboBox, model), (ui.headComboBox, head)):
-            comboBox.toolTip = model_choice.cardText(bundle) if bundle else comboBox.currentText
         reason = self._devices.reason or ui.deviceComboBox.currentText
         ui.deviceComboBox.toolTip = _("{reason}\nDistill uses this device too.").format(
             reason=reason
@@ -170,7 +155,7 @@ class EnhancePanel(Page):
     def _showGuide(self):
         """Suggest a guide while none is chosen."""
         state, button = self.state, self.ui.suggestedGuideButton
-        problem = model_choice.slicesProblem(state.task)
+        problem = model_choice.lacking(None, state.task)
         allow(self.ui.guideSelector, problem)
         isOpen = state.guideVolume is None and not problem
         suggested, reason = guides.suggested(self.target) if isOpen else (None, "")
@@ -180,7 +165,8 @@ class EnhancePanel(Page):
             button.text = _("Suggested: {name}").format(name=suggested.GetName())
 
     def _showActions(self):
-        ui, problem, busy = self.ui, self.problem(), self._busy()
+        problem = model_choice.problemOf(self.target, self.options)
+        ui, busy = self.ui, self._busy()
         if problem:
             self._problem.show("info" if self.target is None else "error", problem)
         else:
@@ -203,22 +189,17 @@ class EnhancePanel(Page):
     def _plan(self):
         """What the run will do, with which model, where, and for how long."""
         state = self.state
-        model = model_choice.modelFor(self.target, state.model, state.task)
+        model = model_choice.modelFor(self.target, state.task)
         if model is None:
             return ""
+        self.ui.planLabel.toolTip = model_choice.cardText(model)
         plan = _("{what}. Model {model}; device: {device}").format(
             what=model_choice.aboutTask(state.task),
             model=model.name,
             device=self.ui.deviceComboBox.currentText,
         )
         expected = self._devices.expectedText(self.target, state)
-        note = model_choice.segmentNote(self.target, state.segment, state.head)
-        return "; ".join(filter(None, [plan, expected])) + f". {note}".rstrip()
-
-    def problem(self):
-        """Why Apply cannot be pressed, in a sentence; empty where it can."""
-        fault = model_choice.problemOf(self.target, self.options)
-        return fault or outputProblem(self.state.outputVolume, self.target)
+        return "; ".join(filter(None, [plan, expected])) + "."
 
     def _busy(self):
         """What has to end before another run can begin, in a sentence; empty for nothing."""
@@ -231,11 +212,10 @@ class EnhancePanel(Page):
     def _previewProblem(self):
         if self.state.task == "slices":
             return _("Thin slices lie on another grid: there is no preview of them.")
-        node = preview.shownVolume(self.target)
-        if node is None:
-            return _("No frame of the sequence is shown.")
-        if preview.currentSlice(node) is None:
-            return _("There is no slice view in the layout.")
+        if bridge.isSequence(self.target):
+            return _("Choose the volume that shows a frame of the sequence to preview it.")
+        if preview.currentSlice(self.target) is None:
+            return _("No slice view shows a slice of the volume: fit the views to it.")
         return ""
 
     # --- running ------------------------------------------------------------------------------
@@ -260,12 +240,21 @@ class EnhancePanel(Page):
             return
         if not dependencies.ensure():
             return
-        node = preview.shownVolume(self.target)
-        current = preview.currentSlice(node)
-        options = self.options
-        slices = (current.index, current.index + 1)
-        job = enhancement.startPreview(self.context.runner, self.target, slices, options)
-        self._follow(job, lambda job: self._onPreviewed(job, node, current, options))
+        node, options = self.target, self.options
+        sliceNode, index = preview.currentSlice(node)
+        job = enhancement.startPreview(self.context.runner, node, index, options)
+
+        def onDone(job):
+            self.preview.show(job.nodes["output"], node, sliceNode)
+            shown = _("Preview of slice {number} in the {view} view.").format(
+                number=index + 1, view=sliceNode.GetLayoutName()
+            )
+            if options.config.task == "auto" and bridge.modalityOf(node) == "MR":
+                shown += " " + _("Apply also corrects blur and bias field where it finds them.")
+            level = "warning" if job.warnings else "info"
+            self.context.message(level, withWarnings(shown, job.warnings))
+
+        self._follow(job, onDone)
 
     def _follow(self, job, onDone):
         """Show a run until its end; onDone(job): what follows where it was successful."""
@@ -288,23 +277,13 @@ class EnhancePanel(Page):
     def _onApplied(self, job):
         output = job.nodes["output"]
         if bridge.isSequence(output):
-            output = preview.shownVolume(output) or output
-        if not bridge.isSequence(output):
+            preview.showVolume(preview.shownVolume(output))
+        else:
             self.state.enhancedVolume = output
-        self.result.showNew(output)
+            self.result.showNew(output)
         time = durationText(job.ended - job.started)
         ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=time)
         # What is said about the result itself stands above it.
         said = [f"{text}: {hint}" if hint else text for _level, text, hint in warningsOf(output)]
         warnings = [each for each in job.warnings if each not in said]
         self.context.message("warning" if warnings else "info", withWarnings(ready, warnings))
-
-    def _onPreviewed(self, job, node, current, options):
-        self.preview.show(job.nodes["output"], node, current)
-        shown = _("Preview of slice {number} in the {view} view.").format(
-            number=current.index + 1, view=current.sliceNode.GetLayoutName()
-        )
-        if options.biasCorrection != "none" and options.task == "auto":
-            shown += " " + _("Apply also corrects blur and bias field where it finds them.")
-        level = "warning" if job.warnings else "info"
-        self.context.message(level, withWarnings(shown, job.warnings))

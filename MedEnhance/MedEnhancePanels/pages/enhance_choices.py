@@ -1,10 +1,11 @@
-"""Parts of the page Enhance: lists of models and devices, and the expected time."""
+"""The devices of the page Enhance, and the expected time."""
 
 import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.nodes import bridge, preview, results
+from MedEnhancePanels.job import durationText
+from MedEnhancePanels.nodes import bridge
 
 #: Seconds that a core takes for a million voxels: docs/results.md, two cores.
 _CORE_SECONDS = 4.2
@@ -12,23 +13,16 @@ _CORE_SECONDS = 4.2
 _START_SECONDS = 3.0
 
 
-def modelEntries(models, recommended):
-    """Entries of a list of models: the recommended one as "auto", then all by name."""
-    first = _("Choose a model") if models else _("No model for this volume")
-    if recommended is not None:
-        first = _("Recommended: {name}").format(name=recommended.name)
-    return {"auto": first} | {model.name: model.name for model in models}
-
-
 class DeviceChoice:
-    """The devices that the job `doctor` finds; reason: of the automatic choice.
+    """The devices that the job `doctor` finds.
 
-    onChange: called when the job has found the devices.
+    entries: of a list of them. reason: of the automatic choice. onChange: called when the job has
+    found the devices.
     """
 
     def __init__(self, runner, onChange):
         self._runner, self._onChange = runner, onChange
-        self._devices = {"auto": _("Automatic"), "cpu": _("CPU")}
+        self.entries = {"auto": _("Automatic"), "cpu": _("CPU")}
         self._job, self._choice, self._threads = None, "", 0
         self.reason = ""
 
@@ -37,11 +31,6 @@ class DeviceChoice:
         if self._job is None or self._job.state in ("failed", "cancelled"):
             self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
             self._job.onFinished(self._onFinished)
-
-    def entries(self, device):
-        """What can be chosen; the device that is chosen is listed also where it is not here."""
-        missing = _("{device} (not found here)").format(device=device)
-        return {**self._devices, device: self._devices.get(device, missing)}
 
     def expectedText(self, node, state):
         """About how long a run takes, by the last one on the device; empty if not known."""
@@ -52,9 +41,7 @@ class DeviceChoice:
         if not pace:
             return ""
         seconds = _START_SECONDS + pace * _millionVoxels(node)
-        if seconds < 60:
-            return _("about {seconds} s").format(seconds=5 * max(1, round(seconds / 5)))
-        return _("about {minutes} min").format(minutes=round(seconds / 60))
+        return _("about {time}").format(time=durationText(5 * max(1, round(seconds / 5))))
 
     def rememberPace(self, node, task, job):
         """Note at the end of a run how long it took, for the next one."""
@@ -78,10 +65,10 @@ class DeviceChoice:
         self._threads = int(job.result.get("cpu_threads") or 0)
         if choice.get("name"):
             self._choice, self.reason = choice["name"], choice.get("reason") or ""
-            self._devices["auto"] = _("Automatic: {name}").format(name=self._choice.upper())
+            self.entries["auto"] = _("Automatic: {name}").format(name=self._choice.upper())
         for device in job.result.get("devices") or ():
             name, what = device.get("name", ""), device.get("what") or ""
-            self._devices[name] = f"{name.upper()}: {what}" if what else name.upper()
+            self.entries[name] = f"{name.upper()}: {what}" if what else name.upper()
         self._onChange()
 
 
@@ -92,17 +79,3 @@ def _paceKey(device, task):
 
 def _millionVoxels(node):
     return sum(np.prod(f.GetImageData().GetDimensions()) for f in bridge.frameNodes(node)) / 1e6
-
-
-def outputProblem(output, target):
-    """Why a result of the target cannot go into a node, in a sentence; empty where it can.
-
-    Only what an earlier run on the same volume has made is written over.
-    """
-    source = results.linked(output, "input")
-    if output is None or source in (target, preview.shownVolume(target)):
-        return ""
-    return _(
-        "The output “{name}” is no earlier result of this volume: choose another, or “Create new "
-        "volume”."
-    ).format(name=output.GetName())

@@ -9,10 +9,9 @@ from MedEnhancePanels.nodes import bridge, preview, results
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages import result_texts
 from MedEnhancePanels.pages.export_dicom import exportDicom
-from MedEnhancePanels.pages.widgets import Notice, answerOf
-from MedEnhancePanels.tasks import blending, files
+from MedEnhancePanels.pages.widgets import Notice
+from MedEnhancePanels.tasks import blending
 
-_KINDS = "NRRD (*.nrrd);;NIfTI (*.nii.gz);;MetaImage (*.mha)"
 #: Maps that the menu More shows over the result, by their role.
 _MAPS = ("uncertainty", "noise")
 
@@ -24,8 +23,8 @@ class ResultArea:
         self.context, self._page = page.context, page
         self.ui = ui = page.ui
         self.compare = Compare(page.update)
-        #: What is being blended, and the steps of that.
-        self._blended, self._steps = None, None
+        #: The job that blends.
+        self._job = None
         #: Whether the slider is held somewhere else than at the strength of the voxels.
         self._isHeld = False
         self._notice = Notice(ui, "alarm")
@@ -44,11 +43,10 @@ class ResultArea:
             ("table", _("Table of volumes"), self._onTable),
             ("uncertainty", _("Uncertainty"), lambda isOn: self._onMap("uncertainty", isOn)),
             ("noise", _("Noise map"), lambda isOn: self._onMap("noise", isOn)),
-            ("save", _("Save with its history…"), self._onSave),
             ("export", _("Export to DICOM…"), self._onExport),
         ):
             action = self.actions[name] = self._menu.addAction(text)
-            action.checkable = name not in ("table", "save", "export")
+            action.checkable = name not in ("table", "export")
             action.triggered.connect(slot)
         ui.moreButton.setMenu(self._menu)
 
@@ -61,7 +59,7 @@ class ResultArea:
     @property
     def isBlending(self):
         """Whether voxels are being changed to a strength."""
-        return self._steps is not None
+        return self._job is not None
 
     def show(self):
         """Show the result of the state, and enable what can be done with it."""
@@ -73,10 +71,11 @@ class ResultArea:
         canCompare = source is not None and not self.isBlending
         ui.resultButton.visible = ui.resultSelector.nodeCount() > 0
         ui.resultSelector.setCurrentNode(output)
-        ui.factsLabel.text = result_texts.factsOf(output)
-        ui.factsLabel.toolTip = result_texts.moreFactsOf(output)
+        isThere = bridge.isInScene(output)
+        ui.factsLabel.text = result_texts.factsOf(output) if isThere else ""
+        ui.factsLabel.toolTip = result_texts.moreFactsOf(output) if isThere else ""
         ui.factsLabel.visible = bool(ui.factsLabel.text)
-        self._notice.show(*result_texts.noticeOf(output))
+        self._notice.show(*(result_texts.noticeOf(output) if isThere else ("info", "")))
         ui.inputButton.enabled = ui.sideBySideButton.enabled = canCompare
         ui.sideBySideButton.checked = compare.mode == "sideBySide"
         hasDifference = results.linked(output, "difference") is not None
@@ -89,10 +88,9 @@ class ResultArea:
         """The strength that the voxels have, but for one that they are about to get."""
         slider, output = self.ui.strengthSlider, self.output
         problem = blending.problemOf(output) if output is not None else ""
-        isOurs = not self.isBlending or self._blended is output
-        slider.enabled = output is not None and not problem and isOurs
+        slider.enabled = output is not None and not problem
         slider.toolTip = problem or self._strengthTip
-        if not (self._isHeld or (self.isBlending and isOurs)):
+        if not (self._isHeld or self.isBlending):
             slider.value = results.strengthOf(output) if output is not None else 1.0
 
     def _showMenu(self, canCompare):
@@ -118,9 +116,8 @@ class ResultArea:
             return
         if self.compare.mode != "none" and node not in (self.compare.source, self.output):
             self.compare.leave()
-        shown = preview.shownVolume(node)
-        if node is not self.output and results.linked(self.output, "input") not in (node, shown):
-            self.context.state.enhancedVolume = results.latestOf(node, shown)
+        if node is not self.output and results.linked(self.output, "input") is not node:
+            self.context.state.enhancedVolume = results.latestOf(node)
 
     def leave(self):
         """Put the views back."""
@@ -180,23 +177,6 @@ class ResultArea:
         layout.SetViewArrangement(layout.SlicerLayoutFourUpTableView)
 
     @guarded
-    def _onSave(self, *_checked):
-        output = self.output
-        title, start = _("Save the result"), f"{output.GetName()}.nrrd"
-        answer = qt.QFileDialog.getSaveFileName(self.ui.moreButton, title, start, _KINDS)
-        if path := answerOf(answer):  # the dialog has asked about a file that exists
-            job = files.startSave(self.context.runner, output, path, overwrite=True)
-            job.onFinished(self._onSaved)
-
-    @guarded
-    def _onSaved(self, job):
-        if job.error is not None:
-            self.context.showError(job.error)
-        else:
-            text = _("Saved as {path}. Its header says that it is derived.")
-            self.context.message("info", text.format(path=job.result["outputs"]["output"]))
-
-    @guarded
     def _onExport(self, *_checked):
         exportDicom(self.context, self.output)
 
@@ -216,22 +196,23 @@ class ResultArea:
         self._stop()
         self._isHeld = False
         try:
-            self._steps, self._blended = blending.setStrength(self.output, value), self.output
-            self.context.runner.turns.add(self._steps, self._onBlended)
+            self._job = blending.start(self.context.runner, self.output, value)
+            self._job.onFinished(self._onBlended)
         finally:
             self._page.update()
 
-    def _onBlended(self, error):
-        self._blended = self._steps = None
-        self._page.update()
-        if error is not None:
-            self.context.showError(error)
+    def _onBlended(self, job):
+        if job is self._job:
+            self._job = None
+            self._page.update()
+            if job.error is not None:
+                self.context.showError(job.error)
 
     def _stop(self):
         """Leave the voxels as they are, where a blend has begun."""
-        if self._steps is not None:
-            self.context.runner.turns.drop(self._steps)
-        self._blended = self._steps = None
+        job, self._job = self._job, None
+        if job is not None:
+            job.cancel()
 
 
 def _hideLabelsOfOthers(output):

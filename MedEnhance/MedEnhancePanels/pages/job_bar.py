@@ -49,13 +49,9 @@ class JobBar:
 
     def _onChange(self, job):
         if not job.isQuestion:
-            self._job = self._newest() or job
+            running = [each for each in self._runner.activeJobs() if not each.isQuestion]
+            self._job = running[-1] if running else job
             self._show()
-
-    def _newest(self):
-        """The newest job that runs for the user, or None."""
-        running = [job for job in self._runner.activeJobs() if not job.isQuestion]
-        return running[-1] if running else None
 
     def _onCancel(self, *_checked):
         if self._job is not None:

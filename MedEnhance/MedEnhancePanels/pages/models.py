@@ -1,9 +1,8 @@
-"""The page Models: installed models with their cards; import, default, remove."""
+"""The page Models: installed models with their cards; import, default."""
 
 import os
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
@@ -21,7 +20,6 @@ class ModelsPanel(Page):
         ui = self.ui
         ui.importButton.clicked.connect(self._onImport)
         ui.defaultButton.clicked.connect(self._onDefault)
-        ui.removeButton.clicked.connect(self._onRemove)
         ui.modelList.currentRowChanged.connect(self.update)
 
     def enter(self):
@@ -54,14 +52,6 @@ class ModelsPanel(Page):
         name = self.selected["name"]
         self._ask(_("Use {name} by default").format(name=name), action="default", name=name)
 
-    @guarded
-    def _onRemove(self, *_checked):
-        name = self.selected["name"]
-        question = _("Delete the model {name} from this computer? This cannot be undone.")
-        title = _("MedEnhance: remove a model")
-        if slicer.util.confirmOkCancelDisplay(question.format(name=name), title, self.widget):
-            self._ask(_("Remove {name}").format(name=name), action="remove", name=name)
-
     def _ask(self, title, **params):
         if params["action"] != "list":
             self.context.clearMessage()
@@ -88,7 +78,7 @@ class ModelsPanel(Page):
     def _fillList(self, models, chosen):
         """chosen: the name of the model to select, by default that of before."""
         chosen = chosen or (self.selected["name"] if self.selected else None)
-        self.models = models
+        self.models = models = [each for each in models if each["kind"] != "codec"]
         box, style = self.ui.modelList, self.widget.style()
         box.clear()
         for model in models:
@@ -105,12 +95,10 @@ class ModelsPanel(Page):
         ui.progressBar.visible = not isIdle
         ui.importButton.enabled = isIdle
         ui.defaultButton.enabled = isIdle and model is not None and not model["default"]
-        ui.removeButton.enabled = isIdle and model is not None and not model["shipped"]
         ui.cardBox.visible = model is not None
         if model is not None:
-            ui.cardBox.title = model["name"]
             ui.summaryLabel.text = _origin(model) if model["ok"] else model["message"]
-            ui.cardBrowser.setMarkdown(_withoutTitle(model["card"] or model["description"]))
+            ui.cardBrowser.setMarkdown(model["card"] or model["description"])
 
 
 def _title(model):
@@ -118,7 +106,6 @@ def _title(model):
     purposes = {
         "enhancer": _("enhances"),
         "head": _("segments"),
-        "codec": _("compresses"),
         "slices": _("makes thin slices of"),
     }
     purpose = purposes.get(model["kind"], model["kind"])
@@ -133,9 +120,3 @@ def _origin(model):
         license=model["license"],
         origin=_("Came with MedEnhance.") if model["shipped"] else model["folder"],
     )
-
-
-def _withoutTitle(markdown):
-    """The card without its first heading, which the box says already."""
-    lines = markdown.lstrip().splitlines()
-    return "\n".join(lines[1:] if lines and lines[0].startswith("# ") else lines)

@@ -7,20 +7,16 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.report.uncertainty import calibration_in_words
 from MedEnhancePanels.job import durationText, sentence
-from MedEnhancePanels.nodes import bridge, provenance, results
+from MedEnhancePanels.nodes import provenance, results
 
 
 def factsOf(output):
     """What was found and done, and by what, in two lines."""
-    if output is None or not bridge.isInScene(output):
-        return ""
     return "\n".join(filter(None, [_noise(output), _madeBy(output)]))
 
 
 def moreFactsOf(output):
     """The use of the guide, what the model learned from, and the meaning of the uncertainty."""
-    if output is None or not bridge.isInScene(output):
-        return ""
     return "\n".join(filter(None, [_guide(output), *_scopes(output), _uncertainty(output)]))
 
 
@@ -29,8 +25,6 @@ def noticeOf(output):
 
     The sentence is the warning of most weight; the details have all, with what to do.
     """
-    if output is None or not bridge.isInScene(output):
-        return "info", "", ""
     found = warningsOf(output)
     if not found:
         lost = results.linked(output, "input") is None
@@ -50,15 +44,14 @@ def warningsOf(output):
         ("alarm" if provenance.isAlarm(code) else "warning", message, hint)
         for code, message, hint in provenance.doubtsOf(output)
     ]
-    segmentation = results.linked(output, "segmentation")
-    ofLabels = provenance.figuresOf(segmentation).get("doubt_of_labels") if segmentation else None
-    if ofLabels:
-        found.append(("warning", str(ofLabels), ""))
+    labels = results.linked(output, "segmentation")
+    if labels is not None and (said := provenance.part(labels, "results").get("doubt_of_labels")):
+        found.append(("warning", str(said), ""))
     return sorted(dict.fromkeys(found))  # "alarm" comes first
 
 
 def _uncertainty(output):
-    facts = provenance.uncertaintyOf(output)
+    facts = provenance.part(output, "results", "uncertainty")
     if not facts or results.linked(output, "uncertainty") is None:
         return ""
     return _("Uncertainty: 1 SD, in {unit}; {calibration}").format(
@@ -78,7 +71,8 @@ def _madeBy(output):
 
 def _noise(output):
     """The measured noise, and what was done about it; empty where none was measured."""
-    noise = provenance.noiseOf(output)
+    names, numbers = ("results", "measured", "noise"), ("sigma", "share_removed")
+    noise = provenance.part(output, *names, numbers=numbers)
     if not noise:
         return ""
     # At the strength that the voxels have.
@@ -91,7 +85,7 @@ def _noise(output):
 
 def _guide(output):
     """How much the guide was used; empty without one."""
-    guide = provenance.guideOf(output)
+    guide = provenance.part(output, "results", "measured", "guide", numbers=("used",))
     if not guide:
         return ""
     text = _("Guide: changed the image by {share:.0%} of the noise").format(share=guide["used"])

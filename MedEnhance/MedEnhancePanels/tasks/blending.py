@@ -3,7 +3,7 @@
 It uses the library's functions, so the command line and Python give the same voxels and history.
 The new voxels replace the old ones at the end only, so a run that is stopped changes nothing. The
 full result stays in memory as long as its node is in the scene, so that any strength can follow;
-it is not saved with the scene.
+it is not saved with the scene. An uncertainty map is of the full result, and stays so.
 """
 
 import slicer
@@ -11,35 +11,25 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.manifest import manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.strength import blend, blend_deviation
+from MedEnhanceLib.hqg.strength import blend
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, nrrd, preview, provenance, results
+from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
 
 #: The full result of each enhanced volume, by node.
 _full = {}
 
 
 class _Full:
-    """A result at strength 1, in memory.
+    """A result at strength 1, in memory."""
 
-    biasField: an image of the field that it was divided by; None for none, or where it is not
-    known.
-    """
-
-    def __init__(self, output, biasField=None):
-        self.biasField = biasField
-        nodes = _nodesOf(output)
-        self.history = provenance.historyOf(output)
-        # The difference is made anew from these.
-        self.images = {
-            role: nodes[role].GetImageData() for role in ("output", "uncertainty") if role in nodes
-        }
-        self.manifests = {role: provenance.manifestOf(node) for role, node in nodes.items()}
+    def __init__(self, output):
+        self.image, self.history = output.GetImageData(), provenance.historyOf(output)
+        self.manifests = {node: provenance.manifestOf(node) for node in _nodesOf(output)}
         self.note(output)
 
     def note(self, output):
         """Remember the voxels as they are now: other changes than ours are found by that."""
-        nodes = [results.linked(output, "input"), *_nodesOf(output).values()]
+        nodes = [results.linked(output, "input"), *_nodesOf(output)]
         self.states = {node: bridge.voxelState(node) for node in nodes if node is not None}
 
     def changed(self):
@@ -50,14 +40,13 @@ class _Full:
         return None
 
 
-def remember(output, voxels, biasField=None):
+def remember(output, voxels):
     """Keep what a run has made, at strength 1.
 
-    voxels: the bridge.voxelState of the input that was enhanced. biasField: an image of what the
-    result was divided by; None for none.
+    voxels: the bridge.voxelState of the input that was enhanced.
     """
     forgetRemoved()
-    full = _full[output] = _Full(output, biasField)
+    full = _full[output] = _Full(output)
     full.states[results.linked(output, "input")] = voxels
 
 
@@ -72,10 +61,10 @@ def problemOf(output):
     source, full = results.linked(output, "input"), _full.get(output)
     if source is None:
         return _("Its input is not in the scene, so it cannot be blended.")
-    if preview.sequenceOf(output) is not None:
-        return _("It is a frame of a sequence: another strength would change this frame alone.")
-    if provenance.taskOf(output) == "slices":
+    if provenance.part(output, "config").get("task") == "slices":
         return _("Its slices differ from those of its input, so it cannot be blended.")
+    if results.linked(output, "uncertainty") is not None:
+        return _("Its uncertainty map is of this strength: delete the map for another strength.")
     before, after = source.GetImageData(), output.GetImageData()
     if before is None or after is None:
         return _("There are no voxels to blend.")
@@ -91,24 +80,19 @@ def problemOf(output):
             "It is at strength {strength:g}, and the full result is gone. Enhance again for another"
             " strength."
         ).format(strength=results.strengthOf(output))
-    isDivided = provenance.isShadingCorrected(output) and "uncertainty" in _nodesOf(output)
-    if isDivided and (full is None or full.biasField is None):
-        return _(
-            "The bias field, which its uncertainty depends on, is gone. Enhance again for another"
-            " strength."
-        )
     return ""
 
 
-def setStrength(output, strength):
-    """Change the voxels of an enhanced volume, of its uncertainty and of its difference.
+def start(runner, output, strength):
+    """Change the voxels of an enhanced volume and of its difference.
 
     Args:
+        runner: the Runner.
         output: the enhanced volume node.
         strength: 0 is the input, 1 the full result.
     Returns:
-        The steps, a generator of steps. It raises PanelError if voxels were changed since, and
-        InputError if input and result do not belong together.
+        The Job. It fails if voxels were changed since, or where input and result do not belong
+        together.
     Raises:
         PanelError: the result cannot be blended.
     """
@@ -118,37 +102,38 @@ def setStrength(output, strength):
     strength = float(f"{strength:g}")  # as the history will state it
     if output not in _full:  # of a scene that was loaded
         _full[output] = _Full(output)
-    return _steps(output, strength, _full[output])
+    full = _full[output]
+    title = _("Strength of {name}").format(name=output.GetName())
+    return runner.submit("", {}, title=title, before=lambda _job: _steps(output, strength, full))
 
 
 def _nodesOf(output):
-    """The nodes of a result whose voxels follow its strength, by role."""
-    nodes = {role: results.linked(output, role) for role in ("uncertainty", "difference")}
-    return {"output": output} | {role: node for role, node in nodes.items() if node is not None}
+    """The nodes of a result whose voxels follow its strength."""
+    difference = results.linked(output, "difference")
+    return [output] if difference is None else [output, difference]
 
 
 def _steps(output, strength, full):
-    source, nodes = results.linked(output, "input"), _nodesOf(output)
-    images, history = dict(full.images), full.history
+    source, image, history = results.linked(output, "input"), full.image, full.history
     if strength != 1.0:
-        images["output"], history = yield from _blend(source, output, full, strength)
-        if "uncertainty" in nodes:
-            images["uncertainty"] = yield from _blendDeviation(source, output, full, strength)
-    if "difference" in nodes:
-        before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(images["output"])
-        images["difference"] = yield from results.differenceImage(before, after)
+        image, history = yield from _blend(source, output, full, strength)
+    images = {output: image}
+    difference = results.linked(output, "difference")
+    if difference is not None:
+        before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(image)
+        images[difference] = yield from results.differenceImage(before, after)
     if gone := full.changed() or next((n for n in full.states if not bridge.isInScene(n)), None):
         message = _("{name} was changed or removed meanwhile, so the strength was not applied")
         hint = _("The result is unchanged: check it, then set the strength again.")
         raise PanelError(message.format(name=gone.GetName()), hint, "input")
-    for role, node in nodes.items():
-        manifest = full.manifests.get(role)
-        if manifest is not None and strength != 1.0:
-            manifest = manifest_at_strength(manifest, strength)
+    for node, voxels in images.items():
+        manifest = full.manifests.get(node)
         if manifest is not None:
+            isFull = strength == 1.0
+            manifest = manifest if isFull else manifest_at_strength(manifest, strength)
             provenance.setManifest(node, manifest)
         node.SetAttribute(results.STRENGTH, repr(strength))
-        node.SetAndObserveImageData(images[role])
+        node.SetAndObserveImageData(voxels)
         slicer.util.arrayFromVolumeModified(node)
     results.setHistory(output, history)
     full.note(output)
@@ -156,7 +141,7 @@ def _steps(output, strength, full):
 
 def _blend(source, output, full, strength):
     """The blend, and its history."""
-    before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(full.images["output"])
+    before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(full.image)
     image = bridge.newImage(after.shape, after.dtype)
     modality = bridge.modalityOf(source)
 
@@ -174,23 +159,3 @@ def _blend(source, output, full, strength):
         bridge.arrayOf(image)[slab] = blended.voxels
         yield
     return image, blended.history
-
-
-def _blendDeviation(source, output, full, strength):
-    """The standard deviation of the remaining error of the blend."""
-    before = slicer.util.arrayFromVolume(source)
-    after, deviation = (bridge.arrayOf(full.images[role]) for role in ("output", "uncertainty"))
-    field = bridge.arrayOf(full.biasField) if full.biasField is not None else None
-    image = bridge.newImage(deviation.shape, deviation.dtype)
-    share = provenance.noiseOf(output).get("share_removed", 1.0)
-    for slab in nrrd.steps(deviation):
-        bridge.arrayOf(image)[slab] = blend_deviation(
-            deviation[slab],
-            before[slab],
-            after[slab],
-            strength,
-            share=share,
-            bias_field=field[slab] if field is not None else None,
-        )
-        yield
-    return image

@@ -1,72 +1,56 @@
 """Compressed volumes: estimate, compress and open; from nodes and to nodes."""
 
+import dataclasses
 import json
 import os
 
-import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source
-from MedEnhancePanels.nodes.cautions import NOTES
+from MedEnhancePanels.nodes.cautions import NOTES, bytesText, numberText
+from MedEnhancePanels.tasks.node_job import askForVolume, send
 
 ENDING = ".ucv"
 #: The kind of file, for file dialogs.
 FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
-#: Setting: the folder of the file that was written last.
-_FOLDER = "MedEnhance/CompressFolder"
 
 
-#: What the file guarantees: the options of CompressConfig, one of them the mode.
-CompressOptions = arguments.optionsClass("CompressOptions", CompressConfig, object)
-
-
-def startCompress(runner, node, path, options, overwrite=False):
+def startCompress(runner, node, path, config, overwrite=False):
     """Compress a volume node, or a sequence of them, into a file.
 
     Args:
         node: a scalar volume node, or a sequence node of them.
         path: of the new file, ending in .ucv.
-        options: CompressOptions.
+        config: CompressConfig, what the file guarantees.
         overwrite: whether an existing file may be replaced.
     Returns:
         The Job. The file appears only after it was decoded again and compared.
     Raises:
         PanelError: the node cannot be compressed like this, or the file exists.
     """
-    checkOptions(node, options)
+    checkConfig(node, config)
     params = {
         "output": arguments.checkDestination(path, overwrite),
-        "config": arguments.configOf(options, CompressConfig),
+        "config": dataclasses.asdict(config),
         "overwrite": bool(overwrite),
         "dicom": dicom_source.uidsOf(node),
     }
     title = _("Compress {name}").format(name=node.GetName())
-    job = runner.submit("compress", params, title=title, before=_sender(node))
+    job = runner.submit("compress", params, title=title, before=lambda job: send(job, node))
     if bridge.isSequence(node) and bridge.frameInterval(node) is None:
         text = _("The frame times are uneven, or not in s or ms: the file keeps only the order.")
         job.warnings.append(text)
     return job
 
 
-def startEstimate(runner, node, options):
+def startEstimate(runner, node, config):
     """Compress a few blocks to estimate the result, which is job.result."""
-    checkOptions(node, options)
-    params = {"config": arguments.configOf(options, CompressConfig)}
+    checkConfig(node, config)
+    params = {"config": dataclasses.asdict(config)}
     title = _("Estimate {name}").format(name=node.GetName())
-    return runner.submit("estimate", params, title=title, before=_sender(node))
-
-
-def _sender(node):
-    """What writes a node into a job's folder; the path is the job's parameter `input`."""
-
-    def send(job):
-        job.params["input"] = os.path.join(job.folder, "input.nrrd")
-        yield from bridge.sendVolume(node, job.params["input"])
-
-    return send
+    return runner.submit("estimate", params, title=title, before=lambda job: send(job, node))
 
 
 def startDecompress(runner, path, region=None, name=None):
@@ -78,10 +62,6 @@ def startDecompress(runner, path, region=None, name=None):
         name: of the node; None for the file's name.
     """
 
-    def before(job):
-        job.params["output"] = os.path.join(job.folder, "volume.nrrd")
-        yield
-
     def after(job):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
         node.SetAttribute(NOTES, "\n".join(job.warnings))
@@ -91,47 +71,59 @@ def startDecompress(runner, path, region=None, name=None):
         job.nodes["output"] = node
 
     title = _("Open {name}").format(name=os.path.basename(path))
-    params = {"input": str(path), "region": arguments.regionToJson(region)}
-    params = {key: value for key, value in params.items() if value}
-    return runner.submit("decompress", params, title=title, before=before, after=after)
+    params = {"input": str(path), "region": region}
+    return runner.submit("decompress", params, title=title, before=askForVolume, after=after)
 
 
-def checkOptions(node, options):
+def checkConfig(node, config):
     """Raise PanelError for a node that cannot be compressed, or not so."""
     bridge.checkVolume(node)
     bridge.checkOneGrid(node)
-    if not options.lossless and bridge.isLabelMap(node):
+    if not config.lossless and bridge.isLabelMap(node):
         message = _("{name} is a label map: lossy compression would change its labels")
         hint = _("Choose lossless; label maps compress very well.")
         raise PanelError(message.format(name=node.GetName()), hint, "config")
 
 
-def withRemedy(error, path):
-    """An error about a compressed file, with the remedy that Slicer offers for it."""
-    message, hint = error.message, error.hint
-    if error.code == "container":
-        message = _("{name} was not compressed by MedEnhance").format(name=os.path.basename(path))
-        hint = _("Choose another file.")
-    elif error.code == "codec":
-        hint = _("Copy the file again from its source. Read what is intact: medenhance recover.")
-    return PanelError(message, hint, error.code, error.details)
-
-
 def suggestPath(node):
-    """A free name in the folder that was written to last, else beside the volume, else at home."""
+    """A free name beside the file of the volume, else at home."""
     storage = node.GetStorageNode() if hasattr(node, "GetStorageNode") else None
     source = (storage.GetFullNameFromFileName() if storage is not None else "") or ""
-    last = slicer.util.settingsValue(_FOLDER, "", converter=str)
-    folders = [each for each in (last, os.path.dirname(source)) if os.access(each, os.W_OK)]
-    folder = next(iter(folders), os.path.expanduser("~"))
+    folder = os.path.dirname(source)
+    folder = folder if os.access(folder, os.W_OK) else os.path.expanduser("~")
     return bridge.freePath(folder, bridge.fileName(node), ENDING)
-
-
-def rememberFolder(path):
-    """Suggest the folder of a file that was written for the next one."""
-    slicer.app.userSettings().setValue(_FOLDER, os.path.dirname(path))
 
 
 def baseName(path):
     """The file's name without its ending, for nodes."""
     return os.path.splitext(os.path.basename(path))[0]
+
+
+def estimateText(estimate, units):
+    """The result of the job `estimate`, marked as an estimate."""
+    text = _("Estimate: {size}, {quality} (measured on {share:.0%} of the volume).")
+    size, quality = _sizeText(estimate), _qualityText(estimate, units)
+    return text.format(size=size, quality=quality, share=estimate["share"])
+
+
+def resultText(result, units, path):
+    """What the job `compress` did, in a sentence."""
+    text = _("{name} was compressed and verified: {size}, {quality}.")
+    size, quality = _sizeText(result), _qualityText(result, units)
+    return text.format(name=os.path.basename(path), size=size, quality=quality)
+
+
+def _sizeText(result):
+    return _("{size}, {ratio:.1f} times smaller").format(
+        size=bytesText(result["file_bytes"]), ratio=result["ratio"]
+    )
+
+
+def _qualityText(result, units):
+    if not result.get("max_error"):
+        return _("every voxel is equal")
+    error = f"{numberText(result['max_error'])} {units}".strip()
+    quality = _("largest error {error}").format(error=error)
+    if result.get("psnr") is not None:
+        quality += _(", PSNR {psnr:.1f} dB").format(psnr=result["psnr"])
+    return quality

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance, results
-from MedEnhancePanels.tasks.node_job import NodeJob
+from MedEnhancePanels.tasks.node_job import NodeJob, send
 
 #: How long an import that was cancelled may take to end, and how often it is looked at.
 _GRACE_MS, _LOOK_SECONDS = 5000, 0.005
@@ -62,7 +62,7 @@ class _Export(NodeJob):
             "series_description": options.seriesDescription.strip(),
             # What was done before a file was read is part of its history.
             "action": "" if derived == provenance.FROM_FILE else derived,
-            "model": provenance.modelOf(self.node),
+            "model": provenance.part(self.node, "model"),
             "patient_id": options.patientId.strip(),
             "patient_name": options.patientName.strip(),
             "study_description": options.studyDescription.strip(),
@@ -71,16 +71,16 @@ class _Export(NodeJob):
         if not params["patient_id"]:  # before anything is sent, as a file may be missing
             steps = dicom_source.listFiles(dicom_source.instancesOf(self.node), job.folder)
             job.params["dicom_source"] = yield from steps
-        yield from self.send(job, self.node, "input")
+        yield from send(job, self.node)
         segmentation = results.linked(self.node, "segmentation")
         if options.segmentation and segmentation is not None:
             path = job.params["segmentation"] = os.path.join(job.folder, "labels.nrrd")
             steps = sendLabels(segmentation, self.node, path, job.warnings.append)
             job.params["labels"] = yield from steps
-            job.params["head"] = provenance.modelOf(segmentation) or None
+            job.params["head"] = provenance.part(segmentation, "model") or None
         uncertainty = results.linked(self.node, "uncertainty")
         if options.uncertainty and uncertainty is not None:
-            yield from self.send(job, uncertainty, "uncertainty")
+            yield from send(job, uncertainty, "uncertainty")
 
     def place(self, job):
         if not self.options.folder:

@@ -2,7 +2,6 @@
 
 import glob
 import os
-from dataclasses import dataclass
 
 from slicer.i18n import tr as _
 
@@ -10,109 +9,92 @@ from MedEnhanceLib.spg.statistics import NUMBERS
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.tasks import long_run
 
-#: Priors that are words; any other is the path of a file.
-TEMPLATE, REPRESENTATIVE = "template", "representative"
+#: The prior that ships; any other is the path of a file.
+TEMPLATE = "template"
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What is made of a cohort."""
+def kindOf(state):
+    """What the page makes: "distill", images in place of the cohort, or "train", an enhancer."""
+    return state.distillTask[:-2]
 
-    cohort: str  # a folder; for a distillation also a table
-    name: str  # of the run, and of the model that is trained
-    kind: str = "distill"  # or "train", an enhancer
-    modality: str = "MR"  # or "CT"
-    preset: str = "cpu"  # or "smoke", "full"
-    device: str = "auto"
-    #: Of a distillation, as DistillConfig has them.
-    goal: str = "denoise"
-    method: str = "statistics"
-    prior: str = TEMPLATE
-    images: int = 10
-    steps: int = 0  # of a training; 0: those of the preset
 
-    def params(self):
-        """The job's parameters but for the folder of the results, as docs/jobs.md says."""
-        config = {"preset": self.preset, "device": self.device}
-        if self.kind == "train":
-            config |= {"modality": self.modality, "name": self.name, **_pools(self.cohort)}
-            config |= {"steps": self.steps} if self.steps else {}
-            return {"method": "hqg", "config": config, "data": self.cohort}
-        config |= {"task": self.goal, "method": self.method, "prior": self.prior}
-        config["images_per_patient"] = self.images
-        return {"cohort": self.cohort, "modality": self.modality, "config": config}
+def paramsOf(state):
+    """The parameters of that job but for the folder of its results, as docs/jobs.md says."""
+    cohort, modality = state.distillCohort.strip(), state.distillTask[-2:]
+    config = {"preset": state.distillPreset, "device": state.device}
+    if kindOf(state) == "train":
+        config |= {"modality": modality, "name": state.distillName, **_pools(cohort)}
+        return {"method": "hqg", "config": config, "data": cohort}
+    config |= {"task": state.distillGoal, "method": state.distillMethod}
+    config |= {"prior": state.distillPrior, "images_per_patient": state.distillImages}
+    return {"cohort": cohort, "modality": modality, "config": config}
 
 
 def _pools(folder):
     """Volumes in hq and lq, or all of a folder without them, and a note on them for the card."""
     low = ["lq/*"] if glob.glob(os.path.join(glob.escape(folder), "lq", "*")) else []
     high = ["hq/*"] if os.path.isdir(os.path.join(folder, "hq")) else ["*"]
-    source = {"name": _("local cohort"), "subjects": _("a folder"), "source": ""}
-    data = [source | {"license": _("not stated")}]
-    return {"high_quality": high, "low_quality": low, "data": data}
+    data = {"name": _("local cohort"), "subjects": _("a folder"), "source": ""}
+    data["license"] = _("not stated")
+    return {"high_quality": high, "low_quality": low, "data": [data]}
 
 
-def whyNot(options):
+def whyNot(state):
     """What is missing before a run can start, in a sentence, or nothing."""
-    isTable = options.cohort.lower().endswith(".csv") and os.path.isfile(options.cohort)
-    if options.kind == "train" and not os.path.isdir(options.cohort):
+    cohort = state.distillCohort.strip()
+    isTable = cohort.lower().endswith(".csv") and os.path.isfile(cohort)
+    isTraining = kindOf(state) == "train"
+    if isTraining and not os.path.isdir(cohort):
         return _("Choose the folder with the volumes.")
-    if not isTable and not os.path.isdir(options.cohort):
+    if not isTable and not os.path.isdir(cohort):
         return _("Choose a folder of patients, a folder of DICOM, or a table (CSV: patient, path).")
-    if not options.name.strip():
+    if not state.distillName.strip():
         return _("Give the run a name.")
-    if options.kind == "train":
+    if isTraining:
         return ""
-    if options.modality == "CT" and options.prior == TEMPLATE:
+    if state.distillTask == "distillCT" and state.distillPrior == TEMPLATE:
         return _(
-            "There is no public template for CT: choose the file of a volume that may be shared, "
-            "or the most typical patient, who consented to being recognizable."
+            "There is no public template for CT: choose the file of a volume that may be shared."
         )
-    if options.prior not in (TEMPLATE, REPRESENTATIVE) and not os.path.isfile(options.prior):
+    if state.distillPrior != TEMPLATE and not os.path.isfile(state.distillPrior):
         return _("The file of the template is missing: choose another.")
     return ""
 
 
-def sharedText(options):
-    """What of the patients the result gives to whoever gets it, in a sentence or two."""
-    if options.method == "matching":
-        return _(
+def sharedText(state):
+    """What of the patients a distillation gives to whoever gets it, in a sentence or two."""
+    shared = _(
+        "Will be shared: {count} numbers, which are means over all patients, and no image of any "
+        "of them."
+    ).format(count=NUMBERS)
+    if state.distillMethod == "matching":
+        shared = _(
             "Will be shared: {count} images for each patient, made from that patient's images."
-        ).format(count=options.images)
-    whose = _("and no image of any of them")
-    if options.prior == REPRESENTATIVE:
-        whose = _("and images of the template, who is a patient of the cohort")
-    return _("Will be shared: {count} numbers, which are means over all patients, {whose}.").format(
-        count=NUMBERS, whose=whose
-    )
-
-
-def warningAbout(options):
-    """What the user should know before a long run, in a sentence; or nothing."""
-    if options.prior == TEMPLATE:
-        return ""
-    if options.prior == REPRESENTATIVE:
-        return _("Every image will show a patient of the cohort, who can be recognized in it.")
-    return _(
+        ).format(count=state.distillImages)
+    if state.distillPrior == TEMPLATE:
+        return shared
+    anatomy = _(
         "Every image will show the template's anatomy: use a public volume, or one whose patient "
         "consented."
     )
+    return f"{shared}\n{anatomy}"
 
 
-def start(runner, root, options):
-    """Begin a run in a new folder below `root`; returns a LongRun."""
+def start(runner, state):
+    """Begin the run that the page describes, in a new folder; returns a Run."""
     long_run.checkIdle(runner)
-    if why := whyNot(options):
+    if why := whyNot(state):
         raise PanelError(_("The cohort cannot be used"), why, "input")
-    run = long_run.Run.create(root, options)
-    run.record["params"] = {**options.params(), "out": run.out}
-    return long_run.begin(runner, run)
+    run = long_run.Run.create(kindOf(state), state.distillName)
+    run.record["params"] = {**paramsOf(state), "out": run.out}
+    run.begin(runner)
+    return run
 
 
-def startRoom(runner, options):
+def startEstimate(runner, params):
     """Begin to estimate what a distillation can gain, and how long it takes; returns a Job.
 
-    Its result has a `sentence` about it; nothing is kept.
+    params: see `paramsOf`. Its result has a `sentence` about it; nothing is kept.
     """
     title = _("Estimate what a distillation can gain")
-    return runner.submit("distill-estimate", options.params(), title=title, own=True)
+    return runner.submit("distill-estimate", params, title=title, own=True)

@@ -3,8 +3,6 @@
 The worker decodes a compressed file; `load` returns with the volume.
 """
 
-import os
-
 import vtk
 from slicer.i18n import tr as _
 
@@ -15,6 +13,7 @@ from MedEnhancePanels.nodes import bridge, provenance
 from MedEnhancePanels.nodes.preview import showVolume
 from MedEnhancePanels.runner import sharedRunner, wait
 from MedEnhancePanels.tasks import compression
+from MedEnhancePanels.tasks.node_job import send
 
 
 def startSave(runner, node, path, overwrite=False):
@@ -32,11 +31,6 @@ def startSave(runner, node, path, overwrite=False):
     bridge.checkOneGrid(node)
     path = arguments.checkDestination(path, overwrite)
 
-    def before(job):
-        source = os.path.join(job.folder, "input.nrrd")
-        yield from bridge.sendVolume(node, source)
-        job.params = {"input": source, "output": path, "overwrite": bool(overwrite)}
-
     def after(_job):
         manifest = provenance.manifestOf(node)
         if manifest is not None:  # it replaces the one that only says that the node was saved
@@ -44,7 +38,10 @@ def startSave(runner, node, path, overwrite=False):
         yield
 
     title = _("Save {name}").format(name=node.GetName())
-    return runner.submit("convert", {}, title=title, before=before, after=after)
+    params = {"output": path, "overwrite": bool(overwrite)}
+    return runner.submit(
+        "convert", params, title=title, before=lambda job: send(job, node), after=after
+    )
 
 
 def canLoadFile(path):
@@ -62,7 +59,7 @@ def load(parent, properties):
     try:
         node = wait(compression.startDecompress(sharedRunner(), path, name=name)).nodes["output"]
     except Exception as exception:  # the dialog shows it
-        error = compression.withRemedy(PanelError.fromException(exception), path)
+        error = PanelError.fromException(exception)
         parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, error.text)
         return False
     if properties.get("show", True):

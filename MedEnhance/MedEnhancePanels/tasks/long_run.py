@@ -7,6 +7,7 @@ result, `metrics.csv` the losses. What must not be passed on with a distillation
 `out-confidential`.
 """
 
+import contextlib
 import glob
 import json
 import os
@@ -26,32 +27,38 @@ _UNFINISHED = ("running", "paused", "failed")
 
 
 class Run:
-    """A training or a distillation, in a folder on the disk."""
+    """A training or a distillation, in a folder on the disk, and the job that works on it now.
+
+    kind: "train" or "distill". out: the folder of the results. confidential: the folder for files
+    of a distillation that show or name patients. metricsFile: the losses, a line for each: step,
+    value, name.
+    """
 
     def __init__(self, folder, record):
         self.folder, self.record = str(folder), record
+        self.kind, self.name = record["kind"], record["name"]
+        self.out, self.confidential, self.metricsFile = (
+            os.path.join(self.folder, name) for name in ("out", "out-confidential", "metrics.csv")
+        )
+        self.job, self._endsAs = None, "paused"
 
     @classmethod
-    def create(cls, root, options):
-        """A new folder below `root`, named after the run and the time.
-
-        options: have the kind of the run, "train" or "distill", and its name.
-        """
-        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in options.name).strip("-")[:64]
+    def create(cls, kind, name):
+        """A new folder below `root`, named after the run and the time; kind: see COHORT_PARAM."""
+        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in name).strip("-")[:64]
         name = name or "run"
-        folder = bridge.freePath(root, time.strftime(f"{name}-%Y%m%d-%H%M%S"))
+        folder = bridge.freePath(root(), time.strftime(f"{name}-%Y%m%d-%H%M%S"))
         os.makedirs(os.path.join(folder, "out"))
-        record = {"v": 1, "kind": options.kind, "name": name, "state": "running"}
+        record = {"v": 1, "kind": kind, "name": name, "state": "running"}
         return cls(folder, record | {"created": time.time(), "seconds": 0.0})
 
     @classmethod
     def open(cls, folder):
         """A run that was begun before; raises PanelError for a folder that holds none."""
+        record = _jsonIn(os.path.join(folder, RUN_FILE))
         try:
-            with open(os.path.join(folder, RUN_FILE), encoding="utf-8") as file:
-                record = json.load(file)
             _checkRecord(record)
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as cause:
+        except (ValueError, KeyError, TypeError, OverflowError) as cause:
             message = _("{folder} contains no readable run").format(folder=folder)
             hint = _("Choose the folder of a run.")
             raise PanelError(message, hint, "input", str(cause)) from cause
@@ -64,25 +71,6 @@ class Run:
         write_json(os.path.join(self.folder, RUN_FILE), self.record, overwrite=True)
 
     @property
-    def kind(self):
-        """What is made: "train" or "distill"."""
-        return self.record["kind"]
-
-    @property
-    def out(self):
-        """The folder of the results."""
-        return os.path.join(self.folder, "out")
-
-    @property
-    def confidential(self):
-        """The folder for files of a distillation that show or name patients."""
-        return os.path.join(self.folder, "out-confidential")
-
-    @property
-    def name(self):
-        return self.record["name"]
-
-    @property
     def state(self):
         return self.record["state"]
 
@@ -91,29 +79,61 @@ class Run:
         """Whether it has all it needs and has not ended."""
         return self.state in _UNFINISHED and "params" in self.record
 
+    @property
+    def isActive(self):
+        """Whether a job works on it now."""
+        return self.job is not None and not self.job.isFinished
+
+    def begin(self, runner):
+        """Save it, and work on it from now on."""
+        self.record["state"], self._endsAs = "running", "paused"
+        self.save()
+        texts = {"train": _("Train {name}"), "distill": _("Distill {name}")}
+        title = texts[self.kind].format(name=self.name)
+        self.job = runner.submit(self.kind, self.record["params"], title=title, own=True)
+        self.job.onEvent(self._onEvent)
+        self.job.onFinished(self._onFinished)
+        runner.run = self
+
+    def pause(self):
+        """Stop after a checkpoint; `resume` goes on from there."""
+        self.job.cancel()
+
+    def cancel(self):
+        """Stop permanently; the folder is kept."""
+        self._endsAs = "cancelled"
+        self.job.cancel()
+
+    def _onEvent(self, _job, name, fields):
+        if name == "metric" and fields.get("value") is not None:
+            self.keepMetric(fields["name"], fields["value"], fields["step"])
+
+    def _onFinished(self, job):
+        record = self.record
+        record["state"] = self._endsAs if job.state == "cancelled" else job.state
+        if job.started is not None:
+            record["seconds"] += job.ended - job.started
+        record["error"] = job.error.text if job.state == "failed" else ""
+        if job.state == "done" and self.kind == "train":
+            record["model"] = job.result["outputs"]["model"]
+        if os.path.isdir(self.folder):
+            self.save()
+
     def metrics(self):
         """What was measured so far: (name, value, step), oldest first."""
-        try:
-            with open(self._metrics, encoding="utf-8") as file:
-                lines = file.read().splitlines()
-        except FileNotFoundError:
+        if not os.path.exists(self.metricsFile):
             return []
         metrics = []
-        for line in lines:
-            try:
-                step, value, name = line.split(",", 2)
-                metrics.append((name, float(value), int(step)))
-            except ValueError:  # a line that a crash or a full disk cut short
-                continue
+        with open(self.metricsFile, encoding="utf-8") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):  # a crash or a full disk cut it short
+                    step, value, name = line.rstrip("\n").split(",", 2)
+                    metrics.append((name, float(value), int(step)))
         return metrics
 
     def keepMetric(self, name, value, step):
-        with open(self._metrics, "a", encoding="utf-8") as file:
+        with open(self.metricsFile, "a", encoding="utf-8") as file:
             file.write(f"{step},{value},{name}\n")
-
-    @property
-    def _metrics(self):
-        return os.path.join(self.folder, "metrics.csv")
 
     def images(self):
         """Paths of the pictures of a distillation's images, in order."""
@@ -126,12 +146,12 @@ class Run:
     def attacks(self):
         """How many attacks of a distillation's audit could have found a leak, and of how many.
 
-        None: the audit's figures are not there.
+        (0, 0) where there was no audit, or its figures cannot be read.
         """
         audit = _jsonIn(os.path.join(self.out, "audit", "audit.json"))
         findings, others = audit.get("findings"), audit.get("not_run")
         if not isinstance(findings, list) or not isinstance(others, list):
-            return None
+            return 0, 0
         could = sum(isinstance(each, dict) and each.get("is_blind") is False for each in findings)
         return could, len(findings) + len(others)
 
@@ -166,62 +186,17 @@ def runAt(folder):
         return None
 
 
-def runsIn(root):
-    """The runs below a folder that can go on, newest first."""
-    paths = glob.glob(os.path.join(glob.escape(root), "*", RUN_FILE))
+def resumable():
+    """The runs that can go on, newest first."""
+    paths = glob.glob(os.path.join(glob.escape(root()), "*", RUN_FILE))
     # A damaged record hides its run, not the others.
     runs = [run for run in map(runAt, map(os.path.dirname, paths)) if run is not None]
-    resumable = [run for run in runs if run.isResumable]
-    return sorted(resumable, key=lambda run: run.record["created"], reverse=True)
-
-
-class LongRun:
-    """A run together with the job that works on it now."""
-
-    def __init__(self, run, job):
-        self.run, self.job = run, job
-        self._endsAs = "paused"
-        job.onEvent(self._onEvent)
-        job.onFinished(self._onFinished)
-
-    def pause(self):
-        """Stop after a checkpoint; `resume` goes on from there."""
-        self.job.cancel()
-
-    def cancel(self):
-        """Stop permanently; the folder is kept."""
-        self._endsAs = "cancelled"
-        self.job.cancel()
-
-    def _onEvent(self, _job, name, fields):
-        if name == "metric" and fields.get("value") is not None:
-            self.run.keepMetric(fields["name"], fields["value"], fields["step"])
-
-    def _onFinished(self, job):
-        record = self.run.record
-        record["state"] = self._endsAs if job.state == "cancelled" else job.state
-        if job.started is not None:
-            record["seconds"] += job.ended - job.started
-        record["error"] = job.error.text if job.state == "failed" else ""
-        if job.state == "done" and self.run.kind == "train":
-            record["model"] = job.result["outputs"]["model"]
-        if os.path.isdir(self.run.folder):
-            self.run.save()
-
-
-def begin(runner, run):
-    """Save a run, and work on it from now on; returns a LongRun."""
-    run.record["state"] = "running"
-    run.save()
-    texts = {"train": _("Train {name}"), "distill": _("Distill {name}")}
-    title = texts[run.kind].format(name=run.name)
-    job = runner.submit(run.kind, run.record["params"], title=title, own=True)
-    runner.longRun = LongRun(run, job)
-    return runner.longRun
+    runs = [run for run in runs if run.isResumable]
+    return sorted(runs, key=lambda run: run.record["created"], reverse=True)
 
 
 def resume(runner, folder):
-    """Go on with a run from its last checkpoint; returns a LongRun."""
+    """Go on with a run from its last checkpoint; returns the Run."""
     checkIdle(runner)
     run = Run.open(folder)
     if not run.isResumable:
@@ -229,25 +204,19 @@ def resume(runner, folder):
         message = message.format(name=run.name, state=_stateText(run.state))
         raise PanelError(message, _("Start a new run."), "config")
     run.record["params"]["out"] = run.out  # its folder may have been moved
-    return begin(runner, run)
-
-
-def current(runner):
-    """The LongRun in progress, or None; only one, as a second would compete for the processors."""
-    running = runner.longRun
-    return running if running is not None and not running.job.isFinished else None
+    run.begin(runner)
+    return run
 
 
 def checkIdle(runner):
-    """Raise PanelError while a run is in progress."""
-    running = current(runner)
-    if running is not None:
-        message = _("The run {name} is in progress").format(name=running.run.name)
+    """Raise PanelError while a run is in progress: a second would compete for the processors."""
+    if runner.run is not None and runner.run.isActive:
+        message = _("The run {name} is in progress").format(name=runner.run.name)
         raise PanelError(message, _("Pause it, or wait for its end."), "config")
 
 
-def defaultRoot():
-    """Where runs are kept unless the user says otherwise; made when the first one starts."""
+def root():
+    """Where runs are kept; made when the first one starts."""
     return os.path.join(os.path.expanduser("~"), "MedEnhance", "runs")
 
 
@@ -271,25 +240,23 @@ def _stateText(state):
 
 def runText(run):
     """How a run ended, and where its results are."""
-    spent, manifest = durationText(run.record["seconds"]), run.manifest()
     lines = [
         _("{name}: {state} after {time}.").format(
-            name=run.name, state=_stateText(run.state), time=spent
+            name=run.name, state=_stateText(run.state), time=durationText(run.record["seconds"])
         ),
         run.record.get("error", ""),
         _("Its folder is {folder}").format(folder=run.folder),
     ]
     if run.kind == "distill" and run.state == "done":
-        text = _(
-            "{images} images from {patients} patients; {held} patients were held out. The images "
-            "are for training only: structures that look like organs may not exist in any patient."
-        )
-        counts = {name: manifest.get(name, "?") for name in ("images", "patients")}
-        lines.append(text.format(**counts, held=manifest.get("held_out", "?")))
-    if os.path.isdir(run.confidential):
+        counts = {"images": "?", "patients": "?", "held_out": "?"} | run.manifest()
         lines.append(
-            _("Do not share {folder}: it has pictures and names of patients.").format(
-                folder=run.confidential
-            )
+            _(
+                "{images} images from {patients} patients; {held_out} patients were held out. The "
+                "images are for training only: structures that look like organs may not exist in "
+                "any patient."
+            ).format(**counts)
         )
+    if os.path.isdir(run.confidential):
+        warning = _("Do not share {folder}: it has pictures and names of patients.")
+        lines.append(warning.format(folder=run.confidential))
     return "\n".join(filter(None, lines))

@@ -1,4 +1,4 @@
-"""A job on a node, which ends cleanly if the node is removed or changed in the meantime."""
+"""Jobs on nodes: how voxels reach the worker, and what ends a job whose node is gone."""
 
 import os
 
@@ -7,6 +7,18 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
+
+
+def send(job, node, name="input"):
+    """Write a node where the worker reads it; the job's parameter `name` is the path. Steps."""
+    job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
+    yield from bridge.sendVolume(node, job.params[name])
+
+
+def askForVolume(job):
+    """Say where the worker writes a volume: the job's parameter `output`. Steps."""
+    job.params["output"] = os.path.join(job.folder, "volume.nrrd")
+    yield
 
 
 class NodeJob:
@@ -25,15 +37,19 @@ class NodeJob:
         self.voxels = bridge.voxelState(node)
 
     def submit(self, kind, title):
-        """Start the job; it ends with its input."""
+        """Start the job; it ends as soon as its input leaves the scene."""
         job = self.runner.submit(kind, {}, title=title, before=self.before, after=self._after)
-        _StopWithInput(job, self.node)
-        return job
+        scene, node = slicer.mrmlScene, self.node
+        why = _("{name} was removed from the scene, so the job on it was stopped")
+        why = why.format(name=node.GetName())
 
-    def send(self, job, node, name):
-        """Write voxels where the worker can read them; the job's parameter is the path."""
-        job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
-        yield from bridge.sendVolume(node, job.params[name])
+        def onRemoved(_scene, _event):
+            if not bridge.isInScene(node):
+                job.cancel(why)
+
+        tag = scene.AddObserver(scene.NodeRemovedEvent, onRemoved)
+        job.onFinished(lambda _job: scene.RemoveObserver(tag))
+        return job
 
     def _after(self, job):
         if _gridOf(self.node) != self._grid:
@@ -41,27 +57,6 @@ class NodeJob:
             message = message.format(name=self.node.GetName())
             raise PanelError(message, _("Run it again."), "input")
         yield from self.place(job)
-
-
-class _StopWithInput:
-    """Ends a job as soon as its input leaves the scene, and says so instead of "cancelled"."""
-
-    def __init__(self, job, node):
-        self._job, self._node, self._name = job, node, node.GetName()
-        scene = slicer.mrmlScene
-        self._tag = scene.AddObserver(scene.NodeRemovedEvent, self._onRemoved)
-        job.onFinished(self._onFinished)
-
-    def _onRemoved(self, scene, _event):
-        if not scene.IsNodePresent(self._node):
-            self._job.cancel()
-
-    def _onFinished(self, job):
-        slicer.mrmlScene.RemoveObserver(self._tag)
-        isGone, self._node = not bridge.isInScene(self._node), None
-        if isGone and job.error is not None and job.error.isCancellation:
-            text = _("{name} was removed from the scene, so the job on it was stopped")
-            job.error = PanelError(text.format(name=self._name), code="cancelled")
 
 
 def _gridOf(node):

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, cautions
+from MedEnhancePanels.tasks.node_job import askForVolume
 
 CATEGORY = "MedEnhance"
 
@@ -73,16 +74,12 @@ def load(sample):
         path = _downloaded(sample.origin)
     params = {"input": path, "modality": sample.modality, "steps": list(sample.steps)}
 
-    def before(job):
-        job.params["output"] = os.path.join(job.folder, "volume.nrrd")
-        yield
-
     def after(job):
         path = job.params["output"]
         job.nodes["output"] = yield from bridge.receiveVolume(path, sample.name)
 
     title = _("Load {name}").format(name=sample.name)
-    job = sharedRunner().submit("degrade", params, title=title, before=before, after=after)
+    job = sharedRunner().submit("degrade", params, title=title, before=askForVolume, after=after)
     node = wait(job).nodes["output"]
     node.SetAttribute(cautions.NOTES, _("Damaged on purpose: a sample with simulated noise."))
     slicer.util.setSliceViewerLayers(background=node, fit=True)
