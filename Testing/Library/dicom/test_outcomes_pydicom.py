@@ -20,7 +20,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 PACKAGED = Path(pydicom.data.__file__).parent / "test_files"
 
-PICTURE = "a picture without a place in the patient|a color image"
+PICTURE = "an image without a position in the patient|a color image"
 FRAMES = "frames in one file, and none states its position in the patient|a color image"
 NO_DICOM = "is not a DICOM image"
 NO_CLASS = "SOPClassUID is missing"
