@@ -64,7 +64,7 @@ def test_who_decides_on_sharing_reads_what_was_tried_and_what_it_would_have_foun
         assert "patient A1, who is visible in every image" in each.headline
     assert "patient A1" not in replace(clean, exposed=None).headline
     assert "5 used and 5 held-out patients" in clean.headline
-    assert "weaker leaks than those stated below can be there" in clean.headline
+    assert "weaker leaks than those stated below" in clean.headline
     for finding in report.findings:
         for words in (_TRIED[finding.attack], finding.title, finding.power):
             assert words in report.summary
