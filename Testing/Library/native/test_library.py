@@ -42,7 +42,7 @@ def test_the_library_of_this_machine_is_found_and_described(native_path: Path) -
 def test_a_damaged_or_older_library_is_not_used(
     tmp_path: Path, native_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    names = [native_path, native_path.with_suffix(".sha256"), build.HERE / "build.py"]
+    names = [native_path, native_path.with_suffix(".sha256"), build.HERE / "build.json"]
     for file in (*names, *build.HERE.glob("*.[ch]")):
         shutil.copy(file, tmp_path)
     monkeypatch.setattr(build, "HERE", tmp_path)
