@@ -98,9 +98,9 @@ def _build(compiler: list[str], folder: Path) -> Path:
     widths: dict[str, str] = {"plain": "", **(_SETTINGS["x86_64"] if is_x86 else {})}
     position = [] if is_windows else ["-fPIC"]
     parts: list[tuple[str, str, list[str]]] = [("widths.c", "any", [])]
-    for width, flags in widths.items():
+    for width, wide in widths.items():
         for source, sums in KERNELS.items():
-            parts.append((source, width, [f"-DNATIVE_WIDTH={width}", sums, *flags.split()]))
+            parts.append((source, width, [f"-DNATIVE_WIDTH={width}", sums, *wide.split()]))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as place:
         objects = []
