@@ -31,8 +31,8 @@ from MedEnhanceLib.errors import (
     MedEnhanceError,
     OutputError,
 )
-from MedEnhanceLib.jobs.worker.workspace import Workspace
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.locks import Workspace
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.text import Names
 

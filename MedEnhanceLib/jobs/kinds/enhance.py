@@ -210,7 +210,7 @@ def _guides_of(
     paths = params.guide or []
     keep = params.slices is not None and len(paths) == 1
     named = [VolumeParams(input=path, modality=params.modality) for path in paths]
-    return [kept.load(each, role="guide", keep=keep, monitor=monitor)[0] for each in named]
+    return [kept.load(each, keep=keep, monitor=monitor)[0] for each in named]
 
 
 def _look_of(
