@@ -173,9 +173,8 @@ def check_outputs(
     Raises OutputError, EndingError or ConfigError, naming the file.
     """
     from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
-    from MedEnhanceLib.io.voxels import input_error
 
-    sources = {resolved(path, input_error) for path in inputs}
+    sources = {resolved(path) for path in inputs}
     places = {resolved(path) for path in outputs.values()}
     if len(places) < len(outputs):
         raise ConfigError(

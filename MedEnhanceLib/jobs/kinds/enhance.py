@@ -94,12 +94,8 @@ class EnhanceParams(DicomParams, VolumeParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         segmenter_config(self.segmenter, "auto", wanted=self.wants_segmentation)
-        if self.guide == []:
-            raise ConfigError("guide is an empty list", 'Name files, or give "auto".')
         if self.guide is not None and AUTO in self.guide and len(self.guide) > 1:
             raise ConfigError("guide is auto and names files too", "Give one or the other.")
-        if self.guide_map is not None and self.guide is None:
-            raise ConfigError("guide_map requires a guide", "Give a guide, or leave it out.")
         if self.uncertainty_output and not self.config.uncertainty:
             raise ConfigError(
                 "uncertainty_output requires uncertainty",

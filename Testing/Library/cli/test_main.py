@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -44,17 +45,10 @@ def test_help_has_a_description_and_an_example_of_its_own(name: str, run: Callab
     assert ran.status == 0
     assert ran.out.startswith(f"usage: {name}")
     assert len(ALL[name].description or "") > 30
-    assert f"medenhance {' '.join(words)}" in ran.out.split("example:\n")[1]
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_example_of_the_help_can_be_parsed(name: str) -> None:
-    import shlex
-
-    example = (ALL[name].epilog or "").removeprefix("example:").strip()
-    program, *arguments = shlex.split(example)
+    program, *example = shlex.split((ALL[name].epilog or "").removeprefix("example:"))
     assert program == "medenhance"
-    assert build_parser().parse_args(arguments).command == name.split()[1]
+    assert example[: len(words)] == words
+    assert build_parser().parse_args(example).command == words[0]
 
 
 def test_an_error_has_its_status_message_and_hint(
@@ -151,13 +145,6 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
     if os.name != "nt":  # seconds of the processor: other processes may be busy
         spent = ended.children_user - began.children_user
         assert spent + ended.children_system - began.children_system < 0.3
-
-
-def test_result_can_be_piped_into_a_reader_that_leaves(scan: Path) -> None:
-    command = f'"{sys.executable}" -m MedEnhanceLib inspect "{scan}" | true'
-    ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
-    assert ran.stderr == "" or "modality" in ran.stderr
-    assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes like that")
