@@ -135,7 +135,7 @@ def run_job(
     names = Names()
     with names.in_errors(), job_errors(spec.kind):
         report(Event("started", {"kind": spec.kind}))
-        monitor = Monitor(progress, cancel).changed(names.of)
+        monitor = Monitor(progress, cancel)
         try:
             with job_places(spec.typed_params(), names, monitor) as params:
                 volumes = [kept or KeptVolumes()] if kind.keeps_volumes else []

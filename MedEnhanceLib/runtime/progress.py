@@ -87,13 +87,6 @@ class Monitor:
         part._pace, part._warned = self._pace, self._warned
         return part
 
-    def changed(self, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Monitor:
-        """A monitor of the same work whose events' fields pass through `change` first."""
-        whole, listener = self.part(0.0, 1.0), self._listener
-        if listener is not None:
-            whole._listener = lambda event: listener(Event(event.kind, change(event.fields)))
-        return whole
-
     @property
     def has_listener(self) -> bool:
         """Whether the caller gave a listener."""
