@@ -201,11 +201,6 @@ def _put_in_place(new: Path, target: Path, replaceable: Callable[[Path], bool]) 
         aside.rmdir()
 
 
-def temporary_name() -> str:
-    """A new hidden name for an unfinished file at an address."""
-    return f"{PREFIX}{secrets.token_hex(8)}"
-
-
 def flush_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut, if the system can."""
     if os.name == "nt":  # Windows cannot open a folder; its journal keeps the name

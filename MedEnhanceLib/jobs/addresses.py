@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -223,7 +224,7 @@ def sent_result(
         yield folder / name
         for file in sorted(folder.iterdir()):
             monitor.progress(1.0, "upload")
-            temporary = f"{root}/{atomic.temporary_name()}"
+            temporary = f"{root}/{atomic.PREFIX}{secrets.token_hex(8)}"
             try:
                 with _store_errors(f"{above}/{file.name}", "written", OutputError):
                     attend(partial(store.put_file, str(file), temporary), monitor)
