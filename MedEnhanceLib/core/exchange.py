@@ -113,7 +113,7 @@ class Exchange:
         affine[:3] *= _MM.get(length, 1.0)
         array = np.asanyarray(image.dataobj).T
         frames = array[0] if array.ndim == 4 and len(array) == 1 else array
-        volume = cls.from_array(frames, affine=affine, modality=modality)
+        volume: Volume = cls.from_array(frames, affine=affine, modality=modality)
         if not volume.is_sequence:
             return volume
         step = float(image.header.get_zooms()[3]) * _SECONDS.get(time, 0.0)

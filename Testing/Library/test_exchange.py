@@ -106,23 +106,18 @@ def test_a_part_stays_where_it_is(head: Volume) -> None:
             head.crop(wrong)
 
 
-class TestCalls:
-    """The functions of the API take each of them."""
-
-    @pytest.fixture(params=["volume", "path", "sitk", "nibabel", "metatensor", "array"])
-    def given(self, request: pytest.FixtureRequest, head: Volume, tmp_path: Path) -> dict[str, Any]:
-        if request.param == "volume":
-            return {"volume": head}
-        if request.param == "path":
-            me.save(head, tmp_path / "in.nrrd")
-            return {"volume": tmp_path / "in.nrrd", "modality": "MR"}
-        if request.param == "array":
-            return {"volume": head.voxels, "affine": head.affine, "modality": "MR"}
-        return {"volume": getattr(head, f"to_{request.param}")(), "modality": "MR"}
-
-    def test_compress(self, given: dict[str, Any], head: Volume, tmp_path: Path) -> None:
-        me.compress(**given, path=tmp_path / "a.ucv", lossless=True)
-        assert np.array_equal(me.decompress(tmp_path / "a.ucv").voxels, head.voxels)
+@pytest.mark.parametrize("kind", ["volume", "path", "array", *_KINDS])
+def test_a_call_takes_each_of_them(kind: str, head: Volume, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"volume": head}
+    if kind == "path":
+        me.save(head, tmp_path / "in.nrrd")
+        given = {"volume": tmp_path / "in.nrrd", "modality": "MR"}
+    elif kind == "array":
+        given = {"volume": head.voxels, "affine": head.affine, "modality": "MR"}
+    elif kind in _KINDS:
+        given = {"volume": getattr(head, f"to_{kind}")(), "modality": "MR"}
+    me.compress(**given, path=tmp_path / "a.ucv", lossless=True)
+    assert np.array_equal(me.decompress(tmp_path / "a.ucv").voxels, head.voxels)
 
 
 def test_a_bare_array_is_refused_before_anything_else() -> None:
