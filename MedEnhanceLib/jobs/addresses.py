@@ -230,13 +230,12 @@ def sent_result(
                     attend(partial(store.put_file, str(file), temporary), monitor)
                     store.invalidate_cache()
                     sent, size = store.size(temporary), file.stat().st_size
-                if sent != size:
-                    raise OutputError(
-                        f"{above}/{file.name} has {sent:,} of {size:,} bytes", "Send it again."
-                    )
-                monitor.check()
-                refuse_taken(file.name)
-                with _store_errors(f"{above}/{file.name}", "given its name", OutputError):
+                    if sent != size:
+                        raise OutputError(
+                            f"{above}/{file.name} has {sent:,} of {size:,} bytes", "Send it again."
+                        )
+                    monitor.check()
+                    refuse_taken(file.name)
                     store.mv(temporary, f"{root}/{file.name}")
             finally:
                 with contextlib.suppress(Exception):  # it has its name by now

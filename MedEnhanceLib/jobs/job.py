@@ -73,7 +73,6 @@ JOBS: dict[str, JobKind] = {
     "doctor": JobKind("installation", "Doctor", is_question=True),
     "ping": JobKind("installation", "Ping", is_question=True),
 }
-_LONGEST_ID = 200
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,6 @@ class JobSpec:
         if self.kind not in JOBS:
             hint = f"{did_you_mean(self.kind, JOBS)}Known: {', '.join(JOBS)}."
             raise ConfigError(f"unknown job {self.kind!r}", hint)
-        if not 0 < len(self.id) <= _LONGEST_ID:
-            raise ConfigError(
-                f"the job's id is {self.id!r:.40}", f"Give text of 1 to {_LONGEST_ID} characters."
-            )
         object.__setattr__(self, "params", dict(self.params))
         self.typed_params()
 
