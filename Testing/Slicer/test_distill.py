@@ -200,7 +200,7 @@ class ChoiceTest(DistillingTestCase):
         table = os.path.join(folder, "patients.csv")
         with open(table, "w", encoding="utf-8") as file:
             file.write("patient,path\n")
-        self.assertIn("Choose a folder of patients", self.ui.whyLabel.text)
+        self.assertIn("Choose a folder with a folder", self.ui.whyLabel.text)
         for path in (folder, table):
             self.ui.pathEdit.text = path
             self.assertEqual(self.ui.whyLabel.text, "")
