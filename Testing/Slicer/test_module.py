@@ -22,6 +22,9 @@ class ModuleTest(MedEnhanceTestCase):
             self.assertEqual(self.context.state.page, name)
         self.assertEqual(self.widget.ui.tabs.count, len(PAGES))
 
+    def test_slicersReloadAndTestPasses(self):
+        slicer.selfTests["MedEnhance"]()
+
     def test_openingTakesLessThanHalfASecond(self):
         times = []
         for _attempt in range(3):

@@ -1,7 +1,6 @@
 """Slicer's DICOM database and its indexer, over files that pydicom reads.
 
-The index is kept in memory and rebuilt from the copied files when a database is opened, so that
-a folder is all that a database is.
+The index is kept in memory: a database that is opened anew is empty.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ class ctkDICOMDatabase:
         self._own.headers, self._own.file = {}, ""  # headers: by SOP instance, with the file's path
 
     isOpen = property(lambda self: bool(self._own.file))
-    databaseFilename = property(lambda self: self._own.file)
     databaseDirectory = property(
         lambda self: str(Path(self._own.file).parent) if self.isOpen else ""
     )
@@ -33,8 +31,6 @@ class ctkDICOMDatabase:
     def openDatabase(self: Any, file: str, connection: str = "") -> bool:
         self.closeDatabase()
         self._own.file = str(file)
-        for path in sorted((Path(file).parent / "dicom").rglob("*")):
-            self._insert(path, copies=False)
         self.opened.emit()
         return True
 
