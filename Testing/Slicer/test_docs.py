@@ -1,4 +1,4 @@
-"""The code in docs/slicer does what the pages say."""
+"""The code in docs/slicer does what the pages say, and the panel's pictures are those of pages."""
 
 import contextlib
 import io
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import slicer
 import vtk
-from medenhance_testing import MedEnhanceTestCase, slow
+from medenhance_testing import ROOT, MedEnhanceTestCase, slow
 
-PAGES = Path(__file__).resolve().parents[2] / "docs" / "slicer"
+PAGES = ROOT / "docs/slicer"
 #: A block of Python, and the comment before it that says why it is not run.
 BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?```python\n(.*?)```", re.S)
 #: Slices of the sample that the examples work on here: the way is the same, and it takes seconds.
@@ -34,7 +34,14 @@ def shrink(node):
     node.SetOrigin(*ijkToRas.MultiplyPoint(corner)[:3])
 
 
-class ConsolePageTest(MedEnhanceTestCase):
+class PagesTest(MedEnhanceTestCase):
+    def test_everyPictureOfAPageIsThereAndNoneWithoutAPage(self):
+        pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+        text = "".join(page.read_text(encoding="utf-8") for page in pages)
+        shown = set(re.findall(r"images/panels/([\w-]+)\.png", text))
+        there = {path.stem for path in (ROOT / "docs/images/panels").glob("*.png")}
+        self.assertEqual(shown, there)
+
     @slow
     def test_everyBlockOfTheConsolePageRuns(self):
         import MedEnhanceLib

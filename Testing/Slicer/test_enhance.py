@@ -116,10 +116,13 @@ class ChoicesTest(EnhanceTestCase):
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
         self.ui.segmentCheckBox.checked = True
-        node.SetAttribute(self.bridge.MODALITY, "PT")
+        self.assertTrue(self.panel.options.segment and self.ui.applyButton.enabled)
+        node.SetAttribute(self.bridge.MODALITY, "CT")  # whose segmentation scripts name alone
         self.processEvents(80)
-        self.assertFalse(self.ui.segmentCheckBox.checked)
+        self.assertFalse(self.ui.segmentCheckBox.enabled or self.ui.segmentCheckBox.checked)
         self.assertFalse(self.panel.options.segment)
+        self.assertIn("no segmentation model", self.ui.segmentCheckBox.toolTip)
+        self.assertTrue(self.ui.applyButton.enabled)
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.processEvents(80)
         self.assertTrue(self.ui.segmentCheckBox.checked)

