@@ -30,9 +30,9 @@ def checkDestination(path, overwrite=False):
     from MedEnhanceLib.jobs.files import CONTAINER, check_outputs
 
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
-    isContainer = path.lower().endswith(CONTAINER)
+    ending = CONTAINER if path.lower().endswith(CONTAINER) else ""
     try:
-        check_outputs({"output": Path(path)}, container=isContainer, overwrite=bool(overwrite))
+        check_outputs({"output": Path(path)}, ending=ending, overwrite=bool(overwrite))
     except MedEnhanceError as error:
         raise PanelError.fromException(error) from error
     return path
