@@ -133,7 +133,7 @@ class SavingTest(MedEnhanceTestCase):
         refused = (
             (self.path("q.xyz"), "unsupported output extension", "ending"),
             (taken, "exists", "output"),
-            (self.path("none/q.nrrd"), "not there", "output"),
+            (self.path("none/q.nrrd"), "does not exist", "output"),
         )
         for path, words, code in refused:
             with self.assertRaises(PanelError) as caught:

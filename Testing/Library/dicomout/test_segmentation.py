@@ -153,9 +153,6 @@ def test_hostile_names_and_codes_become_plain_ones(
     assert examine(path) == []
 
 
-# ------------------------------------------------------------ places
-
-
 def source_of(frame: Dataset) -> Dataset:
     """The one image that a frame names."""
     (source,) = frame.DerivationImageSequence[0].SourceImageSequence
