@@ -24,6 +24,7 @@ from MedEnhanceLib.io.dicomout import (
     read_template,
 )
 from MedEnhanceLib.io.dicomout.attributes import CT_IMAGE, MR_IMAGE, PET_IMAGE, SECONDARY_CAPTURE
+from MedEnhanceLib.io.dicomout.derivation import NOTICE
 
 Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]
@@ -64,6 +65,7 @@ def ct(make_series: Make, rng: np.random.Generator) -> Volume:
             WindowCenter=40,
             WindowWidth=400,
             KVP=120,
+            ImageComments="motion",
             ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
             BodyPartExamined="HEAD",
             BurnedInAnnotation="YES",
@@ -119,7 +121,7 @@ def test_a_series_of_its_own_says_what_was_done(ct: Volume) -> None:
     assert (first.SeriesNumber, first.SeriesDescription) == (1001, "axial MedEnhance enhanced")
     for word in ("Enhanced", "ct", "cd" * 32, "2 tiles", "Research use only"):
         assert word in first.DerivationDescription
-    assert "Research use only" in first.ImageComments
+    assert first.ImageComments == f"{NOTICE} motion"
     assert first.ContributingEquipmentSequence[-1].Manufacturer == "MedEnhance"
     for image, source in zip(images, ct.origin.instances[0], strict=True):
         (item,) = image.SourceImageSequence
