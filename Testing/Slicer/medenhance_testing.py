@@ -17,6 +17,7 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
+import vtk
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources/samples/mni152_t1.nii.gz"
@@ -202,6 +203,19 @@ class MedEnhanceTestCase(unittest.TestCase):
         return wide
 
     # --- data ---
+
+    def ijkToRas(self, node):
+        matrix = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(matrix)
+        return slicer.util.arrayFromVTKMatrix(matrix)
+
+    def throughAScene(self):
+        """Save the scene, close it, and load it again."""
+        path = os.path.join(self.temporaryFolder(), "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(path)
+        self.processEvents(80)
 
     def temporaryFolder(self):
         """A new folder that goes with the test."""

@@ -1,7 +1,5 @@
 """The strength of a result: the voxels that the library blends, its history, all or nothing."""
 
-import os
-
 import numpy as np
 import slicer
 from enhance_testing import EnhanceTestCase
@@ -45,10 +43,7 @@ class StrengthTest(ViewTestCase):
         np.testing.assert_equal(self.whatItIs(), before)
 
     def reload(self):
-        path = os.path.join(self.temporaryFolder(), "scene.mrb")
-        self.assertTrue(slicer.util.saveScene(path))
-        slicer.mrmlScene.Clear(0)
-        slicer.util.loadScene(path)
+        self.throughAScene()
         self.source, self.output = map(slicer.util.getNode, ("scan", "scan enhanced"))
         self.parts = [self.source, self.output, slicer.util.getNode("scan difference")]
 

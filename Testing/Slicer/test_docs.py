@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import slicer
-import vtk
 from medenhance_testing import ROOT, MedEnhanceTestCase, slow
 
 PAGES = ROOT / "docs/slicer"
@@ -24,16 +23,6 @@ def blocksOf(page):
             yield text.count("\n", 0, match.start(2)) + 1, match.group(2)
 
 
-def shrink(node):
-    """Keep a slab of a volume, in place."""
-    voxels = slicer.util.arrayFromVolume(node)[SLAB].copy()
-    corner = [0.0, 0.0, float(SLAB.start), 1.0]
-    ijkToRas = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(ijkToRas)
-    slicer.util.updateVolumeFromArray(node, voxels)
-    node.SetOrigin(*ijkToRas.MultiplyPoint(corner)[:3])
-
-
 class PagesTest(MedEnhanceTestCase):
     def test_everyPictureOfAPageIsThereAndNoneWithoutAPage(self):
         pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
@@ -41,6 +30,13 @@ class PagesTest(MedEnhanceTestCase):
         shown = set(re.findall(r"images/panels/([\w-]+)\.png", text))
         there = {path.stem for path in (ROOT / "docs/images/panels").glob("*.png")}
         self.assertEqual(shown, there)
+
+    def shrink(self, node):
+        """Keep a slab of a volume, in place."""
+        voxels = slicer.util.arrayFromVolume(node)[SLAB].copy()
+        corner = (self.ijkToRas(node) @ (0, 0, SLAB.start, 1))[:3].tolist()
+        slicer.util.updateVolumeFromArray(node, voxels)
+        node.SetOrigin(*corner)
 
     @slow
     def test_everyBlockOfTheConsolePageRuns(self):
@@ -55,7 +51,7 @@ class PagesTest(MedEnhanceTestCase):
             with contextlib.redirect_stdout(printed):
                 exec(code, names)
             if line == blocks[0][0]:
-                shrink(names["volume"])
+                self.shrink(names["volume"])
         self.waitUntil(lambda: not self.context.runner.activeJobs(), 60)
         for path in (names["path"], names["saved"]):
             self.addCleanup(Path(path).unlink)

@@ -19,7 +19,7 @@ from MedEnhanceLib.spg.audit.similarity import (
     shifted,
 )
 
-Anatomy = dict[str, np.ndarray]
+from .conftest import Anatomy, body
 
 
 def score(image: np.ndarray, onto: np.ndarray) -> float:
@@ -99,8 +99,6 @@ def test_one_copied_slice_among_twelve_images_raises_the_alarm_and_is_the_worst_
 @pytest.mark.slow
 def test_slices_of_somebody_else_alarm_no_more_often_than_alpha(people: Anatomy) -> None:
     """Real anatomy is the hardest clean set. Groups are drawn anew: their tests are exact."""
-    from .conftest import body
-
     names = [name for name in people if name != "outside"]
     found = []
     for seed in range(16):
