@@ -33,9 +33,7 @@ class MedEnhanceDICOMPluginClass(DICOMPlugin):
             return []
         exportable = slicer.qSlicerDICOMExportable()
         exportable.name = self.loadType
-        exportable.tooltip = _(
-            "A series that says that it is derived, with its segmentation and uncertainty."
-        )
+        exportable.tooltip = _("A derived DICOM series, with its segmentation and uncertainty.")
         exportable.subjectHierarchyItemID = subjectHierarchyItemID
         exportable.pluginClass = _NAME
         exportable.confidence = _CONFIDENCE

@@ -94,7 +94,8 @@ def _run(args: argparse.Namespace) -> int:
         )
         fault = MedEnhanceError(
             f"{len(failed)} of {total} failed; see {table}",
-            "Mend what failed. Run the same command again to go on: what is done is left out.",
+            "Mend what failed. Run the same command again to continue: finished volumes are "
+            "skipped.",
         )
     elif warned := sum(bool(row.get("warnings")) for row in fields["rows"]):
         text += f" ({warned} with warnings)"

@@ -94,7 +94,7 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"  block {block['block']} [{place}]: {block['reason']}")
     lines += report["notes"]
     if report["proved"]:
-        lines.append("every voxel is proved to be as it was written")
+        lines.append("every voxel equals what was written (SHA-256)")
     elif not lost:
         lines.append(
             "not proved: the voxels differ from the file's SHA-256 (damage if it is lossless; the "
@@ -126,11 +126,11 @@ DECOMPRESS = Command(
 RECOVER = Command(
     name="recover",
     summary="save what is intact in a damaged .ucv",
-    description="Repair a damaged .ucv from its parity, decode every intact block, and say what\n"
-    "is missing; a mask beside OUTPUT shows where. FILE stays as it is; OUTPUT.ucv is a\n"
-    "sound copy of it, where parity repairs all damage.\n"
-    "Exit status 0 where no block is lost, 7 where OUTPUT was written and some are,\n"
-    "6 where none could be read and nothing was written.",
+    description="Repair a damaged .ucv from its parity, decode every intact block, and report\n"
+    "what is missing; a mask beside OUTPUT marks it. FILE is not changed. OUTPUT.ucv becomes\n"
+    "a repaired copy, if parity repairs all damage.\n"
+    "Exit status: 0 no block is lost; 7 some blocks are lost, OUTPUT is written; 6 no block\n"
+    "can be read, nothing is written.",
     example="medenhance recover damaged.ucv rescued.nii.gz",
     run=_recover,
 )

@@ -82,8 +82,8 @@ COMMAND = Command(
     "enhancer learns (medenhance train hqg --data OUT). COHORT is a folder with a\n"
     "folder for each patient (or a file each), a folder of DICOM, or a table with the\n"
     "columns patient and path.\n"
-    "A distillation that was stopped goes on when the same line is given again.\n"
-    "The images are audited, not proved to be free of the patients: docs/distillation.md.",
+    "The same command continues a distillation that was stopped.\n"
+    "The images are audited, which does not prove their privacy: docs/distillation.md.",
     example="medenhance distill patients/ distilled/ --task denoise --images-per-patient 10",
     declare=_declare_distill,
     run=_distill,

@@ -20,7 +20,7 @@ def _run(args: argparse.Namespace) -> int:
     if lacking:
         fault = lacking[0][0]("something that MedEnhance needs is missing", "\n".join(hints))
     else:
-        text += "\n\nEverything that is needed is here."
+        text += "\n\nNothing is missing."
     return int(args.console.done({**facts, "missing": hints}, text, fault))
 
 
@@ -82,7 +82,7 @@ def _declare_worker(parser: Parser) -> None:
         type=float,
         default=600.0,
         metavar="S",
-        help="end when no job came for this long (default: %(default)g)",
+        help="stop after this many seconds without a job (default: %(default)g)",
     )
 
 
@@ -96,8 +96,8 @@ def _serve(args: argparse.Namespace) -> int:
 DOCTOR = Command(
     name="doctor",
     summary="check Python, packages, devices, memory, disk and models",
-    description="Show on one screen what MedEnhance finds here and what is missing.\n"
-    "Exit status 4 where a package or a model is.",
+    description="Show packages, devices and models on this machine, and what is missing.\n"
+    "Exit status 4 if a package or a model is missing.",
     example="medenhance doctor --json",
     declare=lambda _parser: None,
     run=_run,

@@ -39,10 +39,10 @@ def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
 ENHANCE = Command(
     name="enhance",
     summary="reduce noise, blur and bias field of a volume",
-    description="Enhance a volume: noise, and in MR blur and bias field, are measured and corrected"
-    "\nas far as they are found; --task chooses. The grid stays, but for the task slices; a"
-    "\nmanifest (OUTPUT.json) records what was done with what. With --dicom the folder OUTPUT gets"
-    "\na derived series, and segmentation and uncertainty as DICOM objects too.",
+    description="Measure and correct noise, and in MR blur and bias field; --task selects. It\n"
+    "takes minutes on a CPU. The grid is kept, except with the task slices. A manifest\n"
+    "(OUTPUT.json) records inputs and settings. With --dicom the folder OUTPUT gets a derived\n"
+    "series, and segmentation and uncertainty as DICOM objects.",
     example="medenhance enhance scan.nii.gz better.nii.gz --bias-correction n4 --report report",
     extra=_add_labels,
     params=_enhance_params,
@@ -51,10 +51,10 @@ ENHANCE = Command(
 
 BLEND = Command(
     name="blend",
-    summary="give an enhanced volume another strength, at once",
-    description="Blend a volume with its enhancement: INPUT + S · (ENHANCED − INPUT), which\n"
-    "scales the correction that is in it. Of a result of enhance without --strength these\n"
-    "are the voxels of enhance --strength S, without running the model again.",
+    summary="change the strength of an enhanced volume without recomputing it",
+    description="Blend a volume with its enhancement: INPUT + S · (ENHANCED − INPUT). For a\n"
+    "result of enhance without --strength this equals enhance --strength S, without\n"
+    "running the model again.",
     example="medenhance blend scan.nii.gz better.nii.gz half.nii.gz --strength 0.5",
     lines=job_lines,
 )
@@ -62,7 +62,7 @@ BLEND = Command(
 SEGMENT = Command(
     name="segment",
     summary="label the tissues of a volume",
-    description="Segment a volume with a trained head, on the volume's own grid. With --dicom\n"
+    description="Segment a volume with a segmentation model, on the volume's grid. With --dicom\n"
     "the labels become a DICOM segmentation.",
     example="medenhance segment better.nii.gz labels.nii.gz",
     lines=job_lines,

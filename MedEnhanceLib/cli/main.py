@@ -88,7 +88,7 @@ def _dispatch(arguments: Sequence[str], console: Console) -> int:
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help(sys.stderr)
-        raise ConfigError("no command was given", "Name one, for example: medenhance demo")
+        raise ConfigError("no command was given", "Name a command, for example: medenhance demo")
     console.command = options.command
     console.as_json, console.debug = options.json, options.debug
     options.console = console

@@ -13,10 +13,10 @@ from MedEnhanceLib.errors import ConfigError
 
 _ACTIONS = {
     "list": "all models",
-    "show": "the metadata and card of one",
-    "import": "take in a model: a folder, or a zip of one",
-    "default": "take one where none is named, in place of one that ships",
-    "remove": "delete one that was imported",
+    "show": "metadata and card of a model",
+    "import": "import a model: a folder or its zip",
+    "default": "use this model by default, in place of the one that ships",
+    "remove": "delete an imported model",
 }
 
 
@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
         return int(console.done(fields, _table(rows) if rows else "no models are installed"))
     text = f"removed {name}"
     if action == "default":
-        text = f"{name} is what --model auto takes from now on"
+        text = f"{name} is now the default model (--model auto)"
     elif action == "import":
         (row,) = [row for row in rows if row["name"] == fields["imported"]]
         text = f"imported {row['name']} into {row['folder']} (license: {row['license']})"

@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
             if word.startswith("-"):
                 self._refuse_option(word)
         if rest:
-            self.error(f"too much was given: {' '.join(rest)}")
+            self.error(f"unexpected arguments: {' '.join(rest)}")
         return parsed, rest
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

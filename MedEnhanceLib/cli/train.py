@@ -31,10 +31,10 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--high-quality",
         metavar="DIR",
-        help="images of high quality: files, or a folder of DICOM each",
+        help="high-quality images: files, or a folder for each DICOM series",
     )
     parser.add_argument(
-        "--low-quality", metavar="DIR", help="images of low quality, of other people (optional)"
+        "--low-quality", metavar="DIR", help="low-quality images, of other subjects (optional)"
     )
     parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="modality of the images")
     parser.add_argument(
@@ -60,12 +60,13 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--segmenter",
         metavar="NAME",
-        help="for hqg: a segmenter that teaches the enhancer; --config states its labeled images",
+        help="hqg: segmentation model whose loss also trains the enhancer; --config names its "
+        "labeled images",
     )
     parser.add_argument(
         "--gate",
         choices=("ema", "binary"),
-        help="for hqg: when the segmenter's gradient counts (default: ema)",
+        help="hqg: rule by which the gradient of the segmentation loss is used (default: ema)",
     )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     parser.add_argument(
@@ -145,14 +146,12 @@ def _means_lines(fields: Mapping[str, Any]) -> list[str]:
 TRAIN = Command(
     name="train",
     summary="train an enhancer, a head, thin slices, or a model of the codec",
-    description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
-    "and, where there are some, a folder of bad ones, which need not belong together.\n"
-    "head trains a segmentation head: it takes --data, and --config with its labels.\n"
-    "slices (a network that restores thin slices) and codec (models of the codec) learn\n"
-    "from the volumes below --data that --config names.\n"
-    "hqg also learns from a distilled set (medenhance distill): --data SET.\n"
-    "A training that was stopped goes on from its checkpoint when it is started\n"
-    "again with the same OUT. How to: docs/training.md.",
+    description="Train a model on your own volumes. hqg: an enhancer, on a folder of\n"
+    "high-quality images, and optionally a folder of low-quality ones of other subjects,\n"
+    "or on a distilled set (--data SET). head: a segmentation model, with --data, and\n"
+    "--config with its labels. slices: a network for thin slices, and codec: models of the\n"
+    "codec, on the volumes below --data that --config names.\n"
+    "The same command continues a training that was stopped. How to: docs/training.md.",
     example="medenhance train hqg --high-quality good/ --modality MR --out runs/mine",
     declare=_declare_train,
     run=_train,

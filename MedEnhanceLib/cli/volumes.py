@@ -46,7 +46,7 @@ def _inspect(args: argparse.Namespace) -> int:
                 rows = args.console.run("series", {"input": args.input})["series"]
         if len(rows) < 2:
             raise
-        choose = f"The card of one: medenhance inspect {quote(shown(args.input))} --series N"
+        choose = f"Details of a series: medenhance inspect {quote(shown(args.input))} --series N"
         return int(args.console.done({"series": rows}, f"{_series_table(rows)}\n\n{choose}"))
     check = fields["card"].get("check")
     fault = None if check is None or check["intact"] else _damage(shown(args.input), check)
@@ -95,7 +95,7 @@ def _card_text(card: Mapping[str, Any]) -> str:
 def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
     """What a compressed file says of itself besides."""
     check, missing = card["check"], ", ".join(card["missing"])
-    checked = "head and size; not the chunks (--verify reads them)"
+    checked = "head and size only (--verify reads the chunks)"
     if check is not None:
         damaged = _how_many(check)
         checked = f"{check['chunks']} chunks and the SHA-256" if check["intact"] else damaged
@@ -123,7 +123,8 @@ def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
         what += f"; lost: {slices_of(lost)}"
     advice = "save what is intact (medenhance recover)."
     if check["repairable"] or not damaged:
-        advice = "write a sound one (medenhance recover FILE.ucv SOUND.ucv): no voxel is lost."
+        copy = "write a repaired copy (medenhance recover FILE.ucv REPAIRED.ucv)"
+        advice = f"{copy}: no voxel is lost."
     return CodecError(f"{path} is damaged: {what}", f"Copy the file again, or {advice}")
 
 
@@ -169,14 +170,14 @@ _KINDS = {
     "rician": ("LEVEL", "noise of magnitude MR: σ as a share of the maximum, for example 0.1"),
     "low-dose": ("PHOTONS", "CT with this many photons a ray, for example 5e3"),
     "blur": ("PIXELS", "Gaussian blur: σ in pixels, for example 1"),
-    "bias": ("STRENGTH", "smooth shading: ± this share, for example 0.3 (MR)"),
+    "bias": ("STRENGTH", "bias field: ± this share, for example 0.3 (MR)"),
 }
 
 CONVERT = Command(
     name="convert",
-    summary="read any volume, DICOM folders too, and write it as OUTPUT's ending says",
+    summary="convert a volume or DICOM folder to the format of OUTPUT's extension",
     description="Convert a volume. Voxels and geometry are kept. With --dicom it becomes a\n"
-    "series that says it is derived, in the study of --dicom-source, or in one of its own.",
+    "derived series, in the study of --dicom-source, or in a new one.",
     example="medenhance convert dicom-folder/ scan.nii.gz",
     lines=job_lines,
 )
@@ -185,14 +186,14 @@ DEMO = Command(
     name="demo",
     summary="degrade, enhance, segment, compress and read back a sample brain",
     description="Run the main jobs on the bundled sample (a group-average brain) and leave a\n"
-    "folder with volumes, figures (results.json) and a page with pictures. Takes a minute.",
+    "folder with volumes, figures (results.json) and a page with pictures. Takes minutes.",
     example="medenhance demo my-demo",
     lines=_demo_lines,
 )
 
 INSPECT = Command(
     name="inspect",
-    summary="show what a volume, a DICOM folder or a .ucv holds",
+    summary="describe a volume, a DICOM folder or a .ucv",
     description="Show the card of a volume: size, spacing, orientation, type, range, history.\n"
     "A .ucv is not decoded for it; --verify reads all of it and exits with status 6\n"
     "where it is damaged. Several DICOM series are listed in a table.",
@@ -202,7 +203,7 @@ INSPECT = Command(
 
 DEGRADE = Command(
     name="degrade",
-    summary="add simulated noise, blur or shading to a volume",
+    summary="add simulated noise, blur or a bias field to a volume",
     description="Degrade a volume by the physics of its modality. Several kinds are applied\n"
     "in the order given; the same seed gives the same voxels.",
     example="medenhance degrade scan.nii.gz worse.nii.gz --bias 0.3 --rician 0.1 --seed 7",

@@ -102,7 +102,7 @@ class Exchange:
         if getattr(image, "affine", None) is None or not hasattr(image, "dataobj"):
             raise InputError(
                 f"a {type(image).__name__} without an affine",
-                "Give an image that says where it is.",
+                "Give an image with an affine.",
             )
         length, time = "mm", "sec"
         if hasattr(image.header, "get_xyzt_units"):
@@ -182,7 +182,7 @@ def _refuse_sequence(volume: Volume) -> None:
 
 def _copied(array: Any) -> Voxels:
     if isinstance(array, np.ma.MaskedArray):
-        raise InputError("a masked array", "Give what counts instead: array.filled(value).")
+        raise InputError("a masked array", "Give array.filled(value).")
     if hasattr(array, "detach"):
         try:
             array = array.detach().cpu().numpy()

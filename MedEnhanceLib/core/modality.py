@@ -42,12 +42,12 @@ def doubts(volume: Volume, name: str) -> list[tuple[str, str]]:
     texts, widest = [], max(volume.geometry.spacing)
     if volume.modality_is_guess:
         kind = "neither CT nor MR" if volume.modality == "OT" else volume.modality
-        text = f"{name}: no modality stated; by its values it looks like {kind}"
+        text = f"{name}: modality missing; from its values it looks like {kind}"
         text += " (if that is wrong: --modality, modality=)"
         texts.append((text, f"taken as {volume.modality}"))
     if widest > FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
-        text += "correct it first: sizes and volumes of results go by it"
+        text += "correct it first: sizes and volumes in results depend on it"
         texts.append((text, "spacing"))
     return texts
 

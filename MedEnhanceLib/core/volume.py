@@ -201,7 +201,7 @@ class Volume(Exchange):
         """The voxels, read-only unless copied."""
         if copy or (dtype is not None and np.dtype(dtype) != self.dtype):
             if copy is False:
-                raise ValueError(f"voxels of type {self.dtype} are {dtype} in a copy alone")
+                raise ValueError(f"voxels of type {self.dtype} are {dtype} only in a copy")
             return np.array(self.voxels, dtype)
         return self.voxels
 
@@ -243,7 +243,7 @@ def as_volume(
         return readers[home](data, modality=modality)
     is_result = isinstance(getattr(data, "volume", None), Volume)
     raise InputError(
-        f"an object of type {type(data).__name__} is no volume",
+        f"an object of type {type(data).__name__} is not a volume",
         "Give its .volume."
         if is_result
         else "Give a Volume, a path, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array "

@@ -108,8 +108,8 @@ class Rician(Degradation):
         negative = float((voxels < -0.05 * abs(top)).mean())
         if negative > 0.01:
             raise InputError(
-                f"{volume.source or 'volume'}: {negative:.1%} of the voxels are negative, "
-                "which magnitudes are not",
+                f"{volume.source or 'volume'}: {negative:.1%} of the voxels are negative, but "
+                f"magnitudes cannot be",
                 "Use the magnitude image, before any normalization to zero mean.",
             )
         return rician_noise(voxels, self.level * top, np.random.default_rng(self.seed))
@@ -124,7 +124,7 @@ class Blur(Degradation):
 
     name: ClassVar[str] = "blur"
     modalities: ClassVar[tuple[str, ...]] = ("CT", "MR", "PT", "EM", "OT")
-    instead: ClassVar[str] = "Labels have no sharpness to lose."
+    instead: ClassVar[str] = "Labels cannot be blurred."
     sigma_px: Annotated[float, About(low=0, high=50)]
     seed: Seed = 0
 
@@ -141,7 +141,7 @@ class Bias(Degradation):
 
     name: ClassVar[str] = "bias"
     modalities: ClassVar[tuple[str, ...]] = ("MR", "EM", "OT")
-    instead: ClassVar[str] = "Coils shade MR; HU and SUV have a fixed scale."
+    instead: ClassVar[str] = "Bias fields occur in MR; HU and SUV have a fixed scale."
     strength: Annotated[float, About(low=0, high=2)]
     seed: Seed
 
@@ -166,7 +166,7 @@ class LowDose(Degradation):
 
     name: ClassVar[str] = "low-dose"
     modalities: ClassVar[tuple[str, ...]] = ("CT",)
-    instead: ClassVar[str] = "Dose is a matter of CT; use rician for MR."
+    instead: ClassVar[str] = "Low dose applies to CT; use rician for MR."
     photons: Annotated[float, About(low=1, high=1e12)]
     electronic: Annotated[float, About(low=0, high=1e6)]
     seed: Seed

@@ -94,7 +94,7 @@ class TrainHeadConfig(WithPresets):
     data: tuple[dict[str, str], ...] = option(
         (), help="for the bundle's card: name, subjects, license and source of each collection"
     )
-    license: str = option("", help="of the weights, for the card; empty: not stated")
+    license: str = option("", help="license of the weights, for the card; empty: not stated")
     enhancer: str = option(
         "", help="name or folder of the bundle whose output the head also sees; empty: none"
     )
@@ -118,12 +118,13 @@ class TrainHeadConfig(WithPresets):
     )
     on_request: bool = option(
         False,
-        help="whether users have to name the head: it is not the one for any image of its modality",
+        help="whether users must select the model by name, as it does not suit every image of "
+        "its modality",
     )
-    limits: tuple[str, ...] = option((), help="what else its card warns of")
+    limits: tuple[str, ...] = option((), help="further warnings for the card")
     modality: str = option("MR", help="of the images")
-    anatomy: str = option("", help="what the images show; users are informed of it")
-    name: str = option("brain-tissue", help="of the bundle that comes out", is_name=True)
+    anatomy: str = option("", help="body part that the images show; stated to users")
+    name: str = option("brain-tissue", help="name of the trained bundle", is_name=True)
     seed: int = option(0, help="random seed")
     steps: int = option(3000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(6, help="patches per step")

@@ -179,7 +179,7 @@ class GradientGate:
             elif kind in self._averages and index.isdecimal():
                 self._averages[kind][int(index)] = tensor.clone()
             else:
-                raise ModelError(f"{name!r} is not of a gate's state", "Load that of a gate.")
+                raise ModelError(f"{name!r} is not part of a gate's state", "Load that of a gate.")
 
     def _follow(
         self,
@@ -193,8 +193,8 @@ class GradientGate:
             for index, average in averages.items():
                 if index >= len(parameters) or average.shape != parameters[index].shape:
                     raise ModelError(
-                        f"the gate's averages are of other parameters (at place {index})",
-                        "Make a gate for each list of parameters, and load the state of its own.",
+                        f"the gate's averages belong to other parameters (at index {index})",
+                        "Make a gate for each list of parameters, and load its own state.",
                     )
                 # From a checkpoint they are on the CPU.
                 averages[index] = average.to(parameters[index].device)

@@ -60,7 +60,7 @@ def both_gradients(
     if not any(parameter.requires_grad for parameter in parameters):
         raise ConfigError(
             "none of the gate's parameters requires a gradient",
-            "Set requires_grad of those that are to learn.",
+            "Set requires_grad=True for those to be trained.",
         )
     main = _gradients(main_loss, parameters, keep=aux_loss.requires_grad)
     if all(gradient is None for gradient in main):

@@ -16,7 +16,7 @@ from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
 from MedEnhanceLib.nets.precision import move
 
 _PROPAGATED = "Trained on labels that were propagated from a template, not drawn by a reader."
-_RESEARCH = "A research tool: measure nothing of a patient with it."
+_RESEARCH = "A research tool: do not use it for measurements of patients."
 
 
 @dataclass(frozen=True)

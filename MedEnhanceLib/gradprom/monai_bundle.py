@@ -216,7 +216,9 @@ def _decision(part: Part, *, named: bool) -> tuple[bool, list[str]]:
     if is_softmax and is_sigmoid:
         raise part.refused("is softmax and sigmoid at once")
     if is_sigmoid and named:
-        raise part.refused("is sigmoid, and the labels have a background: they are no channels")
+        raise part.refused(
+            "is sigmoid, but the labels include a background, so they are not channels"
+        )
     return is_softmax or (named and not is_sigmoid), notes
 
 

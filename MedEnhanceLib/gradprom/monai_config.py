@@ -70,7 +70,7 @@ class Part:
         """The value; raises ModelError where it holds code, another file, or an object."""
         if isinstance(self.value, Mapping):
             if "_target_" in self.value:
-                raise self.refused("is an object of some class: no plain value")
+                raise self.refused("is an object, not a plain value")
             return {key: self[key].plain() for key in self.value}
         if isinstance(self.value, list):
             return [member.plain() for member in self.members()]

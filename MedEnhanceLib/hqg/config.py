@@ -51,16 +51,21 @@ class LossConfig(Options):
         0.0, help="content-aware loss of features: L1 of the network's own", low=0
     )
     adversarial: float = option(
-        0.0, help="least squares, against a critic that separates crops from clean ones", low=0
+        0.0,
+        help="adversarial loss (least squares), by a critic that separates enhanced from "
+        "clean crops",
+        low=0,
     )
     unpaired: float = option(
         0.0,
-        help="the same critic, of real noisy volumes (low_quality), which have no target, in the "
+        help="the same loss for real noisy volumes (low_quality), which have no target, in the "
         "stage without a guide",
         low=0,
     )
     kl: float = option(
-        0.0, help="of the cue's distribution, where the guide modulates variationally", low=0
+        0.0,
+        help="Kullback-Leibler divergence of the cue's distribution, with variational modulation",
+        low=0,
     )
 
 
@@ -96,7 +101,10 @@ class TaskConfig(Options):
     )
     weight: float = option(0.1, help="λ, of the task's gradient", low=0, high=1e6)
     start: float = option(
-        0.3, help="share of the steps before the task teaches; a head learns in them", low=0, high=1
+        0.3,
+        help="share of the steps before the task loss is used; a head is trained in them",
+        low=0,
+        high=1,
     )
     every: int = option(2, help="steps of which the first uses a labeled crop", low=1, high=1000)
 
@@ -152,7 +160,7 @@ class TrainConfig(WithPresets):
         "none, and the enhancer takes no guide",
     )
     leave_out: tuple[str, ...] = option(
-        (), help="patterns of files or folders that nothing is learned from"
+        (), help="patterns of files or folders to exclude from training"
     )
     validation: tuple[str, ...] = option(
         (), help="patterns of clean volumes that are only validated on; empty: fresh crops"
@@ -160,15 +168,15 @@ class TrainConfig(WithPresets):
     data: tuple[dict[str, str], ...] = option(
         (), help="for the bundle's card: name, subjects, license and source of each collection"
     )
-    license: str = option("", help="of the weights, for the card; empty: not stated")
+    license: str = option("", help="license of the weights, for the card; empty: not stated")
     modality: Literal["MR", "CT"] = option("MR", help="of the images; decides scale and noise")
     anatomy: str = option(
         "", help='what the images show, as in "images of the brain"; users are informed of it'
     )
-    name: str = option("mr", help="of the bundle that comes out", is_name=True)
+    name: str = option("mr", help="name of the trained bundle", is_name=True)
     seed: int = option(0, help="random seed")
     start: str = option(
-        "", help="name or folder of an enhancer of the same size whose weights are started from"
+        "", help="name or folder of an enhancer of the same size that training starts from"
     )
     steps: int = option(9400, help="without a guide", low=0, high=10_000_000)
     guide_steps: int = option(4700, help="with guides", low=0, high=10_000_000)
@@ -176,11 +184,11 @@ class TrainConfig(WithPresets):
     crops: int = option(300, help="that are drawn from at a time", low=1, high=100_000)
     renewed_every: int = option(10, help="steps after which a crop is replaced", low=1)
     learning_rate: float = option(2e-3, help="of the optimizer, AdamW")
-    validated: int = option(8, help="crops that are validated on", low=1, high=1000)
+    validated: int = option(8, help="number of validation crops", low=1, high=1000)
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
     loss: LossConfig = option(factory=LossConfig, help="weights of the losses")
     task: TaskConfig | None = option(
-        None, help="a segmentation task that teaches through a gate; null: none"
+        None, help="segmentation task whose gradient passes a gate; null: none"
     )
     device: str = option("auto", help=DEVICES)
 
@@ -234,8 +242,8 @@ class EnhanceConfig(Options):
     )
     slice_spacing: float | Literal["isotropic", "half"] = option(
         "isotropic",
-        help="with the task slices, what the slices are apart afterwards: isotropic (as the "
-        "pixels), half (of what it was), or mm",
+        help="slice spacing of the result, with the task slices: isotropic (pixel size), half "
+        "(of the original), or mm",
         low=0.01,
         high=100,
         metavar="T",

@@ -233,7 +233,7 @@ def _checked(
         if each.voxels.min() == each.voxels.max():
             raise InputError(
                 f"{name}: the {role} is constant, every voxel is {each.voxels.flat[0]:g}",
-                "Choose a volume that shows something.",
+                "Choose a volume with image content.",
             )
         if each.modality != volume.modality:
             raise InputError(

@@ -209,8 +209,8 @@ def _check_pair(original: Volume, enhanced: Volume) -> None:
     names = f"{original.source or 'the input'} and {enhanced.source or 'the enhanced volume'}"
     if any(did.startswith(_ENHANCED) for did in original.history) and not enhanced.history:
         raise InputError(
-            f"{names} are swapped: the first is the enhanced one, and the second has no record of "
-            "an enhancement",
+            f"{names} are swapped: the first is the enhanced volume, the second has no record "
+            f"of an enhancement",
             "Give the input first, then the enhanced volume.",
         )
     differs = ""

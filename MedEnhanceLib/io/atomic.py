@@ -179,7 +179,9 @@ def refuse_no_folder(target: Path) -> None:
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file", "Name a folder.")
     if not target.parent.is_dir():
-        raise OutputError(f"{target}: {target.parent} is not a folder", "Make it, or name another.")
+        raise OutputError(
+            f"{target}: {target.parent} is not a folder", "Create it, or name another."
+        )
     refuse_unwritable(resolved(target).parent)
 
 
@@ -254,8 +256,8 @@ def output_error(path: Path, cause: OSError) -> OutputError:
     if cause.errno == errno.ENAMETOOLONG:
         return OutputError(f"{path.name:.80}…: the name is too long", "Choose a shorter one.")
     if cause.errno == errno.ELOOP:
-        return OutputError(f"{path}: a link that leads to itself", "Remove it, or name a file.")
+        return OutputError(f"{path}: a symbolic link to itself", "Remove it, or name a file.")
     if not path.parent.is_dir():
-        return OutputError(f"{path}: {path.parent} is not a folder", "Make it, or name another.")
+        return OutputError(f"{path}: {path.parent} is not a folder", "Create it, or name another.")
     reason = cause.strerror or str(cause)
-    return OutputError(f"{path} cannot be written: {reason}", "Write to another place.")
+    return OutputError(f"{path} cannot be written: {reason}", "Choose another output path.")

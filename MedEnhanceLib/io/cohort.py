@@ -94,7 +94,7 @@ class Cohort:
     def __post_init__(self) -> None:
         for name, count in Counter(patient.id for patient in self.patients).items():
             if count > 1:
-                raise ConfigError(f"patient {name} is there twice", "Put their volumes together.")
+                raise ConfigError(f"patient {name} is listed twice", "Put their volumes together.")
 
     def __len__(self) -> int:
         return len(self.patients)
@@ -296,8 +296,7 @@ class Cohort:
                 owner = seen.setdefault(key, patient.id)
                 if owner != patient.id:
                     raise InputError(
-                        f"patients {owner} and {patient.id} are one person: they have slices in "
-                        "common",
+                        f"patients {owner} and {patient.id} are one person: they share slices",
                         "Put all volumes of a person under one name.",
                     )
             yield patient, volumes

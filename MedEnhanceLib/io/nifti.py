@@ -54,7 +54,7 @@ def read_nifti(
     skip = float(header["vox_offset"])
     if not (skip.is_integer() and header.single_vox_offset <= skip < 2**31):
         raise InputError(
-            f"{name}: vox_offset is {skip:g}, which is no place for voxels",
+            f"{name}: vox_offset is {skip:g}, which is not a valid offset",
             "The header is damaged: export the volume again.",
         )
     shape = _shape(header, name)
@@ -119,7 +119,7 @@ def _dtype(header: Any, name: str) -> np.dtype[Any]:
     label = types.label[code] if code in types else "unknown"
     dtype: np.dtype[Any] = np.dtype(types.dtype[code] if code in types else "V1")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        what = "color voxels" if dtype.fields else "voxels of a type that holds no intensity here"
+        what = "color voxels" if dtype.fields else "voxels of an unsupported type"
         raise InputError(
             f"{name}: {what} (datatype {code}, {label})",
             "Convert it to integers or floats of up to 64 bits, and color to gray levels.",

@@ -175,7 +175,7 @@ def _nrrd_text(path: Path, monitor: Monitor) -> _Stored:
     space = fields.get("space", "").lower()
     if space and space not in _NRRD_SPACES:
         raise InputError(
-            f"{path.name}: space is {space!r}, which does not say where left and front are",
+            f"{path.name}: space is {space!r}, which has no anatomical directions",
             "Write the header with space: left-posterior-superior.",
         )
     if "space directions" not in fields:

@@ -41,8 +41,8 @@ WRITABLE = tuple(_HEADERS)
 #: A DICOM file may have any name, and most have none of these.
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 _NO_HU = (
-    "no value is below 0, as fat and air are in HU: if the values were rescaled, they are no HU any"
-    " more, and models for CT do not fit them (convert the original again, without rescaling)"
+    "no value is below 0 HU, although fat and air are: if the values were rescaled, models for "
+    "CT do not fit them (convert the original again, without rescaling)"
 )
 #: What the formats lack, and the wider type that holds every value of it.
 _WIDER = {"bool": "uint8", "float16": "float32"}
@@ -90,7 +90,7 @@ def load(
         )
     elif read is not None:
         if series is not None:
-            raise ConfigError(f"{path.name} is no DICOM and has no series", "Leave series out.")
+            raise ConfigError(f"{path.name} is not DICOM and has no series", "Leave series out.")
         volume = _meaning(*read(path, monitor, scratch), modality, monitor)
     else:
         raise InputError(
@@ -135,7 +135,7 @@ def save(
     dtype = np.dtype(_WIDER.get(volume.dtype.name, volume.dtype)).newbyteorder("=")
     if dtype.itemsize > np.dtype(np.float64).itemsize:
         raise OutputError(
-            f"no file format here holds voxels of type {dtype}", "Convert to float64."
+            f"no supported file format stores voxels of type {dtype}", "Convert to float64."
         )
     refuse_not_finite(volume)
     with atomic_write(path, overwrite=overwrite) as temporary:

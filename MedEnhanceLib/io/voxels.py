@@ -44,7 +44,8 @@ def readable(path: Path) -> Iterator[BinaryIO]:
         raise input_error(path, cause) from cause
     except zlib.error as cause:
         raise InputError(
-            f"{path.name} is damaged: its compressed data does not unpack ({cause})", _COPY_AGAIN
+            f"{path.name} is damaged: its compressed data cannot be decompressed ({cause})",
+            _COPY_AGAIN,
         ) from cause
 
 

@@ -173,7 +173,7 @@ def _fetch(address: str, copy: Path) -> int:
         if address.lower().startswith("https:") and not stream.url.startswith("https:"):
             raise InputError(
                 f"{shown(address)}: redirect from HTTPS to HTTP refused",
-                "Use the address it leads to.",
+                "Use the address of the redirect.",
             )
         shutil.copyfileobj(stream, file)
         return int(stream.length or 0)
@@ -199,7 +199,7 @@ def sent_result(
         return
     if _is_web(place) or "/" not in place.partition("://")[2].rstrip("/") or _ODD.search(place):
         raise ConfigError(
-            f"{shown(place)} is no place for a result",
+            f"{shown(place)} cannot take a result",
             "Name a file in a store, as s3://bucket/better.nii.gz: no web server, and none of "
             "?, #, *, [ and :: in its name.",
         )

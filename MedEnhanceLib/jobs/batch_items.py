@@ -75,11 +75,11 @@ def gather(
             if absolute(other.source) != absolute(source):
                 raise ConfigError(
                     f"{shown(other.source)} and {shown(source)} would both become {item.output}",
-                    "Put them through in two runs, into two folders.",
+                    "Process them in two runs, into two folders.",
                 )
     if not items:
         names = ", ".join(map(shown, places))
-        raise InputError(f"{names}: no volumes found", "Name a folder that holds some.")
+        raise InputError(f"{names}: no volumes found", "Name a folder with volumes.")
     return list(items.values())
 
 

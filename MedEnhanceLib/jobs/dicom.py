@@ -134,7 +134,7 @@ def place_volume(
     if volume.origin is not None and volume.origin.instances:
         if params.patient_id or params.patient_name or params.study_description:
             raise ConfigError(
-                f"{name} is DICOM and knows its patient",
+                f"{name} is DICOM and states its patient",
                 "Leave out patient_id and patient_name (--patient-id, --patient-name).",
             )
         return volume

@@ -51,11 +51,11 @@ class VolumeParams(Params):
     ]
     series: str | None = option(
         None,
-        help="DICOM series, where INPUT holds several: its number in inspect, or its UID",
+        help="DICOM series, if INPUT has several: its number in inspect, or its UID",
         metavar="S",
     )
     modality: str | None = option(
-        None, help="CT, MR, PT, EM or OT, if the file's own is missing or wrong", metavar="M"
+        None, help="CT, MR, PT, EM or OT, if missing or wrong in the file", metavar="M"
     )
     resample: bool = option(
         False,
@@ -192,7 +192,7 @@ def check_outputs(
             )
         if not path.parent.is_dir():
             raise OutputError(
-                f"{path}: the folder {path.parent} does not exist", "Make it, or name another."
+                f"{path}: the folder {path.parent} does not exist", "Create it, or name another."
             )
         refuse_existing(path, overwrite)
         refuse_existing(manifest_path(path), overwrite)

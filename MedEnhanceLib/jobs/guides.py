@@ -47,7 +47,7 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     own = _candidate(volume, volume.source, path.name) if candidates else None
     suggestion = suggest(own, candidates) if own else None
     if suggestion is None:
-        monitor.warn("no other series of this examination suits: enhanced without a guide")
+        monitor.warn("no other series of this examination is suitable: enhanced without a guide")
         return None
     best, reason = suggestion
     monitor.log(f"guide: {reason}")

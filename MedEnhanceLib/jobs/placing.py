@@ -63,8 +63,8 @@ def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
     ends = np.array(series.shape[:-4:-1]) - 0.5
     if (places.max(axis=0) < -0.5).any() or (places.min(axis=0) > ends).any():
         raise GeometryError(
-            f"{name} and {series.source} have no place in common: they are not of the same scan, "
-            "or one of them has lost its position",
+            f"{name} and {series.source} do not overlap in space: they are not of the same "
+            f"scan, or the position of one of them is lost",
             "Give the series that the volume was made from.",
         )
     own, other = ("×".join(map(str, each.shape[::-1])) for each in (volume, series))

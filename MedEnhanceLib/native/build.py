@@ -108,7 +108,7 @@ def build(folder: Path = HERE, *, compiler: Sequence[str] = ()) -> Path:
             failures.append(f"{shlex.join(command)}:\n{output.strip()[-2000:]}")
     if not failures:
         raise BuildError(
-            "There is no C compiler here. Install gcc or clang, or: python -m pip install ziglang"
+            "No C compiler was found. Install gcc or clang, or: python -m pip install ziglang"
         )
     raise BuildError("No C compiler works here.\n" + "\n".join(failures))
 

@@ -15,7 +15,7 @@ from MedEnhanceLib.errors import InputError
 Floats = npt.NDArray[np.float32]
 #: Above this there is tissue, on the network's scale.
 TISSUE = {"MR": 0.1, "CT": -0.5}
-_HINT = "Choose a volume that shows something."
+_HINT = "Choose a volume with image content."
 #: Steps of single precision from the lowest value to the highest, below which rounding is seen.
 _LEVELS = 1000
 
@@ -47,7 +47,7 @@ def scaling_for(volume: Volume) -> Scaling:
     """
     name = volume.source or "volume"
     if volume.dtype.kind == "b":
-        raise InputError(f"{name}: voxels are true or false, no intensities", _HINT)
+        raise InputError(f"{name}: voxels are boolean, not intensities", _HINT)
     low, high = float(volume.voxels.min()), float(volume.voxels.max())
     if low == high:
         raise InputError(f"{name}: intensities are constant", _HINT)

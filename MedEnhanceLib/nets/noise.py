@@ -150,7 +150,7 @@ def measure_noise(
         sigma=np.full((1, 1, 1), level, np.float32),
         spectrum=np.ones((BLOCK,) * 3, np.float32),
         confidence=0.0,
-        reason="no tissue of which noise could be measured",
+        reason="no tissue in which noise could be measured",
         rician=blocks.air is not None,
         air=blocks.air,
         contrast=0.0,

@@ -87,7 +87,7 @@ def _automatic(torch: Any) -> DeviceChoice:
     elif torch.version.cuda:
         reason = "PyTorch cannot use the NVIDIA GPU here (driver too old, or in use)"
     else:
-        reason = "an NVIDIA GPU is here, but this PyTorch is the build for the CPU alone"
+        reason = "an NVIDIA GPU is present, but this PyTorch is built for the CPU only"
     if torch.backends.mps.is_available():
         return DeviceChoice("mps", "Apple GPU (MPS)")
     count = torch.get_num_threads()

@@ -168,7 +168,7 @@ def _check(modality: str | None, config: DistillConfig) -> None:
     """Raise ConfigError for what can be checked without images; modality None: not known yet."""
     if modality not in (None, *MODALITIES):
         raise ConfigError(
-            f"the cohort is {modality}; distillation knows {' and '.join(MODALITIES)}",
+            f"the cohort is {modality}; distillation supports {' and '.join(MODALITIES)}",
             "Set the modality (--modality) if it is missing in the files or wrong.",
         )
     if config.prior == TEMPLATE and modality == "CT":

@@ -24,9 +24,7 @@ from MedEnhanceLib.spg.statistics import CLIP
 
 #: Clips by which a sum moves where one patient is replaced by another.
 _REPLACEMENT = 2.0
-_COMPARED = (
-    "one patient replaced by any other, or left out; how many patients there are is no secret"
-)
+_COMPARED = "one patient replaced by any other, or left out; the number of patients is public"
 
 
 def noise_multiplier(config: DistillConfig) -> float:

@@ -82,9 +82,9 @@ class Room:
         """For a person who is about to distill."""
         if self.gain_db < LEAST_ROOM:
             return (
-                f"There is next to nothing to gain: networks that learn from the public prior "
+                f"There is almost nothing to gain: networks that learn from the public prior "
                 f"restore other patients to {self.public_db:.1f} dB, those that learn from all raw "
-                f"images to {self.full_db:.1f} dB. The public prior alone serves."
+                f"images to {self.full_db:.1f} dB. The public prior is enough."
             )
         reached = min(max(0.0, (self.statistics_db - self.public_db) / self.gain_db), 1.0)
         advice = (

@@ -76,7 +76,7 @@ class CompressConfig(Options):
     )
     embed_model: bool = option(
         False,
-        help="store the models that the file needs in it, so that it opens on any machine; with a "
+        help="store the models in the file, so that any installation can decode it; with a "
         "ratio their bytes count",
     )
     threads: int = option(

@@ -89,8 +89,8 @@ def decompress(
                     "The file was forged, or this machine's memory is failing: try another one.",
                 )
             monitor.warn(
-                f"{name}: decoded with another build of its codec than it was written with; "
-                "voxels may differ from those at writing in the last bit"
+                f"{name}: decoded with another build of its codec than at writing; voxels may "
+                f"differ in the last bit"
             )
         start = (ranges[1][0], ranges[2][0], ranges[3][0])
         geometry = header.geometry.cropped(start)

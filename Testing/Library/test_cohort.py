@@ -149,7 +149,7 @@ def test_the_split_is_by_patient_and_repeats_with_its_seed() -> None:
 
 def test_no_folder_no_volume_and_a_name_twice_are_errors(folder: Path, tmp_path: Path) -> None:
     twice = Patient("a", (tmp_path / "x",)), Patient("a", (tmp_path / "y",))
-    with pytest.raises(ConfigError, match="a is there twice"):
+    with pytest.raises(ConfigError, match="a is listed twice"):
         Cohort(twice)
     with pytest.raises(InputError, match="not a folder"):
         Cohort.from_folder(tmp_path / "nowhere")

@@ -32,7 +32,7 @@ def test_without_torch_the_rest_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
         (1, False, "12.8", True, "cuda", "CUDA device RTX"),
         (0, True, None, False, "mps", "Apple GPU"),
         (0, False, None, False, "cpu", "no graphics card"),
-        (0, False, None, True, "cpu", "build for the CPU alone"),
+        (0, False, None, True, "cpu", "built for the CPU only"),
         (0, False, "12.8", True, "cpu", "driver too old"),
     ],
 )

@@ -350,7 +350,7 @@ class AuditTest(DistillingTestCase):
             (
                 1,
                 "Information",
-                "by the 4 of 7 attacks that could have found one.</b> This is no proof",
+                "by the 4 of 7 attacks that could have found one.</b> This is not a proof",
             ),
             (3, "Warning", "by the 2 of 7 attacks"),
             (5, "Warning", "none of 7 attacks"),
@@ -359,7 +359,7 @@ class AuditTest(DistillingTestCase):
             figures = {"findings": findings, "not_run": [{}, {}]}
             self.finished({"alarm": False, "summary": "No leak."}, figures)
             self.assertVerdict(word, text)
-            self.assertEqual("This is no proof" in self.ui.auditLabel.text, blind < 5)
+            self.assertEqual("This is not a proof" in self.ui.auditLabel.text, blind < 5)
 
     def assertVerdict(self, word, *texts):
         self.assertEqual(self.ui.auditIcon.accessibleName, word)

@@ -57,7 +57,7 @@ def frameNodes(node):
 
 
 def checkVolume(node):
-    """Raise PanelError for what is no volume, or sequence of volumes, of one value per voxel."""
+    """Raise PanelError for what is not a volume, or sequence of volumes, of one value per voxel."""
     frames = frameNodes(node) if node is not None else []
     images = [frame.GetImageData() for frame in frames if _isScalar(frame)]
     if node is None:

@@ -69,12 +69,9 @@ def tasks(modality=UNKNOWN):
 def aboutTask(task):
     """What a task does, in a sentence, as the tool tip of its entry."""
     return {
-        "auto": _(
-            "Corrects the noise that is measured in the volume, and in MR blur and bias field "
-            "where they are found"
-        ),
+        "auto": _("Corrects the measured noise; in MR also blur and bias field, if found"),
         "noise": _("Removes noise; blur and bias field stay"),
-        "sharpness": _("Removes noise, and undoes blur; the bias field stays"),
+        "sharpness": _("Removes noise and blur; the bias field stays"),
         "slices": _("Makes thin slices between thick ones, on a new grid"),
         "motion": _("Corrects motion between slices during the scan"),
     }[task]

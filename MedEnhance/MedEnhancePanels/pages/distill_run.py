@@ -191,10 +191,10 @@ def verdictOf(run):
     if hasAlarm is None or not count:
         return "warning", _("Not audited."), careful
     if not could:
-        verdict = _("The audit says nothing: none of {count} attacks could have found a leak.")
+        verdict = _("The audit is inconclusive: none of {count} attacks could have found a leak.")
         return "warning", verdict.format(count=count), careful
     verdict = _("No leak was found by the {could} of {count} attacks that could have found one.")
-    limits = _("This is no proof: weaker leaks than those in the report, or others, can be there.")
+    limits = _("This is not a proof: weaker leaks, or leaks of another kind, may exist.")
     level = "info" if could > count / 2 else "warning"
     return level, verdict.format(could=could, count=count), limits
 

@@ -211,7 +211,7 @@ class EnhancePanel(Page):
 
     def _previewProblem(self):
         if self.state.task == "slices":
-            return _("Thin slices lie on another grid: there is no preview of them.")
+            return _("Thin slices have a new grid: no preview is available.")
         if bridge.isSequence(self.target):
             return _("Choose the volume that shows a frame of the sequence to preview it.")
         if preview.currentSlice(self.target) is None:

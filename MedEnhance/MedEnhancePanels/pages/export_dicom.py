@@ -40,7 +40,7 @@ def exportDicom(context, node):
                 "database. Import that series first, or export under another patient."
             )
         lines.append(text.format(name=name, uid=series))
-        lines.append(_("Patient ID (a pseudonym, where the images will leave the clinic):"))
+        lines.append(_("Patient ID (a pseudonym if the images leave the clinic):"))
         window = slicer.util.mainWindow()
         patientId = answerOf(qt.QInputDialog.getText(window, title, "\n".join(lines))).strip()
         if not patientId:

@@ -43,15 +43,15 @@ class TrainSlicesConfig(WithPresets):
         "pixels in both directions are used",
     )
     held_out: tuple[str, ...] = option(
-        (), help="patterns of volumes that are not learned from, and that the result is measured on"
+        (), help="patterns of validation volumes, excluded from training"
     )
     data: tuple[dict[str, str], ...] = option(
         (), help="for the bundle's card: name, subjects, license and source of each collection"
     )
-    license: str = option("", help="of the weights, for the card; empty: not stated")
+    license: str = option("", help="license of the weights, for the card; empty: not stated")
     modality: Literal["MR", "CT"] = option("MR", help="of the images")
-    anatomy: str = option("", help="what the images show; users are informed of it")
-    name: str = option("mr-slices", help="of the bundle that comes out", is_name=True)
+    anatomy: str = option("", help="body part that the images show; stated to users")
+    name: str = option("mr-slices", help="name of the trained bundle", is_name=True)
     seed: int = option(0, help="random seed")
     steps: int = option(6000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(8, help="patches per step", low=1, high=4096)

@@ -191,7 +191,7 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
     target = named[spacing] if isinstance(spacing, str) else spacing
     if spacing == "isotropic" and step / fine < 1.2:
         raise InputError(
-            f"{name}: its voxels are already nearly cubes ({step:.3g} mm by {fine:.3g} mm)",
+            f"{name}: its voxels are already nearly isotropic ({step:.3g} mm by {fine:.3g} mm)",
             "Leave it as it is, or name the spacing to restore (--slice-spacing 0.5).",
         )
     ratio = step / target

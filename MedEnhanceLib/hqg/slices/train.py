@@ -34,9 +34,9 @@ _ALIKE = 1.25
 #: Decay of the averaged weights, and in the short training on the slices themselves.
 _EMA, _TUNED_EMA = 0.998, 0.98
 _LIMITS = (
-    "It restores what thick slices imply. What is thinner than a slice and of little contrast is "
-    "not in them, and cannot come back.",
-    "Trained on few subjects: other scanners, sequences and anatomy can give less.",
+    "It restores what thick slices imply. Structures of low contrast that are thinner than a "
+    "slice cannot be recovered.",
+    "Trained on few subjects: other scanners, sequences and anatomy can give worse results.",
 )
 
 
@@ -156,7 +156,9 @@ def tuned(
     """
     a_mm, b_mm = planes.spacing_mm[1:]
     if max(a_mm, b_mm) > _ALIKE * min(a_mm, b_mm):
-        monitor.log(f"pixels of {a_mm:.3g} × {b_mm:.3g} mm are not alike: nothing is learned there")
+        monitor.log(
+            f"pixels of {a_mm:.3g} × {b_mm:.3g} mm are not square: nothing is learned there"
+        )
         return network
     voxels = planes.pixels.size * stack.ratio
     steps = int(np.clip(_STEPS_PER_MVOXEL * voxels / 1e6, *_TUNING_STEPS))
@@ -187,8 +189,8 @@ def _described(config: TrainSlicesConfig, seconds: float) -> dict[str, Any]:
         "modality": config.modality,
         "anatomy": config.anatomy,
         "description": f"Restores thin slices from thick ones in {config.modality}: up to "
-        f"{MOST_RATIO:g} for each. Learned from planes of good images, one axis of which "
-        "was made thick.",
+        f"{MOST_RATIO:g} for each. Trained on planes of high-quality images with one axis made "
+        f"thick.",
         "license": config.license or NOT_STATED,
         "network": config.network.to_json(),
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",

@@ -255,8 +255,8 @@ def _with_slices(about: Header, dataset: Dataset, fields: Fields) -> Header:
     if about.sop_class not in _SINGLE and None in (plane.position, plane.orientation):
         return replace(
             about,
-            reason=f"{about.kind}: a picture without a place in the patient (no "
-            "ImagePositionPatient)",
+            reason=f"{about.kind}: an image without a position in the patient (no "
+            f"ImagePositionPatient)",
             hint="Give a tomographic series (CT, MR, PET).",
         )
     return replace(about, slices=(plane,))

@@ -140,8 +140,8 @@ def _shared_plane(slices: Slices, name: str) -> _Plane:
         if lacking:
             raise GeometryError(
                 f"{name}: {len(lacking)} of {counted(len(slices), 'slice')} ({lacking[0]} first) "
-                f"lack {element}: the place in the patient is unknown",
-                "Export the original images; screenshots and scout views have no place.",
+                f"lack {element}: their position in the patient is unknown",
+                "Export the original images; screenshots and scout views have no position.",
             )
     orientations = np.array([plane.orientation for plane in slices], np.float64)
     if np.ptp(orientations, axis=0).max() > _MOST_TURN:

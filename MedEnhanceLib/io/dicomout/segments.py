@@ -56,7 +56,7 @@ def build_segmentation(
             derived images that are written with it.
         monitor: notified of progress; may cancel.
     Raises:
-        InputError: several frames, values that are no labels, or more than DICOM holds.
+        InputError: several frames, values that are not labels, or more than DICOM holds.
     """
     hd = require("highdicom", purpose="Writing DICOM")
 

@@ -69,7 +69,7 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
     instances = [instance for frame in origin.instances for instance in frame]
     files = list(dict.fromkeys(instance.file for instance in instances))
     if not files:
-        raise InputError("the volume names no DICOM images that it came from", _READ_AGAIN)
+        raise InputError("the volume has no record of its DICOM source", _READ_AGAIN)
     sources: dict[str, Dataset] = {}
     faults: dict[str, None] = {}  # in their order, each once
     for index, file in enumerate(files):
@@ -175,7 +175,7 @@ def _one_image(source: Dataset, instance: Instance, origin: DicomOrigin) -> Data
                 "(.nii.gz, .nrrd).",
             )
     if (source.SOPInstanceUID, source.StudyInstanceUID) != (instance.sop_instance, origin.study):
-        raise InputError(f"{name} holds another image than when it was read", _READ_AGAIN)
+        raise InputError(f"{name} has changed since it was read", _READ_AGAIN)
     if instance.frame is None:
         return source
     return frame_as_image(source, instance.frame, name)

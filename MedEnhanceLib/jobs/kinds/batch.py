@@ -52,7 +52,7 @@ class BatchParams(Params):
         "enhance", help="the job for each volume", flag=None
     )
     params: dict[str, Any] = option(
-        factory=dict, help="parameters of the task but for input and output", flag=None
+        factory=dict, help="parameters of the task, without input and output", flag=None
     )
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
@@ -61,7 +61,7 @@ class BatchParams(Params):
         for name in _ITS_OWN:
             if name in self.params:
                 raise ConfigError(
-                    f"params has {name}", "A batch names it for each volume: leave it out."
+                    f"params has {name}", "The batch sets it for each volume: leave it out."
                 )
         if self.bids:
             if len(self.inputs) != 1 or self.makes_folders:
@@ -110,7 +110,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     if monitor.cancelled:
         raise Cancelled(
             f"cancelled; {fields['done']} of {fields['total']} are done",
-            "Run the same command again to go on: what is done is left out.",
+            "Run the same command again to continue: finished volumes are skipped.",
         )
     return Result(fields)
 

@@ -98,7 +98,7 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
         f"{name.replace('_', ' ')}"
         for name in pools
     ]
-    own = {"name": "a cohort of its user's own", "license": NOT_STATED, "source": NOT_STATED}
+    own = {"name": "the user's own cohort", "license": NOT_STATED, "source": NOT_STATED}
     fields = {"low_quality": [], **patterns, "data": [own | {"subjects": ", ".join(counts)}]}
     return data, fields | ({"loss": {"unpaired": _UNPAIRED}} if low else {})
 
@@ -262,7 +262,7 @@ def _train_codec(config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
     part = "implicit" if is_implicit else "predictor"
     summary = f"{part}: {config.steps} steps on {count}, seed {config.seed}"
     unnamed = {"subjects": count, "license": NOT_STATED, "source": NOT_STATED}
-    entries = config.data or ({"name": "a cohort of its user's own", **unnamed},)
+    entries = config.data or ({"name": "the user's own cohort", **unnamed},)
     folders = [out / f"{config.name}-{modality.lower()}" for modality in modalities]
     for folder, modality in zip(folders, modalities, strict=True):
         _describe_codec(folder, modality, models, summary, entries)
@@ -291,7 +291,7 @@ def _describe_codec(
         "modality": modality,
         "description": f"Models of the compressed container for {modality}.",
         "license": "Apache-2.0",
-        "limits": ["Trained on few subjects: on other scanners and anatomy it reaches less."],
+        "limits": ["Trained on few subjects: on other scanners and anatomy results can be worse."],
         **before,
         "name": folder.name,
         "training": {"summary": "; ".join([*others, summary])},

@@ -49,7 +49,8 @@ class _Originals(VolumeParams):
     """What is blended: ENHANCED stands between INPUT and OUTPUT on the command line."""
 
     enhanced: Annotated[
-        str, About(help="what enhance made of INPUT, at strength 1", flag="ENHANCED", place="input")
+        str,
+        About(help="result of enhance for INPUT, at strength 1", flag="ENHANCED", place="input"),
     ]
 
 
@@ -154,10 +155,10 @@ class ExportParams(DicomParams, VolumeParams):
     """Write a volume's file, with its segmentation and uncertainty, as DICOM."""
 
     segmentation: str | None = option(
-        None, help="a file that goes into the folder as well", place="input"
+        None, help="file that is also written into the folder", place="input"
     )
     uncertainty: str | None = option(
-        None, help="a file that goes into the folder as well", place="input"
+        None, help="file that is also written into the folder", place="input"
     )
     labels: list[dict[str, Any]] = option(
         factory=list, help="of the segmentation, as in the result of the job that made it"

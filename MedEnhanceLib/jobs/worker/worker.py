@@ -160,7 +160,9 @@ class Worker:
         elif self._waiting.pop(job, None) is not None:
             self._drop(job, "cancelled before it began", "Start again when you like.")
         else:
-            self._send(job, Event("log", {"message": "nothing to cancel: the job is not here"}))
+            self._send(
+                job, Event("log", {"message": "nothing to cancel: there is no job with this id"})
+            )
 
     def _holds(self, job: str) -> bool:
         """Whether a job of this id runs or waits."""

@@ -66,13 +66,13 @@ def audit(
     copies, cautions = findings[0].measured, []
     if float(copies["highest_strangers"]) > _ONE_PERSON:
         cautions.append(
-            "slices of two patients are as similar as slices of one person: is somebody in the "
-            "data under two names? The tests assume that nobody is."
+            "slices of two patients are as similar as slices of one person: is one person "
+            "listed under two names? The tests assume not."
         )
     if copies["held_out_beyond_limit"]:
         cautions.append(
-            "a held-out patient is as close to an image as a copy would be: was somebody of the "
-            "held-out group used, or is the prior theirs?"
+            "a held-out patient is as close to an image as a copy would be: was a held-out "
+            "patient used, or is the prior of one?"
         )
     return AuditReport(
         findings=tuple(findings),

@@ -20,8 +20,8 @@ from MedEnhanceLib.spg.audit.significance import ALPHA
 FORMAT = 1
 CLEAN = "No attack found a leak."
 NOT_A_PROOF = (
-    "This is no proof that there is none: weaker leaks than those stated below can be there, and "
-    "others that no attack here looks for."
+    "This does not prove that there is none: weaker leaks than those stated below, or leaks of "
+    "other kinds, may exist."
 )
 #: What each attack does, for who has to decide on sharing.
 _TRIED = {
@@ -92,7 +92,7 @@ class AuditReport:
             )
         elif all(finding.is_blind for finding in self.findings):
             text = (
-                f"Nothing is known: with {groups} none of the attacks can find a leak, "
+                f"Inconclusive: with {groups} none of the attacks can find a leak, "
                 "however large. Treat the images as the patients' own."
             )
         else:
@@ -124,7 +124,7 @@ class AuditReport:
         for finding in self.findings:
             verdict = "It found no leak."
             if finding.is_blind:
-                verdict = "It says nothing: it could not have found one."
+                verdict = "Inconclusive: it could not have found a leak."
             if finding.alarm:
                 verdict = "ALARM: it found a leak."
             lines.append(

@@ -99,7 +99,7 @@ def test_damage_that_parity_repairs_is_a_warning(
     saved = run("recover", path, tmp_path / "again.nrrd")
     assert saved.status == 0
     assert "repaired from its parity" in saved.out
-    assert "every voxel is proved" in saved.out
+    assert "every voxel equals what was written" in saved.out
     assert not (tmp_path / "again-lost.nrrd").exists()
     assert run("recover", path, tmp_path / "sound.ucv").status == 0
     assert run("inspect", tmp_path / "sound.ucv", "--verify").status == 0

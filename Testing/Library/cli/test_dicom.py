@@ -217,7 +217,7 @@ class TestRefused:
         ("command", "output", "options", "status", "words"),
         [
             ("convert", "out.nii.gz", (), 1, "DICOM goes into a folder"),
-            ("convert", "out", ("--patient-id", "X1"), 2, "knows its patient"),
+            ("convert", "out", ("--patient-id", "X1"), 2, "states its patient"),
             ("enhance", "out", ("--segment", "a.nrrd"), 2, "--segment"),
         ],
     )

@@ -42,7 +42,7 @@ def test_healthy_installation_fits_on_a_screen(run: Callable) -> None:
     lines = ran.out.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 120
-    assert lines[-1] == "Everything that is needed is here."
+    assert lines[-1] == "Nothing is missing."
     assert run("doctor", "--json").json["missing"] == []
     for word in ("SimpleITK", "voxels", "memory", "disk", "mr", "12.0 GB free"):
         assert word in ran.out

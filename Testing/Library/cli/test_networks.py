@@ -132,7 +132,7 @@ def test_its_history_names_the_model_and_swapped_arguments_are_reported(
     save(head.with_voxels(head.voxels + np.int16(40), did=did), Path(files[1]), overwrite=True)
     swapped = [files[1], files[0], files[2]]
     assert main(["blend", *swapped, "--modality", "MR", "--strength", "0.25"]) == 3
-    assert "are swapped: the first is the enhanced one" in capsys.readouterr().err
+    assert "are swapped: the first is the enhanced volume" in capsys.readouterr().err
     assert not Path(files[2]).exists()
     assert main(["blend", *files, "--modality", "MR", "--strength", "0.25"]) == 0
     manifest = json.loads(Path(f"{files[2]}.json").read_text())

@@ -33,7 +33,7 @@ DAMAGED = ("MR_small_padded.dcm",)
 #: What errors say.
 REASONS = "|".join(
     (
-        "a picture without a place in the patient",
+        "an image without a position in the patient",
         "a color image",
         "frames in one file, and none states its position in the patient",
         "too long: 8320 bytes, and 64×64 of 16 bits need 8192",

@@ -213,6 +213,6 @@ def test_a_file_that_is_no_longer_what_was_read_is_named(make_series: Make, dama
         one.unlink()
     else:
         one.write_bytes(one.read_bytes()[:150] if damage == "cut" else b"garbage" * 100)
-    says = "another image" if damage == "another" else ""
+    says = "has changed since" if damage == "another" else ""
     with pytest.raises(InputError, match=f"{one.name}.*{says}"):
         read_template(origin)

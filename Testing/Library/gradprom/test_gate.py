@@ -262,8 +262,8 @@ def test_averages_of_other_parameters_are_refused() -> None:
     gate(*losses(model, 0), model.parameters())
     first, *_ = model.parameters()
     for act, said in (
-        (lambda: gate(*losses(model, 0), list(model.parameters())[:2]), r"\(at place 2\)"),
-        (lambda: gate(*losses(model, 0), list(model.parameters())[::-1]), r"\(at place 0\)"),
+        (lambda: gate(*losses(model, 0), list(model.parameters())[:2]), r"\(at index 2\)"),
+        (lambda: gate(*losses(model, 0), list(model.parameters())[::-1]), r"\(at index 0\)"),
         (lambda: gate.load_state_dict({"weight": first}), "'weight'"),
     ):
         with pytest.raises(ModelError, match=said):

@@ -402,7 +402,7 @@ def test_references_that_multiply_are_refused(make: Make) -> None:
 def test_independent_labels_have_no_background(make: Make) -> None:
     fields = changed(INFERENCE, "postprocessing.transforms.0", of("Activationsd", sigmoid=True))
     fields = changed(fields, "postprocessing.transforms.2", of("AsDiscreted", threshold=0.5))
-    with pytest.raises(ModelError, match="the labels have a background"):
+    with pytest.raises(ModelError, match="the labels include a background"):
         open_segmenter(make(fields))
     names = {"0": "core", "1": "edema", "2": "whole"}
     place = "network_data_format.outputs.pred.channel_def"

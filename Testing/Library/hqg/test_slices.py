@@ -125,7 +125,7 @@ def test_thickened_again_the_result_is_what_was_measured(
 @pytest.mark.parametrize(
     ("volume", "fields", "message"),
     [
-        (_scan(spacing=1.1), {}, "scan: its voxels are already nearly cubes"),
+        (_scan(spacing=1.1), {}, "scan: its voxels are already nearly isotropic"),
         (_scan(shape=(3, 20, 24)), {}, "3 slices are too few"),
         (_scan(spacing=9.0), {}, "9.00 slices for each .* 1.12 to 7.5 mm"),
         (_scan(), {"slice_spacing": 3.9}, "1.03 slices for each .* 0.5 to 3.33 mm"),

@@ -1,4 +1,4 @@
-"""What is no volume, or a damaged one, is refused with what, where and what to do."""
+"""What is not a volume, or a damaged one, is refused with what, where and what to do."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ def test_addresses_that_take_no_results_are_refused(
 ) -> None:
     assert main(["convert", scan, address]) == 2
     err = capsys.readouterr().err
-    assert "is no place for a result" in err
+    assert "cannot take a result" in err
     assert "s3cr3t" not in err
     assert not store
 

@@ -82,7 +82,8 @@ def test_lists_that_mean_nothing_are_refused(scan: Path, guides: list[str], says
 def test_auto_takes_the_best_of_the_folder(
     scan: Path, enhanced: list[dict[str, Any]], offered: list[list[str]]
 ) -> None:
-    """Neither results, nor labels, nor sequences, nor another modality, nor what is no volume."""
+    """Neither results, nor labels, nor sequences, nor another modality, nor what is not a "
+    "volume."""
     io.save(brain(1), scan.with_name("t2.nii.gz"))
     io.save(brain(2), scan.with_name("flair.nrrd"))
     io.save(brain(3, "CT"), scan.with_name("ct.nrrd"))
@@ -97,7 +98,7 @@ def test_auto_takes_the_best_of_the_folder(
     run(alone / "t1.nii.gz", events.append, guide=["auto"])
     assert enhanced.pop()["guide"] is None
     said = [event.fields["message"] for event in events if event.kind == "warning"]
-    assert any("no other series of this examination suits" in message for message in said)
+    assert any("no other series of this examination is suitable" in message for message in said)
     result = run(scan, guide=["auto"])
     assert offered == [["flair.nrrd", "t2.nii.gz"]]
     assert [Path(one.source).name for one in enhanced[0]["guide"]] == ["t2.nii.gz"]

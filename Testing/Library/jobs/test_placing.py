@@ -105,7 +105,7 @@ def test_time_points_that_nothing_states_are_refused() -> None:
 
 def test_a_volume_somewhere_else_is_refused() -> None:
     far = replace(scan(), geometry=replace(AXIAL, origin=(-10.0, 20.0, 500.0)))
-    with pytest.raises(GeometryError, match="no place in common"):
+    with pytest.raises(GeometryError, match="do not overlap in space"):
         lay_beside(far, series_of(), Monitor())
 
 

@@ -53,19 +53,19 @@ def test_who_decides_on_sharing_reads_what_was_tried_and_what_it_would_have_foun
         assert "private" not in said.lower()
         assert "safe" not in said.lower()
     assert clean.headline.startswith("No attack found a leak.")
-    assert "no proof" in clean.headline
+    assert "does not prove" in clean.headline
     for each in (report, clean):
         assert "patient A1, who is visible in every image" in each.headline
     assert "patient A1" not in replace(clean, exposed=None).headline
     assert "5 used and 5 held-out patients" in clean.headline
-    assert "weaker leaks than those stated below can be there" in clean.headline
+    assert "weaker leaks than those stated below" in clean.headline
     for finding in report.findings:
         for words in (_TRIED[finding.attack], finding.title, finding.power):
             assert words in report.summary
         assert finding.is_blind or ("4 of 5" in finding.power and "noticed" in finding.power)
         assert finding.is_blind == ("cannot notice any leak" in finding.power)
     blind = sum(finding.is_blind for finding in report.findings)
-    assert report.summary.count("It says nothing: it could not have found one.") == blind
+    assert report.summary.count("Inconclusive: it could not have found a leak.") == blind
     assert report.summary.count("ALARM: it found a leak.") == 1
     assert f"at most {ALPHA:.0%} of audits" in report.summary
 
