@@ -88,13 +88,11 @@ class ctkDICOMDatabase:
     def seriesForStudy(self: Any, study: str) -> list[str]:
         return self._of("StudyInstanceUID", study, "SeriesInstanceUID")
 
-    def instancesForSeries(self: Any, series: str, hits: int = -1) -> list[str]:
-        found = self._of("SeriesInstanceUID", series, "SOPInstanceUID")
-        return found if hits < 0 else found[:hits]
+    def instancesForSeries(self: Any, series: str) -> list[str]:
+        return self._of("SeriesInstanceUID", series, "SOPInstanceUID")
 
-    def filesForSeries(self: Any, series: str, hits: int = -1) -> list[str]:
-        found = self._of("SeriesInstanceUID", series, "file")
-        return found if hits < 0 else found[:hits]
+    def filesForSeries(self: Any, series: str) -> list[str]:
+        return self._of("SeriesInstanceUID", series, "file")
 
     def studyForSeries(self: Any, series: str) -> str:
         return next(iter(self._of("SeriesInstanceUID", series, "StudyInstanceUID")), "")
@@ -117,7 +115,7 @@ class ctkDICOMIndexer:
 
     def construct(self: Any) -> None:
         own = self._own
-        own.database, own.waiting, own.added, own.wasCancelled = None, [], [], False
+        own.database, own.waiting, own.added = None, [], []
         own.timer = qt.QTimer()
         own.timer.setInterval(0)
         own.timer.timeout.connect(self._turn)
@@ -131,8 +129,7 @@ class ctkDICOMIndexer:
         folder, copies = arguments[0], len(arguments) > 1 and bool(arguments[1])
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         self._own.waiting = [(path, copies) for path in files]
-        self._own.count, self._own.added, self._own.wasCancelled = len(files), [], False
-        self.progressStep.emit("Parsing DICOM files")
+        self._own.count, self._own.added = len(files), []
         self._own.timer.start()
         if not self.backgroundImportEnabled:
             self.waitForImportFinished()

@@ -12,6 +12,7 @@ from MedEnhanceLib.spg.audit import Audited
 
 SIDE = 48
 Anatomy = dict[str, np.ndarray]
+Make = Callable[..., Audited]
 
 
 def body(seed: int, slices: int = 10) -> np.ndarray:
@@ -61,7 +62,7 @@ def people() -> Anatomy:
 
 
 @pytest.fixture
-def audited(people: Anatomy) -> Callable[..., Audited]:
+def audited(people: Anatomy) -> Make:
     """Makes what is audited: these distilled images, and those people."""
 
     def make(distilled: np.ndarray, **options: object) -> Audited:

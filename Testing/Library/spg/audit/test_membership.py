@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from statistics import NormalDist
 
@@ -27,9 +26,8 @@ from MedEnhanceLib.spg.audit.significance import (
     tarone_level,
 )
 
-from .conftest import Anatomy, forgets
+from .conftest import Anatomy, Make, forgets
 
-Make = Callable[..., Audited]
 LEVEL = 0.01
 
 

@@ -19,7 +19,7 @@ from MedEnhanceLib.spg.audit.similarity import (
     shifted,
 )
 
-from .conftest import Anatomy, body
+from .conftest import Anatomy, Make, body
 
 
 def score(image: np.ndarray, onto: np.ndarray) -> float:
@@ -53,8 +53,6 @@ def test_laid_on_its_slice_a_copy_has_its_brightness_and_place(
     assert lay_on(anatomy, stranger, 0.0)[1] < 0.5
     assert lay_on(empty, empty, 0.0)[1] == 0
 
-
-Make = Callable[..., Audited]
 
 COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "raw": lambda x: x,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +14,7 @@ from MedEnhanceLib.spg.audit import Audited, AuditReport, audit, write_confident
 from MedEnhanceLib.spg.audit.audit_report import _TRIED
 from MedEnhanceLib.spg.audit.significance import ALPHA
 
-from .conftest import Anatomy, forgets
-
-Make = Callable[..., Audited]
+from .conftest import Anatomy, Make, forgets
 
 #: Names that no word of a report holds by chance.
 REAL = {f"{kind}{n}": f"Müller^{kind}^{n}" for kind in ("train", "held") for n in range(5)}
