@@ -3,7 +3,6 @@
 In Slicer each file is run by slicer_add_python_unittest, in the host by pytest (conftest.py).
 """
 
-import contextlib
 import os
 import shutil
 import sys
@@ -265,14 +264,6 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.assertGreater(width * height, 0)
         spots = {image.pixel(x, y) for x in range(0, width, 7) for y in range(0, height, 5)}
         self.assertGreater(len(spots), 1, "nothing was drawn")
-
-    def shownViews(self, size=200):
-        """A context with slice views, the host's of that many pixels; gives the layout manager."""
-        if slicer.app.layoutManager() is not None:
-            return contextlib.nullcontext(slicer.app.layoutManager())
-        from SlicerHost import slice_view
-
-        return slice_view.shown(size)
 
 
 def _reduceColors(path):
