@@ -158,8 +158,9 @@ def _write(
 ) -> None:
     stream.write(header)
     for part in slabs(volume.voxels):
-        monitor.check()
-        stream.write(np.ascontiguousarray(part, dtype.newbyteorder("<")).data)
+        for plane in part:
+            monitor.check()
+            stream.write(np.ascontiguousarray(plane, dtype.newbyteorder("<")).data)
 
 
 def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Monitor) -> Volume:

@@ -1,8 +1,8 @@
 """Builds the compiled library: python -m MedEnhanceLib.native.build.
 
-The one place that knows how: the command for developers, the hook of installations
-(`hatch_hook.py`) and the extension's CMake use it. It needs the standard library alone, because
-these two run it before MedEnhanceLib is installed.
+The command for developers and the hook of installations (`hatch_hook.py`) use it. The extension's
+CMake compiles by itself, with the same files and flags from `build.json`, and takes the digest from
+here. It needs the standard library alone, because both run it before MedEnhanceLib is installed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import json
 import os
 import shlex
 import shutil
@@ -22,33 +23,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 #: File name of the library.
 FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+_SETTINGS = json.loads((HERE / "build.json").read_text(encoding="utf-8"))
 #: Compiled once for each vector width; widths.c once. Same values with every compiler and width:
 #: no sum is reordered, and to fused multiply-adds is contracted only where all sums are exact.
-KERNELS = {
-    "grouped.c": "-ffp-contract=off",
-    "predictor.c": "-ffp-contract=fast",
-    "video_filter.c": "-ffp-contract=off",
-}
-_FLAGS = [
-    "-std=c11",
-    "-O3",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fvisibility=hidden",
-    "-Wall",
-    "-Wno-psabi",
-]
-#: Width → flags; the plain one needs none.
-_WIDE = {
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": [
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mprefer-vector-width=512",
-    ],
-}
+KERNELS: dict[str, str] = _SETTINGS["kernels"]
 _SECONDS = 300
 
 
@@ -82,7 +60,7 @@ def answers(compiler: Sequence[str]) -> bool:
 def digest(library: Path) -> str:
     """SHA-256 of a library and of the sources here: one built from other sources is known by it."""
     whole = hashlib.sha256(library.read_bytes())
-    for source in sorted([*HERE.glob("*.[ch]"), HERE / "build.py"]):
+    for source in sorted([*HERE.glob("*.[ch]"), HERE / "build.json"]):
         whole.update(source.read_bytes())
     return whole.hexdigest()
 
@@ -116,18 +94,19 @@ def build(folder: Path = HERE, *, compiler: Sequence[str] = ()) -> Path:
 def _build(compiler: list[str], folder: Path) -> Path:
     target = _run([*compiler, "-dumpmachine"])
     is_windows = "windows" in target or "mingw" in target
-    widths = {"plain": [], **(_WIDE if target.startswith(("x86_64", "amd64")) else {})}
+    is_x86 = target.startswith(("x86_64", "amd64"))
+    widths: dict[str, str] = {"plain": "", **(_SETTINGS["x86_64"] if is_x86 else {})}
     position = [] if is_windows else ["-fPIC"]
     parts: list[tuple[str, str, list[str]]] = [("widths.c", "any", [])]
-    for width, flags in widths.items():
+    for width, wide in widths.items():
         for source, sums in KERNELS.items():
-            parts.append((source, width, [f"-DNATIVE_WIDTH={width}", sums, *flags]))
+            parts.append((source, width, [f"-DNATIVE_WIDTH={width}", sums, *wide.split()]))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as place:
         objects = []
         for source, width, flags in parts:
             made = str(Path(place, f"{Path(source).stem}-{width}.o"))
-            options = [*_FLAGS, *position, *flags]
+            options = [*_SETTINGS["flags"].split(), *position, *flags]
             _run([*compiler, *options, "-c", str(HERE / source), "-o", made])
             objects.append(made)
         library = Path(place, FILE)
@@ -136,8 +115,12 @@ def _build(compiler: list[str], folder: Path) -> Path:
         final = folder / FILE
         expected = digest(library)
         library.replace(final)
-        final.with_suffix(".sha256").write_text(f"{expected}\n", encoding="ascii")
+        _write_digest(final, expected)
     return final
+
+
+def _write_digest(library: Path, value: str) -> None:
+    library.with_suffix(".sha256").write_text(f"{value}\n", encoding="ascii")
 
 
 def _run(command: list[str]) -> str:
@@ -153,13 +136,16 @@ def _run(command: list[str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build, and print the path or what is missing."""
+    """Build, and print the path or what is missing; or write the digest of what CMake built."""
     parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name if __spec__ else 'build'}")
     parser.add_argument("--folder", type=Path, default=HERE, help="for the library")
-    parser.add_argument("--compiler", help="path of a C compiler that takes the options of GCC")
+    parser.add_argument("--digest", type=Path, metavar="LIBRARY", help="write its digest, only")
     given = parser.parse_args(arguments)
+    if given.digest:
+        _write_digest(given.digest, digest(given.digest))
+        return 0
     try:
-        made = build(given.folder, compiler=[given.compiler] if given.compiler else [])
+        made = build(given.folder)
     except BuildError as error:
         sys.stderr.write(f"{error}\n")
         return 1

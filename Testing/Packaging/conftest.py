@@ -1,4 +1,4 @@
-"""cmake without a compiler or a build tool: it only configures and copies here."""
+"""cmake, mostly without a compiler or a build tool: then it only configures and copies."""
 
 from __future__ import annotations
 
@@ -18,22 +18,34 @@ class CMake:
     def __init__(self, folder: Path) -> None:
         self.cmake, self.ctest = folder / "cmake", folder / "ctest"
 
-    def configure(self, source: Path, build: Path, *options: str) -> str:
-        """Configure; what cmake printed. Raises RuntimeError with that text if it refuses."""
-        compilers = [
-            f"-DCMAKE_{language}_COMPILER{suffix}"
-            for language in ("C", "CXX")
-            for suffix in (f"={sys.executable}", "_FORCED=ON")
-        ]
+    def configure(
+        self, source: Path, build: Path, *options: str, compiler: str = "", generator: str = ""
+    ) -> str:
+        """Configure; what cmake printed. Raises RuntimeError with that text if it refuses.
+
+        compiler: of C, to build with; empty for one, and a build tool, that cannot be run.
+        generator: of cmake; empty for Makefiles.
+        """
+        none = sys.executable
+        tools = [f"-DCMAKE_CXX_COMPILER={none}", "-DCMAKE_CXX_COMPILER_FORCED=ON"]
+        if compiler:
+            tools += [f"-DCMAKE_C_COMPILER={compiler}"]
+        else:
+            tools += [f"-DCMAKE_C_COMPILER={none}", "-DCMAKE_C_COMPILER_FORCED=ON"]
+            tools += [f"-DCMAKE_MAKE_PROGRAM={none}"]
         return self._run(
-            self.cmake, "-S", source, "-B", build, "-G", "Unix Makefiles",
-            f"-DSlicer_DIR={HERE / 'SlicerStandIn'}", f"-DCMAKE_MAKE_PROGRAM={sys.executable}",
-            "--no-warn-unused-cli", *compilers, *options,
+            self.cmake, "-S", source, "-B", build, "-G", generator or "Unix Makefiles",
+            f"-DSlicer_DIR={HERE / 'SlicerStandIn'}", f"-DPython3_EXECUTABLE={sys.executable}",
+            "--no-warn-unused-cli", *tools, *options,
         )  # fmt: skip
 
-    def install(self, build: Path, prefix: Path) -> str:
+    def build(self, build: Path) -> str:
+        """All that is out of date."""
+        return self._run(self.cmake, "--build", build, "--config", "Release")
+
+    def install(self, build: Path, prefix: Path, *options: str) -> str:
         """All components, as Slicer packages an extension (CPACK_MONOLITHIC_INSTALL)."""
-        return self._run(self.cmake, "--install", build, "--prefix", prefix)
+        return self._run(self.cmake, "--install", build, "--prefix", prefix, *options)
 
     def tests(self, build: Path) -> str:
         """The registered tests, as ctest's JSON."""

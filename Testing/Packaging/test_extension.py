@@ -46,18 +46,44 @@ def test_what_is_installed_is_what_the_source_tree_holds(installed: Path) -> Non
 
 
 @pytest.mark.slow
-def test_with_a_compiler_the_library_is_built_and_installed(cmake, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("generator", "tool"), [("Unix Makefiles", "make"), ("Ninja Multi-Config", "ninja")]
+)
+def test_with_a_compiler_the_library_is_built_rebuilt_and_installed(
+    cmake, tmp_path: Path, generator: str, tool: str
+) -> None:
     compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    cmake.configure(ROOT, tmp_path / "build", f"-DCMAKE_C_COMPILER={compiler}")
-    cmake.install(tmp_path / "build", tmp_path / "installed")
-    said = run_alone(
-        tmp_path / "installed" / MODULES,
-        "from MedEnhanceLib import native",
-        "print(native.describe(), native.__file__)",
-    )
-    assert said.startswith("compiled, ") and str(tmp_path) in said
+    if compiler is None or shutil.which(tool) is None:
+        pytest.skip(f"there is no C compiler, or no {tool}")
+    source, build = tmp_path / "source", tmp_path / "build"
+    leave = shutil.ignore_patterns("__pycache__", "medenhance_native.*")
+    for name in ("MedEnhance", "MedEnhanceCLI", "MedEnhanceLib", "Resources"):
+        shutil.copytree(ROOT / name, source / name, ignore=leave)
+    for name in ("CMakeLists.txt", "LICENSE", "README.md"):
+        shutil.copy(ROOT / name, source)
+
+    def state(modules: Path) -> str:
+        said = "print(native.describe(), native.__file__)"
+        return run_alone(modules, "from MedEnhanceLib import native", said)
+
+    settings = source / "MedEnhanceLib/native/build.json"
+    cmake.configure(source, build, "-DBUILD_TESTING=OFF", compiler=compiler, generator=generator)
+    cmake.build(build)
+    said = state(build / MODULES)
+    assert said.startswith("compiled, ") and str(build) in said
+    (library,) = (build / MODULES).glob("MedEnhanceLib/native/medenhance_native.[sd][oy]*")
+    for changed in (settings.with_name("native.h"), settings):
+        before = library.stat().st_mtime_ns
+        cmake.build(build)
+        assert library.stat().st_mtime_ns == before, "nothing was out of date"
+        with changed.open("a", encoding="utf-8") as file:
+            file.write("\n")
+        cmake.build(build)
+        assert library.stat().st_mtime_ns > before, changed.name
+        assert state(build / MODULES).startswith("compiled, "), changed.name
+    cmake.install(build, tmp_path / "installed", "--strip", "--config", "Release")
+    said = state(tmp_path / "installed" / MODULES)
+    assert said.startswith("compiled, ") and str(tmp_path / "installed") in said
 
 
 def test_without_a_compiler_the_extension_is_configured_and_says_so(build: Path) -> None:

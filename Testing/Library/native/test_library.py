@@ -42,7 +42,7 @@ def test_the_library_of_this_machine_is_found_and_described(native_path: Path) -
 def test_a_damaged_or_older_library_is_not_used(
     tmp_path: Path, native_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    names = [native_path, native_path.with_suffix(".sha256"), build.HERE / "build.py"]
+    names = [native_path, native_path.with_suffix(".sha256"), build.HERE / "build.json"]
     for file in (*names, *build.HERE.glob("*.[ch]")):
         shutil.copy(file, tmp_path)
     monkeypatch.setattr(build, "HERE", tmp_path)
@@ -53,6 +53,9 @@ def test_a_damaged_or_older_library_is_not_used(
         (tmp_path / "grouped.c").write_text("/* as after a pull */\n")
     assert native.load(tmp_path) is None
     assert "is damaged or older than its sources" in native.describe(tmp_path)
+    if damage == "of other sources":  # as if CMake had built it from them
+        assert build.main(["--digest", str(tmp_path / build.FILE)]) == 0
+        native.Library(tmp_path / build.FILE)
 
 
 def test_work_without_a_library_says_so_once_where_nobody_listens(
