@@ -103,7 +103,7 @@ def distill(
     with watched(progress, cancel) as monitor:
         if not isinstance(cohort, Cohort):
             refuse_among_patients(folder, Path(cohort))
-            cohort = Cohort.open(cohort, monitor=monitor.part(0.0, 0.01))
+            cohort = Cohort.open(cohort)
         return distill_into(cohort, folder, chosen, monitor, overwrite=overwrite)
 
 

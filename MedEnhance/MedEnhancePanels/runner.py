@@ -274,7 +274,7 @@ class Runner:
         """The private folder of this process; the first call removes those of crashed processes."""
         # Systems clear their temporary folders by age, and Slicer may stay open for weeks.
         if self._workspace is None or not os.path.isdir(self._workspace.folder):
-            from MedEnhanceLib.jobs.worker.workspace import Workspace, remove_abandoned
+            from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
 
             remove_abandoned()
             if self._workspace is not None:

@@ -80,8 +80,7 @@ COMMAND = Command(
     summary="distill a cohort into a few images to train on",
     description="Distill the CT or MR of a cohort into a small set of images, on which an\n"
     "enhancer learns (medenhance train hqg --data OUT). COHORT is a folder with a\n"
-    "folder for each patient (or a file each), a folder of DICOM, or a table with the\n"
-    "columns patient and path.\n"
+    "folder for each patient (or a file each), or a table with the columns patient and path.\n"
     "The same command continues a distillation that was stopped.\n"
     "The images are audited, which does not prove their privacy: docs/distillation.md.",
     example="medenhance distill patients/ distilled/ --task denoise --images-per-patient 10",

@@ -184,7 +184,7 @@ CONVERT = Command(
 
 DEMO = Command(
     name="demo",
-    summary="degrade, enhance, segment, compress and read back a sample brain",
+    summary="degrade, enhance, segment and compress a sample brain",
     description="Run the main jobs on the bundled sample (a group-average brain) and leave a\n"
     "folder with volumes, figures (results.json) and a page with pictures. Takes minutes.",
     example="medenhance demo my-demo",

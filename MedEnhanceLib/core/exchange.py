@@ -1,4 +1,4 @@
-"""Volumes from and to what others hold: arrays, SimpleITK, nibabel, MONAI, PyTorch.
+"""Volumes from and to what others hold: arrays, SimpleITK, nibabel, MONAI.
 
 Each comes as its own copy: what its owner changes later changes no volume. Axes are brought into
 the order of `Volume.voxels`, [slice, row, column] with a leading axis of frames.
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Millimeters and seconds of nibabel's names of units; an unknown one counts as its default.
 _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+#: PyTorch computes with no unsigned integers of more than 8 bits.
+_FOR_TORCH = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64}
 #: Turns left and posterior into right and anterior, and back.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -109,11 +111,9 @@ class Exchange:
             length, time = image.header.get_xyzt_units()
         affine = np.array(image.affine, np.float64)
         affine[:3] *= _MM.get(length, 1.0)
-        array = np.asanyarray(image.dataobj)
-        if array.ndim == 4 and array.shape[3] == 1:
-            array = array[..., 0]
-        voxels = np.array(array.T, order="C")
-        volume = _with_modality(cls(voxels, Geometry.from_affine_ras(affine)), modality)
+        array = np.asanyarray(image.dataobj).T
+        frames = array[0] if array.ndim == 4 and len(array) == 1 else array
+        volume: Volume = cls.from_array(frames, affine=affine, modality=modality)
         if not volume.is_sequence:
             return volume
         step = float(image.header.get_zooms()[3]) * _SECONDS.get(time, 0.0)
@@ -152,27 +152,16 @@ class Exchange:
         meta = getattr(tensor, "meta", {})
         if str(meta.get("space", "RAS")).upper().endswith("LPS"):
             affine = _LPS_TO_RAS @ affine
-        voxels = np.array(_copied(tensor).T, order="C")
-        return _with_modality(cls(voxels, Geometry.from_affine_ras(affine)), modality)
+        volume: Volume = cls.from_array(_copied(tensor).T, affine=affine, modality=modality)
+        return volume
 
     def to_metatensor(self: Any) -> Any:
         """As a MONAI MetaTensor [1, I, J, K] with its affine, a copy; InputError for a sequence."""
         data = require("monai.data", purpose="Making a MetaTensor")
         _refuse_sequence(self)
-        tensor = self.to_torch().permute(2, 1, 0)[None].contiguous()
-        meta = {"space": "RAS"}
-        return data.MetaTensor(tensor, affine=self.geometry.affine_ras, meta=meta)
-
-    def to_torch(self: Any, dtype: Any = None) -> Any:
-        """As a writable tensor [K, J, I], a copy; of a type that PyTorch has, or `dtype`."""
-        torch = require("torch", purpose="Making a tensor")
-        wider = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
-        voxels = self.voxels
-        if self.dtype == np.uint64 and voxels.max() > np.iinfo(np.int64).max:
-            raise InputError("voxels beyond the range of int64", "Give dtype=torch.float64.")
-        native = self.dtype.newbyteorder("=")
-        tensor = torch.from_numpy(np.array(voxels, wider.get(native.name, native), order="C"))
-        return tensor if dtype is None else tensor.to(dtype)
+        dtype = _FOR_TORCH.get(self.dtype.name, self.dtype.newbyteorder("="))
+        array = np.array(self.voxels.T[None], dtype, order="C")
+        return data.MetaTensor(array, affine=self.geometry.affine_ras, meta={"space": "RAS"})
 
 
 def _refuse_sequence(volume: Volume) -> None:

@@ -16,11 +16,9 @@ from MedEnhanceLib._version import __version__
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
 #: What the newest step of a map begins with, and what the map is.
 NOISE_MAP, UNCERTAINTY_MAP = "standard deviation of the noise", "uncertainty of the enhancement"
-BIAS_FIELD = "bias field that the enhancement divided by"
 _MAPS = {
     NOISE_MAP: "a map of the noise in another volume",
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
-    BIAS_FIELD: "the bias field of another volume",
 }
 #: Of what is measured: the key that says whether it was done, and how people call that.
 _DONE = {"blur": "undone", "bias_field": "corrected", "motion": "corrected"}

@@ -28,8 +28,8 @@ class Volume(Exchange):
     """Voxels with their geometry; immutable.
 
     voxels: [K, J, I] = slice, row, column; a leading frame axis, [T, K, J, I], makes a sequence.
-        Any integer or floating type but complex; the array is held as a read-only view, without a
-        copy, and must not change any more (`from_array` copies).
+        Any integer or floating type of up to 64 bits; the array is held as a read-only view,
+        without a copy, and must not change any more (`from_array` copies).
     geometry: shared by all frames.
     modality: one of MODALITIES.
     units: of the intensities: "HU" for CT, "SUV" for PET, "" where they are arbitrary.
@@ -65,9 +65,9 @@ class Volume(Exchange):
             )
         if voxels.size == 0:
             raise InputError(f"{name}: zero size, shape {voxels.shape}", "Give at least one voxel.")
-        if voxels.dtype.kind not in "iufb":
+        if voxels.dtype.kind not in "iufb" or voxels.dtype.itemsize > 8:
             raise InputError(
-                f"{name}: voxels of type {voxels.dtype}", "Convert to integers or floats."
+                f"{name}: voxels of type {voxels.dtype}", "Convert to integers, or to float64."
             )
         if self.modality not in MODALITIES:
             raise InputError(

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
-from MedEnhanceLib.core.manifest import BIAS_FIELD, NOISE_MAP, derived_note
+from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -83,13 +83,6 @@ class Enhancement:
         maps = [noise[where] for noise in self.noises]
         voxels = np.stack(maps) if self.volume.is_sequence else maps[0]
         return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
-
-    def bias_field_map(self) -> Volume | None:
-        """The field that was divided by, float32 without unit; None where none was corrected."""
-        if self.bias_field is None:
-            return None
-        frame = replace(self.original.frame(0), units="")
-        return frame.with_voxels(self.bias_field[:], did=derived_note(BIAS_FIELD))
 
     def at_strength(self, strength: float) -> Enhancement:
         """The same result at another strength, as a run at that strength gives it.

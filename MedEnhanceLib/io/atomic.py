@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.errors import MedEnhanceError, OutputError
+from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.runtime.locks import make_owned, remove_abandoned, remove_owned
 
 #: What names of hidden folders, and of unfinished files at an address, begin with.
@@ -37,9 +37,10 @@ _looked_through: set[Path] = set()
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Raise OutputError if `path` exists and may not be replaced; call it before long work."""
     target = Path(path)
-    resolved(target)
     with _as_output_error(target):
-        exists = target.exists()
+        exists, real = target.exists(), resolved(target)
+        if any(part.is_symlink() for part in (real, *real.parents)):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if exists and not target.is_dir() and not target.is_file():
         raise OutputError(f"{target} is a device, not a file", "Name a file.")
     if exists:
@@ -73,20 +74,9 @@ def refuse_unwritable(folder: Path) -> None:
         raise output_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
-def resolved(path: Path, error: Callable[[Path, OSError], MedEnhanceError] | None = None) -> Path:
-    """The path without links.
-
-    Args:
-        path: of what may be there or not.
-        error: makes what is raised for a path that leads nowhere; `output_error` by default.
-    """
-    try:
-        return path.resolve()
-    except OSError as cause:
-        raise (error or output_error)(path, cause) from cause
-    except (RuntimeError, ValueError) as odd:  # a loop of links; a character that no path has
-        code = errno.ELOOP if isinstance(odd, RuntimeError) else errno.EINVAL
-        raise (error or output_error)(path, OSError(code, str(odd))) from odd
+def resolved(path: Path) -> Path:
+    """The path without links; one that leads to itself stays."""
+    return Path(os.path.realpath(path))
 
 
 @contextlib.contextmanager
@@ -211,11 +201,6 @@ def _put_in_place(new: Path, target: Path, replaceable: Callable[[Path], bool]) 
         (aside / path.name).unlink()
     with contextlib.suppress(OSError):  # another program has put a file there meanwhile
         aside.rmdir()
-
-
-def temporary_name() -> str:
-    """A new hidden name for an unfinished file at an address."""
-    return f"{PREFIX}{secrets.token_hex(8)}"
 
 
 def flush_folder(folder: Path) -> None:

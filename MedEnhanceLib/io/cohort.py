@@ -1,4 +1,4 @@
-"""A cohort of patients with their volumes: found in a folder, a table or DICOM, split and read.
+"""A cohort of patients with their volumes: found in a folder or a table, split and read.
 
     Cohort.from_folder("patients/") → .split(0.25, seed) → .volumes() → patient, [Volume, …]
 
@@ -41,19 +41,17 @@ class Patient:
 
     Attributes:
         id: the name in this cohort; used in messages, never written into a result.
-        paths: files, or folders of DICOM.
-        series: the DICOM series of each path, "" for the only one; empty if that holds for all.
+        paths: files, or folders with one series of DICOM.
     """
 
     id: str
     paths: tuple[Path, ...]
-    series: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not (self.id and self.paths and len(self.series) in (0, len(self.paths))):
+        if not (self.id and self.paths):
             raise ConfigError(
-                f"patient {self.id!r} with {len(self.paths)} paths and {len(self.series)} series",
-                "Give every patient a name and a path; of DICOM a series for each path, or none.",
+                f"patient {self.id!r} with {len(self.paths)} paths",
+                "Give every patient a name and a path.",
             )
 
     def volumes(
@@ -61,9 +59,9 @@ class Patient:
     ) -> list[Volume]:
         """Read all volumes; raises what `io.load` does, and InputError for several frames."""
         volumes = []
-        for path, series in zip(self.paths, self.series or [""] * len(self.paths), strict=True):
+        for path in self.paths:
             try:
-                volume = io.load(path, modality=modality, series=series or None, monitor=monitor)
+                volume = io.load(path, modality=modality, monitor=monitor)
             except InputError as fault:
                 raise type(fault)(f"patient {self.id}: {fault.message}", fault.hint) from fault
             if volume.is_sequence:
@@ -81,7 +79,7 @@ class Cohort:
 
     Attributes:
         patients: the patients.
-        modality: "CT", "MR", … of files that do not state it; of DICOM, which series are used.
+        modality: "CT", "MR", … of files that do not state it.
         empty: patients' folders in which no volume was found; reading the others warns of them.
     Raises:
         ConfigError: two patients with one name.
@@ -103,24 +101,11 @@ class Cohort:
         return iter(self.patients)
 
     @classmethod
-    def open(
-        cls,
-        path: PathLike,
-        *,
-        pattern: str = "*",
-        modality: str | None = None,
-        monitor: Monitor | None = None,
-    ) -> Cohort:
-        """Open a table (.csv), a folder of volumes, or a folder of DICOM.
-
-        The arguments are those of `from_csv`, `from_folder` and `from_dicom`.
-        """
-        place = Path(path)
-        if place.suffix.lower() == ".csv":
-            return cls.from_csv(place, modality=modality)
-        if place.is_dir() and not _volume_files(place, pattern) and pattern == "*":
-            return cls.from_dicom(place, modality=modality, monitor=monitor)
-        return cls.from_folder(place, pattern=pattern, modality=modality)
+    def open(cls, path: PathLike, *, pattern: str = "*", modality: str | None = None) -> Cohort:
+        """Open a table (.csv) or a folder; see `from_csv` and `from_folder`."""
+        if Path(path).suffix.lower() == ".csv":
+            return cls.from_csv(path, modality=modality)
+        return cls.from_folder(path, pattern=pattern, modality=modality)
 
     @classmethod
     def from_folder(
@@ -131,7 +116,8 @@ class Cohort:
         Args:
             path: the folder of all patients.
             pattern: of the names of files that count ("T1*.nii.gz"), if labels lie beside images.
-                With the default, a patient's folder without volumes is one series of DICOM.
+                With the default, of a patient's folder without such files every folder below
+                that holds files is one series of DICOM.
             modality: of files that do not state it.
         Raises:
             InputError: no volume found, or files beside folders.
@@ -139,15 +125,14 @@ class Cohort:
         root = Path(path)
         if not root.is_dir():
             raise InputError(f"{root} is not a folder", "Name the folder of the patients.")
-        files = [file for file in _volume_files(root, pattern) if file.parent == root]
+        files = [
+            file for file in _volumes_below(root, pattern) if file.parent == root and file.is_file()
+        ]
         patients, empty = [], []
         for folder in sorted(root.iterdir()):
             if not folder.is_dir() or folder.name.startswith("."):
                 continue
-            volumes = _volume_files(folder, pattern)
-            if pattern == "*" and not volumes and any(map(Path.is_file, folder.rglob("*"))):
-                volumes = [folder]  # one series of DICOM
-            if volumes:
+            if volumes := _volumes_below(folder, pattern):
                 patients.append(Patient(folder.name, tuple(volumes)))
             else:
                 empty.append(folder.name)
@@ -162,7 +147,7 @@ class Cohort:
         if not patients:
             raise InputError(
                 f"{root}: no volume matches {pattern!r}",
-                f"Give a folder for each patient with files of {', '.join(io.READABLE)}.",
+                f"Give a folder for each patient, with DICOM or {', '.join(io.READABLE)} files.",
             )
         return cls(tuple(patients), modality, tuple(empty))
 
@@ -172,7 +157,7 @@ class Cohort:
 
         Args:
             path: the table. Its paths are relative to its folder. A patient may have several
-                rows. Of a folder all volumes count; one without any is a series of DICOM.
+                rows. Of a folder all volumes count, as in `from_folder`.
             modality: of files that do not state it.
         Raises:
             InputError: with the number of the line that is wrong.
@@ -192,47 +177,10 @@ class Cohort:
                     f"Give the columns {' and '.join(_COLUMNS)}, with a value in each row.",
                 )
             path = table.parent / values[1]
-            volumes = _volume_files(path, "*") if path.is_dir() else []
-            paths[values[0]] += volumes or [path]
+            paths[values[0]] += (path.is_dir() and _volumes_below(path, "*")) or [path]
         if not paths:
             raise InputError(f"{table} has no rows", f"Give the columns {', '.join(_COLUMNS)}.")
         patients = (Patient(name, tuple(own)) for name, own in sorted(paths.items()))
-        return cls(tuple(patients), modality)
-
-    @classmethod
-    def from_dicom(
-        cls, folder: PathLike, *, modality: str | None = None, monitor: Monitor | None = None
-    ) -> Cohort:
-        """All readable series of images below a folder, by their PatientID.
-
-        Args:
-            folder: the folder.
-            modality: only series of this modality.
-            monitor: notified of progress; may cancel.
-        Raises:
-            InputError: no such series, or one without a PatientID.
-        """
-        from MedEnhanceLib.io.dicom.listing import choices
-
-        root = Path(folder)
-        places: dict[str, list[tuple[Path, str]]] = defaultdict(list)
-        for choice in choices(root, monitor or Monitor()):
-            row = choice.row
-            if not row.readable or choice.part is None or modality not in (None, row.modality):
-                continue
-            if not row.patient:
-                raise InputError(
-                    f"{root.name}: series {row.number} ({row.description or row.modality}) has no "
-                    "PatientID, so its patient is unknown",
-                    "Give a folder for each patient, or a table (patient, path).",
-                )
-            folders = {plane.file.parent for plane in choice.part.slices}
-            places[row.patient].append((Path(os.path.commonpath(folders)), row.key))
-        if not places:
-            raise InputError(
-                f"{root}: no readable series of {modality or 'images'}", "See: medenhance inspect."
-            )
-        patients = (Patient(name, *zip(*own, strict=True)) for name, own in sorted(places.items()))
         return cls(tuple(patients), modality)
 
     def split(self, held_out: float, seed: int) -> tuple[Cohort, Cohort]:
@@ -279,9 +227,7 @@ class Cohort:
         first: tuple[str, str] | None = None
         for place, patient in enumerate(self.patients):
             monitor.progress(place / len(self), f"reading patient {place + 1} of {len(self)}")
-            # A series of DICOM states its modality itself.
-            modality = None if patient.series else self.modality
-            volumes = patient.volumes(modality=modality, monitor=monitor)
+            volumes = patient.volumes(modality=self.modality, monitor=monitor)
             for path, volume in zip(patient.paths, volumes, strict=True):
                 name = f"patient {patient.id}, {path.name}"
                 first = first or (name, volume.modality)
@@ -302,16 +248,17 @@ class Cohort:
             yield patient, volumes
 
 
-def _volume_files(folder: Path, pattern: str) -> list[Path]:
-    """All files of volumes below a folder, but hidden ones."""
-    return sorted(
+def _volumes_below(folder: Path, pattern: str) -> list[Path]:
+    """All files of volumes below a folder; where there are none, the folders that hold files."""
+    files = [
         path
-        for path in folder.rglob("*")
-        if io.ending_of(path) in io.READABLE
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
         and fnmatchcase(path.name, pattern)
-        and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    ]
+    volumes = [path for path in files if io.ending_of(path) in io.READABLE]
+    return volumes or (sorted({path.parent for path in files}) if pattern == "*" else [])
 
 
 def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:

@@ -100,8 +100,9 @@ def _read_header(path: Path) -> Any:
         reader.SetFileName(name)
         reader.ReadImageInformation()
     except RuntimeError as cause:
+        reason = str(cause).strip().rpartition("\n")[2].strip()
         raise InputError(
-            f"{path.name}: its header cannot be read: {_last_line(cause)}", "Export it again."
+            f"{path.name}: its header cannot be read: {reason}", "Export it again."
         ) from cause
     return reader
 
@@ -273,8 +274,3 @@ def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
         header = path.read_bytes()[: -voxel.nbytes]
     sizes = " ".join(map(str, volume.shape[::-1])).encode()
     return re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)
-
-
-def _last_line(cause: RuntimeError) -> str:
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return lines[-1] if lines else "SimpleITK gives no reason"

@@ -23,8 +23,8 @@ _MALFORMED = (
     ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
     GeometryError,
 )  # fmt: skip
-#: MetaImage readers keep lines in buffers of 32 KiB.
-_LONGEST_HISTORY = 12_000
+#: Newest steps that are kept: MetaImage readers keep lines in buffers of 32 KiB.
+_MOST_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def to_text(volume: Volume) -> str:
         "geometry": volume.geometry.to_json(),
     }
     if volume.history:
-        fields["DERIVED"] = _newest(volume.history)
+        earlier = len(volume.history) - _MOST_STEPS
+        note = [f"{earlier} earlier steps, too many to keep"] if earlier > 0 else []
+        fields["DERIVED"] = [*note, *volume.history[-_MOST_STEPS:]]
     if volume.frame_interval_s is not None:
         fields["frame_interval_s"] = volume.frame_interval_s
     if volume.lossy:
@@ -87,14 +89,3 @@ def short_note(history: tuple[str, ...], limit: int) -> str:
     newest = history[-1].encode("ascii", "replace").decode()
     note = newest if newest.startswith("DERIVED") else f"DERIVED: {newest}"
     return note if len(note) <= limit else note[: limit - 3] + "..."
-
-
-def _newest(history: tuple[str, ...]) -> list[str]:
-    kept: list[str] = []
-    room = _LONGEST_HISTORY
-    for step in reversed(history):
-        room -= len(json.dumps(step)) + 2
-        if room < 0:
-            return [f"{len(history) - len(kept)} earlier steps, too long to keep", *kept]
-        kept.insert(0, step)
-    return kept

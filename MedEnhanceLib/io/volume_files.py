@@ -13,7 +13,7 @@ import numpy as np
 from MedEnhanceLib.core.modality import default_units, doubts, guess_modality
 from MedEnhanceLib.core.slabs import extremes, slabs
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
+from MedEnhanceLib.errors import ConfigError, EndingError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_not_finite
@@ -133,10 +133,6 @@ def save(
             f"Use one of: {', '.join(WRITABLE)}.",
         )
     dtype = np.dtype(_WIDER.get(volume.dtype.name, volume.dtype)).newbyteorder("=")
-    if dtype.itemsize > np.dtype(np.float64).itemsize:
-        raise OutputError(
-            f"no supported file format stores voxels of type {dtype}", "Convert to float64."
-        )
     refuse_not_finite(volume)
     with atomic_write(path, overwrite=overwrite) as temporary:
         header = make_header(volume, dtype, ending_of(path))

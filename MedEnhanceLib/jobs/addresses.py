@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -31,12 +32,14 @@ from MedEnhanceLib.errors import (
     MedEnhanceError,
     OutputError,
 )
-from MedEnhanceLib.jobs.worker.workspace import Workspace
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.locks import Workspace
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.text import Names
 
 _PATIENCE_SECONDS = 60.0
+#: Characters of a temporary copy's name.
+_LONGEST_NAME = 100
 #: Two letters or more, so that no drive of Windows is one.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 #: A user; of Azure's schemes a container stands in its place (abfs://container@account).
@@ -139,15 +142,11 @@ def local(place: Any, monitor: Monitor | None = None, names: Names | None = None
     if not is_remote(place):
         yield place
         return
-    from MedEnhanceLib.io import ending_of  # with numpy, which help of commands does without
-
     names = names or Names()
     with Workspace() as workspace, names.in_errors():
-        ending = ending_of(name_at(place))
-        is_plain = re.fullmatch(r"(\.[a-z0-9]{1,8}){1,2}", ending)
-        copy = workspace.folder / f"{workspace.folder.name}{ending if is_plain else ''}"
+        name = re.sub(r"[^\w.-]", "_", name_at(place)).lstrip(".")
+        copy = workspace.folder / (name[-_LONGEST_NAME:] or "volume")
         names.add(copy, shown(place))
-        names.add(copy.name, shown(place))
         _download(place, copy, monitor or Monitor())
         yield str(copy)
 
@@ -219,25 +218,24 @@ def sent_result(
     with Workspace() as workspace, names.in_errors():
         folder = workspace.folder / "results"
         folder.mkdir()
-        names.add(folder, above)
+        names.add(f"{folder}{os.sep}", f"{above}/")
         refuse_taken(name)
         refuse_taken(f"{name}.json")
         yield folder / name
         for file in sorted(folder.iterdir()):
             monitor.progress(1.0, "upload")
-            temporary = f"{root}/{atomic.temporary_name()}"
+            temporary = f"{root}/{atomic.PREFIX}{secrets.token_hex(8)}"
             try:
                 with _store_errors(f"{above}/{file.name}", "written", OutputError):
                     attend(partial(store.put_file, str(file), temporary), monitor)
                     store.invalidate_cache()
                     sent, size = store.size(temporary), file.stat().st_size
-                if sent != size:
-                    raise OutputError(
-                        f"{above}/{file.name} has {sent:,} of {size:,} bytes", "Send it again."
-                    )
-                monitor.check()
-                refuse_taken(file.name)
-                with _store_errors(f"{above}/{file.name}", "given its name", OutputError):
+                    if sent != size:
+                        raise OutputError(
+                            f"{above}/{file.name} has {sent:,} of {size:,} bytes", "Send it again."
+                        )
+                    monitor.check()
+                    refuse_taken(file.name)
                     store.mv(temporary, f"{root}/{file.name}")
             finally:
                 with contextlib.suppress(Exception):  # it has its name by now

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.lazy import imported
@@ -20,7 +21,8 @@ def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator
     progress: a function that takes Events; True shows a bar on stderr; None warnings alone, as
     Python's logging has them; False nothing.
     """
-    with device_errors(), _torch_as_it_starts():
+    _refuse_other_defaults()
+    with device_errors():
         if progress is not True:
             yield Monitor(_logged if progress is None else progress or None, cancel)
             return
@@ -52,17 +54,15 @@ def progress_bar() -> Iterator[Listener]:
         bar.update(1.0 - bar.n)  # what comes after the last stage was not announced
 
 
-@contextmanager
-def _torch_as_it_starts() -> Iterator[None]:
-    """PyTorch's default type and device as after its import, whatever a notebook has set."""
+def _refuse_other_defaults() -> None:
+    """Raise ConfigError where a notebook has set another default of PyTorch than it starts with."""
     torch = imported("torch")
-    chosen = torch and torch.get_default_dtype()
-    if torch is None or (chosen, torch.get_default_device().type) == (torch.float32, "cpu"):
-        yield
+    if torch is None:
         return
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.device("cpu"):
-            yield
-    finally:
-        torch.set_default_dtype(chosen)
+    chosen, device = torch.get_default_dtype(), torch.get_default_device()
+    if (chosen, device.type) != (torch.float32, "cpu"):
+        raise ConfigError(
+            f"PyTorch's default is {chosen} on {device}, which changes what networks compute",
+            "Call torch.set_default_dtype(torch.float32) and torch.set_default_device('cpu'); "
+            "device= chooses where MedEnhance computes.",
+        )

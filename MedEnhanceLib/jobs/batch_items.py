@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from MedEnhanceLib._version import __version__
@@ -110,15 +111,11 @@ def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[st
 
 
 def _is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM, by the names of its files, else by what the first ones are."""
-    from MedEnhanceLib.io import READABLE, ending_of
+    """Whether a folder holds DICOM, by what its first files are."""
     from MedEnhanceLib.io.dicom import is_dicom
 
-    files = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-    endings = {ending_of(entry) for entry in files}
-    if _DICOM in endings or endings & {*READABLE, CONTAINER}:
-        return _DICOM in endings
-    return any(is_dicom(entry) for entry in [each for each in files if each.is_file()][:_OPENED])
+    names = (entry for entry in sorted(folder.iterdir()) if not entry.name.startswith("."))
+    return any(is_dicom(file) for file in islice(filter(Path.is_file, names), _OPENED))
 
 
 def _series_in(folder: Path) -> list[str]:

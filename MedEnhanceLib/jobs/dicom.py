@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from MedEnhanceLib.io.dicomout import Template
 
 
-_OF_DICOM = (
-    "dicom_source", "patient_id", "patient_name", "study_description", "series_description",
-)  # fmt: skip
+#: Options that mean nothing without another one.
+_NEEDED = {
+    "dicom_source_series": "dicom_source", "dicom_source": "dicom", "patient_id": "dicom",
+    "patient_name": "dicom", "study_description": "dicom", "series_description": "dicom",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +67,10 @@ class DicomParams(OutputParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        idle = [name for name in _OF_DICOM if getattr(self, name)]
-        if idle and not self.dicom:
-            raise ConfigError(f"{idle[0]} requires dicom", "Set dicom (--dicom), or leave it out.")
-        if self.dicom_source_series and not self.dicom_source:
-            raise ConfigError(
-                "dicom_source_series requires dicom_source",
-                "Name the folder of the series (--dicom-source).",
-            )
+        for name, needed in _NEEDED.items():
+            if getattr(self, name) and not getattr(self, needed):
+                flag = f"--{needed.replace('_', '-')}"
+                raise ConfigError(f"{name} requires {needed}", f"Add {flag}, or leave it out.")
 
     @property
     def has_objects(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
@@ -117,35 +117,33 @@ class KeptVolumes:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[Hashable, Volume, VolumeCache]] = {}
+        self._kept: dict[Hashable, tuple[Volume, VolumeCache]] = {}
 
     def load(
-        self,
-        params: VolumeParams,
-        *,
-        role: Literal["input", "guide"] = "input",
-        keep: bool,
-        scratch: Path | None = None,
-        monitor: Monitor,
+        self, params: VolumeParams, *, keep: bool, scratch: Path | None = None, monitor: Monitor
     ) -> tuple[Volume, VolumeCache | None]:
         """The volume of `params`, and what `hqg.enhance` measured of it, if it is kept.
 
-        That is the kept one where the file is still the same; any other one in its role is
-        forgotten first.
+        That is the kept one where the file is still the same. Of two that are kept, the one that
+        was not used last makes room before another one is read.
         """
         from MedEnhanceLib.hqg import VolumeCache
 
         key = _key_of(params)
-        if role in self._kept and (key is None or key != self._kept[role][0]):
-            del self._kept[role]
-        if role not in self._kept:
+        if key in self._kept:
+            self._kept[key] = self._kept.pop(key)
+        else:
+            if not keep:
+                self._kept.clear()
+            elif len(self._kept) > 1:
+                del self._kept[next(iter(self._kept))]
             volume = params.load(monitor, scratch)
             # A file that was exchanged while it was read has another key by now.
             if not keep or key is None or key != _key_of(params):
                 return volume, None
-            self._kept[role] = (key, volume, VolumeCache())
+            self._kept[key] = volume, VolumeCache()
         monitor.progress(1.0, "load")
-        return self._kept[role][1:]
+        return self._kept[key]
 
 
 def _key_of(params: VolumeParams) -> Hashable:
@@ -175,9 +173,8 @@ def check_outputs(
     Raises OutputError, EndingError or ConfigError, naming the file.
     """
     from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
-    from MedEnhanceLib.io.voxels import input_error
 
-    sources = {resolved(path, input_error) for path in inputs}
+    sources = {resolved(path) for path in inputs}
     places = {resolved(path) for path in outputs.values()}
     if len(places) < len(outputs):
         raise ConfigError(

@@ -73,7 +73,6 @@ JOBS: dict[str, JobKind] = {
     "doctor": JobKind("installation", "Doctor", is_question=True),
     "ping": JobKind("installation", "Ping", is_question=True),
 }
-_LONGEST_ID = 200
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,6 @@ class JobSpec:
         if self.kind not in JOBS:
             hint = f"{did_you_mean(self.kind, JOBS)}Known: {', '.join(JOBS)}."
             raise ConfigError(f"unknown job {self.kind!r}", hint)
-        if not 0 < len(self.id) <= _LONGEST_ID:
-            raise ConfigError(
-                f"the job's id is {self.id!r:.40}", f"Give text of 1 to {_LONGEST_ID} characters."
-            )
         object.__setattr__(self, "params", dict(self.params))
         self.typed_params()
 
@@ -135,7 +130,7 @@ def run_job(
     names = Names()
     with names.in_errors(), job_errors(spec.kind):
         report(Event("started", {"kind": spec.kind}))
-        monitor = Monitor(progress, cancel).changed(names.of)
+        monitor = Monitor(progress, cancel)
         try:
             with job_places(spec.typed_params(), names, monitor) as params:
                 volumes = [kept or KeptVolumes()] if kind.keeps_volumes else []

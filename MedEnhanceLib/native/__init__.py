@@ -12,7 +12,9 @@ its tables are.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import logging
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -296,6 +298,8 @@ def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | N
     Work that has to do without says so: to the monitor in each job, or in the log once.
     """
     library, state = _found(folder)
+    if library is None and folder == _HERE and _is_built(monitor or Monitor()):
+        library, state = _found(folder)
     if library is None:
         warn = monitor.warn if monitor is not None and monitor.has_listener else _log
         warn(f"The compiled library is not used: {state}")
@@ -308,9 +312,30 @@ def require(purpose: str) -> Library:
     purpose: what needs it, as the beginning of a sentence.
     """
     library, state = _found(_HERE)
+    if library is None and _is_built(Monitor()):
+        library, state = _found(_HERE)
     if library is None:
         raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")
     return library
+
+
+def _is_built(monitor: Monitor) -> bool:
+    """Whether the package ziglang, which the module in Slicer installs for it, built the library.
+
+    It takes half a minute, once.
+    """
+    from MedEnhanceLib.native import build
+
+    if importlib.util.find_spec("ziglang") is None:
+        return False
+    monitor.log("building the compiled library, once")
+    try:
+        build.build(compiler=[sys.executable, "-m", "ziglang", "cc"])
+    except (build.BuildError, OSError) as error:
+        _log(f"The compiled library cannot be built: {error}")
+        return False
+    _found.cache_clear()
+    return True
 
 
 @cache

@@ -20,12 +20,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.errors import DependencyError
+from MedEnhanceLib.errors import DependencyError, OutputError
 from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
+#: What names of workspaces begin with.
+_WORKSPACE = "medenhance-"
 #: The file that locks an owned folder.
 LOCK = "owner.lock"
 #: Its first line where the folder is temporary: only folders with this mark are ever removed.
@@ -64,14 +66,15 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock 
     return folder, lock
 
 
-def remove_abandoned(prefix: str, parent: Path) -> list[Path]:
+def remove_abandoned(prefix: str = _WORKSPACE, parent: Path | None = None) -> list[Path]:
     """Remove the folders of `make_owned` whose owners are gone; returns which these were.
 
+    prefix, parent: as they were given to `make_owned`; by default those of workspaces.
     Touches only folders of this user that carry our mark and whose lock nobody holds, and empty
     ones a minute old, whose owner was killed before it made its lock.
     """
     removed = []
-    for folder in sorted(parent.glob(f"{prefix}*")):
+    for folder in sorted((parent or Path(tempfile.gettempdir())).glob(f"{prefix}*")):
         path = folder / LOCK
         with contextlib.suppress(OSError, DependencyError):  # a held lock is an OSError, too
             status = folder.lstat()
@@ -117,6 +120,30 @@ def remove_owned(folder: Path, lock: FileLock | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if lock is not None:
         lock.release()
+
+
+class Workspace:
+    """A private temporary folder of a worker or a job, until `remove` or the end of the process."""
+
+    def __init__(self) -> None:
+        """Make one; raises OutputError where the system's temporary folder cannot be used."""
+        try:
+            self.folder, self._lock = make_owned(_WORKSPACE)
+        except OSError as cause:
+            raise OutputError(
+                f"no temporary folder can be made in {tempfile.gettempdir()}: {cause.strerror}",
+                "Free some space there, or name another folder in the variable TMPDIR.",
+            ) from cause
+
+    def remove(self) -> None:
+        """Remove the folder and let the lock go; a second call does nothing."""
+        remove_owned(self.folder, self._lock)
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
 
 def _file_lock(path: Path, **options: Any) -> FileLock:

@@ -43,13 +43,11 @@ Cancel = Callable[[], bool] | threading.Event
 class _Pace:
     """Estimates the time left from the pace of the current stage alone.
 
-    Stages differ: reading a file takes no time for its share, a network does. The first step of a
-    stage is left out, since caches are filled and libraries loaded in it.
+    Stages differ: reading a file takes no time for its share, a network does.
     """
 
     def __init__(self) -> None:
         self._stage, self._began, self._start = "", time.monotonic(), 0.0
-        self._is_first = False
 
     def seconds_left(self, fraction: float, stage: str) -> float | None:
         """Until all stages are done, at this stage's pace; None while that is unknown."""
@@ -57,10 +55,7 @@ class _Pace:
         stage = "".join(letter for letter in stage if not letter.isdigit())  # "step 3 of 9"
         if stage != self._stage:
             self._stage, self._began, self._start = stage, now, fraction
-            self._is_first = True
         done, elapsed = fraction - self._start, now - self._began
-        if self._is_first and done > 0:
-            self._is_first, self._began, self._start = False, now, fraction
         return elapsed * (1 - fraction) / done if done > 0.02 and elapsed > 0.5 else None
 
 
@@ -86,13 +81,6 @@ class Monitor:
         part._start, part._end = self._start + start * span, self._start + end * span
         part._pace, part._warned = self._pace, self._warned
         return part
-
-    def changed(self, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Monitor:
-        """A monitor of the same work whose events' fields pass through `change` first."""
-        whole, listener = self.part(0.0, 1.0), self._listener
-        if listener is not None:
-            whole._listener = lambda event: listener(Event(event.kind, change(event.fields)))
-        return whole
 
     @property
     def has_listener(self) -> bool:

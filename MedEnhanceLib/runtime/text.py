@@ -28,9 +28,9 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class Names:
-    """What temporary files are called in what people read: by another name, or by none.
+    """What temporary files are called in what people read.
 
-    names: path → what stands in its place. Below a folder that has one, the rest of a path stays.
+    names: the path of a file or folder, with its last separator → what stands in its place.
     """
 
     def __init__(self, names: Mapping[str, str] | None = None) -> None:
@@ -42,10 +42,11 @@ class Names:
 
     def of(self, value: Any) -> Any:
         """A text, or the texts in a list or an object of JSON, with these names."""
-        if not self._names:
-            return value
         if isinstance(value, str | os.PathLike):
-            return self._in_text(os.fspath(value))
+            text = os.fspath(value)
+            for path, name in self._names.items():
+                text = text.replace(path, name)
+            return text
         if isinstance(value, Mapping):
             return {name: self.of(entry) for name, entry in value.items()}
         return [self.of(entry) for entry in value] if isinstance(value, list | tuple) else value
@@ -58,16 +59,3 @@ class Names:
         except MedEnhanceError as error:
             error.message, error.hint = self.of(error.message), self.of(error.hint)
             raise
-
-    def _in_text(self, text: str) -> str:
-        # At once, as a new name may hold an old one; the bare name of a file is no end of a path.
-        longest_first = sorted(self._names, key=len, reverse=True)
-        pattern = "|".join(
-            re.escape(path) if os.sep in path else rf"(?<![\w./\\-]){re.escape(path)}"
-            for path in longest_first
-        )
-
-        def renamed(found: re.Match[str]) -> str:
-            return self._names[found[1]] + found[2].replace(os.sep, "/")
-
-        return re.sub(rf"({pattern})((?:[\\/][^\s'\",;:]*)?)", renamed, text)

@@ -1,4 +1,4 @@
-"""Cohorts: patients found in folders, tables and DICOM; what is refused, and by which names."""
+"""Cohorts: patients found in folders and tables; what is refused, and by which names."""
 
 from __future__ import annotations
 
@@ -95,24 +95,18 @@ def test_a_table_names_patients_and_paths(folder: Path, tmp_path: Path) -> None:
         Cohort.from_csv(table)
 
 
-def test_dicom_is_grouped_by_patient_id(make_series: Callable, tmp_path: Path) -> None:
+def test_each_folder_below_a_patients_that_holds_files_is_a_series(
+    make_series: Callable, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(1)
-    for number, (patient, uid) in enumerate((("P1", "1.2.1"), ("P1", "1.2.2"), ("P2", "1.2.3"))):
+    root = tmp_path / "dicom"
+    for patient, series in (("P1", "one"), ("P1", "two"), ("P2", ".")):
         stored = rng.integers(0, 900, (3, 8, 9)).astype(np.uint16)
-        where = tmp_path / "dicom" / ("one" if number < 2 else "two")
-        make_series(stored, folder=where, uid=uid, prefix=uid, PatientID=patient, number=number)
-    cohort = Cohort.open(tmp_path / "dicom")
-    assert [(patient.id, len(patient.paths)) for patient in cohort] == [("P1", 2), ("P2", 1)]
-    assert {path.name for patient in cohort for path in patient.paths} == {"one", "two"}
+        make_series(stored, folder=root / patient / series, uid=f"1.2.{patient[1]}.{len(series)}")
+    cohort = Cohort.open(root)
+    paths = {patient.id: [path.name for path in patient.paths] for patient in cohort}
+    assert paths == {"P1": ["one", "two"], "P2": ["P2"]}
     assert read(cohort) == {"P1": 6, "P2": 3}
-    with pytest.raises(InputError, match="no readable series of MR"):
-        Cohort.from_dicom(tmp_path / "dicom", modality="MR")
-
-
-def test_dicom_without_a_patient_id_is_refused(make_series: Callable, tmp_path: Path) -> None:
-    make_series(np.ones((3, 8, 9), np.uint16), PatientID="")
-    with pytest.raises(InputError, match="no PatientID"):
-        Cohort.from_dicom(tmp_path / "series")
 
 
 def test_one_person_under_two_names_is_found_by_equal_voxels(folder: Path) -> None:

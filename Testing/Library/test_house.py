@@ -79,11 +79,11 @@ def test_recipes_are_valid_configurations(recipe: Path) -> None:
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.slices import TrainSlicesConfig
-    from MedEnhanceLib.jobs.kinds.train import codec_config
+    from MedEnhanceLib.jobs.kinds.train import training_config
 
     fields = json.loads(recipe.read_text(encoding="utf-8"))
     if "part" in fields:
-        modality = codec_config(fields).modality
+        modality = training_config("codec", fields).modality
         assert recipe.stem == f"codec-{modality.lower()}-{fields['part']}"
         return
     enhancer = TrainSlicesConfig if recipe.stem.endswith("-slices") else TrainConfig

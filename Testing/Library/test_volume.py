@@ -39,23 +39,20 @@ def test_new_voxels_keep_everything_else(head: Volume) -> None:
         head.with_voxels(head.voxels[1:])
 
 
-def test_frames_are_volumes_of_their_own() -> None:
-    sequence = Volume(np.arange(24).reshape(3, 2, 2, 2), frame_interval_s=0.5, history=("a",))
-    assert sequence.is_sequence
+def test_frames_are_volumes_of_their_own_with_their_images() -> None:
+    images = tuple((Instance(f"{t}.dcm", "1.2", f"1.2.{t}"),) * 2 for t in range(3))
+    sequence = Volume(
+        np.arange(24).reshape(3, 2, 2, 2),
+        frame_interval_s=0.5,
+        history=("a",),
+        origin=DicomOrigin("1.1", "1.3", images),
+    )
     frames = sequence.frames()
     assert [frame.shape for frame in frames] == [(2, 2, 2)] * 3
     assert np.array_equal(frames[1].voxels, sequence.voxels[1])
-    assert frames[1].frame_interval_s is None
-    assert frames[1].history == ("a",)
-
-
-def test_a_frame_knows_its_own_images() -> None:
-    images = tuple((Instance(f"{t}.dcm", "1.2", f"1.2.{t}"),) * 2 for t in range(3))
-    origin = DicomOrigin("1.1", "1.3", images)
-    frame = Volume(np.zeros((3, 2, 2, 2)), origin=origin).frame(1)
-    assert frame.origin is not None
-    assert frame.origin.instances == images[1:2]
-    assert frame.origin.series == "1.3"
+    assert (frames[1].frame_interval_s, frames[1].history) == (None, ("a",))
+    assert frames[1].origin is not None
+    assert (frames[1].origin.instances, frames[1].origin.series) == (images[1:2], "1.3")
 
 
 def test_equal_means_the_same_bits(head: Volume) -> None:

@@ -232,6 +232,20 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertTrue(dependencies.ensure() and dependencies.ensure())
         self.assertEqual((len(self.asked), self.installed), (2, [["torch>=2.5", "monai>=1.4"]]))
 
+    def test_theCompiledLibraryIsOfferedOnceAndTheSlowPathStays(self):
+        self.absent = []
+        self.enterContext(mock.patch.object(dependencies, "_lacksLibrary", lambda: True))
+        self.enterContext(mock.patch.object(dependencies, "_isCompilerOffered", False))
+        self.answer(False)
+        self.assertTrue(dependencies.ensure() and dependencies.ensure())
+        ((text, details),) = self.asked
+        self.assertIn("ten times as fast", text)
+        self.assertIn("ziglang", details)
+        self.enterContext(mock.patch.object(dependencies, "_isCompilerOffered", False))
+        self.answer(True)
+        self.assertTrue(dependencies.ensure())
+        self.assertEqual(self.installed, [["ziglang>=0.13"]])
+
     def test_aMacWithAnIntelProcessorIsRefusedBeforeAnythingIsAskedOrDownloaded(self):
         """Slicer under Rosetta says that it is one."""
         self.enterContext(mock.patch("platform.system", return_value="Darwin"))

@@ -98,7 +98,7 @@ def test_after_a_crash_the_worker_ends_and_the_next_start_cleans_up(start_slicer
     process.wait(30)
     assert is_gone(worker, 15)
     assert left(tmp_path) == [folder.name]
-    code = "from MedEnhanceLib.jobs.worker.workspace import remove_abandoned; remove_abandoned()"
+    code = "from MedEnhanceLib.runtime.locks import remove_abandoned; remove_abandoned()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     assert left(tmp_path) == []

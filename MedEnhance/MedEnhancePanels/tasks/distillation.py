@@ -47,7 +47,7 @@ def whyNot(state):
     if isTraining and not os.path.isdir(cohort):
         return _("Choose the folder with the volumes.")
     if not isTable and not os.path.isdir(cohort):
-        return _("Choose a folder of patients, a folder of DICOM, or a table (CSV: patient, path).")
+        return _("Choose a folder with a folder for each patient, or a table (CSV: patient, path).")
     if not state.distillName.strip():
         return _("Give the run a name.")
     if isTraining:

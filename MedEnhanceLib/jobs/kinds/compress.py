@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import EllipsisType
 from typing import Annotated
 
 from MedEnhanceLib.core.options import About, option
@@ -27,7 +26,6 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 
 #: Fields of a CompressResult that every job's result has under its own name.
 _ELSEWHERE = ("path", "seconds")
-Region = tuple[slice | EllipsisType, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +60,9 @@ class DecompressParams(DicomParams):
     """Decode a container, or a part of it."""
 
     input: Annotated[str, About(help="a .ucv", flag="FILE", place="input")]
-    region: list[list[int | None] | str | None] | None = option(
+    region: list[list[int | None] | None] | None = option(
         None,
-        help='[start, stop] or null (all) for each axis [T,] K, J, I; "..." stands for any number '
-        "of nulls, and the last axes may be left out",
+        help="[start, stop] or null (all) for each axis [T,] K, J, I; last ones may be missing",
         flag=None,
     )
 
@@ -177,22 +174,16 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     return work.finish(figures={"report": report})
 
 
-def region_from_json(region: list[list[int | None] | str | None] | None) -> Region | None:
-    """[[40, 60], null, "..."] → (slice(40, 60), slice(None), ...); None stays None.
+def region_from_json(region: list[list[int | None] | None] | None) -> tuple[slice, ...] | None:
+    """[[40, 60], null] → (slice(40, 60), slice(None)); None stays None.
 
     Raises ConfigError for what is not a pair.
     """
     if region is None:
         return None
-    parts: list[slice | EllipsisType] = []
     for ends in region:
-        if ends is None or ends == "...":
-            parts.append(slice(None) if ends is None else ...)
-        elif isinstance(ends, str) or len(ends) != 2:
+        if ends is not None and len(ends) != 2:
             raise ConfigError(
-                f"region has the entry {ends!r}",
-                'Give a list [start, stop], null for all, or "..." for the axes that are left out.',
+                f"region has the entry {ends!r}", "Give a list [start, stop], or null for all."
             )
-        else:
-            parts.append(slice(*ends))
-    return tuple(parts)
+    return tuple(slice(*(ends or (None, None))) for ends in region)

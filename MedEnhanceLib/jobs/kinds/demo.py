@@ -1,11 +1,10 @@
-"""The main jobs on the sample that ships: damage, enhance and segment, compress, read back."""
+"""The main jobs on the sample that ships: damage, enhance and segment, compress."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,12 +17,6 @@ from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
-from MedEnhanceLib.jobs.kinds.compress import (
-    CompressParams,
-    DecompressParams,
-    run_compress,
-    run_decompress,
-)
 from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, run_enhance
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.report.page import make_folder
@@ -61,13 +54,14 @@ class DemoParams(Params):
 
 
 def run_demo(params: DemoParams, monitor: Monitor) -> Result:
-    """Damage → enhance and segment, with a page → compress → read back → measure.
+    """Damage → enhance and segment, with a page → compress, which verifies each file → measure.
 
     PSNR in dB and SSIM are inside the brain, against the undamaged volume.
     """
     from MedEnhanceLib import io
     from MedEnhanceLib.degradation import standard_composite
     from MedEnhanceLib.gradprom import segment
+    from MedEnhanceLib.unicompress import compress
 
     require("matplotlib", purpose="Drawing the demo's pictures")
     began, overwrite, folder = time.monotonic(), params.overwrite, make_folder(params.out)
@@ -84,11 +78,10 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         io.save(volume, folder / f"{name}.nii.gz", overwrite=overwrite)
     with atomic_write(folder / LICENCE, overwrite=overwrite) as temporary:
         temporary.write_bytes((resource_folder("samples") / LICENCE).read_bytes())
-    enhanced = folder / "enhanced.nii.gz"
     # As by default: noise, blur and bias field are measured, and corrected where found.
     order = EnhanceParams(
         input=str(folder / "damaged.nii.gz"),
-        output=str(enhanced),
+        output=str(folder / "enhanced.nii.gz"),
         modality="MR",
         config=EnhanceConfig(model="mr", device=params.device),
         segment=True,
@@ -98,14 +91,10 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     done = run_enhance(order, monitor.part(0.05, 0.65), KeptVolumes())
     part = monitor.part(0.65, 0.75)
     before = segment(damaged, SegmentConfig(device=params.device), monitor=part).volume
-    after = io.load(Path(done["outputs"]["segmentation"]))
-    compressions = _compress_all(enhanced, monitor.part(0.75, 1.0), overwrite)
+    enhanced, after = (io.load(Path(done["outputs"][name])) for name in ("output", "segmentation"))
     names = {label["name"]: label["value"] for label in done["labels"] if label["value"] > 0}
     brain, quality = labels.voxels > 0, []
-    for name, volume, found in (
-        ("damaged", damaged, before),
-        ("enhanced", io.load(enhanced), after),
-    ):
+    for name, volume, found in (("damaged", damaged, before), ("enhanced", enhanced, after)):
         dice = {
             label: metrics.dice(labels.voxels, found.voxels, value)
             for label, value in names.items()
@@ -113,7 +102,13 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         psnr = metrics.psnr(undamaged.voxels, volume.voxels, mask=brain)
         ssim = metrics.ssim(undamaged.voxels, volume.voxels, mask=brain)
         quality.append({"name": name, "psnr_db": psnr, "ssim": ssim, "dice": dice})
-    results = as_json({"quality": quality, "compression": compressions, "notes": _NOTES})
+    files = []
+    for index, (mode, config) in enumerate(_MODES.items()):
+        part = monitor.part(0.75 + 0.08 * index, 0.83 + 0.08 * index)
+        path = folder / f"enhanced-{mode}.ucv"
+        file = as_json(compress(enhanced, path, config, monitor=part, overwrite=overwrite))
+        files.append({"mode": mode, "file": path.name} | {name: file[name] for name in _MEASURED})
+    results = as_json({"quality": quality, "compression": files, "notes": _NOTES})
     seconds = round(time.monotonic() - began, 3)
     manifest = make_manifest(
         "demo",
@@ -144,23 +139,3 @@ def load_sample() -> tuple[Volume, Volume]:
     brain = io.load(samples / "mni152_t1.nii.gz", modality="MR")
     labels = io.load(samples / "mni152_tissue.nii.gz", modality="SEG")
     return brain.with_voxels(brain.voxels.astype(np.int16)), labels
-
-
-def _compress_all(enhanced: Path, monitor: Monitor, overwrite: bool) -> list[dict[str, Any]]:
-    """A row for each mode, of what `compress` has measured on the file; one is read back."""
-    rows = []
-    for index, (mode, config) in enumerate(_MODES.items()):
-        file = enhanced.with_name(f"enhanced-{mode}.ucv")
-        params = CompressParams(
-            input=str(enhanced), output=str(file), config=config, overwrite=overwrite
-        )
-        part = monitor.part(0.3 * index, 0.3 * (index + 1))
-        fields = run_compress(params, part, KeptVolumes()).fields
-        rows.append({"mode": mode, "file": file.name} | {name: fields[name] for name in _MEASURED})
-    back = DecompressParams(
-        input=str(enhanced.with_name("enhanced-max-error-2.ucv")),
-        output=str(enhanced.with_name("enhanced-read-back.nii.gz")),
-        overwrite=overwrite,
-    )
-    run_decompress(back, monitor.part(0.9, 1.0))
-    return rows

@@ -34,19 +34,17 @@ class DistillEstimateParams(Params):
     cohort: Annotated[
         str,
         About(
-            help="the patients: a folder of them, of DICOM, or a table (.csv: patient,path)",
+            help="the patients: a folder for each in one folder, or a table (.csv: patient,path)",
             flag="COHORT",
         ),
     ]
     config: DistillConfig = option(factory=DistillConfig, help="how it is distilled")
     pattern: str = option("*", help="of the names of files that are images", metavar="G")
-    modality: Modality | None = option(None, help="where the files state none; of DICOM, which")
+    modality: Modality | None = option(None, help="where the files state none")
 
-    def opened(self, monitor: Monitor) -> Cohort:
+    def opened(self) -> Cohort:
         """The patients; see `Cohort.open`."""
-        return Cohort.open(
-            self.cohort, pattern=self.pattern, modality=self.modality, monitor=monitor
-        )
+        return Cohort.open(self.cohort, pattern=self.pattern, modality=self.modality)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ def run_distill(params: DistillParams, monitor: Monitor) -> Result:
     """Distill, or go on; the folder of the result with what its manifest records."""
     began, out = time.monotonic(), Path(params.out)
     lower_priority()
-    cohort = params.opened(monitor.part(0.0, 0.01))
+    cohort = params.opened()
     refuse_among_patients(out, Path(params.cohort))
     part = monitor.part(0.01, 1.0)
     distill_into(cohort, out, params.config, part, overwrite=params.overwrite)
@@ -83,7 +81,7 @@ def run_distill(params: DistillParams, monitor: Monitor) -> Result:
 
 def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Result:
     """PSNR by what networks learned from, the method that is advised, and seconds of matching."""
-    cohort, config = params.opened(monitor), params.config
+    cohort, config = params.opened(), params.config
     _require_torch(monitor)
     from MedEnhanceLib.report.page import duration_text
     from MedEnhanceLib.spg.patient import seconds_of_a_patient

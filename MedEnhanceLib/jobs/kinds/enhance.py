@@ -67,12 +67,6 @@ class EnhanceParams(DicomParams, VolumeParams):
     noise_map: str | None = option(
         None, help="write a map of the measured noise", metavar="FILE", place="output"
     )
-    bias_field_output: str | None = option(
-        None,
-        help="write the bias field that the result was divided by, if one was corrected",
-        flag=None,
-        place="output",
-    )
     uncertainty_output: str | None = option(
         None, help="file of the uncertainty (default: beside OUTPUT)", flag=None, place="output"
     )
@@ -100,12 +94,8 @@ class EnhanceParams(DicomParams, VolumeParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         segmenter_config(self.segmenter, "auto", wanted=self.wants_segmentation)
-        if self.guide == []:
-            raise ConfigError("guide is an empty list", 'Name files, or give "auto".')
         if self.guide is not None and AUTO in self.guide and len(self.guide) > 1:
             raise ConfigError("guide is auto and names files too", "Give one or the other.")
-        if self.guide_map is not None and self.guide is None:
-            raise ConfigError("guide_map requires a guide", "Give a guide, or leave it out.")
         if self.uncertainty_output and not self.config.uncertainty:
             raise ConfigError(
                 "uncertainty_output requires uncertainty",
@@ -216,7 +206,7 @@ def _guides_of(
     paths = params.guide or []
     keep = params.slices is not None and len(paths) == 1
     named = [VolumeParams(input=path, modality=params.modality) for path in paths]
-    return [kept.load(each, role="guide", keep=keep, monitor=monitor)[0] for each in named]
+    return [kept.load(each, keep=keep, monitor=monitor)[0] for each in named]
 
 
 def _look_of(
@@ -243,7 +233,6 @@ def _volumes_of(
         "segmentation": done.segmentation.volume if done.segmentation else None,
         "uncertainty": done.uncertainty,
         "noise_map": done.noise if params.noise_map else None,
-        "bias_field": done.enhancement.bias_field_map() if params.bias_field_output else None,
         "guide_map": done.guide_use,
     }
 

@@ -129,7 +129,10 @@ def training_config(
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.slices import TrainSlicesConfig
+    from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
+    from MedEnhanceLib.unicompress.codecs.predictor.train import PredictorConfig
 
+    parts: dict[str, Any] = {"implicit": ImplicitConfig, "predictor": PredictorConfig}
     classes: dict[str, Any] = {
         "hqg": TrainConfig,
         "head": TrainHeadConfig,
@@ -146,7 +149,10 @@ def training_config(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {chosen.__name__}."
         )
     if method == CODEC:
-        return codec_config(fields)
+        part = fields.get("part", "implicit")
+        if part not in [*parts]:
+            raise ConfigError(f"unknown part {part!r}", f"Use one of {', '.join(parts)}.")
+        chosen, fields = parts[part], {name: fields[name] for name in fields if name != "part"}
     if method == "hqg" and data is not None and is_distilled(data):
         fields = {"modality": load_distilled(data).modality, **fields}
     return chosen.from_json(dict(fields))
@@ -228,23 +234,6 @@ def _enhancer_of(config: TrainHeadConfig) -> Callable[[Volume], Volume] | None:
 
     chosen = EnhanceConfig(model=config.enhancer, device=config.device)
     return lambda volume: enhance(volume, chosen).volume
-
-
-def codec_config(fields: Mapping[str, Any]) -> CodecTrainingConfig:
-    """The configuration of a part of the codec, which `part` names (default "implicit").
-
-    Raises ConfigError naming the option that is unknown or cannot be.
-    """
-    from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-    from MedEnhanceLib.unicompress.codecs.predictor.train import PredictorConfig
-
-    parts: dict[str, type[CodecTrainingConfig]]
-    parts = {"implicit": ImplicitConfig, "predictor": PredictorConfig}
-    part = fields.get("part", "implicit")
-    if part not in [*parts]:
-        raise ConfigError(f"unknown part {part!r}", f"Use one of {', '.join(parts)}.")
-    given = {name: value for name, value in fields.items() if name != "part"}
-    return parts[part].from_json(given)
 
 
 def _train_codec(config: Any, data: Path, out: Path, monitor: Monitor) -> Path:

@@ -56,7 +56,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             bias_field=None,
             uncertainty_facts={},
             measured={"guide": {"used": 0.25}} if guide else {},
-            guide_use=volume.with_voxels(np.float32(volume.voxels)) if guide else None,
+            guide_use=volume.with_voxels(np.full(volume.shape, 0.25, np.float32))
+            if guide
+            else None,
         )
 
     def segment(volume: Volume, config: Any, *, monitor: Any) -> Any:

@@ -270,17 +270,3 @@ class TestRefused:
             assert ran.status == 3, ran.err
             assert "wrong patient" in ran.err
             assert not (tmp_path / "out").exists()
-
-    @pytest.mark.parametrize(
-        ("options", "words"),
-        [
-            (["--dicom-source", "a"], "dicom_source requires dicom"),
-            (["--dicom", "--dicom-source-series", "2"], "requires dicom_source"),
-        ],
-    )
-    def test_options_that_mean_nothing_together(
-        self, run: Run, scan: Path, tmp_path: Path, options: list[str], words: str
-    ) -> None:
-        ran = run("convert", scan, tmp_path / "out", *options)
-        assert ran.status == 2
-        assert words in ran.err

@@ -87,31 +87,6 @@ def test_what_is_missing_is_named(arguments: tuple[str, ...], words: str, run: C
     assert words in ran.err
 
 
-@pytest.mark.parametrize(
-    ("text", "words"), [(None, "cannot be read"), ("{", "not JSON"), ("[1]", "JSON object")]
-)
-def test_configuration_file_that_is_none_is_status_two(
-    text: str | None, words: str, run: Callable, tmp_path: Path
-) -> None:
-    path = tmp_path / "config.json"
-    if text is not None:
-        path.write_text(text)
-    ran = run("train", "hqg", "--config", path, "--data", "d", "--out", "o")
-    assert ran.status == 2
-    assert words in ran.err
-
-
-@pytest.mark.parametrize("method", ["hqg", "codec"])
-def test_the_file_of_a_wrong_option_is_named(method: str, run: Callable, tmp_path: Path) -> None:
-    file = tmp_path / "recipe.json"
-    file.write_text('{"modalty": "CT"}')
-    where = ("--config", file, "--data", tmp_path, "--out", tmp_path / "out")
-    ran = run("train", method, *where)
-    assert ran.status == 2
-    assert f"error: {file}: " in ran.err
-    assert "Did you mean modality?" in ran.err
-
-
 def test_means_of_an_evaluation_are_a_table(
     run: Callable, asked: list[tuple[str, Mapping[str, Any]]]
 ) -> None:
@@ -136,3 +111,25 @@ def test_a_segmenter_and_its_gate_join_the_labeled_images_of_the_file(
     assert ran.status == 0
     ((_, params),) = asked
     assert params["config"]["task"] == task | {"segmenter": "organs", "gate": "binary"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot be read"),
+        ("{", "not JSON"),
+        ("[1]", "JSON object"),
+        ('{"modalty": "CT"}', "Did you mean modality?"),
+    ],
+)
+@pytest.mark.parametrize("method", ["hqg", "codec"])
+def test_a_wrong_configuration_file_is_named(
+    method: str, text: str | None, words: str, run: Callable, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text)
+    ran = run("train", method, "--config", path, "--data", tmp_path, "--out", tmp_path / "out")
+    assert ran.status == 2
+    assert str(path) in ran.err
+    assert words in ran.err

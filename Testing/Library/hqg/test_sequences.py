@@ -112,18 +112,3 @@ def test_a_frame_alone_is_as_in_the_whole_sequence(dynamic: Volume, tmp_path: Pa
         enhance(dynamic, config(), frame=3)
     with pytest.raises(InputError, match="one frame after another"):
         enhance(dynamic, config(task="motion"))
-
-
-def test_the_bias_field_is_a_result_where_one_was_corrected(tmp_path: Path) -> None:
-    me.save(Rician(0.03, 3).apply(brain()), tmp_path / "in.nii.gz")
-    names = {"input": "in.nii.gz", "output": "out.nii.gz", "bias_field_output": "field.nii.gz"}
-    params = {key: str(tmp_path / name) for key, name in names.items()} | {"modality": "MR"}
-    for choice in ("none", "n4"):
-        params["config"] = {"device": "cpu", "bias_correction": choice}
-        outputs = run_job(JobSpec("enhance", params | {"overwrite": True}))["outputs"]
-        assert ("bias_field" in outputs) is (tmp_path / "field.nii.gz").exists() is (choice == "n4")
-    field = me.load(tmp_path / "field.nii.gz", modality="MR")
-    assert field.dtype == np.float32
-    assert field.geometry.is_close(brain().geometry, 1e-3, shape=field.shape)
-    assert 0.2 < field.voxels.mean() < 5
-    assert "bias field" in field.history[-1]

@@ -102,13 +102,6 @@ def test_nrrd_that_itk_refuses_or_would_misread_is_refused_by_field(
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("kind", ["vector", "RGB-color", "3-vector"])
-def test_several_values_per_voxel_are_refused(tmp_path: Path, kind: str) -> None:
-    lines = f"{LPS}\n{FRAMES_FIRST}\nkinds: {kind} domain domain domain"
-    with pytest.raises(InputError, match="several values per voxel"):
-        load(nrrd(tmp_path / "a.nrrd", lines, (3, 6, 5, 4)))
-
-
 def test_missing_directions_are_said(tmp_path: Path, recorder: WarningRecorder) -> None:
     path = nrrd(tmp_path / "a.nrrd", "spacings: 2 3 4")
     assert load(path, modality="OT", monitor=recorder.monitor).geometry.spacing == (2, 3, 4)

@@ -235,7 +235,7 @@ def _moving_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (_cut_short, "has "),
         (_ending_midway, "cannot be written: Input/output error"),
-        (_moving_nothing, "cannot be given its name: PermissionError"),
+        (_moving_nothing, "cannot be written: PermissionError"),
     ],
 )
 def test_a_store_that_fails_keeps_what_it_had_and_nothing_else(

@@ -17,7 +17,7 @@ from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.kinds.train import codec_config
+from MedEnhanceLib.jobs.kinds.train import training_config
 from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 
 pytest.importorskip("torch")
@@ -35,14 +35,14 @@ pytest.importorskip("torch")
 )
 def test_a_value_that_cannot_be_is_named(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
-        codec_config(fields)
+        training_config("codec", fields)
     assert caught.value.hint
 
 
 def test_volumes_are_found_by_patterns_but_for_those_held_out(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.nii.gz").touch()
-    part = codec_config({"part": "predictor", "held_out": ["b*"]})
+    part = training_config("codec", {"part": "predictor", "held_out": ["b*"]})
     assert [path.name for path in part.found(tmp_path)] == ["a.nii.gz", "c.nii.gz"]
 
 
@@ -112,4 +112,4 @@ def test_what_its_card_cannot_say_is_refused_before_training(
     part: str, field: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
-        codec_config({"part": part, **field})
+        training_config("codec", {"part": part, **field})

@@ -12,7 +12,6 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
 
 _FIELDS = {
@@ -42,21 +41,6 @@ def test_models_are_listed_with_all_that_a_page_shows() -> None:
         assert row["card"].startswith("# ")
         assert row["training"]
         assert row["bytes"] > 100_000
-
-
-@pytest.mark.parametrize(
-    ("params", "error", "words"),
-    [
-        ({"action": "import"}, ConfigError, "path"),
-        ({"action": "remove", "name": "mr"}, ModelError, "part of MedEnhance"),
-        ({"action": "remove", "name": "none"}, ModelError, "no model"),
-    ],
-)
-def test_what_cannot_be_done_with_models_is_refused(
-    params: dict[str, str], error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error, match=words):
-        run_job(JobSpec("models", params))
 
 
 def test_doctor_reports_devices_memory_disk_and_packages() -> None:

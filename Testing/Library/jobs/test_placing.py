@@ -109,12 +109,6 @@ def test_a_volume_somewhere_else_is_refused() -> None:
         lay_beside(far, series_of(), Monitor())
 
 
-def test_a_volume_of_another_study_is_refused() -> None:
-    remembers = replace(scan(), origin=DicomOrigin("1.2.8", "1.2.77", (), on_grid=False))
-    with pytest.raises(InputError, match=r"another study \(1\.2\.8\).*wrong patient"):
-        lay_beside(remembers, series_of(), Monitor())
-
-
 def test_a_volume_that_remembers_another_series_is_a_warning(recorder: WarningRecorder) -> None:
     remembers = replace(scan(), origin=DicomOrigin("1.2.1", "1.2.77", (), on_grid=False))
     lay_beside(remembers, series_of(), recorder.monitor)

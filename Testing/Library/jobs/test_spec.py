@@ -44,7 +44,6 @@ _json = st.recursive(
         ({"v": 1, "kind": "ping", "prams": {}}, "prams"),
         ({"v": 1, "kind": "ping", "params": []}, "params is"),
         ({"v": 1, "kind": "ping", "id": 7}, "id is 7"),
-        ({"v": 1, "kind": "ping", "id": "x" * 201}, "id is"),
         ({"v": 1, "kind": "ping", "params": {"cuont": 1}}, "Did you mean count"),
         ({"v": 1, "kind": "ping", "params": {"count": "1"}}, "count is '1'.*whole number"),
         ({"v": 1, "kind": "ping", "params": {"count": -1}}, "0 or more"),

@@ -131,6 +131,22 @@ def test_a_machine_without_compiler_says_what_to_install(
     assert "ziglang && python -m MedEnhanceLib.native.build" in native.describe(tmp_path)
 
 
+def test_the_package_ziglang_builds_a_missing_library_at_its_first_use(
+    tmp_path: Path, native_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(*, compiler: list[str]) -> None:
+        assert compiler[1:] == ["-m", "ziglang", "cc"]
+        for file in (native_path, native_path.with_suffix(".sha256")):
+            shutil.copy(file, tmp_path)
+
+    monkeypatch.setattr(native, "_HERE", tmp_path)
+    monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: None)
+    assert native.load(tmp_path) is None
+    monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(build, "build", copy)
+    assert native.load(tmp_path) is not None
+
+
 def test_an_installation_brings_a_compiler_where_none_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

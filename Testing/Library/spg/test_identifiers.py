@@ -50,13 +50,13 @@ def texts(number: int) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four people as an archive exports them, all in one folder."""
+    """Four people as an archive exports them, a folder for each."""
     folder = tmp_path_factory.mktemp("exported-20190412") / "archive"
     for number in range(len(NAMES)):
         said = texts(number)
         voxels = phantom(number).voxels.astype(np.uint16)
         write_series(
-            folder,
+            folder / NAMES[number],
             voxels,
             uid=said.pop("SeriesInstanceUID"),
             number=number,
@@ -137,7 +137,7 @@ def test_no_byte_says_what_dicom_said(archive: Path, tmp_path: Path) -> None:
 
 def test_the_search_would_find_them(archive: Path) -> None:
     """In the archive it does; a search that finds nothing anywhere is none."""
-    data = b"".join(path.read_bytes() for path in archive.iterdir())
+    data = b"".join(path.read_bytes() for path in archive.glob("*/*"))
     found = {word for word, pattern in words(archive) if pattern in data}
     for number in range(len(NAMES)):
         assert found >= set(texts(number).values())
