@@ -7,6 +7,7 @@ from unittest import mock
 import ctk
 import numpy as np
 import slicer
+from Library.conftest import write_series
 from medenhance_testing import MedEnhanceTestCase, finished
 
 from MedEnhancePanels.nodes import dicom_source, results
@@ -22,54 +23,31 @@ class DicomTestCase(MedEnhanceTestCase):
     #: What `openDatabase` has opened.
     ownDatabase = None
 
-    def writeSeries(
-        self, folder, shape=(6, 24, 20), *, number=1, positions=None, instances=0, **elements
-    ):
+    def writeSeries(self, folder, shape=(6, 24, 20), *, instances=0, **elements):
         """A CT series of a patient named Doe, one file a slice; its folder.
 
-        positions: of each slice along z, in mm. instances: where their numbers begin. elements:
-        over the defaults, by keyword.
+        instances: where the numbers of its images begin. elements: over the defaults, by keyword.
         """
-        from pydicom import dcmread
-        from pydicom.data import get_testdata_file
-
-        os.makedirs(folder, exist_ok=True)
-        series = f"{STUDY}.{number}"
         k, j, i = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
-        noise = np.random.default_rng(number).normal(0, 20, shape)
+        noise = np.random.default_rng(1).normal(0, 20, shape)
         stored = (1000 * (k**2 + j**2 + i**2 < 0.7) + noise + 100).clip(0).astype(np.int16)
-        for index, pixels in enumerate(stored):
-            z = positions[index] if positions is not None else 2.5 * index
-            dataset = dcmread(get_testdata_file("CT_small.dcm", download=False))
-            dataset.remove_private_tags()
-            values = {
-                "SOPInstanceUID": f"{series}.{instances + index + 1}",
-                "StudyInstanceUID": STUDY,
-                "SeriesInstanceUID": series,
-                "FrameOfReferenceUID": f"{STUDY}.0",
-                "PatientID": "P-17",
-                "PatientName": "Doe^Jane",
-                "StudyDate": "20150314",
-                "StudyDescription": "Thorax",
-                "SeriesNumber": number,
-                "SeriesDescription": "axial",
-                "InstanceNumber": instances + index + 1,
-                "AcquisitionNumber": 1,
-                "Rows": shape[1],
-                "Columns": shape[2],
-                "PixelSpacing": [0.8, 0.8],
-                "ImagePositionPatient": [-10.0, 20.0, float(z)],
-                "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-                "SliceThickness": 2.5,
-                "SliceLocation": float(z),
-                "RescaleIntercept": -1024,
-                "PixelData": pixels.tobytes(),
-            }
-            for key, value in (values | elements).items():
-                setattr(dataset, key, value)
-            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-            path = os.path.join(folder, f"{number}-{index:03d}.dcm")
-            dataset.save_as(path, enforce_file_format=True)
+        series = f"{STUDY}.1"
+        study = {
+            "StudyInstanceUID": STUDY,
+            "FrameOfReferenceUID": f"{STUDY}.0",
+            "PatientID": "P-17",
+            "PatientName": "Doe^Jane",
+            "StudyDate": "20150314",
+            "StudyDescription": "Thorax",
+            "PixelSpacing": [0.8, 0.8],
+        }
+
+        def numbered(index):
+            number = instances + index + 1
+            return {"SOPInstanceUID": f"{series}.{number}", "InstanceNumber": number}
+
+        path = Path(folder)
+        write_series(path, stored, uid=series, slice_elements=numbered, **study | elements)
         return str(folder)
 
     def openDatabase(self):

@@ -10,13 +10,6 @@ from medenhance_testing import MedEnhanceTestCase
 
 from MedEnhancePanels.tasks import long_run
 
-try:
-    import torch  # noqa: F401
-except ImportError:
-    HAS_TORCH = False
-else:
-    HAS_TORCH = True
-
 
 class DistillTestCase(MedEnhanceTestCase):
     KIND, TASK = "train", "trainMR"

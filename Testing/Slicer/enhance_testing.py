@@ -110,11 +110,6 @@ class EnhanceTestCase(MedEnhanceTestCase):
         scene = slicer.mrmlScene
         return {scene.GetNthNode(at).GetID() for at in range(scene.GetNumberOfNodes())}
 
-    def ijkToRas(self, node):
-        matrix = vtk.vtkMatrix4x4()
-        node.GetIJKToRASMatrix(matrix)
-        return slicer.util.arrayFromVTKMatrix(matrix)
-
     def libraryResult(self, node, *options):
         """What the library makes of the same voxels, by its command line, in another process."""
         return self.libraryRun("enhance", [node], *options)[0]

@@ -3,7 +3,6 @@
 In Slicer each file is run by slicer_add_python_unittest, in the host by pytest (conftest.py).
 """
 
-import contextlib
 import os
 import shutil
 import sys
@@ -17,6 +16,7 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
+import vtk
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources/samples/mni152_t1.nii.gz"
@@ -203,6 +203,19 @@ class MedEnhanceTestCase(unittest.TestCase):
 
     # --- data ---
 
+    def ijkToRas(self, node):
+        matrix = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(matrix)
+        return slicer.util.arrayFromVTKMatrix(matrix)
+
+    def throughAScene(self):
+        """Save the scene, close it, and load it again."""
+        path = os.path.join(self.temporaryFolder(), "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(path)
+        self.processEvents(80)
+
     def temporaryFolder(self):
         """A new folder that goes with the test."""
         folder = tempfile.mkdtemp(prefix="test-", dir=self.scratch)
@@ -251,14 +264,6 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.assertGreater(width * height, 0)
         spots = {image.pixel(x, y) for x in range(0, width, 7) for y in range(0, height, 5)}
         self.assertGreater(len(spots), 1, "nothing was drawn")
-
-    def shownViews(self, size=200):
-        """A context with slice views, the host's of that many pixels; gives the layout manager."""
-        if slicer.app.layoutManager() is not None:
-            return contextlib.nullcontext(slicer.app.layoutManager())
-        from SlicerHost import slice_view
-
-        return slice_view.shown(size)
 
 
 def _reduceColors(path):

@@ -1,4 +1,4 @@
-"""README's picture: the page Enhance beside a slice view, with a noisy brain and its result."""
+"""README's picture: the page Enhance beside a slice, of a noisy brain and of its result."""
 
 import os
 from pathlib import Path
@@ -26,19 +26,24 @@ class AtWorkTest(EnhanceTestCase):
         return node
 
     def look(self):
-        """The panel, and the view beside it."""
+        """The panel, and beside it a slice of what the views show."""
         from PIL import Image
-        from SlicerHost import slice_view
 
-        window, folder = self.panel.widget.window(), Path(self.temporaryFolder())
+        from MedEnhancePanels.nodes.preview import compositeOf
+
+        window, path = self.panel.widget.window(), Path(self.temporaryFolder()) / "page.png"
         window.show()
         window.resize(400, _HEIGHT)
         self.processEvents(50)
-        self.assertTrue(window.grab().save(str(folder / "page.png")))
-        slice_view.save("Red", str(folder / "view.png"), _VIEW)
+        self.assertTrue(window.grab().save(str(path)))
+        view = compositeOf(slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceNode"))
+        shown = slicer.mrmlScene.GetNodeByID(view.GetBackgroundVolumeID())
+        pixels = slicer.util.arrayFromVolume(shown)[6, ::-1].clip(0, 220) * (255 / 220)
         whole = Image.new("RGB", (400 + _VIEW + 16, _HEIGHT))
-        whole.paste(Image.open(folder / "page.png").crop((0, 0, 400, _HEIGHT)), (0, 0))
-        whole.paste(Image.open(folder / "view.png"), (408, (_HEIGHT - _VIEW) // 2))
+        whole.paste(Image.open(path).crop((0, 0, 400, _HEIGHT)), (0, 0))
+        width = _VIEW * pixels.shape[1] // pixels.shape[0]
+        part = Image.fromarray(pixels.astype(np.uint8)).resize((width, _VIEW))
+        whole.paste(part, (408 + (_VIEW - width) // 2, (_HEIGHT - _VIEW) // 2))
         return whole
 
     @slow
@@ -46,12 +51,11 @@ class AtWorkTest(EnhanceTestCase):
         self.choose(self.noisyBrain())
         looks = [self.look()]
         self.apply(120)
-        with self.shownViews(_VIEW):
-            self.panel.result.compare.show(self.context.state.enhancedVolume, "single")
-            for isInput in (False, True):
-                self.panel.result.compare.setInput(isInput)
-                looks.append(self.look())
-            self.panel.result.leave()
+        self.panel.result.compare.show(self.context.state.enhancedVolume, "single")
+        for isInput in (False, True):
+            self.panel.result.compare.setInput(isInput)
+            looks.append(self.look())
+        self.panel.result.leave()
         views = [np.asarray(each.crop((408, 0, 408 + _VIEW, _HEIGHT)), int) for each in looks]
         self.assertGreater(np.abs(views[1] - views[2]).max(), 10)
         if folder := os.environ.get("MEDENHANCE_SCREENSHOTS"):

@@ -29,9 +29,7 @@ class ViewTestCase(MedEnhanceTestCase):
     def lookAt(self, index, name="Red"):
         """Move a view to the middle of a slice of the volume."""
         size = self.source.GetImageData().GetDimensions()
-        matrix = vtk.vtkMatrix4x4()
-        self.source.GetIJKToRASMatrix(matrix)
-        point = matrix.MultiplyPoint((size[0] / 2, size[1] / 2, float(index), 1.0))[:3]
+        point = (self.ijkToRas(self.source) @ (size[0] / 2, size[1] / 2, index, 1))[:3].tolist()
         transform = self.source.GetParentTransformNode()
         if transform is not None:
             toWorld = vtk.vtkMatrix4x4()

@@ -83,17 +83,6 @@ class FolderTest(ExportTestCase):
                 self.assertTrue(np.array_equal(found == value, wanted == wanted[box].max()), name)
         self.assertIn("overlap", said[0])
 
-    @slow
-    def test_whatIsInAFolderStays(self):
-        node = self.derived(self.loaded())
-        os.mkdir(self.folder)
-        with open(os.path.join(self.folder, "mine.txt"), "w", encoding="utf-8") as file:
-            file.write("mine")
-        with self.assertRaises(PanelError) as caught:
-            self.logic.exportDicom(node, self.folder)
-        self.assertEqual(caught.exception.code, "output")
-        self.assertEqual(os.listdir(self.folder), ["mine.txt"])
-
     def test_aSequenceKeepsItsFrames(self):
         folder = os.path.join(self.temporaryFolder(), "4D")
         for phase in (1, 2):
@@ -135,18 +124,6 @@ class DatabaseTest(ExportTestCase):
             study for each in database.patients() for study in database.studiesForPatient(each)
         ]
         return sorted(series for study in studies for series in database.seriesForStudy(study))
-
-    @slow
-    def test_withoutADatabaseTheRemedyIsReported(self):
-        node = self.derived(self.loaded())
-        database = slicer.dicomDatabase
-        database.closeDatabase()
-        for without in (database, None):
-            self.replaceDatabase(without)
-            with self.assertRaises(PanelError) as caught:
-                self.logic.exportDicom(node)
-            self.assertIn("not open", caught.exception.message)
-            self.assertIn("module DICOM", caught.exception.hint)
 
     @slow
     def test_whatIsStoppedLeavesNothing(self):

@@ -70,7 +70,7 @@ class SourceTest(ExportTestCase):
         unknown, deleted = self.smallVolume(), self.derived(self.loaded())
         unknown.SetAttribute(dicom_source.INSTANCES, "1.2.3 1.2.4")
         shutil.rmtree(self.source)
-        for node, uid in ((unknown, "1.2.3"), (deleted, f"{STUDY}.1.1")):
+        for node, uid in ((unknown, "1.2.3"), (deleted, f"{STUDY}.1.6")):
             with self.assertRaises(PanelError) as caught:
                 self.logic.exportDicom(node, self.folder)
             self.assertIn(f"The image {uid} is no longer in", caught.exception.message)

@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
-from distill_testing import HAS_TORCH, DistillTestCase
+from distill_testing import DistillTestCase
 from medenhance_testing import slow
 
 from MedEnhancePanels.errors import PanelError
@@ -75,11 +75,6 @@ class TrainPageTest(DistillTestCase):
 
 
 class TrainingTest(DistillTestCase):
-    def setUp(self):
-        super().setUp()
-        if not HAS_TORCH:
-            self.skipTest("trainings need torch")
-
     def errors(self):
         """Steps and errors that the run has measured."""
         names, table = distill_run.curvesOf(long_run.Run.open(self.runFolder()))
@@ -276,11 +271,6 @@ class FakeJob:
 
 
 class DistillationTest(DistillingTestCase):
-    def setUp(self):
-        super().setUp()
-        if not HAS_TORCH:
-            self.skipTest("distillation needs torch")
-
     @slow
     def test_aDistillationShowsImagesAndAuditAndNamesNobody(self):
         self.cohort(5)

@@ -1,4 +1,4 @@
-"""The code in docs/slicer does what the pages say."""
+"""The code in docs/slicer does what the pages say, and the panel's pictures are those of pages."""
 
 import contextlib
 import io
@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 import slicer
-import vtk
-from medenhance_testing import MedEnhanceTestCase, slow
+from medenhance_testing import ROOT, MedEnhanceTestCase, slow
 
-PAGES = Path(__file__).resolve().parents[2] / "docs" / "slicer"
+PAGES = ROOT / "docs/slicer"
 #: A block of Python, and the comment before it that says why it is not run.
 BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?```python\n(.*?)```", re.S)
 #: Slices of the sample that the examples work on here: the way is the same, and it takes seconds.
@@ -24,17 +23,21 @@ def blocksOf(page):
             yield text.count("\n", 0, match.start(2)) + 1, match.group(2)
 
 
-def shrink(node):
-    """Keep a slab of a volume, in place."""
-    voxels = slicer.util.arrayFromVolume(node)[SLAB].copy()
-    corner = [0.0, 0.0, float(SLAB.start), 1.0]
-    ijkToRas = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(ijkToRas)
-    slicer.util.updateVolumeFromArray(node, voxels)
-    node.SetOrigin(*ijkToRas.MultiplyPoint(corner)[:3])
+class PagesTest(MedEnhanceTestCase):
+    def test_everyPictureOfAPageIsThereAndNoneWithoutAPage(self):
+        pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+        text = "".join(page.read_text(encoding="utf-8") for page in pages)
+        shown = set(re.findall(r"images/panels/([\w-]+)\.png", text))
+        there = {path.stem for path in (ROOT / "docs/images/panels").glob("*.png")}
+        self.assertEqual(shown, there)
 
+    def shrink(self, node):
+        """Keep a slab of a volume, in place."""
+        voxels = slicer.util.arrayFromVolume(node)[SLAB].copy()
+        corner = (self.ijkToRas(node) @ (0, 0, SLAB.start, 1))[:3].tolist()
+        slicer.util.updateVolumeFromArray(node, voxels)
+        node.SetOrigin(*corner)
 
-class ConsolePageTest(MedEnhanceTestCase):
     @slow
     def test_everyBlockOfTheConsolePageRuns(self):
         import MedEnhanceLib
@@ -48,7 +51,7 @@ class ConsolePageTest(MedEnhanceTestCase):
             with contextlib.redirect_stdout(printed):
                 exec(code, names)
             if line == blocks[0][0]:
-                shrink(names["volume"])
+                self.shrink(names["volume"])
         self.waitUntil(lambda: not self.context.runner.activeJobs(), 60)
         for path in (names["path"], names["saved"]):
             self.addCleanup(Path(path).unlink)

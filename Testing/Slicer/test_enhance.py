@@ -1,7 +1,6 @@
 """The page Enhance as a user drives it, over the real worker and the models that ship."""
 
 import json
-import os
 
 import numpy as np
 import slicer
@@ -116,10 +115,13 @@ class ChoicesTest(EnhanceTestCase):
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
         self.ui.segmentCheckBox.checked = True
-        node.SetAttribute(self.bridge.MODALITY, "PT")
+        self.assertTrue(self.panel.options.segment and self.ui.applyButton.enabled)
+        node.SetAttribute(self.bridge.MODALITY, "CT")  # whose segmentation scripts name alone
         self.processEvents(80)
-        self.assertFalse(self.ui.segmentCheckBox.checked)
+        self.assertFalse(self.ui.segmentCheckBox.enabled or self.ui.segmentCheckBox.checked)
         self.assertFalse(self.panel.options.segment)
+        self.assertIn("no segmentation model", self.ui.segmentCheckBox.toolTip)
+        self.assertTrue(self.ui.applyButton.enabled)
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.processEvents(80)
         self.assertTrue(self.ui.segmentCheckBox.checked)
@@ -264,16 +266,12 @@ class ApplyTest(EnhanceTestCase):
                 job.nodes["segmentation"], parts.GetNthSegmentID(index), node
             )
             self.assertEqual(int(table.GetCellText(index, 1)), np.count_nonzero(voxels))
-        path = os.path.join(self.temporaryFolder(), "scene.mrb")
         expected = slicer.util.arrayFromVolume(job.nodes["output"]).copy()
-        self.assertTrue(slicer.util.saveScene(path))
-        slicer.mrmlScene.Clear(0)
-        slicer.util.loadScene(path)
+        self.throughAScene()
         output = slicer.util.getNode("Brain enhanced")
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output), expected)
         for role in self.results.ROLES:
             self.assertIsNotNone(self.results.linked(output, role), role)
-        self.processEvents(80)
         self.assertIs(self.ui.resultSelector.currentNode(), output)
         self.ui.sideBySideButton.click()
         self.assertEqual(self.panel.result.compare.mode, "sideBySide")

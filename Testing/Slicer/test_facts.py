@@ -1,7 +1,6 @@
 """The facts of a result: warnings and what its uncertainty means, also in a scene opened later."""
 
 import json
-import os
 
 import numpy as np
 import slicer
@@ -32,13 +31,6 @@ class FactsTest(EnhanceTestCase):
         self.results.stamp(output, "enhanced", source, {"name": "m", "sha256": "0f"}, manifest)
         self.results.link(output, input=source, uncertainty=deviation)
         return output
-
-    def throughAScene(self):
-        path = os.path.join(self.temporaryFolder(), "scene.mrb")
-        self.assertTrue(slicer.util.saveScene(path))
-        slicer.mrmlScene.Clear(0)
-        slicer.util.loadScene(path)
-        self.processEvents(80)
 
     @slow
     def test_warningsOfARunAreAmongItsFactsInASceneOpenedLater(self):

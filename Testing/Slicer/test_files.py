@@ -7,6 +7,7 @@ import numpy as np
 import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
+from SlicerHost import mouse
 
 
 class FileTest(MedEnhanceTestCase):
@@ -42,10 +43,6 @@ class FileTest(MedEnhanceTestCase):
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), count)
 
     def test_aSecondClickInADialogThatLoadsDoesNothing(self):
-        try:
-            from SlicerHost import mouse
-        except ImportError:
-            self.skipTest("only the host has a mouse")
         self.compress(self.smallVolume())
         dialog, loaded = qt.QDialog(), []
         button = qt.QPushButton("OK", dialog)

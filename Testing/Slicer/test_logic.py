@@ -1,5 +1,6 @@
 """MedEnhanceLogic from a script: what it takes, and the words in which it refuses the rest."""
 
+import json
 import os
 
 import slicer
@@ -88,3 +89,24 @@ class LogicTest(MedEnhanceTestCase):
         error = self.refusal(self.logic.enhance, ct, segment=True)
         self.assertIn("no model that segments CT", error.message)
         self.assertIn("unless it is selected by name", error.message)
+
+    @slow
+    def test_scriptsNameAHead(self):
+        node = self.smallVolume((6, 64, 64))
+        slicer.util.arrayFromVolume(node)[:] -= 1000  # in HU, as what is called CT is expected
+        slicer.util.arrayFromVolumeModified(node)
+        node.SetAttribute("MedEnhance.modality", "CT")
+        better = self.logic.enhance(node, segment=True, segmenter="sarcoma-ct")
+        for role in ("segmentation", "table"):
+            made = better.GetNodeReference(f"MedEnhance.{role}")
+            self.assertEqual(made.GetAttribute("MedEnhance.model"), "sarcoma-ct")
+        manifest = json.loads(better.GetAttribute("MedEnhance.manifest"))
+        self.assertEqual(manifest["config"]["segmenter"]["model"], "sarcoma-ct")
+        for options, says in (
+            ({"segmenter": "sarcoma-ct"}, "which is not selected"),
+            ({"segmenter": "brain-tissue", "segment": True}, "is for MR, the volume is CT"),
+            ({"segmenter": None, "segment": True}, "segmenter is None"),
+        ):
+            error = self.refusal(self.logic.enhance, node, **options)
+            self.assertIn(says, error.text)
+            self.assertNotRegex(error.text, r"--[a-z]|medenhance")

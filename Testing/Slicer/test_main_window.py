@@ -11,6 +11,7 @@ from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import results
 from MedEnhancePanels.tasks import samples
 
 
@@ -62,6 +63,52 @@ class VolumeRowTest(MedEnhanceTestCase):
             actions["DICOM…"].trigger()
             actions["More samples…"].trigger()
         self.assertEqual([call.args[0] for call in selected.mock_calls], ["DICOM", "SampleData"])
+
+
+class RemovalTest(MedEnhanceTestCase):
+    """Of nodes that are chosen: nothing else is chosen in their place."""
+
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        self.page = self.widget.panels["enhance"].ui
+        self.nodes = [self.smallVolume(name=name) for name in "ABCD"]
+        for node in self.nodes:
+            node.SetAttribute("MedEnhance.modality", "MR")
+        self.processEvents(80)
+
+    def remove(self, node):
+        slicer.mrmlScene.RemoveNode(node)
+        self.processEvents(80)
+
+    def test_noSelectorTakesTheNeighborOfANodeThatWasRemoved(self):
+        for selector, field in (
+            (self.widget.ui.inputSelector, "inputVolume"),
+            (self.page.guideSelector, "guideVolume"),
+            (self.page.outputSelector, "outputVolume"),
+        ):
+            node = self.smallVolume(name="removed")
+            node.SetAttribute("MedEnhance.derived", "enhanced")  # which an output has to be
+            last = self.smallVolume(name="last")
+            selector.setCurrentNode(node)
+            self.assertIs(getattr(self.context.state, field), node, field)
+            self.remove(node)
+            self.assertIsNone(selector.currentNode(), field)
+            self.assertIsNone(getattr(self.context.state, field), field)
+            self.remove(last)
+
+    def test_noOtherResultIsShownForOneThatWasRemoved(self):
+        for node in self.nodes[1:]:
+            results.stamp(node, "enhanced", self.nodes[0])
+        self.smallVolume(name="E")
+        self.widget.ui.inputSelector.setCurrentNode(self.nodes[0])
+        self.processEvents(80)
+        self.page.resultSelector.setCurrentNode(self.nodes[2])
+        self.assertIs(self.context.state.enhancedVolume, self.nodes[2])
+        self.remove(self.nodes[2])
+        self.assertIsNone(self.page.resultSelector.currentNode())
+        self.assertIsNone(self.context.state.enhancedVolume)
 
 
 class SampleTest(MedEnhanceTestCase):

@@ -1,7 +1,5 @@
 """The nodes of a result: their voxels, looks, places, links; through a saved scene too."""
 
-import os
-
 import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase, finished
@@ -62,10 +60,7 @@ class ResultsTest(MedEnhanceTestCase):
             np.float32
         ) - slicer.util.arrayFromVolume(self.source)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), expected)
-        grids = [
-            slicer.util.arrayFromVTKMatrix(self.bridge.matrixOf(n)) for n in (node, self.source)
-        ]
-        np.testing.assert_array_equal(*grids)
+        np.testing.assert_array_equal(self.ijkToRas(node), self.ijkToRas(self.source))
         display = node.GetDisplayNode()
         self.assertEqual(display.GetLevel(), 0.0)
         self.assertAlmostEqual(display.GetWindow(), 50.0, places=3)
@@ -113,10 +108,7 @@ class ResultsTest(MedEnhanceTestCase):
         self.results.stamp(output, "enhanced", self.source, {"name": "m", "sha256": "0f"}, manifest)
         self.results.link(output, input=self.source, difference=difference, segmentation=parts)
         window = difference.GetDisplayNode().GetWindow()
-        scene = os.path.join(self.temporaryFolder(), "scene.mrb")
-        self.assertTrue(slicer.util.saveScene(scene))
-        slicer.mrmlScene.Clear(0)
-        slicer.util.loadScene(scene)
+        self.throughAScene()
         output = slicer.util.getNode("scan enhanced")
         linked = self.results.linked
         self.assertEqual(linked(output, "input").GetName(), "scan")

@@ -1,10 +1,16 @@
 """Jobs: each ends once, in time, and leaves nothing behind, whatever happens."""
 
-import glob
 import os
 import time
 
 from medenhance_testing import MedEnhanceTestCase, pythonOfTheWorker, slow
+
+#: How a worker begins that stands in for the real one.
+WORKER = """
+import json, os, shutil, sys, time
+def report(job, event, **more):
+    print(json.dumps({"v": 1, "job": job, "event": event, **more}), flush=True)
+"""
 
 
 class RunnerTest(MedEnhanceTestCase):
@@ -70,15 +76,15 @@ class RunnerTest(MedEnhanceTestCase):
     def test_everyJobBehindOneThatCrashesGetsItsTurn(self):
         """As a queue of volumes of which two are too large for the memory."""
         dies = (
-            "import json, os, sys\n"
-            "def report(job, event, **more):\n"
-            "    print(json.dumps({'v': 1, 'job': job, 'event': event, **more}), flush=True)\n"
-            "for line in sys.stdin:\n"
-            "    fields = json.loads(line)\n"
-            "    report(fields['id'], 'started')\n"
-            "    if fields['params']['dies']:\n"
-            "        os._exit(9)\n"
-            "    report(fields['id'], 'result')\n"
+            WORKER
+            + """
+for line in sys.stdin:
+    fields = json.loads(line)
+    report(fields["id"], "started")
+    if fields["params"]["dies"]:
+        os._exit(9)
+    report(fields["id"], "result")
+"""
         )
         from MedEnhancePanels.runner import Runner
 
@@ -122,9 +128,11 @@ class RunnerTest(MedEnhanceTestCase):
         from MedEnhancePanels import runner as module
 
         deaf = (
-            "import json, sys, time; line = sys.stdin.readline();"
-            "print(json.dumps({'v': 1, 'job': json.loads(line)['id'], 'event': 'started'}),"
-            " flush=True); time.sleep(600)"
+            WORKER
+            + """
+report(json.loads(sys.stdin.readline())["id"], "started")
+time.sleep(600)
+"""
         )
         grace, module._GRACE_MS = module._GRACE_MS, 300
         runner = module.Runner([pythonOfTheWorker(), "-c", deaf])
@@ -160,14 +168,3 @@ class RunnerTest(MedEnhanceTestCase):
         self.processEvents()
         job.cancel()
         self.assertEqual((job.state, closed), ("cancelled", [True]))
-
-    @slow
-    def test_shutdownLeavesNoProcessAndNoFile(self):
-        job = self.ping(60, count=1000)
-        self.waitUntil(lambda: job.state == "running", 20)
-        folder, worker = self.runner.folder(), job.worker
-        self.assertTrue(glob.glob(os.path.join(folder, "*")))
-        self.runner.shutdown()
-        self.assertEqual(job.state, "cancelled")
-        self.assertFalse(worker.isAlive)
-        self.assertFalse(os.path.exists(folder))

@@ -26,7 +26,7 @@ class qSlicerCoreApplication:
         qt.QSettings.setDefaultFormat(qt.QSettings.IniFormat)
         qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, own.folder.name)
         own.settings = qt.QSettings()
-        own.logic = own.modules = own.io = own.dicom = own.layout_manager = None
+        own.logic = own.modules = own.io = own.dicom = None
 
     temporaryPath = property(lambda self: self._own.temporary)
     slicerHome = property(lambda self: f"{self._own.folder.name}/home")
@@ -67,10 +67,10 @@ class qSlicerCoreApplication:
 
 @behavior
 class qSlicerApplication:
-    """As that of a Slicer without main window, unless its slice views are shown."""
+    """As that of a Slicer without main window."""
 
     def layoutManager(self: Any) -> Any:
-        return self._own.layout_manager
+        return None
 
 
 @behavior

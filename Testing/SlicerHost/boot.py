@@ -67,7 +67,7 @@ def start() -> Any:
     slicer.moduleNames, slicer.selfTests = types.SimpleNamespace(), {}
     slicer.app = app.start()
     slicer.dicomDatabase = slicer.app.dicomDatabase()  # Slicer's module DICOM does this
-    from SlicerHost import modules, scene, slice_view  # noqa: F401
+    from SlicerHost import modules, scene  # noqa: F401
 
     scene.start(slicer.app)
     scene.add_module(standins.make("qSlicerAbstractCoreModule")(), "SampleData", None)

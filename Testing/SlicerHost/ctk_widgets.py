@@ -143,11 +143,3 @@ class ctkSliderWidget:
         slider.setRange(0, round((box.maximum - box.minimum) / box.singleStep))
         slider.setValue(round((box.value - box.minimum) / box.singleStep))
         slider.blockSignals(False)
-
-    @property
-    def spinBoxVisible(self: Any) -> bool:
-        return not self._own.box.isHidden()
-
-    @spinBoxVisible.setter
-    def spinBoxVisible(self: Any, value: bool) -> None:
-        self._own.box.setVisible(value)

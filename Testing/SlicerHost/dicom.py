@@ -1,7 +1,6 @@
 """Slicer's DICOM database and its indexer, over files that pydicom reads.
 
-The index is kept in memory and rebuilt from the copied files when a database is opened, so that
-a folder is all that a database is.
+The index is kept in memory: a database that is opened anew is empty.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ class ctkDICOMDatabase:
         self._own.headers, self._own.file = {}, ""  # headers: by SOP instance, with the file's path
 
     isOpen = property(lambda self: bool(self._own.file))
-    databaseFilename = property(lambda self: self._own.file)
     databaseDirectory = property(
         lambda self: str(Path(self._own.file).parent) if self.isOpen else ""
     )
@@ -33,8 +31,6 @@ class ctkDICOMDatabase:
     def openDatabase(self: Any, file: str, connection: str = "") -> bool:
         self.closeDatabase()
         self._own.file = str(file)
-        for path in sorted((Path(file).parent / "dicom").rglob("*")):
-            self._insert(path, copies=False)
         self.opened.emit()
         return True
 
@@ -92,13 +88,11 @@ class ctkDICOMDatabase:
     def seriesForStudy(self: Any, study: str) -> list[str]:
         return self._of("StudyInstanceUID", study, "SeriesInstanceUID")
 
-    def instancesForSeries(self: Any, series: str, hits: int = -1) -> list[str]:
-        found = self._of("SeriesInstanceUID", series, "SOPInstanceUID")
-        return found if hits < 0 else found[:hits]
+    def instancesForSeries(self: Any, series: str) -> list[str]:
+        return self._of("SeriesInstanceUID", series, "SOPInstanceUID")
 
-    def filesForSeries(self: Any, series: str, hits: int = -1) -> list[str]:
-        found = self._of("SeriesInstanceUID", series, "file")
-        return found if hits < 0 else found[:hits]
+    def filesForSeries(self: Any, series: str) -> list[str]:
+        return self._of("SeriesInstanceUID", series, "file")
 
     def studyForSeries(self: Any, series: str) -> str:
         return next(iter(self._of("SeriesInstanceUID", series, "StudyInstanceUID")), "")
@@ -121,7 +115,7 @@ class ctkDICOMIndexer:
 
     def construct(self: Any) -> None:
         own = self._own
-        own.database, own.waiting, own.added, own.wasCancelled = None, [], [], False
+        own.database, own.waiting, own.added = None, [], []
         own.timer = qt.QTimer()
         own.timer.setInterval(0)
         own.timer.timeout.connect(self._turn)
@@ -135,8 +129,7 @@ class ctkDICOMIndexer:
         folder, copies = arguments[0], len(arguments) > 1 and bool(arguments[1])
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         self._own.waiting = [(path, copies) for path in files]
-        self._own.count, self._own.added, self._own.wasCancelled = len(files), [], False
-        self.progressStep.emit("Parsing DICOM files")
+        self._own.count, self._own.added = len(files), []
         self._own.timer.start()
         if not self.backgroundImportEnabled:
             self.waitForImportFinished()

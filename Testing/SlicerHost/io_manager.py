@@ -9,7 +9,6 @@ from typing import Any
 from SlicerHost.standins import behavior
 
 _VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
-_SCENES = (".mrml", ".mrb")
 
 
 @behavior
@@ -66,7 +65,7 @@ class qSlicerCoreIOManager:
         for reader in self._own.readers.values():
             if _can_load(reader, str(path)):
                 return _asked(reader, "fileType", str)
-        if str(path).lower().endswith(_SCENES):
+        if str(path).lower().endswith(".mrb"):
             return "SceneFile"
         return "VolumeFile" if str(path).lower().endswith(_VOLUMES) else "NoFile"
 
@@ -104,7 +103,7 @@ class qSlicerCoreIOManager:
 
         path = properties["fileName"]
         if kind == "SceneFile":
-            return _save_scene(path)
+            return bool(slicer.mrmlScene.WriteToMRB(path))
         node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
         if node.GetStorageNode() is None:
             node.AddDefaultStorageNode()
@@ -128,24 +127,10 @@ def _load_built_in(kind: str, properties: Any) -> list[str] | None:
     import slicer
 
     path, scene = str(properties["fileName"]), slicer.mrmlScene
-    if path.endswith(".mrb"):
-        return [] if scene.ReadFromMRB(path, False) else None
     if kind == "SceneFile":
-        scene.SetURL(path)
-        return [] if scene.Import() else None
+        return [] if scene.ReadFromMRB(path, False) else None
     if kind != "VolumeFile":
         return None
     name = properties.get("name") or os.path.basename(path).split(".")[0]
     node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, 0)
     return [node.GetID()] if node else None
-
-
-def _save_scene(path: str) -> bool:
-    import slicer
-
-    scene = slicer.mrmlScene
-    if path.endswith(".mrb"):
-        return bool(scene.WriteToMRB(path))
-    scene.SetURL(path)
-    scene.SetRootDirectory(os.path.dirname(path))
-    return bool(scene.Commit(path))

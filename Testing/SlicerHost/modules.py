@@ -61,18 +61,11 @@ class qSlicerWidget:
 
 
 @behavior
-class qSlicerAbstractModuleWidget:
-    """Knows whether it is shown."""
-
-    isEntered = property(lambda self: self._own.entered)
-
-
-@behavior
 class qSlicerScriptedLoadableModuleWidget:
     """What a module's ...Widget sees as its `parent`."""
 
     def construct(self: Any) -> None:
-        self._own.entered, self._own.python = False, None
+        self._own.python = None
 
     moduleName = property(lambda self: self._own.name)
 
@@ -88,12 +81,10 @@ class qSlicerScriptedLoadableModuleWidget:
         widget.setup()
 
     def enter(self: Any) -> None:
-        self._own.entered = True
         if hasattr(self.self(), "enter"):
             self.self().enter()
 
     def exit(self: Any) -> None:
-        self._own.entered = False
         if hasattr(self.self(), "exit"):
             self.self().exit()
 

@@ -185,10 +185,6 @@ class qMRMLNodeComboBox:
     def setCurrentNodeID(self: Any, node_id: str | None) -> None:
         self._choose(node_id if node_id in self._own.ids else None)
 
-    currentNodeID = property(
-        lambda self: self._own.current or "", lambda self, value: self.setCurrentNodeID(value)
-    )
-
     def nodeCount(self: Any) -> int:
         return len(self._nodes())
 

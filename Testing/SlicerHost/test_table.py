@@ -11,10 +11,10 @@ from SlicerHost import api, make_api, pythonqt, qt, standins
 
 HERE = Path(__file__).resolve().parent
 _OURS = {"construct", "stand_in"}
-NAMES = sorted(standins.BEHAVIOR)
 
 
 def test_the_committed_table_is_part_of_the_full_one():
+    assert standins.BEHAVIOR.keys() <= api.classes().keys()
     if not api.FULL_TABLE.is_file():
         pytest.skip("the full table (../shared/slicer-api) is not beside this repository")
     full = json.loads(api.FULL_TABLE.read_text(encoding="utf-8"))
@@ -22,13 +22,6 @@ def test_the_committed_table_is_part_of_the_full_one():
     assert set(wanted["qt"]) <= set(api.classes()), "run make_api.py again"
     assert api.classes() == {name: full["qt"][name] for name in api.classes()}
     assert api.table()["python"] == wanted["python"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_behavior_is_outside_the_table(name):
-    native = set(dir(getattr(qt, api.qt_base(name))))
-    given = {key for key in vars(standins.BEHAVIOR[name]) if not key.startswith("_")}
-    assert given - api.members(name) - native <= _OURS
 
 
 @pytest.mark.parametrize("name", sorted(api.classes()))

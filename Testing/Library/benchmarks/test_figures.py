@@ -122,26 +122,27 @@ def stated(name: str) -> list[dict[str, object]]:
     return measured
 
 
-@pytest.mark.parametrize(("name", "modality"), [("mr", "MR"), ("ct", "CT")])
-def test_the_cards_of_enhancers_state_what_was_measured(
-    origins: ModuleType, name: str, modality: str
+@pytest.mark.parametrize(
+    ("name", "benchmark", "rows_of", "chosen"),
+    [
+        ("mr", "denoising", "enhancement_rows", "MR"),
+        ("ct", "denoising", "enhancement_rows", "CT"),
+        ("brain-tissue", "segmentation", "head_rows", "brain-tissue"),
+        ("sarcoma-ct", "segmentation", "head_rows", "sarcoma-ct"),
+        ("codec-ct", "compression", "codec_rows", "CT "),
+        ("codec-mr", "compression", "codec_rows", "MR "),
+        ("codec-em", "compression", "codec_rows", "EM "),
+    ],
+)
+def test_the_cards_of_models_state_what_was_measured(
+    origins: ModuleType, name: str, benchmark: str, rows_of: str, chosen: str
 ) -> None:
-    rows = import_module("record_in_cards").enhancement_rows(
-        origins.record("denoising")["rows"], modality
-    )
+    cards = import_module("record_in_cards")
+    rows = getattr(cards, rows_of)(origins.record(benchmark)["rows"], chosen)
+    assert rows
     assert stated(name) == rows, "run: python Testing/Benchmarks/record_in_cards.py"
     card = (ROOT / "Resources/models" / name / "docs/README.md").read_text(encoding="utf-8")
-    assert all(str(line["network"]) in card for line in rows)
-
-
-@pytest.mark.parametrize("name", ["brain-tissue", "sarcoma-ct"])
-def test_the_cards_of_heads_state_what_was_measured(origins: ModuleType, name: str) -> None:
-    rows = origins.record("segmentation")["rows"]
-    shipped = [row for row in rows if (row["model"], row["head"]) == (name, "learned alone")]
-    assert shipped
-    assert stated(name) == [
-        {key: row[key] for key in ("subject", "case", "input")} | row["labels"] for row in shipped
-    ]
+    assert all(str(value) in card for row in rows for value in row.values())
 
 
 @pytest.mark.parametrize(("name", "modality"), [("mr-slices", "MR"), ("ct-slices", "CT")])
@@ -160,10 +161,3 @@ def test_the_cards_of_thin_slices_state_what_was_measured(
         }
         for line in stated(name)
     }
-
-
-@pytest.mark.parametrize("name", ["codec-ct", "codec-mr", "codec-em"])
-def test_the_cards_of_the_codec_state_what_was_measured(origins: ModuleType, name: str) -> None:
-    cards = import_module("record_in_cards")
-    rows = origins.record("compression")["rows"]
-    assert stated(name) == cards.codec_rows(rows, cards.CODECS[name])

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
-from Library.conftest import WarningRecorder
+from Library.conftest import Make, WarningRecorder
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom import list_series, load_dicom
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from Testing.Library.conftest import Make
 
 MR: dict[str, Any] = {
     "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4",
@@ -67,9 +64,6 @@ def parts(path: Path) -> dict[str, str]:
 
 def time(text: str) -> dict[str, Any]:
     return {**DAY, "AcquisitionTime": text}
-
-
-# ------------------------------------------------------------ frames
 
 
 def frames_of(elements: Callable[[int], dict[str, Any]]) -> list[Row]:
@@ -132,9 +126,6 @@ def test_a_frame_that_lacks_a_slice_is_named(make: MakeRows) -> None:
     assert caught.value.hint
     (row,) = list_series(folder, Monitor())
     assert "time 3 at 8.00 mm" in row.reason
-
-
-# ------------------------------------------------------------ kinds
 
 
 def test_maps_whose_order_in_time_alternates_are_listed_apart(make: MakeRows) -> None:
@@ -268,9 +259,6 @@ def test_localizers_among_slices_are_left_out_and_named(
     assert "scout002.dcm" in warning
 
 
-# ------------------------------------------------------------ one person, one scale
-
-
 @pytest.mark.parametrize(
     ("elements", "said"),
     [
@@ -307,9 +295,6 @@ def test_files_without_a_series_are_taken_for_one_if_nothing_speaks_against_it(
     assert load(folder / "001.dcm").shape == (1, 4, 5)
 
 
-# ------------------------------------------------------------ one grid
-
-
 def test_frames_must_lie_together_at_every_corner(make_series: Make) -> None:
     """The first voxels agree, those at the other end lie pixels apart."""
     folder = make_series(
@@ -325,9 +310,6 @@ def test_frames_must_lie_together_at_every_corner(make_series: Make) -> None:
         load(folder)
     (row,) = list_series(folder, Monitor())
     assert not row.readable
-
-
-# ------------------------------------------------------------ times
 
 
 @pytest.mark.parametrize(

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+from Library.conftest import Make, WarningRecorder
+from Library.dicom.test_stack import turned
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom import load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from Testing.Library.conftest import Make, WarningRecorder
 
 STORED = np.random.default_rng(5).integers(0, 2000, (8, 4, 6)).astype(np.uint16)
 SERIES = ("CT_series", "MR_T1_series", "PET_series")
@@ -32,9 +31,9 @@ def sitk() -> Iterator[Any]:
     itk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
-def read_with(sitk: Any, folder: Path, uid: str = "") -> tuple[np.ndarray, Geometry]:
-    """What SimpleITK makes of the first series in a folder, or of the one with this UID."""
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+def read_with(sitk: Any, folder: Path) -> tuple[np.ndarray, Geometry]:
+    """What SimpleITK makes of the series in a folder."""
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
     image = sitk.ReadImage(files)
     direction = np.reshape(image.GetDirection(), (3, 3)).tolist()
     geometry = Geometry(image.GetSpacing(), image.GetOrigin(), direction)
@@ -46,24 +45,10 @@ def assert_same(volume: Volume, voxels: np.ndarray, geometry: Geometry) -> None:
     assert np.allclose(volume.voxels, voxels, rtol=1e-6, atol=1e-6)
 
 
-def rotated(*angles: float) -> tuple[float, ...]:
-    """Rows and columns after turns about x, y and z."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        turn = np.eye(3)
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn[[i, j], [i, j]] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        matrix = turn @ matrix
-    return (*matrix[:, 0].tolist(), *matrix[:, 1].tolist())
-
-
 def along(orientation: Any, distances: Any) -> list[tuple[float, float, float]]:
     normal = np.cross(orientation[:3], orientation[3:])
     return [tuple((np.array([7, -80, 900]) + mm * normal).tolist()) for mm in distances]
 
-
-# ------------------------------------------------------------ where all agree
 
 AGREED = {
     "axial": ((1, 0, 0, 0, 1, 0), 2.5 * np.arange(8)),
@@ -71,8 +56,8 @@ AGREED = {
     "feet first, prone": ((-1, 0, 0, 0, -1, 0), 2.5 * np.arange(8)),
     "coronal": ((1, 0, 0, 0, 0, -1), 3.0 * np.arange(8)),
     "sagittal": ((0, 1, 0, 0, 0, -1), 3.0 * np.arange(8)),
-    "oblique": (rotated(0.3, 0, 0), 1.1 * np.arange(8)),
-    "double oblique": (rotated(0.4, -0.7, 1.9), 0.7 * np.arange(8)),
+    "oblique": (turned((0.3, 0, 0)), 1.1 * np.arange(8)),
+    "double oblique": (turned((0.4, -0.7, 1.9)), 0.7 * np.arange(8)),
     "rounded to hundredths": ((1, 0, 0, 0, 1, 0), np.round(0.625 * np.arange(8), 2)),
 }
 
@@ -104,9 +89,6 @@ def test_real_slices_come_in_the_order_of_gdcm(shared_data: Path, name: str) -> 
 @pytest.fixture
 def dicom(shared_data: Path) -> Path:
     return shared_data / "dicom"
-
-
-# ------------------------------------------------------------ series
 
 
 @pytest.mark.shared

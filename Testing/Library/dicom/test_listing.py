@@ -9,21 +9,19 @@ import shutil
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+from Library.conftest import Make, WarningRecorder
 
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import Cancelled, GeometryError, InputError
-from MedEnhanceLib.io.dicom import SeriesRow, is_dicom, list_series, listing, load_dicom
+from MedEnhanceLib.io.dicom import SeriesRow, is_dicom, list_series, listing, load_dicom, pixels
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.slices import lossy_steps, plain
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from Testing.Library.conftest import Make, WarningRecorder
 
 STORED = np.random.default_rng(5).integers(0, 2000, (5, 4, 6)).astype(np.uint16)
 CLASSES = "1.2.840.10008.5.1.4.1.1."
@@ -92,9 +90,6 @@ def test_a_color_picture_beside_a_volume_does_not_ask(
     assert any("are not image volumes: 1 × CT Image Storage" in one for one in recorder.warnings)
 
 
-# ------------------------------------------------------------ real files
-
-
 @pytest.mark.shared
 def test_the_study_beside_the_project_is_listed(shared_data: Path) -> None:
     rows = list_series(shared_data / "dicom" / "STS_025", Monitor())
@@ -105,9 +100,6 @@ def test_the_study_beside_the_project_is_listed(shared_data: Path) -> None:
         ("RTSTRUCT", "", 1, False),
     ]
     assert {row.patient for row in rows} == {"STS_025"}
-
-
-# ------------------------------------------------------------ where it came from
 
 
 def test_origin_names_the_images_in_the_order_of_the_slices(make_series: Make) -> None:
@@ -146,9 +138,6 @@ def test_lossy_steps_are_remembered_with_the_worst_ratio(make_series: Make) -> N
     )
     assert load_dicom(folder, monitor=Monitor()).lossy == (Lossy("ISO_10918_1", 9.0),)
     assert load_dicom(make_series(STORED, folder=folder / "b"), monitor=Monitor()).lossy == ()
-
-
-# ------------------------------------------------------------ copies
 
 
 def test_copies_below_are_left_out_and_counted(
@@ -284,19 +273,23 @@ def test_lossy_methods_are_stated_or_come_from_the_encoding(
     assert lossy_steps(header, syntax) == expected
 
 
-def test_cancel_does_not_wait_for_a_header(
-    make_series: Make, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("module", "step", "slices"),
+    [(listing, "read_header", 3), (pixels, "_read_frame", 1), (pixels, "_read_frame", 40)],
+)
+def test_cancel_does_not_wait_for_a_header_or_a_slice(
+    make_series: Make, monkeypatch: pytest.MonkeyPatch, module: Any, step: str, slices: int
 ) -> None:
-    folder = make_series(np.zeros((3, 4, 5), np.uint16))
+    folder = make_series(np.zeros((slices, 4, 5), np.uint16))
     stop, answered = threading.Event(), threading.Event()
-    read = listing.read_header
+    read = getattr(module, step)
 
-    def stuck(file: Path) -> Header | None:
+    def stuck(*given: Any) -> Any:
         stop.set()
         answered.wait(20)  # as a share on the network that does not answer
-        return read(file)
+        return read(*given)
 
-    monkeypatch.setattr(listing, "read_header", stuck)
+    monkeypatch.setattr(module, step, stuck)
     began = time.monotonic()
     try:
         with pytest.raises(Cancelled):

@@ -29,9 +29,6 @@ def content_of(dataset: Any, index: int) -> Any:
     return dataset.PerFrameFunctionalGroupsSequence[index].FrameContentSequence[0]
 
 
-# ------------------------------------------------------------ enhanced
-
-
 def test_frames_are_ordered_by_place_and_rescaled_each_by_its_own_group(tmp_path: Path) -> None:
     places = [4.0, 0.0, 2.0, 6.0, 10.0, 8.0]
     volume = loaded(tmp_path, enhanced_mr(FRAMES, places))
@@ -115,9 +112,6 @@ def test_maps_are_separated_by_the_elements_that_dicom_has_for_it(tmp_path: Path
         loaded(tmp_path, dataset)
     phase = loaded(tmp_path, dataset, series="2")
     assert np.array_equal(phase.voxels, FRAMES[3:].astype(int) + np.arange(3, 6)[:, None, None])
-
-
-# ------------------------------------------------------------ clips
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import io
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,12 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from Library.conftest import Make
 from Library.dicom.images import Image, mr, of_every_syntax, written
 from pydicom.encaps import encapsulate, get_frame
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, DependencyError, DeviceMemoryError, InputError
+from MedEnhanceLib.errors import DependencyError, DeviceMemoryError, InputError
 from MedEnhanceLib.io.dicom import load_dicom, pixels
 from MedEnhanceLib.io.dicom.decoders import DECODERS, PixelFile, index_pixels
 from MedEnhanceLib.io.dicom.headers import read_header
@@ -41,9 +40,6 @@ def loaded(tmp_path: Path, dataset: Any, monitor: Monitor | None = None) -> Volu
 def slices_of(*files: Path) -> list[Slice]:
     headers = [read_header(file) for file in files]
     return [one for header in headers if header for one in header.slices]
-
-
-# ------------------------------------------------------------ bits
 
 
 @pytest.mark.parametrize("syntax", [None, IMPLICIT, BIG])
@@ -101,60 +97,22 @@ def test_monochrome1_only_says_how_to_show(tmp_path: Path) -> None:
     assert np.array_equal(volume.voxels[0], EIGHT)
 
 
-# ------------------------------------------------------------ many files
-
-
-def series(folder: Path, count: int, size: int) -> list[Path]:
-    rng = np.random.default_rng(3)
-    files = []
-    for index in range(count):
-        stored = rng.integers(0, 4000, (size, size)).astype(np.uint16)
-        dataset = mr(stored, ImagePositionPatient=[0, 0, index], SOPInstanceUID=f"1.2.{index + 1}")
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        files.append(folder / f"{index:03d}.dcm")
-        files[-1].write_bytes(written(dataset))
-    return files
-
-
-@pytest.mark.parametrize("count", [1, 40])
-def test_a_cancel_is_noticed_while_one_slice_takes_long(
-    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stop = threading.Event()
-    release = threading.Event()
-
-    def slow(*_: Any) -> Any:
-        stop.set()
-        release.wait(30)
-        raise OSError("let go")
-
-    slices = slices_of(*series(tmp_path, count, 4))
-    monkeypatch.setattr(pixels, "_read_frame", slow)
-    began = time.monotonic()
-    try:
-        with pytest.raises(Cancelled):
-            read_intensities(slices, "MR", "series", Monitor(cancel=stop))
-        assert time.monotonic() - began < 2
-    finally:
-        release.set()
-
-
-def test_the_file_that_is_damaged_is_named(tmp_path: Path) -> None:
-    files = series(tmp_path, 6, 8)
+def test_the_file_that_is_damaged_is_named(make_series: Make) -> None:
+    files = sorted(make_series(np.zeros((6, 8, 8), np.uint16)).iterdir())
     files[4].write_bytes(files[4].read_bytes()[:-20])
     slices = slices_of(*files)
-    with pytest.raises(InputError, match=r"series: 004\.dcm: .*reaches beyond the end") as caught:
+    with pytest.raises(InputError, match=r"series: 005\.dcm: .*reaches beyond the end") as caught:
         read_intensities(slices, "MR", "series", Monitor())
     assert caught.value.hint
     files[2].unlink()
-    with pytest.raises(InputError, match=r"002\.dcm cannot be read"):
+    with pytest.raises(InputError, match=r"003\.dcm cannot be read"):
         read_intensities(slices, "MR", "series", Monitor())
 
 
 def test_more_voxels_than_memory_holds_are_refused_before_it_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_series: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slices = slices_of(*series(tmp_path, 3, 8))
+    slices = slices_of(*make_series(np.zeros((3, 8, 8), np.uint16)).iterdir())
     monkeypatch.setattr(pixels, "_SMALL", 0)
     monkeypatch.setattr(pixels, "memory", lambda: {"total": 1000, "free": 400})
     with pytest.raises(DeviceMemoryError, match="8×8×3 voxels need"):

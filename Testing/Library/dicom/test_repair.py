@@ -82,9 +82,6 @@ def covered(slices: Any, geometry: Geometry, shape: tuple[int, ...], margin: flo
     return inside
 
 
-# ------------------------------------------------------------ tilt
-
-
 @pytest.mark.parametrize("tilt", [(20.0, 0.0), (-15.5, 0.0), (0.0, 7.3), (12.0, -25.0), (0.5, 0)])
 def test_tilted_phantom_lies_where_it_was(tilt: tuple[float, float]) -> None:
     slices = slices_at(3.0 * np.arange(14), tilt)
@@ -135,9 +132,6 @@ def test_a_slant_that_no_gantry_has_stays_refused() -> None:
         stack(slices_at(1000.0 * np.arange(50), (44.0, 0)), "series", Monitor(), resample=True)
 
 
-# ------------------------------------------------------------ spacing
-
-
 def test_missing_slice_is_made_from_its_neighbors(rng: np.random.Generator) -> None:
     slices = slices_at([0.0, 2.0, 4.0, 8.0, 10.0])
     voxels = rng.integers(0, 1000, (5, *SIZE)).astype(np.int16)
@@ -171,6 +165,3 @@ def test_what_is_no_number_is_not_resampled_away() -> None:
     voxels[2, 3, 4] = np.nan
     with pytest.raises(InputError, match=r"slice 2 .* NaN or infinity"):
         repaired(slices, voxels)
-
-
-# ------------------------------------------------------------ large ones, real ones

@@ -9,10 +9,10 @@ import os
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from Library.conftest import Make, WarningRecorder
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.errors import InputError
@@ -20,17 +20,11 @@ from MedEnhanceLib.io.dicom import is_source, list_series, load_dicom
 from MedEnhanceLib.io.dicom.sources import find_files
 from MedEnhanceLib.runtime.progress import Monitor
 
-if TYPE_CHECKING:
-    from Testing.Library.conftest import Make, WarningRecorder
-
 STORED = np.random.default_rng(5).integers(0, 2000, (5, 4, 6)).astype(np.uint16)
 
 
 def names(path: Path, monitor: Monitor | None = None) -> list[str]:
     return [file.name for file in find_files(path, monitor or Monitor())]
-
-
-# ------------------------------------------------------------ folders
 
 
 def test_files_are_found_below_in_order_without_what_systems_leave(tmp_path: Path) -> None:
@@ -54,9 +48,6 @@ def test_links_are_followed_once_and_pipes_are_not_read(tmp_path: Path) -> None:
     (folder / "itself").symlink_to(folder / "itself")
     os.mkfifo(folder / "pipe")
     assert names(folder) == ["itself", "nowhere", "1"]
-
-
-# ------------------------------------------------------------ lists
 
 
 def test_a_list_names_files_beside_itself(make_series: Make, tmp_path: Path) -> None:
@@ -93,8 +84,6 @@ def test_a_pipe_is_refused_at_once(name: str, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="pipe"):
             read(pipe)
 
-
-# ------------------------------------------------------------ DICOMDIR
 
 Disc = namedtuple("Disc", "folder directory")
 
@@ -156,9 +145,6 @@ def circle(path: Path) -> None:
     path.symlink_to(path)
 
 
-# ------------------------------------------------------------ single files
-
-
 @links
 @pytest.mark.parametrize("lose", [empty, zeroed, astray, circle])
 @pytest.mark.parametrize("ending", [".dcm", ""])
@@ -187,9 +173,6 @@ def test_what_is_not_named_like_the_images_hurts_nothing(
         lose(folder / name)
     assert load_dicom(folder, monitor=Monitor()).shape == (5, 4, 6)
     assert len(list_series(folder, Monitor())) == 1
-
-
-# ------------------------------------------------------------ folders
 
 
 def test_a_damaged_file_among_images_of_another_series_is_theirs(

@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from Library.conftest import WarningRecorder
 
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.stack import stack, stack_frames
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from Testing.Library.conftest import WarningRecorder
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -70,9 +68,6 @@ ORIGINS = st.tuples(*[st.floats(-2000, 2000)] * 3)
 STEPS = st.floats(0.3, 12.0)
 
 
-# ------------------------------------------------------------ one geometry
-
-
 @pytest.mark.slow
 @settings(deadline=None)
 @given(ORIENTATIONS, ORIGINS, STEPS, st.integers(2, 40), st.randoms(use_true_random=False))
@@ -94,9 +89,6 @@ def test_any_order_gives_the_same_right_handed_geometry(
     row, column = np.reshape(orientation, (2, 3))
     expected = np.column_stack([row, column, np.cross(row, column)])
     assert np.allclose(geometry.direction, expected, atol=1e-9)
-
-
-# ------------------------------------------------------------ faults
 
 
 @settings(deadline=None)
@@ -187,9 +179,6 @@ def test_an_odd_slice_is_named(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         stacked(slices)
     assert caught.value.hint
-
-
-# ------------------------------------------------------------ what else the header says
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def derivation() -> Derivation:
     )
 
 
-def _decoded(dataset: Dataset, labels: Volume, tolerance: float = 1e-6) -> np.ndarray:
+def decoded(dataset: Dataset, labels: Volume, tolerance: float = 1e-6) -> np.ndarray:
     """The segments on the grid of `labels`, read as DICOM says: bit by bit, frame by frame."""
     bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")
     size = dataset.Rows * dataset.Columns
@@ -120,12 +120,6 @@ def _decoded(dataset: Dataset, labels: Volume, tolerance: float = 1e-6) -> np.nd
         item = (identity or groups.SegmentIdentificationSequence)[0]
         numbers[round(k)][mask] = item.ReferencedSegmentNumber
     return numbers
-
-
-@pytest.fixture
-def decoded() -> Callable[..., np.ndarray]:
-    """Read a segmentation's numbers on the grid of labels; see `_decoded`."""
-    return _decoded
 
 
 @pytest.fixture

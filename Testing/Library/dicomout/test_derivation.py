@@ -7,9 +7,7 @@ from pydicom import Dataset
 
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.io.dicomout import Derivation
-from MedEnhanceLib.io.dicomout.derivation import (
-    NOTICE,
-)
+from MedEnhanceLib.io.dicomout.derivation import NOTICE
 
 MODEL = {"name": "mr", "version": "0.2", "sha256": "ab" * 32}
 
@@ -92,19 +90,6 @@ def test_names_of_files_are_left_out(step: str) -> None:
 def test_codes_state_the_kind_of_derivation(derivation: Derivation, expected: list[str]) -> None:
     found = applied(derivation).get("DerivationCodeSequence") or []
     assert [item.CodeValue for item in found] == expected
-
-
-def test_earlier_equipment_and_comments_stay() -> None:
-    scanner = Dataset()
-    scanner.Manufacturer = "ACME"
-    dataset = applied(
-        Derivation("enhanced"), ContributingEquipmentSequence=[scanner], ImageComments="motion"
-    )
-    assert [one.Manufacturer for one in dataset.ContributingEquipmentSequence] == [
-        "ACME",
-        "MedEnhance",
-    ]
-    assert dataset.ImageComments == f"{NOTICE} motion"
 
 
 def test_lossy_steps_are_added_to_the_sources_own_once() -> None:

@@ -6,12 +6,12 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from Library.conftest import Make
 from pydicom import Dataset
 
 from MedEnhanceLib._version import __version__
@@ -87,7 +87,7 @@ def test_an_earlier_result_is_replaced_as_a_whole_and_only_when_allowed(out: Pat
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_nothing_is_written_among_originals_and_other_files(
-    make_series: Callable[..., Path], out: Path, overwrite: bool
+    make_series: Make, out: Path, overwrite: bool
 ) -> None:
     originals = make_series(np.zeros((2, 3, 4), np.int16))
     write_objects(images(), out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from Library.dicom.images import enhanced_mr, written
-from Library.dicomout.conftest import MEANINGS, Examine, Study
+from Library.dicomout.conftest import MEANINGS, Examine, Study, decoded
 from Library.dicomout.writing import write_segmentation
 from pydicom import Dataset
 
@@ -24,7 +23,6 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, read_template
 from MedEnhanceLib.io.dicomout.segments import build_segmentation
 
-Decode = Callable[..., np.ndarray]
 Options = dict[str, Any]
 
 
@@ -34,7 +32,7 @@ def numbers_of(labels: Volume) -> np.ndarray:
 
 
 def test_every_voxel_comes_back_in_its_place(
-    decoded: Decode, tmp_path: Path, examine: Examine, labels: Volume, options: Options
+    tmp_path: Path, examine: Examine, labels: Volume, options: Options
 ) -> None:
     path = write_segmentation(labels, MEANINGS, tmp_path / "out", **options)
     assert examine(path) == []
@@ -81,9 +79,7 @@ def test_the_model_is_named_as_the_algorithm_and_none_where_there_was_none(
         assert "SegmentationAlgorithmIdentificationSequence" not in item
 
 
-def test_nothing_found_is_a_segmentation_too(
-    decoded: Decode, labels: Volume, options: Options
-) -> None:
+def test_nothing_found_is_a_segmentation_too(labels: Volume, options: Options) -> None:
     empty = replace(labels, voxels=np.zeros(labels.shape, np.uint8))
     dataset = build_segmentation(empty, MEANINGS, **options)
     assert len(dataset.SegmentSequence) == 3
@@ -153,9 +149,6 @@ def test_hostile_names_and_codes_become_plain_ones(
     assert examine(path) == []
 
 
-# ------------------------------------------------------------ places
-
-
 def source_of(frame: Dataset) -> Dataset:
     """The one image that a frame names."""
     (source,) = frame.DerivationImageSequence[0].SourceImageSequence
@@ -187,7 +180,7 @@ def test_frames_lie_where_the_images_lie_digit_by_digit_and_name_them(
 
 
 def test_resampled_labels_lie_where_they_are_and_name_the_series_alone(
-    decoded: Decode, tmp_path: Path, examine: Examine, labels: Volume, options: Options
+    tmp_path: Path, examine: Examine, labels: Volume, options: Options
 ) -> None:
     finer = Geometry((0.5, 0.8, 1.9), (1.0, 2.0, 3.3), labels.geometry.direction)
     moved = replace(labels, geometry=finer, origin=replace(labels.origin, on_grid=False))
@@ -228,7 +221,7 @@ def test_frames_of_a_multi_frame_image_are_named_by_their_number(
 
 
 def test_labels_that_never_were_dicom_stand_alone(
-    decoded: Decode, tmp_path: Path, examine: Examine, labels: Volume, derivation: Derivation
+    tmp_path: Path, examine: Examine, labels: Volume, derivation: Derivation
 ) -> None:
     plain = replace(labels, origin=None)
     template = new_study(modality="CT", patient_id="phantom")
@@ -244,7 +237,6 @@ def test_labels_that_never_were_dicom_stand_alone(
 
 
 def test_labels_refer_to_the_derived_images_they_were_found_in(
-    decoded: Decode,
     tmp_path: Path,
     examine: Examine,
     study: Study,

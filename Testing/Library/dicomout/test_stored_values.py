@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 - as everybody calls it
+from Library.conftest import Make
+from Library.dicomout.conftest import Examine
 from Library.dicomout.writing import MADE, write_series
 
 from MedEnhanceLib import io
@@ -19,8 +20,6 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import build_series, new_study
 from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE
 
-Examine = Callable[[Path], list[str]]
-Make = Callable[..., Path]
 MR = {
     "SOPClassUID": MR_IMAGE,
     "Modality": "MR",
@@ -110,10 +109,14 @@ def test_narrow_windows_pass_the_examiner(
     assert np.abs(back - voxels.astype(float)).max() <= bound
 
 
-@pytest.mark.parametrize("scale", [1e300, 1e-322])
-def test_what_readers_could_not_hold_is_refused(rng: np.random.Generator, scale: float) -> None:
+@pytest.mark.parametrize(
+    ("scale", "says"), [(1e300, "too large"), (1e-322, "too close"), (np.nan, "NaN")]
+)
+def test_what_readers_could_not_hold_is_refused(
+    rng: np.random.Generator, scale: float, says: str
+) -> None:
     volume = new_volume(rng.random((2, 3, 4)) * scale)
-    with pytest.raises(InputError, match="too large or too close"):
+    with pytest.raises(InputError, match=says):
         build_series(volume, template=new_study(modality="MR"), derivation=MADE)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from Library.conftest import Make
 from Library.dicom.images import enhanced_mr
+from Library.dicomout.conftest import Examine
 from Library.dicomout.writing import write_series
 from pydicom import Dataset
 
@@ -23,8 +24,6 @@ from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, read_
 from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.io.dicomout.template import correct, frame_as_image
-
-Make = Callable[..., Path]
 
 
 def origin_of(folder: Path) -> DicomOrigin:
@@ -48,21 +47,15 @@ def test_faults_of_the_source_are_corrected_with_a_warning(
     assert sum("StudyID" in said for said in recorder.warnings) == 1  # once, not once a file
 
 
-def test_values_that_cannot_be_corrected_are_left_empty() -> None:
+def test_values_that_cannot_be_corrected_are_left_empty_but_who_a_patient_is_is_never_cut() -> None:
     dataset = Dataset()
     with pytest.warns(UserWarning):
         dataset.StudyDate = "no date"
         dataset.PatientSex = "unknown!"
+        dataset.PatientID = "x" * 80
     assert len(correct(dataset)) == 2
     assert not dataset.StudyDate
     assert not dataset.PatientSex
-
-
-def test_who_a_patient_is_is_never_cut() -> None:
-    dataset = Dataset()
-    with pytest.warns(UserWarning):
-        dataset.PatientID = "x" * 80
-    assert correct(dataset) == []
     assert dataset.PatientID == "x" * 80
 
 
@@ -78,18 +71,13 @@ def test_a_new_study_refuses_what_dicom_cannot_hold(field: str, value: str) -> N
         new_study(modality="CT", **{field: value})
 
 
-def test_a_new_study_takes_names_in_several_scripts() -> None:
+def test_a_new_study_takes_names_in_several_scripts_and_invents_nobody() -> None:
     name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
     study = new_study(modality="MR", patient_id=" 42 ", patient_name=name).study
     assert (str(study.PatientName), study.PatientID) == (name, "42")
-
-
-def test_a_new_study_invents_nobody() -> None:
     template = new_study(modality="EM")
-    assert template.modality == "OT"
+    assert (template.modality, template.headers, template.origin) == ("OT", [], None)
     assert (template.study.PatientName, template.study.PatientID) == ("", "")
-    assert template.headers == []
-    assert template.origin is None
 
 
 def test_a_frame_has_its_own_groups_and_those_that_all_share() -> None:
@@ -110,7 +98,6 @@ def test_a_frame_has_its_own_groups_and_those_that_all_share() -> None:
         frame_as_image(source, 3, "file")
 
 
-Examine = Callable[[Path], list[str]]
 DERIVED = Derivation("converted")
 
 

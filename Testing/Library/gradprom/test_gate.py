@@ -222,9 +222,6 @@ def test_types_are_kept_and_frozen_parameters_get_none(dtype: torch.dtype) -> No
     assert first.eq(4).all() and second.eq(4).all()
 
 
-# ------------------------------------------------------------ what is refused
-
-
 @pytest.mark.parametrize(
     "options",
     [{"mode": "often"}, {"scope": "block"}, {"ema": 1.0}, {"weight": -1.0}, {"warm_up": 1e10}],
@@ -272,8 +269,6 @@ def test_averages_of_other_parameters_are_refused() -> None:
         with pytest.raises(ModelError, match=said):
             act()
 
-
-# ------------------------------------------------------------ in use
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "gradient-gate.md"
 

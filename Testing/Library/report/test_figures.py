@@ -1,12 +1,15 @@
-"""Comparison sheets: right proportions, one window, closed contours, no screen."""
+"""Comparison sheets: right proportions, one window, closed contours; as a notebook shows them."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -17,6 +20,7 @@ from MedEnhanceLib.report.figures import (
     comparison,
 )
 
+PNG = b"\x89PNG"
 TISSUE = {1: "gray matter", 2: "white matter"}
 
 
@@ -86,3 +90,25 @@ def test_volumes_of_two_grids_are_refused(head: Volume) -> None:
     other = Volume(head.voxels, Geometry(), modality="MR")
     with pytest.raises(InputError, match="grid"):
         comparison([Pane("Input", head), Pane("Enhanced", other)])
+
+
+def test_a_volume_plots_itself(head: Volume, tmp_path: Path) -> None:
+    picture = head.plot(point=(5, 10, 10), window=(0, 900))
+    assert picture._repr_png_().startswith(PNG)
+    picture.save(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == picture._repr_png_()
+    with pytest.raises(me.OutputError):
+        picture.save(tmp_path / "a.png")
+    with pytest.raises(me.OutputError, match="PNG"):
+        picture.save(tmp_path / "a.jpg")
+    assert "Axial" in repr(picture)
+
+
+@pytest.mark.slow
+def test_a_result_is_one_line_and_compares_itself(head: Volume) -> None:
+    result = me.enhance(head, uncertainty=True)
+    line = repr(result)
+    assert re.fullmatch(r"<Enhanced by \S+ in [\d.]+ s: <Volume .*>, uncertainty>", line)
+    picture = result.compare()
+    assert picture._repr_png_().startswith(PNG)
+    assert "input, enhanced, enhanced − input, uncertainty" in picture.alt

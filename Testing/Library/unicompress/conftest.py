@@ -60,3 +60,9 @@ def write(tmp_path: Path) -> Write:
         return path
 
     return write_volume
+
+
+@pytest.fixture
+def file(scan: Volume, write: Write, small_blocks: None) -> Path:
+    """`scan` without loss, in 27 blocks."""
+    return write(scan, lossless=True, speed="fast")

@@ -32,13 +32,7 @@ from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.container import Chunk, Container, build_front, write_container
 
 from ..conftest import WarningRecorder
-from .conftest import Write
 from .fuzzing import lay_out
-
-
-@pytest.fixture
-def file(scan: Volume, write: Write, small_blocks: None) -> Path:
-    return write(scan, lossless=True, speed="fast")
 
 
 def chunks_of(path: Path) -> list[Chunk]:

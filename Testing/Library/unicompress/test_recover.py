@@ -24,11 +24,6 @@ from .conftest import Write
 from .test_round_trip import same_bits
 
 
-@pytest.fixture
-def file(scan: Volume, write: Write, small_blocks: None) -> Path:
-    return write(scan, lossless=True, speed="fast")
-
-
 def damage(path: Path, start: int, size: int = 1) -> None:
     raw = bytearray(path.read_bytes())
     raw[start : start + size] = bytes(byte ^ 0x5A for byte in raw[start : start + size])

@@ -26,11 +26,6 @@ from .conftest import Write
 Region = tuple[slice | EllipsisType, ...]
 
 
-@pytest.fixture
-def file(scan: Volume, write: Write, small_blocks: None) -> Path:
-    return write(scan, lossless=True, speed="fast")
-
-
 @pytest.mark.parametrize(
     ("region", "first"),
     [

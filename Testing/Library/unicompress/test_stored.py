@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from .conftest import Write
 
 
 @pytest.fixture
-def stored(scan: Volume, write: Write, small_blocks: None) -> StoredVolume:
-    return me.open(write(scan, lossless=True))
+def stored(file: Path) -> StoredVolume:
+    return me.open(file)
 
 
 @pytest.mark.parametrize(

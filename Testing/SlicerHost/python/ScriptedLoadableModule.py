@@ -31,18 +31,13 @@ class ScriptedLoadableModule:
 
     def runTest(self, msec=100, **kwargs):
         module = importlib.import_module(type(self).__module__)
-        test = getattr(module, f"{self.moduleName}Test")()
-        test.messageDelay = msec
-        test.runTest(**kwargs)
+        getattr(module, f"{self.moduleName}Test")().runTest(**kwargs)
 
 
 class ScriptedLoadableModuleWidget:
     def __init__(self, parent=None):
         super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Widget")
-        self.developerMode = slicer.util.settingsValue(
-            "Developer/DeveloperMode", False, converter=slicer.util.toBool
-        )
         self.parent, self.layout = parent, parent.layout()
         slicer.app.moduleManager().connect(
             "moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded
@@ -73,16 +68,13 @@ class ScriptedLoadableModuleLogic:
     def __init__(self, parent=None):
         super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Logic")
-        self.isSingletonParameterNode = True
 
     def getParameterNode(self):
-        if self.isSingletonParameterNode:
-            node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
-            if node:
-                node.SetAttribute("ModuleName", self.moduleName)
-                return node
-        nodes = [] if self.isSingletonParameterNode else self.getAllParameterNodes()
-        return nodes[0] if nodes else slicer.mrmlScene.AddNode(self.createParameterNode())
+        node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
+        if node:
+            node.SetAttribute("ModuleName", self.moduleName)
+            return node
+        return slicer.mrmlScene.AddNode(self.createParameterNode())
 
     def getAllParameterNodes(self):
         nodes = slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode")
@@ -91,8 +83,7 @@ class ScriptedLoadableModuleLogic:
     def createParameterNode(self):
         node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
         node.UnRegister(None)  # the reference that CreateNodeByClass returned
-        if self.isSingletonParameterNode:
-            node.SetSingletonTag(self.moduleName)
+        node.SetSingletonTag(self.moduleName)
         node.SetModuleName(self.moduleName)
         node.SetAttribute("ModuleName", self.moduleName)
         node.SetName(slicer.mrmlScene.GenerateUniqueName(self.moduleName))
@@ -100,10 +91,6 @@ class ScriptedLoadableModuleLogic:
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.messageDelay = 1000
-
     def delayDisplay(self, message, requestedDelay=None, msec=None):
         logging.info(message)
         slicer.app.processEvents()

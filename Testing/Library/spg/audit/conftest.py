@@ -12,6 +12,7 @@ from MedEnhanceLib.spg.audit import Audited
 
 SIDE = 48
 Anatomy = dict[str, np.ndarray]
+Make = Callable[..., Audited]
 
 
 def body(seed: int, slices: int = 10) -> np.ndarray:
@@ -48,6 +49,11 @@ def smooth_images(seed: int, count: int = 12) -> np.ndarray:
     return np.clip(0.5 + 0.15 * blobs / blobs.std(), 0, 1).astype(np.float32)
 
 
+def forgets(slices: Anatomy, seed: int) -> np.ndarray:
+    """A redistillation that keeps nothing of anybody."""
+    return smooth_images(seed, len(slices))
+
+
 @pytest.fixture(scope="session")
 def people() -> Anatomy:
     """Five people to distill and five to hold out, and one more, "outside"."""
@@ -56,7 +62,7 @@ def people() -> Anatomy:
 
 
 @pytest.fixture
-def audited(people: Anatomy) -> Callable[..., Audited]:
+def audited(people: Anatomy) -> Make:
     """Makes what is audited: these distilled images, and those people."""
 
     def make(distilled: np.ndarray, **options: object) -> Audited:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from statistics import NormalDist
 
@@ -27,8 +26,8 @@ from MedEnhanceLib.spg.audit.significance import (
     tarone_level,
 )
 
-Anatomy = dict[str, np.ndarray]
-Make = Callable[..., Audited]
+from .conftest import Anatomy, Make, forgets
+
 LEVEL = 0.01
 
 
@@ -37,12 +36,6 @@ def remembers(slices: Anatomy, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     chosen = np.array([s[rng.integers(len(s))] for s in slices.values()])
     return (0.5 * chosen + 0.5 * np.mean([s[4] for s in slices.values()], axis=0)).astype("f4")
-
-
-def forgets(slices: Anatomy, seed: int) -> np.ndarray:
-    from .conftest import smooth_images
-
-    return smooth_images(seed, len(slices))
 
 
 def shadows_of(it: Audited, redistill: object, pairs: int = 4) -> Shadows:

@@ -19,7 +19,7 @@ from MedEnhanceLib.spg.audit.similarity import (
     shifted,
 )
 
-Anatomy = dict[str, np.ndarray]
+from .conftest import Anatomy, Make, body
 
 
 def score(image: np.ndarray, onto: np.ndarray) -> float:
@@ -53,8 +53,6 @@ def test_laid_on_its_slice_a_copy_has_its_brightness_and_place(
     assert lay_on(anatomy, stranger, 0.0)[1] < 0.5
     assert lay_on(empty, empty, 0.0)[1] == 0
 
-
-Make = Callable[..., Audited]
 
 COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "raw": lambda x: x,
@@ -99,8 +97,6 @@ def test_one_copied_slice_among_twelve_images_raises_the_alarm_and_is_the_worst_
 @pytest.mark.slow
 def test_slices_of_somebody_else_alarm_no_more_often_than_alpha(people: Anatomy) -> None:
     """Real anatomy is the hardest clean set. Groups are drawn anew: their tests are exact."""
-    from .conftest import body
-
     names = [name for name in people if name != "outside"]
     found = []
     for seed in range(16):

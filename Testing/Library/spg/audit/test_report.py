@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from MedEnhanceLib.errors import Cancelled
@@ -16,18 +14,11 @@ from MedEnhanceLib.spg.audit import Audited, AuditReport, audit, write_confident
 from MedEnhanceLib.spg.audit.audit_report import _TRIED
 from MedEnhanceLib.spg.audit.significance import ALPHA
 
-Anatomy = dict[str, np.ndarray]
-Make = Callable[..., Audited]
+from .conftest import Anatomy, Make, forgets
 
 #: Names that no word of a report holds by chance.
 REAL = {f"{kind}{n}": f"Müller^{kind}^{n}" for kind in ("train", "held") for n in range(5)}
 SHADOWS = 4
-
-
-def forgets(slices: Anatomy, seed: int) -> np.ndarray:
-    from .conftest import smooth_images
-
-    return smooth_images(seed, 4)
 
 
 @pytest.fixture(scope="module")
