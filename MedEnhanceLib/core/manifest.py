@@ -16,11 +16,9 @@ from MedEnhanceLib._version import __version__
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
 #: What the newest step of a map begins with, and what the map is.
 NOISE_MAP, UNCERTAINTY_MAP = "standard deviation of the noise", "uncertainty of the enhancement"
-BIAS_FIELD = "bias field that the enhancement divided by"
 _MAPS = {
     NOISE_MAP: "a map of the noise in another volume",
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
-    BIAS_FIELD: "the bias field of another volume",
 }
 #: Of what is measured: the key that says whether it was done, and how people call that.
 _DONE = {"blur": "undone", "bias_field": "corrected", "motion": "corrected"}
@@ -85,10 +83,10 @@ def make_manifest(
 def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[str, Any]:
     """The manifest of a result at strength 1, for its blend with the input at `strength`.
 
-    Figures of the segmentation are left out: it was found at strength 1.
+    Figures of segmentation and uncertainty are left out: they are of strength 1.
     """
-    results = manifest.get("results") or {}
-    kept = {name: value for name, value in results.items() if name not in _OF_SEGMENTATION}
+    results, left_out = manifest.get("results") or {}, (*_OF_SEGMENTATION, "uncertainty")
+    kept = {name: value for name, value in results.items() if name not in left_out}
     config = dict(manifest.get("config") or {}) | {"strength": strength}
     return dict(manifest) | {"config": config, "results": kept | {"strength": strength}}
 

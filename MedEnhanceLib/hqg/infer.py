@@ -10,7 +10,7 @@ result before that, it is in float32 meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,7 +58,7 @@ Floats = npt.NDArray[np.float32]
 _LOWEST_TOP = 1e-4
 #: Fewer patients as a look are announced.
 _FEW_LOOKS = 5
-_UNCERTAINTY_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
+_DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
 _USE_NOTE = derived_note("how far guides changed each voxel, in σ of the noise, at most 1")
 
 
@@ -170,6 +170,7 @@ def enhance(
             noise=cache.noise(number, frames[number], monitor),
             decision=decision,
             look=appearance,
+            strength=config.share,
             floor=floor,
             network=stage,
             engine=engine,
@@ -178,8 +179,7 @@ def enhance(
         )
         of_errors = None if deviation is None else deviation[here]
         with without_tf32():  # of filter and network
-            field, facts = frame_.enhance(wanted, bias_field, enhanced[here], of_errors)
-        measured |= facts
+            measured |= frame_.enhance(wanted, bias_field, enhanced[here], of_errors)
         uses.append(stage.use)
         if use is not None and stage.change is not None:
             inner = slice(wanted.start - stage.first, wanted.stop - stage.first)
@@ -195,11 +195,10 @@ def enhance(
         + (f" ({messages_of(warnings)})" if warnings else "")
     )
     calibration = {"calibration": {"fitted_on": FITTED_ON[bundle.modality]}}
+    uncertainty = None if deviation is None else grid.with_voxels(deviation, did=_DEVIATION_NOTE)
     full = Enhancement(
         volume=grid.with_voxels(enhanced, did=note),
-        uncertainty=None
-        if deviation is None
-        else grid.with_voxels(deviation, did=_UNCERTAINTY_NOTE),
+        uncertainty=uncertainty,
         model=bundle.identity(),
         device=choice.name,
         seconds=time.monotonic() - began,
@@ -207,13 +206,13 @@ def enhance(
         share=decision.share,
         uncertainty_facts=calibration if config.uncertainty else {},
         warnings=warnings,
-        bias_field=field,
         measured=measured,
         noises=tuple(cache.noises[number] for number in chosen),
         first_slice=wanted.start,
         guide_use=None if use is None else grid.with_voxels(use, did=_USE_NOTE),
     )
-    return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
+    result = full.at_strength(config.share)
+    return replace(result, uncertainty=uncertainty, seconds=time.monotonic() - began)
 
 
 # --- before the first frame -----------------------------------------------------------------------
@@ -346,13 +345,15 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -
 class _Frame:
     """A frame, [K, J, I], with what was measured in it and what is done to it.
 
-    floor: the lowest value of the result. scratch: a folder for large arrays, if any.
+    strength: that uncertainty is stated for. floor: the lowest value of the result. scratch: a
+    folder for large arrays, if any.
     """
 
     volume: Volume
     noise: NoiseEstimate
     decision: Decision
     look: Appearance | None
+    strength: float
     floor: float
     network: NetworkStage
     engine: Engine
@@ -365,7 +366,7 @@ class _Frame:
         bias_field: BiasField | None,
         out: npt.NDArray[Any],
         deviation: Floats | None,
-    ) -> tuple[BiasField | None, dict[str, Any]]:
+    ) -> dict[str, Any]:
         """Enhance the frame at strength 1.
 
         Args:
@@ -374,7 +375,7 @@ class _Frame:
             out: where they go, of the frame's type.
             deviation: where the deviation of their errors goes; None where it is not requested.
         Returns:
-            The bias field that the result was divided by, and what was found out on the way.
+            What was found out on the way, for the manifest.
         """
         decision, count = self.decision, len(self.volume.voxels)
 
@@ -384,7 +385,7 @@ class _Frame:
         is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
         if not (is_whole or decision.corrects_bias or deviation is not None):
             self._denoise(wanted, self.monitor, out=out, finish=finish)
-            return None, {}
+            return {}
         # The deviation of a slice depends on its neighbors.
         around = slice(max(0, wanted.start - 1), min(count, wanted.stop + 1))
         around = slice(0, count) if is_whole else around
@@ -394,7 +395,8 @@ class _Frame:
         if deviation is not None:
             expected_deviation(
                 values, self.volume, self.noise,
-                share=decision.share, first=around.start, only=wanted, out=deviation,
+                share=decision.share, strength=self.strength,
+                first=around.start, only=wanted, out=deviation,
             )  # fmt: skip
         values = values[wanted.start - around.start : wanted.stop - around.start]
         for slab in slabs(values):
@@ -404,13 +406,15 @@ class _Frame:
         for part in parts_of(0, len(out)):
             result = values[part]
             if bias_field is not None:
-                result = result / bias_field[part]
+                field, blended = bias_field[part], self.strength
+                result = result / field
                 if deviation is not None:
-                    deviation[part] /= bias_field[part]
+                    # The blend holds so much of the truth, which is no error.
+                    deviation[part] /= field / (blended + (1 - blended) * field)
             out[part] = finish(result)
             let_go(values)
             let_go(out)
-        return bias_field, facts
+        return facts
 
     def _corrected(self, part: slice, monitor: Monitor) -> tuple[Floats, dict[str, Any]]:
         """Some slices without noise, and without motion or blur, or with the look of others."""

@@ -67,12 +67,6 @@ class EnhanceParams(DicomParams, VolumeParams):
     noise_map: str | None = option(
         None, help="write a map of the measured noise", metavar="FILE", place="output"
     )
-    bias_field_output: str | None = option(
-        None,
-        help="write the bias field that the result was divided by, if one was corrected",
-        flag=None,
-        place="output",
-    )
     uncertainty_output: str | None = option(
         None, help="file of the uncertainty (default: beside OUTPUT)", flag=None, place="output"
     )
@@ -243,7 +237,6 @@ def _volumes_of(
         "segmentation": done.segmentation.volume if done.segmentation else None,
         "uncertainty": done.uncertainty,
         "noise_map": done.noise if params.noise_map else None,
-        "bias_field": done.enhancement.bias_field_map() if params.bias_field_output else None,
         "guide_map": done.guide_use,
     }
 

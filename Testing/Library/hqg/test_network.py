@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -118,13 +117,3 @@ def test_a_guide_acts_where_it_shows_something_alone() -> None:
     assert changed[:, :, 34:].max() == 0
     assert stage.change is not None and stage.change[:, :, 34:].max() == 0
     assert 0 < stage.use < 1
-
-
-def test_a_map_without_noise_leaves_voxels_as_they_are() -> None:
-    volume = noisy_volume()
-    quiet = np.full(volume.shape, 0.08, np.float32)
-    quiet[:, :20] = 0
-    stage = NetworkStage(network(seed=1), "cpu", 1.0)
-    denoised = partial(grouped.denoised, volume.voxels, quiet, after=stage.slabs)
-    result = denoised(rounds=(*grouped.MR_ROUNDS, grouped.MR_ROUNDS[-1]))
-    assert np.array_equal(result[:, :20], volume.voxels[:, :20])

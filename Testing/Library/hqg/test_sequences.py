@@ -75,18 +75,17 @@ def test_one_bias_field_corrects_all_frames(tmp_path: Path) -> None:
     frames = sequence([Rician(level, 3).apply(shaded) for level in (0.01, 0.03)])
     plain = enhance(frames, config(bias_correction="none"))
     corrected = enhance(frames, config(bias_correction="n4", uncertainty=True))
-    assert corrected.bias_field is not None
-    assert corrected.bias_field.shape == frames.shape[1:]
-    ratio = plain.volume.voxels / np.maximum(corrected.volume.voxels, 1e-3)
+    assert corrected.measured["bias_field"]["corrected"]
     inside = brain().voxels > 100
-    for one in ratio:
-        assert np.allclose(one[inside], corrected.bias_field[:][inside], rtol=1e-3)
+    fields = plain.volume.voxels[:, inside] / corrected.volume.voxels[:, inside]
+    assert np.ptp(fields[0]) > 0.2 and np.allclose(*fields, rtol=1e-3)
     half = corrected.at_strength(0.5)
     again = enhance(frames, config(bias_correction="n4", uncertainty=True, strength=0.5))
     assert half.volume.is_equal(again.volume)
-    assert half.uncertainty is not None
     assert again.uncertainty is not None
-    assert half.uncertainty.is_equal(again.uncertainty)
+    # Between σ of the corrected volume and of the input.
+    ratio = again.uncertainty.voxels / corrected.uncertainty.voxels
+    assert np.quantile(ratio, 0.02) > 0.7
 
 
 def test_a_frame_alone_is_as_in_the_whole_sequence(dynamic: Volume, tmp_path: Path) -> None:
@@ -112,18 +111,3 @@ def test_a_frame_alone_is_as_in_the_whole_sequence(dynamic: Volume, tmp_path: Pa
         enhance(dynamic, config(), frame=3)
     with pytest.raises(InputError, match="one frame after another"):
         enhance(dynamic, config(task="motion"))
-
-
-def test_the_bias_field_is_a_result_where_one_was_corrected(tmp_path: Path) -> None:
-    me.save(Rician(0.03, 3).apply(brain()), tmp_path / "in.nii.gz")
-    names = {"input": "in.nii.gz", "output": "out.nii.gz", "bias_field_output": "field.nii.gz"}
-    params = {key: str(tmp_path / name) for key, name in names.items()} | {"modality": "MR"}
-    for choice in ("none", "n4"):
-        params["config"] = {"device": "cpu", "bias_correction": choice}
-        outputs = run_job(JobSpec("enhance", params | {"overwrite": True}))["outputs"]
-        assert ("bias_field" in outputs) is (tmp_path / "field.nii.gz").exists() is (choice == "n4")
-    field = me.load(tmp_path / "field.nii.gz", modality="MR")
-    assert field.dtype == np.float32
-    assert field.geometry.is_close(brain().geometry, 1e-3, shape=field.shape)
-    assert 0.2 < field.voxels.mean() < 5
-    assert "bias field" in field.history[-1]
