@@ -30,10 +30,9 @@ from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
-from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.contrast import show_the_same
-from MedEnhanceLib.hqg.decide import Decision, decide, mean_frame
+from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
 from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
 from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.hqg.motion import undo_motion

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
+from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import StackMaps
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
 from MedEnhanceLib.io import load

@@ -13,8 +13,8 @@ from torch import Tensor
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.suitability import training_length_limits
+from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import on_device
-from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, restore_planes
 from MedEnhanceLib.hqg.slices.planes import MOST_RATIO, Planes, Sampler, Thickening, read_planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
