@@ -84,7 +84,7 @@ class SliceStack:
     def interpolate(self) -> Matrix:
         """[M, K]: the cubic B-spline through the thick slices, mirrored at the edge."""
         through = _spline(np.arange(self.thick, dtype=np.float64), self.thick)
-        centers = (np.arange(self.thin) + 0.5) / self.ratio - 0.5  # in thick slices
+        centers = np.asarray((np.arange(self.thin) + 0.5) / self.ratio - 0.5, np.float64)
         return np.asarray(_spline(centers, self.thick) @ np.linalg.inv(through))
 
     def correct(self, noise: float = 0.0) -> Matrix:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK
+from Library.hqg.conftest import sample
 
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.geometry import Geometry
@@ -20,16 +20,12 @@ from MedEnhanceLib.hqg.guide import Candidate, align, suggest
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
-_SAMPLE = Path(__file__).resolve().parents[3] / "Resources/samples/mni152_t1.nii.gz"
 
 
 @pytest.fixture(scope="module")
 def brain() -> Volume:
     """The template at 3 mm, with 5 % noise."""
-    import nibabel
-
-    image: Any = nibabel.load(_SAMPLE)
-    voxels = np.asarray(image.dataobj, np.float32).T[:189, :231, :195]
+    voxels = sample().voxels[:189, :231, :195].astype(np.float32)
     coarse = voxels.reshape(63, 3, 77, 3, 65, 3).mean((1, 3, 5))
     noise = np.random.default_rng(1).normal(0, 10, (2, *coarse.shape))
     noisy = np.hypot(coarse + noise[0], noise[1]).astype(np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,16 @@ from MedEnhanceLib.nets.grouped_torch import COSINES, TorchEngine
 SIGMA = np.float32(0.1)
 #: Largest difference between C and PyTorch, in σ: float32 rounding of sums of 32 blocks.
 AGREE = 1e-4
+
+
+@pytest.fixture
+def library(native_path: Path) -> native.Library:
+    return native.Library(native_path)
+
+
+@pytest.fixture(params=["compiled", "pytorch"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return TorchEngine() if request.param == "pytorch" else request.getfixturevalue("library")
 
 
 def phantom(*shape: int) -> np.ndarray:
