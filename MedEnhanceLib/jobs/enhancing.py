@@ -123,7 +123,6 @@ def enhance_volume(
         attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
-    from MedEnhanceLib.hqg.slices.restore import enhance_slices
 
     began = time.monotonic()
     if segmenter is not None:  # better missed now than after the long work
@@ -131,6 +130,8 @@ def enhance_volume(
     share = 1 / (1 + _HEAD_PASSES) if segmenter else 1.0
     part = monitor.part(0.0, share)
     if config.task == "slices":
+        from MedEnhanceLib.hqg.slices.restore import enhance_slices
+
         _refuse_with_thin_slices(config, guide=guide, look=look, slices=slices)
         done = enhance_slices(volume if frame is None else volume.frame(frame), config, part)
     else:

@@ -156,7 +156,10 @@ def tuned(
     """
     a_mm, b_mm = planes.spacing_mm[1:]
     if max(a_mm, b_mm) > _ALIKE * min(a_mm, b_mm):
-        monitor.log(f"pixels of {a_mm:.3g} × {b_mm:.3g} mm are not alike: nothing is learned there")
+        monitor.log(
+            f"pixels of {a_mm:.3g} × {b_mm:.3g} mm are not square: the model is used as it is, "
+            "without learning from these slices"
+        )
         return network
     voxels = planes.pixels.size * stack.ratio
     steps = int(np.clip(_STEPS_PER_MVOXEL * voxels / 1e6, *_TUNING_STEPS))
@@ -169,7 +172,7 @@ def tuned(
     for number in range(steps):
         monitor.progress(number / steps, "learning from the slices themselves")
         if not np.isfinite(training.step(number, steps)):
-            monitor.warn("its loss is not finite: restored without learning from its slices")
+            monitor.warn("learning from the slices diverged: the model is used as it is")
             return network
     return training.learner.averaged()
 

@@ -110,7 +110,7 @@ def test_the_command_takes_a_file_and_a_list_is_of_several_patients(tmp_path: Pa
     alone = me.enhance(volume, look=patient(1), device="cpu")
     assert np.array_equal(written.voxels, alone.volume.voxels)
     result = me.enhance(volume, look=[patient(seed) for seed in (1, 2, 3)], device="cpu")
-    assert result.report["inputs"]["look"] == "several volumes"
+    assert result.report["inputs"]["look"] == "p1, p2, p3"
     assert _error(result.volume, truth) < _error(before, truth)
 
 
