@@ -160,6 +160,10 @@ def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
     assert result.guide_use is not None
     assert result.guide_use.shape == sequence.shape
     assert result.guide_use.voxels[0].max() == 0
+    options = EnhanceConfig("mr", True, "cpu", task="noise", strength="full")
+    some = enhance(sequence, options, guide=head, slices=(2, 4))  # its neighbors count, too
+    assert np.array_equal(some.guide_use.voxels, result.guide_use.voxels[:, 2:4])
+    assert some.guide_use.voxels[1].max() > 0
 
 
 @pytest.mark.parametrize("role", ["guide", "look"])

@@ -73,12 +73,14 @@ def test_one_bias_field_corrects_all_frames(tmp_path: Path) -> None:
     field = 1 + 0.4 * np.linspace(-1, 1, brain().shape[2])
     shaded = brain().with_voxels((brain().voxels * field).astype(np.float32))
     frames = sequence([Rician(level, 3).apply(shaded) for level in (0.01, 0.03)])
-    plain = enhance(frames, config(bias_correction="none"))
+    plain = enhance(frames, config(bias_correction="none", uncertainty=True))
     corrected = enhance(frames, config(bias_correction="n4", uncertainty=True))
     assert corrected.measured["bias_field"]["corrected"]
     inside = brain().voxels > 100
     fields = plain.volume.voxels[:, inside] / corrected.volume.voxels[:, inside]
     assert np.ptp(fields[0]) > 0.2 and np.allclose(*fields, rtol=1e-3)
+    before, after = (each.uncertainty.voxels[:, inside] for each in (plain, corrected))
+    assert np.allclose(before / fields, after, rtol=1e-3)
     half = corrected.at_strength(0.5)
     again = enhance(frames, config(bias_correction="n4", uncertainty=True, strength=0.5))
     assert half.volume.is_equal(again.volume)
