@@ -13,8 +13,7 @@ from typing import Any
 from MedEnhanceLib.api import PathLike, Progress
 from MedEnhanceLib.bundles import Bundle
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.hqg.config import TrainConfig
-from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
+from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.addresses import results_here
 from MedEnhanceLib.jobs.bar import watched

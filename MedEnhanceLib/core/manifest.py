@@ -83,10 +83,10 @@ def make_manifest(
 def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[str, Any]:
     """The manifest of a result at strength 1, for its blend with the input at `strength`.
 
-    Figures of the segmentation are left out: it was found at strength 1.
+    Figures of segmentation and uncertainty are left out: they are of strength 1.
     """
-    results = manifest.get("results") or {}
-    kept = {name: value for name, value in results.items() if name not in _OF_SEGMENTATION}
+    results, left_out = manifest.get("results") or {}, (*_OF_SEGMENTATION, "uncertainty")
+    kept = {name: value for name, value in results.items() if name not in left_out}
     config = dict(manifest.get("config") or {}) | {"strength": strength}
     return dict(manifest) | {"config": config, "results": kept | {"strength": strength}}
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 from MedEnhanceLib.runtime.lazy import imported_when_used
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.cache import VolumeCache
     from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
+    from MedEnhanceLib.hqg.decide import VolumeCache
     from MedEnhanceLib.hqg.infer import enhance
 
 __all__ = ["EnhanceConfig", "TrainConfig", "VolumeCache", "enhance"]
 
 _HOMES = {
-    "cache": ["VolumeCache"],
     "config": ["EnhanceConfig", "TrainConfig"],
+    "decide": ["VolumeCache"],
     "infer": ["enhance"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

@@ -117,14 +117,11 @@ def measure_appearance(volume: Volume, monitor: Monitor | None = None) -> Appear
 
 
 def combine(appearances: Sequence[Appearance]) -> Appearance:
-    """One appearance of several patients; raises InputError for none, or for two modalities."""
-    modalities = sorted({each.modality for each in appearances})
-    if len(modalities) != 1:
-        raise InputError(
-            f"the look has volumes of {' and '.join(modalities) or 'no modality'}",
-            "Give volumes of one modality, kernel and scanner.",
-        )
-    return Appearance(modalities[0], tuple(p for each in appearances for p in each.patients))
+    """One appearance of several patients, of one modality; raises InputError for none."""
+    if not appearances:
+        raise InputError("the look has no volume", "Give volumes of one kernel and scanner.")
+    patients = tuple(patient for each in appearances for patient in each.patients)
+    return Appearance(appearances[0].modality, patients)
 
 
 def _spectra(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,17 +16,46 @@ from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.bias_field import measure_bias_field
-from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import need_of
 from MedEnhanceLib.hqg.motion import MotionEstimate, measure_motion
 from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur
-from MedEnhanceLib.nets.noise import noise_to_contrast
+from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor, attend
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.guide import AlignedGuide
 
 #: Frames of a sequence that are measured for what is decided once, spread over all of it.
 _FRAMES_MEASURED = 9
+
+
+@dataclass
+class VolumeCache:
+    """Measurements of one volume, filled by the first run over it.
+
+    Owned by who keeps the volume in memory; valid as long as nobody writes to its voxels.
+
+    Attributes:
+        ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
+        noises: the noise, by number of the frame.
+        guides: those of the last run that had any, each with its copy on the volume's grid.
+    """
+
+    ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
+    noises: dict[int, NoiseEstimate] = field(default_factory=dict)
+    guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
+
+    def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
+        """The noise of a frame, measured once for all runs over it."""
+        monitor.check()
+        if number not in self.noises:
+            spacing = frame.geometry.spacing
+            self.noises[number] = measure_noise(
+                frame.voxels, modality=frame.modality, spacing=spacing
+            )
+        return self.noises[number]
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,7 @@ def expected_deviation(
     noise: NoiseEstimate,
     *,
     share: float = 1.0,
+    strength: float = 1.0,
     first: int = 0,
     only: slice | None = None,
     out: Floats | None = None,
@@ -182,13 +183,15 @@ def expected_deviation(
     A Wiener filter leaves the error σ² a² / (a² + σ²) where the signal varies by a, and the mean of
     many voxels the error of a mean where it does not vary. A factor for each modality, fitted where
     the truth is known (docs/uncertainty.md), makes it a standard deviation: ± 1.645 of them hold
-    about 90 % of the errors.
+    about 90 % of the errors. What stays of the noise n counts: with the share a of its removal and
+    strength s the variance grows by (1 − a s)² n².
 
     Args:
         result: denoised slices of the volume, [n, J, I].
         volume: what was denoised.
         noise: of the volume.
-        share: of the correction that was applied.
+        share: of the correction that is in `result`.
+        strength: at which `result` is going to be blended with the volume.
         first: the slice of the volume that `result` begins with.
         only: the slices of the volume that are returned; all of `result` by default.
         out: where they go, float32 [n, J, I], in the units of the volume; None for a new array.
@@ -218,8 +221,8 @@ def expected_deviation(
             signal = variation[0, 0].clamp_min(0).numpy()
             variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
             deviation = calibration * np.sqrt(variance)
-        if 0 < share < 1:  # the noise that stays: the correction is what would have removed it
-            left = np.float32((1 - share) / share)
+        if share > 0 and share * strength < 1:  # the correction is what would have removed it
+            left = np.float32((1 - share * strength) / share)
             deviation = np.hypot(deviation, left * (some - volume.voxels[where]))
         inner = slice(part.start - where.start, part.stop - where.start)
         out[part.start - only.start : part.stop - only.start] = deviation[inner]

@@ -5,7 +5,6 @@ suggest → align → the network (network.py), whose gate decides anew in every
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -45,9 +44,9 @@ class AlignedGuide:
         everywhere if it is not usable.
     place: 4×4, from positions in the volume to those in the guide, in mm (LPS).
     reason: why it is not usable, "" if it is.
-    facts: for the manifest: source; rotation_deg and shift_mm of the volume's tissue, LPS; overlap
-        (share of that tissue); fit_before and fit_after (0 to 1); moved (whether the headers'
-        geometry was corrected); resampled; used; reason.
+    facts: for the manifest: source; overlap (share of the volume's tissue); fit_before and
+        fit_after (0 to 1); moved (whether the headers' geometry was corrected); resampled; used;
+        reason.
     """
 
     voxels: Floats
@@ -119,12 +118,8 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
         voxels = resample(guide, volume, place, monitor.part(0.8, 1))
     voxels -= np.float32(dark)
     voxels /= np.float32(bright - dark)
-    cosine = (np.trace(place[:3, :3]) - 1) / 2
-    shift = place[:3, :3] @ registration.center + place[:3, 3] - registration.center
     facts = {
         "source": name,
-        "rotation_deg": round(math.degrees(math.acos(min(1.0, max(-1.0, float(cosine))))), 3),
-        "shift_mm": [round(value, 4) for value in shift.tolist()],
         "overlap": round(fit.overlap, 3),
         "fit_before": round(before.value, 3),
         "fit_after": round(fit.value, 3),

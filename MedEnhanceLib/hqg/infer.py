@@ -10,7 +10,7 @@ result before that, it is in float32 meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,10 +30,9 @@ from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
-from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.contrast import show_the_same
-from MedEnhanceLib.hqg.decide import Decision, decide, mean_frame
+from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
 from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
 from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.hqg.motion import undo_motion
@@ -58,7 +57,7 @@ Floats = npt.NDArray[np.float32]
 _LOWEST_TOP = 1e-4
 #: Fewer patients as a look are announced.
 _FEW_LOOKS = 5
-_UNCERTAINTY_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
+_DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
 _USE_NOTE = derived_note("how far guides changed each voxel, in σ of the noise, at most 1")
 
 
@@ -165,24 +164,25 @@ def enhance(
         here = done if original.is_sequence else ()
         top, floor = cache.ranges[number]
         stage = NetworkStage(network, choice.name, top, usable)
-        steps = _Steps(
-            frame=frames[number],
+        frame_ = _Frame(
+            volume=frames[number],
             noise=cache.noise(number, frames[number], monitor),
             decision=decision,
             look=appearance,
+            strength=config.share,
             floor=floor,
             network=stage,
             engine=engine,
             scratch=scratch,
-            measured=measured,
             monitor=monitor.part(done / len(chosen), (done + 1) / len(chosen)),
         )
-        of_errors = deviation[here] if deviation is not None else None
+        of_errors = None if deviation is None else deviation[here]
         with without_tf32():  # of filter and network
-            field = steps.run(wanted, bias_field, enhanced[here], of_errors)
+            measured |= frame_.enhance(wanted, bias_field, enhanced[here], of_errors)
         uses.append(stage.use)
-        if use is not None and (changed := stage.use_map(wanted)) is not None:
-            use[here] = changed
+        if use is not None and stage.change is not None:
+            inner = slice(wanted.start - stage.first, wanted.stop - stage.first)
+            np.minimum(stage.change[inner], 1, out=use[here])
     if aligned:
         measured["guide"] = {
             "used": round(float(np.mean(uses)), 4),
@@ -194,11 +194,10 @@ def enhance(
         + (f" ({messages_of(warnings)})" if warnings else "")
     )
     calibration = {"calibration": {"fitted_on": FITTED_ON[bundle.modality]}}
+    uncertainty = None if deviation is None else grid.with_voxels(deviation, did=_DEVIATION_NOTE)
     full = Enhancement(
         volume=grid.with_voxels(enhanced, did=note),
-        uncertainty=None
-        if deviation is None
-        else grid.with_voxels(deviation, did=_UNCERTAINTY_NOTE),
+        uncertainty=uncertainty,
         model=bundle.identity(),
         device=choice.name,
         seconds=time.monotonic() - began,
@@ -206,13 +205,13 @@ def enhance(
         share=decision.share,
         uncertainty_facts=calibration if config.uncertainty else {},
         warnings=warnings,
-        bias_field=field,
         measured=measured,
         noises=tuple(cache.noises[number] for number in chosen),
         first_slice=wanted.start,
         guide_use=None if use is None else grid.with_voxels(use, did=_USE_NOTE),
     )
-    return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
+    result = full.at_strength(config.share)
+    return replace(result, uncertainty=uncertainty, seconds=time.monotonic() - began)
 
 
 # --- before the first frame -----------------------------------------------------------------------
@@ -342,32 +341,32 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Steps:
-    """What is done to a frame, [K, J, I], with the noise that was measured in it.
+class _Frame:
+    """A frame, [K, J, I], with what was measured in it and what is done to it.
 
-    decision and look are the same for all frames; floor is the lowest value of the result. Large
-    arrays go into files in `scratch`, if given. What is found out on the way goes into `measured`.
+    strength: that uncertainty is stated for. floor: the lowest value of the result. scratch: a
+    folder for large arrays, if any.
     """
 
-    frame: Volume
+    volume: Volume
     noise: NoiseEstimate
     decision: Decision
     look: Appearance | None
+    strength: float
     floor: float
     network: NetworkStage
     engine: Engine
     scratch: Path | None
-    measured: dict[str, Any]
     monitor: Monitor
 
-    def run(
+    def enhance(
         self,
         wanted: slice,
         bias_field: BiasField | None,
         out: npt.NDArray[Any],
         deviation: Floats | None,
-    ) -> BiasField | None:
-        """The frame at strength 1.
+    ) -> dict[str, Any]:
+        """Enhance the frame at strength 1.
 
         Args:
             wanted: the slices that are returned.
@@ -375,77 +374,76 @@ class _Steps:
             out: where they go, of the frame's type.
             deviation: where the deviation of their errors goes; None where it is not requested.
         Returns:
-            the bias field that the result was divided by.
+            What was found out on the way, for the manifest.
         """
-        decision, count = self.decision, len(self.frame.voxels)
+        decision, count = self.decision, len(self.volume.voxels)
 
         def finish(values: Floats) -> npt.NDArray[Any]:
             return restore_dtype(np.maximum(values, np.float32(self.floor)), out.dtype)
 
         is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
         if not (is_whole or decision.corrects_bias or deviation is not None):
-            self._denoised(wanted, self.monitor, out, finish)
-            return None
+            self._denoise(wanted, self.monitor, out=out, finish=finish)
+            return {}
         # The deviation of a slice depends on its neighbors.
         around = slice(max(0, wanted.start - 1), min(count, wanted.stop + 1))
         around = slice(0, count) if is_whole else around
-        before = self.monitor.part(0.0, 0.9) if decision.corrects_bias else self.monitor
-        values = self._corrected(around, before)
+        values, facts = self._corrected(
+            around, self.monitor.part(0.0, 0.9) if decision.corrects_bias else self.monitor
+        )
         if deviation is not None:
             expected_deviation(
-                values, self.frame, self.noise,
-                share=decision.share, first=around.start, only=wanted, out=deviation,
+                values, self.volume, self.noise,
+                share=decision.share, strength=self.strength,
+                first=around.start, only=wanted, out=deviation,
             )  # fmt: skip
         values = values[wanted.start - around.start : wanted.stop - around.start]
         for slab in slabs(values):
             np.maximum(slab, self.floor, out=slab, dtype=np.float32)
         if decision.corrects_bias and bias_field is None:
-            bias_field = _bias_field(self.frame.with_voxels(values), self.monitor)
+            bias_field = _bias_field(self.volume.with_voxels(values), self.monitor)
         for part in parts_of(0, len(out)):
             result = values[part]
             if bias_field is not None:
-                result = result / bias_field[part]
+                field, blended = bias_field[part], self.strength
+                result = result / field
                 if deviation is not None:
-                    deviation[part] /= bias_field[part]
+                    # The blend holds so much of the truth, which is no error.
+                    deviation[part] /= field / (blended + (1 - blended) * field)
             out[part] = finish(result)
             let_go(values)
             let_go(out)
-        return bias_field
+        return facts
 
-    def _corrected(self, part: slice, monitor: Monitor) -> Floats:
+    def _corrected(self, part: slice, monitor: Monitor) -> tuple[Floats, dict[str, Any]]:
         """Some slices without noise, and without motion or blur, or with the look of others."""
-        blur, motion, voxels = self.decision.blur, self.decision.motion, self.frame.voxels
+        blur, motion, voxels = self.decision.blur, self.decision.motion, self.volume.voxels
         level = self.noise.level
         if motion is not None:
-            denoiser = self._filtered
-            return undo_motion(voxels, motion, noise=level, denoise=denoiser, monitor=monitor)
+            still = undo_motion(
+                voxels, motion, noise=level, denoise=self._filtered, monitor=monitor
+            )
+            return still, {}
         if self.look is not None:
             values, match = match_appearance(
-                self.frame, self.look, denoise=lambda: self._denoised(part, monitor),
-                monitor=monitor,
-            )  # fmt: skip
-            self.measured["look"] = {"summary": "; ".join(match.sentences())}
-            return values
-        values = self._denoised(part, monitor if blur is None else monitor.part(0, 0.9))
+                self.volume, self.look, denoise=lambda: self._floats(part, monitor), monitor=monitor
+            )
+            return values, {"look": {"summary": "; ".join(match.sentences())}}
+        values = self._floats(part, monitor if blur is None else monitor.part(0, 0.9))
         if blur is not None:
             left = level * self.decision.share
             undo_blur(voxels, blur, noise=left, denoised=values, monitor=monitor)
-        return values
+        return values, {}
 
-    def _denoised(
-        self,
-        part: slice,
-        monitor: Monitor,
-        out: npt.NDArray[Any] | None = None,
-        finish: Callable[[Floats], npt.NDArray[Any]] | None = None,
-    ) -> Floats:
-        """Some slices after filter and network, float32 where nothing finishes them."""
-        if out is None:
-            shape = (part.stop - part.start, *self.frame.shape[1:])
-            out = _array(shape, "f4", self.scratch)
+    def _floats(self, part: slice, monitor: Monitor) -> Floats:
+        """Some slices after filter and network, float32."""
+        shape = (part.stop - part.start, *self.volume.shape[1:])
+        return self._denoise(part, monitor, out=_array(shape, "f4", self.scratch))
+
+    def _denoise(self, part: slice, monitor: Monitor, **where: Any) -> npt.NDArray[Any]:
         return denoise(
-            self.frame, self.noise, share=self.decision.share, only=part, network=self.network,
-            engine=self.engine, finish=finish, out=out, monitor=monitor,
+            self.volume, self.noise, share=self.decision.share, only=part, network=self.network,
+            engine=self.engine, monitor=monitor, **where,
         )  # fmt: skip
 
     def _filtered(self, voxels: Floats, sigma: float) -> Floats:
@@ -453,4 +451,4 @@ class _Steps:
         factor = np.float32(sigma / max(self.noise.level, 1e-6))
         louder = replace(self.noise, sigma=self.noise.sigma * factor, level=sigma, rician=False)
         quiet = Monitor(cancel=lambda: self.monitor.cancelled)
-        return denoise(self.frame.with_voxels(voxels), louder, engine=self.engine, monitor=quiet)
+        return denoise(self.volume.with_voxels(voxels), louder, engine=self.engine, monitor=quiet)

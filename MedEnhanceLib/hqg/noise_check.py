@@ -8,10 +8,10 @@ image enlarged from a smaller matrix, or a volume that holds nothing but noise.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.hqg.denoise import trust_in
 from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import BLOCK
@@ -41,7 +41,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
     Returns:
         A warning with the code "no-structure" (serious) or "noise-model"; None where all is well.
     """
-    if structure_of(volume.voxels) < _LEAST_STRUCTURE:
+    if structure_of(volume) < _LEAST_STRUCTURE:
         return ModelWarning(
             "no-structure",
             "the volume shows no structure, only noise",
@@ -73,29 +73,20 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
     return None
 
 
-def structure_of(voxels: npt.NDArray[np.generic]) -> float:
+def structure_of(volume: Volume) -> float:
     """Correlation between the means of blocks two apart within slices, -1 to 1.
 
-    voxels: [K, J, I]. Returns 1 where the blocks are too few to tell, or all alike.
+    Returns 1 where the blocks are too few to tell, or all alike.
     """
-    depth = min(BLOCK, voxels.shape[0])
-    rows, columns = (side // BLOCK for side in voxels.shape[1:])
-    if min(rows, columns) < 3:
+    if min(volume.shape[1:]) < 3 * BLOCK:
         return 1.0
-    layers = []
-    for first in range(0, voxels.shape[0] - depth + 1, depth):
-        layer = voxels[first : first + depth].mean(axis=0, dtype=np.float64)
-        blocks = layer[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
-        layers.append(blocks.mean(axis=(1, 3)))
-    means = np.stack(layers)
-    if means.size < _ENOUGH_BLOCKS:
+    means = averaged(volume, (min(BLOCK, volume.shape[0]), BLOCK, BLOCK)).voxels
+    down, across = (means[:, :-2], means[:, 2:]), (means[:, :, :-2], means[:, :, 2:])
+    pairs = zip(down, across, strict=True)
+    first, second = (np.concatenate([j.ravel(), i.ravel()]) for j, i in pairs)
+    if means.size < _ENOUGH_BLOCKS or first.std() == 0 or second.std() == 0:
         return 1.0
-    down = means[:, :-2].ravel(), means[:, 2:].ravel()
-    across = means[:, :, :-2].ravel(), means[:, :, 2:].ravel()
-    one, other = (np.concatenate(parts) for parts in zip(down, across, strict=True))
-    if one.std() == 0 or other.std() == 0:
-        return 1.0
-    return float(np.corrcoef(one, other)[0, 1])
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _is_enlarged(volume: Volume, noise: NoiseEstimate) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -66,8 +66,8 @@ class NetworkStage:
         top: intensity of bright tissue, 1000 for CT.
         guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
         first: the first slice that was enhanced.
-        change: how far the guides changed each voxel, in σ of the noise, at most 1; in parts.
-        squares: sum of squares of the change over the noise's variance, and of how many voxels.
+        change: [n, J, I], how far the guides changed each enhanced voxel, in σ of the noise; None
+            where no guide was used.
     """
 
     network: GuidedNetwork
@@ -75,28 +75,18 @@ class NetworkStage:
     top: float
     guides: Sequence[Floats] = ()
     first: int = 0
-    change: list[Floats] = field(default_factory=list)
-    squares: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    change: Floats | None = None
 
     @property
     def use(self) -> float:
         """How far the guides changed the result: root of the mean square, in σ of the noise."""
-        total, count = self.squares
-        return float(np.sqrt(total / count)) if count else 0.0
-
-    def use_map(self, part: slice) -> Floats | None:
-        """How far the guides changed each voxel of some slices, of those that were enhanced.
-
-        float32 [n, J, I], in σ of the noise and at most 1; None where no guide was used.
-        """
-        if not self.change:
-            return None
-        return np.concatenate(self.change)[part.start - self.first : part.stop - self.first]
+        if self.change is None:
+            return 0.0
+        return float(np.sqrt(np.square(self.change, dtype=np.float64).mean()))
 
     def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Floats]:
         """Enhanced slices in order, in parts, from the filter's stages."""
-        self.change.clear()
-        self.first, self.squares[:] = needed.start, [0.0, 0.0]
+        self.first, changes = needed.start, []
         guides = [large_enough(guide) for guide in self.guides]
         settings = grouped.Round(step=STEP, keep=self.network.config.blocks)
         matching = Stage(run.noisy.shape, run.window, settings)
@@ -124,19 +114,13 @@ class NetworkStage:
                 nothing = np.zeros_like(estimate)
                 result = estimate + sums.means(part.stop, nothing, level)
                 if guides:
-                    self._record(of_guide.means(part.stop, nothing, level), level)
+                    change = np.abs(of_guide.means(part.stop, nothing, level))
+                    # Without noise `nothing` was changed.
+                    changes.append(np.divide(change, level, out=nothing, where=level > 0))
                 yield result
                 pilots.let_go(part.stop)
                 estimates.let_go(part.stop)
-
-    def _record(self, change: Floats, level: Floats) -> None:
-        """Add up what the guides changed in some slices."""
-        is_noisy = level > 0
-        relative = np.zeros_like(change)
-        np.divide(np.abs(change), level, out=relative, where=is_noisy)
-        self.squares[0] += float(np.square(relative, dtype=np.float64).sum())
-        self.squares[1] += float(is_noisy.sum())
-        self.change.append(np.minimum(relative, 1))
+        self.change = np.concatenate(changes) if changes else None
 
     @torch.inference_mode()
     def _layer(

@@ -15,20 +15,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note
 from MedEnhanceLib.core.options import check_range
-from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
+from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import refuse_not_finite
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.bias_field import BiasField
     from MedEnhanceLib.nets.noise import NoiseEstimate
 
-Floats = npt.NDArray[np.float32]
 _BLENDED = "blended with its input at strength"
 _ENHANCED = "DERIVED: enhanced with"
 
@@ -49,8 +46,6 @@ class Enhancement:
         share: of the noise removal that strength 1 contains, 0 to 1.
         uncertainty_facts: how the uncertainty was made, as manifests record it.
         warnings: that model or noise measurement may not suit the input.
-        bias_field: that `volume` was divided by, one for all frames; None where none was
-            corrected.
         measured: what was measured and what was done about it, as manifests record it: noise, blur,
             bias field, motion, guide; empty for models that do not measure.
         noises: the noise of each frame; empty as well.
@@ -69,7 +64,6 @@ class Enhancement:
     share: float = 1.0
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[ModelWarning, ...] = ()
-    bias_field: BiasField | None = None
     measured: dict[str, Any] = field(default_factory=dict)
     noises: tuple[NoiseEstimate, ...] = ()
     first_slice: int = 0
@@ -87,7 +81,8 @@ class Enhancement:
     def at_strength(self, strength: float) -> Enhancement:
         """The same result at another strength, as a run at that strength gives it.
 
-        Only of a result at strength 1: what was rounded away does not come back.
+        Without uncertainty, which a run at that strength gives. Only of a result at strength 1:
+        what was rounded away does not come back.
         Raises ConfigError for a strength outside 0 to 1.
         """
         check_range("strength", strength, 0.0, 1.0)
@@ -97,23 +92,8 @@ class Enhancement:
             )
         if strength == 1:
             return self
-        uncertainty = self.uncertainty
-        if uncertainty is not None:
-            voxels = blend_deviation(
-                uncertainty.voxels,
-                self.original.voxels,
-                self.volume.voxels,
-                strength,
-                share=self.share,
-                bias_field=None if self.bias_field is None else self.bias_field[:],
-            )
-            uncertainty = uncertainty.with_voxels(voxels)
-        return replace(
-            self,
-            volume=blend(self.original, self.volume, strength),
-            uncertainty=uncertainty,
-            strength=strength,
-        )
+        volume = blend(self.original, self.volume, strength)
+        return replace(self, volume=volume, uncertainty=None, strength=strength)
 
 
 def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
@@ -141,60 +121,6 @@ def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
         voxels[index] = restore_dtype(base + working.type(strength) * correction, enhanced.dtype)
     did = derived_note(f"{_BLENDED} {strength:g}")
     return enhanced.with_voxels(voxels, did=did)
-
-
-def blend_deviation(
-    deviation: npt.NDArray[Any],
-    original: Voxels,
-    enhanced: Voxels,
-    strength: float,
-    *,
-    share: float = 1.0,
-    bias_field: Floats | None = None,
-) -> Floats:
-    """The standard deviation of the error of a blend at another strength. [ours]
-
-    A result with the share a of the noise removal is x(a) = y + a (x̂ − y). Its error is that of x̂,
-    with the standard deviation e, and the noise that was left: σ² = e² + (1 − a)² n², where
-    n = y − x̂ = (y − x(a)) / a. Blended at s, the share a s is removed:
-
-        σ(s)² = e² + (1 − a s)² n².
-
-    Where N4 divided the result by the field f, the blend holds 1 − s + s/f of the truth, of which
-    the field is no error:
-
-        σ(s)² = (1 − s + s/f)² e² + (1 − s + (1 − a) s/f)² n²,
-
-    with n = (y − f x) / a and e² = f² σ² − (1 − a)² n² from the enhanced voxels x and their σ.
-
-    Args:
-        deviation: σ of `enhanced`, in its units.
-        original: the input y.
-        enhanced: the result at strength 1.
-        strength: s, 0 to 1.
-        share: a, the share of the noise removal in `enhanced`; at 0 the input's noise is all in
-            `deviation`.
-        bias_field: f, in the shape of the arrays or of their last three axes; None for none.
-    Returns:
-        float32, in the units and shape of `deviation`.
-    Raises:
-        ConfigError: strength or share is not within 0 to 1.
-    """
-    check_range("strength", strength, 0.0, 1.0)
-    check_range("share", share, 0.0, 1.0)
-    field = np.float32(1) if bias_field is None else bias_field.astype(np.float32)
-    noise = original.astype(np.float32)
-    noise -= field * enhanced.astype(np.float32)
-    noise *= np.float32(1 / share if share > 0 else 0)
-    np.square(noise, out=noise)
-    error = np.square(field * deviation, dtype=np.float32)
-    error -= np.float32((1 - share) ** 2) * noise
-    np.maximum(error, 0, out=error)
-    corrected = np.float32(strength) / field
-    error *= np.square(np.float32(1 - strength) + corrected)
-    noise *= np.square(np.float32(1 - strength) + np.float32(1 - share) * corrected)
-    spread: Floats = np.sqrt(error + noise)
-    return spread
 
 
 def _check_pair(original: Volume, enhanced: Volume) -> None:

@@ -94,8 +94,8 @@ class Enhanced:
         """The same result at another strength (0 to 1), without running the model again.
 
         The voxels are those of a run with that number as its strength, where this one had "auto".
-        Without segmentation: that was found at strength 1. Raises ConfigError for another strength,
-        or for a result that is not at strength 1 itself.
+        Without segmentation and uncertainty, which are of strength 1. Raises ConfigError for
+        another strength, or for a result that is not at strength 1 itself.
         """
         done = self.enhancement.at_strength(strength)
         report = manifest_at_strength(self.report, strength)

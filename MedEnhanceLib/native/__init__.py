@@ -15,8 +15,9 @@ import ctypes
 import importlib.util
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,8 +33,8 @@ NO_MEMORY, BAD_STREAM = 2, 3
 WIDTHS = ("plain", "avx2", "avx512")
 #: What is lost without the library, for messages; the ratio of CPU time is measured.
 _SLOWER = (
-    "denoising takes about ten times as long, lossless files are larger, and those written with it "
-    "cannot be read"
+    "denoising takes about ten times as long, lossless files are larger, and files that were "
+    "written with the library cannot be read"
 )
 _HERE = Path(__file__).resolve().parent
 _BUILD = "python -m MedEnhanceLib.native.build"
@@ -50,21 +51,21 @@ MOST_WINDOW, CELLS, SIDE = (7, 11, 16), 64, 4
 #: Weight of each place along a side of a block (Kaiser window), [4], and of its places, [64].
 TAPER_LINE: Array = np.kaiser(SIDE, 2.0).astype(np.float32)
 TAPER: Array = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(np.float32)
-_SIZES = (
-    *("bytes", "ny", "nx", "z", "window_z", "window_y", "window_x", "step", "layer"),
-    *("row_from", "row_to", "keep", "apart"),
-)
-_INPUTS = ("pilot", "level", "noisy", "spectrum", "total", "weight")
-_GROUPS = ("index", "distance", "sigma")
 
 
 class _Task(ctypes.Structure):
     """As `struct layer_task` in grouped.c."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in _SIZES),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("bytes", "ny", "nx", "z", "window_z", "window_y", "window_x", "step")
+        ),
+        *((name, ctypes.c_int64) for name in ("layer", "row_from", "row_to", "keep", "apart")),
         ("damp", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("taper", *_INPUTS, *_GROUPS)),
+        *((name, ctypes.c_void_p) for name in ("taper", "pilot", "level")),
+        *((name, ctypes.c_void_p) for name in ("noisy", "spectrum", "total", "weight")),
+        *((name, ctypes.c_void_p) for name in ("index", "distance", "sigma")),
         *((name, ctypes.c_int64) for name in ("room", "count")),
     )
 
@@ -198,14 +199,7 @@ class Library:
             ValueError: an argument is out of range, or does not fit the others.
             MemoryError: no memory for the C function's own arrays.
         """
-        _, ny, nx = arrays.noisy.shape
-        slab = (layer.window[0] + SIDE - 1, ny, nx)
-        shapes = dict.fromkeys(_INPUTS, slab) | {
-            "spectrum": (CELLS,),
-            "weight": (layer.window[0], ny, nx),
-        }
-        pointers = {n: _pointer(n, getattr(arrays, n), shape) for n, shape in shapes.items()}
-        self._call(stage, layer, rows, slab, pointers | {"taper": TAPER.ctypes.data})
+        self._call(stage, layer, rows, vars(arrays) | {"taper": TAPER})
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> Groups:
         """The groups of rows of references of a layer; references without noise have none.
@@ -219,32 +213,40 @@ class Library:
             ValueError: an argument is out of range, or does not fit the others.
             MemoryError: no memory for the C function's own arrays.
         """
-        _, ny, nx = pilot.shape
-        slab = (layer.window[0] + SIDE - 1, ny, nx)
-        pointers = {n: _pointer(n, a, slab) for n, a in (("pilot", pilot), ("level", level))}
-        most = layer.rows(ny)
-        columns = (len(places(nx, layer.round.step, is_shifted=odd)) for odd in (False, True))
-        room = (min(rows.stop, most) - min(rows.start, most)) * max(columns)
-        index = np.empty((room, layer.round.keep), np.int32)
-        distance, sigma = np.empty(index.shape, np.float32), np.empty(room, np.float32)
-        made = zip(_GROUPS, (index, distance, sigma), strict=True)
-        pointers |= {name: array.ctypes.data for name, array in made}
-        count = self._call("match", layer, rows, slab, pointers, room)
-        return Groups(index[:count], distance[:count], sigma[:count])
+        places_along = partial(places, pilot.shape[2], layer.round.step)
+        room = len(rows) * max(len(places_along(is_shifted=odd)) for odd in (False, True))
+        found = Groups(
+            np.empty((room, layer.round.keep), np.int32),
+            np.empty((room, layer.round.keep), np.float32),
+            np.empty(room, np.float32),
+        )
+        into = {"index": found.index, "distance": found.distance, "sigma": found.level}
+        count = self._call("match", layer, rows, {"pilot": pilot, "level": level}, into)
+        return Groups(found.index[:count], found.distance[:count], found.level[:count])
 
     def _call(
         self,
         name: str,
         layer: Layer,
         rows: range,
-        slab: tuple[int, int, int],
-        pointers: dict[str, int],
-        room: int = 0,
+        arrays: Mapping[str, Array],
+        into: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> int:
-        """Call a function of grouped.c with addresses by name; the number of groups it found."""
-        size, done = ctypes.sizeof(_Task), layer.round
-        where = (*slab[1:], layer.z, *layer.window, done.step, layer.number, rows.start, rows.stop)
-        task = _Task(size, *where, done.keep, done.apart, done.damp, **pointers, room=room)
+        """Call a function of grouped.c; the number of groups it found.
+
+        arrays: by name, checked here. into: where groups go, made to fit.
+        """
+        _, ny, nx = next(iter(arrays.values())).shape
+        slab = (layer.window[0] + SIDE - 1, ny, nx)
+        others = {"taper": (CELLS,), "spectrum": (CELLS,), "weight": (layer.window[0], ny, nx)}
+        for each, values in arrays.items():
+            _check(each, values, others.get(each, slab))
+        task = _Task(
+            ctypes.sizeof(_Task), ny, nx, layer.z, *layer.window, layer.round.step, layer.number,
+            rows.start, rows.stop, layer.round.keep, layer.round.apart, layer.round.damp,
+            room=len(into["sigma"]) if into else 0,
+            **{each: values.ctypes.data for each, values in {**arrays, **(into or {})}.items()},
+        )  # fmt: skip
         status = self.call(name, task)
         if status == NO_MEMORY:
             raise MemoryError("no memory for the compiled denoising filter")
@@ -259,15 +261,13 @@ class Library:
         return int(function(ctypes.byref(task)))
 
 
-def _pointer(name: str, values: Array, shape: tuple[int, ...]) -> int:
-    """The address of the values, checked."""
-    writes = name in ("total", "weight")
-    flags = values.flags
+def _check(name: str, values: Array, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for an array that C may not read, or write where it is a sum."""
     if values.dtype != np.float32 or values.shape != shape:
         raise ValueError(f"{name} is {values.dtype} {values.shape}, and float32 {shape} is needed")
+    flags, writes = values.flags, name in ("total", "weight")
     if not (flags.c_contiguous and flags.aligned and (flags.writeable or not writes)):
         raise ValueError(f"{name} must be contiguous, aligned{' and writable' if writes else ''}")
-    return values.ctypes.data
 
 
 def _unusable(what: str) -> MedEnhanceError:

@@ -308,17 +308,12 @@ def _factors(
 
 def _ties(sizes: Sequence[int]) -> Array:
     """The quadratic form of the differences between neighboring factors, of one or two axes."""
-    ties = np.zeros((sum(sizes), sum(sizes)))
-    start = 0
+    difference = np.diff(np.eye(BLOCK), axis=0)
+    line, one = difference.T @ difference, np.eye(BLOCK)
+    forms = {1: np.zeros((1, 1)), BLOCK: line, BLOCK**2: np.kron(line, one) + np.kron(one, line)}
+    ties, start = np.zeros((sum(sizes), sum(sizes))), 0
     for size in sizes:
-        place = np.arange(size)
-        along = place[place % BLOCK < BLOCK - 1] if size > 1 else place[:0]
-        along = along[along + 1 < size]
-        for first, second in ((along, along + 1), (place[:-BLOCK], place[BLOCK:])):
-            difference = np.zeros((len(first), sum(sizes)))
-            difference[np.arange(len(first)), start + first] = 1
-            difference[np.arange(len(first)), start + second] = -1
-            ties += difference.T @ difference
+        ties[start : start + size, start : start + size] = forms[size]
         start += size
     return ties
 

@@ -64,7 +64,7 @@ def training_steps(
             raise Cancelled("cancelled before resuming; the checkpoint is unchanged", _GO_ON)
         raise Cancelled(
             "cancelled before the first step; no checkpoint was written",
-            "Start again when you like.",
+            "Start the training again.",
         )
     for number in range(start, total):
         with suppress(Cancelled):  # a cancel takes effect after the step

@@ -85,7 +85,8 @@ def kept(path: Path, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str,
 
 def plain_arms(stack: SliceStack) -> dict[str, npt.NDArray[np.float64]]:
     """Interpolations as matrices [M, K]."""
-    at = np.clip(stack.thin_centers, 0, stack.thick - 1)
+    centers = (np.arange(stack.thin) + 0.5) / stack.ratio - 0.5
+    at = np.clip(centers, 0, stack.thick - 1)
     nearest, linear = np.zeros((2, stack.thin, stack.thick))
     every = np.arange(stack.thin)
     nearest[every, np.rint(at).astype(int)] = 1

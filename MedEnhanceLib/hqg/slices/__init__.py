@@ -3,6 +3,6 @@
 Importing this needs numpy alone. `restore.enhance_slices` restores, `train.train_slices` trains.
 """
 
-from MedEnhanceLib.hqg.slices.config import SliceNetConfig, TrainSlicesConfig
+from MedEnhanceLib.hqg.config import SliceNetConfig, TrainSlicesConfig
 
 __all__ = ["SliceNetConfig", "TrainSlicesConfig"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.hqg.slices.config import SliceNetConfig
+from MedEnhanceLib.hqg.config import SliceNetConfig
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.nets.precision import mixed_precision
 

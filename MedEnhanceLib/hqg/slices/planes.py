@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
+from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import StackMaps
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
 from MedEnhanceLib.io import load
@@ -136,29 +136,26 @@ def read_planes(files: Sequence[Path], modality: str, monitor: Monitor) -> list[
     return planes
 
 
+@dataclass(frozen=True)
 class Sampler:
     """Draws patches and makes them thick.
 
-    Args:
+    Attributes:
         planes: to draw from.
         config: of the training.
         thickening: of all patches; None draws one for each step.
     """
 
-    def __init__(
-        self,
-        planes: Sequence[Planes],
-        config: TrainSlicesConfig,
-        thickening: Thickening | None = None,
-    ) -> None:
-        self._planes, self._config, self._thickening = planes, config, thickening
+    planes: Sequence[Planes]
+    config: TrainSlicesConfig
+    thickening: Thickening | None = None
 
     def batch(self, step: int) -> Patches:
         """The patches of a step."""
-        rng = np.random.default_rng((self._config.seed, step))
-        how = self._thickening or Thickening.drawn(self._config, rng)
+        rng = np.random.default_rng((self.config.seed, step))
+        how = self.thickening or Thickening.drawn(self.config, rng)
         thicken, thin, slices, sizes = how.stack.thicken(), [], [], []
-        for _ in range(self._config.batch):
+        for _ in range(self.config.batch):
             patch, size = self._patch(how, rng)
             thick = (thicken @ patch).astype(np.float32)
             if how.added:
@@ -176,10 +173,10 @@ class Sampler:
         self, how: Thickening, rng: np.random.Generator
     ) -> tuple[Floats, tuple[float, float]]:
         """[3, M, W] with some tissue in it; its columns and planes, in rows."""
-        config, size = self._config, (how.stack.thin, self._config.columns)
+        config, size = self.config, (how.stack.thin, self.config.columns)
         best: tuple[float, Floats, tuple[float, float]] | None = None
         for _ in range(_TRIES):
-            planes = self._planes[int(rng.integers(len(self._planes)))]
+            planes = self.planes[int(rng.integers(len(self.planes)))]
             bins = how.bins[int(rng.integers(len(how.bins)))]
             middle = int(rng.integers(len(planes.pixels)))
             step = _STEPS[rng.integers(len(_STEPS))] * int(rng.choice((-1, 1)))

@@ -58,16 +58,6 @@ class SliceStack:
         """Thickness of a slice in thin slices."""
         return self.thickness_mm / self.thin_mm
 
-    @property
-    def thick_centers(self) -> Matrix:
-        """[K], in thin slices: 0 is the center of the first thin slice."""
-        return np.asarray((np.arange(self.thick) + 0.5) * self.ratio - 0.5)
-
-    @property
-    def thin_centers(self) -> Matrix:
-        """[M], in thick slices: 0 is the center of the first thick slice."""
-        return np.asarray((np.arange(self.thin) + 0.5) / self.ratio - 0.5, dtype=np.float64)
-
     def phases(self) -> Matrix:
         """[M], of each thin slice: its distance from the center of its thick slice, −½ to ½."""
         place = (np.arange(self.thin) + 0.5) / self.ratio
@@ -78,7 +68,9 @@ class SliceStack:
 
         At both ends the profile is cut at the edge of the volume.
         """
-        apart = np.arange(self.thin)[None] - self.thick_centers[:, None]
+        # Centers of thick slices in thin ones: 0 is the center of the first thin slice.
+        centers = (np.arange(self.thick) + 0.5) * self.ratio - 0.5
+        apart = np.arange(self.thin)[None] - centers[:, None]
         if self.shape == "gaussian":
             sigma = max(self.width * _SIGMA, 1e-3)
             weights = np.exp(-0.5 * np.square(apart / sigma))
@@ -92,7 +84,8 @@ class SliceStack:
     def interpolate(self) -> Matrix:
         """[M, K]: the cubic B-spline through the thick slices, mirrored at the edge."""
         through = _spline(np.arange(self.thick, dtype=np.float64), self.thick)
-        return np.asarray(_spline(self.thin_centers, self.thick) @ np.linalg.inv(through))
+        centers = np.asarray((np.arange(self.thin) + 0.5) / self.ratio - 0.5, np.float64)
+        return np.asarray(_spline(centers, self.thick) @ np.linalg.inv(through))
 
     def correct(self, noise: float = 0.0) -> Matrix:
         """[M, K]: what to add to thin slices for each unit that the thick ones are off.

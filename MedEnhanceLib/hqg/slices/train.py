@@ -13,8 +13,8 @@ from torch import Tensor
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.suitability import training_length_limits
+from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import on_device
-from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, restore_planes
 from MedEnhanceLib.hqg.slices.planes import MOST_RATIO, Planes, Sampler, Thickening, read_planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
@@ -157,7 +157,8 @@ def tuned(
     a_mm, b_mm = planes.spacing_mm[1:]
     if max(a_mm, b_mm) > _ALIKE * min(a_mm, b_mm):
         monitor.log(
-            f"pixels of {a_mm:.3g} × {b_mm:.3g} mm are not square: nothing is learned there"
+            f"pixels of {a_mm:.3g} × {b_mm:.3g} mm are not square: the model is used as it is, "
+            "without learning from these slices"
         )
         return network
     voxels = planes.pixels.size * stack.ratio
@@ -171,7 +172,7 @@ def tuned(
     for number in range(steps):
         monitor.progress(number / steps, "learning from the slices themselves")
         if not np.isfinite(training.step(number, steps)):
-            monitor.warn("its loss is not finite: restored without learning from its slices")
+            monitor.warn("learning from the slices diverged: the model is used as it is")
             return network
     return training.learner.averaged()
 

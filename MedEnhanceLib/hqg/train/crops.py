@@ -100,10 +100,11 @@ class Crop:
     subject: int = 0
 
 
+@dataclass(frozen=True)
 class CropMaker:
     """Makes crops by number.
 
-    Args:
+    Attributes:
         targets: volumes; examinations for crops with guides.
         modality: MR or CT.
         blocks: in a group.
@@ -111,17 +112,11 @@ class CropMaker:
         kind: of the crops.
     """
 
-    def __init__(
-        self,
-        targets: Sequence[Target],
-        modality: str,
-        blocks: int,
-        seed: int,
-        kind: Kind = "plain",
-    ) -> None:
-        self.targets, self.modality, self.blocks = targets, modality, blocks
-        self.seed, self.kind = seed, kind
-        self._engine = grouped.engine_for("cpu", Monitor())
+    targets: Sequence[Target]
+    modality: str
+    blocks: int
+    seed: int
+    kind: Kind = "plain"
 
     def make(self, number: int) -> list[Crop]:
         """The crops of this number: several of a slab of simulated CT, or one."""
@@ -239,7 +234,7 @@ class CropMaker:
             sigma,
             spectrum,
             spacing=spacing,
-            engine=self._engine,
+            engine=grouped.engine_for("cpu", Monitor()),
             threads=1,
         )
         # The rounds before the network, as `hqg.denoise` has them.
@@ -262,7 +257,7 @@ class CropMaker:
         for number, first in enumerate(stage.firsts):
             layer = stage.layer(number)
             slab = slice(first, first + stage.tall)
-            groups = self._engine.match(
+            groups = grouped.engine_for("cpu", Monitor()).match(
                 layer, range(layer.rows(shape[1])), pilot=estimate[slab], level=sigma[slab]
             )
             places = Places.of(groups, spectrum, shape)

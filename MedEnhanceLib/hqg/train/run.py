@@ -19,8 +19,7 @@ from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Kind
 from MedEnhanceLib.hqg.train.losses import Turn, Window
 from MedEnhanceLib.hqg.train.targets import Target, load_data
-from MedEnhanceLib.hqg.train.teaching import MakeTask
-from MedEnhanceLib.hqg.train.trainer import Trainer
+from MedEnhanceLib.hqg.train.trainer import MakeTask, Trainer
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor

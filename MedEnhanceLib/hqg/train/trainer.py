@@ -7,13 +7,15 @@ the noisy and the enhanced image of the same crop.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig
@@ -21,8 +23,8 @@ from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device
 from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, CropPool, Kind
 from MedEnhanceLib.hqg.train.losses import Critic, Turn, Window
-from MedEnhanceLib.hqg.train.targets import Target
-from MedEnhanceLib.hqg.train.teaching import Teaching
+from MedEnhanceLib.hqg.train.targets import Subject, Target
+from MedEnhanceLib.nets.checkpoint import Stateful
 from MedEnhanceLib.nets.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -36,6 +38,48 @@ _TRACE = 3.0
 _CRITIC_START = 0.3
 #: Crops of the stages in their order: without a guide, with guides, with planted lesions.
 _STAGES: tuple[Kind, ...] = ("plain", "guided", "lesions")
+
+
+#: Weights of the enhancer, by name.
+Weights = Sequence[tuple[str, nn.Parameter]]
+
+
+class Task(Protocol):
+    """What is done with enhanced images; `gradprom.task` has one."""
+
+    @property
+    def head(self) -> Learner[nn.Module] | None:
+        """The network that learns along; None of a task that stays as it is."""
+
+    def subjects(self, monitor: Monitor) -> Iterator[Subject]:
+        """Labeled volumes: file, volume, and label indices [K, J, I], 0 for the background."""
+
+    def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
+        """A scalar.
+
+        images: [B, D, H, W] on the network's scale. labels: [B, D, H, W], indices. subject: number
+        of the volume that the images are of, as `subjects` counts.
+        """
+
+    def export(self, out: Path, seconds: float) -> None:
+        """Write the bundle of what learned along, if any, into a folder below `out`."""
+
+
+class Gate(Stateful, Protocol):
+    """Makes one gradient of two; `gradprom.GradientGate` is one."""
+
+    def __call__(
+        self, main_loss: Tensor, aux_loss: Tensor, parameters: Weights
+    ) -> tuple[list[Tensor | None], Any]:
+        """Gradients, and a report with `open` and `cosine`."""
+
+    def diagnostics(self) -> Any:
+        """Of all steps, with `open_fraction` and `cosine`."""
+
+
+Teaching = tuple[Task, Gate]
+#: From the device.
+MakeTask = Callable[[str], Teaching]
 
 
 class Trainer:

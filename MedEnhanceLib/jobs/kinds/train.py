@@ -33,7 +33,7 @@ from MedEnhanceLib.unicompress.codecs.training import MODALITIES, CodecTrainingC
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
-    from MedEnhanceLib.hqg.train.teaching import Gate, Task
+    from MedEnhanceLib.hqg.train.trainer import Gate, Task
 
 Method = Literal["hqg", "head", "slices", "codec"]
 #: Weight of the critic in `cohort` where there are volumes of low quality.

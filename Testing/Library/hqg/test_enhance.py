@@ -14,7 +14,6 @@ import torch
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import (
     Cancelled,
-    ConfigError,
     InputError,
     ModelError,
 )
@@ -47,15 +46,14 @@ def test_thin_and_small_volumes_come_back_whole(
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
-@pytest.mark.parametrize("uncertainty", [False, True])
 def test_what_is_no_number_is_counted_and_named(
-    head: Volume, config: EnhanceConfig, value: float, uncertainty: bool
+    head: Volume, config: EnhanceConfig, value: float
 ) -> None:
     voxels = head.voxels.astype(np.float32)
     voxels[4, 10, 10:13] = value
     volume = replace(head, voxels=voxels, source="scan.nii")
     with pytest.raises(InputError, match=r"scan\.nii: 3 voxels are NaN or infinite.*slice 4"):
-        enhance(volume, replace(config, uncertainty=uncertainty))
+        enhance(volume, config)
 
 
 def test_a_constant_volume_is_refused_by_name(config: EnhanceConfig) -> None:
@@ -93,15 +91,6 @@ def test_cancelling_stops_it(head: Volume, config: EnhanceConfig) -> None:
         enhance(head, config, monitor=Monitor(seen.append, lambda: len(seen) > 1))
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{"strength": 2.0}, {"uncertainty": 8}, {"bias_correction": "n5"}, {"strength": float("nan")}],
-)  # fmt: skip
-def test_impossible_options_are_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(ConfigError):
-        EnhanceConfig(**fields)  # type: ignore[arg-type]
-
-
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_the_cpu(head: Volume, config: EnhanceConfig) -> None:
@@ -134,7 +123,7 @@ def test_a_frame_that_shows_nothing_is_named_before_any_is_enhanced(
     def must_not_be_called(*_: object) -> None:
         raise AssertionError("enhanced a frame")
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.infer._Steps.run", must_not_be_called)
+    monkeypatch.setattr("MedEnhanceLib.hqg.infer._Frame.enhance", must_not_be_called)
     voxels = np.stack([head.voxels, head.voxels, np.zeros_like(head.voxels)])
     with pytest.raises(InputError, match="constant in frame 2"):
         enhance(replace(head, voxels=voxels), config)

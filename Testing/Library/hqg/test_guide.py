@@ -1,33 +1,31 @@
-"""The guide: registered to the volume, left as it is where it is in place, or refused."""
+"""Guides: registered, left as they are in place, refused; suggested; what thin slices refuse."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK
+from Library.hqg.conftest import sample
 
+import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.guide import Candidate, align, suggest
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
-_SAMPLE = Path(__file__).resolve().parents[3] / "Resources/samples/mni152_t1.nii.gz"
 
 
 @pytest.fixture(scope="module")
 def brain() -> Volume:
     """The template at 3 mm, with 5 % noise."""
-    import nibabel
-
-    image: Any = nibabel.load(_SAMPLE)
-    voxels = np.asarray(image.dataobj, np.float32).T[:189, :231, :195]
+    voxels = sample().voxels[:189, :231, :195].astype(np.float32)
     coarse = voxels.reshape(63, 3, 77, 3, 65, 3).mean((1, 3, 5))
     noise = np.random.default_rng(1).normal(0, 10, (2, *coarse.shape))
     noisy = np.hypot(coarse + noise[0], noise[1]).astype(np.float32)
@@ -115,14 +113,6 @@ def test_a_guide_that_does_not_fit_is_not_used(
     assert recorder.warnings == [aligned.reason] and says in aligned.reason
 
 
-def test_sequences_and_empty_guides_are_refused(brain: Volume) -> None:
-    frames = brain.with_voxels(np.stack([brain.voxels] * 2))
-    with pytest.raises(InputError, match="sequence"):
-        align(frames, brain, Monitor())
-    with pytest.raises(InputError, match="constant"):
-        align(brain.with_voxels(np.zeros(brain.shape)), brain, Monitor())
-
-
 # --- suggestion -----------------------------------------------------------------------------------
 
 
@@ -150,3 +140,70 @@ def test_the_series_of_least_noise_is_suggested() -> None:
 )
 def test_what_is_no_help_is_not_suggested(fields: dict[str, Any]) -> None:
     assert suggest(NOISY, [replace(NOISY, key="2", **{"noise": 0.1, **fields})]) is None
+
+
+@pytest.fixture
+def other(head: Volume) -> Volume:
+    """Another series of the examination, on a grid of its own."""
+    return Volume(
+        head.voxels[:3, ::2, 5:], Geometry((3.0, 1.0, 7.0)), modality="MR", source="other.nii"
+    )
+
+
+def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
+    rng = np.random.default_rng(0)
+    still = np.broadcast_to(np.where(head.voxels > 300, 600.0, 100.0), (2, *head.shape))
+    frames = still.astype(np.float32)
+    frames[1] += rng.normal(0, 40, head.shape)
+    sequence = replace(head, voxels=frames, source="cine.nii")
+    result = me.enhance(sequence, "mr", guide=head, task="noise", strength="full", device="cpu")
+    assert result.guide_use is not None
+    assert result.guide_use.shape == sequence.shape
+    assert result.guide_use.voxels[0].max() == 0
+    options = EnhanceConfig("mr", True, "cpu", task="noise", strength="full")
+    some = enhance(sequence, options, guide=head, slices=(2, 4))  # its neighbors count, too
+    assert np.array_equal(some.guide_use.voxels, result.guide_use.voxels[:, 2:4])
+    assert some.guide_use.voxels[1].max() > 0
+
+
+@pytest.mark.parametrize("role", ["guide", "look"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda one: replace(one, modality="CT"), r"other\.nii: the {} is CT, the volume MR"),
+        (
+            lambda one: replace(one, voxels=np.stack([one.voxels] * 2)),
+            r"other\.nii: the {} is a sequence",
+        ),
+        (lambda one: one.with_voxels(np.full_like(one.voxels, 7)), r"the {} is constant, every"),
+        (
+            lambda one: one.with_voxels(np.where(one.voxels > 400, np.nan, 1.0)),
+            r"other\.nii: .*NaN or infinite",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_any_model_is_looked_for(
+    head: Volume, other: Volume, role: str, change: Any, says: str
+) -> None:
+    with pytest.raises(InputError, match=says.format(role)):
+        enhance(head, EnhanceConfig(model="not-there"), **{role: change(other)})
+
+
+def test_the_volume_itself_is_no_guide(head: Volume) -> None:
+    for same in (replace(head, source="copy.nii"), head.voxels):
+        with pytest.raises(InputError, match="the guide is the volume itself"):
+            me.enhance(head, "mr", guide=same, device="cpu")
+    with pytest.raises(InputError, match="an array has the shape"):
+        me.enhance(head, "mr", guide=head.voxels[1:], device="cpu")
+
+
+def test_no_other_task_takes_their_spacing() -> None:
+    with pytest.raises(ConfigError, match="slice_spacing requires the task slices"):
+        EnhanceConfig(slice_spacing="half")
+
+
+@pytest.mark.parametrize("name", ["guide", "look", "uncertainty", "bias_correction"])
+def test_what_thin_slices_do_not_take_is_refused(head: Volume, other: Volume, name: str) -> None:
+    value = {"uncertainty": True, "bias_correction": "n4"}.get(name, other)
+    with pytest.raises(ConfigError, match=f"the task slices has no {name}"):
+        me.enhance(head, task="slices", **{name: value})

@@ -13,7 +13,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation import Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.strength import blend, blend_deviation
+from MedEnhanceLib.hqg.strength import blend
 
 
 @pytest.fixture
@@ -40,37 +40,6 @@ def test_blending_later_equals_a_run_bit_for_bit(
         assert np.array_equal(run.volume.voxels, volume.voxels)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5, 0.2])
-@pytest.mark.parametrize("is_shaded", [False, True])
-def test_errors_of_a_blend_have_the_stated_deviation(
-    rng: np.random.Generator, share: float, is_shaded: bool
-) -> None:
-    """Where the error of the full result and the input's noise are independent.
-
-    A bias field that was divided by is no error: the truth of the blend holds as much of it.
-    """
-    noise, miss = rng.normal(0, 5, 400_000), rng.normal(0, 2, 400_000)
-    field = np.linspace(0.5, 2, noise.size) if is_shaded else np.ones(noise.size)
-    truth = np.full(noise.shape, 100.0)
-    before = (truth + miss + noise).astype(np.float32)
-    auto = before - share * noise
-    deviation = (np.hypot(2, (1 - share) * noise) / field).astype(np.float32)
-    for strength in (0.0, 0.5, 1.0):
-        blended = before + strength * (auto / field - before)
-        missed = blended - truth * (1 - strength + strength / field)
-        stated = blend_deviation(
-            deviation,
-            before,
-            (auto / field).astype(np.float32),
-            strength,
-            share=share,
-            bias_field=field.astype(np.float32) if is_shaded else None,
-        )
-        for part in np.array_split(np.arange(field.size), 4):
-            found, expected = (np.sqrt(np.mean(x[part] ** 2)) for x in (stated, missed))
-            assert found == pytest.approx(expected, rel=0.03)
-
-
 def test_a_blend_of_auto_is_a_run_at_that_strength() -> None:
     """Also where auto removes a share of the noise alone, as it is weak."""
     noisy = Rician(0.008, 3).apply(brain())
@@ -81,8 +50,10 @@ def test_a_blend_of_auto_is_a_run_at_that_strength() -> None:
     run = me.enhance(scan, device="cpu", strength=0.5, uncertainty=True)
     later = auto.at_strength(0.5)
     assert later.volume.is_equal(run.volume)
-    assert later.uncertainty is not None and run.uncertainty is not None
-    assert later.uncertainty.is_equal(run.uncertainty)
+    assert later.uncertainty is None and "uncertainty" not in later.report["results"]
+    # The noise that stays counts.
+    assert run.uncertainty is not None and auto.uncertainty is not None
+    assert (run.uncertainty.voxels > auto.uncertainty.voxels).mean() > 0.9
     for each in (later, run):
         assert each.report["results"]["strength"] == each.report["config"]["strength"] == 0.5
     full = me.enhance(scan, device="cpu", strength="full")

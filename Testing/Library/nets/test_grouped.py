@@ -1,23 +1,31 @@
-"""The grouped filter: what it removes and keeps; that slabs, threads and engines agree."""
+"""The grouped filter and its search: what it removes and keeps; slabs, threads, engines agree."""
 
 from __future__ import annotations
 
-import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
-from Library.conftest import WarningRecorder
 
 from MedEnhanceLib import native
-from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.native import Array, Layer, places
 from MedEnhanceLib.nets import grouped_run
-from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Round, denoised, window_for
+from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Engine, Round, denoised, window_for
 from MedEnhanceLib.nets.grouped_torch import COSINES, TorchEngine
-from MedEnhanceLib.runtime.progress import Event, Monitor
 
 SIGMA = np.float32(0.1)
 #: Largest difference between C and PyTorch, in σ: float32 rounding of sums of 32 blocks.
 AGREE = 1e-4
+
+
+@pytest.fixture
+def library(native_path: Path) -> native.Library:
+    return native.Library(native_path)
+
+
+@pytest.fixture(params=["compiled", "pytorch"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return TorchEngine() if request.param == "pytorch" else request.getfixturevalue("library")
 
 
 def phantom(*shape: int) -> np.ndarray:
@@ -125,25 +133,80 @@ def test_less_is_searched_along_thick_slices() -> None:
     assert window_for((4, 1, 1)) == (7, 11, 6)
 
 
-def test_a_missing_library_is_announced_once(
-    monkeypatch: pytest.MonkeyPatch, recorder: WarningRecorder
+WINDOW = (7, 11, 16)
+SHAPE = (10, 21, 30)
+
+
+def volume(shape: tuple[int, ...]) -> Array:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def match(engine: Engine, layer: Layer, pilot: Array) -> native.Groups:
+    """The groups of a whole layer."""
+    level = np.full_like(pilot, 0.1)
+    return engine.match(layer, range(layer.rows(pilot.shape[1])), pilot=pilot, level=level)
+
+
+def references(layer: Layer, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(row, column) of each: every second layer, and every second row in it, is shifted."""
+    return [
+        (y, x)
+        for row, y in enumerate(
+            places(shape[1], layer.round.step, is_shifted=layer.number % 2 == 1)
+        )
+        for x in places(shape[2], layer.round.step, is_shifted=(row + layer.number // 2) % 2 == 1)
+    ]
+
+
+def brute_force(layer: Layer, pilot: Array, y: int, x: int) -> tuple[list[int], list[float]]:
+    """Index and distance of one group, from all candidates in float64."""
+
+    def block(at: tuple[int, int, int]) -> np.ndarray:
+        return pilot[tuple(slice(a, a + 4) for a in at)].astype(np.float64)
+
+    def flat(at: tuple[int, int, int]) -> int:
+        return int(np.ravel_multi_index(at, pilot.shape))
+
+    _, ny, nx = pilot.shape
+    deep, wide, long = layer.window
+    first_y = min(max(y - (wide - 1) // 2, 0), ny - 3 - wide)
+    first_x = min(max(x - (long - 1) // 2, 0), nx - 3 - long)
+    own = (layer.z, y, x)
+    others = [
+        (float(((block(at) - block(own)) ** 2).sum()), flat(at))
+        for at in ((k, first_y + j, first_x + i) for k, j, i in np.ndindex(deep, wide, long))
+        if at != own and max(abs(a - b) for a, b in zip(at, own, strict=True)) >= layer.round.apart
+    ]
+    group = [(0.0, flat(own)), *sorted(others)][: layer.round.keep]
+    group += [(0.0, flat(own))] * (layer.round.keep - len(group))
+    return [index for _, index in group], [distance for distance, _ in group]
+
+
+@pytest.mark.parametrize(
+    ("window", "keep", "apart", "step"),
+    [(WINDOW, 16, 0, 4), (WINDOW, 33, 4, 4), ((3, 5, 6), 64, 3, 3), ((1, 11, 16), 1, 0, 4)],
+)
+def test_a_group_has_the_nearest_of_all_candidates(
+    engine: Engine, window: tuple[int, int, int], keep: int, apart: int, step: int
 ) -> None:
-    monkeypatch.setattr(native, "_found", lambda _folder: (None, "not compiled"))
-    noisy = 1 + noise(4, 8, 8)
-    for _ in range(2):
-        denoised(noisy, flat(noisy), rounds=(), monitor=recorder.monitor)
-    assert recorder.warnings == ["The compiled library is not used: not compiled"]
+    pilot = volume((window[0] + 3, *SHAPE[1:]))
+    layer = Layer(3, window[0] // 2, window, Round(step=step, keep=keep, apart=apart))
+    groups = match(engine, layer, pilot)
+    expected = [brute_force(layer, pilot, *at) for at in references(layer, pilot.shape)]
+    assert groups.index.dtype == np.int32 and groups.distance.dtype == np.float32
+    assert groups.index.tolist() == [index for index, _ in expected]
+    np.testing.assert_allclose(groups.distance, [d for _, d in expected], rtol=1e-5)
+    assert not groups.distance[:, 0].any()
 
 
-def test_a_run_can_be_cancelled(library) -> None:
-    stop = threading.Event()
-    seen: list[Event] = []
-
-    def progress(event: Event) -> None:
-        seen.append(event)
-        stop.set()
-
-    noisy = phantom(40, 12, 20) + noise(40, 12, 20)
-    with pytest.raises(Cancelled):
-        denoised(noisy, flat(noisy), engine=library, threads=2, monitor=Monitor(progress, stop))
-    assert len(seen) == 1
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_rows_and_columns_of_all_sizes_are_complete(
+    library: native.Library, number: int, step: int
+) -> None:
+    for side in range(4, 20):
+        layer = Layer(number, 0, (1, 1, 1), Round(step=step, keep=2))
+        for shape in ((4, 9, side), (4, side, 9)):
+            groups = match(library, layer, volume(shape))
+            _, y, x = np.unravel_index(groups.index[:, 0], shape)
+            assert list(zip(y.tolist(), x.tolist(), strict=True)) == references(layer, shape)

@@ -1,4 +1,4 @@
-"""Noise is measured in the volume itself, and is neither anatomy, padding nor rounding."""
+"""Noise measured in the volume itself, the bias that it gives magnitudes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.denoise import need_of
 from MedEnhanceLib.nets.noise import measure_noise
+from MedEnhanceLib.nets.rician import amplitude
 
 Floats = npt.NDArray[np.float32]
 SHAPE = (24, 120, 120)
@@ -143,6 +144,25 @@ def test_noise_of_ct_above_any_tissue_is_trusted_at_a_low_confidence() -> None:
     assert share(900.0, "MR") == pytest.approx(0.24, abs=0.01)  # whose units say nothing
 
 
-def test_a_sequence_is_refused() -> None:
-    with pytest.raises(InputError, match="one frame"):
-        measure_noise(_noise(2, 4, 8, 8), modality="MR")
+SIGMA = torch.tensor(0.1)
+
+
+def mean_of(truth: float) -> float:
+    """The mean of noisy magnitudes of an even object."""
+    rng = np.random.default_rng(0)
+    real, imaginary = float(SIGMA) * rng.standard_normal((2, 100_000))
+    return float(np.hypot(truth + real, imaginary).mean())
+
+
+@pytest.mark.parametrize("truth", [0.2, 0.3, 0.6, 1.0, 3.0])
+def test_the_mean_of_tissue_is_the_truth(truth: float) -> None:
+    mean = mean_of(truth)
+    found = float(amplitude(torch.tensor(mean), SIGMA))
+    assert abs(found - truth) < max(0.25 * (mean - truth), 0.002)
+
+
+def test_negative_values_and_what_is_no_number_stay() -> None:
+    freed = amplitude(torch.tensor([-0.3, torch.nan, 0.5]), SIGMA)
+    assert freed[0] == -0.3
+    assert torch.isnan(freed[1])
+    assert torch.isfinite(freed[2])

@@ -1,4 +1,4 @@
-"""What training loops share: when steps are saved, what is reported, when it ends."""
+"""What training loops share: saved steps, reports, ends, half precision where it is a gain."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from MedEnhanceLib.errors import Cancelled, ModelError
-from MedEnhanceLib.nets import training
+from MedEnhanceLib.nets import precision, training
 from MedEnhanceLib.nets.checkpoint import Checkpoint
+from MedEnhanceLib.nets.precision import mixed_precision
 from MedEnhanceLib.nets.training import CHECKPOINT, Journal, run_steps, training_steps
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
@@ -63,3 +64,13 @@ def test_a_loss_that_is_not_finite_ends_a_training_and_keeps_its_checkpoint(
     with pytest.raises(ModelError, match="diverged at step 3"):
         run_steps(losses.__getitem__, 9, tmp_path, parts, Monitor())
     assert Checkpoint(tmp_path / CHECKPOINT, **parts).load()[0] == 3
+
+
+def test_a_cpu_without_bfloat16_keeps_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: False)
+    with mixed_precision("cpu"):
+        assert not torch.is_autocast_enabled("cpu")
+    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: True)
+    with mixed_precision("cpu"):
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+        assert torch.is_autocast_enabled("cpu")
