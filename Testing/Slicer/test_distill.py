@@ -350,9 +350,9 @@ class AuditTest(DistillingTestCase):
             (
                 1,
                 "Information",
-                "by the 4 of 7 attacks that could have found one.</b> This is not a proof",
+                "4 of 7 attacks could have found a leak; none did.</b> This is not a proof",
             ),
-            (3, "Warning", "by the 2 of 7 attacks"),
+            (3, "Warning", "2 of 7 attacks could"),
             (5, "Warning", "none of 7 attacks"),
         ):
             findings = [{"is_blind": place < blind} for place in range(5)]

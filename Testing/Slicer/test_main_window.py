@@ -166,7 +166,7 @@ class JobBarTest(MedEnhanceTestCase):
         button.click()
         self.waitUntil(lambda: job.isFinished, 20)
         self.assertEqual(label.text, "")
-        self.assertIn("Ping: cancelled", ui.jobLabel.text)
+        self.assertIn("Ping: stopped", ui.jobLabel.text)
         self.assertTrue(ui.jobCancelButton.isHidden())
         self.widget.enter()
         self.deleteWhatIsDue()

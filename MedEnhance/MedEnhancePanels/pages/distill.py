@@ -41,7 +41,7 @@ class DistillPanel(Page):
         entries = {
             "cpu": _("Short, for a processor"),
             "full": _("Full, for a graphics card"),
-            "smoke": _("Test: seconds"),
+            "smoke": _("Test: under a minute"),
         }
         fill(ui.budgetSelector, entries)
         entries = {

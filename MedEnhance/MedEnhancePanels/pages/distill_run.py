@@ -193,7 +193,7 @@ def verdictOf(run):
     if not could:
         verdict = _("The audit is inconclusive: none of {count} attacks could have found a leak.")
         return "warning", verdict.format(count=count), careful
-    verdict = _("No leak was found by the {could} of {count} attacks that could have found one.")
+    verdict = _("{could} of {count} attacks could have found a leak; none did.")
     limits = _("This is not a proof: weaker leaks, or leaks of another kind, may exist.")
     level = "info" if could > count / 2 else "warning"
     return level, verdict.format(could=could, count=count), limits

@@ -108,7 +108,7 @@ def estimateText(estimate, units):
 
 def resultText(result, units, path):
     """What the job `compress` did, in a sentence."""
-    text = _("{name} was compressed and verified: {size}, {quality}.")
+    text = _("{name} was compressed and verified: {size}, {quality}. To open it: Load…, Add data…")
     size, quality = _sizeText(result), _qualityText(result, units)
     return text.format(name=os.path.basename(path), size=size, quality=quality)
 
