@@ -35,6 +35,8 @@ _PIECE = (16, 96, 96)
 _SLAB, _SLAB_VOXELS = 6, 1 << 12
 #: Of what classical types take: more than teaching was ever seen to make up for.
 _TAUGHT_MOST = 1.1
+#: Estimates are up to so much too large: those of volumes with much empty background.
+_OVERESTIMATED = 1.4
 #: What a header takes to name a model.
 _NAMED_BYTES = 130
 #: Bits per voxel from which on a bounded error is tried for a ratio.
@@ -113,8 +115,9 @@ def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payl
 
 def code_within(task: Task, room: Room) -> Payload | None:
     """The code with the smallest error bound found that fits, 0 at best; None if none may fit."""
-    bound = _first_bound(task, room.for_chunks(len(coding_grid(task.voxels.shape))))
-    steps = Steps(task.monitor)
+    budget, steps = room.for_chunks(len(coding_grid(task.voxels.shape))), Steps(task.monitor)
+    may_be_exact = expected_bytes(task, None) <= _OVERESTIMATED * budget
+    bound = 0 if may_be_exact else _first_bound(task, budget)
     for left in (0.3, 0.3, 0.0):  # most often the first one fits
         if bound is None or bound > _MOST_BOUND:
             return None
@@ -123,7 +126,7 @@ def code_within(task: Task, room: Room) -> Payload | None:
         models += _NAMED_BYTES * len(payload.models)
         if payload.bytes + models <= room.for_chunks(len(payload.chunks)):
             return payload
-        bound = bound + 1 + bound // 8 if task.voxels.dtype.kind in "iu" else None
+        bound = bound + 1 + bound // 8 if bound else _first_bound(task, budget)
     return None
 
 
@@ -138,9 +141,7 @@ def expected_bytes(task: Task, bound: float | None) -> float:
 
 
 def _first_bound(task: Task, budget: int) -> int | None:
-    """The smallest bound whose expected size is at most `budget`; None where none is worth it."""
-    if expected_bytes(task, None) <= budget:
-        return 0
+    """The smallest bound above 0 whose expected size is at most `budget`; None where none pays."""
     if task.voxels.dtype.kind not in "iu" or 8 * budget < LEAST_BITS * task.voxels.size:
         return None
     high = 1
