@@ -297,9 +297,7 @@ def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | N
 
     Work that has to do without says so: to the monitor in each job, or in the log once.
     """
-    library, state = _found(folder)
-    if library is None and folder == _HERE and _is_built(monitor or Monitor()):
-        library, state = _found(folder)
+    library, state = _usable(folder, monitor)
     if library is None:
         warn = monitor.warn if monitor is not None and monitor.has_listener else _log
         warn(f"The compiled library is not used: {state}")
@@ -311,31 +309,33 @@ def require(purpose: str) -> Library:
 
     purpose: what needs it, as the beginning of a sentence.
     """
-    library, state = _found(_HERE)
-    if library is None and _is_built(Monitor()):
-        library, state = _found(_HERE)
+    library, state = _usable(_HERE)
     if library is None:
         raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")
     return library
 
 
-def _is_built(monitor: Monitor) -> bool:
-    """Whether the package ziglang, which the module in Slicer installs for it, built the library.
+def _usable(folder: Path, monitor: Monitor | None = None) -> tuple[Library | None, str]:
+    """As `_found`; first the package ziglang, if it is installed, builds a missing library."""
+    is_missing = _found(folder)[0] is None and folder == _HERE
+    if is_missing and importlib.util.find_spec("ziglang") is not None:
+        if monitor is not None:
+            monitor.log("the compiled library is built once, which takes half a minute")
+        _build_once(folder)
+    return _found(folder)
 
-    It takes half a minute, once.
-    """
+
+@cache
+def _build_once(folder: Path) -> None:
+    """Build with ziglang; what fails is not tried again in this process."""
     from MedEnhanceLib.native import build
 
-    if importlib.util.find_spec("ziglang") is None:
-        return False
-    monitor.log("building the compiled library, once")
     try:
-        build.build(compiler=[sys.executable, "-m", "ziglang", "cc"])
+        build.build(folder, compiler=[sys.executable, "-m", "ziglang", "cc"])
     except (build.BuildError, OSError) as error:
         _log(f"The compiled library cannot be built: {error}")
-        return False
-    _found.cache_clear()
-    return True
+    else:
+        _found.cache_clear()
 
 
 @cache

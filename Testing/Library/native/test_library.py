@@ -135,10 +135,10 @@ def test_a_machine_without_compiler_says_what_to_install(
 def test_the_package_ziglang_builds_a_missing_library_at_its_first_use(
     tmp_path: Path, native_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def copy(*, compiler: list[str]) -> None:
+    def copy(folder: Path, *, compiler: list[str]) -> None:
         assert compiler[1:] == ["-m", "ziglang", "cc"]
         for file in (native_path, native_path.with_suffix(".sha256")):
-            shutil.copy(file, tmp_path)
+            shutil.copy(file, folder)
 
     monkeypatch.setattr(native, "_HERE", tmp_path)
     monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: None)
@@ -146,6 +146,22 @@ def test_the_package_ziglang_builds_a_missing_library_at_its_first_use(
     monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(build, "build", copy)
     assert native.load(tmp_path) is not None
+
+
+def test_a_build_by_ziglang_that_fails_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Path] = []
+
+    def fail(folder: Path, *, compiler: list[str]) -> None:
+        tried.append(folder)
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(native, "_HERE", tmp_path)
+    monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(build, "build", fail)
+    assert [native.load(tmp_path), native.load(tmp_path)] == [None, None]
+    assert tried == [tmp_path]
 
 
 def test_an_installation_brings_a_compiler_where_none_works(
