@@ -154,6 +154,13 @@ class TrainConfig(WithPresets):
     low_quality: tuple[str, ...] = option(
         (), help="patterns of real noisy volumes, for unpaired steps; they show other subjects"
     )
+    synthetic: float = option(
+        0.0,
+        help="share of the crops without a guide that show synthetic volumes: random shapes and "
+        "textures",
+        low=0,
+        high=1,
+    )
     examinations: tuple[str, ...] = option(
         (),
         help="patterns of series, each of one examination, for the stages with guides; empty: "

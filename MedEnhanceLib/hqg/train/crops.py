@@ -22,7 +22,7 @@ from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.groups import STEP, Places
 from MedEnhanceLib.hqg.train.guides import Guiding, draw_guide
-from MedEnhanceLib.hqg.train.targets import Target
+from MedEnhanceLib.hqg.train.targets import Target, synthetic_target
 from MedEnhanceLib.native import CELLS
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.grouped_run import Stage
@@ -49,6 +49,11 @@ _SIGMA = (0.02, 0.18)
 _RICIAN_SHARE, _MAPPED_SHARE, _GAMMA_SHARE = 0.4, 0.3, 0.5
 #: Photons per ray of simulated CT, uniform in the logarithm, electronic noise, and kernels.
 _PHOTONS, _ELECTRONIC, _CUTOFFS = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2)
+#: σ of the noise of CT in tissue, in units of 1000 HU, uniform in the logarithm.
+_CT_SIGMA = (0.012, 0.2)
+#: Where hardly a photon arrives, the logarithm has a bias: crops whose noise has a larger mean than
+#: this share of σ in tissue would teach to shift whole volumes.
+_MOST_BIAS = 0.08
 #: Relative variance of white noise in each frequency.
 _WHITE = np.ones(CELLS, np.float32)
 #: Share of these photons where voxels were averaged: wide rays are too quiet otherwise.
@@ -110,6 +115,7 @@ class CropMaker:
         blocks: in a group.
         seed: of all.
         kind: of the crops.
+        synthetic: share of the numbers whose crops show synthetic volumes, 0 to 1.
     """
 
     targets: Sequence[Target]
@@ -117,6 +123,7 @@ class CropMaker:
     blocks: int
     seed: int
     kind: Kind = "plain"
+    synthetic: float = 0.0
 
     def make(self, number: int) -> list[Crop]:
         """The crops of this number: several of a slab of simulated CT, or one."""
@@ -125,6 +132,8 @@ class CropMaker:
         raw = rng.random() < 0.5
         targets = [target for target in self.targets if target.is_raw == raw] or self.targets
         target = targets[int(rng.integers(len(targets)))]
+        if rng.random() < self.synthetic:
+            target = synthetic_target(self.modality, int(rng.integers(2**31)))
         if self.kind == "real":
             return [self._of_real(target, rng)]
         return self._of_ct(target, rng) if self.modality == "CT" else [self._of_mr(target, rng)]
@@ -168,23 +177,25 @@ class CropMaker:
         added = low_dose_noise(
             clean * 1000, target.spacing, photons, _ELECTRONIC, rng, cutoff=cutoff
         )
-        added *= np.float32(1e-3)
-        measured = partial(measure_noise, modality="CT", spacing=target.spacing)
-        noise, least = measured(clean + added), _OVER_OWN * target.least_sigma
+        tissue = clean > TISSUE[self.modality]
+        # Whatever the photons leave through this body: as of a wider or a narrower one.
+        sigma = max(_OVER_OWN * target.least_sigma, float(np.exp(rng.uniform(*np.log(_CT_SIGMA)))))
+        added *= np.float32(sigma / max(float(added[tissue].std()), 1e-6) if tissue.any() else 1e-3)
+        noise = measure_noise(clean + added, modality="CT", spacing=target.spacing)
         if not noise.level > 0:
             raise InputError(
                 f"{target.name}: no noise can be measured, even at a low simulated dose",
                 "Leave it out (leave_out): it shows air, or too few slices.",
             )
-        if noise.level < least:  # as of a lower dose
-            added *= np.float32(least / noise.level)
-            noise = measured(clean + added)
         labels = None if target.labels is None else target.labels[slab]
         part = replace(target, series=(clean,), labels=labels)
-        noisy, sigma = clean + added, noise[:]
+        noisy, sigmas = clean + added, noise[:]
         places = [self._place(part, rng) for _ in range(_OF_A_SLAB)]
+        bias = [_bias(added[at], tissue[at]) for at in places]
+        fair = [at for at, share in zip(places, bias, strict=True) if share <= _MOST_BIAS]
         return [
-            self._crop(part, noisy[at], clean[at], sigma[at], noise.spectrum, at) for at in places
+            self._crop(part, noisy[at], clean[at], sigmas[at], noise.spectrum, at)
+            for at in fair or [places[int(np.argmin(bias))]]
         ]
 
     def _place(self, target: Target, rng: np.random.Generator) -> Where:
@@ -325,6 +336,12 @@ def _drawn_noise(
         return np.hypot(clean + real, imaginary), mean
 
     return sigma, add
+
+
+def _bias(added: Floats, tissue: npt.NDArray[np.bool_]) -> float:
+    """Return the mean of noise in tissue as a share of its standard deviation there."""
+    values = added[tissue]
+    return abs(float(values.mean())) / max(float(values.std()), 1e-9) if values.size else 0.0
 
 
 def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:

@@ -18,6 +18,7 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.synthetic import synthetic_volume
 
 Floats = npt.NDArray[np.float32]
 Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
@@ -171,6 +172,12 @@ def load_noisy(volumes: Iterable[Volume]) -> list[Target]:
             "Name volumes with noise, or set loss.unpaired to 0.",
         )
     return targets
+
+
+def synthetic_target(modality: str, seed: int) -> Target:
+    """Draw a synthetic volume; it has no noise of its own."""
+    volume = synthetic_volume("CT" if modality == "CT" else "MR", seed)
+    return replace(_target(volume), least_sigma=0.0)
 
 
 def _labeled(volume: Volume, labels: npt.NDArray[np.uint8], number: int) -> Target:

@@ -182,8 +182,9 @@ class Trainer:
         """A crop of a stage, or of the first one a labeled or a real one."""
         config = self.config
         if kind not in self._pools:
+            share = config.synthetic if kind == "plain" else 0.0
             maker = CropMaker(
-                self._data[kind], config.modality, config.network.blocks, config.seed, kind
+                self._data[kind], config.modality, config.network.blocks, config.seed, kind, share
             )
             self._pools[kind] = CropPool(maker.make, config.crops, config.renewed_every)
         return on_device(self._pools[kind].draw(here, rng, self.monitor), self.device)
