@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 TOP_LEVEL = {
     "CHANGELOG.md", "CITATION.cff", "CMakeLists.txt", "CONTRIBUTING.md", "LICENSE", "MedEnhance",
-    "MedEnhanceCLI", "MedEnhanceLib", "README.md", "Resources", "Testing", "codemeta.json",
+    "MedEnhanceLib", "README.md", "Resources", "Testing", "codemeta.json",
     "constraints.txt", "distribution", "docs", "mkdocs.yml", "pyproject.toml",
 }  # fmt: skip
 #: Made by building, testing and trying; never committed.
