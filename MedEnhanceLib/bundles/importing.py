@@ -24,7 +24,7 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, write_json
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.locks import remove_abandoned
-from MedEnhanceLib.runtime.text import Names
+from MedEnhanceLib.runtime.text import renamed_in_errors
 
 _ZIP = "zip"
 #: What `zipfile` raises on members that it cannot unpack, besides its own error.
@@ -45,8 +45,8 @@ def import_bundle(source: Path) -> Bundle:
     # An owned folder: what a killed import leaves is removed by the next one.
     remove_abandoned(PREFIX, root)
     with hidden_folder(root, root / source.name) as staging:
-        names = Names({str(staging / _ZIP): str(source)})
-        with names.in_errors():  # where it was unpacked is gone by the time that one reads this
+        # Where it was unpacked is gone by the time that somebody reads the error.
+        with renamed_in_errors(staging / _ZIP, str(source)):
             folder = source if source.is_dir() else _unpack(source, staging)
             target = root / _checked(folder, root).name
             staged = _copy(folder, staging / "staged")

@@ -52,7 +52,7 @@ def _declare(parser: Parser, task: str) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="volumes, addresses of volumes (s3://bucket/scan.nii.gz), and folders",
+        help="volumes and folders of volumes",
     )
     job, batch = declaration_of(task), declaration_of("batch")
     add_flags(parser, job, only=["config"])

@@ -34,8 +34,6 @@ def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
 
 def _inspect(args: argparse.Namespace) -> int:
     """Run the job and print the card; of several series, the table of them."""
-    from MedEnhanceLib.jobs.addresses import shown
-
     try:
         params = params_of(args, declaration_of("inspect"))
         fields = args.console.run("inspect", params)
@@ -46,10 +44,10 @@ def _inspect(args: argparse.Namespace) -> int:
                 rows = args.console.run("series", {"input": args.input})["series"]
         if len(rows) < 2:
             raise
-        choose = f"Details of a series: medenhance inspect {quote(shown(args.input))} --series N"
+        choose = f"Details of a series: medenhance inspect {quote(args.input)} --series N"
         return int(args.console.done({"series": rows}, f"{_series_table(rows)}\n\n{choose}"))
     check = fields["card"].get("check")
-    fault = None if check is None or check["intact"] else _damage(shown(args.input), check)
+    fault = None if check is None or check["intact"] else _damage(args.input, check)
     return int(args.console.done(fields, _card_text(fields["card"]), fault))
 
 

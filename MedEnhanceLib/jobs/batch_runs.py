@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
-from MedEnhanceLib.jobs.addresses import is_remote
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.report.page import make_folder
@@ -285,12 +284,11 @@ class Ledger:
     def _key_of(self, item: Item) -> str:
         """What a row is about: the source as it is now, and the options."""
         path, state = Path(item.source), list[tuple[str, int, int]]()
-        if not is_remote(item.source):
-            with suppress(OSError):  # the job will say what is wrong
-                # A folder's own time changes with its files' names, not with their bytes.
-                members = sorted(path.iterdir()) if path.is_dir() else [path]
-                stats = [(member.name, member.stat()) for member in members]
-                state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        with suppress(OSError):  # the job will say what is wrong
+            # A folder's own time changes with its files' names, not with their bytes.
+            members = sorted(path.iterdir()) if path.is_dir() else [path]
+            stats = [(member.name, member.stat()) for member in members]
+            state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
         options = as_json({"task": self.task, **self._stated})
         text = json.dumps([item.name, state, options], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -61,7 +61,6 @@ _PACKAGES = (
     Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports"),
     Package("highdicom>=0.26", "highdicom", "DICOM objects", 4, "dicom"),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, "batch"),
-    Package("fsspec>=2024.6", "fsspec", "sources at s3:// and the like", 0.2, "cloud"),
     Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, "video"),
     Package("dp-accounting>=0.6", "dp_accounting", "distill --epsilon", 37, "dp"),
 )

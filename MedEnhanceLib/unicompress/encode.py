@@ -63,7 +63,7 @@ _CODED = (0.85, 0.97)
 class CompressResult:
     """What was written.
 
-    path: of the file; its address, if it was sent to one.
+    path: of the file.
     ratio: raw_bytes / file_bytes. max_error: the largest difference of any voxel, in stored
     units. psnr: in dB against the full range of the source (psnr_peak = its largest less its
     smallest voxel), None where nothing was lost. ssim: in 3D, where it was the mode and something
@@ -73,7 +73,7 @@ class CompressResult:
     was measured for `max_error_sigma`.
     """
 
-    path: Path | str
+    path: Path
     mode: Mode
     raw_bytes: int
     file_bytes: int

@@ -29,6 +29,30 @@ def test_saving_as_a_container_names_compress(head: Volume, tmp_path: Path) -> N
     assert "compress" in caught.value.hint
 
 
+def test_no_call_takes_an_address(head: Volume, tmp_path: Path) -> None:
+    address, out = "s3://KEY:s3cr3t@bucket/scan.ucv", str(tmp_path / "out")
+    calls: list[Callable[[], object]] = [
+        lambda: me.load(address),
+        lambda: me.list_series(address),
+        lambda: me.inspect(address),
+        lambda: me.open(address),
+        lambda: me.decompress(address),
+        lambda: me.recover(address),
+        lambda: me.enhance(head, guide=address),
+        lambda: me.save(head, address),
+        lambda: me.save_dicom(head, address, patient_id="P-17"),
+        lambda: me.compress(head, address, lossless=True),
+        lambda: me.train("hqg", "cpu", address, out=out),
+        lambda: me.train("hqg", "cpu", tmp_path, out=address),
+        lambda: me.distill(address, out),
+        lambda: me.evaluate("mr", address),
+    ]
+    for call in calls:
+        with pytest.raises(me.InputError, match="is an address") as caught:
+            call()
+        assert "s3cr3t" not in str(caught.value)
+
+
 def test_inspect_states_the_same_of_a_volume_and_of_its_file(scan: Path) -> None:
     of_file = me.inspect(scan)
     of_volume = me.inspect(me.load(scan))

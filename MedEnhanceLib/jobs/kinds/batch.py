@@ -24,7 +24,7 @@ class BatchParams(Params):
 
     inputs: Annotated[
         list[str],
-        About(help="volumes, addresses of volumes (s3://bucket/scan.nii.gz), and folders"),
+        About(help="volumes and folders of volumes", place="input"),
     ]
     bids: bool = option(
         False,
@@ -36,7 +36,7 @@ class BatchParams(Params):
         help="output folder, also of batch.jsonl and batch.csv",
         flag="--out",
         metavar="DIR",
-        place="here",
+        place="folder",
     )
     workers: int | None = option(
         None,

@@ -46,7 +46,9 @@ _NOTES = (
 class DemoParams(Params):
     """Run the main job on the sample that ships."""
 
-    out: str = option("medenhance-demo", help="the folder, new or empty", flag="OUT", place="here")
+    out: str = option(
+        "medenhance-demo", help="the folder, new or empty", flag="OUT", place="folder"
+    )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
     overwrite: bool = option(
         False, help="replace the files of an earlier demo in OUT", flag="--force"

@@ -81,7 +81,7 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="NAME",
     )
     report: str | None = option(
-        None, help="write a page with pictures into this folder", metavar="FOLDER", place="here"
+        None, help="write a page with pictures into this folder", metavar="FOLDER", place="folder"
     )
     slices: tuple[int, int] | None = option(
         None,

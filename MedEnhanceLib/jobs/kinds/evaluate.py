@@ -39,6 +39,7 @@ class EvaluateParams(Params):
         About(
             help="a volume or a folder of some; a head needs NAME-labels.nii.gz beside each",
             flag="DATA",
+            place="input",
         ),
     ]
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")

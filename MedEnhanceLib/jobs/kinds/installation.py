@@ -22,7 +22,7 @@ class ModelsParams(Params):
     """List the installed models, or change them."""
 
     action: Literal["list", "import", "default", "remove"] = option("list", help="what to do")
-    path: str | None = option(None, help="of import: a folder or zip of a model")
+    path: str | None = option(None, help="of import: a folder or zip of a model", place="input")
     name: str | None = option(None, help="of default and remove")
 
     def __post_init__(self) -> None:
