@@ -19,7 +19,7 @@ from MedEnhanceLib.errors import ConfigError
 
 #: Fields of the configuration that are options.
 _FIELDS = (
-    "task", "method", "images_per_patient", "prior", "held_out", "shadows", "seed", "epsilon",
+    "task", "method", "images_per_patient", "prior", "held_out", "seed", "epsilon",
     "delta", "device", "license",
 )  # fmt: skip
 

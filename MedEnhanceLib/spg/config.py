@@ -115,15 +115,6 @@ class DistillConfig(WithPresets):
         high=0.9,
         metavar="S",
     )
-    shadows: int = option(
-        0,
-        help="shadow distillations of random halves of the patients, for membership inference in "
-        "the audit; each takes as long as the first (0, or an even number from 4 on)",
-        low=0,
-        high=10_000,
-        metavar="N",
-        ranged=False,
-    )
     seed: int = option(0, help="random seed", low=0, high=2**53, metavar="N", ranged=False)
     images: ImageConfig = option(factory=ImageConfig, help="how volumes become images", flag=None)
     loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
@@ -162,8 +153,6 @@ class DistillConfig(WithPresets):
             raise ConfigError(
                 f"license is {self.license!r}", 'Give a name in one line, as "CC BY 4.0".'
             )
-        if self.shadows % 2 or self.shadows == 2:
-            raise ConfigError(f"shadows is {self.shadows}", "Use 0, or an even number from 4 on.")
         if not self.prior or self.prior == PATIENT:
             raise ConfigError("the prior is not named", "Use template, patient:ID or a file.")
         if self.epsilon is None and self.delta != _DELTA:

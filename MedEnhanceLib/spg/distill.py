@@ -10,7 +10,6 @@ result may be shared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from MedEnhanceLib.spg import dataset
 from MedEnhanceLib.spg.audit import (
     FEWEST_AUDITED,
     Audited,
-    Redistill,
     audit,
     write_confidential,
     write_report,
@@ -44,9 +42,8 @@ from MedEnhanceLib.spg.statistics import (
     noised_mean,
 )
 
-#: Images in the order in which they are written, what the manifest says of them, and what makes
-#: them of other patients, for the shadows of the audit.
-Made = tuple[Floats, dict[str, Any], Redistill]
+#: Images in the order in which they are written, and what the manifest says of them.
+Made = tuple[Floats, dict[str, Any]]
 _AUDIT_WITHHELD = (
     "Audited; the findings are not published, because differential privacy does not protect them. "
     "Ask who made the set."
@@ -138,10 +135,7 @@ def _by_matching(
     device: str,
     monitor: Monitor,
 ) -> Made:
-    """Distill each patient who is not done yet; the images' order does not reveal whose they are.
-
-    A shadow of the audit takes as long as a distillation.
-    """
+    """Distill each patient who is not done yet; the order of the images reveals nobody."""
     prior, modality = prepared.prior.images, prepared.modality
     hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
     count, images, measured = len(prepared.training), [], []
@@ -161,20 +155,13 @@ def _by_matching(
         images.append(result[0])
         measured.append(result[1])
 
-    def redistill(patients: Mapping[str, Floats], seed: int) -> Floats:
-        shadow, silent = replace(config, seed=seed), Monitor(cancel=lambda: monitor.cancelled)
-        raws = [Raw(patient, prior, modality, n) for n, patient in enumerate(patients.values())]
-        return np.concatenate(
-            [distill_patient(raw, shadow, device, monitor=silent).images for raw in raws]
-        )
-
     joined = np.concatenate(images)
     # Means over patients: no single patient's values are published.
     means = {
         name: float(f"{np.mean([values[name] for values in measured]):.6g}")
         for name in sorted(measured[0])
     }
-    return joined[dataset.order_of(joined)], {"measured": means}, redistill
+    return joined[dataset.order_of(joined)], {"measured": means}
 
 
 def _by_statistics(
@@ -193,25 +180,20 @@ def _by_statistics(
             f"{CLIPPED_FROM} or more, or hold fewer out (held_out)"
         )
 
-    def made(patients: Mapping[str, Floats], *draw: int) -> tuple[Floats, dict[str, Any]]:
-        numbers = []
-        for images in patients.values():
-            monitor.progress(0.0, "statistics")
-            numbers.append(measure(images, modality))
-        if not config.is_private:
-            means = mean_over(numbers)
-        else:
-            means = noised_mean(
-                numbers,
-                measure(prior, modality),
-                noise_multiplier=noise_multiplier(config),
-                rng=np.random.default_rng((secret, *draw)),
-            )
-        return imposed(prior, means, modality), means.record()
-
-    images, statistics = made(prepared.training)
-    # Each shadow has noise of its own, as everybody's result would.
-    return images, {"statistics": statistics}, lambda patients, seed: made(patients, 1, seed)[0]
+    numbers = []
+    for images in prepared.training.values():
+        monitor.progress(0.0, "statistics")
+        numbers.append(measure(images, modality))
+    if not config.is_private:
+        means = mean_over(numbers)
+    else:
+        means = noised_mean(
+            numbers,
+            measure(prior, modality),
+            noise_multiplier=noise_multiplier(config),
+            rng=np.random.default_rng(secret),
+        )
+    return imposed(prior, means, modality), {"statistics": means.record()}
 
 
 def _write_result(
@@ -223,13 +205,13 @@ def _write_result(
     monitor: Monitor,
 ) -> None:
     """Write the images, audit them as stored, and complete the folder with its manifest."""
-    images, results, redistill = made
+    images, results = made
     monitor.progress(0.0, "writing images")
     stored = dataset.quantized(images)
     dataset.write_images(out, stored)
     monitor.progress(0.1, "audit")
     scaled = stored.astype(np.float32) / np.float32(dataset.TOP)
-    audited = _audit(scaled, prepared, config, out, redistill, monitor.part(0.1, 0.95))
+    audited = _audit(scaled, prepared, config, out, monitor.part(0.1, 0.95))
     if config.is_private:  # with the hash of the data a guess of them could be verified
         run = {name: value for name, value in run.items() if name != "data_sha256"}
     size = {"images": len(stored), "size": list(stored.shape[1:])}
@@ -243,7 +225,6 @@ def _audit(
     prepared: Prepared,
     config: DistillConfig,
     out: Path,
-    redistill: Redistill,
     monitor: Monitor,
 ) -> dict[str, Any]:
     """Audit images as they are stored; `alarm` (None: see the summary) and `summary`.
@@ -268,8 +249,6 @@ def _audit(
             prior=prepared.prior.images,
             prior_owner=chosen,
         ),
-        redistill=redistill if config.shadows else None,
-        shadows=config.shadows,
         monitor=monitor,
     )
     confidential = write_confidential(report, confidential_folder(out), overwrite=True)
