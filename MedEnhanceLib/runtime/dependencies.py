@@ -62,7 +62,6 @@ _PACKAGES = (
     Package("highdicom>=0.26", "highdicom", "DICOM objects", 4, "dicom"),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, "batch"),
     Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, "video"),
-    Package("dp-accounting>=0.6", "dp_accounting", "distill --epsilon", 37, "dp"),
 )
 #: What the module in Slicer installs: the core, and extras that its pages have buttons for.
 _IN_SLICER = ("", "reports", "dicom")

@@ -32,22 +32,16 @@ from MedEnhanceLib.spg.images import Floats, data_sha256
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import DESCRIPTIONS, Prepared, prepare
-from MedEnhanceLib.spg.privacy import noise_multiplier, privacy_record
 from MedEnhanceLib.spg.readme import NO_LICENSE
 from MedEnhanceLib.spg.statistics import (
     CLIPPED_FROM,
     imposed,
     mean_over,
     measure,
-    noised_mean,
 )
 
 #: Images in the order in which they are written, and what the manifest says of them.
 Made = tuple[Floats, dict[str, Any]]
-_AUDIT_WITHHELD = (
-    "Audited; the findings are not published, because differential privacy does not protect them. "
-    "Ask who made the set."
-)
 
 
 def distill_cohort(
@@ -74,15 +68,12 @@ def distill_cohort(
     Raises:
         Cancelled: after a checkpoint was written.
         ConfigError: the folder was begun with other options.
-        DependencyError: differential privacy is asked for, and its accountant is not installed.
         InputError: the folder was begun with other data, or a patient (named) cannot be distilled.
         OutputError: another process distills there, or `out` holds something else.
     """
     monitor = monitor or Monitor()
     choice = choose_device(config.device)
     monitor.log(f"distilling on {choice.name}: {choice.reason}")
-    if config.is_private:
-        noise_multiplier(config)  # what is missing is said before minutes of reading
     folder = RunFolder(out)
     with folder.owned(overwrite=overwrite):
         prepared = prepare(cohort, config, monitor.part(0.0, 0.03))
@@ -95,7 +86,7 @@ def distill_cohort(
         else:
             part = monitor.part(0.05, 0.85)
             if config.method == "statistics":
-                made = _by_statistics(folder, prepared, config, part)
+                made = _by_statistics(prepared, part)
             else:
                 made = _by_matching(folder, prepared, config, run, choice.name, part)
             _write_result(folder.out, prepared, config, run, made, monitor.part(0.85, 1.0))
@@ -109,10 +100,10 @@ def distill_cohort(
 
 def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
     """What defines the run, for run.json and the manifest."""
-    prior, patients = prepared.prior, len(prepared.training)
-    record = {
+    prior = prepared.prior
+    return {
         "modality": prepared.modality,
-        "patients": patients,
+        "patients": len(prepared.training),
         "held_out": len(prepared.held_out),
         "images_per_patient": config.images_per_patient,
         "prior": {
@@ -124,7 +115,6 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
         "prior_sha256": data_sha256([prior.images]),
         "config": config.record(),
     }
-    return record | ({"privacy": privacy_record(config, patients)} if config.is_private else {})
 
 
 def _by_matching(
@@ -164,17 +154,11 @@ def _by_matching(
     return joined[dataset.order_of(joined)], {"measured": means}
 
 
-def _by_statistics(
-    folder: RunFolder, prepared: Prepared, config: DistillConfig, monitor: Monitor
-) -> Made:
-    """The prior with the cohort's statistics, which stand in the manifest.
-
-    With differential privacy they are rebuilt from one noised sum, and nothing else is taken.
-    """
+def _by_statistics(prepared: Prepared, monitor: Monitor) -> Made:
+    """The prior with the cohort's statistics, which stand in the manifest."""
     modality, prior = prepared.modality, prepared.prior.images
-    secret = folder.secret() if config.is_private else 0
     count = len(prepared.training)
-    if not config.is_private and count < CLIPPED_FROM:
+    if count < CLIPPED_FROM:
         monitor.warn(
             f"{count} patients are too few to trim extremes, which are in the means; use "
             f"{CLIPPED_FROM} or more, or hold fewer out (held_out)"
@@ -184,15 +168,7 @@ def _by_statistics(
     for images in prepared.training.values():
         monitor.progress(0.0, "statistics")
         numbers.append(measure(images, modality))
-    if not config.is_private:
-        means = mean_over(numbers)
-    else:
-        means = noised_mean(
-            numbers,
-            measure(prior, modality),
-            noise_multiplier=noise_multiplier(config),
-            rng=np.random.default_rng(secret),
-        )
+    means = mean_over(numbers)
     return imposed(prior, means, modality), {"statistics": means.record()}
 
 
@@ -211,9 +187,7 @@ def _write_result(
     dataset.write_images(out, stored)
     monitor.progress(0.1, "audit")
     scaled = stored.astype(np.float32) / np.float32(dataset.TOP)
-    audited = _audit(scaled, prepared, config, out, monitor.part(0.1, 0.95))
-    if config.is_private:  # with the hash of the data a guess of them could be verified
-        run = {name: value for name, value in run.items() if name != "data_sha256"}
+    audited = _audit(scaled, prepared, out, monitor.part(0.1, 0.95))
     size = {"images": len(stored), "size": list(stored.shape[1:])}
     manifest = dataset.make_manifest(config, run, {**size, **results, "audit": audited})
     dataset.complete(out, manifest)
@@ -223,14 +197,10 @@ def _write_result(
 def _audit(
     distilled: Floats,
     prepared: Prepared,
-    config: DistillConfig,
     out: Path,
     monitor: Monitor,
 ) -> dict[str, Any]:
-    """Audit images as they are stored; `alarm` (None: see the summary) and `summary`.
-
-    With differential privacy nothing of the audit, which no noise covers, goes into `out`.
-    """
+    """Audit images as they are stored; `alarm` (None: not audited) and `summary`."""
     chosen, held_out = prepared.prior.patient, prepared.held_out
     training = {name: images for name, images in prepared.training.items() if name != chosen}
     if min(len(training), len(held_out)) < FEWEST_AUDITED:
@@ -253,9 +223,7 @@ def _audit(
     )
     confidential = write_confidential(report, confidential_folder(out), overwrite=True)
     monitor.log(f"pictures of the nearest patients, not to be shared: {confidential}")
-    write_report(report, confidential if config.is_private else out / "audit", overwrite=True)
+    write_report(report, out / "audit", overwrite=True)
     if report.alarm:
         monitor.warn(report.headline)
-    if config.is_private:
-        return {"alarm": None, "summary": _AUDIT_WITHHELD}
     return {"alarm": report.alarm, "summary": report.summary}

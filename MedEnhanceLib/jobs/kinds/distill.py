@@ -23,7 +23,7 @@ from MedEnhanceLib.spg.folder import MANIFEST, confidential_folder, read_run
 #: Of the manifest of a distillation, what its result states.
 _REPORTED = (
     "images", "patients", "held_out", "modality", "task", "measured", "prior", "audit",
-    "privacy", "license",
+    "license",
 )  # fmt: skip
 
 
