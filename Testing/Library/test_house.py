@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOP_LEVEL = {
     "CHANGELOG.md", "CITATION.cff", "CMakeLists.txt", "CONTRIBUTING.md", "LICENSE", "MedEnhance",
     "MedEnhanceLib", "README.md", "Resources", "Testing", "codemeta.json",
-    "constraints.txt", "distribution", "docs", "mkdocs.yml", "pyproject.toml",
+    "constraints.txt", "docs", "mkdocs.yml", "pyproject.toml",
 }  # fmt: skip
 #: Made by building, testing and trying; never committed.
 LEFTOVERS = {"build", "dist", "runs", "medenhance-demo"}

@@ -1,15 +1,13 @@
 """What a release needs beyond building: docs/release.md has the steps.
 
-python distribution/release.py size           what publishing costs, with and without history
-python distribution/release.py recipe DIST    conda-forge's recipe with the hash of the sdist
-python distribution/release.py catalog        the entry for the index of Slicer's extensions
-python distribution/release.py licenses       what the installed package and all that it needs are
-                                              licensed under; extras behind it: licenses video dp
+python Testing/Packaging/release.py size        what publishing costs, with and without history
+python Testing/Packaging/release.py catalog     the entry for the index of Slicer's extensions
+python Testing/Packaging/release.py licenses    what the installed package and all that it needs are
+                                                licensed under; extras behind it: licenses video
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -21,7 +19,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 #: The extension index refuses repositories that are larger with their history.
 LIMIT_MB = 100
 _SCHEMAS = "https://raw.githubusercontent.com/Slicer/Slicer/main/Schemas"
@@ -38,17 +36,6 @@ def size(repository: Path = ROOT) -> dict[str, float]:
         "whole history": _packed(repository, history),
         "one commit": _packed(repository, tree + listed),
     }
-
-
-def recipe(dist: Path) -> str:
-    """The recipe for the one sdist in a folder."""
-    (sdist,) = dist.glob("medenhance-*.tar.gz")
-    text = (ROOT / "distribution/recipe.yaml").read_text(encoding="utf-8")
-    version = sdist.name.removeprefix("medenhance-").removesuffix(".tar.gz")
-    if f'version: "{version}"' not in text:
-        raise SystemExit(f"recipe.yaml is of another version than {sdist.name}")
-    digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
-    return text.replace("SHA256_OF_THE_SDIST", digest)
 
 
 def catalog(revision: str = "main") -> str:
@@ -127,9 +114,6 @@ def main(words: Sequence[str]) -> int:
         return 0
     if list(words) == ["catalog"]:
         print(catalog(), end="")
-        return 0
-    if len(words) == 2 and words[0] == "recipe":
-        print(recipe(Path(words[1])), end="")
         return 0
     if words[:1] == ["licenses"]:
         rows = sorted(licenses(words[1:]))
