@@ -12,7 +12,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -54,28 +54,46 @@ def catalog(revision: str = "main") -> str:
     return json.dumps(entry, indent=2) + "\n"
 
 
+def needed(
+    roots: Iterable[Requirement], environments: Sequence[Mapping[str, str]] = ({},)
+) -> Iterator[tuple[str, metadata.Distribution | None]]:
+    """Name and distribution of all that these requirements need, each name once.
+
+    Args:
+        roots: the requirements.
+        environments: values of markers that differ from those of this Python; what any of these
+            environments needs counts.
+    Returns:
+        The distribution is None for a package that is not installed, whose needs are not known.
+    """
+    waiting, seen, names = [*roots], set(), set()
+    while waiting:
+        requirement = waiting.pop()
+        name, extras = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            package = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            package = None
+        if name not in names:
+            names.add(name)
+            yield name, package
+        states = [{**place, "extra": extra} for place in environments for extra in ("", *extras)]
+        for line in (package.requires if package else None) or ():
+            further = Requirement(line)
+            if further.marker is None or any(map(further.marker.evaluate, states)):
+                waiting.append(further)
+
+
 def licenses(extras: Sequence[str] = (), package: str = "medenhance") -> Iterator[tuple[str, str]]:
     """Name with version, and license, of an installed package and of all that it needs here."""
-    waiting, seen = [Requirement(f"{package}[{','.join(extras)}]")], set()
-    while waiting:
-        wanted = waiting.pop()
-        name = canonicalize_name(wanted.name)
-        if (name, key := frozenset(wanted.extras)) in seen:
-            continue
-        is_first = all(known != name for known, _ in seen)
-        seen.add((name, key))
-        try:
-            found = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
+    for name, found in needed([Requirement(f"{package}[{','.join(extras)}]")]):
+        if found is None:
             yield name, "NOT STATED: not installed"
-            continue
-        if is_first:
+        else:
             yield f"{name} {found.version}", license_of(found)
-        for line in found.requires or ():
-            needed = Requirement(line)
-            states = [{"extra": extra} for extra in ("", *wanted.extras)]
-            if needed.marker is None or any(needed.marker.evaluate(state) for state in states):
-                waiting.append(needed)
 
 
 def license_of(package: metadata.Distribution) -> str:

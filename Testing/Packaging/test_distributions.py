@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from sources import ROOT, package
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -162,6 +164,38 @@ def test_the_licenses_of_all_that_the_package_needs_are_listed() -> None:
     assert "pytest" not in names
     assert not [row for row in rows.items() if "GPL" in row[1].upper()]
     assert "pytest" in {row.partition(" ")[0] for row, _ in RELEASE["licenses"](["test"])}
+
+
+#: Systems and versions that the pins are for, by the markers of requirements.
+ENVIRONMENTS = [
+    {
+        "sys_platform": system,
+        "platform_system": name,
+        "os_name": "nt" if system == "win32" else "posix",
+        "platform_machine": machine,
+        "python_version": version,
+        "python_full_version": f"{version}.0",
+    }
+    for version in ("3.11", "3.12", "3.13")
+    for system, name, machine in (
+        ("linux", "Linux", "x86_64"), ("win32", "Windows", "AMD64"), ("darwin", "Darwin", "arm64"),
+    )
+]  # fmt: skip
+
+
+def test_every_pin_is_of_a_package_that_something_needs() -> None:
+    """On some system and Python, with all extras."""
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    roots = [Requirement(line) for group in groups for line in group]
+    roots = [root for root in roots if root.name != PROJECT["name"]]  # an extra of others
+    missing = [name for name, package in RELEASE["needed"](roots) if package is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (-e '.[test,dev,docs,bench]')")
+    needed = {name for name, _ in RELEASE["needed"](roots, ENVIRONMENTS)}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
+    assert len(pins) > 100
+    assert not sorted(pins - needed)
 
 
 @pytest.mark.parametrize("path", [*(ROOT / ".github/workflows").iterdir()], ids=lambda p: p.stem)
