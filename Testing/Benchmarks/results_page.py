@@ -480,14 +480,14 @@ def audit() -> Table:
     return Table(
         ("sets", "alarms", "sets with the alarm that should be"),
         [
-            ("clean", Cell("distillation_audit.gates[name=alarms at clean sets (5)].value", ".0f"),
-             "0 of 5"),
+            ("clean", Cell("distillation_audit.gates[name~alarms at clean sets].value", ".0f"),
+             "0 of 4"),
             ("one raw slice copied in",
              Cell("distillation_audit.gates[name~one raw slice was copied].value", ".0f"),
              "3 of 3"),
             ("started from raw slices",
              Cell("distillation_audit.gates[name~started from raw slices].value", ".0f"),
-             "2 of 2"),
+             "1 of 1"),
         ],
     )  # fmt: skip
 
