@@ -128,8 +128,6 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     if guide := measured.get("guide"):
         text = f"guide: changed the result by {guide['used']:.2f} σ of the noise"
         lines.append(text + (f"; {guide['reason']}" if guide.get("reason") else ""))
-    if summary := measured.get("look", {}).get("summary"):
-        lines.append(f"look: {summary}")
     if slices := measured.get("slices"):
         lines.append(
             f"slices: {slices['before']} of {slices['spacing_before_mm']:g} mm became "
@@ -149,5 +147,4 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     ]
     used = measured.get("guide", {}).get("used")
     parts += [f"guide changed it by {used:.2f} σ of the noise"] if used else []
-    parts += ["look of another volume"] if "look" in measured else []
     return "".join(f", {part}" for part in parts)

@@ -129,7 +129,7 @@ def decide(
     warning = noise_warning(typical, noise, is_full=is_full)
     warnings = (warning,) if warning else ()
     if is_preview:
-        monitor.log("the preview removes noise; it leaves out blur, bias field and look")
+        monitor.log("the preview removes noise; it leaves out blur and bias field")
         return Decision(share, None, None, False, warnings, facts)
     blur = motion = None
     corrects_bias = config.bias_correction == "n4"

@@ -1,7 +1,7 @@
 """Enhances a volume with a bundle.
 
-decide (of the whole volume) → each frame: filter with its network → motion, look or blur → bias
-field → rounding → blend at the strength
+decide (of the whole volume) → each frame: filter with its network → motion or blur → bias field
+→ rounding → blend at the strength
 
 Slices are finished as they are computed, into the array of the result. Where a step needs the whole
 result before that, it is in float32 meanwhile.
@@ -10,10 +10,10 @@ result before that, it is in float32 meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,10 @@ from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, d
 from MedEnhanceLib.core.slabs import empty, let_go, slabs, trim
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.contrast import show_the_same
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
 from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
-from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.hqg.motion import undo_motion
 from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
@@ -55,8 +52,6 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 #: Of the brightest tissue; below it floors of the computation count as noise.
 _LOWEST_TOP = 1e-4
-#: Fewer patients as a look are announced.
-_FEW_LOOKS = 5
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
 _USE_NOTE = derived_note("how far guides changed each voxel, in σ of the noise, at most 1")
 
@@ -66,7 +61,6 @@ def enhance(
     config: EnhanceConfig | None = None,
     *,
     guide: Volume | Sequence[Volume] | None = None,
-    look: Volume | Iterable[Volume] | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
@@ -84,8 +78,6 @@ def enhance(
         config: model, strength and further options; None takes the defaults.
         guide: another series of the same examination, or several, of any contrast and grid; what
             they show at the same place helps to separate noise from anatomy.
-        look: a volume of the same modality and contrast whose sharpness and noise are wanted.
-            Several volumes, of other patients, are measured one after another as one look.
         frame: of a sequence, only this one is enhanced, as in a run over the whole sequence.
         slices: (start, stop) along K, stop excluded. Only these are returned, with the geometry of
             the crop. They equal those of a whole run bit for bit: measurements are of the whole
@@ -102,17 +94,14 @@ def enhance(
     Raises:
         ConfigError: slices are out of range, or combined with N4.
         ModelError: no model fits.
-        InputError: the volume, a guide or the look cannot be used, or there is no such frame.
+        InputError: the volume or a guide cannot be used, or there is no such frame.
         DeviceMemoryError: memory ran out on the CPU.
         Cancelled: the monitor asked to stop.
     """
     began = time.monotonic()
     config, monitor, cache = config or EnhanceConfig(), monitor or Monitor(), cache or VolumeCache()
     # Unusable input is refused before a model is looked for.
-    guides = list(_checked("guide", guide, volume))
-    looks: Iterable[Volume] = _checked("look", look, volume)
-    if isinstance(look, Sequence | Volume):
-        looks = list(looks)
+    guides = list(_checked(guide, volume))
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
     from MedEnhanceLib.hqg.restore import NetworkStage, network_on
@@ -137,8 +126,6 @@ def enhance(
     warnings = tuple(warning for warning in of_bundle if warning) + decision.warnings
     for warning in warnings:
         monitor.warn(warning.text)
-    # The look of a part depends on the whole: previews are without it.
-    appearance = _measured(looks, monitor) if look is not None and slices is None else None
     # One coil shades all frames alike, and frames divided by one field do not flicker.
     bias_field = None
     if decision.corrects_bias and len(frames) > 1:
@@ -168,7 +155,6 @@ def enhance(
             volume=frames[number],
             noise=cache.noise(number, frames[number], monitor),
             decision=decision,
-            look=appearance,
             strength=config.share,
             floor=floor,
             network=stage,
@@ -178,7 +164,7 @@ def enhance(
         )
         of_errors = None if deviation is None else deviation[here]
         with without_tf32():  # of filter and network
-            measured |= frame_.enhance(wanted, bias_field, enhanced[here], of_errors)
+            frame_.enhance(wanted, bias_field, enhanced[here], of_errors)
         uses.append(stage.use)
         if use is not None and stage.change is not None:
             inner = slice(wanted.start - stage.first, wanted.stop - stage.first)
@@ -217,44 +203,35 @@ def enhance(
 # --- before the first frame -----------------------------------------------------------------------
 
 
-def _checked(
-    role: Literal["guide", "look"], given: Volume | Iterable[Volume] | None, volume: Volume
-) -> Iterator[Volume]:
-    """Guides or looks of a volume, each checked when it is its turn.
+def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterator[Volume]:
+    """Guides of a volume, each checked when it is its turn.
 
-    Raises InputError for one that is constant, of another modality, a sequence or not finite, for a
-    guide that is the volume itself, and for a look of a head in another contrast.
+    Raises InputError for one that is constant, of another modality, a sequence, not finite, or the
+    volume itself.
     """
     for each in [given] if isinstance(given, Volume) else given or ():
-        name = each.source or role
+        name = each.source or "guide"
         # Voxels first: the modality of a file that states none is guessed from its content.
         refuse_not_finite(each)
         if each.voxels.min() == each.voxels.max():
             raise InputError(
-                f"{name}: the {role} is constant, every voxel is {each.voxels.flat[0]:g}",
+                f"{name}: the guide is constant, every voxel is {each.voxels.flat[0]:g}",
                 "Choose a volume with image content.",
             )
         if each.modality != volume.modality:
             raise InputError(
-                f"{name}: the {role} is {each.modality}, the volume {volume.modality}",
-                f"Choose a {role} of the same modality.",
+                f"{name}: the guide is {each.modality}, the volume {volume.modality}",
+                "Choose a guide of the same modality.",
             )
         if each.is_sequence:
             raise InputError(
-                f"{name}: the {role} is a sequence", "Choose a single volume, or a frame."
+                f"{name}: the guide is a sequence", "Choose a single volume, or a frame."
             )
         is_same_grid = each.shape == volume.shape and each.geometry == volume.geometry
-        if role == "guide" and is_same_grid and np.array_equal(each.voxels, volume.voxels):
+        if is_same_grid and np.array_equal(each.voxels, volume.voxels):
             raise InputError(
                 f"{name}: the guide is the volume itself",
                 "Choose another series of the same examination.",
-            )
-        if role == "look" and each.modality == "MR" and not show_the_same(each, volume):
-            raise InputError(
-                f"{name}: shows another contrast or anatomy than the volume, and cannot be its "
-                "look",
-                "Choose a look of the same contrast. A series of the same examination with "
-                "another contrast is a guide: give it as --guide (guide=).",
             )
         yield each
 
@@ -299,17 +276,6 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
     return top, -np.inf if frame.modality == "CT" else min(0.0, float(frame.voxels.min()))
 
 
-def _measured(looks: Iterable[Volume], monitor: Monitor) -> Appearance:
-    """The appearance of all looks, which need not be in memory at once."""
-    appearance = combine([measure_appearance(look, monitor) for look in looks])
-    if (count := len(appearance.patients)) < _FEW_LOOKS:
-        monitor.warn(
-            f"{count} patient{'s' if count > 1 else ''} as look: they may not represent "
-            "their kernel or scanner; five or more patients are safer"
-        )
-    return appearance
-
-
 def _aligned(
     guides: Sequence[Volume], frames: Sequence[Volume], cache: VolumeCache, monitor: Monitor
 ) -> tuple[AlignedGuide, ...]:
@@ -351,7 +317,6 @@ class _Frame:
     volume: Volume
     noise: NoiseEstimate
     decision: Decision
-    look: Appearance | None
     strength: float
     floor: float
     network: NetworkStage
@@ -365,7 +330,7 @@ class _Frame:
         bias_field: BiasField | None,
         out: npt.NDArray[Any],
         deviation: Floats | None,
-    ) -> dict[str, Any]:
+    ) -> None:
         """Enhance the frame at strength 1.
 
         Args:
@@ -373,22 +338,20 @@ class _Frame:
             bias_field: of a sequence; that of a single volume is measured in its result.
             out: where they go, of the frame's type.
             deviation: where the deviation of their errors goes; None where it is not requested.
-        Returns:
-            What was found out on the way, for the manifest.
         """
         decision, count = self.decision, len(self.volume.voxels)
 
         def finish(values: Floats) -> npt.NDArray[Any]:
             return restore_dtype(np.maximum(values, np.float32(self.floor)), out.dtype)
 
-        is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
+        is_whole = any(step is not None for step in (decision.motion, decision.blur))
         if not (is_whole or decision.corrects_bias or deviation is not None):
             self._denoise(wanted, self.monitor, out=out, finish=finish)
-            return {}
+            return
         # The deviation of a slice depends on its neighbors.
         around = slice(max(0, wanted.start - 1), min(count, wanted.stop + 1))
         around = slice(0, count) if is_whole else around
-        values, facts = self._corrected(
+        values = self._corrected(
             around, self.monitor.part(0.0, 0.9) if decision.corrects_bias else self.monitor
         )
         if deviation is not None:
@@ -413,27 +376,18 @@ class _Frame:
             out[part] = finish(result)
             let_go(values)
             let_go(out)
-        return facts
 
-    def _corrected(self, part: slice, monitor: Monitor) -> tuple[Floats, dict[str, Any]]:
-        """Some slices without noise, and without motion or blur, or with the look of others."""
+    def _corrected(self, part: slice, monitor: Monitor) -> Floats:
+        """Some slices without noise, and without motion or blur."""
         blur, motion, voxels = self.decision.blur, self.decision.motion, self.volume.voxels
         level = self.noise.level
         if motion is not None:
-            still = undo_motion(
-                voxels, motion, noise=level, denoise=self._filtered, monitor=monitor
-            )
-            return still, {}
-        if self.look is not None:
-            values, match = match_appearance(
-                self.volume, self.look, denoise=lambda: self._floats(part, monitor), monitor=monitor
-            )
-            return values, {"look": {"summary": "; ".join(match.sentences())}}
+            return undo_motion(voxels, motion, noise=level, denoise=self._filtered, monitor=monitor)
         values = self._floats(part, monitor if blur is None else monitor.part(0, 0.9))
         if blur is not None:
             left = level * self.decision.share
             undo_blur(voxels, blur, noise=left, denoised=values, monitor=monitor)
-        return values, {}
+        return values
 
     def _floats(self, part: slice, monitor: Monitor) -> Floats:
         """Some slices after filter and network, float32."""
