@@ -21,7 +21,7 @@ _MAPS = {
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
 }
 #: Of what is measured: the key that says whether it was done, and how people call that.
-_DONE = {"blur": "undone", "bias_field": "corrected", "motion": "corrected"}
+_DONE = {"blur": "undone", "bias_field": "corrected"}
 #: Keys of `results` that belong to a segmentation.
 _OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")

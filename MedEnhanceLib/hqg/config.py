@@ -287,11 +287,11 @@ class EnhanceConfig(Options):
         help="n4 removes the bias field of MR; auto: where it is measured to be strong, and "
         "never in previews",
     )
-    task: Literal["auto", "noise", "sharpness", "slices", "motion"] = option(
+    task: Literal["auto", "noise", "sharpness", "slices"] = option(
         "auto",
         help="what is improved: noise alone; sharpness: noise and blur; slices: thick slices "
-        "become thin ones, on a new grid; motion: motion between slices of MR; auto: noise, and "
-        "blur and bias field where they are measured",
+        "become thin ones, on a new grid; auto: noise, and blur and bias field where they are "
+        "measured",
     )
     slice_spacing: float | Literal["isotropic", "half"] = option(
         "isotropic",

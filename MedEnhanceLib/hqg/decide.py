@@ -1,4 +1,4 @@
-"""What is done to a volume, from what is measured in it: noise, blur, bias field, motion.
+"""What is done to a volume, from what is measured in it: noise, blur, bias field.
 
 `decide` looks at the whole volume, and at all frames of a sequence together, so that parts of it
 are treated as the whole is and no frame differs from the next in what is done to it.
@@ -14,11 +14,9 @@ import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.bias_field import measure_bias_field
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import need_of
-from MedEnhanceLib.hqg.motion import MotionEstimate, measure_motion
 from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
@@ -65,7 +63,6 @@ class Decision:
     Attributes:
         share: of the noise's removal, 0 to 1.
         blur: that is undone; None for none.
-        motion: that is undone; None for none.
         corrects_bias: whether results are divided by their bias field (N4).
         warnings: that the measurement of the noise may not suit the volume.
         facts: what was measured and decided, as manifests record it.
@@ -73,7 +70,6 @@ class Decision:
 
     share: float
     blur: BlurEstimate | None
-    motion: MotionEstimate | None
     corrects_bias: bool
     warnings: tuple[ModelWarning, ...]
     facts: dict[str, Any] = field(default_factory=dict)
@@ -100,9 +96,6 @@ def decide(
         chosen: the frames that are going to be enhanced.
         is_preview: leaves out what needs all slices.
         monitor: messages and cancelling.
-
-    Raises:
-        InputError: motion too strong to be corrected, or in a sequence.
     """
     numbers = _spread(frames, chosen)
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
@@ -130,8 +123,8 @@ def decide(
     warnings = (warning,) if warning else ()
     if is_preview:
         monitor.log("the preview removes noise; it leaves out blur and bias field")
-        return Decision(share, None, None, False, warnings, facts)
-    blur = motion = None
+        return Decision(share, None, False, warnings, facts)
+    blur = None
     corrects_bias = config.bias_correction == "n4"
     if config.task in ("auto", "sharpness") and is_mr:
         blurs = [
@@ -150,16 +143,8 @@ def decide(
         bias_field = attend(lambda: measure_bias_field(mean, noise=noise.level), monitor)
         corrects_bias = bias_field.is_strong
         facts["bias_field"] = {"corrected": corrects_bias, "reason": bias_field.reason}
-    if config.task == "motion":
-        motion = _correctable_motion(frames, chosen, facts, monitor)
-    return Decision(
-        share,
-        blur if blur is not None and blur.is_blurred else None,
-        motion,
-        corrects_bias,
-        warnings,
-        facts,
-    )
+    undone = blur if blur is not None and blur.is_blurred else None
+    return Decision(share, undone, corrects_bias, warnings, facts)
 
 
 def mean_frame(frames: Sequence[Volume]) -> Volume:
@@ -183,26 +168,3 @@ def _spread(frames: Sequence[Volume], chosen: Sequence[int]) -> list[int]:
 def _median(values: Sequence[float]) -> int:
     """Where the median is; of an even number of values the lower one."""
     return sorted(range(len(values)), key=values.__getitem__)[(len(values) - 1) // 2]
-
-
-def _correctable_motion(
-    frames: Sequence[Volume], chosen: Sequence[int], facts: dict[str, Any], monitor: Monitor
-) -> MotionEstimate | None:
-    name = frames[0].source or "volume"
-    if len(chosen) > 1:
-        raise InputError(
-            f"{name}: motion is corrected in a single frame, and this is a sequence",
-            "Enhance one frame after another (frame).",
-        )
-    motion = measure_motion(frames[chosen[0]])
-    facts["motion"] = {
-        "corrected": motion.is_correctable,
-        "reason": motion.reason,
-    }
-    if motion.angle and not motion.is_correctable:
-        raise InputError(
-            f"{name}: {motion.reason}",
-            "Scan again where that is possible, or remove its noise alone (task noise).",
-        )
-    (monitor.log if motion.is_correctable else monitor.warn)(motion.reason)
-    return motion if motion.is_correctable else None

@@ -1,7 +1,7 @@
 """Enhances a volume with a bundle.
 
-decide (of the whole volume) → each frame: filter with its network → motion or blur → bias field
-→ rounding → blend at the strength
+decide (of the whole volume) → each frame: filter with its network → blur → bias field → rounding
+→ blend at the strength
 
 Slices are finished as they are computed, into the array of the result. Where a step needs the whole
 result before that, it is in float32 meanwhile.
@@ -32,7 +32,6 @@ from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
 from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
-from MedEnhanceLib.hqg.motion import undo_motion
 from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.atomic import output_error
@@ -344,7 +343,7 @@ class _Frame:
         def finish(values: Floats) -> npt.NDArray[Any]:
             return restore_dtype(np.maximum(values, np.float32(self.floor)), out.dtype)
 
-        is_whole = any(step is not None for step in (decision.motion, decision.blur))
+        is_whole = decision.blur is not None
         if not (is_whole or decision.corrects_bias or deviation is not None):
             self._denoise(wanted, self.monitor, out=out, finish=finish)
             return
@@ -378,14 +377,11 @@ class _Frame:
             let_go(out)
 
     def _corrected(self, part: slice, monitor: Monitor) -> Floats:
-        """Some slices without noise, and without motion or blur."""
-        blur, motion, voxels = self.decision.blur, self.decision.motion, self.volume.voxels
-        level = self.noise.level
-        if motion is not None:
-            return undo_motion(voxels, motion, noise=level, denoise=self._filtered, monitor=monitor)
+        """Some slices without noise and blur."""
+        blur, voxels = self.decision.blur, self.volume.voxels
         values = self._floats(part, monitor if blur is None else monitor.part(0, 0.9))
         if blur is not None:
-            left = level * self.decision.share
+            left = self.noise.level * self.decision.share
             undo_blur(voxels, blur, noise=left, denoised=values, monitor=monitor)
         return values
 
@@ -399,10 +395,3 @@ class _Frame:
             self.volume, self.noise, share=self.decision.share, only=part, network=self.network,
             engine=self.engine, monitor=monitor, **where,
         )  # fmt: skip
-
-    def _filtered(self, voxels: Floats, sigma: float) -> Floats:
-        """Voxels [K, J, I] after the filter alone, for a given σ instead of the measured one."""
-        factor = np.float32(sigma / max(self.noise.level, 1e-6))
-        louder = replace(self.noise, sigma=self.noise.sigma * factor, level=sigma, rician=False)
-        quiet = Monitor(cancel=lambda: self.monitor.cancelled)
-        return denoise(self.volume.with_voxels(voxels), louder, engine=self.engine, monitor=quiet)

@@ -32,7 +32,6 @@ class ChoicesTest(EnhanceTestCase):
         ]
         self.assertEqual(sorted(choices), ["guideSelector", "outputSelector", "taskComboBox"])
         self.assertEqual(ui.taskComboBox.currentText, "Automatic (noise, blur, bias field)")
-        self.assertIn("Motion", self.tasks())
         self.assertIn("noise, blur, bias field", ui.taskComboBox.toolTip)
         node.SetAttribute(self.bridge.MODALITY, "CT")
         self.processEvents(80)  # of which noise alone is found

@@ -59,7 +59,6 @@ def tasks(modality=UNKNOWN):
         "noise": _("Noise only"),
         "sharpness": _("Noise and blur"),
         "slices": _("Thin slices from thick ones"),
-        "motion": _("Motion"),
     }
     if modality in ("MR", UNKNOWN):
         return texts
@@ -73,7 +72,6 @@ def aboutTask(task):
         "noise": _("Removes noise; blur and bias field stay"),
         "sharpness": _("Removes noise and blur; the bias field stays"),
         "slices": _("Makes thin slices between thick ones, on a new grid"),
-        "motion": _("Corrects motion between slices during the scan"),
     }[task]
 
 

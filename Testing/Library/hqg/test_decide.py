@@ -69,20 +69,6 @@ def _enhanced(frame: Volume, monitor: Monitor | None = None, **options: object) 
     return enhance(frame, config, monitor=monitor)
 
 
-def _moved(voxels: np.ndarray) -> np.ndarray:
-    """Lines of k-space from four poses in each slice; the center of k-space is in place."""
-    rng = np.random.default_rng(0)
-    ky, kx = (np.fft.fftfreq(side) for side in voxels.shape[1:])
-    result = np.empty(voxels.shape, np.float32)
-    for index, plane in enumerate(voxels):
-        pose = np.searchsorted(np.sort(rng.uniform(-0.5, 0.5, 3)), ky)
-        shift = rng.normal(0, 1.5, (4, 2))[pose]
-        shift = shift - shift[0]
-        angle = -2 * np.pi * (ky[:, None] * shift[:, :1] + kx * shift[:, 1:])
-        result[index] = np.abs(np.fft.ifft2(np.fft.fft2(plane) * np.exp(1j * angle)))
-    return result
-
-
 class TestDecision:
     def test_strength_auto_leaves_a_clean_volume_nearly_as_it_is(self) -> None:
         result = _enhanced(brain())
@@ -100,25 +86,6 @@ class TestDecision:
         sharp = _enhanced(_noisy(0.05), bias_correction="none")
         assert not sharp.measured["blur"]["undone"]
         assert "blur" not in _enhanced(blurred, bias_correction="none", task="noise").measured
-
-    @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
-    def test_motion_is_found_and_undone_on_request(self, order: tuple[int, int, int]) -> None:
-        moved = Rician(0.03, 3).apply(brain().with_voxels(_moved(brain().voxels)))
-        truth, turned = (
-            each.with_voxels(np.ascontiguousarray(each.voxels.transpose(order)))
-            for each in (brain(), moved)
-        )
-        result = _enhanced(turned, task="motion")
-        assert result.measured["motion"]["corrected"]
-        assert "motion corrected" in result.volume.history[-1]
-        noise_alone = _enhanced(turned, task="noise")
-        assert _error(result.volume.voxels, truth) < 0.95 * _error(noise_alone.volume.voxels, truth)
-
-    def test_motion_that_is_not_there_is_not_corrected(self) -> None:
-        events: list[Event] = []
-        result = _enhanced(_noisy(0.03), Monitor(events.append), task="motion")
-        assert not result.measured["motion"]["corrected"]
-        assert any("no motion was found" in str(event) for event in events)
 
 
 class TestEnhancement:

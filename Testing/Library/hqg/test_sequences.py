@@ -111,5 +111,3 @@ def test_a_frame_alone_is_as_in_the_whole_sequence(dynamic: Volume, tmp_path: Pa
     assert measured["noise"]["share_removed"] == whole.share
     with pytest.raises(InputError, match="frame 3"):
         enhance(dynamic, config(), frame=3)
-    with pytest.raises(InputError, match="one frame after another"):
-        enhance(dynamic, config(task="motion"))
