@@ -1,7 +1,7 @@
 """Enhances a volume with a bundle.
 
 decide (of the whole volume) → each frame: filter with its network → blur → bias field → rounding
-→ blend at the strength
+→ blend at the strength; blur and bias field on request
 
 Slices are finished as they are computed, into the array of the result. Where a step needs the whole
 result before that, it is in float32 meanwhile.
@@ -93,7 +93,8 @@ def enhance(
     Raises:
         ConfigError: slices are out of range, or combined with N4.
         ModelError: no model fits.
-        InputError: the volume or a guide cannot be used, or there is no such frame.
+        InputError: the volume or a guide cannot be used, there is no such frame, or N4 is
+            requested for a CT.
         DeviceMemoryError: memory ran out on the CPU.
         Cancelled: the monitor asked to stop.
     """
@@ -103,6 +104,11 @@ def enhance(
     guides = list(_checked(guide, volume))
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
+    if config.correct_bias_field and volume.modality == "CT":
+        raise InputError(
+            f"{volume.source or 'volume'}: a CT has no bias field of the kind N4 corrects",
+            "Leave the correction of the bias field out (--correct-bias-field).",
+        )
     from MedEnhanceLib.hqg.restore import NetworkStage, network_on
     from MedEnhanceLib.nets.precision import without_tf32
 
@@ -127,7 +133,7 @@ def enhance(
         monitor.warn(warning.text)
     # One coil shades all frames alike, and frames divided by one field do not flicker.
     bias_field = None
-    if decision.corrects_bias and len(frames) > 1:
+    if config.correct_bias_field and len(frames) > 1:
         bias_field = _bias_field(mean_frame(frames), monitor)
     measured = dict(decision.facts)
     aligned: tuple[AlignedGuide, ...] = ()
@@ -154,6 +160,7 @@ def enhance(
             volume=frames[number],
             noise=cache.noise(number, frames[number], monitor),
             decision=decision,
+            corrects_bias=config.correct_bias_field,
             strength=config.share,
             floor=floor,
             network=stage,
@@ -243,10 +250,10 @@ def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: Enhan
             f"slices {first}:{stop} (stop excluded) are not within the volume's {count} slices",
             f"Give start and stop within 0 to {count}.",
         )
-    if slices is not None and config.bias_correction == "n4":
+    if slices is not None and config.correct_bias_field:
         raise ConfigError(
             "N4 needs the whole volume, not some slices of it",
-            "Leave the bias correction out, or enhance the whole volume.",
+            "Leave the correction of the bias field out, or enhance the whole volume.",
         )
     return slice(first, stop)
 
@@ -309,13 +316,14 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -
 class _Frame:
     """A frame, [K, J, I], with what was measured in it and what is done to it.
 
-    strength: that uncertainty is stated for. floor: the lowest value of the result. scratch: a
-    folder for large arrays, if any.
+    corrects_bias: whether N4 follows. strength: that uncertainty is stated for. floor: the lowest
+    value of the result. scratch: a folder for large arrays, if any.
     """
 
     volume: Volume
     noise: NoiseEstimate
     decision: Decision
+    corrects_bias: bool
     strength: float
     floor: float
     network: NetworkStage
@@ -343,15 +351,14 @@ class _Frame:
         def finish(values: Floats) -> npt.NDArray[Any]:
             return restore_dtype(np.maximum(values, np.float32(self.floor)), out.dtype)
 
-        is_whole = decision.blur is not None
-        if not (is_whole or decision.corrects_bias or deviation is not None):
+        if decision.blur is None and not self.corrects_bias and deviation is None:
             self._denoise(wanted, self.monitor, out=out, finish=finish)
             return
         # The deviation of a slice depends on its neighbors.
         around = slice(max(0, wanted.start - 1), min(count, wanted.stop + 1))
-        around = slice(0, count) if is_whole else around
+        around = around if decision.blur is None else slice(0, count)
         values = self._corrected(
-            around, self.monitor.part(0.0, 0.9) if decision.corrects_bias else self.monitor
+            around, self.monitor.part(0.0, 0.9) if self.corrects_bias else self.monitor
         )
         if deviation is not None:
             expected_deviation(
@@ -362,7 +369,7 @@ class _Frame:
         values = values[wanted.start - around.start : wanted.stop - around.start]
         for slab in slabs(values):
             np.maximum(slab, self.floor, out=slab, dtype=np.float32)
-        if decision.corrects_bias and bias_field is None:
+        if self.corrects_bias and bias_field is None:
             bias_field = _bias_field(self.volume.with_voxels(values), self.monitor)
         for part in parts_of(0, len(out)):
             result = values[part]

@@ -181,7 +181,7 @@ def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
     asked = [name for name, value in besides.items() if value is not None]
     for option in options_of(type(config)):
         value = getattr(config, option.name)
-        if option.name not in _OF_THIN_SLICES and value not in (option.default, "none"):
+        if option.name not in _OF_THIN_SLICES and value != option.default:
             asked.append(option.name if value is True else f"{option.name} {value}")
     if asked:
         raise ConfigError(

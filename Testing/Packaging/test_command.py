@@ -83,7 +83,7 @@ def test_it_enhances_a_small_volume(tmp_path: Path) -> None:
     noise = np.random.default_rng(3).normal(200, 30, (6, 48, 48))
     source, output = tmp_path / "scan.nrrd", tmp_path / "better.nrrd"
     io.save(Volume(noise.astype(np.int16), Geometry((1.0, 1.0, 2.0)), modality="MR"), source)
-    said = run("--modality", "MR", "--device", "cpu", "--task", "noise", source, output)
+    said = run("--modality", "MR", "--device", "cpu", source, output)
     assert said.returncode == 0, said.stderr
     fractions = re.findall(r"<filter-progress>([0-9.]+)</filter-progress>", said.stdout)
     assert float(fractions[-1]) == 1.0

@@ -78,7 +78,7 @@ class EnhanceParams(DicomParams, VolumeParams):
     slices: tuple[int, int] | None = option(
         None,
         help="[start, stop], stop excluded: a preview of these slices, equal to those of a whole "
-        "run without blur and bias field; of a sequence those of frame 0, or of `frame`",
+        "run that removes noise alone; of a sequence those of frame 0, or of `frame`",
         flag=None,
     )
     frame: int | None = option(None, help="enhance this frame of a sequence alone", flag=None)

@@ -76,22 +76,22 @@ class TestDecision:
         assert -20 * np.log10(change) > 42
         assert result.measured["noise"]["share_removed"] == result.share < 0.5
         assert result.measured["noise"]["reason"]
-        assert _enhanced(_noisy(0.1), task="noise").share == 1
+        assert _enhanced(_noisy(0.1)).share == 1
 
     def test_blur_is_undone_where_it_is_measured_and_not_elsewhere(self) -> None:
         blurred = Rician(0.01, 1).apply(Blur(1.5).apply(brain()))
-        result = _enhanced(blurred, bias_correction="none")
+        result = _enhanced(blurred, task="sharpness")
         assert result.measured["blur"]["undone"]
         assert _error(result.volume.voxels, brain()) < 0.85 * _error(blurred.voxels, brain())
-        sharp = _enhanced(_noisy(0.05), bias_correction="none")
+        sharp = _enhanced(_noisy(0.05), task="sharpness")
         assert not sharp.measured["blur"]["undone"]
-        assert "blur" not in _enhanced(blurred, bias_correction="none", task="noise").measured
+        assert "blur" not in _enhanced(blurred).measured
 
 
 class TestEnhancement:
     def test_a_preview_shows_the_uncertainty_of_the_whole_run(self) -> None:
         noisy = replace(_noisy(0.1), modality="OT", modality_is_guess=False)
-        config = EnhanceConfig(model="mr", device="cpu", task="noise", uncertainty=True)
+        config = EnhanceConfig(model="mr", device="cpu", uncertainty=True)
         whole, some = enhance(noisy, config), enhance(noisy, config, slices=(1, 3))
         assert whole.uncertainty is not None and some.uncertainty is not None
         assert np.array_equal(some.uncertainty.voxels, whole.uncertainty.voxels[1:3])
@@ -103,7 +103,7 @@ class TestEnhancement:
 
         me.save(_noisy(0.1), tmp_path / "in.nii.gz")
         names = [str(tmp_path / name) for name in ("in.nii.gz", "out.nii.gz", "noise.nii.gz")]
-        arguments = ["enhance", *names[:2], "--task", "noise", "--noise-map", names[2]]
+        arguments = ["enhance", *names[:2], "--noise-map", names[2]]
         arguments += ["--uncertainty", "--device", "cpu", "--json"]
         assert main(arguments) == 0
         assert me.load(names[2]).voxels.mean() > 0

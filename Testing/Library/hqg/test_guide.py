@@ -156,11 +156,11 @@ def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
     frames = still.astype(np.float32)
     frames[1] += rng.normal(0, 40, head.shape)
     sequence = replace(head, voxels=frames, source="cine.nii")
-    result = me.enhance(sequence, "mr", guide=head, task="noise", strength="full", device="cpu")
+    result = me.enhance(sequence, "mr", guide=head, strength="full", device="cpu")
     assert result.guide_use is not None
     assert result.guide_use.shape == sequence.shape
     assert result.guide_use.voxels[0].max() == 0
-    options = EnhanceConfig("mr", True, "cpu", task="noise", strength="full")
+    options = EnhanceConfig("mr", True, "cpu", strength="full")
     some = enhance(sequence, options, guide=head, slices=(2, 4))  # its neighbors count, too
     assert np.array_equal(some.guide_use.voxels, result.guide_use.voxels[:, 2:4])
     assert some.guide_use.voxels[1].max() > 0
@@ -201,8 +201,8 @@ def test_no_other_task_takes_their_spacing() -> None:
         EnhanceConfig(slice_spacing="half")
 
 
-@pytest.mark.parametrize("name", ["guide", "uncertainty", "bias_correction"])
+@pytest.mark.parametrize("name", ["guide", "uncertainty", "correct_bias_field"])
 def test_what_thin_slices_do_not_take_is_refused(head: Volume, other: Volume, name: str) -> None:
-    value = {"uncertainty": True, "bias_correction": "n4"}.get(name, other)
+    value = other if name == "guide" else True
     with pytest.raises(ConfigError, match=f"the task slices has no {name}"):
         me.enhance(head, task="slices", **{name: value})
