@@ -78,7 +78,6 @@ def decide(
     config: EnhanceConfig,
     *,
     chosen: Sequence[int] = (0,),
-    is_preview: bool = False,
     monitor: Monitor,
 ) -> Decision:
     """Measure a volume and decide what is done to it; to all frames of a sequence the same.
@@ -90,7 +89,6 @@ def decide(
         cache: measurements of earlier runs over them, filled by this one.
         config: task, strength and whether the bias field is corrected.
         chosen: the frames that are going to be enhanced.
-        is_preview: leaves blur, which needs all slices.
         monitor: messages and cancelling.
     """
     numbers = _spread(frames, chosen)
@@ -122,8 +120,6 @@ def decide(
     blur = None
     if config.task == "sharpness" and typical.modality != "MR":
         monitor.warn("blur is measured in MR alone: only noise is removed")
-    elif config.task == "sharpness" and is_preview:
-        monitor.log("the preview removes noise alone; blur needs the whole volume")
     elif config.task == "sharpness":
         blurs = [
             measure_blur(frames[n].voxels, noise=of.level, noise_to_contrast=noise_to_contrast(of))

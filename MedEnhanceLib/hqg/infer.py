@@ -124,9 +124,9 @@ def enhance(
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
     network, engine = network_on(bundle, choice.name), engine_for(choice.name, monitor)
-    decision = decide(
-        frames, cache, config, chosen=chosen, is_preview=slices is not None, monitor=monitor
-    )
+    # Blur is measured and undone in the whole volume: previews are without.
+    asked = config if slices is None else replace(config, task="noise")
+    decision = decide(frames, cache, asked, chosen=chosen, monitor=monitor)
     of_bundle = (training_length_warning(bundle), anatomy_warning(bundle, volume))
     warnings = tuple(warning for warning in of_bundle if warning) + decision.warnings
     for warning in warnings:

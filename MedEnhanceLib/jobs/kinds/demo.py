@@ -79,12 +79,12 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     with atomic_write(folder / LICENCE, overwrite=overwrite) as temporary:
         temporary.write_bytes((resource_folder("samples") / LICENCE).read_bytes())
     # What a user who sees the damage asks for; the default removes noise alone.
-    config = EnhanceConfig("mr", device=params.device, task="sharpness", correct_bias_field=True)
+    chosen = EnhanceConfig("mr", device=params.device, task="sharpness", correct_bias_field=True)
     order = EnhanceParams(
         input=str(folder / "damaged.nii.gz"),
         output=str(folder / "enhanced.nii.gz"),
         modality="MR",
-        config=config,
+        config=chosen,
         segment=True,
         report=str(folder),
         overwrite=overwrite,

@@ -89,6 +89,14 @@ class TestDecision:
 
 
 class TestEnhancement:
+    def test_a_preview_removes_noise_alone(self) -> None:
+        blurred = Rician(0.03, 1).apply(Blur(1.5).apply(brain()))
+        config = EnhanceConfig(model="mr", device="cpu", task="sharpness")
+        some = enhance(blurred, config, slices=(1, 3))
+        whole = enhance(blurred, replace(config, task="noise"))
+        assert "blur" not in some.measured
+        assert np.array_equal(some.volume.voxels, whole.volume.voxels[1:3])
+
     def test_a_preview_shows_the_uncertainty_of_the_whole_run(self) -> None:
         noisy = replace(_noisy(0.1), modality="OT", modality_is_guess=False)
         config = EnhanceConfig(model="mr", device="cpu", uncertainty=True)
