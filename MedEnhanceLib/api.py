@@ -263,11 +263,6 @@ class EnhanceCall(Watched, Placed, EnhanceConfig, _EnhanceOrder):
     """The arguments of `enhance`."""
 
     _: KW_ONLY
-    look: Any = option(
-        None,
-        help="a volume of the same contrast, or a list of several, whose sharpness and noise are "
-        "taken over; of any kind that volume may be, an array on its grid",
-    )
     segmenter: str = option(
         "auto",
         help="the model that segments with segment=True, by name or folder; auto: the one for the "
@@ -302,12 +297,10 @@ def enhance(call: EnhanceCall) -> Enhanced:
             guides = _chosen(call, volume, monitor)
         else:
             guides = _beside(call.guide, volume, call)
-        looks = _beside(call.look, volume, call)
         return enhance_volume(
             volume,
             narrowed(EnhanceConfig, call),
             guide=guides or None,
-            look=looks[0] if len(looks) == 1 else looks or None,
             segmenter=segmenter,
             monitor=monitor,
         )
@@ -327,7 +320,7 @@ def _chosen(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]
 
 
 def _beside(given: Any, volume: Volume, call: Placed) -> list[Volume]:
-    """Guides or looks as volumes; an array lies on the grid of the volume."""
+    """Guides as volumes; an array lies on the grid of the volume."""
     volumes = []
     for each in given if isinstance(given, list | tuple) else [given]:
         if isinstance(each, np.ndarray):

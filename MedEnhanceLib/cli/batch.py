@@ -62,7 +62,6 @@ def _declare(parser: Parser, task: str) -> None:
             choices=["auto"],
             help="enhance each volume with the best other series of its study or folder as guide",
         )
-        add_flags(parser, job, only=["look"])
     if task != "compress":
         add_flags(parser, batch, only=["bids"])
         add_flags(parser, job, only=["dicom"])
@@ -72,15 +71,11 @@ def _declare(parser: Parser, task: str) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Run the job and report how it went."""
-    from MedEnhanceLib.jobs.batch_items import absolute
-
     own = params_of(args, declaration_of("batch"))
     stated = params_of(args, declaration_of(args.job))
     stated = {name: value for name, value in stated.items() if name not in own}
     if "guide" in stated:
         stated["guide"] = [stated["guide"]]
-    if "look" in stated:  # a worker on another machine has another folder
-        stated["look"] = [absolute(place) for place in stated["look"]]
     fields = args.console.run("batch", own | {"task": args.job, "params": stated})
     total, table = fields["total"], fields["table"]
     failed = [row for row in fields["rows"] if row["status"] == "failed"]

@@ -95,7 +95,7 @@ class About:
         multiple: the value is a multiple of it.
         unit: of a number, for example "mm".
         metavar: what stands for the value in help texts.
-        flag: on the command line: "" is its name (`--bias-correction`); "--force" that flag;
+        flag: on the command line: "" is its name (`--slice-spacing`); "--force" that flag;
             "INPUT" a positional argument; None nothing.
         one_of: exactly one option with the same word here is to be chosen.
         ranged: whether help texts state the range.

@@ -38,7 +38,7 @@ _FIRST = 0.04
 _EXPONENT, _FIRMNESS = 2.0, 30.0
 #: σ in px of undamaged scans: the middle, to which blur is undone, and the limit. 24 MR and 26 CT
 #: of soft tissue reach 0.83 where the spectrum has the shape of a blur
-#: (docs/decisions/0050-blind-corrections.md).
+#: (docs/decisions/0050-bias-field-and-blur.md).
 _USUAL_PX, LIMIT_PX = 0.65, 0.86
 #: Root-mean-square misfit in dB from which the spectrum has another shape: that of an image
 #: enlarged from a smaller matrix, which ends in a step.

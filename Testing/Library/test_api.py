@@ -86,7 +86,7 @@ def test_an_interrupt_stays_an_interrupt(scan: Path, monkeypatch: pytest.MonkeyP
     [
         (lambda volume: me.enhance(volume, strength=7.0), "strength"),
         (lambda volume: me.enhance(volume, uncertainty=8), "uncertainty"),
-        (lambda volume: me.enhance(volume, bias_correction="n3"), "bias_correction"),
+        (lambda volume: me.enhance(volume, task="auto"), "task"),
         (lambda volume: me.degrade(volume), "no degradation"),
         (lambda volume: me.degrade(volume, haze=0.1), "haze"),
         (lambda volume: me.degrade(volume, rician=7.0), "rician level"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,13 +50,6 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="FILE",
         place="input",
     )
-    look: list[str] | None = option(
-        None,
-        help="volumes of the same contrast whose sharpness and noise the result takes on, for "
-        "example of another kernel or scanner",
-        metavar="FILE",
-        place="input",
-    )
     guide_map: str | None = option(
         None,
         help="write a map of how much the guides were used, 0 to 1",
@@ -86,7 +78,7 @@ class EnhanceParams(DicomParams, VolumeParams):
     slices: tuple[int, int] | None = option(
         None,
         help="[start, stop], stop excluded: a preview of these slices, equal to those of a whole "
-        "run without blur, bias field and look; of a sequence those of frame 0, or of `frame`",
+        "run that removes noise alone; of a sequence those of frame 0, or of `frame`",
         flag=None,
     )
     frame: int | None = option(None, help="enhance this frame of a sequence alone", flag=None)
@@ -167,7 +159,6 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         source if frame is None else volume,
         config,
         guide=guides or None,
-        look=_look_of(params, volume, monitor),
         segmenter=segmenter_config(
             params.segmenter, config.device, wanted=params.wants_segmentation
         ),
@@ -207,17 +198,6 @@ def _guides_of(
     keep = params.slices is not None and len(paths) == 1
     named = [VolumeParams(input=path, modality=params.modality) for path in paths]
     return [kept.load(each, keep=keep, monitor=monitor)[0] for each in named]
-
-
-def _look_of(
-    params: EnhanceParams, volume: Volume, monitor: Monitor
-) -> Volume | Iterator[Volume] | None:
-    """The look; several volumes are read one after another, and previews leave it out."""
-    if not params.look or params.slices is not None:
-        return None
-    modality = volume.modality
-    loads = (VolumeParams(input=file, modality=modality).load(monitor) for file in params.look)
-    return loads if len(params.look) > 1 else next(loads)
 
 
 def _volumes_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,11 +108,13 @@ def _measure_enhancer(
         damages["composite"] = standard_composite(SEED)
     clean = load(path, modality=bundle.modality)
     config = EnhanceConfig(model=str(bundle.folder), device=device)
+    on_request = replace(config, task="sharpness", correct_bias_field=True)
     for index, (name, degradation) in enumerate(damages.items()):
         part = monitor.part(index / len(damages), (index + 1) / len(damages))
         part.progress(0.0, f"{path.name}: {name}")
         damaged = attend(partial(degradation.apply, clean, keep_dtype=True), part)
-        enhanced = enhance(damaged, config, monitor=part).volume
+        chosen = on_request if name == "composite" else config
+        enhanced = enhance(damaged, chosen, monitor=part).volume
         row: dict[str, Any] = {"volume": path.name, "degradation": name}
         for role, volume in (("input", damaged), ("enhanced", enhanced)):
             row[f"{role}_psnr_db"] = metrics.psnr(clean.voxels, volume.voxels)

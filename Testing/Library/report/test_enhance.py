@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.manifest import RESEARCH_ONLY, corrections_in_words, make_manifest
+from MedEnhanceLib.core.manifest import (
+    RESEARCH_ONLY,
+    corrections_in_words,
+    findings_in_words,
+    make_manifest,
+)
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.report import figures
@@ -78,8 +83,7 @@ def test_report_says_what_changed_was_measured_and_done(
 ) -> None:
     noise = {"sigma": 12.5, "units": "HU", "confidence": 0.4, "share_removed": 0.8, "reason": "few"}
     blur = {"undone": True, "reason": "both axes are blurred"}
-    bias_field = {"corrected": False, "reason": "none"}
-    measured = {"noise": noise, "blur": blur, "bias_field": bias_field}
+    measured = {"noise": noise, "blur": blur, "bias_field": {"corrected": True}}
     facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
     results = {"measured": measured, "uncertainty": facts}
     table = [{"label": "white matter", "voxels": 12345, "volume_ml": 6.7891, "surface_mm2": 4321.4}]
@@ -91,8 +95,12 @@ def test_report_says_what_changed_was_measured_and_done(
     assert "1.2 s" in text
     assert "Noise: σ 12.5 HU, confidence 0.4 of 1; 80% of the correction applied: few." in text
     assert "Blur: undone; both axes are blurred." in text
-    assert "Bias field" not in text
-    assert corrections_in_words(measured) == ", 80% of the noise correction, blur undone"
+    assert "Bias field: corrected (N4)." in text
+    words = ", 80% of the noise correction, blur undone, bias field corrected"
+    assert corrections_in_words(measured) == words
+    sharp = {"blur": {"undone": False, "reason": "as sharp as undamaged scans"}}
+    assert findings_in_words(sharp) == ["blur: left alone; as sharp as undamaged scans"]
+    assert corrections_in_words(sharp) == ""
     assert "calibrated on held-out &lt;heads&gt;" in text
     for part in ("12,345", "6.79", "Surface, mm²", "4,321"):
         assert part in text
