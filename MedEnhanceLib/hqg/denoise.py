@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
@@ -103,6 +104,7 @@ def denoise(
     noise: NoiseEstimate,
     *,
     share: float = 1.0,
+    regions: ConstantRegions | None = None,
     only: slice | None = None,
     network: NetworkStage | None = None,
     engine: grouped.Engine | None = None,
@@ -116,6 +118,8 @@ def denoise(
         volume: a single volume, [K, J, I], finite.
         noise: what `nets.noise.measure_noise` found in it.
         share: of the correction, 0 to 1.
+        regions: of the volume that are constant, which groups of blocks and the network pass over;
+            `put_back` makes them exact in the result.
         only: the slices that are wanted; they equal those of a whole run.
         network: what goes on from the filter, with its guides; None for the filter alone.
         engine: what computes, as in `grouped.denoised`.
@@ -153,8 +157,8 @@ def denoise(
         return values if finish is None else finish(values)
 
     return grouped.denoised(
-        volume.voxels,
-        noise,
+        volume.voxels if regions is None else regions.neutral,
+        noise if regions is None else regions.level(noise),
         noise.spectrum.reshape(-1),
         rounds=rounds,
         spacing=volume.geometry.spacing,

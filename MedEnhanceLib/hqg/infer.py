@@ -40,6 +40,7 @@ from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.describe import refuse_not_finite
+from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped import Engine, engine_for
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
@@ -167,6 +168,7 @@ def enhance(
         frame_ = _Frame(
             volume=frames[number],
             noise=cache.noise(number, frames[number], monitor),
+            regions=cache.constant(number, frames[number], monitor),
             decision=decision,
             look=appearance,
             strength=config.share,
@@ -183,6 +185,8 @@ def enhance(
         if use is not None and stage.change is not None:
             inner = slice(wanted.start - stage.first, wanted.stop - stage.first)
             np.minimum(stage.change[inner], 1, out=use[here])
+        of_guides = None if use is None else use[here]
+        frame_.regions.put_back(wanted, enhanced[here], of_errors, of_guides)
     if aligned:
         measured["guide"] = {
             "used": round(float(np.mean(uses)), 4),
@@ -350,6 +354,7 @@ class _Frame:
 
     volume: Volume
     noise: NoiseEstimate
+    regions: ConstantRegions
     decision: Decision
     look: Appearance | None
     strength: float
@@ -442,8 +447,8 @@ class _Frame:
 
     def _denoise(self, part: slice, monitor: Monitor, **where: Any) -> npt.NDArray[Any]:
         return denoise(
-            self.volume, self.noise, share=self.decision.share, only=part, network=self.network,
-            engine=self.engine, monitor=monitor, **where,
+            self.volume, self.noise, share=self.decision.share, regions=self.regions, only=part,
+            network=self.network, engine=self.engine, monitor=monitor, **where,
         )  # fmt: skip
 
     def _filtered(self, voxels: Floats, sigma: float) -> Floats:
