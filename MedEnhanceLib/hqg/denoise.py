@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.slabs import extremes
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.constant import ConstantRegions
@@ -39,6 +40,8 @@ _ABOVE_AIR = (0.08, 0.16)
 _HALF_NEEDED, _NEARLY_ALL = 0.05, 0.9
 #: Confidence from which the measured σ is within 10 % of the truth (results/noise.json).
 _TRUSTED = 0.5
+#: σ over the largest value below which rounding in single precision is larger than the noise.
+_LEAST_NOISE = 2e-7
 #: σ in HU from which the noise of CT cannot be anatomy, whatever the confidence: no tissue varies
 #: so much within a block. At very low dose through an abdomen the confidence is low, and yet all of
 #: the correction is far better than the share that it allows (results/enhancement.json).
@@ -137,7 +140,8 @@ def denoise(
     only = only or slice(0, volume.shape[0])
     if out is None:
         out = np.empty((only.stop - only.start, *volume.shape[1:]), np.float32)
-    if noise.level <= 0 or share <= 0:
+    largest = max(abs(float(end)) for end in extremes(volume.voxels))
+    if noise.level <= _LEAST_NOISE * largest or share <= 0:
         for to, before in zip(out, volume.voxels[only], strict=True):
             values = before.astype(np.float32)
             to[...] = values if finish is None else finish(values)

@@ -39,7 +39,7 @@ from MedEnhanceLib.hqg.motion import undo_motion
 from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.atomic import output_error
-from MedEnhanceLib.io.describe import refuse_not_finite
+from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
 from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped import Engine, engine_for
 from MedEnhanceLib.nets.grouped_run import parts_of
@@ -232,7 +232,7 @@ def _checked(
     for each in [given] if isinstance(given, Volume) else given or ():
         name = each.source or role
         # Voxels first: the modality of a file that states none is guessed from its content.
-        refuse_not_finite(each)
+        refuse_too_large(each)
         if each.voxels.min() == each.voxels.max():
             raise InputError(
                 f"{name}: the {role} is constant, every voxel is {each.voxels.flat[0]:g}",

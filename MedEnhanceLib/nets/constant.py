@@ -89,7 +89,9 @@ class ConstantRegions:
 
         return _Slices(self._voxels.shape, level)
 
-    def put_back(self, part: slice, out: Array, *others: npt.NDArray[np.floating[Any]] | None) -> None:
+    def put_back(
+        self, part: slice, out: Array, *others: npt.NDArray[np.floating[Any]] | None
+    ) -> None:
         """Write the constant voxels of some slices into their result [n, J, I]; 0 into others."""
         for number, z in enumerate(range(part.start, 0 if self._is_empty else part.stop)):
             mask = self.mask(z)
@@ -103,7 +105,11 @@ class ConstantRegions:
         """Where slice z is constant, [J, I]."""
         firsts = range(max(0, z - self._sides[0] + 1), z + 1)
         starts = reduce(np.logical_or, map(self._starts, firsts))
-        blocks = _over(np.logical_or, np.pad(starts, [(s - 1, s - 1) for s in self._sides[1:]]), self._sides[1:])
+        blocks = _over(
+            np.logical_or,
+            np.pad(starts, [(s - 1, s - 1) for s in self._sides[1:]]),
+            self._sides[1:],
+        )
         return np.asarray(blocks | self._of_values(z, self.padding, blocks))
 
     def _of_values(self, z: int, values: Sequence[Any], blocks: Mask) -> Mask:
@@ -187,7 +193,9 @@ def _over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
     """A reduction over the windows of a plane, by where they begin."""
     for axis, side in enumerate(sides):
         count = plane.shape[axis] - side + 1
-        parts = [plane[at : at + count] if axis == 0 else plane[:, at : at + count] for at in range(side)]
+        parts = [
+            plane[at : at + count] if axis == 0 else plane[:, at : at + count] for at in range(side)
+        ]
         plane = reduce(of, parts)
     return plane
 
