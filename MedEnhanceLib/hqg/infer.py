@@ -186,7 +186,8 @@ def enhance(
             inner = slice(wanted.start - stage.first, wanted.stop - stage.first)
             np.minimum(stage.change[inner], 1, out=use[here])
         of_guides = None if use is None else use[here]
-        frame_.regions.put_back(wanted, enhanced[here], of_errors, of_guides)
+        numbers = range(wanted.start, wanted.stop)
+        frame_.regions.put_back(numbers, enhanced[here], of_errors, of_guides)
     if aligned:
         measured["guide"] = {
             "used": round(float(np.mean(uses)), 4),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.modality import FARTHEST_MM, MICROSCOPY_MM
-from MedEnhanceLib.core.slabs import slabs
+from MedEnhanceLib.core.slabs import extremes, slabs
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
@@ -99,8 +99,9 @@ def refuse_too_large(volume: Volume) -> None:
     For what is computed in single precision, which holds neither them nor their squares.
     """
     refuse_not_finite(volume)
-    if volume.dtype.itemsize > 2 and not (volume.dtype.kind in "iu" and volume.dtype.itemsize < 8):
-        what = f"above {LARGEST:g} or below -{LARGEST:g}, too large for single precision"
+    low, high = (float(end) for end in extremes(volume.voxels))
+    if max(-low, high) > LARGEST:
+        what = f"too large for single precision (values from {low:.3g} to {high:.3g})"
         _refuse(volume, lambda plane: (plane >= -LARGEST) & (plane <= LARGEST), what)
 
 

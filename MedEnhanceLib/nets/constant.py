@@ -1,4 +1,4 @@
-"""Regions of a volume that hold no measurement: padding, masked background, blocks without variance.
+"""Regions of a volume that hold no measurement: padding, masked background, flat blocks.
 
 They come out of an enhancement as they are. A block is 4 × 4 × 4 equal voxels. A value of many
 blocks is padding where its regions end in steps above the noise; where they fade into it, as
@@ -81,7 +81,7 @@ class ConstantRegions:
             return noise
 
         def level(z: int) -> Floats:
-            values = noise[z : z + 1][0]
+            values: Floats = noise[z : z + 1][0]
             if 1 <= z < len(self._voxels) - 2:
                 whole = reduce(np.logical_and, [self.mask(k) for k in range(z - 1, z + SIDE - 1)])
                 values[1:-2, 1:-2][_over(np.logical_and, whole, self._sides[1:])] = 0
@@ -90,15 +90,18 @@ class ConstantRegions:
         return _Slices(self._voxels.shape, level)
 
     def put_back(
-        self, part: slice, out: Array, *others: npt.NDArray[np.floating[Any]] | None
+        self,
+        numbers: Sequence[int],
+        out: Array,
+        *others: npt.NDArray[np.floating[Any]] | None,
     ) -> None:
-        """Write the constant voxels of some slices into their result [n, J, I]; 0 into others."""
-        for number, z in enumerate(range(part.start, 0 if self._is_empty else part.stop)):
+        """Write the constant voxels of some slices into a result [n, J, I], and 0 into others."""
+        for at, z in enumerate([] if self._is_empty else numbers):
             mask = self.mask(z)
-            np.copyto(out[number], self._voxels[z], where=mask)
+            np.copyto(out[at], self._voxels[z], where=mask)
             for other in others:
                 if other is not None:
-                    other[number][mask] = 0
+                    other[at][mask] = 0
         let_go(self._voxels)
 
     def _constant(self, z: int) -> Mask:
@@ -152,14 +155,15 @@ class ConstantRegions:
 
     def _neutral(self, z: int) -> Array:
         """Slice z without padding that ends in large steps."""
-        plane, gap = self._voxels[z], self._gap(z)
+        plane: Array = self._voxels[z]
+        gap = self._gap(z)
         if not gap.any():
             return plane
         nearby = range(max(0, z - _REACH), min(len(self._voxels), z + _REACH + 1))
-        sums = sum(_LESS ** abs(k - z) * self._halves(k) for k in nearby)
-        if not np.any(sums[1]):
+        sums = reduce(np.add, [_LESS ** abs(k - z) * self._halves(k) for k in nearby])
+        if not sums[1].any():
             return plane
-        result = plane.copy()
+        result: Array = plane.copy()
         result[gap] = restore_dtype(_means(sums, plane.shape)[gap], plane.dtype)
         return result
 
@@ -226,4 +230,4 @@ def _means(sums: Floats, shape: tuple[int, ...]) -> Floats:
     mean = total / np.maximum(count, np.float32(1e-9))
     if not count.all():
         np.copyto(mean, _means(_fourfold(sums), count.shape), where=count == 0)
-    return mean.repeat(2, 0).repeat(2, 1)[: shape[0], : shape[1]]
+    return np.asarray(mean.repeat(2, 0).repeat(2, 1)[: shape[0], : shape[1]])
