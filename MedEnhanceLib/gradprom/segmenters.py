@@ -20,6 +20,7 @@ from torch import Tensor
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle, first_line, read_monai_bundle
+from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: A resampled volume has at most this many times more or fewer voxels: 3 along each axis.
@@ -72,11 +73,12 @@ class Segmenter:
 
         Raises:
             ModelError: it was trained on another modality.
-            InputError: the volume is a sequence, too coarse or too fine.
+            InputError: the volume is a sequence, too coarse or too fine, or its values too large.
         """
         bundle, who = self.bundle, volume.source or "volume"
         if volume.is_sequence:
             raise InputError(f"{who}: a sequence", "Give one frame at a time.")
+        refuse_too_large(volume)
         is_open = volume.modality_is_guess or volume.modality == "OT"
         if volume.modality != bundle.modality and not is_open:
             raise ModelError(

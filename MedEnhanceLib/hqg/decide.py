@@ -18,6 +18,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import need_of
 from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur
+from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -37,11 +38,13 @@ class VolumeCache:
     Attributes:
         ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
         noises: the noise, by number of the frame.
+        regions: that are constant, by number of the frame.
         guides: those of the last run that had any, each with its copy on the volume's grid.
     """
 
     ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
     noises: dict[int, NoiseEstimate] = field(default_factory=dict)
+    regions: dict[int, ConstantRegions] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
 
     def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
@@ -53,6 +56,13 @@ class VolumeCache:
                 frame.voxels, modality=frame.modality, spacing=spacing
             )
         return self.noises[number]
+
+    def constant(self, number: int, frame: Volume, monitor: Monitor) -> ConstantRegions:
+        """The constant regions of a frame, measured once for all runs over it."""
+        if number not in self.regions:
+            level = self.noise(number, frame, monitor).level
+            self.regions[number] = ConstantRegions(frame.voxels, level)
+        return self.regions[number]
 
 
 @dataclass(frozen=True)

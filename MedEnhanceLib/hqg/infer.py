@@ -35,7 +35,8 @@ from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
 from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.atomic import output_error
-from MedEnhanceLib.io.describe import refuse_not_finite
+from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
+from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped import Engine, engine_for
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
@@ -159,6 +160,7 @@ def enhance(
         frame_ = _Frame(
             volume=frames[number],
             noise=cache.noise(number, frames[number], monitor),
+            regions=cache.constant(number, frames[number], monitor),
             decision=decision,
             corrects_bias=config.correct_bias_field,
             strength=config.share,
@@ -175,6 +177,9 @@ def enhance(
         if use is not None and stage.change is not None:
             inner = slice(wanted.start - stage.first, wanted.stop - stage.first)
             np.minimum(stage.change[inner], 1, out=use[here])
+        of_guides = None if use is None else use[here]
+        numbers = range(wanted.start, wanted.stop)
+        frame_.regions.put_back(numbers, enhanced[here], of_errors, of_guides)
     if aligned:
         measured["guide"] = {
             "used": round(float(np.mean(uses)), 4),
@@ -218,7 +223,7 @@ def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterato
     for each in [given] if isinstance(given, Volume) else given or ():
         name = each.source or "guide"
         # Voxels first: the modality of a file that states none is guessed from its content.
-        refuse_not_finite(each)
+        refuse_too_large(each)
         if each.voxels.min() == each.voxels.max():
             raise InputError(
                 f"{name}: the guide is constant, every voxel is {each.voxels.flat[0]:g}",
@@ -322,6 +327,7 @@ class _Frame:
 
     volume: Volume
     noise: NoiseEstimate
+    regions: ConstantRegions
     decision: Decision
     corrects_bias: bool
     strength: float
@@ -399,6 +405,6 @@ class _Frame:
 
     def _denoise(self, part: slice, monitor: Monitor, **where: Any) -> npt.NDArray[Any]:
         return denoise(
-            self.volume, self.noise, share=self.decision.share, only=part, network=self.network,
-            engine=self.engine, monitor=monitor, **where,
+            self.volume, self.noise, share=self.decision.share, regions=self.regions, only=part,
+            network=self.network, engine=self.engine, monitor=monitor, **where,
         )  # fmt: skip

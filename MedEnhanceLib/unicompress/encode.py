@@ -22,6 +22,7 @@ from MedEnhanceLib.core.slabs import looks_like_labels, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
@@ -207,6 +208,7 @@ def with_bound(
             f"{name}: noise can be measured in CT and MR, its modality is {volume.modality}",
             remedy,
         )
+    refuse_too_large(volume)
     frames = [
         measure_noise(frame.voxels, modality=frame.modality, spacing=frame.geometry.spacing)
         for frame in volume.frames()
