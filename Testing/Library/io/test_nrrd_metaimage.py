@@ -114,7 +114,7 @@ def test_impossible_spacing_of_a_metaimage_is_refused(tmp_path: Path, spacings: 
     data = (tmp_path / "a.mha").read_bytes()
     data = data.replace(b"ElementSpacing = 1 1 1", f"ElementSpacing = {spacings}".encode())
     (tmp_path / "a.mha").write_bytes(data)
-    with pytest.raises(InputError, match="elementspacing"):
+    with pytest.raises(InputError, match="ElementSpacing"):
         load(tmp_path / "a.mha")
 
 
