@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.voxels import read_start
@@ -16,6 +17,11 @@ _UNITS_MM = {
 }  # fmt: skip
 #: Words that state no unit.
 NO_UNIT = {"", "none", "???"}
+
+
+def refused(path: Path, field: str, value: Any, why: str) -> InputError:
+    """The error of a field that cannot be read: says file, field, value and why."""
+    return InputError(f"{path.name}: {field} is {value!s:.80}: {why}", "Export the volume again.")
 
 
 def header_start(path: Path) -> bytes:
@@ -40,6 +46,16 @@ def fields_of(path: Path, head: bytes, line_pattern: str) -> dict[str, str]:
             if fields.setdefault(name.lower().replace(" ", ""), value) != value:
                 raise InputError(f"{path.name}: {name} stands twice in it", "Correct the header.")
     return fields
+
+
+def shape_of(path: Path, field: str, text: str, axes: str) -> tuple[int, ...]:
+    """The shape in voxels, slowest axis first, of sizes whose number `axes` states."""
+    sizes = text.split()
+    is_valid = all(re.fullmatch(r"0*[1-9]\d{,9}", size) for size in sizes)
+    if not (is_valid and axes in ("3", "4") and len(sizes) == int(axes)):
+        why = f"in {axes} axes; a volume has 3, or 4 with frames, none of zero size"
+        raise refused(path, field, text, why)
+    return tuple(int(size) for size in reversed(sizes))
 
 
 def unit_mm(path: Path, names: list[str]) -> float:

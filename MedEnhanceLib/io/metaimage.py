@@ -1,9 +1,7 @@
-"""MetaImage read, MetaImage and NRRD written: headers by SimpleITK, voxels by `voxels`.
+"""MetaImage read by its definition; MetaImage and NRRD written, with headers by SimpleITK.
 
-ITK says shape and type, but not where the voxels begin and how they are stored. It also ignores
-units of length and the slope of intensities, turns a spacing of NaN into 1 and such an offset into
-0, and follows a header to any other file. So these lines of the text are read here, and what ITK
-would misread is refused, naming the field.
+ITK is not used to read: it ignores units of length and the slope of intensities, takes an offset of
+NaN for 0, and follows a header to any other file.
 """
 
 from __future__ import annotations
@@ -23,15 +21,19 @@ from MedEnhanceLib.io.header_lines import (
     fields_of,
     file_beside,
     header_start,
+    refused,
+    shape_of,
     unit_mm,
 )
 from MedEnhanceLib.io.voxels import Payload, read_voxels, rescale
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Of ITK's names of types: "16-bit unsigned integer".
-_TYPE = r"(\d+)-bit (signed integer|unsigned integer|float)"
-_KINDS = {"signed integer": "i", "unsigned integer": "u", "float": "f"}
+_TYPES = {
+    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
+    "MET_UINT": "u4", "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
+}  # fmt: skip
 #: Names of one field each; the first is the usual one.
 _SPACING = ("ElementSpacing", "ElementSize")
 _ORIGIN = ("Offset", "Position", "Origin")
@@ -61,66 +63,21 @@ def read_metaimage(
             "Check that it is an image and that its name has the right ending.",
         )
     fields = fields_of(path, start[: end.start()], r"(?P<key>[^=]+?) *= *(?P<value>.*)")
-    header = _read_header(path)
-    shape, dtype = _layout(header, path.name)
     slope = _numbers(path, fields, ("ElementToIntensityFunctionSlope",), 1) or [1.0]
     intercept = _numbers(path, fields, ("ElementToIntensityFunctionOffset",), 1) or [0.0]
     if slope == [0.0]:
-        raise InputError(
-            f"{path.name}: ElementToIntensityFunctionSlope is 0", "Correct the header."
-        )
-    geometry = _geometry(path, fields, len(shape), monitor)
-    payload = _payload(path, fields, end, shape, dtype)
+        raise refused(path, "ElementToIntensityFunctionSlope", 0, "all voxels would be equal")
+    payload = _payload(path, fields, end)
+    axes = len(payload.shape)
+    geometry = _geometry(path, fields, axes, monitor)
     voxels = rescale(read_voxels(payload, monitor, scratch), slope[0], intercept[0])
-    has_tags = header.HasMetaDataKey(tags.KEY)
-    found = tags.from_text(header.GetMetaData(tags.KEY)) if has_tags else tags.Tags()
-    interval, steps = None, _numbers(path, fields, _SPACING, len(shape))
-    if len(shape) == 4 and steps:
+    found = tags.from_text(fields.get(tags.KEY.lower(), ""))
+    interval, steps = None, _numbers(path, fields, _SPACING, axes)
+    if axes == 4 and steps:
         field = f"{path.name}: the fourth ElementSpacing"
         interval = tags.frame_interval(steps[3], None, found, field, monitor)
     geometry = tags.exact_geometry(geometry, found)
     return Volume(voxels, geometry, source=str(path), frame_interval_s=interval), found
-
-
-def _read_header(path: Path) -> Any:
-    try:
-        name = str(path).encode().decode()
-    except UnicodeEncodeError as cause:  # ITK would end the process
-        raise InputError(f"{path}: its name is not UTF-8", "Rename it and its folders.") from cause
-    sitk = require("SimpleITK", purpose=f"Reading {path.suffix} files")
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("MetaImageIO")  # because ITK does not know a .MHA in capitals
-    try:
-        reader.SetFileName(name)
-        reader.ReadImageInformation()
-    except RuntimeError as cause:
-        reason = str(cause).strip().rpartition("\n")[2].strip()
-        raise InputError(
-            f"{path.name}: its header cannot be read: {reason}", "Export it again."
-        ) from cause
-    return reader
-
-
-def _layout(header: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape in the file, slowest axis first, and type."""
-    import SimpleITK as sitk  # noqa: N813 - as its users write it
-
-    sizes, kind = list(header.GetSize()), sitk.GetPixelIDValueAsString(header.GetPixelID())
-    components = header.GetNumberOfComponents()
-    if components > 1 or "complex" in kind:
-        raise InputError(
-            f"{name}: several values per voxel ({kind}): a color or vector",
-            "Convert it to one intensity per voxel first.",
-        )
-    if len(sizes) not in (3, 4) or 0 in sizes:
-        raise InputError(
-            f"{name}: sizes are {sizes}; a volume has 3 axes, or 4 with frames, none of zero size",
-            "Export the volume again.",
-        )
-    match = re.fullmatch(_TYPE, kind)
-    if match is None:
-        raise InputError(f"{name}: voxels of type {kind}", "Convert it to integers or floats.")
-    return tuple(sizes[::-1]), np.dtype(f"{_KINDS[match[2]]}{int(match[1]) // 8}")
 
 
 def _geometry(path: Path, fields: dict[str, str], axes: int, monitor: Monitor) -> Geometry:
@@ -131,7 +88,7 @@ def _geometry(path: Path, fields: dict[str, str], axes: int, monitor: Monitor) -
     if spacing is None:
         monitor.warn(f"{path.name} has no ElementSpacing: its voxels are taken as 1 mm wide")
     elif min(spacing) <= 0:
-        raise InputError(f"{path.name}: ElementSpacing is {spacing}", "Correct the voxel size.")
+        raise refused(path, "ElementSpacing", spacing, "no voxel size")
     if origin is None or direction is None:
         monitor.warn(
             f"{path.name} lacks {'Offset' if direction else 'TransformMatrix'}: its place in the "
@@ -141,8 +98,8 @@ def _geometry(path: Path, fields: dict[str, str], axes: int, monitor: Monitor) -
     columns = np.eye(axes) if direction is None else np.reshape(direction, (axes, axes)).T
     try:
         return Geometry(
-            tuple(value * mm for value in (spacing or [1.0] * axes)[:3]),
-            tuple(value * mm for value in (origin or [0.0] * axes)[:3]),
+            tuple((np.array(spacing or [1.0] * axes) * mm).tolist()[:3]),
+            tuple((np.array(origin or [0.0] * axes) * mm).tolist()[:3]),
             columns[:3, :3].tolist(),
         )
     except GeometryError as cause:
@@ -158,43 +115,38 @@ def _numbers(
         return None
     (name, text), *others = given.items()
     if names != _SPACING and any(other.split() != text.split() for _, other in others):
-        raise InputError(f"{path.name}: {' and '.join(given)} contradict", "Correct the header.")
+        raise refused(path, " and ".join(given), list(given.values()), "they contradict")
     try:
         numbers = [float(number) for number in text.split()]
     except ValueError:
         numbers = []
     if len(numbers) != count or not np.isfinite(numbers).all():
-        raise InputError(
-            f"{path.name}: {name} is {text[:80]!r}, not {count} numbers", "Correct the header."
-        )
+        raise refused(path, name, text, f"not {count} numbers")
     return numbers
 
 
-def _payload(
-    path: Path,
-    fields: dict[str, str],
-    end: re.Match[bytes],
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-) -> Payload:
+def _payload(path: Path, fields: dict[str, str], end: re.Match[bytes]) -> Payload:
+    shape = shape_of(path, "DimSize", fields.get("dimsize", ""), fields.get("ndims", ""))
+    kind, channels = fields.get("elementtype", ""), fields.get("elementnumberofchannels", "1")
+    if channels != "1":
+        why = "several values per voxel, a color or vector"
+        raise refused(path, "ElementNumberOfChannels", channels, why)
+    if kind not in _TYPES:
+        raise refused(path, "ElementType", kind, "not a type of numbers")
     if not _is_true(fields.get("binarydata", "")) or fields.get("headersize", "0") != "0":
         raise InputError(
             f"{path.name}: BinaryData is not True, or there is a HeaderSize", "Save it as .mha."
         )
+    names = ("binarydatabyteordermsb", "elementbyteordermsb")
+    orders = {_is_true(fields[name]) for name in names if name in fields}
+    if len(orders) > 1:
+        raise refused(path, "ElementByteOrderMSB", fields[names[1]], "BinaryData… contradicts it")
     voxel_file, begin = path, end.end()
     target = end[1].decode("utf-8", "replace").strip()
     if target.upper() != "LOCAL":
         voxel_file, begin = file_beside(path, "ElementDataFile", target), 0
-    names = ("binarydatabyteordermsb", "elementbyteordermsb")
-    orders = {_is_true(fields[name]) for name in names if name in fields}
-    if len(orders) > 1:
-        raise InputError(
-            f"{path.name}: BinaryDataByteOrderMSB and ElementByteOrderMSB contradict",
-            "Correct the header.",
-        )
-    is_packed = _is_true(fields.get("compresseddata", ""))
-    dtype = dtype.newbyteorder(">" if True in orders else "<")
-    return Payload(voxel_file, shape, dtype, is_packed, begin)
+    dtype = np.dtype(_TYPES[kind]).newbyteorder(">" if True in orders else "<")
+    return Payload(voxel_file, shape, dtype, _is_true(fields.get("compresseddata", "")), begin)
 
 
 def _is_true(text: str) -> bool:

@@ -7,9 +7,8 @@ takes an unknown space for LPS, and follows a header to any other file.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,8 @@ from MedEnhanceLib.io.header_lines import (
     fields_of,
     file_beside,
     header_start,
+    refused,
+    shape_of,
     unit_mm,
 )
 from MedEnhanceLib.io.voxels import LARGEST_RATIO, Payload, read_voxels, readable
@@ -45,15 +46,14 @@ _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "ms
 _IN_SPACE, _OF_FRAMES = {"domain", "space", "none", "???"}, {"list", "time"}
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """An axis as the header describes it; vector: its space direction, None without one."""
-
-    size: int
-    kind: str
-    vector: tuple[float, ...] | None
-    spacing: str
-    unit: str
+#: Fields with a value for each axis, fastest first, and what such a value looks like.
+_PER_AXIS = {
+    "kinds": r"\S+",
+    "space directions": r"none|\([^()]*\)",
+    "spacings": r"\S+",
+    "units": r'"[^"]*"|\S+',
+}
+Vector = tuple[float, ...]
 
 
 def read_nrrd(
@@ -83,197 +83,154 @@ def read_nrrd(
     key = re.search(rb"(?m)^%s:=(.*)$" % tags.KEY.encode(), head)
     text = re.sub(rb"\\(.)", lambda match: match[1].replace(b"n", b"\n"), key[1]) if key else b""
     found = tags.from_text(text.decode("utf-8", "replace"))
-    axes = _axes(path, fields)
-    frames = _frame_axis(path, [axis.kind for axis in axes])
-    payload = _payload(path, fields, tuple(axis.size for axis in reversed(axes)), end.end())
-    if {"oldmin", "oldmax"} & fields.keys():
-        monitor.warn(
-            f"{path.name} is quantized (old min, old max): its numbers are taken as stored"
-        )
-    geometry = _geometry(
-        path, fields, [axes[at] for at in range(len(axes)) if at != frames], monitor
+    payload = _payload(path, fields, end.end())
+    shape = payload.shape
+    kinds, directions, spacings, units = (
+        _of_each_axis(path, fields, field, len(shape)) for field in _PER_AXIS
     )
-    voxels = read_voxels(payload, monitor, scratch)
+    frames = _frame_axis(path, [kind.lower() for kind in kinds])
+    if {"oldmin", "oldmax"} & fields.keys():
+        monitor.warn(f"{path.name} is quantized (old min, old max): its values are taken as stored")
+    space_units = re.findall(r'[^\s"]+|""', fields.get("spaceunits", ""))
+    in_space = [axis for axis in range(len(shape)) if axis != frames]
+    mm = unit_mm(path, space_units[:3] + [units[axis].strip('"') for axis in in_space])
+    vectors = [_vector(path, directions[axis]) for axis in in_space]
+    if any(vectors):
+        geometry = _placed(path, fields, vectors, mm, monitor)
+    else:
+        geometry = _unplaced(path, [spacings[axis] for axis in in_space], mm, monitor)
     interval = None
     if frames is not None:
-        voxels = np.moveaxis(voxels, len(axes) - 1 - frames, 0)
-        interval = _interval(path, fields, axes[frames], found, monitor)
-    volume = Volume(
-        voxels,
-        # NRRD keeps spacing × direction, which loses the last bit; the tags' geometry is exact.
-        tags.exact_geometry(geometry, found),
-        source=str(path),
-        frame_interval_s=interval,
-    )
-    return volume, found
+        vector = _vector(path, directions[frames])
+        if vector and (len(vector) < 4 or any(vector[:3])):
+            raise refused(path, "space directions", directions, f"axis {frames + 1} holds frames")
+        step = str(vector[3]) if vector else spacings[frames]
+        unit = ([*space_units, "", "", "", ""][3] if vector else units[frames]).strip('"').lower()
+        seconds = None if unit in NO_UNIT else _SECONDS.get(unit, 0.0)
+        field = f"{path.name}: {'space directions' if vector else 'spacings'} of time"
+        interval = tags.frame_interval(_float(path, field, step), seconds, found, field, monitor)
+    voxels = read_voxels(payload, monitor, scratch)
+    if frames is not None:
+        voxels = np.moveaxis(voxels, len(shape) - 1 - frames, 0)
+    # NRRD keeps spacing × direction, which loses the last bit; the tags' geometry is exact.
+    geometry = tags.exact_geometry(geometry, found)
+    return Volume(voxels, geometry, source=str(path), frame_interval_s=interval), found
 
 
-def _refused(path: Path, field: str, value: Any, why: str, hint: str = "") -> InputError:
-    return InputError(
-        f"{path.name}: {field} is {value!s:.80}, {why}", hint or "Correct the header."
-    )
+def _of_each_axis(path: Path, fields: dict[str, str], field: str, axes: int) -> list[str]:
+    text = fields.get(field.replace(" ", ""))
+    if text is None:
+        return [{"kinds": "???", "space directions": "none"}.get(field, "")] * axes
+    values = re.findall(_PER_AXIS[field], text)
+    if len(values) != axes:
+        raise refused(path, field, text, f"not one value for each of {axes} axes")
+    return values
 
 
-def _axes(path: Path, fields: dict[str, str]) -> list[_Axis]:
-    sizes = fields.get("sizes", "").split()
-    count = len(sizes)
-    is_valid = all(re.fullmatch(r"0*[1-9]\d{,9}", size) for size in sizes)
-    if count not in (3, 4) or not is_valid or fields.get("dimension") != str(count):
-        raise InputError(
-            f"{path.name}: dimension is {fields.get('dimension')}, sizes are {sizes[:8]}; a volume "
-            "has 3 axes, or 4 with frames, none of zero size",
-            "Export the volume again.",
-        )
+def _float(path: Path, field: str, text: str) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        raise refused(path, field, text, "not a number") from None
 
-    def of_each(field: str, pattern: str, missing: str) -> list[str]:
-        text = fields.get(field.replace(" ", ""))
-        values = [missing] * count if text is None else re.findall(pattern, text)
-        if len(values) != count:
-            raise _refused(path, field, text, f"not one value for each of {count} axes")
-        return values
 
-    def vector(text: str) -> tuple[float, ...] | None:
-        try:
-            return None if text == "none" else tuple(map(float, text[1:-1].split(",")))
-        except ValueError:
-            raise _refused(path, "space directions", text, "not numbers") from None
-
-    return [
-        _Axis(int(size), kind.lower(), vector(direction), spacing, unit.strip('"'))
-        for size, kind, direction, spacing, unit in zip(
-            sizes,
-            of_each("kinds", r"\S+", "???"),
-            of_each("space directions", r"none|\([^()]*\)", "none"),
-            of_each("spacings", r"\S+", "nan"),
-            of_each("units", r'"[^"]*"|\S+', '""'),
-            strict=True,
-        )
-    ]
+def _vector(path: Path, text: str) -> Vector | None:
+    numbers = text.strip("() ").split(",")
+    if text == "none":
+        return None
+    return tuple(_float(path, "space directions", number) for number in numbers)
 
 
 def _frame_axis(path: Path, kinds: list[str]) -> int | None:
     """Index of the axis that holds frames; the last of four if no kind says it."""
+    text = " ".join(kinds)
     if not set(kinds) <= _IN_SPACE | _OF_FRAMES:
-        raise InputError(
-            f"{path.name}: several values per voxel (kinds: {' '.join(kinds)}): a color or vector",
-            "Convert it to one intensity per voxel first.",
-        )
+        raise refused(path, "kinds", text, "several values per voxel, a color or vector")
     marked = [at for at, kind in enumerate(kinds) if kind in _OF_FRAMES]
     if not marked and len(kinds) == 4:
         marked = [3]
     if len(marked) != len(kinds) - 3:
-        raise _refused(path, "kinds", " ".join(kinds), "which leaves no three axes of space")
+        raise refused(path, "kinds", text, "this leaves no three axes of space")
     return marked[0] if marked else None
 
 
-def _payload(path: Path, fields: dict[str, str], shape: tuple[int, ...], begin: int) -> Payload:
+def _payload(path: Path, fields: dict[str, str], begin: int) -> Payload:
+    shape = shape_of(path, "sizes", fields.get("sizes", ""), fields.get("dimension", ""))
     name = re.sub(r"^signed | int$|_t$", "", fields.get("type", "").lower())
     if name not in _TYPES:
-        raise _refused(path, "type", fields.get("type"), "not a type of numbers")
+        raise refused(path, "type", fields.get("type"), "not a type of numbers")
     dtype, order = np.dtype(_TYPES[name]), fields.get("endian", "").lower()
     if order not in ("little", "big") and (order or dtype.itemsize > 1):
-        raise _refused(path, "endian", order or "missing", "neither little nor big")
+        raise refused(path, "endian", order or "missing", "neither little nor big")
     encoding = fields.get("encoding", "").lower()
     if encoding not in ("raw", "gzip", "gz"):
-        raise InputError(
-            f"{path.name}: encoding {encoding!r} is not supported", "Save it as raw or gzip."
-        )
+        raise refused(path, "encoding", encoding, "only raw and gzip are read")
+    voxel_file = path
     if "datafile" in fields:
-        path, begin = file_beside(path, "data file", fields["datafile"]), 0
-    is_packed = encoding != "raw"
-    payload = Payload(path, shape, dtype.newbyteorder(">" if order == "big" else "<"), is_packed)
-    skip = _whole(path, fields, "byte skip", lowest=-1)
-    size = path.stat().st_size
-    begin = _after_lines(path, begin, _whole(path, fields, "line skip"))
-    if skip == -1:  # the voxels are the last bytes of the file
-        if is_packed:
-            raise _refused(path, "byte skip", skip, "which compressed voxels cannot have")
-        begin, skip = max(begin, size - payload.nbytes), 0
-    elif skip and skip + payload.nbytes > (size - begin) * (LARGEST_RATIO if is_packed else 1):
-        raise _refused(path, "byte skip", skip, f"too much for {size - begin} bytes of data")
-    return Payload(path, shape, payload.dtype, is_packed, begin, skip)
-
-
-def _whole(path: Path, fields: dict[str, str], field: str, *, lowest: int = 0) -> int:
-    text = fields.get(field.replace(" ", ""), "0")
-    if not re.fullmatch(r"-?\d{1,18}", text) or int(text) < lowest:
-        raise _refused(path, field, text, f"not a whole number from {lowest} on")
-    return int(text)
-
-
-def _after_lines(path: Path, begin: int, lines: int) -> int:
-    """The byte of the file after so many more lines, which end within a MiB."""
+        voxel_file, begin = file_beside(path, "data file", fields["datafile"]), 0
+    is_packed, skips = encoding != "raw", []
+    for field, lowest in (("line skip", 0), ("byte skip", -1 if encoding == "raw" else 0)):
+        text = fields.get(field.replace(" ", ""), "0")
+        if not re.fullmatch(r"-?\d{1,18}", text) or int(text) < lowest:
+            raise refused(path, field, text, f"not a whole number from {lowest} on")
+        skips.append(int(text))
+    lines, skip = skips
     if lines:
-        with readable(path) as stream:
+        with readable(voxel_file) as stream:
             stream.seek(begin)
             ends = [match.end() for match in re.finditer(rb"\n", stream.read(LONGEST_HEADER))]
         if lines > len(ends):
-            raise _refused(path, "line skip", lines, f"but only {len(ends)} lines follow")
+            raise refused(path, "line skip", lines, f"only {len(ends)} lines follow")
         begin += ends[lines - 1]
-    return begin
+    dtype = dtype.newbyteorder(">" if order == "big" else "<")
+    payload = Payload(voxel_file, shape, dtype, is_packed, begin, max(skip, 0))
+    size = voxel_file.stat().st_size - begin
+    if skip == -1:  # the voxels are the last bytes of the file
+        return replace(payload, skip=max(0, size - payload.nbytes))
+    if skip and skip + payload.nbytes > size * (LARGEST_RATIO if is_packed else 1):
+        raise refused(path, "byte skip", skip, f"too much for {size} bytes of data")
+    return payload
 
 
-def _geometry(path: Path, fields: dict[str, str], axes: list[_Axis], monitor: Monitor) -> Geometry:
-    """Of the three axes of space."""
-    mm = unit_mm(path, _space_units(fields)[:3] + [axis.unit for axis in axes])
-    vectors = [axis.vector for axis in axes]
-    if vectors == [None] * 3:
-        texts = [axis.spacing if "spacings" in fields else "1" for axis in axes]
-        try:
-            i, j, k = (float(text) * mm for text in texts)
-            geometry = Geometry((i, j, k))
-        except (ValueError, GeometryError):
-            raise _refused(path, "spacings", " ".join(texts), "no voxel size") from None
-        monitor.warn(
-            f"{path.name} has no space directions: its place in the patient, and which side is "
-            "left, are unknown; its axes are taken as LPS"
-            + ("" if "spacings" in fields else ", and its voxels as 1 mm wide (no spacings)")
-        )
-        return geometry
-    space = fields.get("space", "").lower()
+def _unplaced(path: Path, spacings: list[str], mm: float, monitor: Monitor) -> Geometry:
+    """Of three axes without directions."""
+    has_spacings = any(spacings)
+    text = " ".join(spacings) if has_spacings else "1 1 1"
+    try:
+        i, j, k = (float(spacing) * mm for spacing in text.split())
+        geometry = Geometry((i, j, k))
+    except (ValueError, GeometryError):
+        raise refused(path, "spacings", text, "no voxel size") from None
+    monitor.warn(
+        f"{path.name} has no space directions: its place in the patient, and which side is "
+        "left, are unknown; its axes are taken as LPS"
+        + ("" if has_spacings else ", and its voxels as 1 mm wide (no spacings)")
+    )
+    return geometry
+
+
+def _placed(
+    path: Path, fields: dict[str, str], vectors: list[Vector | None], mm: float, monitor: Monitor
+) -> Geometry:
+    """Of three axes with directions."""
+    space, text = fields.get("space", "").lower(), fields["spacedirections"]
     signs = _SPACES.get(space.removesuffix("-time" if "-" in space else "t"))
     if space and signs is None:
-        raise InputError(
-            f"{path.name}: space is {space!r}, which has no anatomical directions",
-            "Write the header with space: left-posterior-superior.",
+        raise refused(
+            path, "space", repr(space), "no anatomical directions (left-posterior-superior, say)"
         )
     if signs is None or "spaceorigin" not in fields:
         what = "space, only its dimension: it is" if signs is None else "space origin: its axes are"
         monitor.warn(f"{path.name} names no {what} taken as LPS; check left, right and place")
-    origin = re.findall(r"[^\s(),]+", fields.get("spaceorigin", "0 0 0"))
+    if not all(vector and len(vector) in (3, 4) and not any(vector[3:]) for vector in vectors):
+        raise refused(path, "space directions", text, "not one in space for each axis")
+    origin = _vector(path, fields.get("spaceorigin", "(0,0,0)")) or ()
+    if len(origin) not in (3, 4):
+        raise refused(path, "space origin", origin, "not a place")
+    columns = [(*vector[:3], 0.0) for vector in vectors if vector]
+    affine = np.array([*columns, (*origin[:3], 1.0)]).T
+    affine[:3] *= np.array(signs or (1, 1, 1))[:, None] * mm * [[-1], [-1], [1]]  # LPS to RAS
     try:
-        columns = np.array([(*vector,)[:3] for vector in vectors if vector], np.float64).T
-        begin = np.array(origin[:3], np.float64)
-        if columns.shape != (3, 3) or any(any(vector[3:]) for vector in vectors if vector):
-            raise ValueError
-        affine = np.diag([*(signs or (1, 1, 1)), 1.0])
-        affine = affine @ np.vstack([np.c_[columns, begin] * mm, [0, 0, 0, 1]])
-        return Geometry.from_affine_ras(np.diag([-1.0, -1, 1, 1]) @ affine)
-    except ValueError:
-        raise _refused(
-            path, "space directions", fields["spacedirections"], "not one in space for each axis"
-        ) from None
+        return Geometry.from_affine_ras(affine)
     except GeometryError as cause:
         raise GeometryError(f"{path.name}: {cause.message}", cause.hint) from cause
-
-
-def _space_units(fields: dict[str, str]) -> list[str]:
-    units = re.findall(r'"[^"]*"|\S+', fields.get("spaceunits", ""))
-    return [unit.strip('"') for unit in units]
-
-
-def _interval(
-    path: Path, fields: dict[str, str], axis: _Axis, found: tags.Tags, monitor: Monitor
-) -> float | None:
-    field, unit, number = "spacings", axis.unit, axis.spacing
-    if axis.vector is not None:
-        field, unit = "space directions", "".join(_space_units(fields)[3:4])
-        if len(axis.vector) < 4 or any(axis.vector[:3]):
-            raise _refused(path, field, axis.vector, "of an axis that is not in space")
-        number = str(axis.vector[3])
-    try:
-        step = float(number)
-    except ValueError:
-        raise _refused(path, field, number, "not a number") from None
-    seconds = None if unit in NO_UNIT else _SECONDS.get(unit.lower(), 0.0)
-    return tags.frame_interval(step, seconds, found, f"{path.name}: {field} of time", monitor)

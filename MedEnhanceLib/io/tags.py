@@ -98,15 +98,20 @@ def frame_interval(
     unit: in seconds; 0 if it is not one of time; None if none is named, see `unstated_time_unit`.
     found: its exact interval counts as long as no other program changed the number.
     """
-    if not (math.isfinite(number) and number > 0) or unit == 0:
+    if not math.isfinite(number) or number == 0:
+        return None
+    if number < 0 or unit == 0:
+        monitor.warn(f"{field} is {number:g}, which is no interval in time: it is not kept")
         return None
     exact = found.frame_interval_s
     if found.geometry is not None and exact is None and number == 1:
         return None  # written where ITK needs a number
     if exact is not None and math.isclose(number * (unit or 1.0), exact, rel_tol=1e-7):
         return exact
-    if unit is None and (unit := unstated_time_unit(number)) != 1:
-        monitor.warn(f"{field} is {number:g} without a unit: taken as milliseconds")
+    if unit is None:
+        unit = unstated_time_unit(number)
+        if unit < 1:
+            monitor.warn(f"{field} is {number:g} without a unit: taken as milliseconds")
     return number * unit
 
 
