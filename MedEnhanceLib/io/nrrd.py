@@ -159,12 +159,12 @@ def _payload(path: Path, fields: dict[str, str], begin: int) -> Payload:
     name = re.sub(r"^signed | int$|_t$", "", fields.get("type", "").lower())
     if name not in _TYPES:
         raise refused(path, "type", fields.get("type"), "not a type of numbers")
-    dtype, order = np.dtype(_TYPES[name]), fields.get("endian", "").lower()
-    if order not in ("little", "big") and (order or dtype.itemsize > 1):
-        raise refused(path, "endian", order or "missing", "neither little nor big")
     encoding = fields.get("encoding", "").lower()
     if encoding not in ("raw", "gzip", "gz"):
         raise refused(path, "encoding", encoding, "only raw and gzip are read")
+    dtype, order = np.dtype(_TYPES[name]), fields.get("endian", "").lower()
+    if order not in ("little", "big") and (order or dtype.itemsize > 1):
+        raise refused(path, "endian", order or "missing", "neither little nor big")
     voxel_file = path
     if "datafile" in fields:
         voxel_file, begin = file_beside(path, "data file", fields["datafile"]), 0

@@ -1,6 +1,6 @@
 """Voxels of a file: exactly as many as its header declares, rescaled once to intensities.
 
-Read here and not by nibabel and SimpleITK, which read the headers, because of what those lack:
+Read here and not by nibabel and SimpleITK because of what those lack:
 ITK returns garbage for a MetaImage whose compressed voxels are damaged, and accepts a NRRD file
 without its checksum; nibabel does not reach the checksum of a .nii.gz; neither unpacks to a disk,
 so that large volumes pass through little memory, nor can be canceled.
