@@ -513,7 +513,7 @@ def degrade(
             noise, MR).
 
     Returns:
-        A new volume of the same geometry and units, voxels float32.
+        A new volume of the same geometry, units and type: rounded and clipped once, at the end.
 
     Raises:
         ConfigError: no degradation, an unknown one, or a strength out of range.

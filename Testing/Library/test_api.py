@@ -104,6 +104,20 @@ def test_options_that_cannot_be_are_refused(
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "float32", "float64"])
+def test_degrade_rounds_once_and_clips_to_the_type_of_its_input(kind: str) -> None:
+    ramp = np.linspace(0, 255, 512).reshape(8, 8, 8)
+    exact = me.degrade(ramp.astype(kind).astype(float), spacing=(1, 1, 1), bias=0.9, blur=1)
+    worse = me.degrade(ramp.astype(kind), spacing=(1, 1, 1), bias=0.9, blur=1)
+    assert worse.dtype == kind
+    if worse.dtype.kind == "f":
+        assert np.allclose(worse.voxels, exact.voxels, rtol=1e-6)
+    else:
+        limit = np.iinfo(kind).max
+        assert exact.voxels.max() > 255
+        assert np.array_equal(worse.voxels, np.clip(np.rint(exact.voxels), 0, limit))
+
+
 def test_degrade_applies_its_keywords_in_the_order_given(scan: Path, head: Volume) -> None:
     before = head.voxels.copy()
     worse = me.degrade(head, blur=1, rician=0.1, seed=3)
