@@ -138,9 +138,22 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
 
 def _means_lines(fields: Mapping[str, Any]) -> list[str]:
     rows = [{"group": group, **means} for group, means in fields["means"].items()]
-    names = dict.fromkeys(name for row in rows for name in row)
-    heads = {name: name.replace("_", " ") for name in names} | {"group": "mean of"}
+    heads = {name: head for name, head in _HEADS.items() if any(name in row for row in rows)}
     return [table(rows, heads)]
+
+
+#: Of figures of an evaluation, as its table calls them.
+_HEADS = {
+    "group": "mean of",
+    "input_psnr_db": "PSNR, dB: degraded",
+    "filter_psnr_db": "filter alone",
+    "enhanced_psnr_db": "model",
+    "gain_over_filter_db": "model − filter",
+    "input_ssim": "SSIM: degraded",
+    "filter_ssim": "filter alone",
+    "enhanced_ssim": "model",
+    "dice": "Dice",
+}
 
 
 TRAIN = Command(
@@ -160,8 +173,9 @@ TRAIN = Command(
 EVALUATE = Command(
     name="evaluate",
     summary="measure a model on volumes of good quality",
-    description="Degrade each volume, enhance it, and measure both against the original; for\n"
-    "a head, measure Dice against labels beside each volume (NAME-labels.nii.gz).",
+    description="Degrade each volume, remove the noise with the filter alone and with the model,\n"
+    "and measure all against the original; for a head, measure Dice against labels beside\n"
+    "each volume (NAME-labels.nii.gz).",
     example="medenhance evaluate mr volumes/",
     lines=_means_lines,
 )

@@ -71,6 +71,7 @@ def enhance(
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     scratch: Path | None = None,
+    filter_alone: bool = False,
     monitor: Monitor | None = None,
 ) -> Enhancement:
     """Enhance every slice of a volume, and every frame of a sequence.
@@ -93,6 +94,7 @@ def enhance(
         cache: measurements of an earlier run over this volume, filled by this one.
         scratch: a folder with free space; if given, a large result stays in an unnamed file there
             and takes no memory.
+        filter_alone: whether the network is left out, to measure what it adds to the filter.
         monitor: receives progress, messages and warnings, and can cancel.
 
     Returns:
@@ -171,7 +173,7 @@ def enhance(
             look=appearance,
             strength=config.share,
             floor=floor,
-            network=stage,
+            network=None if filter_alone else stage,
             engine=engine,
             scratch=scratch,
             monitor=monitor.part(done / len(chosen), (done + 1) / len(chosen)),
@@ -354,7 +356,7 @@ class _Frame:
     look: Appearance | None
     strength: float
     floor: float
-    network: NetworkStage
+    network: NetworkStage | None
     engine: Engine
     scratch: Path | None
     monitor: Monitor
