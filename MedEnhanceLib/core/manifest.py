@@ -119,14 +119,15 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     lines = []
     if noise := measured.get("noise"):
         units = f" {noise['units']}" if noise.get("units") else ""
-        text = f"noise: σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g} of 1; "
-        text += f"{strength * noise['share_removed']:.0%} of the correction applied"
-        lines.append(text + (f": {noise['reason']}" if noise.get("reason") else ""))
+        text = f"noise found: ±{noise['sigma']:g}{units} (1 SD), "
+        text += f"confidence {noise['confidence']:g} of 1; "
+        text += f"removed: {100 * strength * noise['share_removed']:.0f} %"
+        lines.append(text + (f", because {noise['reason']}" if noise.get("reason") else ""))
     for name, done in _DONE.items():
         if measured.get(name, {}).get(done):
             lines.append(f"{name.replace('_', ' ')}: {done}; {measured[name]['reason']}")
     if guide := measured.get("guide"):
-        text = f"guide: changed the result by {guide['used']:.2f} σ of the noise"
+        text = f"guide: changed the result by {guide['used']:.2f} SD of the noise"
         lines.append(text + (f"; {guide['reason']}" if guide.get("reason") else ""))
     if summary := measured.get("look", {}).get("summary"):
         lines.append(f"look: {summary}")
@@ -148,6 +149,6 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
         if measured.get(name, {}).get(done)
     ]
     used = measured.get("guide", {}).get("used")
-    parts += [f"guide changed it by {used:.2f} σ of the noise"] if used else []
+    parts += [f"guide changed it by {used:.2f} SD of the noise"] if used else []
     parts += ["look of another volume"] if "look" in measured else []
     return "".join(f", {part}" for part in parts)

@@ -58,7 +58,7 @@ _LOWEST_TOP = 1e-4
 #: Fewer patients as a look are announced.
 _FEW_LOOKS = 5
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
-_USE_NOTE = derived_note("how far guides changed each voxel, in σ of the noise, at most 1")
+_USE_NOTE = derived_note("how far guides changed each voxel, in SD of the noise, at most 1")
 
 
 def enhance(

@@ -327,5 +327,9 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
         columns["warnings"] = " | ".join(map(str, warnings))
     columns |= {f"{label['label']} ml": label["volume_ml"] for label in row.get("table") or ()}
     noise = (row.get("measured") or {}).get("noise") or {}
-    named = {"noise σ": "sigma", "noise confidence": "confidence", "correction": "share_removed"}
+    named = {
+        "noise (1 SD)": "sigma",
+        "noise confidence": "confidence",
+        "share removed": "share_removed",
+    }
     return columns | {name: noise[key] for name, key in named.items() if key in noise}

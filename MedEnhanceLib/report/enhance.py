@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,14 +22,26 @@ from MedEnhanceLib.report.uncertainty import uncertainty_in_words
 from MedEnhanceLib.runtime.dependencies import require
 
 
+class Table(NamedTuple):
+    """A table of the page, of texts; the first cell of a row names it. note: what stands below."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
 def enhancement_report(
     folder: str | Path,
     *,
+    name: str,
     volume: Volume,
     enhanced: Volume,
     picture: Picture,
     manifest: Mapping[str, Any],
     table: Sequence[Mapping[str, Any]] = (),
+    comparisons: Sequence[Table] = (),
+    reference: str = "",
     warnings: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
@@ -37,11 +49,14 @@ def enhancement_report(
 
     Args:
         folder: made if it does not exist.
+        name: of the input, as the page calls it.
         volume: before enhancement.
         enhanced: after enhancement, on the same grid.
         picture: compares them.
         manifest: as `make_manifest` returns it.
         table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}.
+        comparisons: further tables, above that of the labels.
+        reference: what the result is compared with, in a sentence; "" for no reference.
         warnings: sentences shown at the top.
         overwrite: whether existing files are replaced.
     Returns:
@@ -68,7 +83,9 @@ def enhancement_report(
     )
     text = environment.get_template("page.html").render(
         notice=RESEARCH_ONLY,
+        name=name,
         volume=volume,
+        spacing=" × ".join(f"{mm:.4g}" for mm in volume.geometry.spacing),
         enhanced=enhanced,
         alt=picture.alt,
         manifest=manifest,
@@ -78,11 +95,26 @@ def enhancement_report(
         largest_change=float(change.max()),
         findings=findings_in_words(results.get("measured") or {}),
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
-        table=table,
-        warnings=warnings,
+        tables=[*comparisons, *([_labels(table)] if table else [])],
+        reference=reference,
+        warnings=[f"{warning.rstrip('.')}." for warning in warnings],
     )
     page = target / "index.html"
     with atomic_write(page, overwrite=overwrite) as temporary:
         # Names of files that are not UTF-8 hold lone surrogates: a "?" for people.
         temporary.write_text(text, encoding="utf-8", errors="replace")
     return page
+
+
+def _labels(rows: Sequence[Mapping[str, Any]]) -> Table:
+    heads = ("Label", "Voxels", "Volume, ml", "Surface, mm²")
+    cells = [
+        (
+            str(row["label"]),
+            f"{row['voxels']:,}",
+            f"{row['volume_ml']:.2f}",
+            f"{row['surface_mm2']:,.0f}",
+        )
+        for row in rows
+    ]
+    return Table("Segmentation", heads, cells)

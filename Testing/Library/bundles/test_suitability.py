@@ -12,7 +12,6 @@ import pytest
 from MedEnhanceLib.bundles import Bundle, open_bundle_for
 from MedEnhanceLib.bundles.schema import METADATA
 from MedEnhanceLib.bundles.suitability import (
-    recorded_warnings,
     shows_anatomy,
     training_length_limits,
     training_length_warning,
@@ -62,7 +61,8 @@ def test_an_enhanced_leg_carries_the_warning_about_the_model(tmp_path: Path) -> 
     warnings = [event.fields["message"] for event in events if event.kind == "warning"]
     assert any("LEG" in warning for warning in warnings)
     assert "LEG" in done.report["results"]["doubts"][0]["message"]
-    assert recorded_warnings(done.report["results"]) == warnings
+    recorded = done.report["results"]["doubts"]
+    assert [f"{each['message']}: {each['hint']}" for each in recorded] == warnings
     assert "LEG" in done.volume.history[-1]
 
 

@@ -133,10 +133,11 @@ def test_a_frame_that_shows_nothing_is_named_before_any_is_enhanced(
 
 
 def test_the_filter_alone_is_what_a_model_is_measured_against(config: EnhanceConfig) -> None:
-    noisy, cache = Rician(0.1, seed=1).apply(brain()), VolumeCache()
+    clean, cache = brain().crop(k=slice(3, 9)), VolumeCache()
+    noisy = Rician(0.1, seed=1).apply(clean)
     options = replace(config, task="noise", strength="full")
     filtered = enhance(noisy, options, cache=cache, filter_alone=True).volume
     expected = denoise(noisy, cache.noises[0], share=1.0)
     assert np.allclose(filtered.voxels, np.maximum(expected, 0), atol=1e-4)
     enhanced = enhance(noisy, options, cache=cache).volume
-    assert psnr(brain().voxels, enhanced.voxels) > psnr(brain().voxels, filtered.voxels)
+    assert psnr(clean.voxels, enhanced.voxels) > psnr(clean.voxels, filtered.voxels)
