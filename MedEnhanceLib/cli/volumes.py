@@ -17,20 +17,13 @@ _LONGEST_CELL = 40
 
 
 def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
-    rows = [
-        {**row, **{f"Dice, {label}": dice for label, dice in row["dice"].items()}}
-        for row in fields["quality"]
-    ]
-    dice = {name: name for name in rows[0] if name.startswith("Dice, ")}
-    files = {"mode": "mode", "size": "file", "ratio": "ratio", "max_error": "largest error"}
-    modes = [{**row, "size": size(row["file_bytes"])} for row in fields["compression"]]
+    from MedEnhanceLib.jobs.kinds.demo import tables_of
+
+    lines = []
+    for part in tables_of(fields):
+        lines += [part.title, table(part.rows, part.heads), ""]
     return [
-        "Against the undamaged brain",
-        table(rows, {"name": "volume", "psnr_db": "PSNR, dB", "ssim": "SSIM"} | dice),
-        "",
-        "Compression of the enhanced volume, measured on each file as it was written",
-        table(modes, files | {"psnr": "PSNR, dB"}),
-        "",
+        *lines,
         *fields["notes"],
         f"{fields['seconds']:.0f} s on {fields['device']}",
         f"Look at it: {fields['outputs']['page']}",
@@ -88,9 +81,8 @@ def _card_text(card: Mapping[str, Any]) -> str:
         "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
     }
     if noise:
-        rows["noise"] = (
-            f"±{noise['sigma']:g}{units} (1 SD), confidence {noise['confidence']:g} of 1"
-        )
+        level = f"±{noise['sigma']:g}{units} (1 SD)"
+        rows["noise"] = f"{level}, confidence {noise['confidence']:g} of 1"
         rows["noise"] += f" ({noise['reason']})" if noise.get("reason") else ""
     if "mode" in card:
         rows |= _container_rows(card)

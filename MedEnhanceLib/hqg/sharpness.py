@@ -102,9 +102,7 @@ def measure_blur(
     elif is_blurred:
         reason = f"both axes are blurred: {widths[0]:.2f} and {widths[1]:.2f} px (1 SD)"
     elif sharper > LIMIT_PX:
-        reason = (
-            f"noise is too strong to be certain of blur: {sharper:.2f} px along the sharper axis"
-        )
+        reason = f"noise is too strong to be certain of blur: {sharper:.2f} px, the sharper axis"
     else:
         reason = f"as sharp as undamaged scans: {sharper:.2f} px along the sharper axis"
     return BlurEstimate(widths, is_blurred, reason)

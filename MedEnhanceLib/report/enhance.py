@@ -17,17 +17,20 @@ from MedEnhanceLib.core.manifest import RESEARCH_ONLY, findings_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.report.drawing import Picture
-from MedEnhanceLib.report.page import make_folder
+from MedEnhanceLib.report.page import cell_text, make_folder
 from MedEnhanceLib.report.uncertainty import uncertainty_in_words
 from MedEnhanceLib.runtime.dependencies import require
 
+_OF_LABELS = {"label": "Label", "voxels": "Voxels", "volume_ml": "Volume, ml"}
+_OF_LABELS["surface_mm2"] = "Surface, mm²"
+
 
 class Table(NamedTuple):
-    """A table of the page, of texts; the first cell of a row names it. note: what stands below."""
+    """A table. heads: field → its heading; the first one names the row. note: what stands below."""
 
     title: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    heads: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]]
     note: str = ""
 
 
@@ -78,6 +81,7 @@ def enhancement_report(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["cell"] = cell_text
     environment.filters["json"] = lambda value: json.dumps(
         value, indent=2, ensure_ascii=False, default=str
     )
@@ -95,7 +99,7 @@ def enhancement_report(
         largest_change=float(change.max()),
         findings=findings_in_words(results.get("measured") or {}),
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
-        tables=[*comparisons, *([_labels(table)] if table else [])],
+        tables=[*comparisons, *([Table("Segmentation", _OF_LABELS, table)] if table else [])],
         reference=reference,
         warnings=[f"{warning.rstrip('.')}." for warning in warnings],
     )
@@ -104,17 +108,3 @@ def enhancement_report(
         # Names of files that are not UTF-8 hold lone surrogates: a "?" for people.
         temporary.write_text(text, encoding="utf-8", errors="replace")
     return page
-
-
-def _labels(rows: Sequence[Mapping[str, Any]]) -> Table:
-    heads = ("Label", "Voxels", "Volume, ml", "Surface, mm²")
-    cells = [
-        (
-            str(row["label"]),
-            f"{row['voxels']:,}",
-            f"{row['volume_ml']:.2f}",
-            f"{row['surface_mm2']:,.0f}",
-        )
-        for row in rows
-    ]
-    return Table("Segmentation", heads, cells)

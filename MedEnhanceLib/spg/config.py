@@ -129,8 +129,8 @@ class DistillConfig(WithPresets):
     loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
     epsilon: float | None = option(
         None,
-        help="differential privacy: add the noise that keeps this epsilon for each patient, which costs "
-        "quality; for the method statistics (default: none; see docs/distillation.md)",
+        help="differential privacy: add the noise that keeps this epsilon for each patient, which "
+        "costs quality; for the method statistics (default: none; see docs/distillation.md)",
         low=1e-6,
         high=1e6,
         metavar="E",

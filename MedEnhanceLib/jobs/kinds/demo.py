@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,10 +28,12 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress.config import CompressConfig
 
+if TYPE_CHECKING:
+    from MedEnhanceLib.report.enhance import Table
+
 SEED = 20240607
 #: Of the noise, one standard deviation, as a share of the brightest tissue.
 NOISE = 0.1
-_DAMAGE = f"Rician noise was added to the sample: 1 SD is {NOISE:.0%} of the brightest tissue."
 LICENCE = "LICENSE-MNI152.txt"
 #: The sample without noise fits into a 28th without loss: less than 64 would show nothing.
 _MODES = {
@@ -41,7 +43,7 @@ _MODES = {
 }
 _MEASURED = ("raw_bytes", "file_bytes", "ratio", "max_error", "psnr", "seconds", "verified")
 _NOTES = (
-    _DAMAGE,
+    f"Rician noise was added to the sample: 1 SD is {NOISE:.0%} of the brightest tissue.",
     "The sample is the average of 152 brains: it shows no single person, and it has less noise "
     "and less detail than a scan of one person, so expect other numbers on your own volumes.",
     "The segmentation model learned from the labels of this template, carried over to other "
@@ -136,8 +138,8 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         picture=comparison(panes, legend=legend),
         manifest=json.loads(Path(done["manifest"]).read_text(encoding="utf-8")),
         table=done["table"],
-        comparisons=_tables(quality, files),
-        reference=f"{_DAMAGE} The undamaged sample is the reference.",
+        comparisons=tables_of(results),
+        reference="The reference is the sample before it was damaged.",
         warnings=monitor.warnings,
         overwrite=overwrite,
     )
@@ -163,39 +165,23 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     )
 
 
-def _tables(quality: Sequence[Mapping[str, Any]], files: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """What the page compares: before and after against the undamaged sample, and the files."""
+def tables_of(results: Mapping[str, Any]) -> list[Table]:
+    """Before and after against the undamaged sample, and the files, for page and terminal."""
     from MedEnhanceLib.report.enhance import Table
 
-    before, after = quality
-    rows = [
-        ("PSNR, dB", *(f"{each['psnr_db']:.2f}" for each in quality)),
-        ("SSIM", *(f"{each['ssim']:.3f}" for each in quality)),
-        *(
-            (f"Dice, {label}", f"{dice:.3f}", f"{after['dice'][label]:.3f}")
-            for label, dice in before["dice"].items()
-        ),
-    ]
+    quality = {"name": "volume", "psnr_db": "PSNR, dB", "ssim": "SSIM"}
+    quality |= {label: f"Dice, {label}" for label in results["quality"][0]["dice"]}
+    volumes = [{**row, **row["dice"]} for row in results["quality"]]
+    files = {"mode": "mode", "voxels": "voxels", "size": "file", "ratio": "ratio"}
+    files |= {"max_error": "largest error", "psnr": "PSNR, dB"}
     sizes = [
-        (
-            file["mode"],
-            size_text(file["raw_bytes"]),
-            size_text(file["file_bytes"]),
-            f"{file['ratio']:.1f}",
-            f"{file['max_error']:g}",
-            f"{file['psnr']:.1f}" if file["psnr"] else "–",
-        )
-        for file in files
+        {**row, "voxels": size_text(row["raw_bytes"]), "size": size_text(row["file_bytes"])}
+        for row in results["compression"]
     ]
-    heads = ("Mode", "Voxels", "File", "Ratio", "Largest error", "PSNR, dB")
+    notes = " ".join(results["notes"])
     return [
-        Table(
-            "Against the undamaged sample",
-            ("Inside the brain", "Damaged", "Enhanced"),
-            rows,
-            " ".join(_NOTES[1:]),
-        ),
-        Table("Compression of the enhanced volume", heads, sizes, "Measured on each file."),
+        Table("Against the undamaged sample, inside the brain", quality, volumes, notes),
+        Table("Compression of the enhanced volume, measured on each file", files, sizes),
     ]
 
 

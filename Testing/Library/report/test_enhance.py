@@ -97,7 +97,7 @@ def test_report_says_what_changed_was_measured_and_done(
     assert "Bias field" not in text
     assert corrections_in_words(measured) == ", 80% of the noise correction, blur undone"
     assert "calibrated on held-out &lt;heads&gt;" in text
-    for part in ("12,345", "6.79", "Surface, mm²", "4,321"):
+    for part in ("12,345", "6.789", "Surface, mm²", "4,321"):
         assert part in text
 
 
@@ -105,7 +105,8 @@ def test_the_page_names_its_input_and_says_where_nothing_changed(
     tmp_path: Path, head: Volume
 ) -> None:
     fine = replace(head, geometry=Geometry((0.9765620231, 0.9765620231, 3.0)))
-    table = Table("Against the truth", ("", "before", "after"), [("PSNR, dB", "21", "25")], "Good.")
+    rows = [{"name": "after", "psnr": 25.0}]
+    table = Table("Against the truth", {"name": "volume", "psnr": "PSNR"}, rows, "Good.")
     options = {"comparisons": [table], "reference": "The truth is known.", "warnings": ["odd."]}
     html = report(tmp_path, fine, fine.with_voxels(fine.voxels, did="enhanced"), **options)
     text = " ".join(html.split())
