@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
@@ -113,9 +114,17 @@ def _check_file(args: argparse.Namespace, config: Mapping[str, Any], data: Path)
 
 
 def _lines(fields: dict[str, Any]) -> list[str]:
-    """What was written, and what a head reached in patients that were held out."""
-    rows = fields.get("held_out") or []
-    return [*wrote(fields), *(["", table(rows, {name: name for name in rows[0]})] if rows else [])]
+    """What was written, what a head reached in patients that were held out, and the next step."""
+    from MedEnhanceLib.bundles.schema import METADATA
+    from MedEnhanceLib.runtime.resources import resource_folder
+
+    rows, model = fields.get("held_out") or [], Path(fields["outputs"]["model"])
+    lines = [*wrote(fields), *(["", table(rows, {name: name for name in rows[0]})] if rows else [])]
+    for folder in [path.parents[1] for path in sorted(model.glob(f"*/{METADATA}"))] or [model]:
+        is_taken = (resource_folder("models") / folder.name).exists()
+        rename = " --name NAME" if is_taken else ""
+        lines.append(f"Install it: medenhance models import {quote(str(folder))}{rename}")
+    return lines
 
 
 def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
