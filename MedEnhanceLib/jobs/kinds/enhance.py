@@ -188,13 +188,16 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         work.outputs["report"] = Path(params.report) / "index.html"
     part_of_it = {"slices": params.slices, "frame": frame}
     stated = {name: value for name, value in part_of_it.items() if value is not None}
-    return work.finish(
+    result = work.finish(
         config=done.report["config"] | stated,
         figures=done.report["results"],
         source=source,
         device=done.report["device"],
         model=done.report["model"],
     )
+    # Not in the manifest: file names may contain patient names.
+    guide = {"guide": guides[0].source} if params.guide == [AUTO] and guides else {}
+    return Result({**result.fields, **guide})
 
 
 def _guides_of(

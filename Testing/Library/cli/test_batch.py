@@ -52,6 +52,18 @@ def statuses(out: Path) -> list[tuple[str, str]]:
     return [(Path(row["source"]).name, row["status"]) for row in rows_of(out)]
 
 
+def test_workers_name_their_extra_before_anything_is_looked_for(
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    for option in (("--workers", "2"), ("--scheduler", "tcp://h:1")):
+        ran = run(*enhance(tmp_path / "out", tmp_path / "no-such-folder"), *option)
+        assert ran.status == 4
+        assert f"batch {option[0]} needs the package" in ran.err
+        assert "pip install 'medenhance[batch]'" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
 def enhance(out: Path, *inputs: Path) -> list[str | Path]:
     return ["batch", "enhance", *inputs, "--out", out]
 
@@ -90,6 +102,9 @@ def test_each_volume_gets_the_best_guide_of_its_own_folder(
     names = [[Path(one.source).name for one in call["guide"] or ()] for call in networks]
     assert names == [["b.nrrd"], ["a.nii.gz"], []]
     assert {Path(call["look"].source).name for call in networks} == {"a.nii.gz"}
+    one = run("enhance", scans / "a.nii.gz", tmp_path / "one.nii.gz", "--guide", "auto")
+    assert f"guide taken: {scans / 'b.nrrd'}" in one.out
+    assert "b.nrrd" not in (tmp_path / "one.nii.gz.json").read_text()
 
 
 @pytest.mark.usefixtures("networks")
