@@ -139,7 +139,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         manifest=json.loads(Path(done["manifest"]).read_text(encoding="utf-8")),
         table=done["table"],
         comparisons=tables_of(results),
-        reference="The reference is the sample before it was damaged.",
+        reference=f"{_NOTES[0]} The undamaged sample is the reference.",
         warnings=monitor.warnings,
         overwrite=overwrite,
     )
