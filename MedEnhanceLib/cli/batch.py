@@ -79,7 +79,10 @@ def _run(args: argparse.Namespace) -> int:
     fields = args.console.run("batch", own | {"task": args.job, "params": stated})
     total, table = fields["total"], fields["table"]
     failed = [row for row in fields["rows"] if row["status"] == "failed"]
-    text = f"{fields['done']} of {total} done, {fields['already_done']} of them before; see {table}"
+    text = f"{fields['done']} of {total} done, {fields['already_done']} of them before; "
+    if few := fields["hardly_changed"]:
+        text += f"{few} hardly changed (less than 5 % of the noise removed); "
+    text += f"see {table}"
     fault = None
     if failed:
         text = columns(

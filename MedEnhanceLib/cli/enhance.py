@@ -33,7 +33,8 @@ def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
 
     first, *others = job_lines(fields)
     findings = findings_in_words(fields.get("measured") or {}, fields.get("strength", 1.0))
-    return [first, *findings, *others]
+    guide = [f"guide taken: {fields['guide']}"] if "guide" in fields else []
+    return [first, *guide, *findings, *others]
 
 
 ENHANCE = Command(

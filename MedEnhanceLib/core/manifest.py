@@ -117,15 +117,16 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     lines = []
     if noise := measured.get("noise"):
         units = f" {noise['units']}" if noise.get("units") else ""
-        text = f"noise: σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g} of 1; "
-        text += f"{strength * noise['share_removed']:.0%} of the correction applied"
-        lines.append(text + (f": {noise['reason']}" if noise.get("reason") else ""))
+        text = f"noise found: ±{noise['sigma']:g}{units} (1 SD), "
+        text += f"confidence {noise['confidence']:g} of 1; "
+        text += f"removed: {100 * strength * noise['share_removed']:.0f} %"
+        lines.append(text + (f", because {noise['reason']}" if noise.get("reason") else ""))
     if blur := measured.get("blur"):
         lines.append(f"blur: {'undone' if blur['undone'] else 'left alone'}; {blur['reason']}")
     if "bias_field" in measured:
         lines.append("bias field: corrected (N4)")
     if guide := measured.get("guide"):
-        text = f"guide: changed the result by {guide['used']:.2f} σ of the noise"
+        text = f"guide: changed the result by {guide['used']:.2f} SD of the noise"
         lines.append(text + (f"; {guide['reason']}" if guide.get("reason") else ""))
     if slices := measured.get("slices"):
         lines.append(
@@ -142,5 +143,5 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     parts += ["blur undone"] if measured.get("blur", {}).get("undone") else []
     parts += ["bias field corrected"] if "bias_field" in measured else []
     used = measured.get("guide", {}).get("used")
-    parts += [f"guide changed it by {used:.2f} σ of the noise"] if used else []
+    parts += [f"guide changed it by {used:.2f} SD of the noise"] if used else []
     return "".join(f", {part}" for part in parts)

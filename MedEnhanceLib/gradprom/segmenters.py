@@ -79,8 +79,7 @@ class Segmenter:
         if volume.is_sequence:
             raise InputError(f"{who}: a sequence", "Give one frame at a time.")
         refuse_too_large(volume)
-        is_open = volume.modality_is_guess or volume.modality == "OT"
-        if volume.modality != bundle.modality and not is_open:
+        if volume.modality not in (bundle.modality, "OT"):
             raise ModelError(
                 f"segmenter {bundle.name!r} is for {bundle.modality}, {who} is {volume.modality}",
                 "Use another segmenter, or correct the modality (--modality, or modality= when "

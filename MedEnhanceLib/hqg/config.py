@@ -99,7 +99,7 @@ class TaskConfig(Options):
         help="when the task's gradient counts: ema by averaged gradients, binary as published, "
         "cosine weighted by the cosine; for comparison joint (always) and off (never)",
     )
-    weight: float = option(0.1, help="λ, of the task's gradient", low=0, high=1e6)
+    weight: float = option(0.1, help="weight of the task's gradient", low=0, high=1e6)
     start: float = option(
         0.3,
         help="share of the steps before the task loss is used; a head is trained in them",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
+from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import need_of
@@ -118,11 +119,7 @@ def decide(
         | ({"reason": need.reason} if share < 1 else {})
         | ({"frames_measured": len(numbers)} if len(frames) > 1 else {})
     }
-    units = f" {typical.units}" if typical.units else ""
-    level = f"σ {noise.level:.3g}{units}, confidence {noise.confidence:.2f} of 1"
-    monitor.log(f"measured noise: {level}")
-    if share < 1:
-        monitor.log(f"{share:.0%} of the correction is applied: {need.reason}")
+    monitor.log(*findings_in_words(facts))
     warning = noise_warning(typical, noise, is_full=is_full)
     warnings = (warning,) if warning else ()
     if config.correct_bias_field:

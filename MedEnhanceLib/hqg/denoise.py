@@ -98,8 +98,8 @@ def need_of(noise: NoiseEstimate, modality: str) -> Need:
         return Need(1.0, "")
     if trust < visible or noise.contrast == 0:
         why = noise.reason or "there is too little tissue"
-        return Need(share, f"the noise cannot be measured with certainty ({why})")
-    return Need(share, "the noise is weak against the contrast of the tissue")
+        return Need(share, f"it cannot be measured with certainty ({why})")
+    return Need(share, "it is weak compared with tissue contrast")
 
 
 def denoise(

@@ -53,7 +53,7 @@ Floats = npt.NDArray[np.float32]
 #: Of the brightest tissue; below it floors of the computation count as noise.
 _LOWEST_TOP = 1e-4
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
-_USE_NOTE = derived_note("how far guides changed each voxel, in σ of the noise, at most 1")
+_USE_NOTE = derived_note("how far guides changed each voxel, in SD of the noise, at most 1")
 
 
 def enhance(
@@ -65,6 +65,7 @@ def enhance(
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     scratch: Path | None = None,
+    filter_alone: bool = False,
     monitor: Monitor | None = None,
 ) -> Enhancement:
     """Enhance every slice of a volume, and every frame of a sequence.
@@ -85,6 +86,7 @@ def enhance(
         cache: measurements of an earlier run over this volume, filled by this one.
         scratch: a folder with free space; if given, a large result stays in an unnamed file there
             and takes no memory.
+        filter_alone: whether the network is left out, to measure what it adds to the filter.
         monitor: receives progress, messages and warnings, and can cancel.
 
     Returns:
@@ -165,7 +167,7 @@ def enhance(
             corrects_bias=config.correct_bias_field,
             strength=config.share,
             floor=floor,
-            network=stage,
+            network=None if filter_alone else stage,
             engine=engine,
             scratch=scratch,
             monitor=monitor.part(done / len(chosen), (done + 1) / len(chosen)),
@@ -332,7 +334,7 @@ class _Frame:
     corrects_bias: bool
     strength: float
     floor: float
-    network: NetworkStage
+    network: NetworkStage | None
     engine: Engine
     scratch: Path | None
     monitor: Monitor

@@ -100,11 +100,11 @@ def measure_blur(
     if is_enlarged:
         reason = "detail ends in a step, as in an image enlarged from a smaller matrix"
     elif is_blurred:
-        reason = f"both axes are blurred: σ {widths[0]:.2f} and {widths[1]:.2f} px"
+        reason = f"both axes are blurred: {widths[0]:.2f} and {widths[1]:.2f} px (1 SD)"
     elif sharper > LIMIT_PX:
-        reason = f"noise is too strong to be certain of blur: σ {sharper:.2f} px, the sharper axis"
+        reason = f"noise is too strong to be certain of blur: {sharper:.2f} px, the sharper axis"
     else:
-        reason = f"as sharp as undamaged scans: σ {sharper:.2f} px along the sharper axis"
+        reason = f"as sharp as undamaged scans: {sharper:.2f} px along the sharper axis"
     return BlurEstimate(widths, is_blurred, reason)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from MedEnhanceLib import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 TOP_LEVEL = {
     "CHANGELOG.md", "CITATION.cff", "CMakeLists.txt", "CONTRIBUTING.md", "LICENSE", "MedEnhance",
@@ -91,6 +93,16 @@ def test_recipes_are_valid_configurations(recipe: Path) -> None:
     assert made.name == recipe.stem
 
 
+def test_one_version_stands_wherever_a_reader_looks() -> None:
+    newest = re.search(r"^## \[([^]]+)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    versions = {
+        "CHANGELOG.md": newest and newest[1],
+        "CITATION.cff": yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"],
+        "codemeta.json": json.loads((ROOT / "codemeta.json").read_text("utf-8"))["version"],
+    }
+    assert versions == dict.fromkeys(versions, __version__)
+
+
 def test_citations_name_the_papers_of_the_readme_and_no_version_of_their_own() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
@@ -101,7 +113,7 @@ def test_citations_name_the_papers_of_the_readme_and_no_version_of_their_own() -
     known = json.dumps([cff, codemeta])
     papers = re.findall(r"(?:arxiv.org/abs/|doi.org/)([\d./A-Z]+\d)", readme)
     assert len(papers) == 4 and not [paper for paper in papers if paper not in known]
-    assert {"version", "softwareVersion", "date-released"}.isdisjoint({*cff, *codemeta})
+    assert {"softwareVersion", "date-released"}.isdisjoint({*cff, *codemeta})
     assert cff["license"] == project()["license"]
     assert codemeta["license"].endswith(f"/{cff['license']}")
     address = cff["repository-code"]

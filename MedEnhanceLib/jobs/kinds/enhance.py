@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from MedEnhanceLib.core.options import option
@@ -29,6 +29,7 @@ from MedEnhanceLib.jobs.files import (
     results_of,
 )
 from MedEnhanceLib.jobs.guides import chosen_guide
+from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -174,17 +175,20 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         work.save(_volumes_of(done, params, monitor), monitor.part(0.9, 0.95))
     if params.report:
         monitor.progress(0.95, "report")
-        _write_report(params, source, done)
+        _write_report(params, source, done, monitor)
         work.outputs["report"] = Path(params.report) / "index.html"
     part_of_it = {"slices": params.slices, "frame": frame}
     stated = {name: value for name, value in part_of_it.items() if value is not None}
-    return work.finish(
+    result = work.finish(
         config=done.report["config"] | stated,
         figures=done.report["results"],
         source=source,
         device=done.report["device"],
         model=done.report["model"],
     )
+    # Not in the manifest: file names may contain patient names.
+    guide = {"guide": guides[0].source} if params.guide == [AUTO] and guides else {}
+    return Result({**result.fields, **guide})
 
 
 def _guides_of(
@@ -217,20 +221,21 @@ def _volumes_of(
     }
 
 
-def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced) -> None:
-    from MedEnhanceLib.bundles.suitability import recorded_warnings
+def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor: Monitor) -> None:
     from MedEnhanceLib.report.enhance import enhancement_report
 
+    name = name_of(volume)
     if done.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
         volume = done.enhancement.original
     enhancement_report(
         str(params.report),
-        volume=replace(volume, source=""),  # file names may contain patient names
-        enhanced=replace(done.volume, source=""),
+        name=name,
+        volume=volume,
+        enhanced=done.volume,
         picture=done.compare(),
         manifest=done.report | {"inputs": {"input": "a volume"}},
         table=done.segmentation.table if done.segmentation else (),
-        warnings=[f"{warning}." for warning in recorded_warnings(done.report["results"])],
+        warnings=monitor.warnings,
         overwrite=params.overwrite,
     )
 
