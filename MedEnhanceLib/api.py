@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from MedEnhanceLib.core.modality import doubts
-from MedEnhanceLib.core.options import About, Options, narrowed, option, takes
+from MedEnhanceLib.core.options import About, Options, local_path, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.jobs.addresses import is_remote, local, results_here, sent_result, shown
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of, segmenter_config
@@ -30,7 +29,6 @@ from MedEnhanceLib.jobs.files import AUTO, check_ending, load_volume, path_of
 from MedEnhanceLib.jobs.guides import chosen_guide
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
-from MedEnhanceLib.runtime.text import Names
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
@@ -78,11 +76,9 @@ class Placed(Options):
         if isinstance(data, str | os.PathLike):
             if self.affine is not None or self.spacing is not None:
                 raise ConfigError("affine or spacing is given of a file", "A file has its own.")
-            with local(data, monitor) as path:
-                volume = load_volume(
-                    Path(path), modality=self.modality, scratch=scratch, monitor=monitor
-                )
-                return _called(volume, data)
+            return load_volume(
+                local_path(data), modality=self.modality, scratch=scratch, monitor=monitor
+            )
         volume = as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
         for text, about in [] if volume is data else doubts(volume, type(data).__name__):
             monitor.warn(text, about=about)
@@ -100,7 +96,6 @@ def load(
 ) -> Volume:
     """Read a volume: .nii, .nii.gz, .nrrd, .mha, .ucv; DICOM: a folder, file, DICOMDIR, list.
 
-    Of an address (https://…, s3://…) a temporary copy is read, here and wherever a path is.
     A DICOM series of several times, echoes or b-values becomes [T, K, J, I]. A segmentation that is
     selected, or alone, becomes labels, whatever the modality is. Color is refused.
 
@@ -122,20 +117,14 @@ def load(
 
         volume = me.load("scan.nii.gz")
     """
-    with watched(progress, cancel) as monitor, local(path, monitor) as here:
-        volume = load_volume(
-            Path(here),
+    with watched(progress, cancel) as monitor:
+        return load_volume(
+            local_path(path),
             modality=modality,
             series=None if series is None else str(series),
             resample=resample,
             monitor=monitor,
         )
-        return _called(volume, path)
-
-
-def _called(volume: Volume, place: object) -> Volume:
-    """The volume, named after the address that its file is a copy of, if any."""
-    return replace(volume, source=shown(place)) if is_remote(place) else volume
 
 
 def list_series(
@@ -161,8 +150,8 @@ def list_series(
     """
     from MedEnhanceLib.io.dicom import list_series as rows_of
 
-    with watched(progress, cancel) as monitor, local(path, monitor) as here:
-        return rows_of(Path(here), monitor)
+    with watched(progress, cancel) as monitor:
+        return rows_of(local_path(path), monitor)
 
 
 def save(
@@ -177,7 +166,7 @@ def save(
 
     Args:
         volume: what is written.
-        path: .nii, .nii.gz, .nrrd, .mha or .ucv; an address too (s3://…), but none of https.
+        path: .nii, .nii.gz, .nrrd, .mha or .ucv.
         overwrite: replace what is there.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
@@ -190,11 +179,11 @@ def save(
     from MedEnhanceLib import io
 
     volume = as_volume(volume)
-    check_ending(Path(path))
+    target = local_path(path)
+    check_ending(target)
     with watched(progress, cancel) as monitor:
-        with sent_result(path, monitor, overwrite=overwrite) as here:
-            monitor.progress(0.0, "save")
-            io.save(volume, here, overwrite=overwrite)
+        monitor.progress(0.0, "save")
+        io.save(volume, target, overwrite=overwrite)
         monitor.progress(1.0, "saved")
 
 
@@ -238,7 +227,7 @@ def save_dicom(
     objects = objects_of(result)
     with watched(progress, cancel) as monitor:
         params = DicomParams(
-            output=os.fspath(results_here("folder", folder)),
+            output=os.fspath(folder),
             dicom=True,
             dicom_source=None if dicom_source is None else os.fspath(dicom_source),
             dicom_source_series=None if series is None else str(series),
@@ -274,11 +263,6 @@ class EnhanceCall(Watched, Placed, EnhanceConfig, _EnhanceOrder):
     """The arguments of `enhance`."""
 
     _: KW_ONLY
-    look: Any = option(
-        None,
-        help="a volume of the same contrast, or a list of several, whose sharpness and noise are "
-        "taken over; of any kind that volume may be, an array on its grid",
-    )
     segmenter: str = option(
         "auto",
         help="the model that segments with segment=True, by name or folder; auto: the one for the "
@@ -313,12 +297,10 @@ def enhance(call: EnhanceCall) -> Enhanced:
             guides = _chosen(call, volume, monitor)
         else:
             guides = _beside(call.guide, volume, call)
-        looks = _beside(call.look, volume, call)
         return enhance_volume(
             volume,
             narrowed(EnhanceConfig, call),
             guide=guides or None,
-            look=looks[0] if len(looks) == 1 else looks or None,
             segmenter=segmenter,
             monitor=monitor,
         )
@@ -330,7 +312,7 @@ def _chosen(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]
     path = Path(call.volume) if is_path else path_of(volume)
     if not path.name or not path.exists():
         raise ConfigError(
-            'guide="auto" requires a volume that was read from a file of this machine',
+            'guide="auto" requires a volume that was read from a file',
             "Give the guide itself.",
         )
     guide = chosen_guide(path, volume, monitor)
@@ -338,7 +320,7 @@ def _chosen(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]
 
 
 def _beside(given: Any, volume: Volume, call: Placed) -> list[Volume]:
-    """Guides or looks as volumes; an array lies on the grid of the volume."""
+    """Guides as volumes; an array lies on the grid of the volume."""
     volumes = []
     for each in given if isinstance(given, list | tuple) else [given]:
         if isinstance(each, np.ndarray):
@@ -395,7 +377,7 @@ class CompressCall(Watched, Placed, CompressConfig):
     """The arguments of `compress`."""
 
     volume: Annotated[Any, About(help=_HELD)]
-    path: Annotated[PathLike, About(help="the file, which ends in .ucv; an address too (s3://…)")]
+    path: Annotated[PathLike, About(help="the file, which ends in .ucv")]
     _: KW_ONLY
     overwrite: bool = option(False, help="replace what is there")
 
@@ -419,15 +401,11 @@ def compress(call: CompressCall) -> CompressResult:
     """
     from MedEnhanceLib.unicompress import compress as compress_to
 
-    config, overwrite = narrowed(CompressConfig, call), call.overwrite
-    with (
-        watched(call.progress, call.cancel) as monitor,
-        sent_result(call.path, monitor, overwrite=overwrite) as here,
-    ):
-        volume = call.opened(call.volume, monitor.part(0.0, 0.1), scratch=here.parent)
+    config, path = narrowed(CompressConfig, call), local_path(call.path)
+    with watched(call.progress, call.cancel) as monitor:
+        volume = call.opened(call.volume, monitor.part(0.0, 0.1), scratch=path.parent)
         part = monitor.part(0.1, 1.0)
-        done = compress_to(volume, here, config, monitor=part, overwrite=overwrite)
-    return replace(done, path=shown(call.path)) if is_remote(call.path) else done
+        return compress_to(volume, path, config, monitor=part, overwrite=call.overwrite)
 
 
 def decompress(
@@ -458,16 +436,15 @@ def decompress(
     """
     from MedEnhanceLib.unicompress import decompress as decompress_file
 
-    with watched(progress, cancel) as monitor, local(path, monitor) as here:
-        volume = decompress_file(Path(here), region=region, monitor=monitor)
-        return _called(volume, path)
+    with watched(progress, cancel) as monitor:
+        return decompress_file(local_path(path), region=region, monitor=monitor)
 
 
 def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used with its module
     """Open a container as an array that stays on the disk: only what is asked for is decoded.
 
     Args:
-        path: the .ucv file, on this machine.
+        path: the .ucv file.
 
     Returns:
         An object with shape, dtype, geometry; `[…]` gives voxels as an array, .read(region) a
@@ -475,18 +452,12 @@ def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used wit
 
     Raises:
         InputError, CodecError: it cannot be opened, is no container, or is damaged.
-        ConfigError: an address.
 
         me.open("scan.ucv")[40:60]
     """
     from MedEnhanceLib.unicompress import StoredVolume
 
-    if is_remote(path):
-        raise ConfigError(
-            f"{shown(path)}: a container that stays open has to be on this machine",
-            "Copy it here first, or read a part of it with decompress.",
-        )
-    return StoredVolume(Path(path))
+    return StoredVolume(local_path(path))
 
 
 def recover(
@@ -510,9 +481,8 @@ def recover(
     """
     from MedEnhanceLib.unicompress import recover as recover_file
 
-    with watched(progress, cancel) as monitor, local(path, monitor) as here:
-        volume, report = recover_file(Path(here), monitor=monitor)
-        return _called(volume, path), report
+    with watched(progress, cancel) as monitor:
+        return recover_file(local_path(path), monitor=monitor)
 
 
 def degrade(
@@ -543,7 +513,7 @@ def degrade(
             noise, MR).
 
     Returns:
-        A new volume of the same geometry and units, voxels float32.
+        A new volume of the same geometry, units and type: rounded and clipped once, at the end.
 
     Raises:
         ConfigError: no degradation, an unknown one, or a strength out of range.
@@ -593,12 +563,8 @@ def inspect(
     """
     with watched(progress, cancel) as monitor:
         if isinstance(path_or_volume, str | os.PathLike):
-            with local(path_or_volume, monitor) as path:
-                params = InspectParams(input=os.fspath(path), verify=verify)
-                card = inspect_volume(params, monitor)
-            if is_remote(path_or_volume):
-                card = Names({str(path): shown(path_or_volume)}).of(card)
-            return card
+            params = InspectParams(input=os.fspath(path_or_volume), verify=verify)
+            return inspect_volume(params, monitor)
         if verify:
             raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
         return described(as_volume(path_or_volume))

@@ -12,10 +12,10 @@ from typing import Any
 
 from MedEnhanceLib.api import PathLike, Progress
 from MedEnhanceLib.bundles import Bundle
+from MedEnhanceLib.core.options import local_path
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.jobs.addresses import results_here
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.kinds.distill import distill_config, distill_into, refuse_among_patients
 from MedEnhanceLib.jobs.kinds.evaluate import evaluate_bundle
@@ -56,10 +56,10 @@ def train(
         me.enhance(volume, model=str(folder))
     """
     fields = {"preset": config} if isinstance(config, str) else config
-    folder = Path(results_here("out", out))
-    chosen = training_config(method, fields, Path(data))
+    data, folder = local_path(data), local_path(out)
+    chosen = training_config(method, fields, data)
     with watched(progress, cancel) as monitor:
-        return train_method(method, chosen, Path(data), folder, monitor)
+        return train_method(method, chosen, data, folder, monitor)
 
 
 def distill(
@@ -98,10 +98,10 @@ def distill(
         me.distill(me.Cohort.from_folder("patients/"), "distilled/", task="denoise")
     """
     given = fields if task is None else {"task": task, **fields}
-    chosen, folder = distill_config(config, given), Path(results_here("out", out))
+    chosen, folder = distill_config(config, given), local_path(out)
     with watched(progress, cancel) as monitor:
         if not isinstance(cohort, Cohort):
-            refuse_among_patients(folder, Path(cohort))
+            refuse_among_patients(folder, local_path(cohort))
             cohort = Cohort.open(cohort)
         return distill_into(cohort, folder, chosen, monitor, overwrite=overwrite)
 
@@ -135,4 +135,4 @@ def evaluate(
     """
     model = bundle.folder if isinstance(bundle, Bundle) else bundle
     with watched(progress, cancel) as monitor:
-        return evaluate_bundle(os.fspath(model), Path(data), device, monitor)
+        return evaluate_bundle(os.fspath(model), local_path(data), device, monitor)

@@ -74,6 +74,7 @@ class State:
     outputVolume = NodeReference()
     enhancedVolume = NodeReference()
     task = Field.of(EnhanceConfig, "task")
+    correctBiasField = Field.of(EnhanceConfig, "correct_bias_field")
     device = Field.of(EnhanceConfig, "device")
     uncertainty = Field.of(EnhanceConfig, "uncertainty")
     noiseMap = Field(False)

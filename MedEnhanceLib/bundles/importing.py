@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from MedEnhanceLib.bundles.schema import METADATA, MOST_BYTES, MOST_FILES, safe_path
 from MedEnhanceLib.bundles.store import (
@@ -24,15 +26,17 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, write_json
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.locks import remove_abandoned
-from MedEnhanceLib.runtime.text import Names
+from MedEnhanceLib.runtime.text import renamed_in_errors
 
 _ZIP = "zip"
 #: What `zipfile` raises on members that it cannot unpack, besides its own error.
 _ZIP_FAULTS = (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError, zlib.error)
 
 
-def import_bundle(source: Path) -> Bundle:
+def import_bundle(source: Path, name: str | None = None) -> Bundle:
     """Verify a bundle, a folder or a zip, and copy it into the user's folder.
+
+    name: the model's name from then on; None keeps its own.
 
     Raises:
         ModelError: it is no bundle, is damaged, or one of its name exists already.
@@ -45,30 +49,31 @@ def import_bundle(source: Path) -> Bundle:
     # An owned folder: what a killed import leaves is removed by the next one.
     remove_abandoned(PREFIX, root)
     with hidden_folder(root, root / source.name) as staging:
-        names = Names({str(staging / _ZIP): str(source)})
-        with names.in_errors():  # where it was unpacked is gone by the time that one reads this
+        # Where it was unpacked is gone by the time that somebody reads the error.
+        with renamed_in_errors(staging / _ZIP, str(source)):
             folder = source if source.is_dir() else _unpack(source, staging)
-            target = root / _checked(folder, root).name
-            staged = _copy(folder, staging / "staged")
+            bundle = _checked(read_bundle(folder), name, root, source)
+            staged, target = _copy(folder, staging / "staged"), root / bundle.name
+            if name is not None:
+                write_json(staged / METADATA, bundle.metadata, overwrite=True)
         staged.replace(target)
     return read_bundle(target)
 
 
-def _checked(folder: Path, root: Path) -> Bundle:
-    """A bundle that may come in; raises ModelError for any other."""
-    bundle = read_bundle(folder)
+def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bundle:
+    """A bundle that may come in, under its name there; raises ModelError for any other."""
+    verify_bundle(bundle)
+    if name is not None:
+        bundle = replace(bundle, metadata=bundle.metadata | {"name": name})
     if not is_name(bundle.name):
         raise ModelError(f"the model's name {bundle.name!r} cannot be used", f"Use {NAMES}.")
-    verify_bundle(bundle)
+    rename = f"Choose a name: medenhance models import {quote(str(source))} --name NAME"
     if any(other.shipped and other.name == bundle.name for other in list_bundles()):
-        raise ModelError(
-            f"a model {bundle.name!r} came with MedEnhance",
-            "Give the other one another name in its metadata.json.",
-        )
+        raise ModelError(f"a model {bundle.name!r} came with MedEnhance", rename)
     if (root / bundle.name).exists():
         raise ModelError(
             f"a model {bundle.name!r} already exists in {root}",
-            f"Remove it first: medenhance models remove {bundle.name}",
+            f"{rename}. Or remove it first: medenhance models remove {bundle.name}",
         )
     return bundle
 

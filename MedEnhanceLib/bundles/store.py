@@ -192,7 +192,8 @@ def open_bundle_for(
 ) -> tuple[Bundle, Volume]:
     """The bundle for a volume, and the volume with the modality that it is processed as.
 
-    A modality that was guessed from the values gives way to that of a model chosen by name.
+    Where the values of a volume without a stated modality look like none, a model chosen by name
+    decides; a modality that they look like counts as a stated one.
 
     Args:
         volume: what is to be processed.
@@ -203,10 +204,8 @@ def open_bundle_for(
     Raises:
         ModelError: as `open_bundle`.
     """
-    is_open = volume.modality_is_guess and name_or_path != "auto"
-    modality = "OT" if is_open else volume.modality
-    bundle = open_bundle(name_or_path, kind=kind, modality=modality)
-    if not is_open or volume.modality == bundle.modality:
+    bundle = open_bundle(name_or_path, kind=kind, modality=volume.modality)
+    if not volume.modality_is_guess or volume.modality == bundle.modality:
         return bundle, volume
     if monitor is not None:
         monitor.log(f"taken as {bundle.modality}, which model {bundle.name} is for")

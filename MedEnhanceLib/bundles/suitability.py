@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,11 +40,6 @@ class ModelWarning:
 def messages_of(warnings: Iterable[ModelWarning]) -> str:
     """All messages in one line, for histories and descriptions; empty where there are none."""
     return "; ".join(warning.message for warning in warnings)
-
-
-def recorded_warnings(results: Mapping[str, Any]) -> list[str]:
-    """The texts of the warnings that a manifest records, in its `results.doubts`."""
-    return [f"{entry['message']}: {entry['hint']}" for entry in results.get("doubts") or ()]
 
 
 def shows_anatomy(bundle: Bundle, volume: Volume) -> bool:

@@ -52,7 +52,7 @@ def _declare(parser: Parser, task: str) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="volumes, addresses of volumes (s3://bucket/scan.nii.gz), and folders",
+        help="volumes and folders of volumes",
     )
     job, batch = declaration_of(task), declaration_of("batch")
     add_flags(parser, job, only=["config"])
@@ -62,7 +62,6 @@ def _declare(parser: Parser, task: str) -> None:
             choices=["auto"],
             help="enhance each volume with the best other series of its study or folder as guide",
         )
-        add_flags(parser, job, only=["look"])
     if task != "compress":
         add_flags(parser, batch, only=["bids"])
         add_flags(parser, job, only=["dicom"])
@@ -72,19 +71,18 @@ def _declare(parser: Parser, task: str) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Run the job and report how it went."""
-    from MedEnhanceLib.jobs.batch_items import absolute
-
     own = params_of(args, declaration_of("batch"))
     stated = params_of(args, declaration_of(args.job))
     stated = {name: value for name, value in stated.items() if name not in own}
     if "guide" in stated:
         stated["guide"] = [stated["guide"]]
-    if "look" in stated:  # a worker on another machine has another folder
-        stated["look"] = [absolute(place) for place in stated["look"]]
     fields = args.console.run("batch", own | {"task": args.job, "params": stated})
     total, table = fields["total"], fields["table"]
     failed = [row for row in fields["rows"] if row["status"] == "failed"]
-    text = f"{fields['done']} of {total} done, {fields['already_done']} of them before; see {table}"
+    text = f"{fields['done']} of {total} done, {fields['already_done']} of them before; "
+    if few := fields["hardly_changed"]:
+        text += f"{few} hardly changed (less than 5 % of the noise removed); "
+    text += f"see {table}"
     fault = None
     if failed:
         text = columns(

@@ -65,16 +65,13 @@ class PartLostError(MedEnhanceError):
 
 def _recover(args: argparse.Namespace) -> int:
     """Run the job and report what was saved; blocks that are lost decide the exit status."""
-    from MedEnhanceLib.jobs.addresses import shown
-
     params = params_of(args, declaration_of("recover"))
     fields = args.console.run("recover", params)
     report = fields["report"]
     text = "\n".join([*wrote(fields), *report_lines(report)])
     fault = PartLostError(
-        f"{len(report['lost'])} of {report['blocks']} blocks of {shown(args.input)} could "
-        "not be saved",
-        f"The others are written; look for a better copy before you rely on {shown(args.output)}.",
+        f"{len(report['lost'])} of {report['blocks']} blocks of {args.input} could not be saved",
+        f"The others are written; look for a better copy before you rely on {args.output}.",
     )
     return int(args.console.done(fields, text, fault if report["lost"] else None))
 

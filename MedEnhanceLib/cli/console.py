@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 Answer = TypeVar("Answer")
-_SIGN_SECONDS = 10.0
+#: Seconds to the first sign of life in a log file; each next one takes twice as long, at most this.
+_SIGN_SECONDS, _LONGEST_SIGN_SECONDS = 10.0, 600.0
 #: How long work may take to stop after SIGTERM.
 _PATIENCE_SECONDS = 1.5
 _LOOK_SECONDS = 0.05
@@ -42,7 +43,7 @@ class Console:
         self.warnings: list[str] = []
         self._stdout: TextIO = sys.stdout
         self._bar: Listener | None = None
-        self._last_sign = time.monotonic()
+        self._last_sign, self._sign_seconds = time.monotonic(), _SIGN_SECONDS
 
     @contextlib.contextmanager
     def only_results_on_stdout(self) -> Iterator[None]:
@@ -82,9 +83,10 @@ class Console:
     def _sign_of_life(self, event: Event) -> None:
         """Where no bar can be drawn, in a log file, a line now and then says how far it is."""
         now = time.monotonic()
-        if now - self._last_sign < _SIGN_SECONDS:
+        if now - self._last_sign < self._sign_seconds:
             return
         self._last_sign = now
+        self._sign_seconds = min(2 * self._sign_seconds, _LONGEST_SIGN_SECONDS)
         from MedEnhanceLib.report.page import duration_text
 
         eta = event.fields.get("eta_s")
@@ -162,7 +164,7 @@ class Console:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Show a progress bar meanwhile, on a terminal."""
-        self._last_sign = time.monotonic()
+        self._last_sign, self._sign_seconds = time.monotonic(), _SIGN_SECONDS
         if not sys.stderr.isatty():
             yield
             return

@@ -19,8 +19,8 @@ from MedEnhanceLib.errors import ConfigError
 
 #: Fields of the configuration that are options.
 _FIELDS = (
-    "task", "method", "images_per_patient", "prior", "held_out", "shadows", "seed", "epsilon",
-    "delta", "device", "license",
+    "task", "method", "images_per_patient", "prior", "held_out", "seed", "device",
+    "license",
 )  # fmt: skip
 
 
@@ -70,7 +70,6 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
         *(["the confidential folder shows and names patients: do not share it"] if secret else []),
         f"{fields['images']} images from {fields['patients']} patients; "
         f"{fields['held_out']} patients were held out",
-        *([str(fields["privacy"]["statement"])] if fields.get("privacy") else []),
         f"audit: {audit.get('summary', 'none')}",
     ]
 

@@ -33,17 +33,18 @@ def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
 
     first, *others = job_lines(fields)
     findings = findings_in_words(fields.get("measured") or {}, fields.get("strength", 1.0))
-    return [first, *findings, *others]
+    guide = [f"guide taken: {fields['guide']}"] if "guide" in fields else []
+    return [first, *guide, *findings, *others]
 
 
 ENHANCE = Command(
     name="enhance",
-    summary="reduce noise, blur and bias field of a volume",
-    description="Measure and correct noise, and in MR blur and bias field; --task selects. It\n"
+    summary="reduce noise of a volume; blur, bias field and thick slices on request",
+    description="Measure and remove noise; --task and --correct-bias-field ask for more. It\n"
     "takes minutes on a CPU. The grid is kept, except with the task slices. A manifest\n"
     "(OUTPUT.json) records inputs and settings. With --dicom the folder OUTPUT gets a derived\n"
     "series, and segmentation and uncertainty as DICOM objects.",
-    example="medenhance enhance scan.nii.gz better.nii.gz --bias-correction n4 --report report",
+    example="medenhance enhance scan.nii.gz better.nii.gz --correct-bias-field --report report",
     extra=_add_labels,
     params=_enhance_params,
     lines=_enhance_lines,

@@ -25,6 +25,9 @@ def _declare(parser: Parser) -> None:
         "action", nargs="?", default="list", choices=tuple(_ACTIONS), help="what to do"
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name; a path for import")
+    parser.add_argument(
+        "--name", metavar="NEW", dest="new_name", help="import: the model's name from then on"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -34,9 +37,11 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError(f"models {action} needs a name", "See: medenhance models --help")
     if action == "list" and name is not None:
         raise ConfigError("models list takes no name", f"Try: medenhance models show {name}")
+    if args.new_name and action != "import":
+        raise ConfigError(f"models {action} takes no --name", "It names a model to be imported.")
     if action == "show":
         return _show(args)
-    given = {"path" if action == "import" else "name": name}
+    given = {"path": name, "name": args.new_name} if action == "import" else {"name": name}
     fields = console.run("models", {"action": action, **given})
     rows = fields["models"]
     if action == "list":

@@ -29,11 +29,10 @@ def table(rows: Sequence[Mapping[str, Any]], heads: Mapping[str, str], *, left: 
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_cell(entry)}" for name, entry in value.items())
-    return inline(value)
+    from MedEnhanceLib.report.page import cell_text
+
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return cell_text(value) if is_number else inline(value)
 
 
 def pairs(fields: Mapping[str, Any], indent: str = "") -> str:

@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
@@ -113,9 +114,17 @@ def _check_file(args: argparse.Namespace, config: Mapping[str, Any], data: Path)
 
 
 def _lines(fields: dict[str, Any]) -> list[str]:
-    """What was written, and what a head reached in patients that were held out."""
-    rows = fields.get("held_out") or []
-    return [*wrote(fields), *(["", table(rows, {name: name for name in rows[0]})] if rows else [])]
+    """What was written, what a head reached in patients that were held out, and the next step."""
+    from MedEnhanceLib.bundles.schema import METADATA
+    from MedEnhanceLib.runtime.resources import resource_folder
+
+    rows, model = fields.get("held_out") or [], Path(fields["outputs"]["model"])
+    lines = [*wrote(fields), *(["", table(rows, {name: name for name in rows[0]})] if rows else [])]
+    for folder in [path.parents[1] for path in sorted(model.glob(f"*/{METADATA}"))] or [model]:
+        is_taken = (resource_folder("models") / folder.name).exists()
+        rename = " --name NAME" if is_taken else ""
+        lines.append(f"Install it: medenhance models import {quote(str(folder))}{rename}")
+    return lines
 
 
 def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
@@ -138,9 +147,22 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
 
 def _means_lines(fields: Mapping[str, Any]) -> list[str]:
     rows = [{"group": group, **means} for group, means in fields["means"].items()]
-    names = dict.fromkeys(name for row in rows for name in row)
-    heads = {name: name.replace("_", " ") for name in names} | {"group": "mean of"}
+    heads = {name: head for name, head in _HEADS.items() if any(name in row for row in rows)}
     return [table(rows, heads)]
+
+
+#: Of figures of an evaluation, as its table calls them.
+_HEADS = {
+    "group": "mean of",
+    "input_psnr_db": "PSNR, dB: degraded",
+    "filter_psnr_db": "filter alone",
+    "enhanced_psnr_db": "model",
+    "gain_over_filter_db": "model − filter",
+    "input_ssim": "SSIM: degraded",
+    "filter_ssim": "filter alone",
+    "enhanced_ssim": "model",
+    "dice": "Dice",
+}
 
 
 TRAIN = Command(
@@ -160,8 +182,9 @@ TRAIN = Command(
 EVALUATE = Command(
     name="evaluate",
     summary="measure a model on volumes of good quality",
-    description="Degrade each volume, enhance it, and measure both against the original; for\n"
-    "a head, measure Dice against labels beside each volume (NAME-labels.nii.gz).",
+    description="Degrade each volume, remove the noise with the filter alone and with the model,\n"
+    "and measure all against the original; for a head, measure Dice against labels beside\n"
+    "each volume (NAME-labels.nii.gz).",
     example="medenhance evaluate mr volumes/",
     lines=_means_lines,
 )

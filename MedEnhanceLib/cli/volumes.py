@@ -17,15 +17,13 @@ _LONGEST_CELL = 40
 
 
 def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
-    quality = {"name": "volume", "psnr_db": "PSNR, dB", "ssim": "SSIM", "dice": "Dice"}
-    files = {"mode": "mode", "ratio": "ratio", "max_error": "largest error", "psnr": "PSNR, dB"}
+    from MedEnhanceLib.jobs.kinds.demo import tables_of
+
+    lines = []
+    for part in tables_of(fields):
+        lines += [part.title, table(part.rows, part.heads), ""]
     return [
-        "Against the undamaged brain",
-        table(fields["quality"], quality),
-        "",
-        "Compression of the enhanced volume, measured on each file as it was written",
-        table(fields["compression"], files),
-        "",
+        *lines,
         *fields["notes"],
         f"{fields['seconds']:.0f} s on {fields['device']}",
         f"Look at it: {fields['outputs']['page']}",
@@ -34,8 +32,6 @@ def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
 
 def _inspect(args: argparse.Namespace) -> int:
     """Run the job and print the card; of several series, the table of them."""
-    from MedEnhanceLib.jobs.addresses import shown
-
     try:
         params = params_of(args, declaration_of("inspect"))
         fields = args.console.run("inspect", params)
@@ -46,10 +42,10 @@ def _inspect(args: argparse.Namespace) -> int:
                 rows = args.console.run("series", {"input": args.input})["series"]
         if len(rows) < 2:
             raise
-        choose = f"Details of a series: medenhance inspect {quote(shown(args.input))} --series N"
+        choose = f"Details of a series: medenhance inspect {quote(args.input)} --series N"
         return int(args.console.done({"series": rows}, f"{_series_table(rows)}\n\n{choose}"))
     check = fields["card"].get("check")
-    fault = None if check is None or check["intact"] else _damage(shown(args.input), check)
+    fault = None if check is None or check["intact"] else _damage(args.input, check)
     return int(args.console.done(fields, _card_text(fields["card"]), fault))
 
 
@@ -83,7 +79,8 @@ def _card_text(card: Mapping[str, Any]) -> str:
         "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
     }
     if noise:
-        rows["noise"] = f"σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g} of 1"
+        level = f"±{noise['sigma']:g}{units} (1 SD)"
+        rows["noise"] = f"{level}, confidence {noise['confidence']:g} of 1"
         rows["noise"] += f" ({noise['reason']})" if noise.get("reason") else ""
     if "mode" in card:
         rows |= _container_rows(card)
@@ -167,9 +164,9 @@ def _degrade_params(args: argparse.Namespace) -> dict[str, Any]:
 
 
 _KINDS = {
-    "rician": ("LEVEL", "noise of magnitude MR: σ as a share of the maximum, for example 0.1"),
+    "rician": ("LEVEL", "noise of magnitude MR: 1 SD as a share of the maximum, for example 0.1"),
     "low-dose": ("PHOTONS", "CT with this many photons a ray, for example 5e3"),
-    "blur": ("PIXELS", "Gaussian blur: σ in pixels, for example 1"),
+    "blur": ("PIXELS", "Gaussian blur: 1 SD in pixels, for example 1"),
     "bias": ("STRENGTH", "bias field: ± this share, for example 0.3 (MR)"),
 }
 

@@ -29,6 +29,14 @@ _FOR_TORCH = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64}
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
+def unstated_time_unit(interval: float) -> float:
+    """Seconds in the unit of an interval between frames that is stored without a unit.
+
+    Repetition times are written as 2.5 or 2500: from 100 on they are milliseconds.
+    """
+    return 1.0 if interval < 100 else 1e-3
+
+
 class Exchange:
     """The part of `Volume` that converts; `self` and `cls` are a Volume and its class."""
 
@@ -116,8 +124,9 @@ class Exchange:
         volume: Volume = cls.from_array(frames, affine=affine, modality=modality)
         if not volume.is_sequence:
             return volume
-        step = float(image.header.get_zooms()[3]) * _SECONDS.get(time, 0.0)
-        return replace(volume, frame_interval_s=step if step > 0 else None)
+        step = float(image.header.get_zooms()[3])
+        step *= unstated_time_unit(step) if time == "unknown" else _SECONDS.get(time, 0.0)
+        return replace(volume, frame_interval_s=step if 0 < step < np.inf else None)
 
     def to_nibabel(self: Any) -> Any:
         """As a nibabel Nifti1Image, in the order [I, J, K], a sequence [I, J, K, T]."""
@@ -125,7 +134,7 @@ class Exchange:
         image = nib.Nifti1Image(_storable(self.voxels).T, self.geometry.affine_ras)
         image.header.set_xyzt_units("mm", "sec")
         if self.is_sequence:
-            zooms = [*image.header.get_zooms()[:3], self.frame_interval_s or 1.0]
+            zooms = [*image.header.get_zooms()[:3], self.frame_interval_s or 0.0]
             image.header.set_zooms(zooms)
         return image
 

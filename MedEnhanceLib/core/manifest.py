@@ -20,8 +20,6 @@ _MAPS = {
     NOISE_MAP: "a map of the noise in another volume",
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
 }
-#: Of what is measured: the key that says whether it was done, and how people call that.
-_DONE = {"blur": "undone", "bias_field": "corrected", "motion": "corrected"}
 #: Keys of `results` that belong to a segmentation.
 _OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
@@ -119,17 +117,17 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     lines = []
     if noise := measured.get("noise"):
         units = f" {noise['units']}" if noise.get("units") else ""
-        text = f"noise: σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g} of 1; "
-        text += f"{strength * noise['share_removed']:.0%} of the correction applied"
-        lines.append(text + (f": {noise['reason']}" if noise.get("reason") else ""))
-    for name, done in _DONE.items():
-        if measured.get(name, {}).get(done):
-            lines.append(f"{name.replace('_', ' ')}: {done}; {measured[name]['reason']}")
+        text = f"noise found: ±{noise['sigma']:g}{units} (1 SD), "
+        text += f"confidence {noise['confidence']:g} of 1; "
+        text += f"removed: {100 * strength * noise['share_removed']:.0f} %"
+        lines.append(text + (f", because {noise['reason']}" if noise.get("reason") else ""))
+    if blur := measured.get("blur"):
+        lines.append(f"blur: {'undone' if blur['undone'] else 'left alone'}; {blur['reason']}")
+    if "bias_field" in measured:
+        lines.append("bias field: corrected (N4)")
     if guide := measured.get("guide"):
-        text = f"guide: changed the result by {guide['used']:.2f} σ of the noise"
+        text = f"guide: changed the result by {guide['used']:.2f} SD of the noise"
         lines.append(text + (f"; {guide['reason']}" if guide.get("reason") else ""))
-    if summary := measured.get("look", {}).get("summary"):
-        lines.append(f"look: {summary}")
     if slices := measured.get("slices"):
         lines.append(
             f"slices: {slices['before']} of {slices['spacing_before_mm']:g} mm became "
@@ -142,12 +140,8 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     """The same for a history note: what was done beside removing all noise; or nothing."""
     share = measured.get("noise", {}).get("share_removed", 1)
     parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
-    parts += [
-        f"{name.replace('_', ' ')} {done}"
-        for name, done in _DONE.items()
-        if measured.get(name, {}).get(done)
-    ]
+    parts += ["blur undone"] if measured.get("blur", {}).get("undone") else []
+    parts += ["bias field corrected"] if "bias_field" in measured else []
     used = measured.get("guide", {}).get("used")
-    parts += [f"guide changed it by {used:.2f} σ of the noise"] if used else []
-    parts += ["look of another volume"] if "look" in measured else []
+    parts += [f"guide changed it by {used:.2f} SD of the noise"] if used else []
     return "".join(f", {part}" for part in parts)

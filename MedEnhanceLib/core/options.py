@@ -25,9 +25,10 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar, get_args, get_origin
 
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, InputError
 
 C = TypeVar("C")
 P = ParamSpec("P")
@@ -54,6 +55,9 @@ _ENDS = (
 )
 #: NUL, and lone surrogates but those that stand for a byte of a file's name.
 _NOT_IN_PATHS = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+#: The scheme of an address; two letters or more, so that no drive of Windows is one. pathlib makes
+#: one slash of two.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 #: Characters allowed in the name of a model or of a distilled set.
 NAMES = "at most 64 letters, digits, - and _"
 
@@ -61,6 +65,24 @@ NAMES = "at most 64 letters, digits, - and _"
 def is_name(text: str) -> bool:
     """Whether a text can be the name of a folder on every system."""
     return re.fullmatch(r"[\w-]{1,64}", text) is not None
+
+
+def local_path(place: str | os.PathLike[str], name: str = "the path") -> Path:
+    """Return the path of a file or folder on this machine.
+
+    Raises ConfigError for an empty one, InputError for an address (`https://…`, `s3://…`), whose
+    rest may be a secret and is not repeated.
+    """
+    text = os.fspath(place)
+    if not text:  # pathlib's name for it is the current folder
+        raise ConfigError(f"{name} is empty", "Name a file.")
+    if scheme := _SCHEME.match(text):
+        raise InputError(
+            f"{name} is an address ({scheme[1]}://…), not a file on this machine",
+            "Download the file or mount the storage first, and name the path; copy results there "
+            "afterwards.",
+        )
+    return Path(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +95,13 @@ class About:
         multiple: the value is a multiple of it.
         unit: of a number, for example "mm".
         metavar: what stands for the value in help texts.
-        flag: on the command line: "" is its name (`--bias-correction`); "--force" that flag;
+        flag: on the command line: "" is its name (`--slice-spacing`); "--force" that flag;
             "INPUT" a positional argument; None nothing.
         one_of: exactly one option with the same word here is to be chosen.
         ranged: whether help texts state the range.
         is_name: text that becomes the name of a folder.
-        place: of a job's parameter that names files: "input" for one that is read, "output" for
-            one that is written, both of which may be an address; "here" for results that have to
-            lie on this machine.
+        place: of a job's parameter that names files or folders: "input" for one that is read,
+            "output" for a file that is written, "folder" for a folder of results.
     """
 
     help: str = ""
@@ -95,7 +116,7 @@ class About:
     one_of: str = ""
     ranged: bool = True
     is_name: bool = False
-    place: Literal["", "input", "output", "here"] = ""
+    place: Literal["", "input", "output", "folder"] = ""
 
 
 def option(default: Any = MISSING, *, factory: Any = MISSING, **about: Any) -> Any:
@@ -278,6 +299,10 @@ class Params(Options):
                 raise ConfigError(f"{name} is empty", "Give a name or a path, or leave it out.")
             if isinstance(value, str) and _NOT_IN_PATHS.search(value):
                 raise ConfigError(f"{name} is {value!r}: an invalid path", "Correct the name.")
+        for option in options_of(type(self)):
+            value = getattr(self, option.name) if option.about.place else None
+            for place in value if isinstance(value, list) else [value] if value else []:
+                local_path(place, option.name)
 
 
 def options_of(cls: Any) -> tuple[Option, ...]:

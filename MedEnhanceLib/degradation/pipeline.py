@@ -29,6 +29,7 @@ from MedEnhanceLib.degradation.image import (
 )
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.io.describe import refuse_too_large
 
 Floats = npt.NDArray[np.float32]
 Seed = Annotated[int, About(low=0)]
@@ -58,7 +59,7 @@ class Degradation(Options):
             volume: of one of the `modalities`.
             keep_dtype: round and clip to the volume's type; else voxels are float32.
         Raises:
-            InputError: of another modality.
+            InputError: of another modality, not finite or too large.
         """
         if volume.modality not in self.modalities:
             raise InputError(
@@ -67,6 +68,7 @@ class Degradation(Options):
                 f"{self.instead} If the modality is wrong, state the right one (--modality, or "
                 "modality= when loading).",
             )
+        refuse_too_large(volume)
         voxels = self._degraded(volume)
         return volume.with_voxels(
             restore_dtype(voxels, volume.dtype) if keep_dtype else voxels,

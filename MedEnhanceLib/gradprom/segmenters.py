@@ -20,6 +20,7 @@ from torch import Tensor
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle, first_line, read_monai_bundle
+from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: A resampled volume has at most this many times more or fewer voxels: 3 along each axis.
@@ -72,13 +73,13 @@ class Segmenter:
 
         Raises:
             ModelError: it was trained on another modality.
-            InputError: the volume is a sequence, too coarse or too fine.
+            InputError: the volume is a sequence, too coarse or too fine, or its values too large.
         """
         bundle, who = self.bundle, volume.source or "volume"
         if volume.is_sequence:
             raise InputError(f"{who}: a sequence", "Give one frame at a time.")
-        is_open = volume.modality_is_guess or volume.modality == "OT"
-        if volume.modality != bundle.modality and not is_open:
+        refuse_too_large(volume)
+        if volume.modality not in (bundle.modality, "OT"):
             raise ModelError(
                 f"segmenter {bundle.name!r} is for {bundle.modality}, {who} is {volume.modality}",
                 "Use another segmenter, or correct the modality (--modality, or modality= when "

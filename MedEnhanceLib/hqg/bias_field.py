@@ -1,14 +1,12 @@
-"""The bias field of MR: measured in a coarse copy by N4, corrected where it is strong.
+"""The bias field of MR, measured in a coarse copy by N4.
 
 Everything is computed from means over blocks of 5 mm: they average noise out, and a bias field
 changes over lengths of 50 mm and more. The spline of N4 is stiff (spans of 60 mm, along each axis),
-so that little anatomy enters it: that is what separates scans with a bias field from scans without,
-also where the picture is cropped within the body. Decision 0063 has what was tried.
+so that little anatomy enters it, also where the picture is cropped within the body.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,22 +15,19 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation import robust_max
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.runtime.dependencies import require
 
 Floats = npt.NDArray[np.float32]
 #: Side of the blocks, and fewest blocks along an axis that has as many voxels.
 _BLOCK_MM, _FEWEST_BLOCKS = 5.0, 8
-#: Spans of the spline. With 50 mm, and with N4's usual doubling of a span per axis, more undamaged
-#: scans exceed the limit; with 100 mm the correction loses 0.4 dB.
+#: Spans of the spline. With 50 mm, and with N4's usual doubling of a span per axis, more anatomy
+#: enters the field; with 100 mm the correction loses 0.4 dB.
 _SPAN_MM = 60.0
 _ITERATIONS = 30
-#: Tissue: above this share of the robust maximum, and above this many σ of noise. Otsu's threshold
-#: leaves out gray matter or fat, whose intensities tell a field from anatomy.
-_TISSUE, _ABOVE_NOISE = 0.15, 2.0
-#: 95th less 5th percentile of the field's logarithm in tissue from which the field is corrected.
-LIMIT = 0.155
+#: Tissue: above this share of the robust maximum. Otsu's threshold leaves out gray matter or fat,
+#: whose intensities tell a field from anatomy.
+_TISSUE = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +38,11 @@ class BiasField:
         shape: [K, J, I] of the volume.
         blocks: its logarithm at the centers of blocks, with a mean of 0 over tissue.
         steps: voxels along k, j, i that a block has.
-        spread: 95th less 5th percentile of the logarithm in tissue.
-        is_strong: whether the correction pays.
-        reason: a sentence for the report.
     """
 
     shape: tuple[int, ...]
     blocks: Floats
     steps: tuple[int, ...]
-    spread: float
-    is_strong: bool
-    reason: str
 
     def __getitem__(self, slices: slice) -> Floats:
         """Some slices, float32 [n, J, I], no unit."""
@@ -65,54 +54,33 @@ class BiasField:
         return np.exp(log_field, out=log_field)
 
 
-def measure_bias_field(volume: Volume, *, noise: float = 0.0) -> BiasField:
-    """The multiplicative bias field of a volume (about 1 s for a head). Needs SimpleITK.
+def measure_bias_field(volume: Volume) -> BiasField:
+    """Measure the multiplicative bias field of a volume (about 1 s for a head); needs SimpleITK.
 
-    Anatomy alone gives a field as well, so that a limit decides whether it is strong. A field makes
-    tissue brighter where it is strong; where N4 finds one against that, as in a dark tumor, it is
-    anatomy.
+    Anatomy alone gives a field as well: whether there is one to correct, the user has to know.
 
     Source: Tustison et al., IEEE Trans. Med. Imaging 29 (2010) 1310, as SimpleITK implements it;
     blocks, spline and mask are our choice.
 
     Args:
         volume: one frame, [K, J, I].
-        noise: σ in the unit of the voxels, which keeps noise in air from counting as tissue.
+    Returns:
+        The field; 1 everywhere where intensities are constant.
     Raises:
-        InputError: CT has no such field.
         DependencyError: SimpleITK is missing.
     """
-    if volume.modality == "CT":
-        raise InputError(
-            "a CT has no bias field of the kind N4 corrects",
-            "Leave the correction of the bias field out (--bias-correction).",
-        )
     steps = tuple(
         max(1, min(round(_BLOCK_MM / size), count // _FEWEST_BLOCKS))
         for size, count in zip(reversed(volume.geometry.spacing), volume.shape, strict=True)
     )
     means = averaged(volume, steps)
     coarse = means.voxels
-    tissue = coarse > max(_TISSUE * robust_max(coarse), _ABOVE_NOISE * noise)
+    tissue = coarse > max(_TISSUE * robust_max(coarse), 0.0)
     if not tissue.any() or float(coarse[tissue].std()) == 0:
-        reason = "bias field not measured: intensities are constant"
-        return BiasField(volume.shape, np.zeros_like(coarse), steps, 0.0, False, reason)
+        return BiasField(volume.shape, np.zeros_like(coarse), steps)
     log_field = _log_field(means, tissue)
-    inside = log_field[tissue]
-    low, high = np.quantile(inside, (0.05, 0.95))
-    spread = float(high - low)
-    varies = f"the bias field varies by {math.expm1(spread):.0%} over tissue"
-    brightness = np.log(coarse[tissue])
-    is_brighter = np.mean((inside - inside.mean()) * (brightness - brightness.mean())) > 0
-    if spread <= LIMIT:
-        reason = f"{varies}, as much as anatomy alone can explain"
-    elif not is_brighter:
-        reason = f"{varies}, but tissue is not brighter where the field is strong: this is anatomy"
-    else:
-        reason = f"{varies}, more than anatomy alone can explain"
-    is_strong = bool(spread > LIMIT and is_brighter)
-    log_field -= inside.mean()
-    return BiasField(volume.shape, log_field, steps, spread, is_strong, reason)
+    log_field -= log_field[tissue].mean()
+    return BiasField(volume.shape, log_field, steps)
 
 
 def _log_field(means: Volume, tissue: npt.NDArray[np.bool_]) -> Floats:

@@ -99,7 +99,7 @@ class TaskConfig(Options):
         help="when the task's gradient counts: ema by averaged gradients, binary as published, "
         "cosine weighted by the cosine; for comparison joint (always) and off (never)",
     )
-    weight: float = option(0.1, help="λ, of the task's gradient", low=0, high=1e6)
+    weight: float = option(0.1, help="weight of the task's gradient", low=0, high=1e6)
     start: float = option(
         0.3,
         help="share of the steps before the task loss is used; a head is trained in them",
@@ -289,16 +289,11 @@ class EnhanceConfig(Options):
         ranged=False,
         metavar="S",
     )
-    bias_correction: Literal["auto", "none", "n4"] = option(
-        "auto",
-        help="n4 removes the bias field of MR; auto: where it is measured to be strong, and "
-        "never in previews",
-    )
-    task: Literal["auto", "noise", "sharpness", "slices", "motion"] = option(
-        "auto",
-        help="what is improved: noise alone; sharpness: noise and blur; slices: thick slices "
-        "become thin ones, on a new grid; motion: motion between slices of MR; auto: noise, and "
-        "blur and bias field where they are measured",
+    correct_bias_field: bool = option(False, help="correct the bias field of MR too (N4)")
+    task: Literal["noise", "sharpness", "slices"] = option(
+        "noise",
+        help="what is improved: noise; sharpness: noise, and blur of MR where it is measured; "
+        "slices: thick slices become thin ones, on a new grid",
     )
     slice_spacing: float | Literal["isotropic", "half"] = option(
         "isotropic",

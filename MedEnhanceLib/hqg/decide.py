@@ -1,4 +1,4 @@
-"""What is done to a volume, from what is measured in it: noise, blur, bias field, motion.
+"""What is done to a volume, from what is measured in it: noise and, on request, blur.
 
 `decide` looks at the whole volume, and at all frames of a sequence together, so that parts of it
 are treated as the whole is and no frame differs from the next in what is done to it.
@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
+from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.bias_field import measure_bias_field
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import need_of
-from MedEnhanceLib.hqg.motion import MotionEstimate, measure_motion
 from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur
+from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
@@ -40,11 +39,13 @@ class VolumeCache:
     Attributes:
         ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
         noises: the noise, by number of the frame.
+        regions: that are constant, by number of the frame.
         guides: those of the last run that had any, each with its copy on the volume's grid.
     """
 
     ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
     noises: dict[int, NoiseEstimate] = field(default_factory=dict)
+    regions: dict[int, ConstantRegions] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
 
     def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
@@ -57,6 +58,13 @@ class VolumeCache:
             )
         return self.noises[number]
 
+    def constant(self, number: int, frame: Volume, monitor: Monitor) -> ConstantRegions:
+        """The constant regions of a frame, measured once for all runs over it."""
+        if number not in self.regions:
+            level = self.noise(number, frame, monitor).level
+            self.regions[number] = ConstantRegions(frame.voxels, level)
+        return self.regions[number]
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -65,16 +73,12 @@ class Decision:
     Attributes:
         share: of the noise's removal, 0 to 1.
         blur: that is undone; None for none.
-        motion: that is undone; None for none.
-        corrects_bias: whether results are divided by their bias field (N4).
         warnings: that the measurement of the noise may not suit the volume.
         facts: what was measured and decided, as manifests record it.
     """
 
     share: float
     blur: BlurEstimate | None
-    motion: MotionEstimate | None
-    corrects_bias: bool
     warnings: tuple[ModelWarning, ...]
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -85,31 +89,25 @@ def decide(
     config: EnhanceConfig,
     *,
     chosen: Sequence[int] = (0,),
-    is_preview: bool = False,
     monitor: Monitor,
 ) -> Decision:
     """Measure a volume and decide what is done to it; to all frames of a sequence the same.
 
-    In a sequence up to nine frames, spread evenly, are measured: noise and blur by the median
-    frame, the bias field in the mean of all frames.
+    In a sequence up to nine frames, spread evenly, are measured; the median frame counts.
 
     Args:
         frames: [K, J, I] each, all of a sequence.
         cache: measurements of earlier runs over them, filled by this one.
-        config: task, strength and bias correction.
+        config: task, strength and whether the bias field is corrected.
         chosen: the frames that are going to be enhanced.
-        is_preview: leaves out what needs all slices.
         monitor: messages and cancelling.
-
-    Raises:
-        InputError: motion too strong to be corrected, or in a sequence.
     """
     numbers = _spread(frames, chosen)
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
     needs = [need_of(noise, frames[0].modality) for noise in noises]
     middle = _median([need.share for need in needs])
     typical, noise, need = frames[numbers[middle]], noises[middle], needs[middle]
-    is_full, is_mr = config.strength == "full", typical.modality == "MR"
+    is_full = config.strength == "full"
     share = 1.0 if is_full else need.share
     facts: dict[str, Any] = {
         "noise": {
@@ -121,19 +119,15 @@ def decide(
         | ({"reason": need.reason} if share < 1 else {})
         | ({"frames_measured": len(numbers)} if len(frames) > 1 else {})
     }
-    units = f" {typical.units}" if typical.units else ""
-    level = f"σ {noise.level:.3g}{units}, confidence {noise.confidence:.2f} of 1"
-    monitor.log(f"measured noise: {level}")
-    if share < 1:
-        monitor.log(f"{share:.0%} of the correction is applied: {need.reason}")
+    monitor.log(*findings_in_words(facts))
     warning = noise_warning(typical, noise, is_full=is_full)
     warnings = (warning,) if warning else ()
-    if is_preview:
-        monitor.log("the preview removes noise; it leaves out blur, bias field and look")
-        return Decision(share, None, None, False, warnings, facts)
-    blur = motion = None
-    corrects_bias = config.bias_correction == "n4"
-    if config.task in ("auto", "sharpness") and is_mr:
+    if config.correct_bias_field:
+        facts["bias_field"] = {"corrected": True}
+    blur = None
+    if config.task == "sharpness" and typical.modality != "MR":
+        monitor.warn("blur is measured in MR alone: only noise is removed")
+    elif config.task == "sharpness":
         blurs = [
             measure_blur(frames[n].voxels, noise=of.level, noise_to_contrast=noise_to_contrast(of))
             for n, of in zip(numbers, noises, strict=True)
@@ -141,25 +135,9 @@ def decide(
         # Of frames that are blurred the sharper axis decides.
         blur = blurs[_median([min(b.sigma_px) if b.is_blurred else 0.0 for b in blurs])]
         facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
-        if blur.is_blurred or config.task == "sharpness":
-            monitor.log(blur.reason)
-    if corrects_bias:
-        facts["bias_field"] = {"corrected": True, "reason": "as requested"}
-    elif is_mr and config.task == config.bias_correction == "auto":
-        mean = mean_frame(frames)
-        bias_field = attend(lambda: measure_bias_field(mean, noise=noise.level), monitor)
-        corrects_bias = bias_field.is_strong
-        facts["bias_field"] = {"corrected": corrects_bias, "reason": bias_field.reason}
-    if config.task == "motion":
-        motion = _correctable_motion(frames, chosen, facts, monitor)
-    return Decision(
-        share,
-        blur if blur is not None and blur.is_blurred else None,
-        motion,
-        corrects_bias,
-        warnings,
-        facts,
-    )
+        monitor.log(blur.reason)
+    undone = blur if blur is not None and blur.is_blurred else None
+    return Decision(share, undone, warnings, facts)
 
 
 def mean_frame(frames: Sequence[Volume]) -> Volume:
@@ -183,26 +161,3 @@ def _spread(frames: Sequence[Volume], chosen: Sequence[int]) -> list[int]:
 def _median(values: Sequence[float]) -> int:
     """Where the median is; of an even number of values the lower one."""
     return sorted(range(len(values)), key=values.__getitem__)[(len(values) - 1) // 2]
-
-
-def _correctable_motion(
-    frames: Sequence[Volume], chosen: Sequence[int], facts: dict[str, Any], monitor: Monitor
-) -> MotionEstimate | None:
-    name = frames[0].source or "volume"
-    if len(chosen) > 1:
-        raise InputError(
-            f"{name}: motion is corrected in a single frame, and this is a sequence",
-            "Enhance one frame after another (frame).",
-        )
-    motion = measure_motion(frames[chosen[0]])
-    facts["motion"] = {
-        "corrected": motion.is_correctable,
-        "reason": motion.reason,
-    }
-    if motion.angle and not motion.is_correctable:
-        raise InputError(
-            f"{name}: {motion.reason}",
-            "Scan again where that is possible, or remove its noise alone (task noise).",
-        )
-    (monitor.log if motion.is_correctable else monitor.warn)(motion.reason)
-    return motion if motion.is_correctable else None

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.slabs import extremes
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
@@ -38,6 +40,8 @@ _ABOVE_AIR = (0.08, 0.16)
 _HALF_NEEDED, _NEARLY_ALL = 0.05, 0.9
 #: Confidence from which the measured σ is within 10 % of the truth (results/noise.json).
 _TRUSTED = 0.5
+#: σ over the largest value below which rounding in single precision is larger than the noise.
+_LEAST_NOISE = 2e-7
 #: σ in HU from which the noise of CT cannot be anatomy, whatever the confidence: no tissue varies
 #: so much within a block. At very low dose through an abdomen the confidence is low, and yet all of
 #: the correction is far better than the share that it allows (results/enhancement.json).
@@ -94,8 +98,8 @@ def need_of(noise: NoiseEstimate, modality: str) -> Need:
         return Need(1.0, "")
     if trust < visible or noise.contrast == 0:
         why = noise.reason or "there is too little tissue"
-        return Need(share, f"the noise cannot be measured with certainty ({why})")
-    return Need(share, "the noise is weak against the contrast of the tissue")
+        return Need(share, f"it cannot be measured with certainty ({why})")
+    return Need(share, "it is weak compared with tissue contrast")
 
 
 def denoise(
@@ -103,6 +107,7 @@ def denoise(
     noise: NoiseEstimate,
     *,
     share: float = 1.0,
+    regions: ConstantRegions | None = None,
     only: slice | None = None,
     network: NetworkStage | None = None,
     engine: grouped.Engine | None = None,
@@ -116,6 +121,8 @@ def denoise(
         volume: a single volume, [K, J, I], finite.
         noise: what `nets.noise.measure_noise` found in it.
         share: of the correction, 0 to 1.
+        regions: of the volume that are constant, which groups of blocks and the network pass over;
+            `put_back` makes them exact in the result.
         only: the slices that are wanted; they equal those of a whole run.
         network: what goes on from the filter, with its guides; None for the filter alone.
         engine: what computes, as in `grouped.denoised`.
@@ -133,7 +140,8 @@ def denoise(
     only = only or slice(0, volume.shape[0])
     if out is None:
         out = np.empty((only.stop - only.start, *volume.shape[1:]), np.float32)
-    if noise.level <= 0 or share <= 0:
+    largest = max(abs(float(end)) for end in extremes(volume.voxels))
+    if noise.level <= _LEAST_NOISE * largest or share <= 0:
         for to, before in zip(out, volume.voxels[only], strict=True):
             values = before.astype(np.float32)
             to[...] = values if finish is None else finish(values)
@@ -153,8 +161,8 @@ def denoise(
         return values if finish is None else finish(values)
 
     return grouped.denoised(
-        volume.voxels,
-        noise,
+        volume.voxels if regions is None else regions.neutral,
+        noise if regions is None else regions.level(noise),
         noise.spectrum.reshape(-1),
         rounds=rounds,
         spacing=volume.geometry.spacing,

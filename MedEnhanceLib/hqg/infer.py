@@ -1,7 +1,7 @@
 """Enhances a volume with a bundle.
 
-decide (of the whole volume) → each frame: filter with its network → motion, look or blur → bias
-field → rounding → blend at the strength
+decide (of the whole volume) → each frame: filter with its network → blur → bias field → rounding
+→ blend at the strength; blur and bias field on request
 
 Slices are finished as they are computed, into the array of the result. Where a step needs the whole
 result before that, it is in float32 meanwhile.
@@ -10,10 +10,10 @@ result before that, it is in float32 meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,18 +28,15 @@ from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, d
 from MedEnhanceLib.core.slabs import empty, let_go, slabs, trim
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.contrast import show_the_same
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
 from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
-from MedEnhanceLib.hqg.matching import match_appearance
-from MedEnhanceLib.hqg.motion import undo_motion
 from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.atomic import output_error
-from MedEnhanceLib.io.describe import refuse_not_finite
+from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
+from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped import Engine, engine_for
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
@@ -55,10 +52,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 #: Of the brightest tissue; below it floors of the computation count as noise.
 _LOWEST_TOP = 1e-4
-#: Fewer patients as a look are announced.
-_FEW_LOOKS = 5
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
-_USE_NOTE = derived_note("how far guides changed each voxel, in σ of the noise, at most 1")
+_USE_NOTE = derived_note("how far guides changed each voxel, in SD of the noise, at most 1")
 
 
 def enhance(
@@ -66,11 +61,11 @@ def enhance(
     config: EnhanceConfig | None = None,
     *,
     guide: Volume | Sequence[Volume] | None = None,
-    look: Volume | Iterable[Volume] | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     scratch: Path | None = None,
+    filter_alone: bool = False,
     monitor: Monitor | None = None,
 ) -> Enhancement:
     """Enhance every slice of a volume, and every frame of a sequence.
@@ -84,8 +79,6 @@ def enhance(
         config: model, strength and further options; None takes the defaults.
         guide: another series of the same examination, or several, of any contrast and grid; what
             they show at the same place helps to separate noise from anatomy.
-        look: a volume of the same modality and contrast whose sharpness and noise are wanted.
-            Several volumes, of other patients, are measured one after another as one look.
         frame: of a sequence, only this one is enhanced, as in a run over the whole sequence.
         slices: (start, stop) along K, stop excluded. Only these are returned, with the geometry of
             the crop. They equal those of a whole run bit for bit: measurements are of the whole
@@ -93,6 +86,7 @@ def enhance(
         cache: measurements of an earlier run over this volume, filled by this one.
         scratch: a folder with free space; if given, a large result stays in an unnamed file there
             and takes no memory.
+        filter_alone: whether the network is left out, to measure what it adds to the filter.
         monitor: receives progress, messages and warnings, and can cancel.
 
     Returns:
@@ -102,19 +96,22 @@ def enhance(
     Raises:
         ConfigError: slices are out of range, or combined with N4.
         ModelError: no model fits.
-        InputError: the volume, a guide or the look cannot be used, or there is no such frame.
+        InputError: the volume or a guide cannot be used, there is no such frame, or N4 is
+            requested for a CT.
         DeviceMemoryError: memory ran out on the CPU.
         Cancelled: the monitor asked to stop.
     """
     began = time.monotonic()
     config, monitor, cache = config or EnhanceConfig(), monitor or Monitor(), cache or VolumeCache()
     # Unusable input is refused before a model is looked for.
-    guides = list(_checked("guide", guide, volume))
-    looks: Iterable[Volume] = _checked("look", look, volume)
-    if isinstance(look, Sequence | Volume):
-        looks = list(looks)
+    guides = list(_checked(guide, volume))
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
+    if config.correct_bias_field and volume.modality == "CT":
+        raise InputError(
+            f"{volume.source or 'volume'}: a CT has no bias field of the kind N4 corrects",
+            "Leave the correction of the bias field out (--correct-bias-field).",
+        )
     from MedEnhanceLib.hqg.restore import NetworkStage, network_on
     from MedEnhanceLib.nets.precision import without_tf32
 
@@ -130,18 +127,16 @@ def enhance(
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
     network, engine = network_on(bundle, choice.name), engine_for(choice.name, monitor)
-    decision = decide(
-        frames, cache, config, chosen=chosen, is_preview=slices is not None, monitor=monitor
-    )
+    # Blur is measured and undone in the whole volume: previews are without.
+    asked = config if slices is None else replace(config, task="noise")
+    decision = decide(frames, cache, asked, chosen=chosen, monitor=monitor)
     of_bundle = (training_length_warning(bundle), anatomy_warning(bundle, volume))
     warnings = tuple(warning for warning in of_bundle if warning) + decision.warnings
     for warning in warnings:
         monitor.warn(warning.text)
-    # The look of a part depends on the whole: previews are without it.
-    appearance = _measured(looks, monitor) if look is not None and slices is None else None
     # One coil shades all frames alike, and frames divided by one field do not flicker.
     bias_field = None
-    if decision.corrects_bias and len(frames) > 1:
+    if config.correct_bias_field and len(frames) > 1:
         bias_field = _bias_field(mean_frame(frames), monitor)
     measured = dict(decision.facts)
     aligned: tuple[AlignedGuide, ...] = ()
@@ -167,22 +162,26 @@ def enhance(
         frame_ = _Frame(
             volume=frames[number],
             noise=cache.noise(number, frames[number], monitor),
+            regions=cache.constant(number, frames[number], monitor),
             decision=decision,
-            look=appearance,
+            corrects_bias=config.correct_bias_field,
             strength=config.share,
             floor=floor,
-            network=stage,
+            network=None if filter_alone else stage,
             engine=engine,
             scratch=scratch,
             monitor=monitor.part(done / len(chosen), (done + 1) / len(chosen)),
         )
         of_errors = None if deviation is None else deviation[here]
         with without_tf32():  # of filter and network
-            measured |= frame_.enhance(wanted, bias_field, enhanced[here], of_errors)
+            frame_.enhance(wanted, bias_field, enhanced[here], of_errors)
         uses.append(stage.use)
         if use is not None and stage.change is not None:
             inner = slice(wanted.start - stage.first, wanted.stop - stage.first)
             np.minimum(stage.change[inner], 1, out=use[here])
+        of_guides = None if use is None else use[here]
+        numbers = range(wanted.start, wanted.stop)
+        frame_.regions.put_back(numbers, enhanced[here], of_errors, of_guides)
     if aligned:
         measured["guide"] = {
             "used": round(float(np.mean(uses)), 4),
@@ -217,44 +216,35 @@ def enhance(
 # --- before the first frame -----------------------------------------------------------------------
 
 
-def _checked(
-    role: Literal["guide", "look"], given: Volume | Iterable[Volume] | None, volume: Volume
-) -> Iterator[Volume]:
-    """Guides or looks of a volume, each checked when it is its turn.
+def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterator[Volume]:
+    """Guides of a volume, each checked when it is its turn.
 
-    Raises InputError for one that is constant, of another modality, a sequence or not finite, for a
-    guide that is the volume itself, and for a look of a head in another contrast.
+    Raises InputError for one that is constant, of another modality, a sequence, not finite, or the
+    volume itself.
     """
     for each in [given] if isinstance(given, Volume) else given or ():
-        name = each.source or role
+        name = each.source or "guide"
         # Voxels first: the modality of a file that states none is guessed from its content.
-        refuse_not_finite(each)
+        refuse_too_large(each)
         if each.voxels.min() == each.voxels.max():
             raise InputError(
-                f"{name}: the {role} is constant, every voxel is {each.voxels.flat[0]:g}",
+                f"{name}: the guide is constant, every voxel is {each.voxels.flat[0]:g}",
                 "Choose a volume with image content.",
             )
         if each.modality != volume.modality:
             raise InputError(
-                f"{name}: the {role} is {each.modality}, the volume {volume.modality}",
-                f"Choose a {role} of the same modality.",
+                f"{name}: the guide is {each.modality}, the volume {volume.modality}",
+                "Choose a guide of the same modality.",
             )
         if each.is_sequence:
             raise InputError(
-                f"{name}: the {role} is a sequence", "Choose a single volume, or a frame."
+                f"{name}: the guide is a sequence", "Choose a single volume, or a frame."
             )
         is_same_grid = each.shape == volume.shape and each.geometry == volume.geometry
-        if role == "guide" and is_same_grid and np.array_equal(each.voxels, volume.voxels):
+        if is_same_grid and np.array_equal(each.voxels, volume.voxels):
             raise InputError(
                 f"{name}: the guide is the volume itself",
                 "Choose another series of the same examination.",
-            )
-        if role == "look" and each.modality == "MR" and not show_the_same(each, volume):
-            raise InputError(
-                f"{name}: shows another contrast or anatomy than the volume, and cannot be its "
-                "look",
-                "Choose a look of the same contrast. A series of the same examination with "
-                "another contrast is a guide: give it as --guide (guide=).",
             )
         yield each
 
@@ -267,10 +257,10 @@ def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: Enhan
             f"slices {first}:{stop} (stop excluded) are not within the volume's {count} slices",
             f"Give start and stop within 0 to {count}.",
         )
-    if slices is not None and config.bias_correction == "n4":
+    if slices is not None and config.correct_bias_field:
         raise ConfigError(
             "N4 needs the whole volume, not some slices of it",
-            "Leave the bias correction out, or enhance the whole volume.",
+            "Leave the correction of the bias field out, or enhance the whole volume.",
         )
     return slice(first, stop)
 
@@ -297,17 +287,6 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
         )
     # Lower values are undershoot: magnitudes are not below 0 or the lowest of the input.
     return top, -np.inf if frame.modality == "CT" else min(0.0, float(frame.voxels.min()))
-
-
-def _measured(looks: Iterable[Volume], monitor: Monitor) -> Appearance:
-    """The appearance of all looks, which need not be in memory at once."""
-    appearance = combine([measure_appearance(look, monitor) for look in looks])
-    if (count := len(appearance.patients)) < _FEW_LOOKS:
-        monitor.warn(
-            f"{count} patient{'s' if count > 1 else ''} as look: they may not represent "
-            "their kernel or scanner; five or more patients are safer"
-        )
-    return appearance
 
 
 def _aligned(
@@ -344,17 +323,18 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -
 class _Frame:
     """A frame, [K, J, I], with what was measured in it and what is done to it.
 
-    strength: that uncertainty is stated for. floor: the lowest value of the result. scratch: a
-    folder for large arrays, if any.
+    corrects_bias: whether N4 follows. strength: that uncertainty is stated for. floor: the lowest
+    value of the result. scratch: a folder for large arrays, if any.
     """
 
     volume: Volume
     noise: NoiseEstimate
+    regions: ConstantRegions
     decision: Decision
-    look: Appearance | None
+    corrects_bias: bool
     strength: float
     floor: float
-    network: NetworkStage
+    network: NetworkStage | None
     engine: Engine
     scratch: Path | None
     monitor: Monitor
@@ -365,7 +345,7 @@ class _Frame:
         bias_field: BiasField | None,
         out: npt.NDArray[Any],
         deviation: Floats | None,
-    ) -> dict[str, Any]:
+    ) -> None:
         """Enhance the frame at strength 1.
 
         Args:
@@ -373,23 +353,20 @@ class _Frame:
             bias_field: of a sequence; that of a single volume is measured in its result.
             out: where they go, of the frame's type.
             deviation: where the deviation of their errors goes; None where it is not requested.
-        Returns:
-            What was found out on the way, for the manifest.
         """
         decision, count = self.decision, len(self.volume.voxels)
 
         def finish(values: Floats) -> npt.NDArray[Any]:
             return restore_dtype(np.maximum(values, np.float32(self.floor)), out.dtype)
 
-        is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
-        if not (is_whole or decision.corrects_bias or deviation is not None):
+        if decision.blur is None and not self.corrects_bias and deviation is None:
             self._denoise(wanted, self.monitor, out=out, finish=finish)
-            return {}
+            return
         # The deviation of a slice depends on its neighbors.
         around = slice(max(0, wanted.start - 1), min(count, wanted.stop + 1))
-        around = slice(0, count) if is_whole else around
-        values, facts = self._corrected(
-            around, self.monitor.part(0.0, 0.9) if decision.corrects_bias else self.monitor
+        around = around if decision.blur is None else slice(0, count)
+        values = self._corrected(
+            around, self.monitor.part(0.0, 0.9) if self.corrects_bias else self.monitor
         )
         if deviation is not None:
             expected_deviation(
@@ -400,7 +377,7 @@ class _Frame:
         values = values[wanted.start - around.start : wanted.stop - around.start]
         for slab in slabs(values):
             np.maximum(slab, self.floor, out=slab, dtype=np.float32)
-        if decision.corrects_bias and bias_field is None:
+        if self.corrects_bias and bias_field is None:
             bias_field = _bias_field(self.volume.with_voxels(values), self.monitor)
         for part in parts_of(0, len(out)):
             result = values[part]
@@ -413,27 +390,15 @@ class _Frame:
             out[part] = finish(result)
             let_go(values)
             let_go(out)
-        return facts
 
-    def _corrected(self, part: slice, monitor: Monitor) -> tuple[Floats, dict[str, Any]]:
-        """Some slices without noise, and without motion or blur, or with the look of others."""
-        blur, motion, voxels = self.decision.blur, self.decision.motion, self.volume.voxels
-        level = self.noise.level
-        if motion is not None:
-            still = undo_motion(
-                voxels, motion, noise=level, denoise=self._filtered, monitor=monitor
-            )
-            return still, {}
-        if self.look is not None:
-            values, match = match_appearance(
-                self.volume, self.look, denoise=lambda: self._floats(part, monitor), monitor=monitor
-            )
-            return values, {"look": {"summary": "; ".join(match.sentences())}}
+    def _corrected(self, part: slice, monitor: Monitor) -> Floats:
+        """Some slices without noise and blur."""
+        blur, voxels = self.decision.blur, self.volume.voxels
         values = self._floats(part, monitor if blur is None else monitor.part(0, 0.9))
         if blur is not None:
-            left = level * self.decision.share
+            left = self.noise.level * self.decision.share
             undo_blur(voxels, blur, noise=left, denoised=values, monitor=monitor)
-        return values, {}
+        return values
 
     def _floats(self, part: slice, monitor: Monitor) -> Floats:
         """Some slices after filter and network, float32."""
@@ -442,13 +407,6 @@ class _Frame:
 
     def _denoise(self, part: slice, monitor: Monitor, **where: Any) -> npt.NDArray[Any]:
         return denoise(
-            self.volume, self.noise, share=self.decision.share, only=part, network=self.network,
-            engine=self.engine, monitor=monitor, **where,
+            self.volume, self.noise, share=self.decision.share, regions=self.regions, only=part,
+            network=self.network, engine=self.engine, monitor=monitor, **where,
         )  # fmt: skip
-
-    def _filtered(self, voxels: Floats, sigma: float) -> Floats:
-        """Voxels [K, J, I] after the filter alone, for a given σ instead of the measured one."""
-        factor = np.float32(sigma / max(self.noise.level, 1e-6))
-        louder = replace(self.noise, sigma=self.noise.sigma * factor, level=sigma, rician=False)
-        quiet = Monitor(cancel=lambda: self.monitor.cancelled)
-        return denoise(self.volume.with_voxels(voxels), louder, engine=self.engine, monitor=quiet)

@@ -38,7 +38,7 @@ _FIRST = 0.04
 _EXPONENT, _FIRMNESS = 2.0, 30.0
 #: σ in px of undamaged scans: the middle, to which blur is undone, and the limit. 24 MR and 26 CT
 #: of soft tissue reach 0.83 where the spectrum has the shape of a blur
-#: (docs/decisions/0050-blind-corrections.md).
+#: (docs/decisions/0050-bias-field-and-blur.md).
 _USUAL_PX, LIMIT_PX = 0.65, 0.86
 #: Root-mean-square misfit in dB from which the spectrum has another shape: that of an image
 #: enlarged from a smaller matrix, which ends in a step.
@@ -100,11 +100,11 @@ def measure_blur(
     if is_enlarged:
         reason = "detail ends in a step, as in an image enlarged from a smaller matrix"
     elif is_blurred:
-        reason = f"both axes are blurred: σ {widths[0]:.2f} and {widths[1]:.2f} px"
+        reason = f"both axes are blurred: {widths[0]:.2f} and {widths[1]:.2f} px (1 SD)"
     elif sharper > LIMIT_PX:
-        reason = f"noise is too strong to be certain of blur: σ {sharper:.2f} px, the sharper axis"
+        reason = f"noise is too strong to be certain of blur: {sharper:.2f} px, the sharper axis"
     else:
-        reason = f"as sharp as undamaged scans: σ {sharper:.2f} px along the sharper axis"
+        reason = f"as sharp as undamaged scans: {sharper:.2f} px along the sharper axis"
     return BlurEstimate(widths, is_blurred, reason)
 
 

@@ -47,7 +47,7 @@ class Enhancement:
         uncertainty_facts: how the uncertainty was made, as manifests record it.
         warnings: that model or noise measurement may not suit the input.
         measured: what was measured and what was done about it, as manifests record it: noise, blur,
-            bias field, motion, guide; empty for models that do not measure.
+            bias field, guide; empty for models that do not measure.
         noises: the noise of each frame; empty as well.
         first_slice: of `volume`, in the whole input.
         guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None

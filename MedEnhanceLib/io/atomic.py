@@ -26,7 +26,7 @@ from typing import Any
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.runtime.locks import make_owned, remove_abandoned, remove_owned
 
-#: What names of hidden folders, and of unfinished files at an address, begin with.
+#: What names of hidden folders begin with.
 PREFIX = ".medenhance-"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -43,17 +43,11 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if exists and not target.is_dir() and not target.is_file():
         raise OutputError(f"{target} is a device, not a file", "Name a file.")
-    if exists:
-        refuse_taken(target, is_folder=target.is_dir(), overwrite=overwrite)
-
-
-def refuse_taken(place: object, *, is_folder: bool, overwrite: bool) -> None:
-    """Raise OutputError for a place where something is, here or at an address, by these rules."""
-    if is_folder:
-        raise OutputError(f"{place} is a folder", "Name a file inside it.")
-    if not overwrite:
+    if exists and target.is_dir():
+        raise OutputError(f"{target} is a folder", "Name a file inside it.")
+    if exists and not overwrite:
         raise OutputError(
-            f"{place} exists already",
+            f"{target} exists already",
             "Choose another name, or allow that it is replaced (--force, overwrite=True).",
         )
 

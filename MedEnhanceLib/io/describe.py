@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.modality import FARTHEST_MM, MICROSCOPY_MM
-from MedEnhanceLib.core.slabs import slabs
+from MedEnhanceLib.core.slabs import extremes, slabs
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
 
 #: Above this ratio of spacings, methods work slice by slice.
 _ANISOTROPIC = 3.0
+#: Largest value whose square, summed over some voxels, single precision holds.
+LARGEST = 1e18
 
 
 def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -86,14 +90,34 @@ def refuse_not_finite(volume: Volume) -> None:
     """Raise InputError with the number of NaN and infinite voxels and the first slice of them."""
     if volume.dtype.kind != "f":
         return
+    _refuse(volume, np.isfinite, "NaN or infinite")
+
+
+def refuse_too_large(volume: Volume) -> None:
+    """Raise InputError as `refuse_not_finite` does, and for values above 1e18 or below −1e18.
+
+    For what is computed in single precision, which holds neither them nor their squares.
+    """
+    refuse_not_finite(volume)
+    low, high = (float(end) for end in extremes(volume.voxels))
+    if max(-low, high) > LARGEST:
+        what = f"too large for single precision (values from {low:.3g} to {high:.3g})"
+        _refuse(volume, lambda plane: (plane >= -LARGEST) & (plane <= LARGEST), what)
+
+
+def _refuse(
+    volume: Volume, is_usable: Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]], what: str
+) -> None:
+    """Raise InputError with the number of unusable voxels and the first slice of them."""
     planes = (plane for part in slabs(volume.voxels) for plane in part)
-    counts = [plane.size - int(np.count_nonzero(np.isfinite(plane))) for plane in planes]
+    counts = [plane.size - int(np.count_nonzero(is_usable(plane))) for plane in planes]
     if not any(counts):
         return
     first = next(index for index, count in enumerate(counts) if count)
     frame, index = divmod(first, volume.shape[-3])
     where = f"slice {index} of frame {frame}" if volume.is_sequence else f"slice {index}"
+    count = f"{sum(counts)} voxels are" if sum(counts) > 1 else "1 voxel is"
     raise InputError(
-        f"{volume.source or 'volume'}: {sum(counts)} voxels are NaN or infinite, first in {where}",
+        f"{volume.source or 'volume'}: {count} {what}, first in {where}",
         "Replace them by a number (the background, say) and save the volume again.",
     )

@@ -20,7 +20,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels, rescale_slices
+from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels, rescale
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -29,6 +29,8 @@ _SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
 _COMMENT = 6  # the code of a header extension that holds text
 _LARGEST_EXTENSION = 1 << 20
 _SCANNER = 1
+#: Programs write voxel sizes with as few as four digits.
+_ROUNDING = 1e-3
 _LPS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -68,7 +70,7 @@ def read_nifti(
         _rescaled(voxels, header, name),
         _geometry(header, found, name, monitor),
         source=str(path),
-        frame_interval_s=_interval(header, found) if len(shape) == 4 else None,
+        frame_interval_s=_interval(header, found, name, monitor) if len(shape) == 4 else None,
     )
     return volume, found
 
@@ -136,9 +138,7 @@ def _rescaled(voxels: Voxels, header: Any, name: str) -> Voxels:
         raise InputError(
             f"{name}: scl_inter is {intercept} beside scl_slope {slope:g}", "Correct the header."
         )
-    slices = voxels.reshape(-1, *voxels.shape[-2:])
-    count = len(slices)
-    return rescale_slices(slices, [slope] * count, [intercept] * count).reshape(voxels.shape)
+    return rescale(voxels, slope, intercept)
 
 
 def _geometry(header: Any, found: tags.Tags, name: str, monitor: Monitor) -> Geometry:
@@ -146,9 +146,17 @@ def _geometry(header: Any, found: tags.Tags, name: str, monitor: Monitor) -> Geo
     if code not in _MM:
         raise GeometryError(f"{name}: unknown unit of length {code} in xyzt_units", "Correct it.")
     pixdim = header["pixdim"][1:4].astype(np.float64)
+    if (pixdim < 0).any():
+        monitor.warn(f"{name}: pixdim is {pixdim.tolist()}; its absolute values are taken")
+        pixdim = np.abs(pixdim)
+        header["pixdim"][1:4] = pixdim
     if header["sform_code"] > 0:
         field, affine = "sform", header.get_sform()
-        if header["qform_code"] > 0 and not _agree(header, affine, pixdim):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        if not np.allclose(spacing[pixdim > 0], pixdim[pixdim > 0], rtol=_ROUNDING, atol=0):
+            stated, used = (" × ".join(f"{mm:.5g}" for mm in sizes) for sizes in (pixdim, spacing))
+            monitor.warn(f"{name}: pixdim is {stated}, but the sform's {used} is used")
+        elif header["qform_code"] > 0 and not _agree(header, affine, pixdim):
             monitor.warn(f"{name}: sform and qform place the volume differently; the sform is used")
     elif header["qform_code"] > 0:
         field, affine = "qform", _qform(header, name)
@@ -192,13 +200,12 @@ def _agree(header: Any, sform: npt.NDArray[np.float64], pixdim: npt.NDArray[np.f
     return not apart > 1e-2 * np.abs(pixdim).min()
 
 
-def _interval(header: Any, found: tags.Tags) -> float | None:
-    stored = float(header["pixdim"][4])
-    seconds = stored * _SECONDS.get(int(header["xyzt_units"]) & 0x38, np.nan)
-    if not (np.isfinite(seconds) and seconds > 0):
-        return None
-    ours = found.frame_interval_s
-    return ours if ours is not None and np.float32(ours) == np.float32(seconds) else seconds
+def _interval(header: Any, found: tags.Tags, name: str, monitor: Monitor) -> float | None:
+    code = int(header["xyzt_units"]) & 0x38
+    unit = _SECONDS.get(code, 0.0) if code else None
+    return tags.frame_interval(
+        float(header["pixdim"][4]), unit, found, f"{name}: pixdim[4]", monitor
+    )
 
 
 def nifti_header(volume: Volume, dtype: np.dtype[Any], _ending: str) -> bytes:

@@ -11,10 +11,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from MedEnhanceLib.core.exchange import unstated_time_unit
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import GeometryError
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import printable
 
 KEY = "MedEnhance"
@@ -80,6 +82,37 @@ def from_text(text: str) -> Tags:
         )
     except _MALFORMED:
         return Tags()
+
+
+def exact_geometry(read: Geometry, found: Tags) -> Geometry:
+    """The tags' geometry, to the last bit, as long as no other program changed the header."""
+    exact = found.geometry
+    return exact if exact is not None and exact.is_close(read, 1e-12) else read
+
+
+def frame_interval(
+    number: float, unit: float | None, found: Tags, field: str, monitor: Monitor
+) -> float | None:
+    """Seconds between frames, of a header's number and unit; None if it states no time.
+
+    unit: in seconds; 0 if it is not one of time; None if none is named, see `unstated_time_unit`.
+    found: its exact interval counts as long as no other program changed the number.
+    """
+    if not math.isfinite(number) or number == 0:
+        return None
+    if number < 0 or unit == 0:
+        monitor.warn(f"{field} is {number:g}, which is no interval in time: it is not kept")
+        return None
+    exact = found.frame_interval_s
+    if found.geometry is not None and exact is None and number == 1:
+        return None  # written where ITK needs a number
+    if exact is not None and math.isclose(number * (unit or 1.0), exact, rel_tol=1e-7):
+        return exact
+    if unit is None:
+        unit = unstated_time_unit(number)
+        if unit < 1:
+            monitor.warn(f"{field} is {number:g} without a unit: taken as milliseconds")
+    return number * unit
 
 
 def short_note(history: tuple[str, ...], limit: int) -> str:

@@ -18,17 +18,19 @@ from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom import is_dicom, is_source, load_dicom
+from MedEnhanceLib.io.metaimage import itk_header, read_metaimage
 from MedEnhanceLib.io.nifti import nifti_header, read_nifti
-from MedEnhanceLib.io.nrrd_metaimage import itk_header, read_itk
+from MedEnhanceLib.io.nrrd import read_nrrd
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 
 _READERS = {
     ".nii": read_nifti,
     ".nii.gz": read_nifti,
-    ".nrrd": read_itk,
-    ".mha": read_itk,
-    ".mhd": read_itk,
+    ".nrrd": read_nrrd,
+    ".nhdr": read_nrrd,
+    ".mha": read_metaimage,
+    ".mhd": read_metaimage,
 }
 _HEADERS = {
     ".nii": nifti_header,

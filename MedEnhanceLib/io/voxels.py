@@ -1,6 +1,6 @@
 """Voxels of a file: exactly as many as its header declares, rescaled once to intensities.
 
-Read here and not by nibabel and SimpleITK, which read the headers, because of what those lack:
+Read here and not by nibabel and SimpleITK because of what those lack:
 ITK returns garbage for a MetaImage whose compressed voxels are damaged, and accepts a NRRD file
 without its checksum; nibabel does not reach the checksum of a .nii.gz; neither unpacks to a disk,
 so that large volumes pass through little memory, nor can be canceled.
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core import slabs
+from MedEnhanceLib.core.slabs import Voxels
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor
@@ -29,9 +30,10 @@ from MedEnhanceLib.runtime.progress import Monitor
 _PIECE = 1 << 20
 _COPY_AGAIN = "Copy or download the file again."
 #: Deflate cannot do better: a header that declares more than this is damaged.
-_LARGEST_RATIO = 1032
+LARGEST_RATIO = 1032
 #: For zlib: the data begin with a header of gzip or of zlib.
 _ANY_HEADER = zlib.MAX_WBITS | 32
+_GZIP = b"\x1f\x8b"
 
 
 @contextlib.contextmanager
@@ -80,7 +82,7 @@ def read_start(path: Path, count: int) -> tuple[bytes, bool]:
     The first bytes decide, not the name. Fewer bytes where the file ends before.
     """
     with readable(path) as stream:
-        is_packed = stream.read(2) == b"\x1f\x8b"
+        is_packed = stream.read(2) == _GZIP
         stream.seek(0)
         if not is_packed:
             return stream.read(count), False
@@ -142,7 +144,7 @@ def read_voxels(
     size = path.stat().st_size - payload.begin
     if not payload.is_packed and size < payload.skip + payload.nbytes:
         raise _cut_short(payload, max(0, size - payload.skip))
-    if size * _LARGEST_RATIO < payload.nbytes:
+    if size * LARGEST_RATIO < payload.nbytes:
         raise InputError(
             f"{path.name} is cut short or damaged: its header declares {payload.nbytes} bytes of "
             f"voxels, which {size} compressed bytes cannot hold",
@@ -206,9 +208,11 @@ def _unpacked(stream: BinaryIO, count: int) -> Iterator[bytes]:
     Raises EOFError where the data end before, zlib.error where they are damaged.
     """
     unpacker, packed = zlib.decompressobj(_ANY_HEADER), b""
-    while count > 0 or not unpacker.eof:
-        if unpacker.eof:  # the next member of gzip
-            packed, unpacker = unpacker.unused_data, zlib.decompressobj(_ANY_HEADER)
+    while not unpacker.eof or (packed := _next_member(stream, unpacker.unused_data)):
+        if unpacker.eof:
+            if count <= 0:
+                return
+            unpacker = zlib.decompressobj(_ANY_HEADER)
         packed = packed or stream.read(_PIECE)
         if not packed:
             raise EOFError
@@ -216,6 +220,17 @@ def _unpacked(stream: BinaryIO, count: int) -> Iterator[bytes]:
         packed = unpacker.unconsumed_tail
         count -= len(piece)
         yield piece
+    if count > 0:
+        raise EOFError
+
+
+def _next_member(stream: BinaryIO, data: bytes) -> bytes:
+    """The begin of the next member of gzip, after zeros that a file may be padded with."""
+    while len(data := data.lstrip(b"\0")) < len(_GZIP) and (more := stream.read(_PIECE)):
+        data += more
+    if data and not data.startswith(_GZIP):
+        raise zlib.error("other bytes follow its end")
+    return data
 
 
 _INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint32", "int64"))
@@ -256,6 +271,13 @@ def rescale_slices(
             with np.errstate(over="ignore"):  # the caller refuses infinities
                 out[...] = part * np.float64(slope) + np.float64(shift)
     return result
+
+
+def rescale(voxels: Voxels, slope: float, intercept: float) -> Voxels:
+    """As `rescale_slices`, of one slope and intercept for all voxels."""
+    slices = voxels.reshape(-1, *voxels.shape[-2:])
+    count = len(slices)
+    return rescale_slices(slices, [slope] * count, [intercept] * count).reshape(voxels.shape)
 
 
 def _target_type(

@@ -13,7 +13,6 @@ from pathlib import Path
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, OutputError
 from MedEnhanceLib.io.atomic import write_json
-from MedEnhanceLib.jobs.addresses import is_remote, name_at, shown
 from MedEnhanceLib.jobs.files import CONTAINER
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -24,7 +23,7 @@ _OPENED = 3
 
 @dataclass(frozen=True)
 class Item:
-    """One volume of a batch: a path or an address, and where its result goes.
+    """One volume of a batch: its path, and where its result goes.
 
     series: which one, where `source` holds several, as `--series` takes it.
     """
@@ -36,7 +35,7 @@ class Item:
     @property
     def name(self) -> str:
         """What a row calls it."""
-        return f"{self.source} (series {self.series})" if self.series else shown(self.source)
+        return f"{self.source} (series {self.series})" if self.series else self.source
 
     @property
     def params(self) -> dict[str, str]:
@@ -46,8 +45,8 @@ class Item:
 
 
 def absolute(place: str) -> str:
-    """The absolute path; an address as it is."""
-    return place if is_remote(place) else str(Path(place).absolute())
+    """The absolute path."""
+    return str(Path(place).absolute())
 
 
 def gather(
@@ -55,32 +54,26 @@ def gather(
 ) -> list[Item]:
     """The volumes at all places, in order.
 
-    places: volumes, addresses of volumes, and folders; below a folder every volume counts, and of
-    a folder of DICOM every series of images. out: the folder of the results; its files are no
-    sources. containers: whether .ucv files are volumes too. ending: of the results; None keeps a
-    source's, "" makes folders.
+    places: volumes, and folders; below a folder every volume counts, and of a folder of DICOM every
+    series of images. out: the folder of the results; its files are no sources. containers: whether
+    .ucv files are volumes too. ending: of the results; None keeps a source's, "" makes folders.
     Raises InputError where there is no volume, ConfigError where two results share a name.
     """
     if not places:
         raise ConfigError("no volumes were named", "Name files or folders.")
     items: dict[str, Item] = {}
     for place in places:
-        if is_remote(place):
-            volumes = iter([(place, Path(name_at(place)), "")])
-        else:
-            volumes = _volumes_below(Path(place), out, containers)
-        for source, relative, series in volumes:
+        for source, relative, series in _volumes_below(Path(place), out, containers):
             monitor.check()
             item = Item(source, str(out / _result_name(relative, ending, series)), series)
             other = items.setdefault(item.output, item)
             if absolute(other.source) != absolute(source):
                 raise ConfigError(
-                    f"{shown(other.source)} and {shown(source)} would both become {item.output}",
+                    f"{other.source} and {source} would both become {item.output}",
                     "Process them in two runs, into two folders.",
                 )
     if not items:
-        names = ", ".join(map(shown, places))
-        raise InputError(f"{names}: no volumes found", "Name a folder with volumes.")
+        raise InputError(f"{', '.join(places)}: no volumes found", "Name a folder with volumes.")
     return list(items.values())
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
-from MedEnhanceLib.jobs.addresses import is_remote
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.report.page import make_folder
@@ -29,6 +28,8 @@ _POLL_SECONDS = 0.05
 _LEAVE_SECONDS = 0.5
 #: Jobs that are sent ahead for each thread of a Dask cluster, and the least of them in all.
 _AHEAD, _FEWEST_AHEAD = 4, 16
+#: Share of the noise, of which less is hardly a change.
+_HARDLY = 0.05
 _ROWS, _TABLE = "batch.jsonl", "batch.csv"
 _FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
 
@@ -250,13 +251,14 @@ class Ledger:
         self._append("".join(lines))
 
     def finish(self) -> dict[str, Any]:
-        """Write the table; total, done, already_done, failed (counts), table (path) and rows."""
+        """Write the table; counts of volumes by what became of them, the table's path, and rows."""
         self._write_table()
         rows = [row for item in self._items if (row := self._rows.get(_place_of(item)))]
         return {
             "total": len(self._items),
             "done": sum(row["status"] == "done" for row in rows),
             "already_done": len(self._items) - len(self.todo),
+            "hardly_changed": sum(map(_is_hardly_changed, rows)),
             "failed": sum(row["status"] == "failed" for row in rows),
             "table": str(self._table),
             "rows": rows,
@@ -285,12 +287,11 @@ class Ledger:
     def _key_of(self, item: Item) -> str:
         """What a row is about: the source as it is now, and the options."""
         path, state = Path(item.source), list[tuple[str, int, int]]()
-        if not is_remote(item.source):
-            with suppress(OSError):  # the job will say what is wrong
-                # A folder's own time changes with its files' names, not with their bytes.
-                members = sorted(path.iterdir()) if path.is_dir() else [path]
-                stats = [(member.name, member.stat()) for member in members]
-                state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        with suppress(OSError):  # the job will say what is wrong
+            # A folder's own time changes with its files' names, not with their bytes.
+            members = sorted(path.iterdir()) if path.is_dir() else [path]
+            stats = [(member.name, member.stat()) for member in members]
+            state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
         options = as_json({"task": self.task, **self._stated})
         text = json.dumps([item.name, state, options], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -316,6 +317,13 @@ def _place_of(item: Item) -> tuple[str, str]:
     return item.name, Path(item.output).name
 
 
+def _is_hardly_changed(row: Mapping[str, Any]) -> bool:
+    """Whether next to none of the noise was removed from a volume."""
+    noise = (row.get("measured") or {}).get("noise") or {}
+    share = noise.get("share_removed", 1.0) * row.get("strength", 1.0)
+    return row["status"] == "done" and share < _HARDLY
+
+
 def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the table: plain figures, warnings in one text, ml of each label, the noise."""
     columns = {
@@ -327,5 +335,9 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
         columns["warnings"] = " | ".join(map(str, warnings))
     columns |= {f"{label['label']} ml": label["volume_ml"] for label in row.get("table") or ()}
     noise = (row.get("measured") or {}).get("noise") or {}
-    named = {"noise σ": "sigma", "noise confidence": "confidence", "correction": "share_removed"}
+    named = {
+        "noise (1 SD)": "sigma",
+        "noise confidence": "confidence",
+        "share removed": "share_removed",
+    }
     return columns | {name: noise[key] for name, key in named.items() if key in noise}

@@ -40,8 +40,7 @@ class DicomParams(OutputParams):
     output: Annotated[
         str,
         About(
-            help="output file: .nii.gz, .nii, .nrrd or .mha, also at an address (s3://); with "
-            "--dicom a folder",
+            help="output file: .nii.gz, .nii, .nrrd or .mha; with --dicom a folder",
             flag="OUTPUT",
             place="output",
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +107,6 @@ def enhance_volume(
     config: EnhanceConfig,
     *,
     guide: Volume | Sequence[Volume] | None = None,
-    look: Volume | Iterable[Volume] | None = None,
     segmenter: SegmentConfig | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
@@ -117,7 +116,7 @@ def enhance_volume(
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `segmenter` is given; in memory.
 
-    guide, look, frame, slices, cache, scratch: as for `hqg.enhance`.
+    guide, frame, slices, cache, scratch: as for `hqg.enhance`.
     """
     if segmenter is not None or config.task == "slices":
         attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
@@ -132,14 +131,13 @@ def enhance_volume(
     if config.task == "slices":
         from MedEnhanceLib.hqg.slices.restore import enhance_slices
 
-        _refuse_with_thin_slices(config, guide=guide, look=look, slices=slices)
+        _refuse_with_thin_slices(config, guide=guide, slices=slices)
         done = enhance_slices(volume if frame is None else volume.frame(frame), config, part)
     else:
         done = enhance(
             volume,
             config,
             guide=guide,
-            look=look,
             frame=frame,
             slices=slices,
             cache=cache,
@@ -153,7 +151,7 @@ def enhance_volume(
     manifest = make_manifest(
         "enhanced",
         config=config.to_json() | ({"segmenter": segmenter.to_json()} if segmenter else {}),
-        inputs=_names(input=volume, guide=guide, look=look),
+        inputs=_names(input=volume, guide=guide),
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
@@ -168,12 +166,12 @@ def enhance_volume(
     return Enhanced(done.volume, done.uncertainty, labels, manifest, done)
 
 
-def _names(**inputs: Volume | Iterable[Volume] | None) -> dict[str, str]:
-    """What the report calls the inputs; volumes that are read one after another are not named."""
+def _names(**inputs: Volume | Sequence[Volume] | None) -> dict[str, str]:
+    """What the report calls the inputs."""
     names = {}
     for role, given in inputs.items():
-        volumes = [given] if isinstance(given, Volume) else given
-        if isinstance(volumes, Sequence):
+        if given is not None:
+            volumes = [given] if isinstance(given, Volume) else given
             names[role] = ", ".join(Path(each.source).name or "volume" for each in volumes)
     return names
 
@@ -183,7 +181,7 @@ def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
     asked = [name for name, value in besides.items() if value is not None]
     for option in options_of(type(config)):
         value = getattr(config, option.name)
-        if option.name not in _OF_THIN_SLICES and value not in (option.default, "none"):
+        if option.name not in _OF_THIN_SLICES and value != option.default:
             asked.append(option.name if value is True else f"{option.name} {value}")
     if asked:
         raise ConfigError(

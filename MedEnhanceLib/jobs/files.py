@@ -43,8 +43,8 @@ class VolumeParams(Params):
     input: Annotated[
         str,
         About(
-            help="input volume: a file (.nii.gz, .nrrd, .mha, .ucv) or its address (https://, "
-            "s3://); of DICOM a folder, a file, a DICOMDIR or a list of files",
+            help="input volume: a file (.nii.gz, .nrrd, .mha, .ucv); of DICOM a folder, a file, a "
+            "DICOMDIR or a list of files",
             flag="INPUT",
             place="input",
         ),
@@ -79,11 +79,7 @@ class OutputParams(Params):
 
     output: Annotated[
         str,
-        About(
-            help="output file: .nii.gz, .nii, .nrrd or .mha, also at an address (s3://)",
-            flag="OUTPUT",
-            place="output",
-        ),
+        About(help="output file: .nii.gz, .nii, .nrrd or .mha", flag="OUTPUT", place="output"),
     ]
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
@@ -244,7 +240,7 @@ def results_of(params: Params) -> dict[str, Path]:
 
 
 def beside(output: str, word: str) -> str:
-    """`out.nii.gz` → `out-word.nii.gz`, for what comes with an output; an address too."""
+    """`out.nii.gz` → `out-word.nii.gz`, for what comes with an output."""
     from MedEnhanceLib.io import ending_of
 
     ending = ending_of(Path(output))

@@ -11,13 +11,11 @@ from typing import Any
 
 from MedEnhanceLib.core.options import config_from_json, did_you_mean
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.addresses import job_places
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.worker.events import check_version
 from MedEnhanceLib.runtime.device import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
-from MedEnhanceLib.runtime.text import Names
 
 
 @dataclass(frozen=True)
@@ -127,15 +125,12 @@ def run_job(
     """
     kind = JOBS[spec.kind]
     report = progress or (lambda _event: None)
-    names = Names()
-    with names.in_errors(), job_errors(spec.kind):
+    with job_errors(spec.kind):
         report(Event("started", {"kind": spec.kind}))
         monitor = Monitor(progress, cancel)
         try:
-            with job_places(spec.typed_params(), names, monitor) as params:
-                volumes = [kept or KeptVolumes()] if kind.keeps_volumes else []
-                result = kind.run(params, monitor, *volumes)
-            result = Result(names.of(result.fields))
+            volumes = [kept or KeptVolumes()] if kind.keeps_volumes else []
+            result = kind.run(spec.typed_params(), monitor, *volumes)
         finally:
             # A worker stays for minutes after its job: the card is shared with other programs.
             for device in ("cuda", "mps"):

@@ -359,7 +359,11 @@ static NATIVE_INLINE void combine(float *restrict out, const float *restrict pil
     }
 }
 
-/* Replaces the group's noisy blocks by their estimates. */
+/* Least damping as a share of the system's trace: with less, rounding decides the solution. */
+static const float LEAST_DAMPING = 1e-6f;
+
+/* Replaces the group's noisy blocks by their estimates. Where the noise is so weak that more than
+ * its variance has to be assumed, the correction is smaller by the same factor. */
 static NATIVE_INLINE void filter_group(struct workspace *w, const struct layer_task *t, int n,
                                        int count, float sigma) {
   float mean[CELLS];
@@ -384,12 +388,23 @@ static NATIVE_INLINE void filter_group(struct workspace *w, const struct layer_t
   const int width = 2 * count;
   products(w->system, w->pilot, w->pilot, n, count, width, 1);
   products(w->system + count, w->pilot, w->noisy, n, count, width, 0);
-  for (int m = 0; m < n; m++) w->system[m * width + m] += (float)n * (float)t->damp;
+  const float damping = (float)n * (float)t->damp;
+  float trace = 0, used = damping;
+  for (int m = 0; m < n; m++) trace += w->system[m * width + m];
+  if (trace * LEAST_DAMPING > damping) used = trace * LEAST_DAMPING;
+  for (int m = 0; m < n; m++) w->system[m * width + m] += used;
   solve(w->system, w->solved, n, count);
+  const float *uncorrected = w->system; /* solved, and of no further use */
+  if (used > damping) memcpy(w->system, w->noisy, (size_t)(CELLS * count) * sizeof *w->noisy);
   combine(w->noisy, w->pilot, w->solved + count, n, count, width);
   for (int f = 0; f < CELLS; f++) {
     float *y = w->noisy + f * count;
     const float scale = sigma * w->root[f];
+    if (used > damping)
+      for (int g = 0; g < count; g++) {
+        const float before = uncorrected[f * count + g];
+        y[g] = before + damping / used * (y[g] - before);
+      }
     for (int g = 0; g < count; g++) y[g] = y[g] * scale + mean[f];
   }
 }

@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.slabs import let_go, trim
+from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.native import CELLS, SIDE, Array
 from MedEnhanceLib.native import Round as Round
 from MedEnhanceLib.nets.grouped_run import Engine as Engine
@@ -95,6 +96,7 @@ def denoised(
         [K, J, I], or the slices of `only`; float32 where nothing finishes them.
     Raises:
         ValueError: shapes do not match, or an option is out of range.
+        MedEnhanceError: a result is not finite.
         Cancelled: the monitor was asked to stop.
     """
     shape = noisy.shape
@@ -128,6 +130,11 @@ def denoised(
             stream = run.stream(stages, needed, large if pilot is None else large_enough(pilot))
         at = needed.start
         for number, slab in enumerate(stream):
+            if not np.isfinite(slab).all():
+                raise MedEnhanceError(
+                    f"the denoising filter computed values that are not finite, from slice {at} on",
+                    "This is an error of MedEnhance. Report it, with the range of the intensities.",
+                )
             for values in slab:
                 if only.start <= at < only.stop:
                     part = values[None, : shape[1], : shape[2]]

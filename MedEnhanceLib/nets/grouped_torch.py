@@ -29,6 +29,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 _AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 4096
 #: As in grouped.c: below this σ there is no noise to remove.
 LEAST_LEVEL = 1e-10
+#: As in grouped.c: least damping as a share of the system's trace.
+_LEAST_DAMPING = 1e-6
 
 
 class TorchEngine:
@@ -255,10 +257,15 @@ class Groups:
         noisy, pilot = noisy.sub_(mean).mul_(members), pilot.sub_(known).mul_(members)
         mean = mean * (known.square() / (known.square() + variance / count))
         gram = pilot @ pilot.transpose(1, 2)
-        gram.diagonal(dim1=1, dim2=2).add_((variance * count)[:, 0] * self.layer.round.damp)
-        right = (pilot @ noisy.transpose(1, 2)).mul_(weight)
+        diagonal, damping = gram.diagonal(dim1=1, dim2=2), variance * count * self.layer.round.damp
+        least = _LEAST_DAMPING * diagonal.sum(dim=1)[:, None, None]
+        share = damping / torch.maximum(damping, least)
+        diagonal.add_((damping / share)[:, 0])
+        right = (pilot @ noisy.transpose(1, 2)).mul_(weight * share)
         shares = torch.cholesky_solve(right, torch.linalg.cholesky_ex(gram).L)  # waits for nothing
-        return torch.baddbmm(mean * weight, shares.transpose(1, 2), pilot).mul_(members)
+        # Where more noise than there is had to be assumed, the correction is smaller by as much.
+        kept = (mean * weight).addcmul(noisy, (1 - share) * weight)
+        return torch.baddbmm(kept, shares.transpose(1, 2), pilot).mul_(members)
 
     def _sum(self, blocks: Tensor, where: Tensor, starts: Tensor, weights: Tensor) -> None:
         """Add tapered blocks that are weighed, and their weights, to the sums."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation import robust_max
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.describe import LARGEST, refuse_too_large
 
 Floats = npt.NDArray[np.float32]
 #: Above this there is tissue, on the network's scale.
@@ -43,12 +44,14 @@ def scaling_for(volume: Volume) -> Scaling:
     """CT: water at 0 and 1000 HU a unit. MR: 0 stays, the robust maximum becomes 1.
 
     Raises InputError for a volume in which nothing stands out: there is no scale to find; and for
-    one whose values are nearly equal in single precision, in which all is computed.
+    one whose values are nearly equal in single precision, in which all is computed, or too large.
     """
     name = volume.source or "volume"
     if volume.dtype.kind == "b":
         raise InputError(f"{name}: voxels are boolean, not intensities", _HINT)
     low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    if not max(-low, high) <= LARGEST:
+        refuse_too_large(volume)
     if low == high:
         raise InputError(f"{name}: intensities are constant", _HINT)
     if high - low < _LEVELS * float(np.spacing(np.float32(max(abs(low), abs(high))))):

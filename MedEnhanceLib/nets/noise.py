@@ -36,6 +36,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.nets.noise_blocks import BLOCK, Array, Blocks, Floats, Mask
 
 #: Rounds of choosing blocks and fitting the spectrum.
@@ -164,13 +165,14 @@ def noise_facts(volume: Volume) -> dict[str, Any] | None:
 
     Returns:
         sigma in the volume's units, confidence 0 to 1, and the reason where it is not certain;
-        None for other modalities, for voxels that are not finite, and for maps of noise or
-        uncertainty, which are no images.
+        None for other modalities, for voxels that are not finite or too large, and for maps of
+        noise or uncertainty, which are no images.
     """
     frame = volume.frames()[0]
     if map_in_words(volume.history):
         return None
-    if frame.modality not in ("CT", "MR") or not np.isfinite(frame.voxels).all():
+    low, high = float(frame.voxels.min()), float(frame.voxels.max())
+    if frame.modality not in ("CT", "MR") or not (low >= -LARGEST and high <= LARGEST):
         return None
     noise = measure_noise(frame.voxels, modality=frame.modality, spacing=frame.geometry.spacing)
     facts = {"sigma": float(f"{noise.level:.4g}"), "confidence": round(noise.confidence, 2)}

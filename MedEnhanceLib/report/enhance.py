@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,19 +17,34 @@ from MedEnhanceLib.core.manifest import RESEARCH_ONLY, findings_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.report.drawing import Picture
-from MedEnhanceLib.report.page import make_folder
+from MedEnhanceLib.report.page import cell_text, make_folder
 from MedEnhanceLib.report.uncertainty import uncertainty_in_words
 from MedEnhanceLib.runtime.dependencies import require
+
+_OF_LABELS = {"label": "Label", "voxels": "Voxels", "volume_ml": "Volume, ml"}
+_OF_LABELS["surface_mm2"] = "Surface, mm²"
+
+
+class Table(NamedTuple):
+    """A table. heads: field → its heading; the first one names the row. note: what stands below."""
+
+    title: str
+    heads: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]]
+    note: str = ""
 
 
 def enhancement_report(
     folder: str | Path,
     *,
+    name: str,
     volume: Volume,
     enhanced: Volume,
     picture: Picture,
     manifest: Mapping[str, Any],
     table: Sequence[Mapping[str, Any]] = (),
+    comparisons: Sequence[Table] = (),
+    reference: str = "",
     warnings: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
@@ -37,11 +52,14 @@ def enhancement_report(
 
     Args:
         folder: made if it does not exist.
+        name: of the input, as the page calls it.
         volume: before enhancement.
         enhanced: after enhancement, on the same grid.
         picture: compares them.
         manifest: as `make_manifest` returns it.
         table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}.
+        comparisons: further tables, above that of the labels.
+        reference: what the result is compared with, in a sentence; "" for no reference.
         warnings: sentences shown at the top.
         overwrite: whether existing files are replaced.
     Returns:
@@ -63,12 +81,15 @@ def enhancement_report(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["cell"] = cell_text
     environment.filters["json"] = lambda value: json.dumps(
         value, indent=2, ensure_ascii=False, default=str
     )
     text = environment.get_template("page.html").render(
         notice=RESEARCH_ONLY,
+        name=name,
         volume=volume,
+        spacing=" × ".join(f"{mm:.4g}" for mm in volume.geometry.spacing),
         enhanced=enhanced,
         alt=picture.alt,
         manifest=manifest,
@@ -78,8 +99,9 @@ def enhancement_report(
         largest_change=float(change.max()),
         findings=findings_in_words(results.get("measured") or {}),
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
-        table=table,
-        warnings=warnings,
+        tables=[*comparisons, *([Table("Segmentation", _OF_LABELS, table)] if table else [])],
+        reference=reference,
+        warnings=[f"{warning.rstrip('.')}." for warning in warnings],
     )
     page = target / "index.html"
     with atomic_write(page, overwrite=overwrite) as temporary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 def make_folder(folder: str | Path) -> Path:
@@ -10,6 +11,13 @@ def make_folder(folder: str | Path) -> Path:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     return target
+
+
+def cell_text(value: Any) -> str:
+    """A value as a table shows it: numbers with four digits, nothing as a dash."""
+    if isinstance(value, int | float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return "–" if value is None else str(value)
 
 
 def size_text(count: int) -> str:

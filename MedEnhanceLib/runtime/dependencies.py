@@ -61,9 +61,7 @@ _PACKAGES = (
     Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports"),
     Package("highdicom>=0.26", "highdicom", "DICOM objects", 4, "dicom"),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, "batch"),
-    Package("fsspec>=2024.6", "fsspec", "sources at s3:// and the like", 0.2, "cloud"),
     Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, "video"),
-    Package("dp-accounting>=0.6", "dp_accounting", "distill --epsilon", 37, "dp"),
 )
 #: What the module in Slicer installs: the core, and extras that its pages have buttons for.
 _IN_SLICER = ("", "reports", "dicom")
@@ -97,9 +95,14 @@ def require(module: str, *, purpose: str) -> ModuleType:
         return import_module(module)
     except ImportError as cause:
         package = PIP_NAMES.get(module, module.partition(".")[0])
+        extras = [
+            f"medenhance[{each.extra}]"
+            for each in _PACKAGES
+            if each.extra not in _IN_SLICER and package.startswith(each.name.partition("[")[0])
+        ]
         raise DependencyError(
             f"{purpose} needs the package {package}, which is not installed",
-            f"Install it with: python -m pip install '{package}'",
+            f"Install it with: python -m pip install '{extras[0] if extras else package}'",
         ) from cause
 
 

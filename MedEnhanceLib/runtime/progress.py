@@ -72,7 +72,7 @@ class Monitor:
         self._cancel = cancel
         self._start, self._end = 0.0, 1.0
         self._pace = _Pace()
-        self._warned: set[str] = set()
+        self._warned: dict[str, str] = {}
 
     def part(self, start: float, end: float) -> Monitor:
         """A monitor for a share of this work: its 0…1 is this monitor's start…end."""
@@ -86,6 +86,11 @@ class Monitor:
     def has_listener(self) -> bool:
         """Whether the caller gave a listener."""
         return self._listener is not None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of the whole job so far."""
+        return tuple(self._warned.values())
 
     @property
     def can_be_cancelled(self) -> bool:
@@ -121,7 +126,7 @@ class Monitor:
         about: where one text is enough for all files that it holds for, what it says of them.
         """
         if (about or message) not in self._warned:
-            self._warned.add(about or message)
+            self._warned[about or message] = message
             self._emit("warning", message=message)
 
     def metric(self, name: str, value: float, step: int) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from MedEnhanceLib.errors import MedEnhanceError
 
@@ -27,35 +25,12 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-class Names:
-    """What temporary files are called in what people read.
-
-    names: the path of a file or folder, with its last separator → what stands in its place.
-    """
-
-    def __init__(self, names: Mapping[str, str] | None = None) -> None:
-        self._names = dict(names or {})
-
-    def add(self, path: object, name: str) -> None:
-        """From now on `path` is called `name`."""
-        self._names[str(path)] = name
-
-    def of(self, value: Any) -> Any:
-        """A text, or the texts in a list or an object of JSON, with these names."""
-        if isinstance(value, str | os.PathLike):
-            text = os.fspath(value)
-            for path, name in self._names.items():
-                text = text.replace(path, name)
-            return text
-        if isinstance(value, Mapping):
-            return {name: self.of(entry) for name, entry in value.items()}
-        return [self.of(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-    @contextmanager
-    def in_errors(self) -> Iterator[None]:
-        """Errors that leave it have these names."""
-        try:
-            yield
-        except MedEnhanceError as error:
-            error.message, error.hint = self.of(error.message), self.of(error.hint)
-            raise
+@contextmanager
+def renamed_in_errors(path: object, name: str) -> Iterator[None]:
+    """Errors that leave it call the temporary file `path` by `name`."""
+    try:
+        yield
+    except MedEnhanceError as error:
+        error.message = error.message.replace(str(path), name)
+        error.hint = error.hint.replace(str(path), name)
+        raise

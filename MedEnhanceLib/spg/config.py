@@ -29,7 +29,6 @@ DAMAGE: dict[str, Any] = {
     "dose": 0.25,
     "added_photons": 2200.0,
 }
-_DELTA = 1e-5
 #: Fields without effect on the result: a run may be resumed with other values.
 _FREE = ("device", "checkpoint_s", "license")
 
@@ -115,35 +114,9 @@ class DistillConfig(WithPresets):
         high=0.9,
         metavar="S",
     )
-    shadows: int = option(
-        0,
-        help="shadow distillations of random halves of the patients, for membership inference in "
-        "the audit; each takes as long as the first (0, or an even number from 4 on)",
-        low=0,
-        high=10_000,
-        metavar="N",
-        ranged=False,
-    )
     seed: int = option(0, help="random seed", low=0, high=2**53, metavar="N", ranged=False)
     images: ImageConfig = option(factory=ImageConfig, help="how volumes become images", flag=None)
     loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
-    epsilon: float | None = option(
-        None,
-        help="differential privacy: add the noise that keeps this ε for each patient, which costs "
-        "quality; for the method statistics (default: none; see docs/distillation.md)",
-        low=1e-6,
-        high=1e6,
-        metavar="E",
-        ranged=False,
-    )
-    delta: float = option(
-        _DELTA,
-        help="δ of differential privacy: far below 1 / number of patients",
-        low=1e-300,
-        high=0.5,
-        metavar="D",
-        ranged=False,
-    )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
     checkpoint_s: float = option(
         60.0, help="longest time between checkpoints", low=0, high=1e9, unit="s", flag=None
@@ -162,22 +135,8 @@ class DistillConfig(WithPresets):
             raise ConfigError(
                 f"license is {self.license!r}", 'Give a name in one line, as "CC BY 4.0".'
             )
-        if self.shadows % 2 or self.shadows == 2:
-            raise ConfigError(f"shadows is {self.shadows}", "Use 0, or an even number from 4 on.")
         if not self.prior or self.prior == PATIENT:
             raise ConfigError("the prior is not named", "Use template, patient:ID or a file.")
-        if self.epsilon is None and self.delta != _DELTA:
-            raise ConfigError("delta needs epsilon", "Give both: --epsilon 8 --delta 1e-5.")
-        if self.is_private and self.kind_of_prior in (REPRESENTATIVE, "patient"):
-            raise ConfigError(
-                "the prior is a patient of the cohort, whom differential privacy does not protect",
-                "With differential privacy use the template, or the file of a public volume.",
-            )
-        if self.is_private and self.method != "statistics":
-            raise ConfigError(
-                f"differential privacy with the method {self.method}",
-                "Use --method statistics: noise does not protect matched images.",
-            )
         if self.loop.patch > self.images.size:
             raise ConfigError(
                 f"patch is {self.loop.patch}, larger than images of {self.images.size}",
@@ -192,11 +151,6 @@ class DistillConfig(WithPresets):
         fields = {name: v for name, v in self.to_json().items() if name not in _FREE}
         fields["prior"] = self.kind_of_prior
         return dict(json.loads(json.dumps(fields)))
-
-    @property
-    def is_private(self) -> bool:
-        """Whether differential privacy is requested."""
-        return self.epsilon is not None
 
     @property
     def kind_of_prior(self) -> str:

@@ -91,8 +91,6 @@ class Distilled:
             limits.append(f"{self.alarm[:1].upper()}{self.alarm[1:]}.")
         if (self.manifest.get("prior") or {}).get("in_cohort"):
             limits.append("The distilled set shows a patient of its cohort, from whom it starts.")
-        if privacy := self.manifest.get("privacy"):
-            limits.append(f"The distilled set: {privacy['statement']}")
         return tuple(limits)
 
     def entry(self) -> dict[str, str]:
@@ -104,11 +102,10 @@ class Distilled:
             f" distilled from {patients} (training signal, not anatomy)",
         )
         if self.shows_prior:
-            numbers = "noised sums" if self.manifest.get("privacy") else "means"
             name = "a prior with the statistics of a cohort"
             origin = (
                 f": {self.manifest['prior']['description']}; with the intensities and textures of "
-                f"{patients}, as {numbers}"
+                f"{patients}, as means"
             )
         return {
             "name": name,

@@ -10,7 +10,6 @@ result may be shared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from MedEnhanceLib.spg import dataset
 from MedEnhanceLib.spg.audit import (
     FEWEST_AUDITED,
     Audited,
-    Redistill,
     audit,
     write_confidential,
     write_report,
@@ -34,23 +32,16 @@ from MedEnhanceLib.spg.images import Floats, data_sha256
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import DESCRIPTIONS, Prepared, prepare
-from MedEnhanceLib.spg.privacy import noise_multiplier, privacy_record
 from MedEnhanceLib.spg.readme import NO_LICENSE
 from MedEnhanceLib.spg.statistics import (
     CLIPPED_FROM,
     imposed,
     mean_over,
     measure,
-    noised_mean,
 )
 
-#: Images in the order in which they are written, what the manifest says of them, and what makes
-#: them of other patients, for the shadows of the audit.
-Made = tuple[Floats, dict[str, Any], Redistill]
-_AUDIT_WITHHELD = (
-    "Audited; the findings are not published, because differential privacy does not protect them. "
-    "Ask who made the set."
-)
+#: Images in the order in which they are written, and what the manifest says of them.
+Made = tuple[Floats, dict[str, Any]]
 
 
 def distill_cohort(
@@ -77,15 +68,12 @@ def distill_cohort(
     Raises:
         Cancelled: after a checkpoint was written.
         ConfigError: the folder was begun with other options.
-        DependencyError: differential privacy is asked for, and its accountant is not installed.
         InputError: the folder was begun with other data, or a patient (named) cannot be distilled.
         OutputError: another process distills there, or `out` holds something else.
     """
     monitor = monitor or Monitor()
     choice = choose_device(config.device)
     monitor.log(f"distilling on {choice.name}: {choice.reason}")
-    if config.is_private:
-        noise_multiplier(config)  # what is missing is said before minutes of reading
     folder = RunFolder(out)
     with folder.owned(overwrite=overwrite):
         prepared = prepare(cohort, config, monitor.part(0.0, 0.03))
@@ -98,7 +86,7 @@ def distill_cohort(
         else:
             part = monitor.part(0.05, 0.85)
             if config.method == "statistics":
-                made = _by_statistics(folder, prepared, config, part)
+                made = _by_statistics(prepared, part)
             else:
                 made = _by_matching(folder, prepared, config, run, choice.name, part)
             _write_result(folder.out, prepared, config, run, made, monitor.part(0.85, 1.0))
@@ -112,10 +100,10 @@ def distill_cohort(
 
 def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
     """What defines the run, for run.json and the manifest."""
-    prior, patients = prepared.prior, len(prepared.training)
-    record = {
+    prior = prepared.prior
+    return {
         "modality": prepared.modality,
-        "patients": patients,
+        "patients": len(prepared.training),
         "held_out": len(prepared.held_out),
         "images_per_patient": config.images_per_patient,
         "prior": {
@@ -127,7 +115,6 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
         "prior_sha256": data_sha256([prior.images]),
         "config": config.record(),
     }
-    return record | ({"privacy": privacy_record(config, patients)} if config.is_private else {})
 
 
 def _by_matching(
@@ -138,10 +125,7 @@ def _by_matching(
     device: str,
     monitor: Monitor,
 ) -> Made:
-    """Distill each patient who is not done yet; the images' order does not reveal whose they are.
-
-    A shadow of the audit takes as long as a distillation.
-    """
+    """Distill each patient who is not done yet; the order of the images reveals nobody."""
     prior, modality = prepared.prior.images, prepared.modality
     hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
     count, images, measured = len(prepared.training), [], []
@@ -161,57 +145,31 @@ def _by_matching(
         images.append(result[0])
         measured.append(result[1])
 
-    def redistill(patients: Mapping[str, Floats], seed: int) -> Floats:
-        shadow, silent = replace(config, seed=seed), Monitor(cancel=lambda: monitor.cancelled)
-        raws = [Raw(patient, prior, modality, n) for n, patient in enumerate(patients.values())]
-        return np.concatenate(
-            [distill_patient(raw, shadow, device, monitor=silent).images for raw in raws]
-        )
-
     joined = np.concatenate(images)
     # Means over patients: no single patient's values are published.
     means = {
         name: float(f"{np.mean([values[name] for values in measured]):.6g}")
         for name in sorted(measured[0])
     }
-    return joined[dataset.order_of(joined)], {"measured": means}, redistill
+    return joined[dataset.order_of(joined)], {"measured": means}
 
 
-def _by_statistics(
-    folder: RunFolder, prepared: Prepared, config: DistillConfig, monitor: Monitor
-) -> Made:
-    """The prior with the cohort's statistics, which stand in the manifest.
-
-    With differential privacy they are rebuilt from one noised sum, and nothing else is taken.
-    """
+def _by_statistics(prepared: Prepared, monitor: Monitor) -> Made:
+    """The prior with the cohort's statistics, which stand in the manifest."""
     modality, prior = prepared.modality, prepared.prior.images
-    secret = folder.secret() if config.is_private else 0
     count = len(prepared.training)
-    if not config.is_private and count < CLIPPED_FROM:
+    if count < CLIPPED_FROM:
         monitor.warn(
             f"{count} patients are too few to trim extremes, which are in the means; use "
             f"{CLIPPED_FROM} or more, or hold fewer out (held_out)"
         )
 
-    def made(patients: Mapping[str, Floats], *draw: int) -> tuple[Floats, dict[str, Any]]:
-        numbers = []
-        for images in patients.values():
-            monitor.progress(0.0, "statistics")
-            numbers.append(measure(images, modality))
-        if not config.is_private:
-            means = mean_over(numbers)
-        else:
-            means = noised_mean(
-                numbers,
-                measure(prior, modality),
-                noise_multiplier=noise_multiplier(config),
-                rng=np.random.default_rng((secret, *draw)),
-            )
-        return imposed(prior, means, modality), means.record()
-
-    images, statistics = made(prepared.training)
-    # Each shadow has noise of its own, as everybody's result would.
-    return images, {"statistics": statistics}, lambda patients, seed: made(patients, 1, seed)[0]
+    numbers = []
+    for images in prepared.training.values():
+        monitor.progress(0.0, "statistics")
+        numbers.append(measure(images, modality))
+    means = mean_over(numbers)
+    return imposed(prior, means, modality), {"statistics": means.record()}
 
 
 def _write_result(
@@ -223,15 +181,13 @@ def _write_result(
     monitor: Monitor,
 ) -> None:
     """Write the images, audit them as stored, and complete the folder with its manifest."""
-    images, results, redistill = made
+    images, results = made
     monitor.progress(0.0, "writing images")
     stored = dataset.quantized(images)
     dataset.write_images(out, stored)
     monitor.progress(0.1, "audit")
     scaled = stored.astype(np.float32) / np.float32(dataset.TOP)
-    audited = _audit(scaled, prepared, config, out, redistill, monitor.part(0.1, 0.95))
-    if config.is_private:  # with the hash of the data a guess of them could be verified
-        run = {name: value for name, value in run.items() if name != "data_sha256"}
+    audited = _audit(scaled, prepared, out, monitor.part(0.1, 0.95))
     size = {"images": len(stored), "size": list(stored.shape[1:])}
     manifest = dataset.make_manifest(config, run, {**size, **results, "audit": audited})
     dataset.complete(out, manifest)
@@ -241,15 +197,10 @@ def _write_result(
 def _audit(
     distilled: Floats,
     prepared: Prepared,
-    config: DistillConfig,
     out: Path,
-    redistill: Redistill,
     monitor: Monitor,
 ) -> dict[str, Any]:
-    """Audit images as they are stored; `alarm` (None: see the summary) and `summary`.
-
-    With differential privacy nothing of the audit, which no noise covers, goes into `out`.
-    """
+    """Audit images as they are stored; `alarm` (None: not audited) and `summary`."""
     chosen, held_out = prepared.prior.patient, prepared.held_out
     training = {name: images for name, images in prepared.training.items() if name != chosen}
     if min(len(training), len(held_out)) < FEWEST_AUDITED:
@@ -268,15 +219,11 @@ def _audit(
             prior=prepared.prior.images,
             prior_owner=chosen,
         ),
-        redistill=redistill if config.shadows else None,
-        shadows=config.shadows,
         monitor=monitor,
     )
     confidential = write_confidential(report, confidential_folder(out), overwrite=True)
     monitor.log(f"pictures of the nearest patients, not to be shared: {confidential}")
-    write_report(report, confidential if config.is_private else out / "audit", overwrite=True)
+    write_report(report, out / "audit", overwrite=True)
     if report.alarm:
         monitor.warn(report.headline)
-    if config.is_private:
-        return {"alarm": None, "summary": _AUDIT_WITHHELD}
     return {"alarm": report.alarm, "summary": report.summary}

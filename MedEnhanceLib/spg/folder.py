@@ -3,7 +3,6 @@
     OUT/work/                 while it runs; removed at the end
         owner.lock              held by the process that distills
         run.json                configuration and hashes: what resuming must agree in
-        noise.key               with differential privacy: the secret of the noise
         patient-000/            the checkpoint
         patient-000.safetensors images of a patient who is done
     OUT/images/ images.npy manifest.json audit/     the result
@@ -15,7 +14,6 @@ Patients are numbers here: no name, path or date of a patient is in any file.
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,11 +25,8 @@ from MedEnhanceLib.io.atomic import PREFIX, atomic_write, output_error, write_js
 from MedEnhanceLib.runtime.locks import LOCK, hold
 from MedEnhanceLib.spg.images import Floats
 
-#: The seed of the noise of differential privacy; removed with the work folder.
-SECRET = "noise.key"
 CHECKPOINT = "checkpoint.safetensors"
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
-_SECRET_BITS = 256
 IMAGES, ARRAY, README = "images", "images.npy", "README.md"
 RESULTS = (IMAGES, ARRAY, README, "audit", MANIFEST)
 #: What a run must agree in, and how messages call it.
@@ -126,34 +121,12 @@ class RunFolder:
                 f"{self.out} was started with other options ({', '.join(changed)})",
                 "Use the same options, another folder, or restart with --force (overwrite=True).",
             )
-        other = [
-            word
-            for field, word in _AGREED.items()
-            # With differential privacy the manifest has no hash of the data.
-            if before.get(field) != run[field] and (field in before or "privacy" not in before)
-        ]
+        other = [word for field, word in _AGREED.items() if before.get(field) != run[field]]
         if other:
             raise InputError(
                 f"{self.out} was started with other {' and '.join(other)}",
                 "Restore the data, use the same prior, or start in another folder.",
             )
-
-    def secret(self) -> int:
-        """The secret of this run's noise; drawn at first use, readable by its owner alone."""
-        path = self.work / SECRET
-        try:
-            if not path.exists():
-                temporary = path.with_suffix(".new")
-                temporary.touch(mode=0o600)
-                temporary.write_text(f"{new_secret():x}", encoding="ascii")
-                temporary.replace(path)
-            return int(path.read_text(encoding="ascii"), 16)
-        except OSError as cause:
-            raise output_error(path, cause) from cause
-        except ValueError as cause:
-            raise ModelError(
-                f"{path} is damaged", "Restart with --force (overwrite=True)."
-            ) from cause
 
     def save_images(self, number: int, images: Floats, measured: dict[str, float]) -> None:
         """Store the images of a finished patient, and remove the checkpoint."""
@@ -181,11 +154,6 @@ class RunFolder:
 
     def _images_path(self, number: int) -> Path:
         return self.work / f"patient-{number:03d}.safetensors"
-
-
-def new_secret() -> int:
-    """A random number from the operating system, independent of any seed."""
-    return secrets.randbits(_SECRET_BITS)
 
 
 def read_run(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation import robust_max
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.config import CT_WINDOW, ImageConfig
 
@@ -89,6 +90,7 @@ def data_sha256(arrays: Iterable[Floats]) -> str:
 
 def _resampled(volume: Volume, spacing_mm: float) -> Floats:
     """float32 [K, J, I]: axial slices from foot to head, pixels of spacing_mm."""
+    refuse_too_large(volume)
     sitk: Any = require("SimpleITK", purpose="Preparing a cohort")
     image = sitk.DICOMOrient(volume.to_sitk(), "LPS")
     voxels: Floats = sitk.GetArrayFromImage(image).astype(np.float32)

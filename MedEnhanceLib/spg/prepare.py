@@ -123,7 +123,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         prior = Prior(images, config.kind_of_prior, chosen)
     else:
         prior = _public_prior(config, modality, monitor.part(0.9, 1.0))
-        _refuse_theirs(prior, volumes, config)
+        _refuse_theirs(prior, volumes)
     training = {n: np.concatenate(parts) for n, parts in volumes.items() if n not in held}
     others = {n: np.concatenate(parts) for n, parts in volumes.items() if n in held}
     public = prior.images
@@ -133,9 +133,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     return Prepared(modality, training, others, prior, public)
 
 
-def _refuse_theirs(
-    prior: Prior, volumes: Mapping[str, Sequence[Floats]], config: DistillConfig
-) -> None:
+def _refuse_theirs(prior: Prior, volumes: Mapping[str, Sequence[Floats]]) -> None:
     """Raise ConfigError if an image of the prior equals one of a patient's.
 
     A prior from a file counts as public: nothing would warn that the patient is exposed.
@@ -143,11 +141,10 @@ def _refuse_theirs(
     known = {image.tobytes() for image in prior.images}
     for name, parts in volumes.items():
         if any(image.tobytes() in known for part in parts for image in part):
-            covered = ", whom differential privacy does not protect" if config.is_private else ""
-            named = "" if config.is_private else f", or say that it is theirs: patient:{name}"
             raise ConfigError(
-                f"the prior is of patient {name} of the cohort{covered}",
-                f"Use the template, or the file of a public volume{named}.",
+                f"the prior is of patient {name} of the cohort",
+                "Use the template, or the file of a public volume, or say that it is theirs: "
+                f"patient:{name}.",
             )
 
 

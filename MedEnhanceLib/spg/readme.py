@@ -11,7 +11,7 @@ from typing import Any
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.config import TEMPLATE
-from MedEnhanceLib.spg.statistics import CLIPPED_FROM, NUMBERS, PROJECTED
+from MedEnhanceLib.spg.statistics import CLIPPED_FROM, NUMBERS
 
 METHOD = "SPG, structure-preserving personalized generation (arXiv 2511.13106)"
 BY_STATISTICS = "statistics of a cohort imposed on a public prior (after Heeger and Bergen, 1995)"
@@ -75,7 +75,7 @@ def readme(manifest: Mapping[str, Any]) -> str:
     audit, count = manifest.get("audit") or {}, manifest["patients"]
     summary = str(audit.get("summary") or "Not audited: treat the images as the patients' own.")
     width, height = manifest["size"]
-    is_attacked = audit.get("alarm") is not None or manifest.get("privacy")
+    is_attacked = audit.get("alarm") is not None
     scale = "0 is 0, the robust maximum (the 99.5th percentile of the foreground) is 1"
     if "HU" in manifest["window"]:
         scale = "{:g} HU are 0 and {:g} HU are 1".format(*manifest["window"]["HU"])
@@ -117,7 +117,7 @@ def _nature(manifest: Mapping[str, Any]) -> list[str]:
     prior = (
         f"They start from a prior and stay near it. The prior: {manifest['prior']['description']}."
     )
-    statistics, privacy = manifest.get("statistics"), manifest.get("privacy")
+    statistics = manifest.get("statistics")
     if not statistics:
         loop = manifest["config"]["loop"]
         return [
@@ -129,22 +129,10 @@ def _nature(manifest: Mapping[str, Any]) -> list[str]:
             f"Method: {METHOD}. Its code is not public; this is MedEnhance's reconstruction.",
         ]
     patients = statistics["patients"]
-    if privacy:
-        theirs = [
-            f"The patients contribute {PROJECTED} numbers alone, each a sum over "
-            f"{patients} patients with noise; the quantiles in manifest.json were rebuilt from "
-            "them and the prior alone.",
-            str(privacy["statement"]),
-            f"What ε compares: {privacy['compared']}. It holds for this set alone: with several "
-            "sets of the same patients the ε add up. It covers neither settings that were chosen "
-            "after looking at the patients' images, nor attacks on floating-point rounding.",
-        ]
-    else:
-        theirs = [
-            f"The patients contribute {NUMBERS} numbers alone, each a mean over {patients} "
-            "patients: quantiles of intensity, and of four bands of detail. They are in "
-            "manifest.json."
-        ]
-        if patients < CLIPPED_FROM:
-            theirs.append("So few patients have their lowest and highest values in the means, too.")
+    theirs = [
+        f"The patients contribute {NUMBERS} numbers alone, each a mean over {patients} patients: "
+        "quantiles of intensity, and of four bands of detail. They are in manifest.json."
+    ]
+    if patients < CLIPPED_FROM:
+        theirs.append("So few patients have their lowest and highest values in the means, too.")
     return [OF_THE_PRIOR, prior, *theirs, f"Method: {BY_STATISTICS}."]

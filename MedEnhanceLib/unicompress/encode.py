@@ -22,6 +22,7 @@ from MedEnhanceLib.core.slabs import looks_like_labels, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
@@ -63,7 +64,7 @@ _CODED = (0.85, 0.97)
 class CompressResult:
     """What was written.
 
-    path: of the file; its address, if it was sent to one.
+    path: of the file.
     ratio: raw_bytes / file_bytes. max_error: the largest difference of any voxel, in stored
     units. psnr: in dB against the full range of the source (psnr_peak = its largest less its
     smallest voxel), None where nothing was lost. ssim: in 3D, where it was the mode and something
@@ -73,7 +74,7 @@ class CompressResult:
     was measured for `max_error_sigma`.
     """
 
-    path: Path | str
+    path: Path
     mode: Mode
     raw_bytes: int
     file_bytes: int
@@ -207,6 +208,7 @@ def with_bound(
             f"{name}: noise can be measured in CT and MR, its modality is {volume.modality}",
             remedy,
         )
+    refuse_too_large(volume)
     frames = [
         measure_noise(frame.voxels, modality=frame.modality, spacing=frame.geometry.spacing)
         for frame in volume.frames()

@@ -39,8 +39,13 @@ def machine() -> str:
 
 
 def gate(name: str, value: float | None, bound: str, passed: bool) -> dict[str, Any]:
-    """One goal and whether it was reached; a value of None was not measured and fails."""
-    return {"name": name, "value": value, "bound": bound, "pass": bool(passed)}
+    """One goal and whether it was reached; None for both where nothing was measured."""
+    return {
+        "name": name,
+        "value": value,
+        "bound": bound,
+        "pass": None if value is None else bool(passed),
+    }
 
 
 def write(

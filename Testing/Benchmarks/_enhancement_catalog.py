@@ -97,7 +97,8 @@ def _own(modality: str, options: argparse.Namespace) -> tuple[list[Arm], list[st
 
     arms = [arm("ours", {})]
     if modality == "MR":
-        arms.append(arm("ours + N4", {"bias_correction": "n4"}, shaded=True))
+        on_request = {"task": "sharpness", "correct_bias_field": True}
+        arms.append(arm("ours + N4", on_request, shaded=True))
     return arms, []
 
 

@@ -24,7 +24,6 @@ from MedEnhanceLib.degradation import (
     LowDose,
     Rician,
     gaussian_blur,
-    rician_noise,
     robust_max,
     standard_composite,
 )
@@ -105,28 +104,6 @@ class Case:
 
 def _by(kind: Callable[[int], Any]) -> Callable[[Volume, int], Volume]:
     return lambda volume, seed: kind(seed).apply(volume)
-
-
-def motion(volume: Volume, seed: int) -> Volume:
-    """The head moves three times while the lines of k-space come in, slice by slice; Rician 3 %.
-
-    Lines of one pose share a shift (σ 1.5 pixels); the center of k-space is where it should be.
-    """
-    rng = np.random.default_rng(seed)
-    slices, rows, columns = volume.shape
-    ky, kx = np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None]
-    moved = np.empty(volume.shape, np.float32)
-    for index in range(slices):
-        pose = np.searchsorted(np.sort(rng.uniform(-0.5, 0.5, 3)), ky[:, 0])
-        shift = rng.normal(0, 1.5, (4, 2))[pose]
-        shift -= shift[0]
-        phase = np.exp(-2j * np.pi * (ky * shift[:, :1] + kx * shift[:, 1:]))
-        moved[index] = np.abs(np.fft.ifft2(np.fft.fft2(volume.voxels[index]) * phase))
-    return volume.with_voxels(_with_noise(moved, volume, rng))
-
-
-def _with_noise(voxels: Floats, volume: Volume, rng: np.random.Generator) -> Floats:
-    return rician_noise(voxels, 0.03 * robust_max(volume.voxels), rng)
 
 
 CASES: dict[str, tuple[Case, ...]] = {

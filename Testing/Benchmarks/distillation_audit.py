@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,9 +35,7 @@ SEEDS = (0, 1)
 SHARES = (1.0, 0.7, 0.5)
 #: Sets with a leak of each share: another image, patient and slice in each.
 PLANTS = 3
-#: Distillations of random halves of the patients, in the sets that all attacks are tried on.
-SHADOWS = 8
-BY_STATISTICS = "statistics, all attacks"
+BY_STATISTICS = "statistics"
 Row = dict[str, Any]
 
 
@@ -59,9 +56,7 @@ def main() -> None:
         prepared = prepare(cohort, config, Monitor())
         if not options.statistics:
             rows += _rows(prepared, config, leaks=seed == seeds[0])
-            if seed == seeds[0]:
-                rows += _rows_of_all_attacks(prepared, config, quick=quick)
-        rows.append(_row_of_statistics(prepared, config, quick=quick))
+        rows.append(_row_of_statistics(prepared, config))
     gates = _gates(rows)
     folder = REPOSITORY / "runs" / "benchmarks" if quick else RESULTS
     write(
@@ -94,61 +89,28 @@ def _rows(prepared: Prepared, config: DistillConfig, *, leaks: bool) -> list[Row
             leaked = _planted(clean, prepared, share, number)
             rows.append(_row("planted", prepared, config, leaked) | {"share": share})
     # Raw slices are there from the start: one network shows what becomes of them.
-    started, _ = _distilled(prepared, _short(config), None)
+    short = replace(config, loop=replace(config.loop, outer=1))
+    started, _ = _distilled(prepared, short, None)
     return [*rows, _row("real start", prepared, config, started)]
 
 
-def _rows_of_all_attacks(prepared: Prepared, config: DistillConfig, *, quick: bool) -> list[Row]:
-    """Short distillations, as every shadow is one more: from the prior, and from raw slices."""
-    short = _short(config)
-    rows = []
-    for what, prior in (("clean", prepared.prior.images), ("real start", None)):
-
-        def redistill(
-            patients: Mapping[str, Floats], seed: int, prior: Floats | None = prior
-        ) -> Floats:
-            return _images_of(patients, prepared.modality, replace(short, seed=seed), prior)[0]
-
-        images = redistill(prepared.training, short.seed)
-        shadows = 4 if quick else SHADOWS
-        name = f"{what}, short, all attacks"
-        rows.append(_row(name, prepared, short, images, shadows, redistill))
-    return rows
-
-
-def _row_of_statistics(prepared: Prepared, config: DistillConfig, *, quick: bool) -> Row:
-    """The prior with statistics over the patients, and all attacks, which make it again."""
-
-    def made(patients: Mapping[str, Floats], _seed: int) -> Floats:
-        found = (measure(one, prepared.modality) for one in patients.values())
-        means = mean_over(found)
-        images = imposed(prepared.public, means, prepared.modality)
-        return quantized(images).astype(np.float32) / np.float32(TOP)
-
-    shadows = 4 if quick else SHADOWS
-    images = made(prepared.training, config.seed)
-    return _row(BY_STATISTICS, prepared, config, images, shadows, made)
-
-
-def _short(config: DistillConfig) -> DistillConfig:
-    return replace(config, loop=replace(config.loop, outer=1))
+def _row_of_statistics(prepared: Prepared, config: DistillConfig) -> Row:
+    """The prior with statistics over the patients."""
+    numbers = (measure(images, prepared.modality) for images in prepared.training.values())
+    images = imposed(prepared.public, mean_over(numbers), prepared.modality)
+    stored = quantized(images).astype(np.float32) / np.float32(TOP)
+    return _row(BY_STATISTICS, prepared, config, stored)
 
 
 def _distilled(
     prepared: Prepared, config: DistillConfig, prior: Floats | None
 ) -> tuple[Floats, dict[str, float]]:
     """All patients' images as they are stored, in order; prior: None starts from their own."""
-    return _images_of(prepared.training, prepared.modality, config, prior)
-
-
-def _images_of(
-    patients: Mapping[str, Floats], modality: str, config: DistillConfig, prior: Floats | None
-) -> tuple[Floats, dict[str, float]]:
     found = []
-    for number, images in enumerate(patients.values()):
+    for number, images in enumerate(prepared.training.values()):
         print(f"seed {config.seed}: patient {number + 1}", file=sys.stderr)
         start = spread_over(images, config.images_per_patient) if prior is None else prior
-        raw = Raw(images, start, modality, number)
+        raw = Raw(images, start, prepared.modality, number)
         found.append(distill_patient(raw, config))
     images = np.concatenate([one.images for one in found])
     names = ("alignment", "saturation")
@@ -168,14 +130,7 @@ def _planted(clean: Floats, prepared: Prepared, share: float, number: int) -> Fl
     return leaked
 
 
-def _row(
-    what: str,
-    prepared: Prepared,
-    config: DistillConfig,
-    images: Floats,
-    shadows: int = 0,
-    redistill: Callable[[Mapping[str, Floats], int], Floats] | None = None,
-) -> Row:
+def _row(what: str, prepared: Prepared, config: DistillConfig, images: Floats) -> Row:
     began = time.monotonic()
     report = audit(
         Audited(
@@ -184,8 +139,6 @@ def _row(
             prepared.held_out,
             prior=None if what.startswith("real start") else prepared.prior.images,
         ),
-        redistill=redistill,
-        shadows=shadows,
     )
     print(f"{what}: {report.headline}", file=sys.stderr)
     return {

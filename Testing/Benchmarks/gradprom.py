@@ -269,7 +269,7 @@ def volumes_of(
     yield INPUT, noisy, head
     yield DEGRADED, noisy, noisy_head
     for arm, model in arms.items():
-        chosen = EnhanceConfig(model=str(model), device="cpu", task="noise", bias_correction="none")
+        chosen = EnhanceConfig(model=str(model), device="cpu")
         beside = place / GATES[arm] / "head"
         yield arm, enhance(noisy, chosen).volume, beside if options.learns else head
 

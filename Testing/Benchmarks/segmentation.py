@@ -35,6 +35,10 @@ DAMAGE: dict[str, dict[str, Callable[[Volume], Volume]]] = {
     TISSUE: {"Rician 10 %": Rician(0.10, SEED).apply, "composite": standard_composite(SEED).apply},
     TUMOR: {"5,000 photons": LowDose(5e3, 5.0, SEED).apply},
 }
+#: What a user who sees the damage asks for beside the removal of noise.
+ON_REQUEST: dict[str, dict[str, Any]] = {
+    "composite": {"task": "sharpness", "correct_bias_field": True}
+}
 TUMOR_SUBJECTS = ("STS_013", "STS_025", "STS_037")
 Row = dict[str, Any]
 
@@ -78,7 +82,8 @@ def images(model: str, volume: Volume) -> Iterator[tuple[str, str, Volume]]:
     for case, damage in DAMAGE[model].items():
         damaged = damage(volume)
         yield case, AS_IT_IS, damaged
-        yield case, ENHANCED, enhance(damaged, EnhanceConfig(device="cpu")).volume
+        config = EnhanceConfig(device="cpu", **ON_REQUEST.get(case, {}))
+        yield case, ENHANCED, enhance(damaged, config).volume
 
 
 def row(folder: Path, volume: Volume, labels: Volume) -> Row:

@@ -105,7 +105,7 @@ def measure_one(
     degraded = damage.apply(whole)
     if one.whole is not None:
         degraded = one.volume.with_voxels(degraded.voxels[one.window])
-    config = EnhanceConfig(uncertainty=True, device="cpu", task="noise")
+    config = EnhanceConfig(uncertainty=True, device="cpu")
     done = enhance(degraded, config)
     assert done.uncertainty is not None
     truth = one.volume.voxels.astype(np.float32)

@@ -29,6 +29,30 @@ def test_saving_as_a_container_names_compress(head: Volume, tmp_path: Path) -> N
     assert "compress" in caught.value.hint
 
 
+def test_no_call_takes_an_address(head: Volume, tmp_path: Path) -> None:
+    address, out = "s3://KEY:s3cr3t@bucket/scan.ucv", str(tmp_path / "out")
+    calls: list[Callable[[], object]] = [
+        lambda: me.load(address),
+        lambda: me.list_series(address),
+        lambda: me.inspect(address),
+        lambda: me.open(address),
+        lambda: me.decompress(address),
+        lambda: me.recover(address),
+        lambda: me.enhance(head, guide=address),
+        lambda: me.save(head, address),
+        lambda: me.save_dicom(head, address, patient_id="P-17"),
+        lambda: me.compress(head, address, lossless=True),
+        lambda: me.train("hqg", "cpu", address, out=out),
+        lambda: me.train("hqg", "cpu", tmp_path, out=address),
+        lambda: me.distill(address, out),
+        lambda: me.evaluate("mr", address),
+    ]
+    for call in calls:
+        with pytest.raises(me.InputError, match="is an address") as caught:
+            call()
+        assert "s3cr3t" not in str(caught.value)
+
+
 def test_inspect_states_the_same_of_a_volume_and_of_its_file(scan: Path) -> None:
     of_file = me.inspect(scan)
     of_volume = me.inspect(me.load(scan))
@@ -62,7 +86,7 @@ def test_an_interrupt_stays_an_interrupt(scan: Path, monkeypatch: pytest.MonkeyP
     [
         (lambda volume: me.enhance(volume, strength=7.0), "strength"),
         (lambda volume: me.enhance(volume, uncertainty=8), "uncertainty"),
-        (lambda volume: me.enhance(volume, bias_correction="n3"), "bias_correction"),
+        (lambda volume: me.enhance(volume, task="auto"), "task"),
         (lambda volume: me.degrade(volume), "no degradation"),
         (lambda volume: me.degrade(volume, haze=0.1), "haze"),
         (lambda volume: me.degrade(volume, rician=7.0), "rician level"),
@@ -78,6 +102,20 @@ def test_options_that_cannot_be_are_refused(
     with pytest.raises(me.ConfigError, match=says) as caught:
         call(head)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "float32", "float64"])
+def test_degrade_rounds_once_and_clips_to_the_type_of_its_input(kind: str) -> None:
+    ramp = np.linspace(0, 255, 512).reshape(8, 8, 8)
+    exact = me.degrade(ramp.astype(kind).astype(float), spacing=(1, 1, 1), bias=0.9, blur=1)
+    worse = me.degrade(ramp.astype(kind), spacing=(1, 1, 1), bias=0.9, blur=1)
+    assert worse.dtype == kind
+    if worse.dtype.kind == "f":
+        assert np.allclose(worse.voxels, exact.voxels, rtol=1e-6)
+    else:
+        limit = np.iinfo(kind).max
+        assert exact.voxels.max() > 255
+        assert np.array_equal(worse.voxels, np.clip(np.rint(exact.voxels), 0, limit))
 
 
 def test_degrade_applies_its_keywords_in_the_order_given(scan: Path, head: Volume) -> None:

@@ -21,7 +21,7 @@ def test_packages_are_those_of_the_project() -> None:
     required = [package.requirement for package in packages() if not package.extra]
     assert required == project["dependencies"]
     optional = {package.requirement: package.extra for package in packages() if package.extra}
-    names = ("reports", "dicom", "batch", "cloud", "video", "dp")
+    names = ("reports", "dicom", "batch", "video")
     extras = {one: name for name in names for one in project["optional-dependencies"][name]}
     assert optional == extras
     assert all(package.purpose for package in packages())

@@ -109,59 +109,11 @@ def test_the_picture_is_that_of_the_code() -> None:
     )
 
 
-def test_decisions_are_short_dated_and_in_the_index() -> None:
+def test_every_decision_is_in_the_index() -> None:
     folder = ROOT / "docs/decisions"
     index = (folder / "README.md").read_text(encoding="utf-8")
     pages = sorted(folder.glob("0*.md"))
     assert re.findall(r"\]\((0[\w.-]+\.md)\)", index) == [page.name for page in pages]
-    assert len(pages) <= 15, "merge those of one subject, delete those about what is gone"
-    for page in pages:
-        text = page.read_text(encoding="utf-8")
-        assert len(text.split()) <= 120, page.name
-        assert re.match(rf"# {page.name[:4]} .+\n\nAccepted \d{{4}}-\d\d-\d\d", text), page.name
-
-
-#: Words that the pages of a subject may have; the results without their tables.
-_BUDGETS: dict[tuple[str, ...], int] = {
-    ("README.md",): 450,
-    ("CHANGELOG.md",): 500,
-    ("docs/start.md",): 800,
-    ("docs/results.md",): 2500,
-    ("docs/ucv-format.md",): 5000,
-    ("docs/slicer/user-guide.md", "docs/slicer/console.md"): 3500,
-    ("docs/enhancement.md", "docs/slices.md", "docs/guidance.md", "docs/uncertainty.md"): 2000,
-    ("docs/segmenters.md",): 1200,
-    ("docs/compression.md",): 1800,
-    ("docs/distillation.md", "docs/distillation-audit.md"): 2200,
-    ("docs/training.md", "docs/gradient-gate.md"): 2000,
-    ("docs/dicom/reading.md", "docs/dicom/writing.md"): 2000,
-    ("docs/batch.md", "docs/devices.md"): 1200,
-    ("docs/commands.md",): 3500,
-    ("docs/architecture.md", "CONTRIBUTING.md"): 1800,
-    ("docs/python.md",): 1000,
-    ("docs/models.md",): 600,
-    ("docs/jobs.md",): 1500,
-    ("docs/faq.md",): 1000,
-    ("docs/glossary.md",): 400,
-}
-_MOST_WORDS = 40_000
-
-
-def _words(path: Path, *, tables: bool = True) -> int:
-    """Words of a page as a reader sees them, without marks of tables and hidden origins."""
-    text = re.sub(r"<!--.*?-->", "", path.read_text(encoding="utf-8"), flags=re.S)
-    lines = [line for line in text.splitlines() if tables or not line.startswith("|")]
-    return len([word for line in lines for word in line.split() if re.search(r"\w", word)])
-
-
-@pytest.mark.parametrize("pages", _BUDGETS, ids=lambda pages: pages[0])
-def test_the_pages_of_a_subject_keep_to_their_words(pages: tuple[str, ...]) -> None:
-    words = sum(_words(ROOT / page, tables=page != "docs/results.md") for page in pages)
-    assert words <= _BUDGETS[pages]
-
-
-def test_all_pages_together_keep_to_their_words() -> None:
-    assert sum(map(_words, (ROOT / "docs").rglob("*.md"))) <= _MOST_WORDS
 
 
 #: A block of Python, and the comment before it that says why it is not run.
@@ -366,7 +318,7 @@ def test_every_call_of_me_on_a_page_fits_the_function() -> None:
                     inspect.signature(function).bind(*node.args, **words)
                 except TypeError as wrong:
                     pytest.fail(f"{place}: {ast.unparse(node)}: {wrong}")
-    assert count > 60
+    assert count > 50
 
 
 @pytest.mark.parametrize(

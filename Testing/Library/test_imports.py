@@ -152,8 +152,7 @@ print(json.dumps(said))
 
 
 def test_imports_point_one_way() -> None:
-    # In a process of its own: it sets up logging anew, and what absl (under dp-accounting) logged
-    # to, the output that pytest captures, would be closed.
+    # In a process of its own, as it sets up logging anew.
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=_REPOSITORY, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -66,12 +66,6 @@ def _places(words: list[str]) -> list[str]:
     ]
 
 
-def test_the_glossary_is_in_order() -> None:
-    text = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
-    terms = [term for term in re.findall(r"^\| ([a-z][^|]*) \|", text, re.M) if term != "term"]
-    assert terms == sorted(terms, key=str.casefold)
-
-
 def test_private_words_are_not_used() -> None:
     places = _places(list(_UNUSED))
     assert not places, f"write instead, of {_UNUSED}:\n" + "\n".join(places)

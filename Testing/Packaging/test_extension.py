@@ -13,11 +13,10 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from sources import ROOT, commands, package, unit_tests
+from sources import ROOT, package, unit_tests
 
 PATHS = "import sys; sys.path += {}"
 MODULES = "lib/Slicer-5.12/qt-scripted-modules"
-COMMANDS = "lib/Slicer-5.12/cli-modules"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,6 @@ def installed(cmake, build, tmp_path_factory) -> Path:
 
 def test_what_is_installed_is_what_the_source_tree_holds(installed: Path) -> None:
     expected = {f"{MODULES}/{path}": source for path, source in package().items()}
-    expected |= {f"{COMMANDS}/{path.name}": path for path in commands()}
     expected["share/Slicer-5.12/MedEnhance.s4ext"] = None
     found = {p.relative_to(installed).as_posix(): p for p in installed.rglob("*") if p.is_file()}
     assert sorted(found) == sorted(expected)
@@ -57,7 +55,7 @@ def test_with_a_compiler_the_library_is_built_rebuilt_and_installed(
         pytest.skip(f"there is no C compiler, or no {tool}")
     source, build = tmp_path / "source", tmp_path / "build"
     leave = shutil.ignore_patterns("__pycache__", "medenhance_native.*")
-    for name in ("MedEnhance", "MedEnhanceCLI", "MedEnhanceLib", "Resources"):
+    for name in ("MedEnhance", "MedEnhanceLib", "Resources"):
         shutil.copytree(ROOT / name, source / name, ignore=leave)
     for name in ("CMakeLists.txt", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, source)
@@ -98,7 +96,6 @@ def test_the_build_tree_is_as_complete_as_the_package(build: Path, installed: Pa
         return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
 
     assert files(build / MODULES) == files(installed / MODULES)
-    assert files(build / COMMANDS) == files(installed / COMMANDS)
 
 
 def test_every_test_is_registered_and_finds_the_module(cmake, build: Path) -> None:
@@ -218,8 +215,7 @@ def test_icons_have_the_size_that_slicer_asks_for(icon: str) -> None:
     assert size_of(ROOT / icon) == (128, 128)
 
 
-@pytest.mark.parametrize("path", ["MedEnhance/MedEnhance.py", "MedEnhanceCLI/MedEnhanceCLI.xml"])
-def test_help_leads_to_a_page_of_this_repository(path: str) -> None:
-    text = (ROOT / path).read_text(encoding="utf-8")
+def test_help_leads_to_a_page_of_this_repository() -> None:
+    text = (ROOT / "MedEnhance/MedEnhance.py").read_text(encoding="utf-8")
     (page,) = re.findall(re.escape(FIELDS["HOMEPAGE"]) + r"/blob/main/([\w/-]+\.md)", text)
     assert (ROOT / page).is_file()

@@ -17,8 +17,7 @@ if not boot.missing():
     app = boot.start()
     from SlicerHost import modules
 
-    for name in ("MedEnhance", "MedEnhanceDICOMPlugin"):
-        modules.load(HERE.parents[1] / f"MedEnhance/{name}.py")
+    modules.load(HERE.parents[1] / "MedEnhance/MedEnhance.py")
     app.startupCompleted.emit()
 
 pytest_pycollect_makemodule = makemodule

@@ -350,14 +350,13 @@ class AuditTest(DistillingTestCase):
             (
                 1,
                 "Information",
-                "4 of 7 attacks could have found a leak; none did.</b> This is not a proof",
+                "4 of 5 attacks could have found a leak; none did.</b> This is not a proof",
             ),
-            (3, "Warning", "2 of 7 attacks could"),
-            (5, "Warning", "none of 7 attacks"),
+            (3, "Warning", "2 of 5 attacks could"),
+            (5, "Warning", "none of 5 attacks"),
         ):
             findings = [{"is_blind": place < blind} for place in range(5)]
-            figures = {"findings": findings, "not_run": [{}, {}]}
-            self.finished({"alarm": False, "summary": "No leak."}, figures)
+            self.finished({"alarm": False, "summary": "No leak."}, {"findings": findings})
             self.assertVerdict(word, text)
             self.assertEqual("This is not a proof" in self.ui.auditLabel.text, blind < 5)
 

@@ -31,15 +31,18 @@ class ChoicesTest(EnhanceTestCase):
             and getattr(ui, name).isVisibleTo(page)
         ]
         self.assertEqual(sorted(choices), ["guideSelector", "outputSelector", "taskComboBox"])
-        self.assertEqual(ui.taskComboBox.currentText, "Automatic (noise, blur, bias field)")
-        self.assertIn("Motion", self.tasks())
-        self.assertIn("noise, blur, bias field", ui.taskComboBox.toolTip)
+        self.assertEqual(self.tasks(), ["Noise", "Noise and blur", "Thin slices from thick ones"])
+        self.assertEqual(ui.taskComboBox.currentText, "Noise")
+        self.assertIn("Removes noise", ui.taskComboBox.toolTip)
+        self.assertFalse(self.panel.options.config.correct_bias_field)
+        ui.biasFieldCheckBox.checked = True
+        self.assertTrue(self.panel.options.config.correct_bias_field)
+        self.assertIn("corrects the bias field", ui.planLabel.text)
         node.SetAttribute(self.bridge.MODALITY, "CT")
-        self.processEvents(80)  # of which noise alone is found
-        self.assertEqual(self.tasks(), ["Automatic (noise)", "Thin slices from thick ones"])
-        node.SetAttribute(self.bridge.MODALITY, "OT")
-        self.processEvents(80)
-        self.assertEqual(ui.taskComboBox.currentText, "Automatic")
+        self.processEvents(80)  # of which noise alone is removed
+        self.assertEqual(self.tasks(), ["Noise", "Thin slices from thick ones"])
+        self.assertFalse(ui.biasFieldCheckBox.enabled)
+        self.assertFalse(self.panel.options.config.correct_bias_field)
 
     def tasks(self):
         box = self.ui.taskComboBox
@@ -369,8 +372,8 @@ class ApplyTest(EnhanceTestCase):
         hierarchy.SetItemParent(study, item)
 
     def test_theExpectedTimeStandsUnderTheButton(self):
-        slicer.app.userSettings().setValue("MedEnhance/Pace/cpu/auto", 21000.0)
-        self.addCleanup(slicer.app.userSettings().remove, "MedEnhance/Pace/cpu/auto")
+        slicer.app.userSettings().setValue("MedEnhance/Pace/cpu/noise", 21000.0)
+        self.addCleanup(slicer.app.userSettings().remove, "MedEnhance/Pace/cpu/noise")
         node = self.smallVolume()  # 3,840 voxels: 81 s, and 3 s to start
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.context.state.device = "cpu"

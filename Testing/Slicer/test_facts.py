@@ -100,14 +100,14 @@ class FactsTest(EnhanceTestCase):
         measured, madeBy = self.ui.factsLabel.text.splitlines()
         self.assertEqual(
             measured,
-            "Measured noise: σ 7.6 HU; 19% of the correction applied: anatomy may be in it.",
+            "Noise found: ±7.6 HU (1 SD). Removed: 19 %, because anatomy may be in it.",
         )
         self.assertEqual(madeBy, "m · cpu")
         tip = self.ui.factsLabel.toolTip
         self.assertIn("Guide: changed the image by 31% of the noise.", tip)
         self.assertIn("calibrated on held-out heads", tip)
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
-        self.assertIn("10% of the correction", self.texts.factsOf(output))
+        self.assertIn("Removed: 10 %", self.texts.factsOf(output))
 
     def test_labelsOfOneResultDoNotLieOverAnother(self):
         first, second = self.result(), self.result()

@@ -46,7 +46,7 @@ class LogicTest(MedEnhanceTestCase):
         wrong = (
             {"guide": "x"}, {"strength": "x"}, {"strength": None}, {"uncertainty": "x"},
             {"model": 7}, {"device": None}, {"output": "x"}, {"strength": float("nan")},
-            {"bias_correction": 3},
+            {"correct_bias_field": 3},
         )  # fmt: skip
         for options in wrong:
             self.assertIn(self.refusal(self.logic.enhance, node, **options).code,
@@ -80,7 +80,7 @@ class LogicTest(MedEnhanceTestCase):
             self.refusal(self.logic.enhance, node, device="cuda:99").hint,
             self.refusal(self.logic.enhance, node, model="no-such-model").hint,
             self.refusal(self.logic.enhance, node, model="ct").hint,
-            self.refusal(self.logic.enhance, ct, bias_correction="n4").hint,
+            self.refusal(self.logic.enhance, ct, correct_bias_field=True).hint,
         ]
         for hint in hints:
             self.assertNotRegex(hint, r"--[a-z]|medenhance|modality=")

@@ -53,27 +53,22 @@ def _modalityName(node):
 
 def tasks(modality=UNKNOWN):
     """What an enhancement can correct: the values of the option `task`, with a text for each."""
-    whole = _("Automatic (noise, blur, bias field)")
     texts = {
-        "auto": {"MR": whole, UNKNOWN: _("Automatic")}.get(modality, _("Automatic (noise)")),
-        "noise": _("Noise only"),
+        "noise": _("Noise"),
         "sharpness": _("Noise and blur"),
         "slices": _("Thin slices from thick ones"),
-        "motion": _("Motion"),
     }
     if modality in ("MR", UNKNOWN):
         return texts
-    return {task: texts[task] for task in ("auto", "slices")}  # noise is all that is measured
+    return {task: texts[task] for task in ("noise", "slices")}  # blur is measured in MR alone
 
 
 def aboutTask(task):
     """What a task does, in a sentence, as the tool tip of its entry."""
     return {
-        "auto": _("Corrects the measured noise; in MR also blur and bias field, if found"),
-        "noise": _("Removes noise; blur and bias field stay"),
-        "sharpness": _("Removes noise and blur; the bias field stays"),
+        "noise": _("Removes noise"),
+        "sharpness": _("Removes noise, and blur where it is measured"),
         "slices": _("Makes thin slices between thick ones, on a new grid"),
-        "motion": _("Corrects motion between slices during the scan"),
     }[task]
 
 
@@ -84,6 +79,13 @@ def lacking(node, task):
     if bridge.isSequence(node):
         return _("Not available for a sequence: choose the volume that shows a frame.")
     return ""
+
+
+def noBiasField(node, task):
+    """Why the bias field cannot be corrected, in a sentence; empty where it can."""
+    if task == "slices":
+        return _("Not available with thin slices: enhance the thin slices again to get it.")
+    return "" if modalityOf(node) == "MR" else _("Only MR has a bias field.")
 
 
 def problemOf(node, options):

@@ -31,6 +31,7 @@ class EnhancePanel(Page):
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         self.bind(
             task=ui.taskComboBox,
+            correctBiasField=ui.biasFieldCheckBox,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
             uncertainty=ui.uncertaintyCheckBox,
@@ -71,12 +72,13 @@ class EnhancePanel(Page):
         """The choices as an enhancement takes them; what does not fit the volume is left out."""
         state, target, isSlices = self.state, self.target, self.state.task == "slices"
         hasMaps = not model_choice.lacking(target, state.task)
+        hasField = not model_choice.noBiasField(target, state.task)
         config = arguments.checkedConfig(
             EnhanceConfig,
             task=state.task,
+            correct_bias_field=state.correctBiasField and hasField,
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
-            bias_correction="none" if isSlices else "auto",
         )
         return enhancement.EnhanceOptions(
             config,
@@ -137,6 +139,7 @@ class EnhancePanel(Page):
         head = model_choice.headFor(target)
         noHead = "" if head else _("There is no segmentation model for this modality.")
         for checkBox, problem in (
+            (ui.biasFieldCheckBox, model_choice.noBiasField(target, state.task)),
             (ui.uncertaintyCheckBox, lacking),
             (ui.noiseMapCheckBox, lacking),
             (ui.segmentCheckBox, lacking or noHead),
@@ -193,8 +196,11 @@ class EnhancePanel(Page):
         if model is None:
             return ""
         self.ui.planLabel.toolTip = model_choice.cardText(model)
+        what = model_choice.aboutTask(state.task)
+        if self.options.config.correct_bias_field:
+            what = _("{what}; corrects the bias field").format(what=what)
         plan = _("{what}. Model {model}; device: {device}").format(
-            what=model_choice.aboutTask(state.task),
+            what=what,
             model=model.name,
             device=self.ui.deviceComboBox.currentText,
         )
@@ -249,8 +255,8 @@ class EnhancePanel(Page):
             shown = _("Preview of slice {number} in the {view} view.").format(
                 number=index + 1, view=sliceNode.GetLayoutName()
             )
-            if options.config.task == "auto" and bridge.modalityOf(node) == "MR":
-                shown += " " + _("Apply also corrects blur and bias field where it finds them.")
+            if options.config.task == "sharpness" or options.config.correct_bias_field:
+                shown += " " + _("It shows noise removal alone; Apply does the rest too.")
             level = "warning" if job.warnings else "info"
             self.context.message(level, withWarnings(shown, job.warnings))
 

@@ -77,10 +77,11 @@ def _noise(output):
         return ""
     # At the strength that the voxels have.
     share = noise["share_removed"] * results.strengthOf(output)
-    text = _("Measured noise: σ {sigma:g} {unit}; {share:.0%} of the correction applied").format(
-        sigma=noise["sigma"], unit=results.unitOf(output), share=share
+    text = _("Noise found: ±{sigma:g} {unit} (1 SD). Removed: {share:.0f} %").format(
+        sigma=noise["sigma"], unit=results.unitOf(output), share=100 * share
     )
-    return _withReason(text, noise)
+    reason = noise.get("reason")
+    return _("{text}, because {reason}.").format(text=text, reason=reason) if reason else f"{text}."
 
 
 def _guide(output):

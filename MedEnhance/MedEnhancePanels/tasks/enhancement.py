@@ -187,7 +187,7 @@ class _Preview(NodeJob):
     def __init__(self, runner, node, options, index):
         super().__init__(runner, node)
         # Both need the whole volume.
-        config = dataclasses.replace(options.config, uncertainty=False, bias_correction="none")
+        config = dataclasses.replace(options.config, uncertainty=False, correct_bias_field=False)
         self.options = dataclasses.replace(options, config=config)
         self.index = int(index)
 

@@ -63,6 +63,10 @@ class SliceStack:
         place = (np.arange(self.thin) + 0.5) / self.ratio
         return np.asarray(place - np.floor(place) - 0.5)
 
+    def sources(self) -> list[int]:
+        """[M], of each thin slice: the thick one that its center is in."""
+        return [int((thin + 0.5) / self.ratio) for thin in range(self.thin)]
+
     def thicken(self) -> Matrix:
         """[K, M]: each row is the profile of one slice, and sums to 1.
 

@@ -33,6 +33,7 @@ from MedEnhanceLib.hqg.slices.train import tuned
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
+from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import TISSUE, Scaling, scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
@@ -112,6 +113,11 @@ def enhance_slices(
         measure_noise(scaling.apply(thick[:: max(1, len(thick) // _NOISE_SLICES)]), volume.modality)
         for thick, scaling in zip(frames, scalings, strict=True)
     ]
+    constants = [
+        ConstantRegions(thick, noise * scaling.scale)
+        for thick, scaling, noise in zip(frames, scalings, noises, strict=True)
+    ]
+    frames = [np.asarray(constant.neutral[:]) for constant in constants]
     if tune:
         own = scalings[0].apply(frames[0]).astype(np.float16)
         network = tuned(
@@ -130,12 +136,15 @@ def enhance_slices(
         thin = restore_array(
             thick, scaling, stack, plan.across_mm, noise, network, choice.name, share
         )
-        # In units, and not below the lowest value.
+        # In units, and not below the lowest value. Where a measured slice is constant, so are the
+        # thin ones within it.
         low, rows = float(thick.min()), range(thick.shape[1])
         values = (np.maximum(scaling.undo(thin[:, row]), low) for row in rows)
         restored.append(_of_rows(values, volume.dtype, plan.axis))
         spline = (weights @ thick[:, row].astype(np.float32) for row in rows)
         interpolated.append(_of_rows(spline, volume.dtype, plan.axis))
+        for slices in (restored[-1], interpolated[-1]):
+            constants[n].put_back(stack.sources(), np.moveaxis(slices, plan.axis, 0))
     note = derived_note(
         f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
         f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"

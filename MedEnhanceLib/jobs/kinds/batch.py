@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
 from MedEnhanceLib.jobs.files import CONTAINER, Result
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class BatchParams(Params):
 
     inputs: Annotated[
         list[str],
-        About(help="volumes, addresses of volumes (s3://bucket/scan.nii.gz), and folders"),
+        About(help="volumes and folders of volumes", place="input"),
     ]
     bids: bool = option(
         False,
@@ -36,7 +37,7 @@ class BatchParams(Params):
         help="output folder, also of batch.jsonl and batch.csv",
         flag="--out",
         metavar="DIR",
-        place="here",
+        place="folder",
     )
     workers: int | None = option(
         None,
@@ -91,6 +92,9 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_here, run_on_dask
     from MedEnhanceLib.report.page import make_folder
 
+    if params.workers or params.scheduler:
+        which = "--scheduler" if params.scheduler else "--workers"
+        require("dask.distributed", purpose=f"batch {which}")
     monitor.progress(0.0, "find the volumes")
     out, stated = Path(str(params.output)), dict(params.params)
     items = _items_of(params, out, monitor)

@@ -41,7 +41,7 @@ class CompressParams(OutputParams, EstimateParams):
 
     output: Annotated[
         str,
-        About(help="output file, .ucv, also at an address (s3://)", flag="OUTPUT", place="output"),
+        About(help="output file, .ucv", flag="OUTPUT", place="output"),
     ]
     dicom: dict[str, str] | None = option(
         None,

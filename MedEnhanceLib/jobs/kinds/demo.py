@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,13 +22,18 @@ from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, run_enhance
 from MedEnhanceLib.jobs.worker.events import as_json
-from MedEnhanceLib.report.page import make_folder
+from MedEnhanceLib.report.page import make_folder, size_text
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress.config import CompressConfig
 
+if TYPE_CHECKING:
+    from MedEnhanceLib.report.enhance import Table
+
 SEED = 20240607
+#: Of the noise, one standard deviation, as a share of the brightest tissue.
+NOISE = 0.1
 LICENCE = "LICENSE-MNI152.txt"
 #: The sample without noise fits into a 28th without loss: less than 64 would show nothing.
 _MODES = {
@@ -33,8 +41,9 @@ _MODES = {
     "max-error-2": CompressConfig(max_error=2.0),
     "ratio-64": CompressConfig(ratio=64.0, speed="fast"),
 }
-_MEASURED = ("ratio", "max_error", "psnr", "seconds", "verified")
+_MEASURED = ("raw_bytes", "file_bytes", "ratio", "max_error", "psnr", "seconds", "verified")
 _NOTES = (
+    f"Rician noise was added to the sample: 1 SD is {NOISE:.0%} of the brightest tissue.",
     "The sample is the average of 152 brains: it shows no single person, and it has less noise "
     "and less detail than a scan of one person, so expect other numbers on your own volumes.",
     "The segmentation model learned from the labels of this template, carried over to other "
@@ -46,7 +55,9 @@ _NOTES = (
 class DemoParams(Params):
     """Run the main job on the sample that ships."""
 
-    out: str = option("medenhance-demo", help="the folder, new or empty", flag="OUT", place="here")
+    out: str = option(
+        "medenhance-demo", help="the folder, new or empty", flag="OUT", place="folder"
+    )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
     overwrite: bool = option(
         False, help="replace the files of an earlier demo in OUT", flag="--force"
@@ -54,13 +65,15 @@ class DemoParams(Params):
 
 
 def run_demo(params: DemoParams, monitor: Monitor) -> Result:
-    """Damage → enhance and segment, with a page → compress, which verifies each file → measure.
+    """Damage → enhance and segment → compress, which verifies each file → measure → page.
 
     PSNR in dB and SSIM are inside the brain, against the undamaged volume.
     """
     from MedEnhanceLib import io
-    from MedEnhanceLib.degradation import standard_composite
+    from MedEnhanceLib.degradation import Rician
     from MedEnhanceLib.gradprom import segment
+    from MedEnhanceLib.report.enhance import enhancement_report
+    from MedEnhanceLib.report.figures import Pane, comparison
     from MedEnhanceLib.unicompress import compress
 
     require("matplotlib", purpose="Drawing the demo's pictures")
@@ -73,25 +86,26 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         )
     monitor.progress(0.0, "damage the sample")
     undamaged, labels = load_sample()
-    damaged = standard_composite(SEED).apply(undamaged, keep_dtype=True)
+    damaged = Rician(NOISE, SEED).apply(undamaged, keep_dtype=True)
     for name, volume in (("undamaged", undamaged), ("labels", labels), ("damaged", damaged)):
         io.save(volume, folder / f"{name}.nii.gz", overwrite=overwrite)
     with atomic_write(folder / LICENCE, overwrite=overwrite) as temporary:
         temporary.write_bytes((resource_folder("samples") / LICENCE).read_bytes())
-    # As by default: noise, blur and bias field are measured, and corrected where found.
     order = EnhanceParams(
         input=str(folder / "damaged.nii.gz"),
         output=str(folder / "enhanced.nii.gz"),
         modality="MR",
         config=EnhanceConfig(model="mr", device=params.device),
         segment=True,
-        report=str(folder),
         overwrite=overwrite,
     )
     done = run_enhance(order, monitor.part(0.05, 0.65), KeptVolumes())
     part = monitor.part(0.65, 0.75)
     before = segment(damaged, SegmentConfig(device=params.device), monitor=part).volume
-    enhanced, after = (io.load(Path(done["outputs"][name])) for name in ("output", "segmentation"))
+    enhanced, after = (
+        io.load(Path(done["outputs"][name]), modality=modality)
+        for name, modality in (("output", "MR"), ("segmentation", "SEG"))
+    )
     names = {label["name"]: label["value"] for label in done["labels"] if label["value"] > 0}
     brain, quality = labels.voxels > 0, []
     for name, volume, found in (("damaged", damaged, before), ("enhanced", enhanced, after)):
@@ -109,6 +123,28 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         file = as_json(compress(enhanced, path, config, monitor=part, overwrite=overwrite))
         files.append({"mode": mode, "file": path.name} | {name: file[name] for name in _MEASURED})
     results = as_json({"quality": quality, "compression": files, "notes": _NOTES})
+    monitor.progress(0.99, "report")
+    panes = [
+        Pane("Undamaged", undamaged),
+        Pane("Damaged", damaged),
+        Pane("Enhanced", enhanced),
+        Pane("Enhanced − damaged", enhanced, minus=damaged),
+        Pane("Segmentation", enhanced, labels=after),
+    ]
+    legend = {label["value"]: label["name"] for label in done["labels"]}
+    page = enhancement_report(
+        folder,
+        name="mni152_t1.nii.gz, a sample with noise",
+        volume=damaged,
+        enhanced=enhanced,
+        picture=comparison(panes, legend=legend),
+        manifest=json.loads(Path(done["manifest"]).read_text(encoding="utf-8")),
+        table=done["table"],
+        comparisons=tables_of(results),
+        reference=f"{_NOTES[0]} The undamaged sample is the reference.",
+        warnings=monitor.warnings,
+        overwrite=overwrite,
+    )
     seconds = round(time.monotonic() - began, 3)
     manifest = make_manifest(
         "demo",
@@ -122,13 +158,33 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     write_json(folder / "results.json", manifest, overwrite=overwrite)
     return Result(
         {
-            "outputs": {"page": done["outputs"]["report"], "folder": str(folder)},
+            "outputs": {"page": str(page), "folder": str(folder)},
             "manifest": str(folder / "results.json"),
             "device": done["device"],
             "seconds": seconds,
             **results,
         }
     )
+
+
+def tables_of(results: Mapping[str, Any]) -> list[Table]:
+    """Before and after against the undamaged sample, and the files, for page and terminal."""
+    from MedEnhanceLib.report.enhance import Table
+
+    quality = {"name": "volume", "psnr_db": "PSNR, dB", "ssim": "SSIM"}
+    quality |= {label: f"Dice, {label}" for label in results["quality"][0]["dice"]}
+    volumes = [{**row, **row["dice"]} for row in results["quality"]]
+    files = {"mode": "mode", "voxels": "voxels", "size": "file", "ratio": "ratio"}
+    files |= {"max_error": "largest error", "psnr": "PSNR, dB"}
+    sizes = [
+        {**row, "voxels": size_text(row["raw_bytes"]), "size": size_text(row["file_bytes"])}
+        for row in results["compression"]
+    ]
+    notes = " ".join(results["notes"])
+    return [
+        Table("Against the undamaged sample, inside the brain", quality, volumes, notes),
+        Table("Compression of the enhanced volume, measured on each file", files, sizes),
+    ]
 
 
 def load_sample() -> tuple[Volume, Volume]:

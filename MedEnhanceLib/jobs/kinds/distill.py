@@ -23,7 +23,7 @@ from MedEnhanceLib.spg.folder import MANIFEST, confidential_folder, read_run
 #: Of the manifest of a distillation, what its result states.
 _REPORTED = (
     "images", "patients", "held_out", "modality", "task", "measured", "prior", "audit",
-    "privacy", "license",
+    "license",
 )  # fmt: skip
 
 
@@ -36,6 +36,7 @@ class DistillEstimateParams(Params):
         About(
             help="the patients: a folder for each in one folder, or a table (.csv: patient,path)",
             flag="COHORT",
+            place="input",
         ),
     ]
     config: DistillConfig = option(factory=DistillConfig, help="how it is distilled")
@@ -51,7 +52,7 @@ class DistillEstimateParams(Params):
 class DistillParams(DistillEstimateParams):
     """Distill a cohort; a distillation that was stopped goes on."""
 
-    out: Annotated[str, About(help="a folder for the result", flag="OUT", place="here")]
+    out: Annotated[str, About(help="a folder for the result", flag="OUT", place="folder")]
     overwrite: bool = option(
         False, help="replace existing outputs: what was distilled there before", flag="--force"
     )

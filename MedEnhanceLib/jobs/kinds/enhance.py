@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from MedEnhanceLib.core.options import option
@@ -30,6 +29,7 @@ from MedEnhanceLib.jobs.files import (
     results_of,
 )
 from MedEnhanceLib.jobs.guides import chosen_guide
+from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -48,13 +48,6 @@ class EnhanceParams(DicomParams, VolumeParams):
         None,
         help="other series of the same examination, of any contrast, which help to separate noise "
         "from anatomy; auto: the best one of the volume's study or folder",
-        metavar="FILE",
-        place="input",
-    )
-    look: list[str] | None = option(
-        None,
-        help="volumes of the same contrast whose sharpness and noise the result takes on, for "
-        "example of another kernel or scanner",
         metavar="FILE",
         place="input",
     )
@@ -81,12 +74,12 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="NAME",
     )
     report: str | None = option(
-        None, help="write a page with pictures into this folder", metavar="FOLDER", place="here"
+        None, help="write a page with pictures into this folder", metavar="FOLDER", place="folder"
     )
     slices: tuple[int, int] | None = option(
         None,
         help="[start, stop], stop excluded: a preview of these slices, equal to those of a whole "
-        "run without blur, bias field and look; of a sequence those of frame 0, or of `frame`",
+        "run that removes noise alone; of a sequence those of frame 0, or of `frame`",
         flag=None,
     )
     frame: int | None = option(None, help="enhance this frame of a sequence alone", flag=None)
@@ -167,7 +160,6 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         source if frame is None else volume,
         config,
         guide=guides or None,
-        look=_look_of(params, volume, monitor),
         segmenter=segmenter_config(
             params.segmenter, config.device, wanted=params.wants_segmentation
         ),
@@ -183,17 +175,20 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         work.save(_volumes_of(done, params, monitor), monitor.part(0.9, 0.95))
     if params.report:
         monitor.progress(0.95, "report")
-        _write_report(params, source, done)
+        _write_report(params, source, done, monitor)
         work.outputs["report"] = Path(params.report) / "index.html"
     part_of_it = {"slices": params.slices, "frame": frame}
     stated = {name: value for name, value in part_of_it.items() if value is not None}
-    return work.finish(
+    result = work.finish(
         config=done.report["config"] | stated,
         figures=done.report["results"],
         source=source,
         device=done.report["device"],
         model=done.report["model"],
     )
+    # Not in the manifest: file names may contain patient names.
+    guide = {"guide": guides[0].source} if params.guide == [AUTO] and guides else {}
+    return Result({**result.fields, **guide})
 
 
 def _guides_of(
@@ -207,17 +202,6 @@ def _guides_of(
     keep = params.slices is not None and len(paths) == 1
     named = [VolumeParams(input=path, modality=params.modality) for path in paths]
     return [kept.load(each, keep=keep, monitor=monitor)[0] for each in named]
-
-
-def _look_of(
-    params: EnhanceParams, volume: Volume, monitor: Monitor
-) -> Volume | Iterator[Volume] | None:
-    """The look; several volumes are read one after another, and previews leave it out."""
-    if not params.look or params.slices is not None:
-        return None
-    modality = volume.modality
-    loads = (VolumeParams(input=file, modality=modality).load(monitor) for file in params.look)
-    return loads if len(params.look) > 1 else next(loads)
 
 
 def _volumes_of(
@@ -237,20 +221,21 @@ def _volumes_of(
     }
 
 
-def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced) -> None:
-    from MedEnhanceLib.bundles.suitability import recorded_warnings
+def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor: Monitor) -> None:
     from MedEnhanceLib.report.enhance import enhancement_report
 
+    name = name_of(volume)
     if done.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
         volume = done.enhancement.original
     enhancement_report(
         str(params.report),
-        volume=replace(volume, source=""),  # file names may contain patient names
-        enhanced=replace(done.volume, source=""),
+        name=name,
+        volume=volume,
+        enhanced=done.volume,
         picture=done.compare(),
         manifest=done.report | {"inputs": {"input": "a volume"}},
         table=done.segmentation.table if done.segmentation else (),
-        warnings=[f"{warning}." for warning in recorded_warnings(done.report["results"])],
+        warnings=monitor.warnings,
         overwrite=params.overwrite,
     )
 

@@ -22,8 +22,8 @@ class ModelsParams(Params):
     """List the installed models, or change them."""
 
     action: Literal["list", "import", "default", "remove"] = option("list", help="what to do")
-    path: str | None = option(None, help="of import: a folder or zip of a model")
-    name: str | None = option(None, help="of default and remove")
+    path: str | None = option(None, help="of import: a folder or zip of a model", place="input")
+    name: str | None = option(None, help="of default and remove; of import: a new name")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,7 +45,7 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
 
     changed: dict[str, Any] = {}
     if params.action == "import":
-        changed = {"imported": import_bundle(Path(str(params.path))).name}
+        changed = {"imported": import_bundle(Path(str(params.path)), params.name).name}
     elif params.action == "remove":
         remove_bundle(str(params.name))
         changed = {"removed": params.name}

@@ -54,8 +54,10 @@ class TrainParams(Params):
             flag="METHOD",
         ),
     ]
-    data: Annotated[str, About(help="a folder of volumes, or a distilled set", flag=None)]
-    out: Annotated[str, About(help="folder of checkpoint and model", metavar="DIR", place="here")]
+    data: Annotated[
+        str, About(help="a folder of volumes, or a distilled set", flag=None, place="input")
+    ]
+    out: Annotated[str, About(help="folder of checkpoint and model", metavar="DIR", place="folder")]
     config: dict[str, Any] = option(
         factory=dict,
         help="fields of the method's configuration (hqg.TrainConfig, gradprom.TrainHeadConfig, "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from MedEnhanceLib.core.options import About, Params, option
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objects
 from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, Result, VolumeParams, load_volume
@@ -118,11 +118,12 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
 
 
 def degraded(volume: Volume, steps: Sequence[Degradation], monitor: Monitor) -> Volume:
-    """The volume after each step, in their order."""
+    """The volume after each step, in their order; rounded once, to its type, at the end."""
+    dtype = volume.dtype
     for index, step in enumerate(steps):
         monitor.progress(index / len(steps), step.name)
         volume = attend(partial(step.apply, volume), monitor)
-    return volume
+    return volume.with_voxels(restore_dtype(volume.voxels, dtype))
 
 
 def run_blend(params: BlendParams, monitor: Monitor) -> Result:

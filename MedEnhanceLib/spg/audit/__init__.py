@@ -1,6 +1,6 @@
 """The privacy audit of a distilled set: attacks, their findings, and what they would have missed.
 
-    report = audit(Audited(distilled, training, held_out), redistill=redistill)
+    report = audit(Audited(distilled, training, held_out))
     print(report.summary)
     write_report(report, "distilled/audit")
 
@@ -9,7 +9,6 @@ Importing this needs numpy alone.
 
 from MedEnhanceLib.spg.audit.attacks import audit
 from MedEnhanceLib.spg.audit.audit_report import AuditReport, write_confidential, write_report
-from MedEnhanceLib.spg.audit.membership import Redistill
 from MedEnhanceLib.spg.audit.records import FEWEST_AUDITED, Audited, Finding
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "AuditReport",
     "Audited",
     "Finding",
-    "Redistill",
     "audit",
     "write_confidential",
     "write_report",

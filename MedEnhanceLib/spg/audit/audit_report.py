@@ -28,11 +28,11 @@ _TRIED = {
     "copies": "Every image was compared with every slice of every patient, shifted and turned.",
     "likeness-ncc": "Fine details of the images were compared with those of every patient.",
     "likeness-ssim": "Brightness and structure of the images were compared with every patient's.",
-    "shadows": "Random halves of the patients were distilled again, and each patient was searched "
-    "in the set made with them and in the one made without.",
-    "lira": "Each patient's nearness to the images was compared with the nearness to sets that are "
-    "known to be made with or without that patient.",
 }
+_NOT_TRIED = (
+    "**Not tried:** membership inference, which compares the images with further distillations "
+    "(shadow models, LiRA); copies that were mirrored, zoomed or warped."
+)
 _WARNING = """These pictures show slices of patients, and patients.json names them.
 They are for whoever may see the original images. Do not share this folder.
 
@@ -50,7 +50,6 @@ class AuditReport:
 
     Args:
         findings: of the attacks that ran.
-        not_run: a line of Markdown on each attack that did not run.
         exposed: alias of the patient whose anatomy the prior shows, who is in every image by
             construction and in no test; None: a template.
         cautions: limits of the tests.
@@ -60,7 +59,6 @@ class AuditReport:
     """
 
     findings: tuple[Finding, ...]
-    not_run: tuple[str, ...]
     exposed: str | None
     cautions: tuple[str, ...]
     counts: Mapping[str, int]
@@ -97,10 +95,9 @@ class AuditReport:
             )
         else:
             could = sum(not finding.is_blind for finding in self.findings)
-            total = len(self.findings) + len(self.not_run)
             text = (
-                f"{CLEAN} With {groups}, {could} of {total} attacks could have found one, if "
-                f"it is as strong as stated below. {NOT_A_PROOF}"
+                f"{CLEAN} With {groups}, {could} of {len(self.findings)} attacks could have found "
+                f"one, if it is as strong as stated below. {NOT_A_PROOF}"
             )
         if self.exposed is not None:
             text += (
@@ -131,7 +128,7 @@ class AuditReport:
                 f"- **{finding.title}** {_TRIED[finding.attack]} **{verdict}** {finding.sentence} "
                 f"{finding.power}"
             )
-        lines += [f"- {line}" for line in self.not_run]
+        lines.append(f"- {_NOT_TRIED}")
         lines += [f"- Caution: {caution}" for caution in self.cautions]
         return "\n".join(lines)
 
@@ -145,7 +142,6 @@ class AuditReport:
             "headline": self.headline,
             "alpha": ALPHA,
             "findings": [finding.to_json() for finding in self.findings],
-            "not_run": list(self.not_run),
             "cautions": list(self.cautions),
             "nearest_pairs": [
                 {

@@ -122,28 +122,6 @@ def _subset_sums(ranks: npt.NDArray[np.int64], size: int) -> Doubles:
     return counts
 
 
-def binomial_tail(hits: int, trials: int, chance: float) -> float:
-    """The probability of at least `hits` in `trials` of probability `chance`."""
-    terms = (
-        math.comb(trials, k) * chance**k * (1 - chance) ** (trials - k)
-        for k in range(max(hits, 0), trials + 1)
-    )
-    return min(1.0, math.fsum(terms))
-
-
-def smallest_detectable_rate(trials: int, chance: float, level: float) -> float | None:
-    """The true rate that a one-sided binomial test of this level finds with 80 % probability.
-
-    chance: the rate without a leak. None if not even `trials` hits reach the level.
-    """
-    needed = next(
-        (hits for hits in range(trials + 1) if binomial_tail(hits, trials, chance) <= level), None
-    )
-    if needed is None:
-        return None
-    return _bisect(lambda rate: binomial_tail(needed, trials, rate) >= POWER, chance, 1.0)
-
-
 def tarone_level(smallest: Sequence[float], alpha: float) -> float:
     """The level of each of several tests for a family-wise error rate of at most alpha.
 
@@ -154,12 +132,6 @@ def tarone_level(smallest: Sequence[float], alpha: float) -> float:
         if sum(p <= alpha / divisor for p in smallest) <= divisor:
             return alpha / divisor
     return alpha / max(1, len(smallest))
-
-
-def permutation_p(observed: float, permuted: Doubles) -> float:
-    """One-sided p from random permutations, the observed arrangement included."""
-    tolerance = 1e-9 * max(1.0, abs(observed))
-    return float((1 + np.count_nonzero(permuted >= observed - tolerance)) / (1 + permuted.size))
 
 
 def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:

@@ -52,7 +52,8 @@ def test_a_gate_fails_at_one_bad_volume_though_the_mean_is_good(shared: ModuleTy
     assert entry["least"] == pytest.approx(-0.5)
     assert not entry["pass"]
     assert shared.gain_gate("MR", rows, ["5 %"], arms, mean=0.1)["pass"]
-    assert not shared.gain_gate("MR", [], [], arms, mean=0.1)["pass"]
+    unmeasured = shared.gain_gate("MR", [], [], arms, mean=0.1)
+    assert (unmeasured["value"], unmeasured["pass"]) == (None, None)  # no failure
 
 
 def rows_with(**psnr: float) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ import pytest
 from MedEnhanceLib.bundles import Bundle, open_bundle_for
 from MedEnhanceLib.bundles.schema import METADATA
 from MedEnhanceLib.bundles.suitability import (
-    recorded_warnings,
     shows_anatomy,
     training_length_limits,
     training_length_warning,
@@ -62,7 +62,8 @@ def test_an_enhanced_leg_carries_the_warning_about_the_model(tmp_path: Path) -> 
     warnings = [event.fields["message"] for event in events if event.kind == "warning"]
     assert any("LEG" in warning for warning in warnings)
     assert "LEG" in done.report["results"]["doubts"][0]["message"]
-    assert recorded_warnings(done.report["results"]) == warnings
+    recorded = done.report["results"]["doubts"]
+    assert [f"{each['message']}: {each['hint']}" for each in recorded] == warnings
     assert "LEG" in done.volume.history[-1]
 
 
@@ -80,14 +81,17 @@ def test_a_training_of_a_few_steps_made_a_test_model() -> None:
     ]
 
 
-def test_a_named_model_decides_what_a_volume_is_where_its_file_does_not_say() -> None:
+def test_a_named_model_decides_what_a_volume_is_where_neither_file_nor_values_say() -> None:
     voxels = np.arange(6 * 8 * 8, dtype=np.int16).reshape(6, 8, 8)
     events: list[Event] = []
     monitor = Monitor(events.append)
-    guessed = Volume(voxels, modality="MR", modality_is_guess=True)
-    bundle, taken = open_bundle_for(guessed, "ct", kind="enhancer", monitor=monitor)
+    unknown = Volume(voxels, modality="OT", modality_is_guess=True)
+    bundle, taken = open_bundle_for(unknown, "ct", kind="enhancer", monitor=monitor)
     assert (bundle.name, taken.modality, taken.units) == ("ct", "CT", "HU")
     assert "taken as CT" in str(events[0])
+    guessed = Volume(voxels, modality="MR", modality_is_guess=True)
     assert open_bundle_for(guessed, "auto", kind="enhancer")[0].modality == "MR"
-    with pytest.raises(ModelError, match="is for CT, the volume is MR"):
-        open_bundle_for(Volume(voxels, modality="MR"), "ct", kind="enhancer")
+    for volume in (guessed, replace(guessed, modality_is_guess=False)):
+        with pytest.raises(ModelError, match="is for CT, the volume is MR") as caught:
+            open_bundle_for(volume, "ct", kind="enhancer")
+        assert "--modality" in caught.value.hint

@@ -32,13 +32,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         config: Any,
         *,
         guide: Any = None,
-        look: Any = None,
         frame: int | None = None,
         slices: Any = None,
         monitor: Any,
         **_: Any,
     ) -> Any:
-        calls.append({"kind": "enhance", "config": config, "guide": guide, "look": look})
+        calls.append({"kind": "enhance", "config": config, "guide": guide})
         monitor.progress(0.5, "enhancing")
         monitor.warn("only a stand-in")
         wants = config.uncertainty

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
-from MedEnhanceLib import io
+from MedEnhanceLib import hqg, io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import guide
@@ -50,6 +51,18 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 
 def statuses(out: Path) -> list[tuple[str, str]]:
     return [(Path(row["source"]).name, row["status"]) for row in rows_of(out)]
+
+
+def test_workers_name_their_extra_before_anything_is_looked_for(
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    for option in (("--workers", "2"), ("--scheduler", "tcp://h:1")):
+        ran = run(*enhance(tmp_path / "out", tmp_path / "no-such-folder"), *option)
+        assert ran.status == 4
+        assert f"batch {option[0]} needs the package" in ran.err
+        assert "pip install 'medenhance[batch]'" in ran.err
+    assert not (tmp_path / "out").exists()
 
 
 def enhance(out: Path, *inputs: Path) -> list[str | Path]:
@@ -85,11 +98,13 @@ def test_each_volume_gets_the_best_guide_of_its_own_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(guide, "suggest", lambda _volume, found: (found[-1], "the last"))
-    ran = run(*enhance(tmp_path / "out", scans), "--guide", "auto", "--look", scans / "a.nii.gz")
+    ran = run(*enhance(tmp_path / "out", scans), "--guide", "auto")
     assert ran.status == 0, ran.err
     names = [[Path(one.source).name for one in call["guide"] or ()] for call in networks]
     assert names == [["b.nrrd"], ["a.nii.gz"], []]
-    assert {Path(call["look"].source).name for call in networks} == {"a.nii.gz"}
+    one = run("enhance", scans / "a.nii.gz", tmp_path / "one.nii.gz", "--guide", "auto")
+    assert f"guide taken: {scans / 'b.nrrd'}" in one.out
+    assert "b.nrrd" not in (tmp_path / "one.nii.gz.json").read_text()
 
 
 @pytest.mark.usefixtures("networks")
@@ -206,6 +221,31 @@ def test_every_volume_gets_labels_and_the_table_their_volumes(
     assert lines["b.nrrd"]["code"] == "input"
     assert run(*arguments).json["already_done"] == 2
     assert len(networks) == 2
+
+
+def test_the_summary_counts_what_was_hardly_changed_and_the_page_lists_every_column(
+    run: Callable, networks: list[Any], scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in, shares = hqg.enhance, iter((0.8, 0.04, 0.09))
+
+    def enhanced(*arguments: Any, **options: Any) -> Any:
+        done = stand_in(*arguments, **options)
+        noise = {"sigma": 3.0, "confidence": 1.0, "share_removed": next(shares)}
+        done.measured["noise"] = noise
+        return done
+
+    monkeypatch.setattr(hqg, "enhance", enhanced)
+    ran = run(*enhance(tmp_path / "enhance", scans), "--strength", "0.5")
+    assert "3 of 3 done, 0 of them before; 2 hardly changed (less than 5 %" in ran.out
+    run("batch", "segment", scans, "--out", tmp_path / "segment")
+    run("batch", "compress", scans, "--out", tmp_path / "compress", "--max-error", "2")
+    page = (Path(__file__).parents[3] / "docs" / "batch.md").read_text(encoding="utf-8")
+    for task in ("enhance", "segment", "compress"):
+        header = (tmp_path / task / "batch.csv").read_text(encoding="utf-8").splitlines()[0]
+        assert header.isascii()
+        for column in header.split(","):
+            name = "… ml" if column.endswith(" ml") else column
+            assert re.search(rf"^\|[^|]*`{re.escape(name)}`", page, re.MULTILINE), column
 
 
 @pytest.mark.slow

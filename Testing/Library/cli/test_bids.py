@@ -86,7 +86,6 @@ class TestBids:
     ("options", "why"),
     [
         (("--bids", "--dicom"), "names the results itself"),
-        (("--bids", "--out", "memory://bucket/derived"), "on this machine"),
         ((), "no folder for the results"),
     ],
 )

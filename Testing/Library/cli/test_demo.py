@@ -12,9 +12,10 @@ import pytest
 from Library.cli.stand_in import stand_in
 
 from MedEnhanceLib import io
-from MedEnhanceLib.degradation import standard_composite
+from MedEnhanceLib.degradation import Rician
 from MedEnhanceLib.jobs.kinds import demo
 from MedEnhanceLib.report import figures
+from MedEnhanceLib.report.page import size_text
 from MedEnhanceLib.unicompress import decompress
 
 
@@ -49,13 +50,26 @@ def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:
     assert bounded["max_error"] <= 2
     assert small["ratio"] >= 64
     assert record["notice"].startswith("Research software")
-    assert "not a medical device" in (folder / "index.html").read_text(encoding="utf-8")
+    page = " ".join((folder / "index.html").read_text(encoding="utf-8").split())
+    assert "not a medical device" in page
+    assert "Rician noise was added to the sample: 1 SD is 10% of the brightest tissue" in page
+    assert "no reference" not in page
+    assert "columns: undamaged, damaged, enhanced, enhanced − damaged, segmentation" in page
+    for row in record["results"]["quality"]:
+        for figure in (row["psnr_db"], row["ssim"], *row["dice"].values()):
+            assert f"<td>{figure:.4g}</td>" in page
+            assert f"{figure:.4g}" in ran.out
+    for file in record["results"]["compression"]:
+        for text in (size_text(file["raw_bytes"]), size_text(file["file_bytes"])):
+            assert f"<td>{text}</td>" in page
+            assert text in ran.out
+    assert "only a stand-in" in page  # the warnings of the run
     undamaged, damaged, enhanced = (
         io.load(folder / f"{name}.nii.gz") for name in ("undamaged", "damaged", "enhanced")
     )
     back = decompress(folder / "enhanced-max-error-2.ucv")
-    composite = standard_composite(demo.SEED)
-    assert damaged.is_equal(composite.apply(undamaged, keep_dtype=True))
+    noise = Rician(demo.NOISE, demo.SEED)
+    assert damaged.is_equal(noise.apply(undamaged, keep_dtype=True))
     assert enhanced.geometry == damaged.geometry
     assert np.abs(back.voxels.astype(int) - enhanced.voxels).max() <= 2
     assert (folder / demo.LICENCE).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]
 
         given = {name: value for name, value in params.items() if value is not None}
         jobs.append((kind, JobSpec(kind, given).params))
-        rows = {"composite": {"input_psnr_db": 21.4, "enhanced_psnr_db": 24.5678}}
+        figures = {"input_psnr_db": 21.4, "enhanced_psnr_db": 24.5678}
+        filtered = {"filter_psnr_db": 24.4, "gain_over_filter_db": 0.1678}
+        rows = {"composite": figures | filtered}
         return {"outputs": {"model": "runs/a/model"}, "seconds": 1.0, "means": rows, "rows": []}
 
     monkeypatch.setattr(console.Console, "run", run)
@@ -40,6 +43,7 @@ def test_preset_and_configuration_file_go_together(
     )
     assert ran.status == 0
     assert "wrote runs/a/model" in ran.out
+    assert ran.out.splitlines()[-1] == "Install it: medenhance models import runs/a/model"
     ((kind, params),) = asked
     assert kind == "train"
     assert params["config"] == {"steps": 12, "preset": "smoke"}
@@ -93,9 +97,9 @@ def test_means_of_an_evaluation_are_a_table(
     ran = run("evaluate", "mr", "volumes")
     assert ran.status == 0
     head, _, row = ran.out.splitlines()
-    assert head.split("  ")[0] == "mean of"
-    assert "enhanced psnr db" in head
-    assert row.split() == ["composite", "21.4", "24.57"]
+    heads = ["mean of", "PSNR, dB: degraded", "filter alone", "model", "model − filter"]
+    assert re.split(" {2,}", head) == heads
+    assert row.split() == ["composite", "21.4", "24.4", "24.57", "0.1678"]
     assert asked[0][1]["bundle"] == "mr"
 
 

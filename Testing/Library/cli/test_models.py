@@ -100,3 +100,22 @@ def test_a_model_that_is_not_named_or_unknown_is_refused(action: str, run: Calla
     ran = run("models", action, "no-such-model", "--json")
     assert ran.status in (3, 4)
     assert "no-such-model" in ran.json["error"]["message"]
+
+
+def test_a_model_with_the_name_of_a_shipped_one_comes_in_under_another(
+    run: Callable, bundle: Path, user_models: Path
+) -> None:
+    metadata = bundle / "configs" / "metadata.json"
+    metadata.write_text(metadata.read_text().replace('"my-model"', '"mr"'))
+    refused = run("models", "import", bundle)
+    assert refused.status == 4
+    command = refused.err.partition("medenhance ")[2].strip()
+    assert command == f"models import {bundle} --name NAME"
+    assert "imported knee" in run(*command.replace("NAME", "knee").split()).out
+    assert run("models", "show", "knee", "--json").json["model"]["ok"]
+    assert json.loads((user_models / "knee/configs/metadata.json").read_text())["name"] == "knee"
+    assert '"mr"' in metadata.read_text()  # the source stays as it is
+    again = run("models", "import", bundle, "--name", "knee")
+    assert "--name NAME" in again.err and "models remove knee" in again.err
+    assert run("models", "import", bundle, "--name", "../evil").status == 4
+    assert run("models", "remove", "knee", "--name", "x").status == 2

@@ -23,16 +23,15 @@ def test_options_of_enhance_reach_the_method(
 ) -> None:
     ran = run(
         *("enhance", scan, tmp_path / "out.nii.gz", "--model", "mine", "--strength", "0.5"),
-        *("--bias-correction", "n4", "--device", "cpu", "--uncertainty", "--look", scan),
+        *("--correct-bias-field", "--task", "sharpness", "--device", "cpu", "--uncertainty"),
         *("--guide", scan, scan),
     )
     assert ran.status == 0
     call = networks[0]
     config = call["config"]
     assert (config.model, config.strength, config.uncertainty) == ("mine", 0.5, True)
-    assert (config.bias_correction, config.device) == ("n4", "cpu")
+    assert (config.correct_bias_field, config.task, config.device) == (True, "sharpness", "cpu")
     assert [guide.shape for guide in call["guide"]] == [(12, 40, 36)] * 2
-    assert call["look"].shape == (12, 40, 36)
 
 
 def test_everything_else_is_written_where_requested(

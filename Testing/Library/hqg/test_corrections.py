@@ -1,9 +1,9 @@
-"""Blur and bias field: found and corrected; scans without them are left alone."""
+"""Blur and bias field: corrected on request; scans that are not blurred are left alone."""
 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from Library.hqg.conftest import sample
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation import (
+    Bias,
     Blur,
     Composite,
     Rician,
@@ -23,15 +24,13 @@ from MedEnhanceLib.degradation import (
 )
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.bias_field import LIMIT, measure_bias_field
+from MedEnhanceLib.hqg.bias_field import measure_bias_field
 from MedEnhanceLib.hqg.sharpness import measure_blur, undo_blur
-from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
 
 pytest.importorskip("SimpleITK")
 Floats = npt.NDArray[np.float32]
-REPOSITORY = Path(__file__).parents[3]
 
 
 @cache
@@ -46,42 +45,37 @@ def decibels(result: Volume) -> float:
     return psnr(truth, result.voxels, top, mask=truth > 0.1 * top)
 
 
-def test_a_field_over_a_crop_within_the_body_is_corrected() -> None:
+def test_a_field_over_a_crop_within_the_body_is_corrected_on_request() -> None:
     damaged = standard_composite(0).apply(crop())
-    corrected = enhance(damaged, EnhanceConfig(device="cpu"))
-    left = enhance(damaged, EnhanceConfig(device="cpu", bias_correction="none"))
+    default = enhance(damaged, EnhanceConfig(device="cpu"))
+    corrected = enhance(damaged, EnhanceConfig(device="cpu", correct_bias_field=True))
     assert corrected.measured["bias_field"]["corrected"]
-    assert decibels(corrected.volume) > decibels(left.volume) + 1
+    assert "bias field corrected" in corrected.volume.history[-1]
+    assert decibels(corrected.volume) > decibels(default.volume) + 1
 
 
-@pytest.mark.parametrize(
-    "damage", [None, Rician(0.07, 3), Composite((Blur(0.8, 1), Rician(0.1, 2)))], ids=str
-)
-def test_a_crop_without_a_field_is_left_alone(damage: Rician | Composite | None) -> None:
-    volume = crop() if damage is None else damage.apply(crop())
-    result = enhance(volume, EnhanceConfig(device="cpu"))
-    assert not result.measured["bias_field"]["corrected"]
-    without = enhance(volume, EnhanceConfig(device="cpu", bias_correction="none"))
-    assert np.array_equal(result.volume.voxels, without.volume.voxels)
+def test_by_default_neither_bias_field_nor_blur_is_touched() -> None:
+    damaged = Composite((Bias(0.5, 0), Blur(1.5), Rician(0.02, 3))).apply(crop())
+    done = enhance(damaged, EnhanceConfig(device="cpu"))
+    assert set(done.measured) == {"noise"}
+    noise = measure_noise(damaged.voxels, modality="MR")
+    change = np.abs(done.volume.voxels - damaged.voxels)
+    assert np.quantile(change, 0.99) < 4 * noise.level
+    assert abs(float((done.volume.voxels - damaged.voxels).mean())) < 0.5 * noise.level
 
 
-def test_a_dark_tumor_is_not_taken_for_a_field() -> None:
-    file = REPOSITORY.parent / "shared" / "data" / "mr" / "sts" / "STS_005" / "MR_T1.nii.gz"
-    if not file.is_file():
-        pytest.skip("the open volumes are not beside the project")
-    thigh = load(file, modality="MR").crop(k=slice(36, 44), j=slice(22, 134), i=slice(7, 119))
-    found = measure_bias_field(thigh)
-    assert found.spread > LIMIT and not found.is_strong
-    assert "anatomy" in found.reason
-
-
-def test_constant_voxels_have_no_field_and_a_ct_is_refused() -> None:
+def test_constant_voxels_have_no_field() -> None:
     flat = crop().with_voxels(np.full(crop().shape, 7, np.float32))
-    found = measure_bias_field(flat)
-    assert "constant" in found.reason
-    assert np.array_equal(found[:], np.ones(flat.shape))
-    with pytest.raises(InputError, match="CT"):
-        measure_bias_field(Volume(crop().voxels, crop().geometry, modality="CT"))
+    assert np.array_equal(measure_bias_field(flat)[:], np.ones(flat.shape))
+
+
+def test_a_ct_has_no_bias_field_and_its_blur_is_not_measured(recorder: Any) -> None:
+    ct = Volume(crop().voxels - 900.0, crop().geometry, modality="CT", source="a.nii")
+    with pytest.raises(InputError, match=r"a\.nii: a CT has no bias field"):
+        enhance(ct, EnhanceConfig(device="cpu", correct_bias_field=True))
+    done = enhance(ct, EnhanceConfig(device="cpu", task="sharpness"), monitor=recorder.monitor)
+    assert "blur" not in done.measured
+    assert any("only noise is removed" in text for text in recorder.warnings)
 
 
 @cache

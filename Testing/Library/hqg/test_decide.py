@@ -69,20 +69,6 @@ def _enhanced(frame: Volume, monitor: Monitor | None = None, **options: object) 
     return enhance(frame, config, monitor=monitor)
 
 
-def _moved(voxels: np.ndarray) -> np.ndarray:
-    """Lines of k-space from four poses in each slice; the center of k-space is in place."""
-    rng = np.random.default_rng(0)
-    ky, kx = (np.fft.fftfreq(side) for side in voxels.shape[1:])
-    result = np.empty(voxels.shape, np.float32)
-    for index, plane in enumerate(voxels):
-        pose = np.searchsorted(np.sort(rng.uniform(-0.5, 0.5, 3)), ky)
-        shift = rng.normal(0, 1.5, (4, 2))[pose]
-        shift = shift - shift[0]
-        angle = -2 * np.pi * (ky[:, None] * shift[:, :1] + kx * shift[:, 1:])
-        result[index] = np.abs(np.fft.ifft2(np.fft.fft2(plane) * np.exp(1j * angle)))
-    return result
-
-
 class TestDecision:
     def test_strength_auto_leaves_a_clean_volume_nearly_as_it_is(self) -> None:
         result = _enhanced(brain())
@@ -90,41 +76,30 @@ class TestDecision:
         assert -20 * np.log10(change) > 42
         assert result.measured["noise"]["share_removed"] == result.share < 0.5
         assert result.measured["noise"]["reason"]
-        assert _enhanced(_noisy(0.1), task="noise").share == 1
+        assert _enhanced(_noisy(0.1)).share == 1
 
     def test_blur_is_undone_where_it_is_measured_and_not_elsewhere(self) -> None:
         blurred = Rician(0.01, 1).apply(Blur(1.5).apply(brain()))
-        result = _enhanced(blurred, bias_correction="none")
+        result = _enhanced(blurred, task="sharpness")
         assert result.measured["blur"]["undone"]
         assert _error(result.volume.voxels, brain()) < 0.85 * _error(blurred.voxels, brain())
-        sharp = _enhanced(_noisy(0.05), bias_correction="none")
+        sharp = _enhanced(_noisy(0.05), task="sharpness")
         assert not sharp.measured["blur"]["undone"]
-        assert "blur" not in _enhanced(blurred, bias_correction="none", task="noise").measured
-
-    @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
-    def test_motion_is_found_and_undone_on_request(self, order: tuple[int, int, int]) -> None:
-        moved = Rician(0.03, 3).apply(brain().with_voxels(_moved(brain().voxels)))
-        truth, turned = (
-            each.with_voxels(np.ascontiguousarray(each.voxels.transpose(order)))
-            for each in (brain(), moved)
-        )
-        result = _enhanced(turned, task="motion")
-        assert result.measured["motion"]["corrected"]
-        assert "motion corrected" in result.volume.history[-1]
-        noise_alone = _enhanced(turned, task="noise")
-        assert _error(result.volume.voxels, truth) < 0.95 * _error(noise_alone.volume.voxels, truth)
-
-    def test_motion_that_is_not_there_is_not_corrected(self) -> None:
-        events: list[Event] = []
-        result = _enhanced(_noisy(0.03), Monitor(events.append), task="motion")
-        assert not result.measured["motion"]["corrected"]
-        assert any("no motion was found" in str(event) for event in events)
+        assert "blur" not in _enhanced(blurred).measured
 
 
 class TestEnhancement:
+    def test_a_preview_removes_noise_alone(self) -> None:
+        blurred = Rician(0.03, 1).apply(Blur(1.5).apply(brain()))
+        config = EnhanceConfig(model="mr", device="cpu", task="sharpness")
+        some = enhance(blurred, config, slices=(1, 3))
+        whole = enhance(blurred, replace(config, task="noise"))
+        assert "blur" not in some.measured
+        assert np.array_equal(some.volume.voxels, whole.volume.voxels[1:3])
+
     def test_a_preview_shows_the_uncertainty_of_the_whole_run(self) -> None:
         noisy = replace(_noisy(0.1), modality="OT", modality_is_guess=False)
-        config = EnhanceConfig(model="mr", device="cpu", task="noise", uncertainty=True)
+        config = EnhanceConfig(model="mr", device="cpu", uncertainty=True)
         whole, some = enhance(noisy, config), enhance(noisy, config, slices=(1, 3))
         assert whole.uncertainty is not None and some.uncertainty is not None
         assert np.array_equal(some.uncertainty.voxels, whole.uncertainty.voxels[1:3])
@@ -136,7 +111,7 @@ class TestEnhancement:
 
         me.save(_noisy(0.1), tmp_path / "in.nii.gz")
         names = [str(tmp_path / name) for name in ("in.nii.gz", "out.nii.gz", "noise.nii.gz")]
-        arguments = ["enhance", *names[:2], "--task", "noise", "--noise-map", names[2]]
+        arguments = ["enhance", *names[:2], "--noise-map", names[2]]
         arguments += ["--uncertainty", "--device", "cpu", "--json"]
         assert main(arguments) == 0
         assert me.load(names[2]).voxels.mean() > 0

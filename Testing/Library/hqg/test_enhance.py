@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from Library.hqg.conftest import brain
 
+from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degradation import Rician
 from MedEnhanceLib.errors import (
     Cancelled,
     InputError,
     ModelError,
 )
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
 from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
@@ -127,3 +130,14 @@ def test_a_frame_that_shows_nothing_is_named_before_any_is_enhanced(
     voxels = np.stack([head.voxels, head.voxels, np.zeros_like(head.voxels)])
     with pytest.raises(InputError, match="constant in frame 2"):
         enhance(replace(head, voxels=voxels), config)
+
+
+def test_the_filter_alone_is_what_a_model_is_measured_against(config: EnhanceConfig) -> None:
+    clean, cache = brain().crop(k=slice(3, 9)), VolumeCache()
+    noisy = Rician(0.1, seed=1).apply(clean)
+    options = replace(config, task="noise", strength="full")
+    filtered = enhance(noisy, options, cache=cache, filter_alone=True).volume
+    expected = denoise(noisy, cache.noises[0], share=1.0)
+    assert np.allclose(filtered.voxels, np.maximum(expected, 0), atol=1e-4)
+    enhanced = enhance(noisy, options, cache=cache).volume
+    assert psnr(clean.voxels, enhanced.voxels) > psnr(clean.voxels, filtered.voxels)

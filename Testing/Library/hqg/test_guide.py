@@ -156,26 +156,25 @@ def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
     frames = still.astype(np.float32)
     frames[1] += rng.normal(0, 40, head.shape)
     sequence = replace(head, voxels=frames, source="cine.nii")
-    result = me.enhance(sequence, "mr", guide=head, task="noise", strength="full", device="cpu")
+    result = me.enhance(sequence, "mr", guide=head, strength="full", device="cpu")
     assert result.guide_use is not None
     assert result.guide_use.shape == sequence.shape
     assert result.guide_use.voxels[0].max() == 0
-    options = EnhanceConfig("mr", True, "cpu", task="noise", strength="full")
+    options = EnhanceConfig("mr", True, "cpu", strength="full")
     some = enhance(sequence, options, guide=head, slices=(2, 4))  # its neighbors count, too
     assert np.array_equal(some.guide_use.voxels, result.guide_use.voxels[:, 2:4])
     assert some.guide_use.voxels[1].max() > 0
 
 
-@pytest.mark.parametrize("role", ["guide", "look"])
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda one: replace(one, modality="CT"), r"other\.nii: the {} is CT, the volume MR"),
+        (lambda one: replace(one, modality="CT"), r"other\.nii: the guide is CT, the volume MR"),
         (
             lambda one: replace(one, voxels=np.stack([one.voxels] * 2)),
-            r"other\.nii: the {} is a sequence",
+            r"other\.nii: the guide is a sequence",
         ),
-        (lambda one: one.with_voxels(np.full_like(one.voxels, 7)), r"the {} is constant, every"),
+        (lambda one: one.with_voxels(np.full_like(one.voxels, 7)), r"the guide is constant, every"),
         (
             lambda one: one.with_voxels(np.where(one.voxels > 400, np.nan, 1.0)),
             r"other\.nii: .*NaN or infinite",
@@ -183,10 +182,10 @@ def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
     ],
 )
 def test_what_cannot_be_used_is_refused_before_any_model_is_looked_for(
-    head: Volume, other: Volume, role: str, change: Any, says: str
+    head: Volume, other: Volume, change: Any, says: str
 ) -> None:
-    with pytest.raises(InputError, match=says.format(role)):
-        enhance(head, EnhanceConfig(model="not-there"), **{role: change(other)})
+    with pytest.raises(InputError, match=says):
+        enhance(head, EnhanceConfig(model="not-there"), guide=change(other))
 
 
 def test_the_volume_itself_is_no_guide(head: Volume) -> None:
@@ -202,8 +201,8 @@ def test_no_other_task_takes_their_spacing() -> None:
         EnhanceConfig(slice_spacing="half")
 
 
-@pytest.mark.parametrize("name", ["guide", "look", "uncertainty", "bias_correction"])
+@pytest.mark.parametrize("name", ["guide", "uncertainty", "correct_bias_field"])
 def test_what_thin_slices_do_not_take_is_refused(head: Volume, other: Volume, name: str) -> None:
-    value = {"uncertainty": True, "bias_correction": "n4"}.get(name, other)
+    value = other if name == "guide" else True
     with pytest.raises(ConfigError, match=f"the task slices has no {name}"):
         me.enhance(head, task="slices", **{name: value})

@@ -39,7 +39,7 @@ for plane in voxels:
     steps = 400 * np.add.outer(np.arange(256) // 32 % 2, np.arange(256) // 32 % 2)
     plane[...] = steps + 300 + rng.normal(0, 60, steps.shape)
 volume = Volume(voxels, modality=modality)
-config = EnhanceConfig(device="cpu", bias_correction="none")
+config = EnhanceConfig(device="cpu")
 assert enhance(volume, config).share > 0
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
 """
@@ -62,12 +62,12 @@ def test_bytes_a_voxel(modality: str) -> None:
     assert more / ((many - few) * 256 * 256) < MOST_BYTES_A_VOXEL
 
 
-@pytest.mark.parametrize("bias_correction", ["none", "n4"])
+@pytest.mark.parametrize("correct_bias_field", [False, True])
 def test_a_job_keeps_large_volumes_in_files(
-    bias_correction: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    correct_bias_field: bool, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(brain().crop(j=slice(0, 32)), tmp_path / "input.nrrd")
-    fields = {"model": model, "device": "cpu", "bias_correction": bias_correction}
+    fields = {"model": model, "device": "cpu", "correct_bias_field": correct_bias_field}
     wanted = enhance(load(tmp_path / "input.nrrd"), EnhanceConfig.from_json(fields)).volume
     made: list[np.ndarray] = []
     empty = slabs.empty

@@ -42,8 +42,8 @@ def config(**options: object) -> EnhanceConfig:
 
 
 def test_every_frame_gets_the_share_of_the_typical_one(dynamic: Volume) -> None:
-    auto = enhance(dynamic, config(task="noise"))
-    full = enhance(dynamic, config(task="noise", strength="full"))
+    auto = enhance(dynamic, config())
+    full = enhance(dynamic, config(strength="full"))
     share = auto.measured["noise"]["share_removed"]
     assert 0.2 < share < 0.8
     assert auto.measured["noise"]["frames_measured"] == len(_LEVELS)
@@ -60,11 +60,11 @@ def test_every_frame_gets_the_share_of_the_typical_one(dynamic: Volume) -> None:
 def test_blur_is_undone_in_all_frames_or_in_none() -> None:
     sharp = Rician(0.01, 1).apply(brain())
     soft = Rician(0.01, 2).apply(Blur(1.6).apply(brain()))
-    most = enhance(sequence([soft, sharp, soft]), config(bias_correction="none"))
+    most = enhance(sequence([soft, sharp, soft]), config(task="sharpness"))
     assert most.measured["blur"]["undone"]
-    few = enhance(sequence([sharp, soft, sharp]), config(bias_correction="none"))
+    few = enhance(sequence([sharp, soft, sharp]), config(task="sharpness"))
     assert not few.measured["blur"]["undone"]
-    noise = enhance(sequence([sharp, soft, sharp]), config(task="noise"))
+    noise = enhance(sequence([sharp, soft, sharp]), config())
     assert np.array_equal(few.volume.voxels, noise.volume.voxels)
     assert most.volume.voxels[1].std() > few.volume.voxels[0].std()  # sharpened, too
 
@@ -73,8 +73,8 @@ def test_one_bias_field_corrects_all_frames(tmp_path: Path) -> None:
     field = 1 + 0.4 * np.linspace(-1, 1, brain().shape[2])
     shaded = brain().with_voxels((brain().voxels * field).astype(np.float32))
     frames = sequence([Rician(level, 3).apply(shaded) for level in (0.01, 0.03)])
-    plain = enhance(frames, config(bias_correction="none", uncertainty=True))
-    corrected = enhance(frames, config(bias_correction="n4", uncertainty=True))
+    plain = enhance(frames, config(uncertainty=True))
+    corrected = enhance(frames, config(correct_bias_field=True, uncertainty=True))
     assert corrected.measured["bias_field"]["corrected"]
     inside = brain().voxels > 100
     fields = plain.volume.voxels[:, inside] / corrected.volume.voxels[:, inside]
@@ -82,7 +82,7 @@ def test_one_bias_field_corrects_all_frames(tmp_path: Path) -> None:
     before, after = (each.uncertainty.voxels[:, inside] for each in (plain, corrected))
     assert np.allclose(before / fields, after, rtol=1e-3)
     half = corrected.at_strength(0.5)
-    again = enhance(frames, config(bias_correction="n4", uncertainty=True, strength=0.5))
+    again = enhance(frames, config(correct_bias_field=True, uncertainty=True, strength=0.5))
     assert half.volume.is_equal(again.volume)
     assert again.uncertainty is not None
     # Between σ of the corrected volume and of the input.
@@ -92,9 +92,9 @@ def test_one_bias_field_corrects_all_frames(tmp_path: Path) -> None:
 
 def test_a_frame_alone_is_as_in_the_whole_sequence(dynamic: Volume, tmp_path: Path) -> None:
     me.save(dynamic, tmp_path / "dynamic.nii.gz")
-    whole = enhance(dynamic, config(task="noise"))
+    whole = enhance(dynamic, config())
     for frame in (0, 2):
-        alone = enhance(dynamic, config(task="noise"), frame=frame)
+        alone = enhance(dynamic, config(), frame=frame)
         assert np.array_equal(alone.volume.voxels, whole.volume.voxels[frame])
         assert alone.volume.history == whole.volume.history
     params = {
@@ -102,7 +102,7 @@ def test_a_frame_alone_is_as_in_the_whole_sequence(dynamic: Volume, tmp_path: Pa
         "output": str(tmp_path / "out.nii.gz"),
         "modality": "MR",
         "frame": 2,
-        "config": {"device": "cpu", "task": "noise"},
+        "config": {"device": "cpu"},
     }
     run_job(JobSpec("enhance", params))
     written = me.load(tmp_path / "out.nii.gz", modality="MR")
@@ -111,5 +111,3 @@ def test_a_frame_alone_is_as_in_the_whole_sequence(dynamic: Volume, tmp_path: Pa
     assert measured["noise"]["share_removed"] == whole.share
     with pytest.raises(InputError, match="frame 3"):
         enhance(dynamic, config(), frame=3)
-    with pytest.raises(InputError, match="one frame after another"):
-        enhance(dynamic, config(task="motion"))

@@ -70,7 +70,7 @@ def test_the_bundle_of_a_training_enhances_with_and_without_a_guide(trained: Pat
     clean = series((0.9, 0.6, 0.3), seed=3)
     noise = np.random.default_rng(0).normal(0, 80, SHAPE).astype(np.float32)
     volume = clean.with_voxels(clean.voxels + noise)
-    options = EnhanceConfig(model=str(folder), device="cpu", task="noise", bias_correction="none")
+    options = EnhanceConfig(model=str(folder), device="cpu")
     alone = enhance(volume, options)
     guided = enhance(volume, options, guide=series((0.4, 0.6, 0.95), seed=3))
     assert alone.guide_use is None

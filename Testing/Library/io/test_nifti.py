@@ -14,7 +14,7 @@ import pytest
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io import load, save
+from MedEnhanceLib.io import WRITABLE, load, save
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import WarningRecorder
@@ -104,6 +104,12 @@ def test_a_ct_that_was_rescaled_is_no_hu(tmp_path: Path, recorder: WarningRecord
     [
         ({}, np.diag([-1.5, -2.0, 3.0, 1.0]), "which side is left"),
         (sform(AFFINE) | qform(offset=(9, -6, 7)), AFFINE, "sform and qform"),
+        (sform(AFFINE) | {"pixdim": (1, 1, 1, 1, 0, 0, 0, 0)}, AFFINE, "1.5 × 2 × 3 is used"),
+        (
+            {"pixdim": (1, -1.5, 2, 3, 0, 0, 0, 0)},
+            np.diag([-1.5, -2.0, 3.0, 1.0]),
+            "its absolute values are taken",
+        ),
     ],
 )
 def test_an_unknown_or_contradictory_place_causes_a_warning(
@@ -198,6 +204,65 @@ def test_compression_is_recognized_by_the_bytes_not_the_name(tmp_path: Path, ct:
     (tmp_path / "members.nii.gz").write_bytes(b"".join(members))
     for name in ("plain.nii.gz", "packed.nii", "members.nii.gz"):
         assert load(tmp_path / name).is_equal(ct)
+
+
+@pytest.mark.parametrize("side", [4, 100])
+def test_zeros_behind_the_last_member_are_padding_and_other_bytes_damage(
+    tmp_path: Path, side: int
+) -> None:
+    voxels = np.arange(side**3, dtype=np.int16).reshape(side, side, side)
+    plain = written(tmp_path / "a.nii", voxels=voxels, **sform(AFFINE)).read_bytes()
+    path, half = tmp_path / "a.nii.gz", len(plain) // 2
+    members = [gzip.compress(plain), gzip.compress(plain[:half]) + gzip.compress(plain[half:])]
+    for packed in members:
+        path.write_bytes(packed + bytes(2 << 20))
+        assert np.array_equal(load(path, modality="MR").voxels, voxels)
+        path.write_bytes(packed + bytes(512) + b"rest")
+        with pytest.raises(InputError, match="damaged"):
+            load(path)
+
+
+FRAMES = np.arange(48, dtype=np.int16).reshape(2, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("stored", "unit", "seconds", "warns"),
+    [
+        (2.5, 0, 2.5, False),
+        (2.5, 2, 2.5, False),
+        (2500, 2, 2.5, True),
+        (0, 2, None, False),
+        (300, 2 | 8, 300, False),
+        (25, 2 | 32, None, True),
+        (-2.5, 2 | 8, None, True),
+    ],
+)
+def test_an_interval_without_unit_is_in_seconds_and_a_long_one_in_milliseconds(
+    tmp_path: Path,
+    recorder: WarningRecorder,
+    stored: float,
+    unit: int,
+    seconds: float | None,
+    warns: bool,
+) -> None:
+    pixdim = (*PIXDIM[:4], stored, 0, 0, 0)
+    path = written(
+        tmp_path / "a.nii", voxels=FRAMES, pixdim=pixdim, xyzt_units=unit, **sform(AFFINE)
+    )
+    volume = load(path, modality="MR", monitor=recorder.monitor)
+    assert volume.frame_interval_s == seconds
+    assert bool(recorder.warnings) is warns
+    assert Volume.from_nibabel(nibabel.load(path)).frame_interval_s == (
+        None if stored < 0 else seconds
+    )
+    for ending in WRITABLE:
+        save(volume, tmp_path / f"b{ending}")
+        again = load(tmp_path / f"b{ending}", monitor=recorder.monitor)
+        assert again.frame_interval_s == seconds
+        if ending[:4] == ".nii":
+            written_header = nibabel.load(tmp_path / f"b{ending}").header
+            assert written_header["pixdim"][4] == (seconds or 0)
+    assert len(recorder.warnings) == warns
 
 
 def test_a_checksum_that_differs_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io import load, save
+from MedEnhanceLib.io import WRITABLE, load, save
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import WarningRecorder
@@ -88,8 +89,18 @@ def test_axis_of_frames_comes_first_wherever_it_stands(tmp_path: Path) -> None:
         ("spacings: a b c", {}, "spacings"),
         (f"{LPS}\n{DIRECTIONS}\ndata file: /etc/hostname", {}, "data file"),
         (f"{LPS}\n{DIRECTIONS}\nbyte skip: 10", {}, "byte skip"),
+        (f"{LPS}\n{DIRECTIONS}\nbyte skip: 999999999999999999", {"encoding": "gzip"}, "byte skip"),
+        (f"{LPS}\n{DIRECTIONS}\nbyte skip: -1", {"encoding": "gzip"}, "byte skip"),
+        (f"{LPS}\n{DIRECTIONS}\nbyte skip: -2", {}, "byte skip"),
+        (f"{LPS}\n{DIRECTIONS}\nline skip: 999999999", {}, "line skip"),
+        (f"{LPS}\n{DIRECTIONS}\nline skip: -1", {}, "line skip"),
+        (f"{LPS}\n{DIRECTIONS}\nline skip: 1e3", {}, "line skip"),
+        (f"{LPS}\n{DIRECTIONS}\nspace: RAS", {}, "space stands twice"),
+        (f"{LPS}\n{DIRECTIONS}\nkinds: domain domain list", {}, "kinds"),
+        (f"{LPS}\nspace directions: (2,0,0) (0,3,0) none", {}, "space directions"),
+        ("kinds: vector domain domain", {}, "several values per voxel"),
         (f"{LPS}\n{DIRECTIONS}\nkinds: domain domain", {}, "kind"),
-        (f"{LPS}\n{DIRECTIONS}", {"encoding": "hex"}, "encoding 'hex'"),
+        (f"{LPS}\n{DIRECTIONS}", {"encoding": "hex"}, "encoding is hex"),
         (f"{LPS}\n{DIRECTIONS}", {"type": "block"}, "type is block"),
         (f"{LPS}\n{DIRECTIONS}", {"endian": "middle"}, "endian"),
     ],
@@ -108,13 +119,149 @@ def test_missing_directions_are_said(tmp_path: Path, recorder: WarningRecorder) 
     assert any("which side is left" in warning for warning in recorder.warnings)
 
 
+def test_space_that_is_not_named_is_said(tmp_path: Path, recorder: WarningRecorder) -> None:
+    path = nrrd(tmp_path / "a.nrrd", f"space dimension: 3\n{DIRECTIONS}")
+    geometry = load(path, modality="OT", monitor=recorder.monitor).geometry
+    assert geometry == Geometry((2, 3, 4), (10, 20, 30))
+    assert recorder.warnings == [
+        "a.nrrd names no space, only its dimension: it is taken as LPS; check left, right and place"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("skips", "before", "packed", "after"),
+    [
+        ("line skip: 3", b"a\nb\n\n", b"", b""),
+        ("byte skip: 4", b"junk", b"", b""),
+        ("line skip: 1\nbyte skip: 2", b"text\nab", b"", b"more"),
+        ("byte skip: -1", b"junk of any length", b"", b""),
+        ("encoding: gzip\nline skip: 1\nbyte skip: 2", b"text\n", b"ab", b""),
+        ("encoding: gz", b"", b"", bytes(700)),
+    ],
+)
+@pytest.mark.parametrize("ending", [".nrrd", ".nhdr"])
+def test_lines_and_bytes_before_the_voxels_are_skipped(
+    tmp_path: Path, ending: str, skips: str, before: bytes, packed: bytes, after: bytes
+) -> None:
+    path, voxels = tmp_path / f"a{ending}", np.arange(120, dtype="<i2")
+    data = packed + voxels.tobytes()
+    data = before + (gzip.compress(data) if "gz" in skips else data) + after
+    raw = "" if "gz" in skips else "encoding: raw\n"
+    head = f"NRRD0005\ntype: short\ndimension: 3\nsizes: 6 5 4\nendian: little\n{raw}{skips}\n"
+    head += f"{LPS}\n{DIRECTIONS}\n"
+    if ending == ".nhdr":
+        (tmp_path / "a.raw").write_bytes(data)
+        path.write_text(f"{head}data file: a.raw\n")
+    else:
+        path.write_bytes(f"{head}\n".encode() + data)
+    assert np.array_equal(load(path, modality="OT").voxels, voxels.reshape(4, 5, 6))
+
+
+FOUR = "space directions: (2,0,0,0) (0,3,0,0) (0,0,4,0) (0,0,0,%s)\nspace origin: (10,20,30,0)"
+LAST = f"{LPS}\n{DIRECTIONS.replace(chr(10), ' none' + chr(10))}\nspacings: nan nan nan %s"
+
+
+@pytest.mark.parametrize(
+    ("lines", "seconds", "warns"),
+    [
+        (f'{LPS}-time\nspace units: "mm" "mm" "mm" "s"\n{FOUR % 2.5}', 2.5, False),
+        (f"{LPS}-time\n{FOUR % 2500}", 2.5, True),
+        (f'{LAST % 2500}\nunits: "" "" "" "ms"\nkinds: domain domain domain time', 2.5, False),
+        (f"{LAST % 0.5}\nkinds: domain domain domain list", 0.5, False),
+        (f"{LAST % 'nan'}\nkinds: domain domain domain list", None, False),
+        (f'{LAST % 3}\nunits: "" "" "" "s/mm2"', None, True),
+        (f"{LAST % -3}", None, True),
+    ],
+)
+def test_interval_of_a_nrrd_has_its_unit(
+    tmp_path: Path, recorder: WarningRecorder, lines: str, seconds: float | None, warns: bool
+) -> None:
+    path = nrrd(tmp_path / "a.nrrd", lines, (6, 5, 4, 3))
+    volume = load(path, modality="OT", monitor=recorder.monitor)
+    assert volume.geometry == Geometry((2, 3, 4), (10, 20, 30))
+    assert volume.frame_interval_s == seconds
+    assert bool(recorder.warnings) is warns
+
+
+def test_axis_of_time_may_come_first_without_directions(tmp_path: Path) -> None:
+    lines = 'spacings: 2.5 2 3 4\nkinds: time domain domain domain\nunits: "s" "mm" "mm" "mm"'
+    volume = load(nrrd(tmp_path / "a.nrrd", lines, (3, 6, 5, 4)), modality="OT")
+    assert volume.shape == (3, 4, 5, 6)
+    assert (volume.geometry.spacing, volume.frame_interval_s) == ((2, 3, 4), 2.5)
+
+
+def test_four_axes_name_their_space_and_unit(tmp_path: Path) -> None:
+    frames = Volume(np.zeros((2, 4, 5, 6), np.uint8), Geometry((2, 3, 4)), frame_interval_s=0.5)
+    save(frames, tmp_path / "a.nrrd")
+    text = (tmp_path / "a.nrrd").read_bytes()
+    assert b"\nspace: left-posterior-superior-time\n" in text
+    assert b'\nspace units: "mm" "mm" "mm" "s"\n' in text
+    image = sitk.ReadImage(str(tmp_path / "a.nrrd"))
+    assert (image.GetSize(), image.GetSpacing()) == ((6, 5, 4, 2), (2, 3, 4, 0.5))
+
+
+def metaimage(path: Path, **changes: str) -> Path:
+    """Written by hand; a field of None is left out."""
+    fields = {
+        "NDims": "3", "BinaryData": "True", "BinaryDataByteOrderMSB": "False",
+        "TransformMatrix": "1 0 0 0 1 0 0 0 1", "Offset": "1 2 3", "ElementSpacing": "2 2 3",
+        "DimSize": "6 5 4", "ElementType": "MET_SHORT",
+    } | changes  # fmt: skip
+    head = "".join(f"{key} = {value}\n" for key, value in fields.items() if value)
+    voxels = np.arange(np.prod(list(map(int, fields["DimSize"].split()))), dtype="<i2")
+    path.write_bytes(f"{head}ElementDataFile = LOCAL\n".encode() + voxels.tobytes())
+    return path
+
+
+def test_slope_of_a_metaimage_is_applied_once(tmp_path: Path) -> None:
+    slope, offset = "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset"
+    path = metaimage(tmp_path / "a.mha", **{slope: "2", offset: "-1024"})
+    volume = load(path, modality="CT")
+    assert volume.dtype == np.int16
+    assert np.array_equal(volume.voxels, np.arange(120).reshape(4, 5, 6) * 2 - 1024)
+    for ending in WRITABLE:
+        save(volume, tmp_path / f"b{ending}")
+        assert np.array_equal(load(tmp_path / f"b{ending}").voxels, volume.voxels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"ElementToIntensityFunctionSlope": "0"}, "ElementToIntensityFunctionSlope is 0"),
+        ({"ElementToIntensityFunctionOffset": "nan"}, "ElementToIntensityFunctionOffset is nan"),
+        ({"Offset": "nan 2 3"}, "Offset is nan 2 3"),
+        ({"Position": "9 9 9"}, "Offset and Position"),
+        ({"TransformMatrix": "1 0 0 0 1 0"}, "TransformMatrix is"),
+        ({"ElementByteOrderMSB": "True"}, "ElementByteOrderMSB"),
+        ({"HeaderSize": "-1"}, "HeaderSize"),
+        ({"ElementNumberOfChannels": "3"}, "several values per voxel"),
+    ],
+)
+def test_metaimage_that_itk_would_misread_is_refused_by_field(
+    tmp_path: Path, changes: dict[str, str], says: str
+) -> None:
+    with pytest.raises(InputError, match=rf"a\.mha: .*{says}") as caught:
+        load(metaimage(tmp_path / "a.mha", **changes))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("field", ["ElementSpacing", "TransformMatrix", "Offset"])
+def test_missing_place_of_a_metaimage_is_said(
+    tmp_path: Path, recorder: WarningRecorder, field: str
+) -> None:
+    path = metaimage(tmp_path / "a.mha", **{field: ""})
+    load(path, modality="OT", monitor=recorder.monitor)
+    (warning,) = recorder.warnings
+    assert field in warning
+
+
 @pytest.mark.parametrize("spacings", ["2 3 nan", "2 3 0", "2 -3 4", "a b c"])
 def test_impossible_spacing_of_a_metaimage_is_refused(tmp_path: Path, spacings: str) -> None:
     save(Volume(np.zeros((2, 3, 4), np.uint8)), tmp_path / "a.mha")
     data = (tmp_path / "a.mha").read_bytes()
     data = data.replace(b"ElementSpacing = 1 1 1", f"ElementSpacing = {spacings}".encode())
     (tmp_path / "a.mha").write_bytes(data)
-    with pytest.raises(InputError, match="elementspacing"):
+    with pytest.raises(InputError, match="ElementSpacing"):
         load(tmp_path / "a.mha")
 
 

@@ -57,7 +57,7 @@ def test_export_of_a_volume_beside_its_series_states_the_step_that_it_exports(
     volume = io.load(series)
     step = (
         f"DERIVED: enhanced with x {'0' * 12}, 62% of the noise correction, "
-        "guide changed it by 0.31 σ of the noise"
+        "guide changed it by 0.31 SD of the noise"
     )
     better = volume.with_voxels(
         volume.voxels + np.int16(1), did=f"{step} by MedEnhance 1.0; research use only"
@@ -74,7 +74,7 @@ def test_export_of_a_volume_beside_its_series_states_the_step_that_it_exports(
     assert {image.StudyInstanceUID for image in images} == {reported["study_uid"]} == {"1.2.3"}
     assert {image.SeriesInstanceUID for image in images} == {reported["series_uid"]}
     text = images[0].DerivationDescription
-    done = "62% of the noise correction, guide changed it by 0.31 σ of the noise. "
+    done = "62% of the noise correction, guide changed it by 0.31 SD of the noise. "
     assert f"model x sha256 {'0' * 64}; {done}" in text
     assert text.count("nhanced") == 1
     assert np.array_equal(io.load(tmp_path / "out").voxels, better.voxels)

@@ -88,12 +88,11 @@ def test_of_a_sequence_one_frame_is_shown(tmp_path: Path) -> None:
     sequence = replace(frames[0], voxels=np.stack([frame.voxels for frame in frames]))
     scan = tmp_path / "scan.nrrd"
     io.save(sequence, scan)
-    noise = {"config": {"task": "noise"}}  # blur and shading are no part of previews
-    whole = _preview(scan, **noise)
+    whole = _preview(scan)
     assert whole.shape == (2, 8, 48, 44)
-    assert np.array_equal(_preview(scan, [2, 4], **noise).voxels, whole.voxels[0, 2:4])
-    assert np.array_equal(_preview(scan, [2, 4], frame=1, **noise).voxels, whole.voxels[1, 2:4])
-    assert np.array_equal(_preview(scan, frame=1, **noise).voxels, whole.voxels[1])
+    assert np.array_equal(_preview(scan, [2, 4]).voxels, whole.voxels[0, 2:4])
+    assert np.array_equal(_preview(scan, [2, 4], frame=1).voxels, whole.voxels[1, 2:4])
+    assert np.array_equal(_preview(scan, frame=1).voxels, whole.voxels[1])
     with pytest.raises(InputError, match="frame 2"):
         _preview(scan, [2, 4], frame=2)
 
@@ -105,7 +104,7 @@ def test_of_a_sequence_one_frame_is_shown(tmp_path: Path) -> None:
         ({"slices": [0, 1], "segment": True}, "segment"),
         ({"slices": [0, 1], "report": "page"}, "report"),
         ({"slices": [0, 99]}, "not within the volume's 8 slices"),
-        ({"slices": [0, 1], "config": {"bias_correction": "n4"}}, "N4"),
+        ({"slices": [0, 1], "config": {"correct_bias_field": True}}, "N4"),
     ],
 )
 def test_what_a_preview_cannot_be_is_refused(

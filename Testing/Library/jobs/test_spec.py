@@ -60,6 +60,30 @@ def test_what_is_not_exactly_a_job_is_refused(fields: dict[str, Any], says: str)
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        ("convert", {"input": "https://host/a.nii?X-Signature=s3cr3t", "output": "b.nii"}),
+        ("convert", {"input": "a.nii", "output": "s3://KEY:s3cr3t@bucket/b.nii"}),
+        ("enhance", {"input": "a.nii", "output": "b.nii", "guide": ["gs://bucket/s3cr3t.nii"]}),
+        ("enhance", {"input": "a.nii", "output": "b.nii", "report": "s3://s3cr3t/page"}),
+        ("batch", {"inputs": ["scans", "s3://s3cr3t/a.nii"], "output": "out"}),
+        ("demo", {"out": str(Path("s3://s3cr3t/demo"))}),
+        ("train", {"method": "hqg", "data": "s3://s3cr3t/data", "out": "run"}),
+    ],
+)
+def test_an_address_is_no_path_and_is_not_repeated(kind: str, params: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"^\w+ is an address") as caught:
+        JobSpec(kind, params)
+    assert "Download" in caught.value.hint
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_paths_with_colons_are_paths(tmp_path: Path) -> None:
+    for name in ("sub-01::T1w.nii", "C:/scan.nii", "C:\\scan.nii", "scans//a.nii", "a:b/c.nii"):
+        JobSpec("convert", {"input": name, "output": "b.nii"})
+
+
 @settings(max_examples=50)
 @given(
     st.dictionaries(st.sampled_from(["v", "id", "kind", "params", "x"]), _json),

@@ -86,7 +86,8 @@ def test_degrade_can_be_replayed_from_its_manifest(
     params = {"input": str(scan), "output": str(tmp_path / "worse.nii"), "steps": [_RICIAN]}
     run_job(JobSpec("degrade", params))
     manifest = json.loads((tmp_path / "worse.nii.json").read_text(encoding="utf-8"))
-    replayed = degradation_from_json(manifest["config"]["steps"][0]).apply(io.load(scan))
+    step = degradation_from_json(manifest["config"]["steps"][0])
+    replayed = step.apply(io.load(scan), keep_dtype=True)
     assert io.load(tmp_path / "worse.nii").is_equal(replayed)
 
 

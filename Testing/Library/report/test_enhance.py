@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.manifest import RESEARCH_ONLY, corrections_in_words, make_manifest
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import (
+    RESEARCH_ONLY,
+    corrections_in_words,
+    findings_in_words,
+    make_manifest,
+)
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.report import figures
-from MedEnhanceLib.report.enhance import enhancement_report
+from MedEnhanceLib.report.enhance import Table, enhancement_report
 from MedEnhanceLib.report.figures import Pane, comparison
 
 HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&.nii.gz"
@@ -63,6 +70,7 @@ def report(folder: Path, volume: Volume, enhanced: Volume, **options: Any) -> st
     picture = comparison([Pane("Input", volume), Pane("Enhanced", enhanced)])
     page = enhancement_report(
         folder,
+        name=HOSTILE,
         volume=volume,
         enhanced=enhanced,
         picture=picture,
@@ -78,8 +86,7 @@ def test_report_says_what_changed_was_measured_and_done(
 ) -> None:
     noise = {"sigma": 12.5, "units": "HU", "confidence": 0.4, "share_removed": 0.8, "reason": "few"}
     blur = {"undone": True, "reason": "both axes are blurred"}
-    bias_field = {"corrected": False, "reason": "none"}
-    measured = {"noise": noise, "blur": blur, "bias_field": bias_field}
+    measured = {"noise": noise, "blur": blur, "bias_field": {"corrected": True}}
     facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
     results = {"measured": measured, "uncertainty": facts}
     table = [{"label": "white matter", "voxels": 12345, "volume_ml": 6.7891, "surface_mm2": 4321.4}]
@@ -89,13 +96,35 @@ def test_report_says_what_changed_was_measured_and_done(
     assert "direction) is unchanged" in text
     assert "mr abababababab" in text
     assert "1.2 s" in text
-    assert "Noise: σ 12.5 HU, confidence 0.4 of 1; 80% of the correction applied: few." in text
+    assert "Noise found: ±12.5 HU (1 SD), confidence 0.4 of 1; removed: 80 %, because few." in text
     assert "Blur: undone; both axes are blurred." in text
-    assert "Bias field" not in text
-    assert corrections_in_words(measured) == ", 80% of the noise correction, blur undone"
+    assert "Bias field: corrected (N4)." in text
+    words = ", 80% of the noise correction, blur undone, bias field corrected"
+    assert corrections_in_words(measured) == words
+    sharp = {"blur": {"undone": False, "reason": "as sharp as undamaged scans"}}
+    assert findings_in_words(sharp) == ["blur: left alone; as sharp as undamaged scans"]
+    assert corrections_in_words(sharp) == ""
     assert "calibrated on held-out &lt;heads&gt;" in text
-    for part in ("12,345", "6.79", "Surface, mm²", "4,321"):
+    for part in ("12,345", "6.789", "Surface, mm²", "4,321"):
         assert part in text
+
+
+def test_the_page_names_its_input_and_says_where_nothing_changed(
+    tmp_path: Path, head: Volume
+) -> None:
+    fine = replace(head, geometry=Geometry((0.9765620231, 0.9765620231, 3.0)))
+    rows = [{"name": "after", "psnr": 25.0}]
+    table = Table("Against the truth", {"name": "volume", "psnr": "PSNR"}, rows, "Good.")
+    options = {"comparisons": [table], "reference": "The truth is known.", "warnings": ["odd."]}
+    html = report(tmp_path, fine, fine.with_voxels(fine.voxels, did="enhanced"), **options)
+    text = " ".join(html.split())
+    assert "Nothing was changed: every voxel is that of the input." in text
+    assert "changed the volume by" not in text
+    assert "0.9766 × 0.9766 × 3 mm" in text and "0.97656" not in text.partition("Provenance")[0]
+    assert HOSTILE in Reader(html).text
+    assert "The truth is known." in text and "no reference" not in text
+    assert "<h2>Against the truth</h2>" in text and "<td>25</td>" in text and "<p>Good.</p>" in text
+    assert "<li>odd.</li>" in text
 
 
 def test_hostile_texts_stay_text_and_nothing_comes_from_elsewhere(
@@ -115,7 +144,7 @@ def test_hostile_texts_stay_text_and_nothing_comes_from_elsewhere(
     reader = Reader(html)
     assert {tag for tag, _ in reader.tags}.isdisjoint({"script", "iframe", "object", "link"})
     assert all("onerror" not in attributes for _, attributes in reader.tags)
-    assert reader.text.count(HOSTILE) >= 4
+    assert reader.text.count(HOSTILE) >= 5
     assert reader.text.count(RESEARCH_ONLY) >= 2
     ((_, image),) = [entry for entry in reader.tags if entry[0] == "img"]
     assert image["src"] == "comparison.png"

@@ -77,8 +77,3 @@ def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The result of a run that nothing interrupted: two images of each patient."""
     out = tmp_path_factory.mktemp("whole") / "distilled"
     return distill_cohort(Cohort.from_folder(people), out, SMOKE)
-
-
-@pytest.fixture
-def private(smoke: DistillConfig) -> DistillConfig:
-    return replace(smoke, method="statistics", images_per_patient=3, epsilon=8.0, delta=1e-3)

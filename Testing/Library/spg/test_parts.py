@@ -34,7 +34,6 @@ def test_equal_gradients_are_at_no_distance(distance: object) -> None:
     [
         ({"task": "segment"}, "segment"),
         ({"images_per_patient": 0}, "images_per_patient"),
-        ({"shadows": 2}, "shadows is 2"),
         ({"loop": {"patch": 128}}, "larger than images"),
         ({"images": {"size": 100}}, "size is 100"),
         ({"license": "CC0\n# Not so"}, "license is"),

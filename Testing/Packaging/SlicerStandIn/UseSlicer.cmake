@@ -106,19 +106,6 @@ function(slicerMacroBuildScriptedModule)
   endif()
 endfunction()
 
-# The script and its description, both named as the module; the copy is made at configuration.
-function(slicerMacroBuildScriptedCLI)
-  _parse(slicerMacroBuildScriptedCLI "NO_INSTALL;VERBOSE" "NAME;FOLDER" "" "NAME" ${ARGN})
-  foreach(file ${MY_NAME}.py ${MY_NAME}.xml)
-    _listed_files("${MY_NAME}" ${CMAKE_CURRENT_SOURCE_DIR} "${file}" found)
-    configure_file(${file} ${CMAKE_BINARY_DIR}/${Slicer_CLIMODULES_BIN_DIR}/${file} COPYONLY)
-  endforeach()
-  if(NOT MY_NO_INSTALL)
-    install(FILES ${MY_NAME}.py ${MY_NAME}.xml DESTINATION ${Slicer_INSTALL_CLIMODULES_BIN_DIR}
-      COMPONENT Runtime)
-  endif()
-endfunction()
-
 # The same names and command lines as Slicer's, for a Slicer that is not there: `ctest -N` shows them.
 function(slicer_add_python_unittest)
   _parse(slicer_add_python_unittest "" "SCRIPT;TESTNAME_PREFIX" "SLICER_ARGS" "SCRIPT" ${ARGN})

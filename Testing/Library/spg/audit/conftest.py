@@ -49,11 +49,6 @@ def smooth_images(seed: int, count: int = 12) -> np.ndarray:
     return np.clip(0.5 + 0.15 * blobs / blobs.std(), 0, 1).astype(np.float32)
 
 
-def forgets(slices: Anatomy, seed: int) -> np.ndarray:
-    """A redistillation that keeps nothing of anybody."""
-    return smooth_images(seed, len(slices))
-
-
 @pytest.fixture(scope="session")
 def people() -> Anatomy:
     """Five people to distill and five to hold out, and one more, "outside"."""

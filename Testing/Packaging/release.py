@@ -1,27 +1,25 @@
 """What a release needs beyond building: docs/release.md has the steps.
 
-python distribution/release.py size           what publishing costs, with and without history
-python distribution/release.py recipe DIST    conda-forge's recipe with the hash of the sdist
-python distribution/release.py catalog        the entry for the index of Slicer's extensions
-python distribution/release.py licenses       what the installed package and all that it needs are
-                                              licensed under; extras behind it: licenses video dp
+python Testing/Packaging/release.py size        what publishing costs, with and without history
+python Testing/Packaging/release.py catalog     the entry for the index of Slicer's extensions
+python Testing/Packaging/release.py licenses    what the installed package and all that it needs are
+                                                licensed under; extras behind it: licenses video
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 #: The extension index refuses repositories that are larger with their history.
 LIMIT_MB = 100
 _SCHEMAS = "https://raw.githubusercontent.com/Slicer/Slicer/main/Schemas"
@@ -40,17 +38,6 @@ def size(repository: Path = ROOT) -> dict[str, float]:
     }
 
 
-def recipe(dist: Path) -> str:
-    """The recipe for the one sdist in a folder."""
-    (sdist,) = dist.glob("medenhance-*.tar.gz")
-    text = (ROOT / "distribution/recipe.yaml").read_text(encoding="utf-8")
-    version = sdist.name.removeprefix("medenhance-").removesuffix(".tar.gz")
-    if f'version: "{version}"' not in text:
-        raise SystemExit(f"recipe.yaml is of another version than {sdist.name}")
-    digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
-    return text.replace("SHA256_OF_THE_SDIST", digest)
-
-
 def catalog(revision: str = "main") -> str:
     """MedEnhance.json for Slicer's ExtensionsIndex, from the fields of CMakeLists.txt."""
     text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
@@ -67,28 +54,46 @@ def catalog(revision: str = "main") -> str:
     return json.dumps(entry, indent=2) + "\n"
 
 
+def needed(
+    roots: Iterable[Requirement], environments: Sequence[Mapping[str, str]] = ({},)
+) -> Iterator[tuple[str, metadata.Distribution | None]]:
+    """Name and distribution of all that these requirements need, each name once.
+
+    Args:
+        roots: the requirements.
+        environments: values of markers that differ from those of this Python; what any of these
+            environments needs counts.
+    Returns:
+        The distribution is None for a package that is not installed, whose needs are not known.
+    """
+    waiting, seen, names = [*roots], set(), set()
+    while waiting:
+        requirement = waiting.pop()
+        name, extras = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            package = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            package = None
+        if name not in names:
+            names.add(name)
+            yield name, package
+        states = [{**place, "extra": extra} for place in environments for extra in ("", *extras)]
+        for line in (package.requires if package else None) or ():
+            further = Requirement(line)
+            if further.marker is None or any(map(further.marker.evaluate, states)):
+                waiting.append(further)
+
+
 def licenses(extras: Sequence[str] = (), package: str = "medenhance") -> Iterator[tuple[str, str]]:
     """Name with version, and license, of an installed package and of all that it needs here."""
-    waiting, seen = [Requirement(f"{package}[{','.join(extras)}]")], set()
-    while waiting:
-        wanted = waiting.pop()
-        name = canonicalize_name(wanted.name)
-        if (name, key := frozenset(wanted.extras)) in seen:
-            continue
-        is_first = all(known != name for known, _ in seen)
-        seen.add((name, key))
-        try:
-            found = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
+    for name, found in needed([Requirement(f"{package}[{','.join(extras)}]")]):
+        if found is None:
             yield name, "NOT STATED: not installed"
-            continue
-        if is_first:
+        else:
             yield f"{name} {found.version}", license_of(found)
-        for line in found.requires or ():
-            needed = Requirement(line)
-            states = [{"extra": extra} for extra in ("", *wanted.extras)]
-            if needed.marker is None or any(needed.marker.evaluate(state) for state in states):
-                waiting.append(needed)
 
 
 def license_of(package: metadata.Distribution) -> str:
@@ -127,9 +132,6 @@ def main(words: Sequence[str]) -> int:
         return 0
     if list(words) == ["catalog"]:
         print(catalog(), end="")
-        return 0
-    if len(words) == 2 and words[0] == "recipe":
-        print(recipe(Path(words[1])), end="")
         return 0
     if words[:1] == ["licenses"]:
         rows = sorted(licenses(words[1:]))

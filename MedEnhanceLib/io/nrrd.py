@@ -1,0 +1,236 @@
+"""NRRD (.nrrd, .nhdr): the header read by its definition, the voxels as of every other format.
+
+ITK is not used to read: it refuses axes of time that have no direction, ignores units and skips,
+takes an unknown space for LPS, and follows a header to any other file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import GeometryError, InputError
+from MedEnhanceLib.io import tags
+from MedEnhanceLib.io.header_lines import (
+    LONGEST_HEADER,
+    NO_UNIT,
+    fields_of,
+    file_beside,
+    header_start,
+    refused,
+    shape_of,
+    unit_mm,
+)
+from MedEnhanceLib.io.voxels import LARGEST_RATIO, Payload, read_voxels, readable
+from MedEnhanceLib.runtime.progress import Monitor
+
+_SPACES = {
+    "left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1),
+    "right-anterior-superior": (-1, -1, 1), "ras": (-1, -1, 1),
+    "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1),
+}  # fmt: skip
+#: Without "signed", "int" after another word, and "_t".
+_TYPES = {
+    "char": "i1", "int8": "i1", "unsigned char": "u1", "uchar": "u1", "uint8": "u1",
+    "short": "i2", "int16": "i2", "unsigned short": "u2", "ushort": "u2", "uint16": "u2",
+    "int": "i4", "int32": "i4", "unsigned": "u4", "uint": "u4", "uint32": "u4",
+    "long long": "i8", "longlong": "i8", "int64": "i8",
+    "unsigned long long": "u8", "ulonglong": "u8", "uint64": "u8", "float": "f4", "double": "f8",
+}  # fmt: skip
+_SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3}
+_IN_SPACE, _OF_FRAMES = {"domain", "space", "none", "???"}, {"list", "time"}
+
+
+#: Fields with a value for each axis, fastest first, and what such a value looks like.
+_PER_AXIS = {
+    "kinds": r"\S+",
+    "space directions": r"none|\([^()]*\)",
+    "spacings": r"\S+",
+    "units": r'"[^"]*"|\S+',
+}
+Vector = tuple[float, ...]
+
+
+def read_nrrd(
+    path: Path, monitor: Monitor, scratch: Path | None = None
+) -> tuple[Volume, tags.Tags]:
+    """Read the volume of a NRRD file, and what our key in its header says about it.
+
+    Args:
+        path: the file; its voxels may lie in another file beside it.
+        monitor: warned of an unknown place in the patient; may cancel.
+        scratch: a folder for the voxels of large files, see `read_voxels`.
+    Returns:
+        The volume with modality OT, and the tags.
+    Raises:
+        InputError: damaged, not supported, or without one intensity per voxel.
+        GeometryError: no valid place in the patient.
+    """
+    start = header_start(path)
+    end = re.search(rb"\r?\n\r?\n|\Z", start)
+    if not start.startswith(b"NRRD000") or end is None:
+        raise InputError(
+            f"{path.name} is not a NRRD file: it does not begin with a NRRD header",
+            "Check that it is an image and that its name has the right ending.",
+        )
+    head = start[: end.start()]
+    fields = fields_of(path, head, r"(?P<key>[^:#=]+): (?P<value>.*)")
+    key = re.search(rb"(?m)^%s:=(.*)$" % tags.KEY.encode(), head)
+    text = re.sub(rb"\\(.)", lambda match: match[1].replace(b"n", b"\n"), key[1]) if key else b""
+    found = tags.from_text(text.decode("utf-8", "replace"))
+    payload = _payload(path, fields, end.end())
+    shape = payload.shape
+    kinds, directions, spacings, units = (
+        _of_each_axis(path, fields, field, len(shape)) for field in _PER_AXIS
+    )
+    frames = _frame_axis(path, [kind.lower() for kind in kinds])
+    if {"oldmin", "oldmax"} & fields.keys():
+        monitor.warn(f"{path.name} is quantized (old min, old max): its values are taken as stored")
+    space_units = re.findall(r'[^\s"]+|""', fields.get("spaceunits", ""))
+    in_space = [axis for axis in range(len(shape)) if axis != frames]
+    mm = unit_mm(path, space_units[:3] + [units[axis].strip('"') for axis in in_space])
+    vectors = [_vector(path, directions[axis]) for axis in in_space]
+    if any(vectors):
+        geometry = _placed(path, fields, vectors, mm, monitor)
+    else:
+        geometry = _unplaced(path, [spacings[axis] for axis in in_space], mm, monitor)
+    interval = None
+    if frames is not None:
+        vector = _vector(path, directions[frames])
+        if vector and (len(vector) < 4 or any(vector[:3])):
+            raise refused(path, "space directions", directions, f"axis {frames + 1} holds frames")
+        step = str(vector[3]) if vector else spacings[frames]
+        unit = ([*space_units, "", "", "", ""][3] if vector else units[frames]).strip('"').lower()
+        seconds = None if unit in NO_UNIT else _SECONDS.get(unit, 0.0)
+        field = f"{path.name}: {'space directions' if vector else 'spacings'} of time"
+        interval = tags.frame_interval(_float(path, field, step), seconds, found, field, monitor)
+    voxels = read_voxels(payload, monitor, scratch)
+    if frames is not None:
+        voxels = np.moveaxis(voxels, len(shape) - 1 - frames, 0)
+    # NRRD keeps spacing × direction, which loses the last bit; the tags' geometry is exact.
+    geometry = tags.exact_geometry(geometry, found)
+    return Volume(voxels, geometry, source=str(path), frame_interval_s=interval), found
+
+
+def _of_each_axis(path: Path, fields: dict[str, str], field: str, axes: int) -> list[str]:
+    text = fields.get(field.replace(" ", ""))
+    if text is None:
+        return [{"kinds": "???", "space directions": "none"}.get(field, "")] * axes
+    values = re.findall(_PER_AXIS[field], text)
+    if len(values) != axes:
+        raise refused(path, field, text, f"not one value for each of {axes} axes")
+    return values
+
+
+def _float(path: Path, field: str, text: str) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        raise refused(path, field, text, "not a number") from None
+
+
+def _vector(path: Path, text: str) -> Vector | None:
+    numbers = text.strip("() ").split(",")
+    if text == "none":
+        return None
+    return tuple(_float(path, "space directions", number) for number in numbers)
+
+
+def _frame_axis(path: Path, kinds: list[str]) -> int | None:
+    """Index of the axis that holds frames; the last of four if no kind says it."""
+    text = " ".join(kinds)
+    if not set(kinds) <= _IN_SPACE | _OF_FRAMES:
+        raise refused(path, "kinds", text, "several values per voxel, a color or vector")
+    marked = [at for at, kind in enumerate(kinds) if kind in _OF_FRAMES]
+    if not marked and len(kinds) == 4:
+        marked = [3]
+    if len(marked) != len(kinds) - 3:
+        raise refused(path, "kinds", text, "this leaves no three axes of space")
+    return marked[0] if marked else None
+
+
+def _payload(path: Path, fields: dict[str, str], begin: int) -> Payload:
+    shape = shape_of(path, "sizes", fields.get("sizes", ""), fields.get("dimension", ""))
+    name = re.sub(r"^signed | int$|_t$", "", fields.get("type", "").lower())
+    if name not in _TYPES:
+        raise refused(path, "type", fields.get("type"), "not a type of numbers")
+    encoding = fields.get("encoding", "").lower()
+    if encoding not in ("raw", "gzip", "gz"):
+        raise refused(path, "encoding", encoding, "only raw and gzip are read")
+    dtype, order = np.dtype(_TYPES[name]), fields.get("endian", "").lower()
+    if order not in ("little", "big") and (order or dtype.itemsize > 1):
+        raise refused(path, "endian", order or "missing", "neither little nor big")
+    voxel_file = path
+    if "datafile" in fields:
+        voxel_file, begin = file_beside(path, "data file", fields["datafile"]), 0
+    is_packed, skips = encoding != "raw", []
+    for field, lowest in (("line skip", 0), ("byte skip", -1 if encoding == "raw" else 0)):
+        text = fields.get(field.replace(" ", ""), "0")
+        if not re.fullmatch(r"-?\d{1,18}", text) or int(text) < lowest:
+            raise refused(path, field, text, f"not a whole number from {lowest} on")
+        skips.append(int(text))
+    lines, skip = skips
+    if lines:
+        with readable(voxel_file) as stream:
+            stream.seek(begin)
+            ends = [match.end() for match in re.finditer(rb"\n", stream.read(LONGEST_HEADER))]
+        if lines > len(ends):
+            raise refused(path, "line skip", lines, f"only {len(ends)} lines follow")
+        begin += ends[lines - 1]
+    dtype = dtype.newbyteorder(">" if order == "big" else "<")
+    payload = Payload(voxel_file, shape, dtype, is_packed, begin, max(skip, 0))
+    size = voxel_file.stat().st_size - begin
+    if skip == -1:  # the voxels are the last bytes of the file
+        return replace(payload, skip=max(0, size - payload.nbytes))
+    if skip and skip + payload.nbytes > size * (LARGEST_RATIO if is_packed else 1):
+        raise refused(path, "byte skip", skip, f"too much for {size} bytes of data")
+    return payload
+
+
+def _unplaced(path: Path, spacings: list[str], mm: float, monitor: Monitor) -> Geometry:
+    """Of three axes without directions."""
+    has_spacings = any(spacings)
+    text = " ".join(spacings) if has_spacings else "1 1 1"
+    try:
+        i, j, k = (float(spacing) * mm for spacing in text.split())
+        geometry = Geometry((i, j, k))
+    except (ValueError, GeometryError):
+        raise refused(path, "spacings", text, "no voxel size") from None
+    monitor.warn(
+        f"{path.name} has no space directions: its place in the patient, and which side is "
+        "left, are unknown; its axes are taken as LPS"
+        + ("" if has_spacings else ", and its voxels as 1 mm wide (no spacings)")
+    )
+    return geometry
+
+
+def _placed(
+    path: Path, fields: dict[str, str], vectors: list[Vector | None], mm: float, monitor: Monitor
+) -> Geometry:
+    """Of three axes with directions."""
+    space, text = fields.get("space", "").lower(), fields["spacedirections"]
+    signs = _SPACES.get(space.removesuffix("-time" if "-" in space else "t"))
+    if space and signs is None:
+        raise refused(
+            path, "space", repr(space), "no anatomical directions (left-posterior-superior, say)"
+        )
+    if signs is None or "spaceorigin" not in fields:
+        what = "space, only its dimension: it is" if signs is None else "space origin: its axes are"
+        monitor.warn(f"{path.name} names no {what} taken as LPS; check left, right and place")
+    if not all(vector and len(vector) in (3, 4) and not any(vector[3:]) for vector in vectors):
+        raise refused(path, "space directions", text, "not one in space for each axis")
+    origin = _vector(path, fields.get("spaceorigin", "(0,0,0)")) or ()
+    if len(origin) not in (3, 4):
+        raise refused(path, "space origin", origin, "not a place")
+    columns = [(*vector[:3], 0.0) for vector in vectors if vector]
+    affine = np.array([*columns, (*origin[:3], 1.0)]).T
+    affine[:3] *= np.array(signs or (1, 1, 1))[:, None] * mm * [[-1], [-1], [1]]  # LPS to RAS
+    try:
+        return Geometry.from_affine_ras(affine)
+    except GeometryError as cause:
+        raise GeometryError(f"{path.name}: {cause.message}", cause.hint) from cause
