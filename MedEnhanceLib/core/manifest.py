@@ -116,11 +116,7 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     """
     lines = []
     if noise := measured.get("noise"):
-        units = f" {noise['units']}" if noise.get("units") else ""
-        text = f"noise found: ±{noise['sigma']:g}{units} (1 SD), "
-        text += f"confidence {noise['confidence']:g} of 1; "
-        text += f"removed: {100 * strength * noise['share_removed']:.0f} %"
-        lines.append(text + (f", because {noise['reason']}" if noise.get("reason") else ""))
+        lines.append(_noise_in_words(noise, strength))
     if blur := measured.get("blur"):
         lines.append(f"blur: {'undone' if blur['undone'] else 'left alone'}; {blur['reason']}")
     if "bias_field" in measured:
@@ -134,6 +130,19 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
             f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
         )
     return lines
+
+
+def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
+    """The noise and what of it was removed: "noise found: ±19 (1 SD); removed: all"."""
+    units = f" {noise['units']}" if noise.get("units") else ""
+    share, used = strength * noise["share_removed"], noise.get("sigma_used", noise["sigma"])
+    removed = f"{100 * share:.0f} %"
+    if share > 0 and used < noise["sigma"]:
+        removed = f"the ±{used:g} that are certain" + (f", {removed} of it" if share < 1 else "")
+    elif share == 1:
+        removed = "all"
+    why = f", because {noise['reason']}" if noise.get("reason") else ""
+    return f"noise found: ±{noise['sigma']:g}{units} (1 SD); removed: {removed}{why}"
 
 
 def corrections_in_words(measured: Mapping[str, Any]) -> str:

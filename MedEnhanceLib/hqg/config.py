@@ -289,6 +289,12 @@ class EnhanceConfig(Options):
         ranged=False,
         metavar="S",
     )
+    noise: float | str | None = option(
+        None,
+        help="standard deviation of the noise in the units of the volume, or a file with a map of "
+        "it, instead of measuring it; all of it is removed",
+        metavar="SIGMA|FILE",
+    )
     correct_bias_field: bool = option(False, help="correct the bias field of MR too (N4)")
     task: Literal["noise", "sharpness", "slices"] = option(
         "noise",

@@ -1,13 +1,14 @@
 """What is done to a volume, from what is measured in it: noise and, on request, blur.
 
 `decide` looks at the whole volume, and at all frames of a sequence together, so that parts of it
-are treated as the whole is and no frame differs from the next in what is done to it.
+are treated as the whole is and no frame differs from the next in what is done to it. The noise of a
+sequence is that of the differences of its frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +16,15 @@ import numpy as np
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoise import need_of
+from MedEnhanceLib.hqg.denoise import Removal, removal_of
 from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur
+from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.constant import ConstantRegions
-from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
+from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise, noise_to_contrast
+from MedEnhanceLib.noise.frames import measure_frames
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -38,14 +42,16 @@ class VolumeCache:
 
     Attributes:
         ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
-        noises: the noise, by number of the frame.
-        regions: that are constant, by number of the frame.
+        noises: that a frame shows by itself, by its number.
+        of_frames: the noise that all frames of a sequence show together; None where they show none.
+        regions: that are constant, by number of the frame and σ of the noise.
         guides: those of the last run that had any, each with its copy on the volume's grid.
     """
 
     ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
     noises: dict[int, NoiseEstimate] = field(default_factory=dict)
-    regions: dict[int, ConstantRegions] = field(default_factory=dict)
+    of_frames: tuple[NoiseEstimate | None, ...] = ()
+    regions: dict[tuple[int, float], ConstantRegions] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
 
     def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
@@ -58,12 +64,30 @@ class VolumeCache:
             )
         return self.noises[number]
 
-    def constant(self, number: int, frame: Volume, monitor: Monitor) -> ConstantRegions:
-        """The constant regions of a frame, measured once for all runs over it."""
-        if number not in self.regions:
-            level = self.noise(number, frame, monitor).level
-            self.regions[number] = ConstantRegions(frame.voxels, level)
-        return self.regions[number]
+    def sequence_noise(
+        self, frames: Sequence[Volume], typical: NoiseEstimate, monitor: Monitor
+    ) -> NoiseEstimate | None:
+        """The noise that all frames show together, measured once for all runs over them."""
+        if not self.of_frames:
+            one = frames[0]
+            noise = measure_frames(
+                [frame.voxels for frame in frames],
+                typical,
+                modality=one.modality,
+                spacing=one.geometry.spacing,
+                monitor=monitor,
+            )
+            self.of_frames = (noise,)
+        return self.of_frames[0]
+
+    def constant(self, number: int, frame: Volume, level: float) -> ConstantRegions:
+        """The constant regions of a frame, measured once for all runs over it.
+
+        level: σ of the noise.
+        """
+        if (number, level) not in self.regions:
+            self.regions[number, level] = ConstantRegions(frame.voxels, level)
+        return self.regions[number, level]
 
 
 @dataclass(frozen=True)
@@ -71,13 +95,15 @@ class Decision:
     """What is done to a volume, or to every frame of a sequence.
 
     Attributes:
-        share: of the noise's removal, 0 to 1.
+        noise: as measured; the same for all frames of a sequence.
+        removal: what of it is removed.
         blur: that is undone; None for none.
         warnings: that the measurement of the noise may not suit the volume.
         facts: what was measured and decided, as manifests record it.
     """
 
-    share: float
+    noise: NoiseEstimate
+    removal: Removal
     blur: BlurEstimate | None
     warnings: tuple[ModelWarning, ...]
     facts: dict[str, Any] = field(default_factory=dict)
@@ -93,7 +119,8 @@ def decide(
 ) -> Decision:
     """Measure a volume and decide what is done to it; to all frames of a sequence the same.
 
-    In a sequence up to nine frames, spread evenly, are measured; the median frame counts.
+    In a sequence, the differences of frames are measured, and up to nine frames, spread evenly; of
+    these the median counts where frames do not differ.
 
     Args:
         frames: [K, J, I] each, all of a sequence.
@@ -104,20 +131,27 @@ def decide(
     """
     numbers = _spread(frames, chosen)
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
-    needs = [need_of(noise, frames[0].modality) for noise in noises]
-    middle = _median([need.share for need in needs])
-    typical, noise, need = frames[numbers[middle]], noises[middle], needs[middle]
-    is_full = config.strength == "full"
-    share = 1.0 if is_full else need.share
+    middle = _median([noise_to_contrast(noise) for noise in noises])
+    typical, noise = frames[numbers[middle]], noises[middle]
+    shared, is_full = None, config.strength == "full"
+    if config.noise is not None:
+        noise = _stated_noise(config.noise, typical, noise)
+    elif len(frames) > 1:
+        shared = cache.sequence_noise(frames, noise, monitor)
+        noise = shared or noise
+    takes_all = is_full or config.noise is not None or shared is not None
+    removal = removal_of(noise, typical.modality, takes_all=takes_all)
     facts: dict[str, Any] = {
         "noise": {
             "sigma": float(f"{noise.level:.4g}"),
+            "interval": [float(f"{end:.4g}") for end in (noise.low, noise.high)],
+            "sigma_used": float(f"{removal.noise.level:.4g}"),
             "units": typical.units,
             "confidence": round(noise.confidence, 2),
-            "share_removed": share,
+            "share_removed": removal.share,
         }
-        | ({"reason": need.reason} if share < 1 else {})
-        | ({"frames_measured": len(numbers)} if len(frames) > 1 else {})
+        | ({"reason": removal.reason} if removal.reason else {})
+        | ({"frames": len(frames)} if shared else {})
     }
     monitor.log(*findings_in_words(facts))
     warning = noise_warning(typical, noise, is_full=is_full)
@@ -137,7 +171,42 @@ def decide(
         facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
         monitor.log(blur.reason)
     undone = blur if blur is not None and blur.is_blurred else None
-    return Decision(share, undone, warnings, facts)
+    return Decision(noise, removal, undone, warnings, facts)
+
+
+def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) -> NoiseEstimate:
+    """The noise that a user states: σ in the units of the volume, or a file with its map.
+
+    Raises InputError for a map that does not fit the volume, ConfigError for an impossible σ.
+    """
+    try:
+        level = float(stated)
+    except ValueError:
+        sigma = load(str(stated), modality="OT")
+        if sigma.shape != volume.shape or not sigma.geometry.is_close(
+            volume.geometry, 1e-3, shape=volume.shape
+        ):
+            raise InputError(
+                f"{stated}: the map of the noise is not on the grid of the volume",
+                f"Give one of {' × '.join(map(str, volume.shape))} voxels at the same place.",
+            ) from None
+        if not (sigma.voxels.min() >= 0 and 0 < sigma.voxels.max() < np.inf):
+            raise InputError(
+                f"{stated}: the map of the noise has values below 0, or none above 0",
+                "Give standard deviations in the units of the volume.",
+            ) from None
+        voxels = sigma.voxels.astype(np.float32)
+        level = float(np.median(voxels[voxels > 0]))
+        noise = replace(measured, level=level, sigma=voxels, cell=(1.0, 1.0, 1.0))
+    else:
+        if not 0 < level < np.inf:
+            raise ConfigError(f"noise is {stated}", "Use a number above 0, or a file with a map.")
+        noise = measured.at_level(level)
+        if volume.modality != "CT":  # whose map and spectrum come from projections
+            noise = replace(noise, sigma=np.full_like(noise.sigma, level))
+    if volume.modality != "CT":
+        noise = replace(noise, spectrum=np.ones_like(noise.spectrum))
+    return replace(noise, confidence=1.0, low=level, high=level, reason="")
 
 
 def mean_frame(frames: Sequence[Volume]) -> Volume:

@@ -20,9 +20,9 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped_run import parts_of
-from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
-from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
-from MedEnhanceLib.nets.rician import amplitude
+from MedEnhanceLib.noise.blocks import AIR_MEAN
+from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_to_contrast
+from MedEnhanceLib.noise.rician import amplitude
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ _NEAR_AIR = 2.0
 _MOST_OF_AIR = float(np.float32(1.15))
 #: How far above the mean of air, in σ, the mean of neighbors is air for certain, and is not.
 _ABOVE_AIR = (0.08, 0.16)
-#: σ over the contrast of the tissue at which half of the correction is applied, and the share from
-#: which all of it is.
-_HALF_NEEDED, _NEARLY_ALL = 0.05, 0.9
+#: σ over the contrast of the tissue at which half of the correction is applied, the share from
+#: which all of it is, and the one below which nothing is.
+_HALF_NEEDED, _NEARLY_ALL, _HARDLY_ANY = 0.05, 0.9, 0.1
 #: Confidence from which the measured σ is within 10 % of the truth (results/noise.json).
 _TRUSTED = 0.5
 #: σ over the largest value below which rounding in single precision is larger than the noise.
@@ -59,13 +59,15 @@ FITTED_ON = {
 }
 
 
-@dataclass(frozen=True)
-class Need:
-    """How much of the correction a volume calls for.
+@dataclass(frozen=True, eq=False)
+class Removal:
+    """What is removed of the noise of a volume.
 
-    share: 0 to 1. reason: why it is not all of it; "" where it is.
+    noise: with the σ that is certain. share: of its removal, 0 to 1. reason: why it is not all that
+    was measured; "" where it is.
     """
 
+    noise: NoiseEstimate
     share: float
     reason: str
 
@@ -81,25 +83,33 @@ def trust_in(noise: NoiseEstimate, modality: str) -> float:
     return trust
 
 
-def need_of(noise: NoiseEstimate, modality: str) -> Need:
-    """How much of the correction the measured noise calls for.
+def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) -> Removal:
+    """What is removed of the noise of a volume.
 
-    r² / (r² + 0.05²), where r is σ over the contrast of the tissue, times the trust in the measured
-    noise: noise that nobody sees, and noise that may be anatomy, are left as they are.
+    Where the measurement is uncertain, the lower end of its interval is removed in full. Noise that
+    nobody sees stays: the share is r² / (r² + 0.05²), where r is σ over the contrast of the tissue,
+    all of it from .9 and nothing below .1.
 
     Args:
         noise: of the volume, in its units.
         modality: of the volume; in "CT" the units are HU.
+        takes_all: whether all is removed, however weak and uncertain it is.
     """
-    square = noise_to_contrast(noise) ** 2
-    visible, trust = square / (square + _HALF_NEEDED**2), trust_in(noise, modality)
-    share = float(trust * visible)
-    if share > _NEARLY_ALL:
-        return Need(1.0, "")
-    if trust < visible or noise.contrast == 0:
-        why = noise.reason or "there is too little tissue"
-        return Need(share, f"it cannot be measured with certainty ({why})")
-    return Need(share, "it is weak compared with tissue contrast")
+    if takes_all:
+        return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else "")
+    trust = trust_in(noise, modality)
+    certain = noise if trust >= 1 else noise.at_level(noise.low)
+    square = noise_to_contrast(certain) ** 2
+    share = square / (square + _HALF_NEEDED**2)
+    if share < _HARDLY_ANY or noise.contrast == 0:
+        why = "it is weak compared with tissue contrast"
+        if noise.contrast == 0:
+            why = noise.reason or "there is too little tissue"
+        return Removal(certain, 0.0, why)
+    share = 1.0 if share > _NEARLY_ALL else float(share)
+    if trust < 1:
+        return Removal(certain, share, noise.reason or "it cannot be measured with certainty")
+    return Removal(certain, share, "it is weak compared with tissue contrast" if share < 1 else "")
 
 
 def denoise(
@@ -119,7 +129,7 @@ def denoise(
 
     Args:
         volume: a single volume, [K, J, I], finite.
-        noise: what `nets.noise.measure_noise` found in it.
+        noise: what `noise.estimate.measure_noise` found in it.
         share: of the correction, 0 to 1.
         regions: of the volume that are constant, which groups of blocks and the network pass over;
             `put_back` makes them exact in the result.

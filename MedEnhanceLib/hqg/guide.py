@@ -17,7 +17,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.registration import Matrix, Registration, resample
-from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast
+from MedEnhanceLib.noise.estimate import measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]

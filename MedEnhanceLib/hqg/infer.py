@@ -40,7 +40,6 @@ from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped import Engine, engine_for
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.noise import NoiseEstimate
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -161,8 +160,7 @@ def enhance(
         stage = NetworkStage(network, choice.name, top, usable)
         frame_ = _Frame(
             volume=frames[number],
-            noise=cache.noise(number, frames[number], monitor),
-            regions=cache.constant(number, frames[number], monitor),
+            regions=cache.constant(number, frames[number], decision.noise.level),
             decision=decision,
             corrects_bias=config.correct_bias_field,
             strength=config.share,
@@ -201,11 +199,11 @@ def enhance(
         device=choice.name,
         seconds=time.monotonic() - began,
         original=grid,
-        share=decision.share,
+        share=decision.removal.share,
         uncertainty_facts=calibration if config.uncertainty else {},
         warnings=warnings,
         measured=measured,
-        noises=tuple(cache.noises[number] for number in chosen),
+        noises=(decision.noise,) * len(chosen),
         first_slice=wanted.start,
         guide_use=None if use is None else grid.with_voxels(use, did=_USE_NOTE),
     )
@@ -328,7 +326,6 @@ class _Frame:
     """
 
     volume: Volume
-    noise: NoiseEstimate
     regions: ConstantRegions
     decision: Decision
     corrects_bias: bool
@@ -370,8 +367,8 @@ class _Frame:
         )
         if deviation is not None:
             expected_deviation(
-                values, self.volume, self.noise,
-                share=decision.share, strength=self.strength,
+                values, self.volume, decision.removal.noise,
+                share=decision.removal.share, strength=self.strength,
                 first=around.start, only=wanted, out=deviation,
             )  # fmt: skip
         values = values[wanted.start - around.start : wanted.stop - around.start]
@@ -396,7 +393,7 @@ class _Frame:
         blur, voxels = self.decision.blur, self.volume.voxels
         values = self._floats(part, monitor if blur is None else monitor.part(0, 0.9))
         if blur is not None:
-            left = self.noise.level * self.decision.share
+            left = self.decision.noise.level * self.decision.removal.share
             undo_blur(voxels, blur, noise=left, denoised=values, monitor=monitor)
         return values
 
@@ -406,7 +403,8 @@ class _Frame:
         return self._denoise(part, monitor, out=_array(shape, "f4", self.scratch))
 
     def _denoise(self, part: slice, monitor: Monitor, **where: Any) -> npt.NDArray[Any]:
+        removal = self.decision.removal
         return denoise(
-            self.volume, self.noise, share=self.decision.share, regions=self.regions, only=part,
+            self.volume, removal.noise, share=removal.share, regions=self.regions, only=part,
             network=self.network, engine=self.engine, monitor=monitor, **where,
         )  # fmt: skip

@@ -7,19 +7,15 @@ image enlarged from a smaller matrix, or a volume that holds nothing but noise.
 
 from __future__ import annotations
 
-import numpy as np
-
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.hqg.denoise import trust_in
-from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
-from MedEnhanceLib.nets.noise_blocks import BLOCK
+from MedEnhanceLib.noise.blocks import structure_of
+from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_to_contrast
 
-#: Correlation between the means of blocks two apart below which there is only noise, and the number
-#: of blocks from which it is known. Noise of any usual texture gives 0 ± 1 / √(2n), CT and MR .3
-#: and more, a PET of 34 × 31 pixels .18.
-_LEAST_STRUCTURE, _ENOUGH_BLOCKS = 0.1, 150
+#: Correlation between the means of blocks two apart below which there is only noise. Noise of any
+#: usual texture gives 0 ± 1 / √(2n), CT and MR .3 and more, a PET of 34 × 31 pixels .18.
+_LEAST_STRUCTURE = 0.1
 #: σ over contrast from which noise is strong, and the trust (a confidence of .25, or in CT a σ of
 #: 212 HU) below which it may be structure.
 #: Of 77 undamaged scans 2 lie beyond both, and none of them with simulated noise.
@@ -41,7 +37,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
     Returns:
         A warning with the code "no-structure" (serious) or "noise-model"; None where all is well.
     """
-    if structure_of(volume) < _LEAST_STRUCTURE:
+    if structure_of(volume.voxels) < _LEAST_STRUCTURE:
         return ModelWarning(
             "no-structure",
             "the volume shows no structure, only noise",
@@ -71,22 +67,6 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
             "enlarged",
         )
     return None
-
-
-def structure_of(volume: Volume) -> float:
-    """Correlation between the means of blocks two apart within slices, -1 to 1.
-
-    Returns 1 where the blocks are too few to tell, or all alike.
-    """
-    if min(volume.shape[1:]) < 3 * BLOCK:
-        return 1.0
-    means = averaged(volume, (min(BLOCK, volume.shape[0]), BLOCK, BLOCK)).voxels
-    down, across = (means[:, :-2], means[:, 2:]), (means[:, :, :-2], means[:, :, 2:])
-    pairs = zip(down, across, strict=True)
-    first, second = (np.concatenate([j.ravel(), i.ravel()]) for j, i in pairs)
-    if means.size < _ENOUGH_BLOCKS or first.std() == 0 or second.std() == 0:
-        return 1.0
-    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _is_enlarged(volume: Volume, noise: NoiseEstimate) -> bool:

@@ -24,7 +24,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import refuse_not_finite
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.nets.noise import NoiseEstimate
+    from MedEnhanceLib.noise.estimate import NoiseEstimate
 
 _BLENDED = "blended with its input at strength"
 _ENHANCED = "DERIVED: enhanced with"

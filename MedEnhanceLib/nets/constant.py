@@ -23,7 +23,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.slabs import extremes, let_go
 from MedEnhanceLib.core.volume import restore_dtype
 from MedEnhanceLib.native import SIDE
-from MedEnhanceLib.nets.noise import NoiseEstimate
+from MedEnhanceLib.noise.estimate import NoiseEstimate
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

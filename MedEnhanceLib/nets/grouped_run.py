@@ -26,7 +26,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.nets.grouped_torch import TorchEngine
-    from MedEnhanceLib.nets.noise import NoiseEstimate
+    from MedEnhanceLib.noise.estimate import NoiseEstimate
 
 #: What computes layers.
 Engine: TypeAlias = "native.Library | TorchEngine"

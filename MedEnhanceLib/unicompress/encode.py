@@ -199,7 +199,7 @@ def with_bound(
     """
     if config.max_error_sigma is None:
         return config, None
-    from MedEnhanceLib.nets.noise import measure_noise
+    from MedEnhanceLib.noise.estimate import measure_noise
 
     name = volume.source or "the volume"
     remedy = "Choose a largest error instead, or lossless."

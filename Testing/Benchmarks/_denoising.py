@@ -27,7 +27,7 @@ from MedEnhanceLib.hqg import denoise
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
+from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
 Row = dict[str, Any]
 #: Voxels of a crop along k, j, i; those of `--quick`; and those for peers, which are slow.

@@ -27,7 +27,7 @@ from MedEnhanceLib.degradation import robust_max
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.hqg.denoise import need_of
 from MedEnhanceLib.nets.grouped import denoised
-from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
+from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
 Floats = npt.NDArray[np.float32]
 Row = dict[str, Any]

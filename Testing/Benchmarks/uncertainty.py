@@ -22,7 +22,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation import Degradation, LowDose, Rician
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.denoise import CALIBRATION
-from MedEnhanceLib.nets.noise import measure_noise
+from MedEnhanceLib.noise.estimate import measure_noise
 
 mpl.use("Agg")
 

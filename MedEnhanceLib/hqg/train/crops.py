@@ -27,8 +27,8 @@ from MedEnhanceLib.native import CELLS
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.grouped_run import Stage
 from MedEnhanceLib.nets.intensity import TISSUE
-from MedEnhanceLib.nets.noise import measure_noise
-from MedEnhanceLib.nets.rician import mean_magnitude
+from MedEnhanceLib.noise.estimate import measure_noise
+from MedEnhanceLib.noise.rician import mean_magnitude
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Monitor
 

@@ -16,7 +16,7 @@ from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
+from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.synthetic import synthetic_volume
 

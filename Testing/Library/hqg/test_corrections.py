@@ -26,7 +26,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.bias_field import measure_bias_field
 from MedEnhanceLib.hqg.sharpness import measure_blur, undo_blur
-from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast
+from MedEnhanceLib.noise.estimate import measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
 
 pytest.importorskip("SimpleITK")

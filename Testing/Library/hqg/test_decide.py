@@ -21,7 +21,7 @@ from MedEnhanceLib.hqg.denoise import denoise, expected_deviation
 from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.nets.noise import measure_noise
+from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 

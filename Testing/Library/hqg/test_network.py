@@ -18,7 +18,7 @@ from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
 from MedEnhanceLib.hqg.restore import NetworkStage
 from MedEnhanceLib.nets import grouped, grouped_run
-from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
+from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
 Floats = npt.NDArray[np.float32]
 SMALL = NetworkConfig(width=24, hidden=24, layers=1, guide_layers=1, blocks=8)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.slabs import slabs
+from MedEnhanceLib.core.slabs import let_go, slabs
 from MedEnhanceLib.degradation import robust_max
 
 Floats = npt.NDArray[np.float32]
@@ -30,6 +30,8 @@ _CELL, _CELL_MM = (2, 6, 6), 20.0
 _MOST_VOXELS = 12_000_000
 #: A value that this share of the voxels has is padding or clipping, if it is the extreme one.
 _PADDING = 1e-3
+#: Blocks from which it is known whether their means correlate.
+_ENOUGH_BLOCKS = 150
 #: CT: tissue from this mean on, without voxels below the second number, HU.
 _CT_TISSUE, _CT_LOWEST = -300.0, -900.0
 #: Mean over spread of air in magnitude images (Rayleigh), and its mean, in σ.
@@ -52,6 +54,7 @@ class Blocks:
         air: σ from the background, None if it shows nothing.
         magnitude: whether values are magnitudes of MR.
         step: between values that were rounded; 0 if they were not.
+        share: of all blocks.
     """
 
     power: Floats
@@ -63,6 +66,7 @@ class Blocks:
     air: float | None
     magnitude: bool
     step: float
+    share: float
 
     @property
     def count(self) -> int:
@@ -88,18 +92,13 @@ class Blocks:
         grid = voxels.shape[0] // depth, voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
         stride = max(1, math.ceil(math.prod(grid) * depth * BLOCK**2 / _MOST_VOXELS))
         layers = range(0, grid[0] if min(grid) else 0, stride)
-        wide = [
-            max(least, round(_CELL_MM / (side * mm)))
-            for least, side, mm in zip(
-                _CELL, (depth * stride, BLOCK, BLOCK), reversed(tuple(spacing)), strict=True
-            )
-        ]
+        wide = cell_blocks(spacing, (depth * stride, BLOCK, BLOCK))
         counts = len(layers), grid[1], grid[2]
         cells = tuple(max(1, -(-n // m)) for n, m in zip(counts, wide, strict=True))
         values = np.empty((math.prod(counts), depth * BLOCK**2), np.float32)
         parts = np.split(values, max(1, len(layers)))  # views of layers
         for part, layer in zip(parts, layers, strict=False):
-            _cut(voxels, layer * depth, depth, part)
+            part[...] = blocks_of_layer(voxels, layer * depth, depth)
         magnitude = modality == "MR" and float(voxels.min()) >= 0
         top = 0.0 if modality == "CT" else robust_max(voxels[:: max(1, len(voxels) // 40)])
         padding = _padding(voxels)
@@ -109,8 +108,8 @@ class Blocks:
         keep = np.flatnonzero(is_tissue)
         # Layer by layer: the rounding of a product depends on its size.
         chosen = np.split(is_tissue, len(parts))
-        cosines = _cosines(depth).T
-        squares = [np.square(p[use] @ cosines) for p, use in zip(parts, chosen, strict=True)]
+        transform = cosines(depth).T
+        squares = [np.square(p[use] @ transform) for p, use in zip(parts, chosen, strict=True)]
         del values, parts  # as large as what follows
         power = np.concatenate(squares)
         power[:, 0] = 0
@@ -125,16 +124,50 @@ class Blocks:
             size=(wide[0] * depth * stride, wide[1] * BLOCK, wide[2] * BLOCK),
             air=air,
             magnitude=magnitude,
-            step=_quantum(voxels),
+            step=quantum(voxels),
+            share=float(is_tissue.mean()) if is_tissue.size else 0.0,
         )
 
 
-def _cut(voxels: npt.NDArray[Any], start: int, depth: int, out: Floats) -> None:
-    """Write the blocks of a layer, which begins at a slice, into [n, voxels]."""
+def cell_blocks(spacing: Sequence[float], block: tuple[int, int, int]) -> list[int]:
+    """Number of blocks in a cell of the map along k, j, i.
+
+    spacing: (i, j, k) in mm. block: its voxels along k, j, i.
+    """
+    sides = zip(_CELL, block, reversed(tuple(spacing)), strict=True)
+    return [max(least, round(_CELL_MM / (side * mm))) for least, side, mm in sides]
+
+
+def blocks_of_layer(voxels: npt.NDArray[Any], start: int, depth: int) -> Floats:
+    """The blocks of a layer, which begins at a slice, as [n, voxels]."""
     rows, columns = voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
     layer = voxels[start : start + depth, : rows * BLOCK, : columns * BLOCK]
     split = layer.reshape(depth, rows, BLOCK, columns, BLOCK).transpose(1, 3, 0, 2, 4)
-    out.reshape(split.shape)[...] = split
+    return np.asarray(split.reshape(rows * columns, depth * BLOCK**2), np.float32)
+
+
+def structure_of(voxels: npt.NDArray[Any]) -> float:
+    """Correlation between the means of blocks two apart within slices, -1 to 1.
+
+    voxels: [K, J, I]. Returns 1 where the blocks are too few to tell, or all alike.
+    """
+    if min(voxels.shape[1:]) < 3 * BLOCK:
+        return 1.0
+    depth = min(BLOCK, len(voxels))
+    grid = voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
+    means = np.stack(
+        [
+            blocks_of_layer(voxels, layer, depth).mean(axis=1, dtype=np.float64).reshape(grid)
+            for layer in range(0, len(voxels) // depth * depth, depth)
+        ]
+    )
+    let_go(voxels)
+    down, across = (means[:, :-2], means[:, 2:]), (means[:, :, :-2], means[:, :, 2:])
+    pairs = zip(down, across, strict=True)
+    first, second = (np.concatenate([j.ravel(), i.ravel()]) for j, i in pairs)
+    if means.size < _ENOUGH_BLOCKS or first.std() == 0 or second.std() == 0:
+        return 1.0
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _figures(values: Floats, padding: Sequence[float]) -> Floats:
@@ -190,7 +223,7 @@ def _padding(voxels: npt.NDArray[Any]) -> list[float]:
     return [float(value) for value in (voxels.min(), voxels.max()) if count(value) > most]
 
 
-def _quantum(voxels: npt.NDArray[Any]) -> float:
+def quantum(voxels: npt.NDArray[Any]) -> float:
     """The step between rounded values, 0 where they are not rounded."""
     every = max(1, voxels.size // 100_000)
     sample = voxels.reshape(-1)[::every] if voxels.flags.c_contiguous else voxels.ravel()[::every]
@@ -200,7 +233,7 @@ def _quantum(voxels: npt.NDArray[Any]) -> float:
     return float(np.diff(values.astype(np.float64)).min())
 
 
-def _cosines(depth: int) -> Floats:
+def cosines(depth: int) -> Floats:
     """The orthonormal cosine transform of a block, [f, voxels]."""
     return np.kron(np.kron(_cosine(depth), _cosine(BLOCK)), _cosine(BLOCK)).astype(np.float32)
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -37,7 +37,7 @@ from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.describe import LARGEST
-from MedEnhanceLib.nets.noise_blocks import BLOCK, Array, Blocks, Floats, Mask
+from MedEnhanceLib.noise.blocks import BLOCK, Array, Blocks, Floats, Mask
 
 #: Rounds of choosing blocks and fitting the spectrum.
 _ROUNDS = 4
@@ -62,6 +62,9 @@ _TIE = 0.01
 _FAINT_LEVEL, _FAINT_CHOICE = 0.1, 0.02
 #: A cell this much louder than the quieter cells is anatomy.
 _LOUD = 2.5
+#: σ of the background over that of tissue within which the two are one, and the least share of
+#: tissue: where nearly all blocks look like air, what is not may be air as well.
+_LIKE_TISSUE, _LEAST_TISSUE = (0.6, 2.0), 0.05
 _TINY = 1e-12
 
 
@@ -78,12 +81,13 @@ class NoiseEstimate:
             mean of its block's coefficients; the constant one is extrapolated.
         confidence: 0 (a guess) to 1.
         reason: why the confidence is low, "" where it is not.
-        rician: whether the background is that of magnitude MR.
+        rician: whether values are magnitudes with this σ, whose bias can be undone.
         air: σ as the background shows it, None where it shows nothing.
         contrast: of the tissue: half the distance between the values that 16 % and 84 % of its
             blocks stay below.
         shape: of the volume.
         cell: voxels in a cell along k, j, i.
+        low, high: ends of the interval that holds σ in nine of ten scans.
 
     The map at the voxels of the volume is made slice by slice as it is read: `noise[2:5]`.
     """
@@ -98,6 +102,13 @@ class NoiseEstimate:
     contrast: float
     shape: tuple[int, int, int]
     cell: tuple[float, float, float]
+    low: float = 0.0
+    high: float = 0.0
+
+    def at_level(self, level: float) -> NoiseEstimate:
+        """The same noise at another σ, with its map in proportion."""
+        scale = np.float32(level / self.level) if self.level else np.float32(1)
+        return replace(self, level=level, sigma=self.sigma * scale)
 
     def __getitem__(self, slices: slice) -> Floats:
         """The map at the voxels of some slices: float32 [n, J, I], in the units of the volume.
@@ -117,6 +128,15 @@ class NoiseEstimate:
             below, above = result.take(low, axis), result.take(np.minimum(low + 1, last), axis)
             result = below + share * (above - below)
         return result
+
+
+def is_rician(air: float | None, level: float) -> bool:
+    """Whether background and tissue show one σ, as in magnitudes of one coil.
+
+    Scanners that combine coils, filter or mask have less in the background; undoing a bias that is
+    not there makes one.
+    """
+    return air is not None and _LIKE_TISSUE[0] <= air / max(level, _TINY) <= _LIKE_TISSUE[1]
 
 
 def noise_to_contrast(estimate: NoiseEstimate) -> float:
@@ -335,7 +355,7 @@ def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEs
     low = float(np.quantile(np.repeat(spread, np.where(usable, number, 0)), 0.25))
     loud = 1 + (spread / (_LOUD * low)) ** 8
     weight = np.where(usable, number * clean**2 / loud, 0).reshape(blocks.cells)
-    smooth = np.exp(_through(np.log(spread).reshape(blocks.cells), weight))
+    smooth = smooth_map(spread.reshape(blocks.cells), weight)
     confidence, reason = _confidence(blocks, fit)
     level = float(np.median(smooth.reshape(-1)[blocks.cell]))
     if blocks.air is not None and blocks.air < level:
@@ -353,11 +373,13 @@ def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEs
         spectrum=whole,
         confidence=confidence,
         reason=reason,
-        rician=blocks.air is not None,
+        rician=is_rician(blocks.air, level) and blocks.share >= _LEAST_TISSUE,
         air=blocks.air,
         contrast=float(marks[1] - marks[0]) / 2,
         shape=shape,
         cell=blocks.size,
+        low=level * min(1.0, max(2 * confidence, 0.1)),
+        high=level * max(1.0, 0.5 / max(confidence, 0.05)),
     )
 
 
@@ -375,15 +397,19 @@ def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
     return clear * many * deep, "; ".join(reason for reason, holds in reasons.items() if holds)
 
 
-def _through(value: Array, weight: Array) -> Array:
-    """A smooth map through cells, each as far as its weight goes; beyond, a wider mean."""
+def smooth_map(value: Array, weight: Array) -> Array:
+    """A smooth map of σ through cells, each as far as its weight goes; beyond, a wider mean.
+
+    value, weight: [k, j, i]; σ counts by its logarithm, and where there is weight.
+    """
+    value = np.log(np.maximum(value, _TINY))
     near, much = _smoothed(value * weight, 0.6), _smoothed(weight, 0.6)
     wide, over = _smoothed(value * weight, 3.0), _smoothed(weight, 3.0)
     far = np.sum(value * weight) / max(float(np.sum(weight)), _TINY)
     faint = 1e-3 * max(float(over.max()), _TINY)
     wide = (wide + faint * far) / (over + faint)
     some = 0.02 * max(float(much.max()), _TINY)
-    return (near + some * wide) / (much + some)
+    return np.asarray(np.exp((near + some * wide) / (much + some)))
 
 
 def _smoothed(value: Array, width: float) -> Array:

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from MedEnhanceLib.hqg.denoise import need_of
-from MedEnhanceLib.nets.noise import measure_noise
-from MedEnhanceLib.nets.rician import amplitude
+from MedEnhanceLib.hqg.denoise import removal_of
+from MedEnhanceLib.noise.estimate import measure_noise
+from MedEnhanceLib.noise.rician import amplitude
 
 Floats = npt.NDArray[np.float32]
 SHAPE = (24, 120, 120)
@@ -116,9 +116,9 @@ def test_where_there_is_nothing_to_measure_it_says_so(
     assert estimate.confidence == 0
     assert "no tissue" in estimate.reason
     assert np.isfinite(estimate[:]).all()
-    need = need_of(estimate, modality)
-    assert need.share == 0
-    assert "no tissue" in need.reason
+    removal = removal_of(estimate, modality)
+    assert removal.share == 0
+    assert "no tissue" in removal.reason
 
 
 def test_texture_everywhere_gives_little_confidence() -> None:
@@ -132,16 +132,18 @@ def test_texture_everywhere_gives_little_confidence() -> None:
 
 
 def test_noise_of_ct_above_any_tissue_is_trusted_at_a_low_confidence() -> None:
-    """As in an abdomen at very low dose: a quarter of the correction leaves most of the noise."""
+    """As in an abdomen at very low dose: the lower end leaves most of the noise."""
     noise = measure_noise(_rician(_body(), 20.0), modality="CT")
 
-    def share(level: float, modality: str) -> float:
-        return need_of(replace(noise, level=level, confidence=0.12), modality).share
+    def used(level: float, modality: str) -> float:
+        scaled = replace(noise.at_level(level), confidence=0.12, low=0.24 * level)
+        removal = removal_of(scaled, modality)
+        assert removal.share > 0
+        return removal.noise.level / level
 
-    assert share(300.0, "CT") == share(900.0, "CT") == 1
-    assert share(50.0, "CT") == pytest.approx(share(50.0, "MR"), abs=0)  # structure, as it may be
-    assert share(50.0, "CT") < share(200.0, "CT") < 1
-    assert share(900.0, "MR") == pytest.approx(0.24, abs=0.01)  # whose units say nothing
+    assert used(300.0, "CT") == used(900.0, "CT") == 1
+    assert used(50.0, "CT") == used(50.0, "MR") == pytest.approx(0.24)  # structure, as it may be
+    assert used(900.0, "MR") == pytest.approx(0.24)  # whose units say nothing
 
 
 SIGMA = torch.tensor(0.1)

@@ -1,0 +1,1 @@
+"""Noise measured in volumes and sequences: level, map, spectrum."""

@@ -1,0 +1,193 @@
+"""Repeated real scans: a still frame after denoising, against the mean of the other still frames.
+
+    python Testing/Benchmarks/real.py [--more FOLDER] [--quick]
+
+Reads ../shared/data/repeated, and a folder of further sequences (NIfTI). Frames of a file that
+repeat each other are named in FOLDER/frames.json: {"scan.nii": [first, stop]}.
+
+Truth is the difference of neighboring frames where nothing moves: heads turn between frames of
+several of these scans, and a plain σ of differences is movement there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from _common import SHARED_DATA, gate, write
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg import enhance
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.decide import VolumeCache
+from MedEnhanceLib.io import load
+
+Floats = npt.NDArray[np.float32]
+Row = dict[str, Any]
+#: Tissue is above this share of the bright end of the mean.
+_TISSUE = 0.35
+#: Level of a pair over that of the stillest one up to which it is still.
+_STILL = 1.2
+_FEWEST = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--more", type=Path, help="folder of further sequences")
+    parser.add_argument("--quick", action="store_true", help="without the peers")
+    parser.add_argument("--only", nargs="+", help="parts of names")
+    parser.add_argument("--output", type=Path, help="folder of the JSON file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for name, sequence in sequences(options.more):
+        if options.only and not any(part in name for part in options.only):
+            continue
+        row = judge(name, sequence, quick=options.quick)
+        if row is not None:
+            rows.append(row)
+            print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
+    where = {} if options.output is None else {"folder": options.output}
+    write("real", gates=gates_of(rows), rows=rows, seeds=[0], **where)
+
+
+def sequences(more: Path | None) -> Iterator[tuple[str, Volume]]:
+    """Every sequence of at least three frames, by name."""
+    folders = [SHARED_DATA / "repeated", *([more] if more else [])]
+    for folder in folders:
+        listed = folder / "frames.json"
+        frames = json.loads(listed.read_text()) if listed.is_file() else {}
+        for path in sorted(folder.glob("*.nii*")):
+            volume = load(path, modality="MR")
+            if not volume.is_sequence:
+                continue
+            first, stop = frames.get(path.name, (0, volume.shape[0]))
+            voxels = np.ascontiguousarray(volume.voxels[first:stop])
+            if len(voxels) >= _FEWEST:
+                yield path.name.split(".")[0], volume.with_voxels(voxels)
+
+
+def spread(values: Floats) -> float:
+    """Standard deviation of what is within 3 of it: rounded values have no fine median."""
+    sigma = max(1.4826 * float(np.median(np.abs(values))), 0.3 * float(values.std()), 1e-9)
+    for _ in range(6):
+        sigma = float(np.sqrt(np.square(values[np.abs(values) < 3 * sigma]).mean())) / 0.9867
+    return sigma
+
+
+def still_frames(frames: Floats, tissue: npt.NDArray[np.bool_]) -> tuple[float, list[int], int]:
+    """σ of the pairs that differ least, the frames in such pairs, and one of the stillest pair.
+
+    The middle one of the still frames where half of all pairs are still.
+    """
+    levels = []
+    for before, after in pairwise(frames):
+        difference = (after - before)[tissue] / np.float32(np.sqrt(2))
+        levels.append(spread(difference - np.median(difference)))
+    low = min(levels)
+    pairs = [n for n, level in enumerate(levels) if level <= _STILL * low]
+    still = sorted({n for pair in pairs for n in (pair, pair + 1)})
+    is_calm = len(pairs) >= len(levels) / 2
+    chosen = still[len(still) // 2] if is_calm else int(np.argmin(levels))
+    return float(np.mean([levels[n] for n in pairs])), still, chosen
+
+
+def judge(name: str, sequence: Volume, *, quick: bool) -> Row | None:
+    """RMSE of each arm over that of the input, in tissue."""
+    frames = sequence.voxels.astype(np.float32)
+    mean = frames.mean(axis=0)
+    tissue = mean > _TISSUE * np.percentile(mean, 99)
+    if tissue.sum() < 100:
+        return None
+    sigma, still, number = still_frames(frames, tissue)
+    others = [n for n in (still if len(still) >= _FEWEST else range(len(frames))) if n != number]
+    reference = frames[others].mean(axis=0)[tissue]
+    single = sequence.frame(number)
+
+    def error(voxels: npt.NDArray[Any]) -> float:
+        return float(np.sqrt(np.square(voxels.astype(np.float32)[tissue] - reference).mean()))
+
+    before = error(single.voxels)
+    row: Row = {
+        "scan": name, "frames": len(frames), "still": len(still), "sigma": sigma,
+        "snr": float(mean[tissue].mean()) / sigma,
+    }  # fmt: skip
+    if before == 0:
+        return None
+    arms = {
+        "sequence": (sequence, {}, number), "single": (single, {}, None),
+        "full": (single, {"strength": "full"}, None), "true": (single, {"noise": sigma}, None),
+    }  # fmt: skip
+    cache = VolumeCache()
+    for arm, (volume, options, frame) in arms.items():
+        config = EnhanceConfig(model="mr", device="cpu", **options)
+        kept = None if volume is sequence else cache
+        done = enhance(volume, config, frame=frame, cache=kept)
+        row[arm] = error(done.volume.voxels) / before
+        noise = done.measured["noise"]
+        if arm in ("sequence", "single"):
+            row[f"{arm}_sigma"] = noise["sigma"] / sigma
+            row[f"{arm}_used"] = noise["sigma_used"] / sigma
+            row[f"{arm}_interval"] = [end / sigma for end in noise["interval"]]
+            row[f"{arm}_share"] = noise["share_removed"]
+    if not quick:
+        row["non-local means"] = error(non_local_means(single)) / before
+        if (peer := bm4d(single, sigma)) is not None:
+            row["BM4D, true σ"] = error(peer) / before
+    return row
+
+
+def non_local_means(volume: Volume) -> Floats:
+    from skimage.restoration import denoise_nl_means, estimate_sigma
+
+    voxels = volume.voxels.astype(np.float32)
+    sigma = float(estimate_sigma(voxels))
+    done: Floats = denoise_nl_means(
+        voxels, patch_size=3, patch_distance=4, h=0.8 * sigma, sigma=sigma, fast_mode=True
+    )
+    return done
+
+
+def bm4d(volume: Volume, sigma: float) -> Floats | None:
+    try:
+        from bm4d import bm4d as run
+    except ImportError:
+        return None
+    return np.asarray(run(volume.voxels.astype(np.float32), sigma), np.float32)
+
+
+def gates_of(rows: list[Row]) -> list[dict[str, Any]]:
+    gates = []
+    for arm, median, worst in (("sequence", 0.935, 1.01), ("single", 0.97, 1.02)):
+        values = np.array([row[arm] for row in rows])
+        middle, most = float(np.median(values)), float(values.max())
+        name = rows[int(values.argmax())]["scan"]
+        gates += [
+            gate(f"{arm}: RMSE over the input's, median", middle, f"≤ {median}", middle <= median),
+            gate(f"{arm}: RMSE over the input's, most", most, f"≤ {worst}", most <= worst)
+            | {"volume": name},
+        ]
+    calm = [row for row in rows if row["still"] >= _FEWEST]
+    misses = [abs(float(np.log(row["single_sigma"]))) for row in calm]
+    used = max(row["single_used"] for row in calm)
+    inside = float(
+        np.mean([row["single_interval"][0] <= 1 <= row["single_interval"][1] for row in calm])
+    )
+    miss = float(np.median(misses))
+    return [
+        *gates,
+        gate("single: |log(σ / true)|, median", miss, "≤ 0.35", miss <= 0.35),
+        gate("single: σ that is used / true, most", used, "≤ 1.5", used <= 1.5),
+        gate("single: intervals that hold the truth", inside, "≥ 0.8", inside >= 0.8),
+    ]
+
+
+if __name__ == "__main__":
+    main()
