@@ -21,7 +21,7 @@ from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.noise.blocks import AIR_MEAN
-from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_to_contrast
+from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.noise.rician import amplitude
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -38,8 +38,6 @@ _ABOVE_AIR = (0.08, 0.16)
 #: σ over the contrast of the tissue at which half of the correction is applied, the share from
 #: which all of it is, and the one below which nothing is.
 _HALF_NEEDED, _NEARLY_ALL, _HARDLY_ANY = 0.05, 0.9, 0.1
-#: Confidence from which the measured σ is within 10 % of the truth (results/noise.json).
-_TRUSTED = 0.5
 #: σ over the largest value below which rounding in single precision is larger than the noise.
 _LEAST_NOISE = 2e-7
 #: σ in HU from which the noise of CT cannot be anatomy, whatever the confidence: no tissue varies
@@ -77,7 +75,7 @@ def trust_in(noise: NoiseEstimate, modality: str) -> float:
 
     1 from a confidence of one half, and in CT from a σ of 300 HU.
     """
-    trust = min(1.0, noise.confidence / _TRUSTED)
+    trust = min(1.0, noise.confidence / TRUSTED)
     if modality == "CT":
         trust = max(trust, min(1.0, noise.level / _BEYOND_ANATOMY_HU) ** 2)
     return trust
@@ -99,7 +97,7 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
         return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else "")
     trust = trust_in(noise, modality)
     certain = noise if trust >= 1 else noise.at_level(noise.low)
-    square = noise_to_contrast(certain) ** 2
+    square = noise_to_contrast(noise) ** 2
     share = square / (square + _HALF_NEEDED**2)
     if share < _HARDLY_ANY or noise.contrast == 0:
         why = "it is weak compared with tissue contrast"

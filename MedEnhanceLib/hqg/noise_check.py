@@ -11,7 +11,7 @@ from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.denoise import trust_in
 from MedEnhanceLib.noise.blocks import structure_of
-from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_to_contrast
+from MedEnhanceLib.noise.estimate import NoiseEstimate
 
 #: Correlation between the means of blocks two apart below which there is only noise. Noise of any
 #: usual texture gives 0 ± 1 / √(2n), CT and MR .3 and more, a PET of 34 × 31 pixels .18.
@@ -49,7 +49,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
             "the result is almost the input; check that the volume is an image of this modality",
         )
     trust = trust_in(noise, volume.modality)
-    if noise_to_contrast(noise) >= _STRONG and trust < _UNSURE:
+    if noise.contrast and noise.apparent / noise.contrast >= _STRONG and trust < _UNSURE:
         return _unfit(
             "strong noise and structure cannot be separated in this volume, as in label maps, "
             "textures and filtered images",

@@ -15,7 +15,8 @@ coefficient; anatomy is large in some blocks and absent from others. Four steps:
 4. With the spectrum, every cell gives a level; a smooth map goes through cells free of anatomy.
 
 Magnitude MR is Rician: its spread is smaller than σ where the signal is weak, which is undone, and
-its air, where there is any, shows σ by itself.
+its air, where there is any, shows σ by itself. Where anatomy fills the blocks of MR, `regressor`
+gives the level.
 
 Sources: noise from the blocks with the least structure, Pyatykh et al., IEEE Trans. Image Process.
 22 (2013) 687; Rician moments, Koay & Basser, J. Magn. Reson. 179 (2006) 317. The split into even
@@ -38,6 +39,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.noise.blocks import BLOCK, Array, Blocks, Floats, Mask
+from MedEnhanceLib.noise.regressor import estimate_sigma
 
 #: Rounds of choosing blocks and fitting the spectrum.
 _ROUNDS = 4
@@ -65,6 +67,9 @@ _LOUD = 2.5
 #: σ of the background over that of tissue within which the two are one, and the least share of
 #: tissue: where nearly all blocks look like air, what is not may be air as well.
 _LIKE_TISSUE, _LEAST_TISSUE = (0.6, 2.0), 0.05
+#: Confidence from which the measured σ is within 10 % of the truth (results/noise.json), and the
+#: lower end of the interval, over σ, from there on.
+TRUSTED, _SURE_LOW = 0.5, 0.85
 _TINY = 1e-12
 
 
@@ -88,6 +93,7 @@ class NoiseEstimate:
         shape: of the volume.
         cell: voxels in a cell along k, j, i.
         low, high: ends of the interval that holds σ in nine of ten scans.
+        apparent: σ as the quietest blocks show it, anatomy included.
 
     The map at the voxels of the volume is made slice by slice as it is read: `noise[2:5]`.
     """
@@ -104,6 +110,7 @@ class NoiseEstimate:
     cell: tuple[float, float, float]
     low: float = 0.0
     high: float = 0.0
+    apparent: float = 0.0
 
     def at_level(self, level: float) -> NoiseEstimate:
         """The same noise at another σ, with its map in proportion."""
@@ -164,7 +171,8 @@ def measure_noise(
     shape = voxels.shape[0], voxels.shape[1], voxels.shape[2]
     blocks = Blocks.of(voxels, modality, spacing)
     if blocks.count:
-        return _estimate(shape, blocks, _Fit(blocks, modality))
+        noise = _estimate(shape, blocks, _Fit(blocks, modality))
+        return noise if modality == "CT" else _learned(voxels, noise)
     level = blocks.air or blocks.step / math.sqrt(12)
     return NoiseEstimate(
         level=level,
@@ -172,12 +180,29 @@ def measure_noise(
         spectrum=np.ones((BLOCK,) * 3, np.float32),
         confidence=0.0,
         reason="no tissue in which noise could be measured",
-        rician=blocks.air is not None,
+        rician=False,
         air=blocks.air,
         contrast=0.0,
         shape=shape,
         cell=shape,
     )
+
+
+def _learned(voxels: npt.NDArray[Any], noise: NoiseEstimate) -> NoiseEstimate:
+    """The noise with the σ and the interval that the regressor gives where blocks are uncertain."""
+    if noise.confidence >= TRUSTED:
+        return noise
+    learned = estimate_sigma(
+        voxels,
+        level=noise.level,
+        confidence=noise.confidence,
+        air=noise.air,
+        contrast=noise.contrast,
+    )
+    if learned is None:
+        return noise
+    level, low, high = learned
+    return replace(noise.at_level(level), low=low, high=high)
 
 
 def noise_facts(volume: Volume) -> dict[str, Any] | None:
@@ -378,8 +403,9 @@ def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEs
         contrast=float(marks[1] - marks[0]) / 2,
         shape=shape,
         cell=blocks.size,
-        low=level * min(1.0, max(2 * confidence, 0.1)),
-        high=level * max(1.0, 0.5 / max(confidence, 0.05)),
+        low=level * min(_SURE_LOW, max(confidence / TRUSTED, 0.1)),
+        apparent=level,
+        high=level * max(1 / _SURE_LOW, TRUSTED / max(confidence, 0.05)),
     )
 
 

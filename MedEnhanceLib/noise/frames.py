@@ -4,8 +4,8 @@ pairs of neighboring frames → still ones → |differences| → level, map and 
 
 Movement and changes of contrast only add to differences, so what they show is an upper bound of the
 noise. Pairs count that differ least and show no structure: heads turn between some frames of real
-scans, whose differences are five to eight times the noise. Where a single frame shows less noise
-than all differences do, as in series of echoes or diffusion directions, the frame counts.
+scans, whose differences are five to eight times the noise. Where all pairs show structure, as in
+series of echoes, σ is at most the upper end of what a single frame shows.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def measure_frames(
     if level <= 0:
         return None
     bright = float(np.median(mean[tissue]))
-    if level > typical.high > 0:  # movement or contrast: neither spectrum nor map is the noise's
+    if (
+        still[0].structure > _STRUCTURE and level > typical.high > 0
+    ):  # movement or contrast: neither spectrum nor map is the noise's
         return replace(typical.at_level(typical.high), reason="frames differ by more than noise")
     return replace(
         typical,

@@ -15,6 +15,7 @@ import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation import Blur, Rician, robust_max
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import enhance
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import denoise, expected_deviation
@@ -70,13 +71,43 @@ def _enhanced(frame: Volume, monitor: Monitor | None = None, **options: object) 
 
 
 class TestDecision:
-    def test_strength_auto_leaves_a_clean_volume_nearly_as_it_is(self) -> None:
+    def test_strength_auto_leaves_a_clean_volume_as_it_is(self) -> None:
         result = _enhanced(brain())
-        change = _error(result.volume.voxels, brain()) / robust_max(brain().voxels)
-        assert -20 * np.log10(change) > 42
-        assert result.measured["noise"]["share_removed"] == result.share < 0.5
+        assert np.array_equal(result.volume.voxels, brain().voxels)
+        assert result.measured["noise"]["share_removed"] == result.share == 0
         assert result.measured["noise"]["reason"]
         assert _enhanced(_noisy(0.1)).share == 1
+
+    def test_of_uncertain_noise_the_lower_end_is_removed_in_full(self) -> None:
+        """Texture everywhere, as in an EPI of few pixels, and noise that everybody sees."""
+        rng = np.random.default_rng(4)
+        texture = rng.uniform(300, 900, (8, 64, 64)).astype(np.float32)
+        noisy = volume(texture + rng.normal(0, 60, texture.shape).astype(np.float32))
+        noise = measure_noise(noisy.voxels, modality="MR")
+        assert noise.confidence < 0.5 and noise.low < noise.level < noise.high
+        facts = _enhanced(noisy).measured["noise"]
+        assert facts["sigma_used"] == facts["interval"][0] < facts["sigma"]
+        assert facts["share_removed"] in (0, 1) or facts["reason"]
+
+    def test_stated_noise_takes_the_place_of_the_measurement(self, tmp_path: Path) -> None:
+        noisy = _noisy(0.1)
+        sigma = 0.1 * robust_max(brain().voxels)
+        stated = _enhanced(noisy, noise=sigma)
+        assert stated.measured["noise"]["sigma"] == pytest.approx(sigma, rel=1e-3)
+        assert stated.measured["noise"]["interval"] == [stated.measured["noise"]["sigma"]] * 2
+        assert _error(stated.volume.voxels, brain()) < 0.4 * _error(noisy.voxels, brain())
+        path = tmp_path / "sigma.nii.gz"
+        me.save(noisy.with_voxels(np.full(noisy.shape, sigma, np.float32)), path)
+        by_map = _enhanced(noisy, noise=str(path))
+        assert np.allclose(by_map.volume.voxels, stated.volume.voxels, atol=1e-3)
+        me.save(noisy.with_voxels(np.full(noisy.shape, -sigma, np.float32)), path)
+        with pytest.raises(InputError, match="below 0"):
+            _enhanced(noisy, noise=str(path))
+        me.save(noisy.crop(k=slice(0, 4)), path)
+        with pytest.raises(InputError, match="not on the grid"):
+            _enhanced(noisy, noise=str(path))
+        with pytest.raises(ConfigError, match="noise is 0"):
+            _enhanced(noisy, noise=0)
 
     def test_blur_is_undone_where_it_is_measured_and_not_elsewhere(self) -> None:
         blurred = Rician(0.01, 1).apply(Blur(1.5).apply(brain()))
