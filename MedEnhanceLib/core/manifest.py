@@ -132,13 +132,19 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     return lines
 
 
+def _is_part(noise: Mapping[str, Any]) -> bool:
+    """Whether less noise was removed than was measured, as the measurement is uncertain."""
+    return bool(noise.get("sigma_used", noise.get("sigma", 0)) < noise.get("sigma", 0))
+
+
 def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
     """The noise and what of it was removed: "noise found: ±19 (1 SD); removed: all"."""
     units = f" {noise['units']}" if noise.get("units") else ""
-    share, used = strength * noise["share_removed"], noise.get("sigma_used", noise["sigma"])
+    share = strength * noise["share_removed"]
     removed = f"{100 * share:.0f} %"
-    if share > 0 and used < noise["sigma"]:
-        removed = f"the ±{used:g} that are certain" + (f", {removed} of it" if share < 1 else "")
+    if share > 0 and _is_part(noise):
+        of_it = f"{removed} of " if share < 1 else ""
+        removed = f"{of_it}the ±{noise['sigma_used']:g} that are certain"
     elif share == 1:
         removed = "all"
     why = f", because {noise['reason']}" if noise.get("reason") else ""
@@ -147,8 +153,11 @@ def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
 
 def corrections_in_words(measured: Mapping[str, Any]) -> str:
     """The same for a history note: what was done beside removing all noise; or nothing."""
-    share = measured.get("noise", {}).get("share_removed", 1)
+    noise = measured.get("noise", {})
+    share = noise.get("share_removed", 1)
     parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
+    if share > 0 and _is_part(noise):
+        parts.append(f"for the ±{noise['sigma_used']:g} of noise that are certain")
     parts += ["blur undone"] if measured.get("blur", {}).get("undone") else []
     parts += ["bias field corrected"] if "bias_field" in measured else []
     used = measured.get("guide", {}).get("used")

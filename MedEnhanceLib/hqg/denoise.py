@@ -37,7 +37,7 @@ _MOST_OF_AIR = float(np.float32(1.15))
 _ABOVE_AIR = (0.08, 0.16)
 #: σ over the contrast of the tissue at which half of the correction is applied, the share from
 #: which all of it is, and the one below which nothing is.
-_HALF_NEEDED, _NEARLY_ALL, _HARDLY_ANY = 0.05, 0.9, 0.1
+_HALF_NEEDED, _NEARLY_ALL, _HARDLY_ANY = 0.05, 0.9, 0.15
 #: σ over the largest value below which rounding in single precision is larger than the noise.
 _LEAST_NOISE = 2e-7
 #: σ in HU from which the noise of CT cannot be anatomy, whatever the confidence: no tissue varies
@@ -86,7 +86,7 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
 
     Where the measurement is uncertain, the lower end of its interval is removed in full. Noise that
     nobody sees stays: the share is r² / (r² + 0.05²), where r is σ over the contrast of the tissue,
-    all of it from .9 and nothing below .1.
+    all of it from .9 and nothing below .15.
 
     Args:
         noise: of the volume, in its units.

@@ -367,7 +367,7 @@ class _Frame:
         )
         if deviation is not None:
             expected_deviation(
-                values, self.volume, decision.removal.noise,
+                values, self.volume, decision.noise,
                 share=decision.removal.share, strength=self.strength,
                 first=around.start, only=wanted, out=deviation,
             )  # fmt: skip

@@ -321,7 +321,7 @@ def _is_hardly_changed(row: Mapping[str, Any]) -> bool:
     """Whether next to none of the noise was removed from a volume."""
     noise = (row.get("measured") or {}).get("noise") or {}
     share = noise.get("share_removed", 1.0) * row.get("strength", 1.0)
-    return row["status"] == "done" and share < _HARDLY
+    return bool(row["status"] == "done" and share < _HARDLY)
 
 
 def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,6 +337,7 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
     noise = (row.get("measured") or {}).get("noise") or {}
     named = {
         "noise (1 SD)": "sigma",
+        "noise removed (1 SD)": "sigma_used",
         "noise confidence": "confidence",
         "share removed": "share_removed",
     }

@@ -202,7 +202,9 @@ def _learned(voxels: npt.NDArray[Any], noise: NoiseEstimate) -> NoiseEstimate:
     if learned is None:
         return noise
     level, low, high = learned
-    return replace(noise.at_level(level), low=low, high=high)
+    # A map and a spectrum that are no better known hold anatomy.
+    flat, white = np.full_like(noise.sigma, level), np.ones_like(noise.spectrum)
+    return replace(noise, level=level, sigma=flat, spectrum=white, low=low, high=high)
 
 
 def noise_facts(volume: Volume) -> dict[str, Any] | None:
@@ -416,7 +418,7 @@ def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
     many = blocks.count / (blocks.count + 30)
     deep = 1.0 if blocks.depth == BLOCK else 0.6
     reasons = {
-        "noise and anatomy can hardly be separated": clear < 0.6,
+        "noise and anatomy can hardly be told apart": clear < 0.6,
         "little tissue": many < 0.7,
         "fewer than four slices": deep < 1,
     }

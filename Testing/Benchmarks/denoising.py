@@ -30,7 +30,7 @@ from _enhancement_visibility import detectability
 from harm import observer, score
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.denoise import need_of
+from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.io import load
 
 #: Volumes and whether an averaged copy is measured too.
@@ -116,8 +116,8 @@ def mr_case(
     volume, sigma = shared.noisy(scan, kind, percent, seed), percent / 100
     measured = shared.measured_noise(volume)
     truth = shared.true_noise(volume, sigma, rician=kind == "Rician")
-    needed = need_of(measured, "MR").share
-    for which, noise, share in ((TRUE, truth, 1.0), (MEASURED, measured, needed)):
+    removal = removal_of(measured, "MR")
+    for which, noise, share in ((TRUE, truth, 1.0), (MEASURED, removal.noise, removal.share)):
         for arm in arms:
             is_once = which == MEASURED and arm in ("input", "non-local means", ROUND)
             if is_once or (arm == NETWORK and model is None):
@@ -199,8 +199,8 @@ def ct_case(known: Subject, case: Any, seed: int, model: Model | None) -> Iterat
 
 
 def ct_arm(arm: str, volume: Volume, model: Model | None) -> Made:
-    noise = shared.measured_noise(volume)
-    return run_arm(arm, volume, noise, share=need_of(noise, volume.modality).share, model=model)
+    removal = removal_of(shared.measured_noise(volume), volume.modality)
+    return run_arm(arm, volume, removal.noise, share=removal.share, model=model)
 
 
 def ct_lesions(known: Subject, seed: int, model: Model | None) -> Iterator[Row]:

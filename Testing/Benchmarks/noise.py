@@ -25,7 +25,7 @@ from _common import SHARED_DATA, gate, write
 
 from MedEnhanceLib.degradation import robust_max
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
-from MedEnhanceLib.hqg.denoise import need_of
+from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.nets.grouped import denoised
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
@@ -236,7 +236,7 @@ def judge(case: Case) -> Row:
         "spectrum": round(float(np.abs(estimate.spectrum / spectrum - 1)[carries].mean()), 3),
         "spectrum_white": round(float(np.abs(1 / spectrum - 1)[carries].mean()), 3),
         "confidence": round(estimate.confidence, 2),
-        "need": round(need_of(estimate, case.modality).share, 2),
+        "need": round(removal_of(estimate, case.modality).share, 2),
         "cpu_s_per_mvoxel": round(seconds / case.voxels.size * 1e6, 3),
         "mvoxel": round(case.voxels.size / 1e6, 2),
     }

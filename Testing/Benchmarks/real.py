@@ -12,6 +12,7 @@ several of these scans, and a plain σ of differences is movement there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Iterator
 from itertools import pairwise
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from _common import SHARED_DATA, gate, write
+from _enhancement_peers import bm4d_mr, nlm_mr
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import enhance
@@ -138,29 +140,11 @@ def judge(name: str, sequence: Volume, *, quick: bool) -> Row | None:
             row[f"{arm}_interval"] = [end / sigma for end in noise["interval"]]
             row[f"{arm}_share"] = noise["share_removed"]
     if not quick:
-        row["non-local means"] = error(non_local_means(single)) / before
-        if (peer := bm4d(single, sigma)) is not None:
-            row["BM4D, true σ"] = error(peer) / before
+        row["non-local means"] = error(nlm_mr(single, rician=False).voxels) / before
+        with contextlib.suppress(ImportError):  # the package is not free for all uses
+            row["BM4D"] = error(bm4d_mr(single, rician=False).voxels) / before
+            row["BM4D, true σ"] = error(bm4d_mr(single, sigma, rician=False).voxels) / before
     return row
-
-
-def non_local_means(volume: Volume) -> Floats:
-    from skimage.restoration import denoise_nl_means, estimate_sigma
-
-    voxels = volume.voxels.astype(np.float32)
-    sigma = float(estimate_sigma(voxels))
-    done: Floats = denoise_nl_means(
-        voxels, patch_size=3, patch_distance=4, h=0.8 * sigma, sigma=sigma, fast_mode=True
-    )
-    return done
-
-
-def bm4d(volume: Volume, sigma: float) -> Floats | None:
-    try:
-        from bm4d import bm4d as run
-    except ImportError:
-        return None
-    return np.asarray(run(volume.voxels.astype(np.float32), sigma), np.float32)
 
 
 def gates_of(rows: list[Row]) -> list[dict[str, Any]]:

@@ -77,8 +77,17 @@ def _noise(output):
         return ""
     # At the strength that the voxels have.
     share = noise["share_removed"] * results.strengthOf(output)
-    text = _("Noise found: ±{sigma:g} {unit} (1 SD). Removed: {share:.0f} %").format(
-        sigma=noise["sigma"], unit=results.unitOf(output), share=100 * share
+    used = noise.get("sigma_used", noise["sigma"])
+    if share == 1 and used >= noise["sigma"]:
+        removed = _("all")
+    elif share > 0 and used < noise["sigma"]:
+        removed = _("{share:.0f} % of the ±{used:g} that are certain")
+    else:
+        removed = _("{share:.0f} %")
+    text = _("Noise found: ±{sigma:g} {unit} (1 SD). Removed: {removed}").format(
+        sigma=noise["sigma"],
+        unit=results.unitOf(output),
+        removed=removed.format(share=100 * share, used=used),
     )
     reason = noise.get("reason")
     return _("{text}, because {reason}.").format(text=text, reason=reason) if reason else f"{text}."
