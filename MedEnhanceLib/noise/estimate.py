@@ -418,7 +418,7 @@ def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
     many = blocks.count / (blocks.count + 30)
     deep = 1.0 if blocks.depth == BLOCK else 0.6
     reasons = {
-        "noise and anatomy can hardly be told apart": clear < 0.6,
+        "noise and anatomy can hardly be distinguished": clear < 0.6,
         "little tissue": many < 0.7,
         "fewer than four slices": deep < 1,
     }

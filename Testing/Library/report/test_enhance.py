@@ -96,7 +96,7 @@ def test_report_says_what_changed_was_measured_and_done(
     assert "direction) is unchanged" in text
     assert "mr abababababab" in text
     assert "1.2 s" in text
-    assert "Noise found: ±12.5 HU (1 SD), confidence 0.4 of 1; removed: 80 %, because few." in text
+    assert "Noise found: ±12.5 HU (1 SD); removed: 80 %, because few." in text
     assert "Blur: undone; both axes are blurred." in text
     assert "Bias field: corrected (N4)." in text
     words = ", 80% of the noise correction, blur undone, bias field corrected"
