@@ -320,8 +320,8 @@ def _place_of(item: Item) -> tuple[str, str]:
 def _is_hardly_changed(row: Mapping[str, Any]) -> bool:
     """Whether next to none of the noise was removed from a volume."""
     noise = (row.get("measured") or {}).get("noise") or {}
-    share = noise.get("share_removed", 1.0) * row.get("strength", 1.0)
-    return row["status"] == "done" and share < _HARDLY
+    share = float(noise.get("share_removed", 1.0)) * float(row.get("strength", 1.0))
+    return bool(row["status"] == "done" and share < _HARDLY)
 
 
 def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
