@@ -35,8 +35,6 @@ _SLICES_MEASURED = 32
 #: Median step around a value, in σ, above which it is padding, and above which it is replaced.
 #: Noise that was clipped at 0 has .67; that of magnitudes, which begins there, 1.18.
 _STEP, _LARGE_STEP = 1.0, 4.0
-#: How near to a block padding lies that is not the lowest or highest value, in voxels.
-_NEAR = 4
 #: How many slices away means are taken, and how much less each slice counts than the one before.
 _REACH, _LESS = SIDE - 1, np.float32(0.01)
 #: Slices that are held.
@@ -116,13 +114,12 @@ class ConstantRegions:
         return np.asarray(blocks | self._of_values(z, self.padding, blocks))
 
     def _of_values(self, z: int, values: Sequence[Any], blocks: Mask) -> Mask:
-        """Where slice z has values of padding; those in the middle of the range near blocks."""
+        """Where slice z has values of padding; those within the range, connected with blocks."""
         result = np.zeros(blocks.shape, np.bool_)
         for value in values:
             is_equal = self._voxels[z] == value
             if value not in self._ends:
-                size = 2 * _NEAR + 1
-                is_equal &= _over(np.logical_or, np.pad(blocks, _NEAR), (size, size))
+                is_equal = _connected(is_equal, blocks)
             result |= is_equal
         return result
 
@@ -202,6 +199,14 @@ def _over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
         ]
         plane = reduce(of, parts)
     return plane
+
+
+def _connected(mask: Mask, starts: Mask) -> Mask:
+    """What of a mask can be reached in its plane from the starts in it."""
+    reached, count = mask & starts, -1
+    while count != (count := int(np.count_nonzero(reached))):
+        reached = mask & _over(np.logical_or, np.pad(reached, 1), (3, 3))
+    return reached
 
 
 def _median_step(voxels: Array, value: Any, slices: Sequence[int]) -> float:
