@@ -96,9 +96,12 @@ def frame_interval(
     """Seconds between frames, of a header's number and unit; None if it states no time.
 
     unit: in seconds; 0 if it is not one of time; None if none is named, see `unstated_time_unit`.
+    number: NaN if the header has none.
     found: its exact interval counts as long as no other program changed the number.
     """
-    if not math.isfinite(number) or number == 0:
+    if math.isnan(number):
+        return found.frame_interval_s
+    if math.isinf(number) or number == 0:
         return None
     if number < 0 or unit == 0:
         monitor.warn(f"{field} is {number:g}, which is no interval in time: it is not kept")
