@@ -17,10 +17,12 @@ import numpy as np
 
 from MedEnhanceLib.io.dicom.contrast import (
     ACQUISITION,
+    DIRECTION,
     TIME,
     Attribute,
     are_of_one_kind,
     attributes_of,
+    in_scan_order,
     interleave,
     ranked,
     with_equal_times,
@@ -35,6 +37,10 @@ _PLANES = ("sagittal", "coronal", "axial")
 _SAME_PLACE_MM = 0.01
 #: Share of the slices: a 4D series that lacks more is not recognized as one.
 _MOST_LACKING = 0.1
+_NO_ORDER = (
+    "nothing states the order of its diffusion frames: neither TemporalPositionIdentifier nor "
+    "acquisition times nor InstanceNumber differ alike at all places"
+)
 #: A series is divided by at most this number of attributes, one within the other.
 _MOST_DIVISIONS = 3
 
@@ -217,7 +223,9 @@ def _framed(slices: Slices, places: _Places, attributes: Sequence[Attribute]) ->
         if not missing:
             is_mixed = attribute is ACQUISITION and interleave(frames)
             if not is_mixed and are_of_one_kind(frames, attribute, attributes):
-                return Part(frames, axis=attribute.axis)
+                scanned = in_scan_order(frames) if attribute.is_scanned else frames
+                unknown = "" if scanned or attribute is not DIRECTION else _NO_ORDER
+                return Part(scanned or frames, axis=attribute.axis, reason=unknown)
         elif len(missing) <= _MOST_LACKING * len(everywhere) * len(frames):
             reason = f"slices are missing: {named(missing)}"
             nearly = nearly or Part(frames, axis=attribute.axis, reason=reason)

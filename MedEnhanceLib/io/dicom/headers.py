@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
-#: What only the groups may state: elsewhere it is no frame's.
+#: What only the groups may state: elsewhere it is no frame's, as private elements are.
 _PLACING = (
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope",
     "RescaleIntercept",
@@ -300,8 +300,11 @@ def frame_headers(header: Dataset) -> Iterator[Fields]:
         raise InputError(
             f"NumberOfFrames is {count}, but {len(frames)} frames are described", COPY_AGAIN
         )
-    for keyword in _PLACING:
-        common.pop(keyword, None)
+    common = {
+        keyword: value
+        for keyword, value in common.items()
+        if keyword not in _PLACING and isinstance(keyword, str)
+    }
     for groups in (header.get(_SHARED) or [])[:1]:
         common |= _fields_of(groups)
     return (common | _fields_of(groups) for groups in frames)
@@ -314,9 +317,12 @@ def first_item(dataset: Dataset, keyword: str) -> Any:
 
 
 def items_of(groups: Dataset) -> Iterator[Dataset]:
-    """The items of functional groups; of diffusion its direction too, which lies a level deeper."""
+    """The items of functional groups; of diffusion its direction too, which lies a level deeper.
+
+    Private sequences are left out: manufacturers repeat public elements in them, with other values.
+    """
     for group in groups:
-        if group.VR != "SQ" or not group.value:
+        if group.VR != "SQ" or not group.value or group.tag.is_private:
             continue
         yield group.value[0]
         gradient = first_item(group.value[0], "DiffusionGradientDirectionSequence")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
@@ -162,9 +163,31 @@ def _volume(
         history=(*about.history, *steps),
         frame_interval_s=interval_s(part.frames, part.axis),
         origin=_origin(stacks),
+        gradients=_gradients([stack.slices[0] for stack in stacks], name, monitor),
         # Of the slice that lost most.
         lossy=max((plane.lossy for plane in ordered), key=lambda steps: [s.ratio for s in steps]),
     )
+
+
+def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gradient, ...]:
+    """The diffusion weighting of each frame, of which `firsts` holds a slice; () without any."""
+    weighted = [plane for plane in firsts if plane.b_value and float(plane.b_value) > 0]
+    lacking = sum(not plane.b_value for plane in firsts)
+    if weighted and lacking:
+        monitor.warn(f"{name}: {lacking} of {len(firsts)} frames state no b-value; none is kept")
+    if not weighted or lacking:
+        return ()
+    undirected = sum(plane.direction is None for plane in weighted)
+    if undirected:
+        monitor.warn(
+            f"{name}: {undirected} of {len(weighted)} diffusion-weighted frames state no direction "
+            "in a known frame (or are trace images); theirs is given as 0, 0, 0"
+        )
+    gradients = (
+        Gradient(float(plane.b_value), *([plane.direction] if plane.direction else []))
+        for plane in firsts
+    )
+    return tuple(gradients)
 
 
 def _units(first: Slice, modality: str) -> str:

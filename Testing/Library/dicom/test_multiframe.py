@@ -69,7 +69,7 @@ def test_frames_at_the_same_places_become_a_sequence(
 def test_directions_of_diffusion_are_separated_by_their_gradient_where_nothing_counts_them(
     tmp_path: Path,
 ) -> None:
-    """Two shells; what is stored first is the second direction of the second shell."""
+    """Two shells; they keep the order of the scan, which begins with the second one."""
     gradients = [(2000, [0, 1, 0]), (1000, [1, 0, 0]), (0, None)]
     dataset = enhanced_mr(FRAMES, [0.0, 2.0] * 3)
     for index, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
@@ -81,7 +81,12 @@ def test_directions_of_diffusion_are_separated_by_their_gradient_where_nothing_c
             ]
     volume = loaded(tmp_path, dataset)
     expected = FRAMES.astype(int) + np.arange(6)[:, None, None]
-    assert np.array_equal(volume.voxels, expected.reshape(3, 2, 5, 7)[::-1])
+    assert np.array_equal(volume.voxels, expected.reshape(3, 2, 5, 7))
+    assert [str(gradient) for gradient in volume.gradients] == [
+        "b = 2000 s/mm² along (0.0000, 1.0000, 0.0000)",
+        "b = 1000 s/mm² along (1.0000, 0.0000, 0.0000)",
+        "b = 0 s/mm²",
+    ]
 
 
 def test_more_frames_than_pixels_are_refused(tmp_path: Path) -> None:
