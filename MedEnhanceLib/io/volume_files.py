@@ -63,6 +63,7 @@ def load(
     modality: str | None = None,
     series: str | None = None,
     resample: bool = False,
+    complete_frames: bool = False,
     scratch: Path | None = None,
     monitor: Monitor | None = None,
 ) -> Volume:
@@ -73,6 +74,7 @@ def load(
         modality: overrides what the header says; without either it is guessed, with a warning.
         series: one DICOM series of several, by UID or by its number in `list_series`.
         resample: of DICOM whose slices make no even rectangular grid.
+        complete_frames: leave out the last frame of DICOM whose scan was interrupted.
         scratch: a folder with free space; if given, the voxels of large NIfTI, NRRD and MetaImage
             files stay on disk: in the file, which must not change meanwhile, or unpacked there.
         monitor: notified of warnings and progress; may cancel.
@@ -88,7 +90,12 @@ def load(
         read is None and (ending in _DICOM_ENDINGS or is_dicom(path) or is_source(path))
     ):
         volume = load_dicom(
-            path, modality=modality, series=series, resample=resample, monitor=monitor
+            path,
+            modality=modality,
+            series=series,
+            resample=resample,
+            complete_frames=complete_frames,
+            monitor=monitor,
         )
     elif read is not None:
         if series is not None:

@@ -33,6 +33,12 @@ _trigger_ms: Moment = attrgetter("trigger_ms")
 _time_s: Moment = attrgetter("time_s")
 _reference_ms: Moment = attrgetter("reference_ms")
 _temporal_index: Moment = attrgetter("temporal_index")
+#: What counts frames in the order of the scan, the most certain first.
+SCAN_NUMBERS: tuple[Callable[[Slice], Any], ...] = (
+    _temporal_index,
+    _time_s,
+    attrgetter("number"),
+)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ CLASSIC = {
 #: What is read of every file: of its series, its images and their frames.
 _ELEMENTS = (
     *ELEMENTS, _SHARED, _EACH, "ConcatenationUID", "InConcatenationTotalNumber", "SeriesNumber",
-    "SeriesDescription", "StudyDescription", "SeriesDate", "StudyDate", "ModalityLUTSequence",
+    "SeriesDescription", "StudyDescription", "SeriesDate", "SeriesTime", "StudyDate", "ModalityLUTSequence",
     "ContributingEquipmentSequence",
 )  # fmt: skip
 _UIDS_OF_SERIES = (0x0020000D, 0x0020000E)
@@ -102,7 +102,7 @@ class Header:
     """What a DICOM file is.
 
     slices: its image planes; empty where it gives none, for the `reason` and with the `hint`.
-    kind: the name of its class. date: of the series, YYYY-MM-DD. damaged: whether the reason is
+    kind: the name of its class. date: of the series, YYYY-MM-DD. time: SeriesTime. damaged: whether the reason is
     that it cannot be read; then the other fields are what could be read. unread: whether it is
     empty or cannot be opened, so that it may not be DICOM at all.
     history: earlier processing by MedEnhance. That of other programs is left out: scanners call
@@ -119,6 +119,7 @@ class Header:
     study_description: str = ""
     modality: str = ""
     date: str = ""
+    time: str = ""
     patient: str = ""
     kind: str = ""
     slices: tuple[Slice, ...] = ()
@@ -198,6 +199,7 @@ def _described(dataset: Dataset, fields: Fields, file: Path) -> Header:
         study_description=text(fields, "StudyDescription"),
         modality=modality,
         date=date(text(fields, "SeriesDate") or text(fields, "StudyDate")),
+        time=text(fields, "SeriesTime"),
         patient=text(fields, "PatientID"),
         kind=class_name(sop_class, modality),
         history=tuple(

@@ -33,6 +33,7 @@ def load_dicom(
     modality: str | None = None,
     series: str | None = None,
     resample: bool = False,
+    complete_frames: bool = False,
     monitor: Monitor,
 ) -> Volume:
     """Load one series of gray images, or one segmentation.
@@ -43,6 +44,7 @@ def load_dicom(
         series: which one, by its number in `list_series`, its UID or UID/part. By default the only
             series of images; or the only segmentation, if there are no images.
         resample: whether uneven, missing and tilted slices are resampled instead of refused.
+        complete_frames: whether the last frame of an interrupted scan is left out.
         monitor: for progress, warnings and cancellation.
     Returns:
         [K, J, I], or [T, K, J, I] for a series of several frames.
@@ -50,7 +52,7 @@ def load_dicom(
         InputError: several series fit, none does, or one gives no volume; GeometryError where its
             slices make no even grid.
     """
-    listed = choices(path, monitor.part(0, 0.3))
+    listed = choices(path, monitor.part(0, 0.3), complete_frames=complete_frames)
     choice = _choose(listed, series, path, monitor)
     if choice.part is None and _is_segmentation(choice):
         return _segmentation(choice, path, monitor)
