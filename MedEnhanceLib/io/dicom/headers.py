@@ -66,8 +66,8 @@ CLASSIC = {
 #: What is read of every file: of its series, its images and their frames.
 _ELEMENTS = (
     *ELEMENTS, _SHARED, _EACH, "ConcatenationUID", "InConcatenationTotalNumber", "SeriesNumber",
-    "SeriesDescription", "StudyDescription", "SeriesDate", "SeriesTime", "StudyDate", "ModalityLUTSequence",
-    "ContributingEquipmentSequence",
+    "SeriesDescription", "StudyDescription", "SeriesDate", "SeriesTime", "StudyDate",
+    "ModalityLUTSequence", "ContributingEquipmentSequence",
 )  # fmt: skip
 _UIDS_OF_SERIES = (0x0020000D, 0x0020000E)
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -102,9 +102,9 @@ class Header:
     """What a DICOM file is.
 
     slices: its image planes; empty where it gives none, for the `reason` and with the `hint`.
-    kind: the name of its class. date: of the series, YYYY-MM-DD. time: SeriesTime. damaged: whether the reason is
-    that it cannot be read; then the other fields are what could be read. unread: whether it is
-    empty or cannot be opened, so that it may not be DICOM at all.
+    kind: the name of its class. date: of the series, YYYY-MM-DD. time: SeriesTime.
+    damaged: whether the reason is that it cannot be read; then the other fields are what could be
+    read. unread: whether it is empty or cannot be opened, so that it may not be DICOM at all.
     history: earlier processing by MedEnhance. That of other programs is left out: scanners call
     much of their output derived.
     """

@@ -13,6 +13,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicomout import read_template
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -87,6 +88,21 @@ def test_directions_of_diffusion_are_separated_by_their_gradient_where_nothing_c
         "b = 1000 s/mm² along (1.0000, 0.0000, 0.0000)",
         "b = 0 s/mm²",
     ]
+
+
+def test_private_sequences_override_no_public_element(tmp_path: Path) -> None:
+    dataset = enhanced_mr(FRAMES, [2.0 * k for k in range(6)])
+    (tmp_path / "plain").mkdir()
+    truth = loaded(tmp_path / "plain", dataset)
+    for groups in dataset.PerFrameFunctionalGroupsSequence:
+        block = groups.private_block(0x2005, "Philips MR Imaging DD 005", create=True)
+        other = with_elements(ImagePositionPatient=[9, 9, 9], RescaleSlope=3, PixelSpacing=[7, 7])
+        block.add_new(0x0F, "SQ", [other])
+    volume = loaded(tmp_path, dataset)
+    assert volume.is_equal(truth)
+    assert volume.origin
+    derived = read_template(volume.origin).headers
+    assert [list(header.ImagePositionPatient) for header in derived][:2] == [[-3, 4, 0], [-3, 4, 2]]
 
 
 def test_more_frames_than_pixels_are_refused(tmp_path: Path) -> None:
