@@ -91,6 +91,7 @@ def load(
     modality: str | None = None,
     series: str | int | None = None,
     resample: bool = False,
+    complete_frames: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Volume:
@@ -104,6 +105,8 @@ def load(
         modality: "CT", "MR" …, for a file that does not state it.
         series: which one of several, by its number in `list_series` or its UID.
         resample: resample a DICOM series with a tilted gantry, gaps or uneven spacing, which is
+            refused otherwise.
+        complete_frames: leave out the last frame of a DICOM sequence if it lacks slices, which is
             refused otherwise.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
@@ -123,6 +126,7 @@ def load(
             modality=modality,
             series=None if series is None else str(series),
             resample=resample,
+            complete_frames=complete_frames,
             monitor=monitor,
         )
 

@@ -65,7 +65,7 @@ def _declare(parser: Parser, task: str) -> None:
     if task != "compress":
         add_flags(parser, batch, only=["bids"])
         add_flags(parser, job, only=["dicom"])
-    add_flags(parser, job, only=["modality", "resample"])
+    add_flags(parser, job, only=["modality", "resample", "complete_frames"])
     add_flags(parser, batch, only=["output", "workers", "scheduler", "overwrite"])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.text import inline, job_lines, pairs, size, slices_of, table, wrote
+from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
 
 _LONGEST_CELL = 40
@@ -84,6 +85,10 @@ def _card_text(card: Mapping[str, Any]) -> str:
         rows["noise"] += f" ({noise['reason']})" if noise.get("reason") else ""
     if "mode" in card:
         rows |= _container_rows(card)
+    if gradients := card.get("gradients"):
+        rows["diffusion"] = "\n".join(
+            f"frame {number}: {Gradient(**gradient)}" for number, gradient in enumerate(gradients)
+        )
     for name in ("history", "warnings"):
         rows[name] = "\n".join(card[name]) or "none"
     return f"{card['source']} ({card['modality']})\n{pairs(rows, '  ')}"

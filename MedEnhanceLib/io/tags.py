@@ -13,6 +13,7 @@ from typing import Any
 
 from MedEnhanceLib.core.exchange import unstated_time_unit
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import GeometryError
@@ -25,8 +26,9 @@ _MALFORMED = (
     ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
     GeometryError,
 )  # fmt: skip
-#: Newest steps that are kept: MetaImage readers keep lines in buffers of 32 KiB.
-_MOST_STEPS = 50
+#: Newest steps, and frames with gradients, that are kept: MetaImage readers keep lines in buffers
+#: of 32 KiB.
+_MOST_STEPS, _MOST_GRADIENTS = 50, 500
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Tags:
     #: The original file's name, if this file only carries the volume to a worker.
     source: str = ""
     lossy: tuple[Lossy, ...] = ()
+    gradients: tuple[Gradient, ...] = ()
 
 
 def to_text(volume: Volume) -> str:
@@ -58,6 +61,11 @@ def to_text(volume: Volume) -> str:
         fields["frame_interval_s"] = volume.frame_interval_s
     if volume.lossy:
         fields["lossy"] = [[step.method, step.ratio] for step in volume.lossy]
+    if 0 < len(volume.gradients) <= _MOST_GRADIENTS:
+        fields["gradients"] = [
+            [gradient.b_value, *(round(part, 6) for part in gradient.direction)]
+            for gradient in volume.gradients
+        ]
     return json.dumps(fields)
 
 
@@ -78,6 +86,10 @@ def from_text(text: str) -> Tags:
             lossy=tuple(
                 Lossy(printable(str(method)), float(ratio))
                 for method, ratio in fields.get("lossy") or ()
+            ),
+            gradients=tuple(
+                Gradient(float(b_value), (float(x), float(y), float(z)))
+                for b_value, x, y, z in fields.get("gradients") or ()
             ),
         )
     except _MALFORMED:

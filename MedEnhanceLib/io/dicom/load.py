@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
@@ -32,6 +33,7 @@ def load_dicom(
     modality: str | None = None,
     series: str | None = None,
     resample: bool = False,
+    complete_frames: bool = False,
     monitor: Monitor,
 ) -> Volume:
     """Load one series of gray images, or one segmentation.
@@ -42,6 +44,7 @@ def load_dicom(
         series: which one, by its number in `list_series`, its UID or UID/part. By default the only
             series of images; or the only segmentation, if there are no images.
         resample: whether uneven, missing and tilted slices are resampled instead of refused.
+        complete_frames: whether the last frame of an interrupted scan is left out.
         monitor: for progress, warnings and cancellation.
     Returns:
         [K, J, I], or [T, K, J, I] for a series of several frames.
@@ -49,7 +52,7 @@ def load_dicom(
         InputError: several series fit, none does, or one gives no volume; GeometryError where its
             slices make no even grid.
     """
-    listed = choices(path, monitor.part(0, 0.3))
+    listed = choices(path, monitor.part(0, 0.3), complete_frames=complete_frames)
     choice = _choose(listed, series, path, monitor)
     if choice.part is None and _is_segmentation(choice):
         return _segmentation(choice, path, monitor)
@@ -162,9 +165,31 @@ def _volume(
         history=(*about.history, *steps),
         frame_interval_s=interval_s(part.frames, part.axis),
         origin=_origin(stacks),
+        gradients=_gradients([stack.slices[0] for stack in stacks], name, monitor),
         # Of the slice that lost most.
         lossy=max((plane.lossy for plane in ordered), key=lambda steps: [s.ratio for s in steps]),
     )
+
+
+def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gradient, ...]:
+    """The diffusion weighting of each frame, of which `firsts` holds a slice; () without any."""
+    weighted = [plane for plane in firsts if plane.b_value and float(plane.b_value) > 0]
+    lacking = sum(not plane.b_value for plane in firsts)
+    if weighted and lacking:
+        monitor.warn(f"{name}: {lacking} of {len(firsts)} frames state no b-value; none is kept")
+    if not weighted or lacking:
+        return ()
+    undirected = sum(plane.direction is None for plane in weighted)
+    if undirected:
+        monitor.warn(
+            f"{name}: {undirected} of {len(weighted)} diffusion-weighted frames state no direction "
+            "in a known frame (or are trace images); theirs is given as 0, 0, 0"
+        )
+    gradients = (
+        Gradient(float(plane.b_value), *([plane.direction] if plane.direction else []))
+        for plane in firsts
+    )
+    return tuple(gradients)
 
 
 def _units(first: Slice, modality: str) -> str:

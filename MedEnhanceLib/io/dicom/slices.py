@@ -5,7 +5,6 @@ An absent element is None or ""; a malformed one that matters is an error.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import functools
 import math
@@ -19,6 +18,7 @@ import numpy as np
 
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom import diffusion
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -42,14 +42,6 @@ _METHODS = {
 }
 #: Elements by keyword, private ones by tag.
 Fields = dict[str | int, Any]
-#: Where manufacturers keep the b-value: element, creator's element, creator.
-_PRIVATE_B_VALUES = (
-    (0x0019100C, 0x00190010, "SIEMENS MR HEADER"),
-    (0x00431039, 0x00430010, "GEMS_PARM_01"),
-    (0x20011003, 0x20010010, "Philips Imaging DD 001"),
-)
-#: GE adds multiples of this to a b-value.
-_GE_OFFSET = 1e9
 Read = Callable[[Fields, str], Any]
 
 
@@ -188,22 +180,6 @@ def _joined(header: Fields, keyword: str) -> str:
     return "\\".join(texts(header, keyword))
 
 
-def _b_value(header: Fields, keyword: str) -> str:
-    """In s/mm²: of the standard element, else of the private element of a known manufacturer."""
-    value = measured(header, keyword)
-    if value is not None:
-        return f"{value:g}"
-    for tag, creator_tag, creator in _PRIVATE_B_VALUES:
-        private = header.get(tag)
-        if private is None or text(header, creator_tag) != creator:
-            continue
-        if isinstance(private, Iterable) and not isinstance(private, str | bytes):
-            private = next(iter(private), "")
-        with contextlib.suppress(TypeError, ValueError, OverflowError):
-            return f"{int(float(private) % _GE_OFFSET)}"
-    return ""
-
-
 def _from(keyword: str, read: Read, default: Any = None) -> Any:
     """A field of Slice that `read` takes from the element `keyword` of a header."""
     return field(default=default, metadata={"keyword": keyword, "read": read})
@@ -218,7 +194,9 @@ class Slice:
     pixel_spacing: mm between rows, then between columns. thickness, between: mm.
     units: of the intensities, where the modality has an element for it (PET).
     stack: StackID, in files of many frames. echo_ms: EchoTime. b_value: s/mm².
-    direction: of the diffusion gradient.
+    direction: of the diffusion gradient, a unit vector in LPS.
+    number: InstanceNumber. dimensions: DimensionIndexValues. temporal_count:
+    NumberOfTemporalPositions.
     trigger_ms: milliseconds after the trigger. heart_percent, breath_percent: of the cycle.
     time_s: time of acquisition, seconds since a fixed day.
     interval_ms: TemporalResolution, from frame to frame.
@@ -259,15 +237,18 @@ class Slice:
     stack: str = _from("StackID", text, "")
     echo: str = _from("EchoNumbers", text, "")
     echo_ms: str = _from("EchoTime", text, "")
-    b_value: str = _from("DiffusionBValue", _b_value, "")
+    b_value: str = _from("DiffusionBValue", diffusion.b_value, "")
     image_type: tuple[str, ...] = _from("ImageType", _image_type, ())
     kernel: str = _from("ConvolutionKernel", _joined, "")
     kv: str = _from("KVP", _joined, "")
     inversion_ms: str = _from("InversionTime", _joined, "")
     flip_degrees: str = _from("FlipAngle", _joined, "")
-    direction: str = _from("DiffusionGradientOrientation", _joined, "")
+    direction: tuple[float, ...] | None = _from("DiffusionGradientOrientation", diffusion.direction)
 
+    number: float | None = _from("InstanceNumber", measured)
+    dimensions: tuple[str, ...] = _from("DimensionIndexValues", texts, ())
     temporal_index: float | None = _from("TemporalPositionIdentifier", measured)
+    temporal_count: float | None = _from("NumberOfTemporalPositions", measured)
     trigger_ms: float | None = _from("TriggerTime", measured)
     heart_percent: float | None = _from("NominalPercentageOfCardiacPhase", measured)
     breath_percent: float | None = _from("NominalPercentageOfRespiratoryPhase", measured)
@@ -299,7 +280,7 @@ ELEMENTS: tuple[str | int, ...] = (
     *(keyword for _name, keyword, _read in _READ),
     "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "NumberOfFrames",
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
-    *(tag for element, creator, _name in _PRIVATE_B_VALUES for tag in (element, creator)),
+    *diffusion.ELEMENTS,
 )  # fmt: skip
 
 

@@ -128,6 +128,67 @@ def test_a_frame_that_lacks_a_slice_is_named(make: MakeRows) -> None:
     assert "time 3 at 8.00 mm" in row.reason
 
 
+@pytest.mark.parametrize("slices", [17, 25])
+def test_an_interrupted_scan_gives_its_complete_frames_on_request(
+    make: MakeRows, recorder: WarningRecorder, slices: int
+) -> None:
+    rows = [(10 * t + k, 2.0 * k, time(f"12{t:02d}{k:02d}")) for t in range(5) for k in range(6)]
+    folder = make(rows[:slices])
+    with pytest.raises(GeometryError, match=r"the last frame lacks [15] of 6") as caught:
+        load(folder)
+    assert "--complete-frames" in caught.value.hint
+    volume = load_dicom(folder, complete_frames=True, monitor=recorder.monitor)
+    whole = slices // 6
+    assert volume.voxels[..., 0, 0].tolist() == [
+        [10 * t + k for k in range(6)] for t in range(whole)
+    ]
+    assert any(f"frame {whole + 1} is left out" in warning for warning in recorder.warnings)
+
+
+#: GE's sequences: nothing but InstanceNumber differs from frame to frame.
+_GE = {"NumberOfTemporalPositions": 3, **time("120000"), "AcquisitionNumber": 1}
+
+
+@pytest.mark.parametrize(
+    "number", [lambda t, k: 3 * t + k, lambda t, k: 3 * k + t, lambda t, k: 3 * t - k + 9]
+)
+def test_sequences_that_instance_numbers_alone_order_are_read(
+    make: MakeRows, number: Callable[[int, int], int]
+) -> None:
+    rows = [
+        (10 * t + k, z, {**_GE, "InstanceNumber": number(t, k)})
+        for k, z in enumerate(PLACES)
+        for t in range(3)
+    ]
+    assert values(make(rows)) == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("count", "number"),
+    [
+        (None, lambda t, k: 3 * t + k),  # magnitude and phase?
+        (2, lambda t, k: 3 * t + k),
+        (9, lambda t, k: 3 * k + t),
+        (3, lambda t, k: 3 * t + (k + t) % 3),
+        (3, lambda t, k: 7),
+    ],
+)
+def test_instance_numbers_that_leave_a_doubt_order_nothing(
+    make: MakeRows, count: int | None, number: Callable[[int, int], int]
+) -> None:
+    rows = [
+        (
+            10 * t + k,
+            z,
+            {**_GE, "NumberOfTemporalPositions": count, "InstanceNumber": number(t, k)},
+        )
+        for k, z in enumerate(PLACES)
+        for t in range(3)
+    ]
+    with pytest.raises(GeometryError, match="share a place"):
+        load(make(rows))
+
+
 def test_maps_whose_order_in_time_alternates_are_listed_apart(make: MakeRows) -> None:
     folder = make(
         (
