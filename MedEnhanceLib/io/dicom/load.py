@@ -180,7 +180,7 @@ def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
     first = stacks[0].slices[0]
     instances = (
         tuple(
-            Instance(str(plane.file), plane.sop_class, plane.instance, plane.frame)
+            Instance(str(plane.file), plane.sop_class, plane.instance, plane.frame, plane.tile)
             for plane in stack.slices
         )
         for stack in stacks

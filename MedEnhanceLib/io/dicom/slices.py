@@ -213,7 +213,7 @@ def _from(keyword: str, read: Read, default: Any = None) -> Any:
 class Slice:
     """A single-frame file, or one frame of a multi-frame file; None and "" for what is missing.
 
-    frame: its place in a multi-frame file, counted from 1.
+    frame: its place in a multi-frame file, counted from 1. tile: its place in a mosaic, likewise.
     position, orientation: as DICOM gives them, mm and direction cosines in LPS.
     pixel_spacing: mm between rows, then between columns. thickness, between: mm.
     units: of the intensities, where the modality has an element for it (PET).
@@ -226,6 +226,7 @@ class Slice:
 
     file: Path
     frame: int | None = None
+    tile: int | None = None
     sop_class: str = _from("SOPClassUID", text, "")
     instance: str = _from("SOPInstanceUID", text, "")
     study: str = _from("StudyInstanceUID", text, "")
@@ -285,6 +286,8 @@ class Slice:
     @property
     def label(self) -> str:
         """Its name in messages."""
+        if self.tile is not None:
+            return f"{self.file.name}, tile {self.tile}"
         return self.file.name if self.frame is None else f"{self.file.name}, frame {self.frame}"
 
 
