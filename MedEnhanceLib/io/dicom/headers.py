@@ -243,12 +243,15 @@ def _with_slices(about: Header, dataset: Dataset, fields: Fields) -> Header:
             )
             return replace(about, slices=slices)
         plane = slice_of(fields, about.file, syntax)
-        if mosaic.is_mosaic(plane, fields):
-            return replace(about, slices=mosaic.tiles_of(plane, fields))
     except InputError as cause:
         is_damaged = about.sop_class in _SINGLE
         reason = cause.message if is_damaged else f"{about.kind}: {cause.message}"
         return replace(about, reason=reason, hint=cause.hint, damaged=is_damaged)
+    if mosaic.is_mosaic(plane, fields):
+        try:
+            return replace(about, slices=mosaic.tiles_of(plane, fields))
+        except InputError as cause:
+            return replace(about, reason=cause.message, hint=cause.hint)
     if about.sop_class not in _SINGLE and None in (plane.position, plane.orientation):
         return replace(
             about,
