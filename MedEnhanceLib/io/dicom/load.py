@@ -151,7 +151,8 @@ def _volume(
     voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
     if repair is not None:
-        voxels, geometry, notes = repair.apply(voxels, monitor.part(read_till, 1))
+        share = monitor.part(read_till, 1)
+        voxels, geometry, notes = repair.apply(voxels, share, padding=_padding(ordered))
         steps = [derived_note("; ".join(notes))]
     return Volume(
         voxels if len(stacks) > 1 else voxels[0],
@@ -165,6 +166,19 @@ def _volume(
         # Of the slice that lost most.
         lossy=max((plane.lossy for plane in ordered), key=lambda steps: [s.ratio for s in steps]),
     )
+
+
+def _padding(slices: Sequence[Slice]) -> tuple[float, float] | None:
+    """The intensity of the padding, and the other end of its range; None where none is stated."""
+    plane = next((plane for plane in slices if plane.padding is not None), None)
+    if plane is None or plane.padding is None:
+        return None
+    slope, intercept = 1.0 if plane.slope is None else plane.slope, plane.intercept or 0.0
+    limit = plane.padding if plane.padding_limit is None else plane.padding_limit
+    span = 1 << plane.bits_allocated
+    # Some scanners write the bits of a negative number as a positive one.
+    turns = [span * (plane.signed and stored >= span // 2) for stored in (plane.padding, limit)]
+    return slope * (plane.padding - turns[0]) + intercept, slope * (limit - turns[1]) + intercept
 
 
 def _units(first: Slice, modality: str) -> str:
