@@ -245,6 +245,8 @@ class Ledger:
         lines = []
         for item, fields in rows:
             named = {"source": item.name, "output": item.output, "key": self._key_of(item)}
+            if item.left_out:
+                named["left_out"] = item.left_out
             row = as_json({**named, **fields})
             self._keep(row)
             lines.append(json.dumps(row) + "\n")

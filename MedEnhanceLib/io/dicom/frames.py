@@ -52,8 +52,9 @@ class Part:
 
     frames: [T][K], not yet sorted by place. name: distinguishes it from other parts of the series.
     axis: what its frames differ in: "time", "echo", "b-value", "acquisition"…; "" for one frame.
-    reason: why it makes no volume, where that is known already. is_interrupted: whether that is the
-    last frame, which lacks slices.
+    reason: why it makes no volume, where that is known already.
+    lacking: number of slices at other places that lie in the same stack, but in other parts.
+    is_interrupted: whether the reason is that the last frame lacks slices.
     """
 
     frames: tuple[tuple[Slice, ...], ...]
@@ -61,6 +62,7 @@ class Part:
     axis: str = ""
     reason: str = ""
     is_interrupted: bool = False
+    lacking: int = 0
 
     @property
     def slices(self) -> list[Slice]:
@@ -142,7 +144,10 @@ def _divided(slices: Slices) -> list[Part]:
         return whole
     slices = with_equal_times(slices)
     places = _Places(slices)
-    return _divided_by(slices, places, attributes_of(slices), _MOST_DIVISIONS) or whole
+    parts = _divided_by(slices, places, attributes_of(slices), _MOST_DIVISIONS)
+    if not parts or len({plane.stack for plane in slices}) > 1:
+        return parts or whole  # stacks are meant to lie at places of their own
+    return [replace(part, lacking=places.lacking(part.slices, slices)) for part in parts]
 
 
 class _Places:
@@ -172,6 +177,11 @@ class _Places:
     def collide(self, slices: Slices) -> bool:
         """Whether some of them share a place."""
         return len(self.at(slices)) < len(slices)
+
+    def lacking(self, part: Slices, slices: Slices) -> int:
+        """The number of slices at places where the part has none."""
+        covered = self.at(part)
+        return sum(len(here) for place, here in self.at(slices).items() if place not in covered)
 
     def is_stack(self, slices: Slices) -> bool:
         """Whether their distances are about those of the whole series, so none are left out."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom import mosaic
 from MedEnhanceLib.io.dicom.slices import (
     ELEMENTS,
     Fields,
@@ -67,7 +68,7 @@ CLASSIC = {
 _ELEMENTS = (
     *ELEMENTS, _SHARED, _EACH, "ConcatenationUID", "InConcatenationTotalNumber", "SeriesNumber",
     "SeriesDescription", "StudyDescription", "SeriesDate", "SeriesTime", "StudyDate",
-    "ModalityLUTSequence", "ContributingEquipmentSequence",
+    "ModalityLUTSequence", "ContributingEquipmentSequence", *mosaic.ELEMENTS,
 )  # fmt: skip
 _UIDS_OF_SERIES = (0x0020000D, 0x0020000E)
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -248,12 +249,11 @@ def _with_slices(about: Header, dataset: Dataset, fields: Fields) -> Header:
         is_damaged = about.sop_class in _SINGLE
         reason = cause.message if is_damaged else f"{about.kind}: {cause.message}"
         return replace(about, reason=reason, hint=cause.hint, damaged=is_damaged)
-    if "MOSAIC" in plane.image_type:
-        return replace(
-            about,
-            reason="a mosaic: the slices of a volume side by side in one image",
-            hint="Convert it with dcm2niix, and give the NIfTI file.",
-        )
+    if mosaic.is_mosaic(plane, fields):
+        try:
+            return replace(about, slices=mosaic.tiles_of(plane, fields))
+        except InputError as cause:
+            return replace(about, reason=cause.message, hint=cause.hint)
     if about.sop_class not in _SINGLE and None in (plane.position, plane.orientation):
         return replace(
             about,

@@ -62,7 +62,8 @@ class Choice:
     about: the header of its first file. part: its slices; None for an object without.
     fault: why it cannot be loaded with any options; a geometry that can be repaired is not a fault.
     copies: files with one SOPInstanceUID, the one that is used → the others.
-    notes: warnings for when it is loaded.
+    notes: warnings for when it is loaded. left_out: those about slices of the same series that
+    are not in the part.
     """
 
     row: SeriesRow
@@ -71,6 +72,7 @@ class Choice:
     fault: MedEnhanceError | None = None
     copies: Mapping[Path, Sequence[Path]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def error(self) -> MedEnhanceError:
@@ -281,8 +283,19 @@ def _volumes(
             if others and used.file in files
         }
         row = _row(first, len(files), "" if problem is None else problem.message, part)
-        made.append(Choice(row, first, part, fault, copies, tuple(notes)))
+        left_out = _left_out(part, name)
+        made.append(Choice(row, first, part, fault, copies, (*notes, *left_out), left_out))
     return made
+
+
+def _left_out(part: Part, name: str) -> tuple[str, ...]:
+    """What a part says of slices that lie between or beside its own, but are of another kind."""
+    if not part.lacking:
+        return ()
+    return (
+        f"{name}: {part.name} leaves out {counted(part.lacking, 'slice')} of its series at other "
+        "places: they are of another kind, and listed as other parts",
+    )
 
 
 def _no_volume(headers: Sequence[Header]) -> Choice:

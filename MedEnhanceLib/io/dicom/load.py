@@ -154,7 +154,8 @@ def _volume(
     voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
     if repair is not None:
-        voxels, geometry, notes = repair.apply(voxels, monitor.part(read_till, 1))
+        share = monitor.part(read_till, 1)
+        voxels, geometry, notes = repair.apply(voxels, share, padding=_padding(ordered))
         steps = [derived_note("; ".join(notes))]
     return Volume(
         voxels if len(stacks) > 1 else voxels[0],
@@ -192,6 +193,19 @@ def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gr
     return tuple(gradients)
 
 
+def _padding(slices: Sequence[Slice]) -> tuple[float, float] | None:
+    """The intensity of the padding, and the other end of its range; None where none is stated."""
+    plane = next((plane for plane in slices if plane.padding is not None), None)
+    if plane is None or plane.padding is None:
+        return None
+    slope, intercept = 1.0 if plane.slope is None else plane.slope, plane.intercept or 0.0
+    limit = plane.padding if plane.padding_limit is None else plane.padding_limit
+    span = 1 << plane.bits_allocated
+    # Some scanners write the bits of a negative number as a positive one.
+    turns = [span * (plane.signed and stored >= span // 2) for stored in (plane.padding, limit)]
+    return slope * (plane.padding - turns[0]) + intercept, slope * (limit - turns[1]) + intercept
+
+
 def _units(first: Slice, modality: str) -> str:
     stated = first.units or first.rescale_type
     if modality == "PT" and stated:
@@ -205,7 +219,7 @@ def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
     first = stacks[0].slices[0]
     instances = (
         tuple(
-            Instance(str(plane.file), plane.sop_class, plane.instance, plane.frame)
+            Instance(str(plane.file), plane.sop_class, plane.instance, plane.frame, plane.tile)
             for plane in stack.slices
         )
         for stack in stacks

@@ -176,6 +176,18 @@ def _image_type(header: Fields, keyword: str) -> tuple[str, ...]:
     return (*kind, *(part for part in parts if part not in kind))
 
 
+def _number_texts(header: Fields, keyword: str) -> str:
+    """The numbers of an element as text, the same for equal numbers however they are written."""
+    return "\\".join(map(_number_text, texts(header, keyword)))
+
+
+def _number_text(value: str) -> str:
+    number = measured({"": value}, "")
+    if number is None:
+        return value
+    return f"{int(number)}" if number.is_integer() else f"{number:.6g}"
+
+
 def _joined(header: Fields, keyword: str) -> str:
     return "\\".join(texts(header, keyword))
 
@@ -189,9 +201,10 @@ def _from(keyword: str, read: Read, default: Any = None) -> Any:
 class Slice:
     """A single-frame file, or one frame of a multi-frame file; None and "" for what is missing.
 
-    frame: its place in a multi-frame file, counted from 1.
+    frame: its place in a multi-frame file, counted from 1. tile: its place in a mosaic, likewise.
     position, orientation: as DICOM gives them, mm and direction cosines in LPS.
     pixel_spacing: mm between rows, then between columns. thickness, between: mm.
+    padding, padding_limit: the range of stored numbers that stand for nothing.
     units: of the intensities, where the modality has an element for it (PET).
     stack: StackID, in files of many frames. echo_ms: EchoTime. b_value: s/mm².
     direction: of the diffusion gradient, a unit vector in LPS.
@@ -204,6 +217,7 @@ class Slice:
 
     file: Path
     frame: int | None = None
+    tile: int | None = None
     sop_class: str = _from("SOPClassUID", text, "")
     instance: str = _from("SOPInstanceUID", text, "")
     study: str = _from("StudyInstanceUID", text, "")
@@ -229,20 +243,22 @@ class Slice:
 
     slope: float | None = _from("RescaleSlope", real)
     intercept: float | None = _from("RescaleIntercept", real)
+    padding: float | None = _from("PixelPaddingValue", measured)
+    padding_limit: float | None = _from("PixelPaddingRangeLimit", measured)
     rescale_type: str = _from("RescaleType", text, "")
     units: str = _from("Units", text, "")
 
     frame_of_reference: str = _from("FrameOfReferenceUID", text, "")
-    acquisition: str = _from("AcquisitionNumber", text, "")
+    acquisition: str = _from("AcquisitionNumber", _number_texts, "")
     stack: str = _from("StackID", text, "")
-    echo: str = _from("EchoNumbers", text, "")
-    echo_ms: str = _from("EchoTime", text, "")
+    echo: str = _from("EchoNumbers", _number_texts, "")
+    echo_ms: str = _from("EchoTime", _number_texts, "")
     b_value: str = _from("DiffusionBValue", diffusion.b_value, "")
     image_type: tuple[str, ...] = _from("ImageType", _image_type, ())
     kernel: str = _from("ConvolutionKernel", _joined, "")
-    kv: str = _from("KVP", _joined, "")
-    inversion_ms: str = _from("InversionTime", _joined, "")
-    flip_degrees: str = _from("FlipAngle", _joined, "")
+    kv: str = _from("KVP", _number_texts, "")
+    inversion_ms: str = _from("InversionTime", _number_texts, "")
+    flip_degrees: str = _from("FlipAngle", _number_texts, "")
     direction: tuple[float, ...] | None = _from("DiffusionGradientOrientation", diffusion.direction)
 
     number: float | None = _from("InstanceNumber", measured)
@@ -266,6 +282,8 @@ class Slice:
     @property
     def label(self) -> str:
         """Its name in messages."""
+        if self.tile is not None:
+            return f"{self.file.name}, tile {self.tile}"
         return self.file.name if self.frame is None else f"{self.file.name}, frame {self.frame}"
 
 

@@ -264,6 +264,38 @@ def test_kinds_that_alternate_along_a_stack_are_listed_apart(
     assert set(parts(folder)) == names
 
 
+def test_a_part_that_lacks_places_of_its_series_says_so(
+    make: MakeRows, recorder: WarningRecorder
+) -> None:
+    folder = make((k, 2.0 * k, {"KVP": 80 if k == 3 else 120}) for k in range(4))
+    volume = load_dicom(folder, series="1.2.3.1/kV 120", monitor=recorder.monitor)
+    assert volume.voxels[:, 0, 0].tolist() == [0, 1, 2]
+    assert any("kV 120 leaves out 1 slice of its series" in text for text in recorder.warnings)
+
+
+@pytest.mark.parametrize(
+    ("element", "first", "others"),
+    [
+        ("KVP", "120", "120.000000"),
+        ("KVP", "120", "119.9999999"),
+        ("AcquisitionNumber", "1", "01"),
+        ("EchoNumbers", "1", "+1"),
+        ("EchoTime", "2.5", "2.50"),
+        ("FlipAngle", "9", "9.0E0"),
+        ("InversionTime", "900", "900."),
+        ("ConvolutionKernel", "B30f", "B30F "),
+        ("RescaleType", "US", "us "),
+    ],
+)
+def test_equal_values_that_are_written_otherwise_divide_nothing(
+    make: MakeRows, element: str, first: str, others: str
+) -> None:
+    more = {"RescaleSlope": 1, "RescaleIntercept": 0}
+    folder = make(((k, 2.0 * k, {element: others if k else first}) for k in range(4)), **more)
+    assert parts(folder) == {"": "5×4×4"}
+    assert values(folder) == [0, 1, 2, 3]
+
+
 def test_orientations_are_listed_apart(make_series: Make) -> None:
     make_series(np.zeros((3, 4, 4), np.uint16), prefix="axial", **MR)
     folder = make_series(
