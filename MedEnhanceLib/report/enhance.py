@@ -21,8 +21,12 @@ from MedEnhanceLib.report.page import cell_text, make_folder
 from MedEnhanceLib.report.uncertainty import uncertainty_in_words
 from MedEnhanceLib.runtime.dependencies import require
 
-_OF_LABELS = {"label": "Label", "voxels": "Voxels", "volume_ml": "Volume, ml"}
-_OF_LABELS["surface_mm2"] = "Surface, mm²"
+_OF_LABELS = {
+    "label": "Label",
+    "voxels": "Voxels",
+    "volume_ml": "Volume, ml",
+    "surface_mm2": "Surface, mm²",
+}
 
 
 class Table(NamedTuple):
