@@ -101,7 +101,7 @@ def enhancement_report(
         units=volume.units or "units of the input",
         mean_change=float(change.mean(dtype=np.float64)),
         largest_change=float(change.max()),
-        findings=findings_in_words(results.get("measured") or {}),
+        findings=findings_in_words(results.get("measured") or {}, results.get("strength", 1.0)),
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
         tables=[*comparisons, *([Table("Segmentation", _OF_LABELS, table)] if table else [])],
         reference=reference,
