@@ -323,7 +323,7 @@ def _is_hardly_changed(row: Mapping[str, Any]) -> bool:
     """Whether next to none of the noise was removed from a volume."""
     noise = (row.get("measured") or {}).get("noise") or {}
     share = noise.get("share_removed", 1.0) * row.get("strength", 1.0)
-    return row["status"] == "done" and share < _HARDLY
+    return bool(row["status"] == "done" and share < _HARDLY)
 
 
 def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
