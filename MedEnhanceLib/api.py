@@ -20,7 +20,7 @@ from MedEnhanceLib.core.modality import doubts
 from MedEnhanceLib.core.options import About, Options, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.config import SegmentConfig
+from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.addresses import is_remote, local, results_here, sent_result, shown
 from MedEnhanceLib.jobs.bar import watched
@@ -270,7 +270,7 @@ class _EnhanceOrder(Options):
 
 
 @dataclass(frozen=True)
-class EnhanceCall(Watched, Placed, EnhanceConfig, _EnhanceOrder):
+class EnhanceCall(Watched, Placed, ForceSegmenter, EnhanceConfig, _EnhanceOrder):
     """The arguments of `enhance`."""
 
     _: KW_ONLY
@@ -305,7 +305,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
         result.segmentation.table
     """
-    segmenter = segmenter_config(call.segmenter, call.device, wanted=call.segment)
+    segmenter = segmenter_config(call.segmenter, call.device, call, wanted=call.segment)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
         monitor = monitor.part(0.1, 1.0)

@@ -75,8 +75,6 @@ class Segmenter:
             InputError: the volume is a sequence, too coarse or too fine.
         """
         bundle, who = self.bundle, volume.source or "volume"
-        if volume.is_sequence:
-            raise InputError(f"{who}: a sequence", "Give one frame at a time.")
         is_open = volume.modality_is_guess or volume.modality == "OT"
         if volume.modality != bundle.modality and not is_open:
             raise ModelError(
@@ -101,7 +99,7 @@ class Segmenter:
         Overlapping labels: the likeliest counts. Raises as `check`; Cancelled; ModelError where the
         transforms of the bundle do not take the volume.
         """
-        monitor = monitor or Monitor()
+        monitor, volume = monitor or Monitor(), volume.single()
         self.check(volume)
         with torch.no_grad():
             try:

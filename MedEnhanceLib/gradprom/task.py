@@ -17,6 +17,7 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, make_head, open_head
 from MedEnhanceLib.gradprom.labeled import check_structures, find_split, read_labeled
+from MedEnhanceLib.gradprom.likeness import record_likeness
 from MedEnhanceLib.gradprom.train import segmentation_loss
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.training import Learner
@@ -143,3 +144,4 @@ class SegmentationTask:
         )
         folder = out / self.config.name
         export_head(folder, self.config, self.head.averaged(), seconds, summary)
+        record_likeness(folder, self.config, self._data, Monitor())

@@ -239,12 +239,16 @@ def _checked(
                 f"{name}: the {role} is {each.modality}, the volume {volume.modality}",
                 f"Choose a {role} of the same modality.",
             )
-        if each.is_sequence:
-            raise InputError(
-                f"{name}: the {role} is a sequence", "Choose a single volume, or a frame."
+        each = each.single(f"Choose a single volume, or a frame, as the {role}.")
+        is_same_grid = each.shape == volume.shape[-3:] and each.geometry == volume.geometry
+        if (
+            role == "guide"
+            and is_same_grid
+            and np.array_equal(
+                each.voxels,
+                volume.voxels.reshape(-1, *each.shape[1:]),  # of one frame
             )
-        is_same_grid = each.shape == volume.shape and each.geometry == volume.geometry
-        if role == "guide" and is_same_grid and np.array_equal(each.voxels, volume.voxels):
+        ):
             raise InputError(
                 f"{name}: the guide is the volume itself",
                 "Choose another series of the same examination.",
