@@ -10,7 +10,7 @@ limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,10 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation import Rician
 from MedEnhanceLib.degradation.image import gaussian_blur
-from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
-from MedEnhanceLib.gradprom.labeled import find_split
-from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.slices import stacks_of
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 #: Side of cells, σ of fine and coarse smoothing, of the surroundings' mean and of the depth, in mm.
@@ -46,37 +42,44 @@ _CT_ENDS = (-200.0, 300.0)
 _SLICES, _PIXELS = 6, 512 * 512
 #: Cells and labeled voxels without which there is nothing to describe.
 _FEWEST = 100
-#: Standard deviation of each number between scanners, by the end of its name, as in T1 brains.
-_BETWEEN = {"body": 0.3, "depth": 0.05, "brightness": 0.1, "spread": 0.5, "": 0.15}
+#: Standard deviation of each number between scanners, by its first word, as in T1 brains.
+_BETWEEN = {
+    "volume": 0.3,
+    "thickness": 0.05,
+    "level": 0.05,
+    "brightness": 0.1,
+    "spread": 0.5,
+    "": 0.15,
+}
 #: Distance above which a volume is unlike the training images.
-_LIMIT = 1.8
-#: Of the noisy view, of the brightest tissue; slices, rows and columns that are halved.
-_NOISE, _THICKEST_HALVED = 0.1, 16
+_LIMIT = 1.9
+#: Of the noisy view, relative to the brightest tissue.
+_NOISE = 0.1
 
 
-def record_likeness(folder: Path, config: TrainHeadConfig, data: Path, monitor: Monitor) -> None:
-    """Describe the training images in the bundle of a head, whole, in halves and noisy."""
-    learned, _ = find_split(config, data)
-    model = open_head(read_bundle(folder))
-    rows: list[dict[str, float]] = []
-    for number, (path, _labels) in enumerate(learned):
-        monitor.progress(number / len(learned), f"describing {path.name}")
-        volume = load(path, modality=config.modality).single()
-        rows += [describe(view, model) for view in _views(volume)]
-    described = fit_likeness(rows, len(learned))
-    if described:
-        record_fields(folder, {"likeness": described})
+def record_likeness(folder: Path, volumes: Iterable[Volume]) -> None:
+    """Describe the training images in the bundle of a head, and what users may have of them.
+
+    volumes: single ones, which may be read one after another.
+    """
+    model, rows, count = open_head(read_bundle(folder)), [], 0
+    for volume in volumes:
+        count += 1
+        rows += [describe(view, model) for view in views(volume)]
+    likeness = fit_likeness(rows, count)
+    if likeness:
+        record_fields(folder, {"likeness": likeness})
 
 
-def _views(volume: Volume) -> Iterator[Volume]:
-    """The volume, noisy in MR, and its halves along each axis."""
+def views(volume: Volume) -> Iterator[Volume]:
+    """A training image as users may have it: whole, in halves, and MR noisy."""
+    middle = len(volume.voxels) // 2
     yield volume
     if volume.modality == "MR":
         yield Rician(_NOISE, 0).apply(volume)
-    for axis, side in zip("kji", volume.shape, strict=True):
-        if side >= _THICKEST_HALVED:
-            yield volume.crop(**{axis: slice(None, side // 2)})
-            yield volume.crop(**{axis: slice(side // 2, None)})
+    if middle:
+        yield volume.crop(slice(None, middle))
+        yield volume.crop(slice(middle, None))
 
 
 def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str, Any]:
@@ -86,15 +89,15 @@ def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str,
     between scanners, the less the more volumes there are, and that of the rows.
     """
     rows = [row for row in rows if row]
-    names = [name for name in (rows[0] if rows else ()) if _finite(rows, name).size]
-    if not names:
+    if not rows:
         return {}
-    values = np.array([[row[name] for name in names] for row in rows])
+    values = np.array([list(row.values()) for row in rows])
+    is_shown = np.isfinite(values).any(axis=0)
+    names = [name for name, shown in zip(rows[0], is_shown, strict=True) if shown]
+    values = values[:, is_shown]
     mean = np.nanmean(values, axis=0)
     apart = np.nan_to_num(values - mean)
-    prior = np.diag(
-        [next(sd for end, sd in _BETWEEN.items() if name.endswith(end)) for name in names]
-    )
+    prior = np.diag([_BETWEEN.get(name.partition(" of ")[0], _BETWEEN[""]) for name in names])
     covariance = apart.T @ apart / len(rows) + prior**2 / np.sqrt(volumes)
     return {
         "names": names,
@@ -103,11 +106,6 @@ def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str,
         "limit": _LIMIT,
         "volumes": volumes,
     }
-
-
-def _finite(rows: Sequence[Mapping[str, float]], name: str) -> npt.NDArray[np.float64]:
-    values = np.array([row[name] for row in rows])
-    return values[np.isfinite(values)]
 
 
 def compare(likeness: Mapping[str, Any], numbers: Mapping[str, float]) -> tuple[float, str]:
@@ -134,7 +132,7 @@ def compare(likeness: Mapping[str, Any], numbers: Mapping[str, float]) -> tuple[
     middle = mean[known][most]
     low, high = middle - 2 * spread[most], middle + 2 * spread[most]
     value = middle + apart[most]
-    return score, f"{name} is {value:.2f}, of images like those {low:.2f} to {high:.2f}"
+    return score, f"{name} is {value:.2f}, in the training images {low:.2f} to {high:.2f}"
 
 
 def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
@@ -143,7 +141,7 @@ def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
     volume: single. Returns nothing where too little is shown.
     """
     cells, mm = _cells(volume)
-    numbers = _of_body(cells, mm)
+    numbers = _of_body(cells, mm, volume.modality)
     return numbers | _of_labels(volume, model) if numbers else {}
 
 
@@ -171,7 +169,7 @@ def _cells(volume: Volume) -> tuple[Floats, tuple[float, ...]]:
     )
 
 
-def _of_body(cells: Floats, mm: tuple[float, ...]) -> dict[str, float]:
+def _of_body(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[str, float]:
     def smoothed(values: Floats, sigma: float) -> Floats:
         return gaussian_blur(values, 2 * sigma / (mm[1] + mm[2]), sigma_slices=sigma / mm[0])
 
@@ -189,17 +187,23 @@ def _of_body(cells: Floats, mm: tuple[float, ...]) -> dict[str, float]:
     around = (smoothed(cells * body, _AROUND_MM) / np.maximum(share, 1e-3))[deepest]
     coarse = smoothed(cells * body, _COARSE_MM) / np.maximum(smoothed(body, _COARSE_MM), 1e-3)
     numbers = {
-        "body": float(np.log(body.sum() * np.prod(mm) / 1000)),
-        "depth": float(np.median(depth[inside])),
+        "volume of the body": float(np.log(body.sum() * np.prod(mm) / 1000)),
+        "thickness of the body": float(np.median(depth[inside])),
     }
+    if modality == "CT":
+        numbers["level of the body"] = float(np.median(fine[deepest]))
     for name, image in (("fine", fine), ("coarse", coarse)):
         low, lower, middle, upper, high = np.percentile(
             image[deepest] / around, [2, 25, 50, 75, 98]
         )
         if not low < lower < middle < upper < high:
             return {}
-        numbers[f"{name} extremes"] = float(np.log((high - middle) / (middle - low)))
-        numbers[f"{name} middle"] = float(np.log((upper - middle) / (middle - lower)))
+        numbers[f"{name} balance of bright and dark tissue"] = float(
+            np.log((high - middle) / (middle - low))
+        )
+        numbers[f"{name} balance of most tissue"] = float(
+            np.log((upper - middle) / (middle - lower))
+        )
     return numbers
 
 
@@ -222,8 +226,8 @@ def _of_labels(volume: Volume, model: HeadModel) -> dict[str, float]:
         values = image[label == index]
         is_shown = len(values) >= _FEWEST and float(image.mean()) > 0 and values.mean() > 0
         relative = values / image.mean() if is_shown else np.full(2, np.nan)
-        numbers[f"{structure.name}: brightness"] = float(np.log(relative.mean()))
-        numbers[f"{structure.name}: spread"] = float(
+        numbers[f"brightness of {structure.name!r}"] = float(np.log(relative.mean()))
+        numbers[f"spread of {structure.name!r}"] = float(
             np.log(relative.std() / relative.mean() + 0.01)
         )
     return numbers

@@ -19,6 +19,7 @@ from MedEnhanceLib.gradprom.head import export_head, make_head, open_head
 from MedEnhanceLib.gradprom.labeled import check_structures, find_split, read_labeled
 from MedEnhanceLib.gradprom.likeness import record_likeness
 from MedEnhanceLib.gradprom.train import segmentation_loss
+from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
@@ -144,4 +145,6 @@ class SegmentationTask:
         )
         folder = out / self.config.name
         export_head(folder, self.config, self.head.averaged(), seconds, summary)
-        record_likeness(folder, self.config, self._data, Monitor())
+        learned, _ = find_split(self.config, self._data)
+        images = (load(path, modality=self.config.modality).single() for path, _ in learned)
+        record_likeness(folder, images)
