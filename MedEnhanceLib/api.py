@@ -20,7 +20,7 @@ from MedEnhanceLib.core.modality import doubts
 from MedEnhanceLib.core.options import About, Options, local_path, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.config import SegmentConfig
+from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
@@ -263,7 +263,7 @@ class _EnhanceOrder(Options):
 
 
 @dataclass(frozen=True)
-class EnhanceCall(Watched, Placed, EnhanceConfig, _EnhanceOrder):
+class EnhanceCall(Watched, Placed, ForceSegmenter, EnhanceConfig, _EnhanceOrder):
     """The arguments of `enhance`."""
 
     _: KW_ONLY
@@ -293,7 +293,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
         result.segmentation.table
     """
-    segmenter = segmenter_config(call.segmenter, call.device, wanted=call.segment)
+    segmenter = segmenter_config(call.segmenter, call.device, call, wanted=call.segment)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
         monitor = monitor.part(0.1, 1.0)

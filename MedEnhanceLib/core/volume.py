@@ -175,6 +175,16 @@ class Volume(Exchange):
             gradients=self.gradients[index : index + 1],
         )
 
+    def single(self, hint: str = "Give one frame (in Python: volume.frame(0)).") -> Volume:
+        """The volume without a frame axis, where that has one frame; a view.
+
+        hint: the remedy of the InputError for a sequence of several frames.
+        """
+        if self.is_sequence and self.shape[0] > 1:
+            name = self.source or "volume"
+            raise InputError(f"{name}: a sequence of {self.shape[0]} frames", hint)
+        return self.frame(0)
+
     def frames(self) -> list[Volume]:
         """All frames, in order (views, not copies)."""
         count = self.shape[0] if self.is_sequence else 1

@@ -76,8 +76,6 @@ class Segmenter:
             InputError: the volume is a sequence, too coarse or too fine, or its values too large.
         """
         bundle, who = self.bundle, volume.source or "volume"
-        if volume.is_sequence:
-            raise InputError(f"{who}: a sequence", "Give one frame at a time.")
         refuse_too_large(volume)
         if volume.modality not in (bundle.modality, "OT"):
             raise ModelError(
@@ -102,7 +100,7 @@ class Segmenter:
         Overlapping labels: the likeliest counts. Raises as `check`; Cancelled; ModelError where the
         transforms of the bundle do not take the volume.
         """
-        monitor = monitor or Monitor()
+        monitor, volume = monitor or Monitor(), volume.single()
         self.check(volume)
         with torch.no_grad():
             try:
