@@ -174,11 +174,14 @@ def _volume(
 def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gradient, ...]:
     """The diffusion weighting of each frame, of which `firsts` holds a slice; () without any."""
     weighted = [plane for plane in firsts if plane.b_value and float(plane.b_value) > 0]
-    lacking = sum(not plane.b_value for plane in firsts)
-    if weighted and lacking:
-        monitor.warn(f"{name}: {lacking} of {len(firsts)} frames state no b-value; none is kept")
-    if not weighted or lacking:
+    if not weighted:
         return ()
+    lacking = sum(not plane.b_value for plane in firsts)
+    if lacking:  # so does Canon
+        monitor.warn(
+            f"{name}: {lacking} of {len(firsts)} frames of a diffusion scan state no b-value; it "
+            "is taken for 0"
+        )
     undirected = sum(plane.direction is None for plane in weighted)
     if undirected:
         monitor.warn(
@@ -186,7 +189,7 @@ def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gr
             "in a known frame (or are trace images); theirs is given as 0, 0, 0"
         )
     gradients = (
-        Gradient(float(plane.b_value), *([plane.direction] if plane.direction else []))
+        Gradient(float(plane.b_value or 0), *([plane.direction] if plane.direction else []))
         for plane in firsts
     )
     return tuple(gradients)
