@@ -188,11 +188,11 @@ def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gr
             f"{name}: {undirected} of {len(weighted)} diffusion-weighted frames state no direction "
             "in a known frame (or are trace images); theirs is given as 0, 0, 0"
         )
-    gradients = (
-        Gradient(float(plane.b_value or 0), *([plane.direction] if plane.direction else []))
-        for plane in firsts
+    directions = (plane.direction or (0.0, 0.0, 0.0) for plane in firsts)
+    return tuple(
+        Gradient(float(plane.b_value or 0), (x, y, z))
+        for plane, (x, y, z) in zip(firsts, directions, strict=True)
     )
-    return tuple(gradients)
 
 
 def _units(first: Slice, modality: str) -> str:
