@@ -104,11 +104,14 @@ class Work:
         if source is not None and not source.source.startswith(str(self.inputs["input"])):
             self.inputs["input"] = Path(source.source or self.inputs["input"])
         seconds = round(time.monotonic() - self._began, 3)
-        figures = as_json({**(figures or {}), **self._objects})
+        diffusion: dict[str, Any] = {}
         if source is not None and source.gradients:
-            figures["gradients"] = [as_json(vars(gradient)) for gradient in source.gradients]
             tables = {name: self.outputs[name] for name in ("bval", "bvec") if name in self.outputs}
-            figures["gradient_tables"] = {name: _neutral(path) for name, path in tables.items()}
+            diffusion = {
+                "gradients": [vars(gradient) for gradient in source.gradients],
+                "gradient_tables": {name: _neutral(path) for name, path in tables.items()},
+            }
+        figures = as_json({**(figures or {}), **self._objects, **diffusion})
         manifest = make_manifest(
             self._action,
             config=as_json({**(config or {}), **stated}),

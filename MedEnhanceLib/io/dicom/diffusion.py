@@ -2,13 +2,14 @@
 
 The standard's elements count first. Private ones count where the creator of their block is the one
 that is known for them. Frames of directions: the standard, Siemens and Philips state them in the
-patient, UIH along row, column and normal of the image, GE along the axes of its gradients.
+patient, UIH along the axes of the image, GE and Canon along those of their gradients.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ Vector = tuple[float, ...]
 _GE_OFFSET = 1e9
 #: GE scales directions for lower b-values: shorter ones than this are scaled.
 _FULL_LENGTH = 0.97
+_CANON = re.compile(r"b=\d+\((-?\d\.\d+),(-?\d\.\d+),(-?\d\.\d+)\)")
 _CSA, _CSA_CREATOR = 0x00291010, "SIEMENS CSA HEADER"
 
 
@@ -76,7 +78,7 @@ def _creator(tag: int) -> int:
 #: What is read of a header besides the standard's elements.
 ELEMENTS: tuple[str | int, ...] = (
     *_PRIVATE, *{_creator(tag) for tag in _PRIVATE}, "InPlanePhaseEncodingDirection",
-    "PatientPosition",
+    "PatientPosition", "Manufacturer", "ImageComments",
 )  # fmt: skip
 
 
@@ -108,8 +110,20 @@ def direction(header: Header, keyword: str) -> Vector | None:
         if not vector:
             private = sum((_private(header, tag, creator) for tag in tags), ())
             vector = turned(private, header) if len(private) == 3 else None
+    vector = vector or _of_comments(header)
     length = math.hypot(*vector) if vector and len(vector) == 3 else 0.0
     return tuple(part / length for part in vector) if vector and length > 0.03 else None
+
+
+def _of_comments(header: Header) -> Vector | None:
+    """Of Canon: "b=1500(0.895,0.000,0.445)", along the axes of phase, frequency and slice."""
+    comment = _CANON.fullmatch(str(header.get("ImageComments") or "").strip())
+    if comment is None or not str(header.get("Manufacturer")).upper().startswith("CANON"):
+        return None
+    phase, frequency, normal = map(float, comment.groups())
+    in_image = {"COL": (-frequency, -phase, normal), "ROW": (phase, -frequency, -normal)}
+    vector = in_image.get(str(header.get("InPlanePhaseEncodingDirection")))
+    return _in_image(vector, header) if vector else None
 
 
 def _stated_direction(header: Header) -> Vector:

@@ -175,22 +175,25 @@ def _volume(
 def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gradient, ...]:
     """The diffusion weighting of each frame, of which `firsts` holds a slice; () without any."""
     weighted = [plane for plane in firsts if plane.b_value and float(plane.b_value) > 0]
-    lacking = sum(not plane.b_value for plane in firsts)
-    if weighted and lacking:
-        monitor.warn(f"{name}: {lacking} of {len(firsts)} frames state no b-value; none is kept")
-    if not weighted or lacking:
+    if not weighted:
         return ()
+    lacking = sum(not plane.b_value for plane in firsts)
+    if lacking:  # so does Canon
+        monitor.warn(
+            f"{name}: {lacking} of {len(firsts)} frames of a diffusion scan state no b-value; it "
+            "is taken for 0"
+        )
     undirected = sum(plane.direction is None for plane in weighted)
     if undirected:
         monitor.warn(
             f"{name}: {undirected} of {len(weighted)} diffusion-weighted frames state no direction "
             "in a known frame (or are trace images); theirs is given as 0, 0, 0"
         )
-    gradients = (
-        Gradient(float(plane.b_value), *([plane.direction] if plane.direction else []))
-        for plane in firsts
+    directions = (plane.direction or (0.0, 0.0, 0.0) for plane in firsts)
+    return tuple(
+        Gradient(float(plane.b_value or 0), (x, y, z))
+        for plane, (x, y, z) in zip(firsts, directions, strict=True)
     )
-    return tuple(gradients)
 
 
 def _padding(slices: Sequence[Slice]) -> tuple[float, float] | None:
