@@ -118,7 +118,7 @@ def _united_imaging(picture: Slice) -> tuple[Slice, ...]:
             tile,
             tile=number,
             position=floats(item, "ImagePositionPatient", 3),
-            time_s=acquisition_time(plain_values(item)),
+            time_s=acquisition_time(plain_values(item)) or picture.time_s,
         )
         for number, item in enumerate(items, 1)
     )
