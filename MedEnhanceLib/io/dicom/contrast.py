@@ -116,6 +116,7 @@ _ATTRIBUTES = (
     Attribute("image type", lambda plane: "\\".join(plane.image_type), makes_frames=False),
     _contrast("stack", attrgetter("stack"), makes_frames=False),
     _contrast("kernel", attrgetter("kernel"), makes_frames=False),
+    _contrast("collapse flag", attrgetter("collapse_flag"), makes_frames=False),
     _contrast("kV", attrgetter("kv"), makes_frames=False),
     _contrast("b-value", attrgetter("b_value"), is_strict=True, may_vary=True, is_scanned=True),
     _contrast("echo", attrgetter("echo")),

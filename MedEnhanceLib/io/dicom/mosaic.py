@@ -1,8 +1,9 @@
-"""Siemens mosaics: the slices of a volume side by side in one image.
+"""Mosaics: the slices of a volume side by side in one image, row by row, as two makers write them.
 
-ImagePositionPatient and the size are those of the whole picture, whose center lies where the first
-slice has its own. Siemens' header of the image (csa.py) states the direction from slice to slice;
-where it was removed, the protocol lists the centers of all slices.
+Siemens: ImagePositionPatient and the size are those of the whole picture, whose center lies where
+the first slice has its own. The header of the image (csa.py) states the direction from slice to
+slice; where it was removed, the protocol lists the centers of all slices.
+United Imaging: a private sequence states the place and the time of each slice.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,12 +19,24 @@ import numpy.typing as npt
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.csa import read_csa
-from MedEnhanceLib.io.dicom.slices import Fields, Slice, measured, text
+from MedEnhanceLib.io.dicom.slices import (
+    Fields,
+    Slice,
+    acquisition_time,
+    floats,
+    measured,
+    plain_values,
+    text,
+)
 from MedEnhanceLib.io.dicom.structure import DamagedError, read_elements
 
 #: Private elements of Siemens: the number of slices, with its creator; headers of image and series.
 _COUNT, _CREATOR = 0x0019100A, 0x00190010
 _IMAGE_HEADER, _SERIES_HEADER = 0x00291010, 0x00291020
+#: Private sequence of United Imaging: an item for each slice.
+_UIH_SLICES, _UIH_WORD = 0x00651051, "VFRAME"
+#: What ImageType says of mosaics.
+WORDS = ("MOSAIC", _UIH_WORD)
 #: What is read of every image to know a mosaic.
 ELEMENTS = (_COUNT, _CREATOR, "RepetitionTime", "MRAcquisitionType")
 _CENTER = re.compile(r"sSliceArray\.asSlice\[(\d+)\]\.sPosition\.d(Sag|Cor|Tra)\s*=\s*(\S+)")
@@ -37,7 +51,7 @@ Vector = npt.NDArray[np.float64]
 
 def is_mosaic(picture: Slice, header: Fields) -> bool:
     """Whether an image holds several slices; ImageType may have lost the word."""
-    return "MOSAIC" in picture.image_type or _stated_count(header) > 1
+    return any(word in picture.image_type for word in WORDS) or _stated_count(header) > 1
 
 
 def tiles_of(picture: Slice, header: Fields) -> tuple[Slice, ...]:
@@ -49,45 +63,64 @@ def tiles_of(picture: Slice, header: Fields) -> tuple[Slice, ...]:
     Raises:
         InputError: the number of slices, their direction or their distance is unknown.
     """
+    if _UIH_WORD in picture.image_type:
+        return _united_imaging(picture)
     image, centers = _private_headers(picture)
     stated = image.get("NumberOfImagesInMosaic", ("",))[0]
     count = _stated_count(header) or int(stated if stated.isdecimal() else len(centers))
     if not count:
         raise _unknown("the number of its slices", "(0019,100A)")
     across = math.isqrt(count - 1) + 1
-    rows, columns = picture.rows // across, picture.columns // across
-    if (rows * across, columns * across) != (picture.rows, picture.columns):
-        raise InputError(
-            f"a mosaic of {count} slices, whose {picture.columns}×{picture.rows} pixels cannot be "
-            f"divided into {across}×{across} tiles of equal size",
-            "Export the original images.",
-        )
+    tile = _tile(picture, count, (across, across))
     # A picture without a place is refused with the other slices.
     positions: list[tuple[float, ...] | None] = [picture.position] * count
     if picture.position and picture.orientation and picture.pixel_spacing:
         right, down = np.reshape(np.asarray(picture.orientation), (2, 3))
         row_mm, column_mm = picture.pixel_spacing
-        corner = right * column_mm * columns + down * row_mm * rows
+        corner = right * column_mm * tile.columns + down * row_mm * tile.rows
         first = np.asarray(picture.position) + corner * (across - 1) / 2
         step = np.zeros(3)
         if count > 1:
             normal = np.cross(right, down)
             step = _step(picture, image, centers, first + corner / 2, normal)
         positions = [tuple((first + number * step).tolist()) for number in range(count)]
-    interval_ms = picture.interval_ms
-    if interval_ms is None and text(header, "MRAcquisitionType") == "2D":
-        interval_ms = measured(header, "RepetitionTime")
+    if tile.interval_ms is None and text(header, "MRAcquisitionType") == "2D":
+        tile = replace(tile, interval_ms=measured(header, "RepetitionTime"))
+    return tuple(
+        replace(tile, tile=number, position=position)
+        for number, position in enumerate(positions, 1)
+    )
+
+
+def _tile(picture: Slice, count: int, grid: tuple[int, int]) -> Slice:
+    """The picture with the size of a tile; grid: tiles across and down."""
+    columns, rows = picture.columns // grid[0], picture.rows // grid[1]
+    if (columns * grid[0], rows * grid[1]) != (picture.columns, picture.rows):
+        raise InputError(
+            f"a mosaic of {count} slices, whose {picture.columns}×{picture.rows} pixels cannot be "
+            f"divided into {grid[0]}×{grid[1]} tiles of equal size",
+            "Export the original images.",
+        )
+    words = tuple(word for word in picture.image_type if word not in WORDS)
+    return replace(picture, rows=rows, columns=columns, image_type=words)
+
+
+def _united_imaging(picture: Slice) -> tuple[Slice, ...]:
+    with picture.file.open("rb") as stream:
+        dataset = read_elements(stream, (_UIH_SLICES,), last=_UIH_SLICES)
+    items = dataset[_UIH_SLICES].value if _UIH_SLICES in dataset else None
+    if not isinstance(items, Sequence) or isinstance(items, bytes | str) or not items:
+        raise _unknown("the number of its slices", "(0065,1051)")
+    across = math.isqrt(len(items) - 1) + 1
+    tile = _tile(picture, len(items), (across, -(-len(items) // across)))
     return tuple(
         replace(
-            picture,
+            tile,
             tile=number,
-            rows=rows,
-            columns=columns,
-            position=position,
-            interval_ms=interval_ms,
-            image_type=tuple(word for word in picture.image_type if word != "MOSAIC"),
+            position=floats(item, "ImagePositionPatient", 3),
+            time_s=acquisition_time(plain_values(item)) or picture.time_s,
         )
-        for number, position in enumerate(positions, 1)
+        for number, item in enumerate(items, 1)
     )
 
 

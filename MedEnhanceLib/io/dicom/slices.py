@@ -42,6 +42,8 @@ _METHODS = {
 }
 #: Elements by keyword, private ones by tag.
 Fields = dict[str | int, Any]
+#: The vascular collapse flag of GE, and the creator of its block.
+_GE_COLLAPSE, _GE_CREATOR = 0x00431030, 0x00430010
 Read = Callable[[Fields, str], Any]
 
 
@@ -192,7 +194,13 @@ def _joined(header: Fields, keyword: str) -> str:
     return "\\".join(texts(header, keyword))
 
 
-def _from(keyword: str, read: Read, default: Any = None) -> Any:
+def _collapse_flag(header: Fields, element: str) -> str:
+    """What GE's field maps, magnitude and map in one series, differ in alone."""
+    is_known = text(header, _GE_CREATOR) == "GEMS_PARM_01"
+    return _number_texts(header, element) if is_known else ""
+
+
+def _from(keyword: str | int, read: Read, default: Any = None) -> Any:
     """A field of Slice that `read` takes from the element `keyword` of a header."""
     return field(default=default, metadata={"keyword": keyword, "read": read})
 
@@ -257,6 +265,7 @@ class Slice:
     image_type: tuple[str, ...] = _from("ImageType", _image_type, ())
     kernel: str = _from("ConvolutionKernel", _joined, "")
     kv: str = _from("KVP", _number_texts, "")
+    collapse_flag: str = _from(_GE_COLLAPSE, _collapse_flag, "")
     inversion_ms: str = _from("InversionTime", _number_texts, "")
     flip_degrees: str = _from("FlipAngle", _number_texts, "")
     direction: tuple[float, ...] | None = _from("DiffusionGradientOrientation", diffusion.direction)
@@ -288,7 +297,7 @@ class Slice:
 
 
 Slices = Sequence[Slice]
-_READ: tuple[tuple[str, str, Read], ...] = tuple(
+_READ: tuple[tuple[str, Any, Read], ...] = tuple(
     (own.name, own.metadata["keyword"], own.metadata["read"])
     for own in fields(Slice)
     if own.metadata

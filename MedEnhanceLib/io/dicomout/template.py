@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.headers import CLASSIC, items_of, read_header
+from MedEnhanceLib.io.dicom.mosaic import WORDS
 from MedEnhanceLib.io.dicom.slices import LOSSY_SYNTAXES, Slice
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, reason_of, silence
 from MedEnhanceLib.io.dicomout.attributes import copy_elements, is_of_study
@@ -209,7 +210,7 @@ def _tile_as_image(source: Dataset, plane: Slice) -> Dataset:
             Rows=plane.rows,
             Columns=plane.columns,
             ImagePositionPatient=[ds_text(str(mm)) for mm in plane.position or ()],
-            ImageType=[word for word in source.ImageType if word != "MOSAIC"],
+            ImageType=[word for word in source.ImageType if word not in WORDS],
         )
     )
     image.pop("SliceLocation", None)

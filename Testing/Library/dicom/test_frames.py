@@ -264,6 +264,19 @@ def test_kinds_that_alternate_along_a_stack_are_listed_apart(
     assert set(parts(folder)) == names
 
 
+def test_magnitude_and_map_of_ge_are_parts(make: MakeRows) -> None:
+    folder = make(
+        (10 * kind + k, 2.0 * k, {"AcquisitionNumber": 1}) for kind in (0, 2) for k in range(3)
+    )
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        block = dataset.private_block(0x0043, "GEMS_PARM_01", create=True)
+        block.add_new(0x30, "SS", 0 if dataset.InstanceNumber <= 3 else 2)
+        dataset.save_as(file)
+    assert parts(folder) == {"collapse flag 0": "5×4×3", "collapse flag 2": "5×4×3"}
+    assert values(folder, series="1.2.3.1/collapse flag 2") == [20, 21, 22]
+
+
 def test_a_part_that_lacks_places_of_its_series_says_so(
     make: MakeRows, recorder: WarningRecorder
 ) -> None:

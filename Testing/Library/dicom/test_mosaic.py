@@ -15,6 +15,7 @@ from Library.dicomout.writing import write_series as write_derived
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import list_series, load_dicom
+from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Frames [T, K, J, I]; 5 slices need 3 × 3 tiles.
@@ -177,3 +178,34 @@ def test_a_derived_series_of_a_mosaic_has_ordinary_slices(tmp_path: Path) -> Non
     half = write_derived(cut, tmp_path / "half")
     lowest = ORIGIN - 2 * STEP_MM * NORMAL
     assert np.allclose(pydicom.dcmread(half[0]).ImagePositionPatient, lowest, atol=1e-5)
+
+
+def test_united_imaging_states_the_place_and_the_time_of_each_tile(tmp_path: Path) -> None:
+    """Pictures of 3 × 2 tiles, whose slices come in the order in which they were acquired."""
+    order = np.array([0, 2, 4, 1, 3])
+    tiles = np.concatenate([STORED[:, order], np.zeros((3, 1, 4, 6), np.uint16)], 1)
+    pictures = tiles.reshape(3, 2, 3, 4, 6).swapaxes(2, 3).reshape(3, 8, 18)
+    more = {"ImageType": ["ORIGINAL", "PRIMARY", "M", "VFRAME"], "ImagePositionPatient": None}
+    folder = write_series(tmp_path / "in", pictures, orientation=(*ROW, *COLUMN), **{**EPI, **more})
+    for number, file in enumerate(sorted(folder.iterdir(), reverse=True)):
+        dataset = pydicom.dcmread(file)
+        block = dataset.private_block(0x0065, "Image Private Header", create=True)
+        items = [
+            with_elements(
+                ImagePositionPatient=(ORIGIN + k * STEP_MM * NORMAL).tolist(),
+                AcquisitionTime=f"12000{2 * number}.{place}",
+            )
+            for place, k in enumerate(order)
+        ]
+        block.add_new(0x51, "SQ", items)
+        dataset.save_as(file)
+    volume = check(folder, 1)
+    assert volume.frame_interval_s == 2.0
+    write_derived(volume, tmp_path / "out")
+    check(tmp_path / "out", 1)
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        del dataset[0x00651051]
+        dataset.save_as(file)
+    with pytest.raises(InputError, match="number of its slices"):
+        load_dicom(folder, monitor=Monitor())
