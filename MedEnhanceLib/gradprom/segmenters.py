@@ -75,6 +75,7 @@ class Segmenter:
             InputError: the volume is a sequence, too coarse or too fine.
         """
         bundle, who = self.bundle, volume.source or "volume"
+        volume = volume.single("Give one frame at a time.")
         is_open = volume.modality_is_guess or volume.modality == "OT"
         if volume.modality != bundle.modality and not is_open:
             raise ModelError(
@@ -99,8 +100,9 @@ class Segmenter:
         Overlapping labels: the likeliest counts. Raises as `check`; Cancelled; ModelError where the
         transforms of the bundle do not take the volume.
         """
-        monitor, volume = monitor or Monitor(), volume.single()
+        monitor = monitor or Monitor()
         self.check(volume)
+        volume = volume.single()
         with torch.no_grad():
             try:
                 seen = self.seen(volume)
