@@ -99,7 +99,9 @@ def segment(
     return infer.segment(volume, bundle, config, warning=warning, monitor=monitor)
 
 
-def open_head_for(volume: Volume, config: SegmentConfig, monitor: Monitor) -> tuple[Bundle, str]:
+def open_head_for(
+    volume: Volume, config: SegmentConfig, monitor: Monitor | None = None
+) -> tuple[Bundle, str]:
     """The head for a volume, and a warning where it is unlike the training images, or "".
 
     Raises:
@@ -107,6 +109,7 @@ def open_head_for(volume: Volume, config: SegmentConfig, monitor: Monitor) -> tu
             not forced.
         ModelError: no head fits.
     """
+    monitor = monitor or Monitor()
     # Before seconds go into importing torch: unusable input is refused at once.
     bundle, _ = open_bundle_for(volume, config.model, kind="head")
     volume = replace(volume.single(_ONE_FRAME), modality=bundle.modality)

@@ -21,6 +21,7 @@ from MedEnhanceLib.bundles.suitability import training_length_warning
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.gradprom.likeness import compare, describe
@@ -66,8 +67,15 @@ def find_unlike(volume: Volume, bundle: Bundle) -> str:
     Raises InputError for a volume without content; ModelError where its record is damaged.
     """
     likeness = bundle.metadata["likeness"]
-    distance, clause = compare(likeness, describe(volume, _warm_head(bundle.folder, bundle.sha256)))
-    return clause if distance > likeness["limit"] else ""
+    numbers = describe(volume, _warm_head(bundle.folder, bundle.sha256))
+    try:
+        distance, clause = compare(likeness, numbers)
+        return clause if distance > likeness["limit"] else ""
+    except (LookupError, ValueError) as cause:
+        raise ModelError(
+            f"model {bundle.name!r}: its description of the training images is damaged",
+            "Import it again.",
+        ) from cause
 
 
 @without_tf32()

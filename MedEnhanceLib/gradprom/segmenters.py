@@ -76,6 +76,7 @@ class Segmenter:
             InputError: the volume is a sequence, too coarse or too fine, or its values too large.
         """
         bundle, who = self.bundle, volume.source or "volume"
+        volume = volume.single("Give one frame at a time.")
         refuse_too_large(volume)
         if volume.modality not in (bundle.modality, "OT"):
             raise ModelError(
@@ -100,8 +101,9 @@ class Segmenter:
         Overlapping labels: the likeliest counts. Raises as `check`; Cancelled; ModelError where the
         transforms of the bundle do not take the volume.
         """
-        monitor, volume = monitor or Monitor(), volume.single()
+        monitor = monitor or Monitor()
         self.check(volume)
+        volume = volume.single()
         with torch.no_grad():
             try:
                 seen = self.seen(volume)

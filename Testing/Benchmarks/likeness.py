@@ -71,7 +71,8 @@ def others(head: str) -> Iterator[tuple[str, Path]]:
     if head == TUMOR:
         kinds = {
             "abdomen, CT": "ct/abdomen/CT.nii.gz",
-            "brains, MR named CT": "mr/[os]*/**/*T1*.nii.gz",
+            "brains, MR named CT": "mr/open_ms/*/*T1*.nii.gz",
+            "whole head, MR named CT": "mr/studyforrest/T1.nii.gz",
             "limbs and trunk, MR named CT": "mr/sts/*/MR_T1.nii.gz",
         }
     for kind, pattern in kinds.items():
