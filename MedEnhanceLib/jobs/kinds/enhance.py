@@ -82,7 +82,10 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="NAME",
     )
     report: str | None = option(
-        None, help="write a page with pictures into this folder", metavar="FOLDER", place="here"
+        None,
+        help="write a page, with pictures and the name of INPUT, into this folder",
+        metavar="FOLDER",
+        place="here",
     )
     slices: tuple[int, int] | None = option(
         None,
