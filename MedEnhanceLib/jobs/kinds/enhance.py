@@ -74,7 +74,10 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
         metavar="NAME",
     )
     report: str | None = option(
-        None, help="write a page with pictures into this folder", metavar="FOLDER", place="folder"
+        None,
+        help="write a page, with pictures and the name of INPUT, into this folder",
+        metavar="FOLDER",
+        place="folder",
     )
     slices: tuple[int, int] | None = option(
         None,
