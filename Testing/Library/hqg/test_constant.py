@@ -82,7 +82,7 @@ def test_padding_is_not_seen_beside_it() -> None:
     """Air beside padding 2000 HU below it is enhanced as air beside air."""
     padded, outside = _round_ct()
     plain, _ = _round_ct(reach=99)
-    near = ~outside & (RADIUS > 20)
+    near = ~outside & (RADIUS > 22)
     results = [
         np.asarray(me.enhance(scan, strength="full", progress=False).volume)[near].astype(float)
         for scan in (padded, plain)
@@ -161,7 +161,7 @@ def _sweep(modality: str, ratio: float, dtype: str, engine: grouped.Engine | Non
 
 @pytest.mark.parametrize(
     ("ratio", "dtype", "engine"),
-    [(2e4, "float32", None), (2e4, "int16", None), (1e7, "float32", TorchEngine())],
+    [(2e4, "float32", None), (2e4, "int16", None), (1e5, "float32", TorchEngine())],
 )
 def test_a_clean_volume_stays_clean(
     ratio: float, dtype: str, engine: grouped.Engine | None
