@@ -11,7 +11,6 @@ from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.text import inline, job_lines, pairs, size, slices_of, table, wrote
-from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
 
 _LONGEST_CELL = 40
@@ -86,6 +85,8 @@ def _card_text(card: Mapping[str, Any]) -> str:
     if "mode" in card:
         rows |= _container_rows(card)
     if gradients := card.get("gradients"):
+        from MedEnhanceLib.core.gradients import Gradient
+
         rows["diffusion"] = "\n".join(
             f"frame {number}: {Gradient(**gradient)}" for number, gradient in enumerate(gradients)
         )

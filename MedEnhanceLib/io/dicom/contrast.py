@@ -239,30 +239,33 @@ def ranked(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
 
 
 def _numbered(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
-    """Frames by InstanceNumber, as GE numbers sequences; () where that is not certain.
+    """Frames by InstanceNumber, as GE and Philips number sequences; () where that is not certain.
 
-    The images say that there are several positions in time, or are a diffusion scan; and the
-    numbers run frame by frame, with the places in one order, or place by place through all frames.
+    The images state several positions in time, or are a diffusion scan; and the numbers run frame
+    by frame, with the places in one order, or place by place through all frames.
     """
     planes = [plane for here in at_each_place for plane in here]
-    count, places = len(at_each_place[0]), len(at_each_place)
-    place_of = {id(plane): place for place, here in enumerate(at_each_place) for plane in here}
     stated = {plane.temporal_count or 0.0 for plane in planes}
-    is_diffusion = any(float(plane.b_value or 0) > 0 for plane in planes)
     if len({plane.number for plane in planes} - {None}) < len(planes) or len(stated) > 1:
         return ()
-    ordered = sorted(planes, key=lambda plane: plane.number or 0.0)
-    runs = [ordered[start : start + places] for start in range(0, len(ordered), places)]
-    by_frame = {tuple(place_of[id(plane)] for plane in run) for run in runs}
+    frames = tuple(
+        zip(
+            *(sorted(here, key=lambda plane: plane.number or 0) for here in at_each_place),
+            strict=True,
+        )
+    )
+    numbers = np.array([[plane.number for plane in frame] for frame in frames], float)
+    orders, first = numbers.argsort(axis=1), numbers[0].argsort()
+    follow = (numbers[:-1].max(axis=1) < numbers[1:].min(axis=1)).all()
+    is_by_frame = follow and (orders == first).all()
+    is_by_place = (numbers[-1, first[:-1]] < numbers[0, first[1:]]).all()
     positions = stated.pop()
-    if len(by_frame) == 1 and len(set(*by_frame)) == places:
-        # An interrupted scan has fewer frames than it states.
-        if count <= positions > 1 or is_diffusion:
-            return tuple(tuple(sorted(run, key=lambda p: place_of[id(p)])) for run in runs)
-        return ()
-    runs = [ordered[start : start + count] for start in range(0, len(ordered), count)]
-    if count == positions and all(len({place_of[id(p)] for p in run}) == 1 for run in runs):
-        return tuple(zip(*sorted(runs, key=lambda run: place_of[id(run[0])]), strict=True))
+    is_diffusion = any(float(plane.b_value or 0) > 0 for plane in planes)
+    # An interrupted scan has fewer frames than it states.
+    if is_by_frame and (is_diffusion or len(frames) <= positions > 1):
+        return frames
+    if is_by_place and (is_diffusion or len(frames) == positions > 1):
+        return frames
     return ()
 
 

@@ -173,7 +173,7 @@ def test_sequences_that_instance_numbers_alone_order_are_read(
         (3, lambda t, k: 7),
     ],
 )
-def test_instance_numbers_that_leave_a_doubt_order_nothing(
+def test_instance_numbers_order_nothing_that_they_leave_uncertain(
     make: MakeRows, count: int | None, number: Callable[[int, int], int]
 ) -> None:
     rows = [
