@@ -132,7 +132,9 @@ def compare(likeness: Mapping[str, Any], numbers: Mapping[str, float]) -> tuple[
     middle = mean[known][most]
     low, high = middle - 2 * spread[most], middle + 2 * spread[most]
     value = middle + apart[most]
-    return score, f"{name} is {value:.2f}, in the training images {low:.2f} to {high:.2f}"
+    if name.startswith("volume"):
+        value, low, high = np.exp([value, low, high]).round()
+    return score, f"{name} is {value:.4g}, in the training images {low:.4g} to {high:.4g}"
 
 
 def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
@@ -187,7 +189,7 @@ def _of_body(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[str, f
     around = (smoothed(cells * body, _AROUND_MM) / np.maximum(share, 1e-3))[deepest]
     coarse = smoothed(cells * body, _COARSE_MM) / np.maximum(smoothed(body, _COARSE_MM), 1e-3)
     numbers = {
-        "volume of the body": float(np.log(body.sum() * np.prod(mm) / 1000)),
+        "volume of the body in mL": float(np.log(body.sum() * np.prod(mm) / 1000)),
         "thickness of the body": float(np.median(depth[inside])),
     }
     if modality == "CT":
