@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.manifest import derived_note
@@ -23,6 +24,7 @@ from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.io.dicom.stack import Stack, stack_frames
 from MedEnhanceLib.runtime.progress import Monitor
 
+_Direction = tuple[float, float, float]
 _MODALITIES = ("CT", "MR", "PT")
 _UNITS = {"GML": "SUV", "BQML": "Bq/ml", "CNTS": "counts"}
 
@@ -189,10 +191,12 @@ def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gr
             f"{name}: {undirected} of {len(weighted)} diffusion-weighted frames state no direction "
             "in a known frame (or are trace images); theirs is given as 0, 0, 0"
         )
-    directions = (plane.direction or (0.0, 0.0, 0.0) for plane in firsts)
+    b_values = [float(plane.b_value or 0) for plane in firsts]
     return tuple(
-        Gradient(float(plane.b_value or 0), (x, y, z))
-        for plane, (x, y, z) in zip(firsts, directions, strict=True)
+        Gradient(b_value, cast("_Direction", plane.direction))
+        if b_value and plane.direction
+        else Gradient(b_value)  # Philips states a direction, too, where b is 0
+        for b_value, plane in zip(b_values, firsts, strict=True)
     )
 
 
