@@ -207,10 +207,7 @@ def _padding(slices: Sequence[Slice]) -> tuple[float, float] | None:
         return None
     slope, intercept = 1.0 if plane.slope is None else plane.slope, plane.intercept or 0.0
     limit = plane.padding if plane.padding_limit is None else plane.padding_limit
-    span = 1 << plane.bits_allocated
-    # Some scanners write the bits of a negative number as a positive one.
-    turns = [span * (plane.signed and stored >= span // 2) for stored in (plane.padding, limit)]
-    return slope * (plane.padding - turns[0]) + intercept, slope * (limit - turns[1]) + intercept
+    return slope * plane.padding + intercept, slope * limit + intercept
 
 
 def _units(first: Slice, modality: str) -> str:

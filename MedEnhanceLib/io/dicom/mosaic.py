@@ -66,7 +66,7 @@ def tiles_of(picture: Slice, header: Fields) -> tuple[Slice, ...]:
     if _UIH_WORD in picture.image_type:
         return _united_imaging(picture)
     image, centers = _private_headers(picture)
-    stated = image.get("NumberOfImagesInMosaic", ("",))[0]
+    stated = (image.get("NumberOfImagesInMosaic") or ("",))[0]
     count = _stated_count(header) or int(stated if stated.isdecimal() else len(centers))
     if not count:
         raise _unknown("the number of its slices", "(0019,100A)")

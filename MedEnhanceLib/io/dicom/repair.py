@@ -298,7 +298,7 @@ class Repair:
             _refuse_not_finite(frame, monitor)
         lowest = min(frame.min() for frame in frames)
         if padding is not None and padding[0] > lowest and not _holds(frames, padding):
-            padding = None
+            padding = None  # scanners write the bits of a negative number as a positive one
         fill = lowest if padding is None else restore_dtype(np.array(padding[0]), voxels.dtype)[()]
         empty = partial(_padding_of, padding=padding, lowest=lowest)
         limits = [_limits(frame, empty) for frame in frames]
