@@ -19,6 +19,7 @@ from MedEnhanceLib.gradprom.config import (
     SegmentConfig,
     TrainHeadConfig,
 )
+from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -106,13 +107,14 @@ def open_head_for(
 
     Raises:
         InputError: the volume is a sequence, shows nothing, or is unlike the training images and
-            not forced.
+            not forced, or its values are too large.
         ModelError: no head fits.
     """
     monitor = monitor or Monitor()
     # Before seconds go into importing torch: unusable input is refused at once.
     bundle, _ = open_bundle_for(volume, config.model, kind="head")
     volume = replace(volume.single(_ONE_FRAME), modality=bundle.modality)
+    refuse_too_large(volume)
     if "likeness" not in bundle.metadata:
         monitor.warn(
             f"{bundle.name} does not record what its training images are like: it was not checked "

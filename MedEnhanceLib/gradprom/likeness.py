@@ -36,7 +36,7 @@ _CELL_MM, _FINE_MM, _COARSE_MM, _AROUND_MM, _DEEP_MM = 3.0, 2.0, 4.0, 9.0, 15.0
 _DEEPEST = 0.4
 #: Of Otsu's threshold, above which a cell is body.
 _BODY = 0.8
-#: HU that become 0 and 1: fat, muscle, blood and bone are told apart.
+#: HU that become 0 and 1: fat, muscle, blood and bone stay distinct.
 _CT_ENDS = (-200.0, 300.0)
 #: Slices that the head is run on, fewer of more pixels than these.
 _SLICES, _PIXELS = 6, 512 * 512

@@ -238,6 +238,7 @@ class ApplyTest(EnhanceTestCase):
         self.choose(node)
         self.ui.uncertaintyCheckBox.checked = True
         self.ui.noiseMapCheckBox.checked = self.ui.segmentCheckBox.checked = True
+        self.ui.forceSegmenterCheckBox.checked = True  # so small a part is unlike a brain
         self.ui.applyButton.click()
         job = self.panel.job
         self.waitUntil(lambda: job.fraction > 0.2, 60)

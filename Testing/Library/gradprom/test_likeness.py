@@ -130,7 +130,7 @@ def test_the_distance_leaves_out_what_a_volume_does_not_show() -> None:
 @pytest.mark.shared
 @pytest.mark.slow
 def test_limbs_and_t2_are_refused_and_t1_brains_are_not() -> None:
-    """STS_005 is the one of 24 that is not told apart, by Testing/Benchmarks/likeness.py."""
+    """STS_005 is the one of 24 that is not refused, by Testing/Benchmarks/likeness.py."""
     limbs = [p for p in _SHARED.glob("mr/sts/*/MR_T1.nii.gz") if p.parent.name != "STS_005"]
     for path in (*limbs, *_SHARED.glob("mr/open_ms/*/*T2*.nii.gz")):
         with pytest.raises(InputError, match="unlike"):
