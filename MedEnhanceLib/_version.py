@@ -1,3 +1,3 @@
-"""The one place that holds the version."""
+"""The version, as files that cannot import it have it too (docs/release.md)."""
 
 __version__ = "1.0.0"

@@ -20,7 +20,7 @@ from MedEnhanceLib.core.modality import doubts
 from MedEnhanceLib.core.options import About, Options, local_path, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.config import SegmentConfig
+from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
@@ -91,6 +91,7 @@ def load(
     modality: str | None = None,
     series: str | int | None = None,
     resample: bool = False,
+    complete_frames: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Volume:
@@ -104,6 +105,8 @@ def load(
         modality: "CT", "MR" …, for a file that does not state it.
         series: which one of several, by its number in `list_series` or its UID.
         resample: resample a DICOM series with a tilted gantry, gaps or uneven spacing, which is
+            refused otherwise.
+        complete_frames: leave out the last frame of a DICOM sequence if it lacks slices, which is
             refused otherwise.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
@@ -123,6 +126,7 @@ def load(
             modality=modality,
             series=None if series is None else str(series),
             resample=resample,
+            complete_frames=complete_frames,
             monitor=monitor,
         )
 
@@ -259,7 +263,7 @@ class _EnhanceOrder(Options):
 
 
 @dataclass(frozen=True)
-class EnhanceCall(Watched, Placed, EnhanceConfig, _EnhanceOrder):
+class EnhanceCall(Watched, Placed, ForceSegmenter, EnhanceConfig, _EnhanceOrder):
     """The arguments of `enhance`."""
 
     _: KW_ONLY
@@ -289,7 +293,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
         result.segmentation.table
     """
-    segmenter = segmenter_config(call.segmenter, call.device, wanted=call.segment)
+    segmenter = segmenter_config(call.segmenter, call.device, call, wanted=call.segment)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
         monitor = monitor.part(0.1, 1.0)

@@ -37,6 +37,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         noise_map=False,
         segment=False,
         segmenter="auto",
+        force_segmenter=False,
         output=None,
         wait=True,
         **options,
@@ -45,7 +46,8 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         The options are those of MedEnhanceLib's enhance, and: guide: a volume node of another
         series of the examination. noise_map: make a volume of the measured noise too. segment:
-        find labels too, with the model `segmenter`. output: an empty volume node, or an earlier
+        find labels too, with the model `segmenter`; force_segmenter: even in a volume unlike those
+        that it learned from. output: an empty volume node, or an earlier
         result, to fill instead of a new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .noise, .table, .difference.
@@ -64,6 +66,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             noiseMap=noise_map,
             segment=segment,
             segmenter=segmenter,
+            forceSegmenter=force_segmenter,
         )
         return _end(enhancement.start(self.runner, node, options), wait, _node("output"))
 

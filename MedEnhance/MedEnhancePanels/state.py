@@ -78,6 +78,7 @@ class State:
     device = Field.of(EnhanceConfig, "device")
     uncertainty = Field.of(EnhanceConfig, "uncertainty")
     noiseMap = Field(False)
+    forceSegmenter = Field(False)
     segment = Field(False)
 
     compressMode = Field("lossless", "lossless", "maxError", "ratio", "psnr", "ssim")

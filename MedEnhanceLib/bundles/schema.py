@@ -49,6 +49,13 @@ _SHAPE: dict[str, Any] = {
     "limits": list[str],
     "measured": [{}],
     "labels": [{"value": int, "name": str}],
+    "likeness": {
+        "names": list[str],
+        "mean": list[float],
+        "covariance": list[list[float]],
+        "limit": float,
+        "volumes": int,
+    },
 }
 
 

@@ -42,16 +42,11 @@ def messages_of(warnings: Iterable[ModelWarning]) -> str:
     return "; ".join(warning.message for warning in warnings)
 
 
-def shows_anatomy(bundle: Bundle, volume: Volume) -> bool:
-    """Whether the DICOM images state the body part that the model learned from."""
-    part = volume.origin.body_part.upper() if volume.origin else ""
-    return any(term in part for term in _SHOWN_IN.get(bundle.anatomy, ()))
-
-
 def anatomy_warning(bundle: Bundle, volume: Volume) -> ModelWarning | None:
     """Warn where the DICOM images name another body part than the model's; else None."""
     part = volume.origin.body_part if volume.origin else ""
-    if not part or bundle.anatomy not in _SHOWN_IN or shows_anatomy(bundle, volume):
+    terms = _SHOWN_IN.get(bundle.anatomy)
+    if not part or not terms or any(term in part.upper() for term in terms):
         return None
     return ModelWarning(
         "anatomy",

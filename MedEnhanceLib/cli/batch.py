@@ -6,6 +6,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from MedEnhanceLib.cli.compress import PartLostError
 from MedEnhanceLib.cli.parser import Command, Parser, add_flags, declaration_of, params_of
 from MedEnhanceLib.cli.text import columns
 from MedEnhanceLib.errors import MedEnhanceError
@@ -65,7 +66,7 @@ def _declare(parser: Parser, task: str) -> None:
     if task != "compress":
         add_flags(parser, batch, only=["bids"])
         add_flags(parser, job, only=["dicom"])
-    add_flags(parser, job, only=["modality", "resample"])
+    add_flags(parser, job, only=["modality", "resample", "complete_frames"])
     add_flags(parser, batch, only=["output", "workers", "scheduler", "overwrite"])
 
 
@@ -94,6 +95,12 @@ def _run(args: argparse.Namespace) -> int:
             f"{len(failed)} of {total} failed; see {table}",
             "Mend what failed. Run the same command again to continue: finished volumes are "
             "skipped.",
+        )
+    elif left_out := [row for row in fields["rows"] if row.get("left_out")]:
+        text += "".join(f"\n  {row['left_out']}" for row in left_out)
+        fault = PartLostError(
+            f"{len(left_out)} of {total} results leave slices of their series out; see {table}",
+            "Look at the list of the series (medenhance inspect FOLDER).",
         )
     elif warned := sum(bool(row.get("warnings")) for row in fields["rows"]):
         text += f" ({warned} with warnings)"

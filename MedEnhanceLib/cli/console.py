@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 Answer = TypeVar("Answer")
-#: Seconds to the first sign of life in a log file; each next one takes twice as long, at most this.
+#: Seconds to the first sign of life in a log file; the next ones take twice as long, up to these.
 _SIGN_SECONDS, _LONGEST_SIGN_SECONDS = 10.0, 600.0
 #: How long work may take to stop after SIGTERM.
 _PATIENCE_SECONDS = 1.5

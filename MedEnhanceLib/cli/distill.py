@@ -68,8 +68,8 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
     return [
         *wrote(fields),
         *(["the confidential folder shows and names patients: do not share it"] if secret else []),
-        f"{fields['images']} images from {fields['patients']} patients; "
-        f"{fields['held_out']} patients were held out",
+        f"images: {fields['images']}; patients used: {fields['patients']}, held out: "
+        f"{fields['held_out']}",
         f"audit: {audit.get('summary', 'none')}",
     ]
 

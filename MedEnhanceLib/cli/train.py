@@ -20,6 +20,18 @@ from MedEnhanceLib.cli.parser import (
 from MedEnhanceLib.cli.text import table, wrote
 from MedEnhanceLib.errors import ConfigError
 
+#: Of figures of an evaluation, as its table calls them.
+_HEADS = {
+    "group": "mean of",
+    "input_psnr_db": "PSNR, dB: degraded",
+    "filter_psnr_db": "filter alone",
+    "enhanced_psnr_db": "model",
+    "gain_over_filter_db": "model − filter",
+    "input_ssim": "SSIM: degraded",
+    "filter_ssim": "filter alone",
+    "enhanced_ssim": "model",
+    "dice": "Dice",
+}
 #: Options that are fields of the configuration as they are.
 _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part", "preset")
 
@@ -149,20 +161,6 @@ def _means_lines(fields: Mapping[str, Any]) -> list[str]:
     rows = [{"group": group, **means} for group, means in fields["means"].items()]
     heads = {name: head for name, head in _HEADS.items() if any(name in row for row in rows)}
     return [table(rows, heads)]
-
-
-#: Of figures of an evaluation, as its table calls them.
-_HEADS = {
-    "group": "mean of",
-    "input_psnr_db": "PSNR, dB: degraded",
-    "filter_psnr_db": "filter alone",
-    "enhanced_psnr_db": "model",
-    "gain_over_filter_db": "model − filter",
-    "input_ssim": "SSIM: degraded",
-    "filter_ssim": "filter alone",
-    "enhanced_ssim": "model",
-    "dice": "Dice",
-}
 
 
 TRAIN = Command(

@@ -84,6 +84,12 @@ def _card_text(card: Mapping[str, Any]) -> str:
         rows["noise"] += f" ({noise['reason']})" if noise.get("reason") else ""
     if "mode" in card:
         rows |= _container_rows(card)
+    if gradients := card.get("gradients"):
+        from MedEnhanceLib.core.gradients import Gradient
+
+        rows["diffusion"] = "\n".join(
+            f"frame {number}: {Gradient(**gradient)}" for number, gradient in enumerate(gradients)
+        )
     for name in ("history", "warnings"):
         rows[name] = "\n".join(card[name]) or "none"
     return f"{card['source']} ({card['modality']})\n{pairs(rows, '  ')}"

@@ -96,8 +96,7 @@ class Exchange:
     def to_sitk(self: Any) -> Any:
         """As a SimpleITK image; raises InputError for a sequence."""
         sitk = require("SimpleITK", purpose="Making an image of SimpleITK")
-        _refuse_sequence(self)
-        image = sitk.GetImageFromArray(_storable(self.voxels), isVector=False)
+        image = sitk.GetImageFromArray(_storable(self.single().voxels), isVector=False)
         image.SetSpacing(self.geometry.spacing)
         image.SetOrigin(self.geometry.origin)
         image.SetDirection(np.ravel(self.geometry.direction).tolist())
@@ -167,15 +166,9 @@ class Exchange:
     def to_metatensor(self: Any) -> Any:
         """As a MONAI MetaTensor [1, I, J, K] with its affine, a copy; InputError for a sequence."""
         data = require("monai.data", purpose="Making a MetaTensor")
-        _refuse_sequence(self)
         dtype = _FOR_TORCH.get(self.dtype.name, self.dtype.newbyteorder("="))
-        array = np.array(self.voxels.T[None], dtype, order="C")
+        array = np.array(self.single().voxels.T[None], dtype, order="C")
         return data.MetaTensor(array, affine=self.geometry.affine_ras, meta={"space": "RAS"})
-
-
-def _refuse_sequence(volume: Volume) -> None:
-    if volume.is_sequence:
-        raise InputError("a sequence of several frames", "Give one frame: volume.frame(0).")
 
 
 def _copied(array: Any) -> Voxels:

@@ -13,12 +13,14 @@ class Instance:
 
     file: a path. sop_class, sop_instance: UIDs.
     frame: its number in a multi-frame file, from 1 as in DICOM; None in a single-frame file.
+    tile: its number in a mosaic, from 1; None elsewhere.
     """
 
     file: str
     sop_class: str
     sop_instance: str
     frame: int | None = None
+    tile: int | None = None
 
 
 @dataclass(frozen=True)

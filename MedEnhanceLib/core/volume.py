@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.exchange import Exchange
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.core.slabs import Voxels
@@ -39,6 +40,7 @@ class Volume(Exchange):
     origin: the DICOM images that it was read from, if any.
     lossy: the lossy compressions of the voxels, oldest first.
     modality_is_guess: whether `modality` comes from the values, as the file states none.
+    gradients: the diffusion weighting of each frame; empty where there is none.
 
     Raises InputError for zero size, a wrong number of axes, or a type without intensities.
     NaN and infinity are refused where files are read (io.load): finding them takes a pass.
@@ -54,6 +56,7 @@ class Volume(Exchange):
     origin: DicomOrigin | None = None
     lossy: tuple[Lossy, ...] = ()
     modality_is_guess: bool = False
+    gradients: tuple[Gradient, ...] = ()
 
     def __post_init__(self) -> None:
         voxels = np.asarray(self.voxels)
@@ -72,6 +75,12 @@ class Volume(Exchange):
         if self.modality not in MODALITIES:
             raise InputError(
                 f"{name}: modality {self.modality!r}", f"Use one of {', '.join(MODALITIES)}."
+            )
+        frames = voxels.shape[0] if voxels.ndim == 4 else 1
+        if len(self.gradients) not in (0, frames):
+            raise InputError(
+                f"{name}: {len(self.gradients)} diffusion gradients for {frames} frames",
+                "Give one for each frame, or none.",
             )
         view = voxels.view()
         view.flags.writeable = False
@@ -133,7 +142,13 @@ class Volume(Exchange):
                 f"new voxels have shape {np.shape(voxels)}, the volume {self.shape}",
                 "Keep the grid, or make a new Volume with its own geometry.",
             )
-        return replace(self, voxels=voxels, history=self.history + ((did,) if did else ()))
+        is_by_frame = np.shape(voxels)[:-3] == self.shape[:-3]
+        return replace(
+            self,
+            voxels=voxels,
+            history=self.history + ((did,) if did else ()),
+            gradients=self.gradients if is_by_frame else (),
+        )
 
     def as_modality(self, modality: str) -> Volume:
         """The volume with a modality that somebody stated; units follow where it is another."""
@@ -152,7 +167,23 @@ class Volume(Exchange):
         if not 0 <= index < self.shape[0]:
             raise InputError(f"frame {index} of a volume that has {self.shape[0]}", "Count from 0.")
         origin = self.origin and replace(self.origin, instances=self.origin.instances[index:][:1])
-        return replace(self, voxels=self.voxels[index], frame_interval_s=None, origin=origin)
+        return replace(
+            self,
+            voxels=self.voxels[index],
+            frame_interval_s=None,
+            origin=origin,
+            gradients=self.gradients[index : index + 1],
+        )
+
+    def single(self, hint: str = "Give one frame (in Python: volume.frame(0)).") -> Volume:
+        """The volume without a frame axis, where that has one frame; a view.
+
+        hint: the remedy of the InputError for a sequence of several frames.
+        """
+        if self.is_sequence and self.shape[0] > 1:
+            name = self.source or "volume"
+            raise InputError(f"{name}: a sequence of {self.shape[0]} frames", hint)
+        return self.frame(0)
 
     def frames(self) -> list[Volume]:
         """All frames, in order (views, not copies)."""

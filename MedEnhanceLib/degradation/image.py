@@ -47,21 +47,24 @@ def robust_max(voxels: npt.NDArray[Any]) -> float:
     return float(np.percentile(voxels[foreground(voxels)], 99.5))
 
 
-def gaussian_blur(voxels: npt.NDArray[Any], sigma_px: float) -> Floats:
+def gaussian_blur(
+    voxels: npt.NDArray[Any], sigma_px: float, *, sigma_slices: float = 0.0
+) -> Floats:
     """Convolve with a Gaussian, as a smaller matrix or a soft kernel loses resolution.
 
     Edges are mirrored, so a constant stays constant.
 
     Args:
-        voxels: [..., J, I].
+        voxels: [..., J, I]; with `sigma_slices`, [..., K, J, I].
         sigma_px: σ in pixels along rows and columns; 0 for none.
+        sigma_slices: σ in slices across them; 0 keeps slices separate, as a 2D acquisition does.
     Returns:
         float32, same shape.
     """
     result = np.array(voxels, dtype=np.float32)
-    if sigma_px > 0:
-        for axis in (-1, -2):
-            result = _blur_along(result, axis, sigma_px)
+    for axis, sigma in ((-1, sigma_px), (-2, sigma_px), (-3, sigma_slices)):
+        if sigma > 0:
+            result = _blur_along(result, axis, sigma)
     return result
 
 

@@ -11,15 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.bundles import Bundle, open_bundle_for
-from MedEnhanceLib.bundles.suitability import anatomy_warning
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError, ModelError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import (
     HeadConfig,
     Label,
     SegmentConfig,
     TrainHeadConfig,
 )
+from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.gate import GateReport as GateReport
     from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
     from MedEnhanceLib.gradprom.infer import Segmentation as Segmentation
+
+_ONE_FRAME = "Segment one frame at a time."
+_FORCE = (
+    "Name another model, or segment it nevertheless: --force-segmenter (force_segmenter=True in "
+    "Python; Segment anyway in the panel)."
+)
 
 __all__ = [
     "GateDiagnostics",
@@ -52,19 +58,25 @@ def __getattr__(name: str) -> Any:
 
 
 def segment(
-    volume: Volume, config: SegmentConfig | None = None, *, monitor: Monitor | None = None
+    volume: Volume,
+    config: SegmentConfig | None = None,
+    *,
+    head: tuple[Bundle, str] | None = None,
+    monitor: Monitor | None = None,
 ) -> Segmentation:
     """Label every voxel of a single volume.
 
     Args:
-        volume: a single volume, not a sequence.
+        volume: a single volume, not a sequence of several frames.
         config: the head and how it is run; None takes the defaults.
+        head: of `open_head_for`, for what was checked before it was enhanced.
         monitor: receives progress, messages and warnings, and can cancel.
     Returns:
-        Labels on the volume's grid, 0 for the background, with a table of volumes and areas.
+        Labels [K, J, I] on the volume's grid, 0 for the background, with a table of volumes and
+        areas.
     Raises:
-        InputError: the volume is a sequence, or shows nothing.
-        ModelError: no head fits, or only one for another part of the body that was not named.
+        InputError: the volume is a sequence, shows nothing, or is unlike the training images.
+        ModelError: no head fits.
         DeviceMemoryError: memory ran out on the CPU.
         Cancelled: the monitor asked to stop.
     """
@@ -79,33 +91,49 @@ def segment(
         from MedEnhanceLib.gradprom import infer
 
         return infer.segment_with(volume, config, monitor)
-    # Before seconds go into importing torch: unusable input is refused at once.
-    bundle, warning = open_head_for(volume, config)
+    volume = volume.single(_ONE_FRAME)
+    bundle, warning = head or open_head_for(volume, config, monitor)
     if volume.modality_is_guess:
         volume = replace(volume, modality=bundle.modality)
-    if volume.is_sequence:
-        raise InputError(f"{volume.source or 'volume'}: a sequence", "Segment one frame at a time.")
-    # A cancel takes effect during the imports too.
-    for package in ("torch", "monai", "monai.networks.nets.unet"):
-        attend(partial(require, package, purpose="Segmenting a volume"), monitor)
     from MedEnhanceLib.gradprom import infer
 
     return infer.segment(volume, bundle, config, warning=warning, monitor=monitor)
 
 
-def open_head_for(volume: Volume, config: SegmentConfig) -> tuple[Bundle, str]:
-    """The head for a volume, and a warning where its images show another part of the body, or "".
+def open_head_for(
+    volume: Volume, config: SegmentConfig, monitor: Monitor | None = None
+) -> tuple[Bundle, str]:
+    """The head for a volume, and a warning where it is unlike the training images, or "".
 
     Raises:
-        ModelError: no head fits, or only one for another part of the body that was not named.
+        InputError: the volume is a sequence, shows nothing, or is unlike the training images and
+            not forced, or its values are too large.
+        ModelError: no head fits.
     """
-    bundle, volume = open_bundle_for(volume, config.model, kind="head")
-    warning = anatomy_warning(bundle, volume)
-    if warning and config.model == "auto":
-        raise ModelError(
-            f"there is no model that segments these images: {warning.message}",
-            f"If their header is wrong, name the model {bundle.name} (medenhance segment … --model "
-            f"{bundle.name}, medenhance enhance … --segmenter {bundle.name}; model= and segmenter= "
-            "in Python).",
+    monitor = monitor or Monitor()
+    # Before seconds go into importing torch: unusable input is refused at once.
+    bundle, _ = open_bundle_for(volume, config.model, kind="head")
+    volume = replace(volume.single(_ONE_FRAME), modality=bundle.modality)
+    refuse_too_large(volume)
+    if "likeness" not in bundle.metadata:
+        monitor.warn(
+            f"{bundle.name} does not record what its training images are like: it was not checked "
+            "whether this volume is like them"
         )
-    return bundle, warning.message if warning else ""
+        return bundle, ""
+    # A cancel takes effect during the imports too.
+    for package in ("torch", "monai", "monai.networks.nets.unet"):
+        attend(partial(require, package, purpose="Segmenting a volume"), monitor)
+    from MedEnhanceLib.gradprom.infer import find_unlike
+
+    difference = find_unlike(volume, bundle)
+    if not difference:
+        return bundle, ""
+    message = (
+        f"{volume.source or 'the volume'} is unlike the images that {bundle.name} learned from"
+        f"{f' ({bundle.modality} of the {bundle.anatomy})' if bundle.anatomy else ''}: {difference}"
+    )
+    if not config.force_segmenter:
+        raise InputError(message, _FORCE)
+    monitor.warn(f"{message}; its labels may be without meaning")
+    return bundle, message

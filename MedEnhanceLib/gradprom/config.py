@@ -159,8 +159,17 @@ class TrainHeadConfig(WithPresets):
         return tuple(config_from_json(Label, entry) for entry in self.structures)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForceSegmenter(Options):
+    """An option of everything that segments."""
+
+    force_segmenter: bool = option(
+        False, help="segment even a volume unlike those that the segmentation model learned from"
+    )
+
+
 @dataclass(frozen=True)
-class SegmentConfig(Options):
+class SegmentConfig(ForceSegmenter):
     """How a volume is segmented."""
 
     model: str = option(

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
-from MedEnhanceLib.bundles.suitability import shows_anatomy, training_length_warning
+from MedEnhanceLib.bundles.suitability import training_length_warning
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
+from MedEnhanceLib.gradprom.likeness import compare, describe
 from MedEnhanceLib.gradprom.segmenters import open_segmenter
 from MedEnhanceLib.gradprom.shapes import surface_areas
 from MedEnhanceLib.nets.intensity import scaling_for
@@ -43,7 +45,7 @@ class Segmentation:
         model: name and sha256.
         device: where it ran.
         seconds: of wall time.
-        warning: a warning where the images show another part of the body than the model's, or "".
+        warning: what makes the volume unlike the training images, where it was forced; else "".
     """
 
     volume: Volume
@@ -59,6 +61,23 @@ class Segmentation:
         return f"<Segmentation by {self.model['name']} in {self.seconds:.1f} s: {names}>"
 
 
+def find_unlike(volume: Volume, bundle: Bundle) -> str:
+    """What makes a single volume unlike the training images of a verified bundle; "" if nothing.
+
+    Raises InputError for a volume without content; ModelError where its record is damaged.
+    """
+    likeness = bundle.metadata["likeness"]
+    numbers = describe(volume, _warm_head(bundle.folder, bundle.sha256))
+    try:
+        distance, clause = compare(likeness, numbers)
+        return clause if distance > likeness["limit"] else ""
+    except (LookupError, ValueError) as cause:
+        raise ModelError(
+            f"model {bundle.name!r}: its description of the training images is damaged",
+            "Import it again.",
+        ) from cause
+
+
 @without_tf32()
 def segment(
     volume: Volume, bundle: Bundle, config: SegmentConfig, *, warning: str, monitor: Monitor
@@ -70,13 +89,6 @@ def segment(
     untrained = training_length_warning(bundle)
     if untrained is not None:
         monitor.warn(untrained.text)
-    if bundle.anatomy and not shows_anatomy(bundle, volume):
-        monitor.warn(
-            f"{warning}: its labels are not validated there"
-            if warning
-            else f"{bundle.name} was trained on images of the {bundle.anatomy} only: not validated"
-            f" outside the {bundle.anatomy}"
-        )
     model = _warm_head(bundle.folder, bundle.sha256)
 
     def network(batch: Tensor, device: str) -> Tensor:
@@ -109,7 +121,10 @@ def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Seg
     segmenter = open_segmenter(config.segmenter)
     bundle = segmenter.bundle
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
-    monitor.warn(f"{bundle.name} is not a MedEnhance model: its accuracy is not known here")
+    monitor.warn(
+        f"{bundle.name} is not a MedEnhance model: its accuracy is not known here, "
+        "and it was not checked whether the volume is like those that it learned from"
+    )
     for note in bundle.notes:  # its license among them, which nobody sees in a log
         monitor.warn(f"{bundle.name}: {note}")
     bundle.network.to(choice.name)

@@ -94,12 +94,12 @@ def read_labeled(
     """Read an image of `find_split` with its labels; InputError where their grids differ."""
     path, label_path = files
     monitor.progress(0, f"reading {path.name}")
-    image = load(path, modality=config.modality)
+    image = load(path, modality=config.modality).single()
     if label_path:
-        labels = load(label_path)
+        labels = load(label_path).single()
     else:
-        atlas = load(data / config.atlas_image, modality=config.modality)
-        drawn = load(data / config.atlas_labels)
+        atlas = load(data / config.atlas_image, modality=config.modality).single()
+        drawn = load(data / config.atlas_labels).single()
         labels = propagate_labels(atlas, drawn, image, monitor)
     check_labels(image, labels, path, label_path or path)
     return LabeledImage(path, image, _indices(labels.voxels, config, label_path or path))

@@ -76,8 +76,7 @@ class Segmenter:
             InputError: the volume is a sequence, too coarse or too fine, or its values too large.
         """
         bundle, who = self.bundle, volume.source or "volume"
-        if volume.is_sequence:
-            raise InputError(f"{who}: a sequence", "Give one frame at a time.")
+        volume = volume.single("Give one frame at a time.")
         refuse_too_large(volume)
         if volume.modality not in (bundle.modality, "OT"):
             raise ModelError(
@@ -104,6 +103,7 @@ class Segmenter:
         """
         monitor = monitor or Monitor()
         self.check(volume)
+        volume = volume.single()
         with torch.no_grad():
             try:
                 seen = self.seen(volume)

@@ -17,7 +17,9 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, make_head, open_head
 from MedEnhanceLib.gradprom.labeled import check_structures, find_split, read_labeled
+from MedEnhanceLib.gradprom.likeness import record_likeness
 from MedEnhanceLib.gradprom.train import segmentation_loss
+from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
@@ -143,3 +145,6 @@ class SegmentationTask:
         )
         folder = out / self.config.name
         export_head(folder, self.config, self.head.averaged(), seconds, summary)
+        learned, _ = find_split(self.config, self._data)
+        images = (load(path, modality=self.config.modality).single() for path, _ in learned)
+        record_likeness(folder, images)

@@ -25,6 +25,8 @@ from MedEnhanceLib.gradprom import segment
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, make_head
 from MedEnhanceLib.gradprom.labeled import Files, check_structures, find_split, read_labeled
+from MedEnhanceLib.gradprom.likeness import record_likeness
+from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
 from MedEnhanceLib.nets.training import Learner, begin_training, run_steps
@@ -90,6 +92,8 @@ def train(
     }
     seconds = run_steps(step, config.steps, out, parts, monitor.part(0.3, 0.9))
     bundle = export_head(out / config.name, config, learner.averaged(), seconds)
+    images = (load(path, modality=config.modality).single() for path, _ in learned)
+    record_likeness(bundle.folder, images)
     if held_out:
         measure_held_out(bundle.folder, config, data, held_out, monitor.part(0.9, 1.0))
     monitor.progress(1.0, "model written")
@@ -225,7 +229,7 @@ def measure_held_out(
     Patients have numbers there, as names of files may be names of people; the monitor's log maps
     numbers to files.
     """
-    options = SegmentConfig(model=str(folder), device=config.device)
+    options = SegmentConfig(model=str(folder), device=config.device, force_segmenter=True)
     rows: list[dict[str, Any]] = []
     for number, pair in enumerate(files):
         part = monitor.part(number / len(files), (number + 1) / len(files))

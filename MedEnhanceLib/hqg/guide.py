@@ -76,12 +76,7 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
         Cancelled: the monitor says so.
     """
     name = guide.source or "guide"
-    for each in (guide, volume):
-        if each.is_sequence:
-            raise InputError(
-                f"{each.source or 'volume'}: a sequence cannot be registered",
-                "Choose one of its frames.",
-            )
+    guide, volume = guide.single(), volume.single()
     dark, bright = _scale(guide, name)
     registration = Registration(volume)
     if not len(registration.points):

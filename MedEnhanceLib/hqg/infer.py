@@ -234,12 +234,10 @@ def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterato
                 f"{name}: the guide is {each.modality}, the volume {volume.modality}",
                 "Choose a guide of the same modality.",
             )
-        if each.is_sequence:
-            raise InputError(
-                f"{name}: the guide is a sequence", "Choose a single volume, or a frame."
-            )
-        is_same_grid = each.shape == volume.shape and each.geometry == volume.geometry
-        if is_same_grid and np.array_equal(each.voxels, volume.voxels):
+        each = each.single("Choose a single volume, or a frame, as the guide.")
+        is_same_grid = each.shape == volume.shape[-3:] and each.geometry == volume.geometry
+        own = volume.voxels.reshape(-1, *volume.shape[-2:])  # of one frame
+        if is_same_grid and np.array_equal(each.voxels, own):
             raise InputError(
                 f"{name}: the guide is the volume itself",
                 "Choose another series of the same examination.",

@@ -61,14 +61,11 @@ class Patient:
         volumes = []
         for path in self.paths:
             try:
-                volume = io.load(path, modality=modality, monitor=monitor)
+                volume = io.load(path, modality=modality, monitor=monitor).single(
+                    "Give one frame as a file of its own, or leave it out."
+                )
             except InputError as fault:
                 raise type(fault)(f"patient {self.id}: {fault.message}", fault.hint) from fault
-            if volume.is_sequence:
-                raise InputError(
-                    f"patient {self.id}, {path.name}: {volume.shape[0]} frames",
-                    "Give one frame as a file of its own, or leave it out.",
-                )
             volumes.append(volume)
         return volumes
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from MedEnhanceLib.core.exchange import unstated_time_unit
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import GeometryError
@@ -25,8 +26,9 @@ _MALFORMED = (
     ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
     GeometryError,
 )  # fmt: skip
-#: Newest steps that are kept: MetaImage readers keep lines in buffers of 32 KiB.
-_MOST_STEPS = 50
+#: Newest steps, and frames with gradients, that are kept: MetaImage readers keep lines in buffers
+#: of 32 KiB.
+_MOST_STEPS, _MOST_GRADIENTS = 50, 500
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Tags:
     #: The original file's name, if this file only carries the volume to a worker.
     source: str = ""
     lossy: tuple[Lossy, ...] = ()
+    gradients: tuple[Gradient, ...] = ()
 
 
 def to_text(volume: Volume) -> str:
@@ -58,6 +61,11 @@ def to_text(volume: Volume) -> str:
         fields["frame_interval_s"] = volume.frame_interval_s
     if volume.lossy:
         fields["lossy"] = [[step.method, step.ratio] for step in volume.lossy]
+    if 0 < len(volume.gradients) <= _MOST_GRADIENTS:
+        fields["gradients"] = [
+            [gradient.b_value, *(round(part, 6) for part in gradient.direction)]
+            for gradient in volume.gradients
+        ]
     return json.dumps(fields)
 
 
@@ -79,6 +87,10 @@ def from_text(text: str) -> Tags:
                 Lossy(printable(str(method)), float(ratio))
                 for method, ratio in fields.get("lossy") or ()
             ),
+            gradients=tuple(
+                Gradient(float(b_value), (float(x), float(y), float(z)))
+                for b_value, x, y, z in fields.get("gradients") or ()
+            ),
         )
     except _MALFORMED:
         return Tags()
@@ -96,9 +108,12 @@ def frame_interval(
     """Seconds between frames, of a header's number and unit; None if it states no time.
 
     unit: in seconds; 0 if it is not one of time; None if none is named, see `unstated_time_unit`.
+    number: NaN if the header has none.
     found: its exact interval counts as long as no other program changed the number.
     """
-    if not math.isfinite(number) or number == 0:
+    if math.isnan(number):
+        return found.frame_interval_s
+    if math.isinf(number) or number == 0:
         return None
     if number < 0 or unit == 0:
         monitor.warn(f"{field} is {number:g}, which is no interval in time: it is not kept")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import os
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from MedEnhanceLib.core.gradients import fsl_tables
 from MedEnhanceLib.core.modality import default_units, doubts, guess_modality
 from MedEnhanceLib.core.slabs import extremes, slabs
 from MedEnhanceLib.core.volume import Volume
@@ -63,6 +65,7 @@ def load(
     modality: str | None = None,
     series: str | None = None,
     resample: bool = False,
+    complete_frames: bool = False,
     scratch: Path | None = None,
     monitor: Monitor | None = None,
 ) -> Volume:
@@ -73,6 +76,7 @@ def load(
         modality: overrides what the header says; without either it is guessed, with a warning.
         series: one DICOM series of several, by UID or by its number in `list_series`.
         resample: of DICOM whose slices make no even rectangular grid.
+        complete_frames: leave out the last frame of DICOM whose scan was interrupted.
         scratch: a folder with free space; if given, the voxels of large NIfTI, NRRD and MetaImage
             files stay on disk: in the file, which must not change meanwhile, or unpacked there.
         monitor: notified of warnings and progress; may cancel.
@@ -88,7 +92,12 @@ def load(
         read is None and (ending in _DICOM_ENDINGS or is_dicom(path) or is_source(path))
     ):
         volume = load_dicom(
-            path, modality=modality, series=series, resample=resample, monitor=monitor
+            path,
+            modality=modality,
+            series=series,
+            resample=resample,
+            complete_frames=complete_frames,
+            monitor=monitor,
         )
     elif read is not None:
         if series is not None:
@@ -116,7 +125,8 @@ def save(
 
     .nii and .nii.gz keep the geometry in float32, and exactly in a header extension; .nrrd and
     .mha keep every bit and are written uncompressed. All keep modality, units and history in the
-    header. No format here has bool and float16: they become uint8 and float32.
+    header. No format here has bool and float16: they become uint8 and float32. Beside a NIfTI file
+    of a diffusion scan lie its tables, .bval and .bvec.
 
     Args:
         volume: the volume to write; its voxels must be finite.
@@ -136,7 +146,12 @@ def save(
         )
     dtype = np.dtype(_WIDER.get(volume.dtype.name, volume.dtype)).newbyteorder("=")
     refuse_not_finite(volume)
-    with atomic_write(path, overwrite=overwrite) as temporary:
+    tables = gradient_tables(volume, path)
+    with contextlib.ExitStack() as files:
+        temporary = files.enter_context(atomic_write(path, overwrite=overwrite))
+        for place, text in tables.items():
+            table = files.enter_context(atomic_write(place, overwrite=overwrite))
+            table.write_text(text, encoding="ascii")
         header = make_header(volume, dtype, ending_of(path))
         with temporary.open("wb") as file:
             if ending_of(path) != ".nii.gz":
@@ -145,6 +160,16 @@ def save(
             # No name and no time inside: the same volume gives the same bytes.
             with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
                 _write(header, volume, dtype, packed, monitor)
+
+
+def gradient_tables(volume: Volume, path: Path) -> dict[Path, str]:
+    """The tables of b-values and directions that lie beside a NIfTI file of a diffusion scan."""
+    ending = ending_of(path)
+    if ending not in (".nii", ".nii.gz") or not (volume.is_sequence and volume.gradients):
+        return {}
+    stem = path.name[: -len(ending)]
+    tables = fsl_tables(volume.gradients, volume.geometry)
+    return {path.with_name(stem + ending): text for ending, text in tables.items()}
 
 
 def _write(
@@ -164,6 +189,7 @@ def _write(
 def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Monitor) -> Volume:
     """Add modality, units and history: from the user, else the header, else guessed."""
     chosen, name = modality or found.modality, Path(volume.source).name
+    frames = volume.shape[0] if volume.is_sequence else 1
     if chosen is None:
         chosen = guess_modality(volume.voxels, volume.geometry.spacing)
     elif modality == "CT" and found.modality is None and extremes(volume.voxels)[0] >= 0:
@@ -176,4 +202,5 @@ def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Mo
         history=found.history,
         lossy=found.lossy,
         source=found.source or volume.source,
+        gradients=found.gradients if len(found.gradients) == frames else (),
     )

@@ -26,11 +26,13 @@ class Item:
     """One volume of a batch: its path, and where its result goes.
 
     series: which one, where `source` holds several, as `--series` takes it.
+    left_out: what of the series is not in this volume; "" for nothing.
     """
 
     source: str
     output: str
     series: str = ""
+    left_out: str = ""
 
     @property
     def name(self) -> str:
@@ -42,6 +44,18 @@ class Item:
         """Of its job; absolute, as a worker on another machine has another current folder."""
         params = {"input": absolute(self.source), "output": absolute(self.output)}
         return params | ({"series": self.series} if self.series else {})
+
+
+@dataclass(frozen=True)
+class Series:
+    """One of several series at a place.
+
+    key: its UID, or UID/part; the numbers in a list change. "" for the only one.
+    left_out: as in Item.
+    """
+
+    key: str = ""
+    left_out: str = ""
 
 
 def absolute(place: str) -> str:
@@ -65,7 +79,8 @@ def gather(
     for place in places:
         for source, relative, series in _volumes_below(Path(place), out, containers):
             monitor.check()
-            item = Item(source, str(out / _result_name(relative, ending, series)), series)
+            result = out / _result_name(relative, ending, series.key)
+            item = Item(source, str(result), series.key, series.left_out)
             other = items.setdefault(item.output, item)
             if absolute(other.source) != absolute(source):
                 raise ConfigError(
@@ -77,12 +92,12 @@ def gather(
     return list(items.values())
 
 
-def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, str]]:
+def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, Series]]:
     """Every volume at or below a path: the file or folder, its path below, which series."""
     from MedEnhanceLib.io import READABLE, ending_of
 
     if not path.is_dir():
-        yield str(path), Path(path.name), ""  # also one that is missing: its row will say so
+        yield str(path), Path(path.name), Series()  # also one that is missing: its row will say so
         return
     endings = {*READABLE, *([CONTAINER] if containers else ())}
     root = path.parent if _is_series(path) else path
@@ -100,7 +115,7 @@ def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[st
             files = [folder / name for name in sorted(names) if not name.startswith(".")]
             for file in files:
                 if ending_of(file) in endings:
-                    yield str(file), file.relative_to(root), ""
+                    yield str(file), file.relative_to(root), Series()
 
 
 def _is_series(folder: Path) -> bool:
@@ -111,21 +126,24 @@ def _is_series(folder: Path) -> bool:
     return any(is_dicom(file) for file in islice(filter(Path.is_file, names), _OPENED))
 
 
-def _series_in(folder: Path) -> list[str]:
-    """The UID of each series of images in a folder of several; the numbers in its list change.
+def _series_in(folder: Path) -> list[Series]:
+    """Each series of images in a folder of several; damaged ones fail as rows of their own.
 
-    [""] stands for all that is there: where it is one, and where the job will say what is wrong.
-    Nothing of a folder without images.
+    A series without a key stands for all that is there: where it is one, and where the job will
+    say what is wrong. Nothing of a folder without images.
     """
     from MedEnhanceLib.io.dicom.listing import choices
 
     try:
         listed = choices(folder, Monitor())
     except MedEnhanceError:
-        return [""]
+        return [Series()]
     images = [choice for choice in listed if choice.part is not None or choice.about.damaged]
-    keys = [choice.row.key for choice in images if choice.part is not None]
-    return keys if len(images) > 1 and keys else [""] * bool(images)
+    if len(images) < 2 or all(choice.part is None for choice in images):
+        return [Series()] * bool(images)
+    return [
+        Series(choice.row.key, "; ".join(choice.left_out)) for choice in images if choice.row.uid
+    ]
 
 
 def _result_name(relative: Path, ending: str | None, series: str) -> Path:

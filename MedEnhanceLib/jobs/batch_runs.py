@@ -245,6 +245,8 @@ class Ledger:
         lines = []
         for item, fields in rows:
             named = {"source": item.name, "output": item.output, "key": self._key_of(item)}
+            if item.left_out:
+                named["left_out"] = item.left_out
             row = as_json({**named, **fields})
             self._keep(row)
             lines.append(json.dumps(row) + "\n")
@@ -320,7 +322,7 @@ def _place_of(item: Item) -> tuple[str, str]:
 def _is_hardly_changed(row: Mapping[str, Any]) -> bool:
     """Whether next to none of the noise was removed from a volume."""
     noise = (row.get("measured") or {}).get("noise") or {}
-    share = noise.get("share_removed", 1.0) * row.get("strength", 1.0)
+    share = float(noise.get("share_removed", 1.0)) * float(row.get("strength", 1.0))
     return bool(row["status"] == "done" and share < _HARDLY)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.manifest import corrections_in_words, make_manifest, manifest_at_strength
-from MedEnhanceLib.core.options import options_of
+from MedEnhanceLib.core.options import narrowed, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.gradprom.config import SegmentConfig
+from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
 from MedEnhanceLib.jobs.worker.events import as_json
@@ -124,8 +124,9 @@ def enhance_volume(
     from MedEnhanceLib.hqg import enhance
 
     began = time.monotonic()
+    head = None
     if segmenter is not None:  # better missed now than after the long work
-        open_head_for(volume, segmenter)
+        head = open_head_for(volume if frame is None else volume.frame(frame), segmenter, monitor)
     share = 1 / (1 + _HEAD_PASSES) if segmenter else 1.0
     part = monitor.part(0.0, share)
     if config.task == "slices":
@@ -146,7 +147,7 @@ def enhance_volume(
         )
     labels = None
     if segmenter is not None:
-        labels = segment(done.volume, segmenter, monitor=monitor.part(share, 1.0))
+        labels = segment(done.volume, segmenter, head=head, monitor=monitor.part(share, 1.0))
     facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured}
     manifest = make_manifest(
         "enhanced",
@@ -217,18 +218,22 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
     )
 
 
-def segmenter_config(segmenter: str, device: str, *, wanted: bool) -> SegmentConfig | None:
+def segmenter_config(
+    segmenter: str, device: str, options: ForceSegmenter, *, wanted: bool
+) -> SegmentConfig | None:
     """How an enhanced volume is segmented, on the same device; None where it is not.
 
     segmenter: a model's name or folder, or "auto". Raises ConfigError where a model is named
     without a segmentation.
     """
-    if segmenter != "auto" and not wanted:
+    if (segmenter != "auto" or options.force_segmenter) and not wanted:
         raise ConfigError(
-            f"the segmenter {segmenter} is named, but no segmentation is requested",
-            "Add segment (--segment), or leave out the segmenter.",
+            f"the segmenter {segmenter} is named or forced, but no segmentation is requested",
+            "Add segment (--segment), or leave out segmenter and force_segmenter.",
         )
-    return SegmentConfig(model=segmenter, device=device) if wanted else None
+    if not wanted:
+        return None
+    return narrowed(SegmentConfig, options, model=segmenter, device=device, segmenter="")
 
 
 def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:

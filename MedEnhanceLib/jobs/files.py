@@ -62,6 +62,11 @@ class VolumeParams(Params):
         help="resample a DICOM series with a tilted gantry, gaps or uneven spacing to an even "
         "rectangular grid, instead of refusing it",
     )
+    complete_frames: bool = option(
+        False,
+        help="leave out the last frame of a DICOM sequence if it lacks slices, instead of refusing "
+        "the series",
+    )
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
         """The volume; scratch and errors as `io.load`'s."""
@@ -69,7 +74,7 @@ class VolumeParams(Params):
 
     def stated(self) -> dict[str, Any]:
         """What was stated of the input besides its place."""
-        names = ("series", "modality", "resample")
+        names = ("series", "modality", "resample", "complete_frames")
         return {name: value for name in names if (value := getattr(self, name))}
 
 

@@ -81,8 +81,9 @@ def _series_at(path: Path, series: str | None, modality: str, monitor: Monitor) 
         monitor.log(f"no guide: {error.message}")
         return None
     is_result = any(step.startswith("DERIVED") for step in volume.history)
-    if is_result or volume.is_sequence:
+    if is_result or len(volume.frames()) > 1:
         return None
+    volume = volume.single()
     if volume.dtype.kind in "iub" and len(np.unique(volume.voxels)) < _FEWEST_VALUES:
         return None
     if volume.modality_is_guess:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class Work:
     def save(self, volumes: Mapping[str, Volume | None], monitor: Monitor) -> None:
         """Save each output to its file; what is None was not made, and is no output any more."""
         from MedEnhanceLib.io import save
+        from MedEnhanceLib.io.volume_files import gradient_tables
 
         monitor.progress(0.0, "save")
         for name in [*self.outputs]:
@@ -59,7 +61,11 @@ class Work:
             if volume is None:
                 del self.outputs[name]
             else:
-                save(volume, self.outputs[name], overwrite=self._params.overwrite, monitor=monitor)
+                path, is_main = self.outputs[name], name == "output"
+                shown = volume if is_main else replace(volume, gradients=())
+                save(shown, path, overwrite=self._params.overwrite, monitor=monitor)
+                for table in gradient_tables(shown, path):
+                    self.outputs[table.suffix[1:]] = table
 
     def write(self, objects: Objects, monitor: Monitor) -> None:
         """Write DICOM objects into the folder; their volumes have their images behind them."""
@@ -98,7 +104,14 @@ class Work:
         if source is not None and not source.source.startswith(str(self.inputs["input"])):
             self.inputs["input"] = Path(source.source or self.inputs["input"])
         seconds = round(time.monotonic() - self._began, 3)
-        figures = as_json({**(figures or {}), **self._objects})
+        diffusion: dict[str, Any] = {}
+        if source is not None and source.gradients:
+            tables = {name: self.outputs[name] for name in ("bval", "bvec") if name in self.outputs}
+            diffusion = {
+                "gradients": [vars(gradient) for gradient in source.gradients],
+                "gradient_tables": {name: _neutral(path) for name, path in tables.items()},
+            }
+        figures = as_json({**(figures or {}), **self._objects, **diffusion})
         manifest = make_manifest(
             self._action,
             config=as_json({**(config or {}), **stated}),

@@ -35,8 +35,6 @@ _SLICES_MEASURED = 32
 #: Median step around a value, in σ, above which it is padding, and above which it is replaced.
 #: Noise that was clipped at 0 has .67; that of magnitudes, which begins there, 1.18.
 _STEP, _LARGE_STEP = 1.0, 4.0
-#: How near to a block padding lies that is not the lowest or highest value, in voxels.
-_NEAR = 4
 #: How many slices away means are taken, and how much less each slice counts than the one before.
 _REACH, _LESS = SIDE - 1, np.float32(0.01)
 #: Slices that are held.
@@ -57,7 +55,8 @@ class ConstantRegions:
         self._voxels, self._sides = voxels, [min(SIDE, side) for side in voxels.shape]
         hold = lru_cache(_HELD)
         self.mask, self._starts = hold(self._constant), hold(self._starts_of_blocks)
-        self._same, self._halves = hold(self._same_in_plane), hold(self._halved)
+        self._halves = hold(self._halved)
+        self._extremes = lru_cache(2 * SIDE)(self._extremes_in_plane)
         blocks: Counter[Any] = Counter()
         slices: dict[Any, list[int]] = {}
         for z in range(len(voxels)):
@@ -73,6 +72,8 @@ class ConstantRegions:
         self.neutral: Any = voxels
         if self._replaced:
             self.neutral = _Slices(voxels.shape, lru_cache(_HELD)(self._neutral))
+            # Small volumes are mirrored before they are filtered.
+            self.neutral = self.neutral[:] if min(voxels.shape) < SIDE else self.neutral
         let_go(voxels)
 
     def level(self, noise: NoiseEstimate) -> Any:
@@ -89,65 +90,51 @@ class ConstantRegions:
 
         return _Slices(self._voxels.shape, level)
 
-    def put_back(
-        self,
-        numbers: Sequence[int],
-        out: Array,
-        *others: npt.NDArray[np.floating[Any]] | None,
-    ) -> None:
+    def put_back(self, numbers: Sequence[int], out: Array, *others: Floats | None) -> None:
         """Write the constant voxels of some slices into a result [n, J, I], and 0 into others."""
         for at, z in enumerate([] if self._is_empty else numbers):
-            mask = self.mask(z)
-            np.copyto(out[at], self._voxels[z], where=mask)
+            np.copyto(out[at], self._voxels[z], where=self.mask(z))
             for other in others:
                 if other is not None:
-                    other[at][mask] = 0
+                    other[at][self.mask(z)] = 0
         let_go(self._voxels)
 
     def _constant(self, z: int) -> Mask:
         """Where slice z is constant, [J, I]."""
-        firsts = range(max(0, z - self._sides[0] + 1), z + 1)
-        starts = reduce(np.logical_or, map(self._starts, firsts))
-        blocks = _over(
-            np.logical_or,
-            np.pad(starts, [(s - 1, s - 1) for s in self._sides[1:]]),
-            self._sides[1:],
+        sides = self._sides[1:]
+        firsts = range(
+            max(0, z - self._sides[0] + 1), min(z, len(self._voxels) - self._sides[0]) + 1
         )
+        starts = np.pad(
+            reduce(np.logical_or, map(self._starts, firsts)), [(s - 1,) * 2 for s in sides]
+        )
+        blocks = _over(np.logical_or, starts, sides)
         return np.asarray(blocks | self._of_values(z, self.padding, blocks))
 
     def _of_values(self, z: int, values: Sequence[Any], blocks: Mask) -> Mask:
-        """Where slice z has values of padding; those in the middle of the range near blocks."""
+        """Where slice z has values of padding; those within the range, connected with blocks."""
         result = np.zeros(blocks.shape, np.bool_)
         for value in values:
             is_equal = self._voxels[z] == value
             if value not in self._ends:
-                size = 2 * _NEAR + 1
-                is_equal &= _over(np.logical_or, np.pad(blocks, _NEAR), (size, size))
+                is_equal = _connected(is_equal, blocks)
             result |= is_equal
         return result
 
     def _starts_of_blocks(self, z: int) -> Mask:
         """Where constant blocks begin in slice z, [J - 3, I - 3]."""
-        result = self._same(z)
-        if z + self._sides[0] > len(self._voxels):
-            return np.zeros_like(result)
-        rows, columns = result.shape
-        for k in range(z + 1, z + self._sides[0]):
-            if not result.any():
-                break
-            is_equal = self._voxels[z][:rows, :columns] == self._voxels[k][:rows, :columns]
-            result = result & self._same(k) & is_equal
-        return result
+        low, high = zip(*map(self._extremes, range(z, z + self._sides[0])), strict=True)
+        return np.asarray(reduce(np.minimum, low) == reduce(np.maximum, high))
 
-    def _same_in_plane(self, z: int) -> Mask:
-        """Where 4 × 4 equal voxels of slice z begin, [J - 3, I - 3]."""
+    def _extremes_in_plane(self, z: int) -> tuple[Array, Array]:
+        """The lowest and highest of 4 × 4 voxels of slice z, by where they begin."""
         low, high = (_over(of, self._voxels[z], self._sides[1:]) for of in (np.minimum, np.maximum))
-        return np.asarray(low == high)
+        return low, high
 
     def _values(self, z: int) -> Iterator[tuple[Any, int]]:
         """Values of which slice z has 4 × 4 equal voxels, and in how many places."""
-        same = self._same(z)
-        rest = self._voxels[z][: same.shape[0], : same.shape[1]][same]
+        low, high = self._extremes(z)
+        rest = low[low == high]
         while rest.size:
             others = rest[rest != rest[0]]
             yield rest[0].item(), rest.size - others.size
@@ -184,13 +171,7 @@ class _Slices:
         self.shape, self.size, self._make = shape, int(np.prod(shape)), make
 
     def __getitem__(self, part: slice) -> Array:
-        return np.stack([self._make(z) for z in range(*part.indices(len(self)))])
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return self[:].astype(dtype or np.float32)
+        return np.stack([self._make(z) for z in range(*part.indices(self.shape[0]))])
 
 
 def _over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
@@ -202,6 +183,14 @@ def _over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
         ]
         plane = reduce(of, parts)
     return plane
+
+
+def _connected(mask: Mask, starts: Mask) -> Mask:
+    """What of a mask can be reached in its plane from the starts in it."""
+    reached, count = mask & starts, -1
+    while count != (count := int(np.count_nonzero(reached))):
+        reached = mask & _over(np.logical_or, np.pad(reached, 1), (3, 3))
+    return reached
 
 
 def _median_step(voxels: Array, value: Any, slices: Sequence[int]) -> float:

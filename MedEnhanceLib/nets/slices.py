@@ -63,7 +63,7 @@ def over_slices(
         where = slice(first, min(first + at_once, count))
         values = None
         try:
-            stacks = _stacks(voxels, scaling, context, where)
+            stacks = stacks_of(voxels, scaling, context, where)
             batch = stacks.to(device, memory_format=torch.channels_last)
             values = network(batch, device)[..., :rows, :columns].float().cpu().numpy()
         except (MemoryError, RuntimeError) as cause:
@@ -88,7 +88,7 @@ def over_slices(
         first = where.stop
 
 
-def _stacks(voxels: npt.NDArray[Any], scaling: Scaling, context: int, where: slice) -> Tensor:
+def stacks_of(voxels: npt.NDArray[Any], scaling: Scaling, context: int, where: slice) -> Tensor:
     """[B, 2k + 1, H, W], padded at the far edges to multiples of GRID by repetition."""
     places = np.arange(where.start, where.stop)[:, None] + np.arange(-context, context + 1)
     places = np.clip(places, 0, len(voxels) - 1)

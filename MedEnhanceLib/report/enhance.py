@@ -21,8 +21,12 @@ from MedEnhanceLib.report.page import cell_text, make_folder
 from MedEnhanceLib.report.uncertainty import uncertainty_in_words
 from MedEnhanceLib.runtime.dependencies import require
 
-_OF_LABELS = {"label": "Label", "voxels": "Voxels", "volume_ml": "Volume, ml"}
-_OF_LABELS["surface_mm2"] = "Surface, mm²"
+_OF_LABELS = {
+    "label": "Label",
+    "voxels": "Voxels",
+    "volume_ml": "Volume, ml",
+    "surface_mm2": "Surface, mm²",
+}
 
 
 class Table(NamedTuple):
@@ -97,7 +101,7 @@ def enhancement_report(
         units=volume.units or "units of the input",
         mean_change=float(change.mean(dtype=np.float64)),
         largest_change=float(change.max()),
-        findings=findings_in_words(results.get("measured") or {}),
+        findings=findings_in_words(results.get("measured") or {}, results.get("strength", 1.0)),
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
         tables=[*comparisons, *([Table("Segmentation", _OF_LABELS, table)] if table else [])],
         reference=reference,

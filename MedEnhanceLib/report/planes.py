@@ -70,8 +70,7 @@ def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
     Raises:
         InputError: the point is outside of the volume, or the volume has frames.
     """
-    if volume.is_sequence:
-        raise InputError("a plane of a sequence", "Give one frame: volume.frame(0).")
+    volume = volume.single()
     if not all(0 <= at < size for at, size in zip(point, volume.shape, strict=True)):
         raise InputError(f"the point {point} is outside of the shape {volume.shape}")
     across, down, reverse_down = _LAYOUT[name]

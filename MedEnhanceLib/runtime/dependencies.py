@@ -95,11 +95,9 @@ def require(module: str, *, purpose: str) -> ModuleType:
         return import_module(module)
     except ImportError as cause:
         package = PIP_NAMES.get(module, module.partition(".")[0])
-        extras = [
-            f"medenhance[{each.extra}]"
-            for each in _PACKAGES
-            if each.extra not in _IN_SLICER and package.startswith(each.name.partition("[")[0])
-        ]
+        # Of dask its plain name would not bring all that is needed.
+        stem = package.partition("[")[0] + "["
+        extras = [f"medenhance[{p.extra}]" for p in _PACKAGES if p.name.startswith(stem)]
         raise DependencyError(
             f"{purpose} needs the package {package}, which is not installed",
             f"Install it with: python -m pip install '{extras[0] if extras else package}'",

@@ -160,7 +160,7 @@ def _by_statistics(prepared: Prepared, monitor: Monitor) -> Made:
     count = len(prepared.training)
     if count < CLIPPED_FROM:
         monitor.warn(
-            f"{count} patients are too few to trim extremes, which are in the means; use "
+            f"too few patients ({count}) to trim extremes, which are in the means; use "
             f"{CLIPPED_FROM} or more, or hold fewer out (held_out)"
         )
 
@@ -205,7 +205,7 @@ def _audit(
     training = {name: images for name, images in prepared.training.items() if name != chosen}
     if min(len(training), len(held_out)) < FEWEST_AUDITED:
         why = (
-            f"{len(training)} patients were used and {len(held_out)} held out; it takes "
+            f"patients used: {len(training)}, held out: {len(held_out)}; it takes "
             f"{FEWEST_AUDITED} of each"
         )
         monitor.warn(f"the result is not audited: {why}")

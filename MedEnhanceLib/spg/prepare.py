@@ -192,9 +192,7 @@ def _public_prior(config: DistillConfig, modality: str, monitor: Monitor) -> Pri
             f"the prior is {path.name}: every distilled image shows its anatomy; use a volume that "
             "is public, or whose patient consented"
         )
-    volume = io.load(path, modality=modality, monitor=monitor)
-    if volume.is_sequence:
-        raise InputError(f"{path.name}: {volume.shape[0]} frames", "Give one frame alone.")
+    volume = io.load(path, modality=modality, monitor=monitor).single()
     images = axial_slices(volume, config.images)
     if not len(images):
         raise InputError(f"{path.name}: no slice contains tissue", "Use another prior.")

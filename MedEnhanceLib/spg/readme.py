@@ -31,7 +31,9 @@ _PAGE = """# Distilled {modality} images for {purpose}
 {images} images of {width} × {height} pixels, {spacing} mm, 16 bits, distilled from {patients}, to \
 train networks for the task {task!r}. manifest.json has the configuration, the versions and the \
 hashes.
-{alarm}
+
+**{verdict}**
+
 ## License
 
 **{license}**
@@ -89,7 +91,7 @@ def readme(manifest: Mapping[str, Any]) -> str:
         spacing=manifest["pixel_spacing_mm"],
         patients=f"{count} {'patient' if count == 1 else 'patients'}",
         task=manifest["task"],
-        alarm=f"\n**{summary.partition(_PARAGRAPH)[0]}**\n" if audit.get("alarm") else "",
+        verdict=summary.partition(_PARAGRAPH)[0],
         license=manifest["license"],
         notice=_notice() if manifest["prior"]["kind"] == TEMPLATE else "",
         scale=scale,

@@ -94,7 +94,8 @@ def decompress(
             )
         start = (ranges[1][0], ranges[2][0], ranges[3][0])
         geometry = header.geometry.cropped(start)
-        return header.volume(voxels, geometry, str(container.path), container.size)
+        frames = slice(*ranges[0])
+        return header.volume(voxels, geometry, str(container.path), container.size, frames)
 
 
 def _chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.options import fits
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.core.volume import MODALITIES, Volume, Voxels
@@ -44,7 +45,8 @@ class Header:
     measured: what was reached: {"max_error": …, "psnr_db": …, "psnr_peak": …}.
     encoder: what wrote the file. models: what its block types need: role → {"id", "sha256"}.
     lossy: the lossy steps before this one. dicom: `study` and `series`, instance UIDs of the
-    images that the voxels came from, or nothing.
+    images that the voxels came from, or nothing. gradients: [b, x, y, z] for each frame of a
+    diffusion sequence, s/mm² and LPS.
     """
 
     shape: tuple[int, ...]
@@ -65,6 +67,7 @@ class Header:
     models: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     lossy: tuple[Lossy, ...] = ()
     dicom: Mapping[str, str] = field(default_factory=dict)
+    gradients: tuple[tuple[float, ...], ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -81,10 +84,18 @@ class Header:
         """Bytes of the voxels as an array."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def volume(self, voxels: Voxels, geometry: Geometry, source: str, file_bytes: int) -> Volume:
+    def volume(
+        self,
+        voxels: Voxels,
+        geometry: Geometry,
+        source: str,
+        file_bytes: int,
+        frames: slice = slice(None),
+    ) -> Volume:
         """The volume, or a part of it, with all that the header knows.
 
-        file_bytes: of the whole container, for the ratio of its own lossy step.
+        file_bytes: of the whole container, for the ratio of its own lossy step. frames: that the
+        part has.
         """
         loses = self.mode != "lossless" and self.measured.get("max_error", 1.0)
         own = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if loses else ()
@@ -99,6 +110,7 @@ class Header:
             frame_interval_s=self.frame_interval_s,
             origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
             lossy=self.lossy + own,
+            gradients=tuple(Gradient(b, (x, y, z)) for b, x, y, z in self.gradients[frames]),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -132,6 +144,7 @@ class Header:
         given["target"] = given.pop("promise")
         for key in ("shape", "history", "blocks", "range"):
             given[key] = None if given[key] is None else tuple(given[key])
+        given["gradients"] = tuple(map(tuple, given.get("gradients", ())))
         steps = tuple(Lossy(method, float(ratio)) for method, ratio in given.get("lossy", ()))
         return cls(
             **given | {"dtype": np.dtype(given["dtype"]), "geometry": geometry, "lossy": steps}
@@ -194,8 +207,9 @@ _TYPES: dict[str, Any] = {
     "models": dict[str, dict[str, str]],
     "lossy": list[list[Any]],
     "dicom": dict[str, str],
+    "gradients": list[list[float]],
 }
-_OPTIONAL = ("models", "lossy", "dicom")
+_OPTIONAL = ("models", "lossy", "dicom", "gradients")
 #: What else has to hold, once a field and those before it have their types.
 _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "shape": lambda fields: (
@@ -212,5 +226,10 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "lossy": lambda fields: all(
         fits(tuple(step), tuple[str, float]) and abs(step[1]) < _LARGEST_RATIO
         for step in fields["lossy"]
+    ),
+    "gradients": lambda fields: (
+        len(fields["shape"]) == 4
+        and len(fields["gradients"]) == fields["shape"][0]
+        and all(len(gradient) == 4 for gradient in fields["gradients"])
     ),
 }

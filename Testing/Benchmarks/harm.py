@@ -207,7 +207,7 @@ def auc(present: npt.NDArray[np.float64], absent: npt.NDArray[np.float64]) -> fl
     return float((present[:, None] > absent[None]).mean())
 
 
-def observer(lesions: list[Row], arm: str) -> dict[str, float]:
+def observer(lesions: list[Row], arm: str) -> dict[str, Any]:
     ours = [row for row in lesions if row["arm"] == arm]
     if not ours:
         return {}
@@ -220,7 +220,7 @@ def observer(lesions: list[Row], arm: str) -> dict[str, float]:
         "auc": auc(present, absent),
         "auc_faint": auc(present[faint], absent[faint]),
         "kept": float(kept.mean()),
-        "kept_clear": float(kept[clear].mean()) if clear.any() else float("nan"),
+        "kept_clear": float(kept[clear].mean()) if clear.any() else None,
         "blobs": float(np.mean(list({row["volume"]: row["blobs"] for row in ours}.values()))),
     }
 
@@ -247,7 +247,8 @@ def gates_of(rows: list[Row], lesions: list[Row]) -> list[dict[str, Any]]:
         gates.append(gate("faint lesions: AUC below the input's", before["auc"] - ours["auc"],
                           "≤ 0.03", before["auc"] - ours["auc"] <= 0.03))  # fmt: skip
         kept = ours["kept_clear"]
-        gates.append(gate("contrast kept at d′ ≥ 8", kept, "≥ 0.8", kept >= 0.8))
+        is_kept = kept is not None and kept >= 0.8
+        gates.append(gate("contrast kept at d′ ≥ 8", kept, "≥ 0.8", is_kept))
     if ours and peer:
         gates.append(gate("faint lesions: AUC above BM4D's", ours["auc"] - peer["auc"], "≥ 0",
                           ours["auc"] >= peer["auc"]))  # fmt: skip

@@ -276,6 +276,30 @@ def segmented() -> Table:
     return Table(("model", "damage", "Dice, as it is", "Dice, enhanced", "n"), rows)
 
 
+def refused() -> Table:
+    """Volumes that the heads that ship refuse, by what they show."""
+    damages = ("as it is", "Rician 5%", "Rician 10%", "Rician 20%", "bias field", "defaced",
+               "half", "cropped by a third", "slices of 6 mm")  # fmt: skip
+    brains = [f"{name}, {case}" for name in ("learned", "other sources") for case in damages]
+    kinds = {
+        "brain-tissue": (*brains, "brains, T1 with contrast agent", "brains, T2", "brains, FLAIR",
+                         "limbs and trunk, MR", "limbs and trunk, CT named MR",
+                         "abdomen, CT named MR"),
+        "sarcoma-ct": ("learned, as it is", "abdomen, CT", "brains, MR named CT",
+                       "whole head, MR named CT", "limbs and trunk, MR named CT"),
+    }  # fmt: skip
+    rows = []
+    for model, names in kinds.items():
+        for name in names:
+            those = f"likeness.rows[model={model}; kind={name}].distance:"
+            rows.append((
+                model, name, Cell(f"likeness.gates[name~{model}: {name}, refused].value", ".0f"),
+                *(Cell(f"{those}{end}", form)
+                  for end, form in (("count", ".0f"), ("min", ".2f"), ("max", ".2f"))),
+            ))  # fmt: skip
+    return Table(("model", "volumes", "refused", "of", "nearest", "farthest"), rows)
+
+
 _ANATOMIES = {
     "tissue, head learns along": "brain tissue, MR",
     "lesions-C07": "multiple sclerosis (C07), MR",
@@ -612,6 +636,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "uncertainty": uncertainty,
     "slices": slices,
     "segmented": segmented,
+    "refused": refused,
     "gate": gate,
     "ablation": ablation,
     "distilled": distilled,

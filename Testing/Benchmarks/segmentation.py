@@ -88,7 +88,7 @@ def images(model: str, volume: Volume) -> Iterator[tuple[str, str, Volume]]:
 
 def row(folder: Path, volume: Volume, labels: Volume) -> Row:
     """Dice of each label, and of those that count: gray and white matter, or the tumor."""
-    found = segment(volume, SegmentConfig(model=str(folder), device="cpu"))
+    found = segment(volume, SegmentConfig(model=str(folder), device="cpu", force_segmenter=True))
     scores = {
         label.name: round(dice(labels.voxels, found.volume.voxels, label.value), 3)
         for label in found.labels

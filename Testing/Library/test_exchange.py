@@ -31,7 +31,7 @@ def _sequence(volume: Volume) -> Volume:
 def test_what_goes_out_comes_back_as_copies(kind: str, frames: int, head: Volume) -> None:
     volume = head if frames == 1 else _sequence(head)
     if frames == 2 and kind != "nibabel":
-        with pytest.raises(me.InputError, match="several frames"):
+        with pytest.raises(me.InputError, match="frames"):
             getattr(volume, f"to_{kind}")()
         return
     before = volume.voxels.copy()

@@ -122,7 +122,7 @@ print(json.dumps([report.open, gradient.tolist()]))
 
 #: Call → the package that it misses, and what for.
 _MISSING = {
-    "me.load(path)": ("SimpleITK", "Reading"),
+    "me.load(path)": ("nibabel", "Reading"),
     "me.enhance(volume)": ("torch", "Enhancing"),
     "me.load(path, progress=True)": ("tqdm", "progress bar"),
     "me.train('hqg', 'smoke', '.', '.')": ("torch", "Training"),
@@ -131,7 +131,7 @@ _MISSING = {
 
 @pytest.mark.slow
 def test_a_missing_package_is_named_with_its_use_and_how_to_get_it(tmp_path: Path) -> None:
-    path = tmp_path / "scan.nrrd"
+    path = tmp_path / "scan.nii"
     io.save(Volume(np.zeros((2, 3, 4), np.int16), modality="MR"), path)
     code = f"""{_NUMPY_ALONE}
 import MedEnhanceLib as me

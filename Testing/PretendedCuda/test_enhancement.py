@@ -89,7 +89,8 @@ def test_thin_slices_and_a_head_agree() -> None:
 
     def labels(card: str) -> Volume:
         infer._warm_head.cache_clear()
-        return segment(small, SegmentConfig(model="brain-tissue", device=card)).volume
+        config = SegmentConfig(model="brain-tissue", device=card, force_segmenter=True)
+        return segment(small, config).volume
 
     def thin(card: str) -> Volume:
         config = EnhanceConfig(model="mr-slices", device=card)

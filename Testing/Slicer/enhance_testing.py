@@ -97,6 +97,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
     def slowApply(self):
         """Press Apply for a run that takes seconds, and wait until the worker is at it."""
         self.ui.uncertaintyCheckBox.checked = self.ui.segmentCheckBox.checked = True
+        self.ui.forceSegmenterCheckBox.checked = True  # so small a part is unlike a brain
         self.ui.applyButton.click()
         job = self.panel.job
         self.waitUntil(lambda: job.reached and job.fraction > 0.01, 60)

@@ -238,6 +238,7 @@ class ApplyTest(EnhanceTestCase):
         self.choose(node)
         self.ui.uncertaintyCheckBox.checked = True
         self.ui.noiseMapCheckBox.checked = self.ui.segmentCheckBox.checked = True
+        self.ui.forceSegmenterCheckBox.checked = True  # so small a part is unlike a brain
         self.ui.applyButton.click()
         job = self.panel.job
         self.waitUntil(lambda: job.fraction > 0.2, 60)
@@ -261,7 +262,7 @@ class ApplyTest(EnhanceTestCase):
             self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.anatomy"), "brain")
             self.assertIn("images of the brain only", job.nodes[role].GetDescription())
         self.assertEqual(self.ui.factsLabel.toolTip.count("images of the brain only"), 1)
-        self.assertIn("images of the brain only", self.message)
+        self.assertIn("learned from (MR of the brain)", self.message)
         table = job.nodes["table"]
         parts = job.nodes["segmentation"].GetSegmentation()
         for index in range(parts.GetNumberOfSegments()):

@@ -96,7 +96,9 @@ class LogicTest(MedEnhanceTestCase):
         slicer.util.arrayFromVolume(node)[:] -= 1000  # in HU, as what is called CT is expected
         slicer.util.arrayFromVolumeModified(node)
         node.SetAttribute("MedEnhance.modality", "CT")
-        better = self.logic.enhance(node, segment=True, segmenter="sarcoma-ct")
+        better = self.logic.enhance(
+            node, segment=True, segmenter="sarcoma-ct", force_segmenter=True
+        )
         for role in ("segmentation", "table"):
             made = better.GetNodeReference(f"MedEnhance.{role}")
             self.assertEqual(made.GetAttribute("MedEnhance.model"), "sarcoma-ct")

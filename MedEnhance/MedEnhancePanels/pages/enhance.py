@@ -37,6 +37,7 @@ class EnhancePanel(Page):
             uncertainty=ui.uncertaintyCheckBox,
             noiseMap=ui.noiseMapCheckBox,
             segment=ui.segmentCheckBox,
+            forceSegmenter=ui.forceSegmenterCheckBox,
             device=ui.deviceComboBox,
         )
         ui.modalityComboBox.activated.connect(self._onModality)
@@ -80,11 +81,13 @@ class EnhancePanel(Page):
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
         )
+        segment = state.segment and hasMaps and model_choice.headFor(target) is not None
         return enhancement.EnhanceOptions(
             config,
             guide=None if isSlices else state.guideVolume,
             noiseMap=state.noiseMap and hasMaps,
-            segment=state.segment and hasMaps and model_choice.headFor(target) is not None,
+            segment=segment,
+            forceSegmenter=segment and state.forceSegmenter,
             output=None if isSlices or bridge.isSequence(target) else state.outputVolume,
         )
 
@@ -147,6 +150,7 @@ class EnhancePanel(Page):
             allow(checkBox, problem)
             if problem:
                 checkBox.checked = False
+        ui.forceSegmenterCheckBox.visible = ui.segmentCheckBox.checked
         # In a narrow panel a box has no room for all of its text.
         about = model_choice.aboutTask(state.task)
         ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"

@@ -28,6 +28,7 @@ class EnhanceOptions:
     noiseMap: bool = False  # make a volume of the measured noise too
     segment: bool = False  # find labels too
     segmenter: str = "auto"  # the model that finds them
+    forceSegmenter: bool = False  # even in a volume unlike those that it learned from
     output: object = None  # a volume node to write into, instead of a new one
 
 
@@ -77,6 +78,7 @@ class _Enhancement(NodeJob):
             job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
         if options.segment:
             job.params["segmenter"] = options.segmenter
+            job.params["force_segmenter"] = options.forceSegmenter
 
     def place(self, job):
         self._names = _namesFor(self.node)

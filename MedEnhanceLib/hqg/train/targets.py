@@ -88,7 +88,7 @@ def load_data(
     def read(patterns: Sequence[str], left_out: Iterable[Path] = left_out) -> Iterator[Volume]:
         for path in _files(data, patterns, left_out):
             monitor.check()
-            yield load(path, modality=modality)
+            yield load(path, modality=modality).single()
 
     are_clean = volumes is not None
     given = read(config.high_quality) if volumes is None else volumes
@@ -154,7 +154,8 @@ def load_examinations(
     """Examinations, one a pattern: each series with the others registered onto its grid."""
     targets: list[Target] = []
     for pattern in patterns:
-        volumes = [load(path, modality=modality) for path in _files(data, (pattern,), left_out)]
+        files = _files(data, (pattern,), left_out)
+        volumes = [load(path, modality=modality).single() for path in files]
         for volume in volumes:
             others = [align(other, volume, monitor) for other in volumes if other is not volume]
             guides = [guide.voxels for guide in others if guide.is_usable]

@@ -32,6 +32,13 @@ Moment = Callable[[Slice], float | None]
 _trigger_ms: Moment = attrgetter("trigger_ms")
 _time_s: Moment = attrgetter("time_s")
 _reference_ms: Moment = attrgetter("reference_ms")
+_temporal_index: Moment = attrgetter("temporal_index")
+#: What counts frames in the order of the scan, the most certain first.
+SCAN_NUMBERS: tuple[Callable[[Slice], Any], ...] = (
+    _temporal_index,
+    _time_s,
+    attrgetter("number"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Attribute:
     is_strict: whether it counts as a difference even where each slice has a value of its own.
     may_vary: whether frames along another axis may differ in it: a diffusion scan is one sequence
         of directions and b-values.
+    is_scanned: whether its frames keep the order of the scan, instead of that of the values.
     """
 
     axis: str
@@ -54,6 +62,7 @@ class Attribute:
     is_moment: bool = False
     is_strict: bool = False
     may_vary: bool = False
+    is_scanned: bool = False
 
     def called(self, value: str) -> str:
         """The name of the slices with this value."""
@@ -82,7 +91,9 @@ def _shown(plane: Slice) -> str:
 
 def _direction(plane: Slice) -> str:
     """The same direction is measured with several b-values."""
-    return f"{plane.b_value} s/mm² {plane.direction}" if plane.direction else ""
+    if plane.direction is None:  # a trace image differs from one with b = 0
+        return f"{plane.b_value} s/mm²" if float(plane.b_value or 0) > 0 else ""
+    return f"{plane.b_value} s/mm² ({', '.join(f'{part:.3f}' for part in plane.direction)})"
 
 
 def _number(field: str) -> Callable[[Slice], str]:
@@ -97,6 +108,7 @@ def _contrast(axis: str, value: Callable[[Slice], str], **how: bool) -> Attribut
     return Attribute(axis, value, is_contrast=True, **how)
 
 
+DIRECTION = _contrast("direction", _direction, may_vary=True, is_scanned=True)
 ACQUISITION = Attribute("acquisition", attrgetter("acquisition"))
 #: In the order in which they are tried.
 _ATTRIBUTES = (
@@ -104,12 +116,13 @@ _ATTRIBUTES = (
     Attribute("image type", lambda plane: "\\".join(plane.image_type), makes_frames=False),
     _contrast("stack", attrgetter("stack"), makes_frames=False),
     _contrast("kernel", attrgetter("kernel"), makes_frames=False),
+    _contrast("collapse flag", attrgetter("collapse_flag"), makes_frames=False),
     _contrast("kV", attrgetter("kv"), makes_frames=False),
-    _contrast("b-value", attrgetter("b_value"), is_strict=True, may_vary=True),
+    _contrast("b-value", attrgetter("b_value"), is_strict=True, may_vary=True, is_scanned=True),
     _contrast("echo", attrgetter("echo")),
     _contrast("inversion time", attrgetter("inversion_ms")),
-    _contrast("flip angle", attrgetter("flip_degrees")),
-    _contrast("direction", _direction, may_vary=True),
+    _contrast("flip angle", attrgetter("flip_degrees"), is_scanned=True),
+    DIRECTION,
     Attribute(TIME, _number("temporal_index"), is_moment=True),
     Attribute("trigger time", _number("trigger_ms")),
     Attribute("cardiac phase", _number("heart_percent"), is_moment=True),
@@ -179,11 +192,38 @@ def are_of_one_kind(
     return True
 
 
+def in_scan_order(frames: Frames) -> tuple[tuple[Slice, ...], ...]:
+    """Frames in the order of the scan; () where no element gives one that is the same everywhere.
+
+    frames: of slices in the order of their places. Their numbers in time come first, then the
+    times of acquisition, the dimensions of one file, and the numbers of the images.
+    """
+    files = {plane.file for frame in frames for plane in frame}
+    ways: list[Callable[[Slice], Any]] = [_temporal_index, _time_s, _image_number]
+    if len(files) == 1:
+        ways.insert(2, attrgetter("dimensions"))
+    for way in ways:
+        rows = [list(map(way, here)) for here in zip(*frames, strict=True)]
+        if any(None in row or len(set(row)) < len(row) for row in rows):
+            continue
+        if way is _time_s and np.ptp(rows) > _LONGEST_SCAN_S:
+            continue
+        orders = {tuple(sorted(range(len(row)), key=row.__getitem__)) for row in rows}
+        if len(orders) == 1:
+            return tuple(tuple(frames[index]) for index in orders.pop())
+    return ()
+
+
+def _image_number(plane: Slice) -> tuple[float, int] | None:
+    return None if plane.number is None else (plane.number, plane.frame or 0)
+
+
 def ranked(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
     """Frames by the order in time at each place; () where that order is not unique.
 
     Trigger times start anew at each place, so their order is the phase. With acquisition times, a
-    frame must have ended before the next one began, and none may have run past midnight.
+    frame must have ended before the next one began, and none may have run past midnight. Where
+    these tell nothing, the numbers of the images do, see `_numbered`.
     """
     if len(set(map(len, at_each_place))) != 1:
         return ()
@@ -195,6 +235,37 @@ def ranked(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
         frames = tuple(zip(*rows, strict=True))
         if moment is _trigger_ms or _follow_each_other(frames):
             return frames
+    return _numbered(at_each_place)
+
+
+def _numbered(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
+    """Frames by InstanceNumber, as GE and Philips number sequences; () where that is not certain.
+
+    The images state several positions in time, or are a diffusion scan; and the numbers run frame
+    by frame, with the places in one order, or place by place through all frames.
+    """
+    planes = [plane for here in at_each_place for plane in here]
+    stated = {plane.temporal_count or 0.0 for plane in planes}
+    if len({plane.number for plane in planes} - {None}) < len(planes) or len(stated) > 1:
+        return ()
+    frames = tuple(
+        zip(
+            *(sorted(here, key=lambda plane: plane.number or 0) for here in at_each_place),
+            strict=True,
+        )
+    )
+    numbers = np.array([[plane.number for plane in frame] for frame in frames], float)
+    orders, first = numbers.argsort(axis=1), numbers[0].argsort()
+    follow = (numbers[:-1].max(axis=1) < numbers[1:].min(axis=1)).all()
+    is_by_frame = follow and (orders == first).all()
+    is_by_place = (numbers[-1, first[:-1]] < numbers[0, first[1:]]).all()
+    positions = stated.pop()
+    is_diffusion = any(float(plane.b_value or 0) > 0 for plane in planes)
+    # An interrupted scan has fewer frames than it states.
+    if is_by_frame and (is_diffusion or len(frames) <= positions > 1):
+        return frames
+    if is_by_place and (is_diffusion or len(frames) == positions > 1):
+        return frames
     return ()
 
 

@@ -17,10 +17,13 @@ import numpy as np
 
 from MedEnhanceLib.io.dicom.contrast import (
     ACQUISITION,
+    DIRECTION,
+    SCAN_NUMBERS,
     TIME,
     Attribute,
     are_of_one_kind,
     attributes_of,
+    in_scan_order,
     interleave,
     ranked,
     with_equal_times,
@@ -35,6 +38,10 @@ _PLANES = ("sagittal", "coronal", "axial")
 _SAME_PLACE_MM = 0.01
 #: Share of the slices: a 4D series that lacks more is not recognized as one.
 _MOST_LACKING = 0.1
+_NO_ORDER = (
+    "nothing states the order of its diffusion frames: neither TemporalPositionIdentifier nor "
+    "acquisition times nor InstanceNumber differ alike at all places"
+)
 #: A series is divided by at most this number of attributes, one within the other.
 _MOST_DIVISIONS = 3
 
@@ -46,17 +53,27 @@ class Part:
     frames: [T][K], not yet sorted by place. name: distinguishes it from other parts of the series.
     axis: what its frames differ in: "time", "echo", "b-value", "acquisition"…; "" for one frame.
     reason: why it makes no volume, where that is known already.
+    lacking: number of slices at other places that lie in the same stack, but in other parts.
+    is_interrupted: whether the reason is that the last frame lacks slices.
     """
 
     frames: tuple[tuple[Slice, ...], ...]
     name: str = ""
     axis: str = ""
     reason: str = ""
+    is_interrupted: bool = False
+    lacking: int = 0
 
     @property
     def slices(self) -> list[Slice]:
         """The slices of all frames."""
         return [plane for frame in self.frames for plane in frame]
+
+    def complete(self) -> Part:
+        """Without the last frame of an interrupted scan; any other part as it is."""
+        if not self.is_interrupted:
+            return self
+        return replace(self, frames=self.frames[:-1], reason="", is_interrupted=False)
 
     def within(self, name: str) -> Part:
         """As a part of what has this name."""
@@ -127,7 +144,10 @@ def _divided(slices: Slices) -> list[Part]:
         return whole
     slices = with_equal_times(slices)
     places = _Places(slices)
-    return _divided_by(slices, places, attributes_of(slices), _MOST_DIVISIONS) or whole
+    parts = _divided_by(slices, places, attributes_of(slices), _MOST_DIVISIONS)
+    if not parts or len({plane.stack for plane in slices}) > 1:
+        return parts or whole  # stacks are meant to lie at places of their own
+    return [replace(part, lacking=places.lacking(part.slices, slices)) for part in parts]
 
 
 class _Places:
@@ -158,6 +178,11 @@ class _Places:
         """Whether some of them share a place."""
         return len(self.at(slices)) < len(slices)
 
+    def lacking(self, part: Slices, slices: Slices) -> int:
+        """The number of slices at places where the part has none."""
+        covered = self.at(part)
+        return sum(len(here) for place, here in self.at(slices).items() if place not in covered)
+
     def is_stack(self, slices: Slices) -> bool:
         """Whether their distances are about those of the whole series, so none are left out."""
         along = [self.mm[place] for place in self.at(slices)]
@@ -175,6 +200,8 @@ def _divided_by(
     if not collide and not mixed:
         return [Part((tuple(slices),))]
     framed = _framed(slices, places, attributes) if collide else None
+    if collide and (framed is None or framed.reason):
+        framed = _interrupted(slices, places, attributes) or framed
     if framed:
         return [framed]
     for index, attribute in enumerate(attributes if divisions else ()):
@@ -192,6 +219,28 @@ def _divided_by(
         else:
             return made
     return []
+
+
+def _interrupted(slices: Slices, places: _Places, attributes: Sequence[Attribute]) -> Part | None:
+    """The frames of a scan that ended within one: two or more complete ones, and the last one."""
+    at = places.at(slices)
+    most = max(map(len, at.values()))
+    if most < 3 or {*map(len, at.values())} != {most, most - 1}:
+        return None
+    for way in SCAN_NUMBERS:
+        if any(way(plane) is None for plane in slices):
+            continue
+        last = [max(here, key=way) for here in at.values() if len(here) == most]
+        rest = [plane for plane in slices if all(plane is not other for other in last)]
+        if min(map(way, last)) <= max(map(way, rest)):
+            continue
+        whole = _framed(rest, places, attributes)
+        if whole and not whole.reason:
+            lacking = len(at) - len(last)
+            reason = f"slices are missing: the last frame lacks {lacking} of {len(at)}"
+            frames = (*whole.frames, tuple(last))
+            return replace(whole, frames=frames, reason=reason, is_interrupted=True)
+    return None
 
 
 def _framed(slices: Slices, places: _Places, attributes: Sequence[Attribute]) -> Part | None:
@@ -217,7 +266,9 @@ def _framed(slices: Slices, places: _Places, attributes: Sequence[Attribute]) ->
         if not missing:
             is_mixed = attribute is ACQUISITION and interleave(frames)
             if not is_mixed and are_of_one_kind(frames, attribute, attributes):
-                return Part(frames, axis=attribute.axis)
+                scanned = in_scan_order(frames) if attribute.is_scanned else frames
+                unknown = "" if scanned or attribute is not DIRECTION else _NO_ORDER
+                return Part(scanned or frames, axis=attribute.axis, reason=unknown)
         elif len(missing) <= _MOST_LACKING * len(everywhere) * len(frames):
             reason = f"slices are missing: {named(missing)}"
             nearly = nearly or Part(frames, axis=attribute.axis, reason=reason)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom import mosaic
 from MedEnhanceLib.io.dicom.slices import (
     ELEMENTS,
     Fields,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
-#: What only the groups may state: elsewhere it is no frame's.
+#: What only the groups may state: elsewhere it is no frame's, as private elements are.
 _PLACING = (
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope",
     "RescaleIntercept",
@@ -66,8 +67,8 @@ CLASSIC = {
 #: What is read of every file: of its series, its images and their frames.
 _ELEMENTS = (
     *ELEMENTS, _SHARED, _EACH, "ConcatenationUID", "InConcatenationTotalNumber", "SeriesNumber",
-    "SeriesDescription", "StudyDescription", "SeriesDate", "StudyDate", "ModalityLUTSequence",
-    "ContributingEquipmentSequence",
+    "SeriesDescription", "StudyDescription", "SeriesDate", "SeriesTime", "StudyDate",
+    "ModalityLUTSequence", "ContributingEquipmentSequence", *mosaic.ELEMENTS,
 )  # fmt: skip
 _UIDS_OF_SERIES = (0x0020000D, 0x0020000E)
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -102,9 +103,9 @@ class Header:
     """What a DICOM file is.
 
     slices: its image planes; empty where it gives none, for the `reason` and with the `hint`.
-    kind: the name of its class. date: of the series, YYYY-MM-DD. damaged: whether the reason is
-    that it cannot be read; then the other fields are what could be read. unread: whether it is
-    empty or cannot be opened, so that it may not be DICOM at all.
+    kind: the name of its class. date: of the series, YYYY-MM-DD. time: SeriesTime.
+    damaged: whether the reason is that it cannot be read; then the other fields are what could be
+    read. unread: whether it is empty or cannot be opened, so that it may not be DICOM at all.
     history: earlier processing by MedEnhance. That of other programs is left out: scanners call
     much of their output derived.
     """
@@ -119,6 +120,7 @@ class Header:
     study_description: str = ""
     modality: str = ""
     date: str = ""
+    time: str = ""
     patient: str = ""
     kind: str = ""
     slices: tuple[Slice, ...] = ()
@@ -198,6 +200,7 @@ def _described(dataset: Dataset, fields: Fields, file: Path) -> Header:
         study_description=text(fields, "StudyDescription"),
         modality=modality,
         date=date(text(fields, "SeriesDate") or text(fields, "StudyDate")),
+        time=text(fields, "SeriesTime"),
         patient=text(fields, "PatientID"),
         kind=class_name(sop_class, modality),
         history=tuple(
@@ -246,12 +249,11 @@ def _with_slices(about: Header, dataset: Dataset, fields: Fields) -> Header:
         is_damaged = about.sop_class in _SINGLE
         reason = cause.message if is_damaged else f"{about.kind}: {cause.message}"
         return replace(about, reason=reason, hint=cause.hint, damaged=is_damaged)
-    if "MOSAIC" in plane.image_type:
-        return replace(
-            about,
-            reason="a mosaic: the slices of a volume side by side in one image",
-            hint="Convert it with dcm2niix, and give the NIfTI file.",
-        )
+    if mosaic.is_mosaic(plane, fields):
+        try:
+            return replace(about, slices=mosaic.tiles_of(plane, fields))
+        except InputError as cause:
+            return replace(about, reason=cause.message, hint=cause.hint)
     if about.sop_class not in _SINGLE and None in (plane.position, plane.orientation):
         return replace(
             about,
@@ -300,8 +302,11 @@ def frame_headers(header: Dataset) -> Iterator[Fields]:
         raise InputError(
             f"NumberOfFrames is {count}, but {len(frames)} frames are described", COPY_AGAIN
         )
-    for keyword in _PLACING:
-        common.pop(keyword, None)
+    common = {
+        keyword: value
+        for keyword, value in common.items()
+        if keyword not in _PLACING and isinstance(keyword, str)
+    }
     for groups in (header.get(_SHARED) or [])[:1]:
         common |= _fields_of(groups)
     return (common | _fields_of(groups) for groups in frames)
@@ -314,9 +319,12 @@ def first_item(dataset: Dataset, keyword: str) -> Any:
 
 
 def items_of(groups: Dataset) -> Iterator[Dataset]:
-    """The items of functional groups; of diffusion its direction too, which lies a level deeper."""
+    """The items of functional groups; of diffusion its direction too, which lies a level deeper.
+
+    Private sequences are left out: manufacturers repeat public elements in them, with other values.
+    """
     for group in groups:
-        if group.VR != "SQ" or not group.value:
+        if group.VR != "SQ" or not group.value or group.tag.is_private:
             continue
         yield group.value[0]
         gradient = first_item(group.value[0], "DiffusionGradientDirectionSequence")

@@ -62,7 +62,8 @@ class Choice:
     about: the header of its first file. part: its slices; None for an object without.
     fault: why it cannot be loaded with any options; a geometry that can be repaired is not a fault.
     copies: files with one SOPInstanceUID, the one that is used → the others.
-    notes: warnings for when it is loaded.
+    notes: warnings for when it is loaded. left_out: those about slices of the same series that
+    are not in the part.
     """
 
     row: SeriesRow
@@ -71,6 +72,7 @@ class Choice:
     fault: MedEnhanceError | None = None
     copies: Mapping[Path, Sequence[Path]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def error(self) -> MedEnhanceError:
@@ -92,15 +94,18 @@ def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
     return [choice.row for choice in choices(path, monitor)]
 
 
-def choices(path: Path, monitor: Monitor) -> list[Choice]:
-    """Everything at a path, volumes first; `row.number` counts from 1. As `list_series`."""
+def choices(path: Path, monitor: Monitor, *, complete_frames: bool = False) -> list[Choice]:
+    """Everything at a path, volumes first; `row.number` counts from 1. As `list_series`.
+
+    complete_frames: whether the last frame of an interrupted scan is left out.
+    """
     volumes: list[Choice] = []
     others: list[Choice] = []
     for headers in _scan(path, monitor):
         images = [header for header in headers if header.slices]
         damaged = [header for header in headers if header.damaged]
         if images:
-            volumes += _volumes(images, damaged, path.name)
+            volumes += _volumes(images, damaged, path.name, complete_frames=complete_frames)
         elif damaged:
             volumes.append(_no_volume(damaged))
         by_kind: dict[str, list[Header]] = defaultdict(list)
@@ -155,7 +160,45 @@ def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
             own.append(header)
         if not near:
             sorted_out.append([header])
-    return sorted(sorted_out, key=_in_order)
+    return _joined(sorted(sorted_out, key=_in_order))
+
+
+def _joined(series: Sequence[list[Header]]) -> list[list[Header]]:
+    """The series, those made one of which each frame of a scan was given a UID of its own."""
+    groups: dict[object, list[list[Header]]] = defaultdict(list)
+    for index, headers in enumerate(series):
+        groups[_scan_of(headers) or index].append(headers)
+    made: list[list[Header]] = []
+    for group in groups.values():
+        planes = [[plane for header in headers for plane in header.slices] for headers in group]
+        acquisitions = {own[0].acquisition for own in planes if own}
+        places = {tuple(sorted(plane.position or () for plane in own)) for own in planes}
+        count = planes[0][0].temporal_count if planes[0] else None
+        if len(acquisitions) == len(group) <= (count or 0) and len(places) == 1:
+            made.append([header for headers in group for header in headers])
+        else:
+            made += group
+    return made
+
+
+def _scan_of(headers: Sequence[Header]) -> object:
+    """What the series of one scan have in common, each a frame; None for any other series.
+
+    Siemens exports so: the numbers are 5001, 5002, …, or all are the same.
+    """
+    about, planes = headers[0], [plane for header in headers for plane in header.slices]
+    alike = {
+        (plane.frame_of_reference, plane.rows, plane.columns, plane.orientation, plane.image_type,
+         plane.echo, plane.echo_ms, plane.flip_degrees, plane.temporal_count, plane.acquisition)
+        for plane in planes
+    }  # fmt: skip
+    is_frame = len(alike) == 1 and (planes[0].temporal_count or 0) > 1 and planes[0].acquisition
+    if not is_frame or not about.time or about.modality != "MR" or any(h.damaged for h in headers):
+        return None
+    number = int(about.number) if about.number.isdecimal() else 0
+    scan = number // 1000 if number > 1000 else f"series {about.number}"
+    names = about.study, about.patient, about.description, about.date, about.time
+    return scan, names, next(iter(alike))[:-1]
 
 
 def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header]:
@@ -193,13 +236,15 @@ def _no_dicom(path: Path, files: Sequence[Path]) -> InputError:
     )
 
 
-def _volumes(images: Sequence[Header], damaged: Sequence[Header], name: str) -> list[Choice]:
+def _volumes(
+    images: Sequence[Header], damaged: Sequence[Header], name: str, *, complete_frames: bool
+) -> list[Choice]:
     """The volumes of one series; a damaged file may be a slice of each of them."""
-    first, lost = images[0], None
+    first, lost = images[0], _raised(partial(_refuse_shared_uids, images, name))
     by_instance: dict[str, list[Header]] = defaultdict(list)
     for index, header in enumerate(images):
         by_instance[header.instance or f"nameless {index}"].append(header)
-    unique = [own[0] for own in by_instance.values()]
+    unique = images if lost else [own[0] for own in by_instance.values()]
     parts, scouts = parts_of([plane for header in unique for plane in header.slices])
     notes = []
     if scouts:
@@ -210,7 +255,21 @@ def _volumes(images: Sequence[Header], damaged: Sequence[Header], name: str) -> 
         notes.append(
             f"{name}: {len(unique)} files have no SeriesInstanceUID; they are taken for one series"
         )
-    if damaged:
+    joined = list(dict.fromkeys(header.number for header in images))
+    uids = len({header.series for header in images})
+    if uids > 1:
+        parts = [part.within(f"{uids} series") for part in parts]
+        notes.append(
+            f"{name}: {uids} series of one scan ({joined[0]} to {joined[-1]}) are read as one"
+        )
+    if complete_frames:
+        notes += [
+            f"{name}: frame {len(part.frames)} is left out, because it is incomplete"
+            for part in parts
+            if part.is_interrupted
+        ]
+        parts = [part.complete() for part in parts]
+    if damaged and not lost:
         more = f" ({len(damaged)} files are damaged)" if len(damaged) > 1 else ""
         lost = InputError(f"{damaged[0].fault}{more}", _TAKE_AWAY)
     made = []
@@ -224,8 +283,19 @@ def _volumes(images: Sequence[Header], damaged: Sequence[Header], name: str) -> 
             if others and used.file in files
         }
         row = _row(first, len(files), "" if problem is None else problem.message, part)
-        made.append(Choice(row, first, part, fault, copies, tuple(notes)))
+        left_out = _left_out(part, name)
+        made.append(Choice(row, first, part, fault, copies, (*notes, *left_out), left_out))
     return made
+
+
+def _left_out(part: Part, name: str) -> tuple[str, ...]:
+    """What a part says of slices that lie between or beside its own, but are of another kind."""
+    if not part.lacking:
+        return ()
+    return (
+        f"{name}: {part.name} leaves out {counted(part.lacking, 'slice')} of its series at other "
+        "places: they are of another kind, and listed as other parts",
+    )
 
 
 def _no_volume(headers: Sequence[Header]) -> Choice:
@@ -261,7 +331,27 @@ def _refuse(part: Part, name: str) -> None:
     """Raise InputError or GeometryError for what cannot be loaded with any options."""
     require_alike(part.slices, name)
     if part.reason:
-        raise GeometryError(f"{name}: {part.reason}", "Export or copy the series again, complete.")
+        ways = "Export or copy the series again, complete."
+        if part.is_interrupted:
+            ways += " To load the complete frames alone: --complete-frames, complete_frames=True."
+        raise GeometryError(f"{name}: {part.reason}", ways)
+
+
+def _refuse_shared_uids(images: Sequence[Header], name: str) -> None:
+    """Raise InputError where images of several places or numbers have one SOPInstanceUID."""
+    places: dict[str, set[object]] = defaultdict(set)
+    for header in images:
+        plane = header.slices[0]
+        places[header.instance].add((plane.position, plane.number))
+    shared = [uid for uid, several in places.items() if uid and len(several) > 2]
+    if shared:
+        files = sum(header.instance in shared for header in images)
+        raise InputError(
+            f"{name}: {files} different images share {counted(len(shared), 'SOPInstanceUID')} "
+            f"({shared[0]}), as a program that removes patient data may leave them",
+            "De-identify the originals again, with a program that gives each image a UID of its "
+            "own (dicom-anonymizer, CTP).",
+        )
 
 
 def _raised(check: Callable[[], object]) -> MedEnhanceError | None:

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
@@ -22,6 +24,7 @@ from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.io.dicom.stack import Stack, stack_frames
 from MedEnhanceLib.runtime.progress import Monitor
 
+_Direction = tuple[float, float, float]
 _MODALITIES = ("CT", "MR", "PT")
 _UNITS = {"GML": "SUV", "BQML": "Bq/ml", "CNTS": "counts"}
 
@@ -32,6 +35,7 @@ def load_dicom(
     modality: str | None = None,
     series: str | None = None,
     resample: bool = False,
+    complete_frames: bool = False,
     monitor: Monitor,
 ) -> Volume:
     """Load one series of gray images, or one segmentation.
@@ -42,6 +46,7 @@ def load_dicom(
         series: which one, by its number in `list_series`, its UID or UID/part. By default the only
             series of images; or the only segmentation, if there are no images.
         resample: whether uneven, missing and tilted slices are resampled instead of refused.
+        complete_frames: whether the last frame of an interrupted scan is left out.
         monitor: for progress, warnings and cancellation.
     Returns:
         [K, J, I], or [T, K, J, I] for a series of several frames.
@@ -49,7 +54,7 @@ def load_dicom(
         InputError: several series fit, none does, or one gives no volume; GeometryError where its
             slices make no even grid.
     """
-    listed = choices(path, monitor.part(0, 0.3))
+    listed = choices(path, monitor.part(0, 0.3), complete_frames=complete_frames)
     choice = _choose(listed, series, path, monitor)
     if choice.part is None and _is_segmentation(choice):
         return _segmentation(choice, path, monitor)
@@ -151,7 +156,8 @@ def _volume(
     voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
     if repair is not None:
-        voxels, geometry, notes = repair.apply(voxels, monitor.part(read_till, 1))
+        share = monitor.part(read_till, 1)
+        voxels, geometry, notes = repair.apply(voxels, share, padding=_padding(ordered))
         steps = [derived_note("; ".join(notes))]
     return Volume(
         voxels if len(stacks) > 1 else voxels[0],
@@ -162,9 +168,46 @@ def _volume(
         history=(*about.history, *steps),
         frame_interval_s=interval_s(part.frames, part.axis),
         origin=_origin(stacks),
+        gradients=_gradients([stack.slices[0] for stack in stacks], name, monitor),
         # Of the slice that lost most.
         lossy=max((plane.lossy for plane in ordered), key=lambda steps: [s.ratio for s in steps]),
     )
+
+
+def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gradient, ...]:
+    """The diffusion weighting of each frame, of which `firsts` holds a slice; () without any."""
+    weighted = [plane for plane in firsts if plane.b_value and float(plane.b_value) > 0]
+    if not weighted:
+        return ()
+    lacking = sum(not plane.b_value for plane in firsts)
+    if lacking:  # so does Canon
+        monitor.warn(
+            f"{name}: {lacking} of {len(firsts)} frames of a diffusion scan state no b-value; it "
+            "is taken for 0"
+        )
+    undirected = sum(plane.direction is None for plane in weighted)
+    if undirected:
+        monitor.warn(
+            f"{name}: {undirected} of {len(weighted)} diffusion-weighted frames state no direction "
+            "in a known frame (or are trace images); theirs is given as 0, 0, 0"
+        )
+    b_values = [float(plane.b_value or 0) for plane in firsts]
+    return tuple(
+        Gradient(b_value, cast("_Direction", plane.direction))
+        if b_value and plane.direction
+        else Gradient(b_value)  # Philips states a direction, too, where b is 0
+        for b_value, plane in zip(b_values, firsts, strict=True)
+    )
+
+
+def _padding(slices: Sequence[Slice]) -> tuple[float, float] | None:
+    """The intensity of the padding, and the other end of its range; None where none is stated."""
+    plane = next((plane for plane in slices if plane.padding is not None), None)
+    if plane is None or plane.padding is None:
+        return None
+    slope, intercept = 1.0 if plane.slope is None else plane.slope, plane.intercept or 0.0
+    limit = plane.padding if plane.padding_limit is None else plane.padding_limit
+    return slope * plane.padding + intercept, slope * limit + intercept
 
 
 def _units(first: Slice, modality: str) -> str:
@@ -180,7 +223,7 @@ def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
     first = stacks[0].slices[0]
     instances = (
         tuple(
-            Instance(str(plane.file), plane.sop_class, plane.instance, plane.frame)
+            Instance(str(plane.file), plane.sop_class, plane.instance, plane.frame, plane.tile)
             for plane in stack.slices
         )
         for stack in stacks

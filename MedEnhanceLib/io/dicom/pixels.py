@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -78,8 +79,13 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
             with _named_faults(plane.file, name):
                 opened[plane.file] = index_pixels(plane.file)
 
-    def read(index: int) -> None:
-        plane = slices[index]
+    by_picture: dict[tuple[Path, int | None], list[int]] = defaultdict(list)
+    for index, plane in enumerate(slices):  # a mosaic holds several slices
+        by_picture[plane.file, plane.frame].append(index)
+    pictures = list(by_picture.values())
+
+    def read(number: int) -> None:
+        plane = slices[pictures[number][0]]
         with _named_faults(plane.file, name):
             pixels = _read_frame(opened.get(plane.file) or index_pixels(plane.file), plane, shape)
         if not np.can_cast(pixels.dtype, stored.dtype):
@@ -88,22 +94,32 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
                 f"{slices[0].file.name} of type {stored.dtype}",
                 "Load the parts of the series one by one.",
             )
-        stored[index] = pixels
+        for index in pictures[number]:
+            stored[index] = _tile(pixels, slices[index])
 
-    _in_threads(read, len(slices), monitor)
+    _in_threads(read, len(pictures), monitor)
     return stored
 
 
 def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Pixels:
     """The pixels of a slice; the file must hold what its header said when it was read."""
     index = (plane.frame or 1) - 1
-    if (file.rows, file.columns) != shape[1:]:
+    if plane.tile is None and (file.rows, file.columns) != shape[1:]:
         raise DamagedError(
             f"its pixel data is {file.columns}×{file.rows}, that of other slices is not"
         )
     if index >= file.frames or (plane.frame is None and file.frames > 1):
         raise DamagedError(f"it holds {file.frames} frames")
     return file.frame(index)
+
+
+def _tile(picture: Pixels, plane: Slice) -> Pixels:
+    """The part of a mosaic that is the slice; of other images all."""
+    if plane.tile is None:
+        return picture
+    down, right = divmod(plane.tile - 1, picture.shape[1] // plane.columns)
+    top, left = down * plane.rows, right * plane.columns
+    return picture[top : top + plane.rows, left : left + plane.columns]
 
 
 @contextmanager

@@ -8,9 +8,9 @@ scanners keep it in series that were straightened since.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,15 @@ _MOST_ASIDE = 0.05
 _MOST_TILT = 45.0
 #: mm: no gantry moves slices farther aside.
 _MOST_MOVED_MM = 1000.0
+#: Of a slice: a smaller border of the lowest value is no padding.
+_LEAST_BORDER = 0.01
 #: Pixels to either side of an interpolated one that contribute to it, and the window's shape.
 #: About as accurate as a B-spline of order 5, in a small part of its time.
 _REACH, _KAISER = 5, 6.0
 
 Vector = npt.NDArray[np.float64]
 Plane = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
 Places = tuple[tuple[float, float], ...]
 Limits = tuple[Any, Any]
 
@@ -272,53 +275,112 @@ class Repair:
     mixes: tuple[tuple[int, float], ...]
     notes: tuple[str, ...]
 
-    def apply(self, voxels: Voxels, monitor: Monitor) -> tuple[Voxels, Geometry, tuple[str, ...]]:
+    def apply(
+        self, voxels: Voxels, monitor: Monitor, *, padding: tuple[float, float] | None = None
+    ) -> tuple[Voxels, Geometry, tuple[str, ...]]:
         """Resample a volume; slices that need no interpolation stay as they are.
+
+        Padding is never mixed into what was measured, and stays padding.
 
         Args:
             voxels: [K, J, I] or [T, K, J, I].
             monitor: for progress and cancellation.
+            padding: the intensity that stands for nothing, and the other end of its range. Without
+                it, a border that has the lowest value of the volume is padding.
         Returns:
-            The voxels, of the same type; what was not imaged has the lowest value of the volume, as
-            air has. Then the geometry, and the notes.
+            The voxels, of the same type; what was not imaged has the value of the padding, or the
+            lowest of the volume, as air has. Then the geometry, and the notes.
         Raises:
             InputError: voxels are not finite.
         """
         frames = voxels if voxels.ndim == 4 else voxels[np.newaxis]
         for frame in frames:
             _refuse_not_finite(frame, monitor)
-        limits = [(frame.min(), frame.max()) for frame in frames]
-        fill = min(low for low, _ in limits)
+        lowest = min(frame.min() for frame in frames)
+        if padding is not None and padding[0] > lowest and not _holds(frames, padding):
+            padding = None  # scanners write the bits of a negative number as a positive one
+        fill = lowest if padding is None else restore_dtype(np.array(padding[0]), voxels.dtype)[()]
+        empty = partial(_padding_of, padding=padding, lowest=lowest)
+        limits = [_limits(frame, empty) for frame in frames]
         result = np.empty((len(frames), len(self.mixes), self.rows, self.columns), voxels.dtype)
         for number, (frame, target) in enumerate(zip(frames, result, strict=True)):
             share = monitor.part(number / len(frames), (number + 1) / len(frames))
             for index, (before, weight) in enumerate(self.mixes):
                 share.progress(index / len(self.mixes), "resampling slices")
-                plane = self._placed(frame, before, limits[number])
+                plane = self._placed(frame, before, limits[number], empty)
                 if weight:
-                    after = self._placed(frame, before + 1, limits[number])
-                    plane = (1 - weight) * plane + weight * after
+                    after = self._placed(frame, before + 1, limits[number], empty)
+                    mixed = (1 - weight) * plane + weight * after
+                    # Where one of them was not imaged, the nearer one says what is there.
+                    nearer = after if weight > 0.5 else plane
+                    plane = np.where(np.isnan(mixed), nearer, mixed)
                 is_imaged = ~np.isnan(plane)
                 target[index] = fill
                 target[index][is_imaged] = restore_dtype(plane[is_imaged], target.dtype)
         notes = self.notes
         if self.places is not None:
-            notes += (f"where no slice reaches, the volume holds its lowest value, {fill}",)
+            what = "its lowest value" if padding is None else "the value of its padding"
+            notes += (f"where no slice reaches, the volume holds {what}, {fill}",)
         return result if voxels.ndim == 4 else result[0], self.geometry, notes
 
-    def _placed(self, slices: Voxels, index: int, limits: Limits) -> Plane:
-        """One slice on the grid of the result; NaN outside it."""
-        plane = _floating(slices[index])
+    def _placed(
+        self, slices: Voxels, index: int, limits: Limits, empty: Callable[[Plane], Mask]
+    ) -> Plane:
+        """One slice on the grid of the result; NaN outside it, and for its padding."""
+        plane, padding = _floating(slices[index]), empty(slices[index])
         if self.places is None:
+            plane[padding] = np.nan
             return plane
         result = np.full((self.rows, self.columns), np.nan, plane.dtype)
         (row, column), (height, width) = self.places[index], plane.shape
         first_row, first_column = (int(np.ceil(place - 0.5)) for place in (row, column))
-        moved = shifted(shifted(plane, first_row - row, 0), first_column - column, 1)
+        moved = shifted(_continued(plane, padding, 0), first_row - row, 0)
+        moved = shifted(_continued(moved, padding, 1), first_column - column, 1)
         # Interpolation overshoots at edges; the result stays within the measured values.
         np.clip(moved, *limits, out=moved)
+        moved[padding] = np.nan
         result[first_row : first_row + height, first_column : first_column + width] = moved
         return result
+
+
+def _padding_of(plane: Plane, padding: tuple[float, float] | None, lowest: Any) -> Mask:
+    """Where a slice holds padding: a range of values, or a border of the lowest value."""
+    if padding is not None:
+        rounded = 1e-6 * max(map(abs, padding)) if plane.dtype.kind == "f" else 0.0
+        inside: Mask = (plane >= min(padding) - rounded) & (plane <= max(padding) + rounded)
+        return inside
+    is_lowest = plane == lowest
+    border = np.zeros(plane.shape, bool)
+    for axis in (0, 1):
+        for line in (is_lowest, np.flip(is_lowest, axis)):
+            run = np.logical_and.accumulate(line, axis)
+            border |= run if line is is_lowest else np.flip(run, axis)
+    return border if border.mean() >= _LEAST_BORDER else np.zeros_like(border)
+
+
+def _holds(frames: Voxels, padding: tuple[float, float]) -> bool:
+    return any(_padding_of(plane, padding, None).any() for frame in frames for plane in frame)
+
+
+def _limits(slices: Voxels, empty: Callable[[Plane], Mask]) -> Limits:
+    """The lowest and the highest value that was measured."""
+    measured = [plane[~empty(plane)] for plane in slices]
+    measured = [values for values in measured if values.size] or [slices]
+    return min(values.min() for values in measured), max(values.max() for values in measured)
+
+
+def _continued(plane: Plane, gaps: Mask, axis: int) -> Plane:
+    """The plane with the nearest measured pixel of each line along `axis` in place of gaps."""
+    if not gaps.any():
+        return plane
+    lines, is_gap = np.moveaxis(plane, axis, 1), np.moveaxis(gaps, axis, 1)
+    count = lines.shape[1]
+    places = np.arange(count)
+    before = np.maximum.accumulate(np.where(is_gap, -count, places), 1)
+    after = np.minimum.accumulate(np.where(is_gap, 2 * count, places)[:, ::-1], 1)[:, ::-1]
+    nearest = np.where(after - places < places - before, after, before)
+    nearest = np.clip(nearest, 0, count - 1)  # a line of gaps alone stays one
+    return np.moveaxis(np.take_along_axis(lines, nearest, 1), 1, axis)
 
 
 def _refuse_not_finite(slices: Voxels, monitor: Monitor) -> None:

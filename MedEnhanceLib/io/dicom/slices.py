@@ -5,7 +5,6 @@ An absent element is None or ""; a malformed one that matters is an error.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import functools
 import math
@@ -19,6 +18,7 @@ import numpy as np
 
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom import diffusion
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -42,14 +42,8 @@ _METHODS = {
 }
 #: Elements by keyword, private ones by tag.
 Fields = dict[str | int, Any]
-#: Where manufacturers keep the b-value: element, creator's element, creator.
-_PRIVATE_B_VALUES = (
-    (0x0019100C, 0x00190010, "SIEMENS MR HEADER"),
-    (0x00431039, 0x00430010, "GEMS_PARM_01"),
-    (0x20011003, 0x20010010, "Philips Imaging DD 001"),
-)
-#: GE adds multiples of this to a b-value.
-_GE_OFFSET = 1e9
+#: The vascular collapse flag of GE, and the creator of its block.
+_GE_COLLAPSE, _GE_CREATOR = 0x00431030, 0x00430010
 Read = Callable[[Fields, str], Any]
 
 
@@ -184,27 +178,29 @@ def _image_type(header: Fields, keyword: str) -> tuple[str, ...]:
     return (*kind, *(part for part in parts if part not in kind))
 
 
+def _number_texts(header: Fields, keyword: str) -> str:
+    """The numbers of an element as text, the same for equal numbers however they are written."""
+    return "\\".join(map(_number_text, texts(header, keyword)))
+
+
+def _number_text(value: str) -> str:
+    number = measured({"": value}, "")
+    if number is None:
+        return value
+    return f"{int(number)}" if number.is_integer() else f"{number:.6g}"
+
+
 def _joined(header: Fields, keyword: str) -> str:
     return "\\".join(texts(header, keyword))
 
 
-def _b_value(header: Fields, keyword: str) -> str:
-    """In s/mm²: of the standard element, else of the private element of a known manufacturer."""
-    value = measured(header, keyword)
-    if value is not None:
-        return f"{value:g}"
-    for tag, creator_tag, creator in _PRIVATE_B_VALUES:
-        private = header.get(tag)
-        if private is None or text(header, creator_tag) != creator:
-            continue
-        if isinstance(private, Iterable) and not isinstance(private, str | bytes):
-            private = next(iter(private), "")
-        with contextlib.suppress(TypeError, ValueError, OverflowError):
-            return f"{int(float(private) % _GE_OFFSET)}"
-    return ""
+def _collapse_flag(header: Fields, element: str) -> str:
+    """What GE's field maps, magnitude and map in one series, differ in alone."""
+    is_known = text(header, _GE_CREATOR) == "GEMS_PARM_01"
+    return _number_texts(header, element) if is_known else ""
 
 
-def _from(keyword: str, read: Read, default: Any = None) -> Any:
+def _from(keyword: str | int, read: Read, default: Any = None) -> Any:
     """A field of Slice that `read` takes from the element `keyword` of a header."""
     return field(default=default, metadata={"keyword": keyword, "read": read})
 
@@ -213,12 +209,15 @@ def _from(keyword: str, read: Read, default: Any = None) -> Any:
 class Slice:
     """A single-frame file, or one frame of a multi-frame file; None and "" for what is missing.
 
-    frame: its place in a multi-frame file, counted from 1.
+    frame: its place in a multi-frame file, counted from 1. tile: its place in a mosaic, likewise.
     position, orientation: as DICOM gives them, mm and direction cosines in LPS.
     pixel_spacing: mm between rows, then between columns. thickness, between: mm.
+    padding, padding_limit: the range of stored numbers that stand for nothing.
     units: of the intensities, where the modality has an element for it (PET).
     stack: StackID, in files of many frames. echo_ms: EchoTime. b_value: s/mm².
-    direction: of the diffusion gradient.
+    direction: of the diffusion gradient, a unit vector in LPS.
+    number: InstanceNumber. dimensions: DimensionIndexValues. temporal_count:
+    NumberOfTemporalPositions.
     trigger_ms: milliseconds after the trigger. heart_percent, breath_percent: of the cycle.
     time_s: time of acquisition, seconds since a fixed day.
     interval_ms: TemporalResolution, from frame to frame.
@@ -226,6 +225,7 @@ class Slice:
 
     file: Path
     frame: int | None = None
+    tile: int | None = None
     sop_class: str = _from("SOPClassUID", text, "")
     instance: str = _from("SOPInstanceUID", text, "")
     study: str = _from("StudyInstanceUID", text, "")
@@ -251,23 +251,29 @@ class Slice:
 
     slope: float | None = _from("RescaleSlope", real)
     intercept: float | None = _from("RescaleIntercept", real)
+    padding: float | None = _from("PixelPaddingValue", measured)
+    padding_limit: float | None = _from("PixelPaddingRangeLimit", measured)
     rescale_type: str = _from("RescaleType", text, "")
     units: str = _from("Units", text, "")
 
     frame_of_reference: str = _from("FrameOfReferenceUID", text, "")
-    acquisition: str = _from("AcquisitionNumber", text, "")
+    acquisition: str = _from("AcquisitionNumber", _number_texts, "")
     stack: str = _from("StackID", text, "")
-    echo: str = _from("EchoNumbers", text, "")
-    echo_ms: str = _from("EchoTime", text, "")
-    b_value: str = _from("DiffusionBValue", _b_value, "")
+    echo: str = _from("EchoNumbers", _number_texts, "")
+    echo_ms: str = _from("EchoTime", _number_texts, "")
+    b_value: str = _from("DiffusionBValue", diffusion.b_value, "")
     image_type: tuple[str, ...] = _from("ImageType", _image_type, ())
     kernel: str = _from("ConvolutionKernel", _joined, "")
-    kv: str = _from("KVP", _joined, "")
-    inversion_ms: str = _from("InversionTime", _joined, "")
-    flip_degrees: str = _from("FlipAngle", _joined, "")
-    direction: str = _from("DiffusionGradientOrientation", _joined, "")
+    kv: str = _from("KVP", _number_texts, "")
+    collapse_flag: str = _from(_GE_COLLAPSE, _collapse_flag, "")
+    inversion_ms: str = _from("InversionTime", _number_texts, "")
+    flip_degrees: str = _from("FlipAngle", _number_texts, "")
+    direction: tuple[float, ...] | None = _from("DiffusionGradientOrientation", diffusion.direction)
 
+    number: float | None = _from("InstanceNumber", measured)
+    dimensions: tuple[str, ...] = _from("DimensionIndexValues", texts, ())
     temporal_index: float | None = _from("TemporalPositionIdentifier", measured)
+    temporal_count: float | None = _from("NumberOfTemporalPositions", measured)
     trigger_ms: float | None = _from("TriggerTime", measured)
     heart_percent: float | None = _from("NominalPercentageOfCardiacPhase", measured)
     breath_percent: float | None = _from("NominalPercentageOfRespiratoryPhase", measured)
@@ -285,11 +291,13 @@ class Slice:
     @property
     def label(self) -> str:
         """Its name in messages."""
+        if self.tile is not None:
+            return f"{self.file.name}, tile {self.tile}"
         return self.file.name if self.frame is None else f"{self.file.name}, frame {self.frame}"
 
 
 Slices = Sequence[Slice]
-_READ: tuple[tuple[str, str, Read], ...] = tuple(
+_READ: tuple[tuple[str, Any, Read], ...] = tuple(
     (own.name, own.metadata["keyword"], own.metadata["read"])
     for own in fields(Slice)
     if own.metadata
@@ -299,7 +307,7 @@ ELEMENTS: tuple[str | int, ...] = (
     *(keyword for _name, keyword, _read in _READ),
     "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "NumberOfFrames",
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
-    *(tag for element, creator, _name in _PRIVATE_B_VALUES for tag in (element, creator)),
+    *diffusion.ELEMENTS,
 )  # fmt: skip
 
 

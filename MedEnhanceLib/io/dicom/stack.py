@@ -28,8 +28,9 @@ from MedEnhanceLib.io.dicom.slices import Slice, Slices
 from MedEnhanceLib.io.dicom.sources import counted, named
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Between slices: of direction cosines, and (relative) of pixel sizes; 0.05 pixels in 512.
-_MOST_TURN = _MOST_STRETCH = 1e-4
+#: Between slices: of direction cosines, what passes unnoticed, and what rounding to three or four
+#: digits explains; and (relative) of pixel sizes: 0.05 pixels in 512.
+_NO_TURN, _MOST_TURN, _MOST_STRETCH = 1e-4, 1e-3, 1e-4
 #: Relative: a SpacingBetweenSlices that differs more from the positions is a warning.
 _MOST_OTHER = 0.1
 _PLACE = {
@@ -98,7 +99,7 @@ def stack(slices: Slices, name: str, monitor: Monitor, *, resample: bool = False
     _require_same(slices, "size", lambda plane: f"{plane.columns}×{plane.rows}", name)
     referring = [plane for plane in slices if plane.frame_of_reference] or slices
     _require_same(referring, "FrameOfReferenceUID", lambda plane: plane.frame_of_reference, name)
-    shared = _shared_plane(slices, name)
+    shared = _shared_plane(slices, name, monitor)
     heights = [float(shared.normal @ np.asarray(plane.position)) for plane in slices]
     order = sorted(range(len(slices)), key=heights.__getitem__)
     ordered, along = [slices[k] for k in order], np.array(heights)[order]
@@ -133,7 +134,7 @@ def _require_same(slices: Slices, what: str, value: Callable[[Slice], Any], name
         )
 
 
-def _shared_plane(slices: Slices, name: str) -> _Plane:
+def _shared_plane(slices: Slices, name: str, monitor: Monitor) -> _Plane:
     """Of orientation and pixel spacing the median, which does not depend on the files' order."""
     for field, element in _PLACE.items():
         lacking = [plane.label for plane in slices if getattr(plane, field) is None]
@@ -144,16 +145,26 @@ def _shared_plane(slices: Slices, name: str) -> _Plane:
                 "Export the original images; screenshots and scout views have no position.",
             )
     orientations = np.array([plane.orientation for plane in slices], np.float64)
-    if np.ptp(orientations, axis=0).max() > _MOST_TURN:
-        kinds, counts = np.unique(np.round(orientations, 3), axis=0, return_counts=True)
-        off = np.abs(orientations - kinds[counts.argmax()]).max(axis=1)
-        raise GeometryError(
-            f"{name}: the slices lie in {len(kinds)} different orientations "
-            f"(ImageOrientationPatient of {slices[int(off.argmax())].label}; "
-            f"{len(slices) - counts.max()} of {len(slices)} differ from the others)",
-            "A scout view or a radial scan? Load its parts one by one.",
-        )
     orientation = np.median(orientations, axis=0)
+    turn = float(np.ptp(orientations, axis=0).max())
+    if turn > _NO_TURN:
+        _, which, counts = np.unique(
+            np.round(orientations, 5), axis=0, return_inverse=True, return_counts=True
+        )
+        odd = [plane.label for plane, kind in zip(slices, which, strict=True)
+               if kind != counts.argmax()]  # fmt: skip
+        differ = (
+            f"the direction cosines of the slices differ by up to {turn:.2g}: "
+            f"ImageOrientationPatient of {named(odd, _MOST_NAMED)} "
+            f"({len(odd)} of {len(slices)}) is not that of the others"
+        )
+        if turn > _MOST_TURN:
+            raise GeometryError(
+                f"{name}: {differ}",
+                f"Rounding explains at most {_MOST_TURN:g}. A scout view or a radial scan? Load "
+                "its parts one by one.",
+            )
+        monitor.warn(f"{name}: {differ}; the median is used")
     row, column = orientation[:3], orientation[3:]
     if max(abs(row @ row - 1), abs(column @ column - 1), abs(row @ column)) > 1e-3:
         raise GeometryError(
@@ -263,7 +274,7 @@ def require_alike(slices: Slices, name: str) -> None:
         "PatientID": lambda plane: repr(plane.patient),
         "Modality": lambda plane: plane.modality or "none",
         "PhotometricInterpretation": lambda plane: plane.photometric,
-        "units": lambda plane: (plane.rescale_type, plane.units),
+        "units": lambda plane: (plane.rescale_type.upper(), plane.units.upper()),
         "RescaleSlope": lambda plane: "missing" if plane.slope is None else "there",
         "RescaleIntercept": lambda plane: "missing" if plane.intercept is None else "there",
     }

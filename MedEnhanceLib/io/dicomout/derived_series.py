@@ -198,6 +198,11 @@ class _Series:
         self._put_pixels(image, number)
         self._put_rescale(image, number)
         self._set_time(image, number)
+        if self.volume.gradients:  # the source may state them in private elements alone
+            gradient = self.volume.gradients[self.places[number].frame]
+            image.DiffusionBValue = gradient.b_value
+            if any(gradient.direction):
+                image.DiffusionGradientOrientation = list(gradient.direction)
         self.derivation.apply(image)
         if sources := place.grid.sources(place.k):
             image.SourceImageSequence = [

@@ -109,10 +109,10 @@ def refer(dataset: Dataset, grid: Grid, derivation: tuple[str, str]) -> None:
         grid: where the slices lie, and the images behind them.
         derivation: value and meaning of DICOM's code of how a frame was derived.
     """
-    of_series: dict[str, dict[Instance, None]] = {}  # each image once, without its frames
+    of_series: dict[str, dict[Instance, None]] = {}  # each image once, without its frames or tiles
     for plane in grid.planes:
         of_series.setdefault(str(plane.header.SeriesInstanceUID), {})[
-            replace(plane.reference, frame=None)
+            replace(plane.reference, frame=None, tile=None)
         ] = None
     for keyword in ("ReferencedSeriesSequence", "SourceImageSequence"):
         dataset.pop(keyword, None)

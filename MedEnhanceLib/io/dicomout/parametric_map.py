@@ -61,6 +61,7 @@ def build_uncertainty(
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
+    volume = volume.single("A parametric map holds one point in time: write each frame on its own.")
     voxels = _deviations(volume)
     grid = lay_out(volume, template, source_images)
     first = template.headers[0] if template.headers else Dataset()
@@ -105,11 +106,6 @@ def build_uncertainty(
 
 def _deviations(volume: Volume) -> npt.NDArray[np.float32]:
     name = volume.source or "the uncertainty map"
-    if volume.is_sequence:
-        raise InputError(
-            f"{name} has {volume.shape[0]} frames",
-            "A parametric map holds one point in time: write each frame on its own.",
-        )
     voxels = volume.voxels.astype(np.float32, copy=False)
     if not np.isfinite(voxels).all() or voxels.min() < 0:
         raise InputError(

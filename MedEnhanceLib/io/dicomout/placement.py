@@ -175,14 +175,18 @@ def _planes_of(template: Template, volume: Volume) -> list[Plane]:
     if template.origin is None:
         return []
     of_volume = volume.origin.instances if volume.origin else ()
-    named = {(instance.file, instance.frame) for frame in of_volume for instance in frame}
+    named = {_key(instance) for frame in of_volume for instance in frame}
     instances = [instance for frame in template.origin.instances for instance in frame]
-    is_named = [(instance.file, instance.frame) in named for instance in instances]
+    is_named = [_key(instance) in named for instance in instances]
     return [
         Plane(instance, header)
         for header, instance, counts in zip(template.headers, instances, is_named, strict=True)
         if counts or not any(is_named)
     ]
+
+
+def _key(instance: Instance) -> tuple[str, int | None, int | None]:
+    return instance.file, instance.frame, instance.tile
 
 
 def _behind_slices(

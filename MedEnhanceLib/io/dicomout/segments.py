@@ -60,6 +60,7 @@ def build_segmentation(
     """
     hd = require("highdicom", purpose="Writing DICOM")
 
+    labels = labels.single("A segmentation holds one point in time: write each frame on its own.")
     name = labels.source or "the label volume"
     _refuse_no_labels(labels, name)
     of_value = _meanings_by_value(labels, meanings, name)
@@ -84,11 +85,6 @@ def build_segmentation(
 
 
 def _refuse_no_labels(labels: Volume, name: str) -> None:
-    if labels.is_sequence:
-        raise InputError(
-            f"{name} has {labels.shape[0]} frames",
-            "A segmentation holds one point in time: write each frame on its own.",
-        )
     voxels = labels.voxels
     is_whole = voxels.dtype.kind != "f" or np.array_equal(np.rint(voxels), voxels)
     if not is_whole or voxels.min() < 0 or voxels.max() > _HIGHEST:

@@ -7,6 +7,7 @@ that break DICOM's rules are rounded or left out, with a warning.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.headers import CLASSIC, items_of
-from MedEnhanceLib.io.dicom.slices import LOSSY_SYNTAXES
+from MedEnhanceLib.io.dicom.headers import CLASSIC, items_of, read_header
+from MedEnhanceLib.io.dicom.mosaic import WORDS
+from MedEnhanceLib.io.dicom.slices import LOSSY_SYNTAXES, Slice
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, reason_of, silence
 from MedEnhanceLib.io.dicomout.attributes import copy_elements, is_of_study
-from MedEnhanceLib.io.dicomout.derivation import ds_text, fresh_uid, now
+from MedEnhanceLib.io.dicomout.derivation import ds_text, fresh_uid, now, with_elements
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -78,7 +80,12 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
         faults |= dict.fromkeys(correct(sources[file]))
     for fault in faults:
         monitor.warn(f"the source's {fault}")
-    headers = [_one_image(sources[instance.file], instance, origin) for instance in instances]
+    mosaics = {instance.file for instance in instances if instance.tile is not None}
+    tiles = {file: _tiles_of(Path(file)) for file in files if file in mosaics}
+    headers = [
+        _one_image(sources[instance.file], instance, origin, tiles.get(instance.file, ()))
+        for instance in instances
+    ]
     first = headers[0]
     return Template(
         headers,
@@ -160,7 +167,14 @@ def _read_header(file: Path) -> Dataset:
     return header
 
 
-def _one_image(source: Dataset, instance: Instance, origin: DicomOrigin) -> Dataset:
+def _tiles_of(file: Path) -> tuple[Slice, ...]:
+    header = read_header(file)
+    return header.slices if header is not None else ()
+
+
+def _one_image(
+    source: Dataset, instance: Instance, origin: DicomOrigin, tiles: Sequence[Slice]
+) -> Dataset:
     from pydicom.config import IGNORE
     from pydicom.uid import UID
 
@@ -176,9 +190,31 @@ def _one_image(source: Dataset, instance: Instance, origin: DicomOrigin) -> Data
             )
     if (source.SOPInstanceUID, source.StudyInstanceUID) != (instance.sop_instance, origin.study):
         raise InputError(f"{name} has changed since it was read", _READ_AGAIN)
+    if instance.tile is not None:
+        if instance.tile > len(tiles):
+            raise InputError(f"{name} has no slice {instance.tile}", _READ_AGAIN)
+        return _tile_as_image(source, tiles[instance.tile - 1])
     if instance.frame is None:
         return source
     return frame_as_image(source, instance.frame, name)
+
+
+def _tile_as_image(source: Dataset, plane: Slice) -> Dataset:
+    """The attributes of one slice of a mosaic as the single image it would be."""
+    from pydicom import Dataset
+
+    image = Dataset()
+    image.update(source)  # the elements are shared, and those that differ replaced
+    image.update(
+        with_elements(
+            Rows=plane.rows,
+            Columns=plane.columns,
+            ImagePositionPatient=[ds_text(str(mm)) for mm in plane.position or ()],
+            ImageType=[word for word in source.ImageType if word not in WORDS],
+        )
+    )
+    image.pop("SliceLocation", None)
+    return image
 
 
 #: What describes all frames of a file.

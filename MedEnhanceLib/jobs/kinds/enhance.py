@@ -7,8 +7,8 @@ from pathlib import Path
 
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.config import SegmentConfig
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume, source_series
@@ -36,7 +36,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnhanceParams(DicomParams, VolumeParams):
+class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
     """Enhance a volume, and find labels in the result on request.
 
     What is made besides lies beside the output as `<output>-segmentation` and
@@ -74,7 +74,10 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="NAME",
     )
     report: str | None = option(
-        None, help="write a page with pictures into this folder", metavar="FOLDER", place="folder"
+        None,
+        help="write a page, with pictures and the name of INPUT, into this folder",
+        metavar="FOLDER",
+        place="folder",
     )
     slices: tuple[int, int] | None = option(
         None,
@@ -86,7 +89,7 @@ class EnhanceParams(DicomParams, VolumeParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        segmenter_config(self.segmenter, "auto", wanted=self.wants_segmentation)
+        segmenter_config(self.segmenter, "auto", self, wanted=self.wants_segmentation)
         if self.guide is not None and AUTO in self.guide and len(self.guide) > 1:
             raise ConfigError("guide is auto and names files too", "Give one or the other.")
         if self.uncertainty_output and not self.config.uncertainty:
@@ -146,11 +149,9 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
         source = place_volume(source, params, source_series(params, monitor), monitor)
-        if source.is_sequence and params.has_objects:
-            raise InputError(
-                f"{source.source}: a sequence of {source.shape[0]} frames has no DICOM "
-                "segmentation or uncertainty",
-                "Leave them out, or enhance one frame after another (frame).",
+        if params.has_objects:
+            source = source.single(
+                "Leave segmentation and uncertainty out, or enhance each frame on its own (frame)."
             )
     guides = _guides_of(params, volume, kept, monitor)
     if params.guide == [AUTO] and guides:
@@ -161,7 +162,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         config,
         guide=guides or None,
         segmenter=segmenter_config(
-            params.segmenter, config.device, wanted=params.wants_segmentation
+            params.segmenter, config.device, params, wanted=params.wants_segmentation
         ),
         frame=frame,
         slices=params.slices,

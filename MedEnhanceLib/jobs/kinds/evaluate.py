@@ -136,15 +136,15 @@ def _measure_head(
     reference_path = path.with_name(f"{path.name[: -len(ending)]}{LABELS}{ending}")
     if not reference_path.exists():
         raise InputError(f"{path}: no labels beside it", f"Put them at {reference_path.name}.")
-    reference = load(reference_path, modality="SEG")
-    volume = load(path, modality=bundle.modality)
+    reference = load(reference_path, modality="SEG").single()
+    volume = load(path, modality=bundle.modality).single()
     if reference.shape != volume.shape or not reference.geometry.is_close(
         volume.geometry, 0.01, shape=volume.shape
     ):
         raise InputError(
             f"{reference_path.name}: not on the grid of {path.name}", "Resample the labels to it."
         )
-    config = SegmentConfig(model=str(bundle.folder), device=device)
+    config = SegmentConfig(model=str(bundle.folder), device=device, force_segmenter=True)
     segmentation = segment(volume, config, monitor=monitor)
     for label in segmentation.labels:
         if label.value > 0:

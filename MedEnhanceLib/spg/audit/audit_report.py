@@ -95,10 +95,11 @@ class AuditReport:
             )
         else:
             could = sum(not finding.is_blind for finding in self.findings)
-            text = (
-                f"{CLEAN} With {groups}, {could} of {len(self.findings)} attacks could have found "
-                f"one, if it is as strong as stated below. {NOT_A_PROOF}"
-            )
+            total = len(self.findings)
+            power = f"{could} of {total} attacks could have found a leak as strong as stated below"
+            text = f"{CLEAN} With {groups}, {power}. {NOT_A_PROOF}"
+            if could < len(self.findings):  # what says little must not sound like good news
+                text = f"With {groups}, only {power}; none did. {NOT_A_PROOF}"
         if self.exposed is not None:
             text += (
                 f" The prior is the anatomy of patient {self.exposed}, who is visible in every "

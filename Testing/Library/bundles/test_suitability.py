@@ -12,15 +12,15 @@ import pytest
 
 from MedEnhanceLib.bundles import Bundle, open_bundle_for
 from MedEnhanceLib.bundles.schema import METADATA
+from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhanceLib.bundles.suitability import (
-    shows_anatomy,
+    anatomy_warning,
     training_length_limits,
     training_length_warning,
 )
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.gradprom import SegmentConfig, open_head_for
 from MedEnhanceLib.hqg import EnhanceConfig
 from MedEnhanceLib.jobs.enhancing import enhance_volume
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -34,20 +34,9 @@ def _mr(body_part: str) -> Volume:
 
 @pytest.mark.parametrize("part", ["", "BRAIN", "Head", "HEADNECK", "SKULL", "WHOLEBODY"])
 def test_images_of_the_brain_or_without_a_body_part_give_no_warning(part: str) -> None:
-    head, warning = open_head_for(_mr(part), SegmentConfig())
+    head = find_bundle("brain-tissue")
     assert head.anatomy == "brain"
-    assert not warning
-    assert shows_anatomy(head, _mr(part)) == bool(part)  # else its limits are said
-
-
-def test_a_leg_is_segmented_only_by_a_model_that_somebody_selected() -> None:
-    with pytest.raises(ModelError, match="EXTREMITY") as caught:
-        open_head_for(_mr("EXTREMITY"), SegmentConfig())
-    assert "--model brain-tissue" in caught.value.hint
-    assert "--segmenter brain-tissue" in caught.value.hint
-    _, warning = open_head_for(_mr("EXTREMITY"), SegmentConfig(model="brain-tissue"))
-    assert "brain" in warning
-    assert "EXTREMITY" in warning
+    assert anatomy_warning(head, _mr(part)) is None
 
 
 def test_an_enhanced_leg_carries_the_warning_about_the_model(tmp_path: Path) -> None:

@@ -377,3 +377,29 @@ def test_every_series_of_a_folder_is_done_and_what_holds_none_is_left_out(
     assert not (out / "plan.nii.gz").exists()
     again = run("batch", "enhance", ward, "--out", out, "--json").json
     assert (again["done"], again["already_done"]) == (3, 3)
+
+
+@pytest.mark.usefixtures("networks")
+def test_slices_that_a_result_lacks_are_in_its_row_and_in_the_exit_status(
+    run: Callable, tmp_path: Path, make_series: Callable, rng: np.random.Generator
+) -> None:
+    """One slice was made with another tube voltage: two results, and each says what it lacks."""
+    stored = rng.integers(0, 1000, (6, 10, 12), dtype=np.uint16)
+    folder = make_series(
+        stored,
+        folder=tmp_path / "scans" / "ct",
+        slice_elements=lambda k: {"KVP": 80 if k == 0 else 120, "Modality": "MR"},
+    )
+    out = tmp_path / "out"
+    for _ in range(2):  # also when all is done
+        ran = run("batch", "enhance", tmp_path / "scans", "--out", out, "--json")
+        assert ran.status == 7
+        assert "leave slices of their series out" in ran.json["error"]["message"]
+        assert (ran.json["done"], ran.json["failed"]) == (2, 0)
+        left_out = sorted(row["left_out"] for row in ran.json["rows"])
+        assert "kV 120 leaves out 1 slice" in left_out[0]
+        assert "kV 80 leaves out 5 slices" in left_out[1]
+    # A series whose files are damaged is a row that failed.
+    make_series(stored, folder=folder, uid="1.2.3.9", prefix="x", Rows=None)
+    ran = run("batch", "enhance", tmp_path / "scans", "--out", out, "--json")
+    assert (ran.status, ran.json["total"], ran.json["failed"]) == (1, 3, 1)

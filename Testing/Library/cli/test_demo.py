@@ -12,7 +12,7 @@ import pytest
 from Library.cli.stand_in import stand_in
 
 from MedEnhanceLib import io
-from MedEnhanceLib.degradation import Rician
+from MedEnhanceLib.degradation import standard_composite
 from MedEnhanceLib.jobs.kinds import demo
 from MedEnhanceLib.report import figures
 from MedEnhanceLib.report.page import size_text
@@ -52,7 +52,7 @@ def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:
     assert record["notice"].startswith("Research software")
     page = " ".join((folder / "index.html").read_text(encoding="utf-8").split())
     assert "not a medical device" in page
-    assert "Rician noise was added to the sample: 1 SD is 10% of the brightest tissue" in page
+    assert "damaged by a bias field of ±30 %, a blur (1 SD is 0.8 pixels) and Rician noise" in page
     assert "no reference" not in page
     assert "columns: undamaged, damaged, enhanced, enhanced − damaged, segmentation" in page
     for row in record["results"]["quality"]:
@@ -68,8 +68,8 @@ def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:
         io.load(folder / f"{name}.nii.gz") for name in ("undamaged", "damaged", "enhanced")
     )
     back = decompress(folder / "enhanced-max-error-2.ucv")
-    noise = Rician(demo.NOISE, demo.SEED)
-    assert damaged.is_equal(noise.apply(undamaged, keep_dtype=True))
+    damage = standard_composite(demo.SEED)
+    assert damaged.is_equal(damage.apply(undamaged, keep_dtype=True))
     assert enhanced.geometry == damaged.geometry
     assert np.abs(back.voxels.astype(int) - enhanced.voxels).max() <= 2
     assert (folder / demo.LICENCE).exists()

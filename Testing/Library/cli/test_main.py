@@ -281,7 +281,6 @@ def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "10% compress",
-        "20% compress, about 3 min left",
         "30% compress, about 3 min left",
     ]
 

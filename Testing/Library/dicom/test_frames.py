@@ -128,6 +128,67 @@ def test_a_frame_that_lacks_a_slice_is_named(make: MakeRows) -> None:
     assert "time 3 at 8.00 mm" in row.reason
 
 
+@pytest.mark.parametrize("slices", [17, 25])
+def test_an_interrupted_scan_gives_its_complete_frames_on_request(
+    make: MakeRows, recorder: WarningRecorder, slices: int
+) -> None:
+    rows = [(10 * t + k, 2.0 * k, time(f"12{t:02d}{k:02d}")) for t in range(5) for k in range(6)]
+    folder = make(rows[:slices])
+    with pytest.raises(GeometryError, match=r"the last frame lacks [15] of 6") as caught:
+        load(folder)
+    assert "--complete-frames" in caught.value.hint
+    volume = load_dicom(folder, complete_frames=True, monitor=recorder.monitor)
+    whole = slices // 6
+    assert volume.voxels[..., 0, 0].tolist() == [
+        [10 * t + k for k in range(6)] for t in range(whole)
+    ]
+    assert any(f"frame {whole + 1} is left out" in warning for warning in recorder.warnings)
+
+
+#: GE's sequences: nothing but InstanceNumber differs from frame to frame.
+_GE = {"NumberOfTemporalPositions": 3, **time("120000"), "AcquisitionNumber": 1}
+
+
+@pytest.mark.parametrize(
+    "number", [lambda t, k: 3 * t + k, lambda t, k: 3 * k + t, lambda t, k: 3 * t - k + 9]
+)
+def test_sequences_that_instance_numbers_alone_order_are_read(
+    make: MakeRows, number: Callable[[int, int], int]
+) -> None:
+    rows = [
+        (10 * t + k, z, {**_GE, "InstanceNumber": number(t, k)})
+        for k, z in enumerate(PLACES)
+        for t in range(3)
+    ]
+    assert values(make(rows)) == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("count", "number"),
+    [
+        (None, lambda t, k: 3 * t + k),  # magnitude and phase?
+        (2, lambda t, k: 3 * t + k),
+        (9, lambda t, k: 3 * k + t),
+        (3, lambda t, k: 3 * t + (k + t) % 3),
+        (3, lambda t, k: 7),
+    ],
+)
+def test_instance_numbers_order_nothing_that_they_leave_uncertain(
+    make: MakeRows, count: int | None, number: Callable[[int, int], int]
+) -> None:
+    rows = [
+        (
+            10 * t + k,
+            z,
+            {**_GE, "NumberOfTemporalPositions": count, "InstanceNumber": number(t, k)},
+        )
+        for k, z in enumerate(PLACES)
+        for t in range(3)
+    ]
+    with pytest.raises(GeometryError, match="share a place"):
+        load(make(rows))
+
+
 def test_maps_whose_order_in_time_alternates_are_listed_apart(make: MakeRows) -> None:
     folder = make(
         (
@@ -201,6 +262,51 @@ def test_kinds_that_alternate_along_a_stack_are_listed_apart(
 ) -> None:
     folder = make((k, 2.0 * k, elements(k)) for k in range(6))
     assert set(parts(folder)) == names
+
+
+def test_magnitude_and_map_of_ge_are_parts(make: MakeRows) -> None:
+    folder = make(
+        (10 * kind + k, 2.0 * k, {"AcquisitionNumber": 1}) for kind in (0, 2) for k in range(3)
+    )
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        block = dataset.private_block(0x0043, "GEMS_PARM_01", create=True)
+        block.add_new(0x30, "SS", 0 if dataset.InstanceNumber <= 3 else 2)
+        dataset.save_as(file)
+    assert parts(folder) == {"collapse flag 0": "5×4×3", "collapse flag 2": "5×4×3"}
+    assert values(folder, series="1.2.3.1/collapse flag 2") == [20, 21, 22]
+
+
+def test_a_part_that_lacks_places_of_its_series_says_so(
+    make: MakeRows, recorder: WarningRecorder
+) -> None:
+    folder = make((k, 2.0 * k, {"KVP": 80 if k == 3 else 120}) for k in range(4))
+    volume = load_dicom(folder, series="1.2.3.1/kV 120", monitor=recorder.monitor)
+    assert volume.voxels[:, 0, 0].tolist() == [0, 1, 2]
+    assert any("kV 120 leaves out 1 slice of its series" in text for text in recorder.warnings)
+
+
+@pytest.mark.parametrize(
+    ("element", "first", "others"),
+    [
+        ("KVP", "120", "120.000000"),
+        ("KVP", "120", "119.9999999"),
+        ("AcquisitionNumber", "1", "01"),
+        ("EchoNumbers", "1", "+1"),
+        ("EchoTime", "2.5", "2.50"),
+        ("FlipAngle", "9", "9.0E0"),
+        ("InversionTime", "900", "900."),
+        ("ConvolutionKernel", "B30f", "B30F "),
+        ("RescaleType", "US", "us "),
+    ],
+)
+def test_equal_values_that_are_written_otherwise_divide_nothing(
+    make: MakeRows, element: str, first: str, others: str
+) -> None:
+    more = {"RescaleSlope": 1, "RescaleIntercept": 0}
+    folder = make(((k, 2.0 * k, {element: others if k else first}) for k in range(4)), **more)
+    assert parts(folder) == {"": "5×4×4"}
+    assert values(folder) == [0, 1, 2, 3]
 
 
 def test_orientations_are_listed_apart(make_series: Make) -> None:

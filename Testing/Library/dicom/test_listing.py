@@ -169,6 +169,49 @@ def test_a_copy_that_differs_is_refused_by_name(
         load_dicom(folder, monitor=Monitor())
 
 
+def test_uids_that_a_deidentifier_made_equal_are_named_with_the_remedy(make_series: Make) -> None:
+    folder = make_series(STORED, slice_elements=lambda index: {"SOPInstanceUID": "1.2.3.4"})
+    (row,) = list_series(folder, Monitor())
+    assert not row.readable
+    assert row.size == "6×4×5"
+    with pytest.raises(InputError, match=r"5 different images share 1 SOPInstanceUID") as caught:
+        load_dicom(folder, monitor=Monitor())
+    assert "De-identify the originals again" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("last", "sizes"),
+    [
+        ({}, ["6×4×5×3 frames"]),
+        ({"SeriesTime": "1301"}, ["6×4×5×2 frames", "6×4×5"]),
+        ({"SeriesDescription": "again"}, ["6×4×5×2 frames", "6×4×5"]),
+        ({"NumberOfTemporalPositions": 1}, ["6×4×5×2 frames", "6×4×5"]),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "P"]}, ["6×4×5×2 frames", "6×4×5"]),
+        ({"AcquisitionNumber": 1}, ["6×4×5"] * 3),
+    ],
+)
+@pytest.mark.parametrize("step", [0, 1])
+def test_frames_with_a_series_uid_each_are_offered_as_one_scan(
+    make_series: Make, recorder: WarningRecorder, last: dict[str, Any], sizes: list[str], step: int
+) -> None:
+    scan: dict[str, Any] = {
+        "Modality": "MR", "SeriesTime": "1300", "NumberOfTemporalPositions": 3,
+        "ImageType": ["ORIGINAL", "PRIMARY", "M"],
+    }  # fmt: skip
+    for t in range(3):
+        own = {"number": 5001 + step * t, "AcquisitionNumber": t + 1, "prefix": f"{t}-"}
+        own |= scan | (last if t == 2 else {})
+        folder = make_series(STORED + 100 * t, uid=f"1.2.3.{t}", **own)
+    rows = list_series(folder, Monitor())
+    assert [row.size for row in rows] == sizes
+    if not last:
+        assert rows[0].part == "3 series"
+        volume = load_dicom(folder, monitor=recorder.monitor)
+        later = (volume.voxels - volume.voxels[0]).reshape(3, -1)
+        assert later.min(axis=1).tolist() == later.max(axis=1).tolist() == [0, 100, 200]
+        assert any("3 series of one scan" in warning for warning in recorder.warnings)
+
+
 def test_every_frame_of_a_sequence_is_repaired(make_series: Make) -> None:
     places = [0.0, 2.0, 6.0, 8.0] * 2
     stored = np.repeat(np.arange(8, dtype=np.uint16), 6).reshape(8, 2, 3)

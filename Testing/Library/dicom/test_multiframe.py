@@ -13,6 +13,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicomout import read_template
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -69,7 +70,7 @@ def test_frames_at_the_same_places_become_a_sequence(
 def test_directions_of_diffusion_are_separated_by_their_gradient_where_nothing_counts_them(
     tmp_path: Path,
 ) -> None:
-    """Two shells; what is stored first is the second direction of the second shell."""
+    """Two shells; they keep the order of the scan, which begins with the second one."""
     gradients = [(2000, [0, 1, 0]), (1000, [1, 0, 0]), (0, None)]
     dataset = enhanced_mr(FRAMES, [0.0, 2.0] * 3)
     for index, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
@@ -81,7 +82,27 @@ def test_directions_of_diffusion_are_separated_by_their_gradient_where_nothing_c
             ]
     volume = loaded(tmp_path, dataset)
     expected = FRAMES.astype(int) + np.arange(6)[:, None, None]
-    assert np.array_equal(volume.voxels, expected.reshape(3, 2, 5, 7)[::-1])
+    assert np.array_equal(volume.voxels, expected.reshape(3, 2, 5, 7))
+    assert [str(gradient) for gradient in volume.gradients] == [
+        "b = 2000 s/mm² along (0.0000, 1.0000, 0.0000)",
+        "b = 1000 s/mm² along (1.0000, 0.0000, 0.0000)",
+        "b = 0 s/mm²",
+    ]
+
+
+def test_private_sequences_override_no_public_element(tmp_path: Path) -> None:
+    dataset = enhanced_mr(FRAMES, [2.0 * k for k in range(6)])
+    (tmp_path / "plain").mkdir()
+    truth = loaded(tmp_path / "plain", dataset)
+    for groups in dataset.PerFrameFunctionalGroupsSequence:
+        block = groups.private_block(0x2005, "Philips MR Imaging DD 005", create=True)
+        other = with_elements(ImagePositionPatient=[9, 9, 9], RescaleSlope=3, PixelSpacing=[7, 7])
+        block.add_new(0x0F, "SQ", [other])
+    volume = loaded(tmp_path, dataset)
+    assert volume.is_equal(truth)
+    assert volume.origin
+    derived = read_template(volume.origin).headers
+    assert [list(header.ImagePositionPatient) for header in derived][:2] == [[-3, 4, 0], [-3, 4, 2]]
 
 
 def test_more_frames_than_pixels_are_refused(tmp_path: Path) -> None:

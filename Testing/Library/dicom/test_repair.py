@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
+from Library.conftest import Make
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
+from MedEnhanceLib.io.dicom import load_dicom
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.stack import stack
 from MedEnhanceLib.runtime.progress import Monitor
@@ -165,3 +168,45 @@ def test_what_is_no_number_is_not_resampled_away() -> None:
     voxels[2, 3, 4] = np.nan
     with pytest.raises(InputError, match=r"slice 2 .* NaN or infinity"):
         repaired(slices, voxels)
+
+
+DISK = np.hypot(*np.mgrid[-20:20, -20:20]) < 14.5
+
+
+EVEN, GAP = range(6), (0, 1, 2, 4, 5, 6)
+
+
+@pytest.mark.parametrize(("heights", "slope"), [(EVEN, 0.37), (GAP, 0.0), (GAP, 0.37)])
+@pytest.mark.parametrize(
+    ("padding", "stated"),
+    [
+        (-2000, {"PixelPaddingValue": -2000}),
+        (-2000, {"PixelPaddingValue": 63536}),  # written as the bits of an unsigned number
+        (3000, {"PixelPaddingValue": 3000}),
+        (-1990, {"PixelPaddingValue": -2000, "PixelPaddingRangeLimit": -1980}),
+        (-1024, {}),
+    ],
+)
+def test_padding_is_not_mixed_into_tissue(
+    make_series: Make, heights: Any, slope: float, padding: int, stated: dict[str, int]
+) -> None:
+    """The tissue is the same along each column, so that only padding could change it."""
+    tissue = 40 + np.arange(40)
+    stored = np.stack([np.where(np.roll(DISK, k, 1), tissue, padding) for k in range(6)])
+    positions = [(0.0, slope * k * 2.0, k * 2.0) for k in heights]
+    rescale = {"RescaleSlope": 0.5, "RescaleIntercept": -7.25}
+    folder = make_series(stored.astype(np.int16), positions=positions, **rescale)
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        for name, value in stated.items():
+            dataset.add_new(name, "US" if value > 32767 else "SS", value)
+        dataset.save_as(file)
+    volume = load_dicom(folder, resample=True, monitor=Monitor())
+    empty = 0.5 * stated.get("PixelPaddingValue", padding) - 7.25
+    empty = 0.5 * -2000 - 7.25 if stated.get("PixelPaddingValue") == 63536 else empty
+    is_tissue = volume.voxels != empty
+    expected = np.broadcast_to(0.5 * tissue - 7.25, volume.shape)
+    assert np.allclose(volume.voxels[is_tissue], expected[is_tissue], atol=1e-4)
+    assert np.array_equal(is_tissue[0, :40], DISK)
+    if slope == 0:  # the slice in the gap: what the nearer one shows, here the one below
+        assert np.array_equal(is_tissue[3], np.roll(DISK, 2, 1))

@@ -169,7 +169,7 @@ def test_frames_with_gaps_at_other_places_are_not_resampled_as_one() -> None:
         ({"frame_of_reference": "1.2"}, r"differ in FrameOfReferenceUID"),
         ({"pixel_spacing": (0.8, 0.51)}, "differ in PixelSpacing"),
         ({"pixel_spacing": (0.8, 0.0)}, r"003\.dcm: PixelSpacing is \[0\.8, 0\.0\]"),
-        ({"orientation": (1.0, 0, 0, 0, 0, 1)}, r"different orientations.*003\.dcm"),
+        ({"orientation": (1.0, 0, 0, 0, 0, 1)}, r"differ by up to 1.*003\.dcm"),
         ({"position": None}, r"\(003\.dcm first\) lack ImagePositionPatient"),
     ],
 )
@@ -179,6 +179,22 @@ def test_an_odd_slice_is_named(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         stacked(slices)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("turn", "warnings"), [(5e-5, 0), (2e-4, 1), (9e-4, 1)])
+def test_rounded_directions_are_read_and_larger_turns_refused_with_their_size(
+    recorder: WarningRecorder, turn: float, warnings: int
+) -> None:
+    slices = planes(range(5))
+    slices[2] = replace(slices[2], orientation=(1.0, 0, turn, 0, 1, 0))
+    geometry = stacked(slices, monitor=recorder.monitor).geometry
+    assert np.array_equal(geometry.direction, np.eye(3))
+    assert len(recorder.warnings) == warnings
+    assert all(f"{turn:.2g}: ImageOrientationPatient of 002.dcm (1 of 5)" in text
+               for text in recorder.warnings)  # fmt: skip
+    slices[2] = replace(slices[2], orientation=(1.0, 0, 0.0012, 0, 1, 0))
+    with pytest.raises(GeometryError, match=r"differ by up to 0\.0012: .* of 002\.dcm \(1 of 5\)"):
+        stacked(slices)
 
 
 @pytest.mark.parametrize(

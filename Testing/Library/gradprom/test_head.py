@@ -76,8 +76,7 @@ def test_a_trained_head_finds_the_structures(head_model: Path) -> None:
     monitor = Monitor(lambda event: reported.append(event.fields.get("message", "")))
     options = SegmentConfig(model=str(head_model), device="cpu")
     result = segment(image, options, monitor=monitor)
-    sentence = "toy was trained on images of the ball only: not validated outside the ball"
-    assert sentence in reported
+    assert not any("unlike" in text or "not checked" in text for text in reported)
     assert set(np.unique(result.volume.voxels)) <= {0, 1, 5}
     assert dice(labels.voxels, result.volume.voxels, 5) > 0.8
     assert result.volume.geometry == image.geometry
@@ -129,7 +128,7 @@ def test_what_cannot_be_segmented_is_refused(head_model: Path) -> None:
     image, _ = phantom()
     options = SegmentConfig(model=str(head_model))
     sequence = replace(image, voxels=np.stack([image.voxels, image.voxels]))
-    with pytest.raises(InputError, match="one frame at a time"):
+    with pytest.raises(InputError, match="a sequence of 2 frames"):
         segment(sequence, options)
     with pytest.raises(ModelError, match="for MR"):
         segment(replace(image, modality="CT"), options)

@@ -118,13 +118,13 @@ def test_windows_change_nothing_report_progress_and_can_be_cancelled() -> None:
 def test_volumes_that_it_is_not_for_are_refused() -> None:
     segmenter = opened(spacing=(1, 1, 1))
     voxels, geometry = cube().voxels, cube().geometry
-    for fits in (cube(), Volume(voxels, geometry, modality="OT")):
+    for fits in (cube(), Volume(voxels[None], geometry, modality="OT")):
         segmenter.check(fits)
     guessed = Volume(voxels, geometry, modality="CT", modality_is_guess=True)
     for volume, sentence in (
         (Volume(voxels, geometry, modality="CT"), "is for MR, volume is CT"),
         (guessed, "is for MR, volume is CT"),
-        (Volume(voxels[None], geometry, modality="MR"), "a sequence"),
+        (Volume(np.stack([voxels] * 2), geometry, modality="MR"), "a sequence of 2 frames"),
         (Volume(voxels, Geometry((3, 3, 3.5)), modality="MR"), "3 × 3 × 3.5 mm, .* for 1 × 1 × 1"),
         (Volume(voxels, Geometry((0.3, 0.3, 0.4)), modality="MR"), "more than 27 times"),
     ):

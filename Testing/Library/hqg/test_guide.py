@@ -172,7 +172,7 @@ def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
         (lambda one: replace(one, modality="CT"), r"other\.nii: the guide is CT, the volume MR"),
         (
             lambda one: replace(one, voxels=np.stack([one.voxels] * 2)),
-            r"other\.nii: the guide is a sequence",
+            r"other\.nii: a sequence of 2 frames",
         ),
         (lambda one: one.with_voxels(np.full_like(one.voxels, 7)), r"the guide is constant, every"),
         (

@@ -169,6 +169,7 @@ LAST = f"{LPS}\n{DIRECTIONS.replace(chr(10), ' none' + chr(10))}\nspacings: nan 
         (f'{LAST % 2500}\nunits: "" "" "" "ms"\nkinds: domain domain domain time', 2.5, False),
         (f"{LAST % 0.5}\nkinds: domain domain domain list", 0.5, False),
         (f"{LAST % 'nan'}\nkinds: domain domain domain list", None, False),
+        (f'{LAST % "nan"}\nMedEnhance:={{"modality": "OT", "frame_interval_s": 2}}', 2, False),
         (f'{LAST % 3}\nunits: "" "" "" "s/mm2"', None, True),
         (f"{LAST % -3}", None, True),
     ],

@@ -115,11 +115,18 @@ def test_the_page_names_its_input_and_says_where_nothing_changed(
     fine = replace(head, geometry=Geometry((0.9765620231, 0.9765620231, 3.0)))
     rows = [{"name": "after", "psnr": 25.0}]
     table = Table("Against the truth", {"name": "volume", "psnr": "PSNR"}, rows, "Good.")
-    options = {"comparisons": [table], "reference": "The truth is known.", "warnings": ["odd."]}
+    noise = {"sigma": 5.0, "confidence": 1.0, "share_removed": 1.0}
+    results = {"strength": 0.0, "measured": {"noise": noise}}
+    options = {
+        "results": results,
+        "comparisons": [table],
+        "reference": "The truth is known.",
+        "warnings": ["odd."],
+    }
     html = report(tmp_path, fine, fine.with_voxels(fine.voxels, did="enhanced"), **options)
     text = " ".join(html.split())
     assert "Nothing was changed: every voxel is that of the input." in text
-    assert "changed the volume by" not in text
+    assert "changed the volume by" not in text and "removed: 0 %." in text
     assert "0.9766 × 0.9766 × 3 mm" in text and "0.97656" not in text.partition("Provenance")[0]
     assert HOSTILE in Reader(html).text
     assert "The truth is known." in text and "no reference" not in text

@@ -74,6 +74,8 @@ def test_the_readme_says_what_who_gets_the_folder_has_to_know(whole: Path) -> No
     alarm = {"audit": {"alarm": True, "summary": "ALARM: it leaks.\n\nMore."}}
     before_loading = readme(manifest | alarm).partition("## Load them")[0]
     assert "**ALARM: it leaks.**" in before_loading
+    blind = {"audit": {"alarm": False, "summary": "Inconclusive: 2 patients.\n\nMore."}}
+    assert "**Inconclusive: 2 patients.**" in readme(manifest | blind).partition("## License")[0]
     own = {"prior": {"kind": "file", "description": "a volume"}}
     assert "ICBM" not in readme(manifest | own)
 

@@ -106,6 +106,7 @@ def test_what_is_no_container_is_said_so(content: bytes, tmp_path: Path) -> None
         ("voxels_sha256", "abc"),
         ("models", {"predictor": {"id": "a", "sha256": "b"}}),
         ("frame_interval_s", "1"),
+        ("gradients", [[1000.0, 0.0, 0.0, 1.0]]),
     ],
     ids=lambda value: str(value)[:40],
 )

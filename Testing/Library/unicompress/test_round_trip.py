@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.io import load
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
@@ -66,9 +67,12 @@ def test_all_but_the_voxels_comes_back_too(scan: Volume, write: Write) -> None:
 
 def test_a_sequence_keeps_its_frames_and_their_interval(write: Write) -> None:
     voxels = smooth((5, 3, 20, 20), "i2")
-    volume = Volume(voxels, frame_interval_s=0.5)
-    back = decompress(write(volume, lossless=True))
+    gradients = tuple(Gradient(500.0 * n, (0.6, 0.0, 0.8)) for n in range(5))
+    path = write(Volume(voxels, frame_interval_s=0.5, gradients=gradients), lossless=True)
+    back = decompress(path)
     assert back.frame_interval_s == 0.5
+    assert back.gradients == gradients
+    assert decompress(path, region=(slice(1, 3), ...)).gradients == gradients[1:3]
     assert same_bits(back.voxels, voxels)
 
 

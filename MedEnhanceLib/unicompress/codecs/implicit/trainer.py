@@ -70,8 +70,8 @@ def read_sources(files: Sequence[str | Path], modality: str, monitor: Monitor) -
     sources = []
     for count, path in enumerate(files, 1):
         volume = load(path)
-        if volume.modality in wanted and volume.voxels.ndim == 3:
-            sources.append(make_source(volume))
+        if volume.modality in wanted and len(volume.frames()) == 1:
+            sources.append(make_source(volume.single()))
         monitor.progress(count / len(files), "reading volumes")
     if not sources:
         raise InputError(

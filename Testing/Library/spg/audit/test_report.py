@@ -75,6 +75,12 @@ def test_what_cannot_alarm_never_claims_that_it_could(people: Anatomy) -> None:
     reported = audit(Audited(images, *groups))
     blind = [finding.attack for finding in reported.findings if finding.is_blind]
     assert blind == ["likeness-ncc", "likeness-ssim"]
+    limits = "With 3 used and 3 held-out patients, only 1 of 3 attacks could have found a leak"
+    assert reported.headline.startswith(limits)
+    nothing = replace(reported, findings=reported.findings[1:])
+    assert nothing.summary.startswith("Inconclusive")
+    for each in (reported, nothing):
+        assert "No attack found a leak" not in each.summary
 
 
 def test_files_name_nobody_but_in_the_confidential_folder(

@@ -1,0 +1,235 @@
+"""Whether a volume is like those that a head learned from.
+
+A few numbers describe a volume: how intensities deep inside the body are distributed, how large and
+thick the body is, and how bright the head's labels are in some slices. Intensities are smoothed, so
+that noise hardly counts, and divided by the mean of their surroundings, so that bias fields and
+scales do not count. The bundle holds mean and covariance of the numbers of the training images; a
+volume is unlike them if its Mahalanobis distance, divided by the root of the count, is above the
+limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.bundles.export import record_fields
+from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degradation import Rician
+from MedEnhanceLib.degradation.image import gaussian_blur
+from MedEnhanceLib.gradprom.head import HeadModel, open_head
+from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.nets.slices import stacks_of
+from MedEnhanceLib.runtime.dependencies import require
+
+Floats = npt.NDArray[np.float32]
+#: Side of cells, σ of fine and coarse smoothing, of the surroundings' mean and of the depth, in mm.
+_CELL_MM, _FINE_MM, _COARSE_MM, _AROUND_MM, _DEEP_MM = 3.0, 2.0, 4.0, 9.0, 15.0
+#: Share of the body that counts, the deepest: without skin, fat and skull.
+_DEEPEST = 0.4
+#: Of Otsu's threshold, above which a cell is body.
+_BODY = 0.8
+#: HU that become 0 and 1: fat, muscle, blood and bone stay distinct.
+_CT_ENDS = (-200.0, 300.0)
+#: Slices that the head is run on, fewer of more pixels than these.
+_SLICES, _PIXELS = 6, 512 * 512
+#: Cells and labeled voxels without which there is nothing to describe.
+_FEWEST = 100
+#: Standard deviation of each number between scanners, by its first word, as in T1 brains.
+_BETWEEN = {
+    "volume": 0.3,
+    "thickness": 0.05,
+    "level": 0.05,
+    "brightness": 0.1,
+    "spread": 0.5,
+    "": 0.15,
+}
+#: Distance above which a volume is unlike the training images.
+_LIMIT = 1.9
+#: Of the noisy view, relative to the brightest tissue.
+_NOISE = 0.1
+
+
+def record_likeness(folder: Path, volumes: Iterable[Volume]) -> None:
+    """Describe the training images in the bundle of a head, and what users may have of them.
+
+    volumes: single ones, which may be read one after another.
+    """
+    model, rows, count = open_head(read_bundle(folder)), [], 0
+    for volume in volumes:
+        count += 1
+        rows += [describe(view, model) for view in views(volume)]
+    likeness = fit_likeness(rows, count)
+    if likeness:
+        record_fields(folder, {"likeness": likeness})
+
+
+def views(volume: Volume) -> Iterator[Volume]:
+    """A training image as users may have it: whole, in halves, and MR noisy."""
+    middle = len(volume.voxels) // 2
+    yield volume
+    if volume.modality == "MR":
+        yield Rician(_NOISE, 0).apply(volume)
+    if middle:
+        yield volume.crop(slice(None, middle))
+        yield volume.crop(slice(middle, None))
+
+
+def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str, Any]:
+    """What a bundle holds of the numbers of its training images; nothing without any.
+
+    rows: of `describe`. volumes: how many different volumes they are of. The covariance is that
+    between scanners, the less the more volumes there are, and that of the rows.
+    """
+    rows = [row for row in rows if row]
+    if not rows:
+        return {}
+    values = np.array([list(row.values()) for row in rows])
+    is_shown = np.isfinite(values).any(axis=0)
+    names = [name for name, shown in zip(rows[0], is_shown, strict=True) if shown]
+    values = values[:, is_shown]
+    mean = np.nanmean(values, axis=0)
+    apart = np.nan_to_num(values - mean)
+    prior = np.diag([_BETWEEN.get(name.partition(" of ")[0], _BETWEEN[""]) for name in names])
+    covariance = apart.T @ apart / len(rows) + prior**2 / np.sqrt(volumes)
+    return {
+        "names": names,
+        "mean": mean.round(4).tolist(),
+        "covariance": covariance.round(5).tolist(),
+        "limit": _LIMIT,
+        "volumes": volumes,
+    }
+
+
+def compare(likeness: Mapping[str, Any], numbers: Mapping[str, float]) -> tuple[float, str]:
+    """The distance of a volume from the training images, and in words what differs most.
+
+    Args:
+        likeness: as `fit_likeness` gave it.
+        numbers: of `describe`.
+    Returns:
+        Mahalanobis distance over the root of the count of numbers, infinite where the volume shows
+        too little; and a clause.
+    """
+    if not numbers:
+        return np.inf, "too little of a body is shown"
+    names, mean = likeness["names"], np.array(likeness["mean"])
+    apart = np.array([numbers.get(name, np.nan) for name in names]) - mean
+    known = np.isfinite(apart)
+    covariance = np.array(likeness["covariance"])[np.ix_(known, known)]
+    apart = apart[known]
+    score = float(np.sqrt(apart @ np.linalg.pinv(covariance) @ apart / known.sum()))
+    spread = np.sqrt(np.diag(covariance))
+    most = int(np.abs(apart / spread).argmax())
+    name = [name for name, is_known in zip(names, known, strict=True) if is_known][most]
+    middle = mean[known][most]
+    low, high = middle - 2 * spread[most], middle + 2 * spread[most]
+    value = middle + apart[most]
+    if name.startswith("volume"):
+        value, low, high = np.exp([value, low, high]).round()
+    return score, f"{name} is {value:.4g}, in the training images {low:.4g} to {high:.4g}"
+
+
+def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
+    """The numbers by name; NaN for a label of which the slices show too little.
+
+    volume: single. Returns nothing where too little is shown.
+    """
+    cells, mm = _cells(volume)
+    numbers = _of_body(cells, mm, volume.modality)
+    return numbers | _of_labels(volume, model) if numbers else {}
+
+
+def _shifted(values: Floats, modality: str) -> Floats:
+    """Intensities with air at 0 and bright tissue at about 1."""
+    if modality == "CT":
+        low, high = _CT_ENDS
+        values = ((values * 1000 - low) / (high - low)).clip(0, 1.2)
+    return values
+
+
+def _cells(volume: Volume) -> tuple[Floats, tuple[float, ...]]:
+    """Means over cells of about 3 mm, and their sides along k, j and i, in mm."""
+    spacing = tuple(reversed(volume.geometry.spacing))
+    pairs = zip(spacing, volume.shape, strict=True)
+    sizes = [max(1, min(round(_CELL_MM / mm), side)) for mm, side in pairs]
+    planes = [
+        F.avg_pool2d(torch.from_numpy(plane.astype(np.float32))[None], sizes[1:])
+        for plane in volume.voxels
+    ]
+    means = F.avg_pool1d(torch.cat(planes).permute(1, 2, 0), sizes[0]).permute(2, 0, 1)
+    scaled = scaling_for(volume).apply(np.ascontiguousarray(means.numpy()))
+    return _shifted(scaled, volume.modality), tuple(
+        mm * size for mm, size in zip(spacing, sizes, strict=True)
+    )
+
+
+def _of_body(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[str, float]:
+    def smoothed(values: Floats, sigma: float) -> Floats:
+        return gaussian_blur(values, 2 * sigma / (mm[1] + mm[2]), sigma_slices=sigma / mm[0])
+
+    fine = smoothed(cells, _FINE_MM)
+    sitk = require("SimpleITK", purpose="Comparing a volume with those that were learned from")
+    otsu = sitk.OtsuThresholdImageFilter()
+    otsu.Execute(sitk.GetImageFromArray(np.minimum(fine, 1.2)))
+    body = (fine > _BODY * otsu.GetThreshold()).astype(np.float32)
+    share = smoothed(body, _AROUND_MM)
+    inside = share > 0.5
+    if inside.sum() < _FEWEST:
+        return {}
+    depth = smoothed(body, _DEEP_MM)
+    deepest = inside & (depth >= np.quantile(depth[inside], 1 - _DEEPEST))
+    around = (smoothed(cells * body, _AROUND_MM) / np.maximum(share, 1e-3))[deepest]
+    coarse = smoothed(cells * body, _COARSE_MM) / np.maximum(smoothed(body, _COARSE_MM), 1e-3)
+    numbers = {
+        "volume of the body in mL": float(np.log(body.sum() * np.prod(mm) / 1000)),
+        "thickness of the body": float(np.median(depth[inside])),
+    }
+    if modality == "CT":
+        numbers["level of the body"] = float(np.median(fine[deepest]))
+    for name, image in (("fine", fine), ("coarse", coarse)):
+        low, lower, middle, upper, high = np.percentile(
+            image[deepest] / around, [2, 25, 50, 75, 98]
+        )
+        if not low < lower < middle < upper < high:
+            return {}
+        numbers[f"{name} balance of bright and dark tissue"] = float(
+            np.log((high - middle) / (middle - low))
+        )
+        numbers[f"{name} balance of most tissue"] = float(
+            np.log((upper - middle) / (middle - lower))
+        )
+    return numbers
+
+
+def _of_labels(volume: Volume, model: HeadModel) -> dict[str, float]:
+    """Brightness and spread of each label over the mean of all, in a few slices, as logarithms."""
+    count, rows, columns = volume.shape
+    most = max(2, min(_SLICES, _SLICES * _PIXELS // (rows * columns)))
+    places = np.unique(np.linspace(0, count - 1, most + 2)[1:-1].round().astype(int)).tolist()
+    scaling, context = scaling_for(volume), model.config.context
+    found: list[tuple[Floats, npt.NDArray[np.int64]]] = []
+    with torch.inference_mode():
+        for place in places:
+            stack = stacks_of(volume.voxels, scaling, context, slice(place, place + 1))
+            label = model.network(stack).argmax(dim=1)[0, :rows, :columns].numpy()
+            image = _shifted(stack[0, context, :rows, :columns].numpy(), volume.modality)
+            found.append((image[label > 0], label[label > 0]))
+    image, label = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    numbers = {}
+    for index, structure in enumerate(model.labels, 1):
+        values = image[label == index]
+        is_shown = len(values) >= _FEWEST and float(image.mean()) > 0 and values.mean() > 0
+        relative = values / image.mean() if is_shown else np.full(2, np.nan)
+        numbers[f"brightness of {structure.name!r}"] = float(np.log(relative.mean()))
+        numbers[f"spread of {structure.name!r}"] = float(
+            np.log(relative.std() / relative.mean() + 0.01)
+        )
+    return numbers

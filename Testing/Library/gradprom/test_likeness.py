@@ -1,0 +1,139 @@
+"""A segmentation model refuses a volume that is unlike those that it learned from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813
+from MedEnhanceLib.bundles.schema import METADATA
+from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.gradprom import SegmentConfig, open_head_for
+from MedEnhanceLib.gradprom.likeness import compare, fit_likeness
+from MedEnhanceLib.io import load, save
+from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.resources import resource_folder
+
+_SHARED = Path(__file__).parents[4] / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def brain() -> Volume:
+    """The sample template, every second voxel."""
+    whole = load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+    return Volume(whole.voxels[::2, ::2, ::2].copy(), Geometry((2, 2, 2)), modality="MR")
+
+
+@pytest.fixture(scope="module")
+def leg() -> Volume:
+    """Muscle in fat, with a bone."""
+    _, j, i = np.mgrid[-1:1:40j, -1:1:70j, -1:1:70j]
+    radius = np.hypot(j, i)
+    tissue = np.select([radius < 0.15, radius < 0.7, radius < 0.85], [900.0, 300.0, 950.0], 5.0)
+    noise = np.random.default_rng(0).normal(0, 15, tissue.shape)
+    return Volume((tissue + noise).astype(np.float32), Geometry((2, 2, 3)), modality="MR")
+
+
+def warnings_of(volume: Volume, config: SegmentConfig) -> list[str]:
+    events: list[Event] = []
+    open_head_for(volume, config, Monitor(events.append))
+    return [event.fields["message"] for event in events if event.kind == "warning"]
+
+
+def test_a_brain_is_segmented_without_a_warning(brain: Volume) -> None:
+    assert warnings_of(brain, SegmentConfig()) == []
+    noisy = brain.voxels + np.random.default_rng(1).normal(0, 20, brain.shape)
+    for variant in (
+        replace(brain, voxels=brain.voxels[:, :, ::-1].transpose(1, 0, 2)),
+        replace(brain, voxels=np.abs(noisy).astype(np.float32)),
+        replace(brain, voxels=brain.voxels.astype(np.float32) * np.linspace(0.6, 1.4, 99)),
+        brain.crop(i=slice(None, 45)),
+    ):
+        assert warnings_of(variant, SegmentConfig()) == []
+
+
+def test_a_leg_is_refused_at_every_door(leg: Volume, tmp_path: Path) -> None:
+    """Before the minutes of an enhancement; by a model that is named, too."""
+    with pytest.raises(
+        InputError, match=r"unlike .* brain-tissue .*in the training images"
+    ) as caught:
+        me.segment(leg)
+    assert "--force-segmenter" in caught.value.hint
+    with pytest.raises(InputError, match="unlike"):
+        me.segment(leg, model="brain-tissue")
+    with pytest.raises(InputError, match="unlike"):
+        me.enhance(leg, segment=True)
+    source, labels = tmp_path / "leg.nii.gz", tmp_path / "labels.nii.gz"
+    save(leg, source)
+    assert main(["segment", str(source), str(labels), "--modality", "MR"]) == InputError.exit_status
+    assert not labels.exists()
+    batch = ["batch", "segment", str(source), "--out", str(tmp_path / "out"), "--force-segmenter"]
+    assert main(["segment", str(source), str(labels), "--force-segmenter"]) == 0
+    assert main(batch) == 0
+    results = json.loads(Path(f"{labels}.json").read_text(encoding="utf-8"))["results"]
+    assert "unlike" in results["doubt_of_labels"]
+
+
+def test_a_forced_segmentation_says_what_differs(leg: Volume) -> None:
+    forced = me.segment(leg, force_segmenter=True)
+    assert "unlike" in forced.warning
+    assert "unlike" in forced.volume.history[-1]
+    with pytest.raises(me.ConfigError, match="no segmentation is requested"):
+        me.enhance(leg, force_segmenter=True)
+
+
+def test_ct_named_mr_and_mr_named_ct_are_refused(brain: Volume) -> None:
+    hounsfield = brain.voxels.astype(np.float32) * 8 - 1000
+    with pytest.raises(InputError, match="unlike"):
+        open_head_for(replace(brain, voxels=hounsfield), SegmentConfig())
+    with pytest.raises(InputError, match="unlike"):
+        open_head_for(replace(brain, modality="CT"), SegmentConfig(model="sarcoma-ct"))
+
+
+def test_a_model_without_a_description_warns_and_a_damaged_one_is_refused(
+    brain: Volume, leg: Volume, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(resource_folder("models") / "brain-tissue", folder)
+    metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    likeness = metadata.pop("likeness")
+    (folder / METADATA).write_text(json.dumps(metadata))
+    (warning,) = warnings_of(leg, SegmentConfig(model=str(folder)))
+    assert "not checked" in warning
+    damaged = metadata | {"likeness": likeness | {"mean": likeness["mean"][:-1]}}
+    (folder / METADATA).write_text(json.dumps(damaged))
+    with pytest.raises(ModelError, match="description of the training images is damaged"):
+        open_head_for(brain, SegmentConfig(model=str(folder)))
+
+
+def test_the_distance_leaves_out_what_a_volume_does_not_show() -> None:
+    rng = np.random.default_rng(0)
+    rows = [{"volume of a": rng.normal(7, 0.1), "level of b": rng.normal()} for _ in range(50)]
+    likeness = fit_likeness([*rows, {}], 50)
+    assert likeness["volumes"] == 50
+    assert compare(likeness, {"volume of a": 7.0, "level of b": np.nan})[0] < 0.5
+    distance, clause = compare(likeness, {"volume of a": 9.0, "level of b": 0.0})
+    assert distance > likeness["limit"]
+    assert clause.startswith("volume of a is 8103, in the training images ")
+    assert compare(likeness, {})[0] == np.inf
+    assert fit_likeness([{}], 1) == {}
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_limbs_and_t2_are_refused_and_t1_brains_are_not() -> None:
+    """STS_005 is the one of 24 that is not refused, by Testing/Benchmarks/likeness.py."""
+    limbs = [p for p in _SHARED.glob("mr/sts/*/MR_T1.nii.gz") if p.parent.name != "STS_005"]
+    for path in (*limbs, *_SHARED.glob("mr/open_ms/*/*T2*.nii.gz")):
+        with pytest.raises(InputError, match="unlike"):
+            open_head_for(load(path, modality="MR"), SegmentConfig())
+    for path in (*_SHARED.glob("mr/open_ms/*/*T1*.nii.gz"), _SHARED / "mr/studyforrest/T1.nii.gz"):
+        assert warnings_of(load(path, modality="MR"), SegmentConfig()) == []
