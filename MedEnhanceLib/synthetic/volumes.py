@@ -122,7 +122,8 @@ def _ct(shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator) -> Fl
     distance = (rows / widths[0])[:, None] ** 2.5 + (columns / widths[1]) ** 2.5
     body = np.clip((1 - distance) * 20, 0, 1).astype(np.float32)
     tissue = tissue * body - 1000 * (1 - body)
-    return np.clip(tissue, -1000, 1500).astype(np.float32)
+    volume: Floats = np.clip(tissue, -1000, 1500).astype(np.float32)
+    return volume
 
 
 def _hounsfield(rng: np.random.Generator) -> float:
