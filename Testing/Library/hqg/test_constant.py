@@ -19,7 +19,7 @@ from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped_torch import TorchEngine
-from MedEnhanceLib.nets.noise import measure_noise
+from MedEnhanceLib.noise.estimate import measure_noise
 
 SHAPE = (8, 48, 48)
 Z, Y, X = np.mgrid[:8, :48, :48]
