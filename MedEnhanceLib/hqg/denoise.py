@@ -38,6 +38,9 @@ _ABOVE_AIR = (0.08, 0.16)
 #: σ over the contrast of the tissue at which half of the correction is applied, the share from
 #: which all of it is, and the one below which nothing is.
 _HALF_NEEDED, _NEARLY_ALL, _HARDLY_ANY = 0.05, 0.9, 0.15
+#: σ over the contrast of the tissue between which an uncertain σ takes the place of the lower end
+#: of its interval: where noise hides the anatomy, an over-estimate has little to destroy.
+_HIDES_ANATOMY = (0.5, 1.0)
 #: σ over the largest value below which rounding in single precision is larger than the noise.
 _LEAST_NOISE = 2e-7
 #: σ in HU from which the noise of CT cannot be anatomy, whatever the confidence: no tissue varies
@@ -84,9 +87,10 @@ def trust_in(noise: NoiseEstimate, modality: str) -> float:
 def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) -> Removal:
     """What is removed of the noise of a volume.
 
-    Where the measurement is uncertain, the lower end of its interval is removed in full. Noise that
-    nobody sees stays: the share is r² / (r² + 0.05²), where r is σ over the contrast of the tissue,
-    all of it from .9 and nothing below .15.
+    Where the measurement is uncertain, the lower end of its interval is removed in full; of noise
+    that hides the anatomy, what is measured. Noise that nobody sees stays: the share is
+    r² / (r² + 0.05²), where r is σ over the contrast of the tissue, all of it from .9 and nothing
+    below .15.
 
     Args:
         noise: of the volume, in its units.
@@ -96,14 +100,18 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     if takes_all:
         return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else "")
     trust = trust_in(noise, modality)
-    certain = noise if trust >= 1 else noise.at_level(noise.low)
+    hidden = 0.0
+    if modality != "CT":
+        hidden = float(np.interp(noise_to_contrast(noise), _HIDES_ANATOMY, (0.0, 1.0)))
+    sure = noise.low ** (1 - hidden) * noise.level**hidden
+    certain = noise if trust >= 1 else noise.at_level(sure)
+    if noise.contrast == 0 and noise.low == 0:
+        return Removal(certain, 0.0, noise.reason or "there is too little tissue")
     square = noise_to_contrast(noise) ** 2
-    share = square / (square + _HALF_NEEDED**2)
-    if share < _HARDLY_ANY or noise.contrast == 0:
-        why = "it is weak compared with tissue contrast"
-        if noise.contrast == 0:
-            why = noise.reason or "there is too little tissue"
-        return Removal(certain, 0.0, why)
+    # Where no contrast is seen, noise may hide all of it.
+    share = square / (square + _HALF_NEEDED**2) if noise.contrast else 1.0
+    if share < _HARDLY_ANY:
+        return Removal(certain, 0.0, "it is weak compared with tissue contrast")
     share = 1.0 if share > _NEARLY_ALL else float(share)
     if trust < 1:
         return Removal(certain, share, noise.reason or "it cannot be measured with certainty")

@@ -70,6 +70,9 @@ _LIKE_TISSUE, _LEAST_TISSUE = (0.6, 2.0), 0.05
 #: Confidence from which the measured σ is within 10 % of the truth (results/noise.json), and the
 #: lower end of the interval, over σ, from there on.
 TRUSTED, _SURE_LOW = 0.5, 0.85
+#: Lower end of σ, and σ, where all is as weak as the background, as shares of what that shows: the
+#: mean of a signal as strong as its noise is 1.24 times that of noise alone, of twice that 1.8.
+_OF_WEAK_SIGNAL = (0.6, 0.75)
 _TINY = 1e-12
 
 
@@ -173,7 +176,10 @@ def measure_noise(
     if blocks.count:
         noise = _estimate(shape, blocks, _Fit(blocks, modality))
         return noise if modality == "CT" else _learned(voxels, noise)
-    level = blocks.air or blocks.step / math.sqrt(12)
+    # Where everything is as weak as the background, signal has raised what looks like air.
+    air = blocks.air or 0.0
+    low, level = (air * share for share in _OF_WEAK_SIGNAL)
+    level = level or blocks.step / math.sqrt(12)
     return NoiseEstimate(
         level=level,
         sigma=np.full((1, 1, 1), level, np.float32),
@@ -182,9 +188,11 @@ def measure_noise(
         reason="no tissue in which noise could be measured",
         rician=False,
         air=blocks.air,
-        contrast=0.0,
+        contrast=level if air else 0.0,
         shape=shape,
         cell=shape,
+        low=low,
+        high=air,
     )
 
 

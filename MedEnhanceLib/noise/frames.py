@@ -4,8 +4,8 @@ pairs of neighboring frames → still ones → |differences| → level, map and 
 
 Movement and changes of contrast only add to differences, so what they show is an upper bound of the
 noise. Pairs count that differ least and show no structure: heads turn between some frames of real
-scans, whose differences are five to eight times the noise. Where all pairs show structure, as in
-series of echoes, σ is at most the upper end of what a single frame shows.
+scans, whose differences are five to eight times the noise. Where even these differ by more than a
+single frame can show as noise, as directions of diffusion do, the frames tell nothing.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def measure_frames(
         monitor: cancelling.
 
     Returns:
-        The noise of every frame; None where no tissue is seen, or where pairs do not differ.
+        The noise of every frame; None where no tissue is seen, where pairs do not differ, or where
+        they differ by more than what the typical frame can show as noise.
     """
     monitor = monitor or Monitor()
     mean = _mean(frames)
@@ -105,13 +106,9 @@ def measure_frames(
     order = np.argsort(smooth, axis=None)
     below = np.cumsum(count.reshape(-1)[order])
     level = float(smooth.reshape(-1)[order][np.searchsorted(below, below[-1] / 2)])
-    if level <= 0:
+    if level <= 0 or level > typical.high > 0:
         return None
     bright = float(np.median(mean[tissue]))
-    if (
-        still[0].structure > _STRUCTURE and level > typical.high > 0
-    ):  # movement or contrast: neither spectrum nor map is the noise's
-        return replace(typical.at_level(typical.high), reason="frames differ by more than noise")
     return replace(
         typical,
         level=level,

@@ -96,7 +96,7 @@ def test_noise_clipped_at_zero_is_removed_outside_constant_blocks() -> None:
     voxels = np.maximum(signal + _noise(30), 0).astype(np.float32)
     volume = Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR")
     assert ConstantRegions(voxels, 30).padding == []
-    result = np.asarray(me.enhance(volume, strength="full", task="noise", progress=False).volume)
+    result = np.asarray(me.enhance(volume, noise=30, task="noise", progress=False).volume)
     assert not result[:, :, 41:].any()
     clipped = (voxels == 0) & (RADIUS > 20) & (X < 36)
     assert np.mean(result[clipped] != 0) > 0.5

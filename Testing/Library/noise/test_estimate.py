@@ -9,6 +9,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
+import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.noise.rician import amplitude
@@ -135,8 +138,9 @@ def test_noise_of_ct_above_any_tissue_is_trusted_at_a_low_confidence() -> None:
     """As in an abdomen at very low dose: the lower end leaves most of the noise."""
     noise = measure_noise(_rician(_body(), 20.0), modality="CT")
 
-    def used(level: float, modality: str) -> float:
-        scaled = replace(noise.at_level(level), confidence=0.12, low=0.24 * level)
+    def used(level: float, modality: str, contrast: float = 4.0) -> float:
+        of_level = noise.at_level(level)
+        scaled = replace(of_level, confidence=0.12, low=0.24 * level, contrast=contrast * level)
         removal = removal_of(scaled, modality)
         assert removal.share > 0
         return removal.noise.level / level
@@ -144,6 +148,23 @@ def test_noise_of_ct_above_any_tissue_is_trusted_at_a_low_confidence() -> None:
     assert used(300.0, "CT") == used(900.0, "CT") == 1
     assert used(50.0, "CT") == used(50.0, "MR") == pytest.approx(0.24)  # structure, as it may be
     assert used(900.0, "MR") == pytest.approx(0.24)  # whose units say nothing
+    # In MR an over-estimate of noise that hides the anatomy has little to destroy.
+    assert used(50.0, "MR", contrast=0.9) == 1
+    assert used(50.0, "CT", contrast=0.9) == pytest.approx(0.24)
+
+
+def test_signal_as_weak_as_the_background_is_denoised() -> None:
+    """As in frames whose signal is about as strong as the noise: no block looks like tissue."""
+    rng = np.random.default_rng(5)
+    signal = 40 * np.ones((8, 64, 64)) + 10 * np.sin(np.arange(64) / 5)
+    real, imaginary = 30 * rng.standard_normal((2, *signal.shape))
+    voxels = np.hypot(signal + real, imaginary).astype(np.float32)
+    volume = Volume(voxels, Geometry((2.0, 2.0, 2.0)), modality="MR")
+    result = me.enhance(volume, progress=False)
+    noise = result.report["results"]["measured"]["noise"]
+    assert noise["interval"][0] < 30 < noise["interval"][1]
+    assert 20 < noise["sigma_used"] < 40
+    assert np.asarray(result.volume).std() < 0.5 * voxels.std()
 
 
 SIGMA = torch.tensor(0.1)

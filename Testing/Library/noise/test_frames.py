@@ -65,14 +65,16 @@ def test_frames_that_move_do_not_count() -> None:
 
 
 def test_changing_contrast_is_no_noise() -> None:
-    """Echoes, each weaker than the one before: a frame shows less noise than its differences."""
+    """Echoes, each weaker than the one before, differ by more than a frame shows as noise."""
     j, i = np.meshgrid(*(np.linspace(-1, 1, side) for side in SHAPE[1:]), indexing="ij")
     body = np.where(np.hypot(j, i) < 0.85, 900 + 100 * j + 40 * np.sin(9 * i), 20)
     decay = np.broadcast_to(np.exp(-0.3 - 0.2 * np.sin(3 * j) * np.cos(2 * i)), SHAPE)
     rng = np.random.default_rng(3)
     noise = rng.standard_normal((5, *SHAPE))
     frames = [(body * decay**n + 5 * noise[n]).astype(np.float32) for n in range(5)]
-    assert 3 < _measured(frames).level < 9
+    typical = measure_noise(frames[0], modality="MR")
+    assert 3 < typical.level < 9
+    assert measure_frames(frames, typical, modality="MR") is None
 
 
 def test_where_frames_are_equal_or_dark_nothing_is_measured() -> None:
