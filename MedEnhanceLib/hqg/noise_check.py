@@ -53,7 +53,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
         return _unfit(
             "strong noise and structure cannot be separated in this volume, as in label maps, "
             "textures and filtered images",
-            "little noise is removed; check that the volume is an unprocessed image",
+            "check that the volume is an unprocessed image, and compare with the input",
         )
     if is_full and trust < 1:
         return _unfit(
