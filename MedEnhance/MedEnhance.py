@@ -112,7 +112,6 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeState()
 
     def cleanup(self):
-        """Slicer closes, or the module is reloaded."""
         self.removeObservers()
         for part in (*self.panels.values(), self.volumeRow, self.jobBar, self.context):
             if part is not None:

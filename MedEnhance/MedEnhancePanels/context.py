@@ -34,7 +34,6 @@ class Context:
             self._observe(event, scene, event, self.changeSoon)
 
     def cleanup(self):
-        """The widgets go: no more callbacks."""
         self._listeners = []
         self.setState(None)
         for role in list(self._observed):
@@ -77,7 +76,6 @@ class Context:
         self._listeners.append(callback)
 
     def setState(self, state):
-        """Show another State; None while a scene closes."""
         self.state = state
         node = state.node if state is not None else None
         self._observe("state", node, vtk.vtkCommand.ModifiedEvent, self._notify)

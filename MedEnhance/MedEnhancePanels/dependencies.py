@@ -110,7 +110,6 @@ def _lacksLibrary():
 
 
 def _install(requirements):
-    """Install with Slicer's own means."""
     import slicer.packaging
 
     torch = [each for each in requirements if each.startswith("torch>=")]

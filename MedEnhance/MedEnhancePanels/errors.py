@@ -37,14 +37,12 @@ class PanelError(Exception):
 
     @property
     def text(self):
-        """Message and hint as one line."""
         if not self.hint:
             return self.message
         return f"{self.message.rstrip('. ')}. {self.hint}"
 
     @property
     def isCancellation(self):
-        """Whether the user wanted it so."""
         return self.code == "cancelled"
 
     @classmethod

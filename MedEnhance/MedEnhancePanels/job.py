@@ -63,14 +63,12 @@ class Job:
             self._finishers.append(callback)
 
     def notify(self, name, /, **fields):
-        """Call all listeners."""
         for callback in list(self._listeners):
             call(callback, self, name, fields)
         for callback in list(self._runner.listeners):
             call(callback, self)
 
     def progress(self, fraction, stage=None, etaSeconds=None):
-        """How far the job is, as a whole."""
         self.fraction = min(max(float(fraction), 0.0), 1.0)
         self.stage, self.etaSeconds = stage or self.stage, etaSeconds
         self.notify("progress", fraction=self.fraction, stage=self.stage, eta_s=etaSeconds)
@@ -112,7 +110,6 @@ def stageText(job):
 
 
 def durationText(seconds):
-    """Seconds as a person reads them."""
     seconds = round(max(0.0, seconds))
     if seconds < 60:
         return _("{seconds} s").format(seconds=seconds)

@@ -80,7 +80,6 @@ class Runner:
         return [job for job in self.jobs if not job.isFinished]
 
     def cancel(self, job, why=""):
-        """See Job.cancel."""
         if job.isFinished or job.wantsCancel:
             return
         job.wantsCancel, job.why = True, why
@@ -296,7 +295,6 @@ def sharedRunner():
 
 
 def endSharedRunner():
-    """End the shared runner's jobs, and let go of it."""
     global _sharedRunner
     if _sharedRunner is not None:
         _sharedRunner.shutdown()

@@ -121,7 +121,7 @@ class Worker:
 
 
 def encoded(fields):
-    """A JSON object as a line for the worker.
+    """Encode a JSON object as a line for the worker.
 
     Raises TypeError or ValueError for what JSON cannot say, such as not-a-number: the worker would
     refuse the line without knowing whose it is.
@@ -130,7 +130,6 @@ def encoded(fields):
 
 
 def workerCommand():
-    """How to start a worker with Slicer's own Python."""
     return [pythonExecutable(), "-P", "-m", "MedEnhanceLib", "worker"]
 
 
@@ -145,7 +144,6 @@ def pythonExecutable():
 
 
 def libraryFolder():
-    """The folder that holds MedEnhanceLib."""
     import MedEnhanceLib
 
     return str(Path(MedEnhanceLib.__file__).resolve().parent.parent)

@@ -30,12 +30,10 @@ _FLIP = np.array([-1.0, -1.0, 1.0])
 
 
 def isInScene(node):
-    """Whether a node is (still) part of the scene."""
     return node is not None and slicer.mrmlScene.IsNodePresent(node) != 0
 
 
 def subjectHierarchy():
-    """The subject hierarchy of the scene."""
     return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
 
 
@@ -96,7 +94,6 @@ def checkIntensities(node):
 
 
 def isLabelMap(node):
-    """Whether the voxels are numbers of structures."""
     return node is not None and any(
         frame is not None and frame.IsA("vtkMRMLLabelMapVolumeNode") for frame in frameNodes(node)
     )
@@ -220,12 +217,7 @@ _known = {}
 
 
 def sendVolume(node, path):
-    """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of steps.
-
-    Args:
-        node: a scalar volume node, or a sequence node of them.
-        path: of the file, .nrrd.
-    """
+    """Write a volume, or a sequence of volumes as 4D, as .nrrd for the worker, in steps."""
     checkVolume(node)
     frames = frameNodes(node)
     tags = {
@@ -327,15 +319,10 @@ def placeBeside(node, new):
 
 
 def receiveVolume(path, name):
-    """A new node from a file of the worker, on the file's own grid; a generator of steps.
+    """Make a node from a file of the worker, on the file's own grid, in steps.
 
-    The scene gets it when it is complete.
-
-    Args:
-        path: of the worker's file.
-        name: of the node.
-    Returns:
-        A scalar volume node, or a sequence node for 4D, which has a browser.
+    The scene gets it when it is complete. Returns a scalar volume node, or for 4D a sequence node,
+    which has a browser.
     """
     file = nrrd.File(path)
 
@@ -369,10 +356,7 @@ def receiveVolume(path, name):
 
 
 def fillSequence(sequence, frames, values, volume):
-    """Put voxels into a sequence; a generator of steps.
-
-    frames: [K, J, I] of each. values: of the index. volume: makes the node of an image.
-    """
+    """Put frames [K, J, I] into a sequence in steps; values: of the index; volume(image): a node."""
     for voxels, value in zip(frames, values, strict=True):
         sequence.SetDataNodeAtValue(volume((yield from readImage(voxels))), value)
 

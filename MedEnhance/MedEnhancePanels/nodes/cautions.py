@@ -15,7 +15,6 @@ _HU_OF_AIR = -500
 
 
 def modalityName(modality):
-    """The name of a modality in the panel's language."""
     names = {
         "CT": _("CT"),
         "MR": _("MR"),
@@ -95,7 +94,6 @@ def _modality(volume):
 
 
 def bytesText(count):
-    """Bytes as a person reads them."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"
@@ -104,5 +102,4 @@ def bytesText(count):
 
 
 def numberText(value):
-    """A value with as many digits as help."""
     return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e7 else f"{value:.4g}"

@@ -57,13 +57,11 @@ class Compare(Showing):
         self._watch(self._resultViews())
 
     def setOverlay(self, role):
-        """Show a map that belongs to the result on top of it, or None."""
         self._showLegend(False)
         self.overlay = role
         self._setLayers()
 
     def setInput(self, isInput):
-        """Show the input in place of the result, or the result again."""
         self.isInput = isInput
         self._setLayers()
 

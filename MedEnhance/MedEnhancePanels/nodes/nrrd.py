@@ -32,13 +32,9 @@ def steps(array):
 
 
 def write(path, frames, geometry, tags):
-    """Write frames of one shape and type; a generator of steps.
+    """Write frames [K, J, I] of one shape and type, several as [T, K, J, I], in steps.
 
-    Args:
-        path: of the file.
-        frames: one array [K, J, I] each; several are written as [T, K, J, I].
-        geometry: of all frames, a Geometry.
-        tags: JSON for the header, as MedEnhanceLib.io.tags reads it.
+    geometry: of all frames, a Geometry. tags: JSON for the header, see MedEnhanceLib.io.tags.
     """
     first = frames[0]
     try:

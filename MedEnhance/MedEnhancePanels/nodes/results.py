@@ -53,13 +53,9 @@ def strengthOf(output):
 def stamp(node, derived, source=None, model=None, manifest="", history=()):
     """Record on a node what it is and where it comes from, in attributes that are saved with it.
 
-    Args:
-        node: the result.
-        derived: the kind of result: "enhanced", "difference", …
-        source: the node that it was made from, if there is one.
-        model: name and sha256 of the model.
-        manifest: of the run, as JSON.
-        history: the steps as the worker's file states them; by default one step for `derived`.
+    derived: the kind of result, such as "enhanced". source: the node that it was made from, if
+    any. model: its name and sha256. manifest: of the run, as JSON. history: the steps as the
+    worker's file states them; by default one step for `derived`.
     """
     node.SetAttribute(provenance.DERIVED, derived)
     node.SetAttribute("MedEnhance.use", RESEARCH_USE)
@@ -164,10 +160,7 @@ def copyDisplay(source, target):
 
 
 def differenceImage(before, after):
-    """An image of after − before as floats; a generator of steps.
-
-    before, after: voxels, [K, J, I].
-    """
+    """Make an image of after − before, voxels [K, J, I], as floats, in steps."""
     image = bridge.newImage(before.shape, np.float32)
     target = bridge.arrayOf(image)
     # Large integers and doubles are subtracted before they lose digits as floats.
@@ -217,7 +210,7 @@ def typicalMagnitude(image):
 
 
 def makeSegmentation(image, source, labels, name):
-    """A segmentation from an image of labels on the source's grid.
+    """Make a segmentation from an image of labels on the source's grid.
 
     labels: value, name, color (#rrggbb) and, where known, codes of each structure.
     """
@@ -245,20 +238,16 @@ def makeSegmentation(image, source, labels, name):
 def _terminologyEntry(label):
     """Slicer's terminology entry for a structure; without codes it is a tissue, with its name."""
     nothing = ("", "", "")
-    category = _code(label, "category") or _TISSUE
-    kind = _code(label, "type") or _code(label, "code") or _TISSUE
-    modifier, region = (_code(label, field) or nothing for field in ("modifier", "region"))
+    category, kind = (_code(label, field) or _TISSUE for field in ("category", "type"))
     return slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
-        _CATEGORY_CONTEXT, *category, *kind, *modifier, _REGION_CONTEXT, *region, *nothing
+        _CATEGORY_CONTEXT, *category, *kind, *nothing, _REGION_CONTEXT, *nothing, *nothing
     )
 
 
 def _code(label, field):
-    """(value, scheme, meaning) of a code in a label's metadata, or None."""
+    """Return (value, scheme, meaning) of a code in a label's metadata, or None."""
     code = label.get(field)
-    if not isinstance(code, dict) or not code.get("value"):
-        return None
-    return str(code["value"]), str(code.get("scheme", "SCT")), str(code.get("meaning", ""))
+    return (code["value"], code["scheme"], code["meaning"]) if code else None
 
 
 def makeTable(rows, source, name):

@@ -35,12 +35,9 @@ class CompressPanel(Page):
         }
         for mode, (button, _field) in self._modes.items():
             button.toggled.connect(lambda checked, mode=mode: self._onMode(checked, mode))
-        self.bind(
-            maxError=ui.maxErrorSpinBox,
-            ratio=ui.ratioSpinBox,
-            psnr=ui.psnrSpinBox,
-            ssim=ui.ssimSpinBox,
-        )
+        fields = {mode: field for mode, (_button, field) in self._modes.items()}
+        del fields["lossless"]
+        self.bind(**fields)
         ui.compressButton.clicked.connect(self._onCompress)
 
     def enter(self):

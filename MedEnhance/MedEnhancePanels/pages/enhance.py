@@ -232,7 +232,6 @@ class EnhancePanel(Page):
 
     @guarded
     def onApply(self, *_checked):
-        """Enhance the volume."""
         if not dependencies.ensure():
             return
         self.preview.hide()

@@ -120,7 +120,6 @@ class ResultArea:
             self.context.state.enhancedVolume = results.latestOf(node)
 
     def leave(self):
-        """Put the views back."""
         self.compare.leave()
         self._page.update()
 

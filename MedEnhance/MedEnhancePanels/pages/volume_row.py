@@ -40,7 +40,6 @@ class VolumeRow:
         self._selectors.cleanup()
 
     def update(self):
-        """Show the volume of the state."""
         state = self.context.state
         self._ui.inputSelector.setCurrentNode(state.inputVolume if state is not None else None)
 

@@ -59,7 +59,6 @@ class Page:
 
     @guarded
     def update(self, *_arguments):
-        """Show the state."""
         if self.isShowing or self.widget.isHidden() or slicer.mrmlScene.IsClosing():
             return
         self.widget.enabled = self.state is not None
@@ -87,7 +86,6 @@ class Page:
         """Called by `update` when the fields are shown: show what follows from them."""
 
     def enter(self):
-        """Called when the page is shown."""
         self.update()
 
     def exit(self):

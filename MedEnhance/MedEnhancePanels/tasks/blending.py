@@ -41,10 +41,7 @@ class _Full:
 
 
 def remember(output, voxels):
-    """Keep what a run has made, at strength 1.
-
-    voxels: the bridge.voxelState of the input that was enhanced.
-    """
+    """Keep what a run has made at strength 1; voxels: bridge.voxelState of the enhanced input."""
     forgetRemoved()
     full = _full[output] = _Full(output)
     full.states[results.linked(output, "input")] = voxels
@@ -84,17 +81,10 @@ def problemOf(output):
 
 
 def start(runner, output, strength):
-    """Change the voxels of an enhanced volume and of its difference.
+    """Change the voxels of an enhanced volume and of its difference; returns the Job.
 
-    Args:
-        runner: the Runner.
-        output: the enhanced volume node.
-        strength: 0 is the input, 1 the full result.
-    Returns:
-        The Job. It fails if voxels were changed since, or where input and result do not belong
-        together.
-    Raises:
-        PanelError: the result cannot be blended.
+    strength: 0 is the input, 1 the full result. Raises PanelError where the result cannot be
+    blended; the Job fails if voxels were changed since.
     """
     problem = problemOf(output)
     if problem:

@@ -18,17 +18,10 @@ FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
 
 
 def startCompress(runner, node, path, config, overwrite=False):
-    """Compress a volume node, or a sequence of them, into a file.
+    """Compress a volume node, or a sequence of them, into a .ucv; returns the Job.
 
-    Args:
-        node: a scalar volume node, or a sequence node of them.
-        path: of the new file, ending in .ucv.
-        config: CompressConfig, what the file guarantees.
-        overwrite: whether an existing file may be replaced.
-    Returns:
-        The Job. The file appears only after it was decoded again and compared.
-    Raises:
-        PanelError: the node cannot be compressed like this, or the file exists.
+    config: CompressConfig. The file appears only after it was decoded again and compared. Raises
+    PanelError where the node cannot be compressed like this, or the file exists.
     """
     checkConfig(node, config)
     params = {
@@ -54,12 +47,9 @@ def startEstimate(runner, node, config):
 
 
 def startDecompress(runner, path, region=None, name=None):
-    """Open a compressed file as a new node, job.nodes["output"].
+    """Open a compressed file as a new node, job.nodes["output"], named after the file by default.
 
-    Args:
-        path: of the file.
-        region: for each axis [T,] K, J, I a pair (start, stop) or None; None for everything.
-        name: of the node; None for the file's name.
+    region: for each axis [T,] K, J, I a pair (start, stop) or None; None for everything.
     """
 
     def after(job):

@@ -90,13 +90,10 @@ class _Export(NodeJob):
 
 
 def _copyIntoDatabase(folder, series):
-    """Copy objects into Slicer's DICOM database; a generator of steps that returns the paths.
+    """Copy a folder of objects into Slicer's DICOM database, in steps; returns the paths.
 
-    What was copied is taken out again where it fails or is cancelled.
-
-    Args:
-        folder: of the objects.
-        series: UID → number of files, which have to be in the database in the end.
+    series: UID → number of files, which have to be in the database in the end. What was copied is
+    taken out again where it fails or is cancelled.
     """
     database, indexer, ended = dicom_source.openDatabase(), ctk.ctkDICOMIndexer(), []
     indexer.backgroundImportEnabled = True

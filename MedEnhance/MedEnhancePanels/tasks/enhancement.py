@@ -33,28 +33,20 @@ class EnhanceOptions:
 
 
 def start(runner, node, options):
-    """Enhance a volume node, or every frame of a sequence node.
+    """Enhance a volume node, or every frame of a sequence node; returns the Job.
 
-    Returns:
-        The Job; at its end job.nodes has "output", "difference" and, as requested, "uncertainty",
-        "noise", "segmentation" and "table".
-    Raises:
-        PanelError: the options do not fit the node.
+    At its end job.nodes has "output", "difference" and, as requested, "uncertainty", "noise",
+    "segmentation" and "table". Raises PanelError where the options do not fit the node.
     """
     title = _("Enhance {name}").format(name=node.GetName())
     return _Enhancement(runner, node, options).submit("enhance", title)
 
 
 def startPreview(runner, node, index, options):
-    """Enhance a slice of a volume node.
+    """Enhance the slice `index`, along k, of a volume node; returns the Job.
 
-    Args:
-        node: a scalar volume node.
-        index: of the slice, along k.
-        options: EnhanceOptions.
-    Returns:
-        The Job; at its end job.nodes["output"] is a volume node of this slice, which is hidden
-        from lists and not saved.
+    At its end job.nodes["output"] is a volume node of this slice, which is hidden from lists and
+    not saved.
     """
     title = _("Preview of {name}").format(name=node.GetName())
     return _Preview(runner, node, options, index).submit("enhance", title)
@@ -114,7 +106,7 @@ class _Enhancement(NodeJob):
             results.styleMap(nodes[role], role, results.unitOf(source), limit)
             self._describe(nodes[role], role, histories.get(role, ()))
         if "segmentation" in images:
-            _placeLabels(job, source, images["segmentation"], "head", self._names)
+            _placeLabels(job, source, images["segmentation"], self._names)
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
         if results.strengthOf(output) == 1.0:
@@ -239,7 +231,6 @@ def _take(path):
 
 
 def _namesFor(node):
-    """What the parts of a result are called."""
     texts = {
         "output": _("{name} enhanced"),
         "difference": _("{name} difference"),
@@ -251,21 +242,14 @@ def _namesFor(node):
     return {role: text.format(name=node.GetName()) for role, text in texts.items()}
 
 
-def _placeLabels(job, source, image, model, names):
-    """The segmentation and the table of a result; model: the result's field that names the head."""
+def _placeLabels(job, source, image, names):
+    """Add the segmentation and the table of a result to the scene."""
     result = job.result
     labels = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
     table = results.makeTable(result["table"], source, names["table"])
     for role, node in (("segmentation", labels), ("table", table)):
         job.nodes[role] = node
-        results.stamp(node, role, source, result.get(model) or {}, _manifestOf(result))
-
-
-def _checkSingle(node):
-    """Raise PanelError for a sequence."""
-    if bridge.isSequence(node):
-        message = _("Maps and segmentations are made of single volumes")
-        raise PanelError(message, _("Choose one frame of the sequence."), "input")
+        results.stamp(node, role, source, result.get("head"), _manifestOf(result))
 
 
 def _checkOptions(node, options):
@@ -273,8 +257,10 @@ def _checkOptions(node, options):
     if options.config.task == "slices" and options.output is not None:
         message = _("Thin slices have a new grid, so they cannot be written into a volume")
         raise PanelError(message, _("Do not set an output."), "config")
-    if options.segment or options.config.uncertainty or options.noiseMap:
-        _checkSingle(node)
+    needsVolume = options.segment or options.config.uncertainty or options.noiseMap
+    if needsVolume and bridge.isSequence(node):
+        message = _("Maps and segmentations are made of single volumes")
+        raise PanelError(message, _("Choose one frame of the sequence."), "input")
     if not options.segment and options.segmenter != "auto":
         message = _("The model {segmenter} is for segmentation, which is not selected")
         hint = _("Select segmentation too, or leave out this model.")

@@ -65,7 +65,6 @@ class Run:
         return cls(folder, record)
 
     def save(self):
-        """Write run.json, whole or not at all."""
         from MedEnhanceLib.io.atomic import write_json
 
         write_json(os.path.join(self.folder, RUN_FILE), self.record, overwrite=True)
@@ -76,12 +75,10 @@ class Run:
 
     @property
     def isResumable(self):
-        """Whether it has all it needs and has not ended."""
         return self.state in _UNFINISHED and "params" in self.record
 
     @property
     def isActive(self):
-        """Whether a job works on it now."""
         return self.job is not None and not self.job.isFinished
 
     def begin(self, runner):
@@ -144,10 +141,7 @@ class Run:
         return _jsonIn(os.path.join(self.out, "manifest.json"))
 
     def attacks(self):
-        """How many attacks of a distillation's audit could have found a leak, and of how many.
-
-        (0, 0) where there was no audit, or its figures cannot be read.
-        """
+        """Count the attacks of the audit that could have found a leak, and all; (0, 0) without one."""
         audit = _jsonIn(os.path.join(self.out, "audit", "audit.json"))
         findings = audit.get("findings")
         if not isinstance(findings, list):
@@ -221,7 +215,6 @@ def root():
 
 
 def choiceText(run):
-    """A run in a list of runs that can go on."""
     begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record["created"]))
     return f"{run.name}, {begun}, {_stateText(run.state)}"
 
@@ -239,7 +232,6 @@ def _stateText(state):
 
 
 def runText(run):
-    """How a run ended, and where its results are."""
     lines = [
         _("{name}: {state} after {time}.").format(
             name=run.name, state=_stateText(run.state), time=durationText(run.record["seconds"])
