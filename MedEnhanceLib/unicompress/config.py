@@ -113,5 +113,5 @@ class CompressConfig(Options):
 
 
 def thread_count(requested: int, most: int | None = None) -> int:
-    """0 → as many as there are processors for this process; never more than `most`."""
+    """Choose the number of threads: of 0 all processors of this process; at most `most`."""
     return max(1, min(requested or cpu_threads(), _MOST_THREADS, most or _MOST_THREADS))

@@ -92,7 +92,7 @@ class Header:
         file_bytes: int,
         frames: slice = slice(None),
     ) -> Volume:
-        """The volume, or a part of it, with all that the header knows.
+        """Make the volume, or a part of it, with all that the header knows.
 
         file_bytes: of the whole container, for the ratio of its own lossy step. frames: that the
         part has.
@@ -114,7 +114,7 @@ class Header:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON; floats keep every bit. Optional fields that are empty are left out."""
+        """Convert to plain JSON; floats keep every bit, empty optional fields are left out."""
         fields = vars(self) | {
             "dtype": self.dtype.str,
             "geometry": self.geometry.to_json(),
@@ -126,9 +126,9 @@ class Header:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any], name: str) -> Header:
-        """The inverse; every field is checked. Raises CodecError naming file and field.
+        """Check and read the fields of a file; raises CodecError naming file and field.
 
-        name: of the file. Fields that are unknown are left for a newer version to know.
+        name: of the file. Unknown fields are ignored.
         """
         given = {key: fields[key] for key in _TYPES if key in fields}
         for key, hint in _TYPES.items():
@@ -160,7 +160,7 @@ def _refused(fields: Mapping[str, Any], key: str, name: str) -> CodecError:
 
 
 def uid_or_nothing(text: str) -> str:
-    """The text where it is a DICOM UID, else ""; headers hold all sorts of things in its place."""
+    """Return the text where it is a DICOM UID, else "": headers hold all sorts of things there."""
     return text if _UID.fullmatch(text) else ""
 
 

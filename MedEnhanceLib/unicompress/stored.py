@@ -82,7 +82,7 @@ class StoredVolume:
         return decompress(self.path, region=region)
 
     def _now(self) -> tuple[int, int]:
-        """What changes with the file."""
+        """Return time and size, which change with the file."""
         try:
             state = self.path.stat()
         except OSError as cause:

@@ -356,7 +356,7 @@ def receiveVolume(path, name):
 
 
 def fillSequence(sequence, frames, values, volume):
-    """Put frames [K, J, I] into a sequence in steps; values: of the index; volume(image): a node."""
+    """Put frames [K, J, I] into a sequence, in steps; volume(image) makes the node of each."""
     for voxels, value in zip(frames, values, strict=True):
         sequence.SetDataNodeAtValue(volume((yield from readImage(voxels))), value)
 

@@ -141,7 +141,7 @@ class Run:
         return _jsonIn(os.path.join(self.out, "manifest.json"))
 
     def attacks(self):
-        """Count the attacks of the audit that could have found a leak, and all; (0, 0) without one."""
+        """Count attacks of the audit that could have found a leak, and all; (0, 0) without one."""
         audit = _jsonIn(os.path.join(self.out, "audit", "audit.json"))
         findings = audit.get("findings")
         if not isinstance(findings, list):

@@ -8,6 +8,7 @@ Source: arXiv 2405.16850; nothing is fitted to a block.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -50,31 +51,26 @@ class Scaling:
     scale: int
 
     def of_block(self, block: Voxels) -> Scaling:
-        """All but the outermost hundredth of a block → −1 to 1; self is that of its volume.
+        """Map all but the outermost hundredth of a block to −1 to 1; self is that of its volume.
 
         A block that is nearly even keeps a tenth of the volume's scale: its noise is no structure.
         """
-        low, high = _tails(block)
-        scale = max(int(np.ceil((high - low) / 2)), self.scale // LEAST_PART, 1)
-        return Scaling(int(np.floor((low + high) / 2)), scale)
+        own = Scaling.of(block)
+        return replace(own, scale=max(own.scale, self.scale // LEAST_PART))
 
     @classmethod
-    def of(cls, voxels: Voxels, modality: str) -> Scaling:
-        """For CT 0 HU → 0 and 1024 HU → 1; else all but the outermost hundredth → −1 to 1."""
+    def of(cls, voxels: Voxels, modality: str = "") -> Scaling:
+        """Map 1024 HU of CT to 1; of others all but the outermost hundredth to −1 to 1."""
         if modality == "CT":
             return cls(*_HOUNSFIELD)
-        low, high = _tails(voxels)
-        return cls(int(np.floor((low + high) / 2)), max(1, int(np.ceil((high - low) / 2))))
+        sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)]
+        low, high = np.percentile(sample, TAILS).tolist()
+        return cls(math.floor((low + high) / 2), max(1, math.ceil((high - low) / 2)))
 
     def apply(self, voxels: Voxels) -> npt.NDArray[np.float32]:
         """Voxels on the network's scale."""
         scaled = (voxels.astype(np.float64) - self.offset) / self.scale
         return scaled.astype(np.float32)
-
-
-def _tails(voxels: Voxels) -> tuple[float, float]:
-    low, high = np.percentile(voxels.ravel()[:: max(1, voxels.size // 1_000_000)], TAILS)
-    return float(low), float(high)
 
 
 def is_thick(spacing: Sequence[float]) -> bool:

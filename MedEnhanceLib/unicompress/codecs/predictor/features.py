@@ -41,9 +41,9 @@ _MOST_BITS = 12
 _LARGEST_WEIGHT = (1 << 15) - 1
 
 
-def _scales(length: int = 24 * LOG_STEPS) -> tuple[Floats, Floats]:
+def _scales() -> tuple[Floats, Floats]:
     """By the local scale's logarithm: what a difference is multiplied by, and its inverse."""
-    octave, fraction = np.divmod(np.arange(length), LOG_STEPS)
+    octave, fraction = np.divmod(np.arange(24 * LOG_STEPS), LOG_STEPS)
     down = np.ldexp(_MANTISSA_DOWN[fraction].astype(np.float32), 2 - octave)
     up = np.ldexp(_MANTISSA_UP[fraction].astype(np.float32), octave - 5)
     return down.astype(np.float32), up.astype(np.float32)
@@ -70,11 +70,11 @@ class Linear:
     bits: int
     top: int
 
-    def check(self) -> None:
-        """Raise ValueError unless every sum over indices of 0 to `top` is exact."""
+    @property
+    def is_exact(self) -> bool:
+        """Whether every sum over indices of 0 to `top` is exact."""
         largest = float(np.abs(self.weights).sum(axis=1).max()) * max(self.top, 1)
-        if not (4 <= self.bits <= 16 and largest < 1 << 23):
-            raise ValueError("weights of the linear prediction that would not be exact")
+        return 4 <= self.bits <= 16 and largest < 1 << 23
 
 
 def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
@@ -93,11 +93,8 @@ def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
         whole[:, 0] += 2.0**bits - whole.sum(axis=1)
         whole = np.clip(whole, -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
         fitted = Linear(whole.astype(np.float32), bits, top)
-        try:
-            fitted.check()
-        except ValueError:
-            continue
-        return fitted
+        if fitted.is_exact:
+            return fitted
     nearest = np.zeros((2, len(NEIGHBORS)), np.float32)  # the weights are wild
     nearest[:, 0] = 1 << bits
     return Linear(nearest, bits, top)

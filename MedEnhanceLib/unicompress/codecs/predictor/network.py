@@ -133,12 +133,10 @@ def quantize(
 def _bits_for(
     scaled: npt.NDArray[np.float64], offset: npt.NDArray[np.float64], largest: float
 ) -> int:
-    """The most bits behind the point that keep weights narrow and all sums exact."""
-    bits = 12
-    while bits > 0:
-        weights = np.rint(scaled * 2.0**bits)
-        sums = np.abs(weights).sum(axis=1) * largest + np.abs(offset) * 2.0**bits
-        if np.abs(weights).max() <= _LARGEST_WEIGHT and sums.max() < (1 << 24) - 64:
-            break
-        bits -= 1
-    return bits
+    """Find the most bits behind the point that keep weights narrow and all sums exact."""
+    for bits in range(12, 0, -1):
+        weights = np.abs(np.rint(scaled * 2.0**bits))
+        sums = weights.sum(axis=1) * largest + np.abs(offset) * 2.0**bits
+        if weights.max() <= _LARGEST_WEIGHT and sums.max() < (1 << 24) - 64:
+            return bits
+    return 0
