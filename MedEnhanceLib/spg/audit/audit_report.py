@@ -134,7 +134,7 @@ class AuditReport:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """All figures, patients by alias; equal for equal images, seed and options."""
+        """Convert all figures, patients by alias; equal for equal images, seed and options."""
         return {
             "format": FORMAT,
             "software": __version__,
@@ -160,14 +160,8 @@ class AuditReport:
 def write_report(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write audit.json and audit.md, which name nobody and may be shared with the images.
 
-    Args:
-        report: of the audit.
-        folder: made if missing.
-        overwrite: whether files may be replaced.
-    Returns:
-        The folder.
-    Raises:
-        OutputError: files exist and may not be replaced, or cannot be written.
+    Makes the folder and returns it. Raises OutputError where files exist and may not be replaced,
+    or cannot be written.
     """
     target = make_folder(folder)
     write_json(target / "audit.json", report.to_json(), overwrite=overwrite)
@@ -178,7 +172,7 @@ def write_report(report: AuditReport, folder: str | Path, *, overwrite: bool = F
 def write_confidential(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write pictures of the nearest pairs and the patients' names, never to be shared.
 
-    Arguments, result and errors are those of `write_report`.
+    Result and errors are those of `write_report`.
     """
     target = make_folder(folder)
     lines = [
@@ -200,7 +194,7 @@ def _write(path: Path, data: bytes, overwrite: bool) -> None:
 
 
 def _picture(pair: Pair) -> bytes:
-    """A PNG of three panes: the image registered to the slice, the slice, image − slice."""
+    """Draw a PNG of three panes: the image registered to the slice, the slice, image − slice."""
     codecs: Any = require("imagecodecs", purpose="Writing pictures")
     difference = pair.laid - pair.onto
     reach = max(_LEAST_REACH, float(np.percentile(np.abs(difference), 99.7)))

@@ -57,11 +57,11 @@ class Nearest:
         return np.arctanh(scores)
 
     def columns(self, patients: Iterable[str]) -> list[int]:
-        """The columns of these patients."""
+        """Find the columns of these patients."""
         return [self.patients.index(patient) for patient in patients]
 
     def per_patient(self) -> dict[str, float]:
-        """The highest similarity to any image, on Fisher's scale."""
+        """Return the highest similarity to any image, on Fisher's scale."""
         return dict(zip(self.patients, self.z.max(axis=0).tolist(), strict=True))
 
 
@@ -109,7 +109,7 @@ class Gallery:
         return Nearest(tuple(self.slices), *(np.stack(x, axis=1) for x in (scores, places, angles)))
 
     def ssim(self, images: Floats, nearest: Nearest, monitor: Monitor) -> dict[str, float]:
-        """By patient the highest SSIM of the nearest images, registered to their nearest slices."""
+        """Measure by patient the highest SSIM of the nearest images, registered to their slices."""
         best = {}
         for column, name in enumerate(nearest.patients):
             monitor.progress(column / len(nearest.patients), "registering images to slices")
@@ -125,7 +125,7 @@ class Gallery:
         return lay_on(images[row], onto, float(nearest.angle_deg[row, column]))
 
     def worst_pairs(self, images: Floats, nearest: Nearest, among: Iterable[str]) -> list[Pair]:
-        """The five images nearest to one of these patients, the nearest first."""
+        """Find the five images nearest to one of these patients, the nearest first."""
         columns = nearest.columns(among)
         scores = nearest.score[:, columns]
         pairs = []

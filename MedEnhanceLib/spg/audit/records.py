@@ -105,5 +105,5 @@ class Finding:
         return self.detectable is None
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, alarm and is_blind."""
+        """Convert all fields, alarm and is_blind."""
         return asdict(self) | {"alarm": self.alarm, "is_blind": self.is_blind}
