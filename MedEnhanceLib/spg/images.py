@@ -42,7 +42,7 @@ def axial_slices(volume: Volume, config: ImageConfig) -> Floats:
 
 
 def _window_of(volume: Volume) -> tuple[float, float]:
-    """Choose the intensities that become 0 and 1, in the volume's unit; errors as `axial_slices`."""
+    """Choose the intensities that become 0 and 1, in the volume's unit; may raise InputError."""
     if volume.modality == "CT":
         return CT_WINDOW
     top = robust_max(volume.voxels)

@@ -45,7 +45,7 @@ _ZSTD_LEVEL = 19
 
 @dataclass(frozen=True)
 class Scaling:
-    """Voxel = offset + scale · value; both are integers, and stored with the codes."""
+    """Scaling with voxel = offset + scale · value; both are integers, and stored with the codes."""
 
     offset: int
     scale: int
@@ -68,21 +68,20 @@ class Scaling:
         return cls(math.floor((low + high) / 2), max(1, math.ceil((high - low) / 2)))
 
     def apply(self, voxels: Voxels) -> npt.NDArray[np.float32]:
-        """Voxels on the network's scale."""
+        """Bring voxels to the network's scale."""
         scaled = (voxels.astype(np.float64) - self.offset) / self.scale
         return scaled.astype(np.float32)
 
 
 def is_thick(spacing: Sequence[float]) -> bool:
-    """Whether slices are more than three pixels apart. spacing: (i, j, k) in mm."""
+    """Tell whether slices are more than three pixels apart. spacing: (i, j, k) in mm."""
     return spacing[2] > THICK * max(spacing[:2])
 
 
 def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """The block [K, J, I] of a chunk.
+    """Decode the block [K, J, I] of a chunk.
 
-    Raises ValueError or struct.error for bytes that cannot be, ModelError where the model is not
-    to be had.
+    Raises ValueError or struct.error if the data are invalid, ModelError without the model.
     """
     reader = reader_of(context.models.get(ROLE))
     flags, layers, offset, scale = _HEAD.unpack_from(data)
@@ -106,7 +105,7 @@ def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels
 
 
 def _spans(*, thick: bool) -> Shape:
-    """Voxels of a cell along k, j, i."""
+    """Count the voxels of a cell along k, j, i."""
     return CELL // 2 if thick else CELL, CELL, CELL
 
 
@@ -129,7 +128,7 @@ class Writer:
 
     @torch.no_grad()
     def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Encoders from their file; codebooks as readers have them."""
+        """Load encoders from their file; codebooks as readers have them."""
         state = {n: torch.from_numpy(a.astype(np.float32)) for n, a in arrays.items()}
         lacking, unknown = self.tokenizer.load_state_dict(state, strict=False)
         if unknown or any(name.startswith("encoders.") for name in lacking):
@@ -141,7 +140,7 @@ class Writer:
 
     @torch.inference_mode()
     def code(self, block: Voxels, scaling: Scaling, *, thick: bool) -> list[bytes]:
-        """A block's chunk with one layer of codes, with two, and so on."""
+        """Encode a block's chunk with one layer of codes, with two, and so on."""
         pads = [(0, -n % span) for n, span in zip(block.shape, _spans(thick=thick), strict=True)]
         padded = torch.from_numpy(np.pad(scaling.apply(block), pads, mode="edge"))
         layers = len(self.reader.branches)
@@ -160,7 +159,7 @@ _writer_of = lru_cache(maxsize=2)(Writer)
 
 
 def writer_for(volume: Volume) -> Writer:
-    """The writer of a volume's modality.
+    """Open the writer of a volume's modality.
 
     Raises InputError for floats and for modalities without a model.
     """
@@ -176,7 +175,7 @@ def writer_for(volume: Volume) -> Writer:
 
 
 def code_implicit(task: Task, room: Room, volume: Volume, writer: Writer) -> Payload:
-    """As many layers of all blocks, of whole numbers, as `room` has bytes for.
+    """Code as many layers of all blocks, of whole numbers, as `room` has bytes for.
 
     Of a layer that fits in part, the first blocks get it. Raises ConfigError where not even the
     first layer fits.

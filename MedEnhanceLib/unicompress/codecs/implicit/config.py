@@ -43,7 +43,7 @@ class TokenConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The fusion and the network that gives a voxel for a position.
+    """Sizes of the fusion and the network that gives a voxel for a position.
 
     hidden: sines of a layer. depth: layers of sines; scaled: the first of them, whose phases are
     scaled as well as shifted. heads, key_size: of the attention.
@@ -127,7 +127,7 @@ class ImplicitConfig(CodecTrainingConfig):
 
     @property
     def steps(self) -> int:
-        """Of teacher and student."""
+        """Steps of teacher and student."""
         return self.teacher_steps + self.student_steps
 
     @property

@@ -86,7 +86,7 @@ _ARRAYS: dict[str, Any] = {
 
 
 class _Task(ctypes.Structure):
-    """As `struct predict_task` in predictor.c."""
+    """Structure `predict_task` of predictor.c."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in _WHOLE),
@@ -97,7 +97,7 @@ class _Task(ctypes.Structure):
 
 
 class _PackTask(ctypes.Structure):
-    """As `struct pack_task` in predictor.c."""
+    """Structure `pack_task` of predictor.c."""
 
     _fields_ = (
         *((n, ctypes.c_int64) for n in ("bytes", "steps", "voxels", "lanes", "capacity", "first")),
@@ -166,20 +166,20 @@ def ideal_bytes(indices: Indices, network: Network) -> float:
 
 
 def codable(indices: Indices) -> bool:
-    """Whether a block can be coded at all: indices of 16 bits, a shape of not too many steps."""
+    """Tell whether a block can be coded: indices of 16 bits, a shape of not too many steps."""
     return (
         indices.dtype.itemsize <= 4 and fits(indices.shape) and int(indices.max()) <= _LARGEST_INDEX
     )
 
 
 def fits(shape: Shape) -> bool:
-    """Whether a block of this shape is one that may be written: a long thin one takes for ever."""
+    """Tell whether a block of this shape may be written: a long thin one takes for ever."""
     few_voxels = math.prod(shape) <= _MOST_VOXELS
     return min(shape[1:]) >= 2 and few_voxels and steps_of(shape) <= _MOST_STEPS
 
 
 def start_of(indices: Indices) -> int:
-    """The index of cells that have no voxel to repeat."""
+    """Choose the index of cells that have no voxel to repeat."""
     return int(np.median(indices[0, 0]))
 
 
@@ -218,7 +218,7 @@ def _known(indices: Indices, network: Network) -> _Walk:
 
 
 class _Walk:
-    """A block on its way through its steps."""
+    """Walk of a block through its steps."""
 
     def __init__(self, block: Array, linear: Linear, start: int) -> None:
         self._library = native.require(_PURPOSE)
@@ -276,11 +276,11 @@ class _Walk:
 
     @property
     def bytes(self) -> float:
-        """That the symbols will take, about."""
+        """Bytes that the symbols will take, about."""
         return float(self.task.cost / (8 << tables.COST_BITS))
 
     def packed(self, lanes: int) -> tuple[States, Words]:
-        """The states that a decoder begins with, and its words."""
+        """Pack the symbols: the states that a decoder begins with, and its words."""
         symbols, counts = self._kept["symbols"], self._kept["counts"]
         states = np.full(lanes, tables.LOWEST, np.uint64)
         words = np.empty(symbols.size, np.uint32)  # a voxel takes one word at most

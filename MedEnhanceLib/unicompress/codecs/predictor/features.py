@@ -42,7 +42,7 @@ _LARGEST_WEIGHT = (1 << 15) - 1
 
 
 def _scales() -> tuple[Floats, Floats]:
-    """By the local scale's logarithm: what a difference is multiplied by, and its inverse."""
+    """Tabulate by the local scale's logarithm the factor of a difference, and its inverse."""
     octave, fraction = np.divmod(np.arange(24 * LOG_STEPS), LOG_STEPS)
     down = np.ldexp(_MANTISSA_DOWN[fraction].astype(np.float32), 2 - octave)
     up = np.ldexp(_MANTISSA_UP[fraction].astype(np.float32), octave - 5)
@@ -54,16 +54,16 @@ DOWN, UP = _scales()
 
 
 def scale_of(log: npt.NDArray[np.int32]) -> Floats:
-    """The local scale of a logarithm in 1/16 octave, in sixteenths of an index."""
+    """Convert a logarithm in 1/16 octave to the local scale, in sixteenths of an index."""
     scale: Floats = UP[log] * np.float32(1 / _WEIGHTS)
     return scale
 
 
 @dataclass(frozen=True)
 class Linear:
-    """weights: [2, neighbors], of the first slice and of all others, whole numbers.
+    """Linear prediction by weights [2, neighbors], of the first slice and of all others.
 
-    bits: how many of them are behind the point. top: the largest index.
+    bits: how many of these whole numbers are behind the point. top: the largest index.
     """
 
     weights: Floats
@@ -78,7 +78,7 @@ class Linear:
 
 
 def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
-    """Weights for the first slice and for all others of a block, by about `samples` voxels.
+    """Fit weights for the first slice and for all others of a block, by about `samples` voxels.
 
     start: see `coder`.
     """
@@ -101,14 +101,14 @@ def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
 
 
 def _spread(voxels: int, count: int) -> npt.NDArray[np.int64]:
-    """The numbers of about `count` of `voxels` voxels, in no rhythm."""
+    """Draw the numbers of about `count` of `voxels` voxels, in no rhythm."""
     if voxels <= count:
         return np.arange(voxels)
     return np.random.default_rng(0).integers(0, voxels, count)
 
 
 def _solve(block: Indices, voxels: npt.NDArray[np.int64], start: int) -> npt.NDArray[np.float64]:
-    """Least squares of the differences to the nearest neighbor."""
+    """Fit differences to the nearest neighbor by least squares."""
     nearest, *others = neighbors_of(block, voxels, start)
     steps = np.stack(others)
     steps -= nearest

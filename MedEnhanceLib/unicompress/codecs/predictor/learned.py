@@ -65,7 +65,7 @@ _CHUNK_BYTES = 64
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model and its network; `carried`: the file must hold it, since no other place has it."""
+    """Model and its network; `carried`: the file must hold it, since no other place has it."""
 
     model: CodecModel
     network: Network
@@ -178,7 +178,7 @@ def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
 
 
 def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> Samples | None:
-    """Voxels of parts from all over the volume; None where there is nothing to learn."""
+    """Draw voxels of parts from all over the volume; None where there is nothing to learn."""
     grid = predictor_grid(voxels.shape)
     numbers = np.unique(np.linspace(0, len(grid) - 1, _TAUGHT_PARTS).astype(int)).tolist()
     places = np.linspace(0, 1, 1 + -(-_TAUGHT_PARTS // len(numbers)))[:-1].tolist()
