@@ -198,7 +198,6 @@ class Runner:
             job.progress(1.0, _("loading the result into the scene"))
 
     def _fail(self, job, error):
-        """End a job, whatever phase it is in."""
         if error.isCancellation and job.why:
             error = PanelError(job.why, code=error.code)
         steps, job.steps = job.steps, None

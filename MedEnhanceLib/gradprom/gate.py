@@ -213,7 +213,6 @@ class GradientGate:
 
 
 def _groups(scope: str, parameters: Sequence[Tensor]) -> list[list[int]]:
-    """List the indices of the parameters of each decision."""
     if scope == "global":
         return [list(range(len(parameters)))]
     groups: list[list[int]] = []

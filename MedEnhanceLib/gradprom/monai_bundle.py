@@ -283,7 +283,6 @@ def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
 def _built(
     name: str, arguments: dict[str, Any], weights: Mapping[str, Tensor], bundle: str
 ) -> nn.Module:
-    """Build a listed network with these weights, for use."""
     from monai.networks import nets
 
     if name == "SwinUNETR":

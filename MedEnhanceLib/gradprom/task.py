@@ -30,13 +30,12 @@ Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
 
 
 class SegmentationTask:
-    """A segmentation head that learns beside an enhancer: `head`, None of one that stays as it is.
+    """Segmentation head that learns beside an enhancer: `head`, None of one that stays as it is.
 
     It runs in float32: differences of its loss would vanish in bfloat16.
 
     Args:
-        config: of the head: its labeled images, network, structures, and the decay of the averaged
-            weights, which are exported.
+        config: of the head; its averaged weights are exported.
         data: folder that its patterns are relative to.
         device: as torch names it.
         start: name or folder of a head whose weights are started from; empty: new ones.

@@ -53,13 +53,8 @@ def distill_patient(
 ) -> PatientImages:
     """Distill one patient, or resume; meanwhile no other long job has the GPU.
 
-    Args:
-        raw: the patient's images and the prior.
-        config: of the distillation.
-        device: a torch device.
-        folder: for the checkpoint; None: no checkpoint.
-        hashes: of data and prior, which a checkpoint must agree in.
-        monitor: gets progress and may cancel.
+    folder: for the checkpoint; None: no checkpoint. hashes: of data and prior, which a checkpoint
+    must agree in.
     Raises:
         Cancelled: after a checkpoint was written.
         ConfigError: the checkpoint is of another configuration or data.
@@ -160,7 +155,6 @@ def seconds_of_a_patient(
 
 
 def _seconds(loop: PatientLoop, number: int) -> float:
-    """Time a step after a warm-up."""
     for _ in range(2):
         began = time.perf_counter()
         loop.step(number)

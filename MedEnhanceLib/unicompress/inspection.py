@@ -135,7 +135,6 @@ def _recovered(
 
 
 def _reason(damage: CodecError, container: Container) -> str:
-    """Say what is damaged, without the name of the file."""
     return damage.message.removeprefix(f"{container.path.name} is damaged: ")
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import CodecError, InputError
+from MedEnhanceLib.unicompress.blocks import Region
 from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.decode import decompress
 from MedEnhanceLib.unicompress.header import Header
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.core.volume import Volume, Voxels
-    from MedEnhanceLib.unicompress.blocks import Region
 
 
 class StoredVolume:

@@ -114,7 +114,5 @@ def _distance(left: Voxels, right: Voxels) -> Voxels:
             return np.abs(left.astype(np.float64) - right.astype(np.float64))
     # Subtract as unsigned of the same width: exact, also between the extremes of a signed type.
     bits = f"u{left.dtype.itemsize}"
-    if left.dtype.kind == "b":
-        left, right = left.view(np.uint8), right.view(np.uint8)
     difference: Voxels = np.maximum(left, right).view(bits) - np.minimum(left, right).view(bits)
     return difference

@@ -56,7 +56,6 @@ class RunArea:
             self._showRun(long_run.runAt(folder))
 
     def show(self):
-        """Enable what can be done now."""
         ui, isRunning = self._ui, self.isRunning
         for button in (ui.pauseButton, ui.cancelButton):
             button.visible = isRunning

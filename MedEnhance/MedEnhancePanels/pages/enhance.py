@@ -65,7 +65,6 @@ class EnhancePanel(Page):
 
     @property
     def target(self):
-        """The volume or sequence to enhance."""
         return self.state.inputVolume if self.state is not None else None
 
     @property
@@ -108,7 +107,6 @@ class EnhancePanel(Page):
         self._shownInput = self.state.inputVolume  # the scene states the result that is shown
 
     def offer(self):
-        """Fill the lists with what fits the volume."""
         state, ui, target = self.state, self.ui, self.target
         modality = bridge.modalityOf(target)
         names = {name: cautions.modalityName(name) for name in cautions.MODALITIES}
@@ -122,7 +120,6 @@ class EnhancePanel(Page):
         fill(ui.deviceComboBox, self._devices.entries, state.device)
 
     def show(self):
-        """Show what follows from the choices, and enable what can be done."""
         node = self.target
         if self.preview.source is None or self.preview.source is not node:
             self.preview.hide()

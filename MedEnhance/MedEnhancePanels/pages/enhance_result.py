@@ -52,13 +52,11 @@ class ResultArea:
 
     @property
     def output(self):
-        """The enhanced volume that is looked at, or None."""
         state = self.context.state
         return state.enhancedVolume if state is not None else None
 
     @property
     def isBlending(self):
-        """Whether voxels are being changed to a strength."""
         return self._job is not None
 
     def show(self):

@@ -83,6 +83,5 @@ class JobBar:
 
 
 def _endText(job):
-    """How a job ended, in words, with its warnings."""
     texts = {"done": _("done"), "failed": _("failed"), "cancelled": _("stopped")}
     return withWarnings(texts[job.state], job.warnings)

@@ -33,7 +33,6 @@ class ModelsPanel(Page):
 
     @property
     def selected(self):
-        """The chosen model's fields, or None."""
         row = self.ui.modelList.currentRow
         return self.models[row] if 0 <= row < len(self.models) else None
 
@@ -90,7 +89,6 @@ class ModelsPanel(Page):
         box.currentRow = names.index(chosen) if chosen in names else 0
 
     def show(self):
-        """The card of the chosen model, and what can be done with it."""
         ui, model, isIdle = self.ui, self.selected, self._job is None
         ui.progressBar.visible = not isIdle
         ui.importButton.enabled = isIdle
@@ -102,7 +100,6 @@ class ModelsPanel(Page):
 
 
 def _title(model):
-    """The model in a line: its name, and what it is for."""
     purposes = {
         "enhancer": _("enhances"),
         "head": _("segments"),

@@ -130,7 +130,6 @@ def _steps(output, strength, full):
 
 
 def _blend(source, output, full, strength):
-    """The blend, and its history."""
     before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(full.image)
     image = bridge.newImage(after.shape, after.dtype)
     modality = bridge.modalityOf(source)

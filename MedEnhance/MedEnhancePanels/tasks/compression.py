@@ -85,7 +85,6 @@ def suggestPath(node):
 
 
 def baseName(path):
-    """The file's name without its ending, for nodes."""
     return os.path.splitext(os.path.basename(path))[0]
 
 
@@ -97,7 +96,6 @@ def estimateText(estimate, units):
 
 
 def resultText(result, units, path):
-    """What the job `compress` did, in a sentence."""
     text = _("{name} was compressed and verified: {size}, {quality}. To open it: Load…, Add data…")
     size, quality = _sizeText(result), _qualityText(result, units)
     return text.format(name=os.path.basename(path), size=size, quality=quality)

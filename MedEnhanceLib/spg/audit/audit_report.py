@@ -46,16 +46,11 @@ _LEAST_REACH = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """The result of an audit. `to_json` and `summary` name nobody and show nothing of `pairs`.
+    """Result of an audit. `to_json` and `summary` name nobody and show nothing of `pairs`.
 
-    Args:
-        findings: of the attacks that ran.
-        exposed: alias of the patient whose anatomy the prior shows, who is in every image by
-            construction and in no test; None: a template.
-        cautions: limits of the tests.
-        counts: of images and patients.
-        pairs: the five nearest, with slices of patients.
-        aliases: patient → alias.
+    exposed: alias of the patient whose anatomy the prior shows, who is in every image by
+    construction and in no test; None: a template. cautions: limits of the tests. counts: of images
+    and patients. pairs: the five nearest, with slices of patients. aliases: patient → alias.
     """
 
     findings: tuple[Finding, ...]

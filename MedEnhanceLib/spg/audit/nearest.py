@@ -36,13 +36,10 @@ _LAID = 5
 
 @dataclass(frozen=True)
 class Nearest:
-    """The nearest slice of each patient to each image.
+    """Nearest slice of each patient (column) to each image (row), [N, C].
 
-    Args:
-        patients: of the C columns.
-        score: [N, C], correlation, −1 to 1.
-        place: [N, C], number of the patient's slice.
-        angle_deg: [N, C], rotation of the image onto the slice.
+    score: correlation, −1 to 1. place: number of the patient's slice. angle_deg: rotation of the
+    image onto the slice.
     """
 
     patients: tuple[str, ...]
@@ -67,15 +64,10 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Pair:
-    """A distilled image and its nearest slice.
+    """Distilled image, by its number, and its nearest slice.
 
-    Args:
-        image: number of the distilled image, from 0.
-        patient: whose slice it is.
-        score: correlation of details.
-        ssim: after registration.
-        laid: [H, W], the image registered to the slice.
-        onto: [H, W], the slice.
+    score: correlation of details. ssim: after registration. laid: [H, W], the image registered to
+    `onto`, the slice [H, W].
     """
 
     image: int

@@ -19,20 +19,13 @@ FEWEST_AUDITED = 2
 
 @dataclass(frozen=True)
 class Audited:
-    """A distilled set, the patients it was made from, and patients that were held out.
+    """Distilled set with the patients it was made from, and patients that were held out.
 
     All images are float32 [N, H, W] in [0, 1], of one size and through one intensity window.
-
-    Args:
-        distilled: the set.
-        training: images by patient; at least two patients.
-        held_out: as training. Patients must have been assigned to one or the other at random:
-            the exact tests of the audit depend on it.
-        prior: the start of the distillation; None: not used.
-        prior_owner: the patient whose anatomy the prior shows, in neither group, as that patient is
-            in every image by construction; None: a template or an average.
-    Raises:
-        InputError: there are too few patients, or one is in both groups.
+    Patients, at least two of each group, must have been assigned at random: the exact tests of the
+    audit depend on it. prior: the start of the distillation. prior_owner: the patient whose anatomy
+    it shows, in neither group, as that patient is in every image by construction; None: nobody.
+    Raises InputError where there are too few patients, or one is in both groups.
     """
 
     distilled: Images
@@ -71,18 +64,12 @@ class Audited:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The result of an attack that ran.
+    """Result of an attack that ran.
 
-    Args:
-        attack: its stable name.
-        title: for people.
-        sentence: what it found.
-        p: probability that a set without a leak gives a result as extreme.
-        level: the p at which the alarm is raised.
-        detectable: the smallest leak that is found with 80 % probability, in the unit that `power`
-            names; None: even the largest leak would have been missed.
-        power: `detectable` in a sentence.
-        measured: the figures behind it, for JSON.
+    sentence: what it found. p: probability that a set without a leak gives a result as extreme;
+    level: the p at which the alarm is raised. detectable: the smallest leak that is found with 80 %
+    probability, in the unit that `power`, a sentence, names; None: even the largest would be
+    missed. measured: the figures behind it, for JSON.
     """
 
     attack: str

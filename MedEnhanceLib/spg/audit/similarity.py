@@ -47,12 +47,10 @@ _SMALLEST = 11
 
 @dataclass(frozen=True)
 class Matches:
-    """Each image against each slice, at the best translation and rotation.
+    """Each of N images against each of R slices, at the best translation and rotation.
 
-    Args:
-        score: [N, R], correlation, −1 to 1.
-        shift: [N, R, 2], pixels (row, column) by which the rotated image moves onto the slice.
-        angle_deg: [N, R], rotation of the image, counter-clockwise about its center.
+    score: [N, R], correlation, −1 to 1. shift: [N, R, 2], pixels (row, column) by which the rotated
+    image moves. angle_deg: [N, R], rotation of the image, counter-clockwise about its center.
     """
 
     score: Floats

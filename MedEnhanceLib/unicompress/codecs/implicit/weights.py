@@ -109,7 +109,6 @@ def _save(out: Path, role: str, arrays: Arrays, facts: dict[str, str]) -> Path:
 
 
 def _decoder_arrays(decoder: Decoder) -> Arrays:
-    """Convert the student to its file's arrays."""
     slots = np.rint(_plain(decoder.fusion.slots) * 2**_SLOT_BITS)
     arrays = {"slots": slots.clip(-(1 << 15), (1 << 15) - 1).astype(np.int16)}
     for name, layer, bits, unit in _matrices(decoder):
@@ -121,7 +120,6 @@ def _decoder_arrays(decoder: Decoder) -> Arrays:
 
 
 def _token_arrays(tokenizer: Tokenizer) -> Arrays:
-    """Convert codebooks in the order of a file, and their projections."""
     books, ups = [], []
     for _, quantizer, layer in tokenizer.layers():
         books.append(_bytes(quantizer.codebooks[layer].reshape(1, -1)))
