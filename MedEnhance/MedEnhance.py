@@ -156,8 +156,6 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
-    # --- state and pages ---
-
     def initializeState(self, caller=None, event=None):
         """Show the parameter node of the scene, a new one where there is none."""
         if not self.panels or slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():

@@ -40,8 +40,6 @@ class Context:
             self._observe(role, None)
         self.message = lambda *_arguments: None
 
-    # --- forms ---
-
     def ui(self, name):
         """Load Resources/UI/<name>.ui: its widget, with the scene set, and its children by name."""
         widget = slicer.util.loadUI(os.path.join(self._folder, f"{name}.ui"))
@@ -49,8 +47,6 @@ class Context:
         widget.setMRMLScene(slicer.mrmlScene)
         widget.layout().setContentsMargins(0, 0, 0, 0)
         return widget, slicer.util.childWidgetVariables(widget)
-
-    # --- messages ---
 
     def message(self, level, text, details=""):
         """Show a sentence above the pages until it is closed or replaced.
@@ -68,8 +64,6 @@ class Context:
         if error.code == "internal":
             logging.error("MedEnhance: %s\n%s", error.text, error.details)
         self.message("info" if error.isCancellation else "error", error.text, error.details)
-
-    # --- state ---
 
     def onChange(self, callback):
         """Call callback() when another State is shown, and when it or its input has changed."""

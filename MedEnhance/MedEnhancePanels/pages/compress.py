@@ -60,8 +60,6 @@ class CompressPanel(Page):
         value = True if mode == "lossless" else getattr(state, mode)
         return arguments.checkedConfig(CompressConfig, **{name: value})
 
-    # --- state ↔ widgets ---
-
     def offer(self):
         node = self.state.inputVolume
         if bridge.isLabelMap(node):
@@ -111,8 +109,6 @@ class CompressPanel(Page):
             return error.text
         return ""
 
-    # --- estimate ---
-
     def _scheduleEstimate(self):
         """Estimate soon, unless something changes once more before; nothing where it is known."""
         if not self._isInFront or self._job is not None:
@@ -157,8 +153,6 @@ class CompressPanel(Page):
             self.ui.estimateLabel.text = compression.estimateText(job.result, units)
         else:
             self.ui.estimateLabel.text = _("No estimate: {why}").format(why=job.error.text)
-
-    # --- compress ---
 
     @guarded
     def _onCompress(self, _checked=False):

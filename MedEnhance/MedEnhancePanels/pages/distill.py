@@ -73,8 +73,6 @@ class DistillPanel(Page):
         self._forgetEstimate()
         self.runs.cleanup()
 
-    # --- what is shown ---
-
     def onNewState(self):
         self.runs.recall(self.state.distillRun)
         self.runs.list()
@@ -109,8 +107,6 @@ class DistillPanel(Page):
         ui.roomButton.enabled = not why and not isEstimating
         ui.roomLabel.visible = bool(ui.roomLabel.text)
         self.runs.show()
-
-    # --- what the buttons do ---
 
     @guarded
     def _onPrior(self, *_index):

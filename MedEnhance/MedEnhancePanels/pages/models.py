@@ -36,8 +36,6 @@ class ModelsPanel(Page):
         row = self.ui.modelList.currentRow
         return self.models[row] if 0 <= row < len(self.models) else None
 
-    # --- what the buttons do ------------------------------------------------------------------
-
     @guarded
     def _onImport(self, *_checked):
         title = _("Choose a model's zip file")
@@ -71,8 +69,6 @@ class ModelsPanel(Page):
                 text = _("The model {name} is installed.").format(name=imported)
                 self.context.message("info", text)
         self.update()
-
-    # --- what is shown ------------------------------------------------------------------------
 
     def _fillList(self, models, chosen):
         """chosen: the name of the model to select, by default that of before."""

@@ -90,11 +90,7 @@ def _guide(output):
     if not guide:
         return ""
     text = _("Guide: changed the image by {share:.0%} of the noise").format(share=guide["used"])
-    return _withReason(text, guide)
-
-
-def _withReason(text, facts):
-    return f"{text}: {facts['reason']}." if facts.get("reason") else f"{text}."
+    return f"{text}: {guide['reason']}." if guide.get("reason") else f"{text}."
 
 
 def _scopes(output):
