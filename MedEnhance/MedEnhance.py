@@ -148,7 +148,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._shown = shown
 
     def onReload(self):
-        """For developers: the pages are reloaded as well, which ends the jobs."""
+        """Reload the pages too, for developers, which ends the jobs."""
         from MedEnhancePanels.runner import endSharedRunner
 
         endSharedRunner()

@@ -101,7 +101,7 @@ def call(callback, *arguments):
 
 
 def stageText(job):
-    """What a job does now, and how long it will take where that is known."""
+    """Say what a job does now, and how long it will take where that is known."""
     if job.etaSeconds is None:
         return job.stage
     return _("{stage}, about {time} left").format(
@@ -119,7 +119,7 @@ def durationText(seconds):
 
 
 def sentence(text):
-    """A warning or a remark with a capital letter and a full stop."""
+    """Begin a warning or a remark with a capital letter, and end it with a full stop."""
     first = text.partition(" ")[0]
     # "scan.ucv is damaged": names stay as they are.
     begin = text[:1] if "." in first.rstrip(".") or "_" in first else text[:1].upper()
@@ -127,5 +127,5 @@ def sentence(text):
 
 
 def withWarnings(first, warnings):
-    """A text and, each in a line of its own, warnings."""
+    """Join a text and, each in a line of its own, warnings."""
     return "\n".join([*([first] if first else []), *map(sentence, warnings)])

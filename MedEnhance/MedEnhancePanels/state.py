@@ -23,7 +23,7 @@ class Field:
 
     @classmethod
     def of(cls, declaration, option):
-        """The field of an option, with the default and the choices of its declaration."""
+        """Return the field of an option, with the default and the choices of its declaration."""
         declared = option_of(declaration, option)
         return cls(declared.default, *declared.choices)
 

@@ -84,7 +84,7 @@ class Worker:
             self._keep(line)
 
     def _lines(self, stream, chunk):
-        """Whole lines; what comes in pieces waits for its rest."""
+        """Return whole lines; what comes in pieces waits for its rest."""
         *lines, rest = (self._pending[stream] + chunk.data()).split(b"\n")
         self._pending[stream] = rest
         return [line for line in lines if line.strip()]
@@ -134,7 +134,7 @@ def workerCommand():
 
 
 def pythonExecutable():
-    """The executable of Slicer's Python, or of the Python that runs this."""
+    """Return the executable of Slicer's Python, or of the Python that runs this."""
     name = "PythonSlicer"
     beside = str(Path(sys.executable).parent)
     found = shutil.which(name) or shutil.which(name, path=beside)
@@ -150,7 +150,7 @@ def libraryFolder():
 
 
 def _environment():
-    """This process's environment, with our library found first."""
+    """Return this process's environment, with our library found first."""
     environment = qt.QProcessEnvironment.systemEnvironment()
     paths = [libraryFolder(), environment.value("PYTHONPATH", "")]
     environment.insert("PYTHONPATH", os.pathsep.join(path for path in paths if path))

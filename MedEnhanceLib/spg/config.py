@@ -144,7 +144,7 @@ class DistillConfig(WithPresets):
             )
 
     def record(self) -> dict[str, Any]:
-        """The fields that are published, and that must agree to resume a run.
+        """Return the fields that are published, and that must agree to resume a run.
 
         They name no patient and no place: of the prior only the kind.
         """

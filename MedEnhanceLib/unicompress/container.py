@@ -217,7 +217,7 @@ class Container:
         return self.error(f"chunk {chunk.index} at byte {chunk.offset} {says}")
 
     def is_sealed(self) -> bool:
-        """Whether the SHA-256 at the end of the file fits its bytes; reads the whole file."""
+        """Tell whether the SHA-256 at the end of the file fits its bytes; reads the whole file."""
         digest = hashlib.sha256()
         left = self.size - _DIGEST_BYTES
         try:

@@ -74,7 +74,7 @@ class StoredVolume:
         return picked.reshape(pattern.shape)
 
     def read(self, region: Region | None = None) -> Volume:
-        """A part as a Volume, or all of it; errors as `decompress`'s."""
+        """Read a part as a Volume, or all of it; errors as `decompress`'s."""
         if self._now() != self._state:
             raise CodecError(f"{self.path} has changed since it was opened", "Open it again.")
         return decompress(self.path, region=region)

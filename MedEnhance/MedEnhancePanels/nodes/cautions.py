@@ -26,10 +26,7 @@ def modalityName(modality):
 
 
 def cautionOf(node):
-    """What to know before a volume or sequence is enhanced, and what to do; ("", "") for nothing.
-
-    node: has voxels.
-    """
+    """Say what to know before a node with voxels is enhanced, and what to do, or ("", "")."""
     frame = bridge.frameNodes(node)[0]
     if node.GetAttribute(provenance.DERIVED) == "enhanced":
         return (
@@ -47,7 +44,7 @@ def cautionOf(node):
 
 
 def _slices(volume):
-    """Slices that are missing in the volume, as far as the node shows it."""
+    """Find slices that are missing in the volume, as far as the node shows it."""
     instances = (volume.GetAttribute("DICOM.instanceUIDs") or "").split()
     slices = volume.GetImageData().GetDimensions()[2]
     if len(instances) < 2 or len(instances) == slices:
@@ -61,7 +58,7 @@ def _slices(volume):
 
 
 def _transform(volume):
-    """Slicer's DICOM reader corrects uneven slices by a transform, which a result only inherits."""
+    """Look for the transform by which Slicer's DICOM reader corrects uneven slices."""
     transform = volume.GetParentTransformNode()
     if transform is None or transform.IsTransformToWorldLinear():
         return "", ""
@@ -76,7 +73,7 @@ def _transform(volume):
 
 
 def _modality(volume):
-    """What speaks against the modality: DICOM's own word, or the values."""
+    """Say what speaks against the modality: DICOM's own word, or the values."""
     modality, stated = bridge.modalityOf(volume), bridge.dicomModality(volume)
     low, high = bridge.rangeOf(volume.GetImageData())
     remedy = _("Correct the modality below Advanced if it is wrong.")

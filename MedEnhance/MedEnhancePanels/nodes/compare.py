@@ -95,7 +95,7 @@ class Compare(Showing):
             self._display = display, tag
 
     def _resultViews(self):
-        """The layers of the views that show the enhanced volume."""
+        """Return the layers of the views that show the enhanced volume."""
         isBeside = self.mode == "sideBySide"
         nodes = [node for node in sliceNodes() if not isBeside or node.GetLayoutName() == _RIGHT]
         return [compositeOf(node) for node in nodes]
@@ -114,7 +114,7 @@ class Compare(Showing):
         self._showLegend(overlay is not None)
 
     def _showLegend(self, isShown):
-        """Slicer's legend of the map, where it has one."""
+        """Show or hide Slicer's legend of the map, where it has one."""
         overlay = results.linked(self.output, self.overlay) if self.overlay else None
         legends = slicer.vtkSlicerColorLogic
         legend = legends.GetColorLegendDisplayNode(overlay) if overlay is not None else None
@@ -130,7 +130,7 @@ def _setLayers(composite, background, overlay=None):
 
 
 def _arrangeSideBySide(source):
-    """Both views on the slice that was looked at, linked from then on."""
+    """Put both views on the slice that was looked at, linked from then on."""
     current, layout = currentSlice(source), layoutNode()
     if layout is not None:
         layout.SetViewArrangement(layout.SlicerLayoutSideBySideView)

@@ -25,7 +25,7 @@ _DTYPES = {name: kind for kind, name in _TYPES.items()}
 
 
 def steps(array):
-    """Slabs of the first axis that take some milliseconds each."""
+    """Yield slabs of the first axis that take some milliseconds each."""
     step = max(1, _STEP_BYTES // max(1, array[:1].nbytes))
     for first in range(0, len(array), step):
         yield slice(first, first + step)

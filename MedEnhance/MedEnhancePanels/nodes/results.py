@@ -38,12 +38,12 @@ def link(output, **nodes):
 
 
 def linked(output, role):
-    """The node behind the reference MedEnhance.<role>, or None."""
+    """Return the node behind the reference MedEnhance.<role>, or None."""
     return output.GetNodeReference(f"MedEnhance.{role}") if output is not None else None
 
 
 def strengthOf(output):
-    """The strength of a result; 1 is the full result."""
+    """Return the strength of a result; 1 is the full result."""
     try:
         return float(output.GetAttribute(STRENGTH) or 1.0)
     except ValueError:  # edited beyond use
@@ -84,14 +84,14 @@ def setHistory(node, steps):
 
 
 def scopeText(anatomy):
-    """What a model that learned from one part of the body is good for, in a sentence."""
+    """Say what a model that learned from one part of the body is good for."""
     return _("Trained on images of the {anatomy} only; not validated outside the {anatomy}").format(
         anatomy=anatomy
     )
 
 
 def latestOf(source):
-    """The enhanced volume that was made last of a source, or None."""
+    """Return the enhanced volume that was made last of a source, or None."""
     found = [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
@@ -134,7 +134,7 @@ def remove(node):
 
 
 def displayOf(node):
-    """The display node of a volume, with a window that stays as it is set.
+    """Return the display node of a volume, with a window that stays as it is set.
 
     One that Slicer makes by itself looks for a window first, which takes a pass over the voxels.
     """
@@ -172,7 +172,7 @@ def differenceImage(before, after):
 
 
 def styleMap(node, role, unit, limit):
-    """Colors of a map on a window up to a limit, and its legend with the unit, hidden.
+    """Color a map on a window up to a limit, and give it a legend with the unit, hidden.
 
     role: "difference", in diverging colors about zero; "uncertainty" or "noise", in perceptually
     even ones from zero. limit: see `typicalMagnitude`.
@@ -193,12 +193,12 @@ def styleMap(node, role, unit, limit):
 
 
 def unitOf(volume):
-    """The unit of a volume's intensities, as a word."""
+    """Return the unit of a volume's intensities, as a word."""
     return bridge.unitsOf(volume) or _("intensity units")
 
 
 def typicalMagnitude(image):
-    """The largest |value| but for the outermost half per cent; 1 where all is zero."""
+    """Return the largest |value| but for the outermost half per cent; 1 where all is zero."""
     voxels = bridge.arrayOf(image)
     step = max(1, math.ceil((voxels.size / _SAMPLE) ** (1 / voxels.ndim)))
     sample = np.abs(voxels[(slice(None, None, step),) * voxels.ndim])
@@ -236,7 +236,7 @@ def makeSegmentation(image, source, labels, name):
 
 
 def _terminologyEntry(label):
-    """Slicer's terminology entry for a structure; without codes it is a tissue, with its name."""
+    """Make Slicer's terminology entry for a structure; without codes it is a tissue."""
     nothing = ("", "", "")
     category, kind = (_code(label, field) or _TISSUE for field in ("category", "type"))
     return slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
@@ -251,7 +251,7 @@ def _code(label, field):
 
 
 def makeTable(rows, source, name):
-    """A table of structures and their sizes."""
+    """Make a table of structures and their sizes."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", bridge.uniqueName(name))
     columns = (
         (_("Structure"), vtk.vtkStringArray, "label"),

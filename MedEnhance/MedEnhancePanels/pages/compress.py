@@ -82,7 +82,7 @@ class CompressPanel(Page):
         self._scheduleEstimate()
 
     def _setUnits(self, node):
-        """The error's unit and a sensible step: 1 for whole numbers, else 1 % of the range."""
+        """Set the error's unit and a sensible step: 1 for whole numbers, else 1 % of the range."""
         spinBox = self.ui.maxErrorSpinBox
         frames = bridge.frameNodes(node) if node is not None else []
         image = frames[0].GetImageData() if frames and frames[0] is not None else None
@@ -100,7 +100,7 @@ class CompressPanel(Page):
             self._onEdited("compressMode", mode)
 
     def _whyNot(self):
-        """What is missing before the volume can be compressed, or nothing."""
+        """Say what is missing before the volume can be compressed, or nothing."""
         if self._job is not None:
             return _("The volume is being compressed")
         try:

@@ -146,7 +146,7 @@ class DistillPanel(Page):
             self.update()
 
     def _forgetEstimate(self):
-        """The estimate is about other choices than those of now."""
+        """Drop an estimate about other choices than those of now."""
         job, self._estimate, self._estimated = self._estimate, None, None
         self.ui.roomLabel.text = ""
         if job is not None:

@@ -68,7 +68,7 @@ class RunArea:
 
     @guarded
     def _end(self, how):
-        """how: "pause" or "cancel"."""
+        """Pause or cancel the run, as `how` says."""
         getattr(self._run, how)()
         self._page.update()
 
@@ -126,7 +126,7 @@ class RunArea:
     # --- runs that have ended, or wait ---
 
     def _showRun(self, run):
-        """How a run ended, and what it left; of one that goes on nothing yet."""
+        """Show how a run ended, and what it left; of one that goes on nothing yet."""
         ui, self._run = self._ui, run
         hasEnded = run is not None and not run.isActive
         manifest = run.manifest() if hasEnded and run.kind == "distill" else {}
@@ -177,7 +177,7 @@ def _fillGallery(gallery, paths):
 
 
 def verdictOf(run):
-    """What a distillation's audit found: (level of a message, sentence, what that does not say)."""
+    """Sum up a distillation's audit: (level of a message, sentence, what that does not say)."""
     audit, (could, count) = run.manifest().get("audit") or {}, run.attacks()
     hasAlarm = audit.get("alarm")
     if hasAlarm:
@@ -199,7 +199,7 @@ def verdictOf(run):
 
 
 def curvesOf(run):
-    """Names of a run's losses, and a table of them: the step, then a column for each.
+    """Name a run's losses, and make a table of them: the step, then a column for each.
 
     A run that went back to a checkpoint overwrites its steps; not-a-number where a loss was not
     measured. Of a distillation the alignment is drawn, a curve for each patient.

@@ -92,7 +92,7 @@ class EnhancePanel(Page):
 
     @guarded
     def _onModality(self, *_index):
-        """The modality, by which the model is chosen, is kept with the node."""
+        """Keep the modality, by which the model is chosen, with the node."""
         for frame in bridge.frameNodes(self.target):
             frame.SetAttribute(bridge.MODALITY, self.ui.modalityComboBox.currentData)
         self.target.Modified()
@@ -191,7 +191,7 @@ class EnhancePanel(Page):
             self._devices.ask()
 
     def _plan(self):
-        """What the run will do, with which model, where, and for how long."""
+        """Say what the run will do, with which model, where, and for how long."""
         state = self.state
         model = model_choice.modelFor(self.target, state.task)
         if model is None:
@@ -209,7 +209,7 @@ class EnhancePanel(Page):
         return "; ".join(filter(None, [plan, expected])) + "."
 
     def _busy(self):
-        """What has to end before another run can begin, in a sentence; empty for nothing."""
+        """Say what has to end before another run can begin; empty for nothing."""
         if self.job is not None:
             return _("Wait for the run to finish, or cancel it.")
         if self.result.isBlending:

@@ -23,7 +23,7 @@ class ModelsPanel(Page):
         ui.modelList.currentRowChanged.connect(self.update)
 
     def enter(self):
-        """Called when the page is shown: models may have come or gone."""
+        """Ask for the models again: some may have come or gone."""
         self._ask(_("List models"), action="list")
 
     def cleanup(self):
@@ -71,7 +71,7 @@ class ModelsPanel(Page):
         self.update()
 
     def _fillList(self, models, chosen):
-        """chosen: the name of the model to select, by default that of before."""
+        """List the models, and select `chosen`, by default that of before."""
         chosen = chosen or (self.selected["name"] if self.selected else None)
         self.models = models = [each for each in models if each["kind"] != "codec"]
         box, style = self.ui.modelList, self.widget.style()

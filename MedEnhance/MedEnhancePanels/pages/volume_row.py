@@ -80,7 +80,7 @@ class VolumeRow:
 
 
 def _originals():
-    """The volumes of the scene that may be worked on: no results of ours, no labels."""
+    """Return the volumes of the scene that may be worked on: no results of ours, no labels."""
     return [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")

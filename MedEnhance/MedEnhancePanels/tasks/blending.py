@@ -33,7 +33,7 @@ class _Full:
         self.states = {node: bridge.voxelState(node) for node in nodes if node is not None}
 
     def changed(self):
-        """A node whose voxels somebody else has changed since, or None."""
+        """Return a node whose voxels somebody else has changed since, or None."""
         for node, state in self.states.items():
             if bridge.isInScene(node) and bridge.voxelState(node) != state:
                 return node
@@ -54,7 +54,7 @@ def forgetRemoved():
 
 
 def problemOf(output):
-    """Why a result cannot get another strength, in a sentence; empty where it can."""
+    """Say why a result cannot get another strength; empty where it can."""
     source, full = results.linked(output, "input"), _full.get(output)
     if source is None:
         return _("Its input is not in the scene, so it cannot be blended.")
@@ -98,7 +98,7 @@ def start(runner, output, strength):
 
 
 def _nodesOf(output):
-    """The nodes of a result whose voxels follow its strength."""
+    """Return the nodes of a result whose voxels follow its strength."""
     difference = results.linked(output, "difference")
     return [output] if difference is None else [output, difference]
 

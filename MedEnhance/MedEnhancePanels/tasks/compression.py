@@ -76,7 +76,7 @@ def checkConfig(node, config):
 
 
 def suggestPath(node):
-    """A free name beside the file of the volume, else at home."""
+    """Suggest a free name beside the file of the volume, else at home."""
     storage = node.GetStorageNode() if hasattr(node, "GetStorageNode") else None
     source = (storage.GetFullNameFromFileName() if storage is not None else "") or ""
     folder = os.path.dirname(source)
@@ -89,7 +89,7 @@ def baseName(path):
 
 
 def estimateText(estimate, units):
-    """The result of the job `estimate`, marked as an estimate."""
+    """Return the result of the job `estimate`, marked as an estimate."""
     text = _("Estimate: {size}, {quality} (measured on {share:.0%} of the volume).")
     size, quality = _sizeText(estimate), _qualityText(estimate, units)
     return text.format(size=size, quality=quality, share=estimate["share"])

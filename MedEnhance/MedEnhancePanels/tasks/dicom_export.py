@@ -150,7 +150,7 @@ def sendLabels(segmentation, source, path, warn):
 
 
 def _meaning(segment, value):
-    """A segment as the job `export` describes labels."""
+    """Describe a segment as the job `export` takes labels."""
     entry, text = slicer.vtkSlicerTerminologyEntry(), segment.GetTerminology()
     logic = slicer.modules.terminologies.logic()
     isKnown = bool(text) and logic.DeserializeTerminologyEntry(text, entry)

@@ -113,7 +113,7 @@ class _Enhancement(NodeJob):
             blending.remember(output, self.voxels)
 
     def _output(self, image):
-        """The volume with the result: the user's choice, untouched until now, or a new one."""
+        """Return the volume for the result: the user's choice, unchanged so far, or a new one."""
         output = self.options.output
         if output is None:
             output = bridge.newVolumeLike(self.node, self._names["output"], image)
@@ -128,7 +128,7 @@ class _Enhancement(NodeJob):
         return output
 
     def _placeThinSlices(self, job):
-        """A volume on a grid of its own: there is no difference from its input."""
+        """Add a volume on a grid of its own: there is no difference from its input."""
         path = job.result["outputs"]["output"]
         output = job.nodes["output"] = yield from bridge.receiveVolume(path, self._names["output"])
         output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
@@ -138,7 +138,7 @@ class _Enhancement(NodeJob):
         results.link(output, input=self.node)
 
     def _placeSequence(self, job):
-        """A sequence of frames where those of the source are, played with it."""
+        """Add a sequence of frames where those of the source are, played with it."""
         source, file = self.node, nrrd.File(job.result["outputs"]["output"])
         originals, history = iter(bridge.frameNodes(source)), file.tags.get("DERIVED") or ()
 
@@ -218,7 +218,7 @@ def _sendInputs(source, job, options):
 
 
 def _take(path):
-    """The image and the history in a file of the worker, which is removed; a generator of steps."""
+    """Read image and history of a file of the worker, which is removed, in steps."""
     file = nrrd.File(path)
     image = yield from bridge.readImage(file.voxels)
     history = file.tags.get("DERIVED") or ()
@@ -268,7 +268,7 @@ def _checkOptions(node, options):
 
 
 def _manifestOf(result):
-    """The worker's manifest on one line, or nothing where it cannot be read."""
+    """Read the worker's manifest on one line, or nothing where it cannot be read."""
     try:
         with open(result["manifest"], encoding="utf-8") as file:
             return json.dumps(json.load(file), separators=(",", ":"))

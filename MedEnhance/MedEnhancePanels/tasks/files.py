@@ -40,12 +40,12 @@ def startSave(runner, node, path, overwrite=False):
 
 
 def canLoadFile(path):
-    """By its ending alone: a file with a damaged start gets our sentence, not "no reader"."""
+    """Decide by the ending alone: a damaged file gets our sentence, not "no reader"."""
     return str(path).lower().endswith(compression.ENDING)
 
 
 def load(parent, properties):
-    """qSlicerScriptedFileReader.load: properties has fileName, and may have name and show.
+    """Load for qSlicerScriptedFileReader: properties has fileName, and may have name and show.
 
     Meanwhile clicks and keys wait, see `wait`.
     """
