@@ -82,7 +82,7 @@ def find_unlike(volume: Volume, bundle: Bundle) -> str:
 def segment(
     volume: Volume, bundle: Bundle, config: SegmentConfig, *, warning: str, monitor: Monitor
 ) -> Segmentation:
-    """Do `gradprom.segment` with a verified bundle and the warning of `open_head_for`."""
+    """Segment as `gradprom.segment`, with a verified bundle and the warning of `open_head_for`."""
     began = time.monotonic()
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
@@ -110,7 +110,7 @@ def segment(
 
 @without_tf32()
 def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmentation:
-    """Do `gradprom.segment` with the segmenter that the configuration names.
+    """Segment as `gradprom.segment`, with the segmenter that the configuration names.
 
     Raises ModelError and DependencyError as `open_segmenter`, and ModelError or InputError where it
     is not for this volume.

@@ -56,7 +56,7 @@ class Part:
         return next((stem for stem in stems if stem in classes), "")
 
     def one_of(self, classes: Collection[str]) -> str:
-        """Do `class_among`; raises ModelError for another class, and for no object."""
+        """Name its class as `class_among`; raises ModelError for another, and for no object."""
         name = self.class_among(classes)
         if name:
             return name

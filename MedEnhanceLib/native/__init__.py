@@ -293,7 +293,7 @@ def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | N
 
 
 def require(purpose: str) -> Library:
-    """Do `load`; raises DependencyError, with the command that builds it, without a library.
+    """Load as `load`; raises DependencyError, with the command that builds it, without a library.
 
     purpose: what needs it, as the beginning of a sentence.
     """
@@ -304,7 +304,7 @@ def require(purpose: str) -> Library:
 
 
 def _usable(folder: Path, monitor: Monitor | None = None) -> tuple[Library | None, str]:
-    """Do `_found`; first the package ziglang, if installed, builds a missing library."""
+    """Look as `_found`; first the package ziglang, if installed, builds a missing library."""
     is_missing = _found(folder)[0] is None and folder == _HERE
     if is_missing and importlib.util.find_spec("ziglang") is not None:
         if monitor is not None:

@@ -86,7 +86,7 @@ def isUsable(node):
 
 
 def checkIntensities(node):
-    """Do `checkVolume`, and raise PanelError for a label map as well."""
+    """Raise PanelError as `checkVolume` does, and for a label map as well."""
     checkVolume(node)
     if isLabelMap(node):
         message = _("{name} is a label map, not an image").format(name=node.GetName())

@@ -64,8 +64,6 @@ class RunArea:
         ui.resumeArea.visible = ui.runSelector.count > 0 and not isRunning
         ui.plotButton.visible = self._run is not None
 
-    # --- the run that goes on ---
-
     @guarded
     def _end(self, how):
         """Pause or cancel the run, as `how` says."""
@@ -106,8 +104,6 @@ class RunArea:
             text = text.format(name=run.name, why=job.error.text)
             self.context.message("warning", text, job.error.details)
 
-    # --- the curve ---
-
     @guarded
     def _onPlot(self, _checked=False):
         self._drawCurve()
@@ -122,8 +118,6 @@ class RunArea:
         if names:
             title = _("{name}: loss").format(name=self._run.name)
             slicer.util.plot(table, 0, ["step", *names], title, show=False, nodes=self.plot)
-
-    # --- runs that have ended, or wait ---
 
     def _showRun(self, run):
         """Show how a run ended, and what it left; of one that goes on nothing yet."""

@@ -61,8 +61,6 @@ class EnhancePanel(Page):
         self.result.forget()
         self._shownInput = self._suggestedGuide = None
 
-    # --- what is chosen -----------------------------------------------------------------------
-
     @property
     def target(self):
         return self.state.inputVolume if self.state is not None else None
@@ -100,8 +98,6 @@ class EnhancePanel(Page):
     @guarded
     def _onSuggestedGuide(self, *_checked):
         self.state.guideVolume = self._suggestedGuide
-
-    # --- what is shown ------------------------------------------------------------------------
 
     def onNewState(self):
         self._shownInput = self.state.inputVolume  # the scene states the result that is shown
@@ -224,8 +220,6 @@ class EnhancePanel(Page):
         if preview.currentSlice(self.target) is None:
             return _("No slice view shows a slice of the volume: fit the views to it.")
         return ""
-
-    # --- running ------------------------------------------------------------------------------
 
     @guarded
     def onApply(self, *_checked):

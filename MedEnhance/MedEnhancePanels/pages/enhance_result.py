@@ -128,8 +128,6 @@ class ResultArea:
         blending.forgetRemoved()
         self.compare.forget()
 
-    # --- what the buttons do ------------------------------------------------------------------
-
     @guarded
     def _onChosen(self, node=None):
         if not self._page.isShowing and self.context.state is not None:
@@ -176,8 +174,6 @@ class ResultArea:
     @guarded
     def _onExport(self, *_checked):
         exportDicom(self.context, self.output)
-
-    # --- strength -----------------------------------------------------------------------------
 
     @guarded
     def _onDragged(self, value):

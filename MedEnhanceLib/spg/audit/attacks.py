@@ -14,9 +14,13 @@ _ONE_PERSON = 0.85
 
 
 def audit(audited: Audited, *, monitor: Monitor | None = None) -> AuditReport:
-    """Attack a distilled set; the monitor may cancel between images.
+    """Attack a distilled set.
 
     Without a leak the probability of an alarm, over all attacks, is at most `ALPHA`.
+
+    Args:
+        audited: the set and the patients.
+        monitor: gets progress; may cancel between images.
     """
     monitor = monitor or Monitor()
     groups = smallest_rank_sum_p(len(audited.training), len(audited.held_out))

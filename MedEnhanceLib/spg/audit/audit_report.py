@@ -155,8 +155,12 @@ class AuditReport:
 def write_report(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write audit.json and audit.md, which name nobody and may be shared with the images.
 
-    Makes the folder and returns it. Raises OutputError where files exist and may not be replaced,
-    or cannot be written.
+    Args:
+        report: of the audit.
+        folder: made if missing; returned.
+        overwrite: whether files may be replaced.
+    Raises:
+        OutputError: files exist and may not be replaced, or cannot be written.
     """
     target = make_folder(folder)
     write_json(target / "audit.json", report.to_json(), overwrite=overwrite)

@@ -22,10 +22,17 @@ class Audited:
     """Distilled set with the patients it was made from, and patients that were held out.
 
     All images are float32 [N, H, W] in [0, 1], of one size and through one intensity window.
-    Patients, at least two of each group, must have been assigned at random: the exact tests of the
-    audit depend on it. prior: the start of the distillation. prior_owner: the patient whose anatomy
-    it shows, in neither group, as that patient is in every image by construction; None: nobody.
-    Raises InputError where there are too few patients, or one is in both groups.
+
+    Args:
+        distilled: the set.
+        training: images by patient; at least two patients.
+        held_out: as training. Patients must have been assigned to one or the other at random:
+            the exact tests of the audit depend on it.
+        prior: the start of the distillation; None: not used.
+        prior_owner: the patient whose anatomy the prior shows, in neither group, as that patient is
+            in every image by construction; None: a template or an average.
+    Raises:
+        InputError: there are too few patients, or one is in both groups.
     """
 
     distilled: Images
