@@ -190,7 +190,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class MedEnhanceFileReader:
-    """Opens .ucv files through Slicer's own dialogs, and by drag and drop."""
+    """Reader of .ucv files, through Slicer's own dialogs, and by drag and drop."""
 
     def __init__(self, parent):
         self.parent = parent

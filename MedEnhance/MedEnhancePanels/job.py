@@ -12,7 +12,7 @@ _LOG_LINES = 5000
 
 
 class Job:
-    """One piece of work; see Runner.submit for how it is made.
+    """Piece of work; see Runner.submit for how it is made.
 
     state: waiting, running, done, failed, cancelled. fraction: 0…1. result: the worker's result
     event. error: a PanelError, or None. nodes: MRML nodes that came out, by name. folder: private

@@ -28,7 +28,7 @@ _ENVELOPE = ("v", "job", "event")
 
 
 class Runner:
-    """Owns the worker processes, and the jobs that have not ended.
+    """Owner of the worker processes, and the jobs that have not ended.
 
     The shared worker has one job at a time; the others wait here, so that none of them ends with
     a worker that crashed.

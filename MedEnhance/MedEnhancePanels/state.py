@@ -65,7 +65,7 @@ class NodeReference:
 
 
 class State:
-    """What a user chose on the pages of one parameter node, a vtkMRMLScriptedModuleNode."""
+    """Choices of a user on the pages of a parameter node, a vtkMRMLScriptedModuleNode."""
 
     page = Field("")
     inputVolume = NodeReference()

@@ -15,7 +15,7 @@ _LOG_LINES = 2000
 
 
 class Worker:
-    """One process. Callbacks run on the main thread, from Qt's event loop.
+    """Process of the library. Callbacks run on the main thread, from Qt's event loop.
 
     onFields(job, fields): an event of the Job that it has, `job`. onEnded(worker): the process is
     gone, once; see `exitCode` and `crashed`. What else it prints goes to the log of its job.

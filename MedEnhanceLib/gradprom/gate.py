@@ -75,7 +75,7 @@ class GateDiagnostics:
 
 
 class GradientGate:
-    """Admits the gradient of an auxiliary loss where it agrees with that of the main loss.
+    """Gate for the gradient of an auxiliary loss: open where it agrees with the main one.
 
     Args:
         mode: "binary" adds weight·g_a or nothing; "cosine" adds weight·max(0, c)·g_a. For control

@@ -52,7 +52,7 @@ _NEUTRAL = {"Invert", "SaveImage", "EnsureType", "FromMetaTensor", "ToTensor", "
 
 @dataclass(frozen=True, eq=False)
 class MonaiBundle:
-    """What a bundle states.
+    """Statements of a bundle.
 
     Attributes:
         name: of its folder.

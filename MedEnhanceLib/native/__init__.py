@@ -110,7 +110,7 @@ class LayerArrays:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One round over all groups of blocks.
+    """Round over all groups of blocks.
 
     Attributes:
         step: voxels between references, 1 to 4; the cost falls with its cube.

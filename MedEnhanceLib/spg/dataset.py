@@ -59,7 +59,7 @@ class Distilled:
 
     @property
     def window(self) -> tuple[float, float]:
-        """What 0 and 1 are in the images: HU, or of MR shares of its robust maximum."""
+        """Values of 0 and 1 in the images: HU, or of MR shares of its robust maximum."""
         return CT_WINDOW if self.modality == "CT" else (0.0, 1.0)
 
     @property

@@ -45,7 +45,7 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class Prior:
-    """What all distilled images start from, float32 [M, H, W] in [0, 1].
+    """Start of all distilled images, float32 [M, H, W] in [0, 1].
 
     kind: see `DistillConfig.kind_of_prior`; published. patient: of the cohort, whose anatomy it is;
     never written to a file.

@@ -32,7 +32,7 @@ _LEAST_SHOWN = 0.3
 
 
 class Task(ABC):
-    """One kind of degradation.
+    """Kind of degradation.
 
     on_patches: whether a patch is degraded like a whole image. Otherwise whole images are degraded
     and patches cut from them, and numbers are drawn once for each re-initialized network.

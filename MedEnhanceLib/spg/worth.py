@@ -46,7 +46,7 @@ _BATCH, _PATCH, _RATE = 4, 24, 3e-3
 
 @dataclass(frozen=True)
 class Room:
-    """What a cohort's images could add to the public prior, for one task.
+    """Gain that a cohort's images could add to the public prior, for one task.
 
     Mean PSNR in dB of what networks restore that learned from the public prior (public_db), from it
     with the cohort's statistics, and from all raw images (full_db); error_db: standard error of
@@ -61,7 +61,7 @@ class Room:
 
     @property
     def method(self) -> Method:
-        """What is advised: matching where statistics leave more than it was seen to gain."""
+        """The advised method: matching where statistics leave more than it was seen to gain."""
         return "matching" if self.left_db >= ROOM_FOR_MATCHING else "statistics"
 
     @property

@@ -19,7 +19,7 @@ _MOST_THREADS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class CompressConfig(Options):
-    """What the file guarantees: exactly one of its modes."""
+    """Guarantee of a file: exactly one of the modes; and how to get there."""
 
     lossless: bool = option(False, help="no loss: every voxel is restored exactly", one_of="mode")
     max_error: float | None = option(

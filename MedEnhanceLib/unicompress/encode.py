@@ -62,7 +62,7 @@ _CODED = (0.85, 0.97)
 
 @dataclass(frozen=True)
 class CompressResult:
-    """What was written.
+    """Record of what was written.
 
     path: of the file.
     ratio: raw_bytes / file_bytes. max_error: the largest difference of any voxel, in stored

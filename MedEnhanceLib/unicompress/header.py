@@ -36,7 +36,7 @@ VoxelRange = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Header:
-    """Everything but the voxels; fields are those of docs/ucv-format.md, section 2.
+    """All of a volume but its voxels; fields are those of docs/ucv-format.md, section 2.
 
     target: {} or {mode: number}, the bound, ratio or quality of the mode; "promise" in the file.
     blocks: along k, j, i. range: smallest and largest finite voxel of the source.
@@ -71,7 +71,7 @@ class Header:
 
     @property
     def grid(self) -> Grid:
-        """How the volume is cut."""
+        """Grid of the volume's blocks."""
         return Grid(self.shape, self.blocks)
 
     @property

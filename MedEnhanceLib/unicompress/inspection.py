@@ -43,7 +43,7 @@ class LostBlock:
 
 @dataclass(frozen=True)
 class RecoverReport:
-    """What became of a damaged container.
+    """Outcome of recovering a damaged container.
 
     lost: the blocks that hold `fill_value` now, the smallest voxel of the source.
     notes: damage to other parts of the file, that did no harm, or that was repaired.

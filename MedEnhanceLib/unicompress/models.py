@@ -58,7 +58,7 @@ class CodecModel:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What it records of itself: layout, training data, seed."""
+        """Facts that it records of itself: layout, training data, seed."""
         try:
             size = int.from_bytes(self.data[:8], "little")
             header = json.loads(self.data[8 : 8 + min(size, _MOST_BYTES)])

@@ -52,7 +52,7 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True)
 class Layout:
-    """How long the parts of a repair chunk are: bytes of a page and of a stripe, and their number.
+    """Lengths of the parts of a repair chunk: bytes of a page and of a stripe, and their number.
 
     A stripe is a whole number of pages.
     """

@@ -17,7 +17,7 @@ from MedEnhanceLib.unicompress.header import Header
 
 
 class Tally:
-    """Compares decoded blocks, given in order, with the source. Holds one run of slices.
+    """Comparison of decoded blocks, given in order, with the source. Holds one run of slices.
 
     equal: whether every voxel so far has the source's bits. max_error: the largest difference,
     exact for integers. squared: the sum of squared differences.

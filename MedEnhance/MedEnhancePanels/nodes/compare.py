@@ -24,7 +24,7 @@ _OVERLAY_OPACITY = 0.6
 
 
 class Compare(Showing):
-    """One comparison at a time.
+    """Comparison of a result, one at a time.
 
     mode: "none", "single" or "sideBySide". overlay: the role of the map on top of the result, such
     as "difference", or None. isInput: whether the input stands in for the result for a while.

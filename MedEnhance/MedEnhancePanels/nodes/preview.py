@@ -165,7 +165,7 @@ def layoutNode():
 
 
 class Preview(Showing):
-    """One preview at a time, as the foreground of a slice view; `hide` restores the view."""
+    """Preview, one at a time, as the foreground of a slice view; `hide` restores the view."""
 
     @property
     def isShown(self):

@@ -16,7 +16,7 @@ _SETTLE_MS = 500
 
 
 class CompressPanel(Page):
-    """What is chosen lives in the state; a file is estimated, written and verified in jobs."""
+    """Page whose choices live in the state; a file is estimated, written and verified in jobs."""
 
     def __init__(self, context):
         super().__init__(context, "Compress")
@@ -54,7 +54,7 @@ class CompressPanel(Page):
 
     @property
     def config(self):
-        """What the page asks for, a CompressConfig."""
+        """The choices of the page, a CompressConfig."""
         mode, state = self.state.compressMode, self.state
         name = "max_error" if mode == "maxError" else mode
         value = True if mode == "lossless" else getattr(state, mode)

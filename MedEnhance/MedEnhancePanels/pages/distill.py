@@ -18,7 +18,7 @@ _FILE = "file"
 
 
 class DistillPanel(Page):
-    """Fills the options of a run from the page, and starts it."""
+    """Page that fills the options of a run, and starts it."""
 
     def __init__(self, context):
         super().__init__(context, "Distill")

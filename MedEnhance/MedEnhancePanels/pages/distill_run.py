@@ -18,7 +18,7 @@ _NO_CURVES = ("structure of", "saturation of", "weight of", "gate")
 
 
 class RunArea:
-    """Shows a run, which goes on or has ended, and resumes one."""
+    """Part of the page that shows a run, and resumes one."""
 
     def __init__(self, page):
         self.context, self._page, self._ui = page.context, page, page.ui

@@ -16,7 +16,7 @@ from MedEnhancePanels.tasks import enhancement
 
 
 class EnhancePanel(Page):
-    """What is chosen lives in the state; the widgets show it and change it."""
+    """Page whose choices live in the state; the widgets show it and change it."""
 
     def __init__(self, context):
         super().__init__(context, "Enhance")

@@ -17,7 +17,7 @@ _MAPS = ("uncertainty", "noise")
 
 
 class ResultArea:
-    """Compares an enhanced volume (state.enhancedVolume) with its input, and sets its strength."""
+    """Comparison of an enhanced volume (state.enhancedVolume) with its input; its strength."""
 
     def __init__(self, page):
         self.context, self._page = page.context, page

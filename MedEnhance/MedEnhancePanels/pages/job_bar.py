@@ -8,7 +8,7 @@ from MedEnhancePanels.job import stageText, withWarnings
 
 
 class JobBar:
-    """Shows the newest job that works for the user, with Cancel, and its log on demand."""
+    """Bar for the newest job that works for the user, with Cancel, and its log on demand."""
 
     def __init__(self, runner, ui):
         self._runner, self._ui = runner, ui

@@ -12,7 +12,7 @@ from MedEnhancePanels.tasks import samples
 
 
 class VolumeRow:
-    """Keeps state.inputVolume and the selector equal, and chooses what Slicer has loaded."""
+    """Row that keeps state.inputVolume and the selector equal, and takes what Slicer loads."""
 
     def __init__(self, context, ui):
         self.context, self._ui = context, ui

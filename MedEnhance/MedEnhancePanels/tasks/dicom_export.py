@@ -22,7 +22,7 @@ _GRACE_MS, _LOOK_SECONDS = 5000, 0.005
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a node becomes DICOM; patientId, patientName and studyDescription are for a new study."""
+    """Options of an export; patientId, patientName and studyDescription are for a new study."""
 
     folder: str = ""  # new or empty; "" for Slicer's DICOM database
     segmentation: bool = True  # of a result, where it has one

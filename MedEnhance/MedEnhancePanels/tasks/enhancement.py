@@ -21,7 +21,7 @@ from MedEnhancePanels.tasks.node_job import NodeJob, send
 
 @dataclasses.dataclass(frozen=True)
 class EnhanceOptions:
-    """How a volume is enhanced: the library's options, and what is a node here."""
+    """Options of an enhancement: the library's, and what is a node here."""
 
     config: EnhanceConfig = dataclasses.field(default_factory=EnhanceConfig)
     guide: object = None  # a volume node of another series of the examination

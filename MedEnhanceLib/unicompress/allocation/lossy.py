@@ -66,7 +66,7 @@ Tried = list[tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a search comes near to from below: of bytes, psnr and ssim one is given.
+    """Goal that a search nears from below: of bytes, psnr and ssim one is given.
 
     bytes: of all videos; free: beside them, for filters. peak: the full range, which PSNR and SSIM
     are measured against.
@@ -80,12 +80,12 @@ class Goal:
 
     @property
     def largest_error(self) -> float:
-        """Of a quality: mean square as a share of the peak's, or 1 − SSIM."""
+        """Largest error of a quality: mean square as a share of the peak's, or 1 − SSIM."""
         return 10 ** (-self.psnr / 10) if self.psnr is not None else 1 - float(self.ssim or 0)
 
     @property
     def step(self) -> float:
-        """Of a quality: a quantizer's step to begin with, in stored units."""
+        """First step of a quality: a quantizer's step to begin with, in stored units."""
         return _STEP_OF_ERROR * self.peak * 10 ** (-(self.psnr or _USUAL_PSNR) / 20)
 
     @property
@@ -95,7 +95,7 @@ class Goal:
 
     @property
     def slope(self) -> float:
-        """What an octave of the step changes, in octaves."""
+        """Change by an octave of the step, in octaves."""
         return _SIZE_SLOPE if self.bytes else _ERROR_SLOPE
 
 

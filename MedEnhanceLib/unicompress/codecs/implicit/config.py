@@ -61,7 +61,7 @@ _TINY = DecoderConfig(hidden=16, depth=2, scaled=1, heads=2, key_size=4)
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitConfig(CodecTrainingConfig):
-    """One training: a teacher with encoders and codebooks, then a student of it.
+    """Training of a teacher with encoders and codebooks, then a student of it.
 
     Presets: smoke: seconds; cpu: 40 minutes on one core; full: the published scale, on a GPU.
     """

@@ -77,7 +77,7 @@ class Filter:
 
     @property
     def data(self) -> bytes:
-        """As it lies in a chunk."""
+        """Bytes as in a chunk."""
         power = len(self.weights).bit_length() - 1
         packed = zlib.compress(np.ascontiguousarray(self.weights.T).tobytes(), 9)
         return HEAD.pack(power, self.first, self.spread, len(packed)) + packed
