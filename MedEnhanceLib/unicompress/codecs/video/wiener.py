@@ -264,8 +264,11 @@ def _gather(
 
 def _solve(sums: _Sums) -> tuple[npt.NDArray[np.int8], float]:
     """Solve for weights, rounded as they will be stored, and the squared error that they leave."""
-    scale = np.trace(sums.products, axis1=1, axis2=2)[:, None, None] / TERMS
-    ridged = sums.products + (_RIDGE * scale + 1e-6) * np.eye(TERMS)
+    scale = np.trace(sums.products, axis1=1, axis2=2) / TERMS
+    # Sums in single precision have eigenvalues below 0 where a volume is very smooth.
+    below = -np.linalg.eigvalsh(sums.products)[:, 0]
+    ridge = np.maximum(_RIDGE * scale, 2 * below) + 1e-6
+    ridged = sums.products + ridge[:, None, None] * np.eye(TERMS)
     weights = _rounded(ridged, np.linalg.solve(ridged, sums.wanted[..., None])[..., 0])
     stored = weights / (1 << WEIGHT_BITS)
     gains = 2 * np.einsum("ct,ct->c", stored, sums.wanted)
