@@ -71,15 +71,9 @@ def load(
 ) -> Volume:
     """Read a volume: NIfTI, NRRD, MetaImage or DICOM; arguments and errors as of `api.load`.
 
-    Args:
-        path: the file or folder.
-        modality: overrides what the header says; without either it is guessed, with a warning.
-        series: one DICOM series of several, by UID or by its number in `list_series`.
-        resample: of DICOM whose slices make no even rectangular grid.
-        complete_frames: leave out the last frame of DICOM whose scan was interrupted.
-        scratch: a folder with free space; if given, the voxels of large NIfTI, NRRD and MetaImage
-            files stay on disk: in the file, which must not change meanwhile, or unpacked there.
-        monitor: notified of warnings and progress; may cancel.
+    scratch: a folder with free space; if given, the voxels of large NIfTI, NRRD and MetaImage files
+    stay on disk: in the file, which must not change meanwhile, or unpacked there.
+    monitor: notified of warnings and progress; may cancel.
     """
     path, monitor = Path(path), monitor or Monitor()
     refuse_pipe(path)

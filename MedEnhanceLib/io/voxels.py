@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib.core import slabs
 from MedEnhanceLib.core.slabs import Voxels
@@ -121,24 +120,16 @@ class Payload:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_voxels(
-    payload: Payload, monitor: Monitor, scratch: Path | None = None
-) -> npt.NDArray[Any]:
-    """Read the voxels, in this machine's byte order.
+def read_voxels(payload: Payload, monitor: Monitor, scratch: Path | None = None) -> Voxels:
+    """Read the voxels of a payload, in its shape and this machine's byte order.
 
     Sizes are compared with the file before memory is taken for them. A compressed file is read up
-    to its checksum. The voxels are in memory once.
+    to its checksum. The voxels are in memory once. The monitor may cancel, after each MiB.
 
-    Args:
-        payload: where they are, as the header declares.
-        monitor: may cancel, after each MiB.
-        scratch: a folder; if given, large voxels stay outside memory: they are read from the file
-            itself as they are needed, or unpacked into an unnamed file in that folder.
-    Returns:
-        The voxels, of the payload's shape.
-    Raises:
-        InputError: the file is cut short or damaged.
-        DeviceMemoryError: they do not fit into memory.
+    scratch: a folder; if given, large voxels stay outside memory: they are read from the file
+    itself as they are needed, or unpacked into an unnamed file in that folder.
+    Raises InputError where the file is cut short or damaged, DeviceMemoryError where they do not
+    fit into memory.
     """
     path, begin = payload.path, payload.begin + payload.skip
     size = path.stat().st_size - payload.begin
@@ -168,7 +159,7 @@ def read_voxels(
     return voxels.byteswap(inplace=True).view(payload.dtype.newbyteorder("="))
 
 
-def _fill(voxels: npt.NDArray[Any], payload: Payload, monitor: Monitor) -> None:
+def _fill(voxels: Voxels, payload: Payload, monitor: Monitor) -> None:
     """Read the voxels' bytes into an array; InputError if there are too few."""
     target, skip, filled = voxels.reshape(-1).view(np.uint8), payload.skip, 0
     count = payload.skip + payload.nbytes
@@ -238,18 +229,13 @@ _INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint3
 _LARGEST_WHOLE = 2.0**62
 
 
-def rescale_slices(
-    slices: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
-    slopes: Sequence[float],
-    intercepts: Sequence[float],
-) -> npt.NDArray[Any]:
+def rescale_slices(slices: Voxels, slopes: Sequence[float], intercepts: Sequence[float]) -> Voxels:
     """Rescale stored numbers to intensities: stored × slope + intercept, rounded once.
 
     Example: int16 with slope 1 and intercept -1024 stays int16; with slope 0.5 it becomes float32.
 
     Args:
-        slices: [J, I] each, or one array [K, J, I], which is returned as it is if every slope is
-            1 and every intercept 0.
+        slices: [K, J, I]; returned as they are if every slope is 1 and every intercept 0.
         slopes: one for each slice.
         intercepts: one for each slice.
     Returns:
@@ -257,13 +243,10 @@ def rescale_slices(
         value, beginning with int16; else float32, or float64 if the stored numbers have more than
         16 bits.
     """
-    stored = np.result_type(*[part.dtype for part in slices])
     if all(slope == 1 and shift == 0 for slope, shift in zip(slopes, intercepts, strict=True)):
-        if isinstance(slices, np.ndarray):
-            return slices
-        return np.stack([part.astype(stored, copy=False) for part in slices])
-    dtype = _target_type(stored, slices, slopes, intercepts)
-    result = np.empty((len(slices), *slices[0].shape), dtype)
+        return slices
+    dtype = _target_type(slices, slopes, intercepts)
+    result = np.empty(slices.shape, dtype)
     for part, slope, shift, out in zip(slices, slopes, intercepts, result, strict=True):
         if dtype.kind in "iu":  # the result fits: overflows on the way cancel out
             out[...] = part.astype(np.int64) * int(slope) + int(shift)
@@ -281,11 +264,9 @@ def rescale(voxels: Voxels, slope: float, intercept: float) -> Voxels:
 
 
 def _target_type(
-    stored: np.dtype[Any],
-    slices: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
-    slopes: Sequence[float],
-    intercepts: Sequence[float],
+    slices: Voxels, slopes: Sequence[float], intercepts: Sequence[float]
 ) -> np.dtype[Any]:
+    stored = slices.dtype
     if stored.kind == "f":
         return stored
     numbers = (*slopes, *intercepts)

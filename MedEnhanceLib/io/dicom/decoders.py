@@ -82,15 +82,10 @@ class PixelFile:
     bits: int
 
     def frame(self, index: int) -> Pixels:
-        """Read one frame.
+        """Read frame `index`, from 0: the stored numbers [J, I], of type `dtype`.
 
-        Args:
-            index: the number of the frame, from 0.
-        Returns:
-            [J, I]: the stored numbers, of type `dtype`.
-        Raises:
-            DamagedError: the pixels are damaged, or contradict the header.
-            DependencyError: the decoder is not installed.
+        Raises DamagedError where the pixels are damaged, or contradict the header; DependencyError
+        where the decoder is not installed.
         """
         from pydicom.encaps import get_frame
         from pydicom.pixels.decoders.base import get_decoder
@@ -162,10 +157,8 @@ def _damage() -> Iterator[None]:
 def index_pixels(file: Path) -> PixelFile:
     """Read a file, and check that it holds the frames that its header states.
 
-    Raises:
-        DamagedError: elements are cut short, or contradict each other or the number of pixels.
-        NotImplementedError: the transfer syntax is not read.
-        OSError: the file cannot be read.
+    Raises DamagedError where elements are cut short, or contradict each other or the number of
+    pixels; NotImplementedError where the transfer syntax is not read; OSError.
     """
     with _damage(), file.open("rb") as stream, silence():
         return _indexed(read_elements(stream, _ELEMENTS, last=PIXEL_DATA))
@@ -236,10 +229,9 @@ def _verify_fragments(dataset: Dataset, frames: int) -> None:
 
 
 def stated_size(stream: bytes) -> tuple[int, int, int, int]:
-    """Rows, columns, components and bits that a stream states, before a decoder allocates them.
+    """Read rows, columns, components and bits of a stream, before a decoder allocates them.
 
-    Raises:
-        DamagedError: it states none, or its end marker is missing.
+    Raises DamagedError where it states none, or its end marker is missing.
     """
     if not stream.rstrip(b"\0\xff").endswith(_END[1:]) or _END not in stream:
         raise DamagedError("its stream is cut short: the end marker is missing")

@@ -90,8 +90,9 @@ def b_value(header: Header, keyword: str) -> str:
 
 def _private_b_value(header: Header) -> Vector:
     for tag, creator in _B_VALUES:
-        if value := _private(header, tag, creator)[:1]:
-            vector = _stated_direction(header) if creator == "GEMS_PARM_01" else ()
+        if value := _private(header, (tag,), creator)[:1]:
+            of_ge, ge_creator, _ = _DIRECTIONS[1]
+            vector = _private(header, of_ge, ge_creator) if creator == "GEMS_PARM_01" else ()
             length = math.hypot(*vector)
             scale = length**2 if 0.03 < length < _FULL_LENGTH else 1.0
             return (round(value[0] % _GE_OFFSET * scale, 3),)
@@ -108,7 +109,7 @@ def direction(header: Header, keyword: str) -> Vector | None:
     )
     for tags, creator, turned in _DIRECTIONS:
         if not vector:
-            private = sum((_private(header, tag, creator) for tag in tags), ())
+            private = _private(header, tags, creator)
             vector = turned(private, header) if len(private) == 3 else None
     vector = vector or _of_comments(header)
     length = math.hypot(*vector) if vector and len(vector) == 3 else 0.0
@@ -126,19 +127,20 @@ def _of_comments(header: Header) -> Vector | None:
     return _in_image(vector, header) if vector else None
 
 
-def _stated_direction(header: Header) -> Vector:
-    return sum((_private(header, tag, "GEMS_ACQU_01") for tag in _DIRECTIONS[1][0]), ())
+def _private(header: Header, tags: tuple[int, ...], creator: str) -> Vector:
+    """Return the numbers of private elements of a block; () where it is of another creator."""
+    if not _is_of(creator, header, tags[0]):
+        return ()
+    return sum((_numbers(header.get(tag)) for tag in tags), ())
 
 
-def _private(header: Header, tag: int, creator: str) -> Vector:
-    """The numbers of a private element; () where it is absent, or of another creator."""
-    named = str(header.get(_creator(tag)) or "").strip()
-    return _numbers(header.get(tag)) if named == creator else ()
+def _is_of(creator: str, header: Header, tag: int) -> bool:
+    return str(header.get(_creator(tag)) or "").strip() == creator
 
 
 def _of_csa(header: Header, name: str) -> Vector:
     data = header.get(_CSA)
-    is_stated = str(header.get(_creator(_CSA)) or "").strip() == _CSA_CREATOR
+    is_stated = _is_of(_CSA_CREATOR, header, _CSA)
     return _numbers(_csa(data).get(name)) if is_stated and isinstance(data, bytes) else ()
 
 

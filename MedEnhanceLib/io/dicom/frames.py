@@ -81,15 +81,12 @@ class Part:
 
 
 def parts_of(slices: Slices) -> tuple[list[Part], list[str]]:
-    """Divide a series into volumes.
+    """Divide a series, its slices in any order, into volumes.
 
     Parts of equal geometry that differ in one attribute become the frames of one part. Slices that
     cannot be divided stay in one part, so that `stack` reports what is wrong with them.
-
-    Args:
-        slices: of one series, in any order.
-    Returns:
-        The volumes, in a fixed order; and the names of localizers, which are left out among others.
+    Returns the volumes, in a fixed order; and the names of localizers, which are left out among
+    others.
     """
     scouts = [plane.file.name for plane in slices if "LOCALIZER" in plane.image_type]
     if len(scouts) == len(slices):

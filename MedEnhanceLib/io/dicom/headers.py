@@ -140,11 +140,8 @@ class Header:
 def read_header(file: Path) -> Header | None:
     """Read the header of a file.
 
-    Returns:
-        None for a file that is not DICOM, and for a DICOMDIR. A file that is damaged, or cannot be
-        opened, gives a Header with the reason.
-    Raises:
-        DependencyError: pydicom is not installed.
+    Returns None for a file that is not DICOM, and for a DICOMDIR. A file that is damaged, or cannot
+    be opened, gives a Header with the reason. Raises DependencyError without pydicom.
     """
     require("pydicom", purpose="Reading DICOM")
     damaged = Header(file=file, hint=COPY_AGAIN, damaged=True)
@@ -277,13 +274,11 @@ def class_name(sop_class: str, modality: str = "") -> str:
 
 
 def frame_headers(header: Dataset) -> Iterator[Fields]:
-    """The header of each frame in the order of the file: of all frames, then of its own groups.
+    """Yield the header of each frame in the order of the file: of all frames, then of its groups.
 
-    Args:
-        header: a header with ELEMENTS and those of plain slices.
-    Raises:
-        InputError: frames have no place in the patient, are not as many as stated, or are spread
-            over several files.
+    header: with ELEMENTS and those of plain slices.
+    Raises InputError where frames have no place in the patient, are not as many as stated, or are
+    spread over several files.
     """
     common = plain_values(header)
     count = whole(common, "NumberOfFrames") or 1

@@ -81,15 +81,10 @@ class Choice:
 
 
 def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
-    """List the volumes at a path.
+    """List the volumes at a path, as for `load_dicom`.
 
-    Args:
-        path: as for `load_dicom`.
-        monitor: for progress and cancellation.
-    Returns:
-        The volumes by series number; then all other objects, with the reasons.
-    Raises:
-        InputError: there is no DICOM file.
+    Returns the volumes by series number; then all other objects, with the reasons. Raises
+    InputError where there is no DICOM file.
     """
     return [choice.row for choice in choices(path, monitor)]
 
@@ -283,19 +278,12 @@ def _volumes(
             if others and used.file in files
         }
         row = _row(first, len(files), "" if problem is None else problem.message, part)
-        left_out = _left_out(part, name)
+        left_out = (
+            f"{name}: {part.name} leaves out {counted(part.lacking, 'slice')} of its series at "
+            "other places: they are of another kind, and listed as other parts",
+        )[: bool(part.lacking)]
         made.append(Choice(row, first, part, fault, copies, (*notes, *left_out), left_out))
     return made
-
-
-def _left_out(part: Part, name: str) -> tuple[str, ...]:
-    """What a part says of slices that lie between or beside its own, but are of another kind."""
-    if not part.lacking:
-        return ()
-    return (
-        f"{name}: {part.name} leaves out {counted(part.lacking, 'slice')} of its series at other "
-        "places: they are of another kind, and listed as other parts",
-    )
 
 
 def _no_volume(headers: Sequence[Header]) -> Choice:

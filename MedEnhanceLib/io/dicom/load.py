@@ -14,6 +14,7 @@ from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
+from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom import segmentation
 from MedEnhanceLib.io.dicom.contrast import interval_s
 from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
@@ -38,21 +39,13 @@ def load_dicom(
     complete_frames: bool = False,
     monitor: Monitor,
 ) -> Volume:
-    """Load one series of gray images, or one segmentation.
+    """Load one series of gray images, or one segmentation; arguments as of `api.load`.
 
-    Args:
-        path: a folder, DICOMDIR, list (.txt) of files, or one file (see sources.find_files).
-        modality: what to load it as; by default its own.
-        series: which one, by its number in `list_series`, its UID or UID/part. By default the only
-            series of images; or the only segmentation, if there are no images.
-        resample: whether uneven, missing and tilted slices are resampled instead of refused.
-        complete_frames: whether the last frame of an interrupted scan is left out.
-        monitor: for progress, warnings and cancellation.
-    Returns:
-        [K, J, I], or [T, K, J, I] for a series of several frames.
-    Raises:
-        InputError: several series fit, none does, or one gives no volume; GeometryError where its
-            slices make no even grid.
+    path: see `sources.find_files`. Without `series` the only series of images is loaded; or the
+    only segmentation, if there are no images.
+    Returns [K, J, I], or [T, K, J, I] for a series of several frames.
+    Raises InputError where several series fit, none does, or one gives no volume; GeometryError
+    where its slices make no even grid.
     """
     listed = choices(path, monitor.part(0, 0.3), complete_frames=complete_frames)
     choice = _choose(listed, series, path, monitor)
@@ -156,6 +149,7 @@ def _volume(
     voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
     if repair is not None:
+        refuse_not_finite(Volume(voxels, source=name))
         share = monitor.part(read_till, 1)
         voxels, geometry, notes = repair.apply(voxels, share, padding=_padding(ordered))
         steps = [derived_note("; ".join(notes))]

@@ -57,11 +57,9 @@ def is_mosaic(picture: Slice, header: Fields) -> bool:
 def tiles_of(picture: Slice, header: Fields) -> tuple[Slice, ...]:
     """Divide a mosaic into the slices that it holds, each with its own place.
 
-    Args:
-        picture: the mosaic as if it were a slice.
-        header: with ELEMENTS.
-    Raises:
-        InputError: the number of slices, their direction or their distance is unknown.
+    picture: the mosaic as if it were a slice.
+    header: with ELEMENTS.
+    Raises InputError where the number of slices, their direction or their distance is unknown.
     """
     if _UIH_WORD in picture.image_type:
         return _united_imaging(picture)

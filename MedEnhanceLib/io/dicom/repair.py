@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Voxels, restore_dtype
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -108,10 +107,9 @@ class Spacing:
 def measure_spacing(along: Vector, labels: Sequence[str], rounding_mm: float) -> Spacing:
     """Measure the distances of slices.
 
-    Args:
-        along: mm, two or more ascending positions that all differ.
-        labels: the name of each slice, for messages.
-        rounding_mm: rounding error of the positions.
+    along: mm, two or more ascending positions that all differ.
+    labels: the name of each slice, for messages.
+    rounding_mm: rounding error of the positions.
     """
     steps = np.diff(along)
     even = float(along[-1] - along[0]) / (len(along) - 1)
@@ -205,13 +203,10 @@ class Slant:
         )
 
     def grid(self, size: tuple[int, int]) -> tuple[tuple[int, int], Places]:
-        """The plane that holds all slices.
+        """Find the plane that holds all slices; size: rows and columns of a slice.
 
-        Args:
-            size: rows and columns of a slice.
-        Returns:
-            Rows and columns of the plane; and the (row, column) of each slice's first pixel in it,
-            which are whole numbers for the first slice.
+        Returns rows and columns of the plane; and the (row, column) of each slice's first pixel in
+        it, which are whole numbers for the first slice.
         """
         pixels = np.round(self.aside / np.asarray(self.pixel_mm), 3)  # whole pixels stay whole
         # An axis with nothing but rounding errors is not interpolated.
@@ -283,19 +278,15 @@ class Repair:
         Padding is never mixed into what was measured, and stays padding.
 
         Args:
-            voxels: [K, J, I] or [T, K, J, I].
+            voxels: [K, J, I] or [T, K, J, I], finite.
             monitor: for progress and cancellation.
             padding: the intensity that stands for nothing, and the other end of its range. Without
                 it, a border that has the lowest value of the volume is padding.
         Returns:
             The voxels, of the same type; what was not imaged has the value of the padding, or the
             lowest of the volume, as air has. Then the geometry, and the notes.
-        Raises:
-            InputError: voxels are not finite.
         """
         frames = voxels if voxels.ndim == 4 else voxels[np.newaxis]
-        for frame in frames:
-            _refuse_not_finite(frame, monitor)
         lowest = min(frame.min() for frame in frames)
         if padding is not None and padding[0] > lowest and not _holds(frames, padding):
             padding = None  # scanners write the bits of a negative number as a positive one
@@ -381,16 +372,6 @@ def _continued(plane: Plane, gaps: Mask, axis: int) -> Plane:
     nearest = np.where(after - places < places - before, after, before)
     nearest = np.clip(nearest, 0, count - 1)  # a line of gaps alone stays one
     return np.moveaxis(np.take_along_axis(lines, nearest, 1), 1, axis)
-
-
-def _refuse_not_finite(slices: Voxels, monitor: Monitor) -> None:
-    for index, plane in enumerate(slices):
-        monitor.check()
-        if not np.isfinite(plane).all():
-            raise InputError(
-                f"slice {index} (counted from 0) holds NaN or infinity, which cannot be resampled",
-                "Correct the values in the program that wrote the series.",
-            )
 
 
 def shifted(plane: Plane, offset: float, axis: int) -> Plane:

@@ -36,15 +36,10 @@ _UNEVEN = 0.05
 def read_segmentation(file: Path, source: str, monitor: Monitor) -> Volume:
     """Load a segmentation; planes without labels may be missing in it.
 
-    Args:
-        file: the segmentation.
-        source: where it comes from, for the volume.
-        monitor: for cancellation.
-    Returns:
-        [K, J, I], the number of the segment or 0; modality SEG.
-    Raises:
-        InputError: segments overlap or are fractional, or the file is damaged; GeometryError where
-            frames do not lie on one grid.
+    source: where it comes from, for the volume.
+    Returns [K, J, I], the number of the segment or 0; modality SEG.
+    Raises InputError where segments overlap or are fractional, or the file is damaged;
+    GeometryError where frames do not lie on one grid.
     """
     require("highdicom", purpose="Reading a DICOM segmentation")
     # Highdicom keeps the table of frames in SQLite.

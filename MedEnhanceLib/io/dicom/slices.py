@@ -312,15 +312,12 @@ ELEMENTS: tuple[str | int, ...] = (
 
 
 def slice_of(header: Fields, file: Path, syntax: str, frame: int | None = None) -> Slice:
-    """What a header says of the image in a file, or of one of its frames.
+    """Describe the image in a file, or one of its frames, by its header.
 
-    Args:
-        header: with ELEMENTS; of a frame, with what its functional groups say.
-        file: where it was read from.
-        syntax: the transfer syntax UID.
-        frame: its number in the file, from 1; None for the only one.
-    Raises:
-        InputError: a value that places or scales the image is malformed.
+    header: with ELEMENTS; of a frame, with what its functional groups say.
+    syntax: the transfer syntax UID.
+    frame: its number in the file, from 1; None for the only one.
+    Raises InputError where a value that places or scales the image is malformed.
     """
     values = {name: read(header, keyword) for name, keyword, read in _READ}
     if values["slope"] == 0:

@@ -18,14 +18,11 @@ _OF_SYSTEMS = ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.
 
 
 def find_files(path: Path, monitor: Monitor) -> list[Path]:
-    """The files that may be DICOM, sorted by name.
+    """Find the files that may be DICOM, sorted by name.
 
-    Args:
-        path: a folder, searched with its subfolders; a DICOMDIR, which stands for its folder; a
-            list (.txt) of files, one a line, as Slicer's module writes it; or one file.
-        monitor: for cancellation.
-    Raises:
-        InputError: there is no file, or a folder cannot be read.
+    path: a folder, searched with its subfolders; a DICOMDIR, which stands for its folder; a list
+    (.txt) of files, one a line, as Slicer's module writes it; or one file.
+    Raises InputError where there is no file, or a folder cannot be read.
     """
     is_folder = path.is_dir()
     if path.exists() and not is_folder:

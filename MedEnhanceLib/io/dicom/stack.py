@@ -285,17 +285,10 @@ def require_alike(slices: Slices, name: str) -> None:
 def stack_frames(
     frames: Sequence[Slices], name: str, monitor: Monitor, *, resample: bool = False
 ) -> list[Stack]:
-    """Stack each frame of a volume; all of them must lie on one grid.
+    """Stack each frame of a volume, [T][K]; arguments and errors as of `stack`.
 
-    Args:
-        frames: [T][K], the slices of each frame in any order.
-        name: of the series, for messages.
-        monitor: gets the warnings of the first frame.
-        resample: as for `stack`.
-    Raises:
-        InputError: as `stack`.
-        GeometryError: as `stack`; or a frame lies elsewhere than the first, or would have to be
-            resampled in another way.
+    The monitor gets the warnings of the first frame. Raises GeometryError, too, where a frame lies
+    elsewhere than the first, or would have to be resampled in another way.
     """
     first = stack(frames[0], name, monitor, resample=resample)
     stacks = [first]

@@ -58,18 +58,13 @@ def reason_of(failure: Exception) -> str:
 def read_elements(
     stream: BinaryIO, wanted: Iterable[int | str] | None = None, *, last: int = BEFORE_PIXELS
 ) -> Dataset:
-    """Read elements with pydicom.
+    """Read elements with pydicom; returns them with `file_meta`.
 
-    Args:
-        stream: a file, with or without preamble and prefix (DICM).
-        wanted: tags or keywords; None for all elements.
-        last: the tag behind which reading stops; by default the pixels are left out.
-    Returns:
-        The elements, with `file_meta`.
-    Raises:
-        NotImplementedError: the file is deflated.
-        DamagedError: a value reaches beyond the end of the file, or there are too many elements.
-            Damaged files raise `pydicom_failures()`.
+    stream: a file, with or without preamble and prefix (DICM).
+    wanted: tags or keywords; None for all elements.
+    last: the tag behind which reading stops; by default the pixels are left out.
+    Raises `pydicom_failures()`: NotImplementedError where the file is deflated, DamagedError where
+    a value reaches beyond the end of the file, or there are too many elements.
     """
     pydicom = require("pydicom", purpose="Reading DICOM")
     if meta_of(stream).get("TransferSyntaxUID") == DEFLATED:
@@ -93,10 +88,9 @@ def _tags(wanted: tuple[int | str, ...]) -> list[int]:
 
 
 def meta_of(stream: BinaryIO) -> Dataset:
-    """The meta header of a file, empty where there is none.
+    """Read the meta header of a file, empty where there is none.
 
-    Raises:
-        DamagedError: it does not end, or zeros follow it.
+    Raises DamagedError where it does not end, or zeros follow it.
     """
     pydicom = require("pydicom", purpose="Reading DICOM")
     stream.seek(0)

@@ -124,9 +124,8 @@ _EMPTY_OF = {
 def complete(image: Dataset, sop_class: str) -> None:
     """Fill in what the standard requires of an image, and correct what is wrong, in place.
 
-    Args:
-        image: with its pixels, place and intensities.
-        sop_class: CT_IMAGE, MR_IMAGE, PET_IMAGE or SECONDARY_CAPTURE.
+    image: with its pixels, place and intensities.
+    sop_class: one of `_EMPTY_OF`.
     """
     for keyword in (*_EMPTY, *_EMPTY_OF[sop_class]):
         if keyword not in image:

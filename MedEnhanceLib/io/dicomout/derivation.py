@@ -150,10 +150,9 @@ def model_text(model: Mapping[str, str]) -> str:
 
 
 def now(offset: str = "") -> tuple[str, str]:
-    """Date and time of this moment, as DA and TM.
+    """Return date and time of this moment, as DA and TM.
 
-    Args:
-        offset: from UTC ("+0200"), the TimezoneOffsetFromUTC of the dataset; "" for local time.
+    offset: from UTC ("+0200"), the TimezoneOffsetFromUTC of the dataset; "" for local time.
     """
     try:
         zone = datetime.strptime(offset.strip(), "%z").tzinfo
@@ -229,11 +228,9 @@ def refer_to(reference: Instance, **more: Any) -> Dataset:
 
 
 def refer_to_source(reference: Instance, *, same_place: bool) -> Dataset:
-    """An item that references an image that something was made from.
+    """Make an item that references an image that something was made from.
 
-    Args:
-        reference: the image.
-        same_place: whether every pixel lies where it did in the image.
+    same_place: whether every pixel lies where it did in the image.
     """
     return refer_to(
         reference,
@@ -258,12 +255,7 @@ def values_of(dataset: Dataset, keyword: str) -> list[Any]:
 
 
 def series_number(header: Dataset | None, kind: str) -> int:
-    """The number of a derived series: the source's plus a step for its kind.
-
-    Args:
-        header: of the source, or None.
-        kind: "images", "segmentation" or "uncertainty".
-    """
+    """Number a derived series: that of its source, if there is one, plus a step for its kind."""
     if header is None and kind == "images":
         return 1
     source = header.get("SeriesNumber") if header is not None else None

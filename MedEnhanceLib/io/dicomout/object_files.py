@@ -64,12 +64,7 @@ def write_objects(
 
 
 def refuse_used_folder(folder: Path, overwrite: bool) -> None:
-    """Raise OutputError for a folder that `write_objects` may not fill; call it before long work.
-
-    Args:
-        folder: where the objects are to be written.
-        overwrite: as for `write_objects`.
-    """
+    """Raise OutputError for a folder that `write_objects` may not fill; for before long work."""
     refuse_no_folder(folder)
     try:
         entries = sorted(folder.iterdir()) if folder.is_dir() else []

@@ -136,11 +136,9 @@ def lay_out(
 ) -> Grid:
     """Find the images behind each slice of a volume and the places of its frames.
 
-    Args:
-        volume: [K, J, I]. Only images that `volume.origin` names count, if it names any: all time
-            points of a sequence lie in the same place.
-        template: the images that it came from.
-        source_images: single images, if they are not the template's.
+    volume: [K, J, I]. Only images that `volume.origin` names count, if it names any: all time
+    points of a sequence lie in the same place.
+    source_images: single images, if they are not the template's.
     """
     if source_images is None:
         planes = _planes_of(template, volume)
@@ -175,18 +173,14 @@ def _planes_of(template: Template, volume: Volume) -> list[Plane]:
     if template.origin is None:
         return []
     of_volume = volume.origin.instances if volume.origin else ()
-    named = {_key(instance) for frame in of_volume for instance in frame}
+    named = {instance for frame in of_volume for instance in frame}
     instances = [instance for frame in template.origin.instances for instance in frame]
-    is_named = [_key(instance) in named for instance in instances]
+    is_named = [instance in named for instance in instances]
     return [
         Plane(instance, header)
         for header, instance, counts in zip(template.headers, instances, is_named, strict=True)
         if counts or not any(is_named)
     ]
-
-
-def _key(instance: Instance) -> tuple[str, int | None, int | None]:
-    return instance.file, instance.frame, instance.tile
 
 
 def _behind_slices(

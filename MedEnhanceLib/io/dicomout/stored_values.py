@@ -104,14 +104,12 @@ def _sign_if_exact(slices: Sequence[Voxels], rescales: Sequence[Rescale]) -> boo
         if not np.array_equal((stored * slope + intercept).astype(slice_.dtype), slice_):
             return None
         low, high = min(low, stored.min()), max(high, stored.max())
-    fits = {
-        is_signed: ends[0] <= low and high <= ends[1]
-        for is_signed, ends in ((True, _SIGNED), (False, _UNSIGNED))
-    }
-    is_signed = slices[0].dtype.kind != "u"  # so that integers come back in their own type
-    if fits[is_signed]:
-        return is_signed
-    return not is_signed if fits[not is_signed] else None
+    preferred = slices[0].dtype.kind != "u"  # so that integers come back in their own type
+    for is_signed in (preferred, not preferred):
+        lowest, highest = _SIGNED if is_signed else _UNSIGNED
+        if lowest <= low and high <= highest:
+            return is_signed
+    return None
 
 
 def _error(slices: Sequence[Voxels], stored: Stored) -> float:

@@ -61,11 +61,8 @@ class Template:
 def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Template:
     """Read the headers of the images that a volume came from; invalid values are corrected.
 
-    Args:
-        origin: the images.
-        monitor: notified of progress and of corrected values.
-    Raises:
-        InputError: a file that is missing or damaged, or that holds another image by now.
+    monitor: notified of progress and of corrected values.
+    Raises InputError for a file that is missing or damaged, or that holds another image by now.
     """
     monitor = monitor or Monitor()
     instances = [instance for frame in origin.instances for instance in frame]
@@ -224,14 +221,11 @@ _OF_FRAMES = (
 
 
 def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
-    """The attributes of one frame of a multi-frame file as the single image it would be.
+    """Copy the attributes of one frame of a multi-frame file as the single image it would be.
 
-    Args:
-        source: the file's header.
-        frame: counted from 1.
-        name: of the file, for the error.
-    Raises:
-        InputError: the file has fewer frames.
+    source: the file's header.
+    frame: counted from 1.
+    name: of the file, for the InputError where it has fewer frames.
     """
     from pydicom import Dataset
 
