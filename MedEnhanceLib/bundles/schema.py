@@ -60,12 +60,10 @@ _SHAPE: dict[str, Any] = {
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file of unknown origin.
+    """Read the content of a JSON file of unknown origin.
 
-    Raises:
-        InputError: it is a pipe or a device.
-        OSError: it cannot be read.
-        ValueError: it is no JSON, or larger or deeper than what a model needs.
+    Raises InputError for a pipe or a device, OSError where it cannot be read, ValueError where it
+    is no JSON, or larger or deeper than what a model needs.
     """
     if path.exists():
         refuse_pipe(path)
@@ -82,13 +80,9 @@ def read_json(path: Path) -> Any:
 
 
 def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
-    """The metadata of a model, if they are what they have to be.
+    """Return the metadata of a model, as `read_json` gave them, if they are what they have to be.
 
-    Args:
-        fields: as `read_json` gave them.
-        path: of the file, for messages.
-    Raises:
-        ModelError: they are not those of a model; names the field.
+    Raises ModelError, naming the field and the file at `path`, for any others.
     """
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         if isinstance(fields, dict) and "network_data_format" in fields:

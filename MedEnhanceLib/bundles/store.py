@@ -121,10 +121,9 @@ def user_folder() -> Path:
 
 
 def list_bundles() -> list[Bundle]:
-    """All readable bundles: the user's defaults, then those that ship, then imported ones, by name.
+    """List all readable bundles: the user's defaults, those that ship, imported ones; by name.
 
-    So the first one that fits is the one to take. Folders that are no readable
-    bundle are left out; `unreadable_bundles` has them.
+    So the first one that fits is the one to take. `unreadable_bundles` has the other folders.
     """
     bundles = [bundle for _, bundle in _read_all() if not isinstance(bundle, ModelError)]
     defaults = set(read_defaults().values())
@@ -151,10 +150,9 @@ def unreadable_bundles() -> dict[Path, ModelError]:
 
 
 def read_defaults() -> dict[str, str]:
-    """The names of the models that the user set as default, by "KIND MODALITY".
+    """Read the names of the models that the user set as default, by "KIND MODALITY".
 
-    Raises:
-        ModelError: the file that holds them is damaged.
+    Raises ModelError where the file that holds them is damaged.
     """
     path = user_folder() / DEFAULTS
     if not os.access(path, os.R_OK):  # there is none, or it is in a home of somebody else
@@ -171,8 +169,7 @@ def read_defaults() -> dict[str, str]:
 def set_default(name: str) -> Bundle:
     """Take an installed model where none is named ("auto"), for its kind and modality.
 
-    Raises:
-        ModelError: there is none of this name, or it is taken on request alone.
+    Raises ModelError where there is none of this name, or it is taken on request alone.
     """
     bundle = by_name(name)
     if bundle.on_request:
@@ -190,19 +187,11 @@ def set_default(name: str) -> Bundle:
 def open_bundle_for(
     volume: Volume, name_or_path: str, *, kind: str, monitor: Monitor | None = None
 ) -> tuple[Bundle, Volume]:
-    """The bundle for a volume, and the volume with the modality that it is processed as.
+    """Open the bundle for a volume; also the volume with the modality that it is processed as.
 
     Where the values of a volume without a stated modality look like none, a model chosen by name
-    decides; a modality that they look like counts as a stated one.
-
-    Args:
-        volume: what is to be processed.
-        name_or_path: as for `open_bundle`.
-        kind: as for `open_bundle`.
-        monitor: receives a message where the modality changes.
-
-    Raises:
-        ModelError: as `open_bundle`.
+    decides, which the monitor is told; a modality that they look like counts as a stated one.
+    The other arguments and errors are those of `open_bundle`.
     """
     bundle = open_bundle(name_or_path, kind=kind, modality=volume.modality)
     if not volume.modality_is_guess or volume.modality == bundle.modality:
@@ -244,11 +233,8 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
 def read_bundle(folder: Path, *, expected_sha256: str = "") -> Bundle:
     """Read and check a bundle's metadata; the weights are not opened.
 
-    Args:
-        folder: of the bundle.
-        expected_sha256: of the model that is expected here; empty for any.
-    Raises:
-        ModelError: it is no bundle, or another model than expected.
+    expected_sha256: of the model that is expected in the folder; empty for any.
+    Raises ModelError where it is no bundle, or another model than expected.
     """
     path = folder / METADATA
     try:

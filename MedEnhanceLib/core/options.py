@@ -306,7 +306,7 @@ class Params(Options):
 
 
 def options_of(cls: Any) -> tuple[Option, ...]:
-    """The options of a declaration, or of any dataclass, in order."""
+    """Return the options of a declaration, or of any dataclass, in order."""
     return _options_of(cls)
 
 

@@ -50,15 +50,11 @@ def let_go(voxels: Voxels) -> None:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) -> Voxels:
-    """An array to be filled.
+    """Make an array to be filled.
 
-    Args:
-        shape: of the array.
-        dtype: of the array.
-        scratch: a folder; if given, what is as large as LARGE_BYTES lies on disk, in an unnamed
-            file in that folder that is removed with the array.
-    Raises:
-        OSError: no space there, or no permission.
+    scratch: a folder; if given, what is as large as LARGE_BYTES lies on disk, in an unnamed file in
+    that folder that is removed with the array.
+    Raises OSError where there is no space, or no permission.
     """
     count = math.prod(shape) * dtype.itemsize
     if scratch is None or count < LARGE_BYTES:

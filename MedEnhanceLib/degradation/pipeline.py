@@ -214,6 +214,16 @@ class Composite(Degradation):
         return "; ".join(str(step) for step in self.steps)
 
 
+#: What `draw` makes, and between which limits it draws strengths.
+_RANGES: dict[str, list[tuple[Callable[..., Degradation], *tuple[tuple[float, float], ...]]]] = {
+    "rician": [(Rician, (0.01, 0.17))],
+    "blur": [(Blur, (0.5, 3))],
+    "bias": [(Bias, (0.1, 0.4))],
+    "low-dose": [
+        (lambda power, *rest: LowDose(10**power, *rest), (math.log10(2e3), 5), (0, 5)),
+    ],
+    "composite": [(Bias, (0.1, 0.4)), (Blur, (0.4, 1.2)), (Rician, (0.02, 0.12))],
+}
 #: σ of the electronic noise, in photons, of a usual detector.
 _ELECTRONIC = 5.0
 _KINDS: dict[str, type[Degradation]] = {
@@ -276,25 +286,10 @@ def draw(kind: str, rng: np.random.Generator) -> Degradation:
     Raises:
         ConfigError: of another kind.
     """
-
-    def seed() -> int:
-        return int(rng.integers(2**31))
-
-    if kind == "rician":
-        return Rician(rng.uniform(0.01, 0.17), seed())
-    if kind == "blur":
-        return Blur(rng.uniform(0.5, 3), seed())
-    if kind == "bias":
-        return Bias(rng.uniform(0.1, 0.4), seed())
-    if kind == "low-dose":
-        photons = 10 ** rng.uniform(math.log10(2e3), 5)
-        return LowDose(photons, rng.uniform(0, 5), seed())
-    if kind == "composite":
-        return Composite(
-            (
-                Bias(rng.uniform(0.1, 0.4), seed()),
-                Blur(rng.uniform(0.4, 1.2), seed()),
-                Rician(rng.uniform(0.02, 0.12), seed()),
-            )
-        )
-    raise ConfigError(f"unknown degradation {kind!r}", f"Use one of {', '.join(_KINDS)}.")
+    if kind not in _RANGES:
+        raise ConfigError(f"unknown degradation {kind!r}", f"Use one of {', '.join(_KINDS)}.")
+    steps = [
+        make(*(rng.uniform(low, high) for low, high in ranges), int(rng.integers(2**31)))
+        for make, *ranges in _RANGES[kind]
+    ]
+    return steps[0] if len(steps) == 1 else Composite(tuple(steps))

@@ -17,6 +17,10 @@ from MedEnhanceLib.jobs.files import CONTAINER
 from MedEnhanceLib.runtime.progress import Monitor
 
 _DICOM = ".dcm"
+#: UID, or UID/part, of one of several series at a place, as the numbers in a list change; and what
+#: it leaves out. Empty texts for the only one.
+_Series = tuple[str, str]
+_ALL: _Series = ("", "")
 #: Files of a folder that are opened to see whether they are DICOM.
 _OPENED = 3
 
@@ -46,18 +50,6 @@ class Item:
         return params | ({"series": self.series} if self.series else {})
 
 
-@dataclass(frozen=True)
-class Series:
-    """One of several series at a place.
-
-    key: its UID, or UID/part; the numbers in a list change. "" for the only one.
-    left_out: as in Item.
-    """
-
-    key: str = ""
-    left_out: str = ""
-
-
 def absolute(place: str) -> str:
     """The absolute path."""
     return str(Path(place).absolute())
@@ -79,8 +71,8 @@ def gather(
     for place in places:
         for source, relative, series in _volumes_below(Path(place), out, containers):
             monitor.check()
-            result = out / _result_name(relative, ending, series.key)
-            item = Item(source, str(result), series.key, series.left_out)
+            result = out / _result_name(relative, ending, series[0])
+            item = Item(source, str(result), *series)
             other = items.setdefault(item.output, item)
             if absolute(other.source) != absolute(source):
                 raise ConfigError(
@@ -92,12 +84,12 @@ def gather(
     return list(items.values())
 
 
-def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, Series]]:
+def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, _Series]]:
     """Every volume at or below a path: the file or folder, its path below, which series."""
     from MedEnhanceLib.io import READABLE, ending_of
 
     if not path.is_dir():
-        yield str(path), Path(path.name), Series()  # also one that is missing: its row will say so
+        yield str(path), Path(path.name), _ALL  # also one that is missing: its row will say so
         return
     endings = {*READABLE, *([CONTAINER] if containers else ())}
     root = path.parent if _is_series(path) else path
@@ -115,7 +107,7 @@ def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[st
             files = [folder / name for name in sorted(names) if not name.startswith(".")]
             for file in files:
                 if ending_of(file) in endings:
-                    yield str(file), file.relative_to(root), Series()
+                    yield str(file), file.relative_to(root), _ALL
 
 
 def _is_series(folder: Path) -> bool:
@@ -126,8 +118,8 @@ def _is_series(folder: Path) -> bool:
     return any(is_dicom(file) for file in islice(filter(Path.is_file, names), _OPENED))
 
 
-def _series_in(folder: Path) -> list[Series]:
-    """Each series of images in a folder of several; damaged ones fail as rows of their own.
+def _series_in(folder: Path) -> list[_Series]:
+    """List each series of images in a folder of several; damaged ones fail as rows of their own.
 
     A series without a key stands for all that is there: where it is one, and where the job will
     say what is wrong. Nothing of a folder without images.
@@ -137,13 +129,11 @@ def _series_in(folder: Path) -> list[Series]:
     try:
         listed = choices(folder, Monitor())
     except MedEnhanceError:
-        return [Series()]
+        return [_ALL]
     images = [choice for choice in listed if choice.part is not None or choice.about.damaged]
     if len(images) < 2 or all(choice.part is None for choice in images):
-        return [Series()] * bool(images)
-    return [
-        Series(choice.row.key, "; ".join(choice.left_out)) for choice in images if choice.row.uid
-    ]
+        return [_ALL] * bool(images)
+    return [(choice.row.key, "; ".join(choice.left_out)) for choice in images if choice.row.uid]
 
 
 def _result_name(relative: Path, ending: str | None, series: str) -> Path:

@@ -113,15 +113,11 @@ def run_job(
 ) -> Result:
     """Do the job in this process.
 
-    Args:
-        spec: what to do.
-        progress: is called with every Event, `started` first and `result` last.
-        cancel: see `Monitor`.
-        kept: volumes that stay in memory from job to job; None keeps none.
-
-    Raises:
-        MedEnhanceError: only these: InternalError for a fault of MedEnhance (its cause is
-            chained), DeviceMemoryError where memory ran out, Cancelled also for Ctrl-C.
+    progress: is called with every Event, `started` first and `result` last.
+    cancel: see `Monitor`.
+    kept: volumes that stay in memory from job to job; None keeps none.
+    Raises MedEnhanceErrors only: InternalError for a fault of MedEnhance (its cause is chained),
+    DeviceMemoryError where memory ran out, Cancelled also for Ctrl-C.
     """
     kind = JOBS[spec.kind]
     report = progress or (lambda _event: None)

@@ -36,14 +36,11 @@ def comparison(
 ) -> Picture:
     """Draw axial, coronal and sagittal planes through `point` for each pane.
 
-    Args:
-        panes: on one grid; of a sequence the first frame is drawn.
-        legend: value → name of the labels that are drawn as contours.
-        point: (k, j, i); None takes the busiest point of the first pane.
-        window: lowest and highest gray level of all images, in the volume's units; None derives it
-            from the first pane.
-    Raises:
-        InputError: the grids differ.
+    panes: on one grid, else InputError; of a sequence the first frame is drawn.
+    legend: value → name of the labels that are drawn as contours.
+    point: (k, j, i); None takes the busiest point of the first pane.
+    window: lowest and highest gray level of all images, in the volume's units; None derives it
+        from the first pane.
     """
     panes = [_first_frame(pane) for pane in panes]
     _check_grids(panes)

@@ -10,11 +10,10 @@ from typing import Any
 
 
 def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
-    """A description of an uncertainty map for its readers.
+    """Describe an uncertainty map for its readers.
 
-    Args:
-        facts: `results.uncertainty` of the manifest.
-        units: of the enhanced volume.
+    facts: `results.uncertainty` of the manifest.
+    units: of the enhanced volume.
     """
     return (
         "How far noise, and blur where it was undone, may have left each value off, as a standard "

@@ -53,12 +53,10 @@ class DeviceChoice:
 
 
 def choose_device(requested: str = "auto") -> DeviceChoice:
-    """The device to use, with the reason for users.
+    """Choose the device to use, with the reason for users.
 
-    Args:
-        requested: "cpu", "cuda", "cuda:N", "mps", or "auto" for CUDA, then MPS, then the CPU.
-    Raises:
-        ConfigError: the requested device is unknown or not available; there is no fallback.
+    requested: "cpu", "cuda", "cuda:N", "mps", or "auto" for CUDA, then MPS, then the CPU.
+    Raises ConfigError where it is unknown or not available; there is no fallback.
     """
     torch = require("torch", purpose="Running a model")
     if requested == "auto":

@@ -150,11 +150,10 @@ class Steps:
         self._monitor, self._done = monitor, 0.0
 
     def next(self, cost: float, left: float) -> Monitor:
-        """The monitor of the next step.
+        """Return the monitor of the next step.
 
-        Args:
-            cost: what this step is expected to take, in any unit.
-            left: what all steps after it are expected to take, in the same unit; 0 of the last one.
+        cost: what this step is expected to take, in any unit.
+        left: what all steps after it are expected to take, in the same unit; 0 of the last one.
         """
         start = self._done
         self._done = 1 - (1 - start) * left / (cost + left)
@@ -164,13 +163,8 @@ class Steps:
 def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
     """Run `work` of another library, which has no safe points, so that it can be canceled.
 
-    After a cancel it ends in the background and its result is dropped, so it must have no effect
-    beyond its result.
-
-    Returns:
-        What `work` returns.
-    Raises:
-        Cancelled: the monitor was asked to stop; else what `work` raises.
+    After a cancel, which raises Cancelled, it ends in the background and its result is dropped: it
+    must have no effect beyond its result.
     """
     if monitor is None or not monitor.can_be_cancelled:
         return work()
