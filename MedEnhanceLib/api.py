@@ -33,7 +33,7 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation
-    from MedEnhanceLib.io.dicom import SeriesRow
+    from MedEnhanceLib.io.dicom.listing import SeriesRow
     from MedEnhanceLib.unicompress import CompressResult, RecoverReport, StoredVolume
 
 PathLike = str | os.PathLike[str]
@@ -152,7 +152,7 @@ def list_series(
         for row in me.list_series("cd/"):
             print(row.number, row.modality, row.description, row.reason)
     """
-    from MedEnhanceLib.io.dicom import list_series as rows_of
+    from MedEnhanceLib.io.dicom.listing import list_series as rows_of
 
     with watched(progress, cancel) as monitor:
         return rows_of(local_path(path), monitor)

@@ -19,7 +19,8 @@ from MedEnhanceLib.errors import ConfigError, EndingError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_not_finite
-from MedEnhanceLib.io.dicom import is_dicom, is_source, load_dicom
+from MedEnhanceLib.io.dicom.load import load_dicom
+from MedEnhanceLib.io.dicom.sources import is_dicom, is_source
 from MedEnhanceLib.io.metaimage import itk_header, read_metaimage
 from MedEnhanceLib.io.nifti import nifti_header, read_nifti
 from MedEnhanceLib.io.nrrd import read_nrrd

@@ -112,7 +112,7 @@ def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[st
 
 def _is_series(folder: Path) -> bool:
     """Whether a folder holds DICOM, by what its first files are."""
-    from MedEnhanceLib.io.dicom import is_dicom
+    from MedEnhanceLib.io.dicom.sources import is_dicom
 
     names = (entry for entry in sorted(folder.iterdir()) if not entry.name.startswith("."))
     return any(is_dicom(file) for file in islice(filter(Path.is_file, names), _OPENED))

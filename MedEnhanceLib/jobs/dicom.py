@@ -150,7 +150,7 @@ def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
 
     Errors as `io.load`'s of DICOM; InputError for a segmentation.
     """
-    from MedEnhanceLib.io.dicom import load_dicom
+    from MedEnhanceLib.io.dicom.load import load_dicom
 
     if params.dicom_source is None:
         return None

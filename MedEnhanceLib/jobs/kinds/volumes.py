@@ -182,7 +182,7 @@ class ExportParams(DicomParams, VolumeParams):
 
 def run_series(params: SeriesParams, monitor: Monitor) -> Result:
     """Read headers → a row for each series, those that cannot be loaded with the reason."""
-    from MedEnhanceLib.io.dicom import list_series
+    from MedEnhanceLib.io.dicom.listing import list_series
 
     return Result({"series": as_json(list_series(Path(params.input), monitor))})
 

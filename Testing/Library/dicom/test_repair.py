@@ -12,7 +12,7 @@ from Library.conftest import Make
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.stack import stack
 from MedEnhanceLib.runtime.progress import Monitor
