@@ -52,18 +52,16 @@ def low_dose_noise(
 ) -> Floats:
     """The noise that a scan with `photons` per ray would add to a CT.
 
-    Args:
-        hu: [K, J, I] in HU; values below −1000 count as air.
-        spacing_mm: along i, j (and k, not used), as in `Geometry`.
-        photons: per ray before the patient in each view, a ray being as wide as a pixel.
-        electronic: σ of the electronic noise, in photons.
-        rng: a seed for each slice is drawn from it first, so the first n slices have the same
-            noise however many follow.
-        views: over 180°.
-        cutoff: end of the Hann window on the ramp filter, in Nyquist frequencies: 1 is a soft
-            kernel, inf the bare ramp.
-    Returns:
-        Noise in HU, float32 [K, J, I].
+    hu: [K, J, I] in HU; values below −1000 count as air.
+    spacing_mm: along i, j (and k, not used), as in `Geometry`.
+    photons: per ray before the patient in each view, a ray being as wide as a pixel.
+    electronic: σ of the electronic noise, in photons.
+    rng: a seed for each slice is drawn from it first, so the first n slices have the same noise
+        however many follow.
+    views: over 180°.
+    cutoff: end of the Hann window on the ramp filter, in Nyquist frequencies: 1 is a soft kernel,
+        inf the bare ramp.
+    Returns noise in HU, float32 [K, J, I].
     """
     noise = np.zeros(hu.shape, dtype=np.float32)
     torch = require("torch", purpose="Simulating low-dose CT")
@@ -213,14 +211,12 @@ def _joseph(
 ) -> tuple[Tensor, Tensor]:
     """The pixels that a ray at s meets on each line of the image, and its length there in mm.
 
-    Args:
-        s: [bins], distance of each ray from the center, mm.
-        lines: number and width (mm) of the lines that the ray crosses.
-        across: number and width (mm) of the pixels on a line.
-        along: cosine of the ray's angle to the normal of the lines.
-        over: sine of that angle.
-    Returns:
-        Indices (int32) and weights (mm), both [bins, 2 × lines].
+    s: [bins], distance of each ray from the center, mm.
+    lines: number and width (mm) of the lines that the ray crosses.
+    across: number and width (mm) of the pixels on a line.
+    along: cosine of the ray's angle to the normal of the lines.
+    over: sine of that angle.
+    Returns indices (int32) and weights (mm), both [bins, 2 × lines].
     """
     import torch
 

@@ -55,11 +55,9 @@ class Degradation(Options):
     def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
         """Degrade a volume; geometry, modality and units are kept.
 
-        Args:
-            volume: of one of the `modalities`.
-            keep_dtype: round and clip to the volume's type; else voxels are float32.
-        Raises:
-            InputError: of another modality, not finite or too large.
+        volume: of one of the `modalities`.
+        keep_dtype: round and clip to the volume's type; else voxels are float32.
+        Raises InputError: of another modality, not finite or too large.
         """
         if volume.modality not in self.modalities:
             raise InputError(
@@ -250,14 +248,11 @@ def standard_composite(seed: int) -> Composite:
 def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degradation]:
     """Degradations by their names, in order.
 
-    Args:
-        strengths: a name with its strength each: "rician" (σ as a share of the maximum), "blur"
-            (σ in pixels), "bias" (± this share), "low-dose" (photons of a ray), "composite" (of
-            the benchmarks, whatever the number).
-        seed: of the first; the others have seeds of their own.
-
-    Raises:
-        ConfigError: another name, or a strength out of range.
+    strengths: a name with its strength each: "rician" (σ as a share of the maximum), "blur" (σ in
+        pixels), "bias" (± this share), "low-dose" (photons of a ray), "composite" (of the
+        benchmarks, whatever the number).
+    seed: of the first; the others have seeds of their own.
+    Raises ConfigError: another name, or a strength out of range.
     """
     make: dict[str, Callable[[float, int], Degradation]] = {
         "rician": Rician,
@@ -278,13 +273,10 @@ def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degra
 def draw(kind: str, rng: np.random.Generator) -> Degradation:
     """A degradation with random strength and seed; its `apply` gives the same each time.
 
-    Args:
-        kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %),
-            "low-dose" (2e3 to 1e5 photons, uniform in the logarithm), or "composite" (of the first
-            three, weaker).
-        rng: strength and seed are drawn from it.
-    Raises:
-        ConfigError: of another kind.
+    kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %), "low-dose"
+        (2e3 to 1e5 photons, uniform in the logarithm), or "composite" (of the first three, weaker).
+    rng: strength and seed are drawn from it.
+    Raises ConfigError: of another kind.
     """
     if kind not in _RANGES:
         raise ConfigError(f"unknown degradation {kind!r}", f"Use one of {', '.join(_KINDS)}.")

@@ -27,12 +27,10 @@ LARGEST = 1e18
 def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """Describe a volume by plain JSON values, as `inspect` shows them.
 
-    Args:
-        volume: the volume.
-        path: the file or folder it came from, if its size on disk is to be added.
-    Returns:
-        Among others: spacing in mm, range in the volume's units, shape as [K, J, I] or
-        [T, K, J, I], and warnings.
+    volume: the volume.
+    path: the file or folder it came from, if its size on disk is to be added.
+    Returns among others: spacing in mm, range in the volume's units, shape as [K, J, I] or [T, K,
+    J, I], and warnings.
     """
     voxels, spacing = volume.voxels, volume.geometry.spacing
     low, high = voxels.min(), voxels.max()

@@ -123,14 +123,12 @@ def save(
     header. No format here has bool and float16: they become uint8 and float32. Beside a NIfTI file
     of a diffusion scan lie its tables, .bval and .bvec.
 
-    Args:
-        volume: the volume to write; its voxels must be finite.
-        path: the file; its ending is one of WRITABLE.
-        overwrite: whether an existing file is replaced.
-        monitor: may cancel; then what was there before is untouched.
-    Raises:
-        OutputError: an unknown ending, an existing file, no permission, no space.
-        InputError: voxels that are not finite.
+    volume: the volume to write; its voxels must be finite.
+    path: the file; its ending is one of WRITABLE.
+    overwrite: whether an existing file is replaced.
+    monitor: may cancel; then what was there before is untouched.
+    Raises OutputError: an unknown ending, an existing file, no permission, no space.
+    Raises InputError: voxels that are not finite.
     """
     path, monitor = Path(path), monitor or Monitor()
     make_header = _HEADERS.get(ending_of(path))

@@ -234,14 +234,12 @@ def rescale_slices(slices: Voxels, slopes: Sequence[float], intercepts: Sequence
 
     Example: int16 with slope 1 and intercept -1024 stays int16; with slope 0.5 it becomes float32.
 
-    Args:
-        slices: [K, J, I]; returned as they are if every slope is 1 and every intercept 0.
-        slopes: one for each slice.
-        intercepts: one for each slice.
-    Returns:
-        [K, J, I] in one type: of whole slopes and intercepts the smallest integers that hold every
-        value, beginning with int16; else float32, or float64 if the stored numbers have more than
-        16 bits.
+    slices: [K, J, I]; returned as they are if every slope is 1 and every intercept 0.
+    slopes: one for each slice.
+    intercepts: one for each slice.
+    Returns [K, J, I] in one type: of whole slopes and intercepts the smallest integers that hold
+    every value, beginning with int16; else float32, or float64 if the stored numbers have more than
+    16 bits.
     """
     if all(slope == 1 and shift == 0 for slope, shift in zip(slopes, intercepts, strict=True)):
         return slices

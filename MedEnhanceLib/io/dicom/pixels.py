@@ -35,17 +35,14 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
 
     MONOCHROME1 only affects how an image is displayed, so its numbers are not inverted.
 
-    Args:
-        slices: in the order of the volume.
-        modality: what the volume is loaded as; CT needs RescaleSlope and RescaleIntercept.
-        name: of the series, for messages.
-        monitor: for progress and cancellation.
-    Returns:
-        [K, J, I].
-    Raises:
-        InputError: a file, which is named, is damaged or not supported.
-        DependencyError: the decoder is not installed.
-        DeviceMemoryError: the volume does not fit into the free memory.
+    slices: in the order of the volume.
+    modality: what the volume is loaded as; CT needs RescaleSlope and RescaleIntercept.
+    name: of the series, for messages.
+    monitor: for progress and cancellation.
+    Returns [K, J, I].
+    Raises InputError: a file, which is named, is damaged or not supported.
+    Raises DependencyError: the decoder is not installed.
+    Raises DeviceMemoryError: the volume does not fit into the free memory.
     """
     for element, field in (("RescaleIntercept", "intercept"), ("RescaleSlope", "slope")):
         if modality == "CT" and any(getattr(plane, field) is None for plane in slices):

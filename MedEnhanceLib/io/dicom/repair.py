@@ -225,14 +225,12 @@ def measure_slant(
 ) -> Slant | None:
     """Measure how far slices lie beside the normal through the first.
 
-    Args:
-        positions: [K, 3], mm.
-        cosines: [K, 6], direction cosines of rows and columns.
-        along: [K], mm along the normal, ascending.
-        axes: unit vectors down a column and along a row.
-        pixel_mm: between rows, between columns.
-    Returns:
-        None where they lie on the normal, up to the rounding of their headers.
+    positions: [K, 3], mm.
+    cosines: [K, 6], direction cosines of rows and columns.
+    along: [K], mm along the normal, ascending.
+    axes: unit vectors down a column and along a row.
+    pixel_mm: between rows, between columns.
+    Returns None where they lie on the normal, up to the rounding of their headers.
     """
     aside: Vector = (positions - positions[0]) @ np.column_stack(axes)
     rounded_mm = last_digit(positions) + last_digit(cosines) * float(along[-1] - along[0])
@@ -277,14 +275,12 @@ class Repair:
 
         Padding is never mixed into what was measured, and stays padding.
 
-        Args:
-            voxels: [K, J, I] or [T, K, J, I], finite.
-            monitor: for progress and cancellation.
-            padding: the intensity that stands for nothing, and the other end of its range. Without
-                it, a border that has the lowest value of the volume is padding.
-        Returns:
-            The voxels, of the same type; what was not imaged has the value of the padding, or the
-            lowest of the volume, as air has. Then the geometry, and the notes.
+        voxels: [K, J, I] or [T, K, J, I], finite.
+        monitor: for progress and cancellation.
+        padding: the intensity that stands for nothing, and the other end of its range. Without it,
+            a border that has the lowest value of the volume is padding.
+        Returns the voxels, of the same type; what was not imaged has the value of the padding, or
+        the lowest of the volume, as air has. Then the geometry, and the notes.
         """
         frames = voxels if voxels.ndim == 4 else voxels[np.newaxis]
         lowest = min(frame.min() for frame in frames)

@@ -93,8 +93,7 @@ def texts(header: Any, field: str) -> tuple[str, ...]:
 def floats(header: Any, field: str, count: int) -> tuple[float, ...] | None:
     """The `count` finite numbers of an element; None where it is absent or empty.
 
-    Raises:
-        InputError: there are more or fewer values, or they are no finite numbers.
+    Raises InputError: there are more or fewer values, or they are no finite numbers.
     """
     value = header.get(field)
     if value is None or value == "":

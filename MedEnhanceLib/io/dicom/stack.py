@@ -86,15 +86,13 @@ class _Plane:
 def stack(slices: Slices, name: str, monitor: Monitor, *, resample: bool = False) -> Stack:
     """Sort slices by position along their normal and derive spacing, origin and direction.
 
-    Args:
-        slices: one or more, in any order.
-        name: of the series, for messages.
-        monitor: is warned where the header contradicts the positions.
-        resample: whether uneven, missing and tilted slices are resampled instead of refused.
-    Raises:
-        InputError: slices differ in size or frame of reference.
-        GeometryError: slices have no place, share a place or differ in orientation; or they are
-            unevenly spaced or tilted and are not resampled.
+    slices: one or more, in any order.
+    name: of the series, for messages.
+    monitor: is warned where the header contradicts the positions.
+    resample: whether uneven, missing and tilted slices are resampled instead of refused.
+    Raises InputError: slices differ in size or frame of reference.
+    Raises GeometryError: slices have no place, share a place or differ in orientation; or they are
+        unevenly spaced or tilted and are not resampled.
     """
     _require_same(slices, "size", lambda plane: f"{plane.columns}×{plane.rows}", name)
     referring = [plane for plane in slices if plane.frame_of_reference] or slices

@@ -60,12 +60,10 @@ def plan_storage(
     The first of these that holds every value is used: the source's own rescale; whole numbers
     from one offset; steps of a 65,535th of the range, or of a 32,767th of the largest value (PET).
 
-    Args:
-        slices: [J, I] each, intensities.
-        own: the rescale of each source slice.
-        from_zero: the intercept must be 0, and slices may differ in slope (PET).
-    Raises:
-        InputError: NaN or infinity, or numbers too large or too close together for DICOM.
+    slices: [J, I] each, intensities.
+    own: the rescale of each source slice.
+    from_zero: the intercept must be 0, and slices may differ in slope (PET).
+    Raises InputError: NaN or infinity, or numbers too large or too close together for DICOM.
     """
     for slice_ in slices:
         if slice_.dtype.kind == "f" and not np.isfinite(slice_).all():

@@ -102,13 +102,11 @@ def new_study(
 ) -> Template:
     """A new study for a volume that never was DICOM; unknown attributes stay empty.
 
-    Args:
-        modality: one of volume.MODALITIES; those without an image class in DICOM become OT.
-        patient_id: at most 64 characters.
-        patient_name: Family^Given^Middle^Prefix^Suffix.
-        study_description: at most 64 characters.
-    Raises:
-        InputError: a name or an ID that DICOM cannot hold.
+    modality: one of volume.MODALITIES; those without an image class in DICOM become OT.
+    patient_id: at most 64 characters.
+    patient_name: Family^Given^Middle^Prefix^Suffix.
+    study_description: at most 64 characters.
+    Raises InputError: a name or an ID that DICOM cannot hold.
     """
     pydicom = require("pydicom", purpose="Writing DICOM")
 
