@@ -59,10 +59,9 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
         """The volume that takes the place of another."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The same dictionary with new images [1, I, J, K]; the given one is not changed.
+        """Put new images [1, I, J, K] into a copy of the dictionary.
 
-        Raises:
-            InputError: of an image that has no affine, or several channels.
+        Raises InputError for an image that has no affine, or several channels.
         """
         images = dict(data)
         for key in self.key_iterator(images):

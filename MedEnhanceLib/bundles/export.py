@@ -48,10 +48,7 @@ def export_bundle(folder: Path, tensors: dict[str, Tensor], metadata: dict[str, 
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file, whole or not at all; one that is there is replaced.
-
-    Raises OutputError where the disk is full or refuses it.
-    """
+    """Write a safetensors file, whole or not at all; OutputError where the disk refuses it."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -109,11 +106,8 @@ def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
 
 @contextmanager
 def must_fit(bundle: Bundle, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Whatever goes wrong where networks are built of a bundle: a ModelError that names it.
-
-    Before they take memory, no size in the description may be larger than those of the weights.
-    """
-    try:
+    """Turn what goes wrong where networks are built of a bundle into a ModelError that names it."""
+    try:  # before they take memory: no stated size is larger than those of the weights
         largest = max(size for tensor in tensors.values() for size in (*tensor.shape, 1))
         for name, value in bundle.metadata.get("network", {}).items():
             if name in _SIZES and np.max(value, initial=0) > largest:

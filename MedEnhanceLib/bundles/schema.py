@@ -80,10 +80,7 @@ def read_json(path: Path) -> Any:
 
 
 def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
-    """Return the metadata of a model, as `read_json` gave them, if they are what they have to be.
-
-    Raises ModelError, naming the field and the file at `path`, for any others.
-    """
+    """Return the metadata of the file at `path` if they are valid; ModelError names the field."""
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         if isinstance(fields, dict) and "network_data_format" in fields:
             raise ModelError(

@@ -134,10 +134,7 @@ def list_bundles() -> list[Bundle]:
 
 
 def bundle_files() -> list[tuple[str, int, int]]:
-    """What `list_bundles` depends on: path, size and time of each file that is there.
-
-    A reader that asks often may keep the list while this stays as it is.
-    """
+    """Return path, size and time of each file that `list_bundles` depends on, to cache its list."""
     roots = (resource_folder("models"), user_folder())
     paths = [p for root in roots for p in (root / DEFAULTS, root, *root.glob(f"*/{METADATA}"))]
     states = [(str(path), path.stat()) for path in sorted(paths) if path.exists()]
@@ -150,10 +147,7 @@ def unreadable_bundles() -> dict[Path, ModelError]:
 
 
 def read_defaults() -> dict[str, str]:
-    """Read the names of the models that the user set as default, by "KIND MODALITY".
-
-    Raises ModelError where the file that holds them is damaged.
-    """
+    """Read the user's default models by "KIND MODALITY"; ModelError where the file is damaged."""
     path = user_folder() / DEFAULTS
     if not os.access(path, os.R_OK):  # there is none, or it is in a home of somebody else
         return {}
@@ -167,10 +161,7 @@ def read_defaults() -> dict[str, str]:
 
 
 def set_default(name: str) -> Bundle:
-    """Take an installed model where none is named ("auto"), for its kind and modality.
-
-    Raises ModelError where there is none of this name, or it is taken on request alone.
-    """
+    """Make an installed model that of "auto"; ModelError for none, or one for requests alone."""
     bundle = by_name(name)
     if bundle.on_request:
         raise ModelError(
@@ -305,10 +296,9 @@ def find_bundle(name_or_path: str) -> Bundle:
 
 
 def folder_of(name_or_path: str) -> Path | None:
-    """The folder that is meant, or None for the name of a model.
+    """Return the folder that is meant; None for the name of a model.
 
-    A plain word means a folder only where that holds a model: a folder of images may have the name
-    of an installed one.
+    A plain word is a folder only where it holds a model: one of images may have a model's name.
     """
     folder = Path(name_or_path)
     is_folder = os.sep in name_or_path or os.path.isfile(folder / METADATA)  # noqa: PTH113 - never raises

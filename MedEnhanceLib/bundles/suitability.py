@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
@@ -31,10 +30,6 @@ class ModelWarning:
     def text(self) -> str:
         """Message and hint."""
         return f"{self.message}: {self.hint}"
-
-    def to_json(self) -> dict[str, Any]:
-        """For manifests."""
-        return asdict(self)
 
 
 def messages_of(warnings: Iterable[ModelWarning]) -> str:

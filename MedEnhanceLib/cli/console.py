@@ -45,15 +45,10 @@ class Console:
         self._bar: Listener | None = None
         self._last_sign, self._sign_seconds = time.monotonic(), _SIGN_SECONDS
 
-    @contextlib.contextmanager
-    def only_results_on_stdout(self) -> Iterator[None]:
-        """With JSON, whatever libraries print goes to stderr."""
+    def only_results_on_stdout(self) -> contextlib.AbstractContextManager[object]:
+        """Send whatever libraries print to stderr, where stdout gets JSON."""
         self._stdout = sys.stdout
-        if not self.as_json:
-            yield
-            return
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
+        return contextlib.redirect_stdout(sys.stderr if self.as_json else sys.stdout)
 
     def run(self, kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Run a job, showing how far it is; Ctrl-C stops it at its next safe point."""

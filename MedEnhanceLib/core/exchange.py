@@ -75,10 +75,7 @@ class Exchange:
 
     @classmethod
     def from_sitk(cls: Any, image: Any, *, modality: str | None = None) -> Volume:
-        """A copy of a SimpleITK image of 3 axes.
-
-        Raises InputError for other axes, or several values a voxel.
-        """
+        """Copy a SimpleITK image of 3 axes; InputError for other axes or several values a voxel."""
         sitk = require("SimpleITK", purpose="Taking an image of SimpleITK")
         axes, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
         if axes != 3 or components > 1:
@@ -104,7 +101,7 @@ class Exchange:
 
     @classmethod
     def from_nibabel(cls: Any, image: Any, *, modality: str | None = None) -> Volume:
-        """A copy of a nibabel image, [I, J, K] or [I, J, K, T], with its scale factors applied.
+        """Copy a nibabel image, [I, J, K] or [I, J, K, T], with its scale factors applied.
 
         Raises GeometryError for a sheared grid.
         """
@@ -139,10 +136,7 @@ class Exchange:
 
     @classmethod
     def from_metatensor(cls: Any, tensor: Any, *, modality: str | None = None) -> Volume:
-        """A copy of a MONAI MetaTensor, [1, I, J, K] or [I, J, K].
-
-        Raises InputError for several channels or a batch.
-        """
+        """Copy a MONAI MetaTensor [1, I, J, K] or [I, J, K]; InputError for channels or a batch."""
         if not hasattr(tensor, "affine"):
             raise InputError(
                 f"a {type(tensor).__name__} has no affine",

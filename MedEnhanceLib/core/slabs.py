@@ -38,10 +38,7 @@ def slabs(voxels: Voxels) -> Iterator[Voxels]:
 
 
 def let_go(voxels: Voxels) -> None:
-    """Drop the pages of a mapped file from memory; they are read again when needed.
-
-    Does nothing for other arrays, and on systems without such a call.
-    """
+    """Drop the pages of a mapped file from memory, where possible; they are read again on use."""
     owner: Any = voxels
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -66,10 +63,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) ->
 
 
 def trim() -> None:
-    """Return freed memory to the system, on Linux with glibc; does nothing elsewhere.
-
-    Encoders free many small pieces, which glibc keeps for the thread that freed them.
-    """
+    """Return to the system what glibc keeps for threads that freed many small pieces (encoders)."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)

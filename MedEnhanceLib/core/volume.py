@@ -156,7 +156,7 @@ class Volume(Exchange):
         return replace(self, modality=modality, units=units, modality_is_guess=False)
 
     def frame(self, index: int) -> Volume:
-        """One frame of a sequence as a volume; a volume without frames is its own frame 0.
+        """Return one frame of a sequence; a volume without frames is its own frame 0.
 
         Raises InputError where there is no frame of that index.
         """
@@ -283,10 +283,7 @@ def as_volume(
 
 
 def restore_dtype(values: npt.NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> Voxels:
-    """Convert float results to the input's type: rounded to nearest even and clipped.
-
-    Raises MedEnhanceError for NaN in an integer type.
-    """
+    """Round floats to nearest even and clip them to a type; MedEnhanceError for NaN in integers."""
     if dtype.kind == "f":
         return values.astype(dtype, copy=False)
     if np.isnan(values).any():

@@ -117,10 +117,7 @@ class Rician(Degradation):
 
 @dataclass(frozen=True)
 class Blur(Degradation):
-    """Gaussian blur within slices; sigma_px in pixels.
-
-    Nothing is random in it; the seed exists because every degradation has one.
-    """
+    """Gaussian blur within slices; sigma_px in pixels. The seed has no effect: nothing is random."""
 
     name: ClassVar[str] = "blur"
     modalities: ClassVar[tuple[str, ...]] = ("CT", "MR", "PT", "EM", "OT")

@@ -107,10 +107,7 @@ def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> No
 
 @contextlib.contextmanager
 def hidden_folder(place: Path, target: Path) -> Iterator[Path]:
-    """Yield a new hidden folder in `place`; it is removed at the end.
-
-    target: what is prepared in it, for errors.
-    """
+    """Yield a new hidden folder in `place` to prepare `target` in; it is removed at the end."""
     with _as_output_error(target):
         folder, lock = make_owned(PREFIX, place)
     try:

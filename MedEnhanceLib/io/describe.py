@@ -68,17 +68,15 @@ def orientation_code(geometry: Geometry) -> str:
 def _warnings(volume: Volume, *, constant: bool) -> list[str]:
     spacing, direction = volume.geometry.spacing, np.abs(np.asarray(volume.geometry.direction))
     angle = float(np.degrees(np.arccos(min(1.0, direction.max(axis=0).min()))))
+    ratio, map_name = max(spacing) / min(spacing), map_in_words(volume.history)
     facts = {
         "all voxels are equal": constant,
         "one slice only": volume.shape[-3] == 1,
-        f"anisotropic: slices are {max(spacing) / min(spacing):.1f} times as thick as pixels": max(
-            spacing
-        )
-        > _ANISOTROPIC * min(spacing),
+        f"anisotropic: slices are {ratio:.1f} times as thick as pixels": ratio > _ANISOTROPIC,
         "microscopy: spacing below 1 µm": min(spacing) < MICROSCOPY_MM,
         f"oblique: up to {angle:.1f}° off the patient's axes": angle > 0.1,
         "left-handed axes": not volume.geometry.is_right_handed,
-        f"no image, but {map_in_words(volume.history)}": bool(map_in_words(volume.history)),
+        f"no image, but {map_name}": bool(map_name),
         "modality not stated, but guessed from the values": volume.modality_is_guess,
         f"voxels {max(spacing):g} mm apart: another unit?": max(spacing) > FARTHEST_MM,
     }
@@ -93,10 +91,7 @@ def refuse_not_finite(volume: Volume) -> None:
 
 
 def refuse_too_large(volume: Volume) -> None:
-    """Raise InputError as `refuse_not_finite` does, and for values above 1e18 or below −1e18.
-
-    For what is computed in single precision, which holds neither them nor their squares.
-    """
+    """Raise InputError as `refuse_not_finite`, and beyond ±1e18, whose squares float32 lacks."""
     refuse_not_finite(volume)
     low, high = (float(end) for end in extremes(volume.voxels))
     if max(-low, high) > LARGEST:

@@ -204,10 +204,7 @@ def _interval(header: Any, found: tags.Tags, name: str, monitor: Monitor) -> flo
 
 
 def nifti_header(volume: Volume, dtype: np.dtype[Any], _ending: str) -> bytes:
-    """The header of a NIfTI-1 file, as little-endian voxels follow it.
-
-    Raises OutputError for a side longer than 32767 voxels.
-    """
+    """Make a NIfTI-1 header for little-endian voxels; OutputError for a side above 32767 voxels."""
     nib = require("nibabel", purpose="Writing NIfTI")
     affine = volume.geometry.affine_ras
     if max(volume.shape) > np.iinfo(np.int16).max:

@@ -197,10 +197,7 @@ class Objects:
 
 
 def place_objects(objects: Objects, params: DicomParams, monitor: Monitor) -> Objects:
-    """The objects, whose volumes lie on one grid, with the DICOM images behind them.
-
-    Raises as `place_volume`.
-    """
+    """Lay the volumes on one grid, with the DICOM images behind them; raises as `place_volume`."""
     series = source_series(params, monitor)
     source = place_volume(objects.source, params, series, monitor)
 

@@ -114,10 +114,7 @@ def enhance_volume(
     scratch: Path | None = None,
     monitor: Monitor,
 ) -> Enhanced:
-    """Enhance, then segment the enhanced volume if a `segmenter` is given; in memory.
-
-    guide, frame, slices, cache, scratch: as for `hqg.enhance`.
-    """
+    """Enhance in memory, then segment for a `segmenter`; other arguments as of `hqg.enhance`."""
     if segmenter is not None or config.task == "slices":
         attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.gradprom import open_head_for, segment
@@ -159,7 +156,7 @@ def enhance_volume(
         results={
             **segmentation_figures(labels),
             "strength": done.strength,
-            "doubts": [warning.to_json() for warning in done.warnings],
+            "doubts": as_json(done.warnings),
             **{name: figures for name, figures in facts.items() if figures},
         },
         dicom=volume.origin.facts() if volume.origin else None,

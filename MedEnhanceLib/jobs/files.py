@@ -111,10 +111,9 @@ def load_volume(
 
 
 class KeptVolumes:
-    """What a worker keeps in memory between jobs: the input and the guide that were read last.
+    """Volumes that a worker keeps between jobs: the input and the guide that were read last.
 
-    A second preview then pays for its slices alone: neither for reading the file nor for what is
-    measured of the whole volume.
+    A second preview then pays for its slices alone.
     """
 
     def __init__(self) -> None:
@@ -218,10 +217,7 @@ def manifest_path(output: Path) -> Path:
 
 
 def inputs_of(params: Params) -> dict[str, Path]:
-    """The files and folders that a job's parameters name for reading, by their role.
-
-    Of several guides the second is "guide 2"; which parameters name inputs says their declaration.
-    """
+    """List the files and folders that parameters declare to be read: "guide", "guide 2", …"""
     places: dict[str, Path] = {}
     for source in options_of(type(params)):
         value = getattr(params, source.name) if source.about.place == "input" else None
@@ -233,10 +229,7 @@ def inputs_of(params: Params) -> dict[str, Path]:
 
 
 def results_of(params: Params) -> dict[str, Path]:
-    """The files that a job's parameters name for results, by what each of them holds.
-
-    `mask_output` holds "mask"; which parameters name results says their declaration.
-    """
+    """List the files that parameters declare to be written: `mask_output` is "mask"."""
     return {
         result.name.removesuffix("_output"): Path(place)
         for result in options_of(type(params))

@@ -113,10 +113,7 @@ def _series_beside(
 
 
 def _files_beside(path: Path) -> Iterator[tuple[Path, str | None, str]]:
-    """The other volumes of the folder: file, no key, name.
-
-    Raises InputError for a folder with too many of them to be one examination.
-    """
+    """Yield file, no key and name of the folder's other volumes; InputError for too many."""
     from MedEnhanceLib.io import READABLE, ending_of
 
     files = [

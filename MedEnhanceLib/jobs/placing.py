@@ -102,10 +102,7 @@ def _check_source(volume: Volume, series: Volume, monitor: Monitor) -> None:
 
 
 def _uids_of(volume: Volume) -> tuple[str, str]:
-    """Of the study and series that a volume was made from, "" where nothing states them.
-
-    An image file does not; the manifest that our commands write beside it does.
-    """
+    """Return the UIDs of a volume's study and series, of a file from its manifest; "" for none."""
     if volume.origin is not None:
         return volume.origin.study, volume.origin.series
     path = manifest_path(Path(volume.source or "volume"))

@@ -229,10 +229,7 @@ def _verify_fragments(dataset: Dataset, frames: int) -> None:
 
 
 def stated_size(stream: bytes) -> tuple[int, int, int, int]:
-    """Read rows, columns, components and bits of a stream, before a decoder allocates them.
-
-    Raises DamagedError where it states none, or its end marker is missing.
-    """
+    """Read rows, columns, components and bits of a stream; DamagedError where it states none."""
     if not stream.rstrip(b"\0\xff").endswith(_END[1:]) or _END not in stream:
         raise DamagedError("its stream is cut short: the end marker is missing")
     try:

@@ -81,16 +81,12 @@ class Choice:
 
 
 def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
-    """List the volumes at a path, as for `load_dicom`.
-
-    Returns the volumes by series number; then all other objects, with the reasons. Raises
-    InputError where there is no DICOM file.
-    """
+    """List the volumes at a path by series number, then other objects; InputError for no DICOM."""
     return [choice.row for choice in choices(path, monitor)]
 
 
 def choices(path: Path, monitor: Monitor, *, complete_frames: bool = False) -> list[Choice]:
-    """Everything at a path, volumes first; `row.number` counts from 1. As `list_series`.
+    """List everything at a path as `list_series`, with what is behind each row.
 
     complete_frames: whether the last frame of an interrupted scan is left out.
     """

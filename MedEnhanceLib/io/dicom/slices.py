@@ -91,10 +91,7 @@ def texts(header: Any, field: str) -> tuple[str, ...]:
 
 
 def floats(header: Any, field: str, count: int) -> tuple[float, ...] | None:
-    """The `count` finite numbers of an element; None where it is absent or empty.
-
-    Raises InputError: there are more or fewer values, or they are no finite numbers.
-    """
+    """Read `count` finite numbers; None where absent or empty, InputError for anything else."""
     value = header.get(field)
     if value is None or value == "":
         return None

@@ -88,10 +88,7 @@ def _tags(wanted: tuple[int | str, ...]) -> list[int]:
 
 
 def meta_of(stream: BinaryIO) -> Dataset:
-    """Read the meta header of a file, empty where there is none.
-
-    Raises DamagedError where it does not end, or zeros follow it.
-    """
+    """Read the meta header, empty where there is none; DamagedError where it has no end."""
     pydicom = require("pydicom", purpose="Reading DICOM")
     stream.seek(0)
     stream.seek(132 if stream.read(132)[128:] == b"DICM" else 0)

@@ -190,10 +190,7 @@ def _lossy_text(step: Lossy) -> str:
 
 
 def method_term(method: str) -> str:
-    """A method as a code string: at most 16 capitals, digits and underscores.
-
-    LossyImageCompressionMethod has defined terms; PS3.3 allows others.
-    """
+    """Write a method as a code string, as PS3.3 allows: 16 capitals, digits and underscores."""
     return re.sub(r"[^A-Z0-9_ ]", "_", method.upper())[:16].strip() or "UNKNOWN"
 
 
@@ -228,10 +225,7 @@ def refer_to(reference: Instance, **more: Any) -> Dataset:
 
 
 def refer_to_source(reference: Instance, *, same_place: bool) -> Dataset:
-    """Make an item that references an image that something was made from.
-
-    same_place: whether every pixel lies where it did in the image.
-    """
+    """Make an item that references a source image; same_place: whether no pixel was moved."""
     return refer_to(
         reference,
         SpatialLocationsPreserved="YES" if same_place else "NO",

@@ -118,10 +118,7 @@ def _rescale(header: Dataset | None) -> Rescale:
 
 
 def window_of(volume: Volume) -> tuple[str, str] | None:
-    """Center and width for a volume without a window: soft tissue for CT, else most of the range.
-
-    None if the window is wider than programs can represent.
-    """
+    """Choose center and width: soft tissue for CT, else most of the range; None if too wide."""
     if volume.modality == "CT":
         return "40", "400"
     low, high = np.percentile(volume.voxels[..., ::4, ::4].astype(np.float64), (0.5, 99.5))

@@ -120,8 +120,8 @@ def distill_into(
 
 def _require_torch(monitor: Monitor) -> None:
     """The imports take seconds, in which a cancel is noticed."""
-    for package in ("torch", "monai.losses"):
-        attend(lambda package=package: require(package, purpose="Distilling"), monitor)  # type: ignore[misc]
+    packages = ("torch", "monai.losses")
+    attend(lambda: [require(package, purpose="Distilling") for package in packages], monitor)
 
 
 def distill_config(

@@ -48,10 +48,9 @@ def main(idle_seconds: float = IDLE_SECONDS) -> int:
 
 
 class Worker:
-    """Runs the jobs that come in, one after another in the order in which they came.
+    """A server of jobs, one after another in the order in which they came.
 
-    The main thread runs them; a second one reads lines all the while. What both use changes in
-    single steps, and `_stop` may also be called by a signal handler.
+    What both threads use changes in single steps; a signal handler may call `_stop`, too.
     """
 
     def __init__(self, commands: int, events: int, workspace: Workspace) -> None:
