@@ -69,7 +69,7 @@ class Placed(Options):
     )
 
     def opened(self, data: Any, monitor: Monitor, scratch: Path | None = None) -> Volume:
-        """The volume that `data` is, holds or leads to.
+        """Return the volume that `data` is, holds or leads to.
 
         Raises InputError for what is none, and what reading a file raises.
         """
@@ -311,7 +311,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
 
 
 def _chosen(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]:
-    """The best guide beside the volume; none where nothing suits."""
+    """Return the best guide beside the volume; none where nothing suits."""
     is_path = isinstance(call.volume, str | os.PathLike)
     path = Path(call.volume) if is_path else path_of(volume)
     if not path.name or not path.exists():
@@ -324,7 +324,7 @@ def _chosen(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]
 
 
 def _beside(given: Any, volume: Volume, call: Placed) -> list[Volume]:
-    """Guides as volumes; an array lies on the grid of the volume."""
+    """Return guides as volumes; an array lies on the grid of the volume."""
     volumes = []
     for each in given if isinstance(given, list | tuple) else [given]:
         if isinstance(each, np.ndarray):

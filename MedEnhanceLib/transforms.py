@@ -36,7 +36,7 @@ __all__ = ["Degraded", "Enhanced"]
 
 
 class _OfVolumes(MapTransform):  # type: ignore[misc]
-    """Puts another volume in the place of each key's.
+    """A transform that puts another volume in the place of each key's.
 
     Args:
         keys: of the images.
@@ -56,7 +56,7 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
 
     @abstractmethod
     def _made(self, volume: Volume) -> Volume:
-        """The volume that takes the place of another."""
+        """Return the volume that takes the place of another."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Put new images [1, I, J, K] into a copy of the dictionary.

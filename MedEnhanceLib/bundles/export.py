@@ -81,7 +81,7 @@ def describe_bundle(folder: Path, metadata: dict[str, Any]) -> Bundle:
 
 
 def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
-    """The bundle's weights in float32; raises ModelError where they are damaged or no numbers."""
+    """Load the bundle's weights in float32; ModelError where they are damaged or no numbers."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -122,7 +122,7 @@ def must_fit(bundle: Bundle, tensors: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def make_card(metadata: dict[str, Any]) -> str:
-    """The model card: description, training data, measurements, limits."""
+    """Return the model card: description, training data, measurements, limits."""
     anatomy = metadata.get("anatomy")
     data = [
         f"- {entry['name']}: {entry['subjects']}. License: {entry.get('license', NOT_STATED)}. "

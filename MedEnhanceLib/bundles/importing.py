@@ -58,7 +58,7 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
 
 
 def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bundle:
-    """A bundle that may come in, under its name there; raises ModelError for any other."""
+    """Return a bundle that may come in, under its name there; raises ModelError for any other."""
     verify_bundle(bundle)
     if name is not None:
         bundle = replace(bundle, metadata=bundle.metadata | {"name": name})
@@ -76,7 +76,7 @@ def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bund
 
 
 def _copy(folder: Path, staged: Path) -> Path:
-    """Metadata, and the files that they name."""
+    """Copy metadata, and the files that they name."""
     for relative in (str(METADATA), *read_bundle(folder).metadata["files"]):
         copy = staged / safe_path(relative)
         copy.parent.mkdir(parents=True, exist_ok=True)

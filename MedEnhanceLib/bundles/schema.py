@@ -111,7 +111,7 @@ def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
 
 
 def safe_path(relative: str) -> PurePosixPath:
-    """The path of a model's file; raises ModelError if it could leave the folder."""
+    """Return the path of a model's file; raises ModelError if it could leave the folder."""
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts or "\\" in relative or ":" in relative:
         raise ModelError(
@@ -121,7 +121,7 @@ def safe_path(relative: str) -> PurePosixPath:
 
 
 def _small_number(digits: str) -> int:
-    """A whole number; ValueError for one that is in no metadata."""
+    """Return a whole number; ValueError for one that is in no metadata."""
     if len(digits) > _LONGEST_NUMBER:
         raise ValueError(f"it holds a number of {len(digits)} digits")
     return int(digits)
@@ -137,7 +137,7 @@ def _check_depth(value: Any, depth: int) -> None:
 
 
 def _fault(value: Any, shape: Any, place: str) -> str:
-    """What is wrong with a value; "" where it has the shape."""
+    """Say what is wrong with a value; "" where it has the shape."""
     faults: list[str] = []
     if isinstance(shape, dict) and isinstance(value, dict):
         within = shape.keys() & value.keys()

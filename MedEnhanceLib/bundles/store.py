@@ -64,7 +64,7 @@ class Bundle:
 
     @property
     def origin(self) -> str:
-        """Where from: "shipped with MedEnhance", "imported", "in a folder"."""
+        """The origin: "shipped with MedEnhance", "imported", "in a folder"."""
         if self.shipped:
             return "shipped with MedEnhance"
         return "imported" if self.folder.parent == user_folder() else "in a folder"
@@ -76,7 +76,7 @@ class Bundle:
 
     @property
     def modality(self) -> str:
-        """Of its training data: "MR", "CT"."""
+        """The modality of its training data: "MR", "CT"."""
         return str(self.metadata["modality"])
 
     @property
@@ -86,7 +86,7 @@ class Bundle:
 
     @property
     def uses_guides(self) -> bool:
-        """Of an enhancer: whether other series of the same examination can guide it."""
+        """Whether other series of the same examination can guide it, an enhancer."""
         return bool(self.metadata.get("guided", False))
 
     @property
@@ -109,13 +109,13 @@ class Bundle:
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def identity(self) -> dict[str, str]:
-        """Name, hash and origin, as manifests record them, and the anatomy where it is stated."""
+        """Return name, hash, origin and any anatomy, as manifests record them."""
         anatomy = {"anatomy": self.anatomy} if self.anatomy else {}
         return {"name": self.name, "sha256": self.sha256, "origin": self.origin} | anatomy
 
 
 def user_folder() -> Path:
-    """The folder of imported bundles: $MEDENHANCE_MODELS, else .medenhance/models in the home."""
+    """Return where imported models lie: $MEDENHANCE_MODELS, else .medenhance/models in the home."""
     folder = os.environ.get("MEDENHANCE_MODELS")
     return Path(folder) if folder else Path.home() / ".medenhance" / "models"
 
@@ -142,7 +142,7 @@ def bundle_files() -> list[tuple[str, int, int]]:
 
 
 def unreadable_bundles() -> dict[Path, ModelError]:
-    """The folders among the models that hold none that can be used, with the reason."""
+    """Return the folders among the models that hold none that can be used, with the reason."""
     return {folder: error for folder, error in _read_all() if isinstance(error, ModelError)}
 
 
@@ -181,7 +181,7 @@ def open_bundle_for(
     """Open the bundle for a volume; also the volume with the modality that it is processed as.
 
     Where the values of a volume without a stated modality look like none, a model chosen by name
-    decides, which the monitor is told; a modality that they look like counts as a stated one.
+    decides, which is logged; a modality that they look like counts as a stated one.
     The other arguments and errors are those of `open_bundle`.
     """
     bundle = open_bundle(name_or_path, kind=kind, modality=volume.modality)
@@ -263,7 +263,7 @@ def verify_bundle(bundle: Bundle) -> None:
 
 
 def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
-    """Every folder that a model may be in, with the model, or with why there is none."""
+    """Yield every folder that a model may be in, with the model, or with why there is none."""
     names: set[str] = set()
     for root in (resource_folder("models"), user_folder()):
         try:
@@ -290,7 +290,7 @@ def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
 
 
 def find_bundle(name_or_path: str) -> Bundle:
-    """An installed model by name, or one by its folder; raises ModelError for neither."""
+    """Return an installed model by name, or one by its folder; raises ModelError for neither."""
     folder = folder_of(name_or_path)
     return by_name(name_or_path) if folder is None else read_bundle(folder)
 
@@ -306,7 +306,7 @@ def folder_of(name_or_path: str) -> Path | None:
 
 
 def by_name(name: str) -> Bundle:
-    """An installed model; raises ModelError, with the names that there are, without one."""
+    """Return an installed model; raises ModelError, with the names that there are, without one."""
     installed = {bundle.name: bundle for bundle in list_bundles()}
     if name in installed:
         return installed[name]
@@ -344,7 +344,7 @@ def _names_hint(kind: str) -> str:
 
 
 def details(bundle: Bundle) -> dict[str, Any]:
-    """What lists and pages show of a model, and whether its files match their hashes."""
+    """Return what lists show of a model, and whether its files match their hashes."""
     metadata = bundle.metadata
     files = [path for path in bundle.folder.rglob("*") if path.is_file()]
     try:
@@ -374,7 +374,7 @@ def details(bundle: Bundle) -> dict[str, Any]:
 
 
 def _card_of(bundle: Bundle) -> str:
-    """The model card; "" where there is none, and no more of it than a card has."""
+    """Return the model card; "" where there is none, and no more of it than a card has."""
     try:
         refuse_pipe(bundle.folder / CARD)
         with (bundle.folder / CARD).open("rb") as stream:
@@ -384,7 +384,7 @@ def _card_of(bundle: Bundle) -> str:
 
 
 def installed() -> list[dict[str, Any]]:
-    """Details of each model, those that cannot be read last; or one row with the error."""
+    """Return details of each model, those that cannot be read last; or one row with the error."""
     unusable = {"kind": "", "modality": "", "ok": False}
     try:
         rows = [details(bundle) for bundle in list_bundles()]
@@ -394,7 +394,7 @@ def installed() -> list[dict[str, Any]]:
 
 
 def unreadable_rows() -> list[dict[str, str]]:
-    """What is wrong with each folder among the models that holds none that can be used."""
+    """Say what is wrong with each folder among the models that holds no usable one."""
     return [
         {"name": folder.name, "message": error.message, "hint": error.hint}
         for folder, error in unreadable_bundles().items()

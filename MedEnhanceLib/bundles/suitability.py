@@ -33,7 +33,7 @@ class ModelWarning:
 
 
 def messages_of(warnings: Iterable[ModelWarning]) -> str:
-    """All messages in one line, for histories and descriptions; empty where there are none."""
+    """Join all messages in one line, for histories and descriptions."""
     return "; ".join(warning.message for warning in warnings)
 
 
@@ -65,7 +65,7 @@ def training_length_warning(bundle: Bundle) -> ModelWarning | None:
 
 
 def training_length_limits(steps: int) -> list[str]:
-    """The limit that a model card states after a training of `steps` steps, if any."""
+    """Return the limit that a model card states after a training of `steps` steps, if any."""
     if steps >= _FEWEST_STEPS:
         return []
     return [f"Trained for {steps} steps only, as a test model: use it for nothing else."]

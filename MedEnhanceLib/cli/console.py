@@ -31,7 +31,7 @@ _LOOK_SECONDS = 0.05
 
 
 class Console:
-    """Prints results, errors and progress, for people or as one JSON object.
+    """A printer of results, errors and progress, for people or as one JSON object.
 
     as_json: whether stdout gets exactly one JSON object. debug: whether errors come with their
     traceback.
@@ -60,7 +60,7 @@ class Console:
             return dict(result.fields)
 
     def show_event(self, event: Event) -> None:
-        """A job's event: the bar moves, warnings are printed."""
+        """Show a job's event: move the bar, print warnings."""
         if event.kind == "warning":
             message = str(event.fields["message"])
             if message in self.warnings:  # a step that reads the same file again
@@ -76,7 +76,7 @@ class Console:
             self.note(f"{event.kind}: {event.fields['message']}")
 
     def _sign_of_life(self, event: Event) -> None:
-        """Where no bar can be drawn, in a log file, a line now and then says how far it is."""
+        """Print now and then how far the work is, where no bar can be drawn: in a log file."""
         now = time.monotonic()
         if now - self._last_sign < self._sign_seconds:
             return
@@ -89,7 +89,7 @@ class Console:
         self.note(f"{event.fields['fraction']:.0%} {event.fields['stage']}{left}")
 
     def note(self, text: str) -> None:
-        """A line on stderr."""
+        """Print a line on stderr."""
         print(printable(text), file=sys.stderr, flush=True)
 
     def done(
@@ -145,7 +145,7 @@ class Console:
         self._print(text)
 
     def _print(self, text: str) -> None:
-        """Onto stdout; OutputError where it takes nothing, BrokenPipeError where nobody reads."""
+        """Print on stdout; OutputError where that fails, BrokenPipeError where nobody reads."""
         try:
             print(printable(text), file=self._stdout, flush=True)
         except BrokenPipeError:

@@ -70,13 +70,13 @@ def trim() -> None:
 
 
 def extremes(voxels: Voxels) -> tuple[Any, Any]:
-    """Smallest and largest voxel value; NaN if any voxel is NaN."""
+    """Find the smallest and largest voxel value; NaN if any voxel is NaN."""
     ends = [(part.min(), part.max()) for part in slabs(voxels)]
     return np.min([low for low, _ in ends]), np.max([high for _, high in ends])
 
 
 def looks_like_labels(voxels: Voxels) -> bool:
-    """Whether integers have so few values (2 to 16) that they are labels, not intensities."""
+    """Return whether integers with 2 to 16 values only are labels, not intensities."""
     if voxels.dtype.kind not in "iu" or voxels.size < _LEAST_IMAGE:
         return False
     values: set[int] = set()

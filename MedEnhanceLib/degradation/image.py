@@ -35,13 +35,13 @@ def rician_noise(voxels: npt.NDArray[Any], sigma: float, rng: np.random.Generato
 
 
 def foreground(voxels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Mask of the voxels above the mean, which finds a head in air; all voxels of a constant."""
+    """Mark the voxels above the mean, which finds a head in air; all voxels of a constant."""
     above: npt.NDArray[np.bool_] = voxels > voxels.mean(dtype=np.float64)
     return above if above.any() else np.ones_like(above)
 
 
 def robust_max(voxels: npt.NDArray[Any]) -> float:
-    """The 99.5th percentile of the foreground, in the unit of `voxels`."""
+    """Return the 99.5th percentile of the foreground, in the unit of `voxels`."""
     return float(np.percentile(voxels[foreground(voxels)], 99.5))
 
 
@@ -118,7 +118,7 @@ def bias_field(
 
 
 def _spline_basis(count: int, spacing_mm: float) -> npt.NDArray[np.float64]:
-    """[count, control points]: weights of the uniform cubic B-spline at each voxel's center."""
+    """Return [count, control points]: weights of the cubic B-spline at voxel centers."""
     spans = max(1, math.ceil(count * spacing_mm / KNOT_MM - 1e-9))
     position = (np.arange(count) + 0.5) / count * spans
     distance = np.abs(position[:, None] - (np.arange(spans + 3) - 1)[None, :])

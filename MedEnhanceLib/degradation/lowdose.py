@@ -50,7 +50,7 @@ def low_dose_noise(
     views: int = VIEWS,
     cutoff: float = CUTOFF,
 ) -> Floats:
-    """The noise that a scan with `photons` per ray would add to a CT.
+    """Return the noise that a scan with `photons` per ray would add to a CT.
 
     hu: [K, J, I] in HU; values below −1000 count as air.
     spacing_mm: along i, j (and k, not used), as in `Geometry`.
@@ -82,7 +82,7 @@ def low_dose_noise(
 def _log_error(
     integrals: Floats, photons: float, electronic: float, seeds: npt.NDArray[np.int64]
 ) -> Floats:
-    """The error of the line integrals: −ln(measured / expected), [K, views, bins]."""
+    """Return the error of the line integrals: −ln(measured / expected), [K, views, bins]."""
     error = np.empty_like(integrals)
     for index, seed in enumerate(seeds):
         rng = np.random.default_rng(seed)
@@ -96,7 +96,7 @@ def _log_error(
 
 
 def _filter(sinogram: Tensor, bin_mm: float, cutoff: float) -> Tensor:
-    """Ramp filter along the detector, [K, views, bins] → the same, in 1/mm."""
+    """Filter by a ramp along the detector, [K, views, bins] → the same, in 1/mm."""
     import torch
 
     bins = sinogram.shape[-1]
@@ -108,7 +108,7 @@ def _filter(sinogram: Tensor, bin_mm: float, cutoff: float) -> Tensor:
 
 
 def ramp_response(length: int, bin_mm: float, cutoff: float) -> Floats:
-    """The band-limited ramp with its window at the frequencies of a real FFT, in 1/mm.
+    """Return the band-limited ramp with its window at the frequencies of a real FFT, in 1/mm.
 
     Source: Kak and Slaney, Principles of Computerized Tomographic Imaging (1988), eq. 3.61: the
     transform of the sampled kernel, whose zero frequency is right where |f| itself is not.
@@ -153,7 +153,7 @@ class _Scan:
         return np.linspace(0, math.pi, self.views, endpoint=False)
 
     def project(self, mu: Tensor) -> Tensor:
-        """Line integrals [K, views, bins] of mu [K, J, I] in 1/mm.
+        """Compute line integrals [K, views, bins] of mu [K, J, I] in 1/mm.
 
         Source: Joseph, IEEE Trans. Med. Imaging 1 (1982) 192: one linear interpolation for each
         row that a steep ray crosses, or for each column that a flat one does.
@@ -179,7 +179,7 @@ class _Scan:
         return integrals.permute(2, 0, 1).contiguous()
 
     def back_project(self, filtered: Tensor) -> Tensor:
-        """Σ over views of the filtered projections, times π / views: [K, J, I]."""
+        """Sum over views of the filtered projections, times π / views: [K, J, I]."""
         import torch
 
         slices = filtered.shape[0]
@@ -209,7 +209,7 @@ class _Scan:
 def _joseph(
     s: Tensor, lines: tuple[int, float], across: tuple[int, float], along: float, over: float
 ) -> tuple[Tensor, Tensor]:
-    """The pixels that a ray at s meets on each line of the image, and its length there in mm.
+    """Find the pixels that a ray at s meets on each line, and its length there in mm.
 
     s: [bins], distance of each ray from the center, mm.
     lines: number and width (mm) of the lines that the ray crosses.

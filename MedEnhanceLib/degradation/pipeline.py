@@ -74,11 +74,11 @@ class Degradation(Options):
         )
 
     def _degraded(self, volume: Volume) -> Floats:
-        """The degraded voxels, float32, same shape."""
+        """Return the degraded voxels, float32, same shape."""
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
-        """The parameters as a JSON object."""
+        """Return the parameters as a JSON object."""
         return {"name": self.name} | super().to_json()
 
     def __str__(self) -> str:
@@ -117,7 +117,7 @@ class Rician(Degradation):
 
 @dataclass(frozen=True)
 class Blur(Degradation):
-    """Gaussian blur within slices; sigma_px in pixels. The seed has no effect: nothing is random."""
+    """Gaussian blur within slices; sigma_px in pixels. Its seed has no effect."""
 
     name: ClassVar[str] = "blur"
     modalities: ClassVar[tuple[str, ...]] = ("CT", "MR", "PT", "EM", "OT")
@@ -194,7 +194,7 @@ class Composite(Degradation):
             raise ConfigError("a composite without steps", "Give at least one degradation.")
 
     def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
-        """As `Degradation.apply`, step by step; each step checks the modality."""
+        """Degrade as `Degradation.apply`, step by step; each step checks the modality."""
         degraded = volume
         for step in self.steps:
             degraded = step.apply(degraded)
@@ -202,7 +202,7 @@ class Composite(Degradation):
         return degraded.with_voxels(restore_dtype(voxels, volume.dtype) if keep_dtype else voxels)
 
     def to_json(self) -> dict[str, Any]:
-        """The steps in their order."""
+        """Return the steps in their order."""
         return {"name": self.name, "steps": [step.to_json() for step in self.steps]}
 
     def __str__(self) -> str:
@@ -227,7 +227,7 @@ _KINDS: dict[str, type[Degradation]] = {
 
 
 def degradation_from_json(fields: Mapping[str, Any]) -> Degradation:
-    """The inverse of `to_json`. Raises ConfigError for an unknown name or option."""
+    """Return the inverse of `to_json`. Raises ConfigError for an unknown name or option."""
     values = dict(fields)
     name = values.pop("name", None)
     if name not in _KINDS:
@@ -238,12 +238,12 @@ def degradation_from_json(fields: Mapping[str, Any]) -> Degradation:
 
 
 def standard_composite(seed: int) -> Composite:
-    """The composite that the benchmarks name: bias ±30 %, blur 0.8 px, then Rician 7 %."""
+    """Return the composite that the benchmarks name: bias ±30 %, blur 0.8 px, then Rician 7 %."""
     return Composite((Bias(0.3, seed), Blur(0.8, seed + 1), Rician(0.07, seed + 2)))
 
 
 def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degradation]:
-    """Degradations by their names, in order.
+    """Make degradations by their names, in order.
 
     strengths: a name with its strength each: "rician" (σ as a share of the maximum), "blur" (σ in
         pixels), "bias" (± this share), "low-dose" (photons of a ray), "composite" (of the
@@ -268,7 +268,7 @@ def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degra
 
 
 def draw(kind: str, rng: np.random.Generator) -> Degradation:
-    """A degradation with random strength and seed; its `apply` gives the same each time.
+    """Return a degradation with random strength and seed; its `apply` gives the same each time.
 
     kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %), "low-dose"
         (2e3 to 1e5 photons, uniform in the logarithm), or "composite" (of the first three, weaker).

@@ -65,7 +65,7 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 def resolved(path: Path) -> Path:
-    """The path without links; one that leads to itself stays."""
+    """Return the path without links; one that leads to itself stays."""
     return Path(os.path.realpath(path))
 
 
@@ -195,7 +195,7 @@ def flush_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _as_output_error(path: Path, folder: Path | None = None) -> Iterator[None]:
-    """Errors of the system are those of writing `path`; with a folder, only what is about it."""
+    """Turn OSErrors into errors of writing `path`; with a folder, only those about it."""
     try:
         yield
     except OSError as cause:
@@ -206,7 +206,7 @@ def _as_output_error(path: Path, folder: Path | None = None) -> Iterator[None]:
 
 
 def output_error(path: Path, cause: OSError) -> OutputError:
-    """The error that says what stopped the writing of `path`, and the remedy."""
+    """Return the error that says what stopped the writing of `path`, and the remedy."""
     if cause.errno in _NO_SPACE:
         return OutputError(
             f"{path}: no space left on the disk", "Free some space, or write to another disk."

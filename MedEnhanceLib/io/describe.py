@@ -60,7 +60,7 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
 
 
 def orientation_code(geometry: Geometry) -> str:
-    """Where i, j and k point to, one letter each, as ITK writes it: "LPS" is usual in DICOM."""
+    """Say where i, j and k point to as ITK writes it: "LPS" is usual in DICOM."""
     nib = require("nibabel", purpose="Naming the axes")
     return "".join(nib.aff2axcodes(geometry.affine_ras))
 

@@ -136,7 +136,7 @@ def _is_true(text: str) -> bool:
 
 
 def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
-    """The header of an uncompressed .nrrd or .mha, as little-endian voxels follow it.
+    """Return the header of an uncompressed .nrrd or .mha, as little-endian voxels follow it.
 
     ITK writes it for a single voxel; then the sizes of the volume are put in.
     """

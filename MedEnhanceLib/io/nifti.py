@@ -71,7 +71,7 @@ def read_nifti(
 
 
 def _header(start: bytes, name: str) -> Any:
-    """The header of either version as nibabel reads it, unchecked."""
+    """Return the header of either version as nibabel reads it, unchecked."""
     nib = require("nibabel", purpose="Reading NIfTI")
     order = "<" if start[:1] != b"\0" else ">"  # sizeof_hdr is 348 or 540, in four bytes
     size = int.from_bytes(start[:4], "little" if order == "<" else "big")
@@ -125,7 +125,7 @@ def _dtype(header: Any, name: str) -> np.dtype[Any]:
 
 
 def _rescaled(voxels: Voxels, header: Any, name: str) -> Voxels:
-    """In the smallest type that holds every value; nibabel would always give float64."""
+    """Rescale into the smallest type that holds every value; nibabel always gives float64."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite(slope):  # "not set", by the standard
         return voxels

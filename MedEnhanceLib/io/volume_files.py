@@ -55,7 +55,7 @@ _GZIP_LEVEL = 4  # on CT within 1 % of level 6, three times as fast
 
 
 def ending_of(path: str | os.PathLike[str]) -> str:
-    """The ending in lower case, with its dot; ".nii.gz" is one ending."""
+    """Return the ending in lower case, with its dot; ".nii.gz" is one ending."""
     name = Path(path).name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
@@ -156,7 +156,7 @@ def save(
 
 
 def gradient_tables(volume: Volume, path: Path) -> dict[Path, str]:
-    """The tables of b-values and directions that lie beside a NIfTI file of a diffusion scan."""
+    """Return the tables of b-values and directions beside a NIfTI file of a diffusion scan."""
     ending = ending_of(path)
     if ending not in (".nii", ".nii.gz") or not (volume.is_sequence and volume.gradients):
         return {}

@@ -76,7 +76,7 @@ def input_error(path: Path, cause: OSError) -> InputError:
 
 
 def read_start(path: Path, count: int) -> tuple[bytes, bool]:
-    """The first `count` bytes, unpacked, and whether they are packed by gzip.
+    """Return the first `count` bytes, unpacked, and whether they are packed by gzip.
 
     The first bytes decide, not the name. Fewer bytes where the file ends before.
     """
@@ -96,7 +96,7 @@ def read_start(path: Path, count: int) -> tuple[bytes, bool]:
 
 @dataclass(frozen=True)
 class Payload:
-    """Where a file keeps its voxels, as its header declares; nothing of it is verified yet.
+    """The place of a file's voxels, as its header declares; nothing of it is verified yet.
 
     Attributes:
         path: the file.
@@ -194,7 +194,7 @@ def _plain(stream: BinaryIO, count: int) -> Iterator[bytes]:
 
 
 def _unpacked(stream: BinaryIO, count: int) -> Iterator[bytes]:
-    """At least `count` bytes of zlib data, or of members of gzip, up to the checksum after them.
+    """Yield at least `count` bytes of zlib or gzip data, up to the checksum after them.
 
     Raises EOFError where the data end before, zlib.error where they are damaged.
     """
@@ -216,7 +216,7 @@ def _unpacked(stream: BinaryIO, count: int) -> Iterator[bytes]:
 
 
 def _next_member(stream: BinaryIO, data: bytes) -> bytes:
-    """The begin of the next member of gzip, after zeros that a file may be padded with."""
+    """Return the begin of the next member of gzip, after zeros that a file may be padded with."""
     while len(data := data.lstrip(b"\0")) < len(_GZIP) and (more := stream.read(_PIECE)):
         data += more
     if data and not data.startswith(_GZIP):
@@ -255,7 +255,7 @@ def rescale_slices(slices: Voxels, slopes: Sequence[float], intercepts: Sequence
 
 
 def rescale(voxels: Voxels, slope: float, intercept: float) -> Voxels:
-    """As `rescale_slices`, of one slope and intercept for all voxels."""
+    """Rescale as `rescale_slices`, by one slope and intercept for all voxels."""
     slices = voxels.reshape(-1, *voxels.shape[-2:])
     count = len(slices)
     return rescale_slices(slices, [slope] * count, [intercept] * count).reshape(voxels.shape)

@@ -40,25 +40,25 @@ class Item:
 
     @property
     def name(self) -> str:
-        """What a row calls it."""
+        """The name in a row."""
         return f"{self.source} (series {self.series})" if self.series else self.source
 
     @property
     def params(self) -> dict[str, str]:
-        """Of its job; absolute, as a worker on another machine has another current folder."""
+        """The parameters of its job; absolute, as a worker elsewhere has another current folder."""
         params = {"input": absolute(self.source), "output": absolute(self.output)}
         return params | ({"series": self.series} if self.series else {})
 
 
 def absolute(place: str) -> str:
-    """The absolute path."""
+    """Return the absolute path."""
     return str(Path(place).absolute())
 
 
 def gather(
     places: Sequence[str], out: Path, *, containers: bool, ending: str | None, monitor: Monitor
 ) -> list[Item]:
-    """The volumes at all places, in order.
+    """Return the volumes at all places, in order.
 
     places: volumes, and folders; below a folder every volume counts, and of a folder of DICOM every
     series of images. out: the folder of the results; its files are no sources. containers: whether
@@ -85,7 +85,7 @@ def gather(
 
 
 def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, _Series]]:
-    """Every volume at or below a path: the file or folder, its path below, which series."""
+    """Yield every volume at or below a path: the file or folder, its path below, which series."""
     from MedEnhanceLib.io import READABLE, ending_of
 
     if not path.is_dir():
@@ -111,7 +111,7 @@ def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[st
 
 
 def _is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM, by what its first files are."""
+    """Return whether a folder holds DICOM, by what its first files are."""
     from MedEnhanceLib.io.dicom.sources import is_dicom
 
     names = (entry for entry in sorted(folder.iterdir()) if not entry.name.startswith("."))
@@ -158,7 +158,7 @@ _BIDS_IMAGE = re.compile(
 
 
 def bids_items(root: Path, out: Path, task: str, suffixes: Sequence[str] = ()) -> list[Item]:
-    """The anatomical images of a BIDS dataset, and their names in a derivative dataset.
+    """Return the anatomical images of a BIDS dataset, and their names in a derivative dataset.
 
     suffixes: of the images to take, "T1w" …; none take all.
     Raises InputError for a folder that is no dataset, OutputError for results among its files.

@@ -38,7 +38,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeParams(Params):
-    """What every job that reads a volume takes."""
+    """Parameters of every job that reads a volume."""
 
     input: Annotated[
         str,
@@ -69,18 +69,18 @@ class VolumeParams(Params):
     )
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
-        """The volume; scratch and errors as `io.load`'s."""
+        """Return the volume; scratch and errors as `io.load`'s."""
         return load_volume(Path(self.input), scratch=scratch, monitor=monitor, **self.stated())
 
     def stated(self) -> dict[str, Any]:
-        """What was stated of the input besides its place."""
+        """Return what was stated of the input besides its place."""
         names = ("series", "modality", "resample", "complete_frames")
         return {name: value for name in names if (value := getattr(self, name))}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputParams(Params):
-    """What every job that writes a volume takes."""
+    """Parameters of every job that writes a volume."""
 
     output: Annotated[
         str,
@@ -97,7 +97,7 @@ def load_volume(
     monitor: Monitor | None = None,
     **options: Any,
 ) -> Volume:
-    """The volume of a file or folder, or of a container; arguments and errors as `io.load`."""
+    """Load a file or folder, or a container; arguments and errors as `io.load`."""
     if path.suffix.lower() == CONTAINER:
         from MedEnhanceLib.unicompress import decompress
 
@@ -122,7 +122,7 @@ class KeptVolumes:
     def load(
         self, params: VolumeParams, *, keep: bool, scratch: Path | None = None, monitor: Monitor
     ) -> tuple[Volume, VolumeCache | None]:
-        """The volume of `params`, and what `hqg.enhance` measured of it, if it is kept.
+        """Return the volume of `params`, and what `hqg.enhance` measured of it, if it is kept.
 
         That is the kept one where the file is still the same. Of two that are kept, the one that
         was not used last makes room before another one is read.
@@ -147,7 +147,7 @@ class KeptVolumes:
 
 
 def _key_of(params: VolumeParams) -> Hashable:
-    """What names the content of the file; None for a folder, whose files may change unseen."""
+    """Name the content of the file; None for a folder, whose files may change unseen."""
     from MedEnhanceLib.io import ending_of
 
     path = Path(params.input)
@@ -212,7 +212,7 @@ def check_ending(path: Path, ending: str = "") -> None:
 
 
 def manifest_path(output: Path) -> Path:
-    """Where the manifest of an output lies: beside it, `<output>.json`."""
+    """Return where the manifest of an output lies: beside it, `<output>.json`."""
     return output.with_name(f"{output.name}.json")
 
 
@@ -238,7 +238,7 @@ def results_of(params: Params) -> dict[str, Path]:
 
 
 def beside(output: str, word: str) -> str:
-    """`out.nii.gz` → `out-word.nii.gz`, for what comes with an output."""
+    """Turn `out.nii.gz` into `out-word.nii.gz`, for what comes with an output."""
     from MedEnhanceLib.io import ending_of
 
     ending = ending_of(Path(output))
@@ -246,5 +246,5 @@ def beside(output: str, word: str) -> str:
 
 
 def path_of(volume: Volume) -> Path:
-    """Where a volume was read, without the UID of its series."""
+    """Return where a volume was read, without the UID of its series."""
     return Path(volume.source.partition(" (series ")[0])

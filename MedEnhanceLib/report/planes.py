@@ -92,7 +92,7 @@ def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
 
 
 def nearest_axes(geometry: Geometry) -> tuple[int, int, int]:
-    """For x, y, z of LPS: the voxel axis (0 = i, 1 = j, 2 = k) nearest to it."""
+    """Find the voxel axis (0 = i, 1 = j, 2 = k) nearest to each of x, y, z of LPS."""
     cosines = np.abs(np.asarray(geometry.direction))
     return max(
         permutations(range(3)),
@@ -101,7 +101,7 @@ def nearest_axes(geometry: Geometry) -> tuple[int, int, int]:
 
 
 def letters_towards(direction: Sequence[float] | npt.NDArray[np.float64]) -> str:
-    """The side of the patient that a unit vector in LPS points to: "L", or "LP" if oblique."""
+    """Name the side of the patient that a vector in LPS points to: "L", or "LP" if oblique."""
     vector = np.asarray(direction, dtype=np.float64)
     order = np.argsort(-np.abs(vector), kind="stable")
     letters = [_ENDS[axis][int(vector[axis] > 0)] for axis in order[:2]]
@@ -109,7 +109,7 @@ def letters_towards(direction: Sequence[float] | npt.NDArray[np.float64]) -> str
 
 
 def busiest_point(volume: Volume) -> Point:
-    """The median position (k, j, i) of the foreground: planes through it show much anatomy."""
+    """Find the median (k, j, i) of the foreground: planes through it show much anatomy."""
     voxels = volume.frame(0).voxels
     step = max(1, int(np.ceil((voxels.size / 2e6) ** (1 / 3))))
     coarse = np.asarray(voxels[::step, ::step, ::step], dtype=np.float32)

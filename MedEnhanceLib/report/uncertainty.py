@@ -23,7 +23,7 @@ def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
 
 
 def calibration_in_words(facts: Mapping[str, Any]) -> str:
-    """How the map was calibrated, as the rest of a sentence; facts as in `uncertainty_in_words`."""
+    """Say how the map was calibrated, as the rest of a sentence, by the same facts."""
     calibration = facts.get("calibration")
     data = calibration.get("fitted_on") if isinstance(calibration, Mapping) else None
     return (

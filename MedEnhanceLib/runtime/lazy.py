@@ -26,7 +26,7 @@ def imported_when_used(
 
 
 def imported(module: str) -> Any:
-    """A module that has been imported, and completely: another thread may be at it; else None."""
+    """Return a module if it is imported completely: another thread may be at it."""
     found = sys.modules.get(module)
     spec = getattr(found, "__spec__", None)
     return None if getattr(spec, "_initializing", False) else found

@@ -53,14 +53,14 @@ def compute() -> dict[str, Any]:
 
 
 def cpu_threads() -> int:
-    """Threads that this process may use."""
+    """Count the threads that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory() -> dict[str, int | None]:
-    """Host memory in bytes, "total" and "free"; None before psutil is installed."""
+    """Return host memory in bytes, "total" and "free"; None before psutil is installed."""
     try:
         import psutil
     except ImportError:

@@ -108,7 +108,7 @@ class PixelFile:
         return self._decoded(stream)
 
     def _decoded(self, stream: bytes) -> Pixels:
-        """[J, I] of one compressed frame, all fragments joined."""
+        """Decode [J, I] of one compressed frame, all fragments joined."""
         name, decoder = DECODERS[self.syntax]
         imagecodecs = require("imagecodecs", purpose=f"DICOM compressed as {name}")
         shape, allocated = (self.rows, self.columns), 8 * self.dtype.itemsize
@@ -185,7 +185,7 @@ def _indexed(dataset: Dataset) -> PixelFile:
 
 
 def _type_of(dataset: Dataset) -> tuple[np.dtype[Any], int]:
-    """The type of the stored numbers, and the bits of each that are used.
+    """Return the type of the stored numbers, and the bits of each that are used.
 
     Size, samples and BitsAllocated were checked where slices were made of the header.
     """
@@ -204,7 +204,7 @@ def _type_of(dataset: Dataset) -> tuple[np.dtype[Any], int]:
 
 
 def _verify_length(pixels: bytes, rows: int, columns: int, frames: int, cell: int) -> None:
-    """Uncompressed pixels fill their element, but for the padding to an even length."""
+    """Require that uncompressed pixels fill their element, but for padding to an even length."""
     needed = rows * columns * frames * cell
     if len(pixels) in (needed, needed + needed % 2):
         return
@@ -217,7 +217,7 @@ def _verify_length(pixels: bytes, rows: int, columns: int, frames: int, cell: in
 
 
 def _verify_fragments(dataset: Dataset, frames: int) -> None:
-    """Compressed frames are as many as stated: one piece each, or counted by a table."""
+    """Require as many compressed frames as stated: one piece each, or counted by a table."""
     from pydicom.encaps import parse_basic_offsets, parse_fragments
 
     stream = io.BytesIO(dataset.PixelData)

@@ -33,7 +33,7 @@ def _in_patient(vector: Vector, _header: Header) -> Vector | None:
 
 
 def _in_image(vector: Vector, header: Header) -> Vector | None:
-    """Of (row, column, normal), in the patient."""
+    """Turn (row, column, normal) into the patient."""
     cosines = _numbers(header.get("ImageOrientationPatient"))
     if len(cosines) != 6:
         return None
@@ -42,7 +42,7 @@ def _in_image(vector: Vector, header: Header) -> Vector | None:
 
 
 def _in_gradients(vector: Vector, header: Header) -> Vector | None:
-    """Of GE's axes, which are known for axial slices of a patient who lies supine, head first."""
+    """Turn GE's axes, known for axial slices of a patient supine and head first."""
     cosines = _numbers(header.get("ImageOrientationPatient"))
     is_axial = len(cosines) == 6 and abs(np.cross(cosines[:3], cosines[3:])[2]) > math.sqrt(0.5)
     stated = header.get("InPlanePhaseEncodingDirection"), header.get("PatientPosition")
@@ -71,7 +71,7 @@ _PRIVATE = (
 
 
 def _creator(tag: int) -> int:
-    """The element that names the creator of the first private block of a group."""
+    """Return the element that names the creator of the first private block of a group."""
     return tag & 0xFFFF0000 | 0x10
 
 
@@ -83,7 +83,7 @@ ELEMENTS: tuple[str | int, ...] = (
 
 
 def b_value(header: Header, keyword: str) -> str:
-    """The b-value in s/mm² as text; "" where there is none."""
+    """Return the b-value in s/mm² as text; "" where there is none."""
     value = _numbers(header.get(keyword)) or _private_b_value(header)
     return f"{value[0]:g}" if value else ""
 
@@ -100,7 +100,7 @@ def _private_b_value(header: Header) -> Vector:
 
 
 def direction(header: Header, keyword: str) -> Vector | None:
-    """The direction of the gradient, a unit vector in the patient (LPS); None where there is none.
+    """Read the direction of the gradient, a unit vector in LPS; None where there is none.
 
     It is None, too, where the frame of a private one is unknown.
     """
@@ -117,7 +117,7 @@ def direction(header: Header, keyword: str) -> Vector | None:
 
 
 def _of_comments(header: Header) -> Vector | None:
-    """Of Canon: "b=1500(0.895,0.000,0.445)", along the axes of phase, frequency and slice."""
+    """Read Canon's "b=1500(0.895,0.000,0.445)", along phase, frequency and slice."""
     comment = _CANON.fullmatch(str(header.get("ImageComments") or "").strip())
     if comment is None or not str(header.get("Manufacturer")).upper().startswith("CANON"):
         return None
@@ -153,7 +153,7 @@ def _csa(data: bytes) -> dict[str, tuple[str, ...]]:
 
 
 def _numbers(value: Any) -> Vector:
-    """The finite numbers of an element; () where it is absent or holds anything else.
+    """Return the finite numbers of an element; () where it is absent or holds anything else.
 
     Bytes, of an element whose type the file does not state, are text, or binary numbers.
     """

@@ -155,7 +155,7 @@ def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
 
 
 def _joined(series: Sequence[list[Header]]) -> list[list[Header]]:
-    """The series, those made one of which each frame of a scan was given a UID of its own."""
+    """Join series of which each frame of a scan was given a UID of its own."""
     groups: dict[object, list[list[Header]]] = defaultdict(list)
     for index, headers in enumerate(series):
         groups[_scan_of(headers) or index].append(headers)
@@ -173,7 +173,7 @@ def _joined(series: Sequence[list[Header]]) -> list[list[Header]]:
 
 
 def _scan_of(headers: Sequence[Header]) -> object:
-    """What the series of one scan have in common, each a frame; None for any other series.
+    """Return what the series of one scan, each a frame, have in common; else None.
 
     Siemens exports so: the numbers are 5001, 5002, …, or all are the same.
     """
@@ -193,7 +193,7 @@ def _scan_of(headers: Sequence[Header]) -> object:
 
 
 def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header]:
-    """Without files that are empty or cannot be opened, unless they are named like the images."""
+    """Leave out files that are empty or cannot be opened, unless they are named like the images."""
     endings = {_ending(header.file) for header in headers if not header.unread}
     trifles = [
         header.file for header in headers if header.unread and _ending(header.file) not in endings
@@ -205,7 +205,7 @@ def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header
 
 
 def _ending(file: Path) -> str:
-    """The suffix in small letters; "" for numbers, which many scanners append."""
+    """Return the suffix in small letters; "" for numbers, which many scanners append."""
     suffix = file.suffix.lower()
     return "" if suffix[1:].isdecimal() else suffix
 
@@ -230,7 +230,7 @@ def _no_dicom(path: Path, files: Sequence[Path]) -> InputError:
 def _volumes(
     images: Sequence[Header], damaged: Sequence[Header], name: str, *, complete_frames: bool
 ) -> list[Choice]:
-    """The volumes of one series; a damaged file may be a slice of each of them."""
+    """Return the volumes of one series; a damaged file may be a slice of each of them."""
     first, lost = images[0], _raised(partial(_refuse_shared_uids, images, name))
     by_instance: dict[str, list[Header]] = defaultdict(list)
     for index, header in enumerate(images):
@@ -283,7 +283,7 @@ def _volumes(
 
 
 def _no_volume(headers: Sequence[Header]) -> Choice:
-    """One row for objects of one kind, with the reason of the first."""
+    """Return one row for objects of one kind, with the reason of the first."""
     first = headers[0]
     row = _row(first, len(headers), first.fault if first.damaged else first.reason)
     return Choice(row, first, fault=InputError(first.fault, first.hint))

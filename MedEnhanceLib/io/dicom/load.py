@@ -55,7 +55,7 @@ def load_dicom(
 
 
 def _choose(listed: Sequence[Choice], series: str | None, path: Path, monitor: Monitor) -> Choice:
-    """The only volume or segmentation that fits."""
+    """Return the only volume or segmentation that fits."""
     volumes = [choice for choice in listed if choice.part is not None]
     if series is None:
         fitting = volumes or [choice for choice in listed if _is_segmentation(choice)]
@@ -169,7 +169,7 @@ def _volume(
 
 
 def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gradient, ...]:
-    """The diffusion weighting of each frame, of which `firsts` holds a slice; () without any."""
+    """Return the diffusion weighting of each frame, by its first slice; () without any."""
     weighted = [plane for plane in firsts if plane.b_value and float(plane.b_value) > 0]
     if not weighted:
         return ()
@@ -195,7 +195,7 @@ def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gr
 
 
 def _padding(slices: Sequence[Slice]) -> tuple[float, float] | None:
-    """The intensity of the padding, and the other end of its range; None where none is stated."""
+    """Return the intensity of padding and the other end of its range; None where none is stated."""
     plane = next((plane for plane in slices if plane.padding is not None), None)
     if plane is None or plane.padding is None:
         return None

@@ -66,7 +66,7 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
 
 
 def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
-    """The stored numbers [K, J, I]."""
+    """Return the stored numbers [K, J, I]."""
     shape = (len(slices), slices[0].rows, slices[0].columns)
     refuse_too_large(shape, name)
     stored = np.empty(shape, np.result_type(*(plane.dtype for plane in slices)))
@@ -99,7 +99,7 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
 
 
 def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Pixels:
-    """The pixels of a slice; the file must hold what its header said when it was read."""
+    """Return the pixels of a slice; the file must hold what its header said when it was read."""
     index = (plane.frame or 1) - 1
     if plane.tile is None and (file.rows, file.columns) != shape[1:]:
         raise DamagedError(
@@ -111,7 +111,7 @@ def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Pixels
 
 
 def _tile(picture: Pixels, plane: Slice) -> Pixels:
-    """The part of a mosaic that is the slice; of other images all."""
+    """Return the part of a mosaic that is the slice; of other images all."""
     if plane.tile is None:
         return picture
     down, right = divmod(plane.tile - 1, picture.shape[1] // plane.columns)

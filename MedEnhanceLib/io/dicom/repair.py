@@ -72,7 +72,7 @@ class Spacing:
         return float(np.diff(self.along).max()) <= (MOST_FILLED + 1.5) * self.step
 
     def evened(self) -> tuple[tuple[int, float], ...]:
-        """For each slice of the even grid: the slice before it, and the weight of the one after."""
+        """Return, of each slice of the even grid, the slice before and the weight of the next."""
         targets = np.linspace(self.along[0], self.along[-1], self.count)
         lower = np.searchsorted(self.along, targets, "right") - 1
         lower = np.clip(lower, 0, len(self.along) - 2)
@@ -90,7 +90,7 @@ class Spacing:
         return float(self.along[-1] - self.along[0]) / (self.count - 1)
 
     def note(self) -> str:
-        """What was resampled, for the history of the volume."""
+        """Say what was resampled, for the history of the volume."""
         steps = np.diff(self.along)
         note = (
             f"resampled across the slices to an even {self.even_step:.3f} mm, linearly between "
@@ -144,7 +144,7 @@ def measure_spacing(along: Vector, labels: Sequence[str], rounding_mm: float) ->
 
 @dataclass(frozen=True)
 class Slant:
-    """Where slices lie relative to the first, if they do not lie on one normal.
+    """The places of slices relative to the first, if they do not lie on one normal.
 
     along: [K], mm along the normal. aside: [K, 2], mm down a column and along a row.
     pixel_mm: between rows, between columns.
@@ -184,7 +184,7 @@ class Slant:
         return f"{self.degrees:.1f}°" if self.degrees >= 0.95 else f"{self.degrees:.2g}°"
 
     def fault(self, labels: Sequence[str]) -> str:
-        """What is wrong, for messages; labels: the name of each slice."""
+        """Say what is wrong, for messages; labels: the name of each slice."""
         distance = np.linalg.norm(self.aside, axis=1)
         worst = int(distance.argmax())
         where = f"{labels[worst]} lies {distance[worst]:.2f} mm beside the first"
@@ -196,7 +196,7 @@ class Slant:
         return f"the slices are stacked at a slant of {self._angle} ({cause}): {where}"
 
     def note(self) -> str:
-        """What was resampled, for the history of the volume."""
+        """Say what was resampled, for the history of the volume."""
         return (
             f"resampled within the slices, moved by up to {np.abs(self.aside).max():.2f} mm onto a "
             f"rectangular grid, because they were stacked at a slant of {self._angle}"
@@ -242,7 +242,7 @@ def measure_slant(
 
 
 def last_digit(numbers: Vector) -> float:
-    """One unit of the last decimal, at most 0.1; 0 for whole numbers and more than 4 decimals."""
+    """Return one unit of the last decimal, at most 0.1; 0 for none, and for more than 4."""
     for digits in range(5):
         if np.abs(numbers - np.round(numbers, digits)).max() < 1e-9:
             return float(10.0**-digits) if digits else 0.0
@@ -251,7 +251,7 @@ def last_digit(numbers: Vector) -> float:
 
 @dataclass(frozen=True)
 class Repair:
-    """How slices are resampled to an even, rectangular volume.
+    """A plan to resample slices to an even, rectangular volume.
 
     geometry: of the result. rows, columns: its size in the plane.
     places: for each slice, the row and the column of the result where its first pixel lies, at
@@ -313,7 +313,7 @@ class Repair:
     def _placed(
         self, slices: Voxels, index: int, limits: Limits, empty: Callable[[Plane], Mask]
     ) -> Plane:
-        """One slice on the grid of the result; NaN outside it, and for its padding."""
+        """Return one slice on the grid of the result; NaN outside it, and for its padding."""
         plane, padding = _floating(slices[index]), empty(slices[index])
         if self.places is None:
             plane[padding] = np.nan
@@ -331,7 +331,7 @@ class Repair:
 
 
 def _padding_of(plane: Plane, padding: tuple[float, float] | None, lowest: Any) -> Mask:
-    """Where a slice holds padding: a range of values, or a border of the lowest value."""
+    """Mark where a slice holds padding: a range of values, or a border of the lowest value."""
     if padding is not None:
         rounded = 1e-6 * max(map(abs, padding)) if plane.dtype.kind == "f" else 0.0
         inside: Mask = (plane >= min(padding) - rounded) & (plane <= max(padding) + rounded)
@@ -350,14 +350,14 @@ def _holds(frames: Voxels, padding: tuple[float, float]) -> bool:
 
 
 def _limits(slices: Voxels, empty: Callable[[Plane], Mask]) -> Limits:
-    """The lowest and the highest value that was measured."""
+    """Return the lowest and the highest value that was measured."""
     measured = [plane[~empty(plane)] for plane in slices]
     measured = [values for values in measured if values.size] or [slices]
     return min(values.min() for values in measured), max(values.max() for values in measured)
 
 
 def _continued(plane: Plane, gaps: Mask, axis: int) -> Plane:
-    """The plane with the nearest measured pixel of each line along `axis` in place of gaps."""
+    """Fill gaps by the nearest measured pixel of each line along `axis`."""
     if not gaps.any():
         return plane
     lines, is_gap = np.moveaxis(plane, axis, 1), np.moveaxis(gaps, axis, 1)
@@ -371,7 +371,7 @@ def _continued(plane: Plane, gaps: Mask, axis: int) -> Plane:
 
 
 def shifted(plane: Plane, offset: float, axis: int) -> Plane:
-    """The plane at its own places plus `offset` pixels, -0.5 to 0.5; edges are continued."""
+    """Return the plane at its own places plus `offset` pixels, -0.5 to 0.5; edges are continued."""
     if offset == 0:
         return plane.copy()
     taps = np.arange(-_REACH, _REACH + 1)
@@ -388,6 +388,6 @@ def shifted(plane: Plane, offset: float, axis: int) -> Plane:
 
 
 def _floating(plane: Plane) -> Plane:
-    """The plane in a float type that holds its values exactly (except 64-bit integers)."""
+    """Return the plane in a float type that holds its values exactly (except 64-bit integers)."""
     exact = plane.dtype.itemsize <= 2 or plane.dtype == np.float32
     return plane.astype(np.float32 if exact else np.float64)

@@ -89,7 +89,7 @@ def _read(file: Path, source: str) -> Volume:
 
 
 def _refuse_several_grids(dataset: Dataset, name: str) -> None:
-    """Highdicom takes the orientation and pixel spacing of one frame for those of all."""
+    """Refuse what highdicom does not notice: it takes one frame's grid for that of all."""
     groups = (*(dataset.get("SharedFunctionalGroupsSequence") or []),
               *(dataset.get("PerFrameFunctionalGroupsSequence") or []))  # fmt: skip
     for sequence, keyword in (

@@ -74,7 +74,7 @@ class _Plane:
     pixel_mm: tuple[float, float]
 
     def geometry(self, origin: Sequence[float] | None, step: float) -> Geometry:
-        """Of slices that begin at `origin`, `step` mm apart."""
+        """Make the geometry of slices that begin at `origin`, `step` mm apart."""
         rows_mm, columns_mm = self.pixel_mm
         return Geometry(
             (columns_mm, rows_mm, float(f"{step:.12g}")),  # without noise of large positions
@@ -133,7 +133,7 @@ def _require_same(slices: Slices, what: str, value: Callable[[Slice], Any], name
 
 
 def _shared_plane(slices: Slices, name: str, monitor: Monitor) -> _Plane:
-    """Of orientation and pixel spacing the median, which does not depend on the files' order."""
+    """Find the median orientation and pixel spacing, whatever the files' order."""
     for field, element in _PLACE.items():
         lacking = [plane.label for plane in slices if getattr(plane, field) is None]
         if lacking:
@@ -191,7 +191,7 @@ def _shared_pixel_spacing(slices: Slices, name: str) -> tuple[float, float]:
 
 
 def _thickness(plane: Slice, name: str, monitor: Monitor) -> float:
-    """The spacing of a single slice, which only the header can state."""
+    """Return the spacing of a single slice, which only the header can state."""
     stated = {"SpacingBetweenSlices": plane.between, "SliceThickness": plane.thickness}
     for element, mm in stated.items():
         if mm:

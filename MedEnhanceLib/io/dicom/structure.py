@@ -39,7 +39,7 @@ _MOST_ELEMENTS = 20_000
 
 
 def pydicom_failures() -> tuple[type[Exception], ...]:
-    """The exceptions that pydicom raises for damaged files."""
+    """Return the exceptions that pydicom raises for damaged files."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     return (
@@ -50,7 +50,7 @@ def pydicom_failures() -> tuple[type[Exception], ...]:
 
 
 def reason_of(failure: Exception) -> str:
-    """The message of one of `pydicom_failures()`, on one line and not too long."""
+    """Return the message of one of `pydicom_failures()`, on one line and not too long."""
     reason = getattr(failure, "strerror", None) or " ".join(str(failure).split())
     return (reason or type(failure).__name__)[:300]
 
@@ -103,7 +103,7 @@ def meta_of(stream: BinaryIO) -> Dataset:
 
 
 def syntax_of(dataset: Dataset) -> str:
-    """The transfer syntax UID; where the file names none, the encoding that pydicom found."""
+    """Return the transfer syntax UID; where none is named, the encoding that pydicom found."""
     stated = str(dataset.file_meta.get("TransferSyntaxUID") or "")
     is_implicit, is_little = dataset.original_encoding
     return stated or (IMPLICIT if is_implicit else EXPLICIT if is_little else BIG_ENDIAN)
@@ -121,7 +121,7 @@ def _refuse_cut(dataset: Dataset, stream: BinaryIO) -> None:
 
 
 class _Limit:
-    """Stops pydicom behind the last wanted tag, and counts elements."""
+    """A function that stops pydicom behind the last wanted tag, and counts elements."""
 
     def __init__(self, last: int) -> None:
         self.last, self._count, self._before = last, 0, 0

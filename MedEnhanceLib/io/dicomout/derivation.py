@@ -50,7 +50,7 @@ _CODES_OF_ACTIONS = {
 
 @dataclass(frozen=True)
 class Derivation:
-    """How an object was derived.
+    """The derivation of an object.
 
     Attributes:
         action: a past participle ("enhanced", "segmented", "compressed").
@@ -94,7 +94,7 @@ class Derivation:
         dataset.ImageComments = comments[:10240]
 
     def text(self) -> str:
-        """What was done, by which model, with which options, in the length of DICOM's texts."""
+        """Say what was done, by which model, with which options, as long as DICOM's texts."""
         parts = [f"{self.action.capitalize()} by MedEnhance {__version__}"]
         if self.model:
             parts.append(f"model {model_text(self.model)}")
@@ -107,7 +107,7 @@ class Derivation:
         return _with_notice("; ".join(parts))
 
     def series_text(self, earlier: str) -> str:
-        """A SeriesDescription: that of the source (`earlier`) and what was done, in 64 bytes."""
+        """Write a SeriesDescription: that of the source (`earlier`) and what was done."""
         if requested := short_text(self.series_description):
             return requested
         ours = f"MedEnhance {self.action}"[:40]
@@ -124,7 +124,7 @@ class Derivation:
         return list(dict.fromkeys(codes))
 
     def _contributions(self) -> list[str]:
-        """What is said of each step: what was resampled before, then what is done now."""
+        """Describe each step: what was resampled before, then what is done now."""
         resampled = filter(None, map(_RESAMPLED_STEP.match, self.history))
         model = f"; model {model_text(self.model)}" if self.model else ""
         steps = [*(without_files(step[1]) for step in resampled), f"{self.action}{model}"]
@@ -132,18 +132,18 @@ class Derivation:
 
 
 def _with_notice(text: str) -> str:
-    """A text on one line and the notice, together 1024 characters at most."""
+    """Return a text on one line and the notice, together 1024 characters at most."""
     line, room = " ".join(text.split()), _LONGEST_TEXT - len(NOTICE) - 2
     return f"{line if len(line) <= room else f'{line[: room - 3]}...'}. {NOTICE}"
 
 
 def without_files(text: str) -> str:
-    """A text without names of files, which are often those of patients."""
+    """Return a text without names of files, which are often those of patients."""
     return re.sub(r" ([;,.)])", r"\1", " ".join(_FILE_NAMES.sub(" ", text).split()))
 
 
 def model_text(model: Mapping[str, str]) -> str:
-    """Name, version and hash of a model on one line."""
+    """Write name, version and hash of a model on one line."""
     version = f" {model['version']}" if model.get("version") else ""
     sha256 = f" sha256 {model['sha256']}" if model.get("sha256") else ""
     return f"{short_text(model.get('name')) or 'unnamed'}{version}{sha256}"
@@ -199,7 +199,7 @@ _STEPS = {"images": 1000, "segmentation": 2000, "uncertainty": 3000}
 
 
 def with_elements(**elements: Any) -> Dataset:
-    """A dataset of these elements: keyword=value."""
+    """Return a dataset of these elements: keyword=value."""
     from pydicom import Dataset
 
     dataset = Dataset()
@@ -209,12 +209,12 @@ def with_elements(**elements: Any) -> Dataset:
 
 
 def coded(value: str, meaning: str) -> Dataset:
-    """An item of a code sequence, of a code of DICOM's own."""
+    """Return an item of a code sequence, of a code of DICOM's own."""
     return with_elements(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning=meaning)
 
 
 def refer_to(reference: Instance, **more: Any) -> Dataset:
-    """An item that references a stored image, with `more` elements."""
+    """Return an item that references a stored image, with `more` elements."""
     frame = {} if reference.frame is None else {"ReferencedFrameNumber": reference.frame}
     return with_elements(
         ReferencedSOPClassUID=reference.sop_class,
@@ -234,14 +234,14 @@ def refer_to_source(reference: Instance, *, same_place: bool) -> Dataset:
 
 
 def fresh_uid() -> str:
-    """A new UID: 2.25 and a random number."""
+    """Return a new UID: 2.25 and a random number."""
     from pydicom.uid import generate_uid
 
     return str(generate_uid(prefix=None))
 
 
 def values_of(dataset: Dataset, keyword: str) -> list[Any]:
-    """All values of an element; none if it is absent or empty."""
+    """Return all values of an element; none if it is absent or empty."""
     value = dataset.get(keyword)
     if value is None or value == "":
         return []
@@ -257,17 +257,17 @@ def series_number(header: Dataset | None, kind: str) -> int:
 
 
 def ds_text(text: str) -> str:
-    """A number's text as a decimal string of DICOM: rounded if it has more than 16 characters."""
+    """Write a number's text as DICOM's decimal string: rounded to at most 16 characters."""
     from pydicom.valuerep import format_number_as_ds
 
     return text if len(text) <= 16 else str(format_number_as_ds(float(text)))
 
 
 def short_text(value: object) -> str:
-    """A text without what DICOM's short texts cannot hold, in at most 64 bytes."""
+    """Return a text without what DICOM's short texts cannot hold, in at most 64 bytes."""
     return cut(re.sub(r"[\x00-\x1f\x7f\\]+", " ", str(value or "")).strip())
 
 
 def cut(text: str, most: int = 64) -> str:
-    """The first `most` bytes of a text in UTF-8: some readers count bytes, not characters."""
+    """Keep the first `most` bytes of a text in UTF-8: some readers count bytes."""
     return text.encode()[:most].decode(errors="ignore").rstrip()

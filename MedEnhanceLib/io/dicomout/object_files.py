@@ -79,7 +79,7 @@ def refuse_used_folder(folder: Path, overwrite: bool) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether MedEnhance wrote this file as DICOM; False for anything else."""
+    """Return whether MedEnhance wrote this file as DICOM; False for anything else."""
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info
 

@@ -131,7 +131,7 @@ def _refuse_too_many(
 
 
 def _describe(of_value: Mapping[int, Mapping[str, Any]], derivation: Derivation) -> list[Dataset]:
-    """The segments' descriptions; if no model made the labels, the algorithm is "not recorded"."""
+    """Describe the segments; if no model made the labels, the algorithm is "not recorded"."""
     hd = require("highdicom", purpose="Writing DICOM")
     from pydicom.sr.codedict import codes
 
@@ -167,6 +167,6 @@ def _describe(of_value: Mapping[int, Mapping[str, Any]], derivation: Derivation)
 
 
 def _code(fields: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Value, scheme and meaning of a code; those of tissue if one is missing or too long."""
+    """Return value, scheme and meaning of a code; those of tissue if one is missing or too long."""
     parts = tuple(short_text((fields or {}).get(key)) for key in ("value", "scheme", "meaning"))
     return parts if all(parts) and len(parts[1]) <= 16 else _TISSUE

@@ -19,7 +19,7 @@ _SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float3
 
 @dataclass(frozen=True)
 class Rescale:
-    """intensity = stored × slope + intercept; both as DICOM writes them, in 16 characters."""
+    """Slope and intercept as DICOM writes them: intensity = stored × slope + intercept."""
 
     slope: str = "1"
     intercept: str = "0"
@@ -32,7 +32,7 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Stored:
-    """How the slices of one series are stored, in 16 bits.
+    """The way in which the slices of one series are stored, in 16 bits.
 
     Attributes:
         rescales: one for each slice.
@@ -46,7 +46,7 @@ class Stored:
     error: float = 0.0
 
     def numbers(self, index: int, slice_: Voxels) -> npt.NDArray[np.int16] | npt.NDArray[np.uint16]:
-        """The stored numbers of slice `index`, [J, I]."""
+        """Return the stored numbers of slice `index`, [J, I]."""
         low, high = _SIGNED if self.signed else _UNSIGNED
         stored = np.clip(_stored(slice_, self.rescales[index]), low, high)
         return stored.astype("<i2") if self.signed else stored.astype("<u2")
@@ -94,7 +94,7 @@ def _stored(slice_: Voxels, rescale: Rescale) -> npt.NDArray[np.float64]:
 
 
 def _sign_if_exact(slices: Sequence[Voxels], rescales: Sequence[Rescale]) -> bool | None:
-    """Whether numbers with which these rescales give every value exactly are signed; else None."""
+    """Return whether numbers that give every value exactly are signed; None without such."""
     low, high = np.inf, -np.inf
     for slice_, rescale in zip(slices, rescales, strict=True):
         slope, intercept = rescale.numbers
@@ -111,7 +111,7 @@ def _sign_if_exact(slices: Sequence[Voxels], rescales: Sequence[Rescale]) -> boo
 
 
 def _error(slices: Sequence[Voxels], stored: Stored) -> float:
-    """The largest error with the rescales as they are written, which rounds them too."""
+    """Return the largest error with the rescales as they are written, which rounds them too."""
     error = 0.0
     for index, slice_ in enumerate(slices):
         slope, intercept = stored.rescales[index].numbers
@@ -138,5 +138,5 @@ def _over_range(low: float, high: float) -> Rescale:
 
 
 def decimal(value: float) -> str:
-    """A number as a decimal string of DICOM: all digits that fit into 16 characters."""
+    """Return a number as a decimal string of DICOM: all digits that fit into 16 characters."""
     return ds_text(repr(float(value)).removesuffix(".0"))

@@ -100,7 +100,7 @@ def new_study(
     patient_name: str = "",
     study_description: str = "",
 ) -> Template:
-    """A new study for a volume that never was DICOM; unknown attributes stay empty.
+    """Return a new study for a volume that never was DICOM; unknown attributes stay empty.
 
     modality: one of volume.MODALITIES; those without an image class in DICOM become OT.
     patient_id: at most 64 characters.
@@ -141,7 +141,7 @@ def _checked(text: str, field: str) -> str:
 
 
 def _read_header(file: Path) -> Dataset:
-    """A file without its pixels and private elements; raises InputError if it is damaged."""
+    """Return a file without its pixels and private elements; raises InputError if it is damaged."""
     pydicom = require("pydicom", purpose="Reading DICOM")
 
     try:
@@ -195,7 +195,7 @@ def _one_image(
 
 
 def _tile_as_image(source: Dataset, plane: Slice) -> Dataset:
-    """The attributes of one slice of a mosaic as the single image it would be."""
+    """Return the attributes of one slice of a mosaic as the single image it would be."""
     from pydicom import Dataset
 
     image = Dataset()
@@ -302,7 +302,7 @@ def _values(element: DataElement) -> list[Any]:
 
 
 def _as_written(value: Any) -> Any:
-    """The text in the file, which pydicom keeps with numbers, dates and times."""
+    """Return the text in the file, which pydicom keeps with numbers, dates and times."""
     original = getattr(value, "original_string", None)
     if isinstance(original, str):
         return original

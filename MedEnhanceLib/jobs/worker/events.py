@@ -67,7 +67,7 @@ def read_lines(descriptor: int) -> Iterator[bytes | None]:
 
 
 def parse_line(line: bytes | None) -> dict[str, Any]:
-    """The JSON object of a line; raises ConfigError for all else."""
+    """Return the JSON object of a line; raises ConfigError for all else."""
     if line is None:
         raise ConfigError(
             f"a line of more than {LONGEST_LINE} bytes", "Send volumes through files, by path."

@@ -90,7 +90,7 @@ class Worker:
         return Cancelled.exit_status if self._signalled else 0
 
     def _next(self, idle_seconds: float) -> JobSpec | None:
-        """The next job, now running; None where none came in time, or after `_stop`."""
+        """Return the next job, now running; None where none came in time, or after `_stop`."""
         while True:
             try:
                 spec = self._queue.get(timeout=idle_seconds)
@@ -164,7 +164,7 @@ class Worker:
             )
 
     def _holds(self, job: str) -> bool:
-        """Whether a job of this id runs or waits."""
+        """Return whether a job of this id runs or waits."""
         return job == self._running or job in self._waiting
 
     def _drop(self, job: str, message: str, hint: str) -> None:
