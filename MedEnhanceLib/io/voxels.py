@@ -98,13 +98,12 @@ def read_start(path: Path, count: int) -> tuple[bytes, bool]:
 class Payload:
     """The place of a file's voxels, as its header declares; nothing of it is verified yet.
 
-    Attributes:
-        path: the file.
-        shape: in voxels, slowest axis first.
-        dtype: with the file's byte order.
-        is_packed: whether the data from `begin` on are compressed, by zlib or gzip.
-        begin: the byte of the file where the (compressed) data begins.
-        skip: uncompressed bytes from there to the first voxel; a .nii.gz packs its header too.
+    path: the file.
+    shape: in voxels, slowest axis first.
+    dtype: with the file's byte order.
+    is_packed: whether the data from `begin` on are compressed, by zlib or gzip.
+    begin: the byte of the file where the (compressed) data begins.
+    skip: uncompressed bytes from there to the first voxel; a .nii.gz packs its header too.
     """
 
     path: Path

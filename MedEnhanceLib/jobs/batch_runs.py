@@ -186,9 +186,8 @@ class Ledger:
     its size and time, and the options; with other options the work is done again. Several commands
     may share the folder, as those for one dataset of BIDS do.
 
-    Attributes:
-        task: the kind of job.
-        todo: the volumes that are not done.
+    task: the kind of job.
+    todo: the volumes that are not done.
     """
 
     def __init__(

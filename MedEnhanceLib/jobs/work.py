@@ -29,9 +29,8 @@ class Work:
 
     Making one refuses what could not be written after the long work.
 
-    Attributes:
-        inputs: by their role; the manifest states their hashes.
-        outputs: by what they hold; the first one gets the manifest beside it.
+    inputs: by their role; the manifest states their hashes.
+    outputs: by what they hold; the first one gets the manifest beside it.
     """
 
     def __init__(self, action: str, params: OutputParams, *, ending: str = "") -> None:

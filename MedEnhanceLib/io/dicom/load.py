@@ -215,7 +215,7 @@ def _units(first: Slice, modality: str) -> str:
 
 def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
     first = stacks[0].slices[0]
-    instances = (
+    instances = tuple(
         tuple(
             Instance(str(plane.file), plane.sop_class, plane.instance, plane.frame, plane.tile)
             for plane in stack.slices
@@ -225,7 +225,7 @@ def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
     return DicomOrigin(
         first.study,
         first.series,
-        tuple(instances),
+        instances,
         on_grid=stacks[0].repair is None,
         body_part=first.body_part,
     )

@@ -71,15 +71,14 @@ class Plane:
 class Grid:
     """The frames of an object, as decimal strings of DICOM, in mm, LPS.
 
-    Attributes:
-        geometry: of the volume.
-        orientation: cosines of rows and columns, 6 numbers.
-        spacing: between rows and columns.
-        thickness: of a slice.
-        between: from slice to slice.
-        positions: one for each slice of the volume, in its order.
-        behind: the images that lie on each slice, voxel on voxel; none for a resampled slice.
-        planes: all images.
+    geometry: of the volume.
+    orientation: cosines of rows and columns, 6 numbers.
+    spacing: between rows and columns.
+    thickness: of a slice.
+    between: from slice to slice.
+    positions: one for each slice of the volume, in its order.
+    behind: the images that lie on each slice, voxel on voxel; none for a resampled slice.
+    planes: all images.
     """
 
     geometry: Geometry

@@ -34,11 +34,10 @@ class Rescale:
 class Stored:
     """The way in which the slices of one series are stored, in 16 bits.
 
-    Attributes:
-        rescales: one for each slice.
-        signed: whether in two's complement.
-        error: the largest difference between an intensity and what a reader gets, measured; 0 if
-            all are exact.
+    rescales: one for each slice.
+    signed: whether in two's complement.
+    error: the largest difference between an intensity and what a reader gets, measured; 0 if
+        all are exact.
     """
 
     rescales: tuple[Rescale, ...]

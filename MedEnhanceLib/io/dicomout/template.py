@@ -37,13 +37,12 @@ _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 class Template:
     """The images that a volume came from, without their pixels and private elements.
 
-    Attributes:
-        headers: one dataset per slice, in the order [T × K] of `origin.instances`; a frame of a
-            multi-frame file as the single image it would be. Empty if it never was DICOM.
-        study: the attributes of patient and study.
-        modality: DICOM's Modality of the source.
-        frame_of_reference: the UID that all derived objects share.
-        origin: None if it never was DICOM.
+    headers: one dataset per slice, in the order [T × K] of `origin.instances`; a frame of a
+        multi-frame file as the single image it would be. Empty if it never was DICOM.
+    study: the attributes of patient and study.
+    modality: DICOM's Modality of the source.
+    frame_of_reference: the UID that all derived objects share.
+    origin: None if it never was DICOM.
     """
 
     headers: list[Dataset]
