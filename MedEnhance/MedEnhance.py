@@ -112,7 +112,6 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeState()
 
     def cleanup(self):
-        """Slicer closes, or the module is reloaded."""
         self.removeObservers()
         for part in (*self.panels.values(), self.volumeRow, self.jobBar, self.context):
             if part is not None:
@@ -149,15 +148,13 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._shown = shown
 
     def onReload(self):
-        """For developers: the pages are reloaded as well, which ends the jobs."""
+        """Reload the pages too, for developers, which ends the jobs."""
         from MedEnhancePanels.runner import endSharedRunner
 
         endSharedRunner()
         for name in [name for name in sys.modules if name.startswith("MedEnhancePanels")]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
-
-    # --- state and pages ---
 
     def initializeState(self, caller=None, event=None):
         """Show the parameter node of the scene, a new one where there is none."""
@@ -193,7 +190,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class MedEnhanceFileReader:
-    """Opens .ucv files through Slicer's own dialogs, and by drag and drop."""
+    """Reader of .ucv files, through Slicer's own dialogs, and by drag and drop."""
 
     def __init__(self, parent):
         self.parent = parent

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
 
 
 def console() -> NoReturn:
-    """The command `medenhance`."""
+    """Return the command `medenhance`."""
     status = main(sys.argv[1:])
     if any(thread.name == "attended" for thread in threading.enumerate()):
         # Work of another library that was canceled: waiting for it takes long, and Python cannot

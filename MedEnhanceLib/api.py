@@ -33,7 +33,7 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation
-    from MedEnhanceLib.io.dicom import SeriesRow
+    from MedEnhanceLib.io.dicom.listing import SeriesRow
     from MedEnhanceLib.unicompress import CompressResult, RecoverReport, StoredVolume
 
 PathLike = str | os.PathLike[str]
@@ -69,7 +69,7 @@ class Placed(Options):
     )
 
     def opened(self, data: Any, monitor: Monitor, scratch: Path | None = None) -> Volume:
-        """The volume that `data` is, holds or leads to.
+        """Return the volume that `data` is, holds or leads to.
 
         Raises InputError for what is none, and what reading a file raises.
         """
@@ -152,7 +152,7 @@ def list_series(
         for row in me.list_series("cd/"):
             print(row.number, row.modality, row.description, row.reason)
     """
-    from MedEnhanceLib.io.dicom import list_series as rows_of
+    from MedEnhanceLib.io.dicom.listing import list_series as rows_of
 
     with watched(progress, cancel) as monitor:
         return rows_of(local_path(path), monitor)
@@ -311,7 +311,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
 
 
 def _chosen(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]:
-    """The best guide beside the volume; none where nothing suits."""
+    """Return the best guide beside the volume; none where nothing suits."""
     is_path = isinstance(call.volume, str | os.PathLike)
     path = Path(call.volume) if is_path else path_of(volume)
     if not path.name or not path.exists():
@@ -324,7 +324,7 @@ def _chosen(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]
 
 
 def _beside(given: Any, volume: Volume, call: Placed) -> list[Volume]:
-    """Guides as volumes; an array lies on the grid of the volume."""
+    """Return guides as volumes; an array lies on the grid of the volume."""
     volumes = []
     for each in given if isinstance(given, list | tuple) else [given]:
         if isinstance(each, np.ndarray):

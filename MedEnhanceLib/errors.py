@@ -21,7 +21,7 @@ from typing import ClassVar
 
 
 class MedEnhanceError(Exception):
-    """What went wrong (`message`) and what to do next (`hint`)."""
+    """An error: what went wrong (`message`) and what to do next (`hint`)."""
 
     code: ClassVar[str] = "failed"
     exit_status: ClassVar[int] = 1

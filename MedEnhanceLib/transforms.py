@@ -36,7 +36,7 @@ __all__ = ["Degraded", "Enhanced"]
 
 
 class _OfVolumes(MapTransform):  # type: ignore[misc]
-    """Puts another volume in the place of each key's.
+    """A transform that puts another volume in the place of each key's.
 
     Args:
         keys: of the images.
@@ -56,13 +56,12 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
 
     @abstractmethod
     def _made(self, volume: Volume) -> Volume:
-        """The volume that takes the place of another."""
+        """Return the volume that takes the place of another."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The same dictionary with new images [1, I, J, K]; the given one is not changed.
+        """Put new images [1, I, J, K] into a copy of the dictionary.
 
-        Raises:
-            InputError: of an image that has no affine, or several channels.
+        Raises InputError for an image that has no affine, or several channels.
         """
         images = dict(data)
         for key in self.key_iterator(images):

@@ -25,7 +25,7 @@ def checkPath(name, value):
 
 
 def checkDestination(path, overwrite=False):
-    """The full path of a volume to write; raises PanelError where that cannot be, or may not."""
+    """Return the full path of a volume to write; raises PanelError where it may not be written."""
     from MedEnhanceLib.errors import MedEnhanceError
     from MedEnhanceLib.jobs.files import CONTAINER, check_outputs
 
@@ -39,7 +39,7 @@ def checkDestination(path, overwrite=False):
 
 
 def checkedConfig(declaration, **options):
-    """An object of a declaration of the library; raises PanelError as the library's error says."""
+    """Make an object of a declaration of the library; raises PanelError as the library's error."""
     from MedEnhanceLib.core.options import config_from_json
     from MedEnhanceLib.errors import ConfigError
 

@@ -34,14 +34,11 @@ class Context:
             self._observe(event, scene, event, self.changeSoon)
 
     def cleanup(self):
-        """The widgets go: no more callbacks."""
         self._listeners = []
         self.setState(None)
         for role in list(self._observed):
             self._observe(role, None)
         self.message = lambda *_arguments: None
-
-    # --- forms ---
 
     def ui(self, name):
         """Load Resources/UI/<name>.ui: its widget, with the scene set, and its children by name."""
@@ -50,8 +47,6 @@ class Context:
         widget.setMRMLScene(slicer.mrmlScene)
         widget.layout().setContentsMargins(0, 0, 0, 0)
         return widget, slicer.util.childWidgetVariables(widget)
-
-    # --- messages ---
 
     def message(self, level, text, details=""):
         """Show a sentence above the pages until it is closed or replaced.
@@ -70,14 +65,11 @@ class Context:
             logging.error("MedEnhance: %s\n%s", error.text, error.details)
         self.message("info" if error.isCancellation else "error", error.text, error.details)
 
-    # --- state ---
-
     def onChange(self, callback):
         """Call callback() when another State is shown, and when it or its input has changed."""
         self._listeners.append(callback)
 
     def setState(self, state):
-        """Show another State; None while a scene closes."""
         self.state = state
         node = state.node if state is not None else None
         self._observe("state", node, vtk.vtkCommand.ModifiedEvent, self._notify)

@@ -24,7 +24,7 @@ _COMPILER = "ziglang>=0.13"
 
 
 def missing():
-    """The packages that are not here, or too old, with their sizes; nothing is imported for it."""
+    """List the packages that are missing or too old, with sizes; nothing is imported for it."""
     from MedEnhanceLib.runtime import dependencies
 
     global _isComplete
@@ -34,7 +34,7 @@ def missing():
 
 
 def missingText():
-    """What is missing, in a sentence; empty for nothing."""
+    """Say what is missing, in a sentence; empty for nothing."""
     packages = missing()
     if not packages or _noTorch(packages):
         return _noTorch(packages)
@@ -46,7 +46,7 @@ def missingText():
 
 
 def _noTorch(packages):
-    """Why this computer cannot run the version of PyTorch that is missing; empty where it can."""
+    """Say why this computer cannot run the missing version of PyTorch; empty where it can."""
     isIntelMac = platform.system() == "Darwin" and platform.machine() == "x86_64"
     if not isIntelMac or all(package.name != "torch" for package in packages):
         return ""
@@ -57,7 +57,7 @@ def _noTorch(packages):
 
 
 def ensure():
-    """Whether everything is installed; what is missing is, where the user agrees.
+    """Install what is missing, where the user agrees; returns whether everything is installed.
 
     Raises PanelError where that cannot be, or the installation failed.
     """
@@ -103,14 +103,13 @@ def ensure():
 
 
 def _lacksLibrary():
-    """Whether the compiled library is not beside its sources, nor a compiler installed for it."""
+    """Tell whether neither the compiled library nor a compiler for it is installed."""
     from MedEnhanceLib.native import build
 
     return not (build.HERE / build.FILE).is_file() and not importlib.util.find_spec("ziglang")
 
 
 def _install(requirements):
-    """Install with Slicer's own means."""
     import slicer.packaging
 
     torch = [each for each in requirements if each.startswith("torch>=")]

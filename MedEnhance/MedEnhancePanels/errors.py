@@ -16,7 +16,7 @@ _ABOUT_OPTIONS = re.compile(
 
 
 def plain(text):
-    """A message of the library without the options and commands at its end."""
+    """Remove the options and commands at the end of a message of the library."""
     return _FOR_COMMAND_LINES.sub("", text or "")
 
 
@@ -37,24 +37,22 @@ class PanelError(Exception):
 
     @property
     def text(self):
-        """Message and hint as one line."""
         if not self.hint:
             return self.message
         return f"{self.message.rstrip('. ')}. {self.hint}"
 
     @property
     def isCancellation(self):
-        """Whether the user wanted it so."""
         return self.code == "cancelled"
 
     @classmethod
     def cancelled(cls):
-        """The user stopped it: no fault, so neither a remedy nor details."""
+        """Make the error of a job that the user stopped: without remedy and details."""
         return cls(_("Cancelled."), code="cancelled")
 
     @classmethod
     def fromLibrary(cls, message, hint, code, details=""):
-        """A library error for Slicer's users: without command options."""
+        """Convert a library error for Slicer's users: without command options."""
         if code == "cancelled":
             return cls.cancelled()
         if code == "dependency":
@@ -63,7 +61,7 @@ class PanelError(Exception):
 
     @classmethod
     def fromException(cls, exception):
-        """From anything that was raised; the library's errors keep their code and hint."""
+        """Convert anything that was raised; the library's errors keep their code and hint."""
         if isinstance(exception, PanelError):
             return exception
         details = "".join(traceback.format_exception(exception))

@@ -12,7 +12,7 @@ _LOG_LINES = 5000
 
 
 class Job:
-    """One piece of work; see Runner.submit for how it is made.
+    """Piece of work; see Runner.submit for how it is made.
 
     state: waiting, running, done, failed, cancelled. fraction: 0…1. result: the worker's result
     event. error: a PanelError, or None. nodes: MRML nodes that came out, by name. folder: private
@@ -63,14 +63,12 @@ class Job:
             self._finishers.append(callback)
 
     def notify(self, name, /, **fields):
-        """Call all listeners."""
         for callback in list(self._listeners):
             call(callback, self, name, fields)
         for callback in list(self._runner.listeners):
             call(callback, self)
 
     def progress(self, fraction, stage=None, etaSeconds=None):
-        """How far the job is, as a whole."""
         self.fraction = min(max(float(fraction), 0.0), 1.0)
         self.stage, self.etaSeconds = stage or self.stage, etaSeconds
         self.notify("progress", fraction=self.fraction, stage=self.stage, eta_s=etaSeconds)
@@ -103,7 +101,7 @@ def call(callback, *arguments):
 
 
 def stageText(job):
-    """What a job does now, and how long it will take where that is known."""
+    """Say what a job does now, and how long it will take where that is known."""
     if job.etaSeconds is None:
         return job.stage
     return _("{stage}, about {time} left").format(
@@ -112,7 +110,6 @@ def stageText(job):
 
 
 def durationText(seconds):
-    """Seconds as a person reads them."""
     seconds = round(max(0.0, seconds))
     if seconds < 60:
         return _("{seconds} s").format(seconds=seconds)
@@ -122,7 +119,7 @@ def durationText(seconds):
 
 
 def sentence(text):
-    """A warning or a remark with a capital letter and a full stop."""
+    """Begin a warning or a remark with a capital letter, and end it with a full stop."""
     first = text.partition(" ")[0]
     # "scan.ucv is damaged": names stay as they are.
     begin = text[:1] if "." in first.rstrip(".") or "_" in first else text[:1].upper()
@@ -130,5 +127,5 @@ def sentence(text):
 
 
 def withWarnings(first, warnings):
-    """A text and, each in a line of its own, warnings."""
+    """Join a text and, each in a line of its own, warnings."""
     return "\n".join([*([first] if first else []), *map(sentence, warnings)])

@@ -19,12 +19,8 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         better = MedEnhanceLogic().enhance(slicer.util.getNode("MRHead"), segment=True)
     """
 
-    def __init__(self, parent=None):
-        ScriptedLoadableModuleLogic.__init__(self, parent)
-
     @property
     def runner(self):
-        """The jobs of this Slicer, shared with the panel."""
         from MedEnhancePanels.runner import sharedRunner
 
         return sharedRunner()
@@ -68,7 +64,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             segmenter=segmenter,
             forceSegmenter=force_segmenter,
         )
-        return _end(enhancement.start(self.runner, node, options), wait, _node("output"))
+        return _end(enhancement.start(self.runner, node, options), wait, _output)
 
     def compress(self, node, path, *, overwrite=False, wait=True, **options):
         """Compress a volume node into a file (.ucv); returns its figures as a dictionary.
@@ -96,7 +92,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         arguments.checkPath("path", path)
         job = compression.startDecompress(self.runner, path, region=region, name=name)
-        return _end(job, wait, _node("output"))
+        return _end(job, wait, _output)
 
     def save(self, node, path, *, overwrite=False, wait=True):
         """Write a volume node as its path ends (.nrrd, .nii.gz, .nii, .mha); returns the path.
@@ -131,11 +127,11 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
 
 def _end(job, wait, what):
-    """The job at once, or what(job) when it is done."""
+    """Return the job at once, or what(job) when it is done."""
     from MedEnhancePanels import runner
 
     return what(runner.wait(job)) if wait else job
 
 
-def _node(name):
-    return lambda job: job.nodes[name]
+def _output(job):
+    return job.nodes["output"]

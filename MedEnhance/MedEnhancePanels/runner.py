@@ -28,14 +28,14 @@ _ENVELOPE = ("v", "job", "event")
 
 
 class Runner:
-    """Owns the worker processes, and the jobs that have not ended.
+    """Owner of the worker processes, and the jobs that have not ended.
 
     The shared worker has one job at a time; the others wait here, so that none of them ends with
     a worker that crashed.
     """
 
     def __init__(self, command=None):
-        """command: how to start a worker, for tests; else Slicer's Python with our library."""
+        """Start workers by `command`, for tests; else by Slicer's Python with our library."""
         self.jobs = []
         self.listeners = []
         self.run = None  # of a training or a distillation, see tasks/long_run.py
@@ -80,7 +80,6 @@ class Runner:
         return [job for job in self.jobs if not job.isFinished]
 
     def cancel(self, job, why=""):
-        """See Job.cancel."""
         if job.isFinished or job.wantsCancel:
             return
         job.wantsCancel, job.why = True, why
@@ -199,7 +198,6 @@ class Runner:
             job.progress(1.0, _("loading the result into the scene"))
 
     def _fail(self, job, error):
-        """End a job, whatever phase it is in."""
         if error.isCancellation and job.why:
             error = PanelError(job.why, code=error.code)
         steps, job.steps = job.steps, None
@@ -209,7 +207,7 @@ class Runner:
         job.finish("cancelled" if error.isCancellation else "failed", error)
 
     def _release(self, job):
-        """The worker is free of the job: one of its own ends, the shared one gets the next."""
+        """Free the worker of the job: one of its own ends, the shared one gets the next."""
         worker, job.worker = job.worker, None
         if worker is not None:
             worker.job = None
@@ -227,7 +225,7 @@ class Runner:
         return worker
 
     def _onFields(self, job, fields):
-        """An event of a job that a worker has; docs/jobs.md lists them."""
+        """Handle an event of a job that a worker has; docs/jobs.md lists them."""
         name, more = fields.get("event"), {n: fields[n] for n in fields if n not in _ENVELOPE}
         if name == "started":
             job.reached = True
@@ -253,7 +251,7 @@ class Runner:
             self._receive(job, more)
 
     def _onEnded(self, worker):
-        """A worker ended, and with it the job that it had."""
+        """End the job of a worker that has ended."""
         if worker in self._workers:
             self._workers.remove(worker)
         if worker is self._shared:
@@ -271,7 +269,7 @@ class Runner:
         self._sendNext()
 
     def folder(self):
-        """The private folder of this process; the first call removes those of crashed processes."""
+        """Return this process's private folder; the first call removes those of crashed ones."""
         # Systems clear their temporary folders by age, and Slicer may stay open for weeks.
         if self._workspace is None or not os.path.isdir(self._workspace.folder):
             from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
@@ -287,7 +285,7 @@ _sharedRunner = None
 
 
 def sharedRunner():
-    """The one runner of this Slicer, which the panel and scripts share; it ends with Slicer."""
+    """Return the one runner of this Slicer, which panel and scripts share; it ends with Slicer."""
     global _sharedRunner
     if _sharedRunner is None:
         _sharedRunner = Runner()
@@ -296,7 +294,6 @@ def sharedRunner():
 
 
 def endSharedRunner():
-    """End the shared runner's jobs, and let go of it."""
     global _sharedRunner
     if _sharedRunner is not None:
         _sharedRunner.shutdown()

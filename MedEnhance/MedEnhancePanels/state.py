@@ -23,7 +23,7 @@ class Field:
 
     @classmethod
     def of(cls, declaration, option):
-        """The field of an option, with the default and the choices of its declaration."""
+        """Return the field of an option, with the default and the choices of its declaration."""
         declared = option_of(declaration, option)
         return cls(declared.default, *declared.choices)
 
@@ -65,7 +65,7 @@ class NodeReference:
 
 
 class State:
-    """What a user chose on the pages of one parameter node, a vtkMRMLScriptedModuleNode."""
+    """Choices of a user on the pages of a parameter node, a vtkMRMLScriptedModuleNode."""
 
     page = Field("")
     inputVolume = NodeReference()

@@ -15,7 +15,7 @@ _LOG_LINES = 2000
 
 
 class Worker:
-    """One process. Callbacks run on the main thread, from Qt's event loop.
+    """Process of the library. Callbacks run on the main thread, from Qt's event loop.
 
     onFields(job, fields): an event of the Job that it has, `job`. onEnded(worker): the process is
     gone, once; see `exitCode` and `crashed`. What else it prints goes to the log of its job.
@@ -84,7 +84,7 @@ class Worker:
             self._keep(line)
 
     def _lines(self, stream, chunk):
-        """Whole lines; what comes in pieces waits for its rest."""
+        """Return whole lines; what comes in pieces waits for its rest."""
         *lines, rest = (self._pending[stream] + chunk.data()).split(b"\n")
         self._pending[stream] = rest
         return [line for line in lines if line.strip()]
@@ -121,7 +121,7 @@ class Worker:
 
 
 def encoded(fields):
-    """A JSON object as a line for the worker.
+    """Encode a JSON object as a line for the worker.
 
     Raises TypeError or ValueError for what JSON cannot say, such as not-a-number: the worker would
     refuse the line without knowing whose it is.
@@ -130,12 +130,11 @@ def encoded(fields):
 
 
 def workerCommand():
-    """How to start a worker with Slicer's own Python."""
     return [pythonExecutable(), "-P", "-m", "MedEnhanceLib", "worker"]
 
 
 def pythonExecutable():
-    """The executable of Slicer's Python, or of the Python that runs this."""
+    """Return the executable of Slicer's Python, or of the Python that runs this."""
     name = "PythonSlicer"
     beside = str(Path(sys.executable).parent)
     found = shutil.which(name) or shutil.which(name, path=beside)
@@ -145,14 +144,13 @@ def pythonExecutable():
 
 
 def libraryFolder():
-    """The folder that holds MedEnhanceLib."""
     import MedEnhanceLib
 
     return str(Path(MedEnhanceLib.__file__).resolve().parent.parent)
 
 
 def _environment():
-    """This process's environment, with our library found first."""
+    """Return this process's environment, with our library found first."""
     environment = qt.QProcessEnvironment.systemEnvironment()
     paths = [libraryFolder(), environment.value("PYTHONPATH", "")]
     environment.insert("PYTHONPATH", os.pathsep.join(path for path in paths if path))

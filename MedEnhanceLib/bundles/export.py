@@ -34,11 +34,9 @@ _SIZES = ("context", "widths")
 def export_bundle(folder: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Bundle:
     """Write weights, metadata and model card; an existing bundle in the folder is replaced.
 
-    Args:
-        folder: of the bundle.
-        tensors: the weights by name; stored in half precision, which changes results by less than
-            1e-3 of the range (tested).
-        metadata: fields of metadata.json; format, version and hashes are added.
+    tensors: the weights by name; stored in half precision, which changes results by less than 1e-3
+    of the range (tested).
+    metadata: fields of metadata.json; format, version and hashes are added.
     """
     (folder / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
     kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
@@ -50,10 +48,7 @@ def export_bundle(folder: Path, tensors: dict[str, Tensor], metadata: dict[str, 
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file, whole or not at all; one that is there is replaced.
-
-    Raises OutputError where the disk is full or refuses it.
-    """
+    """Write a safetensors file, whole or not at all; OutputError where the disk refuses it."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -86,7 +81,7 @@ def describe_bundle(folder: Path, metadata: dict[str, Any]) -> Bundle:
 
 
 def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
-    """The bundle's weights in float32; raises ModelError where they are damaged or no numbers."""
+    """Load the bundle's weights in float32; ModelError where they are damaged or no numbers."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -111,11 +106,8 @@ def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
 
 @contextmanager
 def must_fit(bundle: Bundle, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Whatever goes wrong where networks are built of a bundle: a ModelError that names it.
-
-    Before they take memory, no size in the description may be larger than those of the weights.
-    """
-    try:
+    """Turn what goes wrong where networks are built of a bundle into a ModelError that names it."""
+    try:  # before they take memory: no stated size is larger than those of the weights
         largest = max(size for tensor in tensors.values() for size in (*tensor.shape, 1))
         for name, value in bundle.metadata.get("network", {}).items():
             if name in _SIZES and np.max(value, initial=0) > largest:
@@ -130,7 +122,7 @@ def must_fit(bundle: Bundle, tensors: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def make_card(metadata: dict[str, Any]) -> str:
-    """The model card: description, training data, measurements, limits."""
+    """Return the model card: description, training data, measurements, limits."""
     anatomy = metadata.get("anatomy")
     data = [
         f"- {entry['name']}: {entry['subjects']}. License: {entry.get('license', NOT_STATED)}. "

@@ -37,11 +37,8 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
     """Verify a bundle, a folder or a zip, and copy it into the user's folder.
 
     name: the model's name from then on; None keeps its own.
-
-    Raises:
-        ModelError: it is no bundle, is damaged, or one of its name exists already.
-        InputError: nothing that can be read is there.
-        OSError: there is no room for it, or no permission.
+    Raises ModelError where it is no bundle, is damaged, or one of its name exists already;
+    InputError where nothing can be read; OSError where there is no room, or no permission.
     """
     refuse_pipe(source)
     root = user_folder()
@@ -61,7 +58,7 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
 
 
 def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bundle:
-    """A bundle that may come in, under its name there; raises ModelError for any other."""
+    """Return a bundle that may come in, under its name there; raises ModelError for any other."""
     verify_bundle(bundle)
     if name is not None:
         bundle = replace(bundle, metadata=bundle.metadata | {"name": name})
@@ -79,7 +76,7 @@ def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bund
 
 
 def _copy(folder: Path, staged: Path) -> Path:
-    """Metadata, and the files that they name."""
+    """Copy metadata, and the files that they name."""
     for relative in (str(METADATA), *read_bundle(folder).metadata["files"]):
         copy = staged / safe_path(relative)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -90,11 +87,8 @@ def _copy(folder: Path, staged: Path) -> Path:
 def remove_bundle(name: str) -> None:
     """Delete an imported bundle, or what lies in its place and cannot be read.
 
-    Args:
-        name: of the bundle; of what cannot be read, that of its folder.
-    Raises:
-        ModelError: there is none, or it came with MedEnhance.
-        OSError: it cannot be deleted.
+    name: of the bundle; of what cannot be read, that of its folder.
+    Raises ModelError where there is none, or it came with MedEnhance; OSError where it stays.
     """
     broken = user_folder() / name
     folder = broken

@@ -60,12 +60,10 @@ _SHAPE: dict[str, Any] = {
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file of unknown origin.
+    """Read the content of a JSON file of unknown origin.
 
-    Raises:
-        InputError: it is a pipe or a device.
-        OSError: it cannot be read.
-        ValueError: it is no JSON, or larger or deeper than what a model needs.
+    Raises InputError for a pipe or a device, OSError where it cannot be read, ValueError where it
+    is no JSON, or larger or deeper than what a model needs.
     """
     if path.exists():
         refuse_pipe(path)
@@ -82,14 +80,7 @@ def read_json(path: Path) -> Any:
 
 
 def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
-    """The metadata of a model, if they are what they have to be.
-
-    Args:
-        fields: as `read_json` gave them.
-        path: of the file, for messages.
-    Raises:
-        ModelError: they are not those of a model; names the field.
-    """
+    """Return the metadata of the file at `path` if they are valid; ModelError names the field."""
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         if isinstance(fields, dict) and "network_data_format" in fields:
             raise ModelError(
@@ -120,7 +111,7 @@ def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
 
 
 def safe_path(relative: str) -> PurePosixPath:
-    """The path of a model's file; raises ModelError if it could leave the folder."""
+    """Return the path of a model's file; raises ModelError if it could leave the folder."""
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts or "\\" in relative or ":" in relative:
         raise ModelError(
@@ -130,7 +121,7 @@ def safe_path(relative: str) -> PurePosixPath:
 
 
 def _small_number(digits: str) -> int:
-    """A whole number; ValueError for one that is in no metadata."""
+    """Return a whole number; ValueError for one that is in no metadata."""
     if len(digits) > _LONGEST_NUMBER:
         raise ValueError(f"it holds a number of {len(digits)} digits")
     return int(digits)
@@ -146,7 +137,7 @@ def _check_depth(value: Any, depth: int) -> None:
 
 
 def _fault(value: Any, shape: Any, place: str) -> str:
-    """What is wrong with a value; "" where it has the shape."""
+    """Say what is wrong with a value; "" where it has the shape."""
     faults: list[str] = []
     if isinstance(shape, dict) and isinstance(value, dict):
         within = shape.keys() & value.keys()

@@ -64,7 +64,7 @@ class Bundle:
 
     @property
     def origin(self) -> str:
-        """Where from: "shipped with MedEnhance", "imported", "in a folder"."""
+        """The origin: "shipped with MedEnhance", "imported", "in a folder"."""
         if self.shipped:
             return "shipped with MedEnhance"
         return "imported" if self.folder.parent == user_folder() else "in a folder"
@@ -76,7 +76,7 @@ class Bundle:
 
     @property
     def modality(self) -> str:
-        """Of its training data: "MR", "CT"."""
+        """The modality of its training data: "MR", "CT"."""
         return str(self.metadata["modality"])
 
     @property
@@ -86,7 +86,7 @@ class Bundle:
 
     @property
     def uses_guides(self) -> bool:
-        """Of an enhancer: whether other series of the same examination can guide it."""
+        """Whether other series of the same examination can guide it, an enhancer."""
         return bool(self.metadata.get("guided", False))
 
     @property
@@ -109,22 +109,21 @@ class Bundle:
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def identity(self) -> dict[str, str]:
-        """Name, hash and origin, as manifests record them, and the anatomy where it is stated."""
+        """Return name, hash, origin and any anatomy, as manifests record them."""
         anatomy = {"anatomy": self.anatomy} if self.anatomy else {}
         return {"name": self.name, "sha256": self.sha256, "origin": self.origin} | anatomy
 
 
 def user_folder() -> Path:
-    """The folder of imported bundles: $MEDENHANCE_MODELS, else .medenhance/models in the home."""
+    """Return where imported models lie: $MEDENHANCE_MODELS, else .medenhance/models in the home."""
     folder = os.environ.get("MEDENHANCE_MODELS")
     return Path(folder) if folder else Path.home() / ".medenhance" / "models"
 
 
 def list_bundles() -> list[Bundle]:
-    """All readable bundles: the user's defaults, then those that ship, then imported ones, by name.
+    """List all readable bundles: the user's defaults, those that ship, imported ones; by name.
 
-    So the first one that fits is the one to take. Folders that are no readable
-    bundle are left out; `unreadable_bundles` has them.
+    So the first one that fits is the one to take. `unreadable_bundles` has the other folders.
     """
     bundles = [bundle for _, bundle in _read_all() if not isinstance(bundle, ModelError)]
     defaults = set(read_defaults().values())
@@ -135,10 +134,7 @@ def list_bundles() -> list[Bundle]:
 
 
 def bundle_files() -> list[tuple[str, int, int]]:
-    """What `list_bundles` depends on: path, size and time of each file that is there.
-
-    A reader that asks often may keep the list while this stays as it is.
-    """
+    """Return path, size and time of each file that `list_bundles` depends on, to cache its list."""
     roots = (resource_folder("models"), user_folder())
     paths = [p for root in roots for p in (root / DEFAULTS, root, *root.glob(f"*/{METADATA}"))]
     states = [(str(path), path.stat()) for path in sorted(paths) if path.exists()]
@@ -146,16 +142,12 @@ def bundle_files() -> list[tuple[str, int, int]]:
 
 
 def unreadable_bundles() -> dict[Path, ModelError]:
-    """The folders among the models that hold none that can be used, with the reason."""
+    """Return the folders among the models that hold none that can be used, with the reason."""
     return {folder: error for folder, error in _read_all() if isinstance(error, ModelError)}
 
 
 def read_defaults() -> dict[str, str]:
-    """The names of the models that the user set as default, by "KIND MODALITY".
-
-    Raises:
-        ModelError: the file that holds them is damaged.
-    """
+    """Read the user's default models by "KIND MODALITY"; ModelError where the file is damaged."""
     path = user_folder() / DEFAULTS
     if not os.access(path, os.R_OK):  # there is none, or it is in a home of somebody else
         return {}
@@ -169,11 +161,7 @@ def read_defaults() -> dict[str, str]:
 
 
 def set_default(name: str) -> Bundle:
-    """Take an installed model where none is named ("auto"), for its kind and modality.
-
-    Raises:
-        ModelError: there is none of this name, or it is taken on request alone.
-    """
+    """Make an installed model that of "auto"; ModelError for none, or one for requests alone."""
     bundle = by_name(name)
     if bundle.on_request:
         raise ModelError(
@@ -190,19 +178,11 @@ def set_default(name: str) -> Bundle:
 def open_bundle_for(
     volume: Volume, name_or_path: str, *, kind: str, monitor: Monitor | None = None
 ) -> tuple[Bundle, Volume]:
-    """The bundle for a volume, and the volume with the modality that it is processed as.
+    """Open the bundle for a volume; also the volume with the modality that it is processed as.
 
     Where the values of a volume without a stated modality look like none, a model chosen by name
-    decides; a modality that they look like counts as a stated one.
-
-    Args:
-        volume: what is to be processed.
-        name_or_path: as for `open_bundle`.
-        kind: as for `open_bundle`.
-        monitor: receives a message where the modality changes.
-
-    Raises:
-        ModelError: as `open_bundle`.
+    decides, which is logged; a modality that they look like counts as a stated one.
+    The other arguments and errors are those of `open_bundle`.
     """
     bundle = open_bundle(name_or_path, kind=kind, modality=volume.modality)
     if not volume.modality_is_guess or volume.modality == bundle.modality:
@@ -215,13 +195,11 @@ def open_bundle_for(
 def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     """Find a bundle and check its files against their hashes.
 
-    Args:
-        name_or_path: a name, a folder, or "auto" for the user's default of this kind and modality,
-            else the first that ships, else the first imported one; none that is `on_request`.
-        kind: one of `schema.KINDS`.
-        modality: of the volume, such as "MR"; "OT" fits any model.
-    Raises:
-        ModelError: there is none, it is damaged, or it is of another kind or modality.
+    name_or_path: a name, a folder, or "auto" for the user's default of this kind and modality, else
+        the first that ships, else the first imported one; none that is `on_request`.
+    kind: one of `schema.KINDS`.
+    modality: of the volume, such as "MR"; "OT" fits any model.
+    Raises ModelError: there is none, it is damaged, or it is of another kind or modality.
     """
     is_auto = name_or_path == "auto"
     bundle = _recommended(kind, modality) if is_auto else find_bundle(name_or_path)
@@ -244,11 +222,8 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
 def read_bundle(folder: Path, *, expected_sha256: str = "") -> Bundle:
     """Read and check a bundle's metadata; the weights are not opened.
 
-    Args:
-        folder: of the bundle.
-        expected_sha256: of the model that is expected here; empty for any.
-    Raises:
-        ModelError: it is no bundle, or another model than expected.
+    expected_sha256: of the model that is expected in the folder; empty for any.
+    Raises ModelError where it is no bundle, or another model than expected.
     """
     path = folder / METADATA
     try:
@@ -288,7 +263,7 @@ def verify_bundle(bundle: Bundle) -> None:
 
 
 def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
-    """Every folder that a model may be in, with the model, or with why there is none."""
+    """Yield every folder that a model may be in, with the model, or with why there is none."""
     names: set[str] = set()
     for root in (resource_folder("models"), user_folder()):
         try:
@@ -315,16 +290,15 @@ def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
 
 
 def find_bundle(name_or_path: str) -> Bundle:
-    """An installed model by name, or one by its folder; raises ModelError for neither."""
+    """Return an installed model by name, or one by its folder; raises ModelError for neither."""
     folder = folder_of(name_or_path)
     return by_name(name_or_path) if folder is None else read_bundle(folder)
 
 
 def folder_of(name_or_path: str) -> Path | None:
-    """The folder that is meant, or None for the name of a model.
+    """Return the folder that is meant; None for the name of a model.
 
-    A plain word means a folder only where that holds a model: a folder of images may have the name
-    of an installed one.
+    A plain word is a folder only where it holds a model: one of images may have a model's name.
     """
     folder = Path(name_or_path)
     is_folder = os.sep in name_or_path or os.path.isfile(folder / METADATA)  # noqa: PTH113 - never raises
@@ -332,7 +306,7 @@ def folder_of(name_or_path: str) -> Path | None:
 
 
 def by_name(name: str) -> Bundle:
-    """An installed model; raises ModelError, with the names that there are, without one."""
+    """Return an installed model; raises ModelError, with the names that there are, without one."""
     installed = {bundle.name: bundle for bundle in list_bundles()}
     if name in installed:
         return installed[name]
@@ -370,7 +344,7 @@ def _names_hint(kind: str) -> str:
 
 
 def details(bundle: Bundle) -> dict[str, Any]:
-    """What lists and pages show of a model, and whether its files match their hashes."""
+    """Return what lists show of a model, and whether its files match their hashes."""
     metadata = bundle.metadata
     files = [path for path in bundle.folder.rglob("*") if path.is_file()]
     try:
@@ -400,7 +374,7 @@ def details(bundle: Bundle) -> dict[str, Any]:
 
 
 def _card_of(bundle: Bundle) -> str:
-    """The model card; "" where there is none, and no more of it than a card has."""
+    """Return the model card; "" where there is none, and no more of it than a card has."""
     try:
         refuse_pipe(bundle.folder / CARD)
         with (bundle.folder / CARD).open("rb") as stream:
@@ -410,7 +384,7 @@ def _card_of(bundle: Bundle) -> str:
 
 
 def installed() -> list[dict[str, Any]]:
-    """Details of each model, those that cannot be read last; or one row with the error."""
+    """Return details of each model, those that cannot be read last; or one row with the error."""
     unusable = {"kind": "", "modality": "", "ok": False}
     try:
         rows = [details(bundle) for bundle in list_bundles()]
@@ -420,7 +394,7 @@ def installed() -> list[dict[str, Any]]:
 
 
 def unreadable_rows() -> list[dict[str, str]]:
-    """What is wrong with each folder among the models that holds none that can be used."""
+    """Say what is wrong with each folder among the models that holds no usable one."""
     return [
         {"name": folder.name, "message": error.message, "hint": error.hint}
         for folder, error in unreadable_bundles().items()

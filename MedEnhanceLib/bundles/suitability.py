@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
@@ -32,13 +31,9 @@ class ModelWarning:
         """Message and hint."""
         return f"{self.message}: {self.hint}"
 
-    def to_json(self) -> dict[str, Any]:
-        """For manifests."""
-        return asdict(self)
-
 
 def messages_of(warnings: Iterable[ModelWarning]) -> str:
-    """All messages in one line, for histories and descriptions; empty where there are none."""
+    """Join all messages in one line, for histories and descriptions."""
     return "; ".join(warning.message for warning in warnings)
 
 
@@ -70,7 +65,7 @@ def training_length_warning(bundle: Bundle) -> ModelWarning | None:
 
 
 def training_length_limits(steps: int) -> list[str]:
-    """The limit that a model card states after a training of `steps` steps, if any."""
+    """Return the limit that a model card states after a training of `steps` steps, if any."""
     if steps >= _FEWEST_STEPS:
         return []
     return [f"Trained for {steps} steps only, as a test model: use it for nothing else."]

@@ -58,7 +58,7 @@ def parse_region(text: str) -> list[list[int | None] | None]:
 
 
 class PartLostError(MedEnhanceError):
-    """Something was saved, and something was not: neither done nor failed."""
+    """A part was saved, and a part was not: neither done nor failed."""
 
     code, exit_status = "incomplete", 7
 
@@ -77,7 +77,7 @@ def _recover(args: argparse.Namespace) -> int:
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
-    """What was lost, block by block, and whether the rest is proved."""
+    """Say what was lost, block by block, and whether the rest is proved."""
     lost = report["lost"]
     lines = [f"all {report['blocks']} blocks are intact"]
     if lost:

@@ -31,7 +31,7 @@ _LOOK_SECONDS = 0.05
 
 
 class Console:
-    """Prints results, errors and progress, for people or as one JSON object.
+    """A printer of results, errors and progress, for people or as one JSON object.
 
     as_json: whether stdout gets exactly one JSON object. debug: whether errors come with their
     traceback.
@@ -45,15 +45,10 @@ class Console:
         self._bar: Listener | None = None
         self._last_sign, self._sign_seconds = time.monotonic(), _SIGN_SECONDS
 
-    @contextlib.contextmanager
-    def only_results_on_stdout(self) -> Iterator[None]:
-        """With JSON, whatever libraries print goes to stderr."""
+    def only_results_on_stdout(self) -> contextlib.AbstractContextManager[object]:
+        """Send whatever libraries print to stderr, where stdout gets JSON."""
         self._stdout = sys.stdout
-        if not self.as_json:
-            yield
-            return
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
+        return contextlib.redirect_stdout(sys.stderr if self.as_json else sys.stdout)
 
     def run(self, kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Run a job, showing how far it is; Ctrl-C stops it at its next safe point."""
@@ -65,7 +60,7 @@ class Console:
             return dict(result.fields)
 
     def show_event(self, event: Event) -> None:
-        """A job's event: the bar moves, warnings are printed."""
+        """Show a job's event: move the bar, print warnings."""
         if event.kind == "warning":
             message = str(event.fields["message"])
             if message in self.warnings:  # a step that reads the same file again
@@ -81,7 +76,7 @@ class Console:
             self.note(f"{event.kind}: {event.fields['message']}")
 
     def _sign_of_life(self, event: Event) -> None:
-        """Where no bar can be drawn, in a log file, a line now and then says how far it is."""
+        """Print now and then how far the work is, where no bar can be drawn: in a log file."""
         now = time.monotonic()
         if now - self._last_sign < self._sign_seconds:
             return
@@ -94,7 +89,7 @@ class Console:
         self.note(f"{event.fields['fraction']:.0%} {event.fields['stage']}{left}")
 
     def note(self, text: str) -> None:
-        """A line on stderr."""
+        """Print a line on stderr."""
         print(printable(text), file=sys.stderr, flush=True)
 
     def done(
@@ -150,7 +145,7 @@ class Console:
         self._print(text)
 
     def _print(self, text: str) -> None:
-        """Onto stdout; OutputError where it takes nothing, BrokenPipeError where nobody reads."""
+        """Print on stdout; OutputError where that fails, BrokenPipeError where nobody reads."""
         try:
             print(printable(text), file=self._stdout, flush=True)
         except BrokenPipeError:

@@ -25,7 +25,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceError], str]]:
-    """A sentence with its remedy for each thing that is missing, and what kind of error it is."""
+    """Yield the kind of error and a sentence with its remedy for each missing thing."""
     absent = [row for row in facts["packages"] if not (row["extra"] or row["fits"])]
     if absent:
         names = " ".join(f"'{row['requirement']}'" for row in absent)
@@ -40,7 +40,7 @@ def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceErr
 
 
 def _screen(facts: Mapping[str, Any]) -> str:
-    """Everything on one screen."""
+    """Put everything on one screen."""
     memory, disk, python = facts["memory"], facts["disk"], facts["python"]
     rows = [(row["name"], _version_text(row), row["purpose"]) for row in facts["packages"]]
     models = [

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser(arguments: Sequence[str] | None = None) -> Parser:
-    """The parser of all commands; only those among `arguments`, if given, have their options."""
+    """Build the parser of all commands, with options for those among `arguments` (None: all)."""
     parser = Parser(prog="medenhance", description=_DESCRIPTION, epilog=_EXAMPLE)
     parser.add_argument("--version", action="version", version=f"medenhance {__version__}")
     add_common(parser, default=False)

@@ -60,7 +60,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each model, and below what each is."""
+    """Return a line for each model, and below what each is."""
     heads = {"name": "name", "kind": "kind", "modality": "for", "origin": "origin", "size": "size"}
     lines = []
     for row in rows:

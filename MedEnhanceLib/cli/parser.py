@@ -18,7 +18,7 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises ConfigError instead of leaving, and takes no abbreviated options."""
+    """A parser that raises ConfigError instead of leaving, and takes no abbreviated options."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse's, but what is left over is refused here, where the options are known."""
+        """Parse as argparse does, but refuse what is left over, as the options are known here."""
         self._given = list(args or ())
         parsed, rest = super().parse_known_args(args, namespace)
         for word in rest:
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
-        """A wrong use of the command line; a misspelled option is its likeliest cause."""
+        """Return a wrong use of the command line; a misspelled option is its likeliest cause."""
         if self._subparsers is None:
             for word in self._given:
                 if word.startswith("--") and word.partition("=")[0] not in self._options():
@@ -65,16 +65,15 @@ class Parser(argparse.ArgumentParser):
 class Command:
     """A command; as a rule it runs the job of its name and has the options that this declares.
 
-    Attributes:
-        name: of the command.
-        summary: in the list of commands.
-        description: in its own help.
-        example: a line that works.
-        declare: adds its options where they are not those of the job.
-        extra: adds options that the job does not declare.
-        params: the job's parameters, where options are more than its fields.
-        lines: what people read of the job's result.
-        run: what is done instead of running the job and showing these lines.
+    name: of the command.
+    summary: in the list of commands.
+    description: in its own help.
+    example: a line that works.
+    declare: adds its options where they are not those of the job.
+    extra: adds options that the job does not declare.
+    params: the job's parameters, where options are more than its fields.
+    lines: what people read of the job's result.
+    run: what is done instead of running the job and showing these lines.
     """
 
     name: str
@@ -112,14 +111,14 @@ class Command:
 
 
 def declaration_of(job: str) -> Any:
-    """The dataclass of a job's parameters."""
+    """Return the dataclass of a job's parameters."""
     from MedEnhanceLib.jobs.job import JOBS
 
     return JOBS[job].params
 
 
 def add_flags(parser: Parser, declaration: Any, *, only: Collection[str] = ()) -> None:
-    """An option for each field of a declaration, those of the declarations in it too.
+    """Add an option for each field of a declaration, those of the declarations in it too.
 
     Positional arguments first, then its own options, then those that it inherits.
     only: names of fields.
@@ -140,7 +139,7 @@ def add_flags(parser: Parser, declaration: Any, *, only: Collection[str] = ()) -
 
 
 def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
-    """The JSON object of a declaration with what was given on the command line."""
+    """Return the JSON object of a declaration with what was given on the command line."""
     params: dict[str, Any] = {}
     for option in options_of(declaration):
         if option.about.flag is None:
@@ -175,7 +174,7 @@ def _names(option: Option) -> list[str]:
 
 
 def _argument(option: Option) -> dict[str, Any]:
-    """The keywords of `add_argument`; what is not given is None."""
+    """Return the keywords of `add_argument`; what is not given is None."""
     fields: dict[str, Any] = {"default": None, "help": option.description.replace("%", "%%")}
     if _is_positional(option):
         fields |= {"metavar": option.about.flag, "nargs": None if option.is_required else "?"}
@@ -198,7 +197,7 @@ def _argument(option: Option) -> dict[str, Any]:
 
 
 def _reader(option: Option) -> Callable[[str], Any]:
-    """What turns the text of a command line into the value of an option."""
+    """Make what turns the text of a command line into the value of an option."""
     kind = get_args(option.hint)[0] if option.kind in (list, tuple) else option.kind
     kind = kind if kind in (int, float) else str
 
@@ -215,7 +214,7 @@ def _reader(option: Option) -> Callable[[str], Any]:
 
 
 def add_common(parser: argparse.ArgumentParser, *, default: Any) -> None:
-    """Options that may stand before and after the command's name."""
+    """Add options that may stand before and after the command's name."""
     parser.add_argument(
         "--json", action="store_true", default=default, help="print one JSON object on stdout"
     )
@@ -225,7 +224,7 @@ def add_common(parser: argparse.ArgumentParser, *, default: Any) -> None:
 
 
 def read_config(path: str | None) -> dict[str, Any]:
-    """The JSON object in a configuration file, {} for none; raises ConfigError for all else."""
+    """Read the JSON object in a configuration file, {} for none; ConfigError for all else."""
     if path is None:
         return {}
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """A table in plain text; the first `left` columns are aligned left, the others right."""
+    """Return a table in plain text; the first `left` columns are aligned left, the others right."""
     table = [list(heads), *(list(row) for row in rows)]
     widths = [max(len(row[index]) for row in table) for index in range(len(heads))]
 
@@ -23,7 +23,7 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 
 
 
 def table(rows: Sequence[Mapping[str, Any]], heads: Mapping[str, str], *, left: int = 1) -> str:
-    """Objects of JSON as a table. heads: field → its heading; what a row lacks is a dash."""
+    """Show JSON objects as a table. heads: field → its heading; what a row lacks is a dash."""
     cells = [[_cell(row.get(name)) for name in heads] for row in rows]
     return columns(tuple(heads.values()), cells, left=left)
 
@@ -36,7 +36,7 @@ def _cell(value: Any) -> str:
 
 
 def pairs(fields: Mapping[str, Any], indent: str = "") -> str:
-    """A line per field, names aligned; further lines of a text are indented as the first."""
+    """Return a line per field, names aligned; further lines of a text are indented as the first."""
     width = max((len(_name(name)) for name in fields), default=0)
     below = "\n" + " " * (len(indent) + width + 2)
     return "\n".join(
@@ -46,7 +46,7 @@ def pairs(fields: Mapping[str, Any], indent: str = "") -> str:
 
 
 def inline(value: Any) -> str:
-    """A value on one line."""
+    """Return a value on one line."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -62,14 +62,14 @@ def inline(value: Any) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes as a person reads them; None is unknown."""
+    """Write bytes as a person reads them; None is unknown."""
     from MedEnhanceLib.report.page import size_text
 
     return "unknown" if count is None else size_text(count)
 
 
 def wrote(fields: Mapping[str, Any]) -> list[str]:
-    """A line per output of a job, then how long it took and where."""
+    """Return a line per output of a job, then how long it took and where."""
     lines = [f"wrote {path}" for path in fields.get("outputs", {}).values()]
     model = fields.get("model")
     name = f"{model['name']} on " if isinstance(model, Mapping) and model.get("name") else ""
@@ -79,7 +79,7 @@ def wrote(fields: Mapping[str, Any]) -> list[str]:
 
 
 def job_lines(fields: Mapping[str, Any]) -> list[str]:
-    """All that people read of a job that writes volumes."""
+    """Return all that people read of a job that writes volumes."""
     lines = wrote(fields)
     for row in fields.get("objects") or ():  # of DICOM
         count = f"{row['files']} file{'' if row['files'] == 1 else 's'}"
@@ -98,7 +98,7 @@ def _name(name: str) -> str:
 
 
 def slices_of(blocks: Iterable[Mapping[str, Any]]) -> str:
-    """The slices of lost blocks, each with `start` and `stop` of its voxels."""
+    """Return the slices of lost blocks, each with `start` and `stop` of its voxels."""
     from MedEnhanceLib.unicompress.blocks import slices_text
 
     return slices_text((block["start"], block["stop"]) for block in blocks)

@@ -126,7 +126,7 @@ def _check_file(args: argparse.Namespace, config: Mapping[str, Any], data: Path)
 
 
 def _lines(fields: dict[str, Any]) -> list[str]:
-    """What was written, what a head reached in patients that were held out, and the next step."""
+    """Say what was written, what a head reached in held-out patients, and the next step."""
     from MedEnhanceLib.bundles.schema import METADATA
     from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -140,7 +140,7 @@ def _lines(fields: dict[str, Any]) -> list[str]:
 
 
 def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The folder of both pools, and the configuration with them; what it says itself stays."""
+    """Return the folder of both pools, and the configuration, whose own fields stay."""
     if args.data or args.method != "hqg":
         raise ConfigError(
             "--high-quality is for enhancers, and instead of --data", "Leave one of them out."

@@ -50,7 +50,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line per series; patient and study where they differ."""
+    """Return a line per series; patient and study where they differ."""
     names = ["modality", "description", "size", "date", "files"]
     names += [name for name in ("patient", "study") if len({row[name] for row in rows}) > 1]
     heads = {"number": "", **{name: name for name in names}, "fault": ""}
@@ -64,7 +64,7 @@ def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _card_text(card: Mapping[str, Any]) -> str:
-    """A card for people; `--json` has every field."""
+    """Return a card for people; `--json` has every field."""
     geometry, noise, counts = card["geometry"], card.get("noise"), card["shape"][:-4:-1]
     units = f" {card['units']}" if card["units"] else ""
     frames = f"{card['frames']} frames of " if card["frames"] > 1 else ""
@@ -96,7 +96,7 @@ def _card_text(card: Mapping[str, Any]) -> str:
 
 
 def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
-    """What a compressed file says of itself besides."""
+    """Return what a compressed file says of itself besides."""
     check, missing = card["check"], ", ".join(card["missing"])
     checked = "head and size only (--verify reads the chunks)"
     if check is not None:
@@ -115,7 +115,7 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
-    """The first damaged chunk, how many there are, and whether a voxel is lost."""
+    """Return the first damaged chunk, how many there are, and whether a voxel is lost."""
     damaged, lost = check["damaged"], [c for c in check["damaged"] if c["block"] is not None]
     what = "head, parity or SHA-256 at its end; all chunks are intact"
     if damaged:
@@ -141,7 +141,7 @@ def _times(values: Sequence[float]) -> str:
 
 
 def _add_kinds(parser: Parser) -> None:
-    """Options that are kept in the order in which they were given: damage does not commute."""
+    """Add options that are kept in the order in which they were given: damage does not commute."""
     for kind, (metavar, text) in _KINDS.items():
 
         def strength(number: str, kind: str = kind) -> tuple[str, float]:

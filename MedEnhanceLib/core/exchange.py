@@ -30,7 +30,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def unstated_time_unit(interval: float) -> float:
-    """Seconds in the unit of an interval between frames that is stored without a unit.
+    """Return the seconds in the unit of an interval between frames that is stored without a unit.
 
     Repetition times are written as 2.5 or 2500: from 100 on they are milliseconds.
     """
@@ -50,7 +50,7 @@ class Exchange:
         modality: str | None = None,
         units: str | None = None,
     ) -> Volume:
-        """A volume of a copy of an array or tensor.
+        """Return a volume of a copy of an array or tensor.
 
         Args:
             array: [slice, row, column], or [frame, slice, row, column].
@@ -75,10 +75,7 @@ class Exchange:
 
     @classmethod
     def from_sitk(cls: Any, image: Any, *, modality: str | None = None) -> Volume:
-        """A copy of a SimpleITK image of 3 axes.
-
-        Raises InputError for other axes, or several values a voxel.
-        """
+        """Copy a SimpleITK image of 3 axes; InputError for other axes or several values a voxel."""
         sitk = require("SimpleITK", purpose="Taking an image of SimpleITK")
         axes, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
         if axes != 3 or components > 1:
@@ -94,7 +91,7 @@ class Exchange:
         return _with_modality(cls(sitk.GetArrayFromImage(image), geometry), modality)
 
     def to_sitk(self: Any) -> Any:
-        """As a SimpleITK image; raises InputError for a sequence."""
+        """Make a SimpleITK image; raises InputError for a sequence."""
         sitk = require("SimpleITK", purpose="Making an image of SimpleITK")
         image = sitk.GetImageFromArray(_storable(self.single().voxels), isVector=False)
         image.SetSpacing(self.geometry.spacing)
@@ -104,7 +101,7 @@ class Exchange:
 
     @classmethod
     def from_nibabel(cls: Any, image: Any, *, modality: str | None = None) -> Volume:
-        """A copy of a nibabel image, [I, J, K] or [I, J, K, T], with its scale factors applied.
+        """Copy a nibabel image, [I, J, K] or [I, J, K, T], with its scale factors applied.
 
         Raises GeometryError for a sheared grid.
         """
@@ -128,7 +125,7 @@ class Exchange:
         return replace(volume, frame_interval_s=step if 0 < step < np.inf else None)
 
     def to_nibabel(self: Any) -> Any:
-        """As a nibabel Nifti1Image, in the order [I, J, K], a sequence [I, J, K, T]."""
+        """Make a nibabel Nifti1Image, in the order [I, J, K], a sequence [I, J, K, T]."""
         nib = require("nibabel", purpose="Making an image of nibabel")
         image = nib.Nifti1Image(_storable(self.voxels).T, self.geometry.affine_ras)
         image.header.set_xyzt_units("mm", "sec")
@@ -139,10 +136,7 @@ class Exchange:
 
     @classmethod
     def from_metatensor(cls: Any, tensor: Any, *, modality: str | None = None) -> Volume:
-        """A copy of a MONAI MetaTensor, [1, I, J, K] or [I, J, K].
-
-        Raises InputError for several channels or a batch.
-        """
+        """Copy a MONAI MetaTensor [1, I, J, K] or [I, J, K]; InputError for channels or a batch."""
         if not hasattr(tensor, "affine"):
             raise InputError(
                 f"a {type(tensor).__name__} has no affine",
@@ -164,7 +158,7 @@ class Exchange:
         return volume
 
     def to_metatensor(self: Any) -> Any:
-        """As a MONAI MetaTensor [1, I, J, K] with its affine, a copy; InputError for a sequence."""
+        """Copy into a MONAI MetaTensor [1, I, J, K]; InputError for a sequence."""
         data = require("monai.data", purpose="Making a MetaTensor")
         dtype = _FOR_TORCH.get(self.dtype.name, self.dtype.newbyteorder("="))
         array = np.array(self.single().voxels.T[None], dtype, order="C")
@@ -186,13 +180,13 @@ def _copied(array: Any) -> Voxels:
 
 
 def _with_modality(volume: Volume, modality: str | None) -> Volume:
-    """With the modality and its units; one that is not given is guessed from the values."""
+    """Set the modality and its units; one that is not given is guessed from the values."""
     chosen = modality or guess_modality(volume.voxels, volume.geometry.spacing)
     units = default_units(chosen)
     return replace(volume, modality=chosen, modality_is_guess=modality is None, units=units)
 
 
 def _storable(voxels: Voxels) -> Voxels:
-    """As a copy, in a type that ITK and NIfTI have."""
+    """Copy the voxels in a type that ITK and NIfTI have."""
     narrow = {"bool": np.uint8, "float16": np.float32}
     return np.array(voxels, narrow.get(voxels.dtype.name, voxels.dtype.newbyteorder("=")))

@@ -20,7 +20,7 @@ _NEARLY_ISOTROPIC = 1.3
 
 @dataclass(frozen=True)
 class Geometry:
-    """Maps voxel indices (i, j, k) to millimeters in LPS, the frame of ITK and DICOM.
+    """The map from voxel indices (i, j, k) to millimeters in LPS, the frame of ITK and DICOM.
 
     spacing: mm between voxel centers along i (columns), j (rows), k (slices).
     origin: mm, LPS, the center of voxel (0, 0, 0).
@@ -55,7 +55,7 @@ class Geometry:
 
     @classmethod
     def from_affine_ras(cls, affine: npt.ArrayLike) -> Geometry:
-        """From a 4×4 matrix (i, j, k) → mm in RAS, as NIfTI and Slicer write it.
+        """Take a 4×4 matrix (i, j, k) → mm in RAS, as NIfTI and Slicer write it.
 
         Raises GeometryError for other shapes, and for axes that are not at right angles.
         """
@@ -101,7 +101,7 @@ class Geometry:
     def is_close(
         self, other: Geometry, tolerance: float = 1e-5, *, shape: Sequence[int] = (2, 2, 2)
     ) -> bool:
-        """Whether the same voxels of both are within `tolerance` voxels of each other.
+        """Return whether the same voxels of both are within `tolerance` voxels of each other.
 
         Args:
             other: the geometry to compare with.
@@ -116,7 +116,7 @@ class Geometry:
         return bool(np.linalg.norm((difference @ corners)[:3], axis=0).max() <= tolerance * scale)
 
     def cropped(self, start: tuple[int, int, int]) -> Geometry:
-        """The geometry of a sub-volume whose first voxel is `start` = (k, j, i)."""
+        """Return the geometry of a sub-volume whose first voxel is `start` = (k, j, i)."""
         k, j, i = start
         if (k, j, i) == (0, 0, 0):
             return self
@@ -124,7 +124,7 @@ class Geometry:
         return Geometry(self.spacing, tuple(origin[:3].tolist()), self.direction)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists; floats keep every bit."""
+        """Return plain lists; floats keep every bit."""
         return {
             "spacing_mm": list(self.spacing),
             "origin_lps_mm": list(self.origin),
@@ -133,7 +133,7 @@ class Geometry:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Geometry:
-        """The inverse of `to_json`; raises GeometryError on what is missing."""
+        """Return the inverse of `to_json`; raises GeometryError on what is missing."""
         try:
             return cls(fields["spacing_mm"], fields["origin_lps_mm"], fields["direction_lps"])
         except (KeyError, TypeError) as cause:

@@ -32,11 +32,9 @@ def fsl_tables(gradients: Sequence[Gradient], geometry: Geometry) -> dict[str, s
     FSL's directions are along the axes of the voxel grid; the first one is mirrored where the
     affine of the NIfTI file has a positive determinant.
 
-    Args:
-        gradients: of the frames, in their order.
-        geometry: of the volume.
-    Returns:
-        The text of each file by its ending, ".bval" and ".bvec".
+    gradients: of the frames, in their order.
+    geometry: of the volume.
+    Returns the text of each file by its ending, ".bval" and ".bvec".
     """
     directions = np.array([gradient.direction for gradient in gradients])
     along = directions @ np.asarray(geometry.direction)

@@ -32,7 +32,7 @@ _SLAB = 16
 def psnr(
     reference: Array, image: Array, data_range: float | None = None, *, mask: Array | None = None
 ) -> float:
-    """Peak signal-to-noise ratio in dB; inf for equal images."""
+    """Measure the peak signal-to-noise ratio in dB; inf for equal images."""
     _check(reference, image, mask)
     total, count = 0.0, 0
     for index in np.ndindex(reference.shape[:-2]):
@@ -53,7 +53,7 @@ def ssim(
     mask: Array | None = None,
     volumetric: bool = False,
 ) -> float:
-    """Structural similarity, at most 1, with a Gaussian window of 11 voxels and σ 1.5.
+    """Measure structural similarity, at most 1, in a Gaussian window of 11 voxels, σ 1.5.
 
     The mean leaves out the outermost 5 voxels, where the window is not full.
     Source: Wang et al., IEEE Trans. Image Process. 13 (2004) 600, population covariances, as
@@ -86,7 +86,7 @@ def ssim(
 
 
 def dice(a: Array, b: Array, label: int) -> float:
-    """Dice overlap of one label, 0 to 1; 1 where neither volume has it."""
+    """Measure the Dice overlap of one label, 0 to 1; 1 where neither volume has it."""
     _check(a, b, None)
     both, size = 0, 0
     for index in np.ndindex(a.shape[:-2]):
@@ -109,7 +109,7 @@ def _ssim_map(reference: Array, image: Array, peak: float, axes: int) -> Doubles
 
 
 def _smooth(values: Doubles, axes: int) -> Doubles:
-    """Gaussian window along the last `axes` axes, only where it fits."""
+    """Smooth by the Gaussian window along the last `axes` axes, only where it fits."""
     taps = np.exp(-0.5 * (np.arange(_SSIM_RADIUS + 1) / _SSIM_SIGMA) ** 2)
     taps /= taps[0] + 2 * taps[1:].sum()
     for axis in range(-axes, 0):
@@ -124,7 +124,7 @@ def _smooth(values: Doubles, axes: int) -> Doubles:
 
 
 def _slabs(planes: int) -> list[slice]:
-    """Overlapping runs of planes whose inner parts, where the window fits, follow each other."""
+    """List overlapping runs of planes whose inner parts, where the window fits, adjoin."""
     margin = 2 * _SSIM_RADIUS
     return [slice(start, start + _SLAB + margin) for start in range(0, planes - margin, _SLAB)]
 

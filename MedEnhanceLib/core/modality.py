@@ -38,7 +38,7 @@ def guess_modality(voxels: Voxels, spacing: Sequence[float]) -> str:
 
 
 def doubts(volume: Volume, name: str) -> list[tuple[str, str]]:
-    """What may be wrong with a volume as it was given: a warning, and what it says of any file."""
+    """List warnings of a volume as it was given, each with what it says of any file."""
     texts, widest = [], max(volume.geometry.spacing)
     if volume.modality_is_guess:
         kind = "neither CT nor MR" if volume.modality == "OT" else volume.modality
@@ -53,10 +53,10 @@ def doubts(volume: Volume, name: str) -> list[tuple[str, str]]:
 
 
 def modality_in_words(modality: str) -> str:
-    """What people call a modality: PET for DICOM's PT; others as they are."""
+    """Name a modality as people do: PET for DICOM's PT; others as they are."""
     return "PET" if modality == "PT" else modality
 
 
 def default_units(modality: str) -> str:
-    """The unit of a modality's intensities if the file does not state one."""
+    """Return the unit of a modality's intensities if the file does not state one."""
     return "HU" if modality == "CT" else ""

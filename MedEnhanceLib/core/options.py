@@ -63,7 +63,7 @@ NAMES = "at most 64 letters, digits, - and _"
 
 
 def is_name(text: str) -> bool:
-    """Whether a text can be the name of a folder on every system."""
+    """Return whether a text can be the name of a folder on every system."""
     return re.fullmatch(r"[\w-]{1,64}", text) is not None
 
 
@@ -120,7 +120,7 @@ class About:
 
 
 def option(default: Any = MISSING, *, factory: Any = MISSING, **about: Any) -> Any:
-    """A field of a declaration; the keywords are those of `About`.
+    """Return a field of a declaration; the keywords are those of `About`.
 
     A required one is declared as `Annotated[str, About(…)]`, so that type checkers know it.
     """
@@ -164,7 +164,7 @@ class Option:
 
     @property
     def range_text(self) -> str:
-        """Which numbers are allowed: "0 to 1.5", "1 or more", "more than 0 and less than 1"."""
+        """The allowed numbers: "0 to 1.5", "1 or more", "more than 0 and less than 1"."""
         about = self.about
         if about.low is not None and about.high is not None:
             text = f"{about.low:g} to {about.high:g}"
@@ -175,7 +175,7 @@ class Option:
 
     @property
     def allowed(self) -> str:
-        """What may be given, in words."""
+        """The allowed values, in words."""
         if self.choices:
             return _either([str(choice) for choice in self.choices])
         text = NAMES if self.about.is_name else allowed_text(self.hint)
@@ -198,7 +198,7 @@ class Option:
         return f"{text} (default: {default})"
 
     def converted(self, value: Any) -> Any:
-        """A value as it came from JSON in the type of the field; paths become text."""
+        """Return a value as it came from JSON in the type of the field; paths become text."""
         if isinstance(value, Mapping) and self.is_object:
             if issubclass(self.kind, WithPresets):
                 return self.kind.from_json(value)
@@ -250,11 +250,11 @@ class Options:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """The declaration of a JSON object; see `config_from_json`."""
+        """Return the declaration of a JSON object; see `config_from_json`."""
         return config_from_json(cls, fields)
 
     def to_json(self) -> dict[str, Any]:
-        """The declaration as a JSON object."""
+        """Return the declaration as a JSON object."""
         return dataclasses.asdict(self)
 
 
@@ -269,18 +269,18 @@ class WithPresets(Options):
 
     @classmethod
     def preset(cls, name: str, /, **fields: Any) -> Self:
-        """One of PRESETS, with what the fields say otherwise."""
+        """Return one of PRESETS, with what the fields say otherwise."""
         return cls.from_json({"preset": name, **fields})
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """The preset with what a JSON object says otherwise; see `config_from_json`."""
+        """Return the preset with what a JSON object says otherwise; see `config_from_json`."""
         given = {name: value for name, value in fields.items() if name != "preset"}
         return config_from_json(cls, merged(cls, cls.preset_fields(fields), given))
 
     @classmethod
     def preset_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the preset says that a JSON object names; raises ConfigError where there is none."""
+        """Return the fields of the preset that `fields` names; ConfigError where there is none."""
         name = fields.get("preset", "cpu")
         if name not in tuple(cls.PRESETS):
             hint = f"Use one of {', '.join(cls.PRESETS)}."
@@ -306,7 +306,7 @@ class Params(Options):
 
 
 def options_of(cls: Any) -> tuple[Option, ...]:
-    """The options of a declaration, or of any dataclass, in order."""
+    """Return the options of a declaration, or of any dataclass, in order."""
     return _options_of(cls)
 
 
@@ -317,7 +317,7 @@ def _options_of(cls: Any) -> tuple[Option, ...]:  # for type checkers, a class i
 
 
 def option_of(cls: Any, name: str) -> Option:
-    """One option of a declaration."""
+    """Return one option of a declaration."""
     return next(option for option in options_of(cls) if option.name == name)
 
 
@@ -366,7 +366,7 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -
 
 
 def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON object `base` of a declaration with what another one says otherwise.
+    """Return the JSON object `base` of a declaration with what another one says otherwise.
 
     Of a field that is itself a declaration, the other one may state a part.
     """
@@ -379,7 +379,7 @@ def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dic
 
 
 def narrowed(cls: type[C], options: Any, **others: Any) -> C:
-    """The declaration `cls` with the values of one that has its options, too.
+    """Return the declaration `cls` with the values of one that has its options, too.
 
     others: values that take the place of those in `options`, or are not in it.
     """
@@ -399,7 +399,7 @@ def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """The sentence "Did you mean …? " with the nearest of `known`; "" where none is near."""
+    """Return the sentence "Did you mean …? " with the nearest of `known`; "" where none is near."""
     near = difflib.get_close_matches(str(given), list(known), n=1)
     return f"Did you mean {near[0]}? " if near else ""
 
@@ -410,7 +410,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type; items of lists and objects are checked too."""
+    """Return whether a value is of a type; items of lists and objects are checked too."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Any:
         return True
@@ -431,7 +431,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def allowed_text(hint: Any) -> str:
-    """A type in words: "text", "a list, each a whole number or null"."""
+    """Return a type in words: "text", "a list, each a whole number or null"."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (types.UnionType, typing.Union):
         return _either(list(dict.fromkeys(map(allowed_text, inner))))
@@ -480,7 +480,7 @@ def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[
 def _signature_of(
     declaration: Callable[..., Any], function: Callable[..., Any]
 ) -> inspect.Signature:
-    """The signature of a declaration, and what the function returns."""
+    """Return the signature of a declaration, and what the function returns."""
     signature, hints = inspect.signature(declaration), typing.get_type_hints(declaration)
     parameters = [
         own.replace(annotation=hints[name]) if "Annotated[" in str(own.annotation) else own

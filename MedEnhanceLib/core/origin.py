@@ -40,12 +40,12 @@ class DicomOrigin:
     body_part: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """The fields for a manifest: without patient data and paths."""
+        """Return the fields for a manifest: without patient data and paths."""
         files = len({image.file for frame in self.instances for image in frame})
         return {"study": self.study, "series": self.series, "files": files}
 
     def cropped(self, first: int, stop: int) -> DicomOrigin:
-        """The origin of the slices `first` to `stop` (exclusive) of every time frame."""
+        """Return the origin of the slices `first` to `stop` (exclusive) of every time frame."""
         if not self.on_grid:
             return self
         return replace(self, instances=tuple(frame[first:stop] for frame in self.instances))

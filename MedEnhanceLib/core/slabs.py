@@ -38,10 +38,7 @@ def slabs(voxels: Voxels) -> Iterator[Voxels]:
 
 
 def let_go(voxels: Voxels) -> None:
-    """Drop the pages of a mapped file from memory; they are read again when needed.
-
-    Does nothing for other arrays, and on systems without such a call.
-    """
+    """Drop the pages of a mapped file from memory, where possible; they are read again on use."""
     owner: Any = voxels
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -50,15 +47,11 @@ def let_go(voxels: Voxels) -> None:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) -> Voxels:
-    """An array to be filled.
+    """Make an array to be filled.
 
-    Args:
-        shape: of the array.
-        dtype: of the array.
-        scratch: a folder; if given, what is as large as LARGE_BYTES lies on disk, in an unnamed
-            file in that folder that is removed with the array.
-    Raises:
-        OSError: no space there, or no permission.
+    scratch: a folder; if given, what is as large as LARGE_BYTES lies on disk, in an unnamed file in
+    that folder that is removed with the array.
+    Raises OSError where there is no space, or no permission.
     """
     count = math.prod(shape) * dtype.itemsize
     if scratch is None or count < LARGE_BYTES:
@@ -70,23 +63,20 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) ->
 
 
 def trim() -> None:
-    """Return freed memory to the system, on Linux with glibc; does nothing elsewhere.
-
-    Encoders free many small pieces, which glibc keeps for the thread that freed them.
-    """
+    """Return to the system what glibc keeps for threads that freed many small pieces (encoders)."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def extremes(voxels: Voxels) -> tuple[Any, Any]:
-    """Smallest and largest voxel value; NaN if any voxel is NaN."""
+    """Find the smallest and largest voxel value; NaN if any voxel is NaN."""
     ends = [(part.min(), part.max()) for part in slabs(voxels)]
     return np.min([low for low, _ in ends]), np.max([high for _, high in ends])
 
 
 def looks_like_labels(voxels: Voxels) -> bool:
-    """Whether integers have so few values (2 to 16) that they are labels, not intensities."""
+    """Return whether integers with 2 to 16 values only are labels, not intensities."""
     if voxels.dtype.kind not in "iu" or voxels.size < _LEAST_IMAGE:
         return False
     values: set[int] = set()

@@ -98,7 +98,7 @@ class Volume(Exchange):
         point: tuple[int, int, int] | None = None,
         window: tuple[float, float] | None = None,
     ) -> Picture:
-        """Three planes, with the sides of the patient; notebooks show them.
+        """Draw three planes, with the sides of the patient; notebooks show them.
 
         Args:
             point: (slice, row, column) that they go through; None: where much is to be seen.
@@ -129,7 +129,7 @@ class Volume(Exchange):
         return int(self.voxels.nbytes)
 
     def with_voxels(self, voxels: Voxels, *, did: str = "") -> Volume:
-        """The volume with new voxels on the same grid.
+        """Return the volume with new voxels on the same grid.
 
         Args:
             voxels: of the same spatial shape.
@@ -151,12 +151,12 @@ class Volume(Exchange):
         )
 
     def as_modality(self, modality: str) -> Volume:
-        """The volume with a modality that somebody stated; units follow where it is another."""
+        """State the modality of a volume; units follow where it is another."""
         units = self.units if modality == self.modality else default_units(modality)
         return replace(self, modality=modality, units=units, modality_is_guess=False)
 
     def frame(self, index: int) -> Volume:
-        """One frame of a sequence as a volume; a volume without frames is its own frame 0.
+        """Return one frame of a sequence; a volume without frames is its own frame 0.
 
         Raises InputError where there is no frame of that index.
         """
@@ -176,7 +176,7 @@ class Volume(Exchange):
         )
 
     def single(self, hint: str = "Give one frame (in Python: volume.frame(0)).") -> Volume:
-        """The volume without a frame axis, where that has one frame; a view.
+        """Return the volume without a frame axis, where that has one frame; a view.
 
         hint: the remedy of the InputError for a sequence of several frames.
         """
@@ -186,14 +186,14 @@ class Volume(Exchange):
         return self.frame(0)
 
     def frames(self) -> list[Volume]:
-        """All frames, in order (views, not copies)."""
+        """Return all frames, in order (views, not copies)."""
         count = self.shape[0] if self.is_sequence else 1
         return [self.frame(index) for index in range(count)]
 
     def crop(
         self, k: slice = slice(None), j: slice = slice(None), i: slice = slice(None)
     ) -> Volume:
-        """A part of every frame, where it is (a view), as `volume.crop(k=slice(40, 60))`.
+        """Return a part of every frame, where it is (a view), as `volume.crop(k=slice(40, 60))`.
 
         Args:
             k: slices; negative numbers count from the end.
@@ -229,7 +229,7 @@ class Volume(Exchange):
         return self.geometry.affine_ras
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Voxels:
-        """The voxels, read-only unless copied."""
+        """Return the voxels, read-only unless copied."""
         if copy or (dtype is not None and np.dtype(dtype) != self.dtype):
             if copy is False:
                 raise ValueError(f"voxels of type {self.dtype} are {dtype} only in a copy")
@@ -237,7 +237,7 @@ class Volume(Exchange):
         return self.voxels
 
     def is_equal(self, other: Volume) -> bool:
-        """Whether voxels (values and type) and geometry are the same, bit for bit."""
+        """Return whether voxels (values and type) and geometry are the same, bit for bit."""
         return (
             self.dtype == other.dtype
             and self.geometry == other.geometry
@@ -248,7 +248,7 @@ class Volume(Exchange):
 def as_volume(
     data: Any, *, affine: Any = None, spacing: Any = None, modality: str | None = None
 ) -> Volume:
-    """A volume of whatever holds one in memory; a Volume is returned as it is.
+    """Return a volume of whatever holds one in memory; a Volume is returned as it is.
 
     data: a Volume, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array or tensor; the
     other arguments are those of `Volume.from_array`.
@@ -283,10 +283,7 @@ def as_volume(
 
 
 def restore_dtype(values: npt.NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> Voxels:
-    """Convert float results to the input's type: rounded to nearest even and clipped.
-
-    Raises MedEnhanceError for NaN in an integer type.
-    """
+    """Round floats to nearest even and clip them to a type; MedEnhanceError for NaN in integers."""
     if dtype.kind == "f":
         return values.astype(dtype, copy=False)
     if np.isnan(values).any():

@@ -21,12 +21,10 @@ def rician_noise(voxels: npt.NDArray[Any], sigma: float, rng: np.random.Generato
 
     Source: Gudbjartsson and Patz, Magn. Reson. Med. 34 (1995) 910.
 
-    Args:
-        voxels: any shape, any unit; values below 0 (undershoot of an interpolation) count as 0.
-        sigma: standard deviation in each channel of the complex signal, in the unit of `voxels`.
-        rng: two numbers per voxel are drawn from it.
-    Returns:
-        √((x + n₁)² + n₂²), float32, same shape.
+    voxels: any shape, any unit; values below 0 (undershoot of an interpolation) count as 0.
+    sigma: standard deviation in each channel of the complex signal, in the unit of `voxels`.
+    rng: two numbers per voxel are drawn from it.
+    Returns √((x + n₁)² + n₂²), float32, same shape.
     """
     real = rng.standard_normal(voxels.shape, dtype=np.float32)
     real *= sigma
@@ -37,13 +35,13 @@ def rician_noise(voxels: npt.NDArray[Any], sigma: float, rng: np.random.Generato
 
 
 def foreground(voxels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Mask of the voxels above the mean, which finds a head in air; all voxels of a constant."""
+    """Mark the voxels above the mean, which finds a head in air; all voxels of a constant."""
     above: npt.NDArray[np.bool_] = voxels > voxels.mean(dtype=np.float64)
     return above if above.any() else np.ones_like(above)
 
 
 def robust_max(voxels: npt.NDArray[Any]) -> float:
-    """The 99.5th percentile of the foreground, in the unit of `voxels`."""
+    """Return the 99.5th percentile of the foreground, in the unit of `voxels`."""
     return float(np.percentile(voxels[foreground(voxels)], 99.5))
 
 
@@ -54,12 +52,10 @@ def gaussian_blur(
 
     Edges are mirrored, so a constant stays constant.
 
-    Args:
-        voxels: [..., J, I]; with `sigma_slices`, [..., K, J, I].
-        sigma_px: σ in pixels along rows and columns; 0 for none.
-        sigma_slices: σ in slices across them; 0 keeps slices separate, as a 2D acquisition does.
-    Returns:
-        float32, same shape.
+    voxels: [..., J, I]; with `sigma_slices`, [..., K, J, I].
+    sigma_px: σ in pixels along rows and columns; 0 for none.
+    sigma_slices: σ in slices across them; 0 keeps slices separate, as a 2D acquisition does.
+    Returns float32, same shape.
     """
     result = np.array(voxels, dtype=np.float32)
     for axis, sigma in ((-1, sigma_px), (-2, sigma_px), (-3, sigma_slices)):
@@ -99,14 +95,12 @@ def bias_field(
     The logarithm of the field has mean 0 and is a cubic B-spline over control points 100 mm apart:
     over the same extent in mm the same draw gives the same field, whatever the voxel size.
 
-    Args:
-        shape: (K, J, I).
-        strength: 0.3 gives a field that multiplies or divides by 1.3 at most.
-        rng: the control points are drawn from it.
-        spacing_mm: along i, j, k, as in `Geometry`.
-        within: [K, J, I], where mean and maximum are taken; None takes the whole volume.
-    Returns:
-        float32 [K, J, I], positive, no unit.
+    shape: (K, J, I).
+    strength: 0.3 gives a field that multiplies or divides by 1.3 at most.
+    rng: the control points are drawn from it.
+    spacing_mm: along i, j, k, as in `Geometry`.
+    within: [K, J, I], where mean and maximum are taken; None takes the whole volume.
+    Returns float32 [K, J, I], positive, no unit.
     """
     bases = [
         _spline_basis(count, spacing)
@@ -124,7 +118,7 @@ def bias_field(
 
 
 def _spline_basis(count: int, spacing_mm: float) -> npt.NDArray[np.float64]:
-    """[count, control points]: weights of the uniform cubic B-spline at each voxel's center."""
+    """Return [count, control points]: weights of the cubic B-spline at voxel centers."""
     spans = max(1, math.ceil(count * spacing_mm / KNOT_MM - 1e-9))
     position = (np.arange(count) + 0.5) / count * spans
     distance = np.abs(position[:, None] - (np.arange(spans + 3) - 1)[None, :])

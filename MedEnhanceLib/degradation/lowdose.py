@@ -50,20 +50,18 @@ def low_dose_noise(
     views: int = VIEWS,
     cutoff: float = CUTOFF,
 ) -> Floats:
-    """The noise that a scan with `photons` per ray would add to a CT.
+    """Return the noise that a scan with `photons` per ray would add to a CT.
 
-    Args:
-        hu: [K, J, I] in HU; values below −1000 count as air.
-        spacing_mm: along i, j (and k, not used), as in `Geometry`.
-        photons: per ray before the patient in each view, a ray being as wide as a pixel.
-        electronic: σ of the electronic noise, in photons.
-        rng: a seed for each slice is drawn from it first, so the first n slices have the same
-            noise however many follow.
-        views: over 180°.
-        cutoff: end of the Hann window on the ramp filter, in Nyquist frequencies: 1 is a soft
-            kernel, inf the bare ramp.
-    Returns:
-        Noise in HU, float32 [K, J, I].
+    hu: [K, J, I] in HU; values below −1000 count as air.
+    spacing_mm: along i, j (and k, not used), as in `Geometry`.
+    photons: per ray before the patient in each view, a ray being as wide as a pixel.
+    electronic: σ of the electronic noise, in photons.
+    rng: a seed for each slice is drawn from it first, so the first n slices have the same noise
+        however many follow.
+    views: over 180°.
+    cutoff: end of the Hann window on the ramp filter, in Nyquist frequencies: 1 is a soft kernel,
+        inf the bare ramp.
+    Returns noise in HU, float32 [K, J, I].
     """
     noise = np.zeros(hu.shape, dtype=np.float32)
     torch = require("torch", purpose="Simulating low-dose CT")
@@ -84,7 +82,7 @@ def low_dose_noise(
 def _log_error(
     integrals: Floats, photons: float, electronic: float, seeds: npt.NDArray[np.int64]
 ) -> Floats:
-    """The error of the line integrals: −ln(measured / expected), [K, views, bins]."""
+    """Return the error of the line integrals: −ln(measured / expected), [K, views, bins]."""
     error = np.empty_like(integrals)
     for index, seed in enumerate(seeds):
         rng = np.random.default_rng(seed)
@@ -98,7 +96,7 @@ def _log_error(
 
 
 def _filter(sinogram: Tensor, bin_mm: float, cutoff: float) -> Tensor:
-    """Ramp filter along the detector, [K, views, bins] → the same, in 1/mm."""
+    """Filter by a ramp along the detector, [K, views, bins] → the same, in 1/mm."""
     import torch
 
     bins = sinogram.shape[-1]
@@ -110,7 +108,7 @@ def _filter(sinogram: Tensor, bin_mm: float, cutoff: float) -> Tensor:
 
 
 def ramp_response(length: int, bin_mm: float, cutoff: float) -> Floats:
-    """The band-limited ramp with its window at the frequencies of a real FFT, in 1/mm.
+    """Return the band-limited ramp with its window at the frequencies of a real FFT, in 1/mm.
 
     Source: Kak and Slaney, Principles of Computerized Tomographic Imaging (1988), eq. 3.61: the
     transform of the sampled kernel, whose zero frequency is right where |f| itself is not.
@@ -155,7 +153,7 @@ class _Scan:
         return np.linspace(0, math.pi, self.views, endpoint=False)
 
     def project(self, mu: Tensor) -> Tensor:
-        """Line integrals [K, views, bins] of mu [K, J, I] in 1/mm.
+        """Compute line integrals [K, views, bins] of mu [K, J, I] in 1/mm.
 
         Source: Joseph, IEEE Trans. Med. Imaging 1 (1982) 192: one linear interpolation for each
         row that a steep ray crosses, or for each column that a flat one does.
@@ -181,7 +179,7 @@ class _Scan:
         return integrals.permute(2, 0, 1).contiguous()
 
     def back_project(self, filtered: Tensor) -> Tensor:
-        """Σ over views of the filtered projections, times π / views: [K, J, I]."""
+        """Sum over views of the filtered projections, times π / views: [K, J, I]."""
         import torch
 
         slices = filtered.shape[0]
@@ -211,16 +209,14 @@ class _Scan:
 def _joseph(
     s: Tensor, lines: tuple[int, float], across: tuple[int, float], along: float, over: float
 ) -> tuple[Tensor, Tensor]:
-    """The pixels that a ray at s meets on each line of the image, and its length there in mm.
+    """Find the pixels that a ray at s meets on each line, and its length there in mm.
 
-    Args:
-        s: [bins], distance of each ray from the center, mm.
-        lines: number and width (mm) of the lines that the ray crosses.
-        across: number and width (mm) of the pixels on a line.
-        along: cosine of the ray's angle to the normal of the lines.
-        over: sine of that angle.
-    Returns:
-        Indices (int32) and weights (mm), both [bins, 2 × lines].
+    s: [bins], distance of each ray from the center, mm.
+    lines: number and width (mm) of the lines that the ray crosses.
+    across: number and width (mm) of the pixels on a line.
+    along: cosine of the ray's angle to the normal of the lines.
+    over: sine of that angle.
+    Returns indices (int32) and weights (mm), both [bins, 2 × lines].
     """
     import torch
 

@@ -55,11 +55,9 @@ class Degradation(Options):
     def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
         """Degrade a volume; geometry, modality and units are kept.
 
-        Args:
-            volume: of one of the `modalities`.
-            keep_dtype: round and clip to the volume's type; else voxels are float32.
-        Raises:
-            InputError: of another modality, not finite or too large.
+        volume: of one of the `modalities`.
+        keep_dtype: round and clip to the volume's type; else voxels are float32.
+        Raises InputError: of another modality, not finite or too large.
         """
         if volume.modality not in self.modalities:
             raise InputError(
@@ -76,11 +74,11 @@ class Degradation(Options):
         )
 
     def _degraded(self, volume: Volume) -> Floats:
-        """The degraded voxels, float32, same shape."""
+        """Return the degraded voxels, float32, same shape."""
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
-        """The parameters as a JSON object."""
+        """Return the parameters as a JSON object."""
         return {"name": self.name} | super().to_json()
 
     def __str__(self) -> str:
@@ -119,10 +117,7 @@ class Rician(Degradation):
 
 @dataclass(frozen=True)
 class Blur(Degradation):
-    """Gaussian blur within slices; sigma_px in pixels.
-
-    Nothing is random in it; the seed exists because every degradation has one.
-    """
+    """Gaussian blur within slices; sigma_px in pixels. Its seed has no effect."""
 
     name: ClassVar[str] = "blur"
     modalities: ClassVar[tuple[str, ...]] = ("CT", "MR", "PT", "EM", "OT")
@@ -199,7 +194,7 @@ class Composite(Degradation):
             raise ConfigError("a composite without steps", "Give at least one degradation.")
 
     def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
-        """As `Degradation.apply`, step by step; each step checks the modality."""
+        """Degrade as `Degradation.apply`, step by step; each step checks the modality."""
         degraded = volume
         for step in self.steps:
             degraded = step.apply(degraded)
@@ -207,13 +202,23 @@ class Composite(Degradation):
         return degraded.with_voxels(restore_dtype(voxels, volume.dtype) if keep_dtype else voxels)
 
     def to_json(self) -> dict[str, Any]:
-        """The steps in their order."""
+        """Return the steps in their order."""
         return {"name": self.name, "steps": [step.to_json() for step in self.steps]}
 
     def __str__(self) -> str:
         return "; ".join(str(step) for step in self.steps)
 
 
+#: What `draw` makes, and between which limits it draws strengths.
+_RANGES: dict[str, list[tuple[Callable[..., Degradation], *tuple[tuple[float, float], ...]]]] = {
+    "rician": [(Rician, (0.01, 0.17))],
+    "blur": [(Blur, (0.5, 3))],
+    "bias": [(Bias, (0.1, 0.4))],
+    "low-dose": [
+        (lambda power, *rest: LowDose(10**power, *rest), (math.log10(2e3), 5), (0, 5)),
+    ],
+    "composite": [(Bias, (0.1, 0.4)), (Blur, (0.4, 1.2)), (Rician, (0.02, 0.12))],
+}
 #: σ of the electronic noise, in photons, of a usual detector.
 _ELECTRONIC = 5.0
 _KINDS: dict[str, type[Degradation]] = {
@@ -222,7 +227,7 @@ _KINDS: dict[str, type[Degradation]] = {
 
 
 def degradation_from_json(fields: Mapping[str, Any]) -> Degradation:
-    """The inverse of `to_json`. Raises ConfigError for an unknown name or option."""
+    """Return the inverse of `to_json`. Raises ConfigError for an unknown name or option."""
     values = dict(fields)
     name = values.pop("name", None)
     if name not in _KINDS:
@@ -233,21 +238,18 @@ def degradation_from_json(fields: Mapping[str, Any]) -> Degradation:
 
 
 def standard_composite(seed: int) -> Composite:
-    """The composite that the benchmarks name: bias ±30 %, blur 0.8 px, then Rician 7 %."""
+    """Return the composite that the benchmarks name: bias ±30 %, blur 0.8 px, then Rician 7 %."""
     return Composite((Bias(0.3, seed), Blur(0.8, seed + 1), Rician(0.07, seed + 2)))
 
 
 def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degradation]:
-    """Degradations by their names, in order.
+    """Make degradations by their names, in order.
 
-    Args:
-        strengths: a name with its strength each: "rician" (σ as a share of the maximum), "blur"
-            (σ in pixels), "bias" (± this share), "low-dose" (photons of a ray), "composite" (of
-            the benchmarks, whatever the number).
-        seed: of the first; the others have seeds of their own.
-
-    Raises:
-        ConfigError: another name, or a strength out of range.
+    strengths: a name with its strength each: "rician" (σ as a share of the maximum), "blur" (σ in
+        pixels), "bias" (± this share), "low-dose" (photons of a ray), "composite" (of the
+        benchmarks, whatever the number).
+    seed: of the first; the others have seeds of their own.
+    Raises ConfigError: another name, or a strength out of range.
     """
     make: dict[str, Callable[[float, int], Degradation]] = {
         "rician": Rician,
@@ -266,35 +268,17 @@ def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degra
 
 
 def draw(kind: str, rng: np.random.Generator) -> Degradation:
-    """A degradation with random strength and seed; its `apply` gives the same each time.
+    """Return a degradation with random strength and seed; its `apply` gives the same each time.
 
-    Args:
-        kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %),
-            "low-dose" (2e3 to 1e5 photons, uniform in the logarithm), or "composite" (of the first
-            three, weaker).
-        rng: strength and seed are drawn from it.
-    Raises:
-        ConfigError: of another kind.
+    kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %), "low-dose"
+        (2e3 to 1e5 photons, uniform in the logarithm), or "composite" (of the first three, weaker).
+    rng: strength and seed are drawn from it.
+    Raises ConfigError: of another kind.
     """
-
-    def seed() -> int:
-        return int(rng.integers(2**31))
-
-    if kind == "rician":
-        return Rician(rng.uniform(0.01, 0.17), seed())
-    if kind == "blur":
-        return Blur(rng.uniform(0.5, 3), seed())
-    if kind == "bias":
-        return Bias(rng.uniform(0.1, 0.4), seed())
-    if kind == "low-dose":
-        photons = 10 ** rng.uniform(math.log10(2e3), 5)
-        return LowDose(photons, rng.uniform(0, 5), seed())
-    if kind == "composite":
-        return Composite(
-            (
-                Bias(rng.uniform(0.1, 0.4), seed()),
-                Blur(rng.uniform(0.4, 1.2), seed()),
-                Rician(rng.uniform(0.02, 0.12), seed()),
-            )
-        )
-    raise ConfigError(f"unknown degradation {kind!r}", f"Use one of {', '.join(_KINDS)}.")
+    if kind not in _RANGES:
+        raise ConfigError(f"unknown degradation {kind!r}", f"Use one of {', '.join(_KINDS)}.")
+    steps = [
+        make(*(rng.uniform(low, high) for low, high in ranges), int(rng.integers(2**31)))
+        for make, *ranges in _RANGES[kind]
+    ]
+    return steps[0] if len(steps) == 1 else Composite(tuple(steps))

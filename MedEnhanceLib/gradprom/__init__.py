@@ -103,7 +103,7 @@ def segment(
 def open_head_for(
     volume: Volume, config: SegmentConfig, monitor: Monitor | None = None
 ) -> tuple[Bundle, str]:
-    """The head for a volume, and a warning where it is unlike the training images, or "".
+    """Open the head for a volume; returns also a warning where it is unlike the training images.
 
     Raises:
         InputError: the volume is a sequence, shows nothing, or is unlike the training images and

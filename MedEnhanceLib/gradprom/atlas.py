@@ -32,17 +32,10 @@ _PRIOR_FLOOR = 1e-3
 def propagate_labels(
     atlas: Volume, atlas_labels: Volume, image: Volume, monitor: Monitor | None = None
 ) -> Volume:
-    """Labels of an atlas on the grid of an image; deterministic on one machine.
+    """Propagate labels of an atlas to an image's grid, uint8; deterministic on one machine.
 
-    Args:
-        atlas: a single volume.
-        atlas_labels: on the grid of `atlas`, 0 for the background.
-        image: a single volume.
-        monitor: progress and cancelling.
-    Returns:
-        Labels, uint8, on the grid of `image`.
-    Raises:
-        InputError: image and atlas do not overlap, or the atlas and its labels differ in shape.
+    Volumes are single, `atlas_labels` is on the grid of `atlas`, 0 for the background. Raises
+    InputError where image and atlas do not overlap, or the atlas and its labels differ in shape.
     """
     monitor = monitor or Monitor()
     if atlas.shape != atlas_labels.shape:
@@ -99,7 +92,7 @@ def _affine(fixed: Any, moving: Any, sitk: Any) -> Any:
 
 
 def _demons(fixed: Any, moving: Any, labels: Any, affine: Any, sitk: Any) -> Any:
-    """The affine followed by a deformation, as one transform from fixed to moving."""
+    """Add a deformation to the affine, as one transform from fixed to moving."""
     brain = sitk.Resample(labels, fixed, affine, sitk.sitkNearestNeighbor) > 0
     inside = sitk.Mask(fixed, sitk.BinaryDilate(brain, [2] * 3))
     moved = sitk.Resample(moving, fixed, affine, sitk.sitkLinear)
@@ -113,14 +106,14 @@ def _demons(fixed: Any, moving: Any, labels: Any, affine: Any, sitk: Any) -> Any
 
 
 def _interior(image: Any, sitk: Any) -> npt.NDArray[np.bool_]:
-    """All but the exact zeros around a skull-stripped head; ventricles are included."""
+    """Mark all but the exact zeros around a skull-stripped head; ventricles are included."""
     filled = sitk.BinaryFillhole(sitk.Cast(sitk.Abs(image) > 0, sitk.sitkUInt8))
     inside: npt.NDArray[np.bool_] = sitk.GetArrayFromImage(filled) > 0
     return inside
 
 
 def _priors(labels: Any, sitk: Any) -> npt.NDArray[np.float32]:
-    """Smoothed membership of each label value 0…n, [n + 1, K, J, I]."""
+    """Smooth the membership of each label value 0…n, [n + 1, K, J, I]."""
     count = int(sitk.GetArrayViewFromImage(labels).max()) + 1
     return np.stack(
         [
@@ -139,7 +132,7 @@ def _mixture(
     priors: npt.NDArray[np.float32],
     interior: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.uint8]:
-    """Maximum a posteriori label of one Gaussian per structure, by expectation maximization."""
+    """Find the maximum a posteriori label of one Gaussian per structure (EM)."""
     inside = (priors[1:].sum(axis=0) > 0.5) & interior
     values = voxels[inside].astype(np.float64)
     prior = priors[1:, inside] + _PRIOR_FLOOR

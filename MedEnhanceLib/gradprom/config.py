@@ -26,7 +26,7 @@ class Code(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Label(Options):
-    """One structure of a segmentation."""
+    """Structure of a segmentation."""
 
     value: Annotated[int, About(help="of its voxels", low=0, high=255)]
     name: str
@@ -66,7 +66,7 @@ class HeadConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainHeadConfig(WithPresets):
-    """One training of a head."""
+    """Training of a head."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {
@@ -170,7 +170,7 @@ class ForceSegmenter(Options):
 
 @dataclass(frozen=True)
 class SegmentConfig(ForceSegmenter):
-    """How a volume is segmented."""
+    """Options of a segmentation."""
 
     model: str = option(
         "auto", help="a head's name or folder; auto: the one for the modality", metavar="NAME"

@@ -42,7 +42,7 @@ _TOTALS = "totals"
 
 @dataclass(frozen=True)
 class GateReport:
-    """A gate's decision in one step.
+    """Decision of a gate in one step.
 
     Attributes:
         open: whether it admitted anything.
@@ -62,7 +62,7 @@ class GateReport:
 
 @dataclass(frozen=True)
 class GateDiagnostics:
-    """A gate's decisions in all steps so far.
+    """Decisions of a gate in all steps so far.
 
     open_fraction: of the steps. cosine, average_cosine: means of the steps' batch_cosine and
         average_cosine, which are 0 where a gradient is zero or not finite.
@@ -75,7 +75,7 @@ class GateDiagnostics:
 
 
 class GradientGate:
-    """Admits the gradient of an auxiliary loss where it agrees with that of the main loss.
+    """Gate for the gradient of an auxiliary loss: open where it agrees with the main one.
 
     Args:
         mode: "binary" adds weight·g_a or nothing; "cosine" adds weight·max(0, c)·g_a. For control
@@ -117,7 +117,7 @@ class GradientGate:
     def __call__(
         self, main_loss: Tensor, aux_loss: Tensor, parameters: Parameters
     ) -> tuple[list[Gradient], GateReport]:
-        """The gradients for the optimizer, and the decision.
+        """Compute the gradients for the optimizer, and the decision.
 
         The auxiliary gradient is left out where it or either loss is not finite, or its norm is
         zero; the result is then the main gradient, bit for bit.
@@ -156,12 +156,12 @@ class GradientGate:
         return gradients, GateReport(admitted > 0, min(cosines), *cosines, share)
 
     def diagnostics(self) -> GateDiagnostics:
-        """Its decisions in all steps so far, as numbers."""
+        """Summarize its decisions in all steps so far."""
         steps, *sums = self._totals
         return GateDiagnostics(int(steps), *(value / max(1, steps) for value in sums))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged gradients, named by kind and index, and the sums of the diagnostics."""
+        """Return the averaged gradients, named by kind and index, and sums of the diagnostics."""
         averages = {
             f"{kind}.{index}": average
             for kind, averages in self._averages.items()
@@ -213,7 +213,6 @@ class GradientGate:
 
 
 def _groups(scope: str, parameters: Sequence[Tensor]) -> list[list[int]]:
-    """Indices of the parameters of each decision."""
     if scope == "global":
         return [list(range(len(parameters)))]
     groups: list[list[int]] = []
@@ -242,7 +241,7 @@ def _move(averages: dict[int, Tensor], gradients: Sequence[Gradient], decay: flo
 
 
 def _sum(main: Gradient, aux: Gradient, factor: float) -> Gradient:
-    """Main + factor·aux, of main's type; a new tensor, which the caller may change."""
+    """Add factor·aux to main, in main's type; a new tensor, which the caller may change."""
     if aux is None:
         return main
     return factor * aux if main is None else torch.add(main, aux.to(main), alpha=factor)

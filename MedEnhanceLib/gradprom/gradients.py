@@ -18,7 +18,7 @@ Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 
 
 def tensors_of(parameters: Parameters) -> list[Tensor]:
-    """The tensors of the parameters; raises ConfigError for unusable ones."""
+    """List the tensors of the parameters; raises ConfigError for unusable ones."""
     if isinstance(parameters, Tensor | nn.Module):
         raise ConfigError(
             f"the gate got a {type(parameters).__name__} in place of parameters",
@@ -41,7 +41,7 @@ def tensors_of(parameters: Parameters) -> list[Tensor]:
 def both_gradients(
     main_loss: Tensor, aux_loss: Tensor, parameters: Sequence[Tensor]
 ) -> tuple[list[Gradient], list[Gradient]]:
-    """Gradients of both losses of one forward pass, whose graph is released.
+    """Compute gradients of both losses of one forward pass, whose graph is released.
 
     None for a frozen parameter, and for all of a constant auxiliary loss. Raises ConfigError for
     losses that are not one number, and where the main loss depends on none of the parameters.
@@ -74,7 +74,7 @@ def both_gradients(
 
 
 def _gradients(loss: Tensor, parameters: Sequence[Tensor], *, keep: bool) -> list[Gradient]:
-    """A gradient of its own for each parameter.
+    """Compute a gradient of its own for each parameter.
 
     They are copies: autograd may hand out one tensor for two parameters, or one element for all
     places of one, and the caller may change them in place, as clipping does.
@@ -88,12 +88,12 @@ def _gradients(loss: Tensor, parameters: Sequence[Tensor], *, keep: bool) -> lis
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision as float32; other types unchanged."""
+    """Convert half precision to float32; other types unchanged."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class Products(NamedTuple):
-    """<m, m>, <a, a> and <m, a> of each parameter, in units of either side's largest element."""
+    """Products <m, m>, <a, a>, <m, a> of each parameter, in units of a side's largest element."""
 
     main: list[float]
     aux: list[float]
@@ -105,11 +105,11 @@ class Products(NamedTuple):
         return all(map(math.isfinite, (*self.main, *self.aux)))
 
     def has_aux(self, group: Sequence[int]) -> bool:
-        """Whether the auxiliary norm over the parameters in `group` is above zero and finite."""
+        """Tell whether the auxiliary norm over the parameters in `group` is above zero, finite."""
         return 0 < math.fsum(self.aux[index] for index in group) < math.inf
 
     def cosine(self, group: Sequence[int]) -> float:
-        """Of the parameters in `group`; 0 where a norm is zero or not finite."""
+        """Compute the cosine of the parameters in `group`; 0 where a norm is zero or not finite."""
         main, aux = (math.fsum(side[index] for index in group) for side in self[:2])
         if not (0 < main < math.inf and 0 < aux < math.inf):
             return 0.0
@@ -118,7 +118,7 @@ class Products(NamedTuple):
 
 
 def products(main: Sequence[Gradient], aux: Sequence[Gradient]) -> Products:
-    """The inner products, parameter by parameter: nothing as large as the network is copied.
+    """Compute inner products by parameter: nothing as large as the network is copied.
 
     Each side is divided by its largest element first: squares of small gradients underflow, and
     the decision would depend on the losses' scale. One transfer from the device.
@@ -139,7 +139,7 @@ def products(main: Sequence[Gradient], aux: Sequence[Gradient]) -> Products:
 
 
 def _largest(gradients: Sequence[Gradient]) -> Tensor:
-    """The largest absolute value, float32; 1 where there is none above zero."""
+    """Find the largest absolute value, float32; 1 where there is none above zero."""
     peaks = [g.abs().amax().float() for g in gradients if g is not None and g.numel()]
     largest = torch.stack(peaks).amax() if peaks else torch.ones(())
     return torch.where(largest == 0, torch.ones_like(largest), largest)

@@ -30,7 +30,7 @@ class HeadModel:
 
 
 def make_head(config: HeadConfig, structures: int) -> nn.Module:
-    """MONAI's residual U-Net, [B, 2k + 1, H, W] → logits [B, structures + 1, H, W].
+    """Make MONAI's residual U-Net, [B, 2k + 1, H, W] → logits [B, structures + 1, H, W].
 
     Batch normalization: its statistics are fixed in use, so that a slice does not depend on others.
     """
@@ -49,14 +49,14 @@ def make_head(config: HeadConfig, structures: int) -> nn.Module:
 
 
 class Window(nn.Module):
-    """Maps intensities between two ends to 0 to 1, and clips the others."""
+    """Layer that maps intensities between two ends to 0 to 1, and clips the others."""
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
         self.low, self.high = low, high
 
     def forward(self, images: Tensor) -> Tensor:
-        """Any shape."""
+        """Map a tensor of any shape."""
         return ((images - self.low) / (self.high - self.low)).clamp(0, 1)
 
 

@@ -62,7 +62,7 @@ class Segmentation:
 
 
 def find_unlike(volume: Volume, bundle: Bundle) -> str:
-    """What makes a single volume unlike the training images of a verified bundle; "" if nothing.
+    """Say what makes a single volume unlike the training images of a bundle; "" if nothing.
 
     Raises InputError for a volume without content; ModelError where its record is damaged.
     """
@@ -82,7 +82,7 @@ def find_unlike(volume: Volume, bundle: Bundle) -> str:
 def segment(
     volume: Volume, bundle: Bundle, config: SegmentConfig, *, warning: str, monitor: Monitor
 ) -> Segmentation:
-    """As `gradprom.segment`, with a verified bundle and the warning of `open_head_for`."""
+    """Segment as `gradprom.segment`, with a verified bundle and the warning of `open_head_for`."""
     began = time.monotonic()
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
@@ -110,11 +110,10 @@ def segment(
 
 @without_tf32()
 def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmentation:
-    """As `gradprom.segment`, with the segmenter that the configuration names.
+    """Segment as `gradprom.segment`, with the segmenter that the configuration names.
 
-    Raises:
-        ModelError, DependencyError: as `open_segmenter`.
-        ModelError, InputError: it is not for this volume.
+    Raises ModelError and DependencyError as `open_segmenter`, and ModelError or InputError where it
+    is not for this volume.
     """
     began = time.monotonic()
     choice = choose_device(config.device)
@@ -160,7 +159,7 @@ def _result(
 
 
 def _color_of(value: int) -> str:
-    """A color for a label that states none, far from its neighbors'."""
+    """Choose a color for a label that states none, far from its neighbors'."""
     turn = value * 0.618034 % 1.0  # the golden angle
     red, green, blue = colorsys.hsv_to_rgb(turn, 0.75, 0.95)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
@@ -169,7 +168,7 @@ def _color_of(value: int) -> str:
 def volume_table(
     labels: np.ndarray[Any, np.dtype[np.uint8]], structures: tuple[Label, ...], geometry: Geometry
 ) -> list[dict[str, Any]]:
-    """Rows of label, value, voxels, volume in mL and surface area in mm²."""
+    """Make rows of label, value, voxels, volume in mL and surface area in mm²."""
     # Slice by slice: counting takes 8 bytes for each voxel.
     counts = np.zeros(256, np.int64)
     for plane in labels:
@@ -190,5 +189,5 @@ def volume_table(
 
 @lru_cache(maxsize=4)
 def _warm_head(folder: Path, sha256: str) -> HeadModel:
-    """Heads stay loaded between jobs of one process; a changed file has another hash."""
+    """Keep heads loaded between jobs of one process; a changed file has another hash."""
     return open_head(read_bundle(folder, expected_sha256=sha256))

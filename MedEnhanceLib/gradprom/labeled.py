@@ -28,27 +28,23 @@ Files = tuple[Path, Path | None]
 
 @dataclass(frozen=True)
 class LabeledImage:
-    """indices: on the image's grid, 0 for the background, then 1… in the order of structures."""
+    """Image with labels by index on its grid: 0: background, 1… in the order of structures."""
 
     path: Path
     image: Volume
     indices: npt.NDArray[np.uint8]
 
     def values(self, config: TrainHeadConfig) -> npt.NDArray[np.uint8]:
-        """The labels by their values instead of their indices."""
+        """Convert the indices of the labels to their values."""
         values = np.array([0, *(label.value for label in config.label_set)], np.uint8)
         return values[self.indices]
 
 
 def pair_files(images: Sequence[str], labels: Sequence[str], data: Path) -> list[Files]:
-    """Files of images and their labels; None as labels where no patterns of labels are given.
+    """Find images and their labels by patterns below `data`, in the same order.
 
-    Args:
-        images: patterns, relative to `data`.
-        labels: patterns of their label volumes, in the same order.
-        data: the folder.
-    Raises:
-        InputError: there are no images, or another number of labels.
+    Labels are None without patterns of them. Raises InputError where there are no images, or
+    another number of labels.
     """
     paths = [path for pattern in images for path in sorted(data.glob(pattern))]
     drawn = [path for pattern in labels for path in sorted(data.glob(pattern))]
@@ -141,7 +137,7 @@ def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uin
 def _indices(
     labels: npt.NDArray[Any], config: TrainHeadConfig, path: Path
 ) -> npt.NDArray[np.uint8]:
-    """Label values → 0 for the background and 1… in the order of the structures."""
+    """Convert label values to 0 for the background and 1… in the order of the structures."""
     indices = np.zeros(labels.shape, np.uint8)
     for index, label in enumerate(config.label_set, start=1):
         indices[labels == label.value] = index
@@ -156,7 +152,7 @@ def _indices(
 
 
 def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:
-    """The labeled images of the training below `data`, and those of the patients held out.
+    """Find the labeled images of the training below `data`, and those of the patients held out.
 
     A patient is a folder of images, or an image where all lie in one folder. Raises InputError as
     `pair_files`, and where a pattern of `held_out` matches nothing, or no image is left.

@@ -58,10 +58,7 @@ _NOISE = 0.1
 
 
 def record_likeness(folder: Path, volumes: Iterable[Volume]) -> None:
-    """Describe the training images in the bundle of a head, and what users may have of them.
-
-    volumes: single ones, which may be read one after another.
-    """
+    """Describe the training images, single volumes, in the bundle of a head."""
     model, rows, count = open_head(read_bundle(folder)), [], 0
     for volume in volumes:
         count += 1
@@ -72,7 +69,7 @@ def record_likeness(folder: Path, volumes: Iterable[Volume]) -> None:
 
 
 def views(volume: Volume) -> Iterator[Volume]:
-    """A training image as users may have it: whole, in halves, and MR noisy."""
+    """Yield a training image as users may have it: whole, in halves, and MR noisy."""
     middle = len(volume.voxels) // 2
     yield volume
     if volume.modality == "MR":
@@ -83,7 +80,7 @@ def views(volume: Volume) -> Iterator[Volume]:
 
 
 def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str, Any]:
-    """What a bundle holds of the numbers of its training images; nothing without any.
+    """Summarize the numbers of training images for a bundle; nothing without any.
 
     rows: of `describe`. volumes: how many different volumes they are of. The covariance is that
     between scanners, the less the more volumes there are, and that of the rows.
@@ -109,14 +106,10 @@ def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str,
 
 
 def compare(likeness: Mapping[str, Any], numbers: Mapping[str, float]) -> tuple[float, str]:
-    """The distance of a volume from the training images, and in words what differs most.
+    """Compare a volume's numbers, of `describe`, with those of `fit_likeness`.
 
-    Args:
-        likeness: as `fit_likeness` gave it.
-        numbers: of `describe`.
-    Returns:
-        Mahalanobis distance over the root of the count of numbers, infinite where the volume shows
-        too little; and a clause.
+    Returns the Mahalanobis distance over the root of the count of numbers, infinite where the
+    volume shows too little, and a clause that says what differs most.
     """
     if not numbers:
         return np.inf, "too little of a body is shown"
@@ -138,9 +131,9 @@ def compare(likeness: Mapping[str, Any], numbers: Mapping[str, float]) -> tuple[
 
 
 def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
-    """The numbers by name; NaN for a label of which the slices show too little.
+    """Describe a single volume by numbers, NaN for a label of which the slices show too little.
 
-    volume: single. Returns nothing where too little is shown.
+    Returns nothing where too little is shown.
     """
     cells, mm = _cells(volume)
     numbers = _of_body(cells, mm, volume.modality)
@@ -148,7 +141,7 @@ def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
 
 
 def _shifted(values: Floats, modality: str) -> Floats:
-    """Intensities with air at 0 and bright tissue at about 1."""
+    """Move air to 0 and bright tissue to about 1."""
     if modality == "CT":
         low, high = _CT_ENDS
         values = ((values * 1000 - low) / (high - low)).clip(0, 1.2)
@@ -156,7 +149,7 @@ def _shifted(values: Floats, modality: str) -> Floats:
 
 
 def _cells(volume: Volume) -> tuple[Floats, tuple[float, ...]]:
-    """Means over cells of about 3 mm, and their sides along k, j and i, in mm."""
+    """Average over cells of about 3 mm; returns their sides along k, j and i, in mm, too."""
     spacing = tuple(reversed(volume.geometry.spacing))
     pairs = zip(spacing, volume.shape, strict=True)
     sizes = [max(1, min(round(_CELL_MM / mm), side)) for mm, side in pairs]
@@ -210,7 +203,7 @@ def _of_body(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[str, f
 
 
 def _of_labels(volume: Volume, model: HeadModel) -> dict[str, float]:
-    """Brightness and spread of each label over the mean of all, in a few slices, as logarithms."""
+    """Measure brightness and spread of each label over the mean of all, as logarithms."""
     count, rows, columns = volume.shape
     most = max(2, min(_SLICES, _SLICES * _PIXELS // (rows * columns)))
     places = np.unique(np.linspace(0, count - 1, most + 2)[1:-1].round().astype(int)).tolist()

@@ -52,7 +52,7 @@ _NEUTRAL = {"Invert", "SaveImage", "EnsureType", "FromMetaTensor", "ToTensor", "
 
 @dataclass(frozen=True, eq=False)
 class MonaiBundle:
-    """What a bundle states.
+    """Statements of a bundle.
 
     Attributes:
         name: of its folder.
@@ -147,7 +147,7 @@ def _read(folder: Path, metadata: Config, inference: Config) -> MonaiBundle:
 
 
 def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
-    """The modality of the one image that goes in, and the names of what comes out."""
+    """Read the modality of the one image that goes in, and the names of what comes out."""
     inputs, outputs = data_format["inputs"], data_format["outputs"]
     names = list(inputs.value or ())
     if len(names) != 1 or inputs[names[0]]["num_channels"].number(1) != 1:
@@ -163,7 +163,7 @@ def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
 
 
 def _before(part: Part) -> tuple[Any, str, tuple[float, ...]]:
-    """MONAI's transforms before the network, the key of the image, and the finest spacing."""
+    """Build the transforms before the network; returns image key and finest spacing too."""
     from monai import transforms
 
     if part.value is None:
@@ -199,7 +199,7 @@ def _before(part: Part) -> tuple[Any, str, tuple[float, ...]]:
 
 
 def _decision(part: Part, *, named: bool) -> tuple[bool, list[str]]:
-    """Whether a voxel has one label or background (softmax), and notes on what is left out.
+    """Read whether a voxel has one label or background (softmax), and note what is left out.
 
     named: whether the labels name a background, which decides where the transforms do not.
     """
@@ -223,7 +223,7 @@ def _decision(part: Part, *, named: bool) -> tuple[bool, list[str]]:
 
 
 def _window(part: Part) -> tuple[tuple[int, ...], float]:
-    """Window and overlap of the inferer; () for volumes that are run as a whole."""
+    """Read window and overlap of the inferer; () for volumes that are run as a whole."""
     if part.value is None or part.one_of(_INFERERS) == "SimpleInferer":
         return (), 0.25
     overlap = part["overlap"].number(0.25)
@@ -238,7 +238,7 @@ def _window(part: Part) -> tuple[tuple[int, ...], float]:
 
 
 def _license_of(folder: Path, metadata: Config) -> str:
-    """What a bundle says of its license, in a line."""
+    """Say in a line what a bundle states of its license."""
     stated = [str(metadata.fields.get(name) or "") for name in ("license", "copyright")]
     for name in _LICENSES:
         if (folder / name).is_file():
@@ -250,7 +250,7 @@ def _license_of(folder: Path, metadata: Config) -> str:
 
 
 def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
-    """The file of weights, and its tensors by name; code in a file is refused, not run."""
+    """Read the file of weights, and its tensors by name; code in a file is refused, not run."""
     from safetensors.torch import load
 
     path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
@@ -283,7 +283,6 @@ def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
 def _built(
     name: str, arguments: dict[str, Any], weights: Mapping[str, Tensor], bundle: str
 ) -> nn.Module:
-    """A listed network with these weights, for use."""
     from monai.networks import nets
 
     if name == "SwinUNETR":
@@ -302,5 +301,5 @@ def _built(
 
 
 def first_line(cause: Exception) -> str:
-    """The first line of an error's message, or its name."""
+    """Return the first line of an error's message, or its name."""
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]

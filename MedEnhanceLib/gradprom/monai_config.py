@@ -24,7 +24,7 @@ _REMEDY = "Change it in a copy of the bundle: docs/segmenters.md says what is un
 
 @dataclass(frozen=True)
 class Part:
-    """A value of a configuration: plain data. place: file and field, which messages name."""
+    """Value of a configuration: plain data. place: file and field, which messages name."""
 
     place: str
     value: Any
@@ -34,13 +34,13 @@ class Part:
         return Part(f"{self.place}.{key}", value)
 
     def members(self) -> list[Part]:
-        """Of a list; a value alone counts as a list of it."""
+        """List the members; a value alone counts as a list of it."""
         if not isinstance(self.value, list):
             return [self]
         return [Part(f"{self.place}[{n}]", value) for n, value in enumerate(self.value)]
 
     def refused(self, why: str) -> ModelError:
-        """The error for a value that is not understood."""
+        """Make the error for a value that is not understood."""
         return ModelError(f"{self.place} {why}", _REMEDY)
 
     @property
@@ -50,13 +50,13 @@ class Part:
         return repr(text if len(text) <= 60 else text[:57] + "…")
 
     def class_among(self, classes: Collection[str]) -> str:
-        """Its class without MONAI's package and the ending of dictionaries; "" for another."""
+        """Name its class without MONAI's package and the ending of dictionaries; "" for another."""
         name = re.sub(r"^monai\.(?:\w+\.)*", "", str(self["_target_"].value))
         stems = [name, *(name.removesuffix(ending) for ending in ("Dict", "d", "D"))]
         return next((stem for stem in stems if stem in classes), "")
 
     def one_of(self, classes: Collection[str]) -> str:
-        """As `class_among`; raises ModelError for another class, and for no object."""
+        """Name its class as `class_among`; raises ModelError for another, and for no object."""
         name = self.class_among(classes)
         if name:
             return name
@@ -67,7 +67,7 @@ class Part:
         raise target.refused(f"is {target.shown}, not one of {', '.join(sorted(classes))}")
 
     def plain(self) -> Any:
-        """The value; raises ModelError where it holds code, another file, or an object."""
+        """Return the value; raises ModelError where it holds code, another file, or an object."""
         if isinstance(self.value, Mapping):
             if "_target_" in self.value:
                 raise self.refused("is an object, not a plain value")
@@ -79,11 +79,11 @@ class Part:
         return self.value
 
     def arguments(self) -> dict[str, Any]:
-        """The plain arguments of an object; MONAI's own (_target_, _mode_) are left out."""
+        """Return the plain arguments of an object; MONAI's own (_target_, _mode_) are left out."""
         return {key: self[key].plain() for key in self.value if not key.startswith("_")}
 
     def number(self, default: float | None = None) -> float:
-        """A finite number; the default where nothing is stated."""
+        """Return a finite number; the default where nothing is stated."""
         value = self.plain()
         if value is None and default is not None:
             return default
@@ -93,11 +93,11 @@ class Part:
         return float(value)
 
     def flag(self) -> bool:
-        """Whether it is true; as in MONAI, the text "True" counts too."""
+        """Tell whether it is true; as in MONAI, the text "True" counts too."""
         return str(self.plain()).lower() == "true"
 
     def steps(self) -> Iterator[Part]:
-        """Each transform of lists and of (nested) Compose; those that are off are left out."""
+        """Yield each transform of lists and of (nested) Compose, but for those that are off."""
         if isinstance(self.value, list):
             for member in self.members():
                 yield from member.steps()
@@ -107,7 +107,7 @@ class Part:
 
 
 class Config:
-    """A configuration file of a bundle; raises ModelError where it cannot be read."""
+    """Configuration file of a bundle; raises ModelError where it cannot be read."""
 
     def __init__(self, folder: Path, member: str) -> None:
         self._file = member
@@ -124,7 +124,7 @@ class Config:
         self.fields = fields
 
     def part(self, *names: str) -> Part:
-        """The first of these fields that is there, else an empty one; references are resolved."""
+        """Return the first of these fields that is there, else an empty one, without references."""
         name = next((name for name in names if name in self.fields), names[0])
         part = Part(f"{self._file}: {name}", self.fields.get(name))
         try:
@@ -135,7 +135,7 @@ class Config:
             raise part.refused("cannot be resolved: a reference is circular") from cause
 
     def _resolved(self, value: Any, left: Iterator[int]) -> Any:
-        """A copy with the values that references name ("@field::key") in their places."""
+        """Copy with the values that references name ("@field::key") in their places."""
         if next(left, None) is None:
             raise ValueError("it is too large")
         if isinstance(value, Mapping):

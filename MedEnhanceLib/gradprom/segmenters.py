@@ -63,7 +63,7 @@ class Segmenter:
     bundle: MonaiBundle
 
     def identity(self) -> dict[str, str]:
-        """Name, kind and hash, as manifests record them."""
+        """Return name, kind and hash, as manifests record them."""
         return {
             "name": self.bundle.name, "kind": "monai-bundle", "sha256": self.bundle.sha256,
         }  # fmt: skip
@@ -71,9 +71,7 @@ class Segmenter:
     def check(self, volume: Volume) -> None:
         """Raise an error for a volume that the segmenter is not for.
 
-        Raises:
-            ModelError: it was trained on another modality.
-            InputError: the volume is a sequence, too coarse or too fine, or its values too large.
+        ModelError: another modality. InputError: a sequence, too coarse or fine, too large values.
         """
         bundle, who = self.bundle, volume.source or "volume"
         volume = volume.single("Give one frame at a time.")
@@ -96,7 +94,7 @@ class Segmenter:
             )
 
     def find(self, volume: Volume, monitor: Monitor | None = None) -> npt.NDArray[np.uint8]:
-        """Label indices of a whole volume on its grid, 0 for the background.
+        """Find label indices of a whole volume on its grid, 0 for the background.
 
         Overlapping labels: the likeliest counts. Raises as `check`; Cancelled; ModelError where the
         transforms of the bundle do not take the volume.
@@ -120,7 +118,7 @@ class Segmenter:
         return labels
 
     def seen(self, volume: Volume) -> Any:
-        """The volume as the network gets it: a MetaTensor [1, …] that knows the way back."""
+        """Make the volume as the network gets it: a MetaTensor [1, …] that knows the way back."""
         from monai.data.meta_tensor import MetaTensor
 
         voxels = np.array(volume.voxels.T[None], np.float32, order="C")
@@ -143,7 +141,7 @@ class Segmenter:
             )
 
     def _in_windows(self, seen: Any, monitor: Monitor) -> Tensor:
-        """Logits [1, C, …] of a whole image [1, …]; one window if none is stated."""
+        """Compute logits [1, C, …] of a whole image [1, …]; one window if none is stated."""
         from monai.inferers.utils import sliding_window_inference
 
         bundle, done = self.bundle, 0
@@ -168,7 +166,7 @@ class Segmenter:
         return found
 
     def labels_of(self, logits: Tensor, seen: Any) -> npt.NDArray[np.uint8]:
-        """The index of the highest of logits [C, …] on the volume's grid [K, J, I].
+        """Find the index of the highest of logits [C, …] on the volume's grid [K, J, I].
 
         One channel after the other goes back to that grid, to save memory.
         """
@@ -183,7 +181,7 @@ class Segmenter:
         return np.ascontiguousarray(labels.T)
 
     def _back(self, channel: Tensor, seen: Any) -> Tensor:
-        """One channel of the network's grid on the volume's, [I, J, K]."""
+        """Resample one channel from the network's grid to the volume's, [I, J, K]."""
         from monai.data.meta_tensor import MetaTensor
 
         # A copy, as transforms take from the record of what was done what they have undone.

@@ -38,7 +38,7 @@ _STEPS: tuple[Step, ...] = tuple(
 
 
 def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> dict[int, float]:
-    """Surface area in mm² of each label [K, J, I] by the Crofton formula; 0 where there is none.
+    """Measure the surface of each label [K, J, I] in mm², by the Crofton formula.
 
     Where a structure ends at the border of the image, the cut counts as surface.
     """
@@ -53,7 +53,7 @@ def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> 
 
 
 def _surface_area(mask: npt.NDArray[np.bool_], spacing: Triple) -> float:
-    """Area in mm² of the surface of what is true in [K, J, I]; spacing: mm along i, j, k."""
+    """Measure the surface in mm² of what is true in [K, J, I]; spacing: mm along i, j, k."""
     outside = ~np.pad(mask, 1)
     total = 0.0
     for step, length, share in _directions(spacing):
@@ -69,7 +69,7 @@ def _surface_area(mask: npt.NDArray[np.bool_], spacing: Triple) -> float:
 
 @lru_cache(maxsize=64)
 def _directions(spacing: Triple) -> tuple[tuple[Step, float, float], ...]:
-    """Each step along i, j, k with its length in mm and its share of the sphere."""
+    """List each step along i, j, k with its length in mm and its share of the sphere."""
     lines = np.array(_STEPS) * np.array(spacing)
     lengths = np.linalg.norm(lines, axis=1)
     nearest = np.abs(_sphere() @ (lines / lengths[:, None]).T).argmax(axis=1)
@@ -79,7 +79,7 @@ def _directions(spacing: Triple) -> tuple[tuple[Step, float, float], ...]:
 
 @lru_cache(maxsize=1)
 def _sphere() -> npt.NDArray[np.float64]:
-    """Points [N, 3] spread evenly over the unit sphere, along the golden spiral."""
+    """Spread points [N, 3] evenly over the unit sphere, along the golden spiral."""
     turns = np.arange(_POINTS) + 0.5
     height = 1 - 2 * turns / _POINTS
     angle = np.pi * (1 + 5**0.5) * turns

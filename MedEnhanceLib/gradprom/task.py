@@ -30,13 +30,12 @@ Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
 
 
 class SegmentationTask:
-    """A segmentation head that learns beside an enhancer: `head`, None of one that stays as it is.
+    """Segmentation head that learns beside an enhancer: `head`, None of one that stays as it is.
 
     It runs in float32: differences of its loss would vanish in bfloat16.
 
     Args:
-        config: of the head: its labeled images, network, structures, and the decay of the averaged
-            weights, which are exported.
+        config: of the head; its averaged weights are exported.
         data: folder that its patterns are relative to.
         device: as torch names it.
         start: name or folder of a head whose weights are started from; empty: new ones.
@@ -80,7 +79,7 @@ class SegmentationTask:
         modality: str,
         device: str,
     ) -> SegmentationTask:
-        """A trained head that stays as it is, and volumes labeled with its values.
+        """Make the task of a trained head that stays as it is, on volumes labeled with its values.
 
         images, labels: patterns below `data`, in the same order.
         """
@@ -91,7 +90,7 @@ class SegmentationTask:
         return cls(config, data, device, start=name_or_path, learns=False)
 
     def subjects(self, monitor: Monitor) -> Iterator[Subject]:
-        """Each training image and its labels as indices; those of patients held out are not read.
+        """Yield each training image and its labels as indices; patients held out are not read.
 
         Raises InputError for data that do not fit together.
         """
@@ -105,7 +104,7 @@ class SegmentationTask:
             check_structures(self.config, read)
 
     def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
-        """CE + Dice of up to four slices of each slab, each seen with its neighbors.
+        """Compute CE + Dice of up to four slices of each slab, each seen with its neighbors.
 
         images: [B, D, H, W] on the network's scale. labels: [B, D, H, W], indices. subject: any.
         """
@@ -122,7 +121,7 @@ class SegmentationTask:
         return loss
 
     def _chosen(self, images: Tensor) -> tuple[list[int], Tensor]:
-        """Up to four slices of slabs [B, D, H, W], and stacks [B·M, 2k + 1, H, W] around them.
+        """Choose up to four slices of slabs [B, D, H, W], in stacks [B·M, 2k + 1, H, W].
 
         Slices whose neighbors are all in the slab are preferred; beyond the ends the last slice is
         repeated.

@@ -126,7 +126,7 @@ def prepare_examples(
 
 
 def segmentation_loss(*, over_batch: bool = False) -> nn.Module:
-    """CE + Dice over logits [B, C, H, W] and label indices [B, 1, H, W], without background.
+    """Make CE + Dice over logits [B, C, H, W] and label indices [B, 1, H, W], without background.
 
     over_batch: Dice of the batch as a whole. Dice of each patch would only push a rare structure
     back, as most patches do not show it.
@@ -141,7 +141,7 @@ def segmentation_loss(*, over_batch: bool = False) -> nn.Module:
 
 @dataclass(frozen=True)
 class Example:
-    """One subject: all versions of its image on the network's scale, and its labels, [K, J, I].
+    """Subject: all versions of its image on the network's scale, and its labels, [K, J, I].
 
     isotropic: whether patches may be taken in other planes than the slices.
     """
@@ -159,7 +159,7 @@ class Example:
 def draw_batch(
     examples: list[Example], config: TrainHeadConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random patches: images [B, 2k + 1, P, P] and label indices [B, 1, P, P].
+    """Draw random patches: images [B, 2k + 1, P, P] and label indices [B, 1, P, P].
 
     In any of the three planes where voxels are nearly isotropic, with a zoom from 0.8 to 1.3,
     mirrored, MR with random contrast; the share `labeled_share` of them around a labeled voxel.
@@ -180,7 +180,7 @@ def draw_batch(
 
 
 def _varied(image: Tensor, modality: str, rng: np.random.Generator) -> Tensor:
-    """MR with random contrast; CT, whose scale is fixed, shifted by up to 15 HU."""
+    """Give MR a random contrast; shift CT, whose scale is fixed, by up to 15 HU."""
     if modality == "CT":
         return image + float(rng.uniform(-0.015, 0.015))
     # A wide range: bright scalp fat halves the scaled brain, so tissue has to be recognized by

@@ -53,11 +53,7 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Raise OutputError for a folder that cannot be written to, or made; call it before long work.
-
-    Args:
-        folder: one that is there, or that is to be made in the next one above that is.
-    """
+    """Raise OutputError for a folder that cannot be written to, or made; for before long work."""
     there = folder
     with _as_output_error(folder):
         while not there.exists():
@@ -69,7 +65,7 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 def resolved(path: Path) -> Path:
-    """The path without links; one that leads to itself stays."""
+    """Return the path without links; one that leads to itself stays."""
     return Path(os.path.realpath(path))
 
 
@@ -78,15 +74,9 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
     """Yield a temporary path to write to; it replaces `path` on a clean exit.
 
     The temporary file exists already (empty) and has the ending in lower case. On any exception
-    it is removed and what was at `path` stays. An OSError about another file passes through.
-
-    Args:
-        path: the file to write; of a link, the target is replaced, not the link.
-        overwrite: whether an existing file is replaced.
-    Yields:
-        The temporary path.
-    Raises:
-        OutputError: an existing file, a missing folder, no permission, no space left.
+    it is removed and what was at `path` stays. Of a link, the target is replaced, not the link.
+    Raises OutputError for an existing file (unless `overwrite`), a missing folder, no permission,
+    no space left; an OSError about another file passes through.
     """
     refuse_existing(path, overwrite)
     target = resolved(Path(path))
@@ -117,10 +107,7 @@ def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> No
 
 @contextlib.contextmanager
 def hidden_folder(place: Path, target: Path) -> Iterator[Path]:
-    """Yield a new hidden folder in `place`; it is removed at the end.
-
-    target: what is prepared in it, for errors.
-    """
+    """Yield a new hidden folder in `place` to prepare `target` in; it is removed at the end."""
     with _as_output_error(target):
         folder, lock = make_owned(PREFIX, place)
     try:
@@ -136,13 +123,9 @@ def atomic_folder(target: Path, *, replaceable: Callable[[Path], bool]) -> Itera
     On any exception everything is as it was. If the process is killed between the two renames that
     replace a folder, its files are in `<target>.replaced-XXXXXXXX`.
 
-    Args:
-        target: a new or an empty folder, or one whose files may be removed.
-        replaceable: whether a file in it may be removed; asked just before.
-    Yields:
-        The hidden folder.
-    Raises:
-        OutputError: the target cannot be replaced, or holds files that may not be removed.
+    target: a new or an empty folder, or one whose files may be removed.
+    replaceable: whether a file in it may be removed; asked just before.
+    Raises OutputError where the target cannot be replaced, or holds files that may not be removed.
     """
     refuse_no_folder(target)
     real = resolved(target)
@@ -212,7 +195,7 @@ def flush_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _as_output_error(path: Path, folder: Path | None = None) -> Iterator[None]:
-    """Errors of the system are those of writing `path`; with a folder, only what is about it."""
+    """Turn OSErrors into errors of writing `path`; with a folder, only those about it."""
     try:
         yield
     except OSError as cause:
@@ -223,7 +206,7 @@ def _as_output_error(path: Path, folder: Path | None = None) -> Iterator[None]:
 
 
 def output_error(path: Path, cause: OSError) -> OutputError:
-    """The error that says what stopped the writing of `path`, and the remedy."""
+    """Return the error that says what stopped the writing of `path`, and the remedy."""
     if cause.errno in _NO_SPACE:
         return OutputError(
             f"{path}: no space left on the disk", "Free some space, or write to another disk."

@@ -108,7 +108,7 @@ class Cohort:
     def from_folder(
         cls, path: PathLike, *, pattern: str = "*", modality: str | None = None
     ) -> Cohort:
-        """A folder for each patient with all volumes below it; without folders, a file for each.
+        """Take a folder for each patient with all volumes below it; else a file for each.
 
         Args:
             path: the folder of all patients.
@@ -150,7 +150,7 @@ class Cohort:
 
     @classmethod
     def from_csv(cls, path: PathLike, *, modality: str | None = None) -> Cohort:
-        """A table with the columns patient and path.
+        """Return a table with the columns patient and path.
 
         Args:
             path: the table. Its paths are relative to its folder. A patient may have several
@@ -202,7 +202,7 @@ class Cohort:
         return self.only(lambda p: p.id not in held), self.only(lambda p: p.id in held)
 
     def only(self, belongs: Callable[[Patient], bool]) -> Cohort:
-        """The cohort of those patients for whom `belongs(patient)` is true, in order."""
+        """Return the cohort of those patients for whom `belongs(patient)` is true, in order."""
         return replace(self, patients=tuple(filter(belongs, self.patients)))
 
     def volumes(
@@ -246,7 +246,7 @@ class Cohort:
 
 
 def _volumes_below(folder: Path, pattern: str) -> list[Path]:
-    """All files of volumes below a folder; where there are none, the folders that hold files."""
+    """List all volumes' files below a folder; else the folders that hold files."""
     files = [
         path
         for path in sorted(folder.rglob("*"))

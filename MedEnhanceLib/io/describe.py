@@ -27,12 +27,10 @@ LARGEST = 1e18
 def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """Describe a volume by plain JSON values, as `inspect` shows them.
 
-    Args:
-        volume: the volume.
-        path: the file or folder it came from, if its size on disk is to be added.
-    Returns:
-        Among others: spacing in mm, range in the volume's units, shape as [K, J, I] or
-        [T, K, J, I], and warnings.
+    volume: the volume.
+    path: the file or folder it came from, if its size on disk is to be added.
+    Returns among others: spacing in mm, range in the volume's units, shape as [K, J, I] or [T, K,
+    J, I], and warnings.
     """
     voxels, spacing = volume.voxels, volume.geometry.spacing
     low, high = voxels.min(), voxels.max()
@@ -62,7 +60,7 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
 
 
 def orientation_code(geometry: Geometry) -> str:
-    """Where i, j and k point to, one letter each, as ITK writes it: "LPS" is usual in DICOM."""
+    """Say where i, j and k point to as ITK writes it: "LPS" is usual in DICOM."""
     nib = require("nibabel", purpose="Naming the axes")
     return "".join(nib.aff2axcodes(geometry.affine_ras))
 
@@ -70,17 +68,15 @@ def orientation_code(geometry: Geometry) -> str:
 def _warnings(volume: Volume, *, constant: bool) -> list[str]:
     spacing, direction = volume.geometry.spacing, np.abs(np.asarray(volume.geometry.direction))
     angle = float(np.degrees(np.arccos(min(1.0, direction.max(axis=0).min()))))
+    ratio, map_name = max(spacing) / min(spacing), map_in_words(volume.history)
     facts = {
         "all voxels are equal": constant,
         "one slice only": volume.shape[-3] == 1,
-        f"anisotropic: slices are {max(spacing) / min(spacing):.1f} times as thick as pixels": max(
-            spacing
-        )
-        > _ANISOTROPIC * min(spacing),
+        f"anisotropic: slices are {ratio:.1f} times as thick as pixels": ratio > _ANISOTROPIC,
         "microscopy: spacing below 1 µm": min(spacing) < MICROSCOPY_MM,
         f"oblique: up to {angle:.1f}° off the patient's axes": angle > 0.1,
         "left-handed axes": not volume.geometry.is_right_handed,
-        f"no image, but {map_in_words(volume.history)}": bool(map_in_words(volume.history)),
+        f"no image, but {map_name}": bool(map_name),
         "modality not stated, but guessed from the values": volume.modality_is_guess,
         f"voxels {max(spacing):g} mm apart: another unit?": max(spacing) > FARTHEST_MM,
     }
@@ -95,10 +91,7 @@ def refuse_not_finite(volume: Volume) -> None:
 
 
 def refuse_too_large(volume: Volume) -> None:
-    """Raise InputError as `refuse_not_finite` does, and for values above 1e18 or below −1e18.
-
-    For what is computed in single precision, which holds neither them nor their squares.
-    """
+    """Raise InputError as `refuse_not_finite`, and beyond ±1e18, whose squares float32 lacks."""
     refuse_not_finite(volume)
     low, high = (float(end) for end in extremes(volume.voxels))
     if max(-low, high) > LARGEST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,8 @@ _UNITS_MM = {
 NO_UNIT = {"", "none", "???"}
 
 
-def refused(path: Path, field: str, value: Any, why: str) -> InputError:
-    """The error of a field that cannot be read: says file, field, value and why."""
-    return InputError(f"{path.name}: {field} is {value!s:.80}: {why}", "Export the volume again.")
-
-
 def header_start(path: Path) -> bytes:
-    """The first MiB of a file; raises InputError if the whole file is packed by gzip."""
+    """Read the first MiB of a file; raises InputError if the whole file is packed by gzip."""
     start, is_packed = read_start(path, LONGEST_HEADER)
     if is_packed:
         raise InputError(
@@ -34,49 +30,60 @@ def header_start(path: Path) -> bytes:
     return start
 
 
-def fields_of(path: Path, head: bytes, line_pattern: str) -> dict[str, str]:
-    """Field in lower case without spaces → value, of every line that has both.
+@dataclass(frozen=True)
+class TextHeader:
+    """A header's file, and its fields by their names in lower case without spaces."""
 
-    Raises InputError where a field has two values.
-    """
-    fields: dict[str, str] = {}
-    for line in head.decode("utf-8", "replace").splitlines():
-        if match := re.fullmatch(line_pattern, line):
-            name, value = match["key"].strip(), match["value"].strip()
-            if fields.setdefault(name.lower().replace(" ", ""), value) != value:
-                raise InputError(f"{path.name}: {name} stands twice in it", "Correct the header.")
-    return fields
+    path: Path
+    fields: dict[str, str]
 
+    @classmethod
+    def parse(cls, path: Path, head: bytes, line_pattern: str) -> TextHeader:
+        """Take the field and value of every line that has both; InputError for a second value."""
+        fields: dict[str, str] = {}
+        for line in head.decode("utf-8", "replace").splitlines():
+            if match := re.fullmatch(line_pattern, line):
+                name, value = match["key"].strip(), match["value"].strip()
+                if fields.setdefault(name.lower().replace(" ", ""), value) != value:
+                    fault = f"{path.name}: {name} stands twice in it"
+                    raise InputError(fault, "Correct the header.")
+        return cls(path, fields)
 
-def shape_of(path: Path, field: str, text: str, axes: str) -> tuple[int, ...]:
-    """The shape in voxels, slowest axis first, of sizes whose number `axes` states."""
-    sizes = text.split()
-    is_valid = all(re.fullmatch(r"0*[1-9]\d{,9}", size) for size in sizes)
-    if not (is_valid and axes in ("3", "4") and len(sizes) == int(axes)):
-        why = f"in {axes} axes; a volume has 3, or 4 with frames, none of zero size"
-        raise refused(path, field, text, why)
-    return tuple(int(size) for size in reversed(sizes))
+    def get(self, field: str, default: str = "") -> str:
+        """Return the text of a field; `default` where it is missing."""
+        return self.fields.get(field.lower().replace(" ", ""), default)
 
+    def refused(self, field: str, value: Any, why: str) -> InputError:
+        """Make the error of a field that cannot be read: says file, field, value and why."""
+        fault = f"{self.path.name}: {field} is {value!s:.80}: {why}"
+        return InputError(fault, "Export the volume again.")
 
-def unit_mm(path: Path, names: list[str]) -> float:
-    """Millimeters in the unit of length; 1 if none is named."""
-    units = set(names) - NO_UNIT
-    if not units:
-        return 1.0
-    if len(units) > 1 or not units <= _UNITS_MM.keys():
-        raise InputError(
-            f"{path.name}: unknown or mixed units of length: {', '.join(sorted(units))}",
-            "Write the header in mm.",
-        )
-    return _UNITS_MM[units.pop()]
+    def shape(self, field: str, axes: str) -> tuple[int, ...]:
+        """Return the shape in voxels, slowest axis first, of sizes whose number `axes` states."""
+        text = self.get(field)
+        sizes = text.split()
+        is_valid = all(re.fullmatch(r"0*[1-9]\d{,9}", size) for size in sizes)
+        if not (is_valid and axes in ("3", "4") and len(sizes) == int(axes)):
+            why = f"in {axes} axes; a volume has 3, or 4 with frames, none of zero size"
+            raise self.refused(field, text, why)
+        return tuple(int(size) for size in reversed(sizes))
 
+    def unit_mm(self, names: list[str]) -> float:
+        """Return the millimeters in the unit of length; 1 if none is named."""
+        units = set(names) - NO_UNIT
+        if len(units) > 1 or not units <= _UNITS_MM.keys():
+            raise InputError(
+                f"{self.path.name}: unknown or mixed units of length: {', '.join(sorted(units))}",
+                "Write the header in mm.",
+            )
+        return _UNITS_MM[units.pop()] if units else 1.0
 
-def file_beside(path: Path, field: str, target: str) -> Path:
-    """The voxel file that a header names; InputError if it is not in the header's folder."""
-    voxel_file = path.parent / Path(target).name
-    if target != voxel_file.name or not voxel_file.is_file():
-        raise InputError(
-            f"{path.name}: {field} is {target!r}, which is not beside it",
-            "Copy the header together with its voxel file, or save both as one file.",
-        )
-    return voxel_file
+    def file_beside(self, field: str, target: str) -> Path:
+        """Return the voxel file that the header names; InputError if it is not in its folder."""
+        voxel_file = self.path.parent / Path(target).name
+        if target != voxel_file.name or not voxel_file.is_file():
+            raise InputError(
+                f"{self.path.name}: {field} is {target!r}, which is not beside it",
+                "Copy the header together with its voxel file, or save both as one file.",
+            )
+        return voxel_file

@@ -17,14 +17,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.header_lines import (
-    fields_of,
-    file_beside,
-    header_start,
-    refused,
-    shape_of,
-    unit_mm,
-)
+from MedEnhanceLib.io.header_lines import TextHeader, header_start
 from MedEnhanceLib.io.voxels import Payload, read_voxels, rescale
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -45,15 +38,7 @@ def read_metaimage(
 ) -> tuple[Volume, tags.Tags]:
     """Read the volume of a .mha or .mhd file, and what our key in its header says about it.
 
-    Args:
-        path: the file.
-        monitor: warned of an unknown place in the patient; may cancel.
-        scratch: a folder for the voxels of large files, see `read_voxels`.
-    Returns:
-        The volume with modality OT, and the tags.
-    Raises:
-        InputError: damaged, or something that ITK would misread.
-        GeometryError: no valid place in the patient.
+    Arguments, results and errors as of `read_nifti`.
     """
     start = header_start(path)
     end = re.search(rb"(?:^|\n)ElementDataFile *= *([^\r\n]*)\r?\n?", start)
@@ -62,17 +47,17 @@ def read_metaimage(
             f"{path.name} is not a MetaImage: ElementDataFile is missing from its header",
             "Check that it is an image and that its name has the right ending.",
         )
-    fields = fields_of(path, start[: end.start()], r"(?P<key>[^=]+?) *= *(?P<value>.*)")
-    slope = _numbers(path, fields, ("ElementToIntensityFunctionSlope",), 1) or [1.0]
-    intercept = _numbers(path, fields, ("ElementToIntensityFunctionOffset",), 1) or [0.0]
+    header = TextHeader.parse(path, start[: end.start()], r"(?P<key>[^=]+?) *= *(?P<value>.*)")
+    slope = _numbers(header, ("ElementToIntensityFunctionSlope",), 1) or [1.0]
+    intercept = _numbers(header, ("ElementToIntensityFunctionOffset",), 1) or [0.0]
     if slope == [0.0]:
-        raise refused(path, "ElementToIntensityFunctionSlope", 0, "all voxels would be equal")
-    payload = _payload(path, fields, end)
+        raise header.refused("ElementToIntensityFunctionSlope", 0, "all voxels would be equal")
+    payload = _payload(header, end)
     axes = len(payload.shape)
-    geometry = _geometry(path, fields, axes, monitor)
+    geometry = _geometry(header, axes, monitor)
     voxels = rescale(read_voxels(payload, monitor, scratch), slope[0], intercept[0])
-    found = tags.from_text(fields.get(tags.KEY.lower(), ""))
-    interval, steps = None, _numbers(path, fields, _SPACING, axes)
+    found = tags.from_text(header.get(tags.KEY))
+    interval, steps = None, _numbers(header, _SPACING, axes)
     if axes == 4 and steps:
         field = f"{path.name}: the fourth ElementSpacing"
         interval = tags.frame_interval(steps[3], None, found, field, monitor)
@@ -80,21 +65,21 @@ def read_metaimage(
     return Volume(voxels, geometry, source=str(path), frame_interval_s=interval), found
 
 
-def _geometry(path: Path, fields: dict[str, str], axes: int, monitor: Monitor) -> Geometry:
-    """From the text: ITK takes what it cannot read, such as an offset of NaN, for 0."""
-    spacing = _numbers(path, fields, _SPACING, axes)
-    origin = _numbers(path, fields, _ORIGIN, axes)
-    direction = _numbers(path, fields, _DIRECTION, axes * axes)
+def _geometry(header: TextHeader, axes: int, monitor: Monitor) -> Geometry:
+    spacing = _numbers(header, _SPACING, axes)
+    origin = _numbers(header, _ORIGIN, axes)
+    direction = _numbers(header, _DIRECTION, axes * axes)
+    name = header.path.name
     if spacing is None:
-        monitor.warn(f"{path.name} has no ElementSpacing: its voxels are taken as 1 mm wide")
+        monitor.warn(f"{name} has no ElementSpacing: its voxels are taken as 1 mm wide")
     elif min(spacing) <= 0:
-        raise refused(path, "ElementSpacing", spacing, "no voxel size")
+        raise header.refused("ElementSpacing", spacing, "no voxel size")
     if origin is None or direction is None:
         monitor.warn(
-            f"{path.name} lacks {'Offset' if direction else 'TransformMatrix'}: its place in the "
+            f"{name} lacks {'Offset' if direction else 'TransformMatrix'}: its place in the "
             "patient, or which side is left, is unknown; its axes are taken as LPS"
         )
-    mm = unit_mm(path, fields.get("distanceunits", "").split())
+    mm = header.unit_mm(header.get("DistanceUnits").split())
     columns = np.eye(axes) if direction is None else np.reshape(direction, (axes, axes)).T
     try:
         return Geometry(
@@ -103,50 +88,47 @@ def _geometry(path: Path, fields: dict[str, str], axes: int, monitor: Monitor) -
             columns[:3, :3].tolist(),
         )
     except GeometryError as cause:
-        raise GeometryError(f"{path.name}: {cause.message}", cause.hint) from cause
+        raise GeometryError(f"{name}: {cause.message}", cause.hint) from cause
 
 
-def _numbers(
-    path: Path, fields: dict[str, str], names: tuple[str, ...], count: int
-) -> list[float] | None:
-    """The numbers of a field that has several names; None if it is missing."""
-    given = {name: fields[name.lower()] for name in names if name.lower() in fields}
+def _numbers(header: TextHeader, names: tuple[str, ...], count: int) -> list[float] | None:
+    """Return the numbers of a field that has several names; None if it is missing."""
+    given = {name: header.get(name) for name in names if name.lower() in header.fields}
     if not given:
         return None
     (name, text), *others = given.items()
     if names != _SPACING and any(other.split() != text.split() for _, other in others):
-        raise refused(path, " and ".join(given), list(given.values()), "they contradict")
+        raise header.refused(" and ".join(given), list(given.values()), "they contradict")
     try:
         numbers = [float(number) for number in text.split()]
     except ValueError:
         numbers = []
     if len(numbers) != count or not np.isfinite(numbers).all():
-        raise refused(path, name, text, f"not {count} numbers")
+        raise header.refused(name, text, f"not {count} numbers")
     return numbers
 
 
-def _payload(path: Path, fields: dict[str, str], end: re.Match[bytes]) -> Payload:
-    shape = shape_of(path, "DimSize", fields.get("dimsize", ""), fields.get("ndims", ""))
-    kind, channels = fields.get("elementtype", ""), fields.get("elementnumberofchannels", "1")
+def _payload(header: TextHeader, end: re.Match[bytes]) -> Payload:
+    shape = header.shape("DimSize", header.get("NDims"))
+    kind, channels = header.get("ElementType"), header.get("ElementNumberOfChannels", "1")
     if channels != "1":
         why = "several values per voxel, a color or vector"
-        raise refused(path, "ElementNumberOfChannels", channels, why)
+        raise header.refused("ElementNumberOfChannels", channels, why)
     if kind not in _TYPES:
-        raise refused(path, "ElementType", kind, "not a type of numbers")
-    if not _is_true(fields.get("binarydata", "")) or fields.get("headersize", "0") != "0":
-        raise InputError(
-            f"{path.name}: BinaryData is not True, or there is a HeaderSize", "Save it as .mha."
-        )
-    names = ("binarydatabyteordermsb", "elementbyteordermsb")
-    orders = {_is_true(fields[name]) for name in names if name in fields}
-    if len(orders) > 1:
-        raise refused(path, "ElementByteOrderMSB", fields[names[1]], "BinaryData… contradicts it")
-    voxel_file, begin = path, end.end()
+        raise header.refused("ElementType", kind, "not a type of numbers")
+    if not _is_true(header.get("BinaryData")) or header.get("HeaderSize", "0") != "0":
+        fault = f"{header.path.name}: BinaryData is not True, or there is a HeaderSize"
+        raise InputError(fault, "Save it as .mha.")
+    orders = [header.get(f"{of}ByteOrderMSB") for of in ("BinaryData", "Element")]
+    is_big = {_is_true(order) for order in orders if order}
+    if len(is_big) > 1:
+        raise header.refused("ElementByteOrderMSB", orders[1], "BinaryData… contradicts it")
+    voxel_file, begin = header.path, end.end()
     target = end[1].decode("utf-8", "replace").strip()
     if target.upper() != "LOCAL":
-        voxel_file, begin = file_beside(path, "ElementDataFile", target), 0
-    dtype = np.dtype(_TYPES[kind]).newbyteorder(">" if True in orders else "<")
-    return Payload(voxel_file, shape, dtype, _is_true(fields.get("compresseddata", "")), begin)
+        voxel_file, begin = header.file_beside("ElementDataFile", target), 0
+    dtype = np.dtype(_TYPES[kind]).newbyteorder(">" if True in is_big else "<")
+    return Payload(voxel_file, shape, dtype, _is_true(header.get("CompressedData")), begin)
 
 
 def _is_true(text: str) -> bool:
@@ -154,7 +136,7 @@ def _is_true(text: str) -> bool:
 
 
 def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
-    """The header of an uncompressed .nrrd or .mha, as little-endian voxels follow it.
+    """Return the header of an uncompressed .nrrd or .mha, as little-endian voxels follow it.
 
     ITK writes it for a single voxel; then the sizes of the volume are put in.
     """

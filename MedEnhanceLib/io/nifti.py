@@ -39,17 +39,12 @@ def read_nifti(
 ) -> tuple[Volume, tags.Tags]:
     """Read the volume of a NIfTI file, and what its header extension says about it.
 
-    Args:
-        path: the file; its first bytes decide whether it is compressed, not its name.
-        monitor: warned of an unknown or contradictory place in the patient; may cancel.
-        scratch: a folder for the voxels of large files, see `read_voxels`.
-
-    Returns:
-        The volume with modality OT, and the tags.
-
-    Raises:
-        InputError: not a NIfTI file, damaged, or without one intensity per voxel.
-        GeometryError: no valid place in the patient.
+    path: the file; its first bytes decide whether it is compressed, not its name.
+    monitor: warned of an unknown or contradictory place in the patient; may cancel.
+    scratch: a folder for the voxels of large files, see `read_voxels`.
+    Returns the volume with modality OT, and the tags.
+    Raises InputError: not a NIfTI file, damaged, or without one intensity per voxel.
+    Raises GeometryError: no valid place in the patient.
     """
     name, (start, is_packed) = path.name, read_start(path, _LARGEST_EXTENSION)
     header = _header(start, name)
@@ -76,7 +71,7 @@ def read_nifti(
 
 
 def _header(start: bytes, name: str) -> Any:
-    """The header of either version as nibabel reads it, unchecked."""
+    """Return the header of either version as nibabel reads it, unchecked."""
     nib = require("nibabel", purpose="Reading NIfTI")
     order = "<" if start[:1] != b"\0" else ">"  # sizeof_hdr is 348 or 540, in four bytes
     size = int.from_bytes(start[:4], "little" if order == "<" else "big")
@@ -130,7 +125,7 @@ def _dtype(header: Any, name: str) -> np.dtype[Any]:
 
 
 def _rescaled(voxels: Voxels, header: Any, name: str) -> Voxels:
-    """In the smallest type that holds every value; nibabel would always give float64."""
+    """Rescale into the smallest type that holds every value; nibabel always gives float64."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite(slope):  # "not set", by the standard
         return voxels
@@ -209,10 +204,7 @@ def _interval(header: Any, found: tags.Tags, name: str, monitor: Monitor) -> flo
 
 
 def nifti_header(volume: Volume, dtype: np.dtype[Any], _ending: str) -> bytes:
-    """The header of a NIfTI-1 file, as little-endian voxels follow it.
-
-    Raises OutputError for a side longer than 32767 voxels.
-    """
+    """Make a NIfTI-1 header for little-endian voxels; OutputError for a side above 32767 voxels."""
     nib = require("nibabel", purpose="Writing NIfTI")
     affine = volume.geometry.affine_ras
     if max(volume.shape) > np.iinfo(np.int16).max:

@@ -16,16 +16,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.header_lines import (
-    LONGEST_HEADER,
-    NO_UNIT,
-    fields_of,
-    file_beside,
-    header_start,
-    refused,
-    shape_of,
-    unit_mm,
-)
+from MedEnhanceLib.io.header_lines import LONGEST_HEADER, NO_UNIT, TextHeader, header_start
 from MedEnhanceLib.io.voxels import LARGEST_RATIO, Payload, read_voxels, readable
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -61,118 +52,107 @@ def read_nrrd(
 ) -> tuple[Volume, tags.Tags]:
     """Read the volume of a NRRD file, and what our key in its header says about it.
 
-    Args:
-        path: the file; its voxels may lie in another file beside it.
-        monitor: warned of an unknown place in the patient; may cancel.
-        scratch: a folder for the voxels of large files, see `read_voxels`.
-    Returns:
-        The volume with modality OT, and the tags.
-    Raises:
-        InputError: damaged, not supported, or without one intensity per voxel.
-        GeometryError: no valid place in the patient.
+    Its voxels may lie in another file beside it. Arguments, results and errors as of `read_nifti`.
     """
     start = header_start(path)
-    end = re.search(rb"\r?\n\r?\n|\Z", start)
-    if not start.startswith(b"NRRD000") or end is None:
+    head, *rest = re.split(rb"\r?\n\r?\n", start, maxsplit=1)
+    if not start.startswith(b"NRRD000"):
         raise InputError(
             f"{path.name} is not a NRRD file: it does not begin with a NRRD header",
             "Check that it is an image and that its name has the right ending.",
         )
-    head = start[: end.start()]
-    fields = fields_of(path, head, r"(?P<key>[^:#=]+): (?P<value>.*)")
+    header = TextHeader.parse(path, head, r"(?P<key>[^:#=]+): (?P<value>.*)")
     key = re.search(rb"(?m)^%s:=(.*)$" % tags.KEY.encode(), head)
     text = re.sub(rb"\\(.)", lambda match: match[1].replace(b"n", b"\n"), key[1]) if key else b""
     found = tags.from_text(text.decode("utf-8", "replace"))
-    payload = _payload(path, fields, end.end())
-    shape = payload.shape
-    kinds, directions, spacings, units = (
-        _of_each_axis(path, fields, field, len(shape)) for field in _PER_AXIS
-    )
-    frames = _frame_axis(path, [kind.lower() for kind in kinds])
-    if {"oldmin", "oldmax"} & fields.keys():
+    payload = _payload(header, len(start) - sum(map(len, rest)))
+    axes = len(payload.shape)
+    kinds, directions, spacings, units = (_of_each_axis(header, field, axes) for field in _PER_AXIS)
+    frames = _frame_axis(header, [kind.lower() for kind in kinds])
+    if {"oldmin", "oldmax"} & header.fields.keys():
         monitor.warn(f"{path.name} is quantized (old min, old max): its values are taken as stored")
-    space_units = re.findall(r'[^\s"]+|""', fields.get("spaceunits", ""))
-    in_space = [axis for axis in range(len(shape)) if axis != frames]
-    mm = unit_mm(path, space_units[:3] + [units[axis].strip('"') for axis in in_space])
-    vectors = [_vector(path, directions[axis]) for axis in in_space]
+    space_units = re.findall(r'[^\s"]+|""', header.get("space units"))
+    in_space = [axis for axis in range(axes) if axis != frames]
+    mm = header.unit_mm(space_units[:3] + [units[axis].strip('"') for axis in in_space])
+    vectors = [_vector(header, directions[axis]) for axis in in_space]
     if any(vectors):
-        geometry = _placed(path, fields, vectors, mm, monitor)
+        geometry = _placed(header, vectors, mm, monitor)
     else:
-        geometry = _unplaced(path, [spacings[axis] for axis in in_space], mm, monitor)
+        geometry = _unplaced(header, [spacings[axis] for axis in in_space], mm, monitor)
     interval = None
     if frames is not None:
-        vector = _vector(path, directions[frames])
+        vector = _vector(header, directions[frames])
         if vector and (len(vector) < 4 or any(vector[:3])):
-            raise refused(path, "space directions", directions, f"axis {frames + 1} holds frames")
+            raise header.refused("space directions", directions, f"axis {frames + 1} holds frames")
         step = str(vector[3]) if vector else spacings[frames]
         unit = ([*space_units, "", "", "", ""][3] if vector else units[frames]).strip('"').lower()
         seconds = None if unit in NO_UNIT else _SECONDS.get(unit, 0.0)
         field = f"{path.name}: {'space directions' if vector else 'spacings'} of time"
-        interval = tags.frame_interval(_float(path, field, step), seconds, found, field, monitor)
+        interval = tags.frame_interval(_float(header, field, step), seconds, found, field, monitor)
     voxels = read_voxels(payload, monitor, scratch)
     if frames is not None:
-        voxels = np.moveaxis(voxels, len(shape) - 1 - frames, 0)
+        voxels = np.moveaxis(voxels, axes - 1 - frames, 0)
     # NRRD keeps spacing × direction, which loses the last bit; the tags' geometry is exact.
     geometry = tags.exact_geometry(geometry, found)
     return Volume(voxels, geometry, source=str(path), frame_interval_s=interval), found
 
 
-def _of_each_axis(path: Path, fields: dict[str, str], field: str, axes: int) -> list[str]:
-    text = fields.get(field.replace(" ", ""))
-    if text is None:
+def _of_each_axis(header: TextHeader, field: str, axes: int) -> list[str]:
+    if field.replace(" ", "") not in header.fields:
         return [{"kinds": "???", "space directions": "none"}.get(field, "")] * axes
-    values = re.findall(_PER_AXIS[field], text)
+    values = re.findall(_PER_AXIS[field], header.get(field))
     if len(values) != axes:
-        raise refused(path, field, text, f"not one value for each of {axes} axes")
+        why = f"not one value for each of {axes} axes"
+        raise header.refused(field, header.get(field), why)
     return values
 
 
-def _float(path: Path, field: str, text: str) -> float:
+def _float(header: TextHeader, field: str, text: str) -> float:
     try:
         return float(text or "nan")
     except ValueError:
-        raise refused(path, field, text, "not a number") from None
+        raise header.refused(field, text, "not a number") from None
 
 
-def _vector(path: Path, text: str) -> Vector | None:
-    numbers = text.strip("() ").split(",")
+def _vector(header: TextHeader, text: str) -> Vector | None:
     if text == "none":
         return None
-    return tuple(_float(path, "space directions", number) for number in numbers)
+    numbers = text.strip("() ").split(",")
+    return tuple(_float(header, "space directions", number) for number in numbers)
 
 
-def _frame_axis(path: Path, kinds: list[str]) -> int | None:
-    """Index of the axis that holds frames; the last of four if no kind says it."""
+def _frame_axis(header: TextHeader, kinds: list[str]) -> int | None:
+    """Find the axis that holds frames; the last of four if no kind says it."""
     text = " ".join(kinds)
     if not set(kinds) <= _IN_SPACE | _OF_FRAMES:
-        raise refused(path, "kinds", text, "several values per voxel, a color or vector")
+        raise header.refused("kinds", text, "several values per voxel, a color or vector")
     marked = [at for at, kind in enumerate(kinds) if kind in _OF_FRAMES]
     if not marked and len(kinds) == 4:
         marked = [3]
     if len(marked) != len(kinds) - 3:
-        raise refused(path, "kinds", text, "this leaves no three axes of space")
+        raise header.refused("kinds", text, "this leaves no three axes of space")
     return marked[0] if marked else None
 
 
-def _payload(path: Path, fields: dict[str, str], begin: int) -> Payload:
-    shape = shape_of(path, "sizes", fields.get("sizes", ""), fields.get("dimension", ""))
-    name = re.sub(r"^signed | int$|_t$", "", fields.get("type", "").lower())
+def _payload(header: TextHeader, begin: int) -> Payload:
+    shape = header.shape("sizes", header.get("dimension"))
+    name = re.sub(r"^signed | int$|_t$", "", header.get("type").lower())
     if name not in _TYPES:
-        raise refused(path, "type", fields.get("type"), "not a type of numbers")
-    encoding = fields.get("encoding", "").lower()
+        raise header.refused("type", header.get("type", "missing"), "not a type of numbers")
+    encoding = header.get("encoding").lower()
     if encoding not in ("raw", "gzip", "gz"):
-        raise refused(path, "encoding", encoding, "only raw and gzip are read")
-    dtype, order = np.dtype(_TYPES[name]), fields.get("endian", "").lower()
+        raise header.refused("encoding", encoding, "only raw and gzip are read")
+    dtype, order = np.dtype(_TYPES[name]), header.get("endian").lower()
     if order not in ("little", "big") and (order or dtype.itemsize > 1):
-        raise refused(path, "endian", order or "missing", "neither little nor big")
-    voxel_file = path
-    if "datafile" in fields:
-        voxel_file, begin = file_beside(path, "data file", fields["datafile"]), 0
+        raise header.refused("endian", order or "missing", "neither little nor big")
+    voxel_file = header.path
+    if "datafile" in header.fields:
+        voxel_file, begin = header.file_beside("data file", header.get("data file")), 0
     is_packed, skips = encoding != "raw", []
     for field, lowest in (("line skip", 0), ("byte skip", -1 if encoding == "raw" else 0)):
-        text = fields.get(field.replace(" ", ""), "0")
+        text = header.get(field, "0")
         if not re.fullmatch(r"-?\d{1,18}", text) or int(text) < lowest:
-            raise refused(path, field, text, f"not a whole number from {lowest} on")
+            raise header.refused(field, text, f"not a whole number from {lowest} on")
         skips.append(int(text))
     lines, skip = skips
     if lines:
@@ -180,7 +160,7 @@ def _payload(path: Path, fields: dict[str, str], begin: int) -> Payload:
             stream.seek(begin)
             ends = [match.end() for match in re.finditer(rb"\n", stream.read(LONGEST_HEADER))]
         if lines > len(ends):
-            raise refused(path, "line skip", lines, f"only {len(ends)} lines follow")
+            raise header.refused("line skip", lines, f"only {len(ends)} lines follow")
         begin += ends[lines - 1]
     dtype = dtype.newbyteorder(">" if order == "big" else "<")
     payload = Payload(voxel_file, shape, dtype, is_packed, begin, max(skip, 0))
@@ -188,21 +168,21 @@ def _payload(path: Path, fields: dict[str, str], begin: int) -> Payload:
     if skip == -1:  # the voxels are the last bytes of the file
         return replace(payload, skip=max(0, size - payload.nbytes))
     if skip and skip + payload.nbytes > size * (LARGEST_RATIO if is_packed else 1):
-        raise refused(path, "byte skip", skip, f"too much for {size} bytes of data")
+        raise header.refused("byte skip", skip, f"too much for {size} bytes of data")
     return payload
 
 
-def _unplaced(path: Path, spacings: list[str], mm: float, monitor: Monitor) -> Geometry:
-    """Of three axes without directions."""
+def _unplaced(header: TextHeader, spacings: list[str], mm: float, monitor: Monitor) -> Geometry:
+    """Make the geometry of three axes without directions."""
     has_spacings = any(spacings)
     text = " ".join(spacings) if has_spacings else "1 1 1"
     try:
         i, j, k = (float(spacing) * mm for spacing in text.split())
         geometry = Geometry((i, j, k))
     except (ValueError, GeometryError):
-        raise refused(path, "spacings", text, "no voxel size") from None
+        raise header.refused("spacings", text, "no voxel size") from None
     monitor.warn(
-        f"{path.name} has no space directions: its place in the patient, and which side is "
+        f"{header.path.name} has no space directions: its place in the patient, and which side is "
         "left, are unknown; its axes are taken as LPS"
         + ("" if has_spacings else ", and its voxels as 1 mm wide (no spacings)")
     )
@@ -210,27 +190,27 @@ def _unplaced(path: Path, spacings: list[str], mm: float, monitor: Monitor) -> G
 
 
 def _placed(
-    path: Path, fields: dict[str, str], vectors: list[Vector | None], mm: float, monitor: Monitor
+    header: TextHeader, vectors: list[Vector | None], mm: float, monitor: Monitor
 ) -> Geometry:
-    """Of three axes with directions."""
-    space, text = fields.get("space", "").lower(), fields["spacedirections"]
+    """Make the geometry of three axes with directions."""
+    name, space = header.path.name, header.get("space").lower()
     signs = _SPACES.get(space.removesuffix("-time" if "-" in space else "t"))
     if space and signs is None:
-        raise refused(
-            path, "space", repr(space), "no anatomical directions (left-posterior-superior, say)"
-        )
-    if signs is None or "spaceorigin" not in fields:
+        why = "no anatomical directions (left-posterior-superior, say)"
+        raise header.refused("space", repr(space), why)
+    if signs is None or not header.get("space origin"):
         what = "space, only its dimension: it is" if signs is None else "space origin: its axes are"
-        monitor.warn(f"{path.name} names no {what} taken as LPS; check left, right and place")
+        monitor.warn(f"{name} names no {what} taken as LPS; check left, right and place")
     if not all(vector and len(vector) in (3, 4) and not any(vector[3:]) for vector in vectors):
-        raise refused(path, "space directions", text, "not one in space for each axis")
-    origin = _vector(path, fields.get("spaceorigin", "(0,0,0)")) or ()
+        text = header.get("space directions")
+        raise header.refused("space directions", text, "not one in space for each axis")
+    origin = _vector(header, header.get("space origin", "(0,0,0)")) or ()
     if len(origin) not in (3, 4):
-        raise refused(path, "space origin", origin, "not a place")
+        raise header.refused("space origin", origin, "not a place")
     columns = [(*vector[:3], 0.0) for vector in vectors if vector]
     affine = np.array([*columns, (*origin[:3], 1.0)]).T
     affine[:3] *= np.array(signs or (1, 1, 1))[:, None] * mm * [[-1], [-1], [1]]  # LPS to RAS
     try:
         return Geometry.from_affine_ras(affine)
     except GeometryError as cause:
-        raise GeometryError(f"{path.name}: {cause.message}", cause.hint) from cause
+        raise GeometryError(f"{name}: {cause.message}", cause.hint) from cause

@@ -33,7 +33,7 @@ _MOST_STEPS, _MOST_GRADIENTS = 50, 500
 
 @dataclass(frozen=True)
 class Tags:
-    """What image headers have no field for; None if the file does not say."""
+    """Facts that image headers have no field for; None if the file does not say."""
 
     modality: str | None = None
     units: str = ""
@@ -47,7 +47,7 @@ class Tags:
 
 
 def to_text(volume: Volume) -> str:
-    """The line to write for `volume`: JSON in ASCII."""
+    """Return the line to write for `volume`: JSON in ASCII."""
     fields: dict[str, Any] = {
         "modality": volume.modality,
         "units": volume.units,
@@ -70,7 +70,7 @@ def to_text(volume: Volume) -> str:
 
 
 def from_text(text: str) -> Tags:
-    """The inverse of `to_text`; other or damaged text gives empty Tags."""
+    """Return the inverse of `to_text`; other or damaged text gives empty Tags."""
     try:
         fields = json.loads(text)
         seconds, geometry = fields.get("frame_interval_s"), fields.get("geometry")
@@ -97,7 +97,7 @@ def from_text(text: str) -> Tags:
 
 
 def exact_geometry(read: Geometry, found: Tags) -> Geometry:
-    """The tags' geometry, to the last bit, as long as no other program changed the header."""
+    """Return the tags' geometry, to the last bit, unless a program changed the header."""
     exact = found.geometry
     return exact if exact is not None and exact.is_close(read, 1e-12) else read
 
@@ -105,7 +105,7 @@ def exact_geometry(read: Geometry, found: Tags) -> Geometry:
 def frame_interval(
     number: float, unit: float | None, found: Tags, field: str, monitor: Monitor
 ) -> float | None:
-    """Seconds between frames, of a header's number and unit; None if it states no time.
+    """Return seconds between frames, of a header's number and unit; None if it states no time.
 
     unit: in seconds; 0 if it is not one of time; None if none is named, see `unstated_time_unit`.
     number: NaN if the header has none.
@@ -131,7 +131,7 @@ def frame_interval(
 
 
 def short_note(history: tuple[str, ...], limit: int) -> str:
-    """The newest step in at most `limit` ASCII characters, beginning with DERIVED; "" if none."""
+    """Write the newest step in at most `limit` ASCII characters, beginning with DERIVED."""
     if not history:
         return ""
     newest = history[-1].encode("ascii", "replace").decode()

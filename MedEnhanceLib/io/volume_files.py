@@ -19,7 +19,8 @@ from MedEnhanceLib.errors import ConfigError, EndingError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_not_finite
-from MedEnhanceLib.io.dicom import is_dicom, is_source, load_dicom
+from MedEnhanceLib.io.dicom.load import load_dicom
+from MedEnhanceLib.io.dicom.sources import is_dicom, is_source
 from MedEnhanceLib.io.metaimage import itk_header, read_metaimage
 from MedEnhanceLib.io.nifti import nifti_header, read_nifti
 from MedEnhanceLib.io.nrrd import read_nrrd
@@ -54,7 +55,7 @@ _GZIP_LEVEL = 4  # on CT within 1 % of level 6, three times as fast
 
 
 def ending_of(path: str | os.PathLike[str]) -> str:
-    """The ending in lower case, with its dot; ".nii.gz" is one ending."""
+    """Return the ending in lower case, with its dot; ".nii.gz" is one ending."""
     name = Path(path).name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
@@ -71,15 +72,9 @@ def load(
 ) -> Volume:
     """Read a volume: NIfTI, NRRD, MetaImage or DICOM; arguments and errors as of `api.load`.
 
-    Args:
-        path: the file or folder.
-        modality: overrides what the header says; without either it is guessed, with a warning.
-        series: one DICOM series of several, by UID or by its number in `list_series`.
-        resample: of DICOM whose slices make no even rectangular grid.
-        complete_frames: leave out the last frame of DICOM whose scan was interrupted.
-        scratch: a folder with free space; if given, the voxels of large NIfTI, NRRD and MetaImage
-            files stay on disk: in the file, which must not change meanwhile, or unpacked there.
-        monitor: notified of warnings and progress; may cancel.
+    scratch: a folder with free space; if given, the voxels of large NIfTI, NRRD and MetaImage files
+    stay on disk: in the file, which must not change meanwhile, or unpacked there.
+    monitor: notified of warnings and progress; may cancel.
     """
     path, monitor = Path(path), monitor or Monitor()
     refuse_pipe(path)
@@ -128,14 +123,12 @@ def save(
     header. No format here has bool and float16: they become uint8 and float32. Beside a NIfTI file
     of a diffusion scan lie its tables, .bval and .bvec.
 
-    Args:
-        volume: the volume to write; its voxels must be finite.
-        path: the file; its ending is one of WRITABLE.
-        overwrite: whether an existing file is replaced.
-        monitor: may cancel; then what was there before is untouched.
-    Raises:
-        OutputError: an unknown ending, an existing file, no permission, no space.
-        InputError: voxels that are not finite.
+    volume: the volume to write; its voxels must be finite.
+    path: the file; its ending is one of WRITABLE.
+    overwrite: whether an existing file is replaced.
+    monitor: may cancel; then what was there before is untouched.
+    Raises OutputError: an unknown ending, an existing file, no permission, no space.
+    Raises InputError: voxels that are not finite.
     """
     path, monitor = Path(path), monitor or Monitor()
     make_header = _HEADERS.get(ending_of(path))
@@ -163,7 +156,7 @@ def save(
 
 
 def gradient_tables(volume: Volume, path: Path) -> dict[Path, str]:
-    """The tables of b-values and directions that lie beside a NIfTI file of a diffusion scan."""
+    """Return the tables of b-values and directions beside a NIfTI file of a diffusion scan."""
     ending = ending_of(path)
     if ending not in (".nii", ".nii.gz") or not (volume.is_sequence and volume.gradients):
         return {}

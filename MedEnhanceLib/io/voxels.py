@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib.core import slabs
 from MedEnhanceLib.core.slabs import Voxels
@@ -77,7 +76,7 @@ def input_error(path: Path, cause: OSError) -> InputError:
 
 
 def read_start(path: Path, count: int) -> tuple[bytes, bool]:
-    """The first `count` bytes, unpacked, and whether they are packed by gzip.
+    """Return the first `count` bytes, unpacked, and whether they are packed by gzip.
 
     The first bytes decide, not the name. Fewer bytes where the file ends before.
     """
@@ -97,15 +96,14 @@ def read_start(path: Path, count: int) -> tuple[bytes, bool]:
 
 @dataclass(frozen=True)
 class Payload:
-    """Where a file keeps its voxels, as its header declares; nothing of it is verified yet.
+    """The place of a file's voxels, as its header declares; nothing of it is verified yet.
 
-    Attributes:
-        path: the file.
-        shape: in voxels, slowest axis first.
-        dtype: with the file's byte order.
-        is_packed: whether the data from `begin` on are compressed, by zlib or gzip.
-        begin: the byte of the file where the (compressed) data begins.
-        skip: uncompressed bytes from there to the first voxel; a .nii.gz packs its header too.
+    path: the file.
+    shape: in voxels, slowest axis first.
+    dtype: with the file's byte order.
+    is_packed: whether the data from `begin` on are compressed, by zlib or gzip.
+    begin: the byte of the file where the (compressed) data begins.
+    skip: uncompressed bytes from there to the first voxel; a .nii.gz packs its header too.
     """
 
     path: Path
@@ -121,24 +119,16 @@ class Payload:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_voxels(
-    payload: Payload, monitor: Monitor, scratch: Path | None = None
-) -> npt.NDArray[Any]:
-    """Read the voxels, in this machine's byte order.
+def read_voxels(payload: Payload, monitor: Monitor, scratch: Path | None = None) -> Voxels:
+    """Read the voxels of a payload, in its shape and this machine's byte order.
 
     Sizes are compared with the file before memory is taken for them. A compressed file is read up
-    to its checksum. The voxels are in memory once.
+    to its checksum. The voxels are in memory once. The monitor may cancel, after each MiB.
 
-    Args:
-        payload: where they are, as the header declares.
-        monitor: may cancel, after each MiB.
-        scratch: a folder; if given, large voxels stay outside memory: they are read from the file
-            itself as they are needed, or unpacked into an unnamed file in that folder.
-    Returns:
-        The voxels, of the payload's shape.
-    Raises:
-        InputError: the file is cut short or damaged.
-        DeviceMemoryError: they do not fit into memory.
+    scratch: a folder; if given, large voxels stay outside memory: they are read from the file
+    itself as they are needed, or unpacked into an unnamed file in that folder.
+    Raises InputError where the file is cut short or damaged, DeviceMemoryError where they do not
+    fit into memory.
     """
     path, begin = payload.path, payload.begin + payload.skip
     size = path.stat().st_size - payload.begin
@@ -168,7 +158,7 @@ def read_voxels(
     return voxels.byteswap(inplace=True).view(payload.dtype.newbyteorder("="))
 
 
-def _fill(voxels: npt.NDArray[Any], payload: Payload, monitor: Monitor) -> None:
+def _fill(voxels: Voxels, payload: Payload, monitor: Monitor) -> None:
     """Read the voxels' bytes into an array; InputError if there are too few."""
     target, skip, filled = voxels.reshape(-1).view(np.uint8), payload.skip, 0
     count = payload.skip + payload.nbytes
@@ -203,7 +193,7 @@ def _plain(stream: BinaryIO, count: int) -> Iterator[bytes]:
 
 
 def _unpacked(stream: BinaryIO, count: int) -> Iterator[bytes]:
-    """At least `count` bytes of zlib data, or of members of gzip, up to the checksum after them.
+    """Yield at least `count` bytes of zlib or gzip data, up to the checksum after them.
 
     Raises EOFError where the data end before, zlib.error where they are damaged.
     """
@@ -225,7 +215,7 @@ def _unpacked(stream: BinaryIO, count: int) -> Iterator[bytes]:
 
 
 def _next_member(stream: BinaryIO, data: bytes) -> bytes:
-    """The begin of the next member of gzip, after zeros that a file may be padded with."""
+    """Return the begin of the next member of gzip, after zeros that a file may be padded with."""
     while len(data := data.lstrip(b"\0")) < len(_GZIP) and (more := stream.read(_PIECE)):
         data += more
     if data and not data.startswith(_GZIP):
@@ -238,32 +228,22 @@ _INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint3
 _LARGEST_WHOLE = 2.0**62
 
 
-def rescale_slices(
-    slices: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
-    slopes: Sequence[float],
-    intercepts: Sequence[float],
-) -> npt.NDArray[Any]:
+def rescale_slices(slices: Voxels, slopes: Sequence[float], intercepts: Sequence[float]) -> Voxels:
     """Rescale stored numbers to intensities: stored × slope + intercept, rounded once.
 
     Example: int16 with slope 1 and intercept -1024 stays int16; with slope 0.5 it becomes float32.
 
-    Args:
-        slices: [J, I] each, or one array [K, J, I], which is returned as it is if every slope is
-            1 and every intercept 0.
-        slopes: one for each slice.
-        intercepts: one for each slice.
-    Returns:
-        [K, J, I] in one type: of whole slopes and intercepts the smallest integers that hold every
-        value, beginning with int16; else float32, or float64 if the stored numbers have more than
-        16 bits.
+    slices: [K, J, I]; returned as they are if every slope is 1 and every intercept 0.
+    slopes: one for each slice.
+    intercepts: one for each slice.
+    Returns [K, J, I] in one type: of whole slopes and intercepts the smallest integers that hold
+    every value, beginning with int16; else float32, or float64 if the stored numbers have more than
+    16 bits.
     """
-    stored = np.result_type(*[part.dtype for part in slices])
     if all(slope == 1 and shift == 0 for slope, shift in zip(slopes, intercepts, strict=True)):
-        if isinstance(slices, np.ndarray):
-            return slices
-        return np.stack([part.astype(stored, copy=False) for part in slices])
-    dtype = _target_type(stored, slices, slopes, intercepts)
-    result = np.empty((len(slices), *slices[0].shape), dtype)
+        return slices
+    dtype = _target_type(slices, slopes, intercepts)
+    result = np.empty(slices.shape, dtype)
     for part, slope, shift, out in zip(slices, slopes, intercepts, result, strict=True):
         if dtype.kind in "iu":  # the result fits: overflows on the way cancel out
             out[...] = part.astype(np.int64) * int(slope) + int(shift)
@@ -274,18 +254,16 @@ def rescale_slices(
 
 
 def rescale(voxels: Voxels, slope: float, intercept: float) -> Voxels:
-    """As `rescale_slices`, of one slope and intercept for all voxels."""
+    """Rescale as `rescale_slices`, by one slope and intercept for all voxels."""
     slices = voxels.reshape(-1, *voxels.shape[-2:])
     count = len(slices)
     return rescale_slices(slices, [slope] * count, [intercept] * count).reshape(voxels.shape)
 
 
 def _target_type(
-    stored: np.dtype[Any],
-    slices: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
-    slopes: Sequence[float],
-    intercepts: Sequence[float],
+    slices: Voxels, slopes: Sequence[float], intercepts: Sequence[float]
 ) -> np.dtype[Any]:
+    stored = slices.dtype
     if stored.kind == "f":
         return stored
     numbers = (*slopes, *intercepts)

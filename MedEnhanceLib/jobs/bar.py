@@ -16,7 +16,7 @@ from MedEnhanceLib.runtime.text import printable
 
 @contextmanager
 def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator[Monitor]:
-    """A monitor that calls `progress` with what happens; where memory runs out, DeviceMemoryError.
+    """Yield a monitor that calls `progress`; where memory runs out, DeviceMemoryError.
 
     progress: a function that takes Events; True shows a bar on stderr; None warnings alone, as
     Python's logging has them; False nothing.
@@ -31,14 +31,14 @@ def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator
 
 
 def _logged(event: Event) -> None:
-    """What a caller who asked for nothing has to know all the same."""
+    """Log what a caller who asked for nothing has to know all the same."""
     if event.kind == "warning":
         logging.getLogger("MedEnhanceLib").warning("%s", printable(event.fields["message"]))
 
 
 @contextmanager
 def progress_bar() -> Iterator[Listener]:
-    """A bar by tqdm on stderr; warnings and log lines are printed above it."""
+    """Yield a bar by tqdm on stderr; warnings and log lines are printed above it."""
     tqdm = require("tqdm.auto", purpose="A progress bar").tqdm
     shape = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
     with tqdm(total=1.0, bar_format=shape, dynamic_ncols=True) as bar:

@@ -17,6 +17,10 @@ from MedEnhanceLib.jobs.files import CONTAINER
 from MedEnhanceLib.runtime.progress import Monitor
 
 _DICOM = ".dcm"
+#: UID, or UID/part, of one of several series at a place, as the numbers in a list change; and what
+#: it leaves out. Empty texts for the only one.
+_Series = tuple[str, str]
+_ALL: _Series = ("", "")
 #: Files of a folder that are opened to see whether they are DICOM.
 _OPENED = 3
 
@@ -36,37 +40,25 @@ class Item:
 
     @property
     def name(self) -> str:
-        """What a row calls it."""
+        """The name in a row."""
         return f"{self.source} (series {self.series})" if self.series else self.source
 
     @property
     def params(self) -> dict[str, str]:
-        """Of its job; absolute, as a worker on another machine has another current folder."""
+        """The parameters of its job; absolute, as a worker elsewhere has another current folder."""
         params = {"input": absolute(self.source), "output": absolute(self.output)}
         return params | ({"series": self.series} if self.series else {})
 
 
-@dataclass(frozen=True)
-class Series:
-    """One of several series at a place.
-
-    key: its UID, or UID/part; the numbers in a list change. "" for the only one.
-    left_out: as in Item.
-    """
-
-    key: str = ""
-    left_out: str = ""
-
-
 def absolute(place: str) -> str:
-    """The absolute path."""
+    """Return the absolute path."""
     return str(Path(place).absolute())
 
 
 def gather(
     places: Sequence[str], out: Path, *, containers: bool, ending: str | None, monitor: Monitor
 ) -> list[Item]:
-    """The volumes at all places, in order.
+    """Return the volumes at all places, in order.
 
     places: volumes, and folders; below a folder every volume counts, and of a folder of DICOM every
     series of images. out: the folder of the results; its files are no sources. containers: whether
@@ -79,8 +71,8 @@ def gather(
     for place in places:
         for source, relative, series in _volumes_below(Path(place), out, containers):
             monitor.check()
-            result = out / _result_name(relative, ending, series.key)
-            item = Item(source, str(result), series.key, series.left_out)
+            result = out / _result_name(relative, ending, series[0])
+            item = Item(source, str(result), *series)
             other = items.setdefault(item.output, item)
             if absolute(other.source) != absolute(source):
                 raise ConfigError(
@@ -92,12 +84,12 @@ def gather(
     return list(items.values())
 
 
-def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, Series]]:
-    """Every volume at or below a path: the file or folder, its path below, which series."""
+def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, _Series]]:
+    """Yield every volume at or below a path: the file or folder, its path below, which series."""
     from MedEnhanceLib.io import READABLE, ending_of
 
     if not path.is_dir():
-        yield str(path), Path(path.name), Series()  # also one that is missing: its row will say so
+        yield str(path), Path(path.name), _ALL  # also one that is missing: its row will say so
         return
     endings = {*READABLE, *([CONTAINER] if containers else ())}
     root = path.parent if _is_series(path) else path
@@ -115,19 +107,19 @@ def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[st
             files = [folder / name for name in sorted(names) if not name.startswith(".")]
             for file in files:
                 if ending_of(file) in endings:
-                    yield str(file), file.relative_to(root), Series()
+                    yield str(file), file.relative_to(root), _ALL
 
 
 def _is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM, by what its first files are."""
-    from MedEnhanceLib.io.dicom import is_dicom
+    """Return whether a folder holds DICOM, by what its first files are."""
+    from MedEnhanceLib.io.dicom.sources import is_dicom
 
     names = (entry for entry in sorted(folder.iterdir()) if not entry.name.startswith("."))
     return any(is_dicom(file) for file in islice(filter(Path.is_file, names), _OPENED))
 
 
-def _series_in(folder: Path) -> list[Series]:
-    """Each series of images in a folder of several; damaged ones fail as rows of their own.
+def _series_in(folder: Path) -> list[_Series]:
+    """List each series of images in a folder of several; damaged ones fail as rows of their own.
 
     A series without a key stands for all that is there: where it is one, and where the job will
     say what is wrong. Nothing of a folder without images.
@@ -137,13 +129,11 @@ def _series_in(folder: Path) -> list[Series]:
     try:
         listed = choices(folder, Monitor())
     except MedEnhanceError:
-        return [Series()]
+        return [_ALL]
     images = [choice for choice in listed if choice.part is not None or choice.about.damaged]
     if len(images) < 2 or all(choice.part is None for choice in images):
-        return [Series()] * bool(images)
-    return [
-        Series(choice.row.key, "; ".join(choice.left_out)) for choice in images if choice.row.uid
-    ]
+        return [_ALL] * bool(images)
+    return [(choice.row.key, "; ".join(choice.left_out)) for choice in images if choice.row.uid]
 
 
 def _result_name(relative: Path, ending: str | None, series: str) -> Path:
@@ -168,7 +158,7 @@ _BIDS_IMAGE = re.compile(
 
 
 def bids_items(root: Path, out: Path, task: str, suffixes: Sequence[str] = ()) -> list[Item]:
-    """The anatomical images of a BIDS dataset, and their names in a derivative dataset.
+    """Return the anatomical images of a BIDS dataset, and their names in a derivative dataset.
 
     suffixes: of the images to take, "T1w" …; none take all.
     Raises InputError for a folder that is no dataset, OutputError for results among its files.

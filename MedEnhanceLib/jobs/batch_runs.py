@@ -35,7 +35,7 @@ _FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "h
 
 
 def run_here(ledger: Ledger, monitor: Monitor) -> None:
-    """One after another, in this process; the events of each are those of a share of the batch."""
+    """Run one after another, here; the events of each are those of a share of the batch."""
     count = len(ledger.todo)
     for index, item in enumerate(ledger.todo):
         if monitor.cancelled:
@@ -56,7 +56,7 @@ def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
 
 @contextmanager
 def dask_here(workers: int) -> Iterator[str]:
-    """The address of a Dask cluster of `workers` processes, which ends with this.
+    """Yield the address of a Dask cluster of `workers` processes, which ends with this.
 
     Workers side by side share the processor's threads.
     """
@@ -83,7 +83,7 @@ def dask_here(workers: int) -> Iterator[str]:
 
 
 def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
-    """On the workers of a Dask scheduler, which must see the same paths.
+    """Run on the workers of a Dask scheduler, which must see the same paths.
 
     No more is sent than the workers need to stay busy: a million tasks would fill the scheduler's
     memory, and each would count as started. A worker that is lost is Dask's to replace; its job is
@@ -180,15 +180,14 @@ def _row_of_error(error: MedEnhanceError) -> dict[str, Any]:
 
 
 class Ledger:
-    """What a batch has to do and has done, in batch.jsonl; the last row of a volume counts.
+    """The record of a batch, to do and done: batch.jsonl, where the last row of a volume counts.
 
     status of a row: started, done, failed or cancelled. A row belongs to a key: the source with
     its size and time, and the options; with other options the work is done again. Several commands
     may share the folder, as those for one dataset of BIDS do.
 
-    Attributes:
-        task: the kind of job.
-        todo: the volumes that are not done.
+    task: the kind of job.
+    todo: the volumes that are not done.
     """
 
     def __init__(
@@ -221,7 +220,7 @@ class Ledger:
         self.todo = [item for item in items if overwrite or not self._is_finished(item)]
 
     def begin(self, items: Sequence[Item], *, repeats: bool = False) -> list[dict[str, Any]]:
-        """The parameters of the jobs of these volumes, which are marked as started.
+        """Return the parameters of the jobs of these volumes, which are marked as started.
 
         A result that an earlier run of this batch has begun may be replaced; the job refuses any
         other one, and that volume is not marked.
@@ -278,7 +277,7 @@ class Ledger:
             os.fsync(stream.fileno())
 
     def _is_finished(self, item: Item) -> bool:
-        """Whether this work was done, and its result is still there."""
+        """Return whether this work was done, and its result is still there."""
         row = self._rows.get(_place_of(item), {})
         return (
             row.get("status") == "done"
@@ -287,7 +286,7 @@ class Ledger:
         )
 
     def _key_of(self, item: Item) -> str:
-        """What a row is about: the source as it is now, and the options."""
+        """Hash what a row is about: the source as it is now, and the options."""
         path, state = Path(item.source), list[tuple[str, int, int]]()
         with suppress(OSError):  # the job will say what is wrong
             # A folder's own time changes with its files' names, not with their bytes.
@@ -299,7 +298,7 @@ class Ledger:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _write_table(self) -> None:
-        """batch.csv: a column for each figure; the volumes of this run, then earlier ones."""
+        """Write batch.csv: a column for each figure; the volumes of this run, then earlier ones."""
         from MedEnhanceLib.io.atomic import atomic_write
 
         places = dict.fromkeys([*map(_place_of, self._items), *self._rows])
@@ -315,19 +314,19 @@ class Ledger:
 
 
 def _place_of(item: Item) -> tuple[str, str]:
-    """What a row belongs to: its source, and the name of the result in whatever folder."""
+    """Return what a row belongs to: its source, and the name of the result in whatever folder."""
     return item.name, Path(item.output).name
 
 
 def _is_hardly_changed(row: Mapping[str, Any]) -> bool:
-    """Whether next to none of the noise was removed from a volume."""
+    """Return whether next to none of the noise was removed from a volume."""
     noise = (row.get("measured") or {}).get("noise") or {}
     share = float(noise.get("share_removed", 1.0)) * float(row.get("strength", 1.0))
     return bool(row["status"] == "done" and share < _HARDLY)
 
 
 def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the table: plain figures, warnings in one text, ml of each label, the noise."""
+    """Make a row of the table: plain figures, warnings in one text, ml of labels, noise."""
     columns = {
         name: value
         for name, value in row.items()

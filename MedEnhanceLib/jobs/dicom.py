@@ -35,7 +35,7 @@ _NEEDED = {
 
 @dataclass(frozen=True, kw_only=True)
 class DicomParams(OutputParams):
-    """What every job that writes a volume takes: a file, or a folder of DICOM objects."""
+    """Parameters of every job that writes a volume: a file, or a folder of DICOM objects."""
 
     output: Annotated[
         str,
@@ -116,7 +116,7 @@ def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
 def place_volume(
     volume: Volume, params: DicomParams, series: Volume | None, monitor: Monitor
 ) -> Volume:
-    """The volume with the DICOM images behind it; asks for what is missing before the long work.
+    """Put the DICOM images behind a volume; refuse what lacks any before the long work.
 
     series: that of `source_series`.
     Raises InputError where nothing says whose it is, OutputError for a folder among originals.
@@ -146,11 +146,11 @@ def place_volume(
 
 
 def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
-    """The series that `dicom_source` names; a tilted or uneven one on the grid it is resampled to.
+    """Load the series that `dicom_source` names; a tilted or uneven one is resampled.
 
     Errors as `io.load`'s of DICOM; InputError for a segmentation.
     """
-    from MedEnhanceLib.io.dicom import load_dicom
+    from MedEnhanceLib.io.dicom.load import load_dicom
 
     if params.dicom_source is None:
         return None
@@ -181,7 +181,7 @@ class LabelMap:
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """What goes into one folder. volume: None where there are only labels of `source`.
+    """Objects for one folder. volume: None where there are only labels of `source`.
 
     source: the volume that all of it was made from, for patient, study, place and what was done
     before. action: as in a manifest: "enhanced", "segmented", "decompressed", … options: in words.
@@ -197,10 +197,7 @@ class Objects:
 
 
 def place_objects(objects: Objects, params: DicomParams, monitor: Monitor) -> Objects:
-    """The objects, whose volumes lie on one grid, with the DICOM images behind them.
-
-    Raises as `place_volume`.
-    """
+    """Lay the volumes on one grid, with the DICOM images behind them; raises as `place_volume`."""
     series = source_series(params, monitor)
     source = place_volume(objects.source, params, series, monitor)
 
@@ -270,7 +267,7 @@ def write(
 def _built(
     objects: Objects, template: Template, params: DicomParams, monitor: Monitor
 ) -> Iterator[tuple[str, Dataset]]:
-    """Each object with its role; those found in a derived series refer to its images."""
+    """Yield each object with its role; those found in a derived series refer to its images."""
     from MedEnhanceLib.io.dicomout import Derivation
     from MedEnhanceLib.io.dicomout.derived_series import build_series
     from MedEnhanceLib.io.dicomout.parametric_map import build_uncertainty

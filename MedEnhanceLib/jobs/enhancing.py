@@ -53,7 +53,7 @@ class Enhanced:
 
     @property
     def guide_use(self) -> Volume | None:
-        """How far guides changed each voxel, in σ of the noise, at most 1; None without."""
+        """The change by guides at each voxel, in σ of the noise, at most 1; None without."""
         return self.enhancement.guide_use
 
     def compare(
@@ -62,7 +62,7 @@ class Enhanced:
         point: tuple[int, int, int] | None = None,
         window: tuple[float, float] | None = None,
     ) -> Picture:
-        """Input, result, difference, and what there is besides, side by side in three planes.
+        """Draw input, result, difference, and what there is besides, in three planes.
 
         Args:
             point: (slice, row, column) that the planes go through; None: where much is to be seen.
@@ -91,7 +91,7 @@ class Enhanced:
         return f"<Enhanced by {model} in {seconds:.1f} s: {self.volume!r}{there}>"
 
     def at_strength(self, strength: float) -> Enhanced:
-        """The same result at another strength (0 to 1), without running the model again.
+        """Return the same result at another strength (0 to 1), without running the model again.
 
         The voxels are those of a run with that number as its strength, where this one had "auto".
         Without segmentation and uncertainty, which are of strength 1. Raises ConfigError for
@@ -114,10 +114,7 @@ def enhance_volume(
     scratch: Path | None = None,
     monitor: Monitor,
 ) -> Enhanced:
-    """Enhance, then segment the enhanced volume if a `segmenter` is given; in memory.
-
-    guide, frame, slices, cache, scratch: as for `hqg.enhance`.
-    """
+    """Enhance in memory, then segment for a `segmenter`; other arguments as of `hqg.enhance`."""
     if segmenter is not None or config.task == "slices":
         attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.gradprom import open_head_for, segment
@@ -159,7 +156,7 @@ def enhance_volume(
         results={
             **segmentation_figures(labels),
             "strength": done.strength,
-            "doubts": [warning.to_json() for warning in done.warnings],
+            "doubts": as_json(done.warnings),
             **{name: figures for name, figures in facts.items() if figures},
         },
         dicom=volume.origin.facts() if volume.origin else None,
@@ -168,7 +165,7 @@ def enhance_volume(
 
 
 def _names(**inputs: Volume | Sequence[Volume] | None) -> dict[str, str]:
-    """What the report calls the inputs."""
+    """Name the inputs as the report does."""
     names = {}
     for role, given in inputs.items():
         if given is not None:
@@ -191,7 +188,7 @@ def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
 
 
 def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None = None) -> Objects:
-    """What becomes DICOM of a volume or a result.
+    """Collect what becomes DICOM of a volume or a result.
 
     source: what was enhanced or segmented; None where it is not at hand any more.
     """
@@ -221,7 +218,7 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
 def segmenter_config(
     segmenter: str, device: str, options: ForceSegmenter, *, wanted: bool
 ) -> SegmentConfig | None:
-    """How an enhanced volume is segmented, on the same device; None where it is not.
+    """Configure how an enhanced volume is segmented, on the same device; None where not.
 
     segmenter: a model's name or folder, or "auto". Raises ConfigError where a model is named
     without a segmentation.
@@ -237,7 +234,7 @@ def segmenter_config(
 
 
 def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:
-    """What a manifest records of a segmentation; nothing where there is none."""
+    """Return what a manifest records of a segmentation; nothing where there is none."""
     if segmentation is None:
         return {}
     return {

@@ -85,7 +85,7 @@ def job_errors(kind: str) -> Iterator[None]:
 
 
 def _missing_package(cause: Exception) -> MedEnhanceError | None:
-    """A package of ours that is missing is a fault; anybody else's is to be installed."""
+    """Return a package of ours that is missing is a fault; anybody else's is to be installed."""
     package = cause.name if isinstance(cause, ModuleNotFoundError) else None
     if not package or package.startswith("MedEnhanceLib"):
         return None
@@ -96,7 +96,7 @@ def _missing_package(cause: Exception) -> MedEnhanceError | None:
 
 
 def _refused(cause: Exception) -> MedEnhanceError | None:
-    """The error for what the system would not do with a user's file; None for other failures.
+    """Return the error for what the system would not do with a user's file; else None.
 
     What is known to go wrong is checked where the file is used, which names the remedy better.
     """
@@ -120,7 +120,7 @@ def _refused(cause: Exception) -> MedEnhanceError | None:
 
 
 def error_to_json(error: MedEnhanceError) -> dict[str, str]:
-    """The fields of an error event: code, message, hint, and details for the log."""
+    """Return the fields of an error event: code, message, hint, and details for the log."""
     lines = traceback.format_exception(error)
     return {
         "code": error.code,

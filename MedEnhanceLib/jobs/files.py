@@ -38,7 +38,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeParams(Params):
-    """What every job that reads a volume takes."""
+    """Parameters of every job that reads a volume."""
 
     input: Annotated[
         str,
@@ -69,18 +69,18 @@ class VolumeParams(Params):
     )
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
-        """The volume; scratch and errors as `io.load`'s."""
+        """Return the volume; scratch and errors as `io.load`'s."""
         return load_volume(Path(self.input), scratch=scratch, monitor=monitor, **self.stated())
 
     def stated(self) -> dict[str, Any]:
-        """What was stated of the input besides its place."""
+        """Return what was stated of the input besides its place."""
         names = ("series", "modality", "resample", "complete_frames")
         return {name: value for name in names if (value := getattr(self, name))}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputParams(Params):
-    """What every job that writes a volume takes."""
+    """Parameters of every job that writes a volume."""
 
     output: Annotated[
         str,
@@ -97,7 +97,7 @@ def load_volume(
     monitor: Monitor | None = None,
     **options: Any,
 ) -> Volume:
-    """The volume of a file or folder, or of a container; arguments and errors as `io.load`."""
+    """Load a file or folder, or a container; arguments and errors as `io.load`."""
     if path.suffix.lower() == CONTAINER:
         from MedEnhanceLib.unicompress import decompress
 
@@ -111,10 +111,9 @@ def load_volume(
 
 
 class KeptVolumes:
-    """What a worker keeps in memory between jobs: the input and the guide that were read last.
+    """Volumes that a worker keeps between jobs: the input and the guide that were read last.
 
-    A second preview then pays for its slices alone: neither for reading the file nor for what is
-    measured of the whole volume.
+    A second preview then pays for its slices alone.
     """
 
     def __init__(self) -> None:
@@ -123,7 +122,7 @@ class KeptVolumes:
     def load(
         self, params: VolumeParams, *, keep: bool, scratch: Path | None = None, monitor: Monitor
     ) -> tuple[Volume, VolumeCache | None]:
-        """The volume of `params`, and what `hqg.enhance` measured of it, if it is kept.
+        """Return the volume of `params`, and what `hqg.enhance` measured of it, if it is kept.
 
         That is the kept one where the file is still the same. Of two that are kept, the one that
         was not used last makes room before another one is read.
@@ -148,7 +147,7 @@ class KeptVolumes:
 
 
 def _key_of(params: VolumeParams) -> Hashable:
-    """What names the content of the file; None for a folder, whose files may change unseen."""
+    """Name the content of the file; None for a folder, whose files may change unseen."""
     from MedEnhanceLib.io import ending_of
 
     path = Path(params.input)
@@ -213,15 +212,12 @@ def check_ending(path: Path, ending: str = "") -> None:
 
 
 def manifest_path(output: Path) -> Path:
-    """Where the manifest of an output lies: beside it, `<output>.json`."""
+    """Return where the manifest of an output lies: beside it, `<output>.json`."""
     return output.with_name(f"{output.name}.json")
 
 
 def inputs_of(params: Params) -> dict[str, Path]:
-    """The files and folders that a job's parameters name for reading, by their role.
-
-    Of several guides the second is "guide 2"; which parameters name inputs says their declaration.
-    """
+    """List the files and folders that parameters declare to be read: "guide", "guide 2", …"""
     places: dict[str, Path] = {}
     for source in options_of(type(params)):
         value = getattr(params, source.name) if source.about.place == "input" else None
@@ -233,10 +229,7 @@ def inputs_of(params: Params) -> dict[str, Path]:
 
 
 def results_of(params: Params) -> dict[str, Path]:
-    """The files that a job's parameters name for results, by what each of them holds.
-
-    `mask_output` holds "mask"; which parameters name results says their declaration.
-    """
+    """List the files that parameters declare to be written: `mask_output` is "mask"."""
     return {
         result.name.removesuffix("_output"): Path(place)
         for result in options_of(type(params))
@@ -245,7 +238,7 @@ def results_of(params: Params) -> dict[str, Path]:
 
 
 def beside(output: str, word: str) -> str:
-    """`out.nii.gz` → `out-word.nii.gz`, for what comes with an output."""
+    """Turn `out.nii.gz` into `out-word.nii.gz`, for what comes with an output."""
     from MedEnhanceLib.io import ending_of
 
     ending = ending_of(Path(output))
@@ -253,5 +246,5 @@ def beside(output: str, word: str) -> str:
 
 
 def path_of(volume: Volume) -> Path:
-    """Where a volume was read, without the UID of its series."""
+    """Return where a volume was read, without the UID of its series."""
     return Path(volume.source.partition(" (series ")[0])

@@ -29,7 +29,7 @@ _FEWEST_VALUES = 32
 
 
 def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
-    """The best guide of a volume among the other series of its examination.
+    """Return the best guide of a volume among the other series of its examination.
 
     path: where the volume was read: a file, or a folder of DICOM.
     Returns None, with a warning, where nothing suits. Raises InputError where a folder without
@@ -70,7 +70,7 @@ def _candidate(volume: Volume, key: str, description: str) -> Candidate:
 
 
 def _series_at(path: Path, series: str | None, modality: str, monitor: Monitor) -> Volume | None:
-    """The volume; None for results, labels, sequences, and what cannot be read."""
+    """Return the volume; None for results, labels, sequences, and what cannot be read."""
     monitor.check()
     try:
         quiet = Monitor(cancel=lambda: monitor.cancelled)
@@ -94,7 +94,7 @@ def _series_at(path: Path, series: str | None, modality: str, monitor: Monitor) 
 def _series_beside(
     path: Path, origin: DicomOrigin, monitor: Monitor
 ) -> Iterator[tuple[Path, str | None, str]]:
-    """The other series of the study, in its folder and in those beside: folder, key, name."""
+    """Yield the other series of the study, in its folder and in those beside: folder, key, name."""
     from MedEnhanceLib.io.dicom.listing import choices
 
     here = path if path.is_dir() else path.parent
@@ -113,10 +113,7 @@ def _series_beside(
 
 
 def _files_beside(path: Path) -> Iterator[tuple[Path, str | None, str]]:
-    """The other volumes of the folder: file, no key, name.
-
-    Raises InputError for a folder with too many of them to be one examination.
-    """
+    """Yield file, no key and name of the folder's other volumes; InputError for too many."""
     from MedEnhanceLib.io import READABLE, ending_of
 
     files = [

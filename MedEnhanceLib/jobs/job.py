@@ -75,7 +75,7 @@ JOBS: dict[str, JobKind] = {
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What to do.
+    """An order: a kind of job and its parameters.
 
     kind: one of `JOBS`. params: that kind's parameters as a JSON object, paths as text.
     id: names the job in its events; made up where none is given.
@@ -94,12 +94,12 @@ class JobSpec:
         self.typed_params()
 
     def typed_params(self) -> Any:
-        """The parameters as the dataclass of the kind."""
+        """Return the parameters as the dataclass of the kind."""
         return config_from_json(JOBS[self.kind].params, self.params, f"the job {self.kind!r}")
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> JobSpec:
-        """The job of a line to the worker; raises ConfigError on whatever is not exactly that."""
+        """Read the job of a line to the worker; ConfigError on whatever is not exactly that."""
         check_version(fields)
         given = {name: value for name, value in fields.items() if name != "v"}
         return config_from_json(cls, given, "the job")
@@ -113,15 +113,11 @@ def run_job(
 ) -> Result:
     """Do the job in this process.
 
-    Args:
-        spec: what to do.
-        progress: is called with every Event, `started` first and `result` last.
-        cancel: see `Monitor`.
-        kept: volumes that stay in memory from job to job; None keeps none.
-
-    Raises:
-        MedEnhanceError: only these: InternalError for a fault of MedEnhance (its cause is
-            chained), DeviceMemoryError where memory ran out, Cancelled also for Ctrl-C.
+    progress: is called with every Event, `started` first and `result` last.
+    cancel: see `Monitor`.
+    kept: volumes that stay in memory from job to job; None keeps none.
+    Raises MedEnhanceErrors only: InternalError for a fault of MedEnhance (its cause is chained),
+    DeviceMemoryError where memory ran out, Cancelled also for Ctrl-C.
     """
     kind = JOBS[spec.kind]
     report = progress or (lambda _event: None)

@@ -25,12 +25,12 @@ _LARGEST_MANIFEST = 1 << 24
 
 
 def name_of(volume: Volume) -> str:
-    """What a message calls it: the last part of its path, without the UID of its series."""
+    """Name it as messages do: the last part of its path, without the UID of its series."""
     return path_of(volume).name or "the volume"
 
 
 def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
-    """The volume with the images of `series` behind it, whose own voxels do not matter.
+    """Return the volume with the images of `series` behind it, whose own voxels do not matter.
 
     Where its voxels are those of the series, or whole slices of them, turned or mirrored as other
     formats do it, they are put in the order of the series, nothing is resampled, and each slice
@@ -102,10 +102,7 @@ def _check_source(volume: Volume, series: Volume, monitor: Monitor) -> None:
 
 
 def _uids_of(volume: Volume) -> tuple[str, str]:
-    """Of the study and series that a volume was made from, "" where nothing states them.
-
-    An image file does not; the manifest that our commands write beside it does.
-    """
+    """Return the UIDs of a volume's study and series, of a file from its manifest; "" for none."""
     if volume.origin is not None:
         return volume.origin.study, volume.origin.series
     path = manifest_path(Path(volume.source or "volume"))
@@ -117,7 +114,7 @@ def _uids_of(volume: Volume) -> tuple[str, str]:
 
 
 def _turned(volume: Volume, geometry: Geometry) -> Volume:
-    """The same voxels in the same places, in that order of axes which is nearest to `geometry`."""
+    """Order the axes as is nearest to `geometry`; each voxel stays in its place."""
     nibabel: Any = import_module("nibabel.orientations")  # which has no types
     to_series = np.linalg.inv(geometry.affine_lps) @ volume.geometry.affine_lps
     axes = nibabel.io_orientation(to_series)

@@ -25,13 +25,12 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 
 class Work:
-    """What a job reads and writes, by the declaration of its parameters.
+    """The files of a job, read and written, by the declaration of its parameters.
 
     Making one refuses what could not be written after the long work.
 
-    Attributes:
-        inputs: by their role; the manifest states their hashes.
-        outputs: by what they hold; the first one gets the manifest beside it.
+    inputs: by their role; the manifest states their hashes.
+    outputs: by what they hold; the first one gets the manifest beside it.
     """
 
     def __init__(self, action: str, params: OutputParams, *, ending: str = "") -> None:
@@ -137,7 +136,7 @@ class Work:
 
 
 def _neutral(path: Path) -> str:
-    """A file by its hash, not by its name: file names may contain patient names."""
+    """Return a file by its hash, not by its name: file names may contain patient names."""
     from MedEnhanceLib.io import ending_of
 
     try:

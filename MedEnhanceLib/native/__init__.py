@@ -54,7 +54,7 @@ TAPER: Array = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(n
 
 
 class _Task(ctypes.Structure):
-    """As `struct layer_task` in grouped.c."""
+    """Structure `layer_task` of grouped.c."""
 
     _fields_ = (
         *(
@@ -89,7 +89,7 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class LayerArrays:
-    """What a layer is computed from, and added to; float32 arrays, or tensors on a device.
+    """Arrays that a layer is computed from, and added to: float32, or tensors on a device.
 
     Attributes:
         noisy: the slab [window[0] + 3, ny, nx].
@@ -110,7 +110,7 @@ class LayerArrays:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One round over all groups of blocks.
+    """Round over all groups of blocks.
 
     Attributes:
         step: voxels between references, 1 to 4; the cost falls with its cube.
@@ -129,7 +129,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Layer:
-    """The reference blocks that start in one slice, and where their groups are searched.
+    """Reference blocks that start in one slice, and where their groups are searched.
 
     The slab of a layer is what its candidates cover: window[0] + 3 slices.
 
@@ -146,12 +146,12 @@ class Layer:
     round: Round
 
     def rows(self, ny: int) -> int:
-        """Number of rows of references in slices of ny rows."""
+        """Count the rows of references in slices of ny rows."""
         return len(places(ny, self.round.step, is_shifted=bool(self.number & 1)))
 
 
 def places(side: int, step: int, *, is_shifted: bool) -> list[int]:
-    """Where references start along a side of that length; the last place is always one of them."""
+    """List where references start along a side of that length; the last place is one of them."""
     last, shift = side - SIDE, step // 2 if is_shifted else 0
     inner = [0, *(at for at in range(step - shift, last, step) if at > 0)]
     return inner if last == 0 else [*inner, last]
@@ -188,30 +188,18 @@ class Library:
             raise _unusable(f"{path.name} has no {self.width} for this processor")
 
     def run(self, stage: Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
-        """Compute rows of references of a layer, and add to its sums; other threads may run.
+        """Compute successive rows of references of a layer, and add to its sums, also in threads.
 
-        Args:
-            stage: which function.
-            layer: the layer, in places of the slab.
-            rows: of references, successive.
-            arrays: what it reads, and adds to.
-        Raises:
-            ValueError: an argument is out of range, or does not fit the others.
-            MemoryError: no memory for the C function's own arrays.
+        Raises ValueError where an argument is out of range, or does not fit the others; MemoryError
+        without memory for the C function's own arrays.
         """
         self._call(stage, layer, rows, vars(arrays) | {"taper": TAPER})
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> Groups:
-        """The groups of rows of references of a layer; references without noise have none.
+        """Find the groups of successive rows of references of a layer; none without noise.
 
-        Args:
-            layer: the layer, in places of the slab; damp does not count.
-            rows: of references, successive.
-            pilot: the slab [window[0] + 3, ny, nx], of fewer than 2³¹ voxels.
-            level: σ of the noise, like the slab, ≥ 0.
-        Raises:
-            ValueError: an argument is out of range, or does not fit the others.
-            MemoryError: no memory for the C function's own arrays.
+        pilot: the slab [window[0] + 3, ny, nx], of fewer than 2³¹ voxels. level: σ of the noise,
+        like the slab, ≥ 0. The layer's damp does not count. Raises as `run`.
         """
         places_along = partial(places, pilot.shape[2], layer.round.step)
         room = len(rows) * max(len(places_along(is_shifted=odd)) for odd in (False, True))
@@ -232,7 +220,7 @@ class Library:
         arrays: Mapping[str, Array],
         into: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> int:
-        """Call a function of grouped.c; the number of groups it found.
+        """Call a function of grouped.c; returns the number of groups it found.
 
         arrays: by name, checked here. into: where groups go, made to fit.
         """
@@ -255,7 +243,7 @@ class Library:
         return int(task.count)
 
     def call(self, name: str, task: ctypes.Structure) -> int:
-        """Call a function at this width with its structure, unchecked; its status, 0 if done."""
+        """Call a function at this width, unchecked; returns its status, 0 if done."""
         function = getattr(self._library, f"native_{name}_{self.width}")
         function.restype, function.argtypes = ctypes.c_int32, (ctypes.c_void_p,)
         return int(function(ctypes.byref(task)))
@@ -276,7 +264,7 @@ def _unusable(what: str) -> MedEnhanceError:
 
 @cache
 def _found(folder: Path) -> tuple[Library | None, str]:
-    """The library in a folder, or None; its state, with what mends it, in one line."""
+    """Look for the library in a folder; returns its state too, with what mends it, in one line."""
     from MedEnhanceLib.native import build
 
     path, problem = folder / build.FILE, "not compiled"
@@ -293,7 +281,7 @@ def _found(folder: Path) -> tuple[Library | None, str]:
 
 
 def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | None:
-    """The library at the widest vectors of this processor; None where there is none to use.
+    """Load the library at the widest vectors of this processor, or None where there is none.
 
     Work that has to do without says so: to the monitor in each job, or in the log once.
     """
@@ -305,7 +293,7 @@ def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | N
 
 
 def require(purpose: str) -> Library:
-    """As `load`; raises DependencyError, with the command that builds it, where there is none.
+    """Load as `load`; raises DependencyError, with the command that builds it, without a library.
 
     purpose: what needs it, as the beginning of a sentence.
     """
@@ -316,7 +304,7 @@ def require(purpose: str) -> Library:
 
 
 def _usable(folder: Path, monitor: Monitor | None = None) -> tuple[Library | None, str]:
-    """As `_found`; first the package ziglang, if it is installed, builds a missing library."""
+    """Look as `_found`; first the package ziglang, if installed, builds a missing library."""
     is_missing = _found(folder)[0] is None and folder == _HERE
     if is_missing and importlib.util.find_spec("ziglang") is not None:
         if monitor is not None:
@@ -340,7 +328,7 @@ def _build_once(folder: Path) -> None:
 
 @cache
 def _log(warning: str) -> None:
-    """Once in a process."""
+    """Warn once in a process."""
     logging.getLogger("MedEnhanceLib").warning("%s", warning)
 
 

@@ -35,7 +35,7 @@ class BuildError(Exception):
 
 
 def compilers() -> Iterator[list[str]]:
-    """Commands of C compilers found here: $CC, the system's, then ziglang of the package index.
+    """Yield commands of C compilers found here: $CC, the system's, then ziglang.
 
     All take the options of GCC; Visual C++ does not.
     """
@@ -50,7 +50,7 @@ def compilers() -> Iterator[list[str]]:
 
 
 def answers(compiler: Sequence[str]) -> bool:
-    """Whether it is more than a name: macOS without developer tools has a `cc` that only fails."""
+    """Tell whether it works: macOS without developer tools has a `cc` that only fails."""
     try:
         return bool(_run([*compiler, "-dumpmachine"]))
     except (OSError, subprocess.SubprocessError):
@@ -58,7 +58,7 @@ def answers(compiler: Sequence[str]) -> bool:
 
 
 def digest(library: Path) -> str:
-    """SHA-256 of a library and of the sources here: one built from other sources is known by it."""
+    """Hash a library and the sources here: one built from other sources is known by it."""
     whole = hashlib.sha256(library.read_bytes())
     for source in sorted([*HERE.glob("*.[ch]"), HERE / "build.json"]):
         whole.update(source.read_bytes())
@@ -68,14 +68,9 @@ def digest(library: Path) -> str:
 def build(folder: Path = HERE, *, compiler: Sequence[str] = ()) -> Path:
     """Build the library into a folder; an earlier one is replaced once the new one is complete.
 
-    Args:
-        folder: for the library; made if missing.
-        compiler: command of a C compiler; empty for the first of `compilers` that works.
-    Returns:
-        The library's path; its `digest` lies beside it, because loading a damaged one ends the
-        process.
-    Raises:
-        BuildError: no compiler works; the text has the output of each.
+    compiler: command of a C compiler; empty for the first of `compilers` that works. Returns the
+    library's path; its `digest` lies beside it, because loading a damaged one ends the process.
+    Raises BuildError where no compiler works; the text has the output of each.
     """
     failures = []
     for command in [list(compiler)] if compiler else compilers():
@@ -124,7 +119,7 @@ def _write_digest(library: Path, value: str) -> None:
 
 
 def _run(command: list[str]) -> str:
-    """What a compiler prints; subprocess.CalledProcessError where it fails."""
+    """Return what a compiler prints; subprocess.CalledProcessError where it fails."""
     return subprocess.run(
         command,
         check=True,

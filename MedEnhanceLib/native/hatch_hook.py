@@ -21,15 +21,15 @@ _FOLDER = "MedEnhanceLib/native"
 
 
 class NativeHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is there in builds only
-    """Builds the library for the machine that builds the wheel."""
+    """Hook that builds the library for the machine that builds the wheel."""
 
     def dependencies(self) -> list[str]:
-        """What pip brings for the build: a C compiler where there is none."""
+        """List what pip brings for the build: a C compiler where there is none."""
         build = self._build_module()
         return [] if any(map(build.answers, build.compilers())) else ["ziglang"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Called before the wheel is written; version is "editable" for `pip install -e`."""
+        """Build before the wheel is written; version is "editable" for `pip install -e`."""
         build = self._build_module()
         try:
             made = build.build()
@@ -56,7 +56,7 @@ class NativeHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is ther
 
 
 def _platform_tag() -> str:
-    """Of wheels that only this kind of machine can use."""
+    """Name the kind of machine that alone can use the wheel."""
     if sys.platform == "darwin":  # Python may be for both processors, the library is for one
         return f"macosx_11_0_{platform.machine()}"
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")

@@ -27,7 +27,7 @@ _POINTERS = ("bounds", "place", "tap", "limit", "weight", "total", "sums")
 
 
 class _Task(ctypes.Structure):
-    """As `struct filter_task` in video_filter.c."""
+    """Structure `filter_task` of video_filter.c."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in _SIZES),
@@ -37,7 +37,7 @@ class _Task(ctypes.Structure):
 
 
 class Filter:
-    """The compiled functions, for slices of one size; each thread needs one of its own."""
+    """Compiled functions for slices of one size; each thread needs one of its own."""
 
     def __init__(self, height: int, width: int, library: native.Library) -> None:
         """height, width: of the slices, in voxels."""
@@ -48,7 +48,7 @@ class Filter:
         self._room = np.zeros((2, height, wide), np.int32)
 
     def padded(self, image: npt.NDArray[np.uint16]) -> Shorts:
-        """A slice [H, W], 0 to 4095, continued by its edges as the functions want it."""
+        """Continue a slice [H, W], 0 to 4095, by its edges as the functions want it."""
         if image.shape != self._shape or int(image.max()) > _LARGEST:
             raise ValueError(f"a slice of {image.shape} up to {int(image.max())}")
         missing = self._padded[1] - 2 * REACH - self._shape[1]
@@ -56,7 +56,7 @@ class Filter:
         return np.pad(image, sides, mode="edge").astype(np.int16)
 
     def classes(self, window: Sequence[Shorts], bounds: Sequence[int]) -> Bytes:
-        """The class of each voxel of the middle one of five padded slices, [H, W].
+        """Classify each voxel of the middle one of five padded slices, [H, W].
 
         bounds: at most 15, not falling: least activities of the classes after the first.
         """
@@ -74,7 +74,7 @@ class Filter:
         limits: Sequence[int],
         weights: npt.NDArray[np.int8],
     ) -> Ints:
-        """Differences to the middle slice by taps and limits, weighed by class and summed, [H, W].
+        """Sum differences to the middle slice by taps and limits, weighed by class, [H, W].
 
         Args:
             window: five padded slices.

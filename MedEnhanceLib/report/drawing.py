@@ -40,7 +40,7 @@ class Picture:
         return f"<Picture: {self.alt} .save(path) writes it>"
 
     def _repr_png_(self) -> bytes:
-        """PNG, the same bytes for the same figure."""
+        """Draw as PNG, the same bytes for the same figure."""
         agg = require("matplotlib.backends.backend_agg", purpose=_PURPOSE)
         buffer = io.BytesIO()
         canvas = agg.FigureCanvasAgg(self.figure)

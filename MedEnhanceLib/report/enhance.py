@@ -54,23 +54,20 @@ def enhancement_report(
 ) -> Path:
     """Write index.html and comparison.png.
 
-    Args:
-        folder: made if it does not exist.
-        name: of the input, as the page calls it.
-        volume: before enhancement.
-        enhanced: after enhancement, on the same grid.
-        picture: compares them.
-        manifest: as `make_manifest` returns it.
-        table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}.
-        comparisons: further tables, above that of the labels.
-        reference: what the result is compared with, in a sentence; "" for no reference.
-        warnings: sentences shown at the top.
-        overwrite: whether existing files are replaced.
-    Returns:
-        The page.
-    Raises:
-        OutputError: a file exists and may not be replaced, or cannot be written.
-        DependencyError: Jinja2 is missing.
+    folder: made if it does not exist.
+    name: of the input, as the page calls it.
+    volume: before enhancement.
+    enhanced: after enhancement, on the same grid.
+    picture: compares them.
+    manifest: as `make_manifest` returns it.
+    table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}.
+    comparisons: further tables, above that of the labels.
+    reference: what the result is compared with, in a sentence; "" for no reference.
+    warnings: sentences shown at the top.
+    overwrite: whether existing files are replaced.
+    Returns the page.
+    Raises OutputError: a file exists and may not be replaced, or cannot be written.
+    Raises DependencyError: Jinja2 is missing.
     """
     jinja2 = require("jinja2", purpose="Writing a report")
     target = make_folder(folder)

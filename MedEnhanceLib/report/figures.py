@@ -36,14 +36,11 @@ def comparison(
 ) -> Picture:
     """Draw axial, coronal and sagittal planes through `point` for each pane.
 
-    Args:
-        panes: on one grid; of a sequence the first frame is drawn.
-        legend: value → name of the labels that are drawn as contours.
-        point: (k, j, i); None takes the busiest point of the first pane.
-        window: lowest and highest gray level of all images, in the volume's units; None derives it
-            from the first pane.
-    Raises:
-        InputError: the grids differ.
+    panes: on one grid, else InputError; of a sequence the first frame is drawn.
+    legend: value → name of the labels that are drawn as contours.
+    point: (k, j, i); None takes the busiest point of the first pane.
+    window: lowest and highest gray level of all images, in the volume's units; None derives it
+        from the first pane.
     """
     panes = [_first_frame(pane) for pane in panes]
     _check_grids(panes)
@@ -79,7 +76,7 @@ class Pane:
         return "heat" if self.heat else "image"
 
     def plane(self, name: PlaneName, point: Point) -> Plane:
-        """A cut through the pane, float32, with `minus` subtracted; point: (k, j, i)."""
+        """Return a cut through the pane, float32, with `minus` subtracted; point: (k, j, i)."""
         plane = cut(self.volume, name, point)
         pixels = plane.pixels.astype(np.float32)
         if self.minus is not None:
@@ -97,7 +94,7 @@ class Scale(NamedTuple):
 
 
 def choose_window(volume: Volume) -> tuple[float, float]:
-    """Lowest and highest gray level: soft tissue for CT, else percentiles of the voxels."""
+    """Choose lowest and highest gray level: soft tissue for CT, else percentiles of the voxels."""
     voxels = volume.frame(0).voxels
     low, high = float(voxels.min()), float(voxels.max())
     if volume.modality == "CT" and low < CT_WINDOW[1] and high > CT_WINDOW[0]:
@@ -116,7 +113,7 @@ def choose_window(volume: Volume) -> tuple[float, float]:
 def _shared_scales(
     panes: Sequence[Pane], rows: Sequence[PlaneName], point: Point, window: tuple[float, float]
 ) -> dict[str, Scale]:
-    """One scale for all panes of a kind, by kind."""
+    """Return one scale for all panes of a kind, by kind."""
     units = panes[0].volume.units or "arbitrary units"
     reach = {
         kind: _reach(
@@ -133,14 +130,14 @@ def _shared_scales(
 
 
 def _difference_colors() -> Any:
-    """A diverging color map: zero is black, like the air around."""
+    """Return a diverging color map: zero is black, like the air around."""
     colors = require("matplotlib.colors", purpose="Drawing pictures")
     stops = ["#b9e3ff", "#2b8fe0", "#0a2a4a", "#000000", "#4a1d05", "#e8762c", "#ffe0b8"]
     return colors.LinearSegmentedColormap.from_list("MedEnhance difference", stops)
 
 
 def _first_frame(pane: Pane) -> Pane:
-    """The pane with only the first frame of sequences."""
+    """Return the pane with only the first frame of sequences."""
     return replace(
         pane,
         volume=pane.volume.frame(0),
@@ -166,7 +163,7 @@ def _check_grids(panes: Sequence[Pane]) -> None:
 
 
 def _reach(pictures: Sequence[npt.NDArray[np.float32]]) -> float:
-    """Largest absolute value on a scale: the 99.7th percentile; 1 if all is zero."""
+    """Find the largest absolute value on a scale: the 99.7th percentile; 1 if all is zero."""
     if not pictures:
         return 1.0
     sizes = np.abs(np.concatenate([picture.ravel() for picture in pictures]))
@@ -180,7 +177,7 @@ def _draw(
     scales: Mapping[str, Scale],
     legend: Mapping[int, str],
 ) -> Any:
-    """A figure with a column for each pane, a row for each plane, and color bars below."""
+    """Return a figure with a column for each pane, a row for each plane, and color bars below."""
     colors = {value: _LINE_COLORS[n % len(_LINE_COLORS)] for n, value in enumerate(legend)}
     sizes = [cut(panes[0].volume, name, point).size_mm for name in rows]
     widest = max(width for _, width in sizes)
@@ -223,7 +220,7 @@ def _draw(
 
 
 def _draw_plane(axes: Any, plane: Plane, scale: Scale) -> Any:
-    """The pixels in their proportions, with the sides of the patient at the edges."""
+    """Return the pixels in their proportions, with the sides of the patient at the edges."""
     height, width = plane.size_mm
     axes.set_facecolor(PAPER)
     axes.set_xticks([])
@@ -276,7 +273,7 @@ def _draw_bar(figure: Any, axes: Any, image: Any, scale: Scale) -> None:
 
 
 def _draw_legend(figure: Any, legend: Mapping[int, str], colors: Mapping[int, Any]) -> None:
-    """One legend under all panes."""
+    """Draw one legend under all panes."""
     lines = require("matplotlib.lines", purpose="Drawing pictures")
     figure.legend(
         handles=[
@@ -292,6 +289,6 @@ def _draw_legend(figure: Any, legend: Mapping[int, str], colors: Mapping[int, An
 
 
 def _edge(width: float) -> Any:
-    """A dark edge keeps a light line visible on light tissue."""
+    """Return a dark edge keeps a light line visible on light tissue."""
     effects = require("matplotlib.patheffects", purpose="Drawing pictures")
     return effects.withStroke(linewidth=width, foreground="black")

@@ -51,24 +51,15 @@ class Plane:
     @property
     def size_mm(self) -> tuple[float, float]:
         """Height and width."""
-        return (
-            self.pixels.shape[0] * self.spacing_mm[0],
-            self.pixels.shape[1] * self.spacing_mm[1],
-        )
+        (rows, columns), (row_mm, column_mm) = self.pixels.shape, self.spacing_mm
+        return rows * row_mm, columns * column_mm
 
 
 def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
-    """The plane of a volume nearest to an anatomical plane.
+    """Cut a single frame along the plane nearest to an anatomical one, through a point (k, j, i).
 
     Voxels are not interpolated: an oblique grid is cut along its own nearest axes, which its
-    letters show.
-
-    Args:
-        volume: a single frame.
-        name: of the anatomical plane.
-        point: (k, j, i) that the plane passes through.
-    Raises:
-        InputError: the point is outside of the volume, or the volume has frames.
+    letters show. Raises InputError where the point is outside, or the volume has frames.
     """
     volume = volume.single()
     if not all(0 <= at < size for at, size in zip(point, volume.shape, strict=True)):
@@ -76,11 +67,10 @@ def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
     across, down, reverse_down = _LAYOUT[name]
     along = nearest_axes(volume.geometry)
     column_axis, row_axis = along[across], along[down]
-    normal_axis = along[3 - across - down]
-    array_axis = 2 - normal_axis
+    array_axis = 2 - along[3 - across - down]
     index = point[array_axis]
     pixels = np.take(volume.voxels, index, axis=array_axis)
-    if (2 - row_axis) > (2 - column_axis):
+    if row_axis < column_axis:
         pixels = pixels.T
     directions = np.asarray(volume.geometry.direction)
     column, row = directions[:, column_axis], directions[:, row_axis]
@@ -102,7 +92,7 @@ def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
 
 
 def nearest_axes(geometry: Geometry) -> tuple[int, int, int]:
-    """For x, y, z of LPS: the voxel axis (0 = i, 1 = j, 2 = k) nearest to it."""
+    """Find the voxel axis (0 = i, 1 = j, 2 = k) nearest to each of x, y, z of LPS."""
     cosines = np.abs(np.asarray(geometry.direction))
     return max(
         permutations(range(3)),
@@ -111,7 +101,7 @@ def nearest_axes(geometry: Geometry) -> tuple[int, int, int]:
 
 
 def letters_towards(direction: Sequence[float] | npt.NDArray[np.float64]) -> str:
-    """The side of the patient that a unit vector in LPS points to: "L", or "LP" if oblique."""
+    """Name the side of the patient that a vector in LPS points to: "L", or "LP" if oblique."""
     vector = np.asarray(direction, dtype=np.float64)
     order = np.argsort(-np.abs(vector), kind="stable")
     letters = [_ENDS[axis][int(vector[axis] > 0)] for axis in order[:2]]
@@ -119,7 +109,7 @@ def letters_towards(direction: Sequence[float] | npt.NDArray[np.float64]) -> str
 
 
 def busiest_point(volume: Volume) -> Point:
-    """The median position (k, j, i) of the foreground: planes through it show much anatomy."""
+    """Find the median (k, j, i) of the foreground: planes through it show much anatomy."""
     voxels = volume.frame(0).voxels
     step = max(1, int(np.ceil((voxels.size / 2e6) ** (1 / 3))))
     coarse = np.asarray(voxels[::step, ::step, ::step], dtype=np.float32)

@@ -10,11 +10,10 @@ from typing import Any
 
 
 def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
-    """A description of an uncertainty map for its readers.
+    """Describe an uncertainty map for its readers.
 
-    Args:
-        facts: `results.uncertainty` of the manifest.
-        units: of the enhanced volume.
+    facts: `results.uncertainty` of the manifest.
+    units: of the enhanced volume.
     """
     return (
         "How far noise, and blur where it was undone, may have left each value off, as a standard "
@@ -24,7 +23,7 @@ def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
 
 
 def calibration_in_words(facts: Mapping[str, Any]) -> str:
-    """How the map was calibrated, as the rest of a sentence; facts as in `uncertainty_in_words`."""
+    """Say how the map was calibrated, as the rest of a sentence, by the same facts."""
     calibration = facts.get("calibration")
     data = calibration.get("fitted_on") if isinstance(calibration, Mapping) else None
     return (

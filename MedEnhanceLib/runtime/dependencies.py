@@ -73,13 +73,13 @@ _TORCH_MEGABYTES = {"linux": 4100, "win32": 130, "darwin": 90}
 
 
 def packages() -> list[Package]:
-    """All packages with their installed versions; none is imported."""
+    """Return all packages with their installed versions; none is imported."""
     invalidate_caches()
     return [_with_version(package) for package in _PACKAGES]
 
 
 def missing() -> list[Package]:
-    """What the module in Slicer installs or updates; nothing while no essential one is missing."""
+    """List what the module in Slicer installs; nothing while no essential one is missing."""
     torch = _TORCH_MEGABYTES.get(sys.platform, _TORCH_MEGABYTES["linux"])
     absent = [
         replace(package, megabytes=torch) if package.name == "torch" else package
@@ -105,12 +105,12 @@ def require(module: str, *, purpose: str) -> ModuleType:
 
 
 def has(module: str) -> bool:
-    """Whether a package is installed and recent enough; `module` is its import name."""
+    """Return whether a package is installed and recent enough; `module` is its import name."""
     return any(_with_version(package).fits for package in _PACKAGES if package.module == module)
 
 
 def installed_version(package: Package) -> str | None:
-    """Its version, "unknown" where an installed one states none, None where it is missing."""
+    """Return its version, "unknown" where it states none, None where it is missing."""
     from importlib import metadata  # takes longer to import than the rest of this package
 
     try:
@@ -134,6 +134,6 @@ def _with_version(package: Package) -> Package:
 
 
 def _numbers(version: str) -> list[int]:
-    """The numbers of a release: "2.13.0+cpu" → [2, 13, 0]."""
+    """Return the numbers of a release: "2.13.0+cpu" → [2, 13, 0]."""
     release = re.match(r"\d+(\.\d+)*", version)
     return [int(part) for part in release.group().split(".")] if release else []

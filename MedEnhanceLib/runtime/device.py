@@ -46,19 +46,17 @@ DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """name: a torch device, "cuda", "cuda:1", "mps" or "cpu"; reason: for the user."""
+    """A torch device, "cuda", "cuda:1", "mps" or "cpu", and the reason for it, for the user."""
 
     name: str
     reason: str
 
 
 def choose_device(requested: str = "auto") -> DeviceChoice:
-    """The device to use, with the reason for users.
+    """Choose the device to use, with the reason for users.
 
-    Args:
-        requested: "cpu", "cuda", "cuda:N", "mps", or "auto" for CUDA, then MPS, then the CPU.
-    Raises:
-        ConfigError: the requested device is unknown or not available; there is no fallback.
+    requested: "cpu", "cuda", "cuda:N", "mps", or "auto" for CUDA, then MPS, then the CPU.
+    Raises ConfigError where it is unknown or not available; there is no fallback.
     """
     torch = require("torch", purpose="Running a model")
     if requested == "auto":
@@ -95,12 +93,12 @@ def _automatic(torch: Any) -> DeviceChoice:
 
 
 def has_nvidia_driver() -> bool:
-    """Whether NVIDIA's driver is installed, with or without a PyTorch that can use it."""
+    """Return whether NVIDIA's driver is installed, with or without a PyTorch that can use it."""
     return Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of the host or of a device."""
+    """Return whether an error says that memory ran out, of the host or of a device."""
     torch = imported("torch")
     kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
     if isinstance(error, kinds):
@@ -110,14 +108,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether an error says that a CUDA device is of no more use to this process."""
+    """Return whether an error says that a CUDA device is of no more use to this process."""
     text = str(error).lower()
     is_one = isinstance(error, RuntimeError) and any(words in text for words in _LOST_WORDS)
     return is_one and not is_out_of_memory(error)
 
 
 def fault_of(name: str) -> str:
-    """Why a device cannot compute, "" where it can: tried with one small operation.
+    """Say why a device cannot compute, "" where it can: tried with one small operation.
 
     PyTorch also lists cards that it has no kernels for, and cards that other programs hold alone.
     """

@@ -11,12 +11,9 @@ from typing import Any
 def imported_when_used(
     package: str, names: Iterable[str], homes: Mapping[str, Iterable[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make `__getattr__` and `__dir__` of a package.
+    """Make `__getattr__` and `__dir__` of a package, of which names are the `__all__`.
 
-    Args:
-        package: its `__name__`.
-        names: its `__all__`.
-        homes: the names in each module of the package, {"encode": ["compress"]}.
+    homes: the names in each module of the package, {"encode": ["compress"]}.
     """
     modules = {name: module for module, own in homes.items() for name in own}
 
@@ -29,7 +26,7 @@ def imported_when_used(
 
 
 def imported(module: str) -> Any:
-    """A module that has been imported, and completely: another thread may be at it; else None."""
+    """Return a module if it is imported completely: another thread may be at it."""
     found = sys.modules.get(module)
     spec = getattr(found, "__spec__", None)
     return None if getattr(spec, "_initializing", False) else found

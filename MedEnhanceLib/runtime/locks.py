@@ -43,14 +43,11 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock | None]:
     """Make a private folder (mode 0700) and take its lock.
 
-    Args:
-        prefix: what its name begins with.
-        parent: where it is made; None takes the system's temporary folder.
-    Returns:
-        The folder and its lock; None for the lock where the file system has none, or where
-        filelock is not installed yet: nobody cleans up such a folder after a crash.
-    Raises:
-        OSError: it cannot be made; nothing is left behind.
+    prefix: what its name begins with.
+    parent: where it is made; None takes the system's temporary folder.
+    Returns the folder and its lock; None for the lock where the file system has none, or where
+    filelock is not installed yet: nobody cleans up such a folder after a crash.
+    Raises OSError where it cannot be made; nothing is left behind.
     """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:

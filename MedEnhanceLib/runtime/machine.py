@@ -26,12 +26,11 @@ def let_idle_threads_sleep() -> None:
 
 
 def compute() -> dict[str, Any]:
-    """The devices that models can run on.
+    """Return the devices that models can run on.
 
-    Returns:
-        "devices": CUDA devices with their memory in bytes and why they cannot be used ("fault"),
-        MPS, and the CPU, which is always there.
-        "choice": the device of "auto" with its reason; "none" without PyTorch.
+    "devices": CUDA devices with their memory in bytes and why they cannot be used ("fault"), MPS,
+    and the CPU, which is always there. "choice": the device of "auto" with its reason; "none"
+    without PyTorch.
     """
     devices: list[dict[str, Any]] = []
     reason = "PyTorch is not installed; enhancing and segmenting need it, compression not"
@@ -49,24 +48,19 @@ def compute() -> dict[str, Any]:
             devices.append(row | {"free": free, "fault": fault_of(name)})
         if torch.backends.mps.is_available():
             devices.append({"name": "mps", "what": "Apple GPU", "total": None, "free": None})
-    cpu = {
-        "name": "cpu",
-        "what": platform.processor() or platform.machine(),
-        "total": None,
-        "free": None,
-    }
-    return {"devices": [*devices, cpu], "choice": choice}
+    cpu = {"name": "cpu", "what": platform.processor() or platform.machine()}
+    return {"devices": [*devices, cpu | {"total": None, "free": None}], "choice": choice}
 
 
 def cpu_threads() -> int:
-    """Threads that this process may use."""
+    """Count the threads that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory() -> dict[str, int | None]:
-    """Host memory in bytes, "total" and "free"; None before psutil is installed."""
+    """Return host memory in bytes, "total" and "free"; None before psutil is installed."""
     try:
         import psutil
     except ImportError:

@@ -41,7 +41,7 @@ Cancel = Callable[[], bool] | threading.Event
 
 
 class _Pace:
-    """Estimates the time left from the pace of the current stage alone.
+    """An estimate of the time left from the pace of the current stage alone.
 
     Stages differ: reading a file takes no time for its share, a network does.
     """
@@ -50,7 +50,7 @@ class _Pace:
         self._stage, self._began, self._start = "", time.monotonic(), 0.0
 
     def seconds_left(self, fraction: float, stage: str) -> float | None:
-        """Until all stages are done, at this stage's pace; None while that is unknown."""
+        """Estimate when all stages are done, at this stage's pace; None while unknown."""
         now = time.monotonic()
         stage = "".join(letter for letter in stage if not letter.isdigit())  # "step 3 of 9"
         if stage != self._stage:
@@ -60,7 +60,7 @@ class _Pace:
 
 
 class Monitor:
-    """Passes a job's events to a listener, and a request to cancel to the job.
+    """A channel of a job's events to a listener, and of a request to cancel to the job.
 
     progress: called with each Event, in the job's own thread; None for no listener.
     cancel: a function that returns whether to stop, or an object with `is_set()`
@@ -75,7 +75,7 @@ class Monitor:
         self._warned: dict[str, str] = {}
 
     def part(self, start: float, end: float) -> Monitor:
-        """A monitor for a share of this work: its 0…1 is this monitor's start…end."""
+        """Return a monitor for a share of this work: its 0…1 is this monitor's start…end."""
         part = Monitor(self._listener, self._cancel)
         span = self._end - self._start
         part._start, part._end = self._start + start * span, self._start + end * span
@@ -105,7 +105,7 @@ class Monitor:
         return self._cancel() if callable(self._cancel) else self._cancel.is_set()
 
     def check(self) -> None:
-        """A safe point: raises Cancelled where the user asked to stop."""
+        """Raise Cancelled where the user asked to stop: a safe point."""
         if self.cancelled:
             raise Cancelled("cancelled", NOTHING_WRITTEN)
 
@@ -150,11 +150,10 @@ class Steps:
         self._monitor, self._done = monitor, 0.0
 
     def next(self, cost: float, left: float) -> Monitor:
-        """The monitor of the next step.
+        """Return the monitor of the next step.
 
-        Args:
-            cost: what this step is expected to take, in any unit.
-            left: what all steps after it are expected to take, in the same unit; 0 of the last one.
+        cost: what this step is expected to take, in any unit.
+        left: what all steps after it are expected to take, in the same unit; 0 of the last one.
         """
         start = self._done
         self._done = 1 - (1 - start) * left / (cost + left)
@@ -164,13 +163,8 @@ class Steps:
 def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
     """Run `work` of another library, which has no safe points, so that it can be canceled.
 
-    After a cancel it ends in the background and its result is dropped, so it must have no effect
-    beyond its result.
-
-    Returns:
-        What `work` returns.
-    Raises:
-        Cancelled: the monitor was asked to stop; else what `work` raises.
+    After a cancel, which raises Cancelled, it ends in the background and its result is dropped: it
+    must have no effect beyond its result.
     """
     if monitor is None or not monitor.can_be_cancelled:
         return work()

@@ -16,7 +16,7 @@ _ROOTS = (
 
 
 def resource_folder(name: str) -> Path:
-    """The folder "models" or "samples" of this installation; raises ModelError if missing."""
+    """Return the folder "models" or "samples" of this installation; ModelError if missing."""
     for root in _ROOTS:
         if (root / name).is_dir():
             return root / name

@@ -14,7 +14,7 @@ CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud
 
 
 def printable(text: str) -> str:
-    """The text with what commands a terminal, or cannot be encoded, as escapes such as "x1b"."""
+    """Escape what commands a terminal, or cannot be encoded, such as "x1b"."""
     return CONTROLS.sub(_escape, text)
 
 
@@ -27,7 +27,7 @@ def _escape(found: re.Match[str]) -> str:
 
 @contextmanager
 def renamed_in_errors(path: object, name: str) -> Iterator[None]:
-    """Errors that leave it call the temporary file `path` by `name`."""
+    """Let errors that leave it call the temporary file `path` by `name`."""
     try:
         yield
     except MedEnhanceError as error:

@@ -35,7 +35,7 @@ _FREE = ("device", "checkpoint_s", "license")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig(Options):
-    """How volumes become images: axial, [size, size] pixels of spacing_mm."""
+    """Options of images: axial, [size, size] pixels of spacing_mm."""
 
     size: int = option(96, help="side of an image", low=16, high=4096, multiple=GRID, unit="pixels")
     spacing_mm: float = option(1.0, help="pixel spacing", low=0.05, high=50, unit="mm")
@@ -43,7 +43,7 @@ class ImageConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig(Options):
-    """How gradients are matched (design: spg parts 7 and 8)."""
+    """Options of gradient matching (design: spg parts 7 and 8)."""
 
     outer: int = option(15, help="random re-initializations of a network", low=1, high=1_000_000)
     inner: int = option(10, help="matches per network", low=1, high=1_000_000)
@@ -66,7 +66,7 @@ class LoopConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(WithPresets):
-    """One distillation, reproducible from this and the data.
+    """Options of a distillation, reproducible from this and the data.
 
     Presets: smoke: seconds, for tests; cpu: some minutes a patient on one core; full: the loop of
     the design (200 re-initializations), for a GPU.
@@ -144,7 +144,7 @@ class DistillConfig(WithPresets):
             )
 
     def record(self) -> dict[str, Any]:
-        """The fields that are published, and that must agree to resume a run.
+        """Return the fields that are published, and that must agree to resume a run.
 
         They name no patient and no place: of the prior only the kind.
         """

@@ -41,13 +41,7 @@ _PACKAGES = ("numpy", "SimpleITK", "torch", "monai")
 
 @dataclass(frozen=True)
 class Distilled:
-    """A distilled data set.
-
-    Args:
-        images: float32 [N, H, W] in [0, 1].
-        manifest: as `make_manifest` made it.
-        folder: of its files.
-    """
+    """A distilled data set: images float32 [N, H, W] in [0, 1], its manifest, and its folder."""
 
     images: Floats
     manifest: dict[str, Any]
@@ -65,7 +59,7 @@ class Distilled:
 
     @property
     def window(self) -> tuple[float, float]:
-        """What 0 and 1 are in the images: HU, or of MR shares of its robust maximum."""
+        """Values of 0 and 1 in the images: HU, or of MR shares of its robust maximum."""
         return CT_WINDOW if self.modality == "CT" else (0.0, 1.0)
 
     @property
@@ -94,7 +88,7 @@ class Distilled:
         return tuple(limits)
 
     def entry(self) -> dict[str, str]:
-        """The entry on the training data for the card of a model."""
+        """Describe the training data for the card of a model."""
         count = int(self.manifest["patients"])
         patients = f"{count} patient{'' if count == 1 else 's'}"
         name, origin = (
@@ -116,17 +110,13 @@ class Distilled:
 
 
 def license_of(manifest: Mapping[str, Any]) -> str:
-    """The license that a manifest states; "" if none."""
+    """Return the license that a manifest states; "" if none."""
     stated = str(manifest.get("license", NO_LICENSE))
     return "" if stated == NO_LICENSE else stated
 
 
 def is_distilled(folder: Path) -> bool:
-    """Whether a folder holds a distilled data set, readable or not.
-
-    Raises:
-        InputError: it holds a distillation that is not finished.
-    """
+    """Tell whether a folder holds a distilled data set; raises InputError for an unfinished one."""
     if not (folder / MANIFEST).exists() and (folder / WORK / RUN).is_file():
         raise InputError(
             f"{folder} contains an unfinished distillation",
@@ -139,11 +129,7 @@ def is_distilled(folder: Path) -> bool:
 
 
 def load_distilled(folder: Path) -> Distilled:
-    """Read a distilled data set.
-
-    Raises:
-        InputError: the folder holds none, or not all of it, or one of a later version.
-    """
+    """Read a distilled data set; raises InputError if it is missing, incomplete or too new."""
     if not (folder / MANIFEST).is_file():
         raise InputError(
             f"{folder} contains no finished distillation", "Name the folder of a distilled set."
@@ -168,7 +154,7 @@ def load_distilled(folder: Path) -> Distilled:
 
 
 def order_of(images: Floats) -> npt.NDArray[np.intp]:
-    """The order in which images [N, H, W] are written: place n gets image order[n].
+    """Draw the order in which images [N, H, W] are written: place n gets image order[n].
 
     Drawn from the images before they are rounded to 16 bits, which are not published. An order
     drawn from the seed, which is published, could be undone.
@@ -178,7 +164,7 @@ def order_of(images: Floats) -> npt.NDArray[np.intp]:
 
 
 def quantized(images: Floats) -> npt.NDArray[np.uint16]:
-    """[0, 1] → 16 bits, rounded to nearest even."""
+    """Round [0, 1] to 16 bits, to nearest even."""
     return np.rint(np.clip(images, 0, 1) * TOP).astype(np.uint16)
 
 
@@ -196,12 +182,9 @@ def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
 def make_manifest(
     config: DistillConfig, run: Mapping[str, Any], results: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The manifest of a distillation; it holds no time, so that equal runs give equal bytes.
+    """Make the manifest of a distillation; it holds no time, so that equal runs give equal bytes.
 
-    Args:
-        config: of the distillation.
-        run: modality, counts and hashes, as in run.json.
-        results: of the distillation.
+    run: modality, counts and hashes, as in run.json. results: of the distillation.
     """
     window = (
         {"HU": list(CT_WINDOW)}

@@ -99,7 +99,6 @@ def distill_cohort(
 
 
 def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
-    """What defines the run, for run.json and the manifest."""
     prior = prepared.prior
     return {
         "modality": prepared.modality,
@@ -155,7 +154,6 @@ def _by_matching(
 
 
 def _by_statistics(prepared: Prepared, monitor: Monitor) -> Made:
-    """The prior with the cohort's statistics, which stand in the manifest."""
     modality, prior = prepared.modality, prepared.prior.images
     count = len(prepared.training)
     if count < CLIPPED_FROM:

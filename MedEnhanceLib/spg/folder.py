@@ -36,7 +36,7 @@ _DAMAGE = (OSError, KeyError, TypeError, ValueError)
 
 
 def confidential_folder(out: Path) -> Path:
-    """The folder beside `out` for pictures and names of patients."""
+    """Name the folder beside `out` for pictures and names of patients."""
     return out.resolve().with_name(f"{out.resolve().name}-confidential")
 
 
@@ -52,15 +52,14 @@ class RunFolder:
         return (self.out / MANIFEST).is_file()
 
     def patient(self, number: int) -> Path:
-        """The folder of a patient's checkpoint."""
+        """Name the folder of a patient's checkpoint."""
         return self.work / f"patient-{number:03d}"
 
     @contextmanager
     def owned(self, *, overwrite: bool) -> Iterator[None]:
         """Make the folder and hold its lock; with `overwrite` remove what was distilled there.
 
-        Raises:
-            OutputError: another process distills there, or something else lies there.
+        Raises OutputError where another process distills there, or something else lies there.
         """
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(f"{self.out} is a file", "Name a folder for the result.")
@@ -106,9 +105,7 @@ class RunFolder:
     def agree(self, run: dict[str, Any]) -> None:
         """Record what defines this run, or compare it with the record that is here.
 
-        Raises:
-            ConfigError: options differ; names them.
-            InputError: the data differ.
+        Raises ConfigError, which names options that differ, or InputError where the data differ.
         """
         path = self.out / MANIFEST if self.is_finished else self.work / RUN
         if not path.is_file():
@@ -137,7 +134,7 @@ class RunFolder:
         shutil.rmtree(self.patient(number), ignore_errors=True)
 
     def load_images(self, number: int) -> tuple[Floats, dict[str, float]] | None:
-        """What `save_images` stored; None if the patient is not finished."""
+        """Read what `save_images` stored; None if the patient is not finished."""
         from safetensors import SafetensorError, safe_open
 
         path = self._images_path(number)

@@ -26,19 +26,11 @@ _TISSUE_MR, _TISSUE_HU = 0.05, -500.0
 
 
 def axial_slices(volume: Volume, config: ImageConfig) -> Floats:
-    """A volume as axial images.
+    """Turn a volume into axial images, float32 [N, size, size] in [0, 1], from foot to head.
 
     The volume is reoriented, resampled in the plane where its pixels have another size, windowed,
     and cropped or mirrored outwards around its center. Slices that show hardly anything are left
-    out. Source: reconstructed.
-
-    Args:
-        volume: of any orientation.
-        config: size and pixel spacing.
-    Returns:
-        float32 [N, size, size] in [0, 1], from foot to head.
-    Raises:
-        InputError: hardly any intensity is positive (MR).
+    out. Raises InputError where hardly any intensity is positive (MR). Source: reconstructed.
     """
     window = _window_of(volume)
     voxels = _resampled(volume, config.spacing_mm)
@@ -50,7 +42,7 @@ def axial_slices(volume: Volume, config: ImageConfig) -> Floats:
 
 
 def _window_of(volume: Volume) -> tuple[float, float]:
-    """The intensities that become 0 and 1, in the volume's unit; raises as `axial_slices`."""
+    """Choose the intensities that become 0 and 1, in the volume's unit; may raise InputError."""
     if volume.modality == "CT":
         return CT_WINDOW
     top = robust_max(volume.voxels)
@@ -63,7 +55,7 @@ def _window_of(volume: Volume) -> tuple[float, float]:
 
 
 def shown(images: Floats, modality: str) -> npt.NDArray[np.bool_]:
-    """Which pixels of images in [0, 1] lie above the level of tissue; bool, of their shape."""
+    """Mark pixels of images in [0, 1] above the level of tissue; bool, of their shape."""
     if modality != "CT":
         return images > _TISSUE_MR
     low, high = CT_WINDOW
@@ -71,7 +63,7 @@ def shown(images: Floats, modality: str) -> npt.NDArray[np.bool_]:
 
 
 def spread_over(images: Floats, count: int) -> Floats:
-    """`count` images at equal quantiles of their order, [count, H, W]; repeated if there are fewer.
+    """Pick `count` images at equal quantiles of their order; repeated if there are fewer.
 
     Source: design, spg part 3.
     """
@@ -80,7 +72,7 @@ def spread_over(images: Floats, count: int) -> Floats:
 
 
 def data_sha256(arrays: Iterable[Floats]) -> str:
-    """One hash of all images in order: any change changes it."""
+    """Hash all images in order: any change changes it."""
     digest = hashlib.sha256()
     for images in arrays:
         digest.update(repr(images.shape).encode())
@@ -89,7 +81,7 @@ def data_sha256(arrays: Iterable[Floats]) -> str:
 
 
 def _resampled(volume: Volume, spacing_mm: float) -> Floats:
-    """float32 [K, J, I]: axial slices from foot to head, pixels of spacing_mm."""
+    """Resample to axial slices from foot to head, float32 [K, J, I], pixels of spacing_mm."""
     refuse_too_large(volume)
     sitk: Any = require("SimpleITK", purpose="Preparing a cohort")
     image = sitk.DICOMOrient(volume.to_sitk(), "LPS")
@@ -111,7 +103,7 @@ def _resampled(volume: Volume, spacing_mm: float) -> Floats:
 
 
 def _framed(images: Floats, size: int) -> Floats:
-    """[N, size, size]: cropped or mirrored outwards around the center.
+    """Crop, or mirror outwards, around the center to [N, size, size].
 
     With zero padding the border of a small field of view would be the sharpest edge of the image,
     and its restoration outweigh all tissue in super-resolution (measured).

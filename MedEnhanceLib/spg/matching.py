@@ -48,13 +48,10 @@ MEASURED = ("alignment", "structure", "saturation")
 
 @dataclass(frozen=True)
 class Raw:
-    """What a patient is distilled from.
+    """Images of a patient [N, H, W], and the prior [M, h, w] that the result starts from.
 
-    Args:
-        images: float32 [N, H, W] in [0, 1].
-        prior: float32 [M, h, w] in [0, 1], the start of the result.
-        modality: "CT" or "MR".
-        number: of the patient in the run; keeps random numbers of patients independent.
+    Both are float32 in [0, 1]. modality: "CT" or "MR". number: of the patient in the run; keeps
+    random numbers of patients independent.
     """
 
     images: Floats
@@ -64,13 +61,7 @@ class Raw:
 
 
 class PatientLoop:
-    """Generator, networks and optimizers of one patient, and the numbered steps that update them.
-
-    Args:
-        raw: the patient's images and the prior.
-        config: of the distillation.
-        device: a torch device.
-    """
+    """Networks and optimizers of one patient, and the numbered steps that update them."""
 
     def __init__(self, raw: Raw, config: DistillConfig, device: str) -> None:
         self.config, self.device, self._number = config, device, raw.number
@@ -102,18 +93,17 @@ class PatientLoop:
         self._images: Tensor | None = None
 
     def outer_of(self, number: int) -> int:
-        """The outer step that a numbered step belongs to."""
+        """Return the outer step that a numbered step belongs to."""
         return number // self._per_outer
 
     def ends_outer(self, number: int) -> bool:
-        """Whether it is the last step of its outer step."""
+        """Tell whether it is the last step of its outer step."""
         return (number + 1) % self._per_outer == 0
 
     def step(self, number: int) -> None:
         """Run the step of that number; the same number does the same, resumed or not.
 
-        Raises:
-            ModelError: the loss is not finite.
+        Raises ModelError where the loss is not finite.
         """
         if number % self._per_outer == 0:
             self._begin_outer(number)
@@ -123,7 +113,7 @@ class PatientLoop:
             self._teach(number)
 
     def _rng(self, number: int, purpose: int) -> np.random.Generator:
-        """The random numbers of one step for one purpose (0 to 3)."""
+        """Seed the random numbers of one step for one purpose (0 to 3)."""
         return np.random.default_rng((self.config.seed + 1, self._number, number, purpose))
 
     def _begin_outer(self, number: int) -> None:
@@ -155,7 +145,7 @@ class PatientLoop:
         self.measured[self.outer_of(number)] += values[1:] / self.config.loop.inner
 
     def _distance_of(self, images: Tensor, number: int) -> Tensor:
-        """The distance between the network's gradients on a batch of raw images and of these."""
+        """Compare the network's gradients on a batch of raw images and of these."""
         rng = self._rng(number, 2)
         # Both sides share the seed of the degradation and the first image that is degraded whole.
         seed, first = int(rng.integers(2**62)), int(rng.integers(2**31))
@@ -177,7 +167,7 @@ class PatientLoop:
     def _raw_pairs(
         self, number: int, rng: np.random.Generator, seed: int, first: int
     ) -> tuple[Tensor, Tensor]:
-        """Raw patches after and before degradation, [B, 1, P, P] each."""
+        """Draw raw patches after and before degradation, [B, 1, P, P] each."""
         images, indices, drawn = self._raw, np.arange(len(self._raw)), None
         if self.task.on_patches:
             chosen = rng.integers(len(indices), size=self.batch)
@@ -190,7 +180,7 @@ class PatientLoop:
         )
 
     def _raw_of_outer(self, number: int) -> tuple[npt.NDArray[np.intp], Tensor]:
-        """Which raw images are degraded whole in this outer step, and their degradation.
+        """Choose which raw images are degraded whole in this outer step, and their degradation.
 
         Both follow from the number alone, so that checkpoints need not hold them.
         """
@@ -206,7 +196,7 @@ class PatientLoop:
     def _own_pairs(
         self, images: Tensor, rng: np.random.Generator, seed: int, first: int, count: int
     ) -> tuple[Tensor, Tensor]:
-        """The same of generated images."""
+        """Draw the same of generated images."""
         indices = np.arange(len(images))
         chosen = (np.arange(count) + first) % len(images)
         drawn = None if self.task.on_patches else self._noise
@@ -216,18 +206,18 @@ class PatientLoop:
 
     @torch.no_grad()
     def _generated(self) -> Tensor:
-        """The patient's images as they are now, [M, 1, h, w]."""
+        """Generate the patient's images as they are now, [M, 1, h, w]."""
         if self._images is None:
             self._images = self.generator(self._prior)
         return self._images
 
     def images(self) -> Floats:
-        """The patient's images as they are now, float32 [M, h, w] in [0, 1]."""
+        """Return the patient's images as they are now, float32 [M, h, w] in [0, 1]."""
         found: Floats = self._generated()[:, 0].cpu().numpy()
         return found
 
     def parts(self, hashes: Mapping[str, str]) -> dict[str, Any]:
-        """What a checkpoint holds; hashes: of data and prior, which it must agree in too."""
+        """List what a checkpoint holds; hashes: of data and prior, which it must agree in too."""
         return {
             "config": self.config.record() | dict(hashes),
             "modules": {

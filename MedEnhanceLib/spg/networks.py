@@ -24,7 +24,7 @@ _SATURATED = 0.95
 
 
 class Correction(nn.Module):
-    """x + body(x)."""
+    """Network that adds body(x) to x."""
 
     def __init__(self, *body: nn.Module) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Correction(nn.Module):
 
 
 def make_network(rng: np.random.Generator) -> Correction:
-    """SRCNN with new weights: three layers, 10.9 thousand weights.
+    """Make SRCNN with new weights: three layers, 10.9 thousand weights.
 
     Source: Dong et al., IEEE TPAMI 38 (2016) 295, the layout; the sizes are ours.
     """
@@ -68,17 +68,12 @@ def draw_weights(network: nn.Module, rng: np.random.Generator) -> None:
 
 
 class Generator(nn.Module):
-    """S = clip(A + ρ · tanh(U([A, ζ])), 0, 1); at the beginning S = A.
+    """Generator S = clip(A + ρ · tanh(U([A, ζ])), 0, 1) of M images; at the beginning S = A.
 
     U is a U-Net of three levels without normalization, whose last layer starts at zero. ζ is one
     learned map of an eighth of the resolution, the same for all images of the patient. U also sees
     a fixed map of noise, the grain, drawn from the seed: from a smooth average and ζ alone it could
     make no texture. Source: design, spg part 4 (reconstructed); the grain is ours.
-
-    Args:
-        count: of the images, M.
-        size: of the images, [H, W] in pixels.
-        rng: draws weights and grain.
     """
 
     def __init__(self, count: int, size: Sequence[int], rng: np.random.Generator) -> None:
@@ -96,15 +91,15 @@ class Generator(nn.Module):
         self.register_buffer("grain", torch.from_numpy(grain))
 
     def forward(self, prior: Tensor) -> Tensor:
-        """[M, 1, H, W] in [0, 1] → the patient's images, the same shape and range."""
+        """Generate the patient's images from the prior, [M, 1, H, W] in [0, 1]."""
         return self.add(prior, self.residual(prior))
 
     def add(self, prior: Tensor, residual: Tensor) -> Tensor:
-        """The prior [M, 1, H, W], changed by ρ · tanh(residual)."""
+        """Change the prior [M, 1, H, W] by ρ · tanh(residual)."""
         return (prior + RHO * residual.tanh()).clamp(0, 1)
 
     def residual(self, prior: Tensor) -> Tensor:
-        """U([A, ζ]), in units of ρ, before tanh bounds it: [M, 1, H, W]."""
+        """Compute U([A, ζ]), in units of ρ, before tanh bounds it: [M, 1, H, W]."""
         size = (prior.shape[-2], prior.shape[-1])
         zeta = F.interpolate(self.zeta, size=size, mode="bilinear", align_corners=False)
         inputs = torch.cat([prior, zeta.expand_as(prior), self.grain], dim=1)
@@ -119,7 +114,7 @@ class Generator(nn.Module):
 
 
 def saturation(residual: Tensor) -> Tensor:
-    """The share of pixels whose residual is as large as it can be, and stops learning."""
+    """Compute the share of pixels whose residual is as large as it can be, and stops learning."""
     return (residual.detach().tanh().abs() > _SATURATED).float().mean()
 
 

@@ -26,14 +26,9 @@ _STRUCTURE = 0.1, 0.02
 
 
 def layer_gradients(loss: Tensor, network: nn.Module, *, differentiable: bool) -> list[Tensor]:
-    """The gradient of each convolution's weights and biases.
+    """Compute the gradient of each convolution's weights and biases, one vector for each.
 
-    Args:
-        loss: a scalar.
-        network: what the loss was computed with.
-        differentiable: whether the result can be differentiated again.
-    Returns:
-        One vector for each convolution.
+    differentiable: whether the result can be differentiated again.
     """
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     parameters = [list(layer.parameters()) for layer in layers]
@@ -43,7 +38,7 @@ def layer_gradients(loss: Tensor, network: nn.Module, *, differentiable: bool) -
 
 
 def cosine_distance(raw: Gradients, distilled: Gradients) -> Tensor:
-    """Σ over layers of 1 − cosine, and of 0.1 · (difference of log lengths)².
+    """Sum over layers 1 − cosine, and 0.1 · (difference of log lengths)².
 
     The lengths prevent that a gradient of nearly no size matches by its direction. The divisor has
     no 1e-6 as it has for cross-entropy: gradients of a squared error are that small.
@@ -57,7 +52,7 @@ def cosine_distance(raw: Gradients, distilled: Gradients) -> Tensor:
 
 
 def relative_distance(raw: Gradients, distilled: Gradients) -> Tensor:
-    """Σ over layers of |raw − distilled|² / |raw|²: well posed also where gradients are noise."""
+    """Sum over layers |raw − distilled|² / |raw|²: well posed also where gradients are noise."""
     total = raw[0].new_zeros(())
     for theirs, ours in zip(raw, distilled, strict=True):
         total = total + (theirs - ours).square().sum() / (theirs.square().sum() + _LEAST)
@@ -69,7 +64,7 @@ def _length(vector: Tensor) -> Tensor:
 
 
 def structure_loss(images: Tensor, prior: Tensor) -> Tensor:
-    """0.5 · (1 − SSIM(S, A)) + 0.5 · |∇S − ∇A|₁ + 0.1 · |S − A|₁, means over [M, 1, H, W].
+    """Compute 0.5 · (1 − SSIM(S, A)) + 0.5 · |∇S − ∇A|₁ + 0.1 · |S − A|₁, means over [M, 1, H, W].
 
     Source: design, spg part 5 (reconstructed); SSIM by MONAI, values in [0, 1].
     """
@@ -81,6 +76,6 @@ def structure_loss(images: Tensor, prior: Tensor) -> Tensor:
 
 
 def structure_weight(share: float) -> float:
-    """The weight after a share of the distillation, 0 to 1: it falls as a cosine."""
+    """Compute the weight after a share of the distillation, 0 to 1: it falls as a cosine."""
     start, end = _STRUCTURE
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))

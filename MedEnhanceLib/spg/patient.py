@@ -31,12 +31,10 @@ _RAW_IMAGES = 8
 
 @dataclass(frozen=True)
 class PatientImages:
-    """A patient's images and how they were made.
+    """Images of a patient, float32 [M, H, W] in [0, 1], and how they were made.
 
-    Args:
-        images: float32 [M, H, W] in [0, 1].
-        measured: means of the last outer step: `alignment`, the distance from the gradients of the
-            raw images; `structure`, from the prior; `saturation`, a share of the pixels.
+    measured: means of the last outer step: `alignment`, the distance from the gradients of the raw
+    images; `structure`, from the prior; `saturation`, a share of the pixels.
     """
 
     images: Floats
@@ -55,13 +53,8 @@ def distill_patient(
 ) -> PatientImages:
     """Distill one patient, or resume; meanwhile no other long job has the GPU.
 
-    Args:
-        raw: the patient's images and the prior.
-        config: of the distillation.
-        device: a torch device.
-        folder: for the checkpoint; None: no checkpoint.
-        hashes: of data and prior, which a checkpoint must agree in.
-        monitor: gets progress and may cancel.
+    folder: for the checkpoint; None: no checkpoint. hashes: of data and prior, which a checkpoint
+    must agree in.
     Raises:
         Cancelled: after a checkpoint was written.
         ConfigError: the checkpoint is of another configuration or data.
@@ -109,8 +102,7 @@ def distill_patient(
 def step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None:
     """Run a step; from the first time that memory runs out, with half the batch (`loop.batch`).
 
-    Raises:
-        DeviceMemoryError: memory runs out with half the batch, too.
+    Raises DeviceMemoryError where memory runs out with half the batch, too.
     """
     whole = loop.config.loop.batch
     try:
@@ -138,17 +130,9 @@ def step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None
 def seconds_of_a_patient(
     config: DistillConfig, modality: str, device: str, monitor: Monitor | None = None
 ) -> float:
-    """Estimate how long distilling one patient takes, without reading and audit.
+    """Estimate the seconds that distilling one patient takes, without reading and audit.
 
     Times a step of each kind on random images, after a warm-up.
-
-    Args:
-        config: of the distillation.
-        modality: "CT" or "MR".
-        device: a torch device of this machine.
-        monitor: may cancel.
-    Returns:
-        Seconds.
     """
     monitor = monitor or Monitor()
     rng = np.random.default_rng(config.seed)
@@ -171,7 +155,6 @@ def seconds_of_a_patient(
 
 
 def _seconds(loop: PatientLoop, number: int) -> float:
-    """Of a step, after a warm-up."""
     for _ in range(2):
         began = time.perf_counter()
         loop.step(number)

@@ -45,12 +45,10 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class Prior:
-    """What all distilled images start from.
+    """Start of all distilled images, float32 [M, H, W] in [0, 1].
 
-    Args:
-        images: float32 [M, H, W] in [0, 1].
-        kind: see `DistillConfig.kind_of_prior`; published.
-        patient: of the cohort, whose anatomy it is; never written to a file.
+    kind: see `DistillConfig.kind_of_prior`; published. patient: of the cohort, whose anatomy it is;
+    never written to a file.
     """
 
     images: Floats
@@ -62,12 +60,9 @@ class Prior:
 class Prepared:
     """A cohort and the prior, ready to be distilled.
 
-    Args:
-        modality: "CT" or "MR".
-        training: by patient in the cohort's order, float32 [N, H, W] in [0, 1].
-        held_out: the same of patients kept for the audit; never the prior's patient.
-        prior: what all distilled images start from; with matching it has the cohort's statistics.
-        public: the prior before it took anything on from the patients, [M, H, W].
+    training: images by patient in the cohort's order, float32 [N, H, W] in [0, 1]; held_out: the
+    same of patients kept for the audit, never the prior's. prior: with matching it has the cohort's
+    statistics; public: before it took them on, [M, H, W].
     """
 
     modality: str
@@ -80,9 +75,8 @@ class Prepared:
 def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared:
     """Read, check, scale and split a cohort, and make the prior.
 
-    Raises:
-        ConfigError: the cohort does not fit the configuration.
-        InputError: a patient cannot be distilled; names the patient.
+    Raises ConfigError where the cohort does not fit the configuration, InputError, which names the
+    patient, for one who cannot be distilled.
     """
     if not len(cohort):
         raise InputError("the cohort is empty", "Name patients.")
@@ -149,7 +143,7 @@ def _refuse_theirs(prior: Prior, volumes: Mapping[str, Sequence[Floats]]) -> Non
 
 
 def held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
-    """Patients drawn by the seed; at least two if two are left, because the audit needs two.
+    """Draw patients by the seed; at least two if two are left, because the audit needs two.
 
     A patient who is named as the prior is not drawn: that one is exposed anyway.
     """
@@ -182,7 +176,7 @@ def _check(modality: str | None, config: DistillConfig) -> None:
 
 
 def _public_prior(config: DistillConfig, modality: str, monitor: Monitor) -> Prior:
-    """M images at equal quantiles of the template, or of a volume's file, with a warning."""
+    """Take M images at equal quantiles of the template, or of a volume's file, with a warning."""
     kind, count = config.kind_of_prior, config.images_per_patient
     path = Path(config.prior)
     if kind == TEMPLATE:
@@ -200,7 +194,7 @@ def _public_prior(config: DistillConfig, modality: str, monitor: Monitor) -> Pri
 
 
 def representative(volumes: Mapping[str, Floats]) -> str:
-    """The patient with the smallest sum of distances to all others.
+    """Find the patient with the smallest sum of distances to all others.
 
     Distances are those of each patient's first volume [N, H, W] as 64³ voxels, and of the length of
     their gradient. Source: design, spg part 2 (reconstructed; without principal components, which

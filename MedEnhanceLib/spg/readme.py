@@ -73,7 +73,7 @@ on them, which adds noise itself and takes scans as they are.
 
 
 def readme(manifest: Mapping[str, Any]) -> str:
-    """The page in Markdown, of the manifest of a set."""
+    """Write the page in Markdown from the manifest of a set."""
     audit, count = manifest.get("audit") or {}, manifest["patients"]
     summary = str(audit.get("summary") or "Not audited: treat the images as the patients' own.")
     width, height = manifest["size"]
@@ -104,7 +104,7 @@ def readme(manifest: Mapping[str, Any]) -> str:
 
 
 def _notice() -> str:
-    """Of the template, whose license asks that it goes with every copy."""
+    """Quote the template's license, which goes with every copy."""
     path = resource_folder("samples") / "LICENSE-MNI152.txt"
     lines = path.read_text(encoding="utf-8").splitlines()
     quoted = "\n".join(f"> {line.strip()}" for line in lines)
@@ -115,7 +115,7 @@ def _notice() -> str:
 
 
 def _nature(manifest: Mapping[str, Any]) -> list[str]:
-    """What the images are, and what of the patients is in them."""
+    """List what the images are, and what of the patients is in them."""
     prior = (
         f"They start from a prior and stay near it. The prior: {manifest['prior']['description']}."
     )

@@ -38,7 +38,7 @@ CLIPPED_FROM = 5
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one patient, or means over several.
+    """Statistics of one patient, or means over several.
 
     levels: [33], quantiles of intensity where something shows. bands: [4, 17], quantiles of each
     band of detail there, fine to coarse. patients: how many they are of.
@@ -49,7 +49,7 @@ class Statistics:
     patients: int = 1
 
     def record(self) -> dict[str, Any]:
-        """As it is published."""
+        """Convert to the fields that are published."""
         return {
             "patients": self.patients,
             "intensities": [round(float(value), 5) for value in self.levels],
@@ -60,12 +60,7 @@ class Statistics:
 
 
 def measure(images: Floats, modality: str) -> Statistics:
-    """The statistics of one patient's images.
-
-    Args:
-        images: float32 [N, H, W] in [0, 1], of which something shows.
-        modality: "CT" or "MR".
-    """
+    """Measure the statistics of one patient's images, float32 [N, H, W] in [0, 1]."""
     inside = shown(images, modality)
     bands, _ = _bands(images)
     return Statistics(
@@ -75,7 +70,7 @@ def measure(images: Floats, modality: str) -> Statistics:
 
 
 def mean_over(patients: Iterable[Statistics]) -> Statistics:
-    """Means over patients; of five and more nobody's lowest and highest numbers count in full.
+    """Average over patients; of five and more nobody's lowest and highest numbers count in full.
 
     The lowest value of each number is replaced by the next one, and the highest: so that no single
     odd patient shows in a mean.
@@ -95,15 +90,7 @@ def mean_over(patients: Iterable[Statistics]) -> Statistics:
 
 
 def imposed(images: Floats, statistics: Statistics, modality: str) -> Floats:
-    """Images with these statistics where something shows; elsewhere they stay as they are.
-
-    Args:
-        images: float32 [N, H, W] in [0, 1].
-        statistics: that they are to have, all of them together.
-        modality: "CT" or "MR".
-    Returns:
-        float32, same shape.
-    """
+    """Give images [N, H, W] in [0, 1] these statistics, all together, where something shows."""
     inside = shown(images, modality)
     result = with_levels(images, inside, statistics.levels)
     for _ in range(_ROUNDS):
@@ -117,7 +104,7 @@ def imposed(images: Floats, statistics: Statistics, modality: str) -> Floats:
 
 
 def with_levels(images: Floats, inside: npt.NDArray[np.bool_], wanted: Doubles) -> Floats:
-    """Images whose intensities inside have these quantiles, [33]; a copy."""
+    """Copy images with the quantiles `wanted`, [33], of the intensities inside."""
     levels = np.linspace(0, 1, LEVELS)
     own = np.quantile(images[inside], levels)
     result = images.copy()
@@ -126,7 +113,7 @@ def with_levels(images: Floats, inside: npt.NDArray[np.bool_], wanted: Doubles) 
 
 
 def _bands(images: Floats) -> tuple[list[Floats], Floats]:
-    """Bands of detail, fine to coarse, and what is left: together they are the images."""
+    """Split into bands of detail, fine to coarse, and what is left, which add up to the images."""
     bands: list[Floats] = []
     finer = images
     for sigma in BLURS:

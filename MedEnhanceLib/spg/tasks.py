@@ -32,7 +32,7 @@ _LEAST_SHOWN = 0.3
 
 
 class Task(ABC):
-    """One kind of degradation.
+    """Kind of degradation.
 
     on_patches: whether a patch is degraded like a whole image. Otherwise whole images are degraded
     and patches cut from them, and numbers are drawn once for each re-initialized network.
@@ -41,23 +41,16 @@ class Task(ABC):
     on_patches: ClassVar[bool] = True
 
     def draw(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """The random numbers for images [B, 1, H, W]: a tensor [B, …]."""
+        """Draw the random numbers for images [B, 1, H, W]: a tensor [B, …]."""
         return images.new_zeros(len(images), 0)
 
     @abstractmethod
     def damage(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """The degraded images, float32 [B, 1, H, W]."""
+        """Degrade images, float32 [B, 1, H, W]."""
 
     @torch.no_grad()
     def damaged(self, images: Floats, seed: int) -> Floats:
-        """Degrade whole images.
-
-        Args:
-            images: [N, H, W] in [0, 1].
-            seed: of the random numbers; the same seed gives the same result.
-        Returns:
-            Degraded images, float32 [N, H, W].
-        """
+        """Degrade whole images [N, H, W] in [0, 1]; the same seed gives the same result."""
         whole = torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None]
         drawn = self.draw(whole, np.random.default_rng(seed))
         result: Floats = self.damage(whole, drawn)[:, 0].numpy()
@@ -74,14 +67,14 @@ class Rician(Task):
         self._low, self._high = low, high
 
     def draw(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """σ is uniform, one for each image."""
+        """Draw σ uniformly, one for each image."""
         count, _, *size = images.shape
         sigma = rng.uniform(self._low, self._high, (count, 1, 1, 1)).astype(np.float32)
         noise = rng.standard_normal((count, 2, *size), dtype=np.float32) * sigma
         return torch.from_numpy(noise).to(images.device)
 
     def damage(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """√((x + n₁)² + n₂²)."""
+        """Compute √((x + n₁)² + n₂²)."""
         real, imaginary = images + drawn[:, :1], drawn[:, 1:]
         return (real.square() + imaginary.square() + _ROOT).sqrt()
 
@@ -102,49 +95,39 @@ class LowDose(Task):
         self._spacing = spacing_mm
 
     def draw(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Each image has its own seed: the first ones do not depend on how many follow."""
+        """Draw each image's noise by its own seed: the first do not depend on how many follow."""
         hu = images.detach()[:, 0].cpu().numpy() * np.float32(self._span) + np.float32(self._low)
         spacing = (self._spacing, self._spacing, 1.0)
         noise = low_dose_noise(hu, spacing, self._photons, 0.0, rng, views=_SIMULATED)
         return torch.from_numpy(noise / np.float32(self._span))[:, None].to(images.device)
 
     def damage(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """The image plus its noise."""
+        """Add its noise to the image."""
         return images + drawn
 
 
 class Coarse(Task):
-    """A smaller matrix, interpolated (cubic) back to the size; nothing is drawn."""
+    """Loss of resolution: a smaller matrix, interpolated (cubic) back; nothing is drawn."""
 
     def __init__(self, factor: int) -> None:
         self._factor = factor
 
     def damage(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Means over factor × factor pixels, interpolated."""
+        """Average factor × factor pixels, and interpolate."""
         small = F.avg_pool2d(images, self._factor)
         size = (images.shape[-2], images.shape[-1])
         return F.interpolate(small, size=size, mode="bicubic", align_corners=False)
 
 
 def make_task(config: DistillConfig, modality: str) -> Task:
-    """The task of a configuration.
-
-    Args:
-        config: its task and pixel spacing are used.
-        modality: "CT" or "MR".
-    """
+    """Make the task of a configuration for "CT" or "MR"."""
     if config.task in ("sr2", "sr4"):
         return Coarse(int(config.task[2:]))
     return LowDose(config.images.spacing_mm) if modality == "CT" else Rician(*DAMAGE["rician"])
 
 
 class Patches:
-    """Draws patches that show something.
-
-    Args:
-        shown: bool [N, H, W], pixels above the level of tissue.
-        side: of a patch in pixels, at most H and W.
-    """
+    """Patches that show something, by shown, bool [N, H, W]; side: in pixels, at most H and W."""
 
     def __init__(self, shown: npt.NDArray[np.bool_], side: int) -> None:
         self._side = side
@@ -166,15 +149,10 @@ class Patches:
     def draw(
         self, images: Indices, rng: np.random.Generator, *, turned: bool, device: str
     ) -> tuple[Tensor, Tensor]:
-        """A patch of each of these images, mirrored at random.
+        """Draw a patch of each of these images [B], mirrored at random.
 
-        Args:
-            images: [B], numbers of images.
-            rng: draws places and mirrorings.
-            turned: whether rows and columns may be swapped, too.
-            device: of the result, a torch device.
-        Returns:
-            Row and column of each pixel, [B, P, P] each.
+        turned: whether rows and columns may be swapped, too. Returns row and column of each pixel,
+        [B, P, P] each, on the device.
         """
         chosen = self._starts[images] + (rng.random(len(images)) * self._counts[images]).astype(int)
         top, left = np.divmod(self._corners[chosen], self._columns)
@@ -202,7 +180,7 @@ def draw_pairs(
     seed: int = 0,
     drawn: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Patches after and before degradation, [B, 1, P, P] each.
+    """Cut patches after and before degradation, [B, 1, P, P] each.
 
     Args:
         task: the degradation.

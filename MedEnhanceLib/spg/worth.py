@@ -46,14 +46,11 @@ _BATCH, _PATCH, _RATE = 4, 24, 3e-3
 
 @dataclass(frozen=True)
 class Room:
-    """What a cohort's images could add to the public prior, for one task.
+    """Gain that a cohort's images could add to the public prior, for one task.
 
-    Args:
-        public_db: mean PSNR in dB of what networks restore that learned from the public prior.
-        statistics_db: from the prior with the cohort's statistics.
-        full_db: from all raw images.
-        error_db: standard error of `full_db` − `statistics_db`, over seeds and halves.
-        patients: how many they learned from and were measured on.
+    Mean PSNR in dB of what networks restore that learned from the public prior (public_db), from it
+    with the cohort's statistics, and from all raw images (full_db); error_db: standard error of
+    full_db − statistics_db, over seeds and halves. patients: on which they were measured.
     """
 
     public_db: float
@@ -64,22 +61,22 @@ class Room:
 
     @property
     def method(self) -> Method:
-        """What is advised: matching where statistics leave more than it was seen to gain."""
+        """The advised method: matching where statistics leave more than it was seen to gain."""
         return "matching" if self.left_db >= ROOM_FOR_MATCHING else "statistics"
 
     @property
     def gain_db(self) -> float:
-        """What all raw images gain over the public prior."""
+        """Gain of all raw images over the public prior."""
         return self.full_db - self.public_db
 
     @property
     def left_db(self) -> float:
-        """What statistics leave of it."""
+        """Rest of it that statistics leave."""
         return self.full_db - self.statistics_db
 
     @property
     def sentence(self) -> str:
-        """For a person who is about to distill."""
+        """Sentences for a person who is about to distill."""
         if self.gain_db < LEAST_ROOM:
             return (
                 f"There is almost nothing to gain: networks that learn from the public prior "
@@ -101,7 +98,7 @@ class Room:
         )
 
     def record(self) -> dict[str, Any]:
-        """As it is published."""
+        """Convert to the fields that are published."""
         figures = {name: round(value, 4) for name, value in asdict(self).items()}
         return {**figures, "method": self.method, "sentence": self.sentence}
 
@@ -115,13 +112,8 @@ def room_of(
 ) -> Room:
     """Estimate what there is to gain, by training on halves of the patients who are distilled.
 
-    Args:
-        prepared: their images, and the public prior.
-        config: its task, pixel spacing and seed are used.
-        device: a torch device.
-        monitor: gets progress and may cancel.
-    Raises:
-        ConfigError: fewer than two patients.
+    Of the configuration task, pixel spacing and seed are used. Raises ConfigError for fewer than
+    two patients.
     """
     raw, modality = prepared.training, prepared.modality
     if len(raw) < 2:
@@ -173,19 +165,7 @@ def train_network(
     device: str,
     monitor: Monitor,
 ) -> nn.Module:
-    """Train SRCNN to undo the task's degradation, which is drawn anew in every step.
-
-    Args:
-        images: float32 [N, H, W] in [0, 1].
-        task: the degradation.
-        modality: "CT" or "MR".
-        steps: of the optimizer.
-        seed: of weights and batches.
-        device: a torch device.
-        monitor: gets progress and may cancel.
-    Returns:
-        The network in evaluation mode.
-    """
+    """Train SRCNN on images [N, H, W] in [0, 1] to undo the task's degradation."""
     network = make_network(np.random.default_rng((seed, 0))).to(device)
     with torch.no_grad():
         for parameter in network.body[-1].parameters():
@@ -219,16 +199,9 @@ def restored_psnr(
     modality: str,
     device: str,
 ) -> float:
-    """PSNR in dB of what the network restores from degraded whole images; the peak is 1.
+    """Measure the PSNR in dB of what the network restores from degraded images [N, H, W]; peak 1.
 
     Over the pixels that show something: air would only dilute it.
-
-    Args:
-        network: from `train_network`.
-        images: float32 [N, H, W] in [0, 1].
-        task: the degradation.
-        modality: "CT" or "MR".
-        device: of the network, a torch device.
     """
     batches = torch.split(torch.from_numpy(task.damaged(images, seed=0))[:, None], _AT_ONCE)
     restored = torch.cat([network(low.to(device)).cpu() for low in batches])[:, 0].numpy()

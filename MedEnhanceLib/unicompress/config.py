@@ -19,7 +19,7 @@ _MOST_THREADS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class CompressConfig(Options):
-    """What the file guarantees: exactly one of its modes."""
+    """Guarantee of a file: exactly one of the modes; and how to get there."""
 
     lossless: bool = option(False, help="no loss: every voxel is restored exactly", one_of="mode")
     max_error: float | None = option(
@@ -113,5 +113,5 @@ class CompressConfig(Options):
 
 
 def thread_count(requested: int, most: int | None = None) -> int:
-    """0 → as many as there are processors for this process; never more than `most`."""
+    """Choose the number of threads: of 0 all processors of this process; at most `most`."""
     return max(1, min(requested or cpu_threads(), _MOST_THREADS, most or _MOST_THREADS))

@@ -70,7 +70,7 @@ class ChunkInfo:
 
 
 def build_front(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> bytes:
-    """Prologue and head of a file; raises InputError for more than a head may hold."""
+    """Build prologue and head of a file; raises InputError for more than a head may hold."""
     rows = [(c.block, c.kind, len(c.data), zlib.crc32(c.data)) for c in chunks]
     text = json.dumps(
         {**header, "chunks": rows},
@@ -86,28 +86,29 @@ def build_front(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> bytes:
             "Compress it in parts, and shorten its history.",
         )
     head = zlib.compress(text, 9)
-    size = SMALLEST_FILE + len(head) + _bytes_of(chunks)
+    size = SMALLEST_FILE + len(head) + bytes_of(chunks)
     prologue = _PROLOGUE.pack(MAGIC, *VERSION, size, len(head), zlib.crc32(head), 0)[:-4]
     return prologue + struct.pack("<I", zlib.crc32(prologue)) + head
 
 
 def with_repair(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> tuple[bytes, list[Chunk]]:
-    """Front and chunks of a file, the last of them its repair chunk where that pays.
+    """Lay out front and chunks of a file, the last of them its repair chunk where that pays.
 
     Its length and its checksum are known before its bytes are: the head, which it covers, does
     not depend on what it holds.
     """
     front, chunks = build_front(header, chunks), list(chunks)
-    layout = Layout.of_size(len(front) + _bytes_of(chunks))
+    layout = Layout.of_size(len(front) + bytes_of(chunks))
     if layout is None:
         return front, chunks
     front = build_front(header, [*chunks, Chunk(NO_BLOCK, REPAIR_CHUNK, layout.placeholder())])
     covered = chain([front], (chunk.data for chunk in chunks))
-    data = layout.chunk(covered, len(front) + _bytes_of(chunks))
+    data = layout.chunk(covered, len(front) + bytes_of(chunks))
     return front, [*chunks, Chunk(NO_BLOCK, REPAIR_CHUNK, data)]
 
 
-def _bytes_of(chunks: Sequence[Chunk]) -> int:
+def bytes_of(chunks: Sequence[Chunk]) -> int:
+    """Sum the bytes of the chunks' data."""
     return sum(len(chunk.data) for chunk in chunks)
 
 
@@ -168,7 +169,7 @@ class Container:
         self._stream.close()
 
     def read(self, chunk: ChunkInfo) -> bytes:
-        """The chunk's bytes; raises CodecError where they are missing or damaged beyond repair."""
+        """Read a chunk's bytes; raises CodecError where they are missing or beyond repair."""
 
         def read() -> bytes:
             data = self._bytes_at(chunk.offset, chunk.length)
@@ -181,20 +182,17 @@ class Container:
         return self._with_mending(read)
 
     def sound_chunks(self) -> list[Chunk]:
-        """All chunks but that of `repair`; raises CodecError where one is damaged beyond repair."""
+        """Read all chunks but that of `repair`; raises CodecError where one is beyond repair."""
         kept = [c for c in self.chunks if (c.block, c.kind) != (NO_BLOCK, REPAIR_CHUNK)]
         return [Chunk(chunk.block, chunk.kind, self.read(chunk)) for chunk in kept]
 
     def damages(self) -> list[Damage] | None:
-        """All damage to what the repair chunk covers; None where there is none that can be used.
-
-        Reads the whole file.
-        """
+        """Find all damage to what the repair chunk covers; None without a usable repair chunk."""
         parity = RepairChunk.before(self._bytes_or_zeros, self.size - _DIGEST_BYTES)
         return None if parity is None else parity.find(self._bytes_or_zeros)
 
     def _with_mending(self, read: Callable[[], Outcome]) -> Outcome:
-        """What `read` gives, once more after a repair if it meets damage that can be repaired."""
+        """Call `read`, once more after a repair if it meets damage that can be repaired."""
         try:
             return read()
         except CodecError:
@@ -215,11 +213,11 @@ class Container:
             return read()
 
     def damaged(self, chunk: ChunkInfo, says: str) -> CodecError:
-        """The error that names a chunk and its place."""
-        return self._error(f"chunk {chunk.index} at byte {chunk.offset} {says}")
+        """Make the error that names a chunk and its place."""
+        return self.error(f"chunk {chunk.index} at byte {chunk.offset} {says}")
 
     def is_sealed(self) -> bool:
-        """Whether the SHA-256 at the end of the file fits its bytes; reads the whole file."""
+        """Tell whether the SHA-256 at the end of the file fits its bytes; reads the whole file."""
         digest = hashlib.sha256()
         left = self.size - _DIGEST_BYTES
         try:
@@ -263,7 +261,7 @@ class Container:
             text = inflater.decompress(raw, _MOST_HEAD_BYTES + 1)
             header = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         except (zlib.error, ValueError, RecursionError) as cause:
-            raise self._error(f"the head cannot be read: {cause}") from cause
+            raise self.error(f"the head cannot be read: {cause}") from cause
         if len(text) > _MOST_HEAD_BYTES or not inflater.eof or inflater.unused_data:
             self._fail("the head does not have the size it should")
         rows: Any = header.pop("chunks", None) if isinstance(header, dict) else None
@@ -304,7 +302,7 @@ class Container:
             self._stream.seek(offset)
             data = self._stream.read(min(length, max(self.size - offset, 0)))
         except OSError as cause:
-            raise self._error(f"byte {offset} cannot be read: {cause.strerror or cause}") from cause
+            raise self.error(f"byte {offset} cannot be read: {cause.strerror or cause}") from cause
         for damage in self._repaired:
             first = max(offset, damage.offset)
             stop = min(offset + len(data), damage.offset + damage.length)
@@ -314,16 +312,17 @@ class Container:
         return data
 
     def _bytes_or_zeros(self, offset: int, length: int) -> bytes:
-        """As many bytes as are asked for: zeros where a disk gives none, or the file has ended."""
+        """Read that many bytes: zeros where a disk gives none, or the file has ended."""
         try:
             return self._bytes_at(offset, length).ljust(length, b"\0")
         except CodecError:
             return bytes(length)
 
     def _fail(self, says: str) -> NoReturn:
-        raise self._error(says)
+        raise self.error(says)
 
-    def _error(self, says: str) -> CodecError:
+    def error(self, says: str) -> CodecError:
+        """Make the error that names the file and what to do."""
         return CodecError(f"{self.path.name} is damaged: {says}", _RECOVER)
 
 

@@ -92,14 +92,13 @@ def decompress(
                 f"{name}: decoded with another build of its codec than at writing; voxels may "
                 f"differ in the last bit"
             )
-        start = (ranges[1][0], ranges[2][0], ranges[3][0])
-        geometry = header.geometry.cropped(start)
+        geometry = header.geometry.cropped((ranges[1][0], ranges[2][0], ranges[3][0]))
         frames = slice(*ranges[0])
         return header.volume(voxels, geometry, str(container.path), container.size, frames)
 
 
 def _chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo]:
-    """Block number → its chunk; raises CodecError unless every block has exactly one."""
+    """Map block numbers to chunks; raises CodecError unless every block has exactly one."""
     count = len(header.grid)
     chunks: dict[int, ChunkInfo] = {}
     for chunk in container.chunks:
@@ -110,10 +109,7 @@ def _chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInf
         chunks[chunk.block] = chunk
     if len(chunks) < count:
         lost = next(block for block in range(count) if block not in chunks)
-        raise CodecError(
-            f"{container.path.name} is damaged: block {lost} of {count} has no chunk",
-            "Copy the file again, or save what is intact (medenhance recover).",
-        )
+        raise container.error(f"block {lost} of {count} has no chunk")
     return chunks
 
 
@@ -125,9 +121,7 @@ def sound_blocks(
     threads: int,
     monitor: Monitor,
 ) -> Iterator[Voxels]:
-    """The voxels of each block; raises CodecError at once for blocks without a chunk, and later at
-    the first one that is damaged.
-    """
+    """Decode blocks; raises CodecError for blocks without a chunk, or at the first damaged one."""
     chunks = _chunks_by_block(container, header)
     decoded = decode_blocks(container, header, chunks, blocks, threads=threads, monitor=monitor)
 
@@ -150,7 +144,7 @@ def decode_blocks(
     threads: int,
     monitor: Monitor,
 ) -> Iterator[Voxels | CodecError]:
-    """For each block its voxels, or what is wrong with them; decoded in threads."""
+    """Decode blocks in threads; yields for each its voxels, or what is wrong with them."""
     context = DecodeContext.of(container, header)
 
     def read(block: int) -> tuple[ChunkInfo, bytes] | CodecError:
@@ -181,7 +175,7 @@ def _decode_chunk(
     chunk: ChunkInfo,
     data: bytes,
 ) -> Voxels:
-    """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be."""
+    """Decode a chunk's block, [k, j, i]; raises CodecError naming the chunk for invalid data."""
     if chunk.kind not in BLOCK_TYPES:
         names = ", ".join(model["id"] for model in header.models.values())
         needs = f" with its models ({names})" if names else ""
@@ -199,8 +193,7 @@ def _decode_chunk(
 
 
 def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """The block that `data` codes; raises one of FOREIGN_ERRORS for bytes that cannot be."""
-    dtype = context.dtype
+    """Decode the block that `data` codes; raises one of FOREIGN_ERRORS for invalid data."""
     if kind == IMPLICIT:
         require("torch", purpose="Implicit blocks")
         from MedEnhanceLib.unicompress.codecs.implicit.codec import decode_implicit
@@ -211,11 +204,11 @@ def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) ->
     if kind == LEARNED:
         return decode_learned(data, shape, context)
     record, width, code = split_record(data)
-    return from_integers(record, DECODERS[kind](code, shape, width), dtype, shape)
+    return from_integers(record, DECODERS[kind](code, shape, width), context.dtype, shape)
 
 
 def allocate_voxels(header: Header, ranges: tuple[Range, ...], name: str) -> Voxels:
-    """Room for a region, [T,] K, J, I; raises DeviceMemoryError where there is none."""
+    """Allocate voxels of a region, [T,] K, J, I; raises DeviceMemoryError without room."""
     shape = tuple(stop - start for start, stop in ranges[4 - len(header.shape) :])
     size = math.prod(shape) * header.dtype.itemsize
     try:

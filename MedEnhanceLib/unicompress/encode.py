@@ -62,7 +62,7 @@ _CODED = (0.85, 0.97)
 
 @dataclass(frozen=True)
 class CompressResult:
-    """What was written.
+    """Record of what was written.
 
     path: of the file.
     ratio: raw_bytes / file_bytes. max_error: the largest difference of any voxel, in stored
@@ -191,11 +191,10 @@ def compress(
 def with_bound(
     volume: Volume, config: CompressConfig, monitor: Monitor
 ) -> tuple[CompressConfig, float | None]:
-    """The configuration with a largest error in place of a share of the noise, and that noise.
+    """Turn a share of the noise into a largest error; returns the configuration, and the noise.
 
     The noise is that of the quietest tenth of the places where it could be measured; of a sequence
-    that of its quietest frame.
-    Raises InputError where it cannot be measured.
+    that of its quietest frame. Raises InputError where it cannot be measured.
     """
     if config.max_error_sigma is None:
         return config, None
@@ -231,7 +230,7 @@ def with_bound(
 
 
 def codable(volume: Volume, config: CompressConfig) -> Voxels:
-    """The voxels, little-endian and in C order; refuses what cannot be coded as is asked."""
+    """Return the voxels, little-endian and in C order; refuse what cannot be coded as is asked."""
     require("imagecodecs", purpose="Compression")
     name = volume.source or "the volume"
     voxels = np.ascontiguousarray(volume.voxels, volume.dtype.newbyteorder("<"))
@@ -256,7 +255,7 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
 
 
 def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Header:
-    """The header but for the results of coding; of the same size, within a few bytes."""
+    """Make the header but for the results of coding; of the same size, within a few bytes."""
     value = 0.0 if config.mode == "lossless" else float(getattr(config, config.mode))
     how = {
         "lossless": "",
@@ -313,7 +312,7 @@ def make_room(
     *,
     embed: bool = False,
 ) -> Room:
-    """The bytes that a ratio leaves for chunks.
+    """Compute the bytes that a ratio leaves for chunks.
 
     model: that the header has to name; embed: whether the file carries it.
     """
@@ -328,7 +327,7 @@ def make_room(
 def _verify(
     path: Path, voxels: Voxels, config: CompressConfig, threads: int, monitor: Monitor
 ) -> float | None:
-    """Raise CodecError unless the file meets its target; the SSIM that was measured for it.
+    """Raise CodecError unless the file meets its target; returns the SSIM where it was the mode.
 
     Nothing is repaired meanwhile: a disk that gives back other bytes must not go unseen.
     """
@@ -352,9 +351,9 @@ def _verify(
 
 
 def _voxel_range(voxels: Voxels) -> VoxelRange:
-    parts = (part[np.isfinite(part)] for part in slabs(voxels))
-    ends = [(part.min(), part.max()) for part in parts if part.size]
+    finite = (part[np.isfinite(part)] for part in slabs(voxels))
+    ends = [end for part in finite if part.size for end in (part.min(), part.max())]
     if not ends:
         return None
-    low, high = np.min([low for low, _ in ends]), np.max([high for _, high in ends])
-    return (int(low), int(high)) if voxels.dtype.kind == "b" else (low.item(), high.item())
+    low, high = np.min(ends).item(), np.max(ends).item()
+    return (int(low), int(high)) if voxels.dtype.kind == "b" else (low, high)

@@ -36,7 +36,7 @@ VoxelRange = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Header:
-    """Everything but the voxels; fields are those of docs/ucv-format.md, section 2.
+    """All of a volume but its voxels; fields are those of docs/ucv-format.md, section 2.
 
     target: {} or {mode: number}, the bound, ratio or quality of the mode; "promise" in the file.
     blocks: along k, j, i. range: smallest and largest finite voxel of the source.
@@ -71,7 +71,7 @@ class Header:
 
     @property
     def grid(self) -> Grid:
-        """How the volume is cut."""
+        """Grid of the volume's blocks."""
         return Grid(self.shape, self.blocks)
 
     @property
@@ -92,7 +92,7 @@ class Header:
         file_bytes: int,
         frames: slice = slice(None),
     ) -> Volume:
-        """The volume, or a part of it, with all that the header knows.
+        """Make the volume, or a part of it, with all that the header knows.
 
         file_bytes: of the whole container, for the ratio of its own lossy step. frames: that the
         part has.
@@ -114,7 +114,7 @@ class Header:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON; floats keep every bit. Optional fields that are empty are left out."""
+        """Convert to plain JSON; floats keep every bit, empty optional fields are left out."""
         fields = vars(self) | {
             "dtype": self.dtype.str,
             "geometry": self.geometry.to_json(),
@@ -126,9 +126,9 @@ class Header:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any], name: str) -> Header:
-        """The inverse; every field is checked. Raises CodecError naming file and field.
+        """Check and read the fields of a file; raises CodecError naming file and field.
 
-        name: of the file. Fields that are unknown are left for a newer version to know.
+        name: of the file. Unknown fields are ignored.
         """
         given = {key: fields[key] for key in _TYPES if key in fields}
         for key, hint in _TYPES.items():
@@ -160,7 +160,7 @@ def _refused(fields: Mapping[str, Any], key: str, name: str) -> CodecError:
 
 
 def uid_or_nothing(text: str) -> str:
-    """The text where it is a DICOM UID, else ""; headers hold all sorts of things in its place."""
+    """Return the text where it is a DICOM UID, else "": headers hold all sorts of things there."""
     return text if _UID.fullmatch(text) else ""
 
 
@@ -174,7 +174,7 @@ def _is_grid(fields: Mapping[str, Any]) -> bool:
 
 
 def _is_range(fields: Mapping[str, Any]) -> bool:
-    """Whether both ends are values of the type; volumes without a finite voxel have none."""
+    """Tell whether both ends are values of the type; none without a finite voxel."""
     ends, dtype = fields["range"], np.dtype(fields["dtype"])
     if ends is None:
         return bool(dtype.kind == "f")

@@ -43,7 +43,7 @@ class LostBlock:
 
 @dataclass(frozen=True)
 class RecoverReport:
-    """What became of a damaged container.
+    """Outcome of recovering a damaged container.
 
     lost: the blocks that hold `fill_value` now, the smallest voxel of the source.
     notes: damage to other parts of the file, that did no harm, or that was repaired.
@@ -58,13 +58,7 @@ class RecoverReport:
     proved: bool
 
     def mask(self, volume: Volume) -> Volume:
-        """Where the recovered volume holds no voxels of its source.
-
-        Args:
-            volume: as it was recovered.
-        Returns:
-            A volume on its grid, uint8: 1 where a block is lost, else 0.
-        """
+        """Make a uint8 volume on the grid of the recovered `volume`: 1 where a block is lost."""
         voxels = np.zeros(volume.shape, np.uint8)
         for lost in self.lost:
             voxels[tuple(map(slice, lost.start, lost.stop))] = 1
@@ -141,20 +135,14 @@ def _recovered(
 
 
 def _reason(damage: CodecError, container: Container) -> str:
-    """What is damaged, without the name of the file."""
     return damage.message.removeprefix(f"{container.path.name} is damaged: ")
 
 
 def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
-    """Write a whole file of a damaged one that parity repairs: the same header, the same chunks.
+    """Write a damaged file that parity repairs anew, into `output`, which is read back.
 
-    Args:
-        path: of the file.
-        output: of the file to write; it appears once it was read back.
-        overwrite: whether a file at `output` is replaced.
-    Raises:
-        CodecError: a chunk is damaged beyond repair, or what was written is not what is read.
-        OutputError: the file cannot be written, or is there already.
+    Raises CodecError where a chunk is beyond repair, or what was written is not what is read;
+    OutputError where the file cannot be written, or is there already.
     """
     with Container(path, tolerant=True) as container:
         chunks, header = container.sound_chunks(), container.header
@@ -172,7 +160,7 @@ def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
 def inspect_container(
     path: str | Path, *, verify: bool = False, monitor: Monitor | None = None
 ) -> dict[str, Any]:
-    """The card of a `.ucv`, without decoding a voxel.
+    """Describe a `.ucv` without decoding a voxel.
 
     Args:
         path: of the file.

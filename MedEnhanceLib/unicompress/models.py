@@ -47,7 +47,7 @@ class CodecModel:
         return {"id": self.id, "sha256": self.sha256}
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Its arrays by name; raises ModelError where the bytes are none of safetensors."""
+        """Read its arrays by name; raises ModelError where the bytes are none of safetensors."""
         safetensors = require("safetensors", purpose="Models of the codec")
         numpy_side = require("safetensors.numpy", purpose="Models of the codec")
         try:
@@ -58,7 +58,7 @@ class CodecModel:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What it records of itself: layout, training data, seed."""
+        """Facts that it records of itself: layout, training data, seed."""
         try:
             size = int.from_bytes(self.data[:8], "little")
             header = json.loads(self.data[8 : 8 + min(size, _MOST_BYTES)])
@@ -84,7 +84,7 @@ class ModelSet:
     carried: Mapping[str, bytes] = field(default_factory=dict)
 
     def get(self, role: str) -> CodecModel:
-        """The model for `role`.
+        """Get the model for `role`.
 
         Raises ModelError where the file names none, or names one that is neither in the file nor
         on this machine.
@@ -107,7 +107,7 @@ class ModelSet:
         )
 
     def missing(self) -> list[str]:
-        """The models that are named and not to be had here, for people."""
+        """List the named models that are not here, in words."""
         lacking = []
         for role in self.named:
             try:
@@ -118,14 +118,14 @@ class ModelSet:
 
 
 def shipped_model(role: str, modality: str) -> CodecModel | None:
-    """The model that new files of a modality use; None where there is none."""
+    """Return the model that new files of a modality use, or None."""
     folder = resource_folder("models") / (PREFIX + modality.lower())
     path = folder / "models" / f"{role}.safetensors"
     return read_model(path) if path.is_file() else None
 
 
 def read_model(path: Path) -> CodecModel:
-    """The model in a file of a bundle; its bytes are kept as long as the file does not change."""
+    """Read the model in a file of a bundle; kept as long as the file does not change."""
     stat = path.stat()
     return _read(path, stat.st_size, stat.st_mtime_ns)
 
@@ -138,7 +138,7 @@ def _read(path: Path, _size: int, _time: int) -> CodecModel:
 
 
 def _installed() -> Iterator[CodecModel]:
-    """Every codec model on this machine, shipped or imported."""
+    """Yield every codec model on this machine, shipped or imported."""
     for root in (resource_folder("models"), user_folder()):
         for path in sorted(root.glob(f"{PREFIX}*/models/*.safetensors")):
             with contextlib.suppress(OSError):  # one that cannot be read hides no other
@@ -155,7 +155,7 @@ class DecodeContext:
 
     @classmethod
     def of(cls, container: Container, header: Header) -> DecodeContext:
-        """Of an open file. A carried model that is damaged counts as none."""
+        """Make the context of an open file; a carried model that is damaged counts as none."""
         carried = {}
         for chunk in container.chunks:
             if header.models and chunk.block == NO_BLOCK and chunk.kind == MODEL_CHUNK:

@@ -52,7 +52,7 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True)
 class Layout:
-    """How long the parts of a repair chunk are: bytes of a page and of a stripe, and their number.
+    """Lengths of the parts of a repair chunk: bytes of a page and of a stripe, and their number.
 
     A stripe is a whole number of pages.
     """
@@ -64,7 +64,7 @@ class Layout:
 
     @classmethod
     def of_size(cls, covered: int) -> Layout | None:
-        """For about `covered` bytes; None where it would take more than its share of them."""
+        """Lay out parity of `covered` bytes; None where it would take more than its share."""
         for page, least in ((_PAGE, 2), (_SMALL_PAGE, 1)):
             pages = -(-(covered + _SLACK) // page)
             room = covered // _SHARE - _ROW_BYTES - _FIXED - _CRC_BYTES * pages
@@ -81,12 +81,12 @@ class Layout:
 
     @property
     def chunk_bytes(self) -> int:
-        """Of the whole repair chunk."""
+        """Bytes of the whole repair chunk."""
         checksums = self.pages + self.rows * self.columns
         return _FIXED + self.rows * self.stripe + _CRC_BYTES * checksums
 
     def fits(self, covered: int, length: int) -> bool:
-        """Whether a chunk of that length can have this layout; nothing is believed before."""
+        """Tell whether a chunk of that length can have this layout; nothing is believed before."""
         page, stripe = self.page, self.stripe
         return (
             page >= _SMALL_PAGE
@@ -100,11 +100,11 @@ class Layout:
         )
 
     def placeholder(self) -> bytes:
-        """A chunk of the right length and checksum, to lay a file out with."""
+        """Make a chunk of the right length and checksum, to lay a file out with."""
         return _with_crc(bytes(self.chunk_bytes - _CRC_BYTES))
 
     def chunk(self, parts: Iterable[bytes], covered: int) -> bytes:
-        """The repair chunk of `covered` bytes, given in parts of any size."""
+        """Make the repair chunk of `covered` bytes, given in parts of any size."""
         checksums: list[int] = []
         rows = _rows_of(self, _pages(parts, self.page, checksums))
         checksums += [0] * (self.pages - len(checksums))
@@ -116,7 +116,7 @@ class Layout:
 
 
 def most_bytes(file_bytes: int) -> int:
-    """The most that the repair chunk of a file of at most that size adds to it."""
+    """Bound what the repair chunk of a file of at most that size adds to it."""
     return file_bytes // _SHARE if Layout.of_size(file_bytes) else 0
 
 
@@ -147,7 +147,7 @@ class RepairChunk:
 
     @classmethod
     def before(cls, read: Read, stop: int) -> RepairChunk | None:
-        """The chunk that ends at `stop`; None where there is none, or its head is damaged."""
+        """Read the chunk that ends at `stop`; None without one with an intact head."""
         head = read(stop - _FIXED, _HEAD.size) if stop > _FIXED else b""
         if zlib.crc32(head) != RESIDUE or not head.startswith(_MAGIC):
             return None
@@ -158,7 +158,7 @@ class RepairChunk:
         return cls(layout, covered, read(covered, stop - covered))
 
     def find(self, read: Read) -> list[Damage]:
-        """All damage to the covered bytes, repaired as far as that is possible; reads them all."""
+        """Find all damage to the covered bytes, repaired as far as possible; reads them all."""
         layout, checksums = self.layout, self._checksums
         starts = range(0, self.covered, layout.page)
         pages = (read(at, min(layout.page, self.covered - at)) for at in starts)
@@ -176,7 +176,7 @@ class RepairChunk:
         return damages
 
     def _solved(self, read: Read, lost: set[int]) -> dict[int, bytes]:
-        """Lost pages are unknowns, a set of equations for each column of pages."""
+        """Solve for lost pages: a set of equations for each column of pages."""
         layout = self.layout
         starts = range(0, self.covered, layout.page)
         # Without lost pages, the rows of what is left differ by theirs.
@@ -200,7 +200,7 @@ class RepairChunk:
 
 
 def _pages(parts: Iterable[bytes], size: int, checksums: list[int]) -> Iterator[bytes]:
-    """The same bytes in pages, whose checksums are taken down."""
+    """Cut bytes into pages, and add their checksums to `checksums`."""
     held = bytearray()
     for part in parts:
         held += part
@@ -216,7 +216,7 @@ def _pages(parts: Iterable[bytes], size: int, checksums: list[int]) -> Iterator[
 
 
 def _rows_of(layout: Layout, pages: Iterable[bytes]) -> Words:
-    """The rows of successive pages, [rows, stripe / 2]; what a page lacks counts as zeros.
+    """Compute the rows of successive pages, [rows, stripe / 2]; short pages end with zeros.
 
     Rows are, stripe by stripe, rows · x^j + stripe from zeros on (Horner).
     """
@@ -249,7 +249,7 @@ _ORDER = (1 << 16) - 1
 
 
 def _times(values: Words, power: Any) -> Words:
-    """The products of values and x^power, 0 to 11: bits that leave at the top come back at four."""
+    """Multiply values by x^power, 0 to 11: bits that leave at the top come back at four."""
     top = values >> (16 - power)
     product: Words = (values << power) ^ top ^ (top << 2) ^ (top << 3) ^ (top << 5)
     return product
@@ -257,7 +257,7 @@ def _times(values: Words, power: Any) -> Words:
 
 @cache
 def _tables() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """x^n for each n below the order, and n of each x^n."""
+    """Tabulate x^n for each n below the order, and n of each x^n."""
     powers, value = np.empty(_ORDER, np.int64), 1
     for exponent in range(_ORDER):
         powers[exponent] = value
@@ -273,7 +273,7 @@ def _power(exponent: int) -> int:
 
 
 def _products(left: Words, right: Words) -> Words:
-    """Of all pairs that broadcasting makes."""
+    """Multiply all pairs that broadcasting makes."""
     powers, logarithms = _tables()
     product: Words = powers[(logarithms[left] + logarithms[right]) % _ORDER].astype(np.uint16)
     product[np.broadcast_to((left == 0) | (right == 0), product.shape)] = 0
@@ -281,9 +281,9 @@ def _products(left: Words, right: Words) -> Words:
 
 
 def _solve(matrix: Words, values: Words) -> Words:
-    """The unknowns [n, …] of `matrix` [m, n] · unknowns = `values` [m, …], by elimination.
+    """Solve `matrix` [m, n] · unknowns [n, …] = `values` [m, …] by elimination.
 
-    None of them where they are not fixed.
+    Returns none where they are not determined.
     """
     count = matrix.shape[1]
     rows = np.concatenate([matrix, values], axis=1)

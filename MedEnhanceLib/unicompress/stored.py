@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import CodecError, InputError
+from MedEnhanceLib.unicompress.blocks import Region
 from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.decode import decompress
 from MedEnhanceLib.unicompress.header import Header
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.core.volume import Volume, Voxels
-    from MedEnhanceLib.unicompress.blocks import Region
 
 
 class StoredVolume:
@@ -76,13 +74,13 @@ class StoredVolume:
         return picked.reshape(pattern.shape)
 
     def read(self, region: Region | None = None) -> Volume:
-        """A part as a Volume, or all of it; errors as `decompress`'s."""
+        """Read a part as a Volume, or all of it; errors as `decompress`'s."""
         if self._now() != self._state:
             raise CodecError(f"{self.path} has changed since it was opened", "Open it again.")
         return decompress(self.path, region=region)
 
     def _now(self) -> tuple[int, int]:
-        """What changes with the file."""
+        """Return time and size, which change with the file."""
         try:
             state = self.path.stat()
         except OSError as cause:

@@ -17,7 +17,7 @@ from MedEnhanceLib.unicompress.header import Header
 
 
 class Tally:
-    """Compares decoded blocks, given in order, with the source. Holds one run of slices.
+    """Comparison of decoded blocks, given in order, with the source. Holds one run of slices.
 
     equal: whether every voxel so far has the source's bits. max_error: the largest difference,
     exact for integers. squared: the sum of squared differences.
@@ -44,11 +44,11 @@ class Tally:
 
     @property
     def sha256(self) -> str:
-        """Of all decoded voxels, little-endian, in C order, as hex."""
+        """Hash of all decoded voxels, little-endian, in C order, as hex."""
         return self._digest.hexdigest()
 
     def psnr(self, peak: float) -> float | None:
-        """In dB, against `peak`; None where nothing was lost, or where there is no peak."""
+        """Compute the PSNR in dB against `peak`; None where nothing was lost, or without a peak."""
         if not (self.squared and 0 < peak < math.inf):
             return None
         return 10 * math.log10(peak * peak * self._source.size / self.squared)
@@ -71,7 +71,7 @@ class Tally:
 
 
 def voxels_sha256(voxels: Voxels) -> str:
-    """SHA-256 of a C-ordered little-endian array's bytes, as hex."""
+    """Hash the bytes of a C-ordered little-endian array by SHA-256, as hex."""
     digest = hashlib.sha256()
     for part in slabs(voxels):
         digest.update(np.ascontiguousarray(part).view(np.uint8).data)
@@ -83,12 +83,7 @@ def check_target(
 ) -> None:
     """Raise CodecError where a file that was read back misses its compression mode and number.
 
-    Args:
-        tally: of its voxels against the source.
-        config: the mode, and its error bound, ratio, PSNR or SSIM.
-        container: the file.
-        header: of the file.
-        ssim: of its voxels; None where nothing was lost, or for another mode.
+    tally: of its voxels against the source. ssim: None where nothing was lost, or for another mode.
     """
     broken, off = "", f"a voxel is off by {tally.max_error:g}"
     psnr, size, raw_bytes = tally.psnr(header.peak), container.size, header.raw_bytes
@@ -119,7 +114,5 @@ def _distance(left: Voxels, right: Voxels) -> Voxels:
             return np.abs(left.astype(np.float64) - right.astype(np.float64))
     # Subtract as unsigned of the same width: exact, also between the extremes of a signed type.
     bits = f"u{left.dtype.itemsize}"
-    if left.dtype.kind == "b":
-        left, right = left.view(np.uint8), right.view(np.uint8)
     difference: Voxels = np.maximum(left, right).view(bits) - np.minimum(left, right).view(bits)
     return difference

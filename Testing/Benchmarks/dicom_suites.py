@@ -33,7 +33,8 @@ def _compared(suite: Path) -> Iterator[Row]:
     """
     from MedEnhanceLib.errors import MedEnhanceError
     from MedEnhanceLib.io import load
-    from MedEnhanceLib.io.dicom import is_dicom, list_series
+    from MedEnhanceLib.io.dicom.listing import list_series
+    from MedEnhanceLib.io.dicom.sources import is_dicom
     from MedEnhanceLib.runtime.progress import Monitor
 
     references = [_reference(file) for file in sorted(suite.rglob("*.nii*")) if file.is_file()]

@@ -10,7 +10,7 @@ LABELS = [
         "value": 7,
         "name": "White matter",
         "color": "#e8e8e8",
-        "code": {"scheme": "SCT", "value": "68523003", "meaning": "White matter"},
+        "type": {"scheme": "SCT", "value": "68523003", "meaning": "White matter"},
     },
 ]
 

@@ -30,17 +30,15 @@ _FLIP = np.array([-1.0, -1.0, 1.0])
 
 
 def isInScene(node):
-    """Whether a node is (still) part of the scene."""
     return node is not None and slicer.mrmlScene.IsNodePresent(node) != 0
 
 
 def subjectHierarchy():
-    """The subject hierarchy of the scene."""
     return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
 
 
 def uniqueName(base):
-    """`base`, or `base_1` … where a node has that name already."""
+    """Return `base`, or `base_1` … where a node has that name already."""
     isTaken = slicer.mrmlScene.GetFirstNodeByName(base) is not None
     return slicer.mrmlScene.GenerateUniqueName(base) if isTaken else base
 
@@ -50,7 +48,7 @@ def isSequence(node):
 
 
 def frameNodes(node):
-    """The volume nodes of a sequence, or the node itself, as a list."""
+    """Return the volume nodes of a sequence, or the node itself, as a list."""
     if not isSequence(node):
         return [node]
     return [node.GetNthDataNode(index) for index in range(node.GetNumberOfDataNodes())]
@@ -82,13 +80,13 @@ def _isScalar(node):
 
 
 def isUsable(node):
-    """Whether a node is a volume, or a sequence of volumes, with voxels."""
+    """Tell whether a node is a volume, or a sequence of volumes, with voxels."""
     frames = frameNodes(node) if node is not None else []
     return bool(frames) and all(_isScalar(frame) and frame.GetImageData() for frame in frames)
 
 
 def checkIntensities(node):
-    """`checkVolume`, and raise PanelError for a label map as well."""
+    """Raise PanelError as `checkVolume` does, and for a label map as well."""
     checkVolume(node)
     if isLabelMap(node):
         message = _("{name} is a label map, not an image").format(name=node.GetName())
@@ -96,7 +94,6 @@ def checkIntensities(node):
 
 
 def isLabelMap(node):
-    """Whether the voxels are numbers of structures."""
     return node is not None and any(
         frame is not None and frame.IsA("vtkMRMLLabelMapVolumeNode") for frame in frameNodes(node)
     )
@@ -114,14 +111,14 @@ def checkOneGrid(node):
 
 
 def matrixOf(node):
-    """IJK to RAS of a volume node, as a vtkMatrix4x4."""
+    """Return IJK to RAS of a volume node, as a vtkMatrix4x4."""
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     return matrix
 
 
 def geometryOf(node):
-    """The Geometry (LPS) of a volume node; raises PanelError for a sheared grid."""
+    """Return the Geometry (LPS) of a volume node; raises PanelError for a sheared grid."""
     directions = _FLIP[:, None] * _directions(node)
     try:
         return Geometry(
@@ -140,7 +137,7 @@ def _directions(node):
 
 
 def modalityOf(node):
-    """CT, MR, PT, EM or OT: as the user stated, else DICOM, else a guess from the values.
+    """Return CT, MR, PT, EM or OT: as the user stated, else DICOM, else guessed from the values.
 
     OT for a node without voxels.
     """
@@ -165,7 +162,7 @@ def modalityOf(node):
 
 
 def unitsOf(node):
-    """The unit of the intensities: HU for CT, what the node says, or ""."""
+    """Return the unit of the intensities: HU for CT, what the node says, or ""."""
     if not isUsable(node):
         return ""
     units = frameNodes(node)[0].GetVoxelValueUnits()
@@ -175,7 +172,7 @@ def unitsOf(node):
 
 
 def dicomModality(node):
-    """The modality in DICOM, as Slicer keeps it with the node; "" if there is none."""
+    """Return the modality in DICOM, as Slicer keeps it with the node; "" if there is none."""
     if node.GetAttribute(_DICOM_MODALITY):
         return node.GetAttribute(_DICOM_MODALITY)
     hierarchy = subjectHierarchy()
@@ -184,13 +181,13 @@ def dicomModality(node):
 
 
 def voxelState(node):
-    """A number that changes with the voxels of a volume, or of a sequence's frames."""
+    """Return a number that changes with the voxels of a volume, or of a sequence's frames."""
     images = [frame.GetImageData() for frame in frameNodes(node)]
     return max((image.GetMTime() for image in images if image is not None), default=0)
 
 
 def rangeOf(image):
-    """The lowest and the highest value of an image, not-a-number left out.
+    """Return the lowest and the highest value of an image, not-a-number left out.
 
     By numpy, which takes a tenth of VTK's time: that would keep Slicer waiting on a large volume.
     """
@@ -205,7 +202,7 @@ def rangeOf(image):
 
 
 def _once(image, look):
-    """What a function says of an image's voxels, remembered as it takes a pass over them."""
+    """Remember what `look` says of an image's voxels, as it takes a pass over them."""
     scalars = image.GetPointData().GetScalars()
     # The time counts up for the whole process, so that no two arrays share one.
     key = (look.__qualname__, scalars.GetMTime())
@@ -220,12 +217,7 @@ _known = {}
 
 
 def sendVolume(node, path):
-    """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of steps.
-
-    Args:
-        node: a scalar volume node, or a sequence node of them.
-        path: of the file, .nrrd.
-    """
+    """Write a volume, or a sequence of volumes as 4D, as .nrrd for the worker, in steps."""
     checkVolume(node)
     frames = frameNodes(node)
     tags = {
@@ -242,13 +234,13 @@ def sendVolume(node, path):
 
 
 def fileName(node):
-    """A node's name as the name of a file, without ending."""
+    """Turn a node's name into the name of a file, without ending."""
     kept = "".join(c if c.isalnum() or c in " -_." else "_" for c in node.GetName())
     return kept.strip(" .") or "volume"
 
 
 def freePath(folder, base, ending=""):
-    """A path in a folder, with a number where a file or the manifest of one is there already."""
+    """Find a path in a folder, numbered where a file or its manifest is there already."""
     path, number = os.path.join(folder, f"{base}{ending}"), 2
     while os.path.lexists(path) or os.path.lexists(f"{path}.json"):
         path, number = os.path.join(folder, f"{base}-{number}{ending}"), number + 1
@@ -256,7 +248,7 @@ def freePath(folder, base, ending=""):
 
 
 def frameInterval(sequence):
-    """Seconds between frames; None if they are uneven or not in a unit of time."""
+    """Return seconds between frames; None if they are uneven or not in a unit of time."""
     unit = {"s": 1.0, "ms": 1e-3}.get(sequence.GetIndexUnit())
     texts = [sequence.GetNthIndexValue(at) for at in range(sequence.GetNumberOfDataNodes())]
     try:
@@ -268,7 +260,7 @@ def frameInterval(sequence):
 
 
 def newImage(shape, dtype):
-    """An image of that size, [K, J, I], and type; `arrayOf` is what to fill."""
+    """Make an image of that size, [K, J, I], and type; `arrayOf` is what to fill."""
     image = vtk.vtkImageData()
     image.SetDimensions(*(int(size) for size in reversed(shape)))
     image.AllocateScalars(numpy_support.get_vtk_array_type(np.dtype(dtype).newbyteorder("=")), 1)
@@ -276,7 +268,7 @@ def newImage(shape, dtype):
 
 
 def arrayOf(image):
-    """The voxels of an image, [K, J, I]."""
+    """Return the voxels of an image, [K, J, I]."""
     voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
     return voxels.reshape(image.GetDimensions()[::-1])
 
@@ -292,7 +284,7 @@ def readImage(voxels):
 
 
 def newVolumeLike(node, name, image=None):
-    """A volume node on the grid of `node`, with its transform and place in the hierarchy."""
+    """Make a volume node on the grid of `node`, with its transform and place in the hierarchy."""
     new = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", uniqueName(name))
     copyGeometry(node, new)
     new.SetAndObserveTransformNodeID(node.GetTransformNodeID())
@@ -303,7 +295,7 @@ def newVolumeLike(node, name, image=None):
 
 
 def copyGeometry(node, new):
-    """IJK to RAS, bit for bit."""
+    """Copy IJK to RAS, bit for bit."""
     new.SetIJKToRASMatrix(matrixOf(node))
     # The matrix is spacing × direction: taking it apart again costs the last bit.
     new.SetSpacing(node.GetSpacing())
@@ -327,15 +319,10 @@ def placeBeside(node, new):
 
 
 def receiveVolume(path, name):
-    """A new node from a file of the worker, on the file's own grid; a generator of steps.
+    """Make a node from a file of the worker, on the file's own grid, in steps.
 
-    The scene gets it when it is complete.
-
-    Args:
-        path: of the worker's file.
-        name: of the node.
-    Returns:
-        A scalar volume node, or a sequence node for 4D, which has a browser.
+    The scene gets it when it is complete. Returns a scalar volume node, or for 4D a sequence node,
+    which has a browser.
     """
     file = nrrd.File(path)
 
@@ -369,16 +356,13 @@ def receiveVolume(path, name):
 
 
 def fillSequence(sequence, frames, values, volume):
-    """Put voxels into a sequence; a generator of steps.
-
-    frames: [K, J, I] of each. values: of the index. volume: makes the node of an image.
-    """
+    """Put frames [K, J, I] into a sequence, in steps; volume(image) makes the node of each."""
     for voxels, value in zip(frames, values, strict=True):
         sequence.SetDataNodeAtValue(volume((yield from readImage(voxels))), value)
 
 
 def browse(sequence):
-    """A browser for a sequence, with its proxy volume in the scene; the browser node."""
+    """Make a browser for a sequence, with its proxy volume in the scene."""
     browser = slicer.mrmlScene.AddNewNodeByClass(
         "vtkMRMLSequenceBrowserNode", uniqueName(f"{sequence.GetName()} browser")
     )

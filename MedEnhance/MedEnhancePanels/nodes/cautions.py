@@ -15,7 +15,6 @@ _HU_OF_AIR = -500
 
 
 def modalityName(modality):
-    """The name of a modality in the panel's language."""
     names = {
         "CT": _("CT"),
         "MR": _("MR"),
@@ -27,10 +26,7 @@ def modalityName(modality):
 
 
 def cautionOf(node):
-    """What to know before a volume or sequence is enhanced, and what to do; ("", "") for nothing.
-
-    node: has voxels.
-    """
+    """Say what to know before a node with voxels is enhanced, and what to do, or ("", "")."""
     frame = bridge.frameNodes(node)[0]
     if node.GetAttribute(provenance.DERIVED) == "enhanced":
         return (
@@ -48,7 +44,7 @@ def cautionOf(node):
 
 
 def _slices(volume):
-    """Slices that are missing in the volume, as far as the node shows it."""
+    """Find slices that are missing in the volume, as far as the node shows it."""
     instances = (volume.GetAttribute("DICOM.instanceUIDs") or "").split()
     slices = volume.GetImageData().GetDimensions()[2]
     if len(instances) < 2 or len(instances) == slices:
@@ -62,7 +58,7 @@ def _slices(volume):
 
 
 def _transform(volume):
-    """Slicer's DICOM reader corrects uneven slices by a transform, which a result only inherits."""
+    """Look for the transform by which Slicer's DICOM reader corrects uneven slices."""
     transform = volume.GetParentTransformNode()
     if transform is None or transform.IsTransformToWorldLinear():
         return "", ""
@@ -77,7 +73,7 @@ def _transform(volume):
 
 
 def _modality(volume):
-    """What speaks against the modality: DICOM's own word, or the values."""
+    """Say what speaks against the modality: DICOM's own word, or the values."""
     modality, stated = bridge.modalityOf(volume), bridge.dicomModality(volume)
     low, high = bridge.rangeOf(volume.GetImageData())
     remedy = _("Correct the modality below Advanced if it is wrong.")
@@ -95,7 +91,6 @@ def _modality(volume):
 
 
 def bytesText(count):
-    """Bytes as a person reads them."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"
@@ -104,5 +99,4 @@ def bytesText(count):
 
 
 def numberText(value):
-    """A value with as many digits as help."""
     return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e7 else f"{value:.4g}"

@@ -24,7 +24,7 @@ _OVERLAY_OPACITY = 0.6
 
 
 class Compare(Showing):
-    """One comparison at a time.
+    """Comparison of a result, one at a time.
 
     mode: "none", "single" or "sideBySide". overlay: the role of the map on top of the result, such
     as "difference", or None. isInput: whether the input stands in for the result for a while.
@@ -57,13 +57,11 @@ class Compare(Showing):
         self._watch(self._resultViews())
 
     def setOverlay(self, role):
-        """Show a map that belongs to the result on top of it, or None."""
         self._showLegend(False)
         self.overlay = role
         self._setLayers()
 
     def setInput(self, isInput):
-        """Show the input in place of the result, or the result again."""
         self.isInput = isInput
         self._setLayers()
 
@@ -97,7 +95,7 @@ class Compare(Showing):
             self._display = display, tag
 
     def _resultViews(self):
-        """The layers of the views that show the enhanced volume."""
+        """Return the layers of the views that show the enhanced volume."""
         isBeside = self.mode == "sideBySide"
         nodes = [node for node in sliceNodes() if not isBeside or node.GetLayoutName() == _RIGHT]
         return [compositeOf(node) for node in nodes]
@@ -116,7 +114,7 @@ class Compare(Showing):
         self._showLegend(overlay is not None)
 
     def _showLegend(self, isShown):
-        """Slicer's legend of the map, where it has one."""
+        """Show or hide Slicer's legend of the map, where it has one."""
         overlay = results.linked(self.output, self.overlay) if self.overlay else None
         legends = slicer.vtkSlicerColorLogic
         legend = legends.GetColorLegendDisplayNode(overlay) if overlay is not None else None
@@ -132,7 +130,7 @@ def _setLayers(composite, background, overlay=None):
 
 
 def _arrangeSideBySide(source):
-    """Both views on the slice that was looked at, linked from then on."""
+    """Put both views on the slice that was looked at, linked from then on."""
     current, layout = currentSlice(source), layoutNode()
     if layout is not None:
         layout.SetViewArrangement(layout.SlicerLayoutSideBySideView)

@@ -19,13 +19,13 @@ _STUDY_TAG, _SERIES_TAG = "0020,000D", "0020,000E"
 
 
 def database():
-    """Slicer's DICOM database, or None where none is open."""
+    """Return Slicer's DICOM database, or None where none is open."""
     opened = getattr(slicer, "dicomDatabase", None)  # absent where the module DICOM is disabled
     return opened if opened is not None and opened.isOpen else None
 
 
 def openDatabase():
-    """Slicer's DICOM database; raises PanelError where none is open."""
+    """Return Slicer's DICOM database; raises PanelError where none is open."""
     opened = database()
     if opened is None:
         hint = _("Open the module DICOM once, which opens it, or export to a folder.")
@@ -34,7 +34,7 @@ def openDatabase():
 
 
 def instancesOf(node):
-    """The UIDs of the images that a node was made from; empty where they are not known."""
+    """Return the UIDs of the images that a node was made from; empty where they are not known."""
     for each in _nodesToAsk(node):
         uids = (each.GetAttribute(INSTANCES) or each.GetAttribute(INHERITED) or "").split()
         if uids:
@@ -46,12 +46,12 @@ def instancesOf(node):
 
 
 def missingSeriesOf(node):
-    """The UID of the series that a node was made from, where none of its images is known, or ""."""
+    """Return the UID of a node's series where none of its images is known, or ""."""
     return "" if instancesOf(node) else _attribute(node, SERIES)
 
 
 def uidsOf(node):
-    """UIDs of a node's study and series, as the job `compress` takes them; None if not known."""
+    """Return UIDs of a node's study and series for the job `compress`; None if not known."""
     study, series = _attribute(node, STUDY), _attribute(node, SERIES)
     instances = instancesOf(node)
     if instances and database() is not None:
@@ -61,7 +61,7 @@ def uidsOf(node):
 
 
 def valueOf(instance, tag):
-    """An element of an image of the database, such as "0010,0020"."""
+    """Look up an element of an image in the database, such as "0010,0020"."""
     return openDatabase().instanceValue(instance, tag) or ""
 
 
@@ -101,7 +101,7 @@ def rememberSeries(node, series, study=""):
 
 
 def _nodesToAsk(node):
-    """The nodes with its attributes: itself, and the first frame of a sequence."""
+    """Return the nodes with its attributes: itself, and the first frame of a sequence."""
     return [each for each in (node, *bridge.frameNodes(node)[:1]) if each is not None]
 
 

@@ -15,7 +15,7 @@ _noises = {}
 
 
 def suggested(node):
-    """The volume node of the same examination that guides best, with the reason; or (None, "").
+    """Return the volume of the same examination that guides best, and the reason, or (None, "").
 
     node: a volume or a sequence. Results, labels and sequences are never suggested.
     """
@@ -40,7 +40,7 @@ def suggested(node):
 
 
 def _examinationOf(node):
-    """The study item of a node, 0 for none; patient ID and day as Slicer's module DICOM has them.
+    """Return a node's study item, 0 for none, and patient ID and day as Slicer's module DICOM.
 
     One visit of a patient may have several studies.
     """
@@ -58,7 +58,7 @@ def _examinationOf(node):
 
 
 def isVolume(node):
-    """Whether a node is a volume with voxels, and no labels."""
+    """Tell whether a node is a volume with voxels, and no labels."""
     return (
         node is not None
         and node.GetClassName() == "vtkMRMLScalarVolumeNode"
@@ -80,7 +80,7 @@ def _candidate(node):
 
 
 def _noise(node):
-    """σ of the noise in the middle slice, relative to the brightest tissue.
+    """Estimate σ of the noise in the middle slice, relative to the brightest tissue.
 
     By the median of second differences where there is tissue; infinite where there is none.
     """

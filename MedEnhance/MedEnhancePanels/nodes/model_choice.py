@@ -12,7 +12,7 @@ UNKNOWN = "OT"
 
 
 def fitting(modality):
-    """The installed enhancers for a modality, the recommended one first; all where it is unknown.
+    """List the installed enhancers for a modality, the recommended one first; all for OT.
 
     Without experimental ones, which have to be selected explicitly.
     """
@@ -20,7 +20,7 @@ def fitting(modality):
 
 
 def headFor(node):
-    """The model that segments a node: the bundle, or None where there is none."""
+    """Return the model that segments a node: the bundle, or None where there is none."""
     modality = modalityOf(node)
     if modality == UNKNOWN or bridge.isSequence(node):
         return None
@@ -33,7 +33,7 @@ _cached = (None, [])
 
 
 def _installed(modality, kind):
-    """The models of a kind for a modality; read again when one of their files has changed."""
+    """List the models of a kind for a modality; read again when one of their files changed."""
     global _cached
     from MedEnhanceLib.bundles import store
 
@@ -52,7 +52,7 @@ def _modalityName(node):
 
 
 def tasks(modality=UNKNOWN):
-    """What an enhancement can correct: the values of the option `task`, with a text for each."""
+    """List the values of the option `task` for a modality, with a text for each."""
     texts = {
         "noise": _("Noise"),
         "sharpness": _("Noise and blur"),
@@ -64,7 +64,7 @@ def tasks(modality=UNKNOWN):
 
 
 def aboutTask(task):
-    """What a task does, in a sentence, as the tool tip of its entry."""
+    """Say what a task does, as the tool tip of its entry."""
     return {
         "noise": _("Removes noise"),
         "sharpness": _("Removes noise, and blur where it is measured"),
@@ -73,7 +73,7 @@ def aboutTask(task):
 
 
 def lacking(node, task):
-    """Why a run gives no maps and no segmentation, in a sentence; empty where it does."""
+    """Say why a run gives no maps and no segmentation; empty where it does."""
     if task == "slices":
         return _("Not available with thin slices: enhance the thin slices again to get it.")
     if bridge.isSequence(node):
@@ -82,14 +82,14 @@ def lacking(node, task):
 
 
 def noBiasField(node, task):
-    """Why the bias field cannot be corrected, in a sentence; empty where it can."""
+    """Say why the bias field cannot be corrected; empty where it can."""
     if task == "slices":
         return _("Not available with thin slices: enhance the thin slices again to get it.")
     return "" if modalityOf(node) == "MR" else _("Only MR has a bias field.")
 
 
 def problemOf(node, options):
-    """Why a volume cannot be enhanced like this, and what to do; empty where it can."""
+    """Say why a volume cannot be enhanced like this, and what to do; empty where it can."""
     if node is None:
         return _("Choose a volume above, or load one.")
     try:
@@ -134,14 +134,14 @@ def _otherVolumesProblem(node, options):
 
 
 def modelFor(node, task):
-    """The model that does a task: the bundle, or None where there is none."""
+    """Return the model that does a task: the bundle, or None where there is none."""
     modality = modalityOf(node)
     models = _installed(modality, SLICES) if task == "slices" else fitting(modality)
     return next(iter(models), None) if modality != UNKNOWN else None
 
 
 def cardText(bundle):
-    """A model in some lines; the page Models has its card."""
+    """Describe a model in some lines; the page Models has its card."""
     metadata = bundle.metadata
     trained = ", ".join(entry.get("name") or "" for entry in metadata.get("data", ()))
     lines = [

@@ -25,20 +25,16 @@ _DTYPES = {name: kind for kind, name in _TYPES.items()}
 
 
 def steps(array):
-    """Slabs of the first axis that take some milliseconds each."""
+    """Yield slabs of the first axis that take some milliseconds each."""
     step = max(1, _STEP_BYTES // max(1, array[:1].nbytes))
     for first in range(0, len(array), step):
         yield slice(first, first + step)
 
 
 def write(path, frames, geometry, tags):
-    """Write frames of one shape and type; a generator of steps.
+    """Write frames [K, J, I] of one shape and type, several as [T, K, J, I], in steps.
 
-    Args:
-        path: of the file.
-        frames: one array [K, J, I] each; several are written as [T, K, J, I].
-        geometry: of all frames, a Geometry.
-        tags: JSON for the header, as MedEnhanceLib.io.tags reads it.
+    geometry: of all frames, a Geometry. tags: JSON for the header, see MedEnhanceLib.io.tags.
     """
     first = frames[0]
     try:

@@ -18,7 +18,7 @@ def showVolume(node):
 
 
 def currentSlice(volume):
-    """The slice view that cuts a volume best along its slices, and the slice that it shows.
+    """Return the slice view that cuts a volume best along its slices, and the slice that it shows.
 
     (slice node, index), or None where no view of the layout shows a slice; the volume's transform
     is taken into account.
@@ -38,19 +38,19 @@ def currentSlice(volume):
 
 
 def sliceNodes():
-    """The slice views that show layers, in the layout or not."""
+    """Return the slice views that show layers, in the layout or not."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode")
     return [node for node in nodes if compositeOf(node) is not None]
 
 
 def compositeOf(sliceNode):
-    """The layers of a slice view, or None."""
+    """Return the layers of a slice view, or None."""
     logic = slicer.app.applicationLogic().GetSliceLogic(sliceNode)
     return logic.GetSliceCompositeNode() if logic is not None else None
 
 
 def isShown(volume):
-    """Whether a slice view has a volume as its background or foreground."""
+    """Tell whether a slice view has a volume as its background or foreground."""
     layers = [compositeOf(node) for node in sliceNodes()]
     return any(
         volume.GetID() in (each.GetBackgroundVolumeID(), each.GetForegroundVolumeID())
@@ -59,7 +59,7 @@ def isShown(volume):
 
 
 def shownVolume(node):
-    """The volume that stands for a node in the views: itself, or a sequence's current frame."""
+    """Return the volume that stands for a node in the views: itself, or a current frame."""
     if not bridge.isSequence(node):
         return node
     browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForSequenceNode(node)
@@ -95,7 +95,7 @@ class Showing:
             self._layers[layers.GetID()] = (*volumes, *how)
 
     def _watch(self, composites):
-        """See that the background of each of these stays one of our volumes."""
+        """Watch that the background of each of these stays one of our volumes."""
 
         def onModified(*_):
             # Later: an observer must neither go nor change what it observes while it is called.
@@ -137,7 +137,7 @@ class Showing:
                 copyPlane(_present(identifier), plane)
 
     def forget(self):
-        """It has ended, or the scene is gone and what there was to restore with it."""
+        """Let go of the views: it has ended, or the scene is gone and what there was to restore."""
         for identifier, tag in self._observed:
             if _present(identifier) is not None:
                 _present(identifier).RemoveObserver(tag)
@@ -146,7 +146,7 @@ class Showing:
 
 
 def _present(identifier):
-    """The node of an ID that is still in the scene, or None."""
+    """Return the node of an ID that is still in the scene, or None."""
     return slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
 
 
@@ -160,12 +160,12 @@ def copyPlane(view, other):
 
 
 def layoutNode():
-    """The node of Slicer's layout, or None."""
+    """Return the node of Slicer's layout, or None."""
     return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
 
 
 class Preview(Showing):
-    """One preview at a time, as the foreground of a slice view; `hide` restores the view."""
+    """Preview, one at a time, as the foreground of a slice view; `hide` restores the view."""
 
     @property
     def isShown(self):
@@ -194,7 +194,7 @@ class Preview(Showing):
 
 
 def _worldToIjk(volume):
-    """A function from world coordinates to voxel indices, through the volume's transform."""
+    """Make a function from world coordinates to voxel indices, through the volume's transform."""
     toLocal = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
         None, volume.GetParentTransformNode(), toLocal

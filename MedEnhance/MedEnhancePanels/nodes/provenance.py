@@ -21,7 +21,7 @@ FROM_FILE = "file"
 
 
 def historyOf(node):
-    """The steps that made a volume, oldest first, as sentences; empty for an original."""
+    """Return the steps that made a volume, oldest first, as sentences; empty for an original."""
     steps = _read(node, HISTORY, list)
     if steps:
         return [str(step) for step in steps]
@@ -46,17 +46,17 @@ def takeFrom(node, tags):
 
 
 def lossyOf(node):
-    """The lossy steps of a node as a file's tags have them; empty where nothing was lost."""
+    """Return the lossy steps of a node as a file's tags have them; empty where nothing was lost."""
     return _read(node, LOSSY, list) or []
 
 
 def manifestOf(node):
-    """The record of how a node was made, as a JSON object; None where it has none."""
+    """Return the record of how a node was made, as a JSON object; None where it has none."""
     return _read(node, MANIFEST, dict)
 
 
 def _read(node, attribute, kind):
-    """The JSON value of an attribute; None where it is of another kind, or cannot be read."""
+    """Read the JSON value of an attribute; None where it is of another kind or damaged."""
     try:
         value = json.loads(node.GetAttribute(attribute) or "null")
     except ValueError:  # edited by hand
@@ -70,7 +70,7 @@ def setManifest(node, manifest):
 
 
 def part(node, *names, numbers=()):
-    """A JSON object in the manifest of the run that made a node, such as "results", "uncertainty".
+    """Return a JSON object of the manifest of a node's run, such as "results", "uncertainty".
 
     {} where there is none, or one without these numbers.
     """
@@ -84,7 +84,7 @@ def part(node, *names, numbers=()):
 
 
 def doubtsOf(node):
-    """The warnings of the run about the model or the input: (code, message, what to do) of each."""
+    """Return the run's warnings about model or input: (code, message, what to do) of each."""
     doubts = part(node, "results").get("doubts")
     try:
         return [(each.get("code", ""), each["message"], each["hint"]) for each in doubts or ()]
@@ -93,10 +93,10 @@ def doubtsOf(node):
 
 
 def isAlarm(code):
-    """Whether a warning with this code says that structure in the result may be wrong."""
+    """Tell whether a warning with this code says that structure in the result may be wrong."""
     return code in _ALARMS
 
 
 def alarmsOf(node):
-    """The warnings after which structure in a result may be wrong: (message, what to do)."""
+    """Return the warnings after which structure in a result may be wrong: (message, what to do)."""
     return [(message, hint) for code, message, hint in doubtsOf(node) if isAlarm(code)]

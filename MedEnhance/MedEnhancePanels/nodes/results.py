@@ -38,12 +38,12 @@ def link(output, **nodes):
 
 
 def linked(output, role):
-    """The node behind the reference MedEnhance.<role>, or None."""
+    """Return the node behind the reference MedEnhance.<role>, or None."""
     return output.GetNodeReference(f"MedEnhance.{role}") if output is not None else None
 
 
 def strengthOf(output):
-    """The strength of a result; 1 is the full result."""
+    """Return the strength of a result; 1 is the full result."""
     try:
         return float(output.GetAttribute(STRENGTH) or 1.0)
     except ValueError:  # edited beyond use
@@ -53,13 +53,9 @@ def strengthOf(output):
 def stamp(node, derived, source=None, model=None, manifest="", history=()):
     """Record on a node what it is and where it comes from, in attributes that are saved with it.
 
-    Args:
-        node: the result.
-        derived: the kind of result: "enhanced", "difference", …
-        source: the node that it was made from, if there is one.
-        model: name and sha256 of the model.
-        manifest: of the run, as JSON.
-        history: the steps as the worker's file states them; by default one step for `derived`.
+    derived: the kind of result, such as "enhanced". source: the node that it was made from, if
+    any. model: its name and sha256. manifest: of the run, as JSON. history: the steps as the
+    worker's file states them; by default one step for `derived`.
     """
     node.SetAttribute(provenance.DERIVED, derived)
     node.SetAttribute("MedEnhance.use", RESEARCH_USE)
@@ -88,14 +84,14 @@ def setHistory(node, steps):
 
 
 def scopeText(anatomy):
-    """What a model that learned from one part of the body is good for, in a sentence."""
+    """Say what a model that learned from one part of the body is good for."""
     return _("Trained on images of the {anatomy} only; not validated outside the {anatomy}").format(
         anatomy=anatomy
     )
 
 
 def latestOf(source):
-    """The enhanced volume that was made last of a source, or None."""
+    """Return the enhanced volume that was made last of a source, or None."""
     found = [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
@@ -138,7 +134,7 @@ def remove(node):
 
 
 def displayOf(node):
-    """The display node of a volume, with a window that stays as it is set.
+    """Return the display node of a volume, with a window that stays as it is set.
 
     One that Slicer makes by itself looks for a window first, which takes a pass over the voxels.
     """
@@ -164,10 +160,7 @@ def copyDisplay(source, target):
 
 
 def differenceImage(before, after):
-    """An image of after − before as floats; a generator of steps.
-
-    before, after: voxels, [K, J, I].
-    """
+    """Make an image of after − before, voxels [K, J, I], as floats, in steps."""
     image = bridge.newImage(before.shape, np.float32)
     target = bridge.arrayOf(image)
     # Large integers and doubles are subtracted before they lose digits as floats.
@@ -179,7 +172,7 @@ def differenceImage(before, after):
 
 
 def styleMap(node, role, unit, limit):
-    """Colors of a map on a window up to a limit, and its legend with the unit, hidden.
+    """Color a map on a window up to a limit, and give it a legend with the unit, hidden.
 
     role: "difference", in diverging colors about zero; "uncertainty" or "noise", in perceptually
     even ones from zero. limit: see `typicalMagnitude`.
@@ -200,12 +193,12 @@ def styleMap(node, role, unit, limit):
 
 
 def unitOf(volume):
-    """The unit of a volume's intensities, as a word."""
+    """Return the unit of a volume's intensities, as a word."""
     return bridge.unitsOf(volume) or _("intensity units")
 
 
 def typicalMagnitude(image):
-    """The largest |value| but for the outermost half per cent; 1 where all is zero."""
+    """Return the largest |value| but for the outermost half per cent; 1 where all is zero."""
     voxels = bridge.arrayOf(image)
     step = max(1, math.ceil((voxels.size / _SAMPLE) ** (1 / voxels.ndim)))
     sample = np.abs(voxels[(slice(None, None, step),) * voxels.ndim])
@@ -217,7 +210,7 @@ def typicalMagnitude(image):
 
 
 def makeSegmentation(image, source, labels, name):
-    """A segmentation from an image of labels on the source's grid.
+    """Make a segmentation from an image of labels on the source's grid.
 
     labels: value, name, color (#rrggbb) and, where known, codes of each structure.
     """
@@ -243,26 +236,22 @@ def makeSegmentation(image, source, labels, name):
 
 
 def _terminologyEntry(label):
-    """Slicer's terminology entry for a structure; without codes it is a tissue, with its name."""
+    """Make Slicer's terminology entry for a structure; without codes it is a tissue."""
     nothing = ("", "", "")
-    category = _code(label, "category") or _TISSUE
-    kind = _code(label, "type") or _code(label, "code") or _TISSUE
-    modifier, region = (_code(label, field) or nothing for field in ("modifier", "region"))
+    category, kind = (_code(label, field) or _TISSUE for field in ("category", "type"))
     return slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
-        _CATEGORY_CONTEXT, *category, *kind, *modifier, _REGION_CONTEXT, *region, *nothing
+        _CATEGORY_CONTEXT, *category, *kind, *nothing, _REGION_CONTEXT, *nothing, *nothing
     )
 
 
 def _code(label, field):
-    """(value, scheme, meaning) of a code in a label's metadata, or None."""
+    """Return (value, scheme, meaning) of a code in a label's metadata, or None."""
     code = label.get(field)
-    if not isinstance(code, dict) or not code.get("value"):
-        return None
-    return str(code["value"]), str(code.get("scheme", "SCT")), str(code.get("meaning", ""))
+    return (code["value"], code["scheme"], code["meaning"]) if code else None
 
 
 def makeTable(rows, source, name):
-    """A table of structures and their sizes."""
+    """Make a table of structures and their sizes."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", bridge.uniqueName(name))
     columns = (
         (_("Structure"), vtk.vtkStringArray, "label"),

@@ -16,7 +16,7 @@ _SETTLE_MS = 500
 
 
 class CompressPanel(Page):
-    """What is chosen lives in the state; a file is estimated, written and verified in jobs."""
+    """Page whose choices live in the state; a file is estimated, written and verified in jobs."""
 
     def __init__(self, context):
         super().__init__(context, "Compress")
@@ -35,12 +35,9 @@ class CompressPanel(Page):
         }
         for mode, (button, _field) in self._modes.items():
             button.toggled.connect(lambda checked, mode=mode: self._onMode(checked, mode))
-        self.bind(
-            maxError=ui.maxErrorSpinBox,
-            ratio=ui.ratioSpinBox,
-            psnr=ui.psnrSpinBox,
-            ssim=ui.ssimSpinBox,
-        )
+        fields = {mode: field for mode, (_button, field) in self._modes.items()}
+        del fields["lossless"]
+        self.bind(**fields)
         ui.compressButton.clicked.connect(self._onCompress)
 
     def enter(self):
@@ -57,13 +54,11 @@ class CompressPanel(Page):
 
     @property
     def config(self):
-        """What the page asks for, a CompressConfig."""
+        """The choices of the page, a CompressConfig."""
         mode, state = self.state.compressMode, self.state
         name = "max_error" if mode == "maxError" else mode
         value = True if mode == "lossless" else getattr(state, mode)
         return arguments.checkedConfig(CompressConfig, **{name: value})
-
-    # --- state ↔ widgets ---
 
     def offer(self):
         node = self.state.inputVolume
@@ -87,7 +82,7 @@ class CompressPanel(Page):
         self._scheduleEstimate()
 
     def _setUnits(self, node):
-        """The error's unit and a sensible step: 1 for whole numbers, else 1 % of the range."""
+        """Set the error's unit and a sensible step: 1 for whole numbers, else 1 % of the range."""
         spinBox = self.ui.maxErrorSpinBox
         frames = bridge.frameNodes(node) if node is not None else []
         image = frames[0].GetImageData() if frames and frames[0] is not None else None
@@ -105,7 +100,7 @@ class CompressPanel(Page):
             self._onEdited("compressMode", mode)
 
     def _whyNot(self):
-        """What is missing before the volume can be compressed, or nothing."""
+        """Say what is missing before the volume can be compressed, or nothing."""
         if self._job is not None:
             return _("The volume is being compressed")
         try:
@@ -113,8 +108,6 @@ class CompressPanel(Page):
         except PanelError as error:
             return error.text
         return ""
-
-    # --- estimate ---
 
     def _scheduleEstimate(self):
         """Estimate soon, unless something changes once more before; nothing where it is known."""
@@ -160,8 +153,6 @@ class CompressPanel(Page):
             self.ui.estimateLabel.text = compression.estimateText(job.result, units)
         else:
             self.ui.estimateLabel.text = _("No estimate: {why}").format(why=job.error.text)
-
-    # --- compress ---
 
     @guarded
     def _onCompress(self, _checked=False):

@@ -18,7 +18,7 @@ _FILE = "file"
 
 
 class DistillPanel(Page):
-    """Fills the options of a run from the page, and starts it."""
+    """Page that fills the options of a run, and starts it."""
 
     def __init__(self, context):
         super().__init__(context, "Distill")
@@ -73,8 +73,6 @@ class DistillPanel(Page):
         self._forgetEstimate()
         self.runs.cleanup()
 
-    # --- what is shown ---
-
     def onNewState(self):
         self.runs.recall(self.state.distillRun)
         self.runs.list()
@@ -109,8 +107,6 @@ class DistillPanel(Page):
         ui.roomButton.enabled = not why and not isEstimating
         ui.roomLabel.visible = bool(ui.roomLabel.text)
         self.runs.show()
-
-    # --- what the buttons do ---
 
     @guarded
     def _onPrior(self, *_index):
@@ -150,7 +146,7 @@ class DistillPanel(Page):
             self.update()
 
     def _forgetEstimate(self):
-        """The estimate is about other choices than those of now."""
+        """Drop an estimate about other choices than those of now."""
         job, self._estimate, self._estimated = self._estimate, None, None
         self.ui.roomLabel.text = ""
         if job is not None:

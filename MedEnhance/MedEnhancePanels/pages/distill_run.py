@@ -18,7 +18,7 @@ _NO_CURVES = ("structure of", "saturation of", "weight of", "gate")
 
 
 class RunArea:
-    """Shows a run, which goes on or has ended, and resumes one."""
+    """Part of the page that shows a run, and resumes one."""
 
     def __init__(self, page):
         self.context, self._page, self._ui = page.context, page, page.ui
@@ -56,7 +56,6 @@ class RunArea:
             self._showRun(long_run.runAt(folder))
 
     def show(self):
-        """Enable what can be done now."""
         ui, isRunning = self._ui, self.isRunning
         for button in (ui.pauseButton, ui.cancelButton):
             button.visible = isRunning
@@ -65,11 +64,9 @@ class RunArea:
         ui.resumeArea.visible = ui.runSelector.count > 0 and not isRunning
         ui.plotButton.visible = self._run is not None
 
-    # --- the run that goes on ---
-
     @guarded
     def _end(self, how):
-        """how: "pause" or "cancel"."""
+        """Pause or cancel the run, as `how` says."""
         getattr(self._run, how)()
         self._page.update()
 
@@ -107,8 +104,6 @@ class RunArea:
             text = text.format(name=run.name, why=job.error.text)
             self.context.message("warning", text, job.error.details)
 
-    # --- the curve ---
-
     @guarded
     def _onPlot(self, _checked=False):
         self._drawCurve()
@@ -124,10 +119,8 @@ class RunArea:
             title = _("{name}: loss").format(name=self._run.name)
             slicer.util.plot(table, 0, ["step", *names], title, show=False, nodes=self.plot)
 
-    # --- runs that have ended, or wait ---
-
     def _showRun(self, run):
-        """How a run ended, and what it left; of one that goes on nothing yet."""
+        """Show how a run ended, and what it left; of one that goes on nothing yet."""
         ui, self._run = self._ui, run
         hasEnded = run is not None and not run.isActive
         manifest = run.manifest() if hasEnded and run.kind == "distill" else {}
@@ -178,7 +171,7 @@ def _fillGallery(gallery, paths):
 
 
 def verdictOf(run):
-    """What a distillation's audit found: (level of a message, sentence, what that does not say)."""
+    """Sum up a distillation's audit: (level of a message, sentence, what that does not say)."""
     audit, (could, count) = run.manifest().get("audit") or {}, run.attacks()
     hasAlarm = audit.get("alarm")
     if hasAlarm:
@@ -200,7 +193,7 @@ def verdictOf(run):
 
 
 def curvesOf(run):
-    """Names of a run's losses, and a table of them: the step, then a column for each.
+    """Name a run's losses, and make a table of them: the step, then a column for each.
 
     A run that went back to a checkpoint overwrites its steps; not-a-number where a loss was not
     measured. Of a distillation the alignment is drawn, a curve for each patient.

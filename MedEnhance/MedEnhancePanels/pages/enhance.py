@@ -16,7 +16,7 @@ from MedEnhancePanels.tasks import enhancement
 
 
 class EnhancePanel(Page):
-    """What is chosen lives in the state; the widgets show it and change it."""
+    """Page whose choices live in the state; the widgets show it and change it."""
 
     def __init__(self, context):
         super().__init__(context, "Enhance")
@@ -61,11 +61,8 @@ class EnhancePanel(Page):
         self.result.forget()
         self._shownInput = self._suggestedGuide = None
 
-    # --- what is chosen -----------------------------------------------------------------------
-
     @property
     def target(self):
-        """The volume or sequence to enhance."""
         return self.state.inputVolume if self.state is not None else None
 
     @property
@@ -93,7 +90,7 @@ class EnhancePanel(Page):
 
     @guarded
     def _onModality(self, *_index):
-        """The modality, by which the model is chosen, is kept with the node."""
+        """Keep the modality, by which the model is chosen, with the node."""
         for frame in bridge.frameNodes(self.target):
             frame.SetAttribute(bridge.MODALITY, self.ui.modalityComboBox.currentData)
         self.target.Modified()
@@ -102,13 +99,10 @@ class EnhancePanel(Page):
     def _onSuggestedGuide(self, *_checked):
         self.state.guideVolume = self._suggestedGuide
 
-    # --- what is shown ------------------------------------------------------------------------
-
     def onNewState(self):
         self._shownInput = self.state.inputVolume  # the scene states the result that is shown
 
     def offer(self):
-        """Fill the lists with what fits the volume."""
         state, ui, target = self.state, self.ui, self.target
         modality = bridge.modalityOf(target)
         names = {name: cautions.modalityName(name) for name in cautions.MODALITIES}
@@ -122,7 +116,6 @@ class EnhancePanel(Page):
         fill(ui.deviceComboBox, self._devices.entries, state.device)
 
     def show(self):
-        """Show what follows from the choices, and enable what can be done."""
         node = self.target
         if self.preview.source is None or self.preview.source is not node:
             self.preview.hide()
@@ -194,7 +187,7 @@ class EnhancePanel(Page):
             self._devices.ask()
 
     def _plan(self):
-        """What the run will do, with which model, where, and for how long."""
+        """Say what the run will do, with which model, where, and for how long."""
         state = self.state
         model = model_choice.modelFor(self.target, state.task)
         if model is None:
@@ -212,7 +205,7 @@ class EnhancePanel(Page):
         return "; ".join(filter(None, [plan, expected])) + "."
 
     def _busy(self):
-        """What has to end before another run can begin, in a sentence; empty for nothing."""
+        """Say what has to end before another run can begin; empty for nothing."""
         if self.job is not None:
             return _("Wait for the run to finish, or cancel it.")
         if self.result.isBlending:
@@ -228,11 +221,8 @@ class EnhancePanel(Page):
             return _("No slice view shows a slice of the volume: fit the views to it.")
         return ""
 
-    # --- running ------------------------------------------------------------------------------
-
     @guarded
     def onApply(self, *_checked):
-        """Enhance the volume."""
         if not dependencies.ensure():
             return
         self.preview.hide()

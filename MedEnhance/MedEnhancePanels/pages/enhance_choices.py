@@ -33,7 +33,7 @@ class DeviceChoice:
             self._job.onFinished(self._onFinished)
 
     def expectedText(self, node, state):
-        """About how long a run takes, by the last one on the device; empty if not known."""
+        """Say about how long a run takes, by the last one on the device; empty if not known."""
         device = self._choice if state.device == "auto" else state.device
         pace = slicer.util.settingsValue(_paceKey(device, state.task), 0.0, converter=float)
         if not pace and device == "cpu" and self._threads and state.task != "slices":
@@ -73,7 +73,7 @@ class DeviceChoice:
 
 
 def _paceKey(device, task):
-    """Setting: seconds for a million voxels."""
+    """Name the setting with the seconds for a million voxels."""
     return f"MedEnhance/Pace/{device}/{task}"
 
 

@@ -17,7 +17,7 @@ _MAPS = ("uncertainty", "noise")
 
 
 class ResultArea:
-    """Compares an enhanced volume (state.enhancedVolume) with its input, and sets its strength."""
+    """Comparison of an enhanced volume (state.enhancedVolume) with its input; its strength."""
 
     def __init__(self, page):
         self.context, self._page = page.context, page
@@ -52,13 +52,11 @@ class ResultArea:
 
     @property
     def output(self):
-        """The enhanced volume that is looked at, or None."""
         state = self.context.state
         return state.enhancedVolume if state is not None else None
 
     @property
     def isBlending(self):
-        """Whether voxels are being changed to a strength."""
         return self._job is not None
 
     def show(self):
@@ -85,7 +83,7 @@ class ResultArea:
         self._showMenu(canCompare)
 
     def _showStrength(self):
-        """The strength that the voxels have, but for one that they are about to get."""
+        """Show the strength that the voxels have, but for one that they are about to get."""
         slider, output = self.ui.strengthSlider, self.output
         problem = blending.problemOf(output) if output is not None else ""
         slider.enabled = output is not None and not problem
@@ -111,7 +109,7 @@ class ResultArea:
         self.compare.show(output, "sideBySide")
 
     def follow(self, node):
-        """Another input was chosen: its latest result belongs here, and no comparison of others."""
+        """Follow another input: its latest result belongs here, and no comparison of others."""
         if node is None:
             return
         if self.compare.mode != "none" and node not in (self.compare.source, self.output):
@@ -120,18 +118,15 @@ class ResultArea:
             self.context.state.enhancedVolume = results.latestOf(node)
 
     def leave(self):
-        """Put the views back."""
         self.compare.leave()
         self._page.update()
 
     def forget(self):
-        """The scene closes: voxels stay as they are, and there is nothing to put back."""
+        """Let go of a scene that closes: voxels stay, and there is nothing to put back."""
         self._stop()
         self._isHeld = False
         blending.forgetRemoved()
         self.compare.forget()
-
-    # --- what the buttons do ------------------------------------------------------------------
 
     @guarded
     def _onChosen(self, node=None):
@@ -180,17 +175,15 @@ class ResultArea:
     def _onExport(self, *_checked):
         exportDicom(self.context, self.output)
 
-    # --- strength -----------------------------------------------------------------------------
-
     @guarded
     def _onDragged(self, value):
-        """While the slider is held nothing else moves it; the views show the voxels as they are."""
+        """Hold the slider, which nothing else moves then; views show the voxels as they are."""
         if not self._page.isShowing and self.output is not None:
             self._isHeld = value != results.strengthOf(self.output)
 
     @guarded
     def _onStrength(self, value):
-        """The slider was released, or a value was entered."""
+        """Blend when the slider was released, or a value was entered."""
         if self._page.isShowing or self.output is None:
             return
         self._stop()
@@ -216,7 +209,7 @@ class ResultArea:
 
 
 def _hideLabelsOfOthers(output):
-    """Labels of one result do not lie over another, where no button would take them away."""
+    """Hide labels of other results, which no button would take away."""
     own = results.linked(output, "segmentation")
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         labels = results.linked(node, "segmentation")

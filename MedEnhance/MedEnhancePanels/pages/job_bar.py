@@ -8,7 +8,7 @@ from MedEnhancePanels.job import stageText, withWarnings
 
 
 class JobBar:
-    """Shows the newest job that works for the user, with Cancel, and its log on demand."""
+    """Bar for the newest job that works for the user, with Cancel, and its log on demand."""
 
     def __init__(self, runner, ui):
         self._runner, self._ui = runner, ui
@@ -20,12 +20,12 @@ class JobBar:
         self._show()
 
     def cleanup(self):
-        """The widgets go; the jobs continue."""
+        """Let go of the widgets; the jobs continue."""
         self._runner.offChange(self._onChange)
         self.enter()
 
     def exit(self):
-        """The module is left: show the job in Slicer's status bar."""
+        """Show the job in Slicer's status bar, as the module is left."""
         window = slicer.util.mainWindow()
         if window is None or self._status is not None:
             return
@@ -41,7 +41,7 @@ class JobBar:
         self._show()
 
     def enter(self):
-        """The module is shown: its own bar is enough."""
+        """Leave the status bar: the module's own bar is shown."""
         if self._status is not None:
             self._status.parent().removeWidget(self._status)
             self._status.deleteLater()
@@ -83,6 +83,5 @@ class JobBar:
 
 
 def _endText(job):
-    """How a job ended, in words, with its warnings."""
     texts = {"done": _("done"), "failed": _("failed"), "cancelled": _("stopped")}
     return withWarnings(texts[job.state], job.warnings)

@@ -23,7 +23,7 @@ class ModelsPanel(Page):
         ui.modelList.currentRowChanged.connect(self.update)
 
     def enter(self):
-        """Called when the page is shown: models may have come or gone."""
+        """Ask for the models again: some may have come or gone."""
         self._ask(_("List models"), action="list")
 
     def cleanup(self):
@@ -33,11 +33,8 @@ class ModelsPanel(Page):
 
     @property
     def selected(self):
-        """The chosen model's fields, or None."""
         row = self.ui.modelList.currentRow
         return self.models[row] if 0 <= row < len(self.models) else None
-
-    # --- what the buttons do ------------------------------------------------------------------
 
     @guarded
     def _onImport(self, *_checked):
@@ -73,10 +70,8 @@ class ModelsPanel(Page):
                 self.context.message("info", text)
         self.update()
 
-    # --- what is shown ------------------------------------------------------------------------
-
     def _fillList(self, models, chosen):
-        """chosen: the name of the model to select, by default that of before."""
+        """List the models, and select `chosen`, by default that of before."""
         chosen = chosen or (self.selected["name"] if self.selected else None)
         self.models = models = [each for each in models if each["kind"] != "codec"]
         box, style = self.ui.modelList, self.widget.style()
@@ -90,7 +85,6 @@ class ModelsPanel(Page):
         box.currentRow = names.index(chosen) if chosen in names else 0
 
     def show(self):
-        """The card of the chosen model, and what can be done with it."""
         ui, model, isIdle = self.ui, self.selected, self._job is None
         ui.progressBar.visible = not isIdle
         ui.importButton.enabled = isIdle
@@ -102,7 +96,6 @@ class ModelsPanel(Page):
 
 
 def _title(model):
-    """The model in a line: its name, and what it is for."""
     purposes = {
         "enhancer": _("enhances"),
         "head": _("segments"),

@@ -11,17 +11,17 @@ from MedEnhancePanels.nodes import provenance, results
 
 
 def factsOf(output):
-    """What was found and done, and by what, in two lines."""
+    """Say what was found and done, and by what, in two lines."""
     return "\n".join(filter(None, [_noise(output), _madeBy(output)]))
 
 
 def moreFactsOf(output):
-    """The use of the guide, what the model learned from, and the meaning of the uncertainty."""
+    """Describe the guide's use, what the model learned from, and the uncertainty."""
     return "\n".join(filter(None, [_guide(output), *_scopes(output), _uncertainty(output)]))
 
 
 def noticeOf(output):
-    """What to know before a result is looked at: (level, sentence, details), as a Notice takes it.
+    """Say what to know before a result is looked at: (level, sentence, details), for a Notice.
 
     The sentence is the warning of most weight; the details have all, with what to do.
     """
@@ -39,7 +39,7 @@ def noticeOf(output):
 
 
 def warningsOf(output):
-    """The warnings of the run: (level, message, what to do) of each, those of most weight first."""
+    """List the run's warnings: (level, message, what to do), those of most weight first."""
     found = [
         ("alarm" if provenance.isAlarm(code) else "warning", message, hint)
         for code, message, hint in provenance.doubtsOf(output)
@@ -70,7 +70,7 @@ def _madeBy(output):
 
 
 def _noise(output):
-    """The measured noise, and what was done about it; empty where none was measured."""
+    """Say what noise was measured, and what was done about it; empty where none was."""
     names, numbers = ("results", "measured", "noise"), ("sigma", "share_removed")
     noise = provenance.part(output, *names, numbers=numbers)
     if not noise:
@@ -94,16 +94,12 @@ def _noise(output):
 
 
 def _guide(output):
-    """How much the guide was used; empty without one."""
+    """Say how much the guide was used; empty without one."""
     guide = provenance.part(output, "results", "measured", "guide", numbers=("used",))
     if not guide:
         return ""
     text = _("Guide: changed the image by {share:.0%} of the noise").format(share=guide["used"])
-    return _withReason(text, guide)
-
-
-def _withReason(text, facts):
-    return f"{text}: {facts['reason']}." if facts.get("reason") else f"{text}."
+    return f"{text}: {guide['reason']}." if guide.get("reason") else f"{text}."
 
 
 def _scopes(output):

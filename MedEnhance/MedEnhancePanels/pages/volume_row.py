@@ -12,7 +12,7 @@ from MedEnhancePanels.tasks import samples
 
 
 class VolumeRow:
-    """Keeps state.inputVolume and the selector equal, and chooses what Slicer has loaded."""
+    """Row that keeps state.inputVolume and the selector equal, and takes what Slicer loads."""
 
     def __init__(self, context, ui):
         self.context, self._ui = context, ui
@@ -40,7 +40,6 @@ class VolumeRow:
         self._selectors.cleanup()
 
     def update(self):
-        """Show the volume of the state."""
         state = self.context.state
         self._ui.inputSelector.setCurrentNode(state.inputVolume if state is not None else None)
 
@@ -81,7 +80,7 @@ class VolumeRow:
 
 
 def _originals():
-    """The volumes of the scene that may be worked on: no results of ours, no labels."""
+    """Return the volumes of the scene that may be worked on: no results of ours, no labels."""
     return [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")

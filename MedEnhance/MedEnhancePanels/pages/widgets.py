@@ -27,7 +27,7 @@ class Page:
     """
 
     def __init__(self, context, name):
-        """name: of the .ui file."""
+        """Load the .ui file of that name."""
         self.context = context
         self.widget, self.ui = context.ui(name)
         self._bound, self._shownState = [], None
@@ -59,7 +59,6 @@ class Page:
 
     @guarded
     def update(self, *_arguments):
-        """Show the state."""
         if self.isShowing or self.widget.isHidden() or slicer.mrmlScene.IsClosing():
             return
         self.widget.enabled = self.state is not None
@@ -78,23 +77,22 @@ class Page:
             self.isShowing = False
 
     def onNewState(self):
-        """Called by `update` for another scene than before."""
+        """Take in another scene than before; called by `update`."""
 
     def offer(self):
-        """Called by `update` before the state is shown: fill the lists to choose from."""
+        """Fill the lists to choose from; called by `update` before the state is shown."""
 
     def show(self):
-        """Called by `update` when the fields are shown: show what follows from them."""
+        """Show what follows from the fields; called by `update` when they are shown."""
 
     def enter(self):
-        """Called when the page is shown."""
         self.update()
 
     def exit(self):
-        """Called when the page is left."""
+        """Leave the page; called when another is shown."""
 
     def cleanup(self):
-        """Called when the module is closed or reloaded; jobs continue without the page."""
+        """Let go when the module is closed or reloaded; jobs continue without the page."""
 
 
 def _read(widget, name):
@@ -139,7 +137,7 @@ class Notice:
     """A frame with an icon, a sentence and, on demand, details; hidden while it is empty."""
 
     def __init__(self, ui, name):
-        """name: of the form's widgets: <name>Frame, <name>Icon, <name>Label, …"""
+        """Take the form's widgets <name>Frame, <name>Icon, <name>Label, …"""
         parts = ("Frame", "Icon", "Label", "DetailsButton", "Details")
         self._frame, self._icon, self._label, self._button, self._details = (
             getattr(ui, name + part) for part in parts
@@ -151,7 +149,7 @@ class Notice:
         self.show("info", "")
 
     def show(self, level, text, details=""):
-        """level: "info", "warning", "alarm" or "error"; text: empty for nothing to say."""
+        """Show a text of level "info", "warning", "alarm" or "error"; empty for nothing to say."""
         if details != self._shown:
             self._shown, self._button.checked = details, False
             self._setDetails(details)
@@ -195,7 +193,7 @@ def allow(widget, problem):
 
 
 def singleShot(parent, milliseconds, callback):
-    """A timer that calls back once, that long after its last start; it goes with its parent.
+    """Make a timer that calls back once, that long after its last start; it goes with its parent.
 
     parent: a widget. A connection keeps its slot, and so whoever has it, as long as the timer
     lives: one without a parent, which its owner keeps, would never go.
@@ -208,10 +206,10 @@ def singleShot(parent, milliseconds, callback):
 
 
 def askForFile(parent, title, start="", kinds=""):
-    """The path of a file that the user opens; "" where the dialog was cancelled."""
+    """Return the path of a file that the user opens; "" where the dialog was cancelled."""
     return answerOf(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
 
 
 def answerOf(answer):
-    """The text that a dialog returns, to which one binding adds the filter, or the button."""
+    """Return the text of a dialog's answer, to which one binding adds the filter, or the button."""
     return answer[0] if isinstance(answer, tuple) else answer

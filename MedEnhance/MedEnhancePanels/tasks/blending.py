@@ -33,7 +33,7 @@ class _Full:
         self.states = {node: bridge.voxelState(node) for node in nodes if node is not None}
 
     def changed(self):
-        """A node whose voxels somebody else has changed since, or None."""
+        """Return a node whose voxels somebody else has changed since, or None."""
         for node, state in self.states.items():
             if bridge.isInScene(node) and bridge.voxelState(node) != state:
                 return node
@@ -41,10 +41,7 @@ class _Full:
 
 
 def remember(output, voxels):
-    """Keep what a run has made, at strength 1.
-
-    voxels: the bridge.voxelState of the input that was enhanced.
-    """
+    """Keep what a run has made at strength 1; voxels: bridge.voxelState of the enhanced input."""
     forgetRemoved()
     full = _full[output] = _Full(output)
     full.states[results.linked(output, "input")] = voxels
@@ -57,7 +54,7 @@ def forgetRemoved():
 
 
 def problemOf(output):
-    """Why a result cannot get another strength, in a sentence; empty where it can."""
+    """Say why a result cannot get another strength; empty where it can."""
     source, full = results.linked(output, "input"), _full.get(output)
     if source is None:
         return _("Its input is not in the scene, so it cannot be blended.")
@@ -84,17 +81,10 @@ def problemOf(output):
 
 
 def start(runner, output, strength):
-    """Change the voxels of an enhanced volume and of its difference.
+    """Change the voxels of an enhanced volume and of its difference; returns the Job.
 
-    Args:
-        runner: the Runner.
-        output: the enhanced volume node.
-        strength: 0 is the input, 1 the full result.
-    Returns:
-        The Job. It fails if voxels were changed since, or where input and result do not belong
-        together.
-    Raises:
-        PanelError: the result cannot be blended.
+    strength: 0 is the input, 1 the full result. Raises PanelError where the result cannot be
+    blended; the Job fails if voxels were changed since.
     """
     problem = problemOf(output)
     if problem:
@@ -108,7 +98,7 @@ def start(runner, output, strength):
 
 
 def _nodesOf(output):
-    """The nodes of a result whose voxels follow its strength."""
+    """Return the nodes of a result whose voxels follow its strength."""
     difference = results.linked(output, "difference")
     return [output] if difference is None else [output, difference]
 
@@ -140,7 +130,6 @@ def _steps(output, strength, full):
 
 
 def _blend(source, output, full, strength):
-    """The blend, and its history."""
     before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(full.image)
     image = bridge.newImage(after.shape, after.dtype)
     modality = bridge.modalityOf(source)

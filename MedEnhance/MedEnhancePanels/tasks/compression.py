@@ -18,17 +18,10 @@ FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
 
 
 def startCompress(runner, node, path, config, overwrite=False):
-    """Compress a volume node, or a sequence of them, into a file.
+    """Compress a volume node, or a sequence of them, into a .ucv; returns the Job.
 
-    Args:
-        node: a scalar volume node, or a sequence node of them.
-        path: of the new file, ending in .ucv.
-        config: CompressConfig, what the file guarantees.
-        overwrite: whether an existing file may be replaced.
-    Returns:
-        The Job. The file appears only after it was decoded again and compared.
-    Raises:
-        PanelError: the node cannot be compressed like this, or the file exists.
+    config: CompressConfig. The file appears only after it was decoded again and compared. Raises
+    PanelError where the node cannot be compressed like this, or the file exists.
     """
     checkConfig(node, config)
     params = {
@@ -54,12 +47,9 @@ def startEstimate(runner, node, config):
 
 
 def startDecompress(runner, path, region=None, name=None):
-    """Open a compressed file as a new node, job.nodes["output"].
+    """Open a compressed file as a new node, job.nodes["output"], named after the file by default.
 
-    Args:
-        path: of the file.
-        region: for each axis [T,] K, J, I a pair (start, stop) or None; None for everything.
-        name: of the node; None for the file's name.
+    region: for each axis [T,] K, J, I a pair (start, stop) or None; None for everything.
     """
 
     def after(job):
@@ -86,7 +76,7 @@ def checkConfig(node, config):
 
 
 def suggestPath(node):
-    """A free name beside the file of the volume, else at home."""
+    """Suggest a free name beside the file of the volume, else at home."""
     storage = node.GetStorageNode() if hasattr(node, "GetStorageNode") else None
     source = (storage.GetFullNameFromFileName() if storage is not None else "") or ""
     folder = os.path.dirname(source)
@@ -95,19 +85,17 @@ def suggestPath(node):
 
 
 def baseName(path):
-    """The file's name without its ending, for nodes."""
     return os.path.splitext(os.path.basename(path))[0]
 
 
 def estimateText(estimate, units):
-    """The result of the job `estimate`, marked as an estimate."""
+    """Return the result of the job `estimate`, marked as an estimate."""
     text = _("Estimate: {size}, {quality} (measured on {share:.0%} of the volume).")
     size, quality = _sizeText(estimate), _qualityText(estimate, units)
     return text.format(size=size, quality=quality, share=estimate["share"])
 
 
 def resultText(result, units, path):
-    """What the job `compress` did, in a sentence."""
     text = _("{name} was compressed and verified: {size}, {quality}. To open it: Load…, Add data…")
     size, quality = _sizeText(result), _qualityText(result, units)
     return text.format(name=os.path.basename(path), size=size, quality=quality)

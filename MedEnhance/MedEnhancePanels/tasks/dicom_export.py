@@ -22,7 +22,7 @@ _GRACE_MS, _LOOK_SECONDS = 5000, 0.005
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a node becomes DICOM; patientId, patientName and studyDescription are for a new study."""
+    """Options of an export; patientId, patientName and studyDescription are for a new study."""
 
     folder: str = ""  # new or empty; "" for Slicer's DICOM database
     segmentation: bool = True  # of a result, where it has one
@@ -90,13 +90,10 @@ class _Export(NodeJob):
 
 
 def _copyIntoDatabase(folder, series):
-    """Copy objects into Slicer's DICOM database; a generator of steps that returns the paths.
+    """Copy a folder of objects into Slicer's DICOM database, in steps; returns the paths.
 
-    What was copied is taken out again where it fails or is cancelled.
-
-    Args:
-        folder: of the objects.
-        series: UID → number of files, which have to be in the database in the end.
+    series: UID → number of files, which have to be in the database in the end. What was copied is
+    taken out again where it fails or is cancelled.
     """
     database, indexer, ended = dicom_source.openDatabase(), ctk.ctkDICOMIndexer(), []
     indexer.backgroundImportEnabled = True
@@ -153,7 +150,7 @@ def sendLabels(segmentation, source, path, warn):
 
 
 def _meaning(segment, value):
-    """A segment as the job `export` describes labels."""
+    """Describe a segment as the job `export` takes labels."""
     entry, text = slicer.vtkSlicerTerminologyEntry(), segment.GetTerminology()
     logic = slicer.modules.terminologies.logic()
     isKnown = bool(text) and logic.DeserializeTerminologyEntry(text, entry)

@@ -14,12 +14,12 @@ TEMPLATE = "template"
 
 
 def kindOf(state):
-    """What the page makes: "distill", images in place of the cohort, or "train", an enhancer."""
+    """Return "distill" for images in place of the cohort, "train" for an enhancer."""
     return state.distillTask[:-2]
 
 
 def paramsOf(state):
-    """The parameters of that job but for the folder of its results, as docs/jobs.md says."""
+    """Return the parameters of that job but for the folder of its results, as docs/jobs.md says."""
     cohort, modality = state.distillCohort.strip(), state.distillTask[-2:]
     config = {"preset": state.distillPreset, "device": state.device}
     if kindOf(state) == "train":
@@ -31,7 +31,7 @@ def paramsOf(state):
 
 
 def _pools(folder):
-    """Volumes in hq and lq, or all of a folder without them, and a note on them for the card."""
+    """Find volumes in hq and lq, or in a folder without them; describes them for the card."""
     low = ["lq/*"] if glob.glob(os.path.join(glob.escape(folder), "lq", "*")) else []
     high = ["hq/*"] if os.path.isdir(os.path.join(folder, "hq")) else ["*"]
     data = {"name": _("local cohort"), "subjects": _("a folder"), "source": ""}
@@ -40,7 +40,7 @@ def _pools(folder):
 
 
 def whyNot(state):
-    """What is missing before a run can start, in a sentence, or nothing."""
+    """Say what is missing before a run can start, or nothing."""
     cohort = state.distillCohort.strip()
     isTable = cohort.lower().endswith(".csv") and os.path.isfile(cohort)
     isTraining = kindOf(state) == "train"
@@ -62,7 +62,7 @@ def whyNot(state):
 
 
 def sharedText(state):
-    """What of the patients a distillation gives to whoever gets it, in a sentence or two."""
+    """Say what of the patients a distillation gives to whoever gets it."""
     shared = _(
         "Will be shared: {count} numbers, which are means over all patients, and no image of any "
         "of them."

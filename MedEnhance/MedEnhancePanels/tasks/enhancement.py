@@ -21,7 +21,7 @@ from MedEnhancePanels.tasks.node_job import NodeJob, send
 
 @dataclasses.dataclass(frozen=True)
 class EnhanceOptions:
-    """How a volume is enhanced: the library's options, and what is a node here."""
+    """Options of an enhancement: the library's, and what is a node here."""
 
     config: EnhanceConfig = dataclasses.field(default_factory=EnhanceConfig)
     guide: object = None  # a volume node of another series of the examination
@@ -33,28 +33,20 @@ class EnhanceOptions:
 
 
 def start(runner, node, options):
-    """Enhance a volume node, or every frame of a sequence node.
+    """Enhance a volume node, or every frame of a sequence node; returns the Job.
 
-    Returns:
-        The Job; at its end job.nodes has "output", "difference" and, as requested, "uncertainty",
-        "noise", "segmentation" and "table".
-    Raises:
-        PanelError: the options do not fit the node.
+    At its end job.nodes has "output", "difference" and, as requested, "uncertainty", "noise",
+    "segmentation" and "table". Raises PanelError where the options do not fit the node.
     """
     title = _("Enhance {name}").format(name=node.GetName())
     return _Enhancement(runner, node, options).submit("enhance", title)
 
 
 def startPreview(runner, node, index, options):
-    """Enhance a slice of a volume node.
+    """Enhance the slice `index`, along k, of a volume node; returns the Job.
 
-    Args:
-        node: a scalar volume node.
-        index: of the slice, along k.
-        options: EnhanceOptions.
-    Returns:
-        The Job; at its end job.nodes["output"] is a volume node of this slice, which is hidden
-        from lists and not saved.
+    At its end job.nodes["output"] is a volume node of this slice, which is hidden from lists and
+    not saved.
     """
     title = _("Preview of {name}").format(name=node.GetName())
     return _Preview(runner, node, options, index).submit("enhance", title)
@@ -114,14 +106,14 @@ class _Enhancement(NodeJob):
             results.styleMap(nodes[role], role, results.unitOf(source), limit)
             self._describe(nodes[role], role, histories.get(role, ()))
         if "segmentation" in images:
-            _placeLabels(job, source, images["segmentation"], "head", self._names)
+            _placeLabels(job, source, images["segmentation"], self._names)
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
         if results.strengthOf(output) == 1.0:
             blending.remember(output, self.voxels)
 
     def _output(self, image):
-        """The volume with the result: the user's choice, untouched until now, or a new one."""
+        """Return the volume for the result: the user's choice, unchanged so far, or a new one."""
         output = self.options.output
         if output is None:
             output = bridge.newVolumeLike(self.node, self._names["output"], image)
@@ -136,7 +128,7 @@ class _Enhancement(NodeJob):
         return output
 
     def _placeThinSlices(self, job):
-        """A volume on a grid of its own: there is no difference from its input."""
+        """Add a volume on a grid of its own: there is no difference from its input."""
         path = job.result["outputs"]["output"]
         output = job.nodes["output"] = yield from bridge.receiveVolume(path, self._names["output"])
         output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
@@ -146,7 +138,7 @@ class _Enhancement(NodeJob):
         results.link(output, input=self.node)
 
     def _placeSequence(self, job):
-        """A sequence of frames where those of the source are, played with it."""
+        """Add a sequence of frames where those of the source are, played with it."""
         source, file = self.node, nrrd.File(job.result["outputs"]["output"])
         originals, history = iter(bridge.frameNodes(source)), file.tags.get("DERIVED") or ()
 
@@ -226,7 +218,7 @@ def _sendInputs(source, job, options):
 
 
 def _take(path):
-    """The image and the history in a file of the worker, which is removed; a generator of steps."""
+    """Read image and history of a file of the worker, which is removed, in steps."""
     file = nrrd.File(path)
     image = yield from bridge.readImage(file.voxels)
     history = file.tags.get("DERIVED") or ()
@@ -239,7 +231,6 @@ def _take(path):
 
 
 def _namesFor(node):
-    """What the parts of a result are called."""
     texts = {
         "output": _("{name} enhanced"),
         "difference": _("{name} difference"),
@@ -251,21 +242,14 @@ def _namesFor(node):
     return {role: text.format(name=node.GetName()) for role, text in texts.items()}
 
 
-def _placeLabels(job, source, image, model, names):
-    """The segmentation and the table of a result; model: the result's field that names the head."""
+def _placeLabels(job, source, image, names):
+    """Add the segmentation and the table of a result to the scene."""
     result = job.result
     labels = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
     table = results.makeTable(result["table"], source, names["table"])
     for role, node in (("segmentation", labels), ("table", table)):
         job.nodes[role] = node
-        results.stamp(node, role, source, result.get(model) or {}, _manifestOf(result))
-
-
-def _checkSingle(node):
-    """Raise PanelError for a sequence."""
-    if bridge.isSequence(node):
-        message = _("Maps and segmentations are made of single volumes")
-        raise PanelError(message, _("Choose one frame of the sequence."), "input")
+        results.stamp(node, role, source, result.get("head"), _manifestOf(result))
 
 
 def _checkOptions(node, options):
@@ -273,8 +257,10 @@ def _checkOptions(node, options):
     if options.config.task == "slices" and options.output is not None:
         message = _("Thin slices have a new grid, so they cannot be written into a volume")
         raise PanelError(message, _("Do not set an output."), "config")
-    if options.segment or options.config.uncertainty or options.noiseMap:
-        _checkSingle(node)
+    needsVolume = options.segment or options.config.uncertainty or options.noiseMap
+    if needsVolume and bridge.isSequence(node):
+        message = _("Maps and segmentations are made of single volumes")
+        raise PanelError(message, _("Choose one frame of the sequence."), "input")
     if not options.segment and options.segmenter != "auto":
         message = _("The model {segmenter} is for segmentation, which is not selected")
         hint = _("Select segmentation too, or leave out this model.")
@@ -282,7 +268,7 @@ def _checkOptions(node, options):
 
 
 def _manifestOf(result):
-    """The worker's manifest on one line, or nothing where it cannot be read."""
+    """Read the worker's manifest on one line, or nothing where it cannot be read."""
     try:
         with open(result["manifest"], encoding="utf-8") as file:
             return json.dumps(json.load(file), separators=(",", ":"))

@@ -17,15 +17,10 @@ from MedEnhancePanels.tasks.node_job import send
 
 
 def startSave(runner, node, path, overwrite=False):
-    """Write a volume node, or a sequence node as 4D, in the format of the path's ending.
+    """Write a volume node, or a sequence node as 4D, in the format of the path's ending; a Job.
 
     The header has modality, unit and, for a result, DERIVED with all steps; a result's manifest is
-    written beside it, <path>.json.
-
-    Returns:
-        The Job.
-    Raises:
-        PanelError: the node cannot be saved there; nothing was written.
+    written beside it, <path>.json. Raises PanelError where the node cannot be saved there.
     """
     bridge.checkVolume(node)
     bridge.checkOneGrid(node)
@@ -45,12 +40,12 @@ def startSave(runner, node, path, overwrite=False):
 
 
 def canLoadFile(path):
-    """By its ending alone: a file with a damaged start gets our sentence, not "no reader"."""
+    """Decide by the ending alone: a damaged file gets our sentence, not "no reader"."""
     return str(path).lower().endswith(compression.ENDING)
 
 
 def load(parent, properties):
-    """qSlicerScriptedFileReader.load: properties has fileName, and may have name and show.
+    """Load for qSlicerScriptedFileReader: properties has fileName, and may have name and show.
 
     Meanwhile clicks and keys wait, see `wait`.
     """

@@ -44,7 +44,7 @@ class Run:
 
     @classmethod
     def create(cls, kind, name):
-        """A new folder below `root`, named after the run and the time; kind: see COHORT_PARAM."""
+        """Make a folder below `root`, named after the run and the time; kind: see COHORT_PARAM."""
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in name).strip("-")[:64]
         name = name or "run"
         folder = bridge.freePath(root(), time.strftime(f"{name}-%Y%m%d-%H%M%S"))
@@ -54,7 +54,7 @@ class Run:
 
     @classmethod
     def open(cls, folder):
-        """A run that was begun before; raises PanelError for a folder that holds none."""
+        """Open a run that was begun before; raises PanelError for a folder that holds none."""
         record = _jsonIn(os.path.join(folder, RUN_FILE))
         try:
             _checkRecord(record)
@@ -65,7 +65,6 @@ class Run:
         return cls(folder, record)
 
     def save(self):
-        """Write run.json, whole or not at all."""
         from MedEnhanceLib.io.atomic import write_json
 
         write_json(os.path.join(self.folder, RUN_FILE), self.record, overwrite=True)
@@ -76,12 +75,10 @@ class Run:
 
     @property
     def isResumable(self):
-        """Whether it has all it needs and has not ended."""
         return self.state in _UNFINISHED and "params" in self.record
 
     @property
     def isActive(self):
-        """Whether a job works on it now."""
         return self.job is not None and not self.job.isFinished
 
     def begin(self, runner):
@@ -120,7 +117,7 @@ class Run:
             self.save()
 
     def metrics(self):
-        """What was measured so far: (name, value, step), oldest first."""
+        """Read what was measured so far: (name, value, step), oldest first."""
         if not os.path.exists(self.metricsFile):
             return []
         metrics = []
@@ -136,18 +133,15 @@ class Run:
             file.write(f"{step},{value},{name}\n")
 
     def images(self):
-        """Paths of the pictures of a distillation's images, in order."""
+        """List the pictures of a distillation's images, in order."""
         return sorted(glob.glob(os.path.join(glob.escape(self.out), "images", "*.png")))
 
     def manifest(self):
-        """The manifest of a distillation's result; empty if there is none that can be read."""
+        """Read the manifest of a distillation's result; empty if there is none."""
         return _jsonIn(os.path.join(self.out, "manifest.json"))
 
     def attacks(self):
-        """How many attacks of a distillation's audit could have found a leak, and of how many.
-
-        (0, 0) where there was no audit, or its figures cannot be read.
-        """
+        """Count attacks of the audit that could have found a leak, and all; (0, 0) without one."""
         audit = _jsonIn(os.path.join(self.out, "audit", "audit.json"))
         findings = audit.get("findings")
         if not isinstance(findings, list):
@@ -157,7 +151,7 @@ class Run:
 
 
 def _jsonIn(path):
-    """The object in a file; an empty one where there is none that can be read."""
+    """Return the object in a file; an empty one where there is none that can be read."""
     try:
         with open(path, encoding="utf-8") as file:
             fields = json.load(file)
@@ -179,7 +173,7 @@ def _checkRecord(record):
 
 
 def runAt(folder):
-    """The run in a folder, as a scene remembers it; None where it is gone or is none of ours."""
+    """Open the run in a folder, as a scene remembers it; None where it is gone."""
     try:
         return Run.open(folder) if folder else None
     except PanelError:
@@ -187,7 +181,7 @@ def runAt(folder):
 
 
 def resumable():
-    """The runs that can go on, newest first."""
+    """Return the runs that can go on, newest first."""
     paths = glob.glob(os.path.join(glob.escape(root()), "*", RUN_FILE))
     # A damaged record hides its run, not the others.
     runs = [run for run in map(runAt, map(os.path.dirname, paths)) if run is not None]
@@ -216,18 +210,17 @@ def checkIdle(runner):
 
 
 def root():
-    """Where runs are kept; made when the first one starts."""
+    """Return the folder where runs are kept; made when the first one starts."""
     return os.path.join(os.path.expanduser("~"), "MedEnhance", "runs")
 
 
 def choiceText(run):
-    """A run in a list of runs that can go on."""
     begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record["created"]))
     return f"{run.name}, {begun}, {_stateText(run.state)}"
 
 
 def _stateText(state):
-    """The texts for a run's state; one that nobody ended was interrupted."""
+    """Return the texts for a run's state; one that nobody ended was interrupted."""
     texts = {
         "running": _("interrupted"),
         "paused": _("paused"),
@@ -239,7 +232,6 @@ def _stateText(state):
 
 
 def runText(run):
-    """How a run ended, and where its results are."""
     lines = [
         _("{name}: {state} after {time}.").format(
             name=run.name, state=_stateText(run.state), time=durationText(run.record["seconds"])

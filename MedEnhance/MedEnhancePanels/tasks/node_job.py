@@ -60,5 +60,4 @@ class NodeJob:
 
 
 def _gridOf(node):
-    """The size of each frame."""
     return [frame.GetImageData().GetDimensions() for frame in bridge.frameNodes(node)]

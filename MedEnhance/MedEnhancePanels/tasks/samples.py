@@ -87,7 +87,7 @@ def load(sample):
 
 
 def _downloaded(name):
-    """The path of one of Slicer's samples, which SampleData downloads, checks and keeps."""
+    """Return the path of one of Slicer's samples, which SampleData downloads and keeps."""
     import SampleData
 
     logic = SampleData.SampleDataLogic()

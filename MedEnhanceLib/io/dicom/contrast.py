@@ -43,7 +43,7 @@ SCAN_NUMBERS: tuple[Callable[[Slice], Any], ...] = (
 
 @dataclass(frozen=True)
 class Attribute:
-    """Something that frames or parts of a series may differ in.
+    """An attribute that frames or parts of a series may differ in.
 
     axis: its name. value: of a slice, "" where it is missing.
     makes_frames: whether slices that differ only in it are frames of one volume.
@@ -65,20 +65,20 @@ class Attribute:
     is_scanned: bool = False
 
     def called(self, value: str) -> str:
-        """The name of the slices with this value."""
+        """Return the name of the slices with this value."""
         if self.axis == "image type" and value:
             return value
         return f"{self.axis} {value or 'missing'}"
 
     def mixes(self, slices: Slices) -> bool:
-        """Whether slices are of several kinds."""
+        """Return whether slices are of several kinds."""
         values = set(map(self.value, slices))
         if self.is_strict:
             return len(values) > 1
         return len(values - {""}) > 1 and len(values) < len(slices)
 
     def groups(self, slices: Slices) -> dict[str, tuple[Slice, ...]]:
-        """The slices by value: those without one first, then numbers in order, then the rest."""
+        """Sort slices by value: those without one first, then numbers in order, then the rest."""
         groups: dict[str, list[Slice]] = defaultdict(list)
         for plane in slices:
             groups[self.value(plane)].append(plane)
@@ -90,7 +90,7 @@ def _shown(plane: Slice) -> str:
 
 
 def _direction(plane: Slice) -> str:
-    """The same direction is measured with several b-values."""
+    """Return the same direction is measured with several b-values."""
     if plane.direction is None:  # a trace image differs from one with b = 0
         return f"{plane.b_value} s/mm²" if float(plane.b_value or 0) > 0 else ""
     return f"{plane.b_value} s/mm² ({', '.join(f'{part:.3f}' for part in plane.direction)})"
@@ -134,12 +134,12 @@ _IN_TIME = (TIME, "trigger time", ACQUISITION.axis)
 
 
 def attributes_of(slices: Slices) -> tuple[Attribute, ...]:
-    """The attributes that these slices differ in, in the order in which they are tried."""
+    """Return the attributes that these slices differ in, in the order in which they are tried."""
     return tuple(own for own in _ATTRIBUTES if len(set(map(own.value, slices))) > 1)
 
 
 def with_equal_times(slices: Slices) -> tuple[Slice, ...]:
-    """The slices with nearly equal values made equal; `echo` is EchoTime where it is not set."""
+    """Make nearly equal values of slices equal; `echo` is EchoTime where it is not set."""
     equal = {
         name: _merged(getattr(plane, name) for plane in slices)
         for name in ("echo_ms", "inversion_ms", "flip_degrees")
@@ -156,7 +156,7 @@ def with_equal_times(slices: Slices) -> tuple[Slice, ...]:
 
 
 def _merged(values: Iterable[str]) -> dict[str, str]:
-    """Each value → the lowest of those that are nearly equal."""
+    """Return each value → the lowest of those that are nearly equal."""
     merged, first = {}, np.inf
     for value in sorted(set(values), key=_natural):
         number = _natural(value)[0]
@@ -174,7 +174,7 @@ def _natural(value: str) -> tuple[float, str]:
 def are_of_one_kind(
     frames: Frames, axis: Attribute | None, attributes: Sequence[Attribute]
 ) -> bool:
-    """Whether no frame mixes kinds of images, and frames differ in kind only along `axis`.
+    """Return whether no frame mixes kinds of images, and frames differ in kind only along `axis`.
 
     frames: of slices in the order of their places. The first words of ImageType, original or
     derived, primary or secondary, are ignored.
@@ -193,7 +193,7 @@ def are_of_one_kind(
 
 
 def in_scan_order(frames: Frames) -> tuple[tuple[Slice, ...], ...]:
-    """Frames in the order of the scan; () where no element gives one that is the same everywhere.
+    """Put frames in the order of the scan; () where no element gives the same one everywhere.
 
     frames: of slices in the order of their places. Their numbers in time come first, then the
     times of acquisition, the dimensions of one file, and the numbers of the images.
@@ -219,7 +219,7 @@ def _image_number(plane: Slice) -> tuple[float, int] | None:
 
 
 def ranked(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
-    """Frames by the order in time at each place; () where that order is not unique.
+    """Make frames by the order in time at each place; () where that order is not unique.
 
     Trigger times start anew at each place, so their order is the phase. With acquisition times, a
     frame must have ended before the next one began, and none may have run past midnight. Where
@@ -239,7 +239,7 @@ def ranked(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
 
 
 def _numbered(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
-    """Frames by InstanceNumber, as GE and Philips number sequences; () where that is not certain.
+    """Make frames by InstanceNumber, as GE and Philips number them; () where that is not certain.
 
     The images state several positions in time, or are a diffusion scan; and the numbers run frame
     by frame, with the places in one order, or place by place through all frames.
@@ -270,7 +270,7 @@ def _numbered(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
 
 
 def _follow_each_other(frames: Frames) -> bool:
-    """Whether the acquisition of each frame had ended when that of the next began."""
+    """Return whether the acquisition of each frame had ended when that of the next began."""
     times = [[plane.time_s or 0.0 for plane in frame] for frame in frames]
     begins, ends = list(map(min, times)), list(map(max, times))
     lasts = max(ends) - min(begins)
@@ -279,7 +279,7 @@ def _follow_each_other(frames: Frames) -> bool:
 
 
 def interleave(frames: Frames) -> bool:
-    """Whether acquisition times of frames overlap, so that the frames may be mixed up.
+    """Return whether acquisition times of frames overlap, so that the frames may be mixed up.
 
     False where times are missing, or all equal.
     """
@@ -290,7 +290,7 @@ def interleave(frames: Frames) -> bool:
 
 
 def interval_s(frames: Frames, axis: str) -> float | None:
-    """Seconds from frame to frame; None where it is unknown or uneven, or the axis is not time.
+    """Return seconds from frame to frame; None where unknown or uneven, or the axis is not time.
 
     The times of the images come before the interval that headers state.
     """

@@ -20,12 +20,9 @@ _MOST_ELEMENTS = 1000
 def read_csa(data: bytes) -> dict[str, tuple[str, ...]]:
     """Read the elements of a CSA header; each step moves on, so it ends with the data.
 
-    Args:
-        data: the private element as it is stored.
-    Returns:
-        The values of each element by name, without blanks around them; () where there is none.
-    Raises:
-        DamagedError: it is no CSA header, or is cut short.
+    data: the private element as it is stored.
+    Returns the values of each element by name, without blanks around them; () where there is none.
+    Raises DamagedError where it is no CSA header, or is cut short.
     """
     is_second = data[:4] == b"SV10"
     at = 8 if is_second else 0

@@ -82,15 +82,10 @@ class PixelFile:
     bits: int
 
     def frame(self, index: int) -> Pixels:
-        """Read one frame.
+        """Read frame `index`, from 0: the stored numbers [J, I], of type `dtype`.
 
-        Args:
-            index: the number of the frame, from 0.
-        Returns:
-            [J, I]: the stored numbers, of type `dtype`.
-        Raises:
-            DamagedError: the pixels are damaged, or contradict the header.
-            DependencyError: the decoder is not installed.
+        Raises DamagedError where the pixels are damaged, or contradict the header; DependencyError
+        where the decoder is not installed.
         """
         from pydicom.encaps import get_frame
         from pydicom.pixels.decoders.base import get_decoder
@@ -113,7 +108,7 @@ class PixelFile:
         return self._decoded(stream)
 
     def _decoded(self, stream: bytes) -> Pixels:
-        """[J, I] of one compressed frame, all fragments joined."""
+        """Decode [J, I] of one compressed frame, all fragments joined."""
         name, decoder = DECODERS[self.syntax]
         imagecodecs = require("imagecodecs", purpose=f"DICOM compressed as {name}")
         shape, allocated = (self.rows, self.columns), 8 * self.dtype.itemsize
@@ -162,10 +157,8 @@ def _damage() -> Iterator[None]:
 def index_pixels(file: Path) -> PixelFile:
     """Read a file, and check that it holds the frames that its header states.
 
-    Raises:
-        DamagedError: elements are cut short, or contradict each other or the number of pixels.
-        NotImplementedError: the transfer syntax is not read.
-        OSError: the file cannot be read.
+    Raises DamagedError where elements are cut short, or contradict each other or the number of
+    pixels; NotImplementedError where the transfer syntax is not read; OSError.
     """
     with _damage(), file.open("rb") as stream, silence():
         return _indexed(read_elements(stream, _ELEMENTS, last=PIXEL_DATA))
@@ -192,7 +185,7 @@ def _indexed(dataset: Dataset) -> PixelFile:
 
 
 def _type_of(dataset: Dataset) -> tuple[np.dtype[Any], int]:
-    """The type of the stored numbers, and the bits of each that are used.
+    """Return the type of the stored numbers, and the bits of each that are used.
 
     Size, samples and BitsAllocated were checked where slices were made of the header.
     """
@@ -211,7 +204,7 @@ def _type_of(dataset: Dataset) -> tuple[np.dtype[Any], int]:
 
 
 def _verify_length(pixels: bytes, rows: int, columns: int, frames: int, cell: int) -> None:
-    """Uncompressed pixels fill their element, but for the padding to an even length."""
+    """Require that uncompressed pixels fill their element, but for padding to an even length."""
     needed = rows * columns * frames * cell
     if len(pixels) in (needed, needed + needed % 2):
         return
@@ -224,7 +217,7 @@ def _verify_length(pixels: bytes, rows: int, columns: int, frames: int, cell: in
 
 
 def _verify_fragments(dataset: Dataset, frames: int) -> None:
-    """Compressed frames are as many as stated: one piece each, or counted by a table."""
+    """Require as many compressed frames as stated: one piece each, or counted by a table."""
     from pydicom.encaps import parse_basic_offsets, parse_fragments
 
     stream = io.BytesIO(dataset.PixelData)
@@ -236,11 +229,7 @@ def _verify_fragments(dataset: Dataset, frames: int) -> None:
 
 
 def stated_size(stream: bytes) -> tuple[int, int, int, int]:
-    """Rows, columns, components and bits that a stream states, before a decoder allocates them.
-
-    Raises:
-        DamagedError: it states none, or its end marker is missing.
-    """
+    """Read rows, columns, components and bits of a stream; DamagedError where it states none."""
     if not stream.rstrip(b"\0\xff").endswith(_END[1:]) or _END not in stream:
         raise DamagedError("its stream is cut short: the end marker is missing")
     try:

@@ -33,7 +33,7 @@ def _in_patient(vector: Vector, _header: Header) -> Vector | None:
 
 
 def _in_image(vector: Vector, header: Header) -> Vector | None:
-    """Of (row, column, normal), in the patient."""
+    """Turn (row, column, normal) into the patient."""
     cosines = _numbers(header.get("ImageOrientationPatient"))
     if len(cosines) != 6:
         return None
@@ -42,7 +42,7 @@ def _in_image(vector: Vector, header: Header) -> Vector | None:
 
 
 def _in_gradients(vector: Vector, header: Header) -> Vector | None:
-    """Of GE's axes, which are known for axial slices of a patient who lies supine, head first."""
+    """Turn GE's axes, known for axial slices of a patient supine and head first."""
     cosines = _numbers(header.get("ImageOrientationPatient"))
     is_axial = len(cosines) == 6 and abs(np.cross(cosines[:3], cosines[3:])[2]) > math.sqrt(0.5)
     stated = header.get("InPlanePhaseEncodingDirection"), header.get("PatientPosition")
@@ -71,7 +71,7 @@ _PRIVATE = (
 
 
 def _creator(tag: int) -> int:
-    """The element that names the creator of the first private block of a group."""
+    """Return the element that names the creator of the first private block of a group."""
     return tag & 0xFFFF0000 | 0x10
 
 
@@ -83,15 +83,16 @@ ELEMENTS: tuple[str | int, ...] = (
 
 
 def b_value(header: Header, keyword: str) -> str:
-    """The b-value in s/mm² as text; "" where there is none."""
+    """Return the b-value in s/mm² as text; "" where there is none."""
     value = _numbers(header.get(keyword)) or _private_b_value(header)
     return f"{value[0]:g}" if value else ""
 
 
 def _private_b_value(header: Header) -> Vector:
     for tag, creator in _B_VALUES:
-        if value := _private(header, tag, creator)[:1]:
-            vector = _stated_direction(header) if creator == "GEMS_PARM_01" else ()
+        if value := _private(header, (tag,), creator)[:1]:
+            of_ge, ge_creator, _ = _DIRECTIONS[1]
+            vector = _private(header, of_ge, ge_creator) if creator == "GEMS_PARM_01" else ()
             length = math.hypot(*vector)
             scale = length**2 if 0.03 < length < _FULL_LENGTH else 1.0
             return (round(value[0] % _GE_OFFSET * scale, 3),)
@@ -99,7 +100,7 @@ def _private_b_value(header: Header) -> Vector:
 
 
 def direction(header: Header, keyword: str) -> Vector | None:
-    """The direction of the gradient, a unit vector in the patient (LPS); None where there is none.
+    """Read the direction of the gradient, a unit vector in LPS; None where there is none.
 
     It is None, too, where the frame of a private one is unknown.
     """
@@ -108,7 +109,7 @@ def direction(header: Header, keyword: str) -> Vector | None:
     )
     for tags, creator, turned in _DIRECTIONS:
         if not vector:
-            private = sum((_private(header, tag, creator) for tag in tags), ())
+            private = _private(header, tags, creator)
             vector = turned(private, header) if len(private) == 3 else None
     vector = vector or _of_comments(header)
     length = math.hypot(*vector) if vector and len(vector) == 3 else 0.0
@@ -116,7 +117,7 @@ def direction(header: Header, keyword: str) -> Vector | None:
 
 
 def _of_comments(header: Header) -> Vector | None:
-    """Of Canon: "b=1500(0.895,0.000,0.445)", along the axes of phase, frequency and slice."""
+    """Read Canon's "b=1500(0.895,0.000,0.445)", along phase, frequency and slice."""
     comment = _CANON.fullmatch(str(header.get("ImageComments") or "").strip())
     if comment is None or not str(header.get("Manufacturer")).upper().startswith("CANON"):
         return None
@@ -126,19 +127,20 @@ def _of_comments(header: Header) -> Vector | None:
     return _in_image(vector, header) if vector else None
 
 
-def _stated_direction(header: Header) -> Vector:
-    return sum((_private(header, tag, "GEMS_ACQU_01") for tag in _DIRECTIONS[1][0]), ())
+def _private(header: Header, tags: tuple[int, ...], creator: str) -> Vector:
+    """Return the numbers of private elements of a block; () where it is of another creator."""
+    if not _is_of(creator, header, tags[0]):
+        return ()
+    return sum((_numbers(header.get(tag)) for tag in tags), ())
 
 
-def _private(header: Header, tag: int, creator: str) -> Vector:
-    """The numbers of a private element; () where it is absent, or of another creator."""
-    named = str(header.get(_creator(tag)) or "").strip()
-    return _numbers(header.get(tag)) if named == creator else ()
+def _is_of(creator: str, header: Header, tag: int) -> bool:
+    return str(header.get(_creator(tag)) or "").strip() == creator
 
 
 def _of_csa(header: Header, name: str) -> Vector:
     data = header.get(_CSA)
-    is_stated = str(header.get(_creator(_CSA)) or "").strip() == _CSA_CREATOR
+    is_stated = _is_of(_CSA_CREATOR, header, _CSA)
     return _numbers(_csa(data).get(name)) if is_stated and isinstance(data, bytes) else ()
 
 
@@ -151,7 +153,7 @@ def _csa(data: bytes) -> dict[str, tuple[str, ...]]:
 
 
 def _numbers(value: Any) -> Vector:
-    """The finite numbers of an element; () where it is absent or holds anything else.
+    """Return the finite numbers of an element; () where it is absent or holds anything else.
 
     Bytes, of an element whose type the file does not state, are text, or binary numbers.
     """

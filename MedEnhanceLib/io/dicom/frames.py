@@ -70,26 +70,23 @@ class Part:
         return [plane for frame in self.frames for plane in frame]
 
     def complete(self) -> Part:
-        """Without the last frame of an interrupted scan; any other part as it is."""
+        """Leave out the last frame of an interrupted scan; any other part stays."""
         if not self.is_interrupted:
             return self
         return replace(self, frames=self.frames[:-1], reason="", is_interrupted=False)
 
     def within(self, name: str) -> Part:
-        """As a part of what has this name."""
+        """Name it as a part of what has this name."""
         return replace(self, name=", ".join(filter(None, (name, self.name))))
 
 
 def parts_of(slices: Slices) -> tuple[list[Part], list[str]]:
-    """Divide a series into volumes.
+    """Divide a series, its slices in any order, into volumes.
 
     Parts of equal geometry that differ in one attribute become the frames of one part. Slices that
     cannot be divided stay in one part, so that `stack` reports what is wrong with them.
-
-    Args:
-        slices: of one series, in any order.
-    Returns:
-        The volumes, in a fixed order; and the names of localizers, which are left out among others.
+    Returns the volumes, in a fixed order; and the names of localizers, which are left out among
+    others.
     """
     scouts = [plane.file.name for plane in slices if "LOCALIZER" in plane.image_type]
     if len(scouts) == len(slices):
@@ -106,7 +103,7 @@ def parts_of(slices: Slices) -> tuple[list[Part], list[str]]:
 
 
 def _by_geometry(slices: Slices) -> dict[str, list[Slice]]:
-    """Slices of one size, frame of reference and orientation, by the name of these.
+    """Group slices by size, frame of reference and orientation, under the name of these.
 
     A slice without a place stays with the largest group, so that `stack` reports it.
     """
@@ -138,7 +135,7 @@ def _by_geometry(slices: Slices) -> dict[str, list[Slice]]:
 
 
 def _divided(slices: Slices) -> list[Part]:
-    """The volumes that slices of one size and orientation make, in a fixed order."""
+    """Return the volumes that slices of one size and orientation make, in a fixed order."""
     whole = [Part((tuple(slices),))]
     if any(not (plane.position and plane.orientation) for plane in slices):
         return whole
@@ -168,23 +165,23 @@ class _Places:
         self.mm = dict(zip(places.tolist(), along.tolist(), strict=True))
 
     def at(self, slices: Slices) -> dict[int, list[Slice]]:
-        """The slices at each place, in the order of the places."""
+        """Return the slices at each place, in the order of the places."""
         at: dict[int, list[Slice]] = defaultdict(list)
         for plane in sorted(slices, key=lambda plane: self._of[id(plane)]):
             at[self._of[id(plane)]].append(plane)
         return at
 
     def collide(self, slices: Slices) -> bool:
-        """Whether some of them share a place."""
+        """Return whether some of them share a place."""
         return len(self.at(slices)) < len(slices)
 
     def lacking(self, part: Slices, slices: Slices) -> int:
-        """The number of slices at places where the part has none."""
+        """Return the number of slices at places where the part has none."""
         covered = self.at(part)
         return sum(len(here) for place, here in self.at(slices).items() if place not in covered)
 
     def is_stack(self, slices: Slices) -> bool:
-        """Whether their distances are about those of the whole series, so none are left out."""
+        """Return whether their distances are about those of the whole series: none is left out."""
         along = [self.mm[place] for place in self.at(slices)]
         if len(along) == 1:
             return self.step == 0
@@ -194,7 +191,7 @@ class _Places:
 def _divided_by(
     slices: Slices, places: _Places, attributes: Sequence[Attribute], divisions: int
 ) -> list[Part]:
-    """Parts in which no slices share a place; [] where no attributes give such parts."""
+    """Make parts in which no slices share a place; [] where no attributes give such parts."""
     collide = places.collide(slices)
     mixed = [own for own in attributes if own.is_contrast and own.mixes(slices)]
     if not collide and not mixed:
@@ -222,7 +219,7 @@ def _divided_by(
 
 
 def _interrupted(slices: Slices, places: _Places, attributes: Sequence[Attribute]) -> Part | None:
-    """The frames of a scan that ended within one: two or more complete ones, and the last one."""
+    """Make the frames of a scan that ended within one: two or more complete ones, and the last."""
     at = places.at(slices)
     most = max(map(len, at.values()))
     if most < 3 or {*map(len, at.values())} != {most, most - 1}:
@@ -244,7 +241,7 @@ def _interrupted(slices: Slices, places: _Places, attributes: Sequence[Attribute
 
 
 def _framed(slices: Slices, places: _Places, attributes: Sequence[Attribute]) -> Part | None:
-    """All slices as the frames of one volume; None where they are not."""
+    """Return all slices as the frames of one volume; None where they are not."""
     everywhere = places.at(slices)
     nearly: Part | None = None
     for attribute in attributes:

@@ -100,7 +100,7 @@ _REFUSED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a DICOM file is.
+    """A description of a DICOM file.
 
     slices: its image planes; empty where it gives none, for the `reason` and with the `hint`.
     kind: the name of its class. date: of the series, YYYY-MM-DD. time: SeriesTime.
@@ -140,11 +140,8 @@ class Header:
 def read_header(file: Path) -> Header | None:
     """Read the header of a file.
 
-    Returns:
-        None for a file that is not DICOM, and for a DICOMDIR. A file that is damaged, or cannot be
-        opened, gives a Header with the reason.
-    Raises:
-        DependencyError: pydicom is not installed.
+    Returns None for a file that is not DICOM, and for a DICOMDIR. A file that is damaged, or cannot
+    be opened, gives a Header with the reason. Raises DependencyError without pydicom.
     """
     require("pydicom", purpose="Reading DICOM")
     damaged = Header(file=file, hint=COPY_AGAIN, damaged=True)
@@ -266,7 +263,7 @@ def _with_slices(about: Header, dataset: Dataset, fields: Fields) -> Header:
 
 @functools.cache
 def class_name(sop_class: str, modality: str = "") -> str:
-    """DICOM's name of a class; of an unknown class, the modality."""
+    """Return DICOM's name of a class; of an unknown class, the modality."""
     from pydicom.uid import UID
 
     name = str(UID(sop_class).name) if sop_class else ""
@@ -277,13 +274,11 @@ def class_name(sop_class: str, modality: str = "") -> str:
 
 
 def frame_headers(header: Dataset) -> Iterator[Fields]:
-    """The header of each frame in the order of the file: of all frames, then of its own groups.
+    """Yield the header of each frame in the order of the file: of all frames, then of its groups.
 
-    Args:
-        header: a header with ELEMENTS and those of plain slices.
-    Raises:
-        InputError: frames have no place in the patient, are not as many as stated, or are spread
-            over several files.
+    header: with ELEMENTS and those of plain slices.
+    Raises InputError where frames have no place in the patient, are not as many as stated, or are
+    spread over several files.
     """
     common = plain_values(header)
     count = whole(common, "NumberOfFrames") or 1
@@ -313,13 +308,13 @@ def frame_headers(header: Dataset) -> Iterator[Fields]:
 
 
 def first_item(dataset: Dataset, keyword: str) -> Any:
-    """The first item of a sequence; None where there is none."""
+    """Return the first item of a sequence; None where there is none."""
     items = dataset.get(keyword)
     return items[0] if items else None
 
 
 def items_of(groups: Dataset) -> Iterator[Dataset]:
-    """The items of functional groups; of diffusion its direction too, which lies a level deeper.
+    """Yield the items of functional groups, and diffusion's direction, a level deeper.
 
     Private sequences are left out: manufacturers repeat public elements in them, with other values.
     """
@@ -333,7 +328,7 @@ def items_of(groups: Dataset) -> Iterator[Dataset]:
 
 
 def _fields_of(groups: Dataset) -> Fields:
-    """What functional groups state, by the keywords of plain images; not what they leave empty."""
+    """Return what functional groups state by the keywords of plain images, without empty ones."""
     fields: Fields = {}
     for item in items_of(groups):
         fields |= plain_values(item)

@@ -81,21 +81,12 @@ class Choice:
 
 
 def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
-    """List the volumes at a path.
-
-    Args:
-        path: as for `load_dicom`.
-        monitor: for progress and cancellation.
-    Returns:
-        The volumes by series number; then all other objects, with the reasons.
-    Raises:
-        InputError: there is no DICOM file.
-    """
+    """List the volumes at a path by series number, then other objects; InputError for no DICOM."""
     return [choice.row for choice in choices(path, monitor)]
 
 
 def choices(path: Path, monitor: Monitor, *, complete_frames: bool = False) -> list[Choice]:
-    """Everything at a path, volumes first; `row.number` counts from 1. As `list_series`.
+    """List everything at a path as `list_series`, with what is behind each row.
 
     complete_frames: whether the last frame of an interrupted scan is left out.
     """
@@ -164,7 +155,7 @@ def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
 
 
 def _joined(series: Sequence[list[Header]]) -> list[list[Header]]:
-    """The series, those made one of which each frame of a scan was given a UID of its own."""
+    """Join series of which each frame of a scan was given a UID of its own."""
     groups: dict[object, list[list[Header]]] = defaultdict(list)
     for index, headers in enumerate(series):
         groups[_scan_of(headers) or index].append(headers)
@@ -182,7 +173,7 @@ def _joined(series: Sequence[list[Header]]) -> list[list[Header]]:
 
 
 def _scan_of(headers: Sequence[Header]) -> object:
-    """What the series of one scan have in common, each a frame; None for any other series.
+    """Return what the series of one scan, each a frame, have in common; else None.
 
     Siemens exports so: the numbers are 5001, 5002, …, or all are the same.
     """
@@ -202,7 +193,7 @@ def _scan_of(headers: Sequence[Header]) -> object:
 
 
 def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header]:
-    """Without files that are empty or cannot be opened, unless they are named like the images."""
+    """Leave out files that are empty or cannot be opened, unless they are named like the images."""
     endings = {_ending(header.file) for header in headers if not header.unread}
     trifles = [
         header.file for header in headers if header.unread and _ending(header.file) not in endings
@@ -214,7 +205,7 @@ def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header
 
 
 def _ending(file: Path) -> str:
-    """The suffix in small letters; "" for numbers, which many scanners append."""
+    """Return the suffix in small letters; "" for numbers, which many scanners append."""
     suffix = file.suffix.lower()
     return "" if suffix[1:].isdecimal() else suffix
 
@@ -239,7 +230,7 @@ def _no_dicom(path: Path, files: Sequence[Path]) -> InputError:
 def _volumes(
     images: Sequence[Header], damaged: Sequence[Header], name: str, *, complete_frames: bool
 ) -> list[Choice]:
-    """The volumes of one series; a damaged file may be a slice of each of them."""
+    """Return the volumes of one series; a damaged file may be a slice of each of them."""
     first, lost = images[0], _raised(partial(_refuse_shared_uids, images, name))
     by_instance: dict[str, list[Header]] = defaultdict(list)
     for index, header in enumerate(images):
@@ -283,23 +274,16 @@ def _volumes(
             if others and used.file in files
         }
         row = _row(first, len(files), "" if problem is None else problem.message, part)
-        left_out = _left_out(part, name)
+        left_out = (
+            f"{name}: {part.name} leaves out {counted(part.lacking, 'slice')} of its series at "
+            "other places: they are of another kind, and listed as other parts",
+        )[: bool(part.lacking)]
         made.append(Choice(row, first, part, fault, copies, (*notes, *left_out), left_out))
     return made
 
 
-def _left_out(part: Part, name: str) -> tuple[str, ...]:
-    """What a part says of slices that lie between or beside its own, but are of another kind."""
-    if not part.lacking:
-        return ()
-    return (
-        f"{name}: {part.name} leaves out {counted(part.lacking, 'slice')} of its series at other "
-        "places: they are of another kind, and listed as other parts",
-    )
-
-
 def _no_volume(headers: Sequence[Header]) -> Choice:
-    """One row for objects of one kind, with the reason of the first."""
+    """Return one row for objects of one kind, with the reason of the first."""
     first = headers[0]
     row = _row(first, len(headers), first.fault if first.damaged else first.reason)
     return Choice(row, first, fault=InputError(first.fault, first.hint))

@@ -14,6 +14,7 @@ from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
+from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom import segmentation
 from MedEnhanceLib.io.dicom.contrast import interval_s
 from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
@@ -38,21 +39,13 @@ def load_dicom(
     complete_frames: bool = False,
     monitor: Monitor,
 ) -> Volume:
-    """Load one series of gray images, or one segmentation.
+    """Load one series of gray images, or one segmentation; arguments as of `api.load`.
 
-    Args:
-        path: a folder, DICOMDIR, list (.txt) of files, or one file (see sources.find_files).
-        modality: what to load it as; by default its own.
-        series: which one, by its number in `list_series`, its UID or UID/part. By default the only
-            series of images; or the only segmentation, if there are no images.
-        resample: whether uneven, missing and tilted slices are resampled instead of refused.
-        complete_frames: whether the last frame of an interrupted scan is left out.
-        monitor: for progress, warnings and cancellation.
-    Returns:
-        [K, J, I], or [T, K, J, I] for a series of several frames.
-    Raises:
-        InputError: several series fit, none does, or one gives no volume; GeometryError where its
-            slices make no even grid.
+    path: see `sources.find_files`. Without `series` the only series of images is loaded; or the
+    only segmentation, if there are no images.
+    Returns [K, J, I], or [T, K, J, I] for a series of several frames.
+    Raises InputError where several series fit, none does, or one gives no volume; GeometryError
+    where its slices make no even grid.
     """
     listed = choices(path, monitor.part(0, 0.3), complete_frames=complete_frames)
     choice = _choose(listed, series, path, monitor)
@@ -62,7 +55,7 @@ def load_dicom(
 
 
 def _choose(listed: Sequence[Choice], series: str | None, path: Path, monitor: Monitor) -> Choice:
-    """The only volume or segmentation that fits."""
+    """Return the only volume or segmentation that fits."""
     volumes = [choice for choice in listed if choice.part is not None]
     if series is None:
         fitting = volumes or [choice for choice in listed if _is_segmentation(choice)]
@@ -156,6 +149,7 @@ def _volume(
     voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
     if repair is not None:
+        refuse_not_finite(Volume(voxels, source=name))
         share = monitor.part(read_till, 1)
         voxels, geometry, notes = repair.apply(voxels, share, padding=_padding(ordered))
         steps = [derived_note("; ".join(notes))]
@@ -175,7 +169,7 @@ def _volume(
 
 
 def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gradient, ...]:
-    """The diffusion weighting of each frame, of which `firsts` holds a slice; () without any."""
+    """Return the diffusion weighting of each frame, by its first slice; () without any."""
     weighted = [plane for plane in firsts if plane.b_value and float(plane.b_value) > 0]
     if not weighted:
         return ()
@@ -201,7 +195,7 @@ def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gr
 
 
 def _padding(slices: Sequence[Slice]) -> tuple[float, float] | None:
-    """The intensity of the padding, and the other end of its range; None where none is stated."""
+    """Return the intensity of padding and the other end of its range; None where none is stated."""
     plane = next((plane for plane in slices if plane.padding is not None), None)
     if plane is None or plane.padding is None:
         return None
@@ -221,7 +215,7 @@ def _units(first: Slice, modality: str) -> str:
 
 def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
     first = stacks[0].slices[0]
-    instances = (
+    instances = tuple(
         tuple(
             Instance(str(plane.file), plane.sop_class, plane.instance, plane.frame, plane.tile)
             for plane in stack.slices
@@ -231,7 +225,7 @@ def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
     return DicomOrigin(
         first.study,
         first.series,
-        tuple(instances),
+        instances,
         on_grid=stacks[0].repair is None,
         body_part=first.body_part,
     )

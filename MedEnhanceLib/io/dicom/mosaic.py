@@ -50,18 +50,16 @@ Vector = npt.NDArray[np.float64]
 
 
 def is_mosaic(picture: Slice, header: Fields) -> bool:
-    """Whether an image holds several slices; ImageType may have lost the word."""
+    """Return whether an image holds several slices; ImageType may have lost the word."""
     return any(word in picture.image_type for word in WORDS) or _stated_count(header) > 1
 
 
 def tiles_of(picture: Slice, header: Fields) -> tuple[Slice, ...]:
     """Divide a mosaic into the slices that it holds, each with its own place.
 
-    Args:
-        picture: the mosaic as if it were a slice.
-        header: with ELEMENTS.
-    Raises:
-        InputError: the number of slices, their direction or their distance is unknown.
+    picture: the mosaic as if it were a slice.
+    header: with ELEMENTS.
+    Raises InputError where the number of slices, their direction or their distance is unknown.
     """
     if _UIH_WORD in picture.image_type:
         return _united_imaging(picture)
@@ -93,7 +91,7 @@ def tiles_of(picture: Slice, header: Fields) -> tuple[Slice, ...]:
 
 
 def _tile(picture: Slice, count: int, grid: tuple[int, int]) -> Slice:
-    """The picture with the size of a tile; grid: tiles across and down."""
+    """Return the picture with the size of a tile; grid: tiles across and down."""
     columns, rows = picture.columns // grid[0], picture.rows // grid[1]
     if (columns * grid[0], rows * grid[1]) != (picture.columns, picture.rows):
         raise InputError(
@@ -134,7 +132,7 @@ def _stated_count(header: Fields) -> int:
 
 
 def _private_headers(picture: Slice) -> tuple[dict[str, tuple[str, ...]], Vector]:
-    """Siemens' header of the image, {} where there is none; and the centers [K, 3] of the protocol.
+    """Read Siemens' header of the image ({} for none), and the centers [K, 3] of the protocol.
 
     Programs that de-identify may leave either without the element that names its creator.
     """
@@ -162,7 +160,7 @@ def _step(
     center: Vector,
     normal: Vector,
 ) -> Vector:
-    """From slice to slice, mm in LPS; center: of the first slice."""
+    """Return the step from slice to slice, mm in LPS; center: of the first slice."""
     stated = [measured({"": cosine}, "") or 0.0 for cosine in image.get("SliceNormalVector", ())]
     towards, mm = np.array(stated or [0.0] * 3), abs(picture.between or 0.0)
     if len(centers) > 1:

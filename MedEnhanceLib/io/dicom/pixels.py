@@ -35,17 +35,14 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
 
     MONOCHROME1 only affects how an image is displayed, so its numbers are not inverted.
 
-    Args:
-        slices: in the order of the volume.
-        modality: what the volume is loaded as; CT needs RescaleSlope and RescaleIntercept.
-        name: of the series, for messages.
-        monitor: for progress and cancellation.
-    Returns:
-        [K, J, I].
-    Raises:
-        InputError: a file, which is named, is damaged or not supported.
-        DependencyError: the decoder is not installed.
-        DeviceMemoryError: the volume does not fit into the free memory.
+    slices: in the order of the volume.
+    modality: what the volume is loaded as; CT needs RescaleSlope and RescaleIntercept.
+    name: of the series, for messages.
+    monitor: for progress and cancellation.
+    Returns [K, J, I].
+    Raises InputError: a file, which is named, is damaged or not supported.
+    Raises DependencyError: the decoder is not installed.
+    Raises DeviceMemoryError: the volume does not fit into the free memory.
     """
     for element, field in (("RescaleIntercept", "intercept"), ("RescaleSlope", "slope")):
         if modality == "CT" and any(getattr(plane, field) is None for plane in slices):
@@ -69,7 +66,7 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
 
 
 def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
-    """The stored numbers [K, J, I]."""
+    """Return the stored numbers [K, J, I]."""
     shape = (len(slices), slices[0].rows, slices[0].columns)
     refuse_too_large(shape, name)
     stored = np.empty(shape, np.result_type(*(plane.dtype for plane in slices)))
@@ -102,7 +99,7 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
 
 
 def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Pixels:
-    """The pixels of a slice; the file must hold what its header said when it was read."""
+    """Return the pixels of a slice; the file must hold what its header said when it was read."""
     index = (plane.frame or 1) - 1
     if plane.tile is None and (file.rows, file.columns) != shape[1:]:
         raise DamagedError(
@@ -114,7 +111,7 @@ def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Pixels
 
 
 def _tile(picture: Pixels, plane: Slice) -> Pixels:
-    """The part of a mosaic that is the slice; of other images all."""
+    """Return the part of a mosaic that is the slice; of other images all."""
     if plane.tile is None:
         return picture
     down, right = divmod(plane.tile - 1, picture.shape[1] // plane.columns)

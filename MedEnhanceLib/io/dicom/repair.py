@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Voxels, restore_dtype
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -73,7 +72,7 @@ class Spacing:
         return float(np.diff(self.along).max()) <= (MOST_FILLED + 1.5) * self.step
 
     def evened(self) -> tuple[tuple[int, float], ...]:
-        """For each slice of the even grid: the slice before it, and the weight of the one after."""
+        """Return, of each slice of the even grid, the slice before and the weight of the next."""
         targets = np.linspace(self.along[0], self.along[-1], self.count)
         lower = np.searchsorted(self.along, targets, "right") - 1
         lower = np.clip(lower, 0, len(self.along) - 2)
@@ -91,7 +90,7 @@ class Spacing:
         return float(self.along[-1] - self.along[0]) / (self.count - 1)
 
     def note(self) -> str:
-        """What was resampled, for the history of the volume."""
+        """Say what was resampled, for the history of the volume."""
         steps = np.diff(self.along)
         note = (
             f"resampled across the slices to an even {self.even_step:.3f} mm, linearly between "
@@ -108,10 +107,9 @@ class Spacing:
 def measure_spacing(along: Vector, labels: Sequence[str], rounding_mm: float) -> Spacing:
     """Measure the distances of slices.
 
-    Args:
-        along: mm, two or more ascending positions that all differ.
-        labels: the name of each slice, for messages.
-        rounding_mm: rounding error of the positions.
+    along: mm, two or more ascending positions that all differ.
+    labels: the name of each slice, for messages.
+    rounding_mm: rounding error of the positions.
     """
     steps = np.diff(along)
     even = float(along[-1] - along[0]) / (len(along) - 1)
@@ -146,7 +144,7 @@ def measure_spacing(along: Vector, labels: Sequence[str], rounding_mm: float) ->
 
 @dataclass(frozen=True)
 class Slant:
-    """Where slices lie relative to the first, if they do not lie on one normal.
+    """The places of slices relative to the first, if they do not lie on one normal.
 
     along: [K], mm along the normal. aside: [K, 2], mm down a column and along a row.
     pixel_mm: between rows, between columns.
@@ -186,7 +184,7 @@ class Slant:
         return f"{self.degrees:.1f}°" if self.degrees >= 0.95 else f"{self.degrees:.2g}°"
 
     def fault(self, labels: Sequence[str]) -> str:
-        """What is wrong, for messages; labels: the name of each slice."""
+        """Say what is wrong, for messages; labels: the name of each slice."""
         distance = np.linalg.norm(self.aside, axis=1)
         worst = int(distance.argmax())
         where = f"{labels[worst]} lies {distance[worst]:.2f} mm beside the first"
@@ -198,20 +196,17 @@ class Slant:
         return f"the slices are stacked at a slant of {self._angle} ({cause}): {where}"
 
     def note(self) -> str:
-        """What was resampled, for the history of the volume."""
+        """Say what was resampled, for the history of the volume."""
         return (
             f"resampled within the slices, moved by up to {np.abs(self.aside).max():.2f} mm onto a "
             f"rectangular grid, because they were stacked at a slant of {self._angle}"
         )
 
     def grid(self, size: tuple[int, int]) -> tuple[tuple[int, int], Places]:
-        """The plane that holds all slices.
+        """Find the plane that holds all slices; size: rows and columns of a slice.
 
-        Args:
-            size: rows and columns of a slice.
-        Returns:
-            Rows and columns of the plane; and the (row, column) of each slice's first pixel in it,
-            which are whole numbers for the first slice.
+        Returns rows and columns of the plane; and the (row, column) of each slice's first pixel in
+        it, which are whole numbers for the first slice.
         """
         pixels = np.round(self.aside / np.asarray(self.pixel_mm), 3)  # whole pixels stay whole
         # An axis with nothing but rounding errors is not interpolated.
@@ -230,14 +225,12 @@ def measure_slant(
 ) -> Slant | None:
     """Measure how far slices lie beside the normal through the first.
 
-    Args:
-        positions: [K, 3], mm.
-        cosines: [K, 6], direction cosines of rows and columns.
-        along: [K], mm along the normal, ascending.
-        axes: unit vectors down a column and along a row.
-        pixel_mm: between rows, between columns.
-    Returns:
-        None where they lie on the normal, up to the rounding of their headers.
+    positions: [K, 3], mm.
+    cosines: [K, 6], direction cosines of rows and columns.
+    along: [K], mm along the normal, ascending.
+    axes: unit vectors down a column and along a row.
+    pixel_mm: between rows, between columns.
+    Returns None where they lie on the normal, up to the rounding of their headers.
     """
     aside: Vector = (positions - positions[0]) @ np.column_stack(axes)
     rounded_mm = last_digit(positions) + last_digit(cosines) * float(along[-1] - along[0])
@@ -249,7 +242,7 @@ def measure_slant(
 
 
 def last_digit(numbers: Vector) -> float:
-    """One unit of the last decimal, at most 0.1; 0 for whole numbers and more than 4 decimals."""
+    """Return one unit of the last decimal, at most 0.1; 0 for none, and for more than 4."""
     for digits in range(5):
         if np.abs(numbers - np.round(numbers, digits)).max() < 1e-9:
             return float(10.0**-digits) if digits else 0.0
@@ -258,7 +251,7 @@ def last_digit(numbers: Vector) -> float:
 
 @dataclass(frozen=True)
 class Repair:
-    """How slices are resampled to an even, rectangular volume.
+    """A plan to resample slices to an even, rectangular volume.
 
     geometry: of the result. rows, columns: its size in the plane.
     places: for each slice, the row and the column of the result where its first pixel lies, at
@@ -282,20 +275,14 @@ class Repair:
 
         Padding is never mixed into what was measured, and stays padding.
 
-        Args:
-            voxels: [K, J, I] or [T, K, J, I].
-            monitor: for progress and cancellation.
-            padding: the intensity that stands for nothing, and the other end of its range. Without
-                it, a border that has the lowest value of the volume is padding.
-        Returns:
-            The voxels, of the same type; what was not imaged has the value of the padding, or the
-            lowest of the volume, as air has. Then the geometry, and the notes.
-        Raises:
-            InputError: voxels are not finite.
+        voxels: [K, J, I] or [T, K, J, I], finite.
+        monitor: for progress and cancellation.
+        padding: the intensity that stands for nothing, and the other end of its range. Without it,
+            a border that has the lowest value of the volume is padding.
+        Returns the voxels, of the same type; what was not imaged has the value of the padding, or
+        the lowest of the volume, as air has. Then the geometry, and the notes.
         """
         frames = voxels if voxels.ndim == 4 else voxels[np.newaxis]
-        for frame in frames:
-            _refuse_not_finite(frame, monitor)
         lowest = min(frame.min() for frame in frames)
         if padding is not None and padding[0] > lowest and not _holds(frames, padding):
             padding = None  # scanners write the bits of a negative number as a positive one
@@ -326,7 +313,7 @@ class Repair:
     def _placed(
         self, slices: Voxels, index: int, limits: Limits, empty: Callable[[Plane], Mask]
     ) -> Plane:
-        """One slice on the grid of the result; NaN outside it, and for its padding."""
+        """Return one slice on the grid of the result; NaN outside it, and for its padding."""
         plane, padding = _floating(slices[index]), empty(slices[index])
         if self.places is None:
             plane[padding] = np.nan
@@ -344,7 +331,7 @@ class Repair:
 
 
 def _padding_of(plane: Plane, padding: tuple[float, float] | None, lowest: Any) -> Mask:
-    """Where a slice holds padding: a range of values, or a border of the lowest value."""
+    """Mark where a slice holds padding: a range of values, or a border of the lowest value."""
     if padding is not None:
         rounded = 1e-6 * max(map(abs, padding)) if plane.dtype.kind == "f" else 0.0
         inside: Mask = (plane >= min(padding) - rounded) & (plane <= max(padding) + rounded)
@@ -363,14 +350,14 @@ def _holds(frames: Voxels, padding: tuple[float, float]) -> bool:
 
 
 def _limits(slices: Voxels, empty: Callable[[Plane], Mask]) -> Limits:
-    """The lowest and the highest value that was measured."""
+    """Return the lowest and the highest value that was measured."""
     measured = [plane[~empty(plane)] for plane in slices]
     measured = [values for values in measured if values.size] or [slices]
     return min(values.min() for values in measured), max(values.max() for values in measured)
 
 
 def _continued(plane: Plane, gaps: Mask, axis: int) -> Plane:
-    """The plane with the nearest measured pixel of each line along `axis` in place of gaps."""
+    """Fill gaps by the nearest measured pixel of each line along `axis`."""
     if not gaps.any():
         return plane
     lines, is_gap = np.moveaxis(plane, axis, 1), np.moveaxis(gaps, axis, 1)
@@ -383,18 +370,8 @@ def _continued(plane: Plane, gaps: Mask, axis: int) -> Plane:
     return np.moveaxis(np.take_along_axis(lines, nearest, 1), 1, axis)
 
 
-def _refuse_not_finite(slices: Voxels, monitor: Monitor) -> None:
-    for index, plane in enumerate(slices):
-        monitor.check()
-        if not np.isfinite(plane).all():
-            raise InputError(
-                f"slice {index} (counted from 0) holds NaN or infinity, which cannot be resampled",
-                "Correct the values in the program that wrote the series.",
-            )
-
-
 def shifted(plane: Plane, offset: float, axis: int) -> Plane:
-    """The plane at its own places plus `offset` pixels, -0.5 to 0.5; edges are continued."""
+    """Return the plane at its own places plus `offset` pixels, -0.5 to 0.5; edges are continued."""
     if offset == 0:
         return plane.copy()
     taps = np.arange(-_REACH, _REACH + 1)
@@ -411,6 +388,6 @@ def shifted(plane: Plane, offset: float, axis: int) -> Plane:
 
 
 def _floating(plane: Plane) -> Plane:
-    """The plane in a float type that holds its values exactly (except 64-bit integers)."""
+    """Return the plane in a float type that holds its values exactly (except 64-bit integers)."""
     exact = plane.dtype.itemsize <= 2 or plane.dtype == np.float32
     return plane.astype(np.float32 if exact else np.float64)

@@ -36,15 +36,10 @@ _UNEVEN = 0.05
 def read_segmentation(file: Path, source: str, monitor: Monitor) -> Volume:
     """Load a segmentation; planes without labels may be missing in it.
 
-    Args:
-        file: the segmentation.
-        source: where it comes from, for the volume.
-        monitor: for cancellation.
-    Returns:
-        [K, J, I], the number of the segment or 0; modality SEG.
-    Raises:
-        InputError: segments overlap or are fractional, or the file is damaged; GeometryError where
-            frames do not lie on one grid.
+    source: where it comes from, for the volume.
+    Returns [K, J, I], the number of the segment or 0; modality SEG.
+    Raises InputError where segments overlap or are fractional, or the file is damaged;
+    GeometryError where frames do not lie on one grid.
     """
     require("highdicom", purpose="Reading a DICOM segmentation")
     # Highdicom keeps the table of frames in SQLite.
@@ -94,7 +89,7 @@ def _read(file: Path, source: str) -> Volume:
 
 
 def _refuse_several_grids(dataset: Dataset, name: str) -> None:
-    """Highdicom takes the orientation and pixel spacing of one frame for those of all."""
+    """Refuse what highdicom does not notice: it takes one frame's grid for that of all."""
     groups = (*(dataset.get("SharedFunctionalGroupsSequence") or []),
               *(dataset.get("PerFrameFunctionalGroupsSequence") or []))  # fmt: skip
     for sequence, keyword in (

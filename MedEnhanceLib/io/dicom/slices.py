@@ -48,7 +48,7 @@ Read = Callable[[Fields, str], Any]
 
 
 def plain_values(header: Dataset) -> Fields:
-    """The elements of a header, without its sequences; what pydicom cannot decode is text."""
+    """Return the elements of a header but sequences; what pydicom cannot decode is text."""
     values: Fields = {}
     for tag in header.keys():  # noqa: SIM118 - iterating over a Dataset decodes its values
         raw = header.get_item(tag)
@@ -71,7 +71,7 @@ def _keyword(tag: int) -> str | int:
 
 
 def text(header: Any, field: str | int) -> str:
-    """The element of `Fields` or of a Dataset as text; empty where it is absent."""
+    """Return the element of `Fields` or of a Dataset as text; empty where it is absent."""
     value = header.get(field)
     return "" if value is None else plain(str(value)).strip()
 
@@ -82,7 +82,7 @@ def plain(value: str) -> str:
 
 
 def texts(header: Any, field: str) -> tuple[str, ...]:
-    """All values of an element, in capitals."""
+    """Return all values of an element, in capitals."""
     value = header.get(field)
     if value is None or value == "":
         return ()
@@ -91,11 +91,7 @@ def texts(header: Any, field: str) -> tuple[str, ...]:
 
 
 def floats(header: Any, field: str, count: int) -> tuple[float, ...] | None:
-    """The `count` finite numbers of an element; None where it is absent or empty.
-
-    Raises:
-        InputError: there are more or fewer values, or they are no finite numbers.
-    """
+    """Read `count` finite numbers; None where absent or empty, InputError for anything else."""
     value = header.get(field)
     if value is None or value == "":
         return None
@@ -109,18 +105,18 @@ def floats(header: Any, field: str, count: int) -> tuple[float, ...] | None:
 
 
 def real(header: Any, field: str) -> float | None:
-    """The only number of an element, as `floats` reads it."""
+    """Return the only number of an element, as `floats` reads it."""
     numbers = floats(header, field, 1)
     return None if numbers is None else numbers[0]
 
 
 def whole(header: Any, field: str) -> int:
-    """A whole number, 0 where it is absent; raises InputError as `floats` does."""
+    """Return a whole number, 0 where it is absent; raises InputError as `floats` does."""
     return int(real(header, field) or 0)
 
 
 def measured(header: Any, field: str) -> float | None:
-    """A number that only sorts or times; a malformed one counts as absent."""
+    """Return a number that only sorts or times; a malformed one counts as absent."""
     try:
         return real(header, field)
     except InputError:
@@ -128,7 +124,7 @@ def measured(header: Any, field: str) -> float | None:
 
 
 def date(value: str) -> str:
-    """A date as YYYY-MM-DD; "" where it is malformed."""
+    """Return a date as YYYY-MM-DD; "" where it is malformed."""
     digits = value.replace(".", "")
     if len(digits) != 8 or not digits.isdigit():
         return ""
@@ -136,7 +132,7 @@ def date(value: str) -> str:
 
 
 def acquisition_time(header: Fields) -> float | None:
-    """The time of acquisition in seconds since a fixed day, without its time zone, or None."""
+    """Read the time of acquisition, seconds since a fixed day, without time zone, or None."""
     moment = text(header, "AcquisitionDateTime").partition("+")[0].partition("-")[0]
     day, hour = moment[:8], moment[8:]
     if not moment:
@@ -150,7 +146,7 @@ def acquisition_time(header: Fields) -> float | None:
 
 
 def lossy_steps(header: Fields, syntax: str) -> tuple[Lossy, ...]:
-    """The lossy compressions that a header or its transfer syntax (a UID) states.
+    """Return the lossy compressions that a header or its transfer syntax (a UID) states.
 
     One step for each method, "" where none is named; the ratio is 1 where none is stated.
     """
@@ -172,14 +168,14 @@ def lossy_steps(header: Fields, syntax: str) -> tuple[Lossy, ...]:
 
 
 def _image_type(header: Fields, keyword: str) -> tuple[str, ...]:
-    """ImageType, and what has elements of its own in enhanced images."""
+    """Read ImageType, and what has elements of its own in enhanced images."""
     kind = texts(header, keyword)
     parts = (*texts(header, "ComplexImageComponent"), *texts(header, "AcquisitionContrast"))
     return (*kind, *(part for part in parts if part not in kind))
 
 
 def _number_texts(header: Fields, keyword: str) -> str:
-    """The numbers of an element as text, the same for equal numbers however they are written."""
+    """Write the numbers of an element as text, the same for equal numbers."""
     return "\\".join(map(_number_text, texts(header, keyword)))
 
 
@@ -195,13 +191,13 @@ def _joined(header: Fields, keyword: str) -> str:
 
 
 def _collapse_flag(header: Fields, element: str) -> str:
-    """What GE's field maps, magnitude and map in one series, differ in alone."""
+    """Read what alone differs in GE's field maps, magnitude and map in one series."""
     is_known = text(header, _GE_CREATOR) == "GEMS_PARM_01"
     return _number_texts(header, element) if is_known else ""
 
 
 def _from(keyword: str | int, read: Read, default: Any = None) -> Any:
-    """A field of Slice that `read` takes from the element `keyword` of a header."""
+    """Return a field of Slice that `read` takes from the element `keyword` of a header."""
     return field(default=default, metadata={"keyword": keyword, "read": read})
 
 
@@ -285,7 +281,7 @@ class Slice:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of its stored numbers."""
+        """The type of its stored numbers."""
         return np.dtype(f"{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
 
     @property
@@ -312,15 +308,12 @@ ELEMENTS: tuple[str | int, ...] = (
 
 
 def slice_of(header: Fields, file: Path, syntax: str, frame: int | None = None) -> Slice:
-    """What a header says of the image in a file, or of one of its frames.
+    """Describe the image in a file, or one of its frames, by its header.
 
-    Args:
-        header: with ELEMENTS; of a frame, with what its functional groups say.
-        file: where it was read from.
-        syntax: the transfer syntax UID.
-        frame: its number in the file, from 1; None for the only one.
-    Raises:
-        InputError: a value that places or scales the image is malformed.
+    header: with ELEMENTS; of a frame, with what its functional groups say.
+    syntax: the transfer syntax UID.
+    frame: its number in the file, from 1; None for the only one.
+    Raises InputError where a value that places or scales the image is malformed.
     """
     values = {name: read(header, keyword) for name, keyword, read in _READ}
     if values["slope"] == 0:

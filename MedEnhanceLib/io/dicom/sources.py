@@ -18,14 +18,11 @@ _OF_SYSTEMS = ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.
 
 
 def find_files(path: Path, monitor: Monitor) -> list[Path]:
-    """The files that may be DICOM, sorted by name.
+    """Find the files that may be DICOM, sorted by name.
 
-    Args:
-        path: a folder, searched with its subfolders; a DICOMDIR, which stands for its folder; a
-            list (.txt) of files, one a line, as Slicer's module writes it; or one file.
-        monitor: for cancellation.
-    Raises:
-        InputError: there is no file, or a folder cannot be read.
+    path: a folder, searched with its subfolders; a DICOMDIR, which stands for its folder; a list
+    (.txt) of files, one a line, as Slicer's module writes it; or one file.
+    Raises InputError where there is no file, or a folder cannot be read.
     """
     is_folder = path.is_dir()
     if path.exists() and not is_folder:
@@ -46,7 +43,7 @@ def find_files(path: Path, monitor: Monitor) -> list[Path]:
 
 
 def is_source(path: Path) -> bool:
-    """Whether a file stands for others: a DICOMDIR, a list of files."""
+    """Return whether a file stands for others: a DICOMDIR, a list of files."""
     return _is_directory(path) or _is_list(path)
 
 
@@ -72,12 +69,12 @@ def _in_list(path: Path) -> list[Path]:
 
 
 def _is_directory(path: Path) -> bool:
-    """Whether a file has the name that DICOM prescribes for a media directory."""
+    """Return whether a file has the name that DICOM prescribes for a media directory."""
     return path.name.upper() == "DICOMDIR"
 
 
 def _below(folder: Path, monitor: Monitor) -> Iterator[Path]:
-    """Regular files below a folder, also behind links."""
+    """Yield regular files below a folder, also behind links."""
     waiting, seen = [folder], set()
     while waiting:
         monitor.check()
@@ -106,7 +103,7 @@ def _below(folder: Path, monitor: Monitor) -> Iterator[Path]:
 
 
 def _may_be_image(entry: Path) -> bool:
-    """A regular file, or a broken link, for example to an image on a disk that is not mounted.
+    """Accept a regular file, or a broken link, say to an image on a disk that is not mounted.
 
     Pipes and devices may be endless. Hidden images count, what operating systems leave does not.
     """
@@ -116,7 +113,7 @@ def _may_be_image(entry: Path) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file has the prefix DICM, or begins like a data set without it."""
+    """Return whether the file has the prefix DICM, or begins like a data set without it."""
     try:
         refuse_pipe(path)
         with path.open("rb") as stream:
@@ -126,7 +123,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def begins_dicom(head: bytes) -> bool:
-    """Whether a file that begins with these HEAD bytes has the prefix, or may be a data set."""
+    """Return whether a file that begins with these HEAD bytes may be DICOM."""
     if head[128:132] == b"DICM":
         return True
     if len(head) < 8:
@@ -138,11 +135,11 @@ def begins_dicom(head: bytes) -> bool:
 
 
 def named(names: Sequence[str], most: int = _MOST_NAMED, *, between: str = ", ") -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{between.join(names[:most])}{more}"
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 file`, `2 files`."""
+    """Write `1 file`, `2 files`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

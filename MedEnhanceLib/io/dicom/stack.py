@@ -74,7 +74,7 @@ class _Plane:
     pixel_mm: tuple[float, float]
 
     def geometry(self, origin: Sequence[float] | None, step: float) -> Geometry:
-        """Of slices that begin at `origin`, `step` mm apart."""
+        """Make the geometry of slices that begin at `origin`, `step` mm apart."""
         rows_mm, columns_mm = self.pixel_mm
         return Geometry(
             (columns_mm, rows_mm, float(f"{step:.12g}")),  # without noise of large positions
@@ -86,15 +86,13 @@ class _Plane:
 def stack(slices: Slices, name: str, monitor: Monitor, *, resample: bool = False) -> Stack:
     """Sort slices by position along their normal and derive spacing, origin and direction.
 
-    Args:
-        slices: one or more, in any order.
-        name: of the series, for messages.
-        monitor: is warned where the header contradicts the positions.
-        resample: whether uneven, missing and tilted slices are resampled instead of refused.
-    Raises:
-        InputError: slices differ in size or frame of reference.
-        GeometryError: slices have no place, share a place or differ in orientation; or they are
-            unevenly spaced or tilted and are not resampled.
+    slices: one or more, in any order.
+    name: of the series, for messages.
+    monitor: is warned where the header contradicts the positions.
+    resample: whether uneven, missing and tilted slices are resampled instead of refused.
+    Raises InputError: slices differ in size or frame of reference.
+    Raises GeometryError: slices have no place, share a place or differ in orientation; or they are
+        unevenly spaced or tilted and are not resampled.
     """
     _require_same(slices, "size", lambda plane: f"{plane.columns}×{plane.rows}", name)
     referring = [plane for plane in slices if plane.frame_of_reference] or slices
@@ -135,7 +133,7 @@ def _require_same(slices: Slices, what: str, value: Callable[[Slice], Any], name
 
 
 def _shared_plane(slices: Slices, name: str, monitor: Monitor) -> _Plane:
-    """Of orientation and pixel spacing the median, which does not depend on the files' order."""
+    """Find the median orientation and pixel spacing, whatever the files' order."""
     for field, element in _PLACE.items():
         lacking = [plane.label for plane in slices if getattr(plane, field) is None]
         if lacking:
@@ -193,7 +191,7 @@ def _shared_pixel_spacing(slices: Slices, name: str) -> tuple[float, float]:
 
 
 def _thickness(plane: Slice, name: str, monitor: Monitor) -> float:
-    """The spacing of a single slice, which only the header can state."""
+    """Return the spacing of a single slice, which only the header can state."""
     stated = {"SpacingBetweenSlices": plane.between, "SliceThickness": plane.thickness}
     for element, mm in stated.items():
         if mm:
@@ -285,17 +283,10 @@ def require_alike(slices: Slices, name: str) -> None:
 def stack_frames(
     frames: Sequence[Slices], name: str, monitor: Monitor, *, resample: bool = False
 ) -> list[Stack]:
-    """Stack each frame of a volume; all of them must lie on one grid.
+    """Stack each frame of a volume, [T][K]; arguments and errors as of `stack`.
 
-    Args:
-        frames: [T][K], the slices of each frame in any order.
-        name: of the series, for messages.
-        monitor: gets the warnings of the first frame.
-        resample: as for `stack`.
-    Raises:
-        InputError: as `stack`.
-        GeometryError: as `stack`; or a frame lies elsewhere than the first, or would have to be
-            resampled in another way.
+    The monitor gets the warnings of the first frame. Raises GeometryError, too, where a frame lies
+    elsewhere than the first, or would have to be resampled in another way.
     """
     first = stack(frames[0], name, monitor, resample=resample)
     stacks = [first]

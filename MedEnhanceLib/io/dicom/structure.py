@@ -39,7 +39,7 @@ _MOST_ELEMENTS = 20_000
 
 
 def pydicom_failures() -> tuple[type[Exception], ...]:
-    """The exceptions that pydicom raises for damaged files."""
+    """Return the exceptions that pydicom raises for damaged files."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     return (
@@ -50,7 +50,7 @@ def pydicom_failures() -> tuple[type[Exception], ...]:
 
 
 def reason_of(failure: Exception) -> str:
-    """The message of one of `pydicom_failures()`, on one line and not too long."""
+    """Return the message of one of `pydicom_failures()`, on one line and not too long."""
     reason = getattr(failure, "strerror", None) or " ".join(str(failure).split())
     return (reason or type(failure).__name__)[:300]
 
@@ -58,18 +58,13 @@ def reason_of(failure: Exception) -> str:
 def read_elements(
     stream: BinaryIO, wanted: Iterable[int | str] | None = None, *, last: int = BEFORE_PIXELS
 ) -> Dataset:
-    """Read elements with pydicom.
+    """Read elements with pydicom; returns them with `file_meta`.
 
-    Args:
-        stream: a file, with or without preamble and prefix (DICM).
-        wanted: tags or keywords; None for all elements.
-        last: the tag behind which reading stops; by default the pixels are left out.
-    Returns:
-        The elements, with `file_meta`.
-    Raises:
-        NotImplementedError: the file is deflated.
-        DamagedError: a value reaches beyond the end of the file, or there are too many elements.
-            Damaged files raise `pydicom_failures()`.
+    stream: a file, with or without preamble and prefix (DICM).
+    wanted: tags or keywords; None for all elements.
+    last: the tag behind which reading stops; by default the pixels are left out.
+    Raises `pydicom_failures()`: NotImplementedError where the file is deflated, DamagedError where
+    a value reaches beyond the end of the file, or there are too many elements.
     """
     pydicom = require("pydicom", purpose="Reading DICOM")
     if meta_of(stream).get("TransferSyntaxUID") == DEFLATED:
@@ -93,11 +88,7 @@ def _tags(wanted: tuple[int | str, ...]) -> list[int]:
 
 
 def meta_of(stream: BinaryIO) -> Dataset:
-    """The meta header of a file, empty where there is none.
-
-    Raises:
-        DamagedError: it does not end, or zeros follow it.
-    """
+    """Read the meta header, empty where there is none; DamagedError where it has no end."""
     pydicom = require("pydicom", purpose="Reading DICOM")
     stream.seek(0)
     stream.seek(132 if stream.read(132)[128:] == b"DICM" else 0)
@@ -112,7 +103,7 @@ def meta_of(stream: BinaryIO) -> Dataset:
 
 
 def syntax_of(dataset: Dataset) -> str:
-    """The transfer syntax UID; where the file names none, the encoding that pydicom found."""
+    """Return the transfer syntax UID; where none is named, the encoding that pydicom found."""
     stated = str(dataset.file_meta.get("TransferSyntaxUID") or "")
     is_implicit, is_little = dataset.original_encoding
     return stated or (IMPLICIT if is_implicit else EXPLICIT if is_little else BIG_ENDIAN)
@@ -130,7 +121,7 @@ def _refuse_cut(dataset: Dataset, stream: BinaryIO) -> None:
 
 
 class _Limit:
-    """Stops pydicom behind the last wanted tag, and counts elements."""
+    """A function that stops pydicom behind the last wanted tag, and counts elements."""
 
     def __init__(self, last: int) -> None:
         self.last, self._count, self._before = last, 0, 0

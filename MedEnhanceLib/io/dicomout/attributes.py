@@ -83,19 +83,19 @@ UNPAIRED = frozenset((
 
 
 def is_of_study(element: DataElement) -> bool:
-    """Whether an element says whose images they are, and of which study."""
+    """Return whether an element says whose images they are, and of which study."""
     return element.tag.group in _STUDY_GROUPS or element.keyword in _OF_STUDY
 
 
 def is_of_scan(element: DataElement) -> bool:
-    """Whether an element says how the images were made, and a derived image may say it too."""
+    """Return whether an element says how images were made, as a derived image may too."""
     if element.keyword == _UNTRUE:
         return False
     return element.tag.group in _SCAN_GROUPS or element.keyword in _OF_SCAN
 
 
 def copy_elements(header: Dataset, is_kept: Callable[[DataElement], bool]) -> Dataset:
-    """A dataset with copies of the elements that are to be kept."""
+    """Return a dataset with copies of the elements that are to be kept."""
     from pydicom import Dataset
 
     target = Dataset()
@@ -124,9 +124,8 @@ _EMPTY_OF = {
 def complete(image: Dataset, sop_class: str) -> None:
     """Fill in what the standard requires of an image, and correct what is wrong, in place.
 
-    Args:
-        image: with its pixels, place and intensities.
-        sop_class: CT_IMAGE, MR_IMAGE, PET_IMAGE or SECONDARY_CAPTURE.
+    image: with its pixels, place and intensities.
+    sop_class: one of `_EMPTY_OF`.
     """
     for keyword in (*_EMPTY, *_EMPTY_OF[sop_class]):
         if keyword not in image:
@@ -156,7 +155,7 @@ def _set_position(image: Dataset, sop_class: str) -> None:
 
 
 def set_side(image: Dataset) -> None:
-    """Laterality: required of paired parts, empty if unknown; not allowed for others."""
+    """Set Laterality: required of paired parts, empty if unknown; not allowed for others."""
     side = str(image.get("Laterality") or "")
     image.pop("Laterality", None)
     is_paired = str(image.get("BodyPartExamined") or "").upper() not in UNPAIRED

@@ -50,15 +50,14 @@ _CODES_OF_ACTIONS = {
 
 @dataclass(frozen=True)
 class Derivation:
-    """How an object was derived.
+    """The derivation of an object.
 
-    Attributes:
-        action: a past participle ("enhanced", "segmented", "compressed").
-        description: the options, in words.
-        model: name, sha256 and, if known, version, as manifests record them.
-        history: what was done to the volume before, oldest first.
-        lossy: steps that lost information, oldest first.
-        series_description: instead of one made from the source's.
+    action: a past participle ("enhanced", "segmented", "compressed").
+    description: the options, in words.
+    model: name, sha256 and, if known, version, as manifests record them.
+    history: what was done to the volume before, oldest first.
+    lossy: steps that lost information, oldest first.
+    series_description: instead of one made from the source's.
     """
 
     action: str
@@ -94,7 +93,7 @@ class Derivation:
         dataset.ImageComments = comments[:10240]
 
     def text(self) -> str:
-        """What was done, by which model, with which options, in the length of DICOM's texts."""
+        """Say what was done, by which model, with which options, as long as DICOM's texts."""
         parts = [f"{self.action.capitalize()} by MedEnhance {__version__}"]
         if self.model:
             parts.append(f"model {model_text(self.model)}")
@@ -107,7 +106,7 @@ class Derivation:
         return _with_notice("; ".join(parts))
 
     def series_text(self, earlier: str) -> str:
-        """A SeriesDescription: that of the source (`earlier`) and what was done, in 64 bytes."""
+        """Write a SeriesDescription: that of the source (`earlier`) and what was done."""
         if requested := short_text(self.series_description):
             return requested
         ours = f"MedEnhance {self.action}"[:40]
@@ -124,7 +123,7 @@ class Derivation:
         return list(dict.fromkeys(codes))
 
     def _contributions(self) -> list[str]:
-        """What is said of each step: what was resampled before, then what is done now."""
+        """Describe each step: what was resampled before, then what is done now."""
         resampled = filter(None, map(_RESAMPLED_STEP.match, self.history))
         model = f"; model {model_text(self.model)}" if self.model else ""
         steps = [*(without_files(step[1]) for step in resampled), f"{self.action}{model}"]
@@ -132,28 +131,27 @@ class Derivation:
 
 
 def _with_notice(text: str) -> str:
-    """A text on one line and the notice, together 1024 characters at most."""
+    """Return a text on one line and the notice, together 1024 characters at most."""
     line, room = " ".join(text.split()), _LONGEST_TEXT - len(NOTICE) - 2
     return f"{line if len(line) <= room else f'{line[: room - 3]}...'}. {NOTICE}"
 
 
 def without_files(text: str) -> str:
-    """A text without names of files, which are often those of patients."""
+    """Return a text without names of files, which are often those of patients."""
     return re.sub(r" ([;,.)])", r"\1", " ".join(_FILE_NAMES.sub(" ", text).split()))
 
 
 def model_text(model: Mapping[str, str]) -> str:
-    """Name, version and hash of a model on one line."""
+    """Write name, version and hash of a model on one line."""
     version = f" {model['version']}" if model.get("version") else ""
     sha256 = f" sha256 {model['sha256']}" if model.get("sha256") else ""
     return f"{short_text(model.get('name')) or 'unnamed'}{version}{sha256}"
 
 
 def now(offset: str = "") -> tuple[str, str]:
-    """Date and time of this moment, as DA and TM.
+    """Return date and time of this moment, as DA and TM.
 
-    Args:
-        offset: from UTC ("+0200"), the TimezoneOffsetFromUTC of the dataset; "" for local time.
+    offset: from UTC ("+0200"), the TimezoneOffsetFromUTC of the dataset; "" for local time.
     """
     try:
         zone = datetime.strptime(offset.strip(), "%z").tzinfo
@@ -191,10 +189,7 @@ def _lossy_text(step: Lossy) -> str:
 
 
 def method_term(method: str) -> str:
-    """A method as a code string: at most 16 capitals, digits and underscores.
-
-    LossyImageCompressionMethod has defined terms; PS3.3 allows others.
-    """
+    """Write a method as a code string, as PS3.3 allows: 16 capitals, digits and underscores."""
     return re.sub(r"[^A-Z0-9_ ]", "_", method.upper())[:16].strip() or "UNKNOWN"
 
 
@@ -203,7 +198,7 @@ _STEPS = {"images": 1000, "segmentation": 2000, "uncertainty": 3000}
 
 
 def with_elements(**elements: Any) -> Dataset:
-    """A dataset of these elements: keyword=value."""
+    """Return a dataset of these elements: keyword=value."""
     from pydicom import Dataset
 
     dataset = Dataset()
@@ -213,12 +208,12 @@ def with_elements(**elements: Any) -> Dataset:
 
 
 def coded(value: str, meaning: str) -> Dataset:
-    """An item of a code sequence, of a code of DICOM's own."""
+    """Return an item of a code sequence, of a code of DICOM's own."""
     return with_elements(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning=meaning)
 
 
 def refer_to(reference: Instance, **more: Any) -> Dataset:
-    """An item that references a stored image, with `more` elements."""
+    """Return an item that references a stored image, with `more` elements."""
     frame = {} if reference.frame is None else {"ReferencedFrameNumber": reference.frame}
     return with_elements(
         ReferencedSOPClassUID=reference.sop_class,
@@ -229,12 +224,7 @@ def refer_to(reference: Instance, **more: Any) -> Dataset:
 
 
 def refer_to_source(reference: Instance, *, same_place: bool) -> Dataset:
-    """An item that references an image that something was made from.
-
-    Args:
-        reference: the image.
-        same_place: whether every pixel lies where it did in the image.
-    """
+    """Make an item that references a source image; same_place: whether no pixel was moved."""
     return refer_to(
         reference,
         SpatialLocationsPreserved="YES" if same_place else "NO",
@@ -243,14 +233,14 @@ def refer_to_source(reference: Instance, *, same_place: bool) -> Dataset:
 
 
 def fresh_uid() -> str:
-    """A new UID: 2.25 and a random number."""
+    """Return a new UID: 2.25 and a random number."""
     from pydicom.uid import generate_uid
 
     return str(generate_uid(prefix=None))
 
 
 def values_of(dataset: Dataset, keyword: str) -> list[Any]:
-    """All values of an element; none if it is absent or empty."""
+    """Return all values of an element; none if it is absent or empty."""
     value = dataset.get(keyword)
     if value is None or value == "":
         return []
@@ -258,12 +248,7 @@ def values_of(dataset: Dataset, keyword: str) -> list[Any]:
 
 
 def series_number(header: Dataset | None, kind: str) -> int:
-    """The number of a derived series: the source's plus a step for its kind.
-
-    Args:
-        header: of the source, or None.
-        kind: "images", "segmentation" or "uncertainty".
-    """
+    """Number a derived series: that of its source, if there is one, plus a step for its kind."""
     if header is None and kind == "images":
         return 1
     source = header.get("SeriesNumber") if header is not None else None
@@ -271,17 +256,17 @@ def series_number(header: Dataset | None, kind: str) -> int:
 
 
 def ds_text(text: str) -> str:
-    """A number's text as a decimal string of DICOM: rounded if it has more than 16 characters."""
+    """Write a number's text as DICOM's decimal string: rounded to at most 16 characters."""
     from pydicom.valuerep import format_number_as_ds
 
     return text if len(text) <= 16 else str(format_number_as_ds(float(text)))
 
 
 def short_text(value: object) -> str:
-    """A text without what DICOM's short texts cannot hold, in at most 64 bytes."""
+    """Return a text without what DICOM's short texts cannot hold, in at most 64 bytes."""
     return cut(re.sub(r"[\x00-\x1f\x7f\\]+", " ", str(value or "")).strip())
 
 
 def cut(text: str, most: int = 64) -> str:
-    """The first `most` bytes of a text in UTF-8: some readers count bytes, not characters."""
+    """Keep the first `most` bytes of a text in UTF-8: some readers count bytes."""
     return text.encode()[:most].decode(errors="ignore").rstrip()

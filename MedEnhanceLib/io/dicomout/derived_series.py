@@ -63,7 +63,7 @@ class _Place:
 
     @property
     def header(self) -> Dataset | None:
-        """Of the image that it lies on; else what all images state."""
+        """The header of the image that it lies on; else what all images state."""
         return self.grid.behind[self.k][0].header if self.on_image else self.grid.common
 
 
@@ -75,15 +75,12 @@ def build_series(
     CT and MR become images of their class, PET too if `template` states what PET images require;
     everything else becomes secondary capture, with its place in the patient.
 
-    Args:
-        volume: [K, J, I], or [T, K, J, I] as T time points.
-        template: the images that it came from.
-        derivation: what was done.
-        monitor: notified of progress and of rounded intensities; may cancel.
-    Returns:
-        One image for each slice.
-    Raises:
-        InputError: DICOM cannot hold the volume.
+    volume: [K, J, I], or [T, K, J, I] as T time points.
+    template: the images that it came from.
+    derivation: what was done.
+    monitor: notified of progress and of rounded intensities; may cancel.
+    Returns one image for each slice.
+    Raises InputError: DICOM cannot hold the volume.
     """
     require("pydicom", purpose="Writing DICOM")
     monitor = monitor or Monitor()
@@ -100,7 +97,7 @@ def build_series(
 
 
 def _missing_of_pet(headers: Sequence[Dataset | None]) -> list[str]:
-    """What PET images require and the images behind the slices do not state."""
+    """List what PET images require and the images behind the slices do not state."""
     if None in headers:
         return list(REQUIRED_OF_PET)
     return [
@@ -121,10 +118,7 @@ def _rescale(header: Dataset | None) -> Rescale:
 
 
 def window_of(volume: Volume) -> tuple[str, str] | None:
-    """Center and width for a volume without a window: soft tissue for CT, else most of the range.
-
-    None if the window is wider than programs can represent.
-    """
+    """Choose center and width: soft tissue for CT, else most of the range; None if too wide."""
     if volume.modality == "CT":
         return "40", "400"
     low, high = np.percentile(volume.voxels[..., ::4, ::4].astype(np.float64), (0.5, 99.5))
@@ -134,7 +128,7 @@ def window_of(volume: Volume) -> tuple[str, str] | None:
 
 
 class _Series:
-    """What all images of the series share, and how each is made of it.
+    """A maker of the images of a series, with what all of them share.
 
     places: of its slices, in the order of their numbers. headers: of each place; None where those
     of the template do not apply to the volume. window: center and width for images without one.
@@ -187,7 +181,7 @@ class _Series:
         self.window = window_of(volume)
 
     def image(self, number: int) -> Dataset:
-        """Image `number`, counted from 0, with its pixels."""
+        """Make image `number`, counted from 0, with its pixels."""
         from pydicom import Dataset
 
         place, header = self.places[number], self.headers[number]
@@ -268,7 +262,7 @@ class _Series:
             image.VOILUTFunction = "LINEAR_EXACT"  # the ordinary function has no widths below 1
 
     def _put_rescale(self, image: Dataset, number: int) -> None:
-        """Slope and intercept, if the class requires them or they change anything."""
+        """Write slope and intercept, if the class requires them or they change anything."""
         header, rescale = self.headers[number], self.stored.rescales[number]
         had_one = header is not None and header.get("RescaleSlope") not in (None, "")
         is_needed = self.sop_class in (CT_IMAGE, PET_IMAGE) or rescale != Rescale()
@@ -302,7 +296,7 @@ class _Series:
 
 
 def _image_type(image: Dataset, sop_class: str) -> list[str]:
-    """DERIVED, and of the source what a class needs: CT an AXIAL, MR its kind of image."""
+    """Write DERIVED, and of the source what a class needs: CT an AXIAL, MR its kind."""
     more = [str(value) for value in values_of(image, "ImageType")][2:]
     if sop_class == PET_IMAGE:
         return ["DERIVED", "PRIMARY", *more]  # PS3.3 C.8.9.4.1.1 knows no other second value

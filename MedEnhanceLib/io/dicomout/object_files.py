@@ -31,17 +31,12 @@ def write_objects(
 ) -> list[Path]:
     """Write each dataset as `<modality><series>-<instance>.dcm`; all of them, or none.
 
-    Args:
-        datasets: complete but for their file meta information; written as explicit VR little
-            endian.
-        folder: new or empty; its parent must exist. A derived series never lies among originals.
-        overwrite: whether a folder that holds nothing but earlier results of MedEnhance is
-            replaced.
-        monitor: notified of progress; may cancel.
-    Returns:
-        The files in the order of the datasets.
-    Raises:
-        OutputError: the folder is in use, or cannot be written; everything is as before.
+    datasets: complete but for their file meta information; written as explicit VR little endian.
+    folder: new or empty; its parent must exist. A derived series never lies among originals.
+    overwrite: whether a folder that holds nothing but earlier results of MedEnhance is replaced.
+    monitor: notified of progress; may cancel.
+    Returns the files in the order of the datasets.
+    Raises OutputError: the folder is in use, or cannot be written; everything is as before.
     """
     monitor = monitor or Monitor()
     if not datasets:
@@ -64,12 +59,7 @@ def write_objects(
 
 
 def refuse_used_folder(folder: Path, overwrite: bool) -> None:
-    """Raise OutputError for a folder that `write_objects` may not fill; call it before long work.
-
-    Args:
-        folder: where the objects are to be written.
-        overwrite: as for `write_objects`.
-    """
+    """Raise OutputError for a folder that `write_objects` may not fill; for before long work."""
     refuse_no_folder(folder)
     try:
         entries = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -89,7 +79,7 @@ def refuse_used_folder(folder: Path, overwrite: bool) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether MedEnhance wrote this file as DICOM; False for anything else."""
+    """Return whether MedEnhance wrote this file as DICOM; False for anything else."""
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info
 

@@ -47,14 +47,9 @@ _OF_PATIENT = (
 
 
 def stand_ins(grid: Grid, shape: tuple[int, int], template: Template) -> list[Dataset]:
-    """Placeholders for source images: one for each slice, without anything of a patient.
+    """Make placeholders for source images: one for each slice, without anything of a patient.
 
-    The last part of an instance's UID is the number of the slice, from 1.
-
-    Args:
-        grid: where the slices lie.
-        shape: rows and columns.
-        template: the images that the object came from.
+    The last part of an instance's UID is the number of the slice, from 1. shape: rows and columns.
     """
     series = fresh_uid()
     return [
@@ -81,11 +76,9 @@ def stand_ins(grid: Grid, shape: tuple[int, int], template: Template) -> list[Da
 
 
 def identity(template: Template, *, kind: str) -> dict[str, Any]:
-    """Arguments that highdicom's classes have: UIDs, series number, names of us.
+    """Return arguments that highdicom's classes have: UIDs, series number, names of us.
 
-    Args:
-        template: the images that the object came from.
-        kind: "segmentation" or "uncertainty".
+    kind: "segmentation" or "uncertainty".
     """
     return {
         "series_number": series_number(template.headers[0] if template.headers else None, kind),
@@ -104,10 +97,8 @@ def identity(template: Template, *, kind: str) -> dict[str, Any]:
 def refer(dataset: Dataset, grid: Grid, derivation: tuple[str, str]) -> None:
     """Record for every frame, and for the object, which images it came from.
 
-    Args:
-        dataset: made from `stand_ins` of the grid; changed in place.
-        grid: where the slices lie, and the images behind them.
-        derivation: value and meaning of DICOM's code of how a frame was derived.
+    dataset: made from `stand_ins` of the grid; changed in place.
+    derivation: value and meaning of DICOM's code of how a frame was derived.
     """
     of_series: dict[str, dict[Instance, None]] = {}  # each image once, without its frames or tiles
     for plane in grid.planes:

@@ -46,15 +46,10 @@ def build_uncertainty(
 ) -> Dataset:
     """Make a Parametric Map of standard deviations, on the grid of `volume`.
 
-    Args:
-        volume: float32 [K, J, I], standard deviation of the intensity in `volume.units`, from 0.
-        template: the images that it came from.
-        derivation: what was done.
-        source_images: headers of the images that the frames refer to, if not the template's.
-        monitor: notified of progress; may cancel.
-    Raises:
-        InputError: several frames, voxels that are no standard deviation, or more of them than one
-            DICOM object holds.
+    volume: float32 [K, J, I], standard deviation of the intensity in `volume.units`, from 0.
+    The other arguments are those of `build_segmentation`.
+    Raises InputError for several frames, voxels that are no standard deviation, or more of them
+    than one DICOM object holds.
     """
     hd = require("highdicom", purpose="Writing DICOM")
     from pydicom import Dataset

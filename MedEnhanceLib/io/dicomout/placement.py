@@ -41,7 +41,7 @@ class Plane:
 
     @cached_property
     def position(self) -> tuple[str, ...]:
-        """Of its first pixel, mm."""
+        """The place of its first pixel, mm."""
         return decimals(self.header.get("ImagePositionPatient"))
 
     @cached_property
@@ -51,7 +51,7 @@ class Plane:
 
     @cached_property
     def spacing(self) -> tuple[str, ...]:
-        """Between rows and columns, mm."""
+        """The distances between rows and columns, mm."""
         return decimals(self.header.get("PixelSpacing"))
 
     @property
@@ -61,7 +61,7 @@ class Plane:
 
     @property
     def normal(self) -> npt.NDArray[np.float64]:
-        """Of length 1, in the patient."""
+        """The unit vector across it, in the patient."""
         across, down = np.reshape(np.array(self.orientation, float), (2, 3))
         normal = np.cross(across, down)
         return np.asarray(normal / np.linalg.norm(normal))
@@ -71,15 +71,14 @@ class Plane:
 class Grid:
     """The frames of an object, as decimal strings of DICOM, in mm, LPS.
 
-    Attributes:
-        geometry: of the volume.
-        orientation: cosines of rows and columns, 6 numbers.
-        spacing: between rows and columns.
-        thickness: of a slice.
-        between: from slice to slice.
-        positions: one for each slice of the volume, in its order.
-        behind: the images that lie on each slice, voxel on voxel; none for a resampled slice.
-        planes: all images.
+    geometry: of the volume.
+    orientation: cosines of rows and columns, 6 numbers.
+    spacing: between rows and columns.
+    thickness: of a slice.
+    between: from slice to slice.
+    positions: one for each slice of the volume, in its order.
+    behind: the images that lie on each slice, voxel on voxel; none for a resampled slice.
+    planes: all images.
     """
 
     geometry: Geometry
@@ -92,7 +91,7 @@ class Grid:
     planes: Sequence[Plane]
 
     def sources(self, k: int) -> Sequence[Plane]:
-        """The images that slice `k` was made from.
+        """Return the images that slice `k` was made from.
 
         Those behind it; else the parallel ones within its thickness, or nearer than images lie to
         each other; all where they are not parallel to it.
@@ -106,7 +105,7 @@ class Grid:
 
     @cached_property
     def common(self) -> Dataset | None:
-        """What all images state, which holds for a slice through many of them; None without any."""
+        """The elements that all images share, true of a slice through many; None without any."""
         from pydicom import Dataset
 
         if not self.planes:
@@ -120,7 +119,7 @@ class Grid:
 
     @cached_property
     def _heights(self) -> npt.NDArray[np.float64] | None:
-        """Where the images lie across the slices, in slices; None where not all are parallel."""
+        """The places of images across the slices, in slices; None where not all are parallel."""
         along = np.asarray(self.geometry.direction)[:, 2]
         if not all(
             plane.has_place and abs(plane.normal @ along) > 1 - _SAME for plane in self.planes
@@ -136,11 +135,9 @@ def lay_out(
 ) -> Grid:
     """Find the images behind each slice of a volume and the places of its frames.
 
-    Args:
-        volume: [K, J, I]. Only images that `volume.origin` names count, if it names any: all time
-            points of a sequence lie in the same place.
-        template: the images that it came from.
-        source_images: single images, if they are not the template's.
+    volume: [K, J, I]. Only images that `volume.origin` names count, if it names any: all time
+    points of a sequence lie in the same place.
+    source_images: single images, if they are not the template's.
     """
     if source_images is None:
         planes = _planes_of(template, volume)
@@ -171,13 +168,13 @@ def lay_out(
 
 
 def _planes_of(template: Template, volume: Volume) -> list[Plane]:
-    """The images of a template in its order; those alone that the volume names, if it names any."""
+    """List the images of a template in its order; those that the volume names, if it does."""
     if template.origin is None:
         return []
     of_volume = volume.origin.instances if volume.origin else ()
-    named = {_key(instance) for frame in of_volume for instance in frame}
+    named = {instance for frame in of_volume for instance in frame}
     instances = [instance for frame in template.origin.instances for instance in frame]
-    is_named = [_key(instance) in named for instance in instances]
+    is_named = [instance in named for instance in instances]
     return [
         Plane(instance, header)
         for header, instance, counts in zip(template.headers, instances, is_named, strict=True)
@@ -185,14 +182,10 @@ def _planes_of(template: Template, volume: Volume) -> list[Plane]:
     ]
 
 
-def _key(instance: Instance) -> tuple[str, int | None, int | None]:
-    return instance.file, instance.frame, instance.tile
-
-
 def _behind_slices(
     planes: Sequence[Plane], geometry: Geometry, shape: tuple[int, ...]
 ) -> list[list[Plane]]:
-    """The planes that lie on each slice of a volume [K, J, I], voxel on voxel."""
+    """Return the planes that lie on each slice of a volume [K, J, I], voxel on voxel."""
     behind: list[list[Plane]] = [[] for _ in range(shape[0])]
     to_index = np.linalg.inv(geometry.affine_lps)
     cosines = np.asarray(geometry.direction).T[:2].ravel()
@@ -214,5 +207,5 @@ def _behind_slices(
 
 
 def decimals(values: Any) -> tuple[str, ...]:
-    """Numbers as decimal strings of DICOM; none where an element is missing or empty."""
+    """Write numbers as decimal strings of DICOM; none where an element is missing or empty."""
     return tuple(ds_text(str(value).strip()) for value in values or ())

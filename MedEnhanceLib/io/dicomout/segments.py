@@ -45,18 +45,16 @@ def build_segmentation(
 ) -> Dataset:
     """Make a Segmentation on the grid of `labels`, a segment for each meaning and unnamed label.
 
-    Args:
-        labels: [K, J, I], whole numbers from 0, where 0 is the background.
-        meanings: of the labels, as in a model's metadata: `value`, `name`, `color` ("#rrggbb"),
-            `category` and `type` ({value, scheme, meaning} or None). Segments are numbered in this
-            order, from 1. A label without a voxel becomes a segment without a frame.
-        template: the images that the labels came from.
-        derivation: what was done.
-        source_images: headers of the images that the frames refer to, if not the template's:
-            derived images that are written with it.
-        monitor: notified of progress; may cancel.
-    Raises:
-        InputError: several frames, values that are not labels, or more than DICOM holds.
+    labels: [K, J, I], whole numbers from 0, where 0 is the background.
+    meanings: of the labels, as in a model's metadata: `value`, `name`, `color` ("#rrggbb"),
+        `category` and `type` ({value, scheme, meaning} or None). Segments are numbered in this
+        order, from 1. A label without a voxel becomes a segment without a frame.
+    template: the images that the labels came from.
+    derivation: what was done.
+    source_images: headers of the images that the frames refer to, if not the template's: derived
+        images that are written with it.
+    monitor: notified of progress; may cancel.
+    Raises InputError: several frames, values that are not labels, or more than DICOM holds.
     """
     hd = require("highdicom", purpose="Writing DICOM")
 
@@ -133,7 +131,7 @@ def _refuse_too_many(
 
 
 def _describe(of_value: Mapping[int, Mapping[str, Any]], derivation: Derivation) -> list[Dataset]:
-    """The segments' descriptions; if no model made the labels, the algorithm is "not recorded"."""
+    """Describe the segments; if no model made the labels, the algorithm is "not recorded"."""
     hd = require("highdicom", purpose="Writing DICOM")
     from pydicom.sr.codedict import codes
 
@@ -169,6 +167,6 @@ def _describe(of_value: Mapping[int, Mapping[str, Any]], derivation: Derivation)
 
 
 def _code(fields: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Value, scheme and meaning of a code; those of tissue if one is missing or too long."""
+    """Return value, scheme and meaning of a code; those of tissue if one is missing or too long."""
     parts = tuple(short_text((fields or {}).get(key)) for key in ("value", "scheme", "meaning"))
     return parts if all(parts) and len(parts[1]) <= 16 else _TISSUE

@@ -19,7 +19,7 @@ _SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float3
 
 @dataclass(frozen=True)
 class Rescale:
-    """intensity = stored × slope + intercept; both as DICOM writes them, in 16 characters."""
+    """Slope and intercept as DICOM writes them: intensity = stored × slope + intercept."""
 
     slope: str = "1"
     intercept: str = "0"
@@ -32,13 +32,12 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Stored:
-    """How the slices of one series are stored, in 16 bits.
+    """The way in which the slices of one series are stored, in 16 bits.
 
-    Attributes:
-        rescales: one for each slice.
-        signed: whether in two's complement.
-        error: the largest difference between an intensity and what a reader gets, measured; 0 if
-            all are exact.
+    rescales: one for each slice.
+    signed: whether in two's complement.
+    error: the largest difference between an intensity and what a reader gets, measured; 0 if
+        all are exact.
     """
 
     rescales: tuple[Rescale, ...]
@@ -46,7 +45,7 @@ class Stored:
     error: float = 0.0
 
     def numbers(self, index: int, slice_: Voxels) -> npt.NDArray[np.int16] | npt.NDArray[np.uint16]:
-        """The stored numbers of slice `index`, [J, I]."""
+        """Return the stored numbers of slice `index`, [J, I]."""
         low, high = _SIGNED if self.signed else _UNSIGNED
         stored = np.clip(_stored(slice_, self.rescales[index]), low, high)
         return stored.astype("<i2") if self.signed else stored.astype("<u2")
@@ -60,12 +59,10 @@ def plan_storage(
     The first of these that holds every value is used: the source's own rescale; whole numbers
     from one offset; steps of a 65,535th of the range, or of a 32,767th of the largest value (PET).
 
-    Args:
-        slices: [J, I] each, intensities.
-        own: the rescale of each source slice.
-        from_zero: the intercept must be 0, and slices may differ in slope (PET).
-    Raises:
-        InputError: NaN or infinity, or numbers too large or too close together for DICOM.
+    slices: [J, I] each, intensities.
+    own: the rescale of each source slice.
+    from_zero: the intercept must be 0, and slices may differ in slope (PET).
+    Raises InputError: NaN or infinity, or numbers too large or too close together for DICOM.
     """
     for slice_ in slices:
         if slice_.dtype.kind == "f" and not np.isfinite(slice_).all():
@@ -96,7 +93,7 @@ def _stored(slice_: Voxels, rescale: Rescale) -> npt.NDArray[np.float64]:
 
 
 def _sign_if_exact(slices: Sequence[Voxels], rescales: Sequence[Rescale]) -> bool | None:
-    """Whether numbers with which these rescales give every value exactly are signed; else None."""
+    """Return whether numbers that give every value exactly are signed; None without such."""
     low, high = np.inf, -np.inf
     for slice_, rescale in zip(slices, rescales, strict=True):
         slope, intercept = rescale.numbers
@@ -104,18 +101,16 @@ def _sign_if_exact(slices: Sequence[Voxels], rescales: Sequence[Rescale]) -> boo
         if not np.array_equal((stored * slope + intercept).astype(slice_.dtype), slice_):
             return None
         low, high = min(low, stored.min()), max(high, stored.max())
-    fits = {
-        is_signed: ends[0] <= low and high <= ends[1]
-        for is_signed, ends in ((True, _SIGNED), (False, _UNSIGNED))
-    }
-    is_signed = slices[0].dtype.kind != "u"  # so that integers come back in their own type
-    if fits[is_signed]:
-        return is_signed
-    return not is_signed if fits[not is_signed] else None
+    preferred = slices[0].dtype.kind != "u"  # so that integers come back in their own type
+    for is_signed in (preferred, not preferred):
+        lowest, highest = _SIGNED if is_signed else _UNSIGNED
+        if lowest <= low and high <= highest:
+            return is_signed
+    return None
 
 
 def _error(slices: Sequence[Voxels], stored: Stored) -> float:
-    """The largest error with the rescales as they are written, which rounds them too."""
+    """Return the largest error with the rescales as they are written, which rounds them too."""
     error = 0.0
     for index, slice_ in enumerate(slices):
         slope, intercept = stored.rescales[index].numbers
@@ -142,5 +137,5 @@ def _over_range(low: float, high: float) -> Rescale:
 
 
 def decimal(value: float) -> str:
-    """A number as a decimal string of DICOM: all digits that fit into 16 characters."""
+    """Return a number as a decimal string of DICOM: all digits that fit into 16 characters."""
     return ds_text(repr(float(value)).removesuffix(".0"))

@@ -37,13 +37,12 @@ _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 class Template:
     """The images that a volume came from, without their pixels and private elements.
 
-    Attributes:
-        headers: one dataset per slice, in the order [T × K] of `origin.instances`; a frame of a
-            multi-frame file as the single image it would be. Empty if it never was DICOM.
-        study: the attributes of patient and study.
-        modality: DICOM's Modality of the source.
-        frame_of_reference: the UID that all derived objects share.
-        origin: None if it never was DICOM.
+    headers: one dataset per slice, in the order [T × K] of `origin.instances`; a frame of a
+        multi-frame file as the single image it would be. Empty if it never was DICOM.
+    study: the attributes of patient and study.
+    modality: DICOM's Modality of the source.
+    frame_of_reference: the UID that all derived objects share.
+    origin: None if it never was DICOM.
     """
 
     headers: list[Dataset]
@@ -61,11 +60,8 @@ class Template:
 def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Template:
     """Read the headers of the images that a volume came from; invalid values are corrected.
 
-    Args:
-        origin: the images.
-        monitor: notified of progress and of corrected values.
-    Raises:
-        InputError: a file that is missing or damaged, or that holds another image by now.
+    monitor: notified of progress and of corrected values.
+    Raises InputError for a file that is missing or damaged, or that holds another image by now.
     """
     monitor = monitor or Monitor()
     instances = [instance for frame in origin.instances for instance in frame]
@@ -103,15 +99,13 @@ def new_study(
     patient_name: str = "",
     study_description: str = "",
 ) -> Template:
-    """A new study for a volume that never was DICOM; unknown attributes stay empty.
+    """Return a new study for a volume that never was DICOM; unknown attributes stay empty.
 
-    Args:
-        modality: one of volume.MODALITIES; those without an image class in DICOM become OT.
-        patient_id: at most 64 characters.
-        patient_name: Family^Given^Middle^Prefix^Suffix.
-        study_description: at most 64 characters.
-    Raises:
-        InputError: a name or an ID that DICOM cannot hold.
+    modality: one of volume.MODALITIES; those without an image class in DICOM become OT.
+    patient_id: at most 64 characters.
+    patient_name: Family^Given^Middle^Prefix^Suffix.
+    study_description: at most 64 characters.
+    Raises InputError: a name or an ID that DICOM cannot hold.
     """
     pydicom = require("pydicom", purpose="Writing DICOM")
 
@@ -146,7 +140,7 @@ def _checked(text: str, field: str) -> str:
 
 
 def _read_header(file: Path) -> Dataset:
-    """A file without its pixels and private elements; raises InputError if it is damaged."""
+    """Return a file without its pixels and private elements; raises InputError if it is damaged."""
     pydicom = require("pydicom", purpose="Reading DICOM")
 
     try:
@@ -200,7 +194,7 @@ def _one_image(
 
 
 def _tile_as_image(source: Dataset, plane: Slice) -> Dataset:
-    """The attributes of one slice of a mosaic as the single image it would be."""
+    """Return the attributes of one slice of a mosaic as the single image it would be."""
     from pydicom import Dataset
 
     image = Dataset()
@@ -224,14 +218,11 @@ _OF_FRAMES = (
 
 
 def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
-    """The attributes of one frame of a multi-frame file as the single image it would be.
+    """Copy the attributes of one frame of a multi-frame file as the single image it would be.
 
-    Args:
-        source: the file's header.
-        frame: counted from 1.
-        name: of the file, for the error.
-    Raises:
-        InputError: the file has fewer frames.
+    source: the file's header.
+    frame: counted from 1.
+    name: of the file, for the InputError where it has fewer frames.
     """
     from pydicom import Dataset
 
@@ -310,7 +301,7 @@ def _values(element: DataElement) -> list[Any]:
 
 
 def _as_written(value: Any) -> Any:
-    """The text in the file, which pydicom keeps with numbers, dates and times."""
+    """Return the text in the file, which pydicom keeps with numbers, dates and times."""
     original = getattr(value, "original_string", None)
     if isinstance(original, str):
         return original

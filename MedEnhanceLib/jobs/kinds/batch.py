@@ -120,7 +120,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
 
 
 def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
-    """What was named; raises OutputError for derived series among their originals."""
+    """List what was named; raises OutputError for derived series among their originals."""
     from MedEnhanceLib.jobs.batch_items import bids_items, gather
 
     if params.bids:

@@ -175,10 +175,7 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
 
 
 def region_from_json(region: list[list[int | None] | None] | None) -> tuple[slice, ...] | None:
-    """[[40, 60], null] → (slice(40, 60), slice(None)); None stays None.
-
-    Raises ConfigError for what is not a pair.
-    """
+    """Turn [[40, 60], null] into slices, None into None; ConfigError for what is not a pair."""
     if region is None:
         return None
     for ends in region:

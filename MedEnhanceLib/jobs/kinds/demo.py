@@ -168,7 +168,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
 
 
 def tables_of(results: Mapping[str, Any]) -> list[Table]:
-    """Before and after against the undamaged sample, and the files, for page and terminal."""
+    """Make tables of before and after against the undamaged sample, and of the files."""
     from MedEnhanceLib.report.enhance import Table
 
     quality = {"name": "volume", "psnr_db": "PSNR, dB", "ssim": "SSIM"}
@@ -188,7 +188,7 @@ def tables_of(results: Mapping[str, Any]) -> list[Table]:
 
 
 def load_sample() -> tuple[Volume, Volume]:
-    """The brain as 16-bit voxels, as scanners write them, and its labels."""
+    """Return the brain as 16-bit voxels, as scanners write them, and its labels."""
     from MedEnhanceLib import io
 
     samples = resource_folder("samples")

@@ -44,7 +44,7 @@ class DistillEstimateParams(Params):
     modality: Modality | None = option(None, help="where the files state none")
 
     def opened(self) -> Cohort:
-        """The patients; see `Cohort.open`."""
+        """Return the patients; see `Cohort.open`."""
         return Cohort.open(self.cohort, pattern=self.pattern, modality=self.modality)
 
 
@@ -81,7 +81,7 @@ def run_distill(params: DistillParams, monitor: Monitor) -> Result:
 
 
 def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Result:
-    """PSNR by what networks learned from, the method that is advised, and seconds of matching."""
+    """Estimate PSNR by what networks learned from, advise a method, time its matching."""
     cohort, config = params.opened(), params.config
     _require_torch(monitor)
     from MedEnhanceLib.report.page import duration_text
@@ -119,15 +119,15 @@ def distill_into(
 
 
 def _require_torch(monitor: Monitor) -> None:
-    """The imports take seconds, in which a cancel is noticed."""
-    for package in ("torch", "monai.losses"):
-        attend(lambda package=package: require(package, purpose="Distilling"), monitor)  # type: ignore[misc]
+    """Import what takes seconds, in which a cancel is noticed."""
+    packages = ("torch", "monai.losses")
+    attend(lambda: [require(package, purpose="Distilling") for package in packages], monitor)
 
 
 def distill_config(
     config: str | Mapping[str, Any] | DistillConfig, given: Mapping[str, Any]
 ) -> DistillConfig:
-    """The configuration of a preset's name, an object or itself, with what was given besides."""
+    """Make a configuration of a preset's name, an object or itself, with other fields."""
     if isinstance(config, DistillConfig):
         return replace(config, **given)
     fields = {"preset": config} if isinstance(config, str) else config

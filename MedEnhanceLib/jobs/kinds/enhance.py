@@ -195,7 +195,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
 def _guides_of(
     params: EnhanceParams, volume: Volume, kept: KeptVolumes, monitor: Monitor
 ) -> list[Volume]:
-    """The guides that are named, or the chosen one; a single one is kept for previews."""
+    """Return the guides that are named, or the chosen one; a single one is kept for previews."""
     if params.guide == [AUTO]:
         guide = chosen_guide(Path(params.input), volume, monitor)
         return [guide] if guide is not None else []
@@ -208,7 +208,7 @@ def _guides_of(
 def _volumes_of(
     done: Enhanced, params: EnhanceParams, monitor: Monitor
 ) -> dict[str, Volume | None]:
-    """The volume of each output; a warning says why a map that was asked for is not there."""
+    """Return the volume of each output; warn of a requested map that is not there."""
     if params.noise_map and done.noise is None:
         monitor.warn("this model does not measure noise: no noise map is written")
     if params.guide_map and done.guide_use is None:

@@ -52,7 +52,7 @@ def run_evaluate(params: EvaluateParams, monitor: Monitor) -> Result:
 
 
 def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor) -> dict[str, Any]:
-    """A manifest whose results are `rows`, one for each measurement, and their `means`.
+    """Return a manifest whose results are `rows`, one for each measurement, and their `means`.
 
     Enhancer: every volume is damaged (the same way in each run) and its noise removed, by the
     filter alone and by the model; PSNR in dB and SSIM of each against the undamaged volume, and
@@ -79,7 +79,7 @@ def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor
 
 
 def _volumes_in(data: Path) -> list[Path]:
-    """The volumes in a folder and below, labels left out; a file is itself."""
+    """Return the volumes in a folder and below, labels left out; a file is itself."""
     from MedEnhanceLib.io import READABLE, ending_of
 
     if data.is_file() or not data.exists():  # what is not there is refused by name
@@ -96,7 +96,7 @@ def _volumes_in(data: Path) -> list[Path]:
 def _measure_enhancer(
     bundle: Bundle, path: Path, device: str, monitor: Monitor
 ) -> Iterator[dict[str, Any]]:
-    """A row for each degradation that benchmarks name, always with the same seed."""
+    """Yield a row for each degradation that benchmarks name, always with the same seed."""
     from MedEnhanceLib.degradation import LowDose, Rician, standard_composite
     from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
     from MedEnhanceLib.io import load
@@ -153,7 +153,7 @@ def _measure_head(
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """For each degradation or label, the mean of every figure over the volumes."""
+    """Average every figure over the volumes, for each degradation or label."""
     values: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         group = values.setdefault(str(row.get("degradation", row.get("label"))), {})

@@ -61,7 +61,7 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
 
 
 def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
-    """Python, devices with the automatic choice and its reason, memory, disk, packages, models."""
+    """Report Python, devices and the automatic choice, memory, disk, packages, models."""
     from MedEnhanceLib import native
     from MedEnhanceLib._version import __version__
     from MedEnhanceLib.bundles.store import installed

@@ -86,7 +86,7 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
 
 
 def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
-    """The data folder and the configuration's fields for volumes of one's own.
+    """Return the data folder and the configuration's fields for volumes of one's own.
 
     high, low: folders of volumes of high and of low quality; files or a folder of DICOM each, or
     one folder of DICOM. Patterns name kinds of files, not files: a bundle shows them to whoever
@@ -106,7 +106,7 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
 
 
 def _patterns(folder: Path, data: Path) -> list[str]:
-    """Patterns relative to `data` of the volumes in a folder and below it."""
+    """List patterns relative to `data` of the volumes in a folder and below it."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", "Name a folder of volumes.")
     root = glob.escape(folder.relative_to(data).as_posix())
@@ -123,7 +123,7 @@ def _patterns(folder: Path, data: Path) -> list[str]:
 def training_config(
     method: str, fields: Mapping[str, Any] | Options, data: Path | None = None
 ) -> Any:
-    """The method's configuration from its JSON object, or as it is where it is one.
+    """Return the method's configuration from its JSON object, or as it is where it is one.
 
     data: where it is a distilled set, it decides part of an enhancer's configuration.
     Raises ConfigError for an unknown method, and for fields that its configuration does not take.
@@ -202,7 +202,7 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
 
 
 def _task_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
-    """The task of a configuration and its gate; a method does not import another."""
+    """Return the task of a configuration and its gate; a method does not import another."""
     from MedEnhanceLib.gradprom.config import TrainHeadConfig
     from MedEnhanceLib.gradprom.gate import GradientGate
     from MedEnhanceLib.gradprom.task import SegmentationTask
@@ -229,7 +229,7 @@ def _task_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
 
 
 def _enhancer_of(config: TrainHeadConfig) -> Callable[[Volume], Volume] | None:
-    """What a head's training volumes are enhanced with; a method does not import another."""
+    """Return what a head's training volumes are enhanced with: methods import no other."""
     if not config.enhancer:
         return None
     from MedEnhanceLib.hqg import EnhanceConfig, enhance

@@ -46,7 +46,7 @@ class DegradeParams(OutputParams, VolumeParams):
 
 @dataclass(frozen=True, kw_only=True)
 class _Originals(VolumeParams):
-    """What is blended: ENHANCED stands between INPUT and OUTPUT on the command line."""
+    """Volumes that are blended: ENHANCED stands between INPUT and OUTPUT on the command line."""
 
     enhanced: Annotated[
         str,
@@ -79,12 +79,12 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
 
 
 def run_inspect(params: InspectParams, monitor: Monitor) -> Result:
-    """The card of a volume, or of a container without decoding it."""
+    """Return the card of a volume, or of a container without decoding it."""
     return Result({"card": inspect_volume(params, monitor)})
 
 
 def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
-    """The card of whatever lies at `input`, as a JSON object."""
+    """Return the card of whatever lies at `input`, as a JSON object."""
     path = Path(params.input)
     if path.suffix.lower() == CONTAINER:
         from MedEnhanceLib.unicompress import inspect_container
@@ -96,7 +96,7 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
 
 
 def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
-    """The card of a volume with its measured noise; as `io.describe.card`."""
+    """Return the card of a volume with its measured noise; as `io.describe.card`."""
     from MedEnhanceLib.io.describe import card
     from MedEnhanceLib.noise.estimate import noise_facts
 
@@ -118,7 +118,7 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
 
 
 def degraded(volume: Volume, steps: Sequence[Degradation], monitor: Monitor) -> Volume:
-    """The volume after each step, in their order; rounded once, to its type, at the end."""
+    """Return the volume after each step, in their order; rounded once, to its type, at the end."""
     dtype = volume.dtype
     for index, step in enumerate(steps):
         monitor.progress(index / len(steps), step.name)
@@ -182,7 +182,7 @@ class ExportParams(DicomParams, VolumeParams):
 
 def run_series(params: SeriesParams, monitor: Monitor) -> Result:
     """Read headers → a row for each series, those that cannot be loaded with the reason."""
-    from MedEnhanceLib.io.dicom import list_series
+    from MedEnhanceLib.io.dicom.listing import list_series
 
     return Result({"series": as_json(list_series(Path(params.input), monitor))})
 
@@ -214,7 +214,7 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
 
 
 def _last_step(history: tuple[str, ...], params: ExportParams) -> tuple[tuple[str, ...], str]:
-    """What was done before the step that the objects record themselves, and that one's options."""
+    """Return the steps before the one that the objects record, and that one's options."""
     begin = f"DERIVED: {params.action} "
     if not history or not history[-1].startswith(begin):
         return history, ""

@@ -24,10 +24,9 @@ LONGEST_LINE = 1024 * 1024
 
 
 def as_json(value: Any) -> Any:
-    """The nearest thing that JSON can say.
+    """Turn numpy numbers and arrays, paths, tuples and dataclasses into plain JSON values.
 
-    Numpy numbers and arrays, paths, tuples and dataclasses become plain; NaN and infinity,
-    which JSON lacks, become null.
+    NaN and infinity, which JSON lacks, become null.
     """
     if isinstance(value, Mapping):
         return {str(key): as_json(entry) for key, entry in value.items()}
@@ -68,7 +67,7 @@ def read_lines(descriptor: int) -> Iterator[bytes | None]:
 
 
 def parse_line(line: bytes | None) -> dict[str, Any]:
-    """The JSON object of a line; raises ConfigError for all else."""
+    """Return the JSON object of a line; raises ConfigError for all else."""
     if line is None:
         raise ConfigError(
             f"a line of more than {LONGEST_LINE} bytes", "Send volumes through files, by path."

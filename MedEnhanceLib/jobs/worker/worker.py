@@ -48,10 +48,9 @@ def main(idle_seconds: float = IDLE_SECONDS) -> int:
 
 
 class Worker:
-    """Runs the jobs that come in, one after another in the order in which they came.
+    """A server of jobs, one after another in the order in which they came.
 
-    The main thread runs them; a second one reads lines all the while. What both use changes in
-    single steps, and `_stop` may also be called by a signal handler.
+    What both threads use changes in single steps; a signal handler may call `_stop`, too.
     """
 
     def __init__(self, commands: int, events: int, workspace: Workspace) -> None:
@@ -91,7 +90,7 @@ class Worker:
         return Cancelled.exit_status if self._signalled else 0
 
     def _next(self, idle_seconds: float) -> JobSpec | None:
-        """The next job, now running; None where none came in time, or after `_stop`."""
+        """Return the next job, now running; None where none came in time, or after `_stop`."""
         while True:
             try:
                 spec = self._queue.get(timeout=idle_seconds)
@@ -165,7 +164,7 @@ class Worker:
             )
 
     def _holds(self, job: str) -> bool:
-        """Whether a job of this id runs or waits."""
+        """Return whether a job of this id runs or waits."""
         return job == self._running or job in self._waiting
 
     def _drop(self, job: str, message: str, hint: str) -> None:

@@ -21,8 +21,6 @@ def audit(audited: Audited, *, monitor: Monitor | None = None) -> AuditReport:
     Args:
         audited: the set and the patients.
         monitor: gets progress; may cancel between images.
-    Raises:
-        Cancelled: the monitor asked for it.
     """
     monitor = monitor or Monitor()
     groups = smallest_rank_sum_p(len(audited.training), len(audited.held_out))

@@ -46,16 +46,11 @@ _LEAST_REACH = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """The result of an audit. `to_json` and `summary` name nobody and show nothing of `pairs`.
+    """Result of an audit. `to_json` and `summary` name nobody and show nothing of `pairs`.
 
-    Args:
-        findings: of the attacks that ran.
-        exposed: alias of the patient whose anatomy the prior shows, who is in every image by
-            construction and in no test; None: a template.
-        cautions: limits of the tests.
-        counts: of images and patients.
-        pairs: the five nearest, with slices of patients.
-        aliases: patient → alias.
+    exposed: alias of the patient whose anatomy the prior shows, who is in every image by
+    construction and in no test; None: a template. cautions: limits of the tests. counts: of images
+    and patients. pairs: the five nearest, with slices of patients. aliases: patient → alias.
     """
 
     findings: tuple[Finding, ...]
@@ -134,7 +129,7 @@ class AuditReport:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """All figures, patients by alias; equal for equal images, seed and options."""
+        """Convert all figures, patients by alias; equal for equal images, seed and options."""
         return {
             "format": FORMAT,
             "software": __version__,
@@ -162,10 +157,8 @@ def write_report(report: AuditReport, folder: str | Path, *, overwrite: bool = F
 
     Args:
         report: of the audit.
-        folder: made if missing.
+        folder: made if missing; returned.
         overwrite: whether files may be replaced.
-    Returns:
-        The folder.
     Raises:
         OutputError: files exist and may not be replaced, or cannot be written.
     """
@@ -178,7 +171,7 @@ def write_report(report: AuditReport, folder: str | Path, *, overwrite: bool = F
 def write_confidential(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write pictures of the nearest pairs and the patients' names, never to be shared.
 
-    Arguments, result and errors are those of `write_report`.
+    Result and errors are those of `write_report`.
     """
     target = make_folder(folder)
     lines = [
@@ -200,7 +193,7 @@ def _write(path: Path, data: bytes, overwrite: bool) -> None:
 
 
 def _picture(pair: Pair) -> bytes:
-    """A PNG of three panes: the image registered to the slice, the slice, image − slice."""
+    """Draw a PNG of three panes: the image registered to the slice, the slice, image − slice."""
     codecs: Any = require("imagecodecs", purpose="Writing pictures")
     difference = pair.laid - pair.onto
     reach = max(_LEAST_REACH, float(np.percentile(np.abs(difference), 99.7)))

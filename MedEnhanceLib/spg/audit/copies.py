@@ -105,17 +105,17 @@ class Tail:
         return cls(start, max(_LEAST_SCALE, float(above.mean()) if above.size else 0.0))
 
     def p(self, excess: float) -> float:
-        """The p of a single comparison; 1 below the tail."""
+        """Compute the p of a single comparison; 1 below the tail."""
         beyond = excess - self.start
         return (1 - _TAIL_FROM) * math.exp(-beyond / self.scale) if beyond > 0 else 1.0
 
     def limit(self, p: float) -> float:
-        """The excess of this p."""
+        """Compute the excess of this p."""
         return self.start + self.scale * max(0.0, math.log((1 - _TAIL_FROM) / p))
 
 
 def excesses(z: Doubles) -> Doubles:
-    """How much closer each patient is to an image than the median of the others, [N, C]."""
+    """Compute how much closer each patient is to an image than the median of the others, [N, C]."""
     return np.stack(
         [
             z[:, column] - np.median(np.delete(z, column, axis=1), axis=1)
@@ -126,7 +126,7 @@ def excesses(z: Doubles) -> Doubles:
 
 
 def _strangers(gallery: Gallery, monitor: Monitor) -> tuple[Doubles, float]:
-    """Excesses of slices of each patient against all others, and the highest correlation."""
+    """Compute excesses of each patient's slices against all others, and the highest correlation."""
     places = [
         np.unique(np.linspace(0, len(slices) - 1, _REFERENCES).round().astype(int))
         for slices in gallery.slices.values()
@@ -143,7 +143,7 @@ def _strangers(gallery: Gallery, monitor: Monitor) -> tuple[Doubles, float]:
 def _detectable(
     audited: Audited, gallery: Gallery, found: Doubles, limit: float, monitor: Monitor
 ) -> float | None:
-    """The smallest share of an image from which on 80 % of the copies in it are found.
+    """Find the smallest share of an image from which on 80 % of the copies in it are found.
 
     found: excesses of the distilled images. limit: the smallest that is called a copy.
     """

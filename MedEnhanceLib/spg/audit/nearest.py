@@ -36,13 +36,10 @@ _LAID = 5
 
 @dataclass(frozen=True)
 class Nearest:
-    """The nearest slice of each patient to each image.
+    """Nearest slice of each patient (column) to each image (row), [N, C].
 
-    Args:
-        patients: of the C columns.
-        score: [N, C], correlation, −1 to 1.
-        place: [N, C], number of the patient's slice.
-        angle_deg: [N, C], rotation of the image onto the slice.
+    score: correlation, −1 to 1. place: number of the patient's slice. angle_deg: rotation of the
+    image onto the slice.
     """
 
     patients: tuple[str, ...]
@@ -57,25 +54,20 @@ class Nearest:
         return np.arctanh(scores)
 
     def columns(self, patients: Iterable[str]) -> list[int]:
-        """The columns of these patients."""
+        """Find the columns of these patients."""
         return [self.patients.index(patient) for patient in patients]
 
     def per_patient(self) -> dict[str, float]:
-        """The highest similarity to any image, on Fisher's scale."""
+        """Return the highest similarity to any image, on Fisher's scale."""
         return dict(zip(self.patients, self.z.max(axis=0).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A distilled image and its nearest slice.
+    """Distilled image, by its number, and its nearest slice.
 
-    Args:
-        image: number of the distilled image, from 0.
-        patient: whose slice it is.
-        score: correlation of details.
-        ssim: after registration.
-        laid: [H, W], the image registered to the slice.
-        onto: [H, W], the slice.
+    score: correlation of details. ssim: after registration. laid: [H, W], the image registered to
+    `onto`, the slice [H, W].
     """
 
     image: int
@@ -109,7 +101,7 @@ class Gallery:
         return Nearest(tuple(self.slices), *(np.stack(x, axis=1) for x in (scores, places, angles)))
 
     def ssim(self, images: Floats, nearest: Nearest, monitor: Monitor) -> dict[str, float]:
-        """By patient the highest SSIM of the nearest images, registered to their nearest slices."""
+        """Measure by patient the highest SSIM of the nearest images, registered to their slices."""
         best = {}
         for column, name in enumerate(nearest.patients):
             monitor.progress(column / len(nearest.patients), "registering images to slices")
@@ -125,7 +117,7 @@ class Gallery:
         return lay_on(images[row], onto, float(nearest.angle_deg[row, column]))
 
     def worst_pairs(self, images: Floats, nearest: Nearest, among: Iterable[str]) -> list[Pair]:
-        """The five images nearest to one of these patients, the nearest first."""
+        """Find the five images nearest to one of these patients, the nearest first."""
         columns = nearest.columns(among)
         scores = nearest.score[:, columns]
         pairs = []

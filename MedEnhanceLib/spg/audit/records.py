@@ -19,7 +19,7 @@ FEWEST_AUDITED = 2
 
 @dataclass(frozen=True)
 class Audited:
-    """A distilled set, the patients it was made from, and patients that were held out.
+    """Distilled set with the patients it was made from, and patients that were held out.
 
     All images are float32 [N, H, W] in [0, 1], of one size and through one intensity window.
 
@@ -71,18 +71,12 @@ class Audited:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The result of an attack that ran.
+    """Result of an attack that ran.
 
-    Args:
-        attack: its stable name.
-        title: for people.
-        sentence: what it found.
-        p: probability that a set without a leak gives a result as extreme.
-        level: the p at which the alarm is raised.
-        detectable: the smallest leak that is found with 80 % probability, in the unit that `power`
-            names; None: even the largest leak would have been missed.
-        power: `detectable` in a sentence.
-        measured: the figures behind it, for JSON.
+    sentence: what it found. p: probability that a set without a leak gives a result as extreme;
+    level: the p at which the alarm is raised. detectable: the smallest leak that is found with 80 %
+    probability, in the unit that `power`, a sentence, names; None: even the largest would be
+    missed. measured: the figures behind it, for JSON.
     """
 
     attack: str
@@ -105,5 +99,5 @@ class Finding:
         return self.detectable is None
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, alarm and is_blind."""
+        """Convert all fields, alarm and is_blind."""
         return asdict(self) | {"alarm": self.alarm, "is_blind": self.is_blind}

@@ -27,23 +27,16 @@ POWER, OFTEN = 0.8, "4 of 5"
 
 
 def auc(positives: Sequence[float] | Doubles, negatives: Sequence[float] | Doubles) -> float:
-    """The share of pairs in which the positive is above the negative, 0 to 1; ties count 0.5."""
+    """Compute the share of pairs with the positive above the negative, 0 to 1; ties count 0.5."""
     above, below = np.asarray(positives, float)[:, None], np.asarray(negatives, float)[None]
     return float(np.mean((above > below) + 0.5 * (above == below)))
 
 
 def auc_interval(value: float, positives: int, negatives: int) -> tuple[float, float]:
-    """The 95 % score interval of an AUC.
+    """Compute the 95 % score interval of an AUC by the numbers of patients: both limits, 0 to 1.
 
     Valid for a handful of patients and at AUC 1, where DeLong's variance and a bootstrap over
     patients are both zero. Source: Newcombe, Stat. Med. 25 (2006) 559, method 5.
-
-    Args:
-        value: the AUC.
-        positives: number of patients.
-        negatives: number of patients.
-    Returns:
-        Lower and upper limit, 0 to 1.
     """
 
     def is_outside(candidate: float) -> bool:
@@ -56,7 +49,7 @@ def auc_interval(value: float, positives: int, negatives: int) -> tuple[float, f
 
 
 def smallest_detectable_auc(positives: int, negatives: int, level: float) -> float | None:
-    """The AUC that a one-sided rank-sum test of this level finds with 80 % probability.
+    """Compute the AUC that a one-sided rank-sum test of this level finds with 80 % probability.
 
     None if no result of as few patients reaches the level. Normal approximation with the variances
     of Newcombe's method 5.
@@ -80,7 +73,7 @@ def _auc_variance(value: float, positives: int, negatives: int) -> float:
 
 
 def rank_sum_p(positives: Sequence[float] | Doubles, negatives: Sequence[float] | Doubles) -> float:
-    """One-sided p of the rank sum: the share of splits into these sizes that rank as high.
+    """Compute the one-sided p of the rank sum: the share of splits that rank as high.
 
     Exact, with ties, for up to 60 patients; normal above. Valid for any scores if patients were
     assigned to the groups at random.
@@ -99,12 +92,12 @@ def rank_sum_p(positives: Sequence[float] | Doubles, negatives: Sequence[float] 
 
 
 def smallest_rank_sum_p(positives: int, negatives: int) -> float:
-    """The p of `rank_sum_p` if every positive is above every negative."""
+    """Compute the p of `rank_sum_p` if every positive is above every negative."""
     return 1 / math.comb(positives + negatives, positives)
 
 
 def _doubled_ranks(values: Doubles) -> npt.NDArray[np.int64]:
-    """Twice the mid-ranks: whole numbers, ties or not."""
+    """Compute twice the mid-ranks: whole numbers, ties or not."""
     ordered = np.sort(values)
     below = np.searchsorted(ordered, values, "left")
     upto = np.searchsorted(ordered, values, "right")
@@ -112,7 +105,7 @@ def _doubled_ranks(values: Doubles) -> npt.NDArray[np.int64]:
 
 
 def _subset_sums(ranks: npt.NDArray[np.int64], size: int) -> Doubles:
-    """The number of subsets of this size with each sum."""
+    """Count the subsets of this size with each sum."""
     sums = np.zeros((size + 1, int(np.sort(ranks)[::-1][:size].sum()) + 1))
     sums[0, 0] = 1
     for rank in ranks:
@@ -123,7 +116,7 @@ def _subset_sums(ranks: npt.NDArray[np.int64], size: int) -> Doubles:
 
 
 def tarone_level(smallest: Sequence[float], alpha: float) -> float:
-    """The level of each of several tests for a family-wise error rate of at most alpha.
+    """Compute the level of each of several tests for a family-wise error rate of at most alpha.
 
     smallest: the smallest possible p of each test; tests that cannot reach their level cost the
     others nothing. Source: Tarone, Biometrics 46 (1990) 515: Bonferroni for discrete tests.
@@ -135,7 +128,7 @@ def tarone_level(smallest: Sequence[float], alpha: float) -> float:
 
 
 def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The smallest value in [low, high] from which on a condition holds."""
+    """Find the smallest value in [low, high] from which on a condition holds."""
     for _ in range(100):
         middle = (low + high) / 2
         if holds(middle):

@@ -47,12 +47,10 @@ _SMALLEST = 11
 
 @dataclass(frozen=True)
 class Matches:
-    """Each image against each slice, at the best translation and rotation.
+    """Each of N images against each of R slices, at the best translation and rotation.
 
-    Args:
-        score: [N, R], correlation, −1 to 1.
-        shift: [N, R, 2], pixels (row, column) by which the rotated image moves onto the slice.
-        angle_deg: [N, R], rotation of the image, counter-clockwise about its center.
+    score: [N, R], correlation, −1 to 1. shift: [N, R, 2], pixels (row, column) by which the rotated
+    image moves. angle_deg: [N, R], rotation of the image, counter-clockwise about its center.
     """
 
     score: Floats
@@ -61,7 +59,7 @@ class Matches:
 
 
 def fingerprints(images: Floats) -> Floats:
-    """`details` of images [N, H, W] at half the resolution, [N, H // 2, W // 2].
+    """Compute `details` of images [N, H, W] at half the resolution, [N, H // 2, W // 2].
 
     The band ends well below half the Nyquist frequency.
     """
@@ -69,7 +67,7 @@ def fingerprints(images: Floats) -> Floats:
 
 
 def details(images: Floats) -> Floats:
-    """Band-passed, contrast-normalized images, [N, H, W].
+    """Band-pass images [N, H, W] and normalize their contrast.
 
     Source: the normalization is that of Jarrett et al., ICCV 2009; the scales are ours.
     """
@@ -82,11 +80,8 @@ class SliceIndex:
     """Fingerprints of slices [R, h, w], prepared once for the search of images.
 
     The correlation is normalized over the overlap, each side's mean square raised to a floor.
+    pixels: of an image for each of a fingerprint; 1 for `details`.
     Source: masked correlation by FFT, Padfield, IEEE Trans. Image Process. 21 (2012) 2706.
-
-    Args:
-        slices: fingerprints [R, h, w].
-        pixels: image pixels for each pixel of a fingerprint; 1 for `details`.
     """
 
     def __init__(self, slices: Floats, *, pixels: int = 2) -> None:
@@ -138,14 +133,14 @@ class SliceIndex:
         return best
 
     def _roots(self, images: Floats) -> Floats:
-        """Root of the energy of each shift's overlap, or of the floor."""
+        """Compute the root of the energy of each shift's overlap, or of the floor."""
         energy, area = _shared_energy(images, self._most)
         root: Floats = np.sqrt(np.maximum(energy, np.float32(_ENERGY_FLOOR) * area))
         return root
 
 
 def _shared_energy(images: Floats, most: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Sum of squares of the overlap of each image with one shifted by d, and its pixels.
+    """Sum squares of the overlap of each image with one shifted by d, and its pixels.
 
     Returns [N, 2·rows + 1, 2·columns + 1] and [2·rows + 1, 2·columns + 1].
     """
@@ -166,7 +161,7 @@ def _shared_energy(images: Floats, most: tuple[int, int]) -> tuple[Floats, Float
 
 
 def rotate(images: Floats, angle_deg: float) -> Floats:
-    """Images [N, H, W] turned counter-clockwise about their center, bilinear, 0 from outside."""
+    """Turn images [N, H, W] counter-clockwise about their center, bilinear, 0 from outside."""
     if angle_deg == 0:
         return images
     import torch
@@ -183,7 +178,7 @@ def rotate(images: Floats, angle_deg: float) -> Floats:
 
 
 def _halve(images: Floats) -> Floats:
-    """Mean of each 2 × 2 pixels; an odd last row or column is left out."""
+    """Average each 2 × 2 pixels; an odd last row or column is left out."""
     height, width = images.shape[1] // 2 * 2, images.shape[2] // 2 * 2
     pairs = images[:, :height, :width].reshape(len(images), height // 2, 2, width // 2, 2)
     halved: Floats = pairs.mean(axis=(2, 4))
@@ -193,9 +188,8 @@ def _halve(images: Floats) -> Floats:
 def lay_on(image: Floats, onto: Floats, angle_deg: float) -> tuple[Floats, float]:
     """Register an image [H, W] to a slice [H, W], rotated by about angle_deg.
 
-    Returns:
-        The image registered to the slice and scaled to its brightness, [H, W], 0 outside of it.
-        SSIM over the pixels where either shows something; 0 if there are none.
+    Returns the image registered to the slice and scaled to its brightness, 0 outside of it, and
+    SSIM over the pixels where either shows something; 0 if there are none.
     """
     angles = tuple(angle_deg + finer for finer in _FINER_DEG)
     slices = SliceIndex(details(onto[None]), pixels=1)
@@ -209,7 +203,7 @@ def lay_on(image: Floats, onto: Floats, angle_deg: float) -> tuple[Floats, float
 
 
 def shifted(image: Floats, move: npt.NDArray[np.int32]) -> Floats:
-    """An image [H, W] moved by whole pixels (rows, columns), padded with 0."""
+    """Move an image [H, W] by whole pixels (rows, columns), padded with 0."""
     down, right = int(move[0]), int(move[1])
     height, width = image.shape
     result = np.zeros_like(image)
@@ -220,7 +214,7 @@ def shifted(image: Floats, move: npt.NDArray[np.int32]) -> Floats:
 
 
 def _as_bright(image: Floats, onto: Floats, where: npt.NDArray[np.bool_]) -> Floats:
-    """Scaled by least squares where both show something: another window hides no copy."""
+    """Scale by least squares where both show something: another window hides no copy."""
     ours, theirs = image[where].astype(np.float64), onto[where].astype(np.float64)
     if ours.size == 0 or ours.var() == 0:
         return image

@@ -136,7 +136,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
 
 
 def _activity_of(voxels: Voxels, unit: float | None = None) -> float:
-    """About how much there is to code: neighbors' differences on a logarithmic scale, summed.
+    """Sum neighbors' differences on a logarithmic scale: about how much there is to code.
 
     unit: below it a difference counts little; None for the smallest step.
     """

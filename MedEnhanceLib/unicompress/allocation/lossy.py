@@ -31,7 +31,7 @@ from MedEnhanceLib.unicompress.blocks import Grid, video_grid
 from MedEnhanceLib.unicompress.codecs.lossless import VIDEO, code_block
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, encoders
-from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.container import Chunk, bytes_of
 from MedEnhanceLib.unicompress.decode import decode_data
 
 #: What an octave of the step changes, in octaves: of the size, and of the squared error.
@@ -66,7 +66,7 @@ Tried = list[tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a search comes near to from below: of bytes, psnr and ssim one is given.
+    """Goal that a search nears from below: of bytes, psnr and ssim one is given.
 
     bytes: of all videos; free: beside them, for filters. peak: the full range, which PSNR and SSIM
     are measured against.
@@ -80,12 +80,12 @@ class Goal:
 
     @property
     def largest_error(self) -> float:
-        """Of a quality: mean square as a share of the peak's, or 1 − SSIM."""
+        """Largest error of a quality: mean square as a share of the peak's, or 1 − SSIM."""
         return 10 ** (-self.psnr / 10) if self.psnr is not None else 1 - float(self.ssim or 0)
 
     @property
     def step(self) -> float:
-        """Of a quality: a quantizer's step to begin with, in stored units."""
+        """First step of a quality: a quantizer's step to begin with, in stored units."""
         return _STEP_OF_ERROR * self.peak * 10 ** (-(self.psnr or _USUAL_PSNR) / 20)
 
     @property
@@ -95,7 +95,7 @@ class Goal:
 
     @property
     def slope(self) -> float:
-        """What an octave of the step changes, in octaves."""
+        """Change by an octave of the step, in octaves."""
         return _SIZE_SLOPE if self.bytes else _ERROR_SLOPE
 
 
@@ -108,7 +108,7 @@ class VideoTask(Task):
     goal: Goal
 
     def code(self, step: float, *, quickly: bool = False) -> list[Chunk]:
-        """Every block as a video, without loss where it is constant or not finite; no filters yet.
+        """Code every block as a video; one that is constant or not finite without loss.
 
         quickly: see Encoder.
         """
@@ -131,7 +131,7 @@ class VideoTask(Task):
         return chunks
 
     def finished(self, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, Voxels]]:
-        """Videos with filters of `most` bytes each, with what a reader makes of them."""
+        """Add filters of `most` bytes to each video; yields what a reader makes of them too."""
 
         def finish(chunk: Chunk) -> tuple[Chunk, Voxels]:
             block = self.grid.box(chunk.block).of(self.voxels)
@@ -144,10 +144,10 @@ class VideoTask(Task):
         return self.map(finish, chunks, video.MOST_THREADS)
 
     def value(self, chunks: list[Chunk]) -> float:
-        """The bytes of bare streams, or the error that their filters leave, in octaves."""
+        """Compute the bytes of bare streams, or the error that their filters leave, in octaves."""
         goal = self.goal
         if goal.bytes:
-            return math.log2(max(1, _bytes_of(chunks)))
+            return math.log2(max(1, bytes_of(chunks)))
         blocks = (block for _, block in self.finished(chunks, wiener.MOST_BYTES))
         decoded = self.grid.joined(blocks, self.voxels.dtype)
         if goal.ssim is not None:
@@ -157,7 +157,7 @@ class VideoTask(Task):
         return math.log2(max(error, 1e-300))
 
     def of_part(self, voxels: Voxels) -> Self:
-        """The same for a part of the voxels, [K, J, I]: a PSNR, or its share of bytes."""
+        """Make the task of a part of the voxels, [K, J, I]: a PSNR, or its share of bytes."""
         share = self.goal.bytes * voxels.size // self.voxels.size
         return replace(
             self,
@@ -168,18 +168,18 @@ class VideoTask(Task):
         )
 
     def try_quickly(self, setting: float) -> float:
-        """The value of a quick coding."""
+        """Compute the value of a quick coding."""
         return self.value(self.code(2.0**setting, quickly=True))
 
     def payload(self, chunks: list[Chunk]) -> Payload:
-        """The videos with their filters, which take what the goal's bytes leave."""
-        left = (self.goal.bytes + self.goal.free - _bytes_of(chunks)) // len(chunks)
+        """Finish the videos with filters, which take what the goal's bytes leave."""
+        left = (self.goal.bytes + self.goal.free - bytes_of(chunks)) // len(chunks)
         most = left if self.goal.bytes else wiener.MOST_BYTES
         return Payload.of(self, self.grid, self.finished(chunks, most))
 
 
 def code_to_ratio(task: Task, room: Room) -> Payload:
-    """The best code within `room`: lossless if it fits, else what loses least.
+    """Code within `room`: lossless if it fits, else what loses least.
 
     Raises ConfigError where not even the coarsest code fits.
     """
@@ -201,7 +201,7 @@ def code_to_ratio(task: Task, room: Room) -> Payload:
 
 
 def code_to_quality(task: Task, goal: Goal) -> Payload:
-    """Videos, coarser and finer until the quality is just kept; lossless if smaller."""
+    """Code videos, coarser and finer until the quality is just kept; lossless if smaller."""
     voxels = task.voxels
     codable = 0 < goal.peak < math.inf and np.isfinite(voxels).all()
     is_whole = voxels.dtype.kind in "iu"
@@ -217,7 +217,7 @@ def code_to_quality(task: Task, goal: Goal) -> Payload:
 
 
 def _into_bytes(task: Task, budget: int) -> Payload | None:
-    """Videos of at most `budget` bytes with their filters; None where the coarsest take more."""
+    """Code videos of at most `budget` bytes with filters; None where the coarsest take more."""
     low, high = map(float, extremes(task.voxels))
     if budget <= 0 or not math.isfinite(high - low) or low == high:
         return None
@@ -230,7 +230,7 @@ def _into_bytes(task: Task, budget: int) -> Payload | None:
 
 
 def _searched(task: Task, goal: Goal, start: float) -> Payload | None:
-    """The videos whose value comes nearest to the goal from below, with filters; None where none.
+    """Search the videos whose value comes nearest to the goal from below; None without any.
 
     start: a step to begin with, in stored units.
     """
@@ -265,9 +265,7 @@ def _searched(task: Task, goal: Goal, start: float) -> Payload | None:
 
 
 def _encoder_for(task: Task, part: VideoTask | None, step: float) -> Encoder:
-    """SVT-AV1, several times as fast as libaom and as good or better, wherever it is there and its
-    10 bits suffice for steps of that size.
-    """
+    """Choose SVT-AV1, faster and as good or better, where it is there and 10 bits suffice."""
     if len(encoders()) == 1:
         task.monitor.log(
             "Videos are coded by libaom alone; SVT-AV1 is faster and often 0.5 dB better: "
@@ -282,10 +280,6 @@ def _encoder_for(task: Task, part: VideoTask | None, step: float) -> Encoder:
     return LIBAOM if psnr > part.encoder.most_psnr else part.encoder
 
 
-def _bytes_of(chunks: list[Chunk]) -> int:
-    return sum(len(chunk.data) for chunk in chunks)
-
-
 def _seek(
     measure: Callable[[float], float],
     start: float,
@@ -295,7 +289,7 @@ def _seek(
     *,
     rescues: int = 0,
 ) -> Tried:
-    """About `most` settings and their values, which near the goal's limit.
+    """Try about `most` settings, which near the goal's limit; returns them with their values.
 
     measure: setting → value; both on logarithmic scales, so that it is nearly a straight line.
     tolerance: to the limit, at which the search ends. rescues: further tries for a value below the
@@ -315,7 +309,7 @@ def _seek(
 
 
 def _next(tried: Tried, goal: Goal, reserve: float = 0.0) -> float:
-    """The setting whose value should lie `reserve` below the goal's limit."""
+    """Predict the setting whose value lies `reserve` below the goal's limit."""
     aim = goal.limit - reserve
     below = max((one for one in tried if one[1] <= aim), key=lambda one: one[1], default=None)
     above = min((one for one in tried if one[1] > aim), key=lambda one: one[1], default=None)
@@ -329,7 +323,7 @@ def _next(tried: Tried, goal: Goal, reserve: float = 0.0) -> float:
 
 
 def _slope_of(tried: Tried, usual: float) -> float:
-    """Of value over setting, between the last two, unless it is far from what is usual."""
+    """Compute the slope of value over setting between the last two, or the usual one if wild."""
     if len(tried) < 2 or tried[-1][0] == tried[-2][0]:
         return usual
     (x0, y0), (x1, y1) = tried[-2:]

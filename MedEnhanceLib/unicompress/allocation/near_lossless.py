@@ -62,8 +62,6 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
 
 
 def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code], **facts: Any) -> Payload:
-    """Every block by `code`."""
-
     def coded(number: int) -> tuple[Chunk, Voxels]:
         block = grid.box(number).of(task.voxels)
         best = code(block)
@@ -73,7 +71,7 @@ def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code], **facts: 
 
 
 def _winning_predictor(task: Task, bound: float | None) -> Predictor | None:
-    """The predictor, taught the volume; None where classical types take less."""
+    """Choose a predictor and teach it the volume; None where classical types take less."""
     voxels = task.voxels
     pieces = [box.middle(voxels, _PIECE) for box in _some_boxes(voxels)]
     sizes = [would_take(predictor, pieces, bound) for predictor in task.predictors]
@@ -94,13 +92,6 @@ def _some_boxes(voxels: Voxels) -> list[Box]:
     return [grid.box(number) for number in numbers]
 
 
-def _slabs(voxels: Voxels) -> tuple[list[Voxels], float]:
-    """A few slices of some blocks, which show how much there is to code, and their share of all."""
-    count = max(_SLAB, _SLAB_VOXELS // math.prod(voxels.shape[-2:]))
-    slabs = [box.middle(voxels, (count, *box.shape[1:])) for box in _some_boxes(voxels)]
-    return slabs, sum(slab.size for slab in slabs) / voxels.size
-
-
 def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
     def code(block: Voxels) -> Code:
         learned = code_learned(block, bound, predictor.network)
@@ -114,7 +105,7 @@ def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payl
 
 
 def code_within(task: Task, room: Room) -> Payload | None:
-    """The code with the smallest error bound found that fits, 0 at best; None if none may fit."""
+    """Code with the smallest error bound found that fits, 0 at best; None if none may fit."""
     budget, steps = room.for_chunks(len(coding_grid(task.voxels.shape))), Steps(task.monitor)
     may_be_exact = expected_bytes(task, None) <= _OVERESTIMATED * budget
     bound = 0 if may_be_exact else _first_bound(task, budget)
@@ -131,8 +122,11 @@ def code_within(task: Task, room: Room) -> Payload | None:
 
 
 def expected_bytes(task: Task, bound: float | None) -> float:
-    """About what `code_bounded` would take, from a few slices of some blocks."""
-    slabs, share = _slabs(task.voxels)
+    """Estimate what `code_bounded` would take, from a few slices of some blocks."""
+    voxels = task.voxels
+    count = max(_SLAB, _SLAB_VOXELS // math.prod(voxels.shape[-2:]))
+    slabs = [box.middle(voxels, (count, *box.shape[1:])) for box in _some_boxes(voxels)]
+    share = sum(slab.size for slab in slabs) / voxels.size
     if task.predictors:
         learned = min(would_take(predictor, slabs, bound) for predictor in task.predictors)
         if np.isfinite(learned):
@@ -141,7 +135,7 @@ def expected_bytes(task: Task, bound: float | None) -> float:
 
 
 def _first_bound(task: Task, budget: int) -> int | None:
-    """The smallest bound above 0 whose expected size is at most `budget`; None where none pays."""
+    """Find the smallest bound above 0 whose expected size fits `budget`; None where none pays."""
     if task.voxels.dtype.kind not in "iu" or 8 * budget < LEAST_BITS * task.voxels.size:
         return None
     high = 1

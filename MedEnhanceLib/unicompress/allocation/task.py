@@ -12,7 +12,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid, ordered_map
 from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor
 from MedEnhanceLib.unicompress.config import Speed
-from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.container import Chunk, bytes_of
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext
 from MedEnhanceLib.unicompress.verify import Tally
 
@@ -39,17 +39,17 @@ class Task:
     predictors: Sequence[Predictor] = ()
 
     def part(self, start: float, stop: float) -> Self:
-        """The same, as the part of the progress from `start` to `stop`."""
-        return replace(self, monitor=self.monitor.part(start, stop))
+        """Make the same task, as the part of the progress from `start` to `stop`."""
+        return self.at(self.monitor.part(start, stop))
 
     def at(self, monitor: Monitor) -> Self:
-        """The same, as a step of the progress."""
+        """Make the same task, with another monitor."""
         return replace(self, monitor=monitor)
 
     def map(
         self, function: Callable[[Item], Outcome], items: Iterable[Item], most: int = 1 << 10
     ) -> Iterator[Outcome]:
-        """function(item) in the order of the items, in threads, of which there are `most`."""
+        """Yield function(item) in the order of the items, from at most `most` threads."""
         threads = min(self.threads, most)
         return ordered_map(function, items, threads=threads, monitor=self.monitor)
 
@@ -74,7 +74,7 @@ class Payload:
     def of(
         cls, task: Task, grid: Grid, coded: Iterable[tuple[Chunk, Voxels]], **facts: Any
     ) -> Payload:
-        """Of chunks with what they decode to, in order; facts: models, carried and exact."""
+        """Collect chunks with what they decode to, in order; facts: models, carried and exact."""
         tally, chunks = Tally(task.voxels, grid), []
         for chunk, decoded in coded:
             tally.add(decoded)
@@ -84,8 +84,8 @@ class Payload:
 
     @property
     def bytes(self) -> int:
-        """Of all chunks together."""
-        return sum(len(chunk.data) for chunk in self.chunks)
+        """Bytes of all chunks together."""
+        return bytes_of(self.chunks)
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ class Room:
     bytes: int
 
     def for_chunks(self, count: int) -> int:
-        """Bytes left for the data of that number of chunks."""
+        """Compute the bytes left for the data of that number of chunks."""
         return self.bytes - ROW_BYTES * count - SLACK
 
     def out_of_reach(self) -> ConfigError:
-        """The refusal of a ratio for which not even the coarsest code fits."""
+        """Make the error for a ratio for which not even the coarsest code fits."""
         return ConfigError(
             f"ratio {self.ratio:g} cannot be reached for this volume",
             "Choose a smaller ratio; small volumes, and voxels that are not finite, limit it.",

@@ -52,14 +52,14 @@ class Coded:
     record: bytes
 
     def decoded(self, block: Voxels) -> Voxels:
-        """What a reader makes of it; block: what was coded."""
+        """Decode as a reader does; block: what was coded."""
         if self.record[0] not in (_STEPS, _FLOAT_STEPS):
             return block
         return from_integers(self.record, self.indices, block.dtype, block.shape)
 
 
 def to_integers(block: Voxels) -> Coded:
-    """Without loss, whatever the type; NaN keeps its bits and zero its sign."""
+    """Code without loss, whatever the type; NaN keeps its bits and zero its sign."""
     integers = _as_integers(block)
     table = _table(block, is_whole=integers is not None)
     if table is not None:
@@ -73,8 +73,10 @@ def to_integers(block: Voxels) -> Coded:
     return Coded(indices, _record(kind, indices, _WORD, offset % (1 << 64)))
 
 
-def to_bounded_integers(block: Voxels, bound: float) -> Coded:
-    """No voxel off by more than `bound` ≥ 0; without loss where that cannot be had otherwise."""
+def to_bounded_integers(block: Voxels, bound: float | None) -> Coded:
+    """Code with no voxel off by more than `bound`; without loss for None and where it has to be."""
+    if bound is None:
+        return to_integers(block)
     integers = _as_integers(block)
     if integers is None:
         return _float_steps(block, bound) or to_integers(block)
@@ -96,7 +98,7 @@ def to_bounded_integers(block: Voxels, bound: float) -> Coded:
 def from_integers(
     record: bytes, indices: Indices, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Voxels:
-    """The inverse of both; raises ValueError for a record that cannot be."""
+    """Decode what both coded; raises ValueError for an invalid record."""
     kind, _ = _KIND.unpack_from(record)
     fields = record[_KIND.size :]
     if kind == _STEPS:
@@ -136,7 +138,7 @@ def split_record(data: bytes) -> tuple[bytes, np.dtype[Any], bytes]:
 
 
 def _table(block: Voxels, *, is_whole: bool) -> Coded | None:
-    """Indices into the values that occur; None where that is no gain.
+    """Code as indices into the values that occur; None where that is no gain.
 
     Scanners store whole numbers, and what rescales them later leaves gaps, or floats of which only
     some thousand occur.
@@ -160,7 +162,7 @@ def _table(block: Voxels, *, is_whole: bool) -> Coded | None:
 
 
 def _saved_bits(values: Indices, counts: npt.NDArray[np.int64]) -> float:
-    """What knowing the values that occur saves of whole numbers; 0 where few are missing.
+    """Estimate the bits that knowing the values that occur saves; 0 where few are missing.
 
     values, counts: as np.unique gives them.
     """
@@ -173,7 +175,7 @@ def _saved_bits(values: Indices, counts: npt.NDArray[np.int64]) -> float:
 
 
 def _ordered(block: Voxels) -> Indices:
-    """The bits of voxels as unsigned integers in the order of their values."""
+    """Turn the bits of voxels into unsigned integers in the order of their values."""
     unsigned = np.dtype(f"u{block.dtype.itemsize}")
     words: Indices = np.ascontiguousarray(block).view(unsigned)
     sign = unsigned.type(1 << (8 * unsigned.itemsize - 1))
@@ -183,7 +185,7 @@ def _ordered(block: Voxels) -> Indices:
 
 
 def _values_of(fields: bytes, dtype: np.dtype[Any]) -> Voxels:
-    """The values of a record's table; raises ValueError for a table that cannot be."""
+    """Unpack the values of a record's table; raises ValueError for an invalid table."""
     count, size = _TABLE_FIELDS.unpack_from(fields)
     unpack = zlib.decompressobj()
     try:
@@ -205,7 +207,7 @@ def _values_of(fields: bytes, dtype: np.dtype[Any]) -> Voxels:
 
 
 def _as_integers(block: Voxels) -> Voxels | None:
-    """The block as integers of its own width, or None for floats that hold anything else."""
+    """Return the block as integers of its own width, or None for floats that hold others."""
     if block.dtype.kind == "b":
         return block.view(np.uint8)
     if block.dtype.kind in "iu":
@@ -218,7 +220,7 @@ def _as_integers(block: Voxels) -> Voxels | None:
 
 
 def _above(integers: Voxels, offset: int) -> Indices:
-    """`integers` − offset, never negative, in the unsigned type of the same width."""
+    """Subtract the least value: never negative, in the unsigned type of the same width."""
     unsigned = np.dtype(f"u{integers.dtype.itemsize}")
     low = unsigned.type(offset % (1 << 8 * unsigned.itemsize))
     # Unsigned subtraction wraps around, which is what the extremes of a signed type need.
@@ -236,7 +238,7 @@ def _record(kind: int, indices: Indices, fields: struct.Struct, *values: float) 
 
 
 def _float_steps(block: Voxels, bound: float) -> Coded | None:
-    """Steps a little smaller than 2 · bound, checked voxel by voxel; None where one misses."""
+    """Code in steps a little below 2 · bound, checked by voxel; None where one misses."""
     with np.errstate(invalid="ignore"):  # a signaling NaN is no reason to warn
         wide = block.astype(np.float64)
     base, top = float(wide.min()), float(wide.max())

@@ -45,9 +45,9 @@ BLOCK_TYPES = {
 _ZSTD_NEAR = 1.4
 
 
-def codecs(purpose: str = "Compression") -> ModuleType:
-    """The package imagecodecs, or a DependencyError that says how to get it."""
-    return require("imagecodecs", purpose=purpose)
+def codecs() -> ModuleType:
+    """Import imagecodecs; raises DependencyError, which says how to get it."""
+    return require("imagecodecs", purpose="Compression")
 
 
 def _decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
@@ -57,7 +57,7 @@ def _decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices
 
 
 def encode_zstd(indices: Indices, speed: Speed) -> bytes:
-    """Of plain and of differences along i, bytes of equal weight together; the smaller one."""
+    """Code indices or their differences along i, what is smaller; bytes of one weight together."""
     codes = []
     for choice, words in enumerate((indices, _differences(indices))):
         columns = np.ascontiguousarray(words).view(np.uint8).reshape(-1, words.dtype.itemsize)
@@ -86,7 +86,7 @@ def _decode_zstd(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
 
 
 def _differences(indices: Indices) -> Indices:
-    """Along i, wrapping around, the sign in the lowest bit: 0, −1, 1, −2 … → 0, 1, 2, 3 …"""
+    """Take differences along i, with the sign in the lowest bit: 0, −1, 1, −2 … → 0, 1, 2, 3 …"""
     steps = np.diff(indices, axis=-1, prepend=indices.dtype.type(0))
     signed = steps.view(f"i{steps.dtype.itemsize}")
     folded: Indices = ((signed << 1) ^ (signed >> (8 * steps.dtype.itemsize - 1))).view(steps.dtype)
@@ -94,7 +94,7 @@ def _differences(indices: Indices) -> Indices:
 
 
 def _encode_jpegxl(indices: Indices, speed: Speed) -> bytes:
-    """JPEG XL of the slices one below the other: one model for the block."""
+    """Code the slices one below the other as JPEG XL: one model for the block."""
     image = np.ascontiguousarray(indices).reshape(-1, indices.shape[-1])
     return bytes(codecs().jpegxl_encode(image, lossless=True, effort=_EFFORT[speed], numthreads=1))
 
@@ -114,7 +114,7 @@ DECODERS: dict[int, Decode] = {
 
 
 def block_type_name(kind: int) -> str:
-    """For reports; ids that this version does not know are named unknown."""
+    """Name a block type for reports; ids that this version does not know are named unknown."""
     return BLOCK_TYPES[kind][0] if kind in BLOCK_TYPES else f"unknown type {kind}"
 
 
@@ -128,11 +128,9 @@ class Code:
 
 
 def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> Code:
-    """The shortest code of a block: exact or, with a bound, off by no more than it."""
-    if bound is None:
-        return _shortest(to_integers(block), speed)
+    """Code a block the shortest way: exact or, with a bound, off by no more than it."""
     code = _shortest(to_bounded_integers(block, bound), speed)
-    if block.dtype.kind != "f":
+    if bound is None or block.dtype.kind != "f":
         return code
     # Floats that repeat may take fewer bits as they are than as steps.
     return min(code, _shortest(to_integers(block), speed), key=lambda code: len(code.data))

@@ -44,6 +44,6 @@ class CodecTrainingConfig(WithPresets):
                 )
 
     def found(self, data: Path) -> list[Path]:
-        """The volumes of a folder to learn from, by name."""
+        """List the volumes of a folder to learn from, by name."""
         left_out = {path for pattern in self.held_out for path in data.glob(pattern)}
         return sorted({path for pattern in self.files for path in data.glob(pattern)} - left_out)

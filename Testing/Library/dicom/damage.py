@@ -20,7 +20,7 @@ from Library.dicom.images import of_every_syntax
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Seconds that one file of a few kilobytes may take before it counts as a hang.

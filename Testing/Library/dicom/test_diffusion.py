@@ -20,7 +20,7 @@ from Library.dicom.test_csa import csa
 from MedEnhanceLib import Volume, load, save_dicom
 from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
-from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.jobs import JobSpec, run_job
 
 ROW, COLUMN = (0.8, 0.6, 0.0), (-0.6, 0.8, 0.0)

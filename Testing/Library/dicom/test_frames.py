@@ -16,8 +16,9 @@ from Library.conftest import Make, WarningRecorder
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io.dicom import list_series, load_dicom
 from MedEnhanceLib.io.dicom.headers import read_header
+from MedEnhanceLib.io.dicom.listing import list_series
+from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 MR: dict[str, Any] = {

@@ -15,7 +15,7 @@ from Library.dicom.test_stack import turned
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
-from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 STORED = np.random.default_rng(5).integers(0, 2000, (8, 4, 6)).astype(np.uint16)

@@ -18,9 +18,12 @@ from Library.conftest import Make, WarningRecorder
 
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import Cancelled, GeometryError, InputError
-from MedEnhanceLib.io.dicom import SeriesRow, is_dicom, list_series, listing, load_dicom, pixels
+from MedEnhanceLib.io.dicom import listing, pixels
 from MedEnhanceLib.io.dicom.headers import Header, read_header
+from MedEnhanceLib.io.dicom.listing import SeriesRow, list_series
+from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicom.slices import lossy_steps, plain
+from MedEnhanceLib.io.dicom.sources import is_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 STORED = np.random.default_rng(5).integers(0, 2000, (5, 4, 6)).astype(np.uint16)

@@ -14,7 +14,8 @@ from Library.dicom.test_csa import csa
 from Library.dicomout.writing import write_series as write_derived
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import list_series, load_dicom
+from MedEnhanceLib.io.dicom.listing import list_series
+from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.runtime.progress import Monitor
 

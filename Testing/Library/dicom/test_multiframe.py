@@ -12,7 +12,7 @@ from Library.dicom.images import enhanced_mr, mr, written
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicomout import read_template
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.runtime.progress import Monitor

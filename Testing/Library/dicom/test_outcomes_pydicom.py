@@ -12,7 +12,7 @@ import pydicom.data
 import pytest
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 PACKAGED = Path(pydicom.data.__file__).parent / "test_files"

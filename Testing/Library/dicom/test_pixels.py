@@ -20,9 +20,10 @@ from pydicom.encaps import encapsulate, get_frame
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import DependencyError, DeviceMemoryError, InputError
-from MedEnhanceLib.io.dicom import load_dicom, pixels
+from MedEnhanceLib.io.dicom import pixels
 from MedEnhanceLib.io.dicom.decoders import DECODERS, PixelFile, index_pixels
 from MedEnhanceLib.io.dicom.headers import read_header
+from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.structure import DamagedError

@@ -12,7 +12,7 @@ from Library.conftest import Make
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.stack import stack
 from MedEnhanceLib.runtime.progress import Monitor
@@ -162,12 +162,13 @@ def test_tilt_and_gap_together_lie_where_they_were() -> None:
     assert error[made][inside[made]].mean() < 60
 
 
-def test_what_is_no_number_is_not_resampled_away() -> None:
-    slices = slices_at([0.0, 2.0, 6.0, 8.0])
-    voxels = np.zeros((4, *SIZE), np.float32)
-    voxels[2, 3, 4] = np.nan
-    with pytest.raises(InputError, match=r"slice 2 .* NaN or infinity"):
-        repaired(slices, voxels)
+def test_what_is_no_number_is_not_resampled_away(make_series: Make) -> None:
+    stored = np.zeros((4, 20, 20), np.int16)
+    stored[2, 3, 4] = 1000
+    positions = [(0.0, 0.0, height) for height in (0.0, 2.0, 6.0, 8.0)]
+    folder = make_series(stored, positions=positions, RescaleSlope=1e37)
+    with pytest.raises(InputError, match=rf"{folder.name}: 1 voxel is NaN or infinite.* slice 2"):
+        load_dicom(folder, resample=True, monitor=Monitor())
 
 
 DISK = np.hypot(*np.mgrid[-20:20, -20:20]) < 14.5

@@ -16,8 +16,9 @@ from Library.conftest import Make, WarningRecorder
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import is_source, list_series, load_dicom
-from MedEnhanceLib.io.dicom.sources import find_files
+from MedEnhanceLib.io.dicom.listing import list_series
+from MedEnhanceLib.io.dicom.load import load_dicom
+from MedEnhanceLib.io.dicom.sources import find_files, is_source
 from MedEnhanceLib.runtime.progress import Monitor
 
 STORED = np.random.default_rng(5).integers(0, 2000, (5, 4, 6)).astype(np.uint16)

@@ -30,13 +30,13 @@ from MedEnhanceLib.io.voxels import rescale_slices
 def test_type_is_the_smallest_that_holds_every_value(
     stored: np.ndarray, slope: float, intercept: float, kind: str
 ) -> None:
-    result = rescale_slices([stored], [slope], [intercept])
+    result = rescale_slices(stored[None], [slope], [intercept])
     assert result.dtype == kind
     assert np.array_equal(result[0], stored.astype(np.float64) * slope + intercept)
 
 
 def test_type_is_one_for_all_slices() -> None:
     stored = np.array([[1, 2]], np.int16)
-    result = rescale_slices([stored, stored], [1.0, 0.5], [0.0, 0.0])
+    result = rescale_slices(np.stack([stored] * 2), [1.0, 0.5], [0.0, 0.0])
     assert result.dtype == np.float32
     assert result.tolist() == [[[1, 2]], [[0.5, 1]]]

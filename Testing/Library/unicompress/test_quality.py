@@ -102,3 +102,12 @@ def test_equal_steps_win_at_low_ratios(tmp_path: Path, monkeypatch: pytest.Monke
     assert other.psnr is not None
     assert done.psnr > other.psnr + 0.5
     assert done.max_error < other.max_error
+
+
+def test_a_volume_as_smooth_as_a_formula_is_compressed(tmp_path: Path) -> None:
+    """Sums over its voxels are singular to single precision."""
+    k, j, i = np.indices((24, 72, 80))
+    bell = 500 * np.exp(-((k - 12) ** 2 / 80 + (j - 36) ** 2 / 400 + (i - 40) ** 2 / 500))
+    values = (bell + 60 * np.sin(j / 5) * np.cos(i / 7)).astype(np.float32)
+    done = compress(Volume(values, modality="MR"), tmp_path / "a.ucv", CompressConfig(ratio=12))
+    assert done.ratio >= 12

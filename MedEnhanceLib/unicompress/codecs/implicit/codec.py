@@ -8,6 +8,7 @@ Source: arXiv 2405.16850; nothing is fitted to a block.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -44,49 +45,43 @@ _ZSTD_LEVEL = 19
 
 @dataclass(frozen=True)
 class Scaling:
-    """Voxel = offset + scale · value; both are integers, and stored with the codes."""
+    """Scaling with voxel = offset + scale · value; both are integers, and stored with the codes."""
 
     offset: int
     scale: int
 
     def of_block(self, block: Voxels) -> Scaling:
-        """All but the outermost hundredth of a block → −1 to 1; self is that of its volume.
+        """Map all but the outermost hundredth of a block to −1 to 1; self is that of its volume.
 
         A block that is nearly even keeps a tenth of the volume's scale: its noise is no structure.
         """
-        low, high = _tails(block)
-        scale = max(int(np.ceil((high - low) / 2)), self.scale // LEAST_PART, 1)
-        return Scaling(int(np.floor((low + high) / 2)), scale)
+        own = Scaling.of(block)
+        return replace(own, scale=max(own.scale, self.scale // LEAST_PART))
 
     @classmethod
-    def of(cls, voxels: Voxels, modality: str) -> Scaling:
-        """For CT 0 HU → 0 and 1024 HU → 1; else all but the outermost hundredth → −1 to 1."""
+    def of(cls, voxels: Voxels, modality: str = "") -> Scaling:
+        """Map 1024 HU of CT to 1; of others all but the outermost hundredth to −1 to 1."""
         if modality == "CT":
             return cls(*_HOUNSFIELD)
-        low, high = _tails(voxels)
-        return cls(int(np.floor((low + high) / 2)), max(1, int(np.ceil((high - low) / 2))))
+        sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)]
+        low, high = np.percentile(sample, TAILS).tolist()
+        return cls(math.floor((low + high) / 2), max(1, math.ceil((high - low) / 2)))
 
     def apply(self, voxels: Voxels) -> npt.NDArray[np.float32]:
-        """Voxels on the network's scale."""
+        """Bring voxels to the network's scale."""
         scaled = (voxels.astype(np.float64) - self.offset) / self.scale
         return scaled.astype(np.float32)
 
 
-def _tails(voxels: Voxels) -> tuple[float, float]:
-    low, high = np.percentile(voxels.ravel()[:: max(1, voxels.size // 1_000_000)], TAILS)
-    return float(low), float(high)
-
-
 def is_thick(spacing: Sequence[float]) -> bool:
-    """Whether slices are more than three pixels apart. spacing: (i, j, k) in mm."""
+    """Tell whether slices are more than three pixels apart. spacing: (i, j, k) in mm."""
     return spacing[2] > THICK * max(spacing[:2])
 
 
 def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """The block [K, J, I] of a chunk.
+    """Decode the block [K, J, I] of a chunk.
 
-    Raises ValueError or struct.error for bytes that cannot be, ModelError where the model is not
-    to be had.
+    Raises ValueError or struct.error if the data are invalid, ModelError without the model.
     """
     reader = reader_of(context.models.get(ROLE))
     flags, layers, offset, scale = _HEAD.unpack_from(data)
@@ -110,7 +105,7 @@ def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels
 
 
 def _spans(*, thick: bool) -> Shape:
-    """Voxels of a cell along k, j, i."""
+    """Count the voxels of a cell along k, j, i."""
     return CELL // 2 if thick else CELL, CELL, CELL
 
 
@@ -133,7 +128,7 @@ class Writer:
 
     @torch.no_grad()
     def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Encoders from their file; codebooks as readers have them."""
+        """Load encoders from their file; codebooks as readers have them."""
         state = {n: torch.from_numpy(a.astype(np.float32)) for n, a in arrays.items()}
         lacking, unknown = self.tokenizer.load_state_dict(state, strict=False)
         if unknown or any(name.startswith("encoders.") for name in lacking):
@@ -145,7 +140,7 @@ class Writer:
 
     @torch.inference_mode()
     def code(self, block: Voxels, scaling: Scaling, *, thick: bool) -> list[bytes]:
-        """A block's chunk with one layer of codes, with two, and so on."""
+        """Encode a block's chunk with one layer of codes, with two, and so on."""
         pads = [(0, -n % span) for n, span in zip(block.shape, _spans(thick=thick), strict=True)]
         padded = torch.from_numpy(np.pad(scaling.apply(block), pads, mode="edge"))
         layers = len(self.reader.branches)
@@ -164,7 +159,7 @@ _writer_of = lru_cache(maxsize=2)(Writer)
 
 
 def writer_for(volume: Volume) -> Writer:
-    """The writer of a volume's modality.
+    """Open the writer of a volume's modality.
 
     Raises InputError for floats and for modalities without a model.
     """
@@ -180,7 +175,7 @@ def writer_for(volume: Volume) -> Writer:
 
 
 def code_implicit(task: Task, room: Room, volume: Volume, writer: Writer) -> Payload:
-    """As many layers of all blocks, of whole numbers, as `room` has bytes for.
+    """Code as many layers of all blocks, of whole numbers, as `room` has bytes for.
 
     Of a layer that fits in part, the first blocks get it. Raises ConfigError where not even the
     first layer fits.

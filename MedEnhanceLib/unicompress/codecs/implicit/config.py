@@ -43,7 +43,7 @@ class TokenConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The fusion and the network that gives a voxel for a position.
+    """Sizes of the fusion and the network that gives a voxel for a position.
 
     hidden: sines of a layer. depth: layers of sines; scaled: the first of them, whose phases are
     scaled as well as shifted. heads, key_size: of the attention.
@@ -61,7 +61,7 @@ _TINY = DecoderConfig(hidden=16, depth=2, scaled=1, heads=2, key_size=4)
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitConfig(CodecTrainingConfig):
-    """One training: a teacher with encoders and codebooks, then a student of it.
+    """Training of a teacher with encoders and codebooks, then a student of it.
 
     Presets: smoke: seconds; cpu: 40 minutes on one core; full: the published scale, on a GPU.
     """
@@ -127,7 +127,7 @@ class ImplicitConfig(CodecTrainingConfig):
 
     @property
     def steps(self) -> int:
-        """Of teacher and student."""
+        """Steps of teacher and student."""
         return self.teacher_steps + self.student_steps
 
     @property

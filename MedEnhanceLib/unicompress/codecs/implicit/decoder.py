@@ -36,7 +36,7 @@ _HALVES_AT_ONCE = {"cpu": 128}
 
 
 def position_features(positions: Tensor) -> Tensor:
-    """Sines and cosines of positions [..., 3] in units: [..., 36], axis by axis.
+    """Compute sines and cosines of positions [..., 3] in units: [..., 36], axis by axis.
 
     Wavelengths of 64 to 2 units: the long ones give the place in the block, the short ones that
     in the cell. All repeat every 64 units, so that blocks meet without a seam.
@@ -47,13 +47,13 @@ def position_features(positions: Tensor) -> Tensor:
 
 
 def _orders(count: int) -> Tensor:
-    """Of `count` products of cosines the orders along k, j, i, [count, 3]: the lowest there are."""
+    """List the lowest orders along k, j, i of `count` products of cosines, [count, 3]."""
     ordered = sorted(product(range(_ORDERS), repeat=3), key=lambda o: (sum(m * m for m in o), o))
     return torch.tensor(ordered[:count])
 
 
 def cosines(blend: Tensor, count: int) -> Tensor:
-    """The products [..., count] at places [..., 3] between a cell's center, 0, and the next, 1.
+    """Compute products [..., count] at places [..., 3] from a cell's center, 0, to the next, 1.
 
     Of order m along an axis it is cos(π m d), where m is odd sin(π m d); d from the center.
     """
@@ -101,7 +101,7 @@ class Fusion(nn.Module):
                 key.weight.mul_(0.1)
 
     def tokens(self, low: Tensor, high: Tensor) -> Tokens:
-        """Of latents [B, latent, k, j, i] of both branches."""
+        """Compute tokens of latents [B, latent, k, j, i] of both branches."""
         keys, values = [], []
         for grid, key, value in zip((low, high), self.keys, self.values, strict=True):
             cells = grid.flatten(2).transpose(1, 2).flatten(0, 1).clamp(-_LATENT, _LATENT)
@@ -113,7 +113,7 @@ class Fusion(nn.Module):
     def forward(
         self, tokens: Tokens, base: Tensor, blend: Tensor, features: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Features [B, N, V, latent] of groups of positions, and the same with each corner's signs.
+        """Fuse features [B, N, V, latent] of groups of positions, and with each corner's signs.
 
         Args:
             tokens: of B blocks.
@@ -146,17 +146,17 @@ class Fusion(nn.Module):
         return plain, signed
 
     def _around(self, tokens: Tensor, flat: Tensor) -> Tensor:
-        """The tokens [B, N, 16, heads, size] of eight cells [B, N, 8]: branch 0, then branch 1."""
+        """Pick tokens [B, N, 16, heads, size] of eight cells [B, N, 8]: branch 0, then branch 1."""
         picked = tokens.index_select(0, flat.flatten()).view(*flat.shape, 2, -1)
         return self._by_head(picked.transpose(2, 3).flatten(2, 3))
 
     def _by_head(self, x: Tensor) -> Tensor:
-        """[…, heads · size] → […, heads, size]."""
+        """Split […, heads · size] into […, heads, size]."""
         return x.view(*x.shape[:-1], self.heads, -1)
 
 
 class Decoded(NamedTuple):
-    """values [B, N, V]; fused [B, N, V, latent] and last [B, N, V, hidden]: a student's targets."""
+    """Values [B, N, V]; fused [B, N, V, latent], last [B, N, V, hidden]: a student's targets."""
 
     values: Tensor
     fused: Tensor
@@ -185,7 +185,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def _start(self) -> None:
-        """As SIREN: ω₀ = 30 in the first layer, 1 after; shifts of about a radian."""
+        """Start as SIREN: ω₀ = 30 in the first layer, 1 after; shifts of about a radian."""
         for layer, wave in enumerate(self.waves):
             size = wave.in_features
             reach = _FIRST_OMEGA / size if layer == 0 else math.sqrt(6 / size)
@@ -204,14 +204,14 @@ class Decoder(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, low: Tensor, high: Tensor, positions: Tensor) -> Decoded:
-        """Values at positions [B, N, V, 3], in units, from latents [B, latent, k, j, i].
+        """Compute values at positions [B, N, V, 3], in units, from latents [B, latent, k, j, i].
 
         The V positions of a group lie between the same eight centers of cells.
         """
         return self.evaluate(self.fusion.tokens(low, high), positions)
 
     def evaluate(self, tokens: Tokens, positions: Tensor) -> Decoded:
-        """As forward, from tokens."""
+        """Compute `forward` from tokens."""
         place = positions / CELL - 0.5
         base = torch.floor(place[:, :, 0]).long()
         blend = place - base[:, :, None]
@@ -234,7 +234,7 @@ class Decoder(nn.Module):
     def decode(
         self, low: Tensor, high: Tensor, shape: tuple[int, int, int], *, thick: bool
     ) -> Tensor:
-        """Values of a block [K, J, I] of latents [1, latent, k, j, i].
+        """Decode a block [K, J, I] of latents [1, latent, k, j, i].
 
         Half cells are decoded together: all of one lies between the same centers of cells.
         """
@@ -254,7 +254,7 @@ class Decoder(nn.Module):
 
 
 def positions_of(voxels: Tensor, *, thick: bool) -> Tensor:
-    """Centers of voxels, in units, from their indices [..., 3]."""
+    """Convert indices [..., 3] of voxels to their centers, in units."""
     step = torch.tensor(
         [2.0 if thick else 1.0, 1.0, 1.0], device=voxels.device, dtype=torch.float32
     )

@@ -53,7 +53,7 @@ def inverse_haar(low: Tensor, high: Tensor, *, thick: bool = False) -> Tensor:
 
 
 def _kernel(*, thick: bool = False) -> Tensor:
-    """Orthonormal, [bands, 1, 2 or 1, 2, 2]; the first band is the low one."""
+    """Make the orthonormal kernel, [bands, 1, 2 or 1, 2, 2]; the first band is the low one."""
     pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / 2**0.5
     along_slices = torch.ones(1, 1, dtype=torch.float64) if thick else pair
     kernel = torch.einsum("ak,bj,ci->abckji", along_slices, pair, pair)
@@ -104,14 +104,14 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def nearest(self, layer: int, small: Tensor) -> Tensor:
-        """Indices [N] of the codes nearest to [N, code_size]."""
+        """Find the indices [N] of the codes nearest to [N, code_size]."""
         book = self.codebooks[layer]
         distances = (book**2).sum(dim=1) - 2 * small @ book.T
         return distances.argmin(dim=1)
 
     @torch.no_grad()
     def _learn(self, layer: int, small: Tensor, code: Tensor, taken: Tensor) -> None:
-        """Moving averages; dead codes become vectors that were just seen.
+        """Follow by moving averages; dead codes become vectors that were just seen.
 
         Nothing is chosen by a condition: that would make the host wait for the device.
         """
@@ -147,7 +147,7 @@ class ResidualQuantizer(nn.Module):
 
 
 def principal_axes(points: Tensor) -> Tensor:
-    """Orthonormal rows [D, D] of points [N, D]: the one along which they are largest first."""
+    """Compute orthonormal rows [D, D] of points [N, D]: along which they are largest first."""
     wide = in_double(points)
     _, axes = torch.linalg.eigh(wide.T @ wide)
     # Signs of eigenvectors are arbitrary: this one is the same everywhere.
@@ -158,7 +158,7 @@ def principal_axes(points: Tensor) -> Tensor:
 
 
 def _k_means(points: Tensor, count: int) -> Tensor:
-    """Lloyd's iterations from random points, [count, D]; centers without points stay."""
+    """Run Lloyd's iterations from random points, [count, D]; centers without points stay."""
     chosen = torch.randperm(len(points), device=points.device)
     centers = points[chosen.repeat(-(-count // len(points)))[:count]].clone()
     for _ in range(_LLOYD_STEPS):
@@ -171,7 +171,7 @@ def _k_means(points: Tensor, count: int) -> Tensor:
 
 
 class Encoders(nn.Module):
-    """E_L and E_H. Reconstructed: the paper names two branches and no layers.
+    """Encoders E_L and E_H. Reconstructed: the paper names two branches and no layers.
 
     No layer normalizes over the block: a cell's latents are those of its surroundings, whatever
     block they are cut with.
@@ -210,7 +210,7 @@ class Encoders(nn.Module):
             straight.bias.zero_()
 
     def forward(self, block: Tensor, *, thick: bool) -> tuple[Tensor, Tensor]:
-        """Latents of both branches, [B, latent, k, j, i]: a cell spans 8 × 8 × 8 units.
+        """Compute latents of both branches, [B, latent, k, j, i]: a cell spans 8 × 8 × 8 units.
 
         block: [B, 1, K, J, I], extents multiples of 8 (K of 4 where slices are thick).
         """
@@ -223,7 +223,7 @@ class Encoders(nn.Module):
 
     @torch.no_grad()
     def amplitudes(self, branch: int) -> Tensor:
-        """The cosines [latent, latent] of which each latent is, by the linear transform alone."""
+        """Compute the cosines [latent, latent] of each latent, by the linear transform alone."""
         straight = self.straight[branch]
         rows = straight.weight.flatten(1)
         undone = torch.linalg.pinv(rows).T.view(-1, *straight.weight.shape[1:])
@@ -246,7 +246,7 @@ class Encoders(nn.Module):
 
 
 def _encoder(channels: int, config: TokenConfig) -> nn.Sequential:
-    """A cell's patch of bands at once: layers at their full size would cost most of a step."""
+    """Encode a cell's patch of bands at once: layers at full size would cost most of a step."""
     return nn.Sequential(
         nn.Conv3d(channels, config.width, _STRIDE, stride=_STRIDE),
         *(_Residual(config.width) for _ in range(_RESIDUALS)),
@@ -256,7 +256,7 @@ def _encoder(channels: int, config: TokenConfig) -> nn.Sequential:
 
 
 def _cells(bands: Tensor) -> Tensor:
-    """Bands [B, C, K, J, I] → what each cell spans of them, [N, C · 64]."""
+    """Cut bands [B, C, K, J, I] into what each cell spans of them, [N, C · 64]."""
     batch, channels, *extents = bands.shape
     counts = [extent // _STRIDE for extent in extents]
     sides = [part for count in counts for part in (count, _STRIDE)]
@@ -265,7 +265,7 @@ def _cells(bands: Tensor) -> Tensor:
 
 
 class _Residual(nn.Module):
-    """Looks at the cells around in few channels."""
+    """Layer that looks at the cells around in few channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -279,7 +279,7 @@ class _Residual(nn.Module):
 
 
 class Tokens(NamedTuple):
-    """What a decoder gets: latents of both branches [B, latent, k, j, i].
+    """Input of a decoder: latents of both branches [B, latent, k, j, i].
 
     codes: [B, layers, k, j, i], in the order of a file; commitment: a loss.
     """
@@ -291,7 +291,7 @@ class Tokens(NamedTuple):
 
 
 class Tokenizer(nn.Module):
-    """From blocks to tokens. Teacher and student share it."""
+    """Network from blocks to tokens. Teacher and student share it."""
 
     quantisers: Any
 
@@ -304,20 +304,20 @@ class Tokenizer(nn.Module):
         )
 
     def layers(self) -> Iterator[tuple[int, ResidualQuantizer, int]]:
-        """For each layer of codes its branch, the branch's quantizer, and its number there."""
+        """Yield for each layer of codes its branch, the branch's quantizer, its number there."""
         branches = self.config.branches
         for layer, branch in enumerate(branches):
             quantizer = self.quantisers[branch]
             yield branch, quantizer, branches[:layer].count(branch)
 
     def forward(self, blocks: Tensor, refinements: Tensor, *, thick: bool) -> Tokens:
-        """Tokens of blocks [B, 1, K, J, I], each with its first `refinements` [B] layers."""
+        """Compute tokens of blocks [B, 1, K, J, I], of the first `refinements` [B] layers each."""
         return self.quantize(self.encoders(blocks, thick=thick), refinements)
 
     def quantize(
         self, latents: tuple[Tensor, Tensor], refinements: Tensor, *, learn: bool = False
     ) -> Tokens:
-        """Tokens of the encoders' latents; learn: update the codebooks."""
+        """Quantize the encoders' latents to tokens; learn: update the codebooks."""
         extents = latents[0].shape[2:]
         rest = [grid.float().flatten(2).transpose(1, 2).flatten(0, 1) for grid in latents]
         totals = [torch.zeros_like(cells) for cells in rest]
@@ -337,7 +337,7 @@ class Tokenizer(nn.Module):
 
 
 class Networks(nn.Module):
-    """All that a training learns."""
+    """Networks that a training learns."""
 
     def __init__(self, token: TokenConfig, teacher: DecoderConfig, student: DecoderConfig) -> None:
         super().__init__()
@@ -349,7 +349,7 @@ class Networks(nn.Module):
 
     @torch.no_grad()
     def start_values(self) -> None:
-        """Decoders begin by undoing the linear transform that the encoders begin as."""
+        """Start decoders by undoing the linear transform that the encoders begin as."""
         for branch in range(2):
             amplitudes = 2 * self.tokenizer.encoders.amplitudes(branch)
             for decoder in (self.teacher, self.student):
@@ -359,5 +359,5 @@ class Networks(nn.Module):
 
     @torch.no_grad()
     def start_student(self) -> None:
-        """The student's fusion begins as the teacher's, which has the same sizes."""
+        """Start the student's fusion as the teacher's, which has the same sizes."""
         self.student.fusion.load_state_dict(self.teacher.fusion.state_dict())

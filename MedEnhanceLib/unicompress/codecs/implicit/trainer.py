@@ -59,13 +59,13 @@ class Source:
 
 
 def block_shape(*, thick: bool) -> tuple[int, int, int]:
-    """Voxels of a block of training."""
+    """Compute the voxels of a block of training."""
     slices, rows, columns = BLOCK_UNITS
     return slices // (2 if thick else 1), rows, columns
 
 
 def read_sources(files: Sequence[str | Path], modality: str, monitor: Monitor) -> list[Source]:
-    """The volumes of a modality, or of "all"; raises InputError where there are none."""
+    """Read the volumes of a modality, or of "all"; raises InputError where there are none."""
     wanted = MODALITIES if modality == "all" else (modality,)
     sources = []
     for count, path in enumerate(files, 1):
@@ -82,7 +82,7 @@ def read_sources(files: Sequence[str | Path], modality: str, monitor: Monitor) -
 
 
 def make_source(volume: Volume) -> Source:
-    """A volume as training sees it."""
+    """Scale and pad a volume for training."""
     scaled = Scaling.of(volume.voxels, volume.modality).apply(volume.voxels)
     thick = is_thick(volume.geometry.spacing)
     pads = [
@@ -93,14 +93,14 @@ def make_source(volume: Volume) -> Source:
 
 
 class Blocks:
-    """Draws blocks: a modality, each as often; of it a volume by size; of that a place and turn."""
+    """Blocks drawn by modality, each as often; of it a volume by size; of that a place and turn."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         groups = ([s for s in sources if s.modality == modality] for modality in MODALITIES)
         self._groups = [group for group in groups if group]
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[Tensor, bool]:
-        """Blocks [count, 1, K, J, I] of one modality and kind of slices, and that kind."""
+        """Draw blocks [count, 1, K, J, I] of one modality and kind of slices, and that kind."""
         group = self._groups[int(rng.integers(len(self._groups)))]
         first = group[int(rng.choice(len(group), p=_by_size(group)))]
         alike = [source for source in group if source.thick == first.thick]
@@ -110,7 +110,7 @@ class Blocks:
 
 
 def _by_size(sources: Sequence[Source]) -> Any:
-    """In proportion to the root of the voxels: large volumes are much of the same."""
+    """Weigh sources by the root of their voxels: large volumes are much of the same."""
     roots = np.sqrt([source.voxels.size for source in sources])
     return roots / roots.sum()
 
@@ -126,7 +126,7 @@ def _crop(source: Source, rng: np.random.Generator) -> npt.NDArray[np.float32]:
 
 
 def _rescaled(block: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A block on its own scale, as a file has it; half of them as parts of a larger one's."""
+    """Bring a block to its own scale, as in a file; half of them as parts of a larger one's."""
     low, high = np.percentile(block[::2, ::2, ::2], TAILS)
     block = (block - (low + high) / 2) / max((high - low) / 2, 1 / LEAST_PART)
     if rng.random() < _PARTS:
@@ -136,7 +136,7 @@ def _rescaled(block: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.N
 
 
 def reconstruction_loss(values: Tensor, wanted: Tensor) -> Tensor:
-    """Squared error and, weighted, the absolute error of the wavelet's bands of each cube."""
+    """Compute squared error plus, weighted, the absolute error of the bands of each cube."""
     error = (values - wanted).view(-1, 1, 2, 2, 2)
     low, high = haar(error)
     bands = torch.cat([low, high], dim=1)
@@ -145,9 +145,7 @@ def reconstruction_loss(values: Tensor, wanted: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Blocks [B, 1, K, J, I] and where they are looked at: centers of voxels in units
-    [B, N, 8, 3], their values [B, N, 8].
-    """
+    """Blocks [B, 1, K, J, I], centers of voxels in units [B, N, 8, 3], their values [B, N, 8]."""
 
     blocks: Tensor
     thick: bool
@@ -156,7 +154,7 @@ class Batch:
 
 
 class Trainer:
-    """Two parts, one count of steps: the teacher with the codebooks, then the student."""
+    """Training in two parts: first the teacher with the codebooks, then the student."""
 
     def __init__(self, config: ImplicitConfig, blocks: Blocks, device: str) -> None:
         torch.manual_seed(config.seed)
@@ -169,7 +167,7 @@ class Trainer:
         self.autocast = mixed_precision(device)
 
     def step(self, number: int) -> dict[str, float]:
-        """One optimizer step; its loss terms. The same number does the same, resumed or not."""
+        """Take an optimizer step; returns its loss terms. A number does the same if resumed."""
         config = self.config
         rng = np.random.default_rng([config.seed, number])
         torch.manual_seed(int(rng.integers(2**62)))
@@ -239,7 +237,7 @@ class Trainer:
         return {f"{part} {term}": value for term, value in zip(terms, numbers, strict=True)}
 
     def draw(self, rng: np.random.Generator) -> Batch:
-        """Blocks and coordinates of a step."""
+        """Draw blocks and coordinates of a step."""
         blocks, thick = self.blocks.draw(self.config.blocks, rng)
         blocks = blocks.to(self.device)
         size = (len(blocks), self.config.coordinates // CUBE)
@@ -252,13 +250,13 @@ class Trainer:
         return Batch(blocks, thick, positions_of(cubes, thick=thick), wanted)
 
     def latents(self, blocks: Tensor, thick: bool) -> tuple[Tensor, Tensor]:
-        """What the encoders give."""
+        """Encode blocks."""
         with self.autocast:
             latents: tuple[Tensor, Tensor] = self.networks.tokenizer.encoders(blocks, thick=thick)
         return latents
 
     def tokens(self, batch: Batch, rng: np.random.Generator, *, learn: bool = False) -> Tokens:
-        """Tokens of a batch, each block with a random number of layers."""
+        """Tokenize a batch, each block with a random number of layers."""
         tokenizer = self.networks.tokenizer
         layers = len(tokenizer.config.order)
         used = rng.integers(1, layers + 1, size=len(batch.blocks))
@@ -266,7 +264,7 @@ class Trainer:
         return tokenizer.quantize(latents, torch.from_numpy(used).to(self.device), learn=learn)
 
     def _start_encoders(self, rng: np.random.Generator) -> None:
-        """Principal components of blocks of every kind."""
+        """Start from principal components of blocks of every kind."""
         drawn = (self.blocks.draw(self.config.blocks, rng) for _ in range(_START_BATCHES))
         batches = [(blocks.to(self.device), thick) for blocks, thick in drawn]
         self.networks.tokenizer.encoders.start(batches)
@@ -274,7 +272,7 @@ class Trainer:
 
     @torch.no_grad()
     def _start_codebooks(self, rng: np.random.Generator) -> None:
-        """k-means of what the encoders give for blocks of every kind."""
+        """Start from k-means of what the encoders give for blocks of every kind."""
         cells: list[list[Tensor]] = [[], []]
         while sum(map(len, cells[0])) < _START_VECTORS * self.config.token.codes:
             blocks, thick = self.blocks.draw(self.config.blocks, rng)

@@ -40,7 +40,7 @@ _TURN = 2 * math.pi
 
 
 class Reader:
-    """A model's decoder and codebooks.
+    """Decoder and codebooks of a model.
 
     Raises ModelError for a model that is incomplete, or of another layout.
     """
@@ -65,7 +65,7 @@ class Reader:
             ) from cause
 
     def latents(self, codes: npt.NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
-        """Latents [1, latent, k, j, i] of both branches from the first layers of codes [n, …]."""
+        """Compute latents [1, latent, k, j, i] of both branches from first codes [n, …]."""
         grid = codes.shape[1:]
         sums = torch.zeros(2, *grid, self.ups.shape[1])
         for layer, code in enumerate(torch.from_numpy(codes.astype(np.int64))):
@@ -109,7 +109,6 @@ def _save(out: Path, role: str, arrays: Arrays, facts: dict[str, str]) -> Path:
 
 
 def _decoder_arrays(decoder: Decoder) -> Arrays:
-    """The student as its file holds it."""
     slots = np.rint(_plain(decoder.fusion.slots) * 2**_SLOT_BITS)
     arrays = {"slots": slots.clip(-(1 << 15), (1 << 15) - 1).astype(np.int16)}
     for name, layer, bits, unit in _matrices(decoder):
@@ -121,7 +120,6 @@ def _decoder_arrays(decoder: Decoder) -> Arrays:
 
 
 def _token_arrays(tokenizer: Tokenizer) -> Arrays:
-    """Codebooks in the order of a file, and their projections."""
     books, ups = [], []
     for _, quantizer, layer in tokenizer.layers():
         books.append(_bytes(quantizer.codebooks[layer].reshape(1, -1)))
@@ -159,7 +157,7 @@ def _decoder(arrays: Arrays, facts: Mapping[str, str]) -> Decoder:
 
 
 def _matrices(decoder: Decoder) -> list[tuple[str, nn.Linear, int, float]]:
-    """Name in the file, layer, bits of its bias behind the point, and unit of what it gives.
+    """List name in the file, layer, bits of its bias behind the point, and unit of what it gives.
 
     What makes a phase is in turns there.
     """
@@ -175,7 +173,7 @@ def _matrices(decoder: Decoder) -> list[tuple[str, nn.Linear, int, float]]:
 
 
 def _bytes(weight: Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
-    """Rows as bytes, and for each the largest e such that its numbers · 2^e fit."""
+    """Convert rows to bytes, and for each the largest e such that its numbers · 2^e fit."""
     rows = _plain(weight)
     largest = np.abs(rows).max(axis=1).clip(2.0**-20)
     exponents = np.floor(np.log2((_LARGEST + 0.49) / largest)).clip(-8, 18)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -87,7 +86,7 @@ _ARRAYS: dict[str, Any] = {
 
 
 class _Task(ctypes.Structure):
-    """As `struct predict_task` in predictor.c."""
+    """Structure `predict_task` of predictor.c."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in _WHOLE),
@@ -98,7 +97,7 @@ class _Task(ctypes.Structure):
 
 
 class _PackTask(ctypes.Structure):
-    """As `struct pack_task` in predictor.c."""
+    """Structure `pack_task` of predictor.c."""
 
     _fields_ = (
         *((n, ctypes.c_int64) for n in ("bytes", "steps", "voxels", "lanes", "capacity", "first")),
@@ -106,17 +105,14 @@ class _PackTask(ctypes.Structure):
     )
 
 
-def encode_block(
-    indices: Indices, network: Network, check: Callable[[], None] = safe_point
-) -> bytes | None:
-    """The bytes of a block; None where it is none for this coder.
+def encode_block(indices: Indices, network: Network) -> bytes | None:
+    """Encode a block; None if this coder does not support it.
 
-    check: called every few milliseconds; what it raises ends the work. Raises DependencyError
-    without the compiled library.
+    Raises DependencyError without the compiled library, and what `safe_point` raises.
     """
     if not codable(indices):
         return None
-    walk = _known(indices, network, check)
+    walk = _known(indices, network)
     has_many_bits = 8 * walk.bytes / indices.size > _FEW_BITS
     per_lane = _VOXELS_PER_LANE if has_many_bits else _MORE_VOXELS_PER_LANE
     lanes_bits = int(np.clip(np.rint(np.log2(indices.size / per_lane)), *_LANES_BITS))
@@ -132,12 +128,10 @@ def encode_block(
     )
 
 
-def decode_block(
-    data: bytes, shape: Shape, network: Network, check: Callable[[], None] = safe_point
-) -> npt.NDArray[np.uint16]:
-    """The indices of a block; check as in `encode_block`.
+def decode_block(data: bytes, shape: Shape, network: Network) -> npt.NDArray[np.uint16]:
+    """Decode the indices of a block.
 
-    Raises ValueError for bytes that cannot be, DependencyError without the compiled library.
+    Raises ValueError if the data are invalid, and as `encode_block`.
     """
     if not fits(shape):
         raise ValueError("unsupported block shape")
@@ -151,7 +145,8 @@ def decode_block(
         raise ValueError("the stream is cut short")
     weights = np.frombuffer(data, _WEIGHTS_DTYPE, count, _HEAD.size)
     linear = Linear(weights.reshape(2, -1).astype(np.float32), bits, top)
-    linear.check()
+    if not linear.is_exact:
+        raise ValueError("weights of the linear prediction that would not be exact")
     states = np.array(np.frombuffer(rest, "<u8", 1 << lanes_bits), np.uint64)
     words = np.array(np.frombuffer(rest, "<u4", offset=8 << lanes_bits), np.uint32)
     block = np.empty(shape, np.uint16)
@@ -159,37 +154,37 @@ def decode_block(
     walk.code_with(network)
     walk.give(states=states, stream=words)
     walk.task.lanes, walk.task.words = len(states), len(words)
-    walk.run(check)
+    walk.run()
     if walk.task.next != len(words) or (states != tables.LOWEST).any():
         raise ValueError("the stream is damaged")
     return block
 
 
 def ideal_bytes(indices: Indices, network: Network) -> float:
-    """About what `encode_block` would take."""
-    return _known(indices, network, safe_point).bytes
+    """Estimate what `encode_block` would take."""
+    return _known(indices, network).bytes
 
 
 def codable(indices: Indices) -> bool:
-    """Whether a block can be coded at all: indices of 16 bits, a shape of not too many steps."""
+    """Tell whether a block can be coded: indices of 16 bits, a shape of not too many steps."""
     return (
         indices.dtype.itemsize <= 4 and fits(indices.shape) and int(indices.max()) <= _LARGEST_INDEX
     )
 
 
 def fits(shape: Shape) -> bool:
-    """Whether a block of this shape is one that may be written: a long thin one takes for ever."""
+    """Tell whether a block of this shape may be written: a long thin one takes for ever."""
     few_voxels = math.prod(shape) <= _MOST_VOXELS
     return min(shape[1:]) >= 2 and few_voxels and steps_of(shape) <= _MOST_STEPS
 
 
 def start_of(indices: Indices) -> int:
-    """The index of cells that have no voxel to repeat."""
+    """Choose the index of cells that have no voxel to repeat."""
     return int(np.median(indices[0, 0]))
 
 
 def seen(indices: Indices, numbers: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
-    """What a network sees of some of a block's voxels, which need not be coded for it.
+    """Compute what a network sees of some of a block's voxels, which need not be coded for it.
 
     Args:
         indices: the block, one that is `codable`.
@@ -206,24 +201,24 @@ def seen(indices: Indices, numbers: npt.NDArray[np.int64]) -> tuple[Array, Array
     features = np.empty((count, COUNT), np.int8)
     predicted, logs = np.empty(count, np.float32), np.empty(count, np.int32)
     walk.give(picked=picked, features=features, predicted=predicted, logs=logs)
-    walk.run(safe_point)
+    walk.run()
     return features, predicted, logs
 
 
-def _known(indices: Indices, network: Network, check: Callable[[], None]) -> _Walk:
-    """A walk over a block that is known, which gives its symbols."""
+def _known(indices: Indices, network: Network) -> _Walk:
+    """Walk over a block that is known, for its symbols."""
     start = start_of(indices)
     linear = fit_linear(indices, start)
     walk = _Walk(np.ascontiguousarray(indices, np.uint16), linear, start)
     walk.code_with(network)
     walk.give(symbols=np.empty(indices.size, np.uint64), counts=np.zeros(walk.steps, np.int32))
     walk.task.is_known = 1
-    walk.run(check)
+    walk.run()
     return walk
 
 
 class _Walk:
-    """A block on its way through its steps."""
+    """Walk of a block through its steps."""
 
     def __init__(self, block: Array, linear: Linear, start: int) -> None:
         self._library = native.require(_PURPOSE)
@@ -265,10 +260,10 @@ class _Walk:
             setattr(self.task, name, array.ctypes.data)
         self._kept |= arrays
 
-    def run(self, check: Callable[[], None]) -> None:
-        """All steps; raises ValueError where a stream ends before its block."""
+    def run(self) -> None:
+        """Take all steps; raises ValueError where a stream ends before its block."""
         for first in range(0, self.steps, _STEPS_AT_ONCE):
-            check()
+            safe_point()
             self.task.from_step = first
             self.task.to_step = min(first + _STEPS_AT_ONCE, self.steps)
             status = self._library.call("predict", self.task)
@@ -281,11 +276,11 @@ class _Walk:
 
     @property
     def bytes(self) -> float:
-        """That the symbols will take, about."""
+        """Bytes that the symbols will take, about."""
         return float(self.task.cost / (8 << tables.COST_BITS))
 
     def packed(self, lanes: int) -> tuple[States, Words]:
-        """The states that a decoder begins with, and its words."""
+        """Pack the symbols: the states that a decoder begins with, and its words."""
         symbols, counts = self._kept["symbols"], self._kept["counts"]
         states = np.full(lanes, tables.LOWEST, np.uint64)
         words = np.empty(symbols.size, np.uint32)  # a voxel takes one word at most

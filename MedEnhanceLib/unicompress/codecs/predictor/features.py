@@ -41,9 +41,9 @@ _MOST_BITS = 12
 _LARGEST_WEIGHT = (1 << 15) - 1
 
 
-def _scales(length: int = 24 * LOG_STEPS) -> tuple[Floats, Floats]:
-    """By the local scale's logarithm: what a difference is multiplied by, and its inverse."""
-    octave, fraction = np.divmod(np.arange(length), LOG_STEPS)
+def _scales() -> tuple[Floats, Floats]:
+    """Tabulate by the local scale's logarithm the factor of a difference, and its inverse."""
+    octave, fraction = np.divmod(np.arange(24 * LOG_STEPS), LOG_STEPS)
     down = np.ldexp(_MANTISSA_DOWN[fraction].astype(np.float32), 2 - octave)
     up = np.ldexp(_MANTISSA_UP[fraction].astype(np.float32), octave - 5)
     return down.astype(np.float32), up.astype(np.float32)
@@ -54,31 +54,31 @@ DOWN, UP = _scales()
 
 
 def scale_of(log: npt.NDArray[np.int32]) -> Floats:
-    """The local scale of a logarithm in 1/16 octave, in sixteenths of an index."""
+    """Convert a logarithm in 1/16 octave to the local scale, in sixteenths of an index."""
     scale: Floats = UP[log] * np.float32(1 / _WEIGHTS)
     return scale
 
 
 @dataclass(frozen=True)
 class Linear:
-    """weights: [2, neighbors], of the first slice and of all others, whole numbers.
+    """Linear prediction by weights [2, neighbors], of the first slice and of all others.
 
-    bits: how many of them are behind the point. top: the largest index.
+    bits: how many of these whole numbers are behind the point. top: the largest index.
     """
 
     weights: Floats
     bits: int
     top: int
 
-    def check(self) -> None:
-        """Raise ValueError unless every sum over indices of 0 to `top` is exact."""
+    @property
+    def is_exact(self) -> bool:
+        """Whether every sum over indices of 0 to `top` is exact."""
         largest = float(np.abs(self.weights).sum(axis=1).max()) * max(self.top, 1)
-        if not (4 <= self.bits <= 16 and largest < 1 << 23):
-            raise ValueError("weights of the linear prediction that would not be exact")
+        return 4 <= self.bits <= 16 and largest < 1 << 23
 
 
 def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
-    """Weights for the first slice and for all others of a block, by about `samples` voxels.
+    """Fit weights for the first slice and for all others of a block, by about `samples` voxels.
 
     start: see `coder`.
     """
@@ -93,25 +93,22 @@ def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
         whole[:, 0] += 2.0**bits - whole.sum(axis=1)
         whole = np.clip(whole, -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
         fitted = Linear(whole.astype(np.float32), bits, top)
-        try:
-            fitted.check()
-        except ValueError:
-            continue
-        return fitted
+        if fitted.is_exact:
+            return fitted
     nearest = np.zeros((2, len(NEIGHBORS)), np.float32)  # the weights are wild
     nearest[:, 0] = 1 << bits
     return Linear(nearest, bits, top)
 
 
 def _spread(voxels: int, count: int) -> npt.NDArray[np.int64]:
-    """The numbers of about `count` of `voxels` voxels, in no rhythm."""
+    """Draw the numbers of about `count` of `voxels` voxels, in no rhythm."""
     if voxels <= count:
         return np.arange(voxels)
     return np.random.default_rng(0).integers(0, voxels, count)
 
 
 def _solve(block: Indices, voxels: npt.NDArray[np.int64], start: int) -> npt.NDArray[np.float64]:
-    """Least squares of the differences to the nearest neighbor."""
+    """Fit differences to the nearest neighbor by least squares."""
     nearest, *others = neighbors_of(block, voxels, start)
     steps = np.stack(others)
     steps -= nearest

@@ -22,11 +22,9 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, cut, ordered_map
 from MedEnhanceLib.unicompress.codecs.integers import (
-    Coded,
     from_integers,
     split_record,
     to_bounded_integers,
-    to_integers,
 )
 from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code, Shape
 from MedEnhanceLib.unicompress.codecs.predictor.coder import (
@@ -67,7 +65,7 @@ _CHUNK_BYTES = 64
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model and its network; `carried`: the file must hold it, since no other place has it."""
+    """Model and its network; `carried`: the file must hold it, since no other place has it."""
 
     model: CodecModel
     network: Network
@@ -75,7 +73,7 @@ class Predictor:
 
 
 def predictor_grid(shape: tuple[int, ...]) -> Grid:
-    """Blocks of one to four million voxels, and a fourteenth of the slices where there are many.
+    """Cut into blocks of one to four million voxels, and a fourteenth of many slices.
 
     A border costs context, and a block 2.5 kB by itself; a large one is slow to open. Measured on
     CT, MR and EM: blocks of two slices take 10 % more.
@@ -90,9 +88,9 @@ def predictor_grid(shape: tuple[int, ...]) -> Grid:
 
 
 def shipped_predictors(modality: str, monitor: Monitor | None = None) -> list[Predictor]:
-    """What may suit a volume of this modality: its own network, or all of them if it has none.
+    """List the networks for a modality: its own, or all if it has none.
 
-    Nothing without the compiled library, with a warning: JPEG XL blocks are written then.
+    Without the compiled library there are none, with a warning: JPEG XL blocks are written then.
     """
     if native.load(monitor=monitor) is None:
         return []
@@ -103,7 +101,7 @@ def shipped_predictors(modality: str, monitor: Monitor | None = None) -> list[Pr
 
 @lru_cache(maxsize=8)
 def network_of(model: CodecModel) -> Network:
-    """The network in a model; raises ModelError where there is none."""
+    """Read the network in a model; raises ModelError where there is none."""
     try:
         return Network.from_tensors(model.tensors())
     except ValueError as cause:
@@ -113,16 +111,11 @@ def network_of(model: CodecModel) -> Network:
         ) from cause
 
 
-def integers_of(block: Voxels, bound: float | None) -> Coded:
-    """The block as indices, exact or in steps of a bound."""
-    return to_integers(block) if bound is None else to_bounded_integers(block, bound)
-
-
 def would_take(predictor: Predictor, blocks: Sequence[Voxels], bound: float | None) -> float:
-    """About how many bytes blocks would take; infinite where one of them cannot be coded."""
+    """Estimate the bytes of blocks; infinite where one of them cannot be coded."""
     total = 0.0
     for block in blocks:
-        indices = integers_of(block, bound).indices
+        indices = to_bounded_integers(block, bound).indices
         if indices.any():
             total += ideal_bytes(indices, predictor.network) if codable(indices) else float("inf")
     return total
@@ -136,7 +129,7 @@ def taught(
     threads: int,
     monitor: Monitor,
 ) -> Predictor:
-    """The predictor after it learned from the volume, where that saves more than it takes."""
+    """Teach the predictor the volume, where that saves more than the network takes."""
     if voxels.size < _LEAST_TUNED:
         return predictor
     samples = _samples(voxels, bound, threads, monitor)
@@ -154,7 +147,7 @@ def taught(
 
 
 def model_of(network: Network, name: str, facts: dict[str, Any]) -> CodecModel:
-    """A network as a model: the bytes of a safetensors file, the same whenever it is written."""
+    """Make the safetensors file of a network, of the same bytes whenever it is written."""
     numpy_side = require("safetensors.numpy", purpose="Models of the codec")
     # The package writes several facts in any order: one text holds them.
     data = numpy_side.save(network.tensors(), {"facts": json.dumps(facts, sort_keys=True)})
@@ -162,8 +155,8 @@ def model_of(network: Network, name: str, facts: dict[str, Any]) -> CodecModel:
 
 
 def code_learned(block: Voxels, bound: float | None, network: Network) -> Code | None:
-    """The code of a block; None where it is none for this coder."""
-    coded = integers_of(block, bound)
+    """Code a block; None if this coder does not support it."""
+    coded = to_bounded_integers(block, bound)
     if not coded.indices.any():
         return Code(CONSTANT, coded.record, coded)
     data = encode_block(coded.indices, network)
@@ -171,10 +164,10 @@ def code_learned(block: Voxels, bound: float | None, network: Network) -> Code |
 
 
 def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """The block of a chunk.
+    """Decode the block of a chunk.
 
-    Raises ValueError for bytes that cannot be, ModelError where the network is not to be had,
-    DependencyError without the compiled library.
+    Raises ValueError if the data are invalid, ModelError without the network, DependencyError
+    without the compiled library.
     """
     network = network_of(context.models.get(ROLE))
     record, width, code = split_record(data)
@@ -185,7 +178,7 @@ def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
 
 
 def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> Samples | None:
-    """Voxels of parts from all over the volume; None where there is nothing to learn."""
+    """Draw voxels of parts from all over the volume; None where there is nothing to learn."""
     grid = predictor_grid(voxels.shape)
     numbers = np.unique(np.linspace(0, len(grid) - 1, _TAUGHT_PARTS).astype(int)).tolist()
     places = np.linspace(0, 1, 1 + -(-_TAUGHT_PARTS // len(numbers)))[:-1].tolist()
@@ -194,7 +187,7 @@ def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor
     def draw(part: tuple[int, float]) -> Samples | None:
         block = grid.box(part[0]).of(voxels)
         start = round((part[1] + 0.5 / len(places)) * max(0, len(block) - _TAUGHT_SLICES))
-        indices = integers_of(block[start : start + _TAUGHT_SLICES], bound).indices
+        indices = to_bounded_integers(block[start : start + _TAUGHT_SLICES], bound).indices
         if not (indices.any() and codable(indices)):
             return None
         # Few slices of a block are its first: one part in all begins with one.

@@ -38,7 +38,7 @@ SHAPES = 8
 
 @dataclass(frozen=True)
 class Layer:
-    """weights [out, in] and bias [out], whole numbers; the sum is divided by 2 ** bits."""
+    """Weights [out, in] and bias [out], whole numbers; the sum is divided by 2 ** bits."""
 
     weights: Floats
     bias: Floats
@@ -75,7 +75,7 @@ class Network:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Network:
-        """Of a model's arrays; raises ValueError for arrays that are none of it."""
+        """Read a model's arrays; raises ValueError for arrays that are none of it."""
         layers = []
         for number in range(_LAYERS):
             try:
@@ -89,7 +89,7 @@ class Network:
         return cls(tuple(layers))
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
-        """As `from_tensors` takes them."""
+        """Convert to arrays as `from_tensors` takes them."""
         arrays: dict[str, npt.NDArray[np.generic]] = {
             "bits": np.array([layer.bits for layer in self.layers], np.int8)
         }
@@ -103,7 +103,7 @@ class Network:
 def quantize(
     weights: list[npt.NDArray[np.floating]], biases: list[npt.NDArray[np.floating]]
 ) -> Network:
-    """The network of integers nearest to a trained one.
+    """Round a trained network to integers.
 
     weights [out, in] and biases act on features in units of the local scale (FEATURE steps each),
     activations of ACTIVATION steps, and give shift in local scales, log2 of the scale in local
@@ -133,12 +133,10 @@ def quantize(
 def _bits_for(
     scaled: npt.NDArray[np.float64], offset: npt.NDArray[np.float64], largest: float
 ) -> int:
-    """The most bits behind the point that keep weights narrow and all sums exact."""
-    bits = 12
-    while bits > 0:
-        weights = np.rint(scaled * 2.0**bits)
-        sums = np.abs(weights).sum(axis=1) * largest + np.abs(offset) * 2.0**bits
-        if np.abs(weights).max() <= _LARGEST_WEIGHT and sums.max() < (1 << 24) - 64:
-            break
-        bits -= 1
-    return bits
+    """Find the most bits behind the point that keep weights narrow and all sums exact."""
+    for bits in range(12, 0, -1):
+        weights = np.abs(np.rint(scaled * 2.0**bits))
+        sums = weights.sum(axis=1) * largest + np.abs(offset) * 2.0**bits
+        if weights.max() <= _LARGEST_WEIGHT and sums.max() < (1 << 24) - 64:
+            return bits
+    return 0

@@ -65,7 +65,7 @@ LOWEST = np.uint64(1 << 32)
 
 @cache
 def make_tables() -> dict[str, npt.NDArray[Any]]:
-    """All distributions, as the coder in C takes them; a second's work, done once.
+    """Make all distributions, as the coder in C takes them; a second's work, done once.
 
     cumulative: [distributions · (symbols + 1)], flat. coarse: [distributions · 2 ** 10], the first
     symbol that reaches into a run of slots. symbol_of: by difference in bins + reach. lowest,
@@ -105,7 +105,7 @@ def make_tables() -> dict[str, npt.NDArray[Any]]:
 
 
 def _lowest() -> npt.NDArray[np.int32]:
-    """Lower edges of all symbols, in bins."""
+    """Compute the lower edges of all symbols, in bins."""
     far = [(4 + quarter) << (octave + 2) for octave in range(_OCTAVES) for quarter in range(4)]
     above = np.concatenate([np.arange(_NEAR), far])
     return np.concatenate([-np.append(above[1:], _END)[::-1], above]).astype(np.int32)
@@ -122,7 +122,7 @@ def _coarse(cumulative: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
 
 
 def _quarter_octaves(count: int) -> Doubles:
-    """2 ** (n / 4 − 4), at the middle of each class, by square roots: the same everywhere."""
+    """Compute 2 ** (n / 4 − 4) mid-class, by square roots: the same everywhere."""
     eighth = np.sqrt(np.sqrt(np.sqrt(np.float64(2))))
     values = [eighth / 16]
     for _ in range(count - 1):
@@ -131,7 +131,7 @@ def _quarter_octaves(count: int) -> Doubles:
 
 
 def _logistic(x: Doubles) -> Doubles:
-    """1 / (1 + e^−x) by additions, products and quotients alone: the same bits everywhere.
+    """Compute 1 / (1 + e^−x) by additions, products and quotients alone: the same bits everywhere.
 
     Libraries' own exponential functions differ in the last bit.
     """

@@ -102,7 +102,7 @@ def train(
 
 
 def _start(generator: np.random.Generator) -> Weights:
-    """Evenly within 1 / √inputs, as is usual; the last layer a tenth of that, around `_START`."""
+    """Draw weights within 1 / √inputs; of the last layer a tenth of it, around `_START`."""
     matrices, biases = [], []
     for inputs, outputs in pairwise((COUNT, *_WIDTHS, len(_START))):
         reach = inputs**-0.5

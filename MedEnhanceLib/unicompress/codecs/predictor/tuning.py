@@ -62,7 +62,7 @@ Samples = npt.NDArray[np.void]
 def samples_of(
     indices: Indices, count: int, generator: np.random.Generator, *, first: int = 0
 ) -> Samples:
-    """About `count` voxels of a block [K, J, I], of the slices from `first` on."""
+    """Draw about `count` voxels of a block [K, J, I], of the slices from `first` on."""
     begin = first * indices[0].size
     drawn = generator.integers(begin, indices.size, min(count, indices.size - begin))
     numbers, places = np.unique(drawn, return_inverse=True)
@@ -76,7 +76,7 @@ def samples_of(
 
 
 def draw_samples(volumes: Sequence[Voxels], count: int, generator: np.random.Generator) -> Samples:
-    """`count` voxels at most of a random part of a random volume, changed at random.
+    """Draw up to `count` voxels of a random part of a random volume, changed at random.
 
     Mirrored, in steps of a bounded error, brighter or darker, noisier: what other scanners give.
     """
@@ -109,14 +109,14 @@ def _changed(voxels: Voxels, generator: np.random.Generator) -> Indices:
 
 @dataclass
 class Weights:
-    """A network in floating point: matrices [out, in] and biases."""
+    """Weights of a network in floating point: matrices [out, in] and biases."""
 
     matrices: list[Floats]
     biases: list[Floats]
 
     @classmethod
     def of(cls, network: Network) -> Weights:
-        """What `quantize` would have made this network of."""
+        """Convert a network to what `quantize` would have made it of."""
         matrices, biases = [], []
         unit = FEATURE
         for number, layer in enumerate(network.layers):
@@ -129,19 +129,19 @@ class Weights:
         return cls([m.astype(np.float32) for m in matrices], [b.astype(np.float32) for b in biases])
 
     def network(self) -> Network:
-        """In whole numbers."""
+        """Round to whole numbers."""
         return quantize(list(self.matrices), list(self.biases))
 
     @property
     def arrays(self) -> list[Floats]:
-        """All of them, to be changed in place."""
+        """List of all of them, to be changed in place."""
         return [*self.matrices, *self.biases]
 
 
 def tune(
     network: Network, samples: Samples, *, steps: int, monitor: Monitor | None = None
 ) -> Network:
-    """The network after `steps` steps on batches of the samples, the same for the same samples."""
+    """Train the network by `steps` batches of the samples, the same for the same samples."""
     monitor = monitor or Monitor()
     learner = Learner(Weights.of(network))
     generator = np.random.default_rng(0)
@@ -162,7 +162,7 @@ class Learner:
         self._steps = 0
 
     def step(self, samples: Samples, rate: float) -> float:
-        """One step on samples; their mean bits before it."""
+        """Take a step on samples; returns their mean bits before it."""
         self._steps += 1
         bits, gradients = bits_and_gradients(self.weights, samples)
         state = zip(self.weights.arrays, gradients, self._means, self._squares, strict=True)
@@ -176,12 +176,12 @@ class Learner:
 
 
 def ideal_bits(network: Network, samples: Samples) -> float:
-    """Mean bits of a voxel."""
+    """Compute the mean bits of a voxel."""
     return bits_and_gradients(Weights.of(network), samples)[0]
 
 
 def bits_and_gradients(weights: Weights, samples: Samples) -> tuple[float, list[Floats]]:
-    """Mean bits of samples, and its gradient by matrices, then biases."""
+    """Compute the mean bits of samples, and its gradient by matrices, then biases."""
     inputs = [samples["features"].astype(np.float32) * np.float32(1 / FEATURE)]
     for matrix, bias in zip(weights.matrices[:-1], weights.biases[:-1], strict=True):
         sums = (inputs[-1] @ matrix.T + bias).astype(np.float32, copy=False)
@@ -200,7 +200,7 @@ def bits_and_gradients(weights: Weights, samples: Samples) -> tuple[float, list[
 
 
 def _loss(outputs: Floats, samples: Samples) -> tuple[Floats, Floats]:
-    """Bits of each voxel, and their derivatives by the three outputs, [n, 3]."""
+    """Compute the bits of each voxel, and their derivatives by the three outputs, [n, 3]."""
     index, scale = samples["index"], samples["scale"]
     off = index - samples["linear"] - scale * outputs[:, 0]
     wanted = scale * np.exp2(np.clip(outputs[:, 1], -30, 30))
@@ -225,9 +225,9 @@ def _loss(outputs: Floats, samples: Samples) -> tuple[Floats, Floats]:
 def _mass(
     off: Floats, width: Floats, lowest: npt.NDArray[np.bool_]
 ) -> tuple[Floats, Floats, Floats]:
-    """Probability of an index `off` from the center, and its derivatives by off and log width.
+    """Compute the probability of an index `off` from the center, and its derivatives.
 
-    The lowest index holds all that lies below it too.
+    They are by off and by the log of the width. The lowest index holds all below it too.
     """
     sign = np.where(off > 0, np.float32(-1), np.float32(1))
     upper: Floats = (off + np.float32(0.5)) / width

@@ -59,12 +59,12 @@ ERRORS = (*IN_SLICE[:4], *BEFORE[:3], (-1, 1, 1))
 
 
 def steps_of(shape: Shape) -> int:
-    """How many steps a block takes."""
+    """Count the steps of a block."""
     return 1 + sum(step * (extent - 1) for step, extent in zip(_STEP, shape, strict=True))
 
 
 def stand_ins(places: Cells, shape: Shape) -> Cells:
-    """The voxels that places stand for, [3, n]; k is negative where none is known yet.
+    """Find the voxels that places stand for, [3, n]; k is negative where none is known yet.
 
     places: along k, j, i, [3, n]. The rules, one after the other, are those of docs/ucv-format.md
     (type 16, neighbors).
@@ -79,12 +79,9 @@ def stand_ins(places: Cells, shape: Shape) -> Cells:
 
 
 def neighbors_of(block: Indices, numbers: Cells, start: int) -> npt.NDArray[np.float32]:
-    """What voxels look at, [25, n]; `start` where nothing is known yet.
+    """Look up what voxels of a block [K, J, I] look at, [25, n].
 
-    Args:
-        block: [K, J, I].
-        numbers: of the n voxels, in C order.
-        start: see `coder`.
+    numbers: of the n voxels, in C order. start: see `coder`; for places of which none is known yet.
     """
     _, J, I = block.shape  # noqa: E741 - the field's own names
     k, j, i = places = np.array(np.unravel_index(numbers, block.shape))
@@ -101,7 +98,7 @@ def neighbors_of(block: Indices, numbers: Cells, start: int) -> npt.NDArray[np.f
 
 @lru_cache(maxsize=8)
 def ring_of(shape: Shape) -> tuple[int, dict[str, Cells]]:
-    """Where the cells of a block's last steps lie in memory, [slots, lines].
+    """Lay out the cells of a block's last steps in memory, [slots, lines].
 
     Voxels of one step, and the neighbors of each, lie side by side: a whole block's frame would
     have every one of them in another part of memory. A line is a row of the block or of the
@@ -136,10 +133,10 @@ def ring_of(shape: Shape) -> tuple[int, dict[str, Cells]]:
 
 
 def lines_of_slice(shape: Shape) -> int:
-    """Rows of a slice with its padding."""
+    """Count the rows of a slice with its padding."""
     return shape[1] + _ABOVE + _BELOW
 
 
 def lines_of(shape: Shape) -> int:
-    """Rows of a block with its padding."""
+    """Count the rows of a block with its padding."""
     return (shape[0] + _BEFORE) * lines_of_slice(shape)

@@ -58,16 +58,16 @@ _RATE = Fraction(25)
 
 
 def frame_sides(bits: int, height: int, width: int) -> tuple[int, int]:
-    """Extents of the frames that slices of height × width are coded as; even in 10 bits."""
+    """Compute the extents of the frames that slices are coded as; even in 10 bits."""
     rows, columns = (max(side, _LEAST_SIDE) for side in (height, width))
     return (rows + rows % 2, columns + columns % 2) if bits == 10 else (rows, columns)
 
 
 def frames_of(stream: bytes, bits: int, count: int, height: int, width: int) -> Frames:
-    """The first plane of all frames, [count, height, width], whole numbers.
+    """Decode the first plane of all frames, [count, height, width], whole numbers.
 
-    bits: 10 or 12, of `Encoder.bits`; height, width: of the slices that the frames hold. Raises
-    ValueError or RuntimeError for what is not of such frames, DependencyError without PyAV.
+    bits: `Encoder.bits`; height, width: of the slices that the frames hold. Raises ValueError or
+    RuntimeError if the data are invalid, DependencyError without PyAV.
     """
     sides = frame_sides(bits, height, width)
     if bits == 10:
@@ -84,7 +84,7 @@ def frames_of(stream: bytes, bits: int, count: int, height: int, width: int) -> 
 
 
 def _by_dav1d(stream: bytes, count: int, sides: tuple[int, int]) -> Frames:
-    """Frame by frame: a stream may show far more of them than there should be."""
+    """Decode frame by frame: a stream may show far more of them than there should be."""
     av = require("av", purpose="Reading videos of 10 bits")
     limits = {"max_pixels": str(math.prod(sides))}
     out, done = np.empty((count, *sides), np.uint16), 0
@@ -132,7 +132,7 @@ class Encoder:
 
 @cache
 def encoders() -> tuple[Encoder, ...]:
-    """Those that there are here: libaom always is, SVT-AV1 where PyAV is installed and has it."""
+    """List the encoders here: libaom, and SVT-AV1 where PyAV is installed and has it."""
     if has("av"):
         with contextlib.suppress(ImportError):  # a system's library that it needs
             if "libsvtav1" in import_module("av").codecs_available:
@@ -141,13 +141,13 @@ def encoders() -> tuple[Encoder, ...]:
 
 
 def quantizer_step(quantizer: float) -> float:
-    """About the step of AV1's quantizer 1 to 63 at 12 bits: linear, then exponential."""
+    """Approximate the step of AV1's quantizer 1 to 63 at 12 bits: linear, then exponential."""
     index = 4 * quantizer
     return 2.1 * index if index <= 96 else 2.1 * 96 * math.exp(0.0182 * (index - 96))
 
 
 def _aom_scale(span: float, step: float) -> tuple[int, float]:
-    """The finest quantizer from `_LEAST_QUANTIZER` on that leaves `_AOM_TOP` intensities.
+    """Find the finest quantizer from `_LEAST_QUANTIZER` on that leaves `_AOM_TOP` intensities.
 
     Where these end gives a finer step than the 63 quantizers. Where 12 bits end, a finer quantizer
     takes over.
@@ -177,7 +177,7 @@ def _aom_code(frames: Frames, quantizer: float, speed: Speed, _quickly: bool) ->
 
 
 def _without_times(file: bytes) -> bytes:
-    """The file without when it was written: equal volumes make equal files.
+    """Remove from the file when it was written: equal volumes make equal files.
 
     The times stand behind version and flags of three boxes, in front of the frames. Source:
     ISO/IEC 14496-12, 8.2.2, 8.3.2 and 8.4.2.
@@ -193,12 +193,12 @@ def _without_times(file: bytes) -> bytes:
 
 @cache
 def _level(quantizer: int) -> int:
-    """Imagecodecs' level, 0 to 100, for libaom's quantizer."""
+    """Convert libaom's quantizer to imagecodecs' level, 0 to 100."""
     return next(level for level in range(100) if ((100 - level) * 63 + 50) // 100 == quantizer)
 
 
 def _svt_scale(span: float, step: float) -> tuple[int, float]:
-    """The finest quarter of a quantizer that leaves `_SVT_TOP` intensities."""
+    """Find the finest quarter of a quantizer that leaves `_SVT_TOP` intensities."""
     unit = span / step / 4  # its 10 bits are steps of four of those 12
     quarters = np.arange(4, 4 * _MOST_QUANTIZER + 1) / 4
     enough = (q for q in quarters if quantizer_step(q) * unit >= _SVT_TOP)
@@ -232,7 +232,7 @@ def _svt_code(frames: Frames, quantizer: float, speed: Speed, quickly: bool) -> 
 
 
 def _gray_frame(av: Any, plane: Frames) -> Any:
-    """One slice as luminance; the colors are gray everywhere and cost next to nothing."""
+    """Make a frame of a slice as luminance; gray colors cost next to nothing."""
     height, width = plane.shape
     frame = av.VideoFrame(width, height, "yuv420p10le")
     stride = frame.planes[0].line_size // 2
@@ -243,7 +243,7 @@ def _gray_frame(av: Any, plane: Frames) -> Any:
 
 
 def _lower_priority() -> None:
-    """SVT-AV1 that is run by root gives its threads real-time priority; nobody else may do that."""
+    """Take back the real-time priority that SVT-AV1, if root runs it, gives to its threads."""
     if not hasattr(os, "sched_setscheduler") or os.geteuid() != 0:
         return
     for task in Path("/proc/self/task").iterdir():

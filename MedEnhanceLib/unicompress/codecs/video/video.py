@@ -36,7 +36,7 @@ _LARGEST = 1e30
 
 
 def noise_code(mean_square: float) -> int:
-    """The noise as a file holds it: σ = 2^((code − 32) / 8) intensities."""
+    """Convert noise to what a file holds: σ = 2^((code − 32) / 8) intensities."""
     if mean_square <= 0:
         return 0
     return int(np.clip(round(4 * np.log2(mean_square) + 32), 0, MOST_NOISE))
@@ -78,7 +78,7 @@ class Video:
 
     @classmethod
     def read(cls, data: bytes, shape: Shape) -> Video:
-        """From the chunk of a block of `shape`; one of FOREIGN_ERRORS for bytes that cannot be."""
+        """Read the chunk of a block of `shape`; raises one of FOREIGN_ERRORS for invalid data."""
         bits, top, noise, filtered, low, high = HEAD.unpack_from(data)
         if bits not in (10, 12) or not 0 < top <= av1.HIGHEST:
             raise ValueError(f"{bits} bits, intensities up to {top}")
@@ -92,7 +92,7 @@ class Video:
 
 
 def fits(block: Voxels) -> bool:
-    """Whether a block can be a video: finite and not constant."""
+    """Tell whether a block can be a video: finite and not constant."""
     low, high = float(block.min()), float(block.max())
     return bool(-_LARGEST < low < high < _LARGEST)
 
@@ -122,12 +122,12 @@ def encode(
 
 
 def decode(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """The block of a chunk, [K, J, I]; raises one of FOREIGN_ERRORS for bytes that cannot be."""
+    """Decode the block of a chunk, [K, J, I]; raises one of FOREIGN_ERRORS for invalid data."""
     return voxels_of(Video.read(data, shape), context)
 
 
 def voxels_of(video: Video, context: DecodeContext) -> Voxels:
-    """What a reader makes of a coded block, [K, J, I]."""
+    """Convert a coded block to voxels as a reader does, [K, J, I]."""
     if video.filter is None:
         return _in_units(video, video.frames, 1, context)
     slices = wiener.apply(video.frames, video.noise, video.filter)
@@ -135,7 +135,7 @@ def voxels_of(video: Video, context: DecodeContext) -> Voxels:
 
 
 def filtered(data: bytes, block: Voxels, context: DecodeContext, most: int) -> tuple[bytes, Voxels]:
-    """The chunk of `block` with the filter that brings it nearest, of `most` bytes; its voxels."""
+    """Fit the filter, of `most` bytes, that brings a chunk nearest to `block`; chunk and voxels."""
     coded = Video.read(data, block.shape)
     frames = coded.frames
     error, squared = np.empty(frames.shape, np.float32), 0.0
@@ -155,7 +155,7 @@ def filtered(data: bytes, block: Voxels, context: DecodeContext, most: int) -> t
 def _in_units(
     video: Video, slices: Iterable[npt.NDArray[Any]], parts: int, context: DecodeContext
 ) -> Voxels:
-    """Intensities in parts of one, a slice [H, W] at a time → stored units, [K, J, I]."""
+    """Convert intensities in parts of one, slice by slice [H, W], to stored units, [K, J, I]."""
     scale = (video.high - video.low) / (video.top * parts)
     steps = np.arange(av1.HIGHEST * parts + 1) * scale + video.low
     with np.errstate(over="ignore"):  # beyond the range of float16; clipped below
@@ -170,7 +170,7 @@ def _in_units(
 
 
 def _filled(frames: Frames, bits: int) -> Frames:
-    """Continued by their edge to the size of frames, and with a frame before them."""
+    """Continue slices by their edge to the size of frames, and put a frame before them."""
     sides = zip(av1.frame_sides(bits, *frames.shape[1:]), frames.shape[1:], strict=True)
     more = [(0, wanted - side) for wanted, side in sides]
     continued = np.pad(frames, [(0, 0), *more], mode="edge")

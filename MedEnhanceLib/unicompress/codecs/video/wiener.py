@@ -39,18 +39,15 @@ CLASSES = 16
 WEIGHT_BITS, PARTS = 7, 16
 LARGEST_WEIGHT = 127
 _REACH, _DEPTH = 3, 2
-
-
-def _far(j: int, i: int) -> int:
-    return abs(j) + abs(i)
+_PLANE = tuple(product(range(-_REACH, _REACH + 1), repeat=2))
 
 
 #: Offsets, slices, rows and columns; each stands for itself and the one on the other side.
 TAPS: tuple[Tap, ...] = (
-    *((0, j, i) for j, i in product(range(-2, 3), repeat=2) if (j, i) > (0, 0) and _far(j, i) <= 2),
-    *((1, j, i) for j, i in product((-1, 0, 1), repeat=2)),
-    *((0, j, i) for j, i in product(range(-3, 4), repeat=2) if (j, i) > (0, 0) and _far(j, i) == 3),
-    *((2, j, i) for j, i in product((-1, 0, 1), repeat=2) if _far(j, i) < 2),
+    *((0, j, i) for j, i in _PLANE if (j, i) > (0, 0) and abs(j) + abs(i) <= 2),
+    *((1, j, i) for j, i in _PLANE if max(abs(j), abs(i)) <= 1),
+    *((0, j, i) for j, i in _PLANE if (j, i) > (0, 0) and abs(j) + abs(i) == 3),
+    *((2, j, i) for j, i in _PLANE if abs(j) + abs(i) < 2),
 )
 #: Limits are none, the noise times 5 and times 1.5; here in halves.
 _LIMITS = (10, 3)
@@ -80,14 +77,14 @@ class Filter:
 
     @property
     def data(self) -> bytes:
-        """As it lies in a chunk."""
+        """Bytes as in a chunk."""
         power = len(self.weights).bit_length() - 1
         packed = zlib.compress(np.ascontiguousarray(self.weights.T).tobytes(), 9)
         return HEAD.pack(power, self.first, self.spread, len(packed)) + packed
 
 
 def read(data: bytes) -> tuple[Filter, int]:
-    """The filter at the beginning of `data`, and its bytes; ValueError for what cannot be one."""
+    """Read the filter at the beginning of `data`; returns its bytes too. ValueError if invalid."""
     power, first, spread, size = HEAD.unpack_from(data)
     if power > 4:
         raise ValueError(f"a filter of 2 ** {power} classes")
@@ -107,7 +104,7 @@ def read(data: bytes) -> tuple[Filter, int]:
 
 
 def apply(frames: Frames, noise: int, chosen: Filter) -> Iterator[Ints]:
-    """Filtered slices, [H, W] each, in 16ths of an intensity, 0 at least.
+    """Yield filtered slices, [H, W], in 16ths of an intensity, 0 at least.
 
     frames: 0 to 4095. noise: its code (video.noise_code). Raises DependencyError without the
     compiled library.
@@ -128,7 +125,7 @@ def apply(frames: Frames, noise: int, chosen: Filter) -> Iterator[Ints]:
 
 
 def fit(frames: Frames, error: Floats, noise: int, stream_bytes: int, most: int) -> Filter | None:
-    """The filter that pays best for its bytes, of `most` bytes; None where none does.
+    """Fit the filter that pays best for its bytes, of `most` bytes; None where none does.
 
     error: source less slices, in intensities, [K, H, W]. stream_bytes: of what it goes with.
     """
@@ -152,20 +149,20 @@ def fit(frames: Frames, error: Floats, noise: int, stream_bytes: int, most: int)
 
 
 def bounds_of(first: int, spread: int) -> list[int]:
-    """What a voxel's activity is at least in the classes after the first."""
+    """Compute the least activity of voxels in the classes after the first."""
     octaves = [divmod(first + n * spread, 8) for n in range(CLASSES - 1)]
     return [min(OCTAVE[eighth] << octave >> 16, 1 << 30) for octave, eighth in octaves]
 
 
 def limits_of(noise: int) -> list[int]:
-    """What differences are cut to, one at least; the first cuts nothing."""
+    """Compute the limits of differences, one at least; the first limits nothing."""
     octave, eighth = divmod(noise, 8)
     unit = OCTAVE[eighth] << octave
     return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
 
 
 def _neighbors(frames: Frames, compiled: video_filter.Filter) -> Iterator[list[Shorts]]:
-    """For each slice five around it; slices are continued by their edges."""
+    """Yield for each slice the five around it; slices are continued by their edges."""
     padded: dict[int, Shorts] = {}
     for k in range(len(frames)):
         needed = [min(max(k + d, 0), len(frames) - 1) for d in range(-_DEPTH, _DEPTH + 1)]
@@ -176,7 +173,7 @@ def _neighbors(frames: Frames, compiled: video_filter.Filter) -> Iterator[list[S
 def _terms(
     window: Sequence[Shorts], limits: Sequence[int], rows: slice = slice(None)
 ) -> Iterator[Shorts]:
-    """Per tap and limit, both sides' limited differences to the middle, [H, W], −8190 to 8190.
+    """Yield by tap and limit both sides' limited differences to the middle, [H, W].
 
     Each is overwritten by the next. limits: each below the one before. rows: of the middle slice.
     """
@@ -199,7 +196,7 @@ def _terms(
 
 
 def _classes_of(frames: Frames) -> tuple[int, int]:
-    """First and spread, such that the classes reach from the quietest places to the busiest.
+    """Choose first and spread: classes reach from the quietest places to the busiest.
 
     How busy a place is: second differences along the three axes, summed over 5 × 5 voxels.
     """
@@ -223,14 +220,14 @@ def _classes_of(frames: Frames) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Of the normal equations, by class: products of terms, with the error, of the error."""
+    """Sums of the normal equations, by class: products of terms, with the error, of the error."""
 
     products: Doubles  # [classes, terms, terms]
     wanted: Doubles  # [classes, terms]
     energy: Doubles  # [classes]
 
     def merged(self, classes: int) -> _Sums:
-        """The same for fewer classes, neighbors together."""
+        """Merge neighboring classes to fewer."""
         parts = (self.products, self.wanted, self.energy)
         return _Sums(*(part.reshape(classes, -1, *part.shape[1:]).sum(axis=1) for part in parts))
 
@@ -266,9 +263,12 @@ def _gather(
 
 
 def _solve(sums: _Sums) -> tuple[npt.NDArray[np.int8], float]:
-    """Weights, rounded as they will be stored, and the squared error that they leave."""
-    scale = np.trace(sums.products, axis1=1, axis2=2)[:, None, None] / TERMS
-    ridged = sums.products + (_RIDGE * scale + 1e-6) * np.eye(TERMS)
+    """Solve for weights, rounded as they will be stored, and the squared error that they leave."""
+    scale = np.trace(sums.products, axis1=1, axis2=2) / TERMS
+    # Sums in single precision have eigenvalues below 0 where a volume is very smooth.
+    below = -np.linalg.eigvalsh(sums.products)[:, 0]
+    ridge = np.maximum(_RIDGE * scale, 2 * below) + 1e-6
+    ridged = sums.products + ridge[:, None, None] * np.eye(TERMS)
     weights = _rounded(ridged, np.linalg.solve(ridged, sums.wanted[..., None])[..., 0])
     stored = weights / (1 << WEIGHT_BITS)
     gains = 2 * np.einsum("ct,ct->c", stored, sums.wanted)
@@ -279,7 +279,7 @@ def _solve(sums: _Sums) -> tuple[npt.NDArray[np.int8], float]:
 
 
 def _rounded(products: Doubles, exact: Doubles) -> Doubles:
-    """Weights in whole 128ths, [classes, terms]; each makes up for the rounding of those before.
+    """Round weights [classes, terms] to 128ths; each makes up for the rounding of those before.
 
     Source: optimal brain surgeon, Hassibi and Stork 1993, as quantizers of networks use it.
     """
