@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
-from MedEnhanceLib.core.manifest import findings_in_words
+from MedEnhanceLib.core.manifest import findings_in_words, map_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
@@ -22,6 +22,7 @@ from MedEnhanceLib.hqg.denoise import Removal, removal_of
 from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur
 from MedEnhanceLib.io import load
+from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise, noise_to_contrast
 from MedEnhanceLib.noise.frames import measure_frames
@@ -172,6 +173,23 @@ def decide(
         monitor.log(blur.reason)
     undone = blur if blur is not None and blur.is_blurred else None
     return Decision(noise, removal, undone, warnings, facts)
+
+
+def noise_facts(volume: Volume) -> dict[str, Any] | None:
+    """The noise of a CT or MR volume as `decide` measures it, as JSON.
+
+    Returns sigma and its interval in the volume's units, confidence 0 to 1, and the reason where it
+    is not certain; None for other modalities, for voxels that are not finite or too large, and for
+    maps of noise or uncertainty, which are no images.
+    """
+    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    if volume.modality not in ("CT", "MR") or not (low >= -LARGEST and high <= LARGEST):
+        return None
+    if map_in_words(volume.history):
+        return None
+    decision = decide(volume.frames(), VolumeCache(), EnhanceConfig(), monitor=Monitor())
+    facts = {name: decision.facts["noise"][name] for name in ("sigma", "interval", "confidence")}
+    return facts | ({"reason": decision.noise.reason} if decision.noise.reason else {})
 
 
 def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) -> NoiseEstimate:

@@ -34,10 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.manifest import map_in_words
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.noise.blocks import BLOCK, Array, Blocks, Floats, Mask
 from MedEnhanceLib.noise.regressor import estimate_sigma
 
@@ -213,25 +210,6 @@ def _learned(voxels: npt.NDArray[Any], noise: NoiseEstimate) -> NoiseEstimate:
     # A map and a spectrum that are no better known hold anatomy.
     flat, white = np.full_like(noise.sigma, level), np.ones_like(noise.spectrum)
     return replace(noise, level=level, sigma=flat, spectrum=white, low=low, high=high)
-
-
-def noise_facts(volume: Volume) -> dict[str, Any] | None:
-    """What the noise of a CT or MR volume is, as JSON; of a sequence that of its first frame.
-
-    Returns:
-        sigma in the volume's units, confidence 0 to 1, and the reason where it is not certain;
-        None for other modalities, for voxels that are not finite or too large, and for maps of
-        noise or uncertainty, which are no images.
-    """
-    frame = volume.frames()[0]
-    if map_in_words(volume.history):
-        return None
-    low, high = float(frame.voxels.min()), float(frame.voxels.max())
-    if frame.modality not in ("CT", "MR") or not (low >= -LARGEST and high <= LARGEST):
-        return None
-    noise = measure_noise(frame.voxels, modality=frame.modality, spacing=frame.geometry.spacing)
-    facts = {"sigma": float(f"{noise.level:.4g}"), "confidence": round(noise.confidence, 2)}
-    return facts | ({"reason": noise.reason} if noise.reason else {})
 
 
 # --- spectrum -------------------------------------------------------------------------------------

@@ -97,8 +97,8 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
 
 def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
     """Return the card of a volume with its measured noise; as `io.describe.card`."""
+    from MedEnhanceLib.hqg.decide import noise_facts
     from MedEnhanceLib.io.describe import card
-    from MedEnhanceLib.noise.estimate import noise_facts
 
     return card(volume, path) | {"noise": noise_facts(volume)}
 
