@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -58,6 +59,27 @@ def head(rng: np.random.Generator, oblique_geometry: Geometry) -> Volume:
     return Volume(voxels.astype(np.int16), oblique_geometry, modality="MR", source="head")
 
 
+@pytest.fixture
+def scan(tmp_path: Path, head: Volume) -> Path:
+    """A tiny MR on the disk."""
+    path = tmp_path / "scan.nii.gz"
+    io.save(head, path)
+    return path
+
+
+@pytest.fixture
+def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Imported models go to a folder of the test's own."""
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are looked at in report/test_figures; elsewhere they only have to be there."""
+    monkeypatch.setattr("MedEnhanceLib.report.figures.DPI", 40)
+
+
 class WarningRecorder:
     """Collects the warnings of a load."""
 
@@ -91,13 +113,20 @@ def native_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 Make = Callable[..., Path]
+#: Elements of a series of MR, over the defaults of `write_series`.
+MR: dict[str, Any] = {
+    "Modality": "MR",
+    "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4",
+    "RescaleIntercept": None,
+    "RescaleSlope": None,
+}
 
 
 @pytest.fixture
 def make_series(tmp_path: Path) -> Make:
     """Write a DICOM series, into tmp_path/"series" unless `folder` says where."""
 
-    def make(stored: np.ndarray, *, folder: Path = tmp_path / "series", **options: Any) -> Path:
+    def make(stored: Any, *, folder: Path = tmp_path / "series", **options: Any) -> Path:
         return write_series(folder, stored, **options)
 
     return make
@@ -105,7 +134,7 @@ def make_series(tmp_path: Path) -> Make:
 
 def write_series(
     folder: Path,
-    stored: np.ndarray,
+    stored: np.ndarray | tuple[int, int, int],
     *,
     positions: list[tuple[float, float, float]] | None = None,
     orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
@@ -117,11 +146,14 @@ def write_series(
 ) -> Path:
     """One file per slice of `stored` [K, J, I], named against the order of their positions.
 
+    stored: the pixels; or their shape, for noise of uint16 that is another for each UID.
     elements: by keyword, over the defaults; None leaves one out. slice_elements: those of a slice.
     """
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+    if isinstance(stored, tuple):
+        stored = np.random.default_rng([*uid.encode()]).integers(0, 1000, stored, dtype=np.uint16)
     folder.mkdir(parents=True, exist_ok=True)
     positions = positions or [(-10.0, 20.0, 2.5 * index) for index in range(len(stored))]
     for index, (pixels, position) in enumerate(zip(stored, positions, strict=True)):
