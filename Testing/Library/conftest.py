@@ -85,9 +85,9 @@ class WarningRecorder:
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
-        self.monitor = Monitor(self._listen)
+        self.monitor = Monitor(self.listen)
 
-    def _listen(self, event: Event) -> None:
+    def listen(self, event: Event) -> None:
         if event.kind == "warning":
             self.warnings.append(event.fields["message"])
 

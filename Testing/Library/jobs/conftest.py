@@ -27,8 +27,8 @@ def temp_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def start_worker() -> Iterator[Callable[..., RawWorker]]:
-    """Start a real worker; all are ended after the test."""
+def start_worker(temp_root: Path) -> Iterator[Callable[..., RawWorker]]:
+    """Start a real worker; all are ended after the test. Those that end earlier leave no file."""
     workers: list[RawWorker] = []
 
     def start(*, idle_seconds: float = 600, odd: bool = False) -> RawWorker:
@@ -39,8 +39,10 @@ def start_worker() -> Iterator[Callable[..., RawWorker]]:
         return workers[-1]
 
     yield start
+    running = [worker for worker in workers if worker.process.poll() is None]
     for worker in workers:
         worker.close()
+    assert running or list(temp_root.iterdir()) == []
 
 
 @pytest.fixture

@@ -22,14 +22,14 @@ SHAPE = (5, 6, 7)
 AXIAL = Geometry((0.5, 0.8, 2.5), (-10.0, 20.0, 30.0))
 
 
-def series_of(geometry: Geometry = AXIAL, shape: tuple[int, ...] = SHAPE) -> Volume:
+def series_of(shape: tuple[int, ...] = SHAPE) -> Volume:
     frames = shape[0] if len(shape) == 4 else 1
     instances = tuple(
         tuple(Instance(f"{t}-{k}.dcm", "1.2.840", f"1.2.{t}.{k}") for k in range(shape[-3]))
         for t in range(frames)
     )
     origin = DicomOrigin("1.2.1", "1.2.2", instances)
-    return Volume(np.zeros(shape, np.uint8), geometry, origin=origin, source="series")
+    return Volume(np.zeros(shape, np.uint8), AXIAL, origin=origin, source="series")
 
 
 def scan(shape: tuple[int, ...] = SHAPE) -> Volume:
@@ -68,7 +68,7 @@ def test_digits_that_a_header_rounded_do_not_matter() -> None:
 
 def test_frames_stay_with_their_images() -> None:
     shape = (2, *SHAPE)
-    laid = lay_beside(scan(shape), series_of(shape=shape), Monitor())
+    laid = lay_beside(scan(shape), series_of(shape), Monitor())
     assert laid.is_equal(scan(shape))
     assert laid.origin is not None
     assert laid.origin.on_grid
@@ -96,7 +96,7 @@ def test_another_grid_is_kept_with_a_warning(other: Volume, recorder: WarningRec
 
 
 def test_time_points_that_nothing_states_are_refused() -> None:
-    series = series_of(shape=(3, *SHAPE))
+    series = series_of((3, *SHAPE))
     for volume in (scan(), scan((2, *SHAPE))):
         with pytest.raises(InputError, match=r"of the 3 time points.*nothing states which"):
             lay_beside(volume, series, Monitor())
