@@ -10,7 +10,8 @@ import slicer
 from Library.conftest import write_series
 from medenhance_testing import MedEnhanceTestCase, finished
 
-from MedEnhancePanels.nodes import dicom_source, results
+from MedEnhanceLib.io import load
+from MedEnhancePanels.nodes import bridge, dicom_source, provenance, results
 
 STUDY = "1.2.826.0.1.3680043.8.498.7"
 
@@ -63,9 +64,7 @@ class DicomTestCase(MedEnhanceTestCase):
 
     def replaceDatabase(self, database):
         """What modules find as Slicer's database, until the end of the test."""
-        patch = mock.patch.object(slicer, "dicomDatabase", database, create=True)
-        patch.start()
-        self.addCleanup(patch.stop)
+        self.enterContext(mock.patch.object(slicer, "dicomDatabase", database, create=True))
 
     def importInto(self, database, folder):
         """Have the database know the files of a folder, where they are."""
@@ -88,9 +87,6 @@ class DicomTestCase(MedEnhanceTestCase):
 
     def readBack(self, path):
         """A volume of a folder or file, as the library reads it."""
-        from MedEnhanceLib.io import load
-        from MedEnhancePanels.nodes import bridge, provenance
-
         volume = load(path)
         frames = volume.voxels if volume.voxels.ndim == 4 else volume.voxels[None]
         sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "frames")
@@ -102,11 +98,6 @@ class DicomTestCase(MedEnhanceTestCase):
             sequence.SetDataNodeAtValue(node, str(number))
         slicer.mrmlScene.RemoveNode(node if len(frames) > 1 else sequence)
         return sequence if len(frames) > 1 else node
-
-    @property
-    def message(self):
-        ui = self.widget.ui
-        return "" if ui.messageFrame.isHidden() else ui.messageLabel.text
 
 
 class ExportTestCase(DicomTestCase):
@@ -134,8 +125,6 @@ class ExportTestCase(DicomTestCase):
 
     def labeled(self, node, output):
         """A segmentation with two structures, and the table of their volumes, on a result."""
-        from MedEnhancePanels.nodes import bridge
-
         labels = np.zeros(slicer.util.arrayFromVolume(node).shape, np.uint8)
         labels[2:4, 5:15, 5:10], labels[2:4, 5:15, 10:15] = 1, 2
         image = finished(bridge.readImage(labels))

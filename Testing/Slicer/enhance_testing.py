@@ -8,6 +8,9 @@ import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
 
+from MedEnhancePanels import dependencies, worker
+from MedEnhancePanels.nodes import bridge, nrrd, results
+
 #: A part of the sample that the model takes a fraction of a second for.
 CORNER, SHAPE = (60, 84, 60), (12, 64, 64)
 
@@ -17,9 +20,6 @@ class EnhanceTestCase(MedEnhanceTestCase):
 
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels import dependencies
-        from MedEnhancePanels.nodes import bridge, results
-
         if dependencies.missing():
             self.skipTest(dependencies.missingText())
         self.bridge, self.results = bridge, results
@@ -103,10 +103,6 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.waitUntil(lambda: job.reached and job.fraction > 0.01, 60)
         return job
 
-    @property
-    def message(self):
-        return self.widget.ui.messageLabel.text
-
     def nodeIDs(self):
         scene = slicer.mrmlScene
         return {scene.GetNthNode(at).GetID() for at in range(scene.GetNumberOfNodes())}
@@ -117,9 +113,6 @@ class EnhanceTestCase(MedEnhanceTestCase):
 
     def libraryRun(self, command, nodes, *options):
         """Voxels and tags of what a command of the library makes of some volumes."""
-        from MedEnhancePanels import worker
-        from MedEnhancePanels.nodes import nrrd
-
         folder = self.temporaryFolder()
         paths = [os.path.join(folder, f"{number}.nrrd") for number in range(len(nodes) + 1)]
         for node, path in zip(nodes, paths[:-1], strict=True):

@@ -6,14 +6,14 @@ from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 from test_compare import ViewTestCase
 
+from MedEnhancePanels import runner
+from MedEnhancePanels.nodes import provenance
+from MedEnhancePanels.tasks import blending
+
 
 class StrengthTest(ViewTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels import runner
-        from MedEnhancePanels.nodes import provenance
-        from MedEnhancePanels.tasks import blending
-
         self.blending, self.provenance, self.module = blending, provenance, runner
         self.output = self.makeOutput("difference")
         self.manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "doubts": []}}
@@ -194,8 +194,6 @@ class StrengthOfARunTest(EnhanceTestCase):
 
     @slow
     def test_itIsWhatARunAtThatStrengthGives(self):
-        from MedEnhancePanels.nodes import provenance
-
         output = self.apply().nodes["output"]
         self.set(0.5)
         ran = self.widget.logic.enhance(self.node, strength=0.5)

@@ -5,12 +5,14 @@ import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
 
+from MedEnhancePanels.nodes import bridge, preview, results
+from MedEnhancePanels.nodes.compare import Compare
+from MedEnhancePanels.nodes.preview import compositeOf
+
 
 class ViewTestCase(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels.nodes import bridge, results
-
         self.bridge, self.results = bridge, results
         self.source = self.smallVolume(name="scan")
         slicer.util.setSliceViewerLayers(background=self.source, foreground=None)
@@ -22,8 +24,6 @@ class ViewTestCase(MedEnhanceTestCase):
         return slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode")
 
     def layers(self, name):
-        from MedEnhancePanels.nodes.preview import compositeOf
-
         return compositeOf(self.view(name))
 
     def lookAt(self, index, name="Red"):
@@ -69,8 +69,6 @@ class ViewTestCase(MedEnhanceTestCase):
 class CompareTest(ViewTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels.nodes.compare import Compare
-
         self.output = self.makeOutput()
         self.compare = Compare()
         self.addCleanup(self.compare.forget)
@@ -173,8 +171,6 @@ class CompareTest(ViewTestCase):
 class PreviewTest(ViewTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels.nodes import preview
-
         self.module, self.preview = preview, preview.Preview()
         self.addCleanup(self.preview.forget)
 

@@ -9,6 +9,8 @@ import slicer
 from dicom_testing import STUDY, ExportTestCase
 from medenhance_testing import slow
 
+from MedEnhanceLib import io
+from MedEnhanceLib.unicompress import CompressConfig, compress
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import dicom_source
 
@@ -23,9 +25,6 @@ class SourceTest(ExportTestCase):
 
     def compressed(self):
         """A compressed file of a series, as the library makes it; the series, the file."""
-        from MedEnhanceLib import io
-        from MedEnhanceLib.unicompress import CompressConfig, compress
-
         source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
         path = os.path.join(self.temporaryFolder(), "ct.ucv")
         compress(io.load(source), path, CompressConfig(lossless=True))

@@ -11,6 +11,10 @@ import slicer
 from distill_testing import DistillTestCase
 from medenhance_testing import slow
 
+from MedEnhanceLib.core.options import config_from_json, option_of
+from MedEnhanceLib.io.atomic import write_json
+from MedEnhanceLib.jobs.kinds.distill import DistillParams
+from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.pages import distill, distill_run
 from MedEnhancePanels.tasks import distillation, long_run
@@ -108,7 +112,7 @@ class TrainingTest(DistillTestCase):
         np.testing.assert_array_equal(values[:, 0], [*range(0, 141, 20), 149])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
-        self.waitUntil(lambda: "takes it for Enhance" in self.widget.ui.messageLabel.text, 30)
+        self.waitUntil(lambda: "takes it for Enhance" in self.message, 30)
         self.assertTrue(self.ui.resumeArea.isHidden())
 
     @slow
@@ -143,7 +147,7 @@ class TrainingTest(DistillTestCase):
         job = self.start(steps=10)
         self.waitUntil(lambda: job.isFinished, 60)
         self.assertEqual(job.state, "failed")
-        self.assertIn("broken.nrrd", self.widget.ui.messageLabel.text)
+        self.assertIn("broken.nrrd", self.message)
         self.assertIn("broken.nrrd", self.ui.resultLabel.text)
         self.assertEqual(self.record()["state"], "failed")
         self.assertEqual(self.ui.runSelector.count, 1)
@@ -168,9 +172,6 @@ class DistillingTestCase(DistillTestCase):
 class ChoiceTest(DistillingTestCase):
     def test_thePageSaysWhatItIsAndWhatWillBeShared(self):
         """Before anything starts, and for the method that is chosen."""
-        from MedEnhanceLib.core.options import option_of
-        from MedEnhanceLib.spg.config import DistillConfig
-
         self.cohort()
         ui = self.ui
         self.assertIn("does not prove", ui.distillingLabel.text)
@@ -188,9 +189,6 @@ class ChoiceTest(DistillingTestCase):
         self.assertIn("2 images for each patient", ui.shareLabel.text)
 
     def test_theChoicesAreKeptInTheSceneAndAreWhatTheJobTakes(self):
-        from MedEnhanceLib.core.options import config_from_json
-        from MedEnhanceLib.jobs.kinds.distill import DistillParams
-
         folder = self.temporaryFolder()
         table = os.path.join(folder, "patients.csv")
         with open(table, "w", encoding="utf-8") as file:
@@ -288,7 +286,7 @@ class DistillationTest(DistillingTestCase):
             "6 images from 3 patients; 2 patients were held out", self.ui.resultLabel.text
         )
         self.assertTrue(self.ui.auditLabel.text)
-        self.assertIn("few is finished", self.widget.ui.messageLabel.text)
+        self.assertIn("few is finished", self.message)
         self.assertNothingIdentifiesPatients(os.path.join(folder, "out"))
         names, _table = distill_run.curvesOf(long_run.Run.open(folder))
         self.assertIn("alignment of patient 1", names)
@@ -315,8 +313,6 @@ class DistillationTest(DistillingTestCase):
 class AuditTest(DistillingTestCase):
     def finished(self, audit, figures=None):
         """A run that a worker finished, with this audit, and the figures of its attacks."""
-        from MedEnhanceLib.io.atomic import write_json
-
         run = long_run.Run.create(self.KIND, "tiny")
         run.record |= {"state": "done", "seconds": 0.5}
         run.save()

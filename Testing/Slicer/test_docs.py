@@ -8,6 +8,8 @@ from pathlib import Path
 import slicer
 from medenhance_testing import ROOT, MedEnhanceTestCase, slow
 
+import MedEnhanceLib
+
 PAGES = ROOT / "docs/slicer"
 #: A block of Python, and the comment before it that says why it is not run.
 BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?```python\n(.*?)```", re.S)
@@ -40,8 +42,6 @@ class PagesTest(MedEnhanceTestCase):
 
     @slow
     def test_everyBlockOfTheConsolePageRuns(self):
-        import MedEnhanceLib
-
         blocks = list(blocksOf("console.md"))
         self.assertGreater(len(blocks), 6)
         names = {"slicer": slicer, "__name__": "__console__"}

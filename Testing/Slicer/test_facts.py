@@ -7,15 +7,15 @@ import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
+from MedEnhancePanels.nodes import provenance
+from MedEnhancePanels.pages import result_texts
+
 _CALIBRATED = {"samples": 8, "calibration": {"fitted_on": "held-out heads", "sha256": "ab"}}
 
 
 class FactsTest(EnhanceTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels.nodes import provenance
-        from MedEnhancePanels.pages import result_texts
-
         self.texts, self.provenance = result_texts, provenance
 
     def result(self, **results):
