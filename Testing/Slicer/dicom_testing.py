@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 from Library.conftest import write_series
 from medenhance_testing import MedEnhanceTestCase, finished
+from pydicom import dcmread
 
 from MedEnhanceLib.io import load
 from MedEnhancePanels.nodes import bridge, dicom_source, provenance, results
@@ -16,13 +17,18 @@ from MedEnhancePanels.nodes import bridge, dicom_source, provenance, results
 STUDY = "1.2.826.0.1.3680043.8.498.7"
 
 
-class DicomTestCase(MedEnhanceTestCase):
-    """Ways to come by DICOM."""
+class ExportTestCase(MedEnhanceTestCase):
+    """Ways to come by DICOM and by results, and to export them into `folder`."""
 
     KEEPS_WORKER = True
 
     #: What `openDatabase` has opened.
     ownDatabase = None
+
+    def setUp(self):
+        super().setUp()
+        self.logic = self.context.logic
+        self.folder = os.path.join(self.temporaryFolder(), "out")
 
     def writeSeries(self, folder, shape=(6, 24, 20), *, instances=0, **elements):
         """A CT series of a patient named Doe, one file a slice; its folder.
@@ -74,8 +80,6 @@ class DicomTestCase(MedEnhanceTestCase):
 
     def fromDatabase(self, folder):
         """A volume as Slicer's module DICOM loads it from its database."""
-        from pydicom import dcmread
-
         if self.ownDatabase is None:
             self.openDatabase()
         self.importInto(slicer.dicomDatabase, folder)
@@ -99,16 +103,6 @@ class DicomTestCase(MedEnhanceTestCase):
         slicer.mrmlScene.RemoveNode(node if len(frames) > 1 else sequence)
         return sequence if len(frames) > 1 else node
 
-
-class ExportTestCase(DicomTestCase):
-    """Ways to come by results, and to export them into `folder`."""
-
-    def setUp(self):
-        super().setUp()
-        self.runner = self.context.runner
-        self.logic = self.context.logic
-        self.folder = os.path.join(self.temporaryFolder(), "out")
-
     def loaded(self, **elements):
         """A small CT of Slicer's DICOM database; the folder that it lies in is `source`."""
         self.source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"), **elements)
@@ -124,7 +118,7 @@ class ExportTestCase(DicomTestCase):
         return output
 
     def labeled(self, node, output):
-        """A segmentation with two structures, and the table of their volumes, on a result."""
+        """A segmentation with two structures, on a result."""
         labels = np.zeros(slicer.util.arrayFromVolume(node).shape, np.uint8)
         labels[2:4, 5:15, 5:10], labels[2:4, 5:15, 10:15] = 1, 2
         image = finished(bridge.readImage(labels))
@@ -134,15 +128,8 @@ class ExportTestCase(DicomTestCase):
             {"value": 2, "name": "rest", "color": "#2200ff"},
         ]
         segmentation = results.makeSegmentation(image, node, given, "parts")
-        rows = [
-            {"label": "fat", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
-            {"label": "rest", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
-        ]
-        table = results.makeTable(rows, node, "volumes")
-        results.link(output, input=node, segmentation=segmentation, table=table)
+        results.link(output, input=node, segmentation=segmentation)
         return labels
 
     def read(self, paths):
-        from pydicom import dcmread
-
         return [dcmread(path) for path in paths]

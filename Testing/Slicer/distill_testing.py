@@ -72,21 +72,25 @@ class DistillTestCase(MedEnhanceTestCase):
         self.ui.pathEdit.text = folder
         return folder
 
-    def chooseBudget(self, steps=None):
-        """The smallest network on the processor, for that many steps of a training."""
-        paramsOf = distillation.paramsOf
-
-        def withSteps(state):
-            params = paramsOf(state)
-            return params | {"config": params["config"] | ({"steps": steps} if steps else {})}
-
-        self.enterContext(mock.patch.object(distillation, "paramsOf", withSteps))
+    def chooseBudget(self):
+        """The smallest network, on the processor."""
         self.pick(self.ui.budgetSelector, "smoke")
         self.context.state.device = "cpu"
         self.ui.nameEdit.text = "tiny"
 
-    def start(self, steps=400):
-        self.chooseBudget(steps)
+    def train(self, steps=400):
+        """Begin a training of that many steps; its job."""
+        paramsOf = distillation.paramsOf
+
+        def withSteps(state):
+            params = paramsOf(state)
+            return params | {"config": params["config"] | {"steps": steps}}
+
+        self.enterContext(mock.patch.object(distillation, "paramsOf", withSteps))
+        self.chooseBudget()
+        return self.begin()
+
+    def begin(self):
         self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
         self.ui.startButton.click()
         return self.job()

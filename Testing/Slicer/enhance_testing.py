@@ -86,12 +86,13 @@ class EnhanceTestCase(MedEnhanceTestCase):
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")  # selectors look again
         self.ui.outputSelector.setCurrentNode(node)
 
-    def apply(self, seconds=60):
-        """Press Apply and wait for the end; the job."""
-        self.ui.applyButton.click()
+    def apply(self, seconds=60, button=None):
+        """Press Apply, or another button, and wait for the result; the job."""
+        (button or self.ui.applyButton).click()
         job = self.panel.job
         self.assertIsNotNone(job, self.message)
         self.waitUntil(lambda: self.panel.job is None, seconds)
+        self.assertEqual(job.state, "done", self.message)
         return job
 
     def slowApply(self):

@@ -195,9 +195,7 @@ class ApplyTest(EnhanceTestCase):
         node = self.brain()
         before = slicer.util.arrayFromVolume(node).copy()
         self.choose(node)
-        job = self.apply()
-        self.assertEqual(job.state, "done", self.message)
-        output = job.nodes["output"]
+        output = self.apply().nodes["output"]
         self.assertEqual(output.GetName(), "Brain enhanced")
         voxels = slicer.util.arrayFromVolume(output)
         np.testing.assert_array_equal(voxels, self.libraryResult(node))
