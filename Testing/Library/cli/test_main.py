@@ -198,7 +198,6 @@ def test_interrupt_stops_with_status_130(work: str, numbers: tuple[signal.Signal
     command = [sys.executable, "-c", _PROGRAM.replace("WORK", work), "inspect", "x.nii", "--json"]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
-    assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     process.send_signal(numbers[0])
     said = ""

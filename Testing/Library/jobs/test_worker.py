@@ -28,7 +28,6 @@ posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals a
 def test_the_session_in_the_documentation_is_true(start_worker: Start) -> None:
     text = _DOCS.read_text(encoding="utf-8")
     session = re.search(r"```\n(← .*?)```", text, re.DOTALL)
-    assert session is not None
     worker = start_worker()
     received = [worker.hello]
     for line in session[1].splitlines():
@@ -226,7 +225,6 @@ def test_a_workspace_goes_with_its_owner_also_after_a_kill(temp_root: Path) -> N
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
         Workspace() as ours,
     ):
-        assert process.stdout is not None
         folder = Path(process.stdout.readline().strip())
         assert sys.platform == "win32" or stat.S_IMODE(ours.folder.stat().st_mode) == 0o700
         (ours.folder / "deep" / "deeper").mkdir(parents=True)

@@ -34,7 +34,6 @@ LAYER = Layer(number=0, z=3, window=(7, 11, 16), round=Round(step=4, keep=8))
 
 def test_the_library_of_this_machine_is_found_and_described(native_path: Path) -> None:
     library = native.load(native_path.parent)
-    assert library is not None
     assert "plain" in library.widths and library.width == library.widths[-1]
     assert native.describe(native_path.parent).startswith("compiled, ")
 
