@@ -36,17 +36,18 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20240607)
 
 
+def rotation(angle: float) -> np.ndarray:
+    """A direction that is turned about z, by an angle in radians."""
+    return np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+
+
 @pytest.fixture
 def oblique_geometry() -> Geometry:
     """Anisotropic spacing and a direction that no axis is parallel to."""
-    angle, tilt = 0.3, -0.2
-    about_z = np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
-    about_x = np.array(
-        [[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]]
-    )
-    return Geometry((0.7, 0.9, 3.3), (-12.5, 80.25, 1e3), tuple(map(tuple, about_z @ about_x)))
+    tilt = np.roll(rotation(-0.2), 1, axis=(0, 1))  # about x
+    return Geometry((0.7, 0.9, 3.3), (-12.5, 80.25, 1e3), (rotation(0.3) @ tilt).tolist())
 
 
 @pytest.fixture

@@ -108,18 +108,12 @@ class EnhanceTestCase(MedEnhanceTestCase):
         scene = slicer.mrmlScene
         return {scene.GetNthNode(at).GetID() for at in range(scene.GetNumberOfNodes())}
 
-    def libraryResult(self, node, *options):
+    def libraryResult(self, node):
         """What the library makes of the same voxels, by its command line, in another process."""
-        return self.libraryRun("enhance", [node], *options)[0]
-
-    def libraryRun(self, command, nodes, *options):
-        """Voxels and tags of what a command of the library makes of some volumes."""
         folder = self.temporaryFolder()
-        paths = [os.path.join(folder, f"{number}.nrrd") for number in range(len(nodes) + 1)]
-        for node, path in zip(nodes, paths[:-1], strict=True):
-            list(self.bridge.sendVolume(node, path))
-        start = [worker.pythonExecutable(), "-m", "MedEnhanceLib", command, *paths]
+        source, output = (os.path.join(folder, name) for name in ("in.nrrd", "out.nrrd"))
+        list(self.bridge.sendVolume(node, source))
+        command = [worker.pythonExecutable(), "-m", "MedEnhanceLib", "enhance", source, output]
         environment = {**os.environ, "PYTHONPATH": worker.libraryFolder()}
-        subprocess.run([*start, *options], check=True, env=environment, capture_output=True)
-        file = nrrd.File(paths[-1])
-        return np.array(file.voxels), file.tags
+        subprocess.run(command, check=True, env=environment, capture_output=True)
+        return np.array(nrrd.File(output).voxels)

@@ -26,10 +26,10 @@ OBLIQUE = np.array(
 
 
 class BridgeTest(MedEnhanceTestCase):
-    def makeNode(self, dtype=np.int16, shape=(5, 6, 7), name="scan"):
+    def makeNode(self, dtype=np.int16, name="scan"):
         rng = np.random.default_rng(3)
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-        slicer.util.updateVolumeFromArray(node, (rng.random(shape) * 100).astype(dtype))
+        slicer.util.updateVolumeFromArray(node, (rng.random((5, 6, 7)) * 100).astype(dtype))
         node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(OBLIQUE))
         return node
 

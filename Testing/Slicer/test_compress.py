@@ -195,6 +195,7 @@ class CompressTest(MedEnhanceTestCase):
         self.assertFalse(self.widget.ui.jobFrame.isHidden())
         self.widget.ui.jobCancelButton.click()
         self.assertEqual(self.finish(job, 2).state, "cancelled")
+        self.assertEqual((job.error.text, job.error.details), ("Cancelled.", ""))
         self.assertEqual(os.listdir(self.folder), [])
         self.assertTrue(self.widget.ui.jobCancelButton.isHidden())
         self.assertTrue(self.ui.compressButton.enabled)

@@ -10,17 +10,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from Library.conftest import WarningRecorder
 
 from MedEnhanceLib import native
 from MedEnhanceLib.native import Layer, LayerArrays, Round, build
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from Testing.Library.conftest import WarningRecorder
 
 
 def _arrays(deep: int = 7) -> LayerArrays:
