@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 
-MR = "1.2.840.10008.5.1.4.1.1.4"
+#: What makes a plain MR series of the CT series that `write_series` writes.
+MR: dict[str, Any] = {
+    "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4",
+    "Modality": "MR",
+    "RescaleSlope": None,
+    "RescaleIntercept": None,
+}
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 _UID = "1.2.840.10008.1.2"
 
@@ -44,22 +47,6 @@ def written(dataset: Any) -> bytes:
         warnings.simplefilter("ignore")
         dataset.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
-
-
-def edited(folder: Path) -> Iterator[Any]:
-    """Give the dataset of each file for changes, and write it back."""
-    for file in sorted(folder.iterdir()):
-        dataset = pydicom.dcmread(file)
-        yield dataset
-        dataset.save_as(file)
-
-
-def read_with_itk(folder: Path) -> tuple[np.ndarray, Geometry]:
-    """What SimpleITK makes of the series in a folder."""
-    image = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)))
-    direction = np.reshape(image.GetDirection(), (3, 3)).tolist()
-    geometry = Geometry(image.GetSpacing(), image.GetOrigin(), direction)
-    return sitk.GetArrayFromImage(image), geometry
 
 
 def mr(

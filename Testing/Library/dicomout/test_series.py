@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from Library.conftest import Make
-from Library.dicom.images import edited, packaged, read_with_itk
+from Library.dicom.images import packaged
+from Library.dicom.reading import edited, read_with_itk
 from Library.dicomout.conftest import Sound
 from Library.dicomout.writing import derive, write_series
 from pydicom import Dataset

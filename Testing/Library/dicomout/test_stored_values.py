@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from Library.conftest import Make
-from Library.dicom.images import read_with_itk
+from Library.dicom.reading import read_with_itk
 from Library.dicomout.conftest import Sound
 from Library.dicomout.writing import derive, write_series
 
