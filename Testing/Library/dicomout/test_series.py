@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from Library.conftest import Make
-from Library.dicom.images import packaged
+from Library.dicom.images import MR, packaged
 from Library.dicom.reading import edited, read_with_itk
 from Library.dicomout.conftest import Sound
 from Library.dicomout.writing import derive, write_series
@@ -176,10 +176,7 @@ def test_what_a_source_says_against_the_standard_is_not_passed_on(
     volume = io.load(
         make_series(
             np.zeros((2, 3, 4), np.int16),
-            SOPClassUID=MR_IMAGE,
-            Modality="MR",
-            RescaleSlope=None,
-            RescaleIntercept=None,
+            **MR,
             ScanningSequence="SE",
             SequenceVariant="NONE",
             InversionTime="100",
@@ -245,10 +242,7 @@ def test_a_sequence_keeps_the_times_of_its_source(
     folder = make_series(
         rng.integers(0, 900, (6, 4, 5)).astype(np.int16),
         positions=[(0, 0, 2.5 * (k % 3)) for k in range(6)],
-        SOPClassUID=MR_IMAGE,
-        Modality="MR",
-        RescaleSlope=None,
-        RescaleIntercept=None,
+        **MR,
         slice_elements=lambda k: {"TemporalPositionIdentifier": 5 + k // 3},
     )
     volume = io.load(folder)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from Library.conftest import Make
+from Library.dicom.images import MR
 from Library.dicom.reading import read_with_itk
 from Library.dicomout.conftest import Sound
 from Library.dicomout.writing import derive, write_series
@@ -17,17 +18,8 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import new_study
-from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE
 
-MR = {
-    "SOPClassUID": MR_IMAGE,
-    "Modality": "MR",
-    "RescaleSlope": None,
-    "RescaleIntercept": None,
-    "BodyPartExamined": "HEAD",
-    "WindowCenter": ["400", "40"],
-    "WindowWidth": ["800", "80"],
-}
+HEAD = {"BodyPartExamined": "HEAD", "WindowCenter": ["400", "40"], "WindowWidth": ["800", "80"]}
 
 
 def voxels_of(kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -58,7 +50,7 @@ def test_voxels_come_back_whatever_the_form(
     modality: str,
 ) -> None:
     stored = rng.integers(0, 3000, (3, 6, 5)).astype(np.int16)
-    stated: dict[str, Any] = {} if modality == "CT" else dict(MR)
+    stated: dict[str, Any] = {} if modality == "CT" else MR | HEAD
     if kind == "int16":
         stated |= {"RescaleSlope": "0.25", "RescaleIntercept": "-1000"}
     source = io.load(make_series(stored, PhotometricInterpretation=photometric, **stated))

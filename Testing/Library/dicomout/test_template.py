@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from Library.conftest import Make
-from Library.dicom.images import enhanced_mr
+from Library.dicom.images import MR, enhanced_mr
 from Library.dicomout.conftest import Sound
 from Library.dicomout.writing import derive
 from pydicom import Dataset
@@ -21,7 +21,6 @@ from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import new_study, read_template
-from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.io.dicomout.template import correct, frame_as_image
 
@@ -102,10 +101,7 @@ def axial(make_series: Make) -> Volume:
         make_series(
             np.zeros((5, 8, 6), np.int16),
             positions=[(0, 0, 3.0 * k) for k in range(5)],
-            SOPClassUID=MR_IMAGE,
-            Modality="MR",
-            RescaleSlope=None,
-            RescaleIntercept=None,
+            **MR,
             PatientName="Doe^Jane",
             RepetitionTime="500",
             slice_elements=lambda k: {"AcquisitionTime": f"10000{k}"},

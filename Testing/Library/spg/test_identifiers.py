@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from Library.conftest import write_series
+from Library.dicom.images import MR
 
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -62,11 +63,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
             number=number,
             prefix=f"scan{number}-",
             positions=[(PLACE[0], PLACE[1], PLACE[2] + 5.0 * k) for k in range(len(voxels))],
-            SOPClassUID="1.2.840.10008.5.1.4.1.1.4",
-            Modality="MR",
             PixelSpacing=[*SPACING],
-            RescaleIntercept=None,
-            RescaleSlope=None,
+            **MR,
             **said,
         )
     return folder
