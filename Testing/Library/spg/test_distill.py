@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - as everybody calls it
+from Library.forked import rows_of
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
@@ -44,8 +43,6 @@ class Stop(BaseException):
 
 
 def test_a_result_has_images_and_a_manifest(whole: Path, smoke: DistillConfig) -> None:
-    import SimpleITK as sitk  # noqa: N813 - its own name
-
     result = load_distilled(whole)
     assert result.images.shape == (len(PEOPLE) * smoke.images_per_patient, 32, 32)
     assert 0 <= result.images.min() < result.images.max() <= 1
@@ -126,14 +123,7 @@ def at_step(count: int, action: Callable[[], None]) -> Callable[[Event], None]:
 def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     """Two of the points of Testing/Benchmarks/distillation_kills.py."""
     program = Path(__file__).with_name("killing.py")
-    path = os.pathsep.join([str(program.parents[3]), str(program.parents[2])])
-    done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path), "2", "1", "2", "0"],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = rows_of(program, str(tmp_path), "2", "1", "2", "0")
     assert [(row["killed"], row["went_on"], row["same"]) for row in rows] == [(True,) * 3] * 2
 
 
