@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -35,17 +36,18 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20240607)
 
 
+def rotation(angle: float) -> np.ndarray:
+    """A direction that is turned about z, by an angle in radians."""
+    return np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+
+
 @pytest.fixture
 def oblique_geometry() -> Geometry:
     """Anisotropic spacing and a direction that no axis is parallel to."""
-    angle, tilt = 0.3, -0.2
-    about_z = np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
-    about_x = np.array(
-        [[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]]
-    )
-    return Geometry((0.7, 0.9, 3.3), (-12.5, 80.25, 1e3), tuple(map(tuple, about_z @ about_x)))
+    tilt = np.roll(rotation(-0.2), 1, axis=(0, 1))  # about x
+    return Geometry((0.7, 0.9, 3.3), (-12.5, 80.25, 1e3), (rotation(0.3) @ tilt).tolist())
 
 
 @pytest.fixture
@@ -58,14 +60,35 @@ def head(rng: np.random.Generator, oblique_geometry: Geometry) -> Volume:
     return Volume(voxels.astype(np.int16), oblique_geometry, modality="MR", source="head")
 
 
+@pytest.fixture
+def scan(tmp_path: Path, head: Volume) -> Path:
+    """A tiny MR on the disk."""
+    path = tmp_path / "scan.nii.gz"
+    io.save(head, path)
+    return path
+
+
+@pytest.fixture
+def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Imported models go to a folder of the test's own."""
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are looked at in report/test_figures; elsewhere they only have to be there."""
+    monkeypatch.setattr("MedEnhanceLib.report.figures.DPI", 40)
+
+
 class WarningRecorder:
     """Collects the warnings of a load."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
-        self.monitor = Monitor(self._listen)
+        self.monitor = Monitor(self.listen)
 
-    def _listen(self, event: Event) -> None:
+    def listen(self, event: Event) -> None:
         if event.kind == "warning":
             self.warnings.append(event.fields["message"])
 
@@ -91,13 +114,20 @@ def native_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 Make = Callable[..., Path]
+#: Elements of a series of MR, over the defaults of `write_series`.
+MR: dict[str, Any] = {
+    "Modality": "MR",
+    "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4",
+    "RescaleIntercept": None,
+    "RescaleSlope": None,
+}
 
 
 @pytest.fixture
 def make_series(tmp_path: Path) -> Make:
     """Write a DICOM series, into tmp_path/"series" unless `folder` says where."""
 
-    def make(stored: np.ndarray, *, folder: Path = tmp_path / "series", **options: Any) -> Path:
+    def make(stored: Any, *, folder: Path = tmp_path / "series", **options: Any) -> Path:
         return write_series(folder, stored, **options)
 
     return make
@@ -105,7 +135,7 @@ def make_series(tmp_path: Path) -> Make:
 
 def write_series(
     folder: Path,
-    stored: np.ndarray,
+    stored: np.ndarray | tuple[int, int, int],
     *,
     positions: list[tuple[float, float, float]] | None = None,
     orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
@@ -117,11 +147,14 @@ def write_series(
 ) -> Path:
     """One file per slice of `stored` [K, J, I], named against the order of their positions.
 
+    stored: the pixels; or their shape, for noise of uint16 that is another for each UID.
     elements: by keyword, over the defaults; None leaves one out. slice_elements: those of a slice.
     """
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+    if isinstance(stored, tuple):
+        stored = np.random.default_rng([*uid.encode()]).integers(0, 1000, stored, dtype=np.uint16)
     folder.mkdir(parents=True, exist_ok=True)
     positions = positions or [(-10.0, 20.0, 2.5 * index) for index in range(len(stored))]
     for index, (pixels, position) in enumerate(zip(stored, positions, strict=True)):

@@ -6,13 +6,26 @@ a place to be killed at, whatever the load of the machine.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 Work = Callable[[], object]
+
+
+def rows_of(program: str | Path, *words: str) -> list[dict[str, Any]]:
+    """The lines of JSON of a program that forks: it has no threads of a test's process."""
+    path = os.pathsep.join(map(str, Path(__file__).resolve().parents[1:3]))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(program), *words]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def count_events(work: Work) -> int:

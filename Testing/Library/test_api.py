@@ -16,13 +16,6 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.volume import Volume
 
 
-@pytest.fixture
-def scan(tmp_path: Path, head: Volume) -> Path:
-    path = tmp_path / "scan.nii.gz"
-    me.save(head, path)
-    return path
-
-
 def test_saving_as_a_container_names_compress(head: Volume, tmp_path: Path) -> None:
     with pytest.raises(me.OutputError) as caught:
         me.save(head, tmp_path / "scan.ucv")
@@ -61,7 +54,7 @@ def test_inspect_states_the_same_of_a_volume_and_of_its_file(scan: Path) -> None
     json.dumps(of_file)
 
 
-def test_cancel_may_be_an_event_or_a_function(scan: Path, head: Volume, tmp_path: Path) -> None:
+def test_cancel_may_be_an_event_or_a_function(head: Volume, tmp_path: Path) -> None:
     asked = threading.Event()
     asked.set()
     for cancel in (asked, lambda: True):
@@ -128,27 +121,22 @@ def test_degrade_applies_its_keywords_in_the_order_given(scan: Path, head: Volum
     assert np.array_equal(head.voxels, before)
 
 
-class TestDicom:
-    @pytest.fixture
-    def series(self, make_series: Callable, rng: np.random.Generator) -> Path:
-        stored = rng.integers(0, 1000, (4, 10, 12), dtype=np.uint16)
-        return make_series(stored, PatientID="P-17", FrameOfReferenceUID="1.2.3.99")
-
-    def test_a_volume_becomes_a_derived_series_of_its_study(
-        self, series: Path, tmp_path: Path
-    ) -> None:
-        (row,) = me.list_series(series)
-        assert (row.number, row.modality, row.files, row.readable) == (1, "CT", 4, True)
-        volume = me.load(series, series=row.number)
-        files = me.save_dicom(volume, tmp_path / "out")
-        assert sorted(files) == sorted((tmp_path / "out").iterdir())
-        back = me.load(tmp_path / "out")
-        assert back.is_equal(volume)
-        assert volume.origin and back.origin
-        assert back.origin.study == volume.origin.study
-        assert back.origin.series != volume.origin.series
-        with pytest.raises(me.OutputError, match="holds an earlier result"):
-            me.save_dicom(volume, tmp_path / "out")
-        from_file = replace(volume, origin=None)
-        me.save_dicom(from_file, tmp_path / "beside", dicom_source=series)
-        assert me.load(tmp_path / "beside").is_equal(from_file)
+def test_a_volume_becomes_a_derived_series_of_its_study(
+    make_series: Callable, tmp_path: Path
+) -> None:
+    series = make_series((4, 10, 12), PatientID="P-17", FrameOfReferenceUID="1.2.3.99")
+    (row,) = me.list_series(series)
+    assert (row.number, row.modality, row.files, row.readable) == (1, "CT", 4, True)
+    volume = me.load(series, series=row.number)
+    files = me.save_dicom(volume, tmp_path / "out")
+    assert sorted(files) == sorted((tmp_path / "out").iterdir())
+    back = me.load(tmp_path / "out")
+    assert back.is_equal(volume)
+    assert volume.origin and back.origin
+    assert back.origin.study == volume.origin.study
+    assert back.origin.series != volume.origin.series
+    with pytest.raises(me.OutputError, match="holds an earlier result"):
+        me.save_dicom(volume, tmp_path / "out")
+    from_file = replace(volume, origin=None)
+    me.save_dicom(from_file, tmp_path / "beside", dicom_source=series)
+    assert me.load(tmp_path / "beside").is_equal(from_file)

@@ -16,9 +16,9 @@ from MedEnhanceLib.io.cohort import Cohort, Patient
 from MedEnhanceLib.runtime.progress import Monitor
 
 
-def image(seed: int, slices: int = 4, modality: str = "MR") -> Volume:
+def image(seed: int, modality: str = "MR") -> Volume:
     low = -1000 if modality == "CT" else 0
-    voxels = np.random.default_rng(seed).integers(low, 1000, (slices, 12, 10))
+    voxels = np.random.default_rng(seed).integers(low, 1000, (4, 12, 10))
     return Volume(voxels.astype(np.int16), modality=modality)
 
 
@@ -48,9 +48,10 @@ def test_a_folder_for_each_patient(folder: Path) -> None:
     assert [len(patient.paths) for patient in cohort] == [1, 2, 1]
 
 
-def test_a_patients_folder_without_a_volume_causes_a_warning(folder: Path) -> None:
+def test_a_patients_folder_without_a_volume_causes_a_warning(
+    folder: Path, recorder: WarningRecorder
+) -> None:
     (folder / "dora").mkdir()
-    recorder = WarningRecorder()
     assert len(list(Cohort.from_folder(folder).volumes(monitor=recorder.monitor))) == 3
     (warning,) = recorder.warnings
     assert "dora" in warning
@@ -98,11 +99,9 @@ def test_a_table_names_patients_and_paths(folder: Path, tmp_path: Path) -> None:
 def test_each_folder_below_a_patients_that_holds_files_is_a_series(
     make_series: Callable, tmp_path: Path
 ) -> None:
-    rng = np.random.default_rng(1)
     root = tmp_path / "dicom"
-    for patient, series in (("P1", "one"), ("P1", "two"), ("P2", ".")):
-        stored = rng.integers(0, 900, (3, 8, 9)).astype(np.uint16)
-        make_series(stored, folder=root / patient / series, uid=f"1.2.{patient[1]}.{len(series)}")
+    for patient, series, uid in (("P1", "one", "1.1"), ("P1", "two", "1.2"), ("P2", ".", "1.3")):
+        make_series((3, 8, 9), folder=root / patient / series, uid=uid)
     cohort = Cohort.open(root)
     paths = {patient.id: [path.name for path in patient.paths] for patient in cohort}
     assert paths == {"P1": ["one", "two"], "P2": ["P2"]}
@@ -119,7 +118,7 @@ def test_one_person_under_two_names_is_found_by_equal_voxels(folder: Path) -> No
 
 
 def test_mixed_modalities_are_refused_by_name(folder: Path) -> None:
-    io.save(image(77, modality="CT"), folder / "cleo" / "ct.nii.gz")
+    io.save(image(77, "CT"), folder / "cleo" / "ct.nii.gz")
     with pytest.raises(InputError, match=r"ann, t1.* is MR, but patient cleo, ct.* is CT"):
         read(Cohort.from_folder(folder))
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from Library.conftest import write_series
+from Library.conftest import MR, write_series
 
 import MedEnhanceLib
 from MedEnhanceLib.cli.main import build_parser, main
@@ -181,12 +181,10 @@ def _slices(desk: Path) -> dict[str, Any]:
 
 def _dicom(desk: Path) -> dict[str, Any]:
     from pydicom import dcmread
-    from pydicom.uid import MRImageStorage, generate_uid
+    from pydicom.uid import generate_uid
 
     slab = _scan().voxels.astype(np.uint16)
-    about = {"Modality": "MR", "RescaleSlope": None, "RescaleIntercept": None, "number": 1}
-    about |= {"SOPClassUID": MRImageStorage, "PatientID": "P1", "PatientName": "Doe^Jane"}
-    about |= {"PixelSpacing": [3.0, 3.0]}
+    about = MR | {"PatientID": "P1", "PatientName": "Doe^Jane", "PixelSpacing": [3.0, 3.0]}
     about |= {"StudyInstanceUID": generate_uid(), "StudyDate": "20260102", "PatientSex": "O"}
     for folder, number in (("CD/a", 1), ("CD/b", 2), ("SERIES", 1), ("study", 1)):
         uid = generate_uid()[:50]
@@ -309,7 +307,6 @@ def test_every_call_of_me_on_a_page_fits_the_function() -> None:
             called = getattr(node, "func", None)
             if isinstance(called, ast.Attribute) and ast.unparse(called.value) == "me":
                 count += 1
-                assert isinstance(node, ast.Call)
                 words = {one.arg: one for one in node.keywords if one.arg}
                 function = getattr(MedEnhanceLib, called.attr)
                 try:

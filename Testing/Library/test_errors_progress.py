@@ -42,20 +42,12 @@ def test_error_survives_the_way_between_processes(kind: type[MedEnhanceError]) -
     assert (back.message, back.hint) == ("what", "hint")
 
 
-class Recorder:
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-
-
 def test_progress_of_parts_stays_between_nothing_and_all() -> None:
-    recorder = Recorder()
-    part = Monitor(recorder).part(0.5, 1.0).part(0.0, 0.5)
+    events: list[Event] = []
+    part = Monitor(events.append).part(0.5, 1.0).part(0.0, 0.5)
     for fraction in (-1.0, 0.5, 7.0):
         part.progress(fraction, "work")
-    assert [event.fields["fraction"] for event in recorder.events] == [0.5, 0.625, 0.75]
+    assert [event.fields["fraction"] for event in events] == [0.5, 0.625, 0.75]
 
 
 def test_a_request_to_cancel_is_followed_at_every_safe_point() -> None:
@@ -76,33 +68,33 @@ def test_a_request_to_cancel_is_followed_at_every_safe_point() -> None:
 def test_time_left_is_reported_once_it_can_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("MedEnhanceLib.runtime.progress.time.monotonic", lambda: now[0])
-    recorder = Recorder()
-    monitor = Monitor(recorder)
+    events: list[Event] = []
+    monitor = Monitor(events.append)
     monitor.progress(0.0, "step 1 of 4")
     now[0] += 10
     monitor.progress(0.25, "step 2 of 4")
     now[0] += 10
     monitor.part(0.5, 1.0).progress(0.0, "step 3 of 4")
-    assert [event.fields["eta_s"] for event in recorder.events] == [None, 30.0, 20.0]
+    assert [event.fields["eta_s"] for event in events] == [None, 30.0, 20.0]
 
 
 def test_steps_share_what_is_left_by_what_they_are_expected_to_take() -> None:
-    recorder = Recorder()
-    steps = Steps(Monitor(recorder).part(0.0, 0.5))
+    events: list[Event] = []
+    steps = Steps(Monitor(events.append).part(0.0, 0.5))
     for cost, left in ((1, 3), (1, 1), (2, 6), (1, 0)):  # more is to be done than was expected
         steps.next(cost, left).progress(1.0, "search")
-    fractions = [event.fields["fraction"] for event in recorder.events]
+    fractions = [event.fields["fraction"] for event in events]
     assert fractions == pytest.approx([0.125, 0.3125, 0.359375, 0.5], abs=1e-5)
 
 
 def test_a_warning_is_reported_once_in_a_job_and_names_the_first_of_several_files() -> None:
-    recorder = Recorder()
-    monitor = Monitor(recorder)
+    events: list[Event] = []
+    monitor = Monitor(events.append)
     for part in (monitor, monitor.part(0, 0.5), monitor.part(0.5, 1)):
         part.warn("one scanner only")
     monitor.warn("another")
     monitor.warn("a.nii looks like MR", about="taken as MR")
     monitor.part(0, 0.5).warn("b.nii looks like MR", about="taken as MR")
-    Monitor(recorder).warn("one scanner only")
-    messages = [event.fields["message"] for event in recorder.events]
+    Monitor(events.append).warn("one scanner only")
+    messages = [event.fields["message"] for event in events]
     assert messages == ["one scanner only", "another", "a.nii looks like MR", "one scanner only"]

@@ -141,26 +141,23 @@ def test_what_is_no_volume_is_named(head: Volume, tmp_path: Path) -> None:
         me.enhance(head.to_sitk(), spacing=(1, 1, 1))
 
 
-def _cases() -> list[Any]:
-    plane = MetaTensor(torch.ones(1, 5, 6))
-    array = np.arange(120.0).reshape(4, 5, 6)
-    return [
-        (sitk.Image([4, 5, 6], sitk.sitkLabelUInt8), {}, "image of label"),
-        (nibabel.Nifti1Image(array, None), {}, "without an affine"),
-        (nibabel.Nifti1Header(), {}, "without an affine"),
-        (plane, {}, "shape \\(1, 5, 6\\)"),
-        (np.ma.masked_less(array, 3), {"spacing": (1, 1, 1)}, "masked"),
-        (torch.ones(4, 5, 6, dtype=torch.bfloat16), {"spacing": (1, 1, 1)}, "bfloat16"),
-        (torch.ones(4, 5, 6).to_sparse(), {"spacing": (1, 1, 1)}, "sparse"),
-    ]
-
-
-@pytest.mark.parametrize(("data", "place", "message"), _cases())
+@pytest.mark.parametrize(
+    ("data", "spacing", "message"),
+    [
+        (sitk.Image([4, 5, 6], sitk.sitkLabelUInt8), None, "image of label"),
+        (nibabel.Nifti1Image(np.ones((4, 5, 6)), None), None, "without an affine"),
+        (nibabel.Nifti1Header(), None, "without an affine"),
+        (MetaTensor(torch.ones(1, 5, 6)), None, "shape \\(1, 5, 6\\)"),
+        (np.ma.masked_less(np.ones((4, 5, 6)), 3), (1, 1, 1), "masked"),
+        (torch.ones(4, 5, 6, dtype=torch.bfloat16), (1, 1, 1), "bfloat16"),
+        (torch.ones(4, 5, 6).to_sparse(), (1, 1, 1), "sparse"),
+    ],
+)
 def test_what_cannot_be_taken_is_refused_in_a_sentence(
-    data: Any, place: dict[str, Any], message: str
+    data: Any, spacing: Any, message: str
 ) -> None:
     with pytest.raises(me.InputError, match=message):
-        me.enhance(data, **place)
+        me.enhance(data, spacing=spacing)
 
 
 def test_a_modality_that_is_said_is_no_guess_any_more(head: Volume) -> None:

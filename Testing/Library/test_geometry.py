@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from Library.conftest import rotation
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
@@ -86,14 +87,7 @@ def test_impossible_affine_is_refused(affine: Any) -> None:
 
 def test_with_a_shape_closeness_holds_for_the_far_corners() -> None:
     """A turn by 0.01° hardly moves neighbors, and the far corner of 512 voxels by 0.13."""
-    turn = np.radians(0.01)
-    turned = Geometry(
-        direction=(
-            (np.cos(turn), -np.sin(turn), 0.0),
-            (np.sin(turn), np.cos(turn), 0.0),
-            (0.0, 0.0, 1.0),
-        )
-    )
+    turned = Geometry(direction=rotation(np.radians(0.01)).tolist())
     assert turned.is_close(Geometry(), 0.05)
     assert turned.is_close(Geometry(), 0.05, shape=(4, 200, 200))
     assert not turned.is_close(Geometry(), 0.05, shape=(4, 512, 512))

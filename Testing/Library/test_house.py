@@ -18,14 +18,9 @@ TOP_LEVEL = {
     "MedEnhanceLib", "README.md", "Resources", "Testing", "codemeta.json",
     "constraints.txt", "docs", "mkdocs.yml", "pyproject.toml",
 }  # fmt: skip
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 #: Made by building, testing and trying; never committed.
 LEFTOVERS = {"build", "dist", "runs", "medenhance-demo"}
-
-
-def project() -> dict[str, object]:
-    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert isinstance(table, dict)
-    return table
 
 
 def test_the_top_level_holds_what_it_should() -> None:
@@ -35,8 +30,8 @@ def test_the_top_level_holds_what_it_should() -> None:
 
 def test_slicer_gets_the_same_requirements() -> None:
     lines = (ROOT / "MedEnhance/Resources/requirements.txt").read_text().splitlines()
-    extras = project()["optional-dependencies"]
-    wanted = [*project()["dependencies"], *extras["reports"], *extras["dicom"]]
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["reports"], *extras["dicom"]]
     assert [line for line in lines if line and not line.startswith("#")] == wanted
 
 
@@ -46,15 +41,12 @@ def test_every_dependency_is_pinned_for_tests() -> None:
         for line in (ROOT / "constraints.txt").read_text().splitlines()
         if "==" in line
     }
-    extras = project()["optional-dependencies"]
-    assert isinstance(extras, dict)
-    dependencies = [project()["dependencies"], *extras.values()]
     names = {
         re.split(r"[\[>=<~ ]", requirement)[0].lower()
-        for group in dependencies
+        for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
         for requirement in group
     }
-    assert names - {project()["name"]} <= pins
+    assert names - {PROJECT["name"]} <= pins
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
@@ -114,10 +106,10 @@ def test_citations_name_the_papers_of_the_readme_and_no_version_of_their_own() -
     papers = re.findall(r"(?:arxiv.org/abs/|doi.org/)([\d./A-Z]+\d)", readme)
     assert len(papers) == 4 and not [paper for paper in papers if paper not in known]
     assert {"softwareVersion", "date-released"}.isdisjoint({*cff, *codemeta})
-    assert cff["license"] == project()["license"]
+    assert cff["license"] == PROJECT["license"]
     assert codemeta["license"].endswith(f"/{cff['license']}")
     address = cff["repository-code"]
-    assert codemeta["codeRepository"] == address == project()["urls"]["Repository"]
+    assert codemeta["codeRepository"] == address == PROJECT["urls"]["Repository"]
     assert f'EXTENSION_HOMEPAGE "{address}"' in (ROOT / "CMakeLists.txt").read_text("utf-8")
     people = [[one["name"] for one in file] for file in (cff["authors"], codemeta["author"])]
-    assert people == [[one["name"] for one in project()["authors"]]] * 2
+    assert people == [[one["name"] for one in PROJECT["authors"]]] * 2

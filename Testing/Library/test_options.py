@@ -62,9 +62,9 @@ def enhance_with_grain(call: WithGrain) -> WithGrain:
     return call
 
 
-def _parser() -> Parser:
+def _parser(declaration: type[Options] = GrainParams) -> Parser:
     parser = Parser(prog="grain", description="x", epilog="example:\n  x")
-    add_flags(parser, GrainParams)
+    add_flags(parser, declaration)
     return parser
 
 
@@ -151,17 +151,14 @@ class TestANumberOrAWord:
             assert "Use auto or 0 to 10" in error.value.hint
 
     def test_is_one_flag(self) -> None:
-        parser = Parser(prog="smooth", description="x", epilog="example:\n  x")
-        add_flags(parser, Smoothing)
-        given = [
-            params_of(parser.parse_args(["--width", text]), Smoothing) for text in ("auto", "3")
-        ]
-        assert given == [{"width": "auto"}, {"width": 3.0}]
+        parser = _parser(Smoothing)
+        for text, value in (("auto", "auto"), ("3", 3.0)):
+            args = parser.parse_args(["--width", text])
+            assert params_of(args, Smoothing) == {"width": value}
         with pytest.raises(ConfigError):
             parser.parse_args(["--width", "wide"])
-        assert "of the kernel, auto or 0 to 10 (default: auto)" in " ".join(
-            parser.format_help().split()
-        )
+        text = " ".join(parser.format_help().split())
+        assert "of the kernel, auto or 0 to 10 (default: auto)" in text
 
 
 @pytest.mark.parametrize("number", [np.float32(2), np.int64(2), np.array(2.0), torch.tensor(2.0)])

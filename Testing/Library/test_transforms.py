@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,11 @@ def image(head: Volume) -> MetaTensor:
     return tensor
 
 
-@dataclass
-class _Result:
-    volume: Volume
-
-
 def test_an_image_is_enhanced_where_it_is(image: MetaTensor, monkeypatch: Any) -> None:
-    def enhance(volume: Volume, **options: Any) -> _Result:
+    def enhance(volume: Volume, **options: Any) -> SimpleNamespace:
         assert options == {"strength": 0.5}
         assert volume.modality == "MR"
-        return _Result(volume.with_voxels(volume.voxels + np.int16(7)))
+        return SimpleNamespace(volume=volume.with_voxels(volume.voxels + np.int16(7)))
 
     given = {"image": image, "name": "x"}
     enhanced = Enhanced("image", modality="MR", strength=0.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,12 +21,6 @@ def package() -> dict[str, Path]:
         for path in folder.rglob("*")
         if path.is_file() and not any(map(_is_leftover, path.relative_to(folder).parts))
     }
-
-
-def unit_tests() -> list[str]:
-    """The test files that Slicer runs."""
-    text = (ROOT / "Testing/Slicer/CMakeLists.txt").read_text(encoding="utf-8")
-    return re.findall(r"test_\w+\.py", text)
 
 
 def _is_leftover(part: str) -> bool:

@@ -72,18 +72,14 @@ def only(folder: Path, pattern: str) -> Path:
 def test_the_wheel_holds_the_library_and_what_ships_with_it(dist: Path) -> None:
     with zipfile.ZipFile(only(dist, "*.whl")) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-        about = only_metadata(wheel)
+        (about,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        stated = email.message_from_bytes(wheel.read(about))
     built = {name for name in names if "/native/medenhance_native." in name}
     sources = {path for path in package() if path.startswith("MedEnhanceLib/")}
     assert names - built == sources
-    assert about["Version"] == VERSION
-    required = {one.lower() for one in about.get_all("Requires-Dist") if "extra ==" not in one}
+    assert stated["Version"] == VERSION
+    required = {one.lower() for one in stated.get_all("Requires-Dist") if "extra ==" not in one}
     assert required == {one.lower() for one in PROJECT["dependencies"]}
-
-
-def only_metadata(wheel: zipfile.ZipFile) -> email.message.Message:
-    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
-    return email.message_from_bytes(wheel.read(name))
 
 
 @pytest.mark.slow

@@ -16,12 +16,11 @@ import pytest
 import torch
 from Library.conftest import WarningRecorder, recorder  # noqa: F401
 from Library.gradprom.test_head import phantom
-from Library.hqg.conftest import model  # noqa: F401
+from Library.hqg.conftest import brain
 from Library.hqg.test_slices import _scan
 from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import Enhancement
@@ -29,17 +28,6 @@ from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.grouped import Round, denoised
 from MedEnhanceLib.nets.grouped_torch import Groups, TorchEngine
 from MedEnhanceLib.runtime.progress import Monitor
-
-
-def make_head(seed: int, shape: tuple[int, int, int] = (10, 48, 56)) -> Volume:
-    """A ball with texture and an edge, int16."""
-    rng = np.random.default_rng(seed)
-    k, j, i = np.mgrid[tuple(slice(-1, 1, n * 1j) for n in shape)]
-    inside = k**2 + j**2 + i**2 < 0.9
-    smooth = 500 + 150 * np.sin(5 * i + seed) * np.cos(4 * j)
-    voxels = inside * smooth + rng.normal(0, 3, shape)
-    geometry = Geometry((0.8, 0.8, 1.0), (5.0, -7.5, 11.25))
-    return Volume(np.abs(voxels).astype(np.int16), geometry, modality="MR", source=f"head {seed}")
 
 
 @pytest.fixture
@@ -63,12 +51,12 @@ def far(found: Volume, wanted: Volume) -> np.ndarray:
 @pytest.mark.usefixtures("single")
 @pytest.mark.parametrize(("name", "card"), [("ct", "cuda"), ("mr", "cuda:1")])
 def test_models_that_ship_agree(name: str, card: str) -> None:
-    volume = make_head(4, (12, 64, 60))  # a side of 60 needs margins
-    noise = np.random.default_rng(0).normal(0, 60, volume.shape)
-    volume = replace(volume, voxels=np.abs(volume.voxels + noise).astype(np.int16))
+    volume = brain().crop(j=slice(0, 64), i=slice(0, 60))  # a side of 60 needs margins
+    noise = np.random.default_rng(0).normal(0, 30, volume.shape)
+    voxels = 8 * np.abs(volume.voxels + noise)
+    volume = replace(volume, voxels=voxels.astype(np.int16))
     if name == "ct":
-        voxels = (2 * volume.voxels.astype(int) - 1000).astype(np.int16)
-        volume = replace(volume, voxels=voxels, modality="CT", units="HU")
+        volume = replace(volume, voxels=(voxels - 1000).astype(np.int16), modality="CT", units="HU")
     config = EnhanceConfig(model=name, device="cpu", uncertainty=True)
     found, wanted = on(card, config, volume), on("cpu", config, volume)
     assert far(found.volume, wanted.volume).max() <= 1
@@ -115,7 +103,7 @@ def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
         add(groups, *arguments)
 
     monkeypatch.setattr(Groups, "add", limited)
-    noisy = make_head(1, (24, 16, 16)).voxels.astype(np.float32)
+    noisy = np.random.default_rng(0).normal(500, 8, (24, 16, 16)).astype(np.float32)
     level = np.broadcast_to(np.float32(8), noisy.shape)
     run = partial(denoised, noisy, level, rounds=(Round(step=4, keep=8),), threads=2)
     found = run(engine=TorchEngine("cuda:1", recorder.monitor))

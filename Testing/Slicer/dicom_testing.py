@@ -9,19 +9,26 @@ import numpy as np
 import slicer
 from Library.conftest import write_series
 from medenhance_testing import MedEnhanceTestCase, finished
+from pydicom import dcmread
 
-from MedEnhancePanels.nodes import dicom_source, results
+from MedEnhanceLib.io import load
+from MedEnhancePanels.nodes import bridge, dicom_source, provenance, results
 
 STUDY = "1.2.826.0.1.3680043.8.498.7"
 
 
-class DicomTestCase(MedEnhanceTestCase):
-    """Ways to come by DICOM."""
+class ExportTestCase(MedEnhanceTestCase):
+    """Ways to come by DICOM and by results, and to export them into `folder`."""
 
     KEEPS_WORKER = True
 
     #: What `openDatabase` has opened.
     ownDatabase = None
+
+    def setUp(self):
+        super().setUp()
+        self.logic = self.context.logic
+        self.folder = os.path.join(self.temporaryFolder(), "out")
 
     def writeSeries(self, folder, shape=(6, 24, 20), *, instances=0, **elements):
         """A CT series of a patient named Doe, one file a slice; its folder.
@@ -63,9 +70,7 @@ class DicomTestCase(MedEnhanceTestCase):
 
     def replaceDatabase(self, database):
         """What modules find as Slicer's database, until the end of the test."""
-        patch = mock.patch.object(slicer, "dicomDatabase", database, create=True)
-        patch.start()
-        self.addCleanup(patch.stop)
+        self.enterContext(mock.patch.object(slicer, "dicomDatabase", database, create=True))
 
     def importInto(self, database, folder):
         """Have the database know the files of a folder, where they are."""
@@ -75,8 +80,6 @@ class DicomTestCase(MedEnhanceTestCase):
 
     def fromDatabase(self, folder):
         """A volume as Slicer's module DICOM loads it from its database."""
-        from pydicom import dcmread
-
         if self.ownDatabase is None:
             self.openDatabase()
         self.importInto(slicer.dicomDatabase, folder)
@@ -88,9 +91,6 @@ class DicomTestCase(MedEnhanceTestCase):
 
     def readBack(self, path):
         """A volume of a folder or file, as the library reads it."""
-        from MedEnhanceLib.io import load
-        from MedEnhancePanels.nodes import bridge, provenance
-
         volume = load(path)
         frames = volume.voxels if volume.voxels.ndim == 4 else volume.voxels[None]
         sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "frames")
@@ -102,21 +102,6 @@ class DicomTestCase(MedEnhanceTestCase):
             sequence.SetDataNodeAtValue(node, str(number))
         slicer.mrmlScene.RemoveNode(node if len(frames) > 1 else sequence)
         return sequence if len(frames) > 1 else node
-
-    @property
-    def message(self):
-        ui = self.widget.ui
-        return "" if ui.messageFrame.isHidden() else ui.messageLabel.text
-
-
-class ExportTestCase(DicomTestCase):
-    """Ways to come by results, and to export them into `folder`."""
-
-    def setUp(self):
-        super().setUp()
-        self.runner = self.context.runner
-        self.logic = self.context.logic
-        self.folder = os.path.join(self.temporaryFolder(), "out")
 
     def loaded(self, **elements):
         """A small CT of Slicer's DICOM database; the folder that it lies in is `source`."""
@@ -133,9 +118,7 @@ class ExportTestCase(DicomTestCase):
         return output
 
     def labeled(self, node, output):
-        """A segmentation with two structures, and the table of their volumes, on a result."""
-        from MedEnhancePanels.nodes import bridge
-
+        """A segmentation with two structures, on a result."""
         labels = np.zeros(slicer.util.arrayFromVolume(node).shape, np.uint8)
         labels[2:4, 5:15, 5:10], labels[2:4, 5:15, 10:15] = 1, 2
         image = finished(bridge.readImage(labels))
@@ -145,15 +128,8 @@ class ExportTestCase(DicomTestCase):
             {"value": 2, "name": "rest", "color": "#2200ff"},
         ]
         segmentation = results.makeSegmentation(image, node, given, "parts")
-        rows = [
-            {"label": "fat", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
-            {"label": "rest", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
-        ]
-        table = results.makeTable(rows, node, "volumes")
-        results.link(output, input=node, segmentation=segmentation, table=table)
+        results.link(output, input=node, segmentation=segmentation)
         return labels
 
     def read(self, paths):
-        from pydicom import dcmread
-
         return [dcmread(path) for path in paths]

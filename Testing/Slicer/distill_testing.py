@@ -2,13 +2,15 @@
 
 import json
 import os
+from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import slicer
+from Library.jobs.conftest import brain
 from medenhance_testing import MedEnhanceTestCase
 
-from MedEnhancePanels.tasks import long_run
+from MedEnhanceLib.io import save
+from MedEnhancePanels.tasks import distillation, long_run
 
 
 class DistillTestCase(MedEnhanceTestCase):
@@ -18,9 +20,7 @@ class DistillTestCase(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
         self.models = self.temporaryFolder()
-        before = os.environ.get("MEDENHANCE_MODELS")
-        os.environ["MEDENHANCE_MODELS"] = self.models
-        self.addCleanup(self.restore, before)
+        self.enterContext(mock.patch.dict(os.environ, MEDENHANCE_MODELS=self.models))
         self.widget.showPage("distill")
         self.panel = self.widget.panels["distill"]
         self.ui = self.panel.ui
@@ -37,15 +37,6 @@ class DistillTestCase(MedEnhanceTestCase):
         box.currentIndex = box.findData(value)
         box.activated.emit(box.currentIndex)
 
-    def tearDown(self):
-        self.context.clearMessage()
-        super().tearDown()
-
-    def restore(self, models):
-        os.environ.pop("MEDENHANCE_MODELS")
-        if models is not None:
-            os.environ["MEDENHANCE_MODELS"] = models
-
     def newPanel(self):
         """As after Slicer was started again with the same scene."""
         slicer.util.reloadScriptedModule("MedEnhance")
@@ -59,37 +50,14 @@ class DistillTestCase(MedEnhanceTestCase):
         """Which of them the page shows."""
         return [widget for widget in widgets if widget.isVisibleTo(self.panel.widget)]
 
-    def assertFitsAScreen(self, height=900):
+    def assertFitsAScreen(self):
         """The whole panel, with the font of a usual screen (9 pt)."""
         panel = self.widget.parent
-        panel.resize(max(400, panel.minimumSizeHint.width()), height)
+        panel.resize(max(400, panel.minimumSizeHint.width()), 900)
         panel.show()
         self.processEvents(20)
         # What Slicer's scroll area asks of a panel.
-        self.assertLessEqual(panel.layout().totalHeightForWidth(panel.width), height)
-
-    def picture(self, name):
-        """The whole panel, as high as Slicer's scroll area would make it."""
-        panel = self.widget.parent
-        panel.resize(400, 600)
-        panel.show()
-        self.processEvents(20)
-        self.screenshot(panel, name, height=panel.layout().totalHeightForWidth(400))
-
-    def brain(self, path, seed):
-        """Write something smooth with an edge."""
-        from MedEnhancePanels.nodes import bridge
-
-        axes = [np.linspace(-1, 1, size) for size in (8, 48, 44)]
-        k, j, i = np.meshgrid(*axes, indexing="ij")
-        inside = k**2 + j**2 + i**2 < 0.8
-        voxels = inside * (600 + 200 * np.sin((4 + seed) * i) * np.cos(3 * j))
-        voxels += np.random.default_rng(seed).normal(0, 4, inside.shape)
-        node = slicer.util.addVolumeFromArray(np.abs(voxels).astype(np.int16), name="T1")
-        node.SetAttribute("MedEnhance.modality", "MR")
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        list(bridge.sendVolume(node, path))
-        slicer.mrmlScene.RemoveNode(node)
+        self.assertLessEqual(panel.layout().totalHeightForWidth(panel.width), 900)
 
     def cohort(self, count=3):
         """A folder with a folder for each patient, chosen on the page."""
@@ -98,34 +66,37 @@ class DistillTestCase(MedEnhanceTestCase):
             names = (f"Patient {seed}", "T1.nrrd")
             if self.KIND == "train":
                 names = ("lq" if seed == 2 else "hq", f"Patient {seed}.nrrd")
-            self.brain(os.path.join(folder, *names), seed)
+            path = Path(folder, *names)
+            path.parent.mkdir(exist_ok=True)
+            save(brain(seed), path)
         self.ui.pathEdit.text = folder
         return folder
 
-    def chooseBudget(self, steps=None):
-        """The smallest network on the processor, for that many steps of a training."""
-        from MedEnhancePanels.tasks import distillation
-
-        paramsOf = distillation.paramsOf
-
-        def withSteps(state):
-            params = paramsOf(state)
-            return params | {"config": params["config"] | ({"steps": steps} if steps else {})}
-
-        self.enterContext(mock.patch.object(distillation, "paramsOf", withSteps))
+    def chooseBudget(self):
+        """The smallest network, on the processor."""
         self.pick(self.ui.budgetSelector, "smoke")
         self.context.state.device = "cpu"
         self.ui.nameEdit.text = "tiny"
 
-    def start(self, steps=400):
-        self.chooseBudget(steps)
+    def train(self, steps=400):
+        """Begin a training of that many steps; its job."""
+        paramsOf = distillation.paramsOf
+
+        def withSteps(state):
+            params = paramsOf(state)
+            return params | {"config": params["config"] | {"steps": steps}}
+
+        self.enterContext(mock.patch.object(distillation, "paramsOf", withSteps))
+        self.chooseBudget()
+        return self.begin()
+
+    def begin(self):
         self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
         self.ui.startButton.click()
         return self.job()
 
-    def job(self, kind=None):
-        wanted = kind or self.KIND
-        return next(job for job in reversed(self.context.runner.jobs) if job.kind == wanted)
+    def job(self):
+        return next(job for job in reversed(self.context.runner.jobs) if job.kind == self.KIND)
 
     def runFolder(self):
         return self.context.state.distillRun
@@ -139,5 +110,4 @@ class DistillTestCase(MedEnhanceTestCase):
         self.waitUntil(lambda: len(job.metrics) >= count or job.isFinished, 120)
         self.assertFalse(job.isFinished, job.error)
         self.ui.pauseButton.click()
-        self.waitUntil(lambda: job.isFinished, 60)
-        self.assertEqual(job.state, "cancelled")
+        self.assertEqual(self.finish(job).state, "cancelled")

@@ -8,6 +8,9 @@ import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
 
+from MedEnhancePanels import dependencies, worker
+from MedEnhancePanels.nodes import bridge, nrrd, results
+
 #: A part of the sample that the model takes a fraction of a second for.
 CORNER, SHAPE = (60, 84, 60), (12, 64, 64)
 
@@ -17,9 +20,6 @@ class EnhanceTestCase(MedEnhanceTestCase):
 
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels import dependencies
-        from MedEnhancePanels.nodes import bridge, results
-
         if dependencies.missing():
             self.skipTest(dependencies.missingText())
         self.bridge, self.results = bridge, results
@@ -86,12 +86,13 @@ class EnhanceTestCase(MedEnhanceTestCase):
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")  # selectors look again
         self.ui.outputSelector.setCurrentNode(node)
 
-    def apply(self, seconds=60):
-        """Press Apply and wait for the end; the job."""
-        self.ui.applyButton.click()
+    def apply(self, seconds=60, button=None):
+        """Press Apply, or another button, and wait for the result; the job."""
+        (button or self.ui.applyButton).click()
         job = self.panel.job
         self.assertIsNotNone(job, self.message)
         self.waitUntil(lambda: self.panel.job is None, seconds)
+        self.assertEqual(job.state, "done", self.message)
         return job
 
     def slowApply(self):
@@ -103,29 +104,16 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.waitUntil(lambda: job.reached and job.fraction > 0.01, 60)
         return job
 
-    @property
-    def message(self):
-        return self.widget.ui.messageLabel.text
-
     def nodeIDs(self):
         scene = slicer.mrmlScene
         return {scene.GetNthNode(at).GetID() for at in range(scene.GetNumberOfNodes())}
 
-    def libraryResult(self, node, *options):
+    def libraryResult(self, node):
         """What the library makes of the same voxels, by its command line, in another process."""
-        return self.libraryRun("enhance", [node], *options)[0]
-
-    def libraryRun(self, command, nodes, *options):
-        """Voxels and tags of what a command of the library makes of some volumes."""
-        from MedEnhancePanels import worker
-        from MedEnhancePanels.nodes import nrrd
-
         folder = self.temporaryFolder()
-        paths = [os.path.join(folder, f"{number}.nrrd") for number in range(len(nodes) + 1)]
-        for node, path in zip(nodes, paths[:-1], strict=True):
-            list(self.bridge.sendVolume(node, path))
-        start = [worker.pythonExecutable(), "-m", "MedEnhanceLib", command, *paths]
+        source, output = (os.path.join(folder, name) for name in ("in.nrrd", "out.nrrd"))
+        list(self.bridge.sendVolume(node, source))
+        command = [worker.pythonExecutable(), "-m", "MedEnhanceLib", "enhance", source, output]
         environment = {**os.environ, "PYTHONPATH": worker.libraryFolder()}
-        subprocess.run([*start, *options], check=True, env=environment, capture_output=True)
-        file = nrrd.File(paths[-1])
-        return np.array(file.voxels), file.tags
+        subprocess.run(command, check=True, env=environment, capture_output=True)
+        return np.array(nrrd.File(output).voxels)

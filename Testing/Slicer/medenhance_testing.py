@@ -4,7 +4,6 @@ In Slicer each file is run by slicer_add_python_unittest, in the host by pytest 
 """
 
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -38,13 +37,6 @@ def finished(steps):
             return end.value
 
 
-def pythonOfTheWorker():
-    """A Python to start: the program that runs this may be Slicer itself."""
-    from MedEnhancePanels.worker import pythonExecutable
-
-    return pythonExecutable()
-
-
 class MedEnhanceTestCase(unittest.TestCase):
     """A cleared scene and the module's widget before each test; nothing left behind after it."""
 
@@ -54,18 +46,14 @@ class MedEnhanceTestCase(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls._before = tempfile.tempdir, os.environ.get("TMPDIR")
-        cls.scratch = tempfile.mkdtemp(prefix="medenhance-test-")
-        tempfile.tempdir = os.environ["TMPDIR"] = cls.scratch
+        folder = tempfile.TemporaryDirectory(prefix="medenhance-test-")
+        cls.scratch = cls.enterClassContext(folder)
+        cls.enterClassContext(mock.patch.object(tempfile, "tempdir", cls.scratch))
+        cls.enterClassContext(mock.patch.dict(os.environ, TMPDIR=cls.scratch))
 
     @classmethod
     def tearDownClass(cls):
         slicer.util.getModuleWidget("MedEnhance").context.runner.shutdown()
-        tempfile.tempdir, temporary = cls._before
-        os.environ.pop("TMPDIR")
-        if temporary is not None:
-            os.environ["TMPDIR"] = temporary
-        shutil.rmtree(cls.scratch)
         super().tearDownClass()
 
     def setUp(self):
@@ -94,6 +82,7 @@ class MedEnhanceTestCase(unittest.TestCase):
             self.waitUntil(lambda: not runner.activeJobs(), 10)
         else:
             runner.shutdown()
+        self.widget.context.clearMessage()
         self.widget.exit()
         slicer.mrmlScene.Clear(0)
         self.processEvents()
@@ -149,16 +138,27 @@ class MedEnhanceTestCase(unittest.TestCase):
         """What was to be deleted later, which only Slicer's own event loop does."""
         qt.QCoreApplication.sendPostedEvents(None, int(qt.QEvent.DeferredDelete))
 
-    def waitUntil(self, condition, seconds=30, message=""):
+    def waitUntil(self, condition, seconds=30):
         """Keep the event loop going until the condition holds; fails after that many seconds."""
         end = time.monotonic() + seconds
         while not condition():
             if self._failures:
                 self.fail("".join(self._failures))
             if time.monotonic() > end:
-                self.fail(message or f"not so within {seconds} s")
+                self.fail(f"not so within {seconds} s")
             slicer.app.processEvents()
             time.sleep(0.002)
+
+    def finish(self, job, seconds=60):
+        """Wait for the end of a job; the job."""
+        self.waitUntil(lambda: job.isFinished, seconds)
+        return job
+
+    @property
+    def message(self):
+        """What the panel says above its pages."""
+        ui = self.widget.ui
+        return "" if ui.messageFrame.isHidden() else ui.messageLabel.text
 
     def unfold(self, widget):
         """Open all sections; returns those that were closed."""
@@ -173,14 +173,10 @@ class MedEnhanceTestCase(unittest.TestCase):
 
         sizes: of fonts, in points. Returns (points, page, width).
         """
-        from MedEnhancePanels.nodes import results
-
-        source, output = self.smallVolume(name="scan"), self.smallVolume(name="scan enhanced")
-        source.SetAttribute("MedEnhance.modality", "MR")
-        results.stamp(output, "enhanced", source)
-        results.link(output, input=source, difference=source, uncertainty=source)
+        source = self.smallVolume(name="scan", modality="MR")
         self.context.state.inputVolume = source
-        self.context.state.enhancedVolume = output
+        result = self.resultOf(source, difference=source, uncertainty=source)
+        self.context.state.enhancedVolume = result
         self.context.message("warning", "The noise is high: look at the result. " * 3, "details")
         before = qt.QApplication.font()
         self.addCleanup(qt.QApplication.setFont, before)
@@ -217,17 +213,22 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.processEvents(80)
 
     def temporaryFolder(self):
-        """A new folder that goes with the test."""
-        folder = tempfile.mkdtemp(prefix="test-", dir=self.scratch)
-        self.addCleanup(shutil.rmtree, folder, True)
-        return folder
+        """A new folder that goes with the tests of the class."""
+        return tempfile.mkdtemp(prefix="test-", dir=self.scratch)
 
     def loadSample(self):
         """The brain that ships with MedEnhance, as Slicer loads it."""
         return slicer.util.loadVolume(str(SAMPLE), {"name": "mni152_t1"})
 
     def smallVolume(
-        self, shape=(8, 24, 20), *, dtype=np.int16, name="small", spacing=(1.0, 1.0, 2.0), seed=5
+        self,
+        shape=(8, 24, 20),
+        *,
+        dtype=np.int16,
+        name="small",
+        modality=None,
+        spacing=(1.0, 1.0, 2.0),
+        seed=5,
     ):
         """A bright ball in noise: shape is slices, rows, columns; spacing is i, j, k in mm."""
         k, j, i = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
@@ -236,9 +237,28 @@ class MedEnhanceTestCase(unittest.TestCase):
         node = slicer.util.addVolumeFromArray((ball + noise).astype(dtype), name=name)
         node.SetSpacing(*spacing)
         node.CreateDefaultDisplayNodes()
+        if modality:
+            node.SetAttribute("MedEnhance.modality", modality)
         return node
 
+    def resultOf(self, source, name="scan enhanced", **linked):
+        """A volume as an enhancement of a node leaves it; linked: further nodes by their roles."""
+        from MedEnhancePanels.nodes import results
+
+        output = self.smallVolume(name=name)
+        results.stamp(output, "enhanced", source)
+        results.link(output, input=source, **linked)
+        return output
+
     # --- pictures ---
+
+    def picture(self, name):
+        """The whole panel, as high as Slicer's scroll area would make it."""
+        panel = self.widget.parent
+        panel.resize(400, 600)
+        panel.show()
+        self.processEvents(20)
+        self.screenshot(panel, name, height=panel.layout().totalHeightForWidth(400))
 
     def screenshot(self, widget, name, width=400, height=0):
         """Draw the widget at that width; written as PNG where $MEDENHANCE_SCREENSHOTS says."""
@@ -295,8 +315,7 @@ def _children():
 
 def _refusedByTheHost():
     """What the host wrote down, emptied; nothing in Slicer."""
-    host = sys.modules.get("SlicerHost.pythonqt")
-    found = list(host.refused) if host else []
-    if host:
-        host.refused.clear()
+    refused = getattr(sys.modules.get("SlicerHost.pythonqt"), "refused", [])
+    found = list(refused)
+    refused.clear()
     return found

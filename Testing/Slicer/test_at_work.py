@@ -8,6 +8,8 @@ import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
+from MedEnhancePanels.nodes.preview import compositeOf
+
 _HEIGHT, _VIEW = 560, 280
 
 
@@ -28,8 +30,6 @@ class AtWorkTest(EnhanceTestCase):
     def look(self):
         """The panel, and beside it a slice of what the views show."""
         from PIL import Image
-
-        from MedEnhancePanels.nodes.preview import compositeOf
 
         window, path = self.panel.widget.window(), Path(self.temporaryFolder()) / "page.png"
         window.show()

@@ -6,20 +6,18 @@ from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 from test_compare import ViewTestCase
 
+from MedEnhancePanels import runner
+from MedEnhancePanels.nodes import provenance
+from MedEnhancePanels.tasks import blending
+
 
 class StrengthTest(ViewTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels import runner
-        from MedEnhancePanels.nodes import provenance
-        from MedEnhancePanels.tasks import blending
-
-        self.blending, self.provenance, self.module = blending, provenance, runner
         self.output = self.makeOutput("difference")
-        self.manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "doubts": []}}
-        self.provenance.setManifest(self.output, self.manifest)
-        self.parts = [self.source, self.output]
-        self.parts.append(self.results.linked(self.output, "difference"))
+        manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "doubts": []}}
+        provenance.setManifest(self.output, manifest)
+        self.parts = [self.source, self.output, self.results.linked(self.output, "difference")]
 
     def voxels(self):
         return [slicer.util.arrayFromVolume(node).copy() for node in self.parts]
@@ -31,7 +29,7 @@ class StrengthTest(ViewTestCase):
         return self.voxels(), attributes, self.output.GetDescription()
 
     def set(self, strength):
-        self.module.wait(self.blending.start(self.context.runner, self.output, strength))
+        runner.wait(blending.start(self.context.runner, self.output, strength))
 
     def refused(self, *words, strength=0.5):
         """Set a strength, which is refused in these words and changes nothing."""
@@ -42,11 +40,6 @@ class StrengthTest(ViewTestCase):
             self.assertIn(word, caught.exception.message)
         np.testing.assert_equal(self.whatItIs(), before)
 
-    def reload(self):
-        self.throughAScene()
-        self.source, self.output = map(slicer.util.getNode, ("scan", "scan enhanced"))
-        self.parts = [self.source, self.output, slicer.util.getNode("scan difference")]
-
     def test_allVoxelsFollow(self):
         before = self.voxels()[0].astype(np.int32)
         self.set(0.25)
@@ -56,14 +49,14 @@ class StrengthTest(ViewTestCase):
         np.testing.assert_array_equal(difference, 5.0)
 
     def test_itIsWrittenDown(self):
-        steps = self.provenance.historyOf(self.output)
+        steps = provenance.historyOf(self.output)
         self.set(0.1 + 0.2)
-        *earlier, last = self.provenance.historyOf(self.output)
+        *earlier, last = provenance.historyOf(self.output)
         self.assertEqual(earlier, steps)
         self.assertTrue(last.startswith("DERIVED: blended with its input at strength 0.3 by"))
         self.assertEqual(self.output.GetDescription(), last)
         self.assertEqual(self.results.strengthOf(self.output), 0.3)
-        manifest = self.provenance.manifestOf(self.output)
+        manifest = provenance.manifestOf(self.output)
         self.assertEqual(manifest["config"], {"strength": 0.3})
         self.assertNotIn("labels", manifest["results"])
 
@@ -82,7 +75,11 @@ class StrengthTest(ViewTestCase):
 
     def test_afterASceneIsLoadedOnlyAFullResultIsBlended(self):
         self.set(0.5)
-        self.reload()
+        self.throughAScene()
+        self.parts = [
+            slicer.util.getNode(f"scan{name}") for name in ("", " enhanced", " difference")
+        ]
+        self.output = self.parts[1]
         self.refused("at strength 0.5", "Enhance again for another strength", strength=1.0)
         self.output.RemoveAttribute("MedEnhance.strength")  # its history knows still
         self.refused("is blended with its input already")
@@ -115,12 +112,12 @@ class StrengthTest(ViewTestCase):
 
     def test_voxelsThatAreExchangedMeanwhileEndItAndNothingIsChanged(self):
         for node in self.parts:
-            self.blending.remember(self.output, self.bridge.voxelState(self.source))
-            job = self.blending.start(self.context.runner, self.output, 0.5)
+            blending.remember(self.output, self.bridge.voxelState(self.source))
+            job = blending.start(self.context.runner, self.output, 0.5)
             slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) + 1)
             before = self.whatItIs()
             with self.assertRaises(Exception) as caught:
-                self.module.wait(job)
+                runner.wait(job)
             expected = f"{node.GetName()} was changed or removed meanwhile"
             self.assertIn(expected, caught.exception.message)
             np.testing.assert_equal(self.whatItIs(), before)
@@ -194,8 +191,6 @@ class StrengthOfARunTest(EnhanceTestCase):
 
     @slow
     def test_itIsWhatARunAtThatStrengthGives(self):
-        from MedEnhancePanels.nodes import provenance
-
         output = self.apply().nodes["output"]
         self.set(0.5)
         ran = self.widget.logic.enhance(self.node, strength=0.5)

@@ -3,10 +3,15 @@
 import errno
 import math
 import os
+from unittest import mock
 
 import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase, finished
+
+import MedEnhanceLib
+from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import bridge, nrrd
 
 _COS, _SIN = math.cos(math.radians(17.0)), math.sin(math.radians(17.0))
 #: IJK to RAS of an oblique scan.
@@ -21,10 +26,10 @@ OBLIQUE = np.array(
 
 
 class BridgeTest(MedEnhanceTestCase):
-    def makeNode(self, dtype=np.int16, shape=(5, 6, 7), name="scan"):
+    def makeNode(self, dtype=np.int16, name="scan"):
         rng = np.random.default_rng(3)
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-        slicer.util.updateVolumeFromArray(node, (rng.random(shape) * 100).astype(dtype))
+        slicer.util.updateVolumeFromArray(node, (rng.random((5, 6, 7)) * 100).astype(dtype))
         node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(OBLIQUE))
         return node
 
@@ -32,9 +37,6 @@ class BridgeTest(MedEnhanceTestCase):
         return os.path.join(self.temporaryFolder(), name)
 
     def test_voxelsAndGeometryGoToTheLibraryAndBack(self):
-        import MedEnhanceLib
-        from MedEnhancePanels.nodes import bridge
-
         back = self.path("back.nrrd")
         for dtype in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64):
             node = self.makeNode(dtype)
@@ -53,8 +55,6 @@ class BridgeTest(MedEnhanceTestCase):
             np.testing.assert_array_equal(self.ijkToRas(copy), self.ijkToRas(node))
 
     def test_theRangeLeavesOutWhatIsNoNumberAndFollowsTheVoxels(self):
-        from MedEnhancePanels.nodes import bridge
-
         node = self.makeNode(np.float32)
         voxels = slicer.util.arrayFromVolume(node)
         voxels[:], voxels[0, 0, 0], voxels[1, 1, 1] = 3, np.nan, -7
@@ -65,11 +65,6 @@ class BridgeTest(MedEnhanceTestCase):
         self.assertEqual(bridge.rangeOf(node.GetImageData()), (-7.0, 50.0))
 
     def test_aFullDiskIsReportedWithTheRemedy(self):
-        from unittest import mock
-
-        from MedEnhancePanels.errors import PanelError
-        from MedEnhancePanels.nodes import bridge, nrrd
-
         path, full = self.path(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         broken = mock.patch.object(nrrd, "steps", side_effect=full)
         with broken, self.assertRaises(OSError) as caught:
@@ -80,9 +75,6 @@ class BridgeTest(MedEnhanceTestCase):
         self.assertIn("Free some space", error.hint)
 
     def test_aSequenceTravelsAsFramesAndReturnsAsASequence(self):
-        import MedEnhanceLib
-        from MedEnhancePanels.nodes import bridge
-
         sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "beats")
         for index in range(3):
             frame = self.makeNode(name=f"frame {index}")
@@ -102,9 +94,6 @@ class BridgeTest(MedEnhanceTestCase):
             )
 
     def test_whatCannotBeWorkedOnIsRefusedWithARemedy(self):
-        from MedEnhancePanels.errors import PanelError
-        from MedEnhancePanels.nodes import bridge
-
         empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
         color = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "color")
         slicer.util.updateVolumeFromArray(color, np.zeros((3, 4, 5, 3), np.uint8))
@@ -117,9 +106,6 @@ class BridgeTest(MedEnhanceTestCase):
             self.assertTrue(caught.exception.hint)
 
     def test_aFileCutShortIsAnError(self):
-        from MedEnhancePanels.errors import PanelError
-        from MedEnhancePanels.nodes import bridge
-
         node, path = self.makeNode(), self.path()
         finished(bridge.sendVolume(node, path))
         with open(path, "r+b") as file:
@@ -131,16 +117,12 @@ class BridgeTest(MedEnhanceTestCase):
 
     def test_aNameWithBracketsIsNoPattern(self):
         """Slicer numbers series so; where names are patterns, "CT [1]" is never found."""
-        from MedEnhancePanels.nodes import bridge
-
         self.assertEqual(bridge.uniqueName("CT [1]"), "CT [1]")
         self.makeNode(name="CT [1]")
         self.assertEqual(bridge.uniqueName("CT [1]"), "CT [1]_1")
         self.assertEqual(bridge.uniqueName("CT 1"), "CT 1")
 
     def test_theUsersWordAboutTheModalityComesFirst(self):
-        from MedEnhancePanels.nodes import bridge
-
         node = self.makeNode()
         slicer.util.updateVolumeFromArray(
             node, np.linspace(-1000, 1500, 210).reshape(5, 6, 7).astype(np.int16)

@@ -5,12 +5,14 @@ import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
 
+from MedEnhancePanels.nodes import bridge, preview, results
+from MedEnhancePanels.nodes.compare import Compare
+from MedEnhancePanels.nodes.preview import compositeOf
+
 
 class ViewTestCase(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels.nodes import bridge, results
-
         self.bridge, self.results = bridge, results
         self.source = self.smallVolume(name="scan")
         slicer.util.setSliceViewerLayers(background=self.source, foreground=None)
@@ -22,8 +24,6 @@ class ViewTestCase(MedEnhanceTestCase):
         return slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode")
 
     def layers(self, name):
-        from MedEnhancePanels.nodes.preview import compositeOf
-
         return compositeOf(self.view(name))
 
     def lookAt(self, index, name="Red"):
@@ -37,17 +37,17 @@ class ViewTestCase(MedEnhanceTestCase):
             point = toWorld.MultiplyPoint((*point, 1.0))[:3]
         self.view(name).JumpSliceByCentering(*point)
 
-    def makeOutput(self, *roles, change=20):
+    def makeOutput(self, *roles):
         """An enhanced volume with maps, difference and uncertainty, as a run leaves them."""
         voxels = slicer.util.arrayFromVolume(self.source)
         output = self.bridge.newVolumeLike(self.source, "scan enhanced")
-        slicer.util.updateVolumeFromArray(output, (voxels + change).astype(voxels.dtype))
+        slicer.util.updateVolumeFromArray(output, (voxels + 20).astype(voxels.dtype))
         self.results.copyDisplay(self.source, output)
         made = {}
         for role in roles or ("difference", "uncertainty"):
             made[role] = self.bridge.newVolumeLike(self.source, f"scan {role}")
-            slicer.util.updateVolumeFromArray(made[role], np.full(voxels.shape, change, np.float32))
-            self.results.styleMap(made[role], role, "HU", float(change))
+            slicer.util.updateVolumeFromArray(made[role], np.full(voxels.shape, 20, np.float32))
+            self.results.styleMap(made[role], role, "HU", 20.0)
         self.results.stamp(output, "enhanced", self.source)
         self.results.link(output, input=self.source, **made)
         return output
@@ -69,8 +69,6 @@ class ViewTestCase(MedEnhanceTestCase):
 class CompareTest(ViewTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels.nodes.compare import Compare
-
         self.output = self.makeOutput()
         self.compare = Compare()
         self.addCleanup(self.compare.forget)
@@ -173,19 +171,8 @@ class CompareTest(ViewTestCase):
 class PreviewTest(ViewTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels.nodes import preview
-
         self.module, self.preview = preview, preview.Preview()
         self.addCleanup(self.preview.forget)
-
-    def turn(self, degrees, axis="x", offset=(0, 0, 0)):
-        """Put the volume under a rotation."""
-        turning = vtk.vtkTransform()
-        turning.Translate(offset)
-        getattr(turning, f"Rotate{axis.upper()}")(degrees)
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-        node.SetMatrixTransformToParent(turning.GetMatrix())
-        self.source.SetAndObserveTransformNodeID(node.GetID())
 
     def slab(self):
         node = self.bridge.newVolumeLike(self.source, "slab")
@@ -204,7 +191,12 @@ class PreviewTest(ViewTestCase):
         self.source.SetIJKToRASDirections([[1, 0, 0], [0, 0, 1], [0, 1, 0]])
         self.assertSees(4, "Green")
         self.source.SetIJKToRASDirections(np.eye(3).tolist())
-        self.turn(90, "y", offset=(10, 20, 30))  # the volume's transform counts
+        turning = vtk.vtkTransform()  # the volume's transform counts
+        turning.Translate(10, 20, 30)
+        turning.RotateY(90)
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        node.SetMatrixTransformToParent(turning.GetMatrix())
+        self.source.SetAndObserveTransformNodeID(node.GetID())
         self.assertSees(6, "Yellow")
 
     def test_aViewFarAwayShowsNoSlice(self):

@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -15,7 +16,7 @@ from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.tasks import compression
 
 
-class CompressTestCase(MedEnhanceTestCase):
+class CompressTest(MedEnhanceTestCase):
     KEEPS_WORKER = True
 
     def setUp(self):
@@ -26,27 +27,15 @@ class CompressTestCase(MedEnhanceTestCase):
         self.folder = self.temporaryFolder()
         self.path = os.path.join(self.folder, "scan.ucv")
 
-    def tearDown(self):
-        self.context.clearMessage()
-        super().tearDown()
-
-    def obliqueVolume(self, **options):
+    def obliqueVolume(self):
         """A CT whose axes are those of no patient."""
-        node = self.smallVolume((24, 40, 36), name="oblique", spacing=(0.7, 0.8, 2.5), **options)
+        node = self.smallVolume((24, 40, 36), modality="CT", spacing=(0.7, 0.8, 2.5))
         turn = vtk.vtkTransform()
         turn.RotateWXYZ(20, 1, 2, 3)
-        rows = [
-            [turn.GetMatrix().GetElement(row, column) for column in range(3)] for row in range(3)
-        ]
-        node.SetIJKToRASDirections(rows)
+        matrix = slicer.util.arrayFromVTKMatrix(turn.GetMatrix())[:3, :3]
+        node.SetIJKToRASDirections(matrix.tolist())
         node.SetOrigin(-12.5, 30.25, 7.0)
-        node.SetAttribute("MedEnhance.modality", "CT")
         return node
-
-    def picture(self, name):
-        """The whole panel, as high as the page needs."""
-        height = self.panel.widget.sizeHint.height() + 180
-        self.screenshot(self.widget.parent, name, height=height)
 
     def choose(self, node, button="losslessButton"):
         """Pick a volume and a mode as a user does."""
@@ -62,18 +51,12 @@ class CompressTestCase(MedEnhanceTestCase):
 
     def compress(self):
         """Press Compress and wait for the end; the job."""
-        return self.finished(self.press())
+        return self.finish(self.press())
 
-    def finished(self, job, seconds=60):
-        self.waitUntil(lambda: job.isFinished, seconds)
-        return job
+    def opened(self):
+        """What Slicer's own loader makes of the file."""
+        return slicer.util.loadNodeFromFile(self.path, "MedEnhanceCompressedVolume", {})
 
-    def opened(self, path=None):
-        """What Slicer's own loader makes of a file."""
-        return slicer.util.loadNodeFromFile(path or self.path, "MedEnhanceCompressedVolume", {})
-
-
-class CompressTest(CompressTestCase):
     def test_anEmptyPageSaysWhatIsMissing(self):
         self.assertFalse(self.ui.compressButton.enabled)
         self.assertIn("Choose one", self.ui.compressButton.toolTip)
@@ -85,8 +68,8 @@ class CompressTest(CompressTestCase):
         self.choose(node)
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
-        self.assertIn("every voxel is equal", self.widget.ui.messageLabel.text)
-        self.assertIn("compressed and verified", self.widget.ui.messageLabel.text)
+        self.assertIn("every voxel is equal", self.message)
+        self.assertIn("compressed and verified", self.message)
         back = self.opened()
         voxels = slicer.util.arrayFromVolume(back)
         self.assertEqual(voxels.dtype, np.int16)
@@ -112,7 +95,7 @@ class CompressTest(CompressTestCase):
         self.assertGreater(error, 0)
         self.assertLessEqual(error, 3)
         self.assertEqual(job.result["max_error"], error)
-        self.assertIn(f"{error} HU", self.widget.ui.messageLabel.text)
+        self.assertIn(f"{error} HU", self.message)
 
     @slow
     def test_theQualityIsReached(self):
@@ -123,7 +106,7 @@ class CompressTest(CompressTestCase):
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
         self.assertGreaterEqual(job.result["psnr"], 40.0)
-        self.assertIn("PSNR", self.widget.ui.messageLabel.text)
+        self.assertIn("PSNR", self.message)
 
     @slow
     def test_aSequenceKeepsTheTimeBetweenItsFrames(self):
@@ -133,11 +116,8 @@ class CompressTest(CompressTestCase):
         for index in range(12):
             sequence.SetDataNodeAtValue(self.smallVolume(seed=index), str(index * 40.0))
         runner, options = self.context.runner, CompressConfig(lossless=True)
-        path = os.path.join(self.temporaryFolder(), "beating.ucv")
-        done = compression.startCompress(runner, sequence, path, options)
-        self.waitUntil(lambda: done.isFinished, 30)
-        job = compression.startDecompress(runner, path)
-        self.waitUntil(lambda: job.isFinished, 30)
+        self.finish(compression.startCompress(runner, sequence, self.path, options))
+        job = self.finish(compression.startDecompress(runner, self.path))
         self.assertEqual(job.state, "done", job.error)
         back = job.nodes["output"]
         times = [float(back.GetNthIndexValue(at)) for at in range(12)]
@@ -156,7 +136,7 @@ class CompressTest(CompressTestCase):
             sequence.SetDataNodeAtValue(self.smallVolume(seed=index), time)
         self.choose(sequence)
         self.assertEqual(self.compress().state, "done")
-        self.assertIn("keeps only the order", self.widget.ui.messageLabel.text)
+        self.assertIn("keeps only the order", self.message)
         back = self.opened()
         self.assertEqual((back.GetIndexName(), back.GetIndexUnit()), ("frame", ""))
         self.assertEqual([back.GetNthIndexValue(at) for at in range(3)], ["0", "1", "2"])
@@ -184,20 +164,15 @@ class CompressTest(CompressTestCase):
             compression.startCompress(self.context.runner, labels, self.path, options)
 
     def test_anExistingFileIsReplacedOnlyWhereTheDialogHasAsked(self):
-        with open(self.path, "wb") as file:
-            file.write(b"precious")
-        self.choose(self.smallVolume())
+        Path(self.path).write_bytes(b"precious")
+        node, options = self.smallVolume(), CompressConfig(lossless=True)
+        self.choose(node)
         with self.assertRaisesRegex(PanelError, "exists"):
-            node = self.context.state.inputVolume
-            compression.startCompress(
-                self.context.runner, node, self.path, CompressConfig(lossless=True)
-            )
+            compression.startCompress(self.context.runner, node, self.path, options)
         chosen, self.path = self.path, self.path.removesuffix(".ucv")
-        with mock.patch.object(qt.QFileDialog, "getSaveFileName", return_value=self.path):
-            self.ui.compressButton.click()  # the dialog has asked about a name without the ending
-        self.assertIn("exists", self.widget.ui.messageLabel.text)
-        with open(chosen, "rb") as file:
-            self.assertEqual(file.read(), b"precious")
+        self.press()  # the dialog has asked about a name without the ending
+        self.assertIn("exists", self.message)
+        self.assertEqual(Path(chosen).read_bytes(), b"precious")
         self.path = chosen
         self.assertEqual(self.compress().state, "done")
         self.assertGreater(os.path.getsize(self.path), 100)
@@ -219,16 +194,14 @@ class CompressTest(CompressTestCase):
         self.waitUntil(lambda: job.fraction > 0.1, 60)
         self.assertFalse(self.widget.ui.jobFrame.isHidden())
         self.widget.ui.jobCancelButton.click()
-        self.waitUntil(lambda: job.isFinished, 2)
-        self.assertEqual(job.state, "cancelled")
+        self.assertEqual(self.finish(job, 2).state, "cancelled")
+        self.assertEqual((job.error.text, job.error.details), ("Cancelled.", ""))
         self.assertEqual(os.listdir(self.folder), [])
         self.assertTrue(self.widget.ui.jobCancelButton.isHidden())
         self.assertTrue(self.ui.compressButton.enabled)
         self.choose(self.obliqueVolume())
         self.assertEqual(self.compress().state, "done")
 
-
-class EstimateTest(CompressTestCase):
     def estimate(self):
         self.waitUntil(lambda: self.ui.estimateLabel.text.startswith("Estimate:"), 60)
         return self.ui.estimateLabel.text
@@ -250,25 +223,18 @@ class EstimateTest(CompressTestCase):
         self.waitUntil(lambda: any(job.kind == "estimate" for job in runner.activeJobs()), 10)
         first = next(job for job in runner.activeJobs() if job.kind == "estimate")
         self.ui.maxErrorButton.checked = True
-        self.waitUntil(lambda: first.isFinished, 5)
-        self.assertEqual(first.state, "cancelled")
+        self.assertEqual(self.finish(first, 5).state, "cancelled")
         self.assertIn("error", self.estimate())
 
-
-class DecompressTest(CompressTestCase):
     @slow
     def test_damageThatParityRepairsIsAWarning(self):
         node = self.smallVolume((70, 70, 70))
         self.choose(node)
         self.compress()
-        self.damage(40)
+        with open(self.path, "r+b") as file:
+            file.seek(os.path.getsize(self.path) // 3)
+            file.write(b"\0" * 40)
         back = self.opened()
         voxels = slicer.util.arrayFromVolume(back)
         np.testing.assert_array_equal(voxels, slicer.util.arrayFromVolume(node))
         self.assertIn("repaired", back.GetAttribute("MedEnhance.notes"))
-
-    def damage(self, count):
-        """Zero bytes of the file."""
-        with open(self.path, "r+b") as file:
-            file.seek(os.path.getsize(self.path) // 3)
-            file.write(b"\0" * count)

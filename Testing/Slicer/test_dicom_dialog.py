@@ -13,18 +13,15 @@ class QuestionTest(ExportTestCase):
     def export(self, node, *, agrees=True, patient=""):
         """Choose the entry of the menu More; the job, None where the user does not go on."""
         self.context.state.enhancedVolume = node
-        answers = mock.patch.multiple(
-            slicer.util, confirmOkCancelDisplay=mock.Mock(return_value=agrees)
-        )
+        answers = mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=agrees)
         asks = mock.patch.object(qt.QInputDialog, "getText", return_value=(patient, bool(patient)))
-        with answers, asks as asked:
+        with answers as answered, asks as asked:
             self.widget.panels["enhance"].result.actions["export"].trigger()
-            calls = [*slicer.util.confirmOkCancelDisplay.mock_calls, *asked.mock_calls]
+        calls = [*answered.mock_calls, *asked.mock_calls]
         self.question = "\n".join(str(each) for call in calls for each in call.args)
-        jobs = self.runner.activeJobs()
+        jobs = self.context.runner.activeJobs()
         for job in jobs:
-            self.waitUntil(lambda job=job: job.isFinished, 60)
-            self.assertIsNone(job.error, job.error)
+            self.assertIsNone(self.finish(job).error, job.error)
         return jobs[0] if jobs else None
 
     def test_theKnownPatientIsNamedAndTheDatabaseHasTheSeries(self):

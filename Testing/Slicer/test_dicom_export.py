@@ -42,10 +42,8 @@ class FolderTest(ExportTestCase):
 
     def filledImage(self, source, extent):
         """A label image of ones on the grid of a volume, from and to some voxel."""
-        matrix = vtk.vtkMatrix4x4()
-        source.GetIJKToRASMatrix(matrix)
         image = slicer.vtkOrientedImageData()
-        image.SetImageToWorldMatrix(matrix)
+        image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(self.ijkToRas(source)))
         image.SetExtent(*extent)
         image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
         image.GetPointData().GetScalars().Fill(1)
@@ -140,8 +138,7 @@ class DatabaseTest(ExportTestCase):
                     job = self.logic.exportDicom(node, wait=False)
                     self.waitUntil(lambda job=job, stage=stage: stage in job.stage, 60)
                     stop(job)
-                    self.waitUntil(lambda job=job: job.isFinished, 20)
-                    self.assertEqual(job.state, "cancelled")
+                    self.assertEqual(self.finish(job, 20).state, "cancelled")
                     self.assertIn(why, job.error.message)
                     self.assertEqual(self.series(), before)
 
@@ -156,8 +153,6 @@ class DatabaseTest(ExportTestCase):
         self.assertIn("did not accept all 7 files", caught.exception.message)
         self.assertEqual(database.patients(), [])
 
-
-class OwnRunTest(ExportTestCase):
     @slow
     def test_anEnhancedVolumeKeepsModelAndUncertainty(self):
         source = self.loaded(shape=(4, 32, 32))

@@ -9,6 +9,8 @@ import slicer
 from dicom_testing import STUDY, ExportTestCase
 from medenhance_testing import slow
 
+from MedEnhanceLib import io
+from MedEnhanceLib.unicompress import CompressConfig, compress
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import dicom_source
 
@@ -20,16 +22,6 @@ class SourceTest(ExportTestCase):
         slicer.mrmlScene.RemoveNode(source)
         self.assertEqual(len(dicom_source.instancesOf(node)), 6)
         self.assertEqual(len(self.logic.exportDicom(node, self.folder)), 6)
-
-    def compressed(self):
-        """A compressed file of a series, as the library makes it; the series, the file."""
-        from MedEnhanceLib import io
-        from MedEnhanceLib.unicompress import CompressConfig, compress
-
-        source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
-        path = os.path.join(self.temporaryFolder(), "ct.ucv")
-        compress(io.load(source), path, CompressConfig(lossless=True))
-        return source, path
 
     @slow
     def test_whatThePanelCompressesKnowsItsSeries(self):
@@ -43,7 +35,9 @@ class SourceTest(ExportTestCase):
         self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
 
     def test_aResultOfACompressedFileFindsItOnceItIsThere(self):
-        source, path = self.compressed()
+        source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
+        path = f"{source}.ucv"
+        compress(io.load(source), path, CompressConfig(lossless=True))
         database = self.openDatabase()
         node = self.derived(self.logic.decompress(path))
         self.assertEqual(dicom_source.instancesOf(node), [])

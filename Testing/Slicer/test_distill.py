@@ -11,6 +11,10 @@ import slicer
 from distill_testing import DistillTestCase
 from medenhance_testing import slow
 
+from MedEnhanceLib.core.options import config_from_json, option_of
+from MedEnhanceLib.io.atomic import write_json
+from MedEnhanceLib.jobs.kinds.distill import DistillParams
+from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.pages import distill, distill_run
 from MedEnhancePanels.tasks import distillation, long_run
@@ -23,23 +27,19 @@ class TrainPageTest(DistillTestCase):
         self.assertIn("Choose the folder", self.ui.whyLabel.text)
         self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
-        hidden = (
-            self.ui.shareLabel,
-            self.ui.roomButton,
-            self.ui.tableButton,
-            self.ui.distillingLabel,
-        )
+        ui = self.ui
+        hidden = (ui.shareLabel, ui.roomButton, ui.tableButton, ui.distillingLabel)
         self.assertEqual(self.visible(*hidden), [])
         self.assertFalse(self.ui.goalSelector.enabled)
         self.assertFitsAScreen()
 
     def test_aRunThatNobodyEndedIsOfferedAndADamagedOneHidesNoOther(self):
         for name, text in (("a", "{"), ("b", "{}")):
-            os.makedirs(os.path.join(self.root, name))
-            with open(os.path.join(self.root, name, "run.json"), "w", encoding="utf-8") as file:
-                file.write(text)
+            folder = Path(self.root, name)
+            folder.mkdir()
+            (folder / "run.json").write_text(text)
             with self.assertRaisesRegex(PanelError, "no readable run"):
-                long_run.Run.open(os.path.join(self.root, name))
+                long_run.Run.open(str(folder))
         run = long_run.Run.create(self.KIND, "tiny")
         run.save()
         self.assertEqual(long_run.resumable(), [], "it does not say yet what it works on")
@@ -84,7 +84,7 @@ class TrainingTest(DistillTestCase):
     def test_aRunIsPausedResumedInANewPageAndFinished(self):
         self.context.runner.shutdown()  # the next worker knows this test's folder of models
         self.cohort()
-        job = self.start(steps=150)
+        job = self.train(steps=150)
         self.assertTrue(self.ui.pauseButton.enabled and not self.ui.pauseButton.isHidden())
         self.waitUntil(lambda: job.metrics, 120)
         self.pauseAfter(2)
@@ -98,8 +98,7 @@ class TrainingTest(DistillTestCase):
         self.assertIn("paused", self.ui.resultLabel.text)
         self.assertTrue(self.ui.resumeButton.enabled)
         self.ui.resumeButton.click()
-        job = self.job()
-        self.waitUntil(lambda: job.isFinished, 180)
+        job = self.finish(self.job(), 180)
         self.assertEqual(job.state, "done", job.error)
         self.assertTrue(any("resumed at step" in line for line in job.log), job.log)
         self.assertEqual(self.runFolder(), folder)
@@ -108,13 +107,13 @@ class TrainingTest(DistillTestCase):
         np.testing.assert_array_equal(values[:, 0], [*range(0, 141, 20), 149])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
-        self.waitUntil(lambda: "takes it for Enhance" in self.widget.ui.messageLabel.text, 30)
+        self.waitUntil(lambda: "takes it for Enhance" in self.message, 30)
         self.assertTrue(self.ui.resumeArea.isHidden())
 
     @slow
     def test_oneRunAtATimeWhateverTheSceneAndACancelledOneIsNotOfferedAgain(self):
         self.cohort()
-        job = self.start()
+        job = self.train()
         self.assertFalse(self.ui.startButton.enabled)
         with self.assertRaisesRegex(PanelError, "is in progress"):
             distillation.start(self.context.runner, self.context.state)
@@ -126,7 +125,7 @@ class TrainingTest(DistillTestCase):
         self.ui.plotButton.click()
         self.assertIn("chart", self.panel.runs.plot)
         self.ui.cancelButton.click()
-        self.waitUntil(lambda: job.isFinished, 60)
+        self.finish(job)
         self.assertEqual(long_run.Run.open(folder).state, "cancelled")
         self.assertIn("cancelled", self.ui.resultLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
@@ -136,14 +135,11 @@ class TrainingTest(DistillTestCase):
     @slow
     def test_whatFailsSaysWhyAndStaysResumable(self):
         data = self.temporaryFolder()
-        os.mkdir(os.path.join(data, "hq"))
-        with open(os.path.join(data, "hq", "broken.nrrd"), "w", encoding="utf-8") as file:
-            file.write("nothing")
+        Path(data, "hq").mkdir()
+        Path(data, "hq", "broken.nrrd").write_text("nothing")
         self.ui.pathEdit.text = data
-        job = self.start(steps=10)
-        self.waitUntil(lambda: job.isFinished, 60)
-        self.assertEqual(job.state, "failed")
-        self.assertIn("broken.nrrd", self.widget.ui.messageLabel.text)
+        self.assertEqual(self.finish(self.train(steps=10)).state, "failed")
+        self.assertIn("broken.nrrd", self.message)
         self.assertIn("broken.nrrd", self.ui.resultLabel.text)
         self.assertEqual(self.record()["state"], "failed")
         self.assertEqual(self.ui.runSelector.count, 1)
@@ -154,23 +150,13 @@ class DistillingTestCase(DistillTestCase):
 
     def setUp(self):
         super().setUp()
-        self.pick(self.ui.budgetSelector, "smoke")
-        self.context.state.device = "cpu"
+        self.chooseBudget()
         self.ui.imagesSpinBox.value = 2
-        self.ui.nameEdit.text = "few"
-
-    def begin(self):
-        self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
-        self.ui.startButton.click()
-        return self.job()
 
 
 class ChoiceTest(DistillingTestCase):
     def test_thePageSaysWhatItIsAndWhatWillBeShared(self):
         """Before anything starts, and for the method that is chosen."""
-        from MedEnhanceLib.core.options import option_of
-        from MedEnhanceLib.spg.config import DistillConfig
-
         self.cohort()
         ui = self.ui
         self.assertIn("does not prove", ui.distillingLabel.text)
@@ -188,13 +174,9 @@ class ChoiceTest(DistillingTestCase):
         self.assertIn("2 images for each patient", ui.shareLabel.text)
 
     def test_theChoicesAreKeptInTheSceneAndAreWhatTheJobTakes(self):
-        from MedEnhanceLib.core.options import config_from_json
-        from MedEnhanceLib.jobs.kinds.distill import DistillParams
-
         folder = self.temporaryFolder()
         table = os.path.join(folder, "patients.csv")
-        with open(table, "w", encoding="utf-8") as file:
-            file.write("patient,path\n")
+        Path(table).write_text("patient,path\n")
         self.assertIn("Choose a folder with a folder", self.ui.whyLabel.text)
         for path in (folder, table):
             self.ui.pathEdit.text = path
@@ -278,8 +260,7 @@ class DistillationTest(DistillingTestCase):
         self.context.state.distillPrior = "representative"  # which the page does not offer
         with mock.patch.object(distillation, "whyNot", return_value=""):
             self.panel.update()
-            job = self.begin()
-        self.waitUntil(lambda: job.isFinished, 300)
+            job = self.finish(self.begin(), 300)
         self.assertEqual(job.state, "done", job.error)
         self.assertTrue(any("the prior is patient" in each for each in job.warnings), job.warnings)
         folder = self.runFolder()
@@ -288,43 +269,32 @@ class DistillationTest(DistillingTestCase):
             "6 images from 3 patients; 2 patients were held out", self.ui.resultLabel.text
         )
         self.assertTrue(self.ui.auditLabel.text)
-        self.assertIn("few is finished", self.widget.ui.messageLabel.text)
-        self.assertNothingIdentifiesPatients(os.path.join(folder, "out"))
+        self.assertIn("tiny is finished", self.message)
+        for path in Path(folder, "out").rglob("*"):  # none has a patient's name
+            self.assertNotIn("Patient ", str(path))
+            self.assertTrue(path.is_dir() or b"Patient " not in path.read_bytes(), path)
         names, _table = distill_run.curvesOf(long_run.Run.open(folder))
         self.assertIn("alignment of patient 1", names)
         self.assertTrue(self.ui.resumeArea.isHidden())
-        self.checkThatThePatientIsShownToTheUserAlone(folder)
-
-    def checkThatThePatientIsShownToTheUserAlone(self, folder):
+        # The patient who was the prior is shown to the user alone.
         self.assertFalse(os.path.exists(os.path.join(folder, "out", "prior")))
         self.assertIn(os.path.join(folder, "out-confidential"), self.ui.resultLabel.text)
         with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
             self.ui.resultButton.click()
         opened.assert_called_once_with(qt.QUrl.fromLocalFile(os.path.join(folder, "out")))
 
-    def assertNothingIdentifiesPatients(self, folder):
-        """No file of a result has a patient's name, in its name or in its bytes."""
-        for place, _folders, files in os.walk(folder):
-            for name in files:
-                with open(os.path.join(place, name), "rb") as file:
-                    content = file.read()
-                self.assertNotIn("Patient ", os.path.join(place, name))
-                self.assertFalse(b"Patient " in content, os.path.join(place, name))
-
 
 class AuditTest(DistillingTestCase):
     def finished(self, audit, figures=None):
         """A run that a worker finished, with this audit, and the figures of its attacks."""
-        from MedEnhanceLib.io.atomic import write_json
-
         run = long_run.Run.create(self.KIND, "tiny")
         run.record |= {"state": "done", "seconds": 0.5}
         run.save()
         picture = qt.QImage(32, 32, qt.QImage.Format_Grayscale16)
         picture.fill(qt.Qt.gray)
-        for name in ("images/0000.png", "images/0001.png"):
-            os.makedirs(os.path.dirname(os.path.join(run.out, name)), exist_ok=True)
-            self.assertTrue(picture.save(os.path.join(run.out, name)))
+        Path(run.out, "images").mkdir(parents=True)
+        for number in range(2):
+            self.assertTrue(picture.save(os.path.join(run.out, f"images/000{number}.png")))
         manifest = {"images": 4, "patients": 2, "held_out": 2, "audit": audit}
         write_json(Path(run.out) / "manifest.json", manifest, overwrite=False)
         if figures is not None:

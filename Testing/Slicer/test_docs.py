@@ -8,19 +8,13 @@ from pathlib import Path
 import slicer
 from medenhance_testing import ROOT, MedEnhanceTestCase, slow
 
-PAGES = ROOT / "docs/slicer"
+import MedEnhanceLib
+
+PAGE = ROOT / "docs/slicer/console.md"
 #: A block of Python, and the comment before it that says why it is not run.
 BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?```python\n(.*?)```", re.S)
 #: Slices of the sample that the examples work on here: the way is the same, and it takes seconds.
 SLAB = slice(80, 92)
-
-
-def blocksOf(page):
-    """The blocks of a page that are meant to run, with the line they begin at."""
-    text = (PAGES / page).read_text(encoding="utf-8")
-    for match in BLOCK.finditer(text):
-        if match.group(1) is None:
-            yield text.count("\n", 0, match.start(2)) + 1, match.group(2)
 
 
 class PagesTest(MedEnhanceTestCase):
@@ -40,17 +34,16 @@ class PagesTest(MedEnhanceTestCase):
 
     @slow
     def test_everyBlockOfTheConsolePageRuns(self):
-        import MedEnhanceLib
-
-        blocks = list(blocksOf("console.md"))
+        text = PAGE.read_text(encoding="utf-8")
+        blocks = [match for match in BLOCK.finditer(text) if match[1] is None]
         self.assertGreater(len(blocks), 6)
         names = {"slicer": slicer, "__name__": "__console__"}
         printed = io.StringIO()
-        for line, block in blocks:
-            code = compile("\n" * (line - 1) + block, str(PAGES / "console.md"), "exec")
+        for block in blocks:
+            before = "\n" * text.count("\n", 0, block.start(2))
             with contextlib.redirect_stdout(printed):
-                exec(code, names)
-            if line == blocks[0][0]:
+                exec(compile(before + block[2], str(PAGE), "exec"), names)
+            if block is blocks[0]:
                 self.shrink(names["volume"])
         self.waitUntil(lambda: not self.context.runner.activeJobs(), 60)
         for path in (names["path"], names["saved"]):

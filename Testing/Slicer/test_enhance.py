@@ -8,6 +8,9 @@ import vtk
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
+from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.tasks import enhancement
+
 
 class ChoicesTest(EnhanceTestCase):
     def test_fourChoicesAreVisibleAndTheTaskIsInWords(self):
@@ -20,8 +23,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(self.ui.applyButton.enabled or self.ui.previewButton.enabled)
         self.assertIn("Choose a volume", self.ui.problemLabel.text)
         self.assertEqual(self.ui.applyButton.toolTip, self.ui.problemLabel.text)
-        node = self.smallVolume()
-        node.SetAttribute(self.bridge.MODALITY, "MR")
+        node = self.smallVolume(modality="MR")
         self.choose(node)
         ui, page = self.ui, self.panel.widget
         choices = [
@@ -86,9 +88,6 @@ class ChoicesTest(EnhanceTestCase):
         self.assertIn("Model mr", self.ui.planLabel.text)
 
     def test_unusableInputsAndOutputsAreNamed(self):
-        from MedEnhancePanels.errors import PanelError
-        from MedEnhancePanels.tasks import enhancement
-
         color = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "photo")
         image = vtk.vtkImageData()
         image.SetDimensions(4, 4, 4)
@@ -97,9 +96,8 @@ class ChoicesTest(EnhanceTestCase):
         empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
         labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
         slicer.util.updateVolumeFromArray(labels, np.ones((4, 20, 20), np.uint8))
-        node = self.smallVolume(name="scan")
-        for each in (labels, node):
-            each.SetAttribute(self.bridge.MODALITY, "MR")
+        node = self.smallVolume(name="scan", modality="MR")
+        labels.SetAttribute(self.bridge.MODALITY, "MR")
         for unusable, word in ((color, "color"), (empty, "no voxels"), (labels, "label map")):
             self.context.state.inputVolume = unusable
             self.processEvents(80)
@@ -114,8 +112,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertIsNone(self.ui.outputSelector.currentNode())
 
     def test_choicesThatDoNotFitForNowAreKept(self):
-        node = self.smallVolume()
-        node.SetAttribute(self.bridge.MODALITY, "MR")
+        node = self.smallVolume(modality="MR")
         self.choose(node)
         self.ui.segmentCheckBox.checked = True
         self.assertTrue(self.panel.options.segment and self.ui.applyButton.enabled)
@@ -131,13 +128,9 @@ class ChoicesTest(EnhanceTestCase):
 
     def test_guideAndOutputAreChecked(self):
         """Only earlier results of the volume are written over."""
-        node, other = self.smallVolume(name="scan"), self.smallVolume(name="other patient")
-        result, others = self.smallVolume(name="result"), self.smallVolume(name="other result")
-        for made, source in ((result, node), (others, other)):
-            self.results.stamp(made, "enhanced", source)
-            self.results.link(made, input=source)
-        node.SetAttribute(self.bridge.MODALITY, "MR")
-        other.SetAttribute(self.bridge.MODALITY, "CT")
+        node = self.smallVolume(name="scan", modality="MR")
+        other = self.smallVolume(name="other patient", modality="CT")
+        result, others = self.resultOf(node), self.resultOf(other, "other result")
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")  # selectors look again
         self.choose(node)
         for guide, problem in (
@@ -157,11 +150,10 @@ class ChoicesTest(EnhanceTestCase):
         self.assertTrue(self.ui.applyButton.enabled)
 
     def test_whatSpeaksAgainstARunIsReportedAndDoesNotForbidIt(self):
-        node = self.smallVolume(name="scan")
+        node = self.smallVolume(name="scan", modality="MR")
         voxels = slicer.util.arrayFromVolume(node)
         voxels[:] = 5 * voxels - 1500
         slicer.util.arrayFromVolumeModified(node)
-        node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
         self.assertIn("values look like CT", self.ui.problemLabel.text)
         self.assertEqual(self.ui.problemLabel.text.count("."), 1)  # one sentence
@@ -203,9 +195,7 @@ class ApplyTest(EnhanceTestCase):
         node = self.brain()
         before = slicer.util.arrayFromVolume(node).copy()
         self.choose(node)
-        job = self.apply()
-        self.assertEqual(job.state, "done", self.message)
-        output = job.nodes["output"]
+        output = self.apply().nodes["output"]
         self.assertEqual(output.GetName(), "Brain enhanced")
         voxels = slicer.util.arrayFromVolume(output)
         np.testing.assert_array_equal(voxels, self.libraryResult(node))
@@ -283,10 +273,8 @@ class ApplyTest(EnhanceTestCase):
         self.panel.result.leave()
 
     def test_atMostFifteenControlsAreVisibleBeforeAdvanced(self):
-        node, output = self.smallVolume(name="scan"), self.smallVolume(name="better")
-        node.SetAttribute(self.bridge.MODALITY, "MR")
-        self.results.stamp(output, "enhanced", node)
-        self.results.link(output, input=node, difference=node)
+        node = self.smallVolume(name="scan", modality="MR")
+        self.resultOf(node, difference=node)
         self.choose(node)
         kinds = (
             "QAbstractButton", "QComboBox", "qMRMLNodeComboBox", "ctkSliderWidget", "QLineEdit",
@@ -308,8 +296,7 @@ class ApplyTest(EnhanceTestCase):
         first = self.brain()
         self.choose(first)
         output = self.apply().nodes["output"]
-        second = self.smallVolume(name="other patient")
-        second.SetAttribute(self.bridge.MODALITY, "MR")
+        second = self.smallVolume(name="other patient", modality="MR")
         self.choose(second)
         self.assertEqual(self.panel.result.compare.mode, "none")
         layers = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
@@ -375,8 +362,7 @@ class ApplyTest(EnhanceTestCase):
     def test_theExpectedTimeStandsUnderTheButton(self):
         slicer.app.userSettings().setValue("MedEnhance/Pace/cpu/noise", 21000.0)
         self.addCleanup(slicer.app.userSettings().remove, "MedEnhance/Pace/cpu/noise")
-        node = self.smallVolume()  # 3,840 voxels: 81 s, and 3 s to start
-        node.SetAttribute(self.bridge.MODALITY, "MR")
+        node = self.smallVolume(modality="MR")  # 3,840 voxels: 81 s, and 3 s to start
         self.context.state.device = "cpu"
         self.choose(node)
         self.assertRegex(self.ui.planLabel.text, r"Model mr; device: CPU.*; about 1 min 25 s\.$")

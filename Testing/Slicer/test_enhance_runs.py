@@ -33,7 +33,6 @@ class ThinSlicesTest(EnhanceTestCase):
         self.assertFalse(self.ui.previewButton.enabled)
         self.assertIn("no preview", self.ui.previewButton.toolTip)
         job = self.apply()
-        self.assertEqual(job.state, "done", self.message)
         output = job.nodes["output"]
         before, after = (slicer.util.arrayFromVolume(each) for each in (node, output))
         self.assertGreater(len(after), 2 * len(before))
@@ -47,12 +46,7 @@ class ThinSlicesTest(EnhanceTestCase):
 
 class PreviewTest(EnhanceTestCase):
     def previewed(self):
-        self.ui.previewButton.click()
-        job = self.panel.job
-        self.assertIsNotNone(job, self.message)
-        self.waitUntil(lambda: self.panel.job is None, 60)
-        self.assertEqual(job.state, "done", self.message)
-        return job
+        return self.apply(button=self.ui.previewButton)
 
     @slow
     def test_thePreviewEqualsTheWholeRun(self):
@@ -107,7 +101,7 @@ class TroubleTest(EnhanceTestCase):
         self.assertIn("process", self.message)
         self.assertEqual(self.nodeIDs(), before)
         self.ui.uncertaintyCheckBox.checked = False
-        self.assertEqual(self.apply().state, "done", self.message)
+        self.apply()
 
     def test_aRunEndsWithItsInputAndWithTheScene(self):
         node = self.brain()
@@ -117,8 +111,7 @@ class TroubleTest(EnhanceTestCase):
                 self.choose(self.brain())
             job = self.slowApply()
             end()
-            self.waitUntil(lambda job=job: job.isFinished, 5)
-            self.assertEqual(job.state, "cancelled")
+            self.assertEqual(self.finish(job, 5).state, "cancelled")
             self.assertIn("Brain was removed", self.message)
             self.processEvents(80)
             self.assertIsNone(self.panel.job)
@@ -182,7 +175,6 @@ class ChosenOutputTest(EnhanceTestCase):
     @slow
     def test_itTakesTheResultWithItsPlace(self):
         job = self.apply()
-        self.assertEqual(job.state, "done", self.message)
         self.assertIs(job.nodes["output"], self.output)
         node = self.widget.ui.inputSelector.currentNode()
         np.testing.assert_array_equal(self.ijkToRas(self.output), self.ijkToRas(node))
@@ -249,9 +241,7 @@ class SequenceTest(EnhanceTestCase):
             self.assertFalse(widget.enabled)
             self.assertIn("Not available for a sequence", widget.toolTip)
         self.assertIn("a frame of the sequence", self.ui.previewButton.toolTip)
-        job = self.apply()
-        self.assertEqual(job.state, "done", self.message)
-        output = job.nodes["output"]
+        output = self.apply().nodes["output"]
         self.assertEqual(output.GetName(), "beating enhanced")
         self.assertEqual([output.GetNthIndexValue(at) for at in range(3)], ["0.25", "0.5", "0.75"])
         self.assertEqual((output.GetIndexName(), output.GetIndexUnit()), ("time", "s"))

@@ -7,21 +7,16 @@ import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
+from MedEnhancePanels.nodes import provenance
+from MedEnhancePanels.pages import result_texts
+
 _CALIBRATED = {"samples": 8, "calibration": {"fitted_on": "held-out heads", "sha256": "ab"}}
 
 
 class FactsTest(EnhanceTestCase):
-    def setUp(self):
-        super().setUp()
-        from MedEnhancePanels.nodes import provenance
-        from MedEnhancePanels.pages import result_texts
-
-        self.texts, self.provenance = result_texts, provenance
-
     def result(self, **results):
         """A result with an uncertainty map, whose manifest has `results`."""
-        source = self.smallVolume(name="scan")
-        source.SetAttribute(self.bridge.MODALITY, "CT")
+        source = self.smallVolume(name="scan", modality="CT")
         output, deviation = (self.bridge.newVolumeLike(source, name) for name in ("better", "sd"))
         for node in (output, deviation):
             voxels = slicer.util.arrayFromVolume(source).astype(np.float32)
@@ -41,7 +36,7 @@ class FactsTest(EnhanceTestCase):
         self.choose(node)
         self.ui.uncertaintyCheckBox.checked = True
         output = self.apply().nodes["output"]
-        warnings = self.provenance.doubtsOf(output)
+        warnings = provenance.doubtsOf(output)
         self.assertTrue(warnings)
         self.assertIn("no structure", self.ui.alarmLabel.text)
         for _code, message, hint in warnings:
@@ -86,11 +81,11 @@ class FactsTest(EnhanceTestCase):
     def test_aManifestOfAnotherHandBreaksNothing(self):
         for results in ({"doubts": ["odd"]}, {"doubts": 7}, {"uncertainty": "big"}, {"doubts": {}}):
             output = self.result(**results)
-            self.assertIn("cpu", self.texts.factsOf(output), results)
+            self.assertIn("cpu", result_texts.factsOf(output), results)
         output.SetAttribute("MedEnhance.manifest", '{"results": 3, "config": []}')
         output.SetAttribute("MedEnhance.strength", "much")
-        self.assertEqual(self.texts.factsOf(output), "m")
-        self.assertEqual(self.texts.noticeOf(output), ("info", "", ""))
+        self.assertEqual(result_texts.factsOf(output), "m")
+        self.assertEqual(result_texts.noticeOf(output), ("info", "", ""))
 
     def test_theFactsAreTwoLinesWithMoreInTheirToolTip(self):
         noise = {"sigma": 7.6, "share_removed": 0.19, "reason": "anatomy may be in it"}
@@ -107,7 +102,7 @@ class FactsTest(EnhanceTestCase):
         self.assertIn("Guide: changed the image by 31% of the noise.", tip)
         self.assertIn("calibrated on held-out heads", tip)
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
-        self.assertIn("Removed: 10 %", self.texts.factsOf(output))
+        self.assertIn("Removed: 10 %", result_texts.factsOf(output))
 
     def test_labelsOfOneResultDoNotLieOverAnother(self):
         first, second = self.result(), self.result()

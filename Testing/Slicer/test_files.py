@@ -9,19 +9,20 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 from SlicerHost import mouse
 
+import MedEnhanceLib
+from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import provenance, results
+
 
 class FileTest(MedEnhanceTestCase):
     KEEPS_WORKER = True
 
     def setUp(self):
         super().setUp()
-        self.path = os.path.join(self.temporaryFolder(), "scan.ucv")
+        self.logic, self.folder = self.context.logic, self.temporaryFolder()
 
-    def compress(self, node):
-        """Write a node as the page Compress does."""
-        from MedEnhance import MedEnhanceLogic
-
-        MedEnhanceLogic().compress(node, self.path, lossless=True)
+    def path(self, name="scan.ucv"):
+        return os.path.join(self.folder, name)
 
     def test_slicersSaveDialogDoesNotOfferIt(self):
         """A scene refers to the file of a node's storage, and no storage of Slicer's reads it."""
@@ -33,23 +34,24 @@ class FileTest(MedEnhanceTestCase):
     @slow
     def test_aDamagedFileIsReportedWithItsRemedyAndLeavesNothing(self):
         node = self.smallVolume((70, 70, 70))
-        self.compress(node)
-        with open(self.path, "r+b") as file:
-            file.seek(os.path.getsize(self.path) // 3)
-            file.write(b"\0" * (os.path.getsize(self.path) // 10))
+        path = self.path()
+        self.logic.compress(node, path, lossless=True)
+        with open(path, "r+b") as file:
+            file.seek(os.path.getsize(path) // 3)
+            file.write(b"\0" * (os.path.getsize(path) // 10))
         count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
         with self.assertRaisesRegex(RuntimeError, "save what is intact"):
-            slicer.util.loadNodeFromFile(self.path, None, {})
+            slicer.util.loadNodeFromFile(path, None, {})
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), count)
 
     def test_aSecondClickInADialogThatLoadsDoesNothing(self):
-        self.compress(self.smallVolume())
+        self.logic.compress(self.smallVolume(), self.path(), lossless=True)
         dialog, loaded = qt.QDialog(), []
         button = qt.QPushButton("OK", dialog)
 
         def load():
             loaded.append(None)
-            loaded[-1] = slicer.util.loadNodeFromFile(self.path, None, {})
+            loaded[-1] = slicer.util.loadNodeFromFile(self.path(), None, {})
             dialog.accept()
 
         def clickAgain(job):
@@ -67,33 +69,16 @@ class FileTest(MedEnhanceTestCase):
         self.assertEqual((len(pressed), len(loaded)), (1, 1))
         self.assertEqual(loaded[0].GetName(), "scan")
 
-
-class SavingTest(MedEnhanceTestCase):
-    KEEPS_WORKER = True
-
-    def setUp(self):
-        super().setUp()
-        from MedEnhance import MedEnhanceLogic
-        from MedEnhancePanels.nodes import results
-
-        self.logic, self.results = MedEnhanceLogic(), results
-        self.folder = self.temporaryFolder()
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
-    def result(self, name="Brain enhanced"):
+    def result(self):
         """A volume as an enhancement leaves it, without the minutes."""
-        source, node = self.smallVolume(name="Brain"), self.smallVolume(name=name, seed=6)
+        source = self.smallVolume(name="Brain")
+        node = self.smallVolume(name="Brain enhanced", modality="MR", seed=6)
         model = {"name": "mr", "sha256": "0123456789abcdef"}
         manifest = json.dumps({"action": "enhanced", "model": model})
-        self.results.stamp(node, "enhanced", source, model, manifest)
-        node.SetAttribute("MedEnhance.modality", "MR")
+        results.stamp(node, "enhanced", source, model, manifest)
         return node
 
     def test_aSavedResultSaysDerivedInEachFormat(self):
-        import MedEnhanceLib
-
         node = self.result()
         for ending in ("nrrd", "nii.gz", "mha"):
             path = self.path(f"better.{ending}")
@@ -109,9 +94,6 @@ class SavingTest(MedEnhanceTestCase):
         self.assertIn("research use only", node.GetDescription())
 
     def test_aResultStaysDerivedWhenItIsOpenedWithWordsOfAnyKind(self):
-        import MedEnhanceLib
-        from MedEnhancePanels.nodes import provenance
-
         node, path = self.result(), self.path("better.ucv")
         steps = ['DERIVED: by "Ä" in C:\\new\\table', "two\nlines"]
         provenance.setHistory(node, steps)
@@ -125,8 +107,6 @@ class SavingTest(MedEnhanceTestCase):
 
     @slow
     def test_whatCannotBeSavedIsRefusedBeforeTheWork(self):
-        from MedEnhancePanels.errors import PanelError
-
         node, taken = self.smallVolume(), self.path("taken.nrrd")
         with open(taken, "w") as file:
             file.write("mine")
@@ -145,14 +125,8 @@ class SavingTest(MedEnhanceTestCase):
         self.assertGreater(os.path.getsize(taken), 100)
 
     def test_messagesNameTheNodeAndNoTemporaryFile(self):
-        from MedEnhancePanels.errors import PanelError
-
-        node, guide = (
-            self.smallVolume(name="MR_T1", dtype=np.float32),
-            self.smallVolume(name="knee"),
-        )
-        node.SetAttribute("MedEnhance.modality", "MR")
-        guide.SetAttribute("MedEnhance.modality", "CT")
+        node = self.smallVolume(name="MR_T1", modality="MR", dtype=np.float32)
+        guide = self.smallVolume(name="knee", modality="CT")
         with self.assertRaises(PanelError) as caught:
             self.logic.enhance(node, guide=guide)
         self.assertTrue(caught.exception.message.startswith("knee: the guide is CT"))

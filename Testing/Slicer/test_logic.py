@@ -6,28 +6,24 @@ import os
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 
+from MedEnhancePanels.errors import PanelError
+
 
 class LogicTest(MedEnhanceTestCase):
     KEEPS_WORKER = True
 
     def setUp(self):
         super().setUp()
-        from MedEnhance import MedEnhanceLogic
-
-        self.logic = MedEnhanceLogic()
+        self.logic = self.context.logic
 
     def refusal(self, function, *arguments, **options):
-        from MedEnhancePanels.errors import PanelError
-
         with self.assertRaises(PanelError) as caught:
             function(*arguments, **options)
         self.assertTrue(caught.exception.hint, caught.exception.message)
         return caught.exception
 
-    def mr(self, name="MR02"):
-        node = self.smallVolume(name=name)
-        node.SetAttribute("MedEnhance.modality", "MR")
-        return node
+    def mr(self):
+        return self.smallVolume(name="MR02", modality="MR")
 
     @slow
     def test_whatIsNoVolumeIsRefusedInWords(self):
@@ -74,8 +70,7 @@ class LogicTest(MedEnhanceTestCase):
     @slow
     def test_hintsNameNoOptionsOfTheCommandLine(self):
         node = self.mr()
-        ct = self.smallVolume(name="ct")
-        ct.SetAttribute("MedEnhance.modality", "CT")
+        ct = self.smallVolume(name="ct", modality="CT")
         hints = [
             self.refusal(self.logic.enhance, node, device="cuda:99").hint,
             self.refusal(self.logic.enhance, node, model="no-such-model").hint,
@@ -92,10 +87,9 @@ class LogicTest(MedEnhanceTestCase):
 
     @slow
     def test_scriptsNameAHead(self):
-        node = self.smallVolume((6, 64, 64))
+        node = self.smallVolume((6, 64, 64), modality="CT")
         slicer.util.arrayFromVolume(node)[:] -= 1000  # in HU, as what is called CT is expected
         slicer.util.arrayFromVolumeModified(node)
-        node.SetAttribute("MedEnhance.modality", "CT")
         better = self.logic.enhance(
             node, segment=True, segmenter="sarcoma-ct", force_segmenter=True
         )

@@ -9,6 +9,7 @@ import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 
+from MedEnhanceLib.jobs.job import JOBS
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import results
@@ -73,9 +74,7 @@ class RemovalTest(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
         self.page = self.widget.panels["enhance"].ui
-        self.nodes = [self.smallVolume(name=name) for name in "ABCD"]
-        for node in self.nodes:
-            node.SetAttribute("MedEnhance.modality", "MR")
+        self.nodes = [self.smallVolume(name=name, modality="MR") for name in "ABCD"]
         self.processEvents(80)
 
     def remove(self, node):
@@ -127,7 +126,7 @@ class SampleTest(MedEnhanceTestCase):
         actions = {each.text: each for each in self.widget.volumeRow._menu.actions()}
         actions[samples.SAMPLES[0].title].trigger()
         noisy = self.context.state.inputVolume
-        self.assertIsNotNone(noisy, self.widget.ui.messageLabel.text)
+        self.assertIsNotNone(noisy, self.message)
         self.assertEqual(noisy.GetName(), "MNI152T1-noisy")
         self.assertIn("on purpose", noisy.GetAttribute("MedEnhance.notes"))
         again = samples.load(samples.SAMPLES[0])
@@ -145,8 +144,6 @@ class JobBarTest(MedEnhanceTestCase):
 
     def setUp(self):
         super().setUp()
-        from MedEnhanceLib.jobs.job import JOBS
-
         work = dataclasses.replace(JOBS["ping"], is_question=False)
         self.enterContext(mock.patch.dict(JOBS, {"ping": work}))
 
@@ -216,9 +213,7 @@ class InstallationTest(MedEnhanceTestCase):
 
     def test_itAsksAndInstallsWhatIsMissingWithConsentAlone(self):
         self.answer(False)
-        node = self.smallVolume()
-        node.SetAttribute("MedEnhance.modality", "MR")
-        self.context.state.inputVolume = node
+        self.context.state.inputVolume = self.smallVolume(modality="MR")
         panel = self.widget.panels["enhance"]
         panel.update()
         self.assertIn("2 Python packages are missing", panel.ui.problemLabel.text)

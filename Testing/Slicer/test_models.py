@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 from unittest import mock
 
 import qt
@@ -23,9 +24,7 @@ class ModelsTest(MedEnhanceTestCase):
         super().setUp()
         self.folder = self.temporaryFolder()
         self.installed = os.path.join(self.folder, "installed")
-        patch = mock.patch.dict(os.environ, MEDENHANCE_MODELS=self.installed)
-        patch.start()
-        self.addCleanup(patch.stop)
+        self.enterContext(mock.patch.dict(os.environ, MEDENHANCE_MODELS=self.installed))
         self.context.runner.shutdown()  # a worker of an earlier test knows another folder
         self.addCleanup(self.context.runner.shutdown)
         self.panel = self.widget.panels["models"]
@@ -38,9 +37,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.waitUntil(lambda: self.panel.ui.importButton.enabled)
         with mock.patch.object(qt.QFileDialog, "getOpenFileName", return_value=path):
             self.panel.ui.importButton.click()
-        job = self.panel._job
-        self.waitUntil(lambda: job.isFinished, 60)
-        return job
+        return self.finish(self.panel._job)
 
     def listed(self):
         """Names of the models in the list, sorted."""
@@ -51,22 +48,14 @@ class ModelsTest(MedEnhanceTestCase):
         self.panel.enter()
         self.waitUntil(lambda: self.panel._job is None, 60)
 
-    def message(self):
-        ui = self.widget.ui
-        return "" if ui.messageFrame.isHidden() else ui.messageLabel.text
-
-    def bundle(self, name="mine"):
+    def bundle(self):
         """A zip of a model that ships, under a name of its own."""
-        folder = os.path.join(self.folder, name)
-        shutil.copytree(resource_folder("models") / "mr", os.path.join(folder, name))
-        path = os.path.join(folder, name, "configs", "metadata.json")
-        with open(path, encoding="utf-8") as file:
-            metadata = json.load(file)
-        metadata["name"] = name
-        os.chmod(path, 0o644)
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(metadata, file)
-        return shutil.make_archive(folder, "zip", folder)
+        folder = Path(self.folder, "zipped")
+        shutil.copytree(resource_folder("models") / "mr", folder / "mine")
+        path = folder / "mine/configs/metadata.json"
+        path.chmod(0o644)
+        path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"name": "mine"}))
+        return shutil.make_archive(str(folder), "zip", folder)
 
     def choose(self, name):
         names = [model["name"] for model in self.panel.models]
@@ -94,27 +83,21 @@ class ModelsTest(MedEnhanceTestCase):
         self.refresh()
         self.importFrom(self.bundle())
         self.assertEqual(self.listed(), sorted([*SHIPPED, "mine"]))
-        self.assertIn("mine is installed", self.message())
+        self.assertIn("mine is installed", self.message)
         self.assertEqual(self.panel.selected["name"], "mine")
-        path = os.path.join(self.installed, "mine", "configs", "metadata.json")
-        os.chmod(path, 0o644)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write("{")
+        path = Path(self.installed, "mine/configs/metadata.json")
+        path.chmod(0o644)
+        path.write_text("{")
         self.refresh()
         self.assertEqual(self.listed(), SHIPPED)
 
     @slow
     def test_whatIsNoModelIsRefusedWithASentence(self):
-        text = os.path.join(self.folder, "text.zip")
-        with open(text, "w", encoding="utf-8") as file:
-            file.write("no zip")
-        for path, words in (
-            (text, "not a readable zip"),
-            (os.path.join(self.folder, "absent.zip"), "absent"),
-        ):
-            job = self.importFrom(path)
+        Path(self.folder, "text.zip").write_text("no zip")
+        for name, words in (("text.zip", "not a readable zip"), ("absent.zip", "absent")):
+            job = self.importFrom(os.path.join(self.folder, name))
             self.assertIn(job.error.code, ("model", "input"))
-            self.assertIn(words, self.message())
-            self.assertIn(job.error.hint, self.message())
+            self.assertIn(words, self.message)
+            self.assertIn(job.error.hint, self.message)
         self.assertEqual(os.listdir(self.installed), [])
         self.assertTrue(self.panel.ui.importButton.enabled)

@@ -130,16 +130,11 @@ class LeakTest(MedEnhanceTestCase):
 
     def compare(self, widget, node):
         """What observes views; each other cycle ends while it does."""
-        from MedEnhancePanels.nodes import results
-
         for name, *_page in widget.PAGES:
             widget.showPage(name)
         widget.showPage("enhance")
         ui = widget.panels["enhance"].ui
-        output = self.smallVolume(name="enhanced")
-        results.stamp(output, "enhanced", node)
-        results.link(output, input=node, difference=node)
-        widget.context.state.enhancedVolume = output
+        widget.context.state.enhancedVolume = self.resultOf(node, difference=node)
         widget.panels["enhance"].update()
         ui.differenceButton.click()
         self.assertEqual(widget.panels["enhance"].result.compare.mode, "single")

@@ -4,6 +4,8 @@ import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase, finished
 
+from MedEnhancePanels.nodes import bridge, results
+
 LABELS = [
     {"value": 1, "name": "Fluid", "color": "#3b82c4"},
     {
@@ -18,8 +20,6 @@ LABELS = [
 class ResultsTest(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels.nodes import bridge, results
-
         self.bridge, self.results = bridge, results
         self.source = self.smallVolume(name="scan", spacing=(0.9, 1.1, 2.3))
         self.source.SetIJKToRASDirections([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])

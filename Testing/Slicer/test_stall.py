@@ -5,8 +5,10 @@ import time
 import numpy as np
 import slicer
 from enhance_testing import EnhanceTestCase
-from medenhance_testing import pythonOfTheWorker, slow
+from medenhance_testing import slow
 from test_runner import WORKER
+
+from MedEnhancePanels.worker import pythonExecutable
 
 #: Slices, rows, columns: a large CT.
 SHAPE = (300, 512, 512)
@@ -45,7 +47,7 @@ class StallTest(EnhanceTestCase):
     def setUp(self):
         super().setUp()
         self.runner.shutdown()
-        self.runner._command = [pythonOfTheWorker(), "-c", STUB]
+        self.runner._command = [pythonExecutable(), "-c", STUB]
         self.addCleanup(setattr, self.runner, "_command", None)
         self.addCleanup(self.runner.shutdown)
         self.longest, self.where = 0.0, ""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-FULL_TABLE = HERE.parents[2] / "shared/slicer-api/slicer-api.json"
 SECTIONS = ("properties", "signals", "slots", "invokable")
 
 #: Members that slicer.util, which is genuine, calls though the table, made from declarations in

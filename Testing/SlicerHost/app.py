@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from typing import Any
 
@@ -35,9 +34,6 @@ class qSlicerCoreApplication:
         return self._own.settings
 
     settings = userSettings
-
-    def mrmlScene(self: Any) -> Any:
-        return sys.modules["slicer"].mrmlScene
 
     def applicationLogic(self: Any) -> Any:
         return self._own.logic

@@ -47,9 +47,6 @@ class ctkCollapsibleButton:
         if event.added() and event.child().isWidgetType() and self._own.collapsed:
             event.child().setVisible(False)
 
-    def hitButton(self: Any, position: Any) -> bool:
-        return position.y() <= self._HEADER
-
     def sizeHint(self: Any) -> Any:
         if self._own.collapsed or not self.layout():
             return qt.QSize(120, self._HEADER)

@@ -23,9 +23,6 @@ class qSlicerAbstractCoreModule:
     def logic(self: Any) -> Any:
         return self._own.logic
 
-    def widgetRepresentation(self: Any) -> Any:
-        return None
-
 
 @behavior
 class qSlicerScriptedLoadableModule:
@@ -79,14 +76,6 @@ class qSlicerScriptedLoadableModuleWidget:
         self._own.python = widget
         setattr(slicer.modules, f"{name}Widget", widget)
         widget.setup()
-
-    def enter(self: Any) -> None:
-        if hasattr(self.self(), "enter"):
-            self.self().enter()
-
-    def exit(self: Any) -> None:
-        if hasattr(self.self(), "exit"):
-            self.self().exit()
 
 
 def load(path: Path | str) -> Any:

@@ -14,17 +14,17 @@ from SlicerHost.standins import behavior, stored
 class _Watch:
     """Calls a widget's method whenever nodes come or go; holds no reference to the widget.
 
-    leaves(node or item): called before one goes, as the genuine models take its row out then.
+    leaves(node): called before one goes, as the genuine models take its row out then.
     """
 
     def __init__(self, method: Any, leaves: Any) -> None:
         self.scene, self._observed, self._method = None, [], weakref.WeakMethod(method)
         self._leaves = weakref.WeakMethod(leaves)
 
-    def watch(self, scene: Any, *also: tuple[Any, Any]) -> None:
-        """Watch the scene, and other (object, event) pairs, instead of what was watched."""
-        for watched, tag in self._observed:
-            watched.RemoveObserver(tag)
+    def watch(self, scene: Any) -> None:
+        """Watch the scene instead of the one that was watched."""
+        for tag in self._observed:
+            self.scene.RemoveObserver(tag)
         self.scene, self._observed = scene, []
         if scene is None:
             return
@@ -32,19 +32,14 @@ class _Watch:
             scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent,
             scene.EndImportEvent, scene.EndBatchProcessEvent,
         )  # fmt: skip
-        for watched, event in [*((scene, each) for each in events), *also]:
-            self._observed.append((watched, watched.AddObserver(event, self._call)))
+        self._observed = [scene.AddObserver(event, self._call) for event in events]
+        self._observed.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._going))
 
-    def watch_leaving(self, watched: Any, event: Any, kind: Any) -> None:
-        """Call `leaves` with what the event hands over, of a VTK kind."""
-
-        def going(_caller: Any, _event: Any, leaving: Any = None) -> None:
-            method = self._leaves()
-            if method is not None and not self.scene.IsClosing():
-                method(leaving)
-
-        going.CallDataType = kind  # type: ignore[attr-defined]
-        self._observed.append((watched, watched.AddObserver(event, going)))
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _going(self, _scene: Any, _event: Any, node: Any) -> None:
+        method = self._leaves()
+        if method is not None and not self.scene.IsClosing():
+            method(node)
 
     def _call(self, *_: Any) -> None:
         method = self._method()
@@ -75,9 +70,6 @@ class qMRMLWidget:
             self._own.scene = scene
             self.mrmlSceneChanged.emit(scene)
 
-    def mrmlScene(self: Any) -> Any:
-        return self._own.__dict__.get("scene")
-
 
 @behavior
 class qMRMLNodeComboBox:
@@ -100,14 +92,10 @@ class qMRMLNodeComboBox:
         layout = qt.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(own.combo)
-        own.combo.currentIndexChanged.connect(self._chosen)
         self.destroyed.connect(own.watch.stop)
 
     def setMRMLScene(self: Any, scene: Any) -> None:
         self._own.watch.watch(scene)
-        if scene is not None:
-            event = scene.NodeAboutToBeRemovedEvent
-            self._own.watch.watch_leaving(scene, event, vtk.VTK_OBJECT)
         self._own.combo.enabled = scene is not None
         self._refresh()
 
@@ -117,9 +105,6 @@ class qMRMLNodeComboBox:
             self._refresh()
         finally:
             self._own.leaving = None
-
-    def mrmlScene(self: Any) -> Any:
-        return self._own.watch.scene
 
     def addAttribute(self: Any, node_type: str, name: str, value: Any = None) -> None:
         self._own.attributes.append((node_type, name, value))
@@ -150,24 +135,17 @@ class qMRMLNodeComboBox:
         names = [self.noneDisplay] * self.noneEnabled + [node.GetName() or "" for node in nodes]
         if names != own.names:
             own.names = names
-            own.combo.blockSignals(True)
             own.combo.clear()
             own.combo.addItems(names)
-            own.combo.blockSignals(False)
         # Without "None" the genuine widget chooses the first node by itself. Where its node goes it
         # stays at that row, with "None" too, as QComboBox does: that is the neighbor's then.
         row = before.index(own.current) if own.current in before else 0
         neighbor = own.ids[min(row, len(own.ids) - 1)] if own.ids else None
         self._choose(own.current if own.current in own.ids else neighbor)
 
-    def _chosen(self: Any, index: int) -> None:
-        self._choose(self._own.ids[index] if 0 <= index < len(self._own.ids) else None)
-
     def _choose(self: Any, node_id: str | None) -> None:
         own = self._own
-        own.combo.blockSignals(True)
         own.combo.currentIndex = own.ids.index(node_id) if node_id in own.ids else -1
-        own.combo.blockSignals(False)
         if node_id == own.current:
             return
         own.current = node_id

@@ -13,19 +13,14 @@ from SlicerHost.standins import make
 #: Module -> the logic that it brings
 LOGICS = {
     "Colors": "vtkSlicerColorLogic",
-    "CropVolume": "vtkSlicerCropVolumeLogic",
-    "Markups": "vtkSlicerMarkupsLogic",
-    "Models": "vtkSlicerModelsLogic",
     "Plots": "vtkSlicerPlotsLogic",
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
     "Sequences": "vtkSlicerSequencesLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
     "Tables": "vtkSlicerTablesLogic",
     "Terminologies": "vtkSlicerTerminologiesModuleLogic",
-    "Texts": "vtkSlicerTextsLogic",
     "Transforms": "vtkSlicerTransformLogic",
     "Units": "vtkSlicerUnitsLogic",
-    "VolumeRendering": "vtkSlicerVolumeRenderingLogic",
     "Volumes": "vtkSlicerVolumesLogic",
 }
 #: Node classes that the subject hierarchy has plugins for.

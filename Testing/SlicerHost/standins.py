@@ -106,7 +106,6 @@ def make(name: str) -> type:
             continue
         body[key] = Property(key, kind, vars(does).get(key))
     body |= {"__init__": _constructor(name, base), "_signal": _signal_of}
-    body |= {"property": _property, "setProperty": _set_property}
     _made[name] = cls = type(qt.QObject)(name, (base,), body)
     cls.__setattr__ = pythonqt._set_attribute
     return cls
@@ -142,19 +141,6 @@ def _signal_of(self: Any, signature: str) -> Any:
         return found
     kinds = tuple(_SIGNAL_TYPES.get(each, object) for each in arguments.split(",") if each)
     return found[kinds[0] if len(kinds) == 1 else kinds]
-
-
-def _property(self: Any, name: str) -> Any:
-    if name in api.properties(type(self).__name__):
-        return getattr(self, name)
-    return qt.QObject.property(self, name)
-
-
-def _set_property(self: Any, name: str, value: Any) -> bool:
-    if name in api.properties(type(self).__name__):
-        setattr(self, name, value)
-        return True
-    return qt.QObject.setProperty(self, name, value)
 
 
 class Namespace(types.ModuleType):

@@ -10,17 +10,13 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture
-def gates() -> Any:
-    return import_module("_compression_gates")
-
-
 def _point(codec: str, size: float, psnr: float | None, setting: float | None = None) -> Any:
     row = {"volume": "CT STS_013", "mode": "ratio", "setting": setting, "codec": codec}
     return row | {"bytes": size, "psnr_db": psnr, "ratio": 64000 / size}
 
 
-def test_ours_is_held_against_the_better_peer_at_its_own_bytes(gates: Any) -> None:
+def test_ours_is_held_against_the_better_peer_at_its_own_bytes() -> None:
+    gain_over = import_module("_compression_gates").gain_over
     rows = [
         _point("HEVC 12 bit, slow", 500, 40.0),
         _point("HEVC 12 bit, slow", 2000, 46.0),
@@ -29,46 +25,43 @@ def test_ours_is_held_against_the_better_peer_at_its_own_bytes(gates: Any) -> No
     ]
     ours = _point("ours", 1000, 43.6, 64)
     peers = ("HEVC 12 bit, slow", "JPEG 2000")
-    assert gates.gain_over(rows, ours, peers) == pytest.approx(0.6)
-    assert gates.gain_over(rows, _point("ours", 400, 43.6, 160), peers) is None
+    assert gain_over(rows, ours, peers) == pytest.approx(0.6)
+    assert gain_over(rows, _point("ours", 400, 43.6, 160), peers) is None
 
 
-def test_a_gate_takes_the_worst_ratio_and_volume(gates: Any) -> None:
+def test_a_gate_takes_the_worst_ratio_and_volume() -> None:
+    all_gates = import_module("_compression_gates").all_gates
     rows = [
         _point("HEVC 12 bit, slow", 500, 40.0),
         _point("HEVC 12 bit, slow", 2000, 46.0),
         _point("ours", 1000, 43.6, 64),
         _point("ours", 2000, 46.1, 32),
     ]
-    found = {gate["name"]: gate for gate in gates.all_gates(rows)}
-    (gate,) = (g for name, g in found.items() if name.startswith("CT: PSNR above"))
+    (gate,) = (g for g in all_gates(rows) if g["name"].startswith("CT: PSNR above"))
     assert gate["value"] == pytest.approx(0.1)
     assert not gate["pass"]
-    assert not any(gate["pass"] for gate in gates.all_gates([]) if gate["value"] is None)
+    assert not any(gate["pass"] for gate in all_gates([]) if gate["value"] is None)
 
 
 #: Rates a factor of two apart, 3 dB each: a line over the logarithm of the rate.
 LINE = [(1000.0, 30.0), (2000.0, 33.0), (4000.0, 36.0), (8000.0, 39.0)]
 
 
-@pytest.fixture
-def curves() -> Any:
-    return import_module("_compression_curves")
-
-
-def test_half_the_bytes_are_a_bd_rate_of_minus_a_half(curves: Any) -> None:
+def test_half_the_bytes_are_a_bd_rate_of_minus_a_half() -> None:
+    bd_rate = import_module("_compression_curves").bd_rate
     halved = [(rate / 2, psnr) for rate, psnr in LINE]
-    assert curves.bd_rate(halved, LINE) == pytest.approx(-0.5, abs=1e-9)
-    assert curves.bd_rate(LINE, halved) == pytest.approx(1.0, abs=1e-9)
+    assert bd_rate(halved, LINE) == pytest.approx(-0.5, abs=1e-9)
+    assert bd_rate(LINE, halved) == pytest.approx(1.0, abs=1e-9)
 
 
-def test_a_bd_rate_may_be_of_some_ratios_alone(curves: Any) -> None:
+def test_a_bd_rate_may_be_of_some_ratios_alone() -> None:
     """Here of a curve that saves a fifth of the bytes above 3200 of them, and none below."""
+    bd_rate = import_module("_compression_curves").bd_rate
     line = [(1000.0 * 2 ** (n / 3), 30.0 + n) for n in range(13)]
     mixed = [(rate * 0.8 if rate > 4000 else rate, psnr) for rate, psnr in line]
-    assert curves.bd_rate(mixed, line, (1000, 2000)) == pytest.approx(0.0, abs=1e-3)
-    assert curves.bd_rate(mixed, line, (6000, 12000)) == pytest.approx(-0.2, abs=1e-3)
-    assert -0.2 < curves.bd_rate(mixed, line) < 0
+    assert bd_rate(mixed, line, (1000, 2000)) == pytest.approx(0.0, abs=1e-3)
+    assert bd_rate(mixed, line, (6000, 12000)) == pytest.approx(-0.2, abs=1e-3)
+    assert -0.2 < bd_rate(mixed, line) < 0
 
 
 LOSSY = ("JPEG 2000", "SPERR")

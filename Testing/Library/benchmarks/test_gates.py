@@ -79,26 +79,23 @@ def test_the_gate_takes_the_better_bm4d(peers: dict[str, float], name: str, lead
     assert [g["value"] for g in gates if g["name"] == title] == [pytest.approx(lead)]
 
 
-@pytest.fixture(scope="module")
-def lesions() -> ModuleType:
-    return import_module("_slices_lesions")
-
-
-def test_volumes_of_planted_lesions_show_what_is_lost(lesions: ModuleType) -> None:
+def test_volumes_of_planted_lesions_show_what_is_lost() -> None:
+    lesion_rows = import_module("_slices_lesions").lesion_rows
     thin, times = np.full((48, 64, 64), 0.5, np.float32), 4
     make = import_module("_slices_references").Reference
     reference = make("made", "", "MR", thin, 1.0, (1.0, 1.0))
     arms = {"thick": lambda slices: np.repeat(slices, times, axis=0), "lost": lambda _: thin}
-    rows = lesions.lesion_rows(reference, times, arms, 0)
+    rows = lesion_rows(reference, times, arms, 0)
     assert {row["volume_change"] for row in rows if row["arm"] == "lost"} == {-1}
     thick = {row["diameter_mm"]: row for row in rows if row["arm"] == "thick"}
     assert 0 < thick[8]["volume_error"] < thick[3]["volume_error"]
 
 
-def test_a_gate_compares_volumes_with_thick_slices_and_the_spline(lesions: ModuleType) -> None:
+def test_a_gate_compares_volumes_with_thick_slices_and_the_spline() -> None:
+    volume_gates = import_module("_slices_lesions").volume_gates
     rows = [
         {"arm": arm, "volume_error": error}
         for arm, error in (("thick", 0.4), ("spline", 0.2), ("ours", 0.3))
     ]
-    passed = {gate["bound"]: gate["pass"] for gate in lesions.volume_gates("planted", rows)}
+    passed = {gate["bound"]: gate["pass"] for gate in volume_gates("planted", rows)}
     assert passed == {"< thick's 0.400": True, "< spline's 0.200": False}

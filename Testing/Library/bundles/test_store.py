@@ -44,11 +44,7 @@ METADATA_FIELDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "user models"
-    monkeypatch.setenv("MEDENHANCE_MODELS", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("user_models")
 
 
 @pytest.fixture

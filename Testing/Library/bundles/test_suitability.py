@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from Library.conftest import WarningRecorder
 
 from MedEnhanceLib.bundles import Bundle, open_bundle_for
 from MedEnhanceLib.bundles.schema import METADATA
@@ -39,20 +40,19 @@ def test_images_of_the_brain_or_without_a_body_part_give_no_warning(part: str) -
     assert anatomy_warning(head, _mr(part)) is None
 
 
-def test_an_enhanced_leg_carries_the_warning_about_the_model(tmp_path: Path) -> None:
+def test_an_enhanced_leg_carries_the_warning_about_the_model(
+    tmp_path: Path, recorder: WarningRecorder
+) -> None:
     """The network learned from brains."""
     folder = tmp_path / "model"
     shutil.copytree(resource_folder("models") / "mr", folder)
     metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     (folder / METADATA).write_text(json.dumps(metadata | {"anatomy": "brain"}))
-    events: list[Event] = []
     config = EnhanceConfig(model=str(folder))
-    done = enhance_volume(_mr("LEG"), config, monitor=Monitor(events.append))
-    warnings = [event.fields["message"] for event in events if event.kind == "warning"]
-    assert any("LEG" in warning for warning in warnings)
-    assert "LEG" in done.report["results"]["doubts"][0]["message"]
+    done = enhance_volume(_mr("LEG"), config, monitor=recorder.monitor)
     recorded = done.report["results"]["doubts"]
-    assert [f"{each['message']}: {each['hint']}" for each in recorded] == warnings
+    assert "LEG" in recorded[0]["message"]
+    assert [f"{each['message']}: {each['hint']}" for each in recorded] == recorder.warnings
     assert "LEG" in done.volume.history[-1]
 
 
@@ -63,7 +63,6 @@ def trained(training: object) -> Bundle:
 
 def test_a_training_of_a_few_steps_made_a_test_model() -> None:
     warning = training_length_warning(trained({"config": {"steps": 6}}))
-    assert warning is not None
     assert warning.text.startswith("m was trained for 6 steps only, as a test model")
     assert training_length_limits(6) == [
         "Trained for 6 steps only, as a test model: use it for nothing else."

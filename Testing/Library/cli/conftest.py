@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from Library.cli.stand_in import stand_in
+from Library.conftest import MR
 
-from MedEnhanceLib import io
 from MedEnhanceLib.cli.main import main
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.report import figures
 
 
 @dataclass(frozen=True)
@@ -50,46 +47,21 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     return run_command
 
 
-@pytest.fixture(autouse=True)
-def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are looked at elsewhere; here they only have to be there."""
-    monkeypatch.setattr(figures, "DPI", 40)
-
-
 @pytest.fixture
-def scan(tmp_path: Path, head: Volume) -> Path:
-    """A tiny MR on the disk."""
-    path = tmp_path / "scan.nii.gz"
-    io.save(head, path)
-    return path
-
-
-@pytest.fixture
-def networks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def networks(monkeypatch: pytest.MonkeyPatch, coarse_pictures: None) -> list[dict[str, Any]]:
     """Stand-ins for trained networks; gives what they are called with."""
     return stand_in(monkeypatch)
 
 
 @pytest.fixture
-def mr(make_series: Callable, rng: np.random.Generator) -> Path:
+def mr(make_series: Callable) -> Path:
     """A small MR series of a patient."""
-    stored = rng.integers(0, 1000, (4, 20, 24), dtype=np.uint16)
-    return make_series(
-        stored,
-        Modality="MR",
-        SOPClassUID="1.2.840.10008.5.1.4.1.1.4",
-        RescaleIntercept=None,
-        RescaleSlope=None,
-        PatientID="P-17",
-        PatientName="Doe^Jane",
-        FrameOfReferenceUID="1.2.3.99",
-        SeriesDescription="T1",
-    )
+    patient = {"PatientID": "P-17", "PatientName": "Doe^Jane", "FrameOfReferenceUID": "1.2.3.99"}
+    return make_series((4, 20, 24), SeriesDescription="T1", **MR, **patient)
 
 
 @pytest.fixture
-def two(mr: Path, make_series: Callable, rng: np.random.Generator, tmp_path: Path) -> Path:
+def two(mr: Path, make_series: Callable) -> Path:
     """A folder with two series of different size."""
-    stored = rng.integers(0, 1000, (3, 10, 12), dtype=np.uint16)
-    make_series(stored, folder=tmp_path / "series" / "ct", uid="1.2.3.2", number=2, prefix="ct")
-    return tmp_path / "series"
+    make_series((3, 10, 12), folder=mr / "ct", uid="1.2.3.2", number=2, prefix="ct")
+    return mr

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from Library.cli.conftest import Ran
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import hqg, io
@@ -49,8 +50,10 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def statuses(out: Path) -> list[tuple[str, str]]:
-    return [(Path(row["source"]).name, row["status"]) for row in rows_of(out)]
+def table_of(out: Path) -> dict[str, dict[str, str]]:
+    """Rows of batch.csv by the name of their source."""
+    with (out / "batch.csv").open(encoding="utf-8", newline="") as stream:
+        return {Path(line["source"]).name: line for line in csv.DictReader(stream)}
 
 
 def test_workers_name_their_extra_before_anything_is_looked_for(
@@ -117,19 +120,13 @@ class TestEnhance:
         assert ran.status == 0
         assert "3 of 3 done" in ran.out
         assert rows_of(out)[-1]["warnings"] == ["only a stand-in"]
-        assert [name for name, status in statuses(out) if status == "done"] == [
-            "a.nii.gz",
-            "b.nrrd",
-            "c.mha",
-        ]
+        done = [Path(row["source"]).name for row in rows_of(out) if row["status"] == "done"]
+        assert done == [*table_of(out)] == ["a.nii.gz", "b.nrrd", "c.mha"]
+        assert {line["status"] for line in table_of(out).values()} == {"done"}
         for name in ("a.nii.gz", "b.nrrd", "below/c.mha"):
             before, after = io.load(scans / name), io.load(out / name)
             assert (after.voxels == before.voxels + 1).all()
             assert after.geometry == before.geometry
-        with (out / "batch.csv").open(encoding="utf-8", newline="") as stream:
-            lines = list(csv.DictReader(stream))
-        assert [Path(line["source"]).name for line in lines] == ["a.nii.gz", "b.nrrd", "c.mha"]
-        assert {line["status"] for line in lines} == {"done"}
         again = run(*enhance(out, scans), "--json").json
         assert (again["done"], again["already_done"]) == (3, 3)
 
@@ -199,10 +196,8 @@ class TestEnhance:
         assert ran.status == 130
         assert ran.json["error"]["code"] == "cancelled"
         assert ran.json["error"]["message"] == "cancelled; 1 of 3 are done"
-        monkeypatch.undo()
 
 
-@pytest.mark.usefixtures("networks")
 def test_every_volume_gets_labels_and_the_table_their_volumes(
     run: Callable, networks: list[Any], scans: Path, tmp_path: Path
 ) -> None:
@@ -215,10 +210,8 @@ def test_every_volume_gets_labels_and_the_table_their_volumes(
     assert labels.modality == "SEG"
     assert labels.geometry == io.load(scans / "below" / "c.mha").geometry
     assert {call["config"].model for call in networks} == {"brain"}
-    with (out / "batch.csv").open(encoding="utf-8", newline="") as stream:
-        lines = {Path(line["source"]).name: line for line in csv.DictReader(stream)}
-    assert lines["a.nii.gz"]["gray matter ml"] == "1.5"
-    assert lines["b.nrrd"]["code"] == "input"
+    assert table_of(out)["a.nii.gz"]["gray matter ml"] == "1.5"
+    assert table_of(out)["b.nrrd"]["code"] == "input"
     assert run(*arguments).json["already_done"] == 2
     assert len(networks) == 2
 
@@ -263,15 +256,14 @@ def test_workers_side_by_side_give_the_same_rows(
     arguments = ["batch", "compress", str(scans), "--lossless", "--out", str(out), "--json"]
     if where == "--workers":
         command = [sys.executable, "-m", "MedEnhanceLib", *arguments, "--workers", "2"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        status, fields = ran.returncode, json.loads(ran.stdout)
-        assert "Warning" not in ran.stderr
-        assert "Traceback" not in ran.stderr
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        ran = Ran(done.returncode, done.stdout, done.stderr)
+        assert "Warning" not in ran.err
+        assert "Traceback" not in ran.err
     else:
         with dask_here(1) as address:
-            scheduled = run(*arguments, "--scheduler", address)
-        status, fields = scheduled.status, scheduled.json
-    assert (status, fields["done"], fields["failed"]) == (1, 1, 2)
+            ran = run(*arguments, "--scheduler", address)
+    assert (ran.status, ran.json["done"], ran.json["failed"]) == (1, 1, 2)
     assert (out / "a.ucv").read_text() == "mine"
     assert me.decompress(out / "below" / "c.ucv").is_equal(io.load(scans / "below" / "c.mha"))
 
@@ -328,12 +320,11 @@ def test_which_volumes_there_are_and_where_results_go(scans: Path, tmp_path: Pat
 
 
 @pytest.fixture
-def ward(tmp_path: Path, make_series: Callable, rng: np.random.Generator) -> Path:
+def ward(tmp_path: Path, make_series: Callable) -> Path:
     """Two patients' series as an archive exports them: files without endings, in folders."""
     for patient in ("a", "b"):
         folder = tmp_path / "ward" / patient / "1.2.840"
-        stored = rng.integers(0, 1000, (3, 10, 12), dtype=np.uint16)
-        make_series(stored, folder=folder, uid=f"1.2.3.{ord(patient)}", Modality="MR")
+        make_series((3, 10, 12), folder=folder, uid=f"1.2.3.{ord(patient)}", Modality="MR")
         for number, path in enumerate(sorted(folder.iterdir())):
             path.rename(folder / f"IM{number}")
     (tmp_path / "ward" / "notes").mkdir()
@@ -361,13 +352,12 @@ def test_series_become_series_with_dicom(run: Callable, ward: Path, tmp_path: Pa
 
 @pytest.mark.usefixtures("networks")
 def test_every_series_of_a_folder_is_done_and_what_holds_none_is_left_out(
-    run: Callable, ward: Path, tmp_path: Path, make_series: Callable, rng: np.random.Generator
+    run: Callable, ward: Path, tmp_path: Path, make_series: Callable
 ) -> None:
     mixed = ward / "a" / "1.2.840"
-    stored = rng.integers(0, 1000, (2, 8, 9), dtype=np.uint16)
-    make_series(stored, folder=mixed, uid="1.2.3.7", number=7, prefix="x", Modality="MR")
+    make_series((2, 8, 9), folder=mixed, uid="1.2.3.7", number=7, prefix="x", Modality="MR")
     contours = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3", "Modality": "RTSTRUCT"}
-    make_series(stored[:1], folder=ward / "plan", uid="1.2.3.8", **contours)
+    make_series((1, 8, 9), folder=ward / "plan", uid="1.2.3.8", **contours)
     out = tmp_path / "out"
     ran = run("batch", "enhance", ward, "--out", out, "--json")
     assert ran.status == 0, ran.err
@@ -381,12 +371,11 @@ def test_every_series_of_a_folder_is_done_and_what_holds_none_is_left_out(
 
 @pytest.mark.usefixtures("networks")
 def test_slices_that_a_result_lacks_are_in_its_row_and_in_the_exit_status(
-    run: Callable, tmp_path: Path, make_series: Callable, rng: np.random.Generator
+    run: Callable, tmp_path: Path, make_series: Callable
 ) -> None:
     """One slice was made with another tube voltage: two results, and each says what it lacks."""
-    stored = rng.integers(0, 1000, (6, 10, 12), dtype=np.uint16)
     folder = make_series(
-        stored,
+        (6, 10, 12),
         folder=tmp_path / "scans" / "ct",
         slice_elements=lambda k: {"KVP": 80 if k == 0 else 120, "Modality": "MR"},
     )
@@ -400,6 +389,6 @@ def test_slices_that_a_result_lacks_are_in_its_row_and_in_the_exit_status(
         assert "kV 120 leaves out 1 slice" in left_out[0]
         assert "kV 80 leaves out 5 slices" in left_out[1]
     # A series whose files are damaged is a row that failed.
-    make_series(stored, folder=folder, uid="1.2.3.9", prefix="x", Rows=None)
+    make_series((6, 10, 12), folder=folder, uid="1.2.3.9", prefix="x", Rows=None)
     ran = run("batch", "enhance", tmp_path / "scans", "--out", out, "--json")
     assert (ran.status, ran.json["total"], ran.json["failed"]) == (1, 3, 1)

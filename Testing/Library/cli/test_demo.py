@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from Library.cli.stand_in import stand_in
 
 from MedEnhanceLib import io
 from MedEnhanceLib.degradation import standard_composite
 from MedEnhanceLib.jobs.kinds import demo
-from MedEnhanceLib.report import figures
 from MedEnhanceLib.report.page import size_text
 from MedEnhanceLib.unicompress import decompress
 
 
 @pytest.fixture(autouse=True)
-def small_and_quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_and_quick(monkeypatch: pytest.MonkeyPatch, networks: list[dict[str, Any]]) -> None:
     """A block out of the middle of the brain and no networks, so that a demo takes a second."""
-    where = (slice(70, 94), slice(60, 124), slice(50, 110))
-    brain, labels = (
-        replace(
-            volume,
-            voxels=volume.voxels[where],
-            geometry=volume.geometry.cropped((70, 60, 50)),
-        )
-        for volume in demo.load_sample()
-    )
-    monkeypatch.setattr(demo, "load_sample", lambda: (brain, labels))
-    monkeypatch.setattr(figures, "DPI", 40)
-    stand_in(monkeypatch)
-    yield
+    place = slice(70, 94), slice(60, 124), slice(50, 110)
+    parts = [volume.crop(*place) for volume in demo.load_sample()]
+    monkeypatch.setattr(demo, "load_sample", lambda: parts)
 
 
 def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:

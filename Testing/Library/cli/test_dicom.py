@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from Library.conftest import MR
 from pydicom import dcmread
 
 from MedEnhanceLib import io
@@ -108,15 +109,11 @@ class TestOut:
         self, run: Run, two: Path, tmp_path: Path
     ) -> None:
         assert run("convert", two, tmp_path / "scan.nii.gz", "--series", "1").status == 0
-        ran = run(
-            "convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", two
-        )
+        back = ("convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom")
+        ran = run(*back, "--dicom-source", two)
         assert ran.status == 3
         assert "--dicom-source-series" in ran.err
-        ran = run(
-            "convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", two,
-            "--dicom-source-series", "1",
-        )  # fmt: skip
+        ran = run(*back, "--dicom-source", two, "--dicom-source-series", "1")
         assert ran.status == 0, ran.err
         assert io.load(tmp_path / "out").is_equal(io.load(two, series="1"))
 
@@ -168,20 +165,6 @@ class TestOut:
 class TestResampled:
     """A tilted, uneven series: all that is made of it says that it was resampled."""
 
-    @pytest.fixture
-    def uneven(self, make_series: Callable, rng: np.random.Generator) -> Path:
-        heights = (0.0, 2.0, 4.0, 7.0, 8.0, 10.0)
-        return make_series(
-            rng.integers(0, 1000, (6, 20, 24), dtype=np.uint16),
-            positions=[(0.0, 0.4 * mm, mm) for mm in heights],
-            prefix="Doe_Jane_",
-            Modality="MR",
-            SOPClassUID="1.2.840.10008.5.1.4.1.1.4",
-            RescaleIntercept=None,
-            RescaleSlope=None,
-            FrameOfReferenceUID="1.2.3.99",
-        )
-
     @staticmethod
     def _refuse_silence(folder: Path) -> None:
         for image in (one for some in objects(folder).values() for one in some):
@@ -190,8 +173,11 @@ class TestResampled:
             assert "Jane" not in str(image)
 
     def test_its_copy_and_what_is_made_of_that(
-        self, run: Run, uneven: Path, tmp_path: Path
+        self, run: Run, make_series: Callable, tmp_path: Path
     ) -> None:
+        places = [(0.0, 0.4 * mm, mm) for mm in (0.0, 2.0, 4.0, 7.0, 8.0, 10.0)]
+        named = {"prefix": "Doe_Jane_", "FrameOfReferenceUID": "1.2.3.99"}
+        uneven = make_series((6, 20, 24), positions=places, **named, **MR)
         ran = run("convert", uneven, tmp_path / "out", "--dicom", "--resample")
         assert ran.status == 0, ran.err
         self._refuse_silence(tmp_path / "out")
@@ -200,9 +186,6 @@ class TestResampled:
         assert run("convert", tmp_path / "next", tmp_path / "last", "--dicom").status == 0
         history = io.load(tmp_path / "last").history
         assert [step.startswith("DERIVED: resampled") for step in history] == [True, *[False] * 3]
-
-
-Run = Callable[..., Any]
 
 
 class TestRefused:
@@ -254,15 +237,10 @@ class TestRefused:
         assert sorted(tmp_path.rglob("*")) == before
 
     def test_another_patients_series_for_one_that_is_known(
-        self, run: Run, mr: Path, make_series: Callable, rng: np.random.Generator, tmp_path: Path
+        self, run: Run, mr: Path, make_series: Callable, tmp_path: Path
     ) -> None:
-        other = make_series(
-            rng.integers(0, 1000, (4, 20, 24), dtype=np.uint16),
-            folder=tmp_path / "other",
-            uid="1.2.9.1",
-            StudyInstanceUID="1.2.9",
-            PatientName="Roe^Ann",
-        )
+        patient = {"uid": "1.2.9.1", "StudyInstanceUID": "1.2.9", "PatientName": "Roe^Ann"}
+        other = make_series((4, 20, 24), folder=tmp_path / "other", **patient)
         small = tmp_path / "small.ucv"
         assert run("compress", mr, small, "--lossless").status == 0
         for command, source in (("convert", mr), ("decompress", small)):

@@ -28,14 +28,23 @@ MAKER = runpy.run_path(str(ROOT / "docs/commands.py"))
 ALL = dict(MAKER["commands"](build_parser()))
 
 
-def subprocess_run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "MedEnhanceLib", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+@pytest.fixture
+def inspect_by(run: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run `medenhance inspect scan.nii` with options, which does something else."""
+
+    def run_inspect(work: Callable, *options: str) -> Any:
+        command = replace(volumes.INSPECT, run=work)
+        monkeypatch.setattr("MedEnhanceLib.cli.main.COMMANDS", (command,))
+        return run("inspect", "scan.nii", *options)
+
+    return run_inspect
 
 
-def inspect_by(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `medenhance inspect` do something else."""
-    monkeypatch.setattr("MedEnhanceLib.cli.main.COMMANDS", (replace(volumes.INSPECT, run=run),))
+def failing(cause: BaseException) -> Callable[[Any], int]:
+    def fail(_: Any) -> int:
+        raise cause
+
+    return fail
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -51,18 +60,13 @@ def test_help_has_a_description_and_an_example_of_its_own(name: str, run: Callab
     assert build_parser().parse_args(example).command == words[0]
 
 
-def test_an_error_has_its_status_message_and_hint(
-    run: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: Any) -> int:
-        raise errors.DependencyError("scan.nii: row 3 is odd", "Turn it round.")
-
-    inspect_by(fail, monkeypatch)
-    ran = run("inspect", "scan.nii")
+def test_an_error_has_its_status_message_and_hint(inspect_by: Callable) -> None:
+    fail = failing(errors.DependencyError("scan.nii: row 3 is odd", "Turn it round."))
+    ran = inspect_by(fail)
     assert ran.status == 4
     assert ran.out == ""
     assert ran.err == "error: scan.nii: row 3 is odd\nTurn it round.\n"
-    as_json = run("inspect", "scan.nii", "--json")
+    as_json = inspect_by(fail, "--json")
     assert as_json.status == 4
     assert as_json.err == ""
     assert as_json.json == {
@@ -85,23 +89,15 @@ def test_an_error_has_its_status_message_and_hint(
     ],
 )
 def test_what_nobody_foresaw_is_a_sentence(
-    cause: BaseException,
-    status: int,
-    words: str,
-    run: Callable,
-    monkeypatch: pytest.MonkeyPatch,
+    cause: BaseException, status: int, words: str, inspect_by: Callable
 ) -> None:
-    def fail(_: Any) -> int:
-        raise cause
-
-    inspect_by(fail, monkeypatch)
-    ran = run("inspect", "scan.nii")
+    ran = inspect_by(failing(cause))
     assert ran.status == status
     assert words in ran.err
     assert "Traceback" not in ran.err
     assert ("--debug" in ran.err) is (status == 1)
-    assert "Traceback" in run("inspect", "scan.nii", "--debug").err
-    assert run("inspect", "scan.nii", "--json").json["error"]["message"]
+    assert "Traceback" in inspect_by(failing(cause), "--debug").err
+    assert inspect_by(failing(cause), "--json").json["error"]["message"]
 
 
 def test_missing_package_is_named_wherever_it_is_missed() -> None:
@@ -118,15 +114,12 @@ def test_missing_package_is_named_wherever_it_is_missed() -> None:
     )
 
 
-def test_what_libraries_print_stays_out_of_the_json(
-    run: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_libraries_print_stays_out_of_the_json(inspect_by: Callable) -> None:
     def chatty(args: Any) -> int:
         print("a library says hello")
         return int(args.console.done({"value": float("inf")}, "text"))
 
-    inspect_by(chatty, monkeypatch)
-    ran = run("inspect", "scan.nii", "--json")
+    ran = inspect_by(chatty, "--json")
     assert ran.json == {"ok": True, "command": "inspect", "value": None}
     assert "hello" in ran.err
 
@@ -205,7 +198,6 @@ def test_interrupt_stops_with_status_130(work: str, numbers: tuple[signal.Signal
     command = [sys.executable, "-c", _PROGRAM.replace("WORK", work), "inspect", "x.nii", "--json"]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
-    assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     process.send_signal(numbers[0])
     said = ""

@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save
+import torch
 
+from MedEnhanceLib.bundles.export import export_bundle
 
-@pytest.fixture(autouse=True)
-def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Imported models go to a folder of the test's own."""
-    folder = tmp_path / "models"
-    monkeypatch.setenv("MEDENHANCE_MODELS", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("user_models")
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A folder with the form of a model; its weights belong to no network."""
-    folder = tmp_path / "bundle"
-    weights = save({"w": np.zeros(2, np.float32)})
-    card = "# my-model\nTrained on \x1b[31mnothing.\n"
-    for name, content in (("models/model.safetensors", weights), ("docs/README.md", card.encode())):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
     metadata = {
-        "format": "medenhance-bundle",
-        "format_version": 1,
         "name": "my-model",
         "kind": "enhancer",
         "modality": "MR",
         "version": "1.0.0",
         "description": "A model for tests",
         "license": "Apache-2.0",
-        "files": {
-            "models/model.safetensors": hashlib.sha256(weights).hexdigest(),
-            "docs/README.md": hashlib.sha256(card.encode()).hexdigest(),
-        },
+        "limits": ["Trained on \x1b[31mnothing."],
     }
-    (folder / "configs").mkdir()
-    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
-    return folder
+    return export_bundle(tmp_path / "bundle", {"w": torch.zeros(2)}, metadata).folder
 
 
 def names(ran: object) -> list[str]:

@@ -13,7 +13,13 @@ import pydicom
 
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 
-MR = "1.2.840.10008.5.1.4.1.1.4"
+#: What makes a plain MR series of the CT series that `write_series` writes.
+MR: dict[str, Any] = {
+    "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4",
+    "Modality": "MR",
+    "RescaleSlope": None,
+    "RescaleIntercept": None,
+}
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 _UID = "1.2.840.10008.1.2"
 

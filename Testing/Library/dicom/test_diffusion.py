@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pytest
 from Library.conftest import Make, WarningRecorder
+from Library.dicom.images import MR
+from Library.dicom.reading import edited, refused
 from Library.dicom.test_csa import csa
 
-from MedEnhanceLib import Volume, load, save_dicom
+from MedEnhanceLib import Volume, save_dicom
 from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
-from MedEnhanceLib.io.dicom.load import load_dicom
+from MedEnhanceLib.io import load
 from MedEnhanceLib.jobs import JobSpec, run_job
 
 ROW, COLUMN = (0.8, 0.6, 0.0), (-0.6, 0.8, 0.0)
@@ -52,12 +53,8 @@ def scan(make_series: Make) -> Callable[..., Path]:
                 "InstanceNumber": number(index // 2, index % 2),
                 **elements(index // 2),
             },
-            **{
-                "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4", "Modality": "MR",
-                "RescaleSlope": None, "RescaleIntercept": None, "PatientPosition": "HFS",
-                "InPlanePhaseEncodingDirection": "COL",
-            } | more,
-        )  # fmt: skip
+            **MR | {"PatientPosition": "HFS", "InPlanePhaseEncodingDirection": "COL"} | more,
+        )
 
     return write
 
@@ -87,8 +84,8 @@ def test_frames_keep_the_order_of_the_scan(
 
 
 def test_an_order_that_nothing_states_is_refused(scan: Callable[..., Path]) -> None:
-    with pytest.raises(GeometryError, match="nothing states the order of its diffusion frames"):
-        load(scan(public, lambda t, k: None))
+    says = "nothing states the order of its diffusion frames"
+    refused(scan(public, lambda t, k: None), says, GeometryError)
 
 
 def private(maker: str, t: int) -> list[tuple[int, str, str, Any]]:
@@ -120,12 +117,10 @@ def private(maker: str, t: int) -> list[tuple[int, str, str, Any]]:
 
 
 def add_private(folder: Path, maker: str, creator: str = "") -> None:
-    for file in folder.iterdir():
-        dataset = pydicom.dcmread(file)
+    for dataset in edited(folder):
         for tag, named, vr, value in private(maker, (dataset.InstanceNumber - 1) // 2):
             block = dataset.private_block(tag >> 16, creator or named, create=True)
             block.add_new(tag & 0xFF, vr, value)
-        dataset.save_as(file)
 
 
 @pytest.mark.parametrize("maker", ["siemens", "siemens csa", "philips", "uih", "ge"])
@@ -150,11 +145,10 @@ def test_directions_in_an_unknown_frame_are_zero_and_said(
 ) -> None:
     folder = scan(lambda t: {"TemporalPositionIdentifier": t + 1}, by_frame, PatientPosition="FFS")
     add_private(folder, "ge")
-    volume = load_dicom(folder, monitor=recorder.monitor)
+    volume = load(folder, monitor=recorder.monitor)
     assert {gradient.direction for gradient in volume.gradients} == {(0.0, 0.0, 0.0)}
-    assert any(
-        "3 of 3 diffusion-weighted frames state no direction" in w for w in recorder.warnings
-    )
+    says = "3 of 3 diffusion-weighted frames state no direction"
+    assert any(says in warning for warning in recorder.warnings)
 
 
 def convert(folder: Path, output: Path, **more: Any) -> dict[str, Any]:

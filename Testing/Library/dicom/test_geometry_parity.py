@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gdcm
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 from Library.conftest import Make, WarningRecorder
+from Library.dicom.reading import read_with_itk
 from Library.dicom.test_stack import turned
 
-from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
-from MedEnhanceLib.io.dicom.load import load_dicom
-from MedEnhanceLib.runtime.progress import Monitor
 
 STORED = np.random.default_rng(5).integers(0, 2000, (8, 4, 6)).astype(np.uint16)
 SERIES = ("CT_series", "MR_T1_series", "PET_series")
-
-
-@pytest.fixture
-def sitk() -> Iterator[Any]:
-    itk = pytest.importorskip("SimpleITK")
-    shown = itk.ProcessObject.GetGlobalWarningDisplay()
-    itk.ProcessObject.SetGlobalWarningDisplay(False)
-    yield itk
-    itk.ProcessObject.SetGlobalWarningDisplay(shown)
-
-
-def read_with(sitk: Any, folder: Path) -> tuple[np.ndarray, Geometry]:
-    """What SimpleITK makes of the series in a folder."""
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
-    image = sitk.ReadImage(files)
-    direction = np.reshape(image.GetDirection(), (3, 3)).tolist()
-    geometry = Geometry(image.GetSpacing(), image.GetOrigin(), direction)
-    return sitk.GetArrayFromImage(image), geometry
-
-
-def assert_same(volume: Volume, voxels: np.ndarray, geometry: Geometry) -> None:
-    assert volume.geometry.is_close(geometry, tolerance=1e-4)
-    assert np.allclose(volume.voxels, voxels, rtol=1e-6, atol=1e-6)
 
 
 def along(orientation: Any, distances: Any) -> list[tuple[float, float, float]]:
@@ -63,16 +38,17 @@ AGREED = {
 
 
 @pytest.mark.parametrize("name", AGREED)
-def test_a_plain_series_is_what_simpleitk_reads(sitk: Any, make_series: Make, name: str) -> None:
+def test_a_plain_series_is_what_simpleitk_reads(make_series: Make, name: str) -> None:
     orientation, distances = AGREED[name]
     folder = make_series(STORED, positions=along(orientation, distances), orientation=orientation)
-    assert_same(load(folder), *read_with(sitk, folder))
+    volume, (voxels, geometry) = load(folder), read_with_itk(folder)
+    assert volume.geometry.is_close(geometry, tolerance=1e-4)
+    assert np.allclose(volume.voxels, voxels, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", SERIES)
 def test_real_slices_come_in_the_order_of_gdcm(shared_data: Path, name: str) -> None:
-    gdcm = pytest.importorskip("gdcm")
     folder = shared_data / "dicom" / "STS_025" / name
     sorter = gdcm.IPPSorter()
     sorter.SetComputeZSpacing(True)
@@ -118,7 +94,7 @@ def test_series_is_the_volume_that_was_made_from_it(
 @pytest.mark.shared
 def test_missing_slices_can_be_made_from_their_neighbors(dicom: Path) -> None:
     """Held against the whole series: what was imaged is kept, what was not is near the truth."""
-    fixed = load_dicom(dicom / "STS_025_missing", resample=True, monitor=Monitor())
+    fixed = load(dicom / "STS_025_missing", resample=True)
     whole = load(dicom / "STS_025" / "MR_T1_series")
     assert fixed.geometry.is_close(whole.geometry, tolerance=1e-3)
     made = [8, 15]
@@ -140,7 +116,6 @@ def test_frames_of_a_multi_frame_ct_lie_where_itk_puts_them(dicom: Path) -> None
     volume, stored = load(file), pydicom.dcmread(file).pixel_array.astype(np.int32)
     assert np.array_equal(volume.voxels, stored[::-1] - 1024)
     assert volume.geometry.is_right_handed
-    sitk = pytest.importorskip("SimpleITK")
     image = sitk.ReadImage(str(file))
     for k in (0, len(stored) - 1):
         for j, i in ((0, 0), (stored.shape[1] - 1, 0), (0, stored.shape[2] - 1)):

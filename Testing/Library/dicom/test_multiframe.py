@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from Library.dicom.images import enhanced_mr, mr, written
+from Library.dicom.images import enhanced_mr, mr
+from Library.dicom.reading import loaded
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicomout import read_template
 from MedEnhanceLib.io.dicomout.derivation import with_elements
-from MedEnhanceLib.runtime.progress import Monitor
 
 FRAMES = np.arange(6 * 5 * 7, dtype=np.uint16).reshape(6, 5, 7)
 _CLASS = "1.2.840.10008.5.1.4.1.1."
 
 
-def loaded(tmp_path: Path, dataset: Any, **options: Any) -> Volume:
-    (tmp_path / "image.dcm").write_bytes(written(dataset))
-    return load_dicom(tmp_path / "image.dcm", monitor=Monitor(), **options)
-
-
-def content_of(dataset: Any, index: int) -> Any:
-    return dataset.PerFrameFunctionalGroupsSequence[index].FrameContentSequence[0]
+#: Of frames that `enhanced_mr` gives an intercept each.
+RESCALED = FRAMES.astype(int) + np.arange(6)[:, None, None]
 
 
 def test_frames_are_ordered_by_place_and_rescaled_each_by_its_own_group(tmp_path: Path) -> None:
     places = [4.0, 0.0, 2.0, 6.0, 10.0, 8.0]
     volume = loaded(tmp_path, enhanced_mr(FRAMES, places))
     order = np.argsort(places)
-    expected = FRAMES[order].astype(int) + np.arange(6)[order][:, None, None]
-    assert np.array_equal(volume.voxels, expected)
+    assert np.array_equal(volume.voxels, RESCALED[order])
     assert volume.modality == "MR"
     assert volume.geometry == Geometry((0.75, 0.5, 2.0), (-3.0, 4.0, 0.0))
     assert volume.origin is not None
@@ -60,11 +51,7 @@ def test_frames_at_the_same_places_become_a_sequence(
         if group_name not in groups:
             setattr(groups, group_name, [with_elements()])
         setattr(getattr(groups, group_name)[0], field, values[index % 2])
-    volume = loaded(tmp_path, dataset)
-    expected = FRAMES.astype(int) + np.arange(6)[:, None, None]
-    assert volume.shape == (2, 3, 5, 7)
-    assert np.array_equal(volume.voxels[0], expected[0::2])
-    assert np.array_equal(volume.voxels[1], expected[1::2])
+    assert np.array_equal(loaded(tmp_path, dataset).voxels, [RESCALED[0::2], RESCALED[1::2]])
 
 
 def test_directions_of_diffusion_are_separated_by_their_gradient_where_nothing_counts_them(
@@ -81,8 +68,7 @@ def test_directions_of_diffusion_are_separated_by_their_gradient_where_nothing_c
                 with_elements(DiffusionGradientOrientation=direction)
             ]
     volume = loaded(tmp_path, dataset)
-    expected = FRAMES.astype(int) + np.arange(6)[:, None, None]
-    assert np.array_equal(volume.voxels, expected.reshape(3, 2, 5, 7))
+    assert np.array_equal(volume.voxels, RESCALED.reshape(3, 2, 5, 7))
     assert [str(gradient) for gradient in volume.gradients] == [
         "b = 2000 s/mm² along (0.0000, 1.0000, 0.0000)",
         "b = 1000 s/mm² along (1.0000, 0.0000, 0.0000)",
@@ -92,8 +78,7 @@ def test_directions_of_diffusion_are_separated_by_their_gradient_where_nothing_c
 
 def test_private_sequences_override_no_public_element(tmp_path: Path) -> None:
     dataset = enhanced_mr(FRAMES, [2.0 * k for k in range(6)])
-    (tmp_path / "plain").mkdir()
-    truth = loaded(tmp_path / "plain", dataset)
+    truth = loaded(tmp_path, dataset)
     for groups in dataset.PerFrameFunctionalGroupsSequence:
         block = groups.private_block(0x2005, "Philips MR Imaging DD 005", create=True)
         other = with_elements(ImagePositionPatient=[9, 9, 9], RescaleSlope=3, PixelSpacing=[7, 7])
@@ -131,30 +116,24 @@ def test_maps_are_separated_by_the_elements_that_dicom_has_for_it(tmp_path: Path
         ]
     with pytest.raises(InputError, match=r"holds 2 .*\n.*/MAGNITUDE\n.*/PHASE"):
         loaded(tmp_path, dataset)
-    phase = loaded(tmp_path, dataset, series="2")
-    assert np.array_equal(phase.voxels, FRAMES[3:].astype(int) + np.arange(3, 6)[:, None, None])
+    assert np.array_equal(loaded(tmp_path, dataset, series="2").voxels, RESCALED[3:])
 
 
 @pytest.mark.parametrize(
-    ("sop_class", "says"),
-    [
-        ("20", "Nuclear Medicine Image Storage: 6 frames in one file, and none states"),
-        ("12.1", "X-Ray Angiographic Image Storage: 6 frames in one file, and none states"),
-    ],
+    ("sop_class", "name"), [("20", "Nuclear Medicine"), ("12.1", "X-Ray Angiographic")]
 )
-def test_clips_are_refused_with_what_they_are(sop_class: str, says: str, tmp_path: Path) -> None:
+def test_clips_are_refused_with_what_they_are(sop_class: str, name: str, tmp_path: Path) -> None:
     dataset = mr(FRAMES[0], NumberOfFrames=6, SOPClassUID=_CLASS + sop_class)
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.PixelData = FRAMES.tobytes()
+    says = f"{name} Image Storage: 6 frames in one file, and none states"
     with pytest.raises(InputError, match=says) as caught:
         loaded(tmp_path, dataset)
     assert caught.value.hint
 
 
 def test_frames_that_are_spread_over_files_are_refused(tmp_path: Path) -> None:
-    dataset = enhanced_mr(
-        FRAMES, [0, 2, 4, 6, 8, 10], ConcatenationUID="1.2.9", InConcatenationTotalNumber=2
-    )
+    part = {"ConcatenationUID": "1.2.9", "InConcatenationTotalNumber": 2}
     with pytest.raises(InputError, match="concatenation") as caught:
-        loaded(tmp_path, dataset)
+        loaded(tmp_path, enhanced_mr(FRAMES, [0, 2, 4, 6, 8, 10], **part))
     assert caught.value.hint

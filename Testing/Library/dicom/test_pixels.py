@@ -16,26 +16,20 @@ import pydicom
 import pytest
 from Library.conftest import Make
 from Library.dicom.images import Image, mr, of_every_syntax, written
+from Library.dicom.reading import loaded
 from pydicom.encaps import encapsulate, get_frame
 
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import DependencyError, DeviceMemoryError, InputError
 from MedEnhanceLib.io.dicom import pixels
 from MedEnhanceLib.io.dicom.decoders import DECODERS, PixelFile, index_pixels
 from MedEnhanceLib.io.dicom.headers import read_header
-from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.runtime.progress import Monitor
 
-IMPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+IMPLICIT, EXPLICIT, BIG = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".2"))
 EIGHT = np.arange(35, dtype=np.uint8).reshape(5, 7)
-
-
-def loaded(tmp_path: Path, dataset: Any, monitor: Monitor | None = None) -> Volume:
-    (tmp_path / "image.dcm").write_bytes(written(dataset))
-    return load_dicom(tmp_path / "image.dcm", monitor=monitor or Monitor())
 
 
 def slices_of(*files: Path) -> list[Slice]:
@@ -43,16 +37,15 @@ def slices_of(*files: Path) -> list[Slice]:
     return [one for header in headers if header for one in header.slices]
 
 
-@pytest.mark.parametrize("syntax", [None, IMPLICIT, BIG])
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG])
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32"])
 def test_integers_of_8_to_32_bits_keep_value_and_type(
-    dtype: str, syntax: str | None, tmp_path: Path, rng: np.random.Generator
+    dtype: str, syntax: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     limits = np.iinfo(dtype)
     stored = rng.integers(limits.min, limits.max, (6, 7), dtype=dtype, endpoint=True)
     stored[0, :2] = limits.min, limits.max
-    dataset = mr(stored, syntax=syntax or "1.2.840.10008.1.2.1")
-    volume = loaded(tmp_path, dataset)
+    volume = loaded(tmp_path, mr(stored, syntax=syntax))
     assert volume.dtype == np.dtype(dtype)
     assert np.array_equal(volume.voxels[0], stored)
 
@@ -60,8 +53,7 @@ def test_integers_of_8_to_32_bits_keep_value_and_type(
 @pytest.mark.parametrize("signed", [False, True])
 def test_overlays_in_the_bits_above_are_masked(signed: bool, tmp_path: Path) -> None:
     numbers = np.array([[0, 1, 2047, 2048, 4095]], np.uint16)
-    cells = numbers | 0x5000
-    dataset = mr(cells, BitsStored=12, HighBit=11, PixelRepresentation=int(signed))
+    dataset = mr(numbers | 0x5000, BitsStored=12, HighBit=11, PixelRepresentation=int(signed))
     expected = np.where(numbers > 2047, numbers.astype(int) - 4096, numbers) if signed else numbers
     assert np.array_equal(loaded(tmp_path, dataset).voxels[0], expected)
 
@@ -190,13 +182,12 @@ def test_signed_numbers_come_back_from_twos_complement(
 ) -> None:
     signed = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (20, 30)).astype(np.int16)
     cells = (signed.view(np.uint16)) & ((1 << bits) - 1)
-    stream = {
-        SV1: lambda pixels: imagecodecs.jpeg8_encode(pixels, lossless=True, bitspersample=bits),
-        JPEG_LS: imagecodecs.jpegls_encode,
-        J2K: lambda pixels: imagecodecs.jpeg2k_encode(
-            pixels, level=0, codecformat="J2K", bitspersample=bits
-        ),
-    }[syntax](cells)
+    if syntax == SV1:
+        stream = imagecodecs.jpeg8_encode(cells, lossless=True, bitspersample=bits)
+    elif syntax == JPEG_LS:
+        stream = imagecodecs.jpegls_encode(cells)
+    else:
+        stream = imagecodecs.jpeg2k_encode(cells, level=0, codecformat="J2K", bitspersample=bits)
     dataset = mr(signed, bytes(stream), syntax, BitsStored=bits, HighBit=bits - 1)
     assert np.array_equal(indexed(written(dataset), tmp_path).frame(0), signed)
 

@@ -12,14 +12,14 @@ from Library.dicom.images import enhanced_mr, written
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io.dicom.load import load_dicom
+from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicomout import Derivation, new_study, write_objects
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.io.dicomout.segments import build_segmentation
-from MedEnhanceLib.runtime.progress import Monitor
 
 GEOMETRY = Geometry((0.75, 0.5, 2.0), (-3.0, 4.0, 0.0))
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+BYTES = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
 
 
 def labels_of(*voxels: tuple[int, int, int, int], slices: int = 3) -> np.ndarray:
@@ -46,7 +46,7 @@ def segmentation(labels: np.ndarray, **own: Any) -> Any:
 
 def loaded(tmp_path: Path, dataset: Any) -> Volume:
     (path,) = write_objects([dataset], tmp_path / str(dataset.SOPInstanceUID))
-    return load_dicom(path, monitor=Monitor())
+    return load(path)
 
 
 def move(dataset: Any, frame: int, sequence: str, name: str, value: list[float]) -> None:
@@ -79,10 +79,7 @@ def test_planes_whose_frames_were_left_out_are_empty(tmp_path: Path) -> None:
         ({"SegmentSequence": []}, "cannot be read"),
         ({"PerFrameFunctionalGroupsSequence": []}, "cannot be read"),
         ({"PixelData": b"\0\0"}, "cannot be read"),
-        (
-            {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": b"\xff" * 106},
-            "binary segmentation holds 255",
-        ),
+        (BYTES | {"PixelData": b"\xff" * 106}, "binary segmentation holds 255"),
     ],
 )
 def test_what_is_no_set_of_labels_is_refused(
@@ -129,17 +126,15 @@ def test_images_come_before_a_segmentation_beside_them(tmp_path: Path) -> None:
     write_objects([labels], tmp_path / "both")
     images = enhanced_mr(np.ones((2, 5, 7), np.uint16), [0.0, 2.0])
     (tmp_path / "both/images.dcm").write_bytes(written(images))
-    assert load_dicom(tmp_path / "both", monitor=Monitor()).modality == "MR"
-    asked = load_dicom(tmp_path / "both", series="1.2.77", monitor=Monitor())
-    assert asked.modality == "SEG"
+    assert load(tmp_path / "both").modality == "MR"
+    assert load(tmp_path / "both", series="1.2.77").modality == "SEG"
 
 
 def test_label_map_is_taken_as_it_is(tmp_path: Path) -> None:
     labels = labels_of((7, 0, 0, 0), (250, 1, 1, 1), slices=2)
     dataset = segmentation((labels > 0).astype(np.uint8))
-    dataset.SOPClassUID, dataset.SegmentationType = LABEL_MAP, "LABELMAP"
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit = 7
+    for name, value in {"SOPClassUID": LABEL_MAP, "SegmentationType": "LABELMAP", **BYTES}.items():
+        setattr(dataset, name, value)
     frames = dataset.PerFrameFunctionalGroupsSequence
     order = [int(frame.PlanePositionSequence[0].ImagePositionPatient[2]) // 2 for frame in frames]
     dataset.add_new("PixelData", "OB", labels[order].tobytes())

@@ -6,26 +6,28 @@ A slice less at the end of a series leaves no gap that would show it.
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from Library.conftest import Make, WarningRecorder
+from Library.dicom.reading import refused
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.listing import list_series
-from MedEnhanceLib.io.dicom.load import load_dicom
+from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom.sources import find_files, is_source
 from MedEnhanceLib.runtime.progress import Monitor
 
 STORED = np.random.default_rng(5).integers(0, 2000, (5, 4, 6)).astype(np.uint16)
 
 
-def names(path: Path, monitor: Monitor | None = None) -> list[str]:
-    return [file.name for file in find_files(path, monitor or Monitor())]
+links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+
+
+def names(path: Path) -> list[str]:
+    return [file.name for file in find_files(path, Monitor())]
 
 
 def test_files_are_found_below_in_order_without_what_systems_leave(tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_files_are_found_below_in_order_without_what_systems_leave(tmp_path: Pat
     assert names(tmp_path) == [".hidden", "3", "z", "1", "2"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@links
 def test_links_are_followed_once_and_pipes_are_not_read(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -58,7 +60,7 @@ def test_a_list_names_files_beside_itself(make_series: Make, tmp_path: Path) -> 
     path.write_text("\n".join(lines), encoding="utf-8-sig")
     assert is_source(path)
     assert names(path) == ["001.dcm", "002.dcm", "003.dcm"]
-    assert load_dicom(path, monitor=Monitor()).shape == (3, 4, 6)
+    assert load(path).shape == (3, 4, 6)
 
 
 @pytest.mark.parametrize(
@@ -86,46 +88,24 @@ def test_a_pipe_is_refused_at_once(name: str, tmp_path: Path) -> None:
             read(pipe)
 
 
-Disc = namedtuple("Disc", "folder directory")
-
-
-@pytest.fixture
-def disc(make_series: Make, tmp_path: Path) -> Disc:
-    """A disc of five files with their DICOMDIR, as pydicom writes it."""
+def test_a_disc_is_read_by_its_folder_and_by_its_directory(
+    make_series: Make, tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    """Five files with their DICOMDIR, as pydicom writes it."""
     from pydicom.fileset import FileSet
 
-    folder = make_series(
-        STORED,
-        PatientID="p",
-        PatientName="n",
-        StudyDate="20200101",
-        StudyTime="120000",
-        StudyID="1",
-        slice_elements=lambda index: {"InstanceNumber": index + 1},
-    )
+    said = {"PatientID": "p", "PatientName": "n", "StudyID": "1"}
+    said |= {"StudyDate": "20200101", "StudyTime": "120000"}
+    folder = make_series(STORED, slice_elements=lambda k: {"InstanceNumber": k + 1}, **said)
     files = FileSet()
     for file in sorted(folder.iterdir()):
         files.add(file)
     files.write(tmp_path / "disc")
     files._stage["t"].cleanup()  # pydicom leaves it to the collector, which warns
-    return Disc(tmp_path / "disc", tmp_path / "disc" / "DICOMDIR")
-
-
-def test_a_disc_is_read_by_its_folder_and_by_its_directory(
-    disc: Disc, recorder: WarningRecorder
-) -> None:
-    for path in disc:
-        assert load_dicom(path, monitor=recorder.monitor).shape == (5, 4, 6)
+    for path in (tmp_path / "disc", tmp_path / "disc" / "DICOMDIR"):
+        assert load(path, monitor=recorder.monitor).shape == (5, 4, 6)
     assert recorder.warnings == []
-    assert is_source(disc.directory)
-
-
-links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
-
-
-def without_endings(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.rename(path.with_suffix(""))
+    assert is_source(path)
 
 
 def empty(path: Path) -> None:
@@ -153,14 +133,10 @@ def test_a_series_whose_last_images_hold_nothing_is_refused(
     make_series: Make, lose: Callable[[Path], None], ending: str
 ) -> None:
     folder = make_series(STORED)
-    if not ending:
-        without_endings(folder)
+    for path in folder.iterdir():
+        path.rename(path.with_suffix(ending))
     lose(folder / f"001{ending}")  # the last by position
-    (row, *_) = list_series(folder, Monitor())
-    assert not row.readable
-    with pytest.raises(InputError, match=rf"001{ending}: ") as caught:
-        load_dicom(folder, monitor=Monitor())
-    assert "remove it" in caught.value.hint
+    assert "remove it" in refused(folder, rf"001{ending}: ")
 
 
 @links
@@ -172,8 +148,8 @@ def test_what_is_not_named_like_the_images_hurts_nothing(
     for name in ("LOCKFILE", "notes.txt"):
         (folder / name).write_bytes(b"text")
         lose(folder / name)
-    assert load_dicom(folder, monitor=Monitor()).shape == (5, 4, 6)
-    assert len(list_series(folder, Monitor())) == 1
+    assert load(folder).shape == (5, 4, 6)
+    assert len(me.list_series(folder)) == 1
 
 
 def test_a_damaged_file_among_images_of_another_series_is_theirs(
@@ -182,7 +158,7 @@ def test_a_damaged_file_among_images_of_another_series_is_theirs(
     one = make_series(STORED, folder=tmp_path / "disc" / "1")
     other = make_series(STORED, folder=tmp_path / "disc" / "2", uid="1.2.3.2")
     (other / "001.dcm").write_bytes((other / "001.dcm").read_bytes()[:180])
-    found = load_dicom(tmp_path / "disc", series="1.2.3.1", monitor=recorder.monitor)
-    assert found.is_equal(load_dicom(one, monitor=Monitor()))
+    found = load(tmp_path / "disc", series="1.2.3.1", monitor=recorder.monitor)
+    assert found.is_equal(load(one))
     with pytest.raises(InputError, match=r"001\.dcm"):
-        load_dicom(tmp_path / "disc", series="1.2.3.2", monitor=Monitor())
+        load(tmp_path / "disc", series="1.2.3.2")

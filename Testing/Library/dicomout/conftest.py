@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.io.dicomout import Derivation, Template, read_template
+from MedEnhanceLib.io.dicomout import Derivation, Template, read_template, write_objects
 from MedEnhanceLib.io.dicomout.segments import build_segmentation
 
 Examine = Callable[[Path], list[str]]
+Sound = Callable[..., list[Dataset]]
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,23 @@ def examine() -> Examine:
         return [line for line in said if line.startswith("Error")]
 
     return errors
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def sound(out: Path, examine: Examine) -> Sound:
+    """Write objects into a folder, hold each against the standard, and read them."""
+
+    def written(objects: Sequence[Dataset], folder: Path = out) -> list[Dataset]:
+        paths = write_objects(objects, folder)
+        assert [error for path in paths for error in examine(path)] == []
+        return [dcmread(path) for path in paths]
+
+    return written
 
 
 class Study(NamedTuple):
@@ -120,6 +138,16 @@ def decoded(dataset: Dataset, labels: Volume, tolerance: float = 1e-6) -> np.nda
         item = (identity or groups.SegmentIdentificationSequence)[0]
         numbers[round(k)][mask] = item.ReferencedSegmentNumber
     return numbers
+
+
+def on_grid(theirs: Any, ours: Volume) -> np.ndarray:
+    """Voxels that highdicom reads, by their places, on the grid of a volume."""
+    to_index = np.linalg.inv(ours.geometry.affine_lps) @ theirs.affine  # from their (k, j, i)
+    voxels = np.zeros(ours.shape)
+    for index in np.ndindex(*theirs.shape):
+        i, j, k = np.rint(to_index @ [*index, 1])[:3].astype(int)
+        voxels[k, j, i] = theirs.array[index]
+    return voxels
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ from typing import Any
 
 import highdicom
 import numpy as np
-import pydicom
 import pytest
-from Library.dicomout.conftest import Examine, Study
-from Library.dicomout.writing import write_uncertainty
+from Library.dicomout.conftest import Sound, Study, on_grid
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -29,22 +27,18 @@ def derivation() -> Derivation:
 @pytest.fixture
 def spread(study: Study, rng: np.random.Generator) -> Volume:
     """Values of all magnitudes, the smallest and largest of float32 among them."""
-    voxels = 10.0 ** rng.uniform(-12, 12, study.volume.shape)
-    voxels = voxels.astype(np.float32)
+    voxels = (10.0 ** rng.uniform(-12, 12, study.volume.shape)).astype(np.float32)
     voxels[0, 0, :3] = (0.0, np.finfo(np.float32).tiny, np.finfo(np.float32).max)
     return replace(study.volume, voxels=voxels)
 
 
 def test_every_bit_comes_back_in_its_place(
-    tmp_path: Path, examine: Examine, spread: Volume, options: Options
+    sound: Sound, out: Path, spread: Volume, options: Options
 ) -> None:
-    path = write_uncertainty(spread, tmp_path / "out", **options)
-    assert examine(path) == []
-    volume = highdicom.imread(path).get_volume(dtype=np.float64)
-    to_index = np.linalg.inv(spread.geometry.affine_lps) @ volume.affine
-    for index in np.ndindex(*volume.shape):
-        i, j, k = np.rint(to_index @ [*index, 1])[:3].astype(int)
-        assert np.float32(volume.array[index]) == spread.voxels[k, j, i]
+    sound([build_uncertainty(spread, **options)])
+    volume = highdicom.imread(*out.iterdir()).get_volume(dtype=np.float64)
+    assert volume.shape == spread.shape
+    assert np.array_equal(on_grid(volume, spread), spread.voxels)
 
 
 @pytest.mark.parametrize(
@@ -96,22 +90,14 @@ def test_it_says_what_it_is_and_which_images_are_behind(
     ("part", "side", "stated"), [("KNEE", "L", "L"), ("KNEE", None, ""), ("HEAD", "L", None)]
 )
 def test_a_map_of_zeros_can_be_shown_and_states_the_side_of_paired_parts(
-    tmp_path: Path,
-    examine: Examine,
-    study: Study,
-    options: Options,
-    part: str,
-    side: str | None,
-    stated: str | None,
+    sound: Sound, study: Study, options: Options, part: str, side: str | None, stated: str | None
 ) -> None:
     study.template.headers[0].BodyPartExamined = part
     study.template.headers[0].Laterality = side
-    path = write_uncertainty(study.volume, tmp_path / "out", **options)
-    dataset = pydicom.dcmread(path)
+    (dataset,) = sound([build_uncertainty(study.volume, **options)])
     assert dataset.get("Laterality") == stated
     window = dataset.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
     assert (float(window.WindowCenter), float(window.WindowWidth)) == (0.5, 1)
-    assert examine(path) == []
 
 
 @pytest.mark.parametrize(

@@ -7,27 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pytest
 from Library.conftest import Make
-from Library.dicomout.conftest import Examine
-from Library.dicomout.writing import write_series
+from Library.dicom.images import MR, packaged
+from Library.dicom.reading import edited, read_with_itk
+from Library.dicomout.conftest import Sound
+from Library.dicomout.writing import derive, write_series
 from pydicom import Dataset
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.io.dicomout import (
-    Derivation,
-    build_series,
-    new_study,
-    read_template,
-)
+from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template
 from MedEnhanceLib.io.dicomout.attributes import CT_IMAGE, MR_IMAGE, PET_IMAGE, SECONDARY_CAPTURE
 from MedEnhanceLib.io.dicomout.derivation import NOTICE
 
-ENHANCED = Derivation("enhanced", "2 tiles", model={"name": "ct", "sha256": "cd" * 32})
 PET = {
     "SOPClassUID": PET_IMAGE,
     "Modality": "PT",
@@ -43,12 +38,6 @@ PET = {
     "AcquisitionDate": "20200131",
     "AcquisitionTime": "120500",
 }
-
-
-def derive(volume: Volume, derivation: Derivation = ENHANCED, **options: Any) -> list[Dataset]:
-    assert volume.origin is not None
-    template = read_template(volume.origin)
-    return build_series(volume, template=template, derivation=derivation, **options)
 
 
 @pytest.fixture
@@ -75,8 +64,7 @@ def ct(make_series: Make, rng: np.random.Generator) -> Volume:
 
 
 def test_patient_study_place_and_clinic_stay(ct: Volume) -> None:
-    template = read_template(ct.origin)
-    for image, source in zip(derive(ct), template.headers, strict=True):
+    for image, source in zip(derive(ct), read_template(ct.origin).headers, strict=True):
         for keyword in (
             "PatientName", "PatientID", "StudyInstanceUID", "StudyDate", "FrameOfReferenceUID",
             "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
@@ -91,17 +79,11 @@ def test_what_is_no_longer_true_goes(ct: Volume, make_series: Make, tmp_path: Pa
     assert "SmallestImagePixelValue" not in image
     assert "PixelPaddingValue" not in image
     assert list(image.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
-    odd = make_series(
-        np.zeros((2, 3, 4), np.int16),
-        folder=tmp_path / "odd",
-        PatientComments="kept",
-        ContentQualification="PRODUCT",
-    )
-    for file in odd.iterdir():
-        dataset = pydicom.dcmread(file)
+    said = {"PatientComments": "kept", "ContentQualification": "PRODUCT"}
+    odd = make_series(np.zeros((2, 3, 4), np.int16), folder=tmp_path / "odd", **said)
+    for dataset in edited(odd):
         dataset.private_block(0x0029, "ACME", create=True).add_new(1, "LO", "secret")
         dataset.add_new(0x60003000, "OW", b"\0\0")
-        dataset.save_as(file)
     image = derive(io.load(odd))[0]
     assert image.PatientComments == "kept"
     assert not any(element.tag.is_private or element.tag.group == 0x6000 for element in image)
@@ -129,19 +111,17 @@ def test_a_series_of_its_own_says_what_was_done(ct: Volume) -> None:
 
 
 def test_unchanged_pet_keeps_its_rescale_slice_by_slice(
-    tmp_path: Path, make_series: Make, rng: np.random.Generator, examine: Examine
+    sound: Sound, out: Path, make_series: Make, rng: np.random.Generator
 ) -> None:
     stored = rng.integers(0, 32767, (3, 6, 5)).astype(np.int16)
     volume = io.load(
         make_series(stored, **PET, slice_elements=lambda k: {"RescaleSlope": 0.013 * (k + 1)})
     )
-    paths = write_series(volume, tmp_path / "out", derivation=ENHANCED)
-    assert io.load(tmp_path / "out").is_equal(volume)
-    image = pydicom.dcmread(paths[1])
+    image = sound(derive(volume))[1]
+    assert io.load(out).is_equal(volume)
     assert float(image.RescaleSlope) == 0.026
     assert (image.SeriesDate, image.SeriesTime) == ("20200131", "120000")  # decay counts from it
     assert list(image.ImageType[:2]) == ["DERIVED", "PRIMARY"]
-    assert examine(paths[0]) == []
 
 
 def test_pet_that_does_not_state_its_decay_is_no_pet_image(
@@ -153,10 +133,11 @@ def test_pet_that_does_not_state_its_decay_is_no_pet_image(
     assert any("DecayFactor" in said for said in recorder.warnings)
 
 
-@pytest.fixture
-def dynamic_pet(make_series: Make) -> Volume:
+def test_dynamic_pet_stays_dynamic_and_a_time_point_of_it_is_static(
+    sound: Sound, out: Path, make_series: Make
+) -> None:
     dynamic = {"SeriesType": ["DYNAMIC", "IMAGE"], "NumberOfSlices": 3, "NumberOfTimeSlices": 2}
-    return io.load(
+    volume = io.load(
         make_series(
             np.arange(6 * 12, dtype=np.int16).reshape(6, 3, 4),
             positions=[(0, 0, 3.0 * (k % 3)) for k in range(6)],
@@ -167,54 +148,35 @@ def dynamic_pet(make_series: Make) -> Volume:
             **PET | dynamic | {"ActualFrameDuration": "60000"},
         )
     )
-
-
-def test_dynamic_pet_stays_dynamic_and_a_time_point_of_it_is_static(
-    tmp_path: Path, dynamic_pet: Volume, examine: Examine
-) -> None:
-    paths = write_series(dynamic_pet, tmp_path / "out")
-    image = pydicom.dcmread(paths[5])
+    image = sound(derive(volume))[5]
     assert (list(image.SeriesType), image.NumberOfTimeSlices) == (["DYNAMIC", "IMAGE"], 2)
-    assert examine(paths[5]) == []
-    assert io.load(tmp_path / "out").frame_interval_s == pytest.approx(60)
-    paths = write_series(dynamic_pet.frame(1), tmp_path / "static")
-    image = pydicom.dcmread(paths[0])
+    assert io.load(out).frame_interval_s == pytest.approx(60)
+    image = sound(derive(volume.frame(1)), out.with_name("static"))[0]
     assert list(image.SeriesType) == ["STATIC", "IMAGE"]
     assert "NumberOfTimeSlices" not in image
     assert float(image.FrameReferenceTime) == 60000
-    assert examine(paths[0]) == []
 
 
-def test_texts_in_another_script_than_the_sources_are_kept(
-    tmp_path: Path, make_series: Make, examine: Examine
-) -> None:
+def test_texts_in_another_script_than_the_sources_are_kept(sound: Sound, make_series: Make) -> None:
     foreign = "Łódź 头"
     folder = make_series(np.ones((2, 3, 4), np.int16), BodyPartExamined="HEAD")
-    for file in folder.iterdir():
-        dataset = pydicom.dcmread(file)
+    for dataset in edited(folder):
         dataset.pop("SpecificCharacterSet", None)
         dataset.add_new(0x00104000, "LT", b"M\xfcller")
-        dataset.save_as(file)
-    volume = io.load(folder)
     named = Derivation("converted", series_description=foreign)
-    (path, *_) = write_series(volume, tmp_path / "out", derivation=named)
-    image = pydicom.dcmread(path)
+    image = sound(derive(io.load(folder), named))[0]
     assert (image.SeriesDescription, image.PatientComments) == (foreign, "Müller")
-    assert examine(path) == []
 
 
 def test_what_a_source_says_against_the_standard_is_not_passed_on(
-    tmp_path: Path, make_series: Make, examine: Examine
+    sound: Sound, make_series: Make
 ) -> None:
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99X", "lying"
     volume = io.load(
         make_series(
             np.zeros((2, 3, 4), np.int16),
-            SOPClassUID=MR_IMAGE,
-            Modality="MR",
-            RescaleSlope=None,
-            RescaleIntercept=None,
+            **MR,
             ScanningSequence="SE",
             SequenceVariant="NONE",
             InversionTime="100",
@@ -224,25 +186,17 @@ def test_what_a_source_says_against_the_standard_is_not_passed_on(
             BodyPartExamined="EXTREMITY",
         )
     )
-    image = derive(volume)[0]
+    image = sound(derive(volume))[0]
     for keyword in ("InversionTime", "TriggerTime", "PatientOrientationCodeSequence"):
         assert keyword not in image
     assert image.PatientPosition == "HFS"
-    paths = write_series(volume, tmp_path / "out", derivation=ENHANCED)
-    assert examine(paths[0]) == []
 
 
 def test_cut_slices_name_what_they_were_made_from(ct: Volume) -> None:
     origin = ct.origin
     assert origin is not None
-    cut = Volume(
-        ct.voxels[1:3, 2:, 1:],
-        ct.geometry.cropped((1, 2, 1)),
-        "CT",
-        "HU",
-        origin=replace(origin, instances=(origin.instances[0][1:3],)),
-    )
-    images = derive(cut)
+    part = ct.crop(k=slice(1, 3), j=slice(2, None), i=slice(1, None))
+    images = derive(replace(part, origin=origin.cropped(1, 3)))
     for image, source in zip(images, origin.instances[0][1:3], strict=True):
         (item,) = image.SourceImageSequence
         assert item.ReferencedSOPInstanceUID == source.sop_instance
@@ -256,8 +210,8 @@ def test_cut_slices_name_what_they_were_made_from(ct: Volume) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("frames", [1, 3])
 def test_what_never_was_dicom_comes_back(
-    tmp_path: Path,
-    examine: Examine,
+    sound: Sound,
+    out: Path,
     rng: np.random.Generator,
     oblique_geometry: Geometry,
     modality: str,
@@ -270,89 +224,67 @@ def test_what_never_was_dicom_comes_back(
         voxels if frames > 1 else voxels[0], oblique_geometry, modality, frame_interval_s=interval_s
     )
     template = new_study(modality=modality, patient_id="42", patient_name="Døe^Jane")
-    paths = write_series(
-        volume, tmp_path / "out", template=template, derivation=Derivation("converted")
-    )
-    assert len(paths) == 4 * frames
-    assert examine(paths[0]) == []
-    image = pydicom.dcmread(paths[0])
+    images = sound(derive(volume, Derivation("converted"), template=template))
+    assert len(images) == 4 * frames
+    image = images[0]
     assert (image.SOPClassUID, image.PatientName) == (sop_class, "Døe^Jane")
     assert image.ImageType[0] == "DERIVED"
     assert "SourceImageSequence" not in image
-    back = io.load(tmp_path / "out")
+    back = io.load(out)
     assert np.array_equal(back.voxels, volume.voxels)
     assert back.geometry.is_close(volume.geometry, 1e-5)
     assert back.frame_interval_s == interval_s
 
 
 def test_a_sequence_keeps_the_times_of_its_source(
-    tmp_path: Path, make_series: Make, rng: np.random.Generator, examine: Examine
+    sound: Sound, out: Path, make_series: Make, rng: np.random.Generator
 ) -> None:
     folder = make_series(
         rng.integers(0, 900, (6, 4, 5)).astype(np.int16),
         positions=[(0, 0, 2.5 * (k % 3)) for k in range(6)],
-        SOPClassUID=MR_IMAGE,
-        Modality="MR",
-        RescaleSlope=None,
-        RescaleIntercept=None,
+        **MR,
         slice_elements=lambda k: {"TemporalPositionIdentifier": 5 + k // 3},
     )
     volume = io.load(folder)
     assert volume.shape == (2, 3, 4, 5)
-    paths = write_series(volume, tmp_path / "out", derivation=ENHANCED)
-    images = [pydicom.dcmread(path) for path in paths]
+    images = sound(derive(volume))
     assert [int(one.TemporalPositionIdentifier) for one in images] == [5, 5, 5, 6, 6, 6]
-    assert examine(paths[0]) == []
-    assert io.load(tmp_path / "out").is_equal(volume)
+    assert io.load(out).is_equal(volume)
     sources = [one.sop_instance for frame in volume.origin.instances for one in frame]
     assert [one.SourceImageSequence[0].ReferencedSOPInstanceUID for one in images] == sources
 
 
 def test_another_reader_finds_the_same_voxels_in_the_same_place(
-    tmp_path: Path, make_series: Make, rng: np.random.Generator
+    out: Path, make_series: Make, rng: np.random.Generator
 ) -> None:
-    import SimpleITK as sitk  # noqa: N813 - as everybody calls it
-
     folder = make_series(
         rng.integers(0, 3000, (5, 6, 7)).astype(np.int16),
         positions=[(0.1, 0.2 - 1.5 * k, -7.3 + 2 * k) for k in range(5)],
         orientation=(1, 0, 0, 0, 0.8, 0.6),
     )
     volume = io.load(folder)
-    write_series(volume, tmp_path / "out", derivation=ENHANCED)
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "out"))
-    image = sitk.ReadImage(files)
-    assert np.array_equal(sitk.GetArrayFromImage(image), volume.voxels)
-    direction = np.reshape(image.GetDirection(), (3, 3)).tolist()
-    read = Geometry(image.GetSpacing(), image.GetOrigin(), direction)
-    assert read.is_close(volume.geometry, 1e-5)
+    write_series(volume, out)
+    voxels, geometry = read_with_itk(out)
+    assert np.array_equal(voxels, volume.voxels)
+    assert geometry.is_close(volume.geometry, 1e-5)
 
 
 @pytest.mark.slow
-def test_files_of_pydicom_that_can_be_read_pass_the_examiner(
-    tmp_path: Path, examine: Examine
-) -> None:
-    files = Path(pydicom.__file__).parent / "data" / "test_files"
+def test_files_of_pydicom_that_can_be_read_pass_the_examiner(sound: Sound, tmp_path: Path) -> None:
     passed = []
-    for number, path in enumerate(sorted(files.glob("*.dcm"))):
-        name = path.name
+    for path in sorted(packaged("").glob("*.dcm")):
         try:
             volume = io.load(path)
         except MedEnhanceError:
             continue
         if volume.origin is None:
             continue
-        paths = write_series(
-            volume,
-            tmp_path / str(number),
-            derivation=ENHANCED,
-        )
-        assert examine(paths[0]) == [], name
-        back = io.load(tmp_path / str(number))
-        assert back.geometry.is_close(volume.geometry, 1e-5), name
+        sound(derive(volume), tmp_path / path.name)
+        back = io.load(tmp_path / path.name)
+        assert back.geometry.is_close(volume.geometry, 1e-5), path.name
         if volume.units != "relative":  # a dose has 32 bits
-            assert np.array_equal(back.voxels, volume.voxels), name
-        passed.append(name)
+            assert np.array_equal(back.voxels, volume.voxels), path.name
+        passed.append(path.name)
     assert len(passed) >= 10
 
 
@@ -360,13 +292,11 @@ def test_files_of_pydicom_that_can_be_read_pass_the_examiner(
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["CT_series", "MR_T1_series", "PET_series"])
 def test_series_of_a_hospital_pass_the_examiner_and_come_back(
-    tmp_path: Path, shared_data: Path, examine: Examine, name: str
+    sound: Sound, out: Path, shared_data: Path, name: str
 ) -> None:
     volume = io.load(shared_data / "dicom" / "STS_025" / name)
-    paths = write_series(volume, tmp_path / "out", derivation=ENHANCED)
-    for path in paths[:: max(1, len(paths) // 3)]:
-        assert examine(path) == []
-    back = io.load(tmp_path / "out")
+    sound(derive(volume))
+    back = io.load(out)
     assert back.geometry.is_close(volume.geometry, 1e-5)
     assert (back.modality, back.units) == (volume.modality, volume.units)
     assert back.is_equal(volume)

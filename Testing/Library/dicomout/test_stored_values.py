@@ -6,29 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pytest
-import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 from Library.conftest import Make
-from Library.dicomout.conftest import Examine
-from Library.dicomout.writing import MADE, write_series
+from Library.dicom.images import MR
+from Library.dicom.reading import read_with_itk
+from Library.dicomout.conftest import Sound
+from Library.dicomout.writing import derive, write_series
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicomout import build_series, new_study
-from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE
+from MedEnhanceLib.io.dicomout import new_study
 
-MR = {
-    "SOPClassUID": MR_IMAGE,
-    "Modality": "MR",
-    "RescaleSlope": None,
-    "RescaleIntercept": None,
-    "BodyPartExamined": "HEAD",
-    "WindowCenter": ["400", "40"],
-    "WindowWidth": ["800", "80"],
-}
+HEAD = {"BodyPartExamined": "HEAD", "WindowCenter": ["400", "40"], "WindowWidth": ["800", "80"]}
 
 
 def voxels_of(kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -39,16 +30,10 @@ def voxels_of(kind: str, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 60_000, (3, 6, 5)).astype(np.uint16)
 
 
-def intensities(folder: Path) -> np.ndarray:
-    """By pydicom alone, in the order of the names; [K, J, I]."""
-    images = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
-    return np.array(
-        [
-            image.pixel_array * float(image.get("RescaleSlope", 1))
-            + float(image.get("RescaleIntercept", 0))
-            for image in images
-        ]
-    )
+def intensities(image: Any) -> np.ndarray:
+    """By pydicom alone, [J, I]."""
+    slope, intercept = image.get("RescaleSlope", 1), image.get("RescaleIntercept", 0)
+    return np.asarray(image.pixel_array * float(slope) + float(intercept))
 
 
 @pytest.mark.slow
@@ -56,43 +41,42 @@ def intensities(folder: Path) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["int16", "uint16", "float", "bool"])
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 def test_voxels_come_back_whatever_the_form(
-    tmp_path: Path,
+    sound: Sound,
+    out: Path,
     make_series: Make,
     rng: np.random.Generator,
-    examine: Examine,
     photometric: str,
     kind: str,
     modality: str,
 ) -> None:
     stored = rng.integers(0, 3000, (3, 6, 5)).astype(np.int16)
-    stated: dict[str, Any] = {} if modality == "CT" else dict(MR)
+    stated: dict[str, Any] = {} if modality == "CT" else MR | HEAD
     if kind == "int16":
         stated |= {"RescaleSlope": "0.25", "RescaleIntercept": "-1000"}
     source = io.load(make_series(stored, PhotometricInterpretation=photometric, **stated))
     volume = source if kind == "int16" else source.with_voxels(voxels_of(kind, rng))
-    paths = write_series(volume, tmp_path / "out")
-    for path in paths:
-        assert examine(path) == []
+    images = sound(derive(volume))
     bound = 0.51 * float(np.ptp(volume.voxels)) / 65535 if kind == "float" else 0
     wanted = volume.voxels.astype(float)
-    assert np.abs(intensities(tmp_path / "out") - wanted).max() <= bound
-    back = io.load(tmp_path / "out")
+    assert np.abs([*map(intensities, images)] - wanted).max() <= bound
+    back = io.load(out)
     assert np.abs(back.voxels.astype(float) - wanted).max() <= bound
     assert back.geometry.is_close(volume.geometry, 1e-5)
     if photometric == "MONOCHROME2":  # ITK turns the numbers of MONOCHROME1 round
-        reader = sitk.ImageSeriesReader()
-        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "out")))
-        read = sitk.GetArrayFromImage(reader.Execute()).astype(float)
+        read = read_with_itk(out)[0].astype(float)
         assert np.abs(read - wanted).max() <= max(bound, 1e-4 * bool(bound))
 
 
-def new_volume(voxels: np.ndarray, modality: str = "MR", **fields: Any) -> Volume:
-    return Volume(voxels, Geometry((1.0, 1.0, 2.0)), modality, **fields)
+NEW = new_study(modality="MR")
+
+
+def new_volume(voxels: np.ndarray) -> Volume:
+    return Volume(voxels, Geometry((1.0, 1.0, 2.0)), "MR")
 
 
 @pytest.mark.parametrize("kind", ["unit", "constant", "single", "bool", "large"])
 def test_narrow_windows_pass_the_examiner(
-    tmp_path: Path, rng: np.random.Generator, examine: Examine, kind: str
+    sound: Sound, out: Path, rng: np.random.Generator, kind: str
 ) -> None:
     voxels = {
         "unit": rng.random((3, 6, 5)).astype(np.float32),
@@ -101,10 +85,8 @@ def test_narrow_windows_pass_the_examiner(
         "bool": rng.integers(0, 2, (3, 6, 5)).astype(bool),
         "large": rng.random((3, 6, 5)) * 1e37,
     }[kind]
-    volume = new_volume(voxels)
-    paths = write_series(volume, tmp_path / "out", template=new_study(modality="MR"))
-    assert examine(paths[0]) == []
-    back = io.load(tmp_path / "out").voxels.astype(float)
+    sound(derive(new_volume(voxels), template=NEW))
+    back = io.load(out).voxels.astype(float)
     bound = 0.51 * (float(voxels.max()) - float(voxels.min())) / 65535
     assert np.abs(back - voxels.astype(float)).max() <= bound
 
@@ -115,33 +97,28 @@ def test_narrow_windows_pass_the_examiner(
 def test_what_readers_could_not_hold_is_refused(
     rng: np.random.Generator, scale: float, says: str
 ) -> None:
-    volume = new_volume(rng.random((2, 3, 4)) * scale)
     with pytest.raises(InputError, match=says):
-        build_series(volume, template=new_study(modality="MR"), derivation=MADE)
+        derive(new_volume(rng.random((2, 3, 4)) * scale), template=NEW)
 
 
 def test_the_error_that_is_reported_holds(
-    tmp_path: Path, rng: np.random.Generator, recorder: Any
+    out: Path, rng: np.random.Generator, recorder: Any
 ) -> None:
     volume = new_volume(1e6 + rng.random((3, 6, 5)) * 1e-3)  # float32 knows steps of 0.06 here
-    write_series(
-        volume, tmp_path / "out", template=new_study(modality="MR"), monitor=recorder.monitor
-    )
+    write_series(volume, out, template=NEW, monitor=recorder.monitor)
     (said,) = [said for said in recorder.warnings if "rounded" in said]
-    error = np.abs(io.load(tmp_path / "out").voxels.astype(float) - volume.voxels).max()
+    error = np.abs(io.load(out).voxels.astype(float) - volume.voxels).max()
     assert error <= 1.01 * float(said.rpartition("up to ")[2])
 
 
 @pytest.mark.shared
 def test_an_enhanced_ct_without_hounsfields_passes_the_examiner(
-    tmp_path: Path, shared_data: Path, examine: Examine
+    shared_data: Path, sound: Sound
 ) -> None:
-    volume = io.load(shared_data / "dicom" / "odd" / "eCT_Supplemental.dcm")
-    paths = write_series(volume, tmp_path / "out")
-    assert examine(paths[0]) == []
+    sound(derive(io.load(shared_data / "dicom" / "odd" / "eCT_Supplemental.dcm")))
 
 
-def test_whole_numbers_far_from_zero_are_exact(tmp_path: Path) -> None:
+def test_whole_numbers_far_from_zero_are_exact(out: Path) -> None:
     volume = new_volume(np.arange(24, dtype=np.uint32).reshape(2, 3, 4) * 2800 + 3_000_000)
-    write_series(volume, tmp_path / "out", template=new_study(modality="MR"))
-    assert np.array_equal(io.load(tmp_path / "out").voxels, volume.voxels)
+    write_series(volume, out, template=NEW)
+    assert np.array_equal(io.load(out).voxels, volume.voxels)

@@ -10,9 +10,9 @@ import numpy as np
 import pydicom
 import pytest
 from Library.conftest import Make
-from Library.dicom.images import enhanced_mr
-from Library.dicomout.conftest import Examine
-from Library.dicomout.writing import write_series
+from Library.dicom.images import MR, enhanced_mr
+from Library.dicomout.conftest import Sound
+from Library.dicomout.writing import derive
 from pydicom import Dataset
 
 from MedEnhanceLib import io
@@ -20,8 +20,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, read_template
-from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE
+from MedEnhanceLib.io.dicomout import new_study, read_template
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.io.dicomout.template import correct, frame_as_image
 
@@ -35,12 +34,9 @@ def origin_of(folder: Path) -> DicomOrigin:
 def test_faults_of_the_source_are_corrected_with_a_warning(
     make_series: Make, recorder: Any
 ) -> None:
+    odd = {"StudyID": "longer than sixteen characters", "PatientIdentityRemoved": "YES"}
     with pytest.warns(UserWarning):
-        folder = make_series(
-            np.zeros((2, 4, 5), np.int16),
-            StudyID="longer than sixteen characters",
-            PatientIdentityRemoved="YES",
-        )
+        folder = make_series(np.zeros((2, 4, 5), np.int16), **odd)
     template = read_template(origin_of(folder), recorder.monitor)
     assert not template.study.StudyID
     assert template.study.DeidentificationMethod
@@ -98,9 +94,6 @@ def test_a_frame_has_its_own_groups_and_those_that_all_share() -> None:
         frame_as_image(source, 3, "file")
 
 
-DERIVED = Derivation("converted")
-
-
 @pytest.fixture
 def axial(make_series: Make) -> Volume:
     """Five slices at 0, 3, … 12 mm, each taken at a time of its own."""
@@ -108,10 +101,7 @@ def axial(make_series: Make) -> Volume:
         make_series(
             np.zeros((5, 8, 6), np.int16),
             positions=[(0, 0, 3.0 * k) for k in range(5)],
-            SOPClassUID=MR_IMAGE,
-            Modality="MR",
-            RescaleSlope=None,
-            RescaleIntercept=None,
+            **MR,
             PatientName="Doe^Jane",
             RepetitionTime="500",
             slice_elements=lambda k: {"AcquisitionTime": f"10000{k}"},
@@ -123,7 +113,7 @@ def sources(volume: Volume, series: Volume) -> tuple[list[Dataset], list[list[in
     """The images of a volume beside a series, and which of its images each of them names."""
     assert series.origin is not None
     beside = replace(volume, origin=replace(series.origin, on_grid=False))
-    images = build_series(beside, template=read_template(series.origin), derivation=DERIVED)
+    images = derive(beside)
     number = {one.sop_instance: k for k, one in enumerate(series.origin.instances[0])}
     return images, [
         [number[str(item.ReferencedSOPInstanceUID)] for item in image.SourceImageSequence]
@@ -145,13 +135,9 @@ def test_a_slice_between_two_images_names_both(axial: Volume) -> None:
 
 
 def test_a_slice_made_up_in_a_gap_names_the_images_on_both_sides(make_series: Make) -> None:
-    series = io.load(
-        make_series(
-            np.zeros((5, 8, 6), np.int16),
-            positions=[(0, 0, place) for place in (0.0, 3.0, 6.0, 12.0, 15.0)],
-        ),
-        resample=True,
-    )
+    positions = [(0, 0, place) for place in (0.0, 3.0, 6.0, 12.0, 15.0)]
+    folder = make_series(np.zeros((5, 8, 6), np.int16), positions=positions)
+    series = io.load(folder, resample=True)
     assert series.shape[0] == 6
     images, named = sources(series, series)
     assert named == [[0], [1], [2], [2, 3], [3], [4]]
@@ -167,7 +153,7 @@ def test_a_thick_slice_names_all_that_it_reaches(axial: Volume) -> None:
 
 
 def test_a_slice_across_the_images_names_all_and_states_what_all_of_them_state(
-    axial: Volume, tmp_path: Path, examine: Examine
+    axial: Volume, sound: Sound
 ) -> None:
     sagittal = Volume(
         np.zeros((4, 5, 8), np.int16),
@@ -180,11 +166,7 @@ def test_a_slice_across_the_images_names_all_and_states_what_all_of_them_state(
         assert image.PatientName == "Doe^Jane"
         assert image.RepetitionTime == 500
         assert "AcquisitionTime" not in image
-    (path, *_) = write_series(
-        replace(sagittal, origin=replace(axial.origin, on_grid=False)),  # type: ignore[type-var]
-        tmp_path / "out",
-    )
-    assert examine(path) == []
+    sound(images)
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "garbage", "another"])

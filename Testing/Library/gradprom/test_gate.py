@@ -132,12 +132,8 @@ def test_parameters_that_a_loss_does_not_reach() -> None:
     main = (both * 2).sum() + main_only.sum()
     aux = (both * 3).sum() + aux_only.sum()
     gradients, report = GradientGate()(main, aux, (both, main_only, aux_only, neither))
-    assert [None if g is None else g.tolist() for g in gradients] == [
-        [5] * 3,
-        [1] * 3,
-        [1] * 3,
-        None,
-    ]
+    lists = [None if gradient is None else gradient.tolist() for gradient in gradients]
+    assert lists == [[5] * 3, [1] * 3, [1] * 3, None]
     assert report.cosine == pytest.approx(18 / math.sqrt(15 * 30), rel=1e-5)
 
 

@@ -52,15 +52,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def config() -> TrainHeadConfig:
     fields = {"preset": "smoke", "labels": ["labels/*"], "structures": STRUCTURES, "name": "toy"}
-    return replace(
-        TrainHeadConfig.from_json(fields),
-        anatomy="ball",
-        steps=200,
-        batch=4,
-        device="cpu",
-        learning_rate=0.01,
-        ema=0.9,
-    )
+    training = {"steps": 200, "batch": 4, "device": "cpu", "learning_rate": 0.01, "ema": 0.9}
+    return TrainHeadConfig.from_json(fields | training | {"anatomy": "ball"})
 
 
 @pytest.fixture(scope="session")

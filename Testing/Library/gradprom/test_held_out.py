@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib.bundles import list_bundles, verify_bundle
+from MedEnhanceLib.bundles import verify_bundle
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.options import config_from_json
@@ -49,7 +49,7 @@ def patient(number: int) -> tuple[Volume, Volume]:
     row, column = rng.integers(15, 25, 2)
     lump = ((j - row) ** 2 + (i - column) ** 2 < 36) & (abs(k - 4) < 3)
     voxels = np.select([lump, body], [60.0, -90.0], -1000.0) + rng.normal(0, 10, body.shape)
-    geometry = Geometry((1.0, 1.0, 3.0), (0.0, 0.0, 0.0))
+    geometry = Geometry((1.0, 1.0, 3.0))
     labels = Volume((lump * 5).astype(np.uint8), geometry, modality="SEG")
     return Volume(voxels.astype(np.int16), geometry, modality="CT"), labels
 
@@ -130,30 +130,26 @@ def test_a_window_separates_what_lies_within_it() -> None:
     assert not torch.equal(head(bone), head(fat))
 
 
-def moved(labels: Volume) -> Volume:
-    i, j, k = labels.geometry.origin
-    return replace(labels, geometry=replace(labels.geometry, origin=(i + 200, j, k)))
+IMAGE, LABELS = patient(0)
+MOVED = replace(LABELS, geometry=Geometry(LABELS.geometry.spacing, (200, 0, 0)))
+EMPTY = LABELS.with_voxels(0 * LABELS.voxels)
 
 
 @pytest.mark.parametrize(
-    ("change", "reported"),
+    ("labels", "reported"),
     [
-        (lambda image, labels: image, r"lump\.nrrd: an image, not labels"),
-        (lambda image, labels: moved(labels), r"lump\.nrrd has another origin"),
-        (
-            lambda image, labels: labels.with_voxels(0 * labels.voxels),
-            r"lump\.nrrd: no voxel .* \(5, 9\); its values: 0",
-        ),
-        (lambda image, labels: labels, r"'Stone' \(value 9\)"),
+        (IMAGE, r"lump\.nrrd: an image, not labels"),
+        (MOVED, r"lump\.nrrd has another origin"),
+        (EMPTY, r"lump\.nrrd: no voxel .* \(5, 9\); its values: 0"),
+        (LABELS, r"'Stone' \(value 9\)"),
     ],
 )
 def test_labels_that_cannot_be_learned_from_are_named(
-    change: Any, reported: str, tmp_path: Path
+    labels: Volume, reported: str, tmp_path: Path
 ) -> None:
-    image, labels = patient(0)
     (tmp_path / "one").mkdir()
-    save(image, tmp_path / "one" / "CT.nrrd")
-    save(change(image, labels), tmp_path / "one" / "lump.nrrd")
+    save(IMAGE, tmp_path / "one" / "CT.nrrd")
+    save(labels, tmp_path / "one" / "lump.nrrd")
     structures = (*STRUCTURES, {"value": 9, "name": "Stone", "color": "#00ff00"})
     config = replace(TrainHeadConfig.from_json(FIELDS), structures=structures)
     with pytest.raises(InputError, match=reported):
@@ -188,15 +184,19 @@ _SLICERS = {
 }
 
 
-@pytest.fixture
-def labels() -> list[Label]:
-    (bundle,) = [one for one in list_bundles() if one.name == "brain-tissue"]
+def labels_of(entries: list[dict[str, Any]]) -> list[Label]:
+    return [config_from_json(Label, entry) for entry in entries]
+
+
+def recipe(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((_ROOT / f"docs/recipes/{name}.json").read_text("utf-8"))
+    return found
+
+
+def test_every_label_has_its_terminology() -> None:
+    bundle = read_bundle(_ROOT / "Resources/models/brain-tissue")
     verify_bundle(bundle)
-    return [config_from_json(Label, entry) for entry in bundle.metadata["labels"]]
-
-
-def test_every_label_has_its_terminology(labels: list[Label]) -> None:
-    found = {}
+    labels, found = labels_of(bundle.metadata["labels"]), {}
     for label in labels:
         assert label.category is not None
         assert label.type is not None
@@ -205,8 +205,7 @@ def test_every_label_has_its_terminology(labels: list[Label]) -> None:
         rgb = bytes.fromhex(label.recommended_color[1:])
         found[label.type.meaning] = (label.type.value, tuple(rgb))
     assert found == _SLICERS
-    recipe = json.loads((_ROOT / "docs/recipes/brain-tissue.json").read_text(encoding="utf-8"))
-    assert [config_from_json(Label, entry) for entry in recipe["structures"]] == labels
+    assert labels_of(recipe("brain-tissue")["structures"]) == labels
 
 
 def test_the_tumor_head_is_coded_as_dicom_codes_lesions() -> None:
@@ -215,26 +214,22 @@ def test_the_tumor_head_is_coded_as_dicom_codes_lesions() -> None:
 
     bundle = read_bundle(_ROOT / "Resources/models/sarcoma-ct")
     verify_bundle(bundle)
-    (label,) = (config_from_json(Label, entry) for entry in bundle.metadata["labels"])
+    (label,) = labels_of(bundle.metadata["labels"])
     assert label.category is not None
     assert label.type is not None
     assert label.category.value == codes.cid7150.MorphologicallyAbnormalStructure.value
     kind = codes.cid7159.Neoplasm
     assert (label.type.value, label.type.scheme) == (kind.value, kind.scheme_designator)
-    for modality in ("ct", "mr"):
-        path = _ROOT / f"docs/recipes/sarcoma-{modality}.json"
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-        assert [config_from_json(Label, entry) for entry in recipe["structures"]] == [label]
-        assert recipe["on_request"]
+    for stated in (recipe("sarcoma-ct"), recipe("sarcoma-mr")):
+        assert labels_of(stated["structures"]) == [label]
+        assert stated["on_request"]
     assert bundle.on_request
     ct = Volume(np.arange(2048, dtype=np.int16).reshape(2, 32, 32), modality="CT")
     with pytest.raises(ModelError, match="segments CT unless it is selected by name") as caught:
         open_head_for(ct, SegmentConfig())
     assert "sarcoma-ct" in caught.value.hint
-    assert (
-        open_head_for(ct, SegmentConfig(model="sarcoma-ct", force_segmenter=True))[0].name
-        == "sarcoma-ct"
-    )
+    head, _ = open_head_for(ct, SegmentConfig(model="sarcoma-ct", force_segmenter=True))
+    assert head.name == "sarcoma-ct"
 
 
 @pytest.mark.parametrize(
@@ -252,8 +247,7 @@ def test_labels_stand_beside_the_images_of_their_names(
         (tmp_path / folder).mkdir()
         for name in names:
             (tmp_path / folder / f"{name}.nii.gz").touch()
-    structures = [{"value": 1, "name": "Lump", "color": "#ff0000"}]
-    config = TrainHeadConfig.from_json({"labels": ["labels/*"], "structures": structures})
+    config = TrainHeadConfig.from_json({"labels": ["labels/*"], "structures": STRUCTURES})
     if wrong:
         with pytest.raises(InputError, match=wrong):
             find_split(config, tmp_path)

@@ -22,8 +22,6 @@ from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
-_SHARED = Path(__file__).parents[4] / "shared" / "data"
-
 
 @pytest.fixture(scope="module")
 def brain() -> Volume:
@@ -62,9 +60,8 @@ def test_a_brain_is_segmented_without_a_warning(brain: Volume) -> None:
 
 def test_a_leg_is_refused_at_every_door(leg: Volume, tmp_path: Path) -> None:
     """Before the minutes of an enhancement; by a model that is named, too."""
-    with pytest.raises(
-        InputError, match=r"unlike .* brain-tissue .*in the training images"
-    ) as caught:
+    says = r"unlike .* brain-tissue .*in the training images"
+    with pytest.raises(InputError, match=says) as caught:
         me.segment(leg)
     assert "--force-segmenter" in caught.value.hint
     with pytest.raises(InputError, match="unlike"):
@@ -129,11 +126,12 @@ def test_the_distance_leaves_out_what_a_volume_does_not_show() -> None:
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_limbs_and_t2_are_refused_and_t1_brains_are_not() -> None:
+def test_limbs_and_t2_are_refused_and_t1_brains_are_not(shared_data: Path) -> None:
     """STS_005 is the one of 24 that is not refused, by Testing/Benchmarks/likeness.py."""
-    limbs = [p for p in _SHARED.glob("mr/sts/*/MR_T1.nii.gz") if p.parent.name != "STS_005"]
-    for path in (*limbs, *_SHARED.glob("mr/open_ms/*/*T2*.nii.gz")):
+    mr = shared_data / "mr"
+    limbs = [path for path in mr.glob("sts/*/MR_T1.nii.gz") if path.parent.name != "STS_005"]
+    for path in (*limbs, *mr.glob("open_ms/*/*T2*.nii.gz")):
         with pytest.raises(InputError, match="unlike"):
             open_head_for(load(path, modality="MR"), SegmentConfig())
-    for path in (*_SHARED.glob("mr/open_ms/*/*T1*.nii.gz"), _SHARED / "mr/studyforrest/T1.nii.gz"):
+    for path in (*mr.glob("open_ms/*/*T1*.nii.gz"), mr / "studyforrest/T1.nii.gz"):
         assert warnings_of(load(path, modality="MR"), SegmentConfig()) == []

@@ -30,6 +30,12 @@ Fields = dict[str, Any]
 _CLIP = {"a_min": -100, "a_max": 300, "b_min": 0, "b_max": 1, "clip": True}
 
 
+_NETWORK: Fields = {
+    "spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8, 8],
+    "strides": [2, 2], "norm": ["GROUP", {"num_groups": 2}],
+}  # fmt: skip
+
+
 def of(target: str, **arguments: Any) -> Fields:
     return {"_target_": target, **arguments}
 
@@ -40,15 +46,7 @@ INFERENCE: Fields = {
     "image_key": "image",
     "sizes": {"patch": [32, 32, 16], "overlap": 0.5},
     "device": "$torch.device('cuda:0')",
-    "network_def": of(
-        "UNet",
-        spatial_dims=3,
-        in_channels=1,
-        out_channels=3,
-        channels=[4, 8, 8],
-        strides=[2, 2],
-        norm=["GROUP", {"num_groups": 2}],
-    ),
+    "network_def": of("UNet", **_NETWORK),
     "network": "$@network_def.to(@device)",
     "preprocessing": of(
         "Compose",
@@ -86,15 +84,14 @@ METADATA: Fields = {
 }
 
 
-_STEPS, _LOAD = "preprocessing.transforms", of("LoadImaged", keys="image")
+_STEPS, _DATA = "preprocessing.transforms", "network_data_format"
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    arguments = {k: v for k, v in INFERENCE["network_def"].items() if k != "_target_"}
     torch.manual_seed(5)
     file = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(UNet(**arguments).state_dict(), file)
+    torch.save(UNet(**_NETWORK).state_dict(), file)
     return file
 
 
@@ -152,8 +149,7 @@ def test_a_bundle_finds_what_its_network_gives_in_monai(make: Make, weights: Pat
     from monai.transforms import ScaleIntensityRange
 
     volume = ct()
-    arguments = {k: v for k, v in INFERENCE["network_def"].items() if k != "_target_"}
-    network = UNet(**arguments).eval()
+    network = UNet(**_NETWORK).eval()
     network.load_state_dict(torch.load(weights, weights_only=True))
     # LPS to RAS by hand: both first axes are reversed. The spacing is already that of the bundle.
     array = torch.from_numpy(volume.voxels.astype(np.float32).T.copy())[None].flip((1, 2))
@@ -216,6 +212,11 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
         ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.5), r"sigmoid at once"),
         ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.3), r"'0.3', not 0.5"),
         (_STEPS, ["@image_key"], "is not an object with _target_"),
+        (f"{_DATA}.inputs.image.num_channels", 4, "inputs is not one image"),
+        (f"{_DATA}.inputs.image.modality", "US", "modality is 'US', not CT or MR"),
+        (f"{_DATA}.outputs.pred.channel_def", {}, "channel_def is missing"),
+        (_DATA, None, "inputs is not one image"),
+        (f"{_DATA}.outputs", 5, "its configurations cannot be understood"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_refused_and_not_run(
@@ -227,8 +228,10 @@ def test_what_is_not_understood_is_refused_and_not_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=rf"configs/inference.json: .*{sentence}") as caught:
-        open_segmenter(make(changed(INFERENCE, place, value)))
+    part, base = ("metadata", METADATA) if place.startswith(_DATA) else ("inference", INFERENCE)
+    says = sentence if sentence.startswith("its") else f"configs/{part}.json: .*{sentence}"
+    with pytest.raises(ModelError, match=says) as caught:
+        open_segmenter(make(**{part: changed(base, place, value)}))
     assert caught.value.hint
     assert not (tmp_path / "ran").exists()
 
@@ -249,29 +252,10 @@ def test_code_that_decides_nothing_is_left_alone_and_not_run(
         ("extra", of("os.mkdir", path="ran")),
     ):
         fields = changed(fields, place, value)
-    assert np.array_equal(
-        open_segmenter(make(fields)).find(ct()), open_segmenter(make()).find(ct())
-    )
+    found, wanted = (open_segmenter(make(each)).find(ct()) for each in (fields, INFERENCE))
+    assert np.array_equal(found, wanted)
     assert not (tmp_path / "ran").exists()
     assert "antigravity" not in sys.modules
-
-
-@pytest.mark.parametrize(
-    ("place", "value", "sentence"),
-    [
-        ("network_data_format.inputs.image.num_channels", 4, "inputs is not one image"),
-        ("network_data_format.inputs.image.modality", "US", "modality is 'US', not CT or MR"),
-        ("network_data_format.outputs.pred.channel_def", {}, "channel_def is missing"),
-        ("network_data_format", None, "inputs is not one image"),
-        ("network_data_format.outputs", 5, None),
-    ],
-)
-def test_metadata_that_do_not_fit_are_refused(
-    place: str, value: Any, sentence: str, make: Make
-) -> None:
-    message = rf"configs/metadata.json: .*{sentence}" if sentence else "cannot be understood"
-    with pytest.raises(ModelError, match=message):
-        open_segmenter(make(metadata=changed(METADATA, place, value)))
 
 
 def test_a_bundle_that_is_not_whole_says_what_is_missing(make: Make) -> None:
@@ -379,12 +363,13 @@ def test_networks_of_the_list_take_the_sides_that_are_derived_for_them(
 def test_what_crops_and_scales_is_undone_on_the_grid_of_the_volume(make: Make) -> None:
     """As in whole-body bundles: zeros around the patient are cropped, the rest is standardized."""
     steps = [
+        of("LoadImaged", keys="image"),
         of("CropForegroundd", keys="image", source_key="image"),
         of("NormalizeIntensityd", keys="image", nonzero=True, channel_wise=True),
         of("ScaleIntensityd", keys=["image", "label"], minv=-1.0, maxv=1.0),
         of("ScaleIntensityd", keys="label"),
     ]
-    segmenter = open_segmenter(make(changed(INFERENCE, _STEPS, [_LOAD, *steps])))
+    segmenter = open_segmenter(make(changed(INFERENCE, _STEPS, steps)))
     volume = ct().with_voxels(np.pad(np.abs(ct().voxels[5:-5, 5:-5, 5:-5]) + 1, 5))
     found = segmenter.find(volume)
     assert found.shape == volume.shape
@@ -405,8 +390,8 @@ def test_independent_labels_have_no_background(make: Make) -> None:
     with pytest.raises(ModelError, match="the labels include a background"):
         open_segmenter(make(fields))
     names = {"0": "core", "1": "edema", "2": "whole"}
-    place = "network_data_format.outputs.pred.channel_def"
-    segmenter = open_segmenter(make(fields, changed(METADATA, place, names)))
+    metadata = changed(METADATA, f"{_DATA}.outputs.pred.channel_def", names)
+    segmenter = open_segmenter(make(fields, metadata))
     bundle = segmenter.bundle
     assert (bundle.labels, bundle.has_background) == (("core", "edema", "whole"), False)
     assert segmenter.find(ct()).max() <= 3

@@ -48,11 +48,9 @@ def cube(spacing: tuple[float, float, float] = (1, 1, 1)) -> Volume:
     centers = [(np.arange(n) + 0.5) * s for n, s in zip(sides, spacing, strict=True)]
     i, j, k = np.meshgrid(*centers, indexing="ij")
     inside = (i > 6) & (i < 12) & (j > 9) & (j < 15) & (k > 3) & (k < 9)
-    geometry = Geometry.from_affine_ras(
-        np.diag([*spacing, 1.0]) + np.eye(4, k=3) * (spacing[0] / 2)
-    )
+    affine = np.diag([*spacing, 1.0]) + np.eye(4, k=3) * (spacing[0] / 2)
     voxels = np.where(inside, 900.0, 100.0).T.astype(np.float32)
-    return Volume(voxels, geometry, modality="MR", source="cube")
+    return Volume(voxels, Geometry.from_affine_ras(affine), modality="MR", source="cube")
 
 
 def stored_otherwise(volume: Volume, order: tuple[int, int, int], flips: tuple[int, ...]) -> Volume:
@@ -105,9 +103,8 @@ def test_an_anisotropic_volume_is_seen_at_the_spacing_of_the_segmenter() -> None
 def test_windows_change_nothing_report_progress_and_can_be_cancelled() -> None:
     segmenter = opened(window=(24, 16, 8))
     fractions: list[float] = []
-    found = segmenter.find(
-        cube(), Monitor(lambda event: fractions.append(event.fields["fraction"]))
-    )
+    monitor = Monitor(lambda event: fractions.append(event.fields["fraction"]))
+    found = segmenter.find(cube(), monitor)
     assert np.array_equal(found, opened().find(cube()))  # all at once
     assert len(fractions) > 5 and fractions == sorted(fractions) and fractions[-1] == 1
     calls = iter(range(100))

@@ -30,14 +30,8 @@ from MedEnhanceLib.runtime.progress import Event, Monitor
 
 SHAPE = (16, 32, 32)
 STRUCTURES = ({"value": 1, "name": "core", "color": "#ff0000"},)
-HEAD: dict[str, Any] = {
-    "preset": "smoke",
-    "images": ["hq/*.nii.gz"],
-    "labels": ["labels/*.nii.gz"],
-    "structures": STRUCTURES,
-    "name": "core",
-}
-FROZEN = {"images": ["hq/*.nii.gz"], "labels": ["labels/*.nii.gz"]}
+FROZEN: dict[str, Any] = {"images": ["hq/*.nii.gz"], "labels": ["labels/*.nii.gz"]}
+HEAD = {"preset": "smoke", "structures": STRUCTURES, "name": "core", **FROZEN}
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +112,8 @@ def taught(
 
     def run(mode: str, factor: float) -> tuple[dict[str, Tensor], dict[str, float]]:
         gate = GradientGate(mode, ema=0.0)
-        folder = train(
-            config(segmenter="stand-in", images=["hq/*"], labels=["labels/*"]),
-            data,
-            tmp_path / f"{mode} {factor}",
-            make_task=lambda device: (Multiple(data, factor, main), gate),
-        )
+        out, task = tmp_path / f"{mode} {factor}", (Multiple(data, factor, main), gate)
+        folder = train(config(segmenter="stand-in", **FROZEN), data, out, make_task=lambda _: task)
         return weights(folder), figures(folder)
 
     return run

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from Library.conftest import Make
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io import load
 
-if TYPE_CHECKING:
-    from Testing.Library.conftest import Make
-
-pytest.importorskip("pydicom")
-
 STORED = np.random.default_rng(5).integers(0, 2000, (5, 4, 6)).astype(np.uint16)
-STEP = 2.5
 
 
 def test_series_is_sorted_by_position_and_rescaled_once(make_series: Make) -> None:
@@ -29,7 +23,7 @@ def test_series_is_sorted_by_position_and_rescaled_once(make_series: Make) -> No
     assert (volume.modality, volume.units) == ("CT", "HU")
     assert volume.history == ()
     assert "1.2.3.1" in volume.source
-    assert volume.geometry == Geometry((0.5, 0.8, STEP), (-10.0, 20.0, 0.0))
+    assert volume.geometry == Geometry((0.5, 0.8, 2.5), (-10.0, 20.0, 0.0))
 
 
 def test_ct_without_intercept_is_refused_unless_taken_as_other(make_series: Make) -> None:

@@ -15,11 +15,8 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.slabs import extremes
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.io import load, save
+from MedEnhanceLib.io import WRITABLE, load, save
 from MedEnhanceLib.runtime.progress import Monitor
-
-sitk = pytest.importorskip("SimpleITK")
-ENDINGS = [".nrrd", ".mha", ".nii", ".nii.gz"]
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +40,7 @@ def backing(voxels: Voxels) -> Any:
     return owner
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", WRITABLE)
 @pytest.mark.parametrize("shape", [(7, 20, 15), (2, 3, 20, 15)], ids=str)
 def test_voxels_stay_on_the_disk(
     ending: str, shape: tuple[int, ...], scan: Volume, tmp_path: Path

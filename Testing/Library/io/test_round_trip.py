@@ -9,8 +9,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nibabel.quaternions import quat2mat
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import Lossy
@@ -23,25 +25,13 @@ KEPT_TYPES = [
     "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64",
 ]  # fmt: skip
 
-few = settings(
-    max_examples=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+few = settings(max_examples=20, suppress_health_check=[*HealthCheck])
 
 
 @st.composite
 def geometries(draw: st.DrawFn) -> Geometry:
     """Any rotation, either handedness, spacing from 1 nm to 10 cm, anisotropic."""
-    quaternion = np.array([draw(st.floats(-1, 1)) for _ in range(3)] + [1e-3])
-    a, b, c, d = quaternion / np.linalg.norm(quaternion)
-    rotation = np.array(
-        [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ]
-    )
+    rotation = quat2mat([draw(st.floats(-1, 1)) for _ in range(3)] + [1e-3])
     rotation[:, 2] *= draw(st.sampled_from([1.0, -1.0]))
     scale = 10.0 ** draw(st.integers(-6, 2))
     spacing = [scale * draw(st.floats(0.1, 1)) for _ in range(3)]
@@ -94,7 +84,6 @@ def test_everything_comes_back_bit_for_bit_and_others_see_the_same(
 
 
 def _check_with_itk(path: Path, volume: Volume) -> None:
-    sitk = pytest.importorskip("SimpleITK")
     image = sitk.ReadImage(str(path))
     axes = image.GetDimension()
     seen = sitk.GetArrayFromImage(image).reshape(volume.shape)  # ITK drops axes of size 1

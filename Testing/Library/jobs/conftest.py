@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from Library.jobs.raw_worker import RawWorker
 
+from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 
 
@@ -26,20 +27,22 @@ def temp_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def start_worker() -> Iterator[Callable[..., RawWorker]]:
-    """Start a real worker; all are ended after the test."""
+def start_worker(temp_root: Path) -> Iterator[Callable[..., RawWorker]]:
+    """Start a real worker; all are ended after the test. Those that end earlier leave no file."""
     workers: list[RawWorker] = []
 
     def start(*, idle_seconds: float = 600, odd: bool = False) -> RawWorker:
-        command = worker_command(idle_seconds)
+        arguments = ["-m", "MedEnhanceLib", "worker", "--idle-seconds", f"{idle_seconds:g}"]
         if odd:  # it also knows jobs which misbehave
-            command = [sys.executable, str(Path(__file__).with_name("odd_worker.py"))]
-        workers.append(RawWorker(command))
+            arguments = [str(Path(__file__).with_name("odd_worker.py"))]
+        workers.append(RawWorker([sys.executable, *arguments]))
         return workers[-1]
 
     yield start
+    running = [worker for worker in workers if worker.process.poll() is None]
     for worker in workers:
         worker.close()
+    assert running or list(temp_root.iterdir()) == []
 
 
 @pytest.fixture
@@ -52,9 +55,12 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", must_not_be_called)
 
 
-def worker_command(idle_seconds: float) -> list[str]:
-    idle = ["--idle-seconds", f"{idle_seconds:g}"]
-    return [sys.executable, "-m", "MedEnhanceLib", "worker", *idle]
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """A small brain on the disk."""
+    path = tmp_path / "scan.nii.gz"
+    io.save(brain(5), path)
+    return path
 
 
 def brain(seed: int) -> Volume:

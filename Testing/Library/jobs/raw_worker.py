@@ -29,8 +29,6 @@ class RawWorker:
         )
         self._limit = threading.Timer(_PATIENCE, self.process.kill)
         self._limit.start()
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self._commands, self._events = self.process.stdin, self.process.stdout
         self.hello = self.next()
 

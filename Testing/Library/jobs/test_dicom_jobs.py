@@ -16,44 +16,15 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 
-LABELS = [
-    {"value": 1, "name": "gray matter", "color": "#ffb703"},
-    {"value": 2, "name": "white matter", "color": "#f72585"},
-]
-
-
-@pytest.fixture
-def series(make_series: Callable, rng: np.random.Generator) -> Path:
-    return make_series(
-        rng.integers(0, 1000, (4, 10, 12), dtype=np.uint16),
-        PatientID="P-17",
-        PatientName="Doe^Jane",
-        FrameOfReferenceUID="1.2.3.99",
-    )
-
-
-@pytest.fixture
-def result(series: Path, tmp_path: Path) -> dict[str, str]:
-    """What an enhancement left in files: volume, segmentation, uncertainty."""
-    volume = io.load(series)
-    labels = replace(
-        volume.with_voxels((volume.voxels % 3).astype(np.uint8)), modality="SEG", units=""
-    )
-    spread = volume.with_voxels(np.ones(volume.shape, np.float32))
-    paths = {}
-    for name, each in {"input": volume, "segmentation": labels, "uncertainty": spread}.items():
-        paths[name] = str(tmp_path / f"{name}.nrrd")
-        io.save(each, paths[name])
-    return paths
-
 
 def export(output: Path, **params: object) -> dict[str, object]:
     return dict(run_job(JobSpec("export", {"output": str(output), **params})).fields)
 
 
 def test_export_of_a_volume_beside_its_series_states_the_step_that_it_exports(
-    series: Path, tmp_path: Path
+    make_series: Callable, tmp_path: Path
 ) -> None:
+    series = make_series((4, 10, 12), PatientID="P-17", FrameOfReferenceUID="1.2.3.99")
     volume = io.load(series)
     step = (
         f"DERIVED: enhanced with x {'0' * 12}, 62% of the noise correction, "
@@ -81,11 +52,22 @@ def test_export_of_a_volume_beside_its_series_states_the_step_that_it_exports(
 
 
 @pytest.mark.slow
-def test_export_puts_a_whole_result_into_one_study_of_its_own(
-    result: dict[str, str], tmp_path: Path
-) -> None:
-    patient = {"patient_id": "X1", "study_description": "phantom"}
-    reported = export(tmp_path / "out", **result, **patient, labels=LABELS)
+def test_export_puts_a_whole_result_into_one_study_of_its_own(scan: Path, tmp_path: Path) -> None:
+    volume = io.load(scan, modality="MR")
+    labels = volume.with_voxels((volume.voxels % 3).astype(np.uint8))
+    files = {name: str(tmp_path / f"{name}.nrrd") for name in ("segmentation", "uncertainty")}
+    io.save(replace(labels, modality="SEG", units=""), files["segmentation"])
+    io.save(volume.with_voxels(np.ones(volume.shape, np.float32)), files["uncertainty"])
+    names = {1: "gray matter", 2: "white matter"}
+    reported = export(
+        tmp_path / "out",
+        input=str(scan),
+        modality="MR",
+        patient_id="X1",
+        study_description="phantom",
+        labels=[{"value": v, "name": name, "color": "#ffb703"} for v, name in names.items()],
+        **files,
+    )
     objects = [dcmread(path) for path in reported["files"]]
     assert [row["role"] for row in reported["objects"]] == [
         "volume", "uncertainty", "segmentation",
@@ -93,8 +75,8 @@ def test_export_puts_a_whole_result_into_one_study_of_its_own(
     assert len({one.StudyInstanceUID for one in objects}) == 1
     assert {one.PatientID for one in objects} == {"X1"}
     assert objects[0].StudyDescription == "phantom"
-    labels = next(one for one in objects if one.Modality == "SEG")
-    assert [item.SegmentLabel for item in labels.SegmentSequence] == ["gray matter", "white matter"]
+    segments = next(one.SegmentSequence for one in objects if one.Modality == "SEG")
+    assert [segment.SegmentLabel for segment in segments] == [*names.values()]
 
 
 @pytest.mark.parametrize(
@@ -107,10 +89,10 @@ def test_export_puts_a_whole_result_into_one_study_of_its_own(
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
-    result: dict[str, str], tmp_path: Path, params: dict, error: type[Exception]
+    scan: Path, tmp_path: Path, params: dict, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        export(tmp_path / "out", input=result["input"], **params)
+        export(tmp_path / "out", input=str(scan), **params)
     assert not (tmp_path / "out").exists()
 
 
@@ -130,14 +112,12 @@ def test_what_results_are_written_with_is_missed_before_the_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("highdicom", "matplotlib"):
-        monkeypatch.setitem(sys.modules, module, None)
-    name = "out" if kind == "demo" else "output"
-    given = {name: str(tmp_path / "out")} | params
-    if kind != "demo":
-        given["input"] = str(tmp_path / "there_is_none")
+    monkeypatch.setitem(sys.modules, package, None)
+    files = {"input": str(tmp_path / "there_is_none"), "output": str(tmp_path / "out")}
+    if kind == "demo":
+        files = {"out": str(tmp_path / "out")}
     with pytest.raises(DependencyError, match=package):
-        run_job(JobSpec(kind, given))
+        run_job(JobSpec(kind, files | params))
     assert not (tmp_path / "out").exists()
 
 

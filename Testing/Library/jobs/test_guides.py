@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from Library.cli.stand_in import stand_in
+from Library.conftest import MR, WarningRecorder
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
@@ -77,10 +78,12 @@ def test_auto_and_files_are_refused(scan: Path) -> None:
 
 
 def test_auto_takes_the_best_of_the_folder(
-    scan: Path, enhanced: list[dict[str, Any]], offered: list[list[str]]
+    scan: Path,
+    enhanced: list[dict[str, Any]],
+    offered: list[list[str]],
+    recorder: WarningRecorder,
 ) -> None:
-    """Neither results, nor labels, nor sequences, nor another modality, nor what is not a "
-    "volume."""
+    """Neither results, nor labels, nor sequences, nor another modality, nor what is no volume."""
     io.save(brain(1), scan.with_name("t2.nii.gz"))
     io.save(brain(2), scan.with_name("flair.nrrd"))
     io.save(brain(3, "CT"), scan.with_name("ct.nrrd"))
@@ -88,14 +91,13 @@ def test_auto_takes_the_best_of_the_folder(
     io.save(brain(0).with_voxels(brain(0).voxels % 3), scan.with_name("lesions.nrrd"))
     io.save(replace(brain(0), voxels=np.stack([brain(0).voxels] * 2)), scan.with_name("four.nrrd"))
     scan.with_name("broken.nii.gz").write_bytes(b"\x1f\x8b no volume")
-    events: list[Event] = []
     alone = scan.with_name("alone")
     alone.mkdir()
     io.save(brain(0), alone / "t1.nii.gz")
-    run(alone / "t1.nii.gz", events.append, guide=["auto"])
+    run(alone / "t1.nii.gz", recorder.listen, guide=["auto"])
     assert enhanced.pop()["guide"] is None
-    said = [event.fields["message"] for event in events if event.kind == "warning"]
-    assert any("no other series of this examination is suitable" in message for message in said)
+    says = "no other series of this examination is suitable"
+    assert any(says in warning for warning in recorder.warnings)
     result = run(scan, guide=["auto"])
     assert offered == [["flair.nrrd", "t2.nii.gz"]]
     assert [Path(one.source).name for one in enhanced[0]["guide"]] == ["t2.nii.gz"]
@@ -113,22 +115,10 @@ def test_a_folder_of_many_patients_is_no_examination(scan: Path, offered: list[l
 def test_auto_takes_other_series_of_the_dicom_study(
     make_series: Callable[..., Path], tmp_path: Path, offered: list[list[str]]
 ) -> None:
-    rng = np.random.default_rng(0)
-    mr = {"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4", "RescaleIntercept": None}
-    made = {}
-    for name, study in (("t1", "1.2.3"), ("t2", "1.2.3"), ("other study", "1.2.4")):
-        stored = rng.integers(0, 1000, (4, 20, 24), dtype=np.uint16)
-        made[name] = make_series(
-            stored,
-            folder=tmp_path / "study" / name,
-            SeriesInstanceUID=f"1.9.{len(made)}",
-            StudyInstanceUID=study,
-            SeriesDescription=name,
-            **mr,
-        )
-    volume = io.load(made["t1"])
-    chosen = chosen_guide(made["t1"], volume, Monitor())
-    assert chosen is not None
-    assert chosen.origin is not None
+    root = tmp_path / "study"
+    for name, uid, study in (("t1", "1.9.0", "1"), ("t2", "1.9.1", "1"), ("other", "1.9.2", "2")):
+        stated = MR | {"StudyInstanceUID": study, "SeriesDescription": name}
+        make_series((4, 20, 24), folder=root / name, uid=uid, **stated)
+    chosen = chosen_guide(root / "t1", io.load(root / "t1"), Monitor())
     assert chosen.origin.series == "1.9.1"
     assert offered == [["t2"]]

@@ -5,13 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from MedEnhanceLib import io
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs import JobSpec, run_job
 
 _FIELDS = {
@@ -21,18 +17,9 @@ _FIELDS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
-    return tmp_path / "models"
-
-
-def _models(action: str, **params: str) -> list[dict[str, Any]]:
-    return run_job(JobSpec("models", {"action": action, **params}))["models"]
-
-
+@pytest.mark.usefixtures("user_models")
 def test_models_are_listed_with_all_that_a_page_shows() -> None:
-    rows = _models("list")
+    rows = run_job(JobSpec("models", {"action": "list"}))["models"]
     assert {"brain-tissue", "ct", "mr"} <= {row["name"] for row in rows}
     for row in rows:
         assert set(row) == _FIELDS
@@ -54,10 +41,7 @@ def test_doctor_reports_devices_memory_disk_and_packages() -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_answers_these_without_torch(tmp_path: Path) -> None:
-    io.save(
-        Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), modality="MR"), tmp_path / "a.nrrd"
-    )
+def test_a_worker_answers_these_without_torch(scan: Path, tmp_path: Path) -> None:
     code = """
 import sys
 from MedEnhanceLib.runtime import machine
@@ -72,6 +56,6 @@ assert run_job(JobSpec("convert", {"input": source, "output": target}))["outputs
 assert run_job(JobSpec("estimate", {"input": source, "config": {"lossless": True}}))["ratio"]
 assert not {"torch", "monai"} & set(sys.modules)
 """
-    command = [sys.executable, "-c", code, str(tmp_path / "a.nrrd"), str(tmp_path / "b.nii")]
+    command = [sys.executable, "-c", code, str(scan), str(tmp_path / "b.nii")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,7 @@ from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event
 
-torch = pytest.importorskip("torch")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on more threads, much slower where others work too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +59,6 @@ def head_model(data: Path, model: str, tmp_path_factory: pytest.TempPathFactory)
     out = tmp_path_factory.mktemp("head")
     params = {"method": "head", "config": config, "data": str(data), "out": str(out)}
     return str(run_job(JobSpec("train", params))["outputs"]["model"])
-
-
-@pytest.fixture
-def scan(tmp_path: Path) -> Path:
-    io.save(brain(5), tmp_path / "scan.nii.gz")
-    return tmp_path / "scan.nii.gz"
 
 
 def _enhance(scan: Path, model: str, **params: Any) -> JobSpec:
@@ -141,7 +126,6 @@ def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(
     assert manifest["results"]["head"]["sha256"] == named.sha256
     found = io.load(scan.with_name("better-segmentation.nii.gz"))
     both = me.enhance(io.load(scan), model=model, segment=True, segmenter=head_model, device="cpu")
-    assert both.segmentation is not None
     assert np.array_equal(both.segmentation.volume.voxels, found.voxels)
     assert both.segmentation.model["sha256"] == named.sha256
 

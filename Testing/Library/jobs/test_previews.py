@@ -17,8 +17,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.jobs import JobSpec, files, run_job
 from MedEnhanceLib.jobs.files import KeptVolumes
 
-torch = pytest.importorskip("torch")
-
+pytest.importorskip("torch")
 
 KEPT = KeptVolumes()
 

@@ -10,17 +10,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from Library.conftest import WarningRecorder
 
 from MedEnhanceLib import native
 from MedEnhanceLib.native import Layer, LayerArrays, Round, build
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from Testing.Library.conftest import WarningRecorder
 
 
 def _arrays(deep: int = 7) -> LayerArrays:
@@ -34,7 +31,6 @@ LAYER = Layer(number=0, z=3, window=(7, 11, 16), round=Round(step=4, keep=8))
 
 def test_the_library_of_this_machine_is_found_and_described(native_path: Path) -> None:
     library = native.load(native_path.parent)
-    assert library is not None
     assert "plain" in library.widths and library.width == library.widths[-1]
     assert native.describe(native_path.parent).startswith("compiled, ")
 

@@ -16,9 +16,9 @@ from MedEnhanceLib.nets.slices import GRID, over_slices
 from MedEnhanceLib.runtime.progress import Monitor
 
 
-def _run(network: Any, monitor: Monitor | None = None, side: int = 200) -> list[Any]:
+def _run(network: Any, monitor: Monitor | None = None) -> list[Any]:
     """Ten slices, of which six go through the network at once."""
-    voxels = np.arange(10, dtype=np.float32)[:, None, None] * np.ones((side, side), np.float32)
+    voxels = np.arange(10, dtype=np.float32)[:, None, None] * np.ones((200, 200), np.float32)
     middle = lambda planes, device: network(planes, device)[:, 1:2]  # noqa: E731
     return list(over_slices(middle, voxels, Scaling(0.0, 1.0), 1, "cpu", monitor or Monitor()))
 

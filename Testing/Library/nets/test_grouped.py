@@ -35,8 +35,8 @@ def phantom(*shape: int) -> np.ndarray:
     return (0.5 + 0.4 * np.sign(np.sin(radius / 3))).astype(np.float32)
 
 
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, SIGMA, shape).astype(np.float32)
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, SIGMA, shape).astype(np.float32)
 
 
 def flat(values: np.ndarray, sigma: float = SIGMA) -> np.ndarray:
@@ -134,17 +134,11 @@ def test_less_is_searched_along_thick_slices() -> None:
 
 
 WINDOW = (7, 11, 16)
-SHAPE = (10, 21, 30)
-
-
-def volume(shape: tuple[int, ...]) -> Array:
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def match(engine: Engine, layer: Layer, pilot: Array) -> native.Groups:
     """The groups of a whole layer."""
-    level = np.full_like(pilot, 0.1)
-    return engine.match(layer, range(layer.rows(pilot.shape[1])), pilot=pilot, level=level)
+    return engine.match(layer, range(layer.rows(pilot.shape[1])), pilot=pilot, level=flat(pilot))
 
 
 def references(layer: Layer, shape: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -189,7 +183,7 @@ def brute_force(layer: Layer, pilot: Array, y: int, x: int) -> tuple[list[int], 
 def test_a_group_has_the_nearest_of_all_candidates(
     engine: Engine, window: tuple[int, int, int], keep: int, apart: int, step: int
 ) -> None:
-    pilot = volume((window[0] + 3, *SHAPE[1:]))
+    pilot = noise(window[0] + 3, 21, 30)
     layer = Layer(3, window[0] // 2, window, Round(step=step, keep=keep, apart=apart))
     groups = match(engine, layer, pilot)
     expected = [brute_force(layer, pilot, *at) for at in references(layer, pilot.shape)]
@@ -207,6 +201,6 @@ def test_rows_and_columns_of_all_sizes_are_complete(
     for side in range(4, 20):
         layer = Layer(number, 0, (1, 1, 1), Round(step=step, keep=2))
         for shape in ((4, 9, side), (4, side, 9)):
-            groups = match(library, layer, volume(shape))
+            groups = match(library, layer, noise(*shape))
             _, y, x = np.unravel_index(groups.index[:, 0], shape)
             assert list(zip(y.tolist(), x.tolist(), strict=True)) == references(layer, shape)

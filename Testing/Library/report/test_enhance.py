@@ -19,12 +19,12 @@ from MedEnhanceLib.core.manifest import (
 )
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.report import figures
 from MedEnhanceLib.report.enhance import Table, enhancement_report
 from MedEnhanceLib.report.figures import Pane, comparison
 
 HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&.nii.gz"
 _VOID = {"meta", "img"}
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
 
 
 class Reader(HTMLParser):
@@ -49,12 +49,6 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
-
-
-@pytest.fixture(autouse=True)
-def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are looked at in test_figures; here they only have to be there."""
-    monkeypatch.setattr(figures, "DPI", 40)
 
 
 @pytest.fixture

@@ -28,14 +28,12 @@ def images_of(figure: Any) -> list[Any]:
     return [image for axes in figure.axes for image in axes.images]
 
 
-def ball(spacing: tuple[float, float, float], radius_mm: float = 20.0) -> Volume:
-    """A bright ball of the same size in mm, whatever the spacing is."""
+def ball(spacing: tuple[float, float, float]) -> Volume:
+    """A bright ball of 20 mm radius, whatever the spacing is."""
     shape = [int(60 / size) for size in reversed(spacing)]
-    k, j, i = np.indices(shape)
-    center = [(size - 1) / 2 for size in shape]
-    steps = ((k - center[0], 2), (j - center[1], 1), (i - center[2], 0))
-    distance = sum((step * spacing[axis]) ** 2 for step, axis in steps)
-    return Volume((distance <= radius_mm**2) * np.int16(1000), Geometry(spacing), modality="MR")
+    centered = np.indices(shape).T - (np.array(shape) - 1) / 2
+    inside = np.linalg.norm(centered * spacing[::-1], axis=-1).T <= 20
+    return Volume(inside * np.int16(1000), Geometry(spacing), modality="MR")
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 1.0, 5.0), (2.0, 0.8, 1.0)])

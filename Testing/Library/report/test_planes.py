@@ -6,6 +6,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
+from Library.conftest import rotation
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
@@ -43,13 +44,6 @@ def marked(direction: np.ndarray, towards: np.ndarray) -> tuple[Volume, tuple[in
     return Volume(voxels, geometry_of(direction), modality="MR"), (4, 5, 6)
 
 
-def rotation(degrees: float) -> np.ndarray:
-    angle = np.deg2rad(degrees)
-    return np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
-
-
 @pytest.mark.parametrize("direction", SIGNED_PERMUTATIONS)
 def test_letters_are_radiological_for_every_axis_order(direction: np.ndarray) -> None:
     volume = Volume(np.zeros((9, 11, 13), np.int16), geometry_of(direction), modality="MR")
@@ -85,8 +79,8 @@ def test_patients_sides_are_drawn_where_the_letters_say(
 
 
 def test_oblique_grid_has_two_letters_beyond_fifteen_degrees() -> None:
-    nearly = Volume(np.zeros((4, 4, 4)), geometry_of(rotation(10)), modality="MR")
-    oblique = Volume(np.zeros((4, 4, 4)), geometry_of(rotation(30)), modality="MR")
+    nearly = Volume(np.zeros((4, 4, 4)), geometry_of(rotation(np.radians(10))), modality="MR")
+    oblique = Volume(np.zeros((4, 4, 4)), geometry_of(rotation(np.radians(30))), modality="MR")
     assert cut(nearly, "axial", (1, 1, 1)).letters == ("R", "L", "A", "P")
     assert cut(oblique, "axial", (1, 1, 1)).letters == ("RA", "LP", "AL", "PR")
 

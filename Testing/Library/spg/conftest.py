@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +27,14 @@ def phantom(seed: int, modality: str = "MR") -> Volume:
     rng = np.random.default_rng(seed)
     k, j, i = np.mgrid[-1:1:8j, -1:1:34j, -1:1:30j]
     voxels = rng.normal(0, 6, k.shape) + 150 * (k**2 / 2 + j**2 + i**2 < 0.8)
+    geometry = Geometry((3.0, 3.0, 5.0))
     for _ in range(5):
         center, radius = rng.uniform(-0.4, 0.4, 3), rng.uniform(0.25, 0.8, 3)
         inside = sum(((x - c) / r) ** 2 for x, c, r in zip((k, j, i), center, radius, strict=True))
         voxels += 250 * (inside < 1) * (1 + 0.3 * np.sin(rng.uniform(5, 20) * (i + j)))
     if modality == "CT":
-        voxels = 4 * voxels - 1000
-        return Volume(voxels.astype(np.int16), Geometry((3.0, 3.0, 5.0)), "CT", "HU")
-    return Volume(np.maximum(voxels, 0).astype(np.int16), Geometry((3.0, 3.0, 5.0)), "MR")
+        return Volume((4 * voxels - 1000).astype(np.int16), geometry, "CT", "HU")
+    return Volume(np.maximum(voxels, 0).astype(np.int16), geometry, "MR")
 
 
 def write_cohort(folder: Path, modality: str = "MR", people: tuple[str, ...] = PEOPLE) -> Path:
@@ -42,6 +43,15 @@ def write_cohort(folder: Path, modality: str = "MR", people: tuple[str, ...] = P
         (folder / name).mkdir(parents=True)
         io.save(phantom(number, modality), folder / name / f"{name}_T1.nii.gz")
     return folder
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Every file below a folder, hidden ones too, with its hash."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="package", autouse=True)

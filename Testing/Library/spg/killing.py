@@ -8,7 +8,6 @@ child goes on with what was left. A program of its own, because it forks.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -20,11 +19,9 @@ from pathlib import Path
 
 import torch
 from Library.forked import Work, count_events, exit_status
-from Library.spg.conftest import phantom
+from Library.spg.conftest import SMOKE, hashes, write_cohort
 
-from MedEnhanceLib import io
 from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import RunFolder
 
@@ -37,25 +34,22 @@ def main() -> None:
     warnings.simplefilter("ignore")
     place, points, dice = Path(sys.argv[1]), int(sys.argv[2]), random.Random(sys.argv[3])
     people, held_out = map(int, sys.argv[4:6]) if len(sys.argv) > 4 else (PEOPLE, HELD_OUT)
-    for number in range(people):
-        (place / "cohort" / f"P{number}").mkdir(parents=True)
-        io.save(phantom(number), place / "cohort" / f"P{number}" / "T1.nii.gz")
-    base = replace(DistillConfig.preset("smoke"), method="matching", device="cpu", checkpoint_s=0.0)
-    config = replace(base, held_out=held_out / people)
+    write_cohort(place / "cohort", people=tuple(f"P{number}" for number in range(people)))
+    config = replace(SMOKE, held_out=held_out / people, checkpoint_s=0.0)
 
     def distilling(out: Path) -> Work:
         return lambda: distill_cohort(Cohort.from_folder(place / "cohort"), out, config)
 
     torch.set_num_threads(1)  # a forked child has no other threads
     distilling(place / "whole")()  # the first time, much is imported
-    wanted = _files(place / "whole")
+    wanted = hashes(place / "whole")
     events = count_events(distilling(place / "counted"))
     for number in range(points):
         event = int((number + dice.random()) * events / points)
         out = place / "killed"
         killed = exit_status(distilling(out), after=event) == -signal.SIGKILL
         ended = exit_status(distilling(out))
-        found = _files(out)
+        found = hashes(out) if RunFolder(out).is_finished else {}
         row = {
             "event": event,
             "of": events,
@@ -68,17 +62,6 @@ def main() -> None:
         print(json.dumps(row), flush=True)
         shutil.rmtree(out)
         shutil.rmtree(out.with_name("killed-confidential"), ignore_errors=True)
-
-
-def _files(out: Path) -> dict[str, str]:
-    """All files of a finished result, hidden ones too, with their hashes; else nothing."""
-    if not RunFolder(out).is_finished:
-        return {}
-    return {
-        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in out.rglob("*")
-        if path.is_file()
-    }
 
 
 if __name__ == "__main__":

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - as everybody calls it
+from Library.forked import rows_of
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
@@ -27,25 +24,10 @@ from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import RunFolder
 from MedEnhanceLib.spg.readme import METHOD, NO_LICENSE, readme
 
-from .conftest import PEOPLE, write_cohort
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """Every file below a folder with its hash."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-class Stop(BaseException):
-    """As a kill: nothing below catches it."""
+from .conftest import PEOPLE, hashes, write_cohort
 
 
 def test_a_result_has_images_and_a_manifest(whole: Path, smoke: DistillConfig) -> None:
-    import SimpleITK as sitk  # noqa: N813 - its own name
-
     result = load_distilled(whole)
     assert result.images.shape == (len(PEOPLE) * smoke.images_per_patient, 32, 32)
     assert 0 <= result.images.min() < result.images.max() <= 1
@@ -107,33 +89,12 @@ def test_without_a_license_nobody_may_use_it_until_one_is_stated(
     assert hashes(out) == before, "a license is not taken back by leaving it out"
 
 
-def at_step(count: int, action: Callable[[], None]) -> Callable[[Event], None]:
-    """A listener that acts before the step of that number, counted over all patients from 0."""
-    steps = 0
-
-    def listen(event: Event) -> None:
-        nonlocal steps
-        if event.kind == "progress" and "step " in event.fields["stage"]:
-            if steps == count:
-                action()
-            steps += 1
-
-    return listen
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks")
 def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     """Two of the points of Testing/Benchmarks/distillation_kills.py."""
     program = Path(__file__).with_name("killing.py")
-    path = os.pathsep.join([str(program.parents[3]), str(program.parents[2])])
-    done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path), "2", "1", "2", "0"],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = rows_of(program, str(tmp_path), "2", "1", "2", "0")
     assert [(row["killed"], row["went_on"], row["same"]) for row in rows] == [(True,) * 3] * 2
 
 
@@ -142,12 +103,15 @@ def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on_unless_data_chan
     whole: Path, smoke: DistillConfig, tmp_path: Path
 ) -> None:
     folder, out = write_cohort(tmp_path / "people"), tmp_path / "out"
-    requests: list[bool] = []
-    listen = at_step(20, lambda: requests.append(True))
+    steps = 0
+
+    def listen(event: Event) -> None:
+        nonlocal steps
+        steps += event.kind == "progress" and "step " in event.fields["stage"]
+
     with pytest.raises(Cancelled, match="checkpoint is written"):
-        distill_cohort(
-            Cohort.from_folder(folder), out, smoke, Monitor(listen, lambda: bool(requests))
-        )
+        monitor = Monitor(listen, lambda: steps > 20)
+        distill_cohort(Cohort.from_folder(folder), out, smoke, monitor)
     assert list(out.rglob("checkpoint.safetensors"))
     path = next((folder / PEOPLE[3]).iterdir())
     original, volume = path.read_bytes(), io.load(path)

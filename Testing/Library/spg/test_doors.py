@@ -59,23 +59,22 @@ def test_command_job_and_function_give_the_same(
         (("{people}", "{people}/out", "--preset", "smoke"), 1, "among the patients"),
         (("{people}", "{tmp}/o", "--prior", "nowhere.nii"), 2, "nowhere.nii"),
         (("{tmp}", "{tmp}x", "--preset", "smoke"), 3, "{tmp}"),
+        (("{people}", "{whole}/more", "--preset", "smoke"), 1, "a distilled set"),
     ],
 )
-def test_what_cannot_be_distilled_is_said(
-    words: tuple[str, ...], status: int, says: str, run: Run, people: Path, tmp_path: Path
+def test_what_cannot_be_distilled_is_said_and_leaves_nothing(
+    words: tuple[str, ...],
+    status: int,
+    says: str,
+    run: Run,
+    people: Path,
+    whole: Path,
+    tmp_path: Path,
 ) -> None:
-    filled = [word.format(people=people, tmp=tmp_path) for word in words]
+    filled = [word.format(people=people, whole=whole, tmp=tmp_path) for word in words]
     ran, reported, _ = run("distill", *filled)
     assert ran == status
     assert says.format(tmp=tmp_path.name) in reported["error"]["message"]
-
-
-def test_names_of_patients_do_not_get_into_a_set_that_is_shared(
-    run: Run, people: Path, whole: Path
-) -> None:
-    ran, reported, _ = run("distill", str(people), str(whole / "more"), "--preset", "smoke")
-    assert ran == 1
-    assert "a distilled set" in reported["error"]["message"]
     assert not [*whole.glob("more*")]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.unicompress import CompressConfig, blocks, compress
 from MedEnhanceLib.unicompress.allocation import lossy, near_lossless
 
@@ -40,14 +40,26 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lossy, "video_grid", run)
 
 
+def noisy_waves(shape: tuple[int, int, int], *, seed: int = 3, rise: float = 8) -> Voxels:
+    """Smooth with noise, int16, [K, J, I]; rise: from slice to slice."""
+    k, j, i = np.indices(shape)
+    smooth = 300 * np.sin(j / 9) * np.cos(i / 7) + rise * k
+    return (smooth + np.random.default_rng(seed).normal(0, 4, shape)).astype(np.int16)
+
+
 @pytest.fixture
 def scan(oblique_geometry: Geometry) -> Volume:
-    """10 × 40 × 36, int16, smooth with noise; 27 blocks of `small_blocks`."""
-    rng = np.random.default_rng(3)
-    k, j, i = np.mgrid[0:10, 0:40, 0:36]
-    smooth = 300 * np.sin(j / 9) * np.cos(i / 7) + 8 * k
-    voxels = (smooth + rng.normal(0, 4, smooth.shape)).astype(np.int16)
+    """27 blocks of `small_blocks`."""
+    voxels = noisy_waves((10, 40, 36))
     return Volume(voxels, oblique_geometry, modality="CT", units="HU", source="scan")
+
+
+def damage(path: Path, *places: tuple[int, int]) -> None:
+    """Change the bytes at offsets and of lengths."""
+    raw = bytearray(path.read_bytes())
+    for start, length in places:
+        raw[start : start + length] = bytes(byte ^ 0x5A for byte in raw[start : start + length])
+    path.write_bytes(raw)
 
 
 @pytest.fixture

@@ -83,10 +83,15 @@ def make_bases(folder: Path) -> list[Base]:
             path = folder / f"{name}.ucv"
             compress(volume, path, CompressConfig(threads=1, **config), overwrite=True)
             with Container(path) as opened:
-                rows = tuple(Chunk(c.block, c.kind, opened.read(c)) for c in opened.chunks)
+                header = opened.header
             voxels = decompress(path, threads=1).voxels
-            bases.append(Base(name, path.read_bytes(), opened.header, rows, voxels))
+            bases.append(Base(name, path.read_bytes(), header, tuple(chunks_of(path)), voxels))
     return bases
+
+
+def chunks_of(path: Path) -> list[Chunk]:
+    with Container(path) as opened:
+        return [Chunk(c.block, c.kind, opened.read(c)) for c in opened.chunks]
 
 
 def _small_grid(shape: tuple[int, ...]) -> Grid:

@@ -17,11 +17,13 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from Library.forked import count_events, exit_status
+from Library.unicompress.conftest import noisy_waves
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError, OutputError
@@ -36,22 +38,14 @@ OLD = b"what was there before"
 TEMPORARY = ".medenhance-"
 
 
-def scan() -> Volume:
-    """14 × 40 × 36, int16, smooth with noise."""
-    k, j, i = np.mgrid[0:14, 0:40, 0:36]
-    smooth = 300 * np.sin(j / 9) * np.cos(i / 7) + 8 * k
-    noise = np.random.default_rng(3).normal(0, 4, smooth.shape)
-    return Volume((smooth + noise).astype(np.int16), modality="CT", units="HU")
-
-
 def writers(volume: Volume, folder: Path) -> dict[str, tuple[Path, Callable[[], object]]]:
     """Name → the file that it writes, and what writes it."""
-
-    def packing(path: Path, mode: dict[str, Any]) -> Callable[[], object]:
-        return lambda: compress(volume, path, CompressConfig(threads=1, **mode), overwrite=True)
-
     paths = {name: folder / f"{name}.ucv" for name in MODES}
-    return {name: (path, packing(path, MODES[name])) for name, path in paths.items()}
+    configs = {name: CompressConfig(threads=1, **mode) for name, mode in MODES.items()}
+    return {
+        name: (path, partial(compress, volume, path, configs[name], overwrite=True))
+        for name, path in paths.items()
+    }
 
 
 def main() -> None:
@@ -59,7 +53,8 @@ def main() -> None:
     what, place, points, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     folder = place / "work"
     folder.mkdir(parents=True)
-    dice, volume = random.Random(seed), scan()
+    volume = Volume(noisy_waves((14, 40, 36)), modality="CT", units="HU")
+    dice = random.Random(seed)
     before = volume.voxels.tobytes()
     known = writers(volume, folder)
     events = {}

@@ -17,7 +17,8 @@ from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel, DecodeContext, ModelSet
 
 from .conftest import Write
-from .test_damage import chunks_of, rebuild
+from .fuzzing import chunks_of
+from .test_damage import rebuild
 
 WEIGHTS = save({"w": np.arange(4, dtype=np.int8)}, {"layout": "1"})
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,7 @@ import pytest
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.unicompress import (
-    CompressConfig,
-    compress,
-    decompress,
-    inspect_container,
-)
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, inspect_container
 
 from .conftest import Write
 from .test_round_trip import same_bits
@@ -26,25 +22,23 @@ from .test_round_trip import same_bits
 
 def largest_error(left: Voxels, right: Voxels) -> float:
     """In Python's own numbers: no type is too small for the difference of two of its values."""
-    return max(
-        (abs(a - b) for a, b in zip(left.ravel().tolist(), right.ravel().tolist(), strict=True)),
-        default=0,
-    )
+    pairs = zip(left.ravel().tolist(), right.ravel().tolist(), strict=True)
+    return max((abs(a - b) for a, b in pairs), default=0)
+
+
+def noisy(sigma: float, contrast: float = 40) -> Volume:
+    k, j, i = np.mgrid[:24, :72, :72]
+    smooth = 60 + contrast * np.sin(j / 30) * np.cos(i / 25) + k / 4
+    noise = np.random.default_rng(0).normal(0, sigma, smooth.shape)
+    return Volume((smooth + noise).astype("i2"), modality="CT", units="HU", source="scan")
 
 
 class TestMaxErrorSigma:
-    @staticmethod
-    def noisy(sigma: float, dtype: str = "i2") -> Volume:
-        k, j, i = np.mgrid[:24, :72, :72]
-        smooth = 60 + 40 * np.sin(j / 30) * np.cos(i / 25) + k / 4
-        noise = np.random.default_rng(0).normal(0, sigma, smooth.shape)
-        return Volume((smooth + noise).astype(dtype), modality="CT", units="HU", source="scan")
-
     @pytest.mark.parametrize(("sigma", "share"), [(20.0, 0.25), (8.0, 1.0)])
     def test_the_largest_error_is_that_share_of_the_noise(
         self, write: Write, sigma: float, share: float
     ) -> None:
-        volume = self.noisy(sigma)
+        volume = noisy(sigma)
         path = write(volume, max_error_sigma=share)
         card = inspect_container(path)
         bound = card["promise"]["max_error"]
@@ -54,7 +48,7 @@ class TestMaxErrorSigma:
 
     def test_other_modalities_and_volumes_without_noise_are_refused(self, write: Write) -> None:
         with pytest.raises(InputError, match="measured in CT and MR"):
-            write(replace(self.noisy(9.0), modality="EM"), max_error_sigma=0.5)
+            write(replace(noisy(9.0), modality="EM"), max_error_sigma=0.5)
         flat = Volume(np.zeros((8, 30, 30), np.float32), modality="CT", source="flat")
         with pytest.raises(InputError, match="cannot be measured"):
             write(flat, max_error_sigma=0.5)
@@ -89,9 +83,6 @@ class TestRatio:
         self, tmp_path: Path
     ) -> None:
         """Verifying takes a few hundredths of the time; before it, nearly all is done."""
-        k, j, i = np.mgrid[:24, :72, :72]
-        noise = np.random.default_rng(0).normal(0, 9, k.shape)
-        voxels = (900 * np.sin(j / 30) * np.cos(i / 25) + 9 * k + noise).astype(np.int16)
         seen: list[tuple[str, float]] = []
 
         def listen(event: Event) -> None:
@@ -99,8 +90,7 @@ class TestRatio:
                 seen.append((event.fields["stage"], event.fields["fraction"]))
 
         config = CompressConfig(ratio=16, threads=1)
-        volume = Volume(voxels, modality="CT")
-        compress(volume, tmp_path / "a.ucv", config, monitor=Monitor(listen))
+        compress(noisy(9, contrast=900), tmp_path / "a.ucv", config, monitor=Monitor(listen))
         fractions = [fraction for _, fraction in seen]
         assert fractions == sorted(fractions)
         assert max(fraction for stage, fraction in seen if stage != "verify") > 0.9
@@ -132,25 +122,18 @@ def test_a_config_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="long double is double here")
-def test_a_type_that_is_not_held_is_refused(tmp_path: Path) -> None:
+def test_a_type_that_is_not_held_is_refused(write: Write) -> None:
     with pytest.raises(InputError, match=r"longdouble|float128") as caught:
-        compress(
-            Volume(np.zeros((1, 2, 3), np.longdouble)),
-            tmp_path / "a.ucv",
-            CompressConfig(lossless=True),
-        )
+        write(Volume(np.zeros((1, 2, 3), np.longdouble)), lossless=True)
     assert "float64" in caught.value.hint
 
 
 def test_a_missing_codec_is_named(
-    scan: Volume, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(scan, lossless=True, speed="fast")
-    monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
-    for call in (
-        lambda: compress(scan, tmp_path / "b.ucv", CompressConfig(lossless=True)),
-        lambda: decompress(path),
-    ):
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    for call in (lambda: write(scan, "b.ucv", lossless=True), lambda: decompress(path)):
         with pytest.raises(DependencyError, match="imagecodecs") as caught:
             call()
         assert "pip install" in caught.value.hint

@@ -16,13 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, DependencyError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 from MedEnhanceLib.unicompress.allocation import near_lossless
-from MedEnhanceLib.unicompress.codecs.predictor import (
-    coder,
-    features,
-    learned,
-    network,
-    tuning,
-)
+from MedEnhanceLib.unicompress.codecs.predictor import coder, features, learned, network, tuning
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import samples_of
 from MedEnhanceLib.unicompress.container import NO_BLOCK
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, shipped_model
@@ -30,28 +24,26 @@ from MedEnhanceLib.unicompress.models import MODEL_CHUNK, shipped_model
 from ..conftest import WarningRecorder
 from . import minimal_predictor
 from .conftest import Write
-from .test_damage import chunks_of
+from .fuzzing import chunks_of
 
 Block = npt.NDArray[np.uint16]
 
 
-def random_network(seed: int = 0) -> network.Network:
-    rng = np.random.default_rng(seed)
-    weights = [rng.normal(0, 0.1, (8, features.COUNT)), rng.normal(0, 0.2, (8, 8))]
-    return network.quantize(
-        [*weights, rng.normal(0, 0.1, (3, 8))], [np.zeros(8), np.zeros(8), np.array([0, -1, 2.0])]
-    )
+def random_network() -> network.Network:
+    shapes, rng = ((8, features.COUNT), (8, 8), (3, 8)), np.random.default_rng(0)
+    weights = [rng.normal(0, sd, shape) for sd, shape in zip((0.1, 0.2, 0.1), shapes, strict=True)]
+    return network.quantize(weights, [np.zeros(8), np.zeros(8), np.array([0, -1, 2.0])])
 
 
 NETWORK = random_network()
 
 
-def anatomy(shape: tuple[int, int, int], seed: int = 0, noise: float = 5) -> Block:
+def anatomy(shape: tuple[int, int, int], noise: float = 5) -> Block:
     """Smooth, noisy, with air cut off at 0."""
-    rng = np.random.default_rng(seed)
-    k, j, i = np.mgrid[: shape[0], : shape[1], : shape[2]]
-    smooth = 300 * np.sin(j / 9 + seed) * np.cos(i / 7) + 4 * k + 100
-    return np.maximum(smooth + rng.normal(0, noise, shape), 0).astype(np.uint16)
+    k, j, i = np.indices(shape)
+    smooth = 300 * np.sin(j / 9) * np.cos(i / 7) + 4 * k + 100
+    noisy = smooth + np.random.default_rng(0).normal(0, noise, shape)
+    return np.maximum(noisy, 0).astype(np.uint16)
 
 
 #: The compiled library at every width that this processor has.
@@ -192,10 +184,7 @@ def test_a_volume_is_coded_by_the_predictor(
 
 
 def test_a_taught_network_travels_in_the_file(
-    scan: Volume,
-    write: Write,
-    monkeypatch: pytest.MonkeyPatch,
-    always_learned: None,
+    scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch, always_learned: None
 ) -> None:
     monkeypatch.setattr(learned, "_LEAST_TUNED", 1)
     monkeypatch.setattr(learned, "_LEAST_STEPS", 30)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +22,8 @@ from MedEnhanceLib.unicompress import (
 from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.inspection import save_repaired
 
-from .conftest import Write
+from .conftest import Write, damage
 from .test_round_trip import same_bits
-
-
-def damage(path: Path, start: int, size: int = 1) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[start : start + size] = bytes(byte ^ 0x5A for byte in raw[start : start + size])
-    path.write_bytes(raw)
 
 
 def assert_all_but_the_lost_is_equal(
@@ -50,7 +46,7 @@ def test_an_intact_file_is_proved(file: Path, scan: Volume) -> None:
 def test_a_damaged_chunk_costs_its_block_only(file: Path, scan: Volume) -> None:
     with Container(file) as opened:
         chunk = opened.chunks[10]
-    damage(file, chunk.offset)
+    damage(file, (chunk.offset, 1))
     with pytest.raises(CodecError, match=f"chunk 10 at byte {chunk.offset} is damaged"):
         decompress(file)
     assert np.array_equal(decompress(file, region=(slice(7, 10),)).voxels, scan.voxels[7:10])
@@ -75,7 +71,7 @@ def test_a_cut_file_keeps_what_was_before_the_cut(file: Path, scan: Volume) -> N
 def test_a_damaged_beginning_is_repaired_from_parity(place: int, write: Write) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (10, 160, 160), np.uint8)
     file = write(Volume(noise), lossless=True, speed="fast")
-    damage(file, place, 3)
+    damage(file, (place, 3))
     assert same_bits(decompress(file).voxels, noise)
     volume, report = recover(file)
     assert same_bits(volume.voxels, noise)
@@ -89,8 +85,7 @@ def test_verifying_reports_every_damaged_chunk_with_its_block_and_place(file: Pa
     assert inspect_container(file, verify=True)["check"] == state
     with Container(file) as opened:
         chunks = [opened.chunks[4], opened.chunks[20]]
-    for chunk in chunks:
-        damage(file, chunk.offset + chunk.length - 1)
+    damage(file, *((chunk.offset + chunk.length - 1, 1) for chunk in chunks))
     check = inspect_container(file, verify=True)["check"]
     assert (check["intact"], check["sealed"]) == (False, False)
     assert [row["chunk"] for row in check["damaged"]] == [4, 20]
@@ -104,7 +99,7 @@ def test_verifying_reports_every_damaged_chunk_with_its_block_and_place(file: Pa
 def test_damage_in_which_no_voxel_lies_is_found_and_does_no_harm(
     place: int, file: Path, scan: Volume, tmp_path: Path
 ) -> None:
-    damage(file, file.stat().st_size + place)
+    damage(file, (file.stat().st_size + place, 1))
     check = inspect_container(file, verify=True)["check"]
     assert (check["intact"], check["damaged"], check["sealed"]) == (False, [], False)
     assert same_bits(decompress(file).voxels, scan.voxels)
@@ -114,6 +109,7 @@ def test_damage_in_which_no_voxel_lies_is_found_and_does_no_harm(
         assert written.is_sealed()
 
 
-def test_verifying_can_be_stopped(file: Path) -> None:
+@pytest.mark.parametrize("read", [decompress, partial(inspect_container, verify=True)])
+def test_reading_and_verifying_can_be_stopped(read: Callable[..., object], file: Path) -> None:
     with pytest.raises(Cancelled):
-        inspect_container(file, verify=True, monitor=Monitor(cancel=lambda: True))
+        read(file, monitor=Monitor(cancel=lambda: True))

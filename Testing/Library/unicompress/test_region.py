@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.unicompress import decompress
-from MedEnhanceLib.unicompress.blocks import (
-    Grid,
-    coding_grid,
-    implicit_grid,
-    video_grid,
-)
+from MedEnhanceLib.unicompress.blocks import Grid, coding_grid, implicit_grid, video_grid
 from MedEnhanceLib.unicompress.container import MAGIC, ChunkInfo, Container
-
-from .conftest import Write
 
 Region = tuple[slice | EllipsisType, ...]
 
@@ -91,13 +84,6 @@ def test_only_the_chunks_that_are_needed_are_read(
     assert len(boxes) == 4  # two along k, one along j, two along i
     assert all(box.k[0] < 7 and box.k[1] > 5 and box.j[0] < 13 and box.i[0] < 20 for box in boxes)
     assert taken == front + len(MAGIC) + sum(chunk.length for chunk in asked)
-
-
-def test_frames_of_a_sequence_are_read_alone(write: Write, small_blocks: None) -> None:
-    voxels = np.random.default_rng(0).integers(0, 99, (4, 5, 20, 20)).astype(np.int16)
-    file = write(Volume(voxels), lossless=True, speed="fast")
-    part = decompress(file, region=(slice(2, 3), ..., slice(5, 9)))
-    assert np.array_equal(part.voxels, voxels[2:3, :, :, 5:9])
 
 
 @given(shape=st.lists(st.integers(1, 700), min_size=3, max_size=3).map(tuple))

@@ -21,6 +21,7 @@ from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.inspection import save_repaired
 from MedEnhanceLib.unicompress.repair import RESIDUE, Layout, RepairChunk
 
+from .conftest import damage
 from .test_round_trip import same_bits
 
 PAGE = 4096
@@ -44,7 +45,7 @@ def file_of_noise(size: int) -> bytes:
 
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., Path]:
-    """A file of noise with zeros in some places."""
+    """A file of noise that is damaged in some places."""
 
     def make(size: int, *places: tuple[int, int]) -> Path:
         path = tmp_path / "a.ucv"
@@ -53,14 +54,6 @@ def made(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
-
-
-def damage(path: Path, *places: tuple[int, int]) -> None:
-    """Zero bytes: pairs of offset and length."""
-    raw = bytearray(path.read_bytes())
-    for offset, length in places:
-        raw[offset : offset + length] = bytes(len(raw[offset : offset + length]))
-    path.write_bytes(raw)
 
 
 def comes_back(path: Path, size: int) -> bool:

@@ -14,7 +14,6 @@ from MedEnhanceLib.unicompress.allocation import lossy
 from MedEnhanceLib.unicompress.allocation.task import Task
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, SVT, Encoder, encoders
-from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.models import DecodeContext
 
@@ -29,10 +28,6 @@ def smooth(shape: tuple[int, int, int], dtype: str = "i2") -> Voxels:
 
 def context_of(block: Voxels) -> DecodeContext:
     return DecodeContext(block.dtype, (block.min().item(), block.max().item()))
-
-
-def task_of(voxels: Voxels, speed: Speed) -> Task:
-    return Task(voxels, context_of(voxels), speed, 1, Monitor())
 
 
 @pytest.fixture(scope="module", params=[LIBAOM, SVT], ids=lambda encoder: f"{encoder.bits} bits")
@@ -89,6 +84,7 @@ def test_without_pyav_a_video_of_10_bits_says_what_it_needs(
 
 def test_without_pyav_libaom_codes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lossy, "encoders", lambda: (LIBAOM,))
-    done = lossy._into_bytes(task_of(smooth((16, 96, 96)), "fast"), 9000)
+    voxels = smooth((16, 96, 96))
+    done = lossy._into_bytes(Task(voxels, context_of(voxels), "fast", 1, Monitor()), 9000)
     assert done is not None
     assert 0.9 * 9000 < done.bytes <= 9000

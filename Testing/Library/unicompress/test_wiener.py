@@ -12,6 +12,7 @@ import pytest
 from MedEnhanceLib import native
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
+from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.models import DecodeContext
 
 from . import minimal_video
@@ -20,11 +21,13 @@ from .test_video import context_of, smooth
 MOST = wiener.MOST_BYTES
 
 
+BLOCK = smooth((12, 64, 60))
+
+
 @cache
-def coded_with_error(step: float = 60.0) -> tuple[video.Video, np.ndarray, int]:
-    block = smooth((12, 64, 60))
-    coded = video.encode(block, step, speed="fast")
-    exact = (block - coded.low) * (coded.top / (coded.high - coded.low))
+def coded_with_error() -> tuple[video.Video, np.ndarray, int]:
+    coded = video.encode(BLOCK, 60.0, speed="fast")
+    exact = (BLOCK - coded.low) * (coded.top / (coded.high - coded.low))
     error = (exact - coded.frames).astype(np.float32)
     return coded, error, video.noise_code(float(np.mean(error**2)))
 
@@ -39,8 +42,6 @@ def test_a_filter_takes_slices_nearer_to_their_source() -> None:
 
 
 def test_forged_filters_are_refused() -> None:
-    from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
-
     classes, few, many, odd = (
         zlib.compress(data) for data in (bytes(78 << 5), bytes(77), bytes(1 << 20), b"\x80" * 78)
     )
@@ -56,8 +57,7 @@ def test_a_filter_never_leaves_the_range_of_the_volume() -> None:
     coded, _, noise = coded_with_error()
     weights = np.full((16, 78), 127, np.int8)
     data = replace(coded, noise=noise, filter=wiener.Filter(0, 1, weights)).data
-    block = smooth((12, 64, 60))
-    back = video.decode(data, block.shape, DecodeContext(block.dtype, (-200, 250)))
+    back = video.decode(data, BLOCK.shape, DecodeContext(BLOCK.dtype, (-200, 250)))
     assert back.min() >= -200
     assert back.max() <= 250
 
@@ -83,7 +83,6 @@ def test_without_the_compiled_library_nothing_is_filtered(monkeypatch: pytest.Mo
     data = replace(coded, noise=noise, filter=chosen).data
     monkeypatch.setattr(native, "_found", lambda _folder: (None, "not compiled: build it"))
     assert wiener.fit(coded.frames, error, noise, 1 << 20, MOST) is None
-    block = smooth((12, 64, 60))
     with pytest.raises(DependencyError, match="compiled library") as caught:
-        video.decode(data, block.shape, context_of(block))
+        video.decode(data, BLOCK.shape, context_of(BLOCK))
     assert "build it" in caught.value.hint

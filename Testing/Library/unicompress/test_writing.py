@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 import os
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
+from Library.forked import rows_of
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, OutputError
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, encode
+from MedEnhanceLib.unicompress import CompressConfig, compress, encode
 from MedEnhanceLib.unicompress import container as container_module
 from MedEnhanceLib.unicompress.allocation import near_lossless
 from MedEnhanceLib.unicompress.blocks import Grid
@@ -27,7 +27,6 @@ from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 from . import killing
-from .conftest import Write
 
 LOSSLESS = CompressConfig(lossless=True, speed="fast", threads=2)
 
@@ -102,13 +101,7 @@ def test_a_cancel_leaves_nothing(
         time.sleep(0.01)
 
 
-def test_a_cancel_stops_decompression(scan: Volume, write: Write, small_blocks: None) -> None:
-    path = write(scan, lossless=True, speed="fast")
-    with pytest.raises(Cancelled):
-        decompress(path, monitor=Monitor(cancel=lambda: True))
-
-
-def _wrong_voxel(decode: lossless.Decode) -> lossless.Decode:
+def wrong_voxel(decode: Callable[..., Any]) -> Callable[..., Any]:
     def wrong(*given: Any) -> Any:
         indices = decode(*given).copy()
         indices.flat[0] ^= 1
@@ -126,16 +119,10 @@ def test_a_codec_or_predictor_that_errs_is_caught_before_the_file_appears(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def wrong(*parts: Any) -> Any:
-        block = decode_block(*parts)
-        block[0, 0, 0] ^= 1
-        return block
-
-    decode_block = learned.decode_block
-    monkeypatch.setattr(learned, "decode_block", wrong)
+    monkeypatch.setattr(learned, "decode_block", wrong_voxel(learned.decode_block))
     monkeypatch.setattr(near_lossless, "_NAMED_BYTES", -1e9)  # the predictor, whatever it takes
     for kind, decode in lossless.DECODERS.items():
-        monkeypatch.setitem(lossless.DECODERS, kind, _wrong_voxel(decode))
+        monkeypatch.setitem(lossless.DECODERS, kind, wrong_voxel(decode))
     with pytest.raises(CodecError, match="misses its target"):
         compress(scan, tmp_path / "a.ucv", CompressConfig(**config, speed=speed))
     assert list(tmp_path.iterdir()) == []
@@ -171,8 +158,6 @@ def test_a_file_that_misses_its_target_is_no_file(
 
 
 def test_the_hashes_are_those_of_the_file_and_its_voxels(scan: Volume, tmp_path: Path) -> None:
-    import hashlib
-
     done = compress(scan, tmp_path / "a.ucv", LOSSLESS)
     assert done.file_sha256 == hashlib.sha256((tmp_path / "a.ucv").read_bytes()).hexdigest()
     assert done.sha256 == hashlib.sha256(scan.voxels.tobytes()).hexdigest()
@@ -182,12 +167,7 @@ def test_the_hashes_are_those_of_the_file_and_its_voxels(scan: Volume, tmp_path:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks")
 def test_a_killed_writer_leaves_the_old_file_or_none(tmp_path: Path) -> None:
     """Some of the points of Benchmarks/kills.py, which tries full disks too."""
-    command = [sys.executable, killing.__file__, "kill", str(tmp_path), "15", "1"]
-    folders = Path(__file__).resolve().parents[2:4]
-    path = os.pathsep.join(map(str, folders))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = rows_of(killing.__file__, "kill", str(tmp_path), "15", "1")
     assert sum(row["killed"] for row in rows) >= 12
     assert {row["writer"] for row in rows} >= set(killing.MODES)
     for row in rows:

@@ -60,9 +60,6 @@ class ScriptedLoadableModuleWidget:
     def setup(self):
         """In Slicer's developer mode: buttons to reload, test and edit the module."""
 
-    def onReload(self):
-        slicer.util.reloadScriptedModule(self.moduleName)
-
 
 class ScriptedLoadableModuleLogic:
     def __init__(self, parent=None):

@@ -11,6 +11,7 @@ from MedEnhanceLib.degradation import gaussian_blur as blur
 from MedEnhanceLib.spg.audit import Audited
 
 SIDE = 48
+GROUPS = ("train", "held")
 Anatomy = dict[str, np.ndarray]
 Make = Callable[..., Audited]
 
@@ -52,8 +53,13 @@ def smooth_images(seed: int, count: int = 12) -> np.ndarray:
 @pytest.fixture(scope="session")
 def people() -> Anatomy:
     """Five people to distill and five to hold out, and one more, "outside"."""
-    names = [*(f"train{n}" for n in range(5)), *(f"held{n}" for n in range(5)), "outside"]
+    names = [*(f"{start}{n}" for start in GROUPS for n in range(5)), "outside"]
     return {name: body(seed) for seed, name in enumerate(names)}
+
+
+def groups(people: Anatomy, count: int = 5) -> list[Anatomy]:
+    """The first people to distill and the first to hold out."""
+    return [{f"{start}{n}": people[f"{start}{n}"] for n in range(count)} for start in GROUPS]
 
 
 @pytest.fixture
@@ -61,11 +67,7 @@ def audited(people: Anatomy) -> Make:
     """Makes what is audited: these distilled images, and those people."""
 
     def make(distilled: np.ndarray, **options: object) -> Audited:
-        groups = [
-            {name: slices for name, slices in people.items() if name.startswith(start)}
-            for start in ("train", "held")
-        ]
-        return Audited(np.ascontiguousarray(distilled, np.float32), *groups, **options)
+        return Audited(np.ascontiguousarray(distilled, np.float32), *groups(people), **options)
 
     return make
 

@@ -14,23 +14,19 @@ from MedEnhanceLib.spg.audit import Audited, AuditReport, audit, write_confident
 from MedEnhanceLib.spg.audit.audit_report import _TRIED
 from MedEnhanceLib.spg.audit.significance import ALPHA
 
-from .conftest import Anatomy, Make
+from .conftest import Anatomy, Make, groups
 
-#: Names that no word of a report holds by chance.
-REAL = {f"{kind}{n}": f"Müller^{kind}^{n}" for kind in ("train", "held") for n in range(5)}
+#: A name that no word of a report holds by chance.
+REAL = "Müller^{}".format
 
 
 @pytest.fixture(scope="module")
 def report(people: Anatomy) -> AuditReport:
     """Of everything that can run, on a set with one leak."""
-    groups = [
-        {REAL[n]: s for n, s in people.items() if n.startswith(start)}
-        for start in ("train", "held")
-    ]
+    named = [{REAL(name): slices for name, slices in group.items()} for group in groups(people)]
     images = people["outside"].copy()
     images[3] = people["train3"][5]
-    it = Audited(images, *groups, prior=people["outside"], prior_owner="Prior^P")
-    return audit(it)
+    return audit(Audited(images, *named, prior=people["outside"], prior_owner="Prior^P"))
 
 
 def test_every_attack_is_in_it_and_only_the_leak_alarms(report: AuditReport) -> None:
@@ -68,11 +64,7 @@ def test_who_decides_on_sharing_reads_what_was_tried_and_what_it_would_have_foun
 
 def test_what_cannot_alarm_never_claims_that_it_could(people: Anatomy) -> None:
     """Three and three patients: no exact test comes below its level, only copies are found."""
-    groups = [
-        {f"{start}{n}": people[f"{start}{n}"] for n in range(3)} for start in ("train", "held")
-    ]
-    images = people["outside"][:9]
-    reported = audit(Audited(images, *groups))
+    reported = audit(Audited(people["outside"][:9], *groups(people, 3)))
     blind = [finding.attack for finding in reported.findings if finding.is_blind]
     assert blind == ["likeness-ncc", "likeness-ssim"]
     limits = "With 3 used and 3 held-out patients, only 1 of 3 attacks could have found a leak"
@@ -102,7 +94,7 @@ def test_files_name_nobody_but_in_the_confidential_folder(
         assert "ller" not in text
         assert "Prior^P" not in text
     patients = json.loads((secret / "patients.json").read_text(encoding="utf-8"))
-    assert (patients["T4"], patients["A1"]) == (REAL["train3"], "Prior^P")
+    assert (patients["T4"], patients["A1"]) == (REAL("train3"), "Prior^P")
     assert "Do not share" in (secret / "README.txt").read_text(encoding="utf-8")
 
 
@@ -116,5 +108,4 @@ def test_it_reports_progress_and_stops_when_asked(people: Anatomy, audited: Make
     assert received == sorted(received)
     assert received[-1] > 0.75
     with pytest.raises(Cancelled):
-        stop = Monitor(cancel=lambda: True)
-        audit(audited(people["outside"]), monitor=stop)
+        audit(audited(people["outside"]), monitor=Monitor(cancel=lambda: True))

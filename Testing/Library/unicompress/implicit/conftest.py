@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-pytest.importorskip("torch")
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
@@ -18,15 +15,13 @@ from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.trainer import train
 from MedEnhanceLib.unicompress.models import CodecModel, read_model
 
+from ..conftest import noisy_waves
+
 
 def waves(shape: tuple[int, int, int], thickness: float = 1.0, modality: str = "MR") -> Volume:
     """A smooth volume with some noise, int16."""
-    k, j, i = np.mgrid[tuple(slice(n) for n in shape)]
-    rng = np.random.default_rng(sum(shape))
-    smooth = 300 * np.sin(j / 9) * np.cos(i / 7) + 8 * k * thickness
-    geometry = Geometry(spacing=(1.0, 1.0, thickness), origin=(0, 0, 0), direction=np.eye(3))
-    voxels = (smooth + rng.normal(0, 4, shape)).astype(np.int16)
-    return Volume(voxels, geometry, modality=modality, units="", source="waves")
+    voxels = noisy_waves(shape, seed=sum(shape), rise=8 * thickness)
+    return Volume(voxels, Geometry((1.0, 1.0, thickness)), modality=modality, source="waves")
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader
 from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.models import CodecModel, shipped_model
 
-from ..test_damage import chunks_of, rebuild
+from ..fuzzing import chunks_of
+from ..test_damage import rebuild
 from .conftest import waves
 
 RATIO = 30.0
