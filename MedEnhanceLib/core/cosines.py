@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +10,6 @@ def cosine_matrix(side: int) -> npt.NDArray[np.float64]:
     """Return the orthonormal cosine transform (DCT-II), [frequencies, samples]."""
     places, frequencies = np.arange(side) + 0.5, np.arange(side)[:, None]
     matrix: npt.NDArray[np.float64] = np.cos(np.pi / side * frequencies * places)
-    matrix *= math.sqrt(2 / side)
-    matrix[0] /= math.sqrt(2)
+    matrix *= np.sqrt(2 / side)
+    matrix[0] /= np.sqrt(2)
     return matrix

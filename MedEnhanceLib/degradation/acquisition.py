@@ -6,7 +6,7 @@
        → root sum of squares over coils → the file's integers
 
 All simplifications: partial Fourier is filled with zeros; a combination of coils by their
-sensitivities (SENSE, adaptive) counts as a single coil, whose noise has the map of the g-factor; no
+sensitivities (SENSE, adaptive) is a single coil, whose noise has the map of the g-factor; no
 off-resonance but the ghost of EPI, no motion, no cross-talk of slices.
 
 Ranges of `Scanner.draw`: matrix, partial Fourier, parallel imaging, combination of coils and
@@ -23,7 +23,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from functools import partial
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,19 +32,21 @@ import numpy.typing as npt
 from MedEnhanceLib.core.cosines import cosine_matrix
 from MedEnhanceLib.core.options import About, Options
 from MedEnhanceLib.degradation.image import bias_field
+from MedEnhanceLib.native import SIDE
 
 Floats = npt.NDArray[np.float32]
 Complex = npt.NDArray[np.complexfloating[Any, Any]]
 ScanKind = Literal["epi", "2d", "3d"]
-#: Side of the blocks whose spectrum is computed.
-_BLOCK = 4
+SCAN_KINDS: tuple[ScanKind, ...] = get_args(ScanKind)
+FilterKind = Literal["none", "hamming", "tukey"]
+_FILTERS: tuple[FilterKind, ...] = get_args(FilterKind)
 #: Voxels that join the last of an axis to its first, which are neighbors in a discrete transform;
 #: lengths become multiples of the second number, which transforms are fast for.
 _JOINT, _MULTIPLE = 12, 8
-#: ln of the magnitude and radians of the phase by which coils' sensitivities vary, at most.
-_SENSITIVITY, _COIL_PHASE = 0.8, 2.0
-#: Least samples of an axis.
-_LEAST_SAMPLES = 8
+#: Width of a coil's sensitivity and least distance from the center, and turns of its phase.
+_COIL_MM, _RAD_PER_MM = 100.0, 0.02
+#: Least samples of an axis; signal-to-noise ratios that are drawn, uniform in the logarithm.
+_LEAST_SAMPLES, _EPI_SNR, _SNR = 8, (2.0, 60.0), (5.0, 100.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +81,8 @@ class Scanner(Options):
         phase_share, read_share, slice_share: acquired samples of the displayed matrix along phase,
             readout and, in "3d", slices; 0.25 to 1.
         partial_fourier: acquired share of the matrix along phase; 0.5 (none of one half) to 1.
-        elliptical: whether corners of the two phase directions (of slices: of the plane) are
-            left out.
+        elliptical: whether the corners of k-space are left out: of its two phase directions in
+            "3d", else of the plane.
         filter: of k-space: none, Hamming or Tukey.
         taper: Hamming: weight that the outermost samples lose (0.92 is Hamming's own, 1 that of
             Hann); Tukey: share of the samples whose weight falls to 0; 0 to 1.
@@ -90,7 +93,8 @@ class Scanner(Options):
         g_factor: ln of the largest factor by which noise differs from its mean square; 0 to 1.5.
         phase_rad: by which the object's phase varies, radians at most; 0 to 10.
         steps: steps of the file's integers to a σ; 0 for values that are not rounded.
-        seed: of sensitivities, phase and g-factor.
+        snr: mean of the foreground over σ, for those who do not state σ; 1 to 1000.
+        seed: of phase, g-factor and sensitivities.
     """
 
     kind: ScanKind = "2d"
@@ -100,7 +104,7 @@ class Scanner(Options):
     slice_share: Annotated[float, About(low=0.25, high=1)] = 1.0
     partial_fourier: Annotated[float, About(low=0.5, high=1)] = 1.0
     elliptical: bool = False
-    filter: Literal["none", "hamming", "tukey"] = "none"
+    filter: FilterKind = "none"
     taper: Annotated[float, About(low=0, high=1)] = 0.0
     decay: Annotated[float, About(low=0, high=4)] = 0.0
     ghost: Annotated[float, About(low=0, high=0.2)] = 0.0
@@ -109,6 +113,7 @@ class Scanner(Options):
     g_factor: Annotated[float, About(low=0, high=1.5)] = 0.0
     phase_rad: Annotated[float, About(low=0, high=10)] = 2.0
     steps: Annotated[float, About(low=0, high=1e6)] = 0.0
+    snr: Annotated[float, About(low=1, high=1000)] = 20.0
     seed: Annotated[int, About(low=0)] = 0
 
     @classmethod
@@ -130,7 +135,7 @@ class Scanner(Options):
             slice_share=either(0.5, rng.uniform(0.5, 0.95), 1.0) if is_3d else 1.0,
             partial_fourier=either(0.5 if is_epi else 0.25, partial, 1.0),
             elliptical=bool(rng.random() < (0.4 if is_3d else 0.2)),
-            filter=str(rng.choice(["none", "hamming", "tukey"])),  # type: ignore[arg-type]
+            filter=_FILTERS[int(rng.integers(len(_FILTERS)))],
             taper=rng.uniform(0.4, 1.0) if is_epi else rng.uniform(0.2, 0.9),
             decay=rng.uniform(0.2, 2.0) if is_epi else 0.0,
             ghost=either(0.4, rng.uniform(0, 0.03), 0.0) if is_epi else 0.0,
@@ -139,6 +144,7 @@ class Scanner(Options):
             g_factor=either(0.6, rng.uniform(0, 0.4), 0.0),
             phase_rad=rng.uniform(0.3, 3.0),
             steps=either(0.85, float(np.exp(rng.uniform(0, math.log(60)))), 0.0),
+            snr=float(np.exp(rng.uniform(*np.log(_EPI_SNR if is_epi else _SNR)))),
             seed=int(rng.integers(2**31)),
         )
 
@@ -158,87 +164,95 @@ class Scanner(Options):
             spacing_mm: along i, j, k, as in `Geometry`.
             rng: of the noise: the same number of draws whatever the object shows.
         """
-        image, spacing = np.maximum(voxels, 0).astype(np.float32), list(spacing_mm)
-        if self.phase_axis == "i":
-            image, spacing = image.swapaxes(1, 2), [spacing[1], spacing[0], spacing[2]]
-        inside = tuple(slice(side) for side in image.shape)
         axes = (0, 1, 2) if self.kind == "3d" else (1, 2)
+        inside = tuple(map(slice, voxels.shape))
+        image = np.maximum(voxels, 0).astype(np.float32)
         for axis in axes:
             image = _joined(image, axis)
         fields = np.random.default_rng(self.seed)
-        image = image * np.exp(1j * _smooth(image.shape, self.phase_rad, spacing, fields))
-        coils = self._sensitivities(image.shape, spacing, fields)
-        g = np.exp(_smooth(image.shape, self.g_factor, spacing, fields))
-        channel = np.broadcast_to(g * np.float32(sigma / math.sqrt(np.mean(g**2))), image.shape)
-        noise_weights, signal_weights = self._weights(image.shape, axes)
-        level = channel / math.sqrt(np.mean(noise_weights**2))
+
+        def smooth(peak: float) -> Floats:
+            return np.log(bias_field(image.shape, math.expm1(peak), fields, spacing_mm=spacing_mm))
+
+        image = image * np.exp(1j * smooth(self.phase_rad))
+        g = np.exp(smooth(self.g_factor))
+        channel = g * np.float32(sigma / math.sqrt(np.mean(g**2)))
+        coils = _sensitivities(self.coils, image.shape, spacing_mm, fields)
+        weights, signal_weights = self._weights(image.shape, axes)
+        level = channel / math.sqrt(np.mean(weights**2))
         shared = self.correlation if len(coils) > 1 else 0.0
         common = _white(image.shape, rng) * math.sqrt(shared) if shared else 0
-
-        def displayed(samples: Complex) -> Complex:
-            return np.fft.ifftn(samples, axes=axes, norm="ortho").astype(np.complex64)
-
+        to_image = partial(np.fft.ifftn, axes=axes, norm="ortho")
         clean, noisy = np.zeros((2, *image.shape), np.float32)
         for coil in coils:
             samples = np.fft.fftn(image * coil, axes=axes, norm="ortho")
-            signal = displayed(samples * signal_weights)
+            signal = to_image(samples * signal_weights)
             if self.ghost:
-                signal += self.ghost * np.roll(signal, image.shape[1] // 2, axis=1)
+                signal += self.ghost * np.roll(signal, image.shape[self._phase] // 2, self._phase)
             noise = _white(image.shape, rng) * math.sqrt(1 - shared) + common
             clean += np.abs(signal) ** 2
-            noisy += np.abs(signal + displayed(noise * noise_weights) * level) ** 2
+            noisy += np.abs(signal + to_image(noise * weights) * level) ** 2
         clean, noisy = np.sqrt(clean), np.sqrt(noisy)
-        in_phase = channel * np.sqrt(1 - shared + shared * np.abs(sum(coils)) ** 2)
+        in_phase = channel * np.sqrt(1 - shared + shared * np.abs(np.sum(coils, axis=0)) ** 2)
         mean = _mean_magnitude(clean, channel, in_phase, len(coils), shared)
         if self.steps:
             step = np.float32(sigma / self.steps)
             noisy = np.round(noisy / step) * step
-        images = [part[inside] for part in (noisy, clean, mean, in_phase)]
-        images.append(_spectrum(noise_weights))
-        if self.phase_axis == "i":
-            images = [part.swapaxes(1, 2) for part in images]
-        return Acquired(*(np.ascontiguousarray(part, np.float32) for part in images))
+        images = (noisy, clean, mean, in_phase)
+        noisy, clean, mean, in_phase = (image[inside].astype(np.float32) for image in images)
+        return Acquired(noisy, clean, mean, in_phase, _spectrum(weights))
+
+    @property
+    def _phase(self) -> int:
+        """The number of the axis along which phase is encoded."""
+        return "kji".index(self.phase_axis)
 
     def _weights(self, shape: tuple[int, ...], axes: Sequence[int]) -> tuple[Floats, Floats]:
         """Weights of the samples of noise and of the signal, which decays, by frequency."""
-        weights, decay, radius = np.ones((1, 1, 1)), np.ones((1, 1, 1)), np.zeros((1, 1, 1))
+        shares = [self.slice_share, self.read_share, self.read_share]
+        shares[self._phase] = self.phase_share
+        lines = [np.zeros(1, np.float32)] * 3
         for axis in axes:
             side = shape[axis]
-            share = (self.slice_share, self.phase_share, self.read_share)[axis]
-            count = min(side, max(_LEAST_SAMPLES, share * side))
-            line = [1, 1, 1]
-            line[axis] = side
-            place = np.fft.fftfreq(side, 1 / side).reshape(line) / count
-            weights = weights * self._filter(2 * np.abs(place)) * (np.abs(place) <= 0.5)
-            if axis == 1:
-                weights = weights * (place >= 0.5 - self.partial_fourier)
-                decay = np.exp(-self.decay * place)
-            if axis in axes[:2]:  # phase is encoded along both, or the plane is what is seen
-                radius = radius + (2 * place) ** 2
+            count = min(side, max(_LEAST_SAMPLES, shares[axis] * side))
+            # The outermost acquired samples are at ± 0.5.
+            lines[axis] = np.asarray(np.fft.fftfreq(side, 1 / side) / count, np.float32)
+        places = np.meshgrid(*lines, indexing="ij", sparse=True)
+        k, j, i = (self._filter(2 * np.abs(place)) for place in places)
+        phase = places[self._phase]
+        weights = k * j * i * (phase >= 0.5 - self.partial_fourier)
         if self.elliptical:
-            weights = weights * (radius <= 1)
-        return weights.astype(np.float32), (weights * decay).astype(np.float32)
+            first, second = (0, self._phase) if self.kind == "3d" else (1, 2)
+            weights *= places[first] ** 2 + places[second] ** 2 <= 0.25
+        return weights, weights * np.exp(-self.decay * phase)
 
-    def _filter(self, distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _filter(self, distance: Floats) -> Floats:
         """Weights at a distance from the center of k-space, 1 that of the outermost samples."""
-        if self.filter == "none" or not self.taper:
-            return np.ones_like(distance)
-        is_hamming = self.filter == "hamming"
-        ramp = distance if is_hamming else np.clip(1 - (1 - distance) / self.taper, 0, 1)
-        return 1 - (self.taper if is_hamming else 1) * 0.5 * (1 - np.cos(np.pi * ramp))
+        is_hamming, is_tukey = self.filter == "hamming", self.filter == "tukey" and self.taper > 0
+        ramp = np.clip(1 - (1 - distance) / self.taper, 0, 1) if is_tukey else distance
+        depth = self.taper if is_hamming else float(is_tukey)
+        return np.asarray((distance <= 1) * (1 - depth * 0.5 * (1 - np.cos(np.pi * ramp))))
 
-    def _sensitivities(
-        self, shape: tuple[int, ...], spacing: Sequence[float], rng: np.random.Generator
-    ) -> list[Complex]:
-        """Sensitivities of the coils, whose squares add up to 1."""
-        if self.coils == 1:
-            return [np.ones((1, 1, 1), np.complex64)]
-        coils: list[Complex] = []
-        for _ in range(self.coils):
-            strength = np.exp(_smooth(shape, _SENSITIVITY, spacing, rng))
-            coils.append(strength * np.exp(1j * _smooth(shape, _COIL_PHASE, spacing, rng)))
-        total = np.sqrt(sum(np.abs(coil) ** 2 for coil in coils))
-        return [coil / total for coil in coils]
+
+def _sensitivities(
+    count: int, shape: tuple[int, ...], spacing: Sequence[float], rng: np.random.Generator
+) -> list[Complex]:
+    """Sensitivities of coils around the volume, Gaussian in distance; their squares add up to 1."""
+    if count == 1:
+        return [np.ones((1, 1, 1), np.complex64)]
+    places = [(np.arange(n) - n / 2) * mm for n, mm in zip(shape, spacing[::-1], strict=True)]
+    away = max(_COIL_MM, *(float(place[-1]) for place in places))
+    coils: list[Complex] = []
+    for _ in range(count):
+        center, turns = rng.standard_normal(3), rng.uniform(-_RAD_PER_MM, _RAD_PER_MM, 3)
+        center *= away / np.linalg.norm(center)
+        lines = [
+            np.exp(-0.5 * ((place - at) / _COIL_MM) ** 2 + 1j * turn * place)
+            for place, at, turn in zip(places, center, turns, strict=True)
+        ]
+        coils.append(np.einsum("k,j,i->kji", *lines).astype(np.complex64))
+    total = np.sqrt(sum(np.abs(coil) ** 2 for coil in coils))
+    return [coil / total for coil in coils]
 
 
 def _joined(voxels: Floats, axis: int) -> Floats:
@@ -249,18 +263,8 @@ def _joined(voxels: Floats, axis: int) -> Floats:
     widths[axis] = (more, more)
     mirrored = np.moveaxis(np.pad(voxels, widths, mode="symmetric"), axis, -1)
     share = ((np.arange(more) + 0.5) / more).astype(np.float32)
-    joint = (1 - share) * mirrored[..., -more:] + share * mirrored[..., :more]
+    joint: Floats = (1 - share) * mirrored[..., -more:] + share * mirrored[..., :more]
     return np.concatenate([voxels, np.moveaxis(joint, -1, axis)], axis=axis)
-
-
-def _smooth(
-    shape: tuple[int, ...], peak: float, spacing: Sequence[float], rng: np.random.Generator
-) -> Floats:
-    """A smooth field of mean 0 between ± `peak`."""
-    if not peak:
-        return np.zeros((1, 1, 1), np.float32)
-    field: Floats = np.log(bias_field(shape, math.expm1(peak), rng, spacing_mm=spacing))
-    return field
 
 
 def _white(shape: tuple[int, ...], rng: np.random.Generator) -> Complex:
@@ -271,28 +275,21 @@ def _white(shape: tuple[int, ...], rng: np.random.Generator) -> Complex:
 def _mean_magnitude(
     clean: Floats, channel: Floats, in_phase: Floats, coils: int, shared: float
 ) -> Floats:
-    """The mean of a root sum of squares, to 1.5 %, by mean and variance of the sum.
-
-    For a single coil √(S² + 2σ²) (1 − …), the Rician mean.
-    """
+    """The mean of a root sum of squares, to 1.5 %, by mean and variance of the sum."""
     total = clean**2 + 2 * coils * channel**2
     variance = 4 * (clean * in_phase) ** 2
     variance += 4 * coils * (1 + (coils - 1) * shared**2) * channel**4
-    mean: Floats = np.sqrt(total) * (1 - variance / (8 * total**2))
-    return mean
+    return np.asarray(np.sqrt(total) * (1 - variance / (8 * total**2)))
 
 
 def _spectrum(weights: Floats) -> Floats:
     """Relative variance of the cosine coefficients of noise with these weights, [4, 4, 4]."""
     correlation = np.fft.ifftn(weights.astype(np.float64) ** 2).real
-    near = np.zeros((_BLOCK,) * 3)
-    part = correlation[:_BLOCK, :_BLOCK, :_BLOCK]
+    near = np.zeros((SIDE,) * 3)
+    part = correlation[:SIDE, :SIDE, :SIDE]
     near[tuple(map(slice, part.shape))] = part / correlation[0, 0, 0]
-    # Of a sum of n samples the variance is a sum over distances of their correlation.
-    cosines = cosine_matrix(_BLOCK)
-    pairs = np.empty((_BLOCK, _BLOCK))
-    for distance in range(_BLOCK):
-        both = (cosines[:, : _BLOCK - distance] * cosines[:, distance:]).sum(axis=1)
-        pairs[:, distance] = both * (2 if distance else 1)
-    spectrum: Floats = np.einsum("kji,ak,bj,ci->abc", near, *3 * [pairs]).astype(np.float32)
-    return spectrum
+    # Variance of a sum of samples: the sum over all pairs of their correlation at that distance.
+    cosines, distance = cosine_matrix(SIDE), np.abs(np.subtract.outer(*2 * [np.arange(SIDE)]))
+    pairs = np.einsum("ax,ay,xyd->ad", cosines, cosines, np.eye(SIDE)[distance])
+    spectrum = np.einsum("kji,ak,bj,ci->abc", near, *3 * [pairs])
+    return np.asarray(np.maximum(spectrum, 0), np.float32)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.degradation.acquisition import ScanKind, Scanner
+from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.groups import STEP, Places
@@ -51,12 +51,12 @@ _LABELED_SHARE = 0.8
 _SIGMA = (0.02, 0.18)
 _RICIAN_SHARE, _MAPPED_SHARE, _GAMMA_SHARE = 0.4, 0.3, 0.5
 #: Share of the crops of MR that a simulated scanner acquires; the others get white noise. Of these,
-#: shares with low SNR, and whose spectrum the filter is given: in use it often counts as white.
-_SCANNED_SHARE, _LOW_SNR_SHARE, _KNOWN_SPECTRUM_SHARE = 0.6, 0.2, 0.5
-#: Mean of tissue over σ in those with low SNR.
-_LOW_SNR = (2.0, 5.0)
-#: Photons per ray of simulated CT, uniform in the logarithm, electronic noise, and kernels.
-_PHOTONS, _ELECTRONIC, _CUTOFFS = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2)
+#: shares with low SNR (mean of tissue over σ), and whose spectrum the filter is given: in use it
+#: often counts as white.
+_SCANNED_SHARE, _LOW_SNR_SHARE, _KNOWN_SPECTRUM_SHARE, _LOW_SNR = 0.6, 0.2, 0.5, (2.0, 5.0)
+#: Photons per ray of simulated CT, uniform in the logarithm, electronic noise, and kernels; and in
+#: half of them modulation of the tube current.
+_PHOTONS, _ELECTRONIC, _CUTOFFS, _MODULATION = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2), 0.5
 #: σ of the noise of CT in tissue, in units of 1000 HU, uniform in the logarithm.
 _CT_SIGMA = (0.012, 0.2)
 #: Where hardly a photon arrives, the logarithm has a bias: crops whose noise has a larger mean than
@@ -187,7 +187,13 @@ class CropMaker:
         photons *= 1 if target.is_raw else _OF_WIDE_RAYS
         cutoff = float(rng.choice(_CUTOFFS))
         added = low_dose_noise(
-            clean * 1000, target.spacing, photons, _ELECTRONIC, rng, cutoff=cutoff
+            clean * 1000,
+            target.spacing,
+            photons,
+            _ELECTRONIC,
+            rng,
+            cutoff=cutoff,
+            modulation=_MODULATION if rng.random() < 0.5 else 0.0,
         )
         tissue = clean > TISSUE[self.modality]
         # Whatever the photons leave through this body: as of a wider or a narrower one.
@@ -250,7 +256,7 @@ class CropMaker:
     ) -> Noisy:
         """What the filter makes of a noisy crop, and its groups; as in use."""
         noisy, target, sigma = map(np.ascontiguousarray, (noisy, target, sigma))
-        spectrum = spectrum.reshape(-1)
+        spectrum = np.maximum(spectrum.reshape(-1), grouped.LEAST_SHARE)  # as in use
         filtered = partial(
             grouped.denoised,
             noisy,
@@ -352,8 +358,7 @@ def _drawn_scan(
     clean: Floats, spacing: Sequence[float], rng: np.random.Generator, *, least: float
 ) -> _Add:
     """Draw a scanner and its noise; σ as of white noise, or for a low SNR of the tissue."""
-    kinds: tuple[ScanKind, ...] = ("epi", "2d", "3d")
-    scanner = Scanner.draw(rng, kinds[int(rng.integers(len(kinds)))])
+    scanner = Scanner.draw(rng, SCAN_KINDS[int(rng.integers(len(SCAN_KINDS)))])
     sigma = rng.uniform(*_SIGMA)
     tissue = clean[clean > TISSUE["MR"]]
     if rng.random() < _LOW_SNR_SHARE and tissue.size:
