@@ -125,7 +125,6 @@ class Scanner(Options):
             return value if rng.random() < share else other
 
         is_epi, is_3d = kind == "epi", kind == "3d"
-        # Half of the matrix to all of it, displayed larger by a round factor or not at all.
         zoom = either(0.4, float(rng.choice([0.5, 0.625, 0.75, 0.89])), 1.0)
         partial = float(rng.choice([0.625, 0.75, 0.875], p=[0.1, 0.6, 0.3]))
         return cls(
@@ -197,8 +196,7 @@ class Scanner(Options):
         in_phase = channel * np.sqrt(1 - shared + shared * np.abs(sum(coils[1:], coils[0])) ** 2)
         mean = _mean_magnitude(clean, channel, in_phase, len(coils), shared)
         if self.steps:
-            step = np.float32(sigma / self.steps)
-            noisy = np.round(noisy / step) * step
+            noisy = np.round(noisy * (self.steps / sigma)) * (sigma / self.steps)
         images = (noisy, clean, mean, in_phase)
         noisy, clean, mean, in_phase = (image[inside].astype(np.float32) for image in images)
         return Acquired(noisy, clean, mean, in_phase, _spectrum(weights))
@@ -271,7 +269,6 @@ def _joined(voxels: Floats, axis: int) -> Floats:
 
 
 def _white(shape: tuple[int, ...], rng: np.random.Generator) -> Complex:
-    """Complex white noise, of variance 1 in each channel."""
     return rng.standard_normal((*shape, 2), np.float32).view(np.complex64)[..., 0]
 
 

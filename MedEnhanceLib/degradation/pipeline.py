@@ -197,10 +197,7 @@ class LowDose(Degradation):
 
 @dataclass(frozen=True, kw_only=True)
 class Scan(Scanner, Degradation):
-    """MR as a simulated scanner acquires it; frames of a sequence are repeated scans.
-
-    σ is the mean of the foreground in the first frame over `snr`; as of Rician, magnitudes only.
-    """
+    """MR as a simulated scanner acquires it; σ is the mean of the foreground over `snr`."""
 
     name: ClassVar[str] = "scanner"
     modalities: ClassVar[tuple[str, ...]] = ("MR", "OT")
