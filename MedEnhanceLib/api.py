@@ -498,9 +498,9 @@ def degrade(
     spacing: Any = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
-    **strengths: float,
+    **strengths: float | str,
 ) -> Volume:
-    """Degrade a volume by simulation: noise, blur, shading, low dose.
+    """Degrade a volume by simulation: noise, blur, shading, low dose, a scan of MR.
 
     Args:
         volume: a Volume, a path, an image of SimpleITK or nibabel, a MetaTensor, or an array
@@ -513,8 +513,8 @@ def degrade(
         cancel: a function that returns whether to stop, or a threading.Event.
         **strengths: one or more, applied in the order given: rician (σ of the noise as a share of
             the maximum, MR), low_dose (photons per ray, CT), blur (σ in pixels, within slices),
-            bias (shading by ± this share, MR), composite=True (the benchmarks' bias, blur and
-            noise, MR).
+            bias (shading by ± this share, MR), scanner ("epi", "2d" or "3d": acquired anew by a
+            scanner that is drawn, MR), composite=True (the benchmarks' bias, blur and noise, MR).
 
     Returns:
         A new volume of the same geometry, units and type: rounded and clipped once, at the end.

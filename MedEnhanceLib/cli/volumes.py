@@ -144,8 +144,8 @@ def _add_kinds(parser: Parser) -> None:
     """Add options that are kept in the order in which they were given: damage does not commute."""
     for kind, (metavar, text) in _KINDS.items():
 
-        def strength(number: str, kind: str = kind) -> tuple[str, float]:
-            return kind, float(number)
+        def strength(given: str, kind: str = kind) -> tuple[str, float | str]:
+            return kind, given if kind == "scanner" else float(given)
 
         parser.add_argument(
             f"--{kind}", action="append", type=strength, metavar=metavar, dest="steps", help=text
@@ -174,6 +174,7 @@ _KINDS = {
     "low-dose": ("PHOTONS", "CT with this many photons a ray, for example 5e3"),
     "blur": ("PIXELS", "Gaussian blur: 1 SD in pixels, for example 1"),
     "bias": ("STRENGTH", "bias field: ± this share, for example 0.3 (MR)"),
+    "scanner": ("KIND", "acquired anew by a scanner that is drawn: epi, 2d or 3d (MR)"),
 }
 
 CONVERT = Command(

@@ -49,18 +49,22 @@ def low_dose_noise(
     *,
     views: int = VIEWS,
     cutoff: float = CUTOFF,
+    modulation: float = 0.0,
 ) -> Floats:
     """Return the noise that a scan with `photons` per ray would add to a CT.
 
     hu: [K, J, I] in HU; values below −1000 count as air.
     spacing_mm: along i, j (and k, not used), as in `Geometry`.
-    photons: per ray before the patient in each view, a ray being as wide as a pixel.
+    photons: per ray before the patient, mean over the views, a ray being as wide as a pixel.
     electronic: σ of the electronic noise, in photons.
     rng: a seed for each slice is drawn from it first, so the first n slices have the same noise
         however many follow.
     views: over 180°.
     cutoff: end of the Hann window on the ramp filter, in Nyquist frequencies: 1 is a soft kernel,
         inf the bare ramp.
+    modulation: exponent with which the tube current of a view follows the attenuation of its
+        thickest path: 0 constant, 0.5 least noise at the same dose (Gies et al., Med. Phys. 26
+        (1999) 2235), 1 equal counts behind the patient.
     Returns noise in HU, float32 [K, J, I].
     """
     noise = np.zeros(hu.shape, dtype=np.float32)
@@ -72,7 +76,9 @@ def low_dose_noise(
             slab = np.asarray(hu[start : start + _SLAB], dtype=np.float32)
             mu = np.maximum(slab / 1000 + 1, 0) * np.float32(MU_WATER_PER_MM)
             integrals = scan.project(torch.from_numpy(mu))
-            error = _log_error(integrals.numpy(), photons, electronic, seeds[start : start + _SLAB])
+            current = np.exp(modulation * integrals.amax(2, keepdim=True).double().numpy())
+            sent = photons * (current / current.mean(axis=1, keepdims=True))
+            error = _log_error(integrals.numpy(), sent, electronic, seeds[start : start + _SLAB])
             filtered = _filter(torch.from_numpy(error), scan.bin_mm, cutoff)
             noise[start : start + _SLAB] = scan.back_project(filtered).numpy()
     noise *= 1000 / MU_WATER_PER_MM
@@ -80,13 +86,13 @@ def low_dose_noise(
 
 
 def _log_error(
-    integrals: Floats, photons: float, electronic: float, seeds: npt.NDArray[np.int64]
+    integrals: Floats, photons: npt.NDArray[Any], electronic: float, seeds: npt.NDArray[np.int64]
 ) -> Floats:
     """Return the error of the line integrals: −ln(measured / expected), [K, views, bins]."""
     error = np.empty_like(integrals)
     for index, seed in enumerate(seeds):
         rng = np.random.default_rng(seed)
-        expected = photons * np.exp(-integrals[index].astype(np.float64))
+        expected = photons[index] * np.exp(-integrals[index].astype(np.float64))
         counts = rng.poisson(expected).astype(np.float64)
         if electronic > 0:
             counts += electronic * rng.standard_normal(counts.shape)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.options import About, Options, config_from_json
 from MedEnhanceLib.core.volume import Volume, restore_dtype
+from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.degradation.image import (
     bias_field,
     foreground,
@@ -104,15 +105,21 @@ class Rician(Degradation):
         voxels = volume.voxels.astype(np.float32)
         if self.level == 0:
             return voxels
-        top = robust_max(voxels)
-        negative = float((voxels < -0.05 * abs(top)).mean())
-        if negative > 0.01:
-            raise InputError(
-                f"{volume.source or 'volume'}: {negative:.1%} of the voxels are negative, but "
-                f"magnitudes cannot be",
-                "Use the magnitude image, before any normalization to zero mean.",
-            )
-        return rician_noise(voxels, self.level * top, np.random.default_rng(self.seed))
+        sigma = self.level * _magnitude_top(voxels, volume.source)
+        return rician_noise(voxels, sigma, np.random.default_rng(self.seed))
+
+
+def _magnitude_top(voxels: Floats, source: str) -> float:
+    """The robust maximum of magnitudes; raises InputError for values that are none."""
+    top = robust_max(voxels)
+    negative = float((voxels < -0.05 * abs(top)).mean())
+    if negative > 0.01:
+        raise InputError(
+            f"{source or 'volume'}: {negative:.1%} of the voxels are negative, but "
+            f"magnitudes cannot be",
+            "Use the magnitude image, before any normalization to zero mean.",
+        )
+    return top
 
 
 @dataclass(frozen=True)
@@ -157,8 +164,8 @@ class Bias(Degradation):
 class LowDose(Degradation):
     """CT with fewer photons; `low_dose_noise` states the physics and its simplifications.
 
-    photons: per ray before the patient, in each view. electronic: σ of the electronic noise, in
-    photons.
+    photons: per ray before the patient, mean over the views. electronic: σ of the electronic noise,
+    in photons. modulation: of the tube current, as in `low_dose_noise`.
     """
 
     name: ClassVar[str] = "low-dose"
@@ -167,6 +174,7 @@ class LowDose(Degradation):
     photons: Annotated[float, About(low=1, high=1e12)]
     electronic: Annotated[float, About(low=0, high=1e6)]
     seed: Seed
+    modulation: Annotated[float, About(low=0, high=1)] = 0.0
 
     def _degraded(self, volume: Volume) -> Floats:
         slices = volume.voxels.reshape(-1, *volume.shape[-2:])
@@ -176,9 +184,29 @@ class LowDose(Degradation):
             self.photons,
             self.electronic,
             np.random.default_rng(self.seed),
+            modulation=self.modulation,
         )
         noise += slices
         return noise.reshape(volume.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan(Scanner, Degradation):
+    """MR as a simulated scanner acquires it; σ is the mean of the foreground over `snr`."""
+
+    name: ClassVar[str] = "scanner"
+    modalities: ClassVar[tuple[str, ...]] = ("MR", "OT")
+    instead: ClassVar[str] = "A scan is one of magnitude MR; use low-dose for CT."
+
+    def _degraded(self, volume: Volume) -> Floats:
+        voxels = np.array(volume.voxels, np.float32, order="C")
+        frames = voxels.reshape(-1, *volume.shape[-3:])
+        if _magnitude_top(voxels, volume.source) > 0:
+            sigma = float(frames[0][foreground(frames[0])].mean()) / self.snr
+            rng = np.random.default_rng([self.seed, 1])
+            for frame in frames:
+                frame[:] = self.acquire(frame, sigma, volume.geometry.spacing, rng).noisy
+        return voxels
 
 
 @dataclass(frozen=True)
@@ -222,7 +250,7 @@ _RANGES: dict[str, list[tuple[Callable[..., Degradation], *tuple[tuple[float, fl
 #: σ of the electronic noise, in photons, of a usual detector.
 _ELECTRONIC = 5.0
 _KINDS: dict[str, type[Degradation]] = {
-    kind.name: kind for kind in (Rician, Blur, Bias, LowDose, Composite)
+    kind.name: kind for kind in (Rician, Blur, Bias, LowDose, Scan, Composite)
 }
 
 
@@ -242,7 +270,7 @@ def standard_composite(seed: int) -> Composite:
     return Composite((Bias(0.3, seed), Blur(0.8, seed + 1), Rician(0.07, seed + 2)))
 
 
-def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degradation]:
+def named_steps(strengths: Iterable[tuple[str, Any]], seed: int) -> list[Degradation]:
     """Make degradations by their names, in order.
 
     strengths: a name with its strength each: "rician" (σ as a share of the maximum), "blur" (σ in
@@ -251,11 +279,12 @@ def named_steps(strengths: Iterable[tuple[str, float]], seed: int) -> list[Degra
     seed: of the first; the others have seeds of their own.
     Raises ConfigError: another name, or a strength out of range.
     """
-    make: dict[str, Callable[[float, int], Degradation]] = {
+    make: dict[str, Callable[[Any, int], Degradation]] = {
         "rician": Rician,
         "blur": Blur,
         "bias": Bias,
         "low-dose": lambda photons, at: LowDose(photons, _ELECTRONIC, at),
+        "scanner": lambda kind, at: Scan.draw(np.random.default_rng(at), kind),
         "composite": lambda _, at: standard_composite(at),
     }
     steps = []
@@ -271,10 +300,13 @@ def draw(kind: str, rng: np.random.Generator) -> Degradation:
     """Return a degradation with random strength and seed; its `apply` gives the same each time.
 
     kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %), "low-dose"
-        (2e3 to 1e5 photons, uniform in the logarithm), or "composite" (of the first three, weaker).
+        (2e3 to 1e5 photons, uniform in the logarithm), "scanner" (any scan of MR, within the ranges
+        of `Scanner`), or "composite" (of the first three, weaker).
     rng: strength and seed are drawn from it.
     Raises ConfigError: of another kind.
     """
+    if kind == "scanner":
+        return Scan.draw(rng, SCAN_KINDS[int(rng.integers(len(SCAN_KINDS)))])
     if kind not in _RANGES:
         raise ConfigError(f"unknown degradation {kind!r}", f"Use one of {', '.join(_KINDS)}.")
     steps = [

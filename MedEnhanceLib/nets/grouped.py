@@ -46,7 +46,7 @@ MR_ROUNDS = (Round(step=4), Round(step=4, damp=1.2), Round(step=3, damp=1.2))
 #: For CT after the first stage alone: noise that neighbors share.
 CT_ROUNDS = (Round(step=4, damp=2.0, apart=4), Round(step=3, damp=1.4))
 #: Least relative variance of a frequency; none at all would mean infinite weights.
-_LEAST_SHARE = 1e-3
+LEAST_SHARE = 1e-3
 #: The heap is left in pieces, more of them with every slice, unless they go back to the system.
 _PARTS_TO_A_TRIM = 8
 #: What is done to results: takes the values, the input and the level of some slices, float32
@@ -115,7 +115,7 @@ def denoised(
     with Run(
         large,
         all_levels,
-        np.maximum(white, _LEAST_SHARE).astype(np.float32),
+        np.maximum(white, LEAST_SHARE).astype(np.float32),
         window=window_for(spacing),
         engine=engine or engine_for("cpu", monitor),
         threads=threads or machine.cpu_threads(),

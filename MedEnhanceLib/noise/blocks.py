@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.cosines import cosine_matrix
 from MedEnhanceLib.core.slabs import let_go, slabs
 from MedEnhanceLib.degradation import robust_max
 
@@ -235,11 +236,5 @@ def quantum(voxels: npt.NDArray[Any]) -> float:
 
 def cosines(depth: int) -> Floats:
     """The orthonormal cosine transform of a block, [f, voxels]."""
-    return np.kron(np.kron(_cosine(depth), _cosine(BLOCK)), _cosine(BLOCK)).astype(np.float32)
-
-
-def _cosine(side: int) -> Array:
-    places, frequencies = np.arange(side) + 0.5, np.arange(side)[:, None]
-    matrix: Array = np.cos(np.pi / side * frequencies * places) * math.sqrt(2 / side)
-    matrix[0] /= math.sqrt(2)
-    return matrix
+    within = np.kron(cosine_matrix(BLOCK), cosine_matrix(BLOCK))
+    return np.kron(cosine_matrix(depth), within).astype(np.float32)

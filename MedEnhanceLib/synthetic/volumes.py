@@ -246,6 +246,6 @@ def _grain(
     amplitude = frequency ** (-power / 2) * np.exp(-((frequency * 0.9 * mm[2]) ** 4))
     amplitude[0, 0, 0] = 0
     waves = np.fft.rfftn(rng.standard_normal(shape)) * amplitude
-    texture = np.fft.irfftn(waves, shape)
+    texture = np.fft.irfftn(waves, shape, axes=(0, 1, 2))
     unit: Floats = (texture / texture.std()).astype(np.float32)
     return unit

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.groups import STEP, Places
@@ -34,6 +35,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 Where = tuple[slice, slice, slice]
+#: Clean image → noisy image, its mean over the noise, map of σ, spectrum; the same noise each time.
+_Add = Callable[[Floats], tuple[Floats, Floats, Floats, Floats]]
 #: With and without guides, with planted lesions too, of a task, and of real noisy volumes.
 Kind = Literal["plain", "guided", "lesions", "labeled", "real"]
 #: What distinguishes the random numbers of a kind.
@@ -47,8 +50,13 @@ _LABELED_SHARE = 0.8
 #: σ of added noise as a share of the range.
 _SIGMA = (0.02, 0.18)
 _RICIAN_SHARE, _MAPPED_SHARE, _GAMMA_SHARE = 0.4, 0.3, 0.5
-#: Photons per ray of simulated CT, uniform in the logarithm, electronic noise, and kernels.
-_PHOTONS, _ELECTRONIC, _CUTOFFS = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2)
+#: Share of the crops of MR that a simulated scanner acquires; the others get white noise. Of these,
+#: shares with low SNR (mean of tissue over σ), and whose spectrum the filter is given: in use it
+#: often counts as white.
+_SCANNED_SHARE, _LOW_SNR_SHARE, _KNOWN_SPECTRUM_SHARE, _LOW_SNR = 0.6, 0.2, 0.5, (2.0, 5.0)
+#: Photons per ray of simulated CT, uniform in the logarithm, electronic noise, and kernels; and in
+#: half of them modulation of the tube current.
+_PHOTONS, _ELECTRONIC, _CUTOFFS, _MODULATION = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2), 0.5
 #: σ of the noise of CT in tissue, in units of 1000 HU, uniform in the logarithm.
 _CT_SIGMA = (0.012, 0.2)
 #: Where hardly a photon arrives, the logarithm has a bias: crops whose noise has a larger mean than
@@ -154,14 +162,18 @@ class CropMaker:
             guide, planted = draw_guide(
                 self.targets, target, where, clean, rng, in_pairs=self.kind == "lesions"
             )
-        sigma, add = _drawn_noise(clean.shape, rng, least=_OVER_OWN * target.least_sigma)
+        least = _OVER_OWN * target.least_sigma
+        if rng.random() < _SCANNED_SHARE:
+            add = _drawn_scan(clean, target.spacing, rng, least=least)
+        else:
+            add = _drawn_noise(clean.shape, rng, least=least)
         # In pairs the crop comes without the lesion too.
         is_pair = guide is not None and guide.lesion is not None
         shown = clean if is_pair else planted
-        crop = self._crop(target, *add(shown), sigma, _WHITE, where)
+        crop = self._crop(target, *add(shown), where)
         planted_too = None
         if is_pair and planted is not clean:
-            planted_too = self._filtered(*add(planted), sigma, _WHITE, target.spacing)
+            planted_too = self._filtered(*add(planted), target.spacing)
         return replace(crop, guide=guide, planted=planted_too)
 
     def _of_ct(self, target: Target, rng: np.random.Generator) -> list[Crop]:
@@ -175,7 +187,13 @@ class CropMaker:
         photons *= 1 if target.is_raw else _OF_WIDE_RAYS
         cutoff = float(rng.choice(_CUTOFFS))
         added = low_dose_noise(
-            clean * 1000, target.spacing, photons, _ELECTRONIC, rng, cutoff=cutoff
+            clean * 1000,
+            target.spacing,
+            photons,
+            _ELECTRONIC,
+            rng,
+            cutoff=cutoff,
+            modulation=_MODULATION if rng.random() < 0.5 else 0.0,
         )
         tissue = clean > TISSUE[self.modality]
         # Whatever the photons leave through this body: as of a wider or a narrower one.
@@ -238,7 +256,7 @@ class CropMaker:
     ) -> Noisy:
         """What the filter makes of a noisy crop, and its groups; as in use."""
         noisy, target, sigma = map(np.ascontiguousarray, (noisy, target, sigma))
-        spectrum = spectrum.reshape(-1)
+        spectrum = np.maximum(spectrum.reshape(-1), grouped.LEAST_SHARE)  # as in use
         filtered = partial(
             grouped.denoised,
             noisy,
@@ -319,23 +337,40 @@ class CropPool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _drawn_noise(
-    shape: tuple[int, ...], rng: np.random.Generator, *, least: float
-) -> tuple[Floats, Callable[[Floats], tuple[Floats, Floats]]]:
-    """σ of one draw of noise, and what adds it: clean image → noisy image and its mean."""
+def _drawn_noise(shape: tuple[int, ...], rng: np.random.Generator, *, least: float) -> _Add:
+    """Draw white noise of Gaussian or Rician images."""
     sigma = np.full(shape, max(least, rng.uniform(*_SIGMA)), np.float32)
     if rng.random() < _MAPPED_SHARE:
         sigma *= _smooth_field(shape, rng)
     real = sigma * rng.standard_normal(shape, np.float32)
     if rng.random() >= _RICIAN_SHARE:
-        return sigma, lambda clean: (clean + real, clean)
+        return lambda clean: (clean + real, clean, sigma, _WHITE)
     imaginary = sigma * rng.standard_normal(shape, np.float32)
 
-    def add(clean: Floats) -> tuple[Floats, Floats]:
+    def add(clean: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         mean = mean_magnitude(torch.from_numpy(clean), torch.from_numpy(sigma)).numpy()
-        return np.hypot(clean + real, imaginary), mean
+        return np.hypot(clean + real, imaginary), mean, sigma, _WHITE
 
-    return sigma, add
+    return add
+
+
+def _drawn_scan(
+    clean: Floats, spacing: Sequence[float], rng: np.random.Generator, *, least: float
+) -> _Add:
+    """Draw a scanner and its noise; σ as of white noise, or for a low SNR of the tissue."""
+    scanner = Scanner.draw(rng, SCAN_KINDS[int(rng.integers(len(SCAN_KINDS)))])
+    sigma = rng.uniform(*_SIGMA)
+    tissue = clean[clean > TISSUE["MR"]]
+    if rng.random() < _LOW_SNR_SHARE and tissue.size:
+        sigma = float(tissue.mean()) / rng.uniform(*_LOW_SNR)
+    sigma = max(least, sigma)
+    is_known, seed = rng.random() < _KNOWN_SPECTRUM_SHARE, int(rng.integers(2**31))
+
+    def add(clean: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        scan = scanner.acquire(clean, sigma, spacing, np.random.default_rng(seed))
+        return scan.noisy, scan.mean, scan.sigma, scan.spectrum if is_known else _WHITE
+
+    return add
 
 
 def _bias(added: Floats, tissue: npt.NDArray[np.bool_]) -> float:

@@ -58,12 +58,13 @@ def test_degradations_are_applied_in_the_order_given(
     run: Callable, scan: Path, tmp_path: Path
 ) -> None:
     ran = run(
-        *("degrade", scan, tmp_path / "a.nrrd", "--blur", "1", "--bias", "0.3", "--rician", "0.05"),
-        "--json",
+        *("degrade", scan, tmp_path / "a.nrrd", "--blur", "1", "--scanner", "epi", "--bias", "0.3"),
+        *("--rician", "0.05", "--json"),
     )
     steps = ran.json["steps"]
-    assert [step["name"] for step in steps] == ["blur", "bias", "rician"]
-    assert len({step["seed"] for step in steps}) == 3
+    assert [step["name"] for step in steps] == ["blur", "scanner", "bias", "rician"]
+    assert steps[1]["kind"] == "epi"
+    assert len({step["seed"] for step in steps}) == 4
     assert io.load(tmp_path / "a.nrrd").dtype == io.load(scan).dtype
     manifest = json.loads(Path(ran.json["manifest"]).read_text(encoding="utf-8"))
     assert manifest["config"]["steps"] == steps
@@ -75,6 +76,7 @@ def test_degradations_are_applied_in_the_order_given(
         ((), 2, "no degradation was named"),
         (("--rician", "many"), 2, "many"),
         (("--rician", "-3"), 2, "rician level"),
+        (("--scanner", "4d"), 2, "scanner kind"),
         (("--low-dose", "5e3"), 3, "modality"),
     ],
 )

@@ -18,6 +18,7 @@ from MedEnhanceLib.degradation import (
     Degradation,
     LowDose,
     Rician,
+    Scan,
     degradation_from_json,
     draw,
     robust_max,
@@ -29,6 +30,7 @@ _MR_KINDS: list[Degradation] = [
     Rician(0.1, 3),
     Blur(1.2, 3),
     Bias(0.3, 3),
+    Scan(kind="epi", partial_fourier=0.75, coils=4, correlation=0.2, steps=4.0, seed=3),
     standard_composite(3),
 ]
 _KINDS = [*_MR_KINDS, LowDose(5e3, 3, 3)]
@@ -105,7 +107,7 @@ def test_rician_level_is_a_share_of_the_robust_maximum(oblique_geometry: Geometr
     assert air.mean() == pytest.approx(100 * math.sqrt(math.pi / 2), rel=0.02)
 
 
-@pytest.mark.parametrize("name", ["rician", "blur", "bias", "low-dose", "composite"])
+@pytest.mark.parametrize("name", ["rician", "blur", "bias", "low-dose", "scanner", "composite"])
 def test_what_is_drawn_can_be_replayed(name: str, fitting) -> None:  # type: ignore[no-untyped-def]
     kind = draw(name, np.random.default_rng(8))
     assert kind.name == name
@@ -119,6 +121,7 @@ def test_what_is_drawn_can_be_replayed(name: str, fitting) -> None:  # type: ign
     [
         (LowDose(5e3, 3, 1), "MR", "rician"),
         (Rician(0.1, 1), "CT", "low-dose"),
+        (Scan(), "CT", "low-dose"),
         (Bias(0.3, 1), "CT", "HU"),
         (Blur(1), "SEG", "Labels"),
     ],
@@ -157,6 +160,7 @@ def test_undershoot_is_accepted_but_signed_data_is_not(head: Volume) -> None:
         {"name": "bias", "strength": 0.3, "seed": -1},
         {"name": "low-dose", "photons": 0, "electronic": 0, "seed": 1},
         {"name": "composite", "steps": []},
+        {"name": "scanner", "kind": "4d"},
     ],
     ids=str,
 )

@@ -83,6 +83,20 @@ def test_dose_noise_has_the_variance_of_theory_and_mean_zero(cutoff: float) -> N
     assert abs(per_slice.mean()) < 4 * per_slice.std() / math.sqrt(per_slice.size)
 
 
+@pytest.mark.parametrize(("height", "least", "most"), [(36, 0.95, 1.05), (12, 0.5, 0.9)])
+def test_modulated_current_lowers_the_noise_of_an_ellipse_at_the_same_dose(
+    height: float, least: float, most: float
+) -> None:
+    y, x = (np.mgrid[:100, :100] - 49.5) * _SPACING[0]
+    hu = np.where(np.hypot(x / 36, y / height) < 1, 2000, -1000)[None].repeat(10, axis=0)
+    plain, modulated = (
+        low_dose_noise(hu, _SPACING, 2e4, 0, np.random.default_rng(7), modulation=exponent)
+        for exponent in (0.0, 0.5)
+    )
+    center = np.hypot(x, y) < 6
+    assert least < modulated[:, center].std() / plain[:, center].std() < most
+
+
 @pytest.mark.slow
 def test_electronic_noise_adds_its_variance() -> None:
     hu, distance = disc(48)
