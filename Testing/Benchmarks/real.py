@@ -38,6 +38,9 @@ _TISSUE = 0.35
 #: Level of a pair over that of the stillest one up to which it is still.
 _STILL = 1.2
 _FEWEST = 3
+_LOW_SNR = 10
+#: Frames from which the principal components of a sequence are worth a look.
+_FEWEST_OF_MP_PCA = 10
 
 
 def main() -> None:
@@ -101,6 +104,14 @@ def still_frames(frames: Floats, tissue: npt.NDArray[np.bool_]) -> tuple[float, 
     return float(np.mean([levels[n] for n in pairs])), still, chosen
 
 
+def group_of(snr: float, still: int) -> str:
+    """What a scan is counted with: where fewer than three frames are still, there is no truth."""
+    if still < _FEWEST:
+        return "frames differ"
+    bands = {_LOW_SNR: "SNR to 10", 50: "SNR 10 to 50", np.inf: "SNR above 50"}
+    return next(name for most, name in bands.items() if snr <= most)
+
+
 def judge(name: str, sequence: Volume, *, quick: bool) -> Row | None:
     """RMSE of each arm over that of the input, in tissue."""
     frames = sequence.voxels.astype(np.float32)
@@ -117,9 +128,10 @@ def judge(name: str, sequence: Volume, *, quick: bool) -> Row | None:
         return float(np.sqrt(np.square(voxels.astype(np.float32)[tissue] - reference).mean()))
 
     before = error(single.voxels)
+    snr = float(mean[tissue].mean()) / sigma
     row: Row = {
-        "scan": name, "frames": len(frames), "still": len(still), "sigma": sigma,
-        "snr": float(mean[tissue].mean()) / sigma,
+        "scan": name, "frames": len(frames), "still": len(still), "sigma": sigma, "snr": snr,
+        "group": group_of(snr, len(still)),
     }  # fmt: skip
     if before == 0:
         return None
@@ -140,15 +152,26 @@ def judge(name: str, sequence: Volume, *, quick: bool) -> Row | None:
             row[f"{arm}_interval"] = [end / sigma for end in noise["interval"]]
             row[f"{arm}_share"] = noise["share_removed"]
     if not quick:
-        row["non-local means"] = error(nlm_mr(single, rician=False).voxels) / before
+        row["nlm"] = error(nlm_mr(single, rician=False).voxels) / before
         with contextlib.suppress(ImportError):  # the package is not free for all uses
-            row["BM4D"] = error(bm4d_mr(single, rician=False).voxels) / before
-            row["BM4D, true σ"] = error(bm4d_mr(single, sigma, rician=False).voxels) / before
+            row["bm4d"] = error(bm4d_mr(single, rician=False).voxels) / before
+            row["bm4d_true"] = error(bm4d_mr(single, sigma, rician=False).voxels) / before
+        if len(frames) >= _FEWEST_OF_MP_PCA:
+            with contextlib.suppress(ImportError):
+                from dipy.denoise.localpca import mppca
+
+                row["mp_pca"] = error(mppca(np.moveaxis(frames, 0, -1))[..., number]) / before
     return row
 
 
 def gates_of(rows: list[Row]) -> list[dict[str, Any]]:
     gates = []
+    calm = [row for row in rows if row["still"] >= _FEWEST]
+    for row in calm:
+        if row["snr"] <= _LOW_SNR:
+            ratio = row["single"] / row["true"]
+            name = "SNR to 10, single: RMSE over that with the true σ"
+            gates.append(gate(name, ratio, "≤ 1.15", ratio <= 1.15) | {"volume": row["scan"]})
     for arm, median, worst in (("sequence", 0.935, 1.01), ("single", 0.97, 1.02)):
         values = np.array([row[arm] for row in rows])
         middle, most = float(np.median(values)), float(values.max())
@@ -158,7 +181,6 @@ def gates_of(rows: list[Row]) -> list[dict[str, Any]]:
             gate(f"{arm}: RMSE over the input's, most", most, f"≤ {worst}", most <= worst)
             | {"volume": name},
         ]
-    calm = [row for row in rows if row["still"] >= _FEWEST]
     misses = [abs(float(np.log(row["single_sigma"]))) for row in calm]
     used = max(row["single_used"] for row in calm)
     inside = float(

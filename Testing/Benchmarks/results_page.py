@@ -98,6 +98,19 @@ def _over(base: str, arms: tuple[str, str], figure: str) -> str:
     return f"({ours} - {theirs})"
 
 
+def real() -> Table:
+    """Repeated real scans: the error that is left, as a share of the input's, and σ."""
+    arms = ("single", "sequence", "true", "nlm", "bm4d", "bm4d_true", "mp_pca")
+    rows: list[Sequence[Content]] = []
+    for group in ("SNR to 10", "SNR 10 to 50", "SNR above 50", "frames differ"):
+        path = f"real.rows[group={group}]"
+        if _there(f"{path}.single"):
+            row = [group, Cell(f"{path}.single:count", ".0f")]
+            rows.append([*row, *(_mean(f"{path}.{arm}") for arm in arms)])
+    head = ("scans", "n", "each frame alone (range)", "as a sequence (range)", "true σ (range)")
+    return Table((*head, "NLM", "BM4D", "BM4D, true σ", "MP-PCA of the sequence"), rows)
+
+
 def network() -> Table:
     """What the set network adds to the filter, where the model learned from nothing alike."""
     references = {"averaged": "2 voxels averaged", "plain": "as scanned"}
@@ -625,6 +638,7 @@ def _gain(path: str, form: str = "+.2f") -> tuple[str | Cell, ...]:
 
 
 TABLES: dict[str, Callable[[], Table]] = {
+    "real": real,
     "enhancement-mr": lambda: _enhancement({"modality=MR": "three brains"}, _MR_CASES),
     "enhancement-ct": lambda: _enhancement(_CT_GROUPS, _CT_CASES),
     "network": network,
