@@ -25,6 +25,7 @@ from MedEnhanceLib.native import SIDE, TAPER_LINE, Array, Layer, LayerArrays, Ro
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.nets.air import Air
     from MedEnhanceLib.nets.grouped_torch import TorchEngine
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
@@ -48,10 +49,19 @@ class Stage:
         window: tuple[int, int, int],
         settings: Round,
         kind: native.Stage = "grouped",
+        *,
+        skips_air: bool = False,
     ) -> None:
-        """shape: of the volume. window: starting places of candidates along each axis."""
+        """Place the layers of a stage.
+
+        shape: of the volume.
+        window: starting places of candidates along each axis.
+        settings: of its groups.
+        kind: which function of the engine computes it.
+        skips_air: whether its pilot stays where the run knows air far from tissue.
+        """
         widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
-        self.kind, self._settings = kind, settings
+        self.kind, self._settings, self.skips_air = kind, settings, skips_air
         self._window = widths[0], widths[1], widths[2]
         self.tall = widths[0] + SIDE - 1
         between = settings.step if kind == "grouped" else 1
@@ -95,10 +105,12 @@ class Run:
         spectrum: Array,
         *,
         window: tuple[int, int, int],
+        air: Air | None,
         engine: Engine,
         threads: int,
         monitor: Monitor,
     ) -> None:
+        self._air = air
         self.noisy, self._level, self.spectrum, self.window = noisy, level, spectrum, window
         self._engine, self._threads, self.monitor = engine, threads, monitor
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="denoising")
@@ -136,9 +148,9 @@ class Run:
         for number in stage.layers_of(part):
             first, layer = stage.firsts[number], stage.layer(number)
             pilot = held.at(first, first + stage.tall)
-            held.let_go(first)
+            held.let_go(min(first, sums.first))
             noisy = _floats(self.noisy[first : first + stage.tall])
-            level = self.level_of(layer, first)
+            level = self.level_of(layer, first, skips_air=stage.skips_air)
             for rows in self._bands(stage.kind, layer):
                 while len(self._begun) > self._threads:
                     self._add_first()
@@ -146,15 +158,21 @@ class Run:
                 band = self.pool.submit(self._band, stage.kind, layer, rows, noisy, pilot, level)
                 self._begun.append((partial(add, first), band))
             del noisy, pilot, level
-            yield from self._means(sums, min(waiting[0] if waiting else first, part.stop))
+            yield from self._means(
+                stage, held, sums, min(waiting[0] if waiting else first, part.stop)
+            )
         while waiting:
             self._add_first()
-        yield from self._means(sums, part.stop)
+        yield from self._means(stage, held, sums, part.stop)
 
-    def _means(self, sums: Sums, end: int) -> Iterator[Array]:
+    def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Array]:
         """Results of the slices up to `end`, to which nothing is added any more."""
         for part in parts_of(sums.first, end):
-            yield sums.means(part.stop, _floats(self.noisy[part]), self.level(part))
+            # Where there is no noise, the pilot is the input.
+            before = (
+                pilots.at(part.start, part.stop) if stage.skips_air else _floats(self.noisy[part])
+            )
+            yield sums.means(part.stop, before, self.level(part))
 
     def _add_first(self) -> None:
         """Add the band that began first to its sums."""
@@ -190,14 +208,17 @@ class Run:
         """σ of the noise in some slices."""
         return _floats(self._level[part])
 
-    def level_of(self, layer: Layer, first: int) -> Array:
+    def level_of(self, layer: Layer, first: int, *, skips_air: bool) -> Array:
         """The level as an engine reads it of a layer whose slab begins at slice `first`.
 
-        [window[0] + 3, J, I], of which one slice alone is filled: that of a reference's middle.
+        [window[0] + 3, J, I], of which one slice alone is filled: that of a reference's middle. It
+        is 0 in air that is skipped: no group begins there.
         """
         level = np.empty((layer.window[0] + SIDE - 1, *self.noisy.shape[1:]), np.float32)
         middle = layer.z + 1
         level[middle] = self.level(slice(first + middle, first + middle + 1))[0]
+        if skips_air and self._air is not None:
+            level[middle][self._air.far_from_tissue(first + middle)] = 0
         return level
 
 
@@ -263,13 +284,13 @@ class Sums:
                     parts[z] = np.zeros(self._shape, np.float32)
                 parts[z][band.lines] += values
 
-    def means(self, end: int, noisy: Array, level: Array) -> Array:
-        """The mean of the blocks over each voxel of slices `first` to `end`; the input where there
-        is no noise. These slices are let go.
+    def means(self, end: int, before: Array, level: Array) -> Array:
+        """The mean of the blocks over each voxel of slices `first` to `end`; `before` where there
+        is no noise or no block. These slices are let go.
         """
-        result = np.empty_like(noisy)
+        result = np.empty_like(before)
         for z in range(self.first, end):
-            over = np.zeros_like(noisy[0])
+            over = np.zeros_like(before[0])
             for k, share in enumerate(TAPER_LINE):
                 if z - k in self._weights:
                     self._over[z - k] = _within_slice(self._weights.pop(z - k))
@@ -277,7 +298,7 @@ class Sums:
                     over += share * self._over[z - k]
             here = z - self.first
             is_noisy = (over > 0) & (level[here] > 0)
-            np.copyto(result[here], noisy[here])
+            np.copyto(result[here], before[here])
             np.divide(self._totals.pop(z), over, out=result[here], where=is_noisy)
         for z in [z for z in self._over if z < end - SIDE + 1]:
             del self._over[z]
