@@ -104,7 +104,7 @@ class NetworkStage:
             run.monitor.check()
             layer, end = matching.layer(number), first + matching.tall
             estimate = estimates.at(first, end)  # which makes the pilots
-            level = run.level_of(layer, first, skips_air=True)
+            level = run.level_of(matching, number)
             slab = run.noisy[first:end], level, pilots.at(first, end), estimate
             bands = self._layer(run, layer, slab, [guide[first:end] for guide in guides])
             for total, band in zip((sums, of_guide), bands, strict=False):

@@ -1,8 +1,9 @@
-"""Air around the body: its noise is removed by the first round alone, without groups and network.
+"""Air around the body, whose noise is removed by the filter's first stage alone.
 
-A cell is 8 × 8 voxels of a slice. It is air if its values are and it is connected in its plane with
-the border through air; lungs and bowel are not. Of these cells those far from all others are passed
-over. All depends on a few slices around, so that parts of a volume are treated as the whole is.
+A cell is 8 × 8 voxels of a slice. It is air if its mean and its largest value are, and if air
+connects it with the border of the slice, which leaves out lungs and bowel. Groups and network pass
+over cells that are far from all others. That depends on a few slices around, so that parts of a
+volume are treated as the whole is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from MedEnhanceLib.noise.estimate import NoiseEstimate
 
 Mask = npt.NDArray[np.bool_]
 #: Voxels along a side of a cell; cells in the plane, and slices, by which air is far from the rest.
-_SIDE, _CELLS_FAR, _SLICES_FAR = 8, 2, 8
+_SIDE, _CELLS_FAR, _SLICES_FAR = 8, 1, 6
 #: HU below which the mean of a cell is air: lungs are above it.
 _AIR_HU = -950.0
 #: Mean of a cell over that of air, and largest value in σ: four and five standard deviations.
@@ -69,5 +70,6 @@ class Air:
         plane = np.pad(plane, [(0, -side % _SIDE) for side in plane.shape], mode="edge")
         cells = plane.reshape(len(plane) // _SIDE, _SIDE, -1, _SIDE)
         air = (cells.mean((1, 3)) < self._mean) & (cells.max((1, 3)) < self._largest)
-        border = np.pad(np.zeros([side - 2 for side in air.shape], np.bool_), 1, constant_values=True)
+        border = np.ones(air.shape, np.bool_)
+        border[1:-1, 1:-1] = False
         return connected(air, border)

@@ -88,7 +88,7 @@ def denoised(
         rounds: of the grouped filter; each takes the result of the one before as pilot.
         pilot: an estimate to begin with instead of the threshold's, [K, J, I].
         spacing: mm along i, j, k, as in `Geometry`; along thick slices less is searched.
-        air: where only the first of the rounds is computed, if anywhere.
+        air: where the pilot of the first round stays, if anywhere.
         engine: None for the compiled library, or PyTorch on the CPU where that is missing.
         threads: that compute at once; None for all that this process may use.
         only: slices that are returned; they equal those of a whole run.
@@ -127,10 +127,7 @@ def denoised(
         threads=threads or machine.cpu_threads(),
         monitor=monitor,
     ) as run:
-        stages = [
-            Stage(large.shape, run.window, each, skips_air=air is not None and number > 0)
-            for number, each in enumerate(rounds)
-        ]
+        stages = [Stage(large.shape, run.window, each) for each in rounds]
         if pilot is None:
             stages.insert(0, Stage(large.shape, (1, 1, 1), _THRESHOLD, "threshold"))
         if after is not None:

@@ -49,19 +49,10 @@ class Stage:
         window: tuple[int, int, int],
         settings: Round,
         kind: native.Stage = "grouped",
-        *,
-        skips_air: bool = False,
     ) -> None:
-        """Place the layers of a stage.
-
-        shape: of the volume.
-        window: starting places of candidates along each axis.
-        settings: of its groups.
-        kind: which function of the engine computes it.
-        skips_air: whether its pilot stays where the run knows air far from tissue.
-        """
+        """shape: of the volume. window: starting places of candidates along each axis."""
         widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
-        self.kind, self._settings, self.skips_air = kind, settings, skips_air
+        self.kind, self._settings = kind, settings
         self._window = widths[0], widths[1], widths[2]
         self.tall = widths[0] + SIDE - 1
         between = settings.step if kind == "grouped" else 1
@@ -110,8 +101,8 @@ class Run:
         threads: int,
         monitor: Monitor,
     ) -> None:
-        self._air = air
-        self.noisy, self._level, self.spectrum, self.window = noisy, level, spectrum, window
+        self.noisy, self._air, self._level = noisy, air, level
+        self.spectrum, self.window = spectrum, window
         self._engine, self._threads, self.monitor = engine, threads, monitor
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="denoising")
         self._begun: deque[tuple[Callable[[Band], None], Future[Band]]] = deque()
@@ -150,7 +141,7 @@ class Run:
             pilot = held.at(first, first + stage.tall)
             held.let_go(min(first, sums.first))
             noisy = _floats(self.noisy[first : first + stage.tall])
-            level = self.level_of(layer, first, skips_air=stage.skips_air)
+            level = self.level_of(stage, number)
             for rows in self._bands(stage.kind, layer):
                 while len(self._begun) > self._threads:
                     self._add_first()
@@ -168,11 +159,10 @@ class Run:
     def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Array]:
         """Results of the slices up to `end`, to which nothing is added any more."""
         for part in parts_of(sums.first, end):
-            # Where there is no noise, the pilot is the input.
-            before = (
-                pilots.at(part.start, part.stop) if stage.skips_air else _floats(self.noisy[part])
-            )
-            yield sums.means(part.stop, before, self.level(part))
+            before, level = _floats(self.noisy[part]), self.level(part)
+            if self._air is not None and stage.kind == "grouped":
+                before = np.where(level > 0, pilots.at(part.start, part.stop), before)
+            yield sums.means(part.stop, before, level)
 
     def _add_first(self) -> None:
         """Add the band that began first to its sums."""
@@ -208,16 +198,17 @@ class Run:
         """σ of the noise in some slices."""
         return _floats(self._level[part])
 
-    def level_of(self, layer: Layer, first: int, *, skips_air: bool) -> Array:
-        """The level as an engine reads it of a layer whose slab begins at slice `first`.
+    def level_of(self, stage: Stage, number: int) -> Array:
+        """The level as an engine reads it of a layer of a stage.
 
         [window[0] + 3, J, I], of which one slice alone is filled: that of a reference's middle. It
-        is 0 in air that is skipped: no group begins there.
+        is 0 where groups are not needed: none begins there.
         """
+        layer, first = stage.layer(number), stage.firsts[number]
         level = np.empty((layer.window[0] + SIDE - 1, *self.noisy.shape[1:]), np.float32)
         middle = layer.z + 1
         level[middle] = self.level(slice(first + middle, first + middle + 1))[0]
-        if skips_air and self._air is not None:
+        if self._air is not None and stage.kind == "grouped":
             level[middle][self._air.far_from_tissue(first + middle)] = 0
         return level
 
