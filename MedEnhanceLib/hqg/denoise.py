@@ -18,6 +18,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.slabs import extremes
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.air import Air
 from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.noise.blocks import AIR_MEAN
@@ -176,12 +177,14 @@ def denoise(
             values = before + np.float32(share) * (values - before)
         return values if finish is None else finish(values)
 
+    voxels = volume.voxels if regions is None else regions.neutral
     return grouped.denoised(
-        volume.voxels if regions is None else regions.neutral,
+        voxels,
         noise if regions is None else regions.level(noise),
         noise.spectrum.reshape(-1),
         rounds=rounds,
         spacing=volume.geometry.spacing,
+        air=Air.of(volume, noise, voxels),
         engine=engine,
         only=only,
         after=None if network is None else network.slabs,

@@ -101,12 +101,16 @@ def on_device(value: T, device: str) -> T:
     return value
 
 
-def coefficients(values: Tensor, voxels: Tensor, scale: Tensor, transform: Tensor) -> Tensor:
+def taken(values: Tensor, voxels: Tensor) -> Tensor:
+    """Values of a slab in blocks, [N, blocks, 64]; voxels: of `Places`."""
+    return values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
+
+
+def coefficients(blocks: Tensor, scale: Tensor, transform: Tensor) -> Tensor:
     """Coefficients of blocks in the noise's deviation, [N, blocks, 64].
 
-    values: a slab. voxels, scale: of `Places`. transform: [64, 64], voxels → coefficients.
+    blocks: their voxels. scale: of `Places`. transform: [64, 64], voxels → coefficients.
     """
-    blocks = values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
     return (blocks @ transform.T).div_(scale)
 
 
@@ -173,10 +177,11 @@ class GuidedNetwork(torch.nn.Module):
         """Coefficients of groups out of slabs, whose bright tissue is at `top`."""
         scale, transform = places.scale(), self.get_buffer("transform")
         sigma = places.sigma
+        blocks, of_noisy, of_pilot = (taken(each, voxels) for each in (estimate, noisy, pilot))
         return Groups(
-            from_noisy=coefficients(noisy - estimate, voxels, scale, transform),
-            from_pilot=coefficients(pilot - estimate, voxels, scale, transform),
-            estimate=coefficients(estimate, voxels, scale, transform),
+            from_noisy=coefficients(of_noisy - blocks, scale, transform),
+            from_pilot=coefficients(of_pilot - blocks, scale, transform),
+            estimate=coefficients(blocks, scale, transform),
             distance=places.distance / (CELLS * sigma[:, None].square()),
             level=(sigma / top).clamp_min(_LEAST_LEVEL),
         )
@@ -184,7 +189,7 @@ class GuidedNetwork(torch.nn.Module):
     def fit(self, groups: Groups, places: Places, voxels: Tensor, guide: Tensor) -> Fit:
         """A guide, a slab with bright tissue at 1 and NaN where it shows nothing, fitted."""
         scale = (places.root * groups.level[:, None])[:, None]
-        blocks = coefficients(guide, voxels, scale, self.get_buffer("transform"))
+        blocks = coefficients(taken(guide, voxels), scale, self.get_buffer("transform"))
         # A voxel that is NaN makes all coefficients of its block so.
         is_seen = ~blocks[..., 0].isnan().any(-1)
         blocks = blocks.masked_fill(~is_seen[:, None, None], 0)

@@ -30,7 +30,7 @@ from MedEnhanceLib.nets.precision import mixed_precision
 
 Floats = npt.NDArray[np.float32]
 #: Groups that go through the network at once.
-_AT_ONCE = {"cpu": 512, "cuda": 8192, "mps": 4096}
+_AT_ONCE = {"cpu": 256, "cuda": 8192, "mps": 4096}
 
 
 @lru_cache(maxsize=4)
@@ -104,7 +104,8 @@ class NetworkStage:
             run.monitor.check()
             layer, end = matching.layer(number), first + matching.tall
             estimate = estimates.at(first, end)  # which makes the pilots
-            slab = run.noisy[first:end], run.level_of(layer, first), pilots.at(first, end), estimate
+            level = run.level_of(matching, number)
+            slab = run.noisy[first:end], level, pilots.at(first, end), estimate
             bands = self._layer(run, layer, slab, [guide[first:end] for guide in guides])
             for total, band in zip((sums, of_guide), bands, strict=False):
                 total.add(first, band)

@@ -60,6 +60,8 @@ struct workspace {
   float system[MOST_KEPT * 2 * MOST_KEPT], solved[MOST_KEPT * 2 * MOST_KEPT];
   float local[LOCAL_Z * LOCAL_PLANE]; /* the pilot around the reference */
   int32_t row_at[ROWS];
+  float near[ROWS * LANES + 1];
+  int32_t near_at[ROWS * LANES + 1];
   float best[MOST_KEPT];
   int32_t best_at[MOST_KEPT];
   int64_t offset[MOST_KEPT]; /* of where each block starts */
@@ -176,23 +178,30 @@ static int nearest(struct workspace *w, int rows, int keep) {
       within = count;
     }
   }
-  int n = 0;
+  /* Those within it in their order, without branches that processors cannot foresee. */
+  int count = 0;
   for (int r = 0; r < rows; r++) {
     const float *row = w->distance[r];
     int32_t any = 0;
     for (int l = 0; l < LANES; l++) any += row[l] <= high;
     if (!any) continue;
     for (int l = 0; l < LANES; l++) {
-      const float d = row[l];
-      if (d > high || d >= 1e37f || (n == keep && d >= w->best[n - 1])) continue;
-      int at = n < keep ? n++ : n - 1;
-      for (; at > 0 && w->best[at - 1] > d; at--) {
-        w->best[at] = w->best[at - 1];
-        w->best_at[at] = w->best_at[at - 1];
-      }
-      w->best[at] = d;
-      w->best_at[at] = r * LANES + l;
+      w->near[count] = row[l];
+      w->near_at[count] = r * LANES + l;
+      count += row[l] <= high;
     }
+  }
+  int n = 0;
+  for (int i = 0; i < count; i++) {
+    const float d = w->near[i];
+    if (n == keep && d >= w->best[n - 1]) continue;
+    int at = n < keep ? n++ : n - 1;
+    for (; at > 0 && w->best[at - 1] > d; at--) {
+      w->best[at] = w->best[at - 1];
+      w->best_at[at] = w->best_at[at - 1];
+    }
+    w->best[at] = d;
+    w->best_at[at] = w->near_at[i];
   }
   w->bound = high;
   return n;

@@ -85,7 +85,7 @@ class ConstantRegions:
             values: Floats = noise[z : z + 1][0]
             if 1 <= z < len(self._voxels) - 2:
                 whole = reduce(np.logical_and, [self.mask(k) for k in range(z - 1, z + SIDE - 1)])
-                values[1:-2, 1:-2][_over(np.logical_and, whole, self._sides[1:])] = 0
+                values[1:-2, 1:-2][over(np.logical_and, whole, self._sides[1:])] = 0
             return values
 
         return _Slices(self._voxels.shape, level)
@@ -108,7 +108,7 @@ class ConstantRegions:
         starts = np.pad(
             reduce(np.logical_or, map(self._starts, firsts)), [(s - 1,) * 2 for s in sides]
         )
-        blocks = _over(np.logical_or, starts, sides)
+        blocks = over(np.logical_or, starts, sides)
         return np.asarray(blocks | self._of_values(z, self.padding, blocks))
 
     def _of_values(self, z: int, values: Sequence[Any], blocks: Mask) -> Mask:
@@ -117,7 +117,7 @@ class ConstantRegions:
         for value in values:
             is_equal = self._voxels[z] == value
             if value not in self._ends:
-                is_equal = _connected(is_equal, blocks)
+                is_equal = connected(is_equal, blocks)
             result |= is_equal
         return result
 
@@ -128,7 +128,7 @@ class ConstantRegions:
 
     def _extremes_in_plane(self, z: int) -> tuple[Array, Array]:
         """The lowest and highest of 4 × 4 voxels of slice z, by where they begin."""
-        low, high = (_over(of, self._voxels[z], self._sides[1:]) for of in (np.minimum, np.maximum))
+        low, high = (over(of, self._voxels[z], self._sides[1:]) for of in (np.minimum, np.maximum))
         return low, high
 
     def _values(self, z: int) -> Iterator[tuple[Any, int]]:
@@ -174,7 +174,7 @@ class _Slices:
         return np.stack([self._make(z) for z in range(*part.indices(self.shape[0]))])
 
 
-def _over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
+def over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
     """A reduction over the windows of a plane, by where they begin."""
     for axis, side in enumerate(sides):
         count = plane.shape[axis] - side + 1
@@ -185,11 +185,11 @@ def _over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
     return plane
 
 
-def _connected(mask: Mask, starts: Mask) -> Mask:
+def connected(mask: Mask, starts: Mask) -> Mask:
     """What of a mask can be reached in its plane from the starts in it."""
     reached, count = mask & starts, -1
     while count != (count := int(np.count_nonzero(reached))):
-        reached = mask & _over(np.logical_or, np.pad(reached, 1), (3, 3))
+        reached = mask & over(np.logical_or, np.pad(reached, 1), (3, 3))
     return reached
 
 

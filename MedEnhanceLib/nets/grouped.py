@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,9 @@ from MedEnhanceLib.nets.grouped_run import Engine as Engine
 from MedEnhanceLib.nets.grouped_run import Level, Run, Stage, large_enough
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.nets.air import Air
 
 #: The first stage: its threshold in σ (2.7 as in BM3D), and steps of its grid.
 _THRESHOLD = Round(step=2, keep=1, damp=2.7)
@@ -65,6 +68,7 @@ def denoised(
     rounds: Sequence[Round] = MR_ROUNDS,
     pilot: npt.NDArray[Any] | None = None,
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    air: Air | None = None,
     engine: Engine | None = None,
     threads: int | None = None,
     only: slice | None = None,
@@ -84,6 +88,7 @@ def denoised(
         rounds: of the grouped filter; each takes the result of the one before as pilot.
         pilot: an estimate to begin with instead of the threshold's, [K, J, I].
         spacing: mm along i, j, k, as in `Geometry`; along thick slices less is searched.
+        air: where the pilot of the first round stays, if anywhere.
         engine: None for the compiled library, or PyTorch on the CPU where that is missing.
         threads: that compute at once; None for all that this process may use.
         only: slices that are returned; they equal those of a whole run.
@@ -111,12 +116,13 @@ def denoised(
         # What is mirrored repeats its noise, so less of it averages out.
         louder = math.prod(math.sqrt(SIDE / min(side, SIDE)) for side in shape)
         all_levels = large_enough(np.asarray(level[:], np.float32)) * np.float32(louder)
-        needed = only if shape[0] >= SIDE else slice(0, SIDE)
+        needed, air = only if shape[0] >= SIDE else slice(0, SIDE), None
     with Run(
         large,
         all_levels,
         np.maximum(white, LEAST_SHARE).astype(np.float32),
         window=window_for(spacing),
+        air=air,
         engine=engine or engine_for("cpu", monitor),
         threads=threads or machine.cpu_threads(),
         monitor=monitor,

@@ -25,6 +25,7 @@ from MedEnhanceLib.native import SIDE, TAPER_LINE, Array, Layer, LayerArrays, Ro
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.nets.air import Air
     from MedEnhanceLib.nets.grouped_torch import TorchEngine
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
@@ -95,11 +96,13 @@ class Run:
         spectrum: Array,
         *,
         window: tuple[int, int, int],
+        air: Air | None,
         engine: Engine,
         threads: int,
         monitor: Monitor,
     ) -> None:
-        self.noisy, self._level, self.spectrum, self.window = noisy, level, spectrum, window
+        self.noisy, self._air, self._level = noisy, air, level
+        self.spectrum, self.window = spectrum, window
         self._engine, self._threads, self.monitor = engine, threads, monitor
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="denoising")
         self._begun: deque[tuple[Callable[[Band], None], Future[Band]]] = deque()
@@ -136,9 +139,9 @@ class Run:
         for number in stage.layers_of(part):
             first, layer = stage.firsts[number], stage.layer(number)
             pilot = held.at(first, first + stage.tall)
-            held.let_go(first)
+            held.let_go(min(first, sums.first))
             noisy = _floats(self.noisy[first : first + stage.tall])
-            level = self.level_of(layer, first)
+            level = self.level_of(stage, number)
             for rows in self._bands(stage.kind, layer):
                 while len(self._begun) > self._threads:
                     self._add_first()
@@ -146,15 +149,20 @@ class Run:
                 band = self.pool.submit(self._band, stage.kind, layer, rows, noisy, pilot, level)
                 self._begun.append((partial(add, first), band))
             del noisy, pilot, level
-            yield from self._means(sums, min(waiting[0] if waiting else first, part.stop))
+            yield from self._means(
+                stage, held, sums, min(waiting[0] if waiting else first, part.stop)
+            )
         while waiting:
             self._add_first()
-        yield from self._means(sums, part.stop)
+        yield from self._means(stage, held, sums, part.stop)
 
-    def _means(self, sums: Sums, end: int) -> Iterator[Array]:
+    def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Array]:
         """Results of the slices up to `end`, to which nothing is added any more."""
         for part in parts_of(sums.first, end):
-            yield sums.means(part.stop, _floats(self.noisy[part]), self.level(part))
+            before, level = _floats(self.noisy[part]), self.level(part)
+            if self._air is not None and stage.kind == "grouped":
+                before = np.where(level > 0, pilots.at(part.start, part.stop), before)
+            yield sums.means(part.stop, before, level)
 
     def _add_first(self) -> None:
         """Add the band that began first to its sums."""
@@ -190,14 +198,18 @@ class Run:
         """σ of the noise in some slices."""
         return _floats(self._level[part])
 
-    def level_of(self, layer: Layer, first: int) -> Array:
-        """The level as an engine reads it of a layer whose slab begins at slice `first`.
+    def level_of(self, stage: Stage, number: int) -> Array:
+        """The level as an engine reads it of a layer of a stage.
 
-        [window[0] + 3, J, I], of which one slice alone is filled: that of a reference's middle.
+        [window[0] + 3, J, I], of which one slice alone is filled: that of a reference's middle. It
+        is 0 where groups are not needed: none begins there.
         """
+        layer, first = stage.layer(number), stage.firsts[number]
         level = np.empty((layer.window[0] + SIDE - 1, *self.noisy.shape[1:]), np.float32)
         middle = layer.z + 1
         level[middle] = self.level(slice(first + middle, first + middle + 1))[0]
+        if self._air is not None and stage.kind == "grouped":
+            level[middle][self._air.far_from_tissue(first + middle)] = 0
         return level
 
 
@@ -263,13 +275,13 @@ class Sums:
                     parts[z] = np.zeros(self._shape, np.float32)
                 parts[z][band.lines] += values
 
-    def means(self, end: int, noisy: Array, level: Array) -> Array:
-        """The mean of the blocks over each voxel of slices `first` to `end`; the input where there
-        is no noise. These slices are let go.
+    def means(self, end: int, before: Array, level: Array) -> Array:
+        """The mean of the blocks over each voxel of slices `first` to `end`; `before` where there
+        is no noise or no block. These slices are let go.
         """
-        result = np.empty_like(noisy)
+        result = np.empty_like(before)
         for z in range(self.first, end):
-            over = np.zeros_like(noisy[0])
+            over = np.zeros_like(before[0])
             for k, share in enumerate(TAPER_LINE):
                 if z - k in self._weights:
                     self._over[z - k] = _within_slice(self._weights.pop(z - k))
@@ -277,7 +289,7 @@ class Sums:
                     over += share * self._over[z - k]
             here = z - self.first
             is_noisy = (over > 0) & (level[here] > 0)
-            np.copyto(result[here], noisy[here])
+            np.copyto(result[here], before[here])
             np.divide(self._totals.pop(z), over, out=result[here], where=is_noisy)
         for z in [z for z in self._over if z < end - SIDE + 1]:
             del self._over[z]
