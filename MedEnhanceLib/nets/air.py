@@ -26,6 +26,8 @@ _SIDE, _CELLS_FAR, _SLICES_FAR = 8, 1, 6
 _AIR_HU = -950.0
 #: Mean of a cell over that of air, and largest value in σ: four and five standard deviations.
 _MOST_OF_MEAN, _MOST_OF_VALUES = 1.25, 5.5
+#: σ of air over that of tissue, beyond which air may be tissue as weak as its noise.
+_MOST_OF_TISSUE = 1.25
 _HELD = 64
 
 
@@ -51,7 +53,7 @@ class Air:
         """
         if volume.modality == "CT":
             return cls(voxels, _AIR_HU, np.inf)
-        if noise.air is None:
+        if noise.air is None or noise.air > _MOST_OF_TISSUE * noise.level:
             return None
         return cls(voxels, _MOST_OF_MEAN * AIR_MEAN * noise.air, _MOST_OF_VALUES * noise.air)
 
