@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from MedEnhanceLib.core.modality import doubts
+from MedEnhanceLib.core.modality import warn_of_doubts
 from MedEnhanceLib.core.options import About, Options, local_path, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -80,8 +80,8 @@ class Placed(Options):
                 local_path(data), modality=self.modality, scratch=scratch, monitor=monitor
             )
         volume = as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
-        for text, about in [] if volume is data else doubts(volume, type(data).__name__):
-            monitor.warn(text, about=about)
+        if volume is not data:
+            warn_of_doubts(volume, type(data).__name__, monitor)
         return volume
 
 

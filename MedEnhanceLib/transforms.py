@@ -16,7 +16,6 @@ normalizes: noise is measured on the grid and in the units of the scanner.
 from __future__ import annotations
 
 import inspect
-import logging
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -27,10 +26,11 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
 from MedEnhanceLib import api
-from MedEnhanceLib.core.modality import doubts
+from MedEnhanceLib.core.modality import warn_of_doubts
 from MedEnhanceLib.core.options import check_names
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.jobs.bar import watched
 
 __all__ = ["Degraded", "Enhanced"]
 
@@ -72,8 +72,8 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
                     f'Put LoadImaged("{key}", ensure_channel_first=True) before.',
                 )
             volume = Volume.from_metatensor(tensor, modality=self.modality)
-            for text, _ in doubts(volume, str(key)):
-                logging.getLogger("MedEnhanceLib").warning("%s", text)
+            with watched(None, None) as monitor:
+                warn_of_doubts(volume, str(key), monitor)
             made = self._made(volume).to_metatensor()
             made.meta = {**tensor.meta, **made.meta}
             made.applied_operations = tensor.applied_operations

@@ -152,7 +152,7 @@ def make_card(metadata: dict[str, Any]) -> str:
         "",
         "## Limits",
         "",
-        *(f"- {limit}" for limit in metadata.get("limits", [])),
+        *(f"- {text}" for name in ("warnings", "limits") for text in metadata.get(name, [])),
     ]
     return "\n".join(lines) + "\n"
 

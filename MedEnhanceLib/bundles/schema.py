@@ -46,7 +46,7 @@ _SHAPE: dict[str, Any] = {
     "network": {},
     "training": {"summary": str, "config": dict | None},
     "data": list[dict[str, str]],
-    "limits": list[str],
+    **dict.fromkeys(("limits", "warnings"), list[str]),
     "measured": [{}],
     "labels": [{"value": int, "name": str}],
     "likeness": {

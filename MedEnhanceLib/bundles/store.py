@@ -24,7 +24,7 @@ from MedEnhanceLib.bundles.schema import (
     safe_path,
 )
 from MedEnhanceLib.core.manifest import file_sha256
-from MedEnhanceLib.core.modality import modality_in_words
+from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.io.atomic import write_json
@@ -83,6 +83,11 @@ class Bundle:
     def anatomy(self) -> str:
         """The body part of its training data: "brain"; empty where none is stated."""
         return str(self.metadata.get("anatomy", ""))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What every run with it has to state, each with its name."""
+        return tuple(f"{self.name}: {t.rstrip('.')}" for t in self.metadata.get("warnings", ()))
 
     @property
     def uses_guides(self) -> bool:
@@ -206,14 +211,12 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     if bundle.kind != kind:
         raise ModelError(
             f"model {bundle.name!r} {_VERBS[bundle.kind]}; a model that {_VERBS[kind]} is needed",
-            _names_hint(kind),
+            _names_hint(kind, modality),
         )
     if modality not in (bundle.modality, "OT"):
         raise ModelError(
-            f"model {bundle.name!r} is for {bundle.modality}, the volume is "
-            f"{modality_in_words(modality)}",
-            f"{_names_hint(kind)} If the modality is wrong, correct it (--modality, or modality= "
-            "when loading).",
+            f"model {bundle.name!r} is for {bundle.modality}, the volume is {modality}",
+            f"{_names_hint(kind, modality)} If the modality is wrong, correct it: {SET_MODALITY}.",
         )
     verify_bundle(bundle)
     return bundle
@@ -329,23 +332,28 @@ def _recommended(kind: str, modality: str) -> Bundle:
         if not bundle.on_request:
             return bundle
     raise ModelError(
-        f"there is no model that {_VERBS[kind]} {modality_in_words(modality)}"
+        f"there is no model that {_VERBS[kind]} {modality}"
         + (" unless it is selected by name" if fitting else ""),
-        _names_hint(kind),
+        _names_hint(kind, modality),
     )
 
 
-def _names_hint(kind: str) -> str:
-    names = [f"{b.name} ({b.modality})" for b in list_bundles() if b.kind == kind]
+def _names_hint(kind: str, modality: str) -> str:
+    models = [bundle for bundle in list_bundles() if bundle.kind == kind]
+    names = [bundle.name for bundle in models if modality in (bundle.modality, "OT")]
+    if not names:
+        modalities = ", ".join(sorted({bundle.modality for bundle in models})) or "no modality"
+        return f"Models are installed for {modalities}."
     options = (
         "--model NAME; of enhance, --segment --segmenter NAME" if kind == "head" else "--model NAME"
     )
-    return f"Select one by name ({options}): {', '.join(names) or 'none is installed'}."
+    return f"Select one by name ({options}): {', '.join(names)}."
 
 
 def details(bundle: Bundle) -> dict[str, Any]:
     """Return what lists show of a model, and whether its files match their hashes."""
     metadata = bundle.metadata
+    rivals = (b for b in list_bundles() if (b.kind, b.modality) == (bundle.kind, bundle.modality))
     files = [path for path in bundle.folder.rglob("*") if path.is_file()]
     try:
         verify_bundle(bundle)
@@ -362,7 +370,7 @@ def details(bundle: Bundle) -> dict[str, Any]:
         "description": str(metadata["description"]),
         "shipped": bundle.shipped,
         "origin": bundle.origin,
-        "default": bundle.name in read_defaults().values(),
+        "default": bundle == next((rival for rival in rivals if not rival.on_request), None),
         "bytes": sum(path.stat().st_size for path in files),
         "sha256": bundle.sha256,
         "folder": str(bundle.folder),

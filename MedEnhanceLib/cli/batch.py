@@ -80,17 +80,15 @@ def _run(args: argparse.Namespace) -> int:
     fields = args.console.run("batch", own | {"task": args.job, "params": stated})
     total, table = fields["total"], fields["table"]
     failed = [row for row in fields["rows"] if row["status"] == "failed"]
-    text = f"{fields['done']} of {total} done, {fields['already_done']} of them before; "
+    new, before = fields["done"] - fields["already_done"], fields["already_done"]
+    text = f"{new} of {total} done, {before} skipped (done before), {len(failed)} failed; "
     if few := fields["hardly_changed"]:
         text += f"{few} hardly changed (less than 5 % of the noise removed); "
     text += f"see {table}"
     fault = None
     if failed:
-        text = columns(
-            ("failed", "why"),
-            [(Path(row["source"]).name, f"{row['message']}. {row['hint']}") for row in failed],
-            left=2,
-        )
+        why = [(Path(row["source"]).name, f"{row['message']}. {row['hint']}") for row in failed]
+        text = f"{columns(('failed', 'why'), why, left=2)}\n\n{text}"
         fault = MedEnhanceError(
             f"{len(failed)} of {total} failed; see {table}",
             "Mend what failed. Run the same command again to continue: finished volumes are "

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 Answer = TypeVar("Answer")
-#: Seconds to the first sign of life in a log file; the next ones take twice as long, up to these.
-_SIGN_SECONDS, _LONGEST_SIGN_SECONDS = 10.0, 600.0
+#: Between lines of progress in a log file, whatever the work does meanwhile.
+_LINE_SECONDS = 10.0
 #: How long work may take to stop after SIGTERM.
 _PATIENCE_SECONDS = 1.5
 _LOOK_SECONDS = 0.05
@@ -43,7 +43,7 @@ class Console:
         self.warnings: list[str] = []
         self._stdout: TextIO = sys.stdout
         self._bar: Listener | None = None
-        self._last_sign, self._sign_seconds = time.monotonic(), _SIGN_SECONDS
+        self._progress: dict[str, Any] = {"fraction": 0.0, "stage": "start"}
 
     def only_results_on_stdout(self) -> contextlib.AbstractContextManager[object]:
         """Send whatever libraries print to stderr, where stdout gets JSON."""
@@ -71,22 +71,20 @@ class Console:
         if self._bar is not None:
             self._bar(event)
         elif event.kind == "progress":
-            self._sign_of_life(event)
+            self._progress = dict(event.fields)
         elif event.kind in ("warning", "log"):
             self.note(f"{event.kind}: {event.fields['message']}")
 
-    def _sign_of_life(self, event: Event) -> None:
-        """Print now and then how far the work is, where no bar can be drawn: in a log file."""
-        now = time.monotonic()
-        if now - self._last_sign < self._sign_seconds:
-            return
-        self._last_sign = now
-        self._sign_seconds = min(2 * self._sign_seconds, _LONGEST_SIGN_SECONDS)
+    def _print_progress(self, ended: threading.Event) -> None:
+        """Print every few seconds how far the work is, where no bar can be drawn: in a log file."""
         from MedEnhanceLib.report.page import duration_text
 
-        eta = event.fields.get("eta_s")
-        left = f", about {duration_text(eta)} left" if eta is not None else ""
-        self.note(f"{event.fields['fraction']:.0%} {event.fields['stage']}{left}")
+        began = time.monotonic()
+        while not ended.wait(_LINE_SECONDS):
+            elapsed, now = duration_text(time.monotonic() - began), self._progress
+            eta = now.pop("eta_s", None)  # once only: the next line is of another time
+            left = f", about {duration_text(eta)} left" if eta is not None else ""
+            self.note(f"{elapsed}: {now['fraction']:.0%} {now['stage']}{left}")
 
     def note(self, text: str) -> None:
         """Print a line on stderr."""
@@ -158,19 +156,19 @@ class Console:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Show a progress bar meanwhile, on a terminal."""
-        self._last_sign, self._sign_seconds = time.monotonic(), _SIGN_SECONDS
+        """Show a progress bar meanwhile, on a terminal; else lines of progress."""
         if not sys.stderr.isatty():
-            yield
-            return
-        from MedEnhanceLib.jobs.bar import progress_bar
-
-        with progress_bar() as bar:
-            self._bar = bar
+            ended = threading.Event()
+            threading.Thread(target=self._print_progress, args=[ended], daemon=True).start()
             try:
                 yield
             finally:
-                self._bar = None
+                ended.set()
+            return
+        from MedEnhanceLib.jobs.bar import progress_bar
+
+        with progress_bar() as self._bar:
+            yield
 
 
 def interruptible(work: Callable[[threading.Event], Answer]) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
@@ -63,14 +64,15 @@ def _distill(args: argparse.Namespace) -> int:
 
 
 def _lines(fields: Mapping[str, Any]) -> list[str]:
-    audit = fields.get("audit") or {}
-    secret = fields["outputs"].get("confidential")
+    headline = str((fields.get("audit") or {}).get("summary", "none")).partition("\n\n")[0]
+    outputs, secret = fields["outputs"], fields["outputs"].get("confidential")
+    kept = {"": "nothing changed in", "license": "stated another license in"}.get(fields["change"])
     return [
-        *wrote(fields),
+        *([f"{kept} {outputs['output']}"] if kept else wrote(fields)),
         *(["the confidential folder shows and names patients: do not share it"] if secret else []),
         f"images: {fields['images']}; patients used: {fields['patients']}, held out: "
         f"{fields['held_out']}",
-        f"audit: {audit.get('summary', 'none')}",
+        f"audit: {headline} Details: {Path(outputs['output'], 'README.md')}",
     ]
 
 

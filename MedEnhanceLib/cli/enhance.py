@@ -34,14 +34,14 @@ def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
     first, *others = job_lines(fields)
     findings = findings_in_words(fields.get("measured") or {}, fields.get("strength", 1.0))
     guide = [f"guide taken: {fields['guide']}"] if "guide" in fields else []
-    return [first, *guide, *findings, *others]
+    return [first, *guide, *findings, *fields.get("limits", ()), *others]
 
 
 ENHANCE = Command(
     name="enhance",
     summary="reduce noise of a volume; blur, bias field and thick slices on request",
     description="Measure and remove noise; --task and --correct-bias-field ask for more. It\n"
-    "takes minutes on a CPU. The grid is kept, except with the task slices. A manifest\n"
+    "takes seconds to minutes on a CPU. The grid is kept, except with the task slices. A manifest\n"
     "(OUTPUT.json) records inputs and settings. With --dicom the folder OUTPUT gets a derived\n"
     "series, and segmentation and uncertainty as DICOM objects.",
     example="medenhance enhance scan.nii.gz better.nii.gz --correct-bias-field --report report",

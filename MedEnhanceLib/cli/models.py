@@ -15,7 +15,7 @@ _ACTIONS = {
     "list": "all models",
     "show": "metadata and card of a model",
     "import": "import a model: a folder or its zip",
-    "default": "use this model by default, in place of the one that ships",
+    "default": "use this model by default: another one, or again the one that ships",
     "remove": "delete an imported model",
 }
 
@@ -52,7 +52,8 @@ def _run(args: argparse.Namespace) -> int:
         return int(console.done(fields, _table(rows) if rows else "no models are installed"))
     text = f"removed {name}"
     if action == "default":
-        text = f"{name} is now the default model (--model auto)"
+        (row,) = [row for row in rows if row["name"] == name]
+        text = f"{name} is now the default {row['kind']} for {row['modality']} (--model auto)"
     elif action == "import":
         (row,) = [row for row in rows if row["name"] == fields["imported"]]
         text = f"imported {row['name']} into {row['folder']} (license: {row['license']})"
@@ -61,11 +62,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a line for each model, and below what each is."""
-    heads = {"name": "name", "kind": "kind", "modality": "for", "origin": "origin", "size": "size"}
-    lines = []
-    for row in rows:
-        origin = f"{row['origin']}{', your default' if row['default'] else ''}"
-        lines.append({**row, "origin": origin, "size": size(row["bytes"])})
+    heads = {name: name for name in ("name", "kind", "for", "default", "origin", "size")}
+    lines = [{**row, "for": row["modality"], "size": size(row["bytes"])} for row in rows]
     about = [f"{row['name']}: {row['description']}" for row in rows]
     about = [fill(text, 100, subsequent_indent="  ", break_on_hyphens=False) for text in about]
     return "\n".join([table(lines, heads, left=len(heads)), "", *about])

@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, get_args
 
@@ -50,6 +51,9 @@ class Parser(argparse.ArgumentParser):
             for word in self._given:
                 if word.startswith("--") and word.partition("=")[0] not in self._options():
                     self._refuse_option(word)
+        for option, value in pairwise(self._given):
+            if option in self._options() and value not in self._options() and value[:1] == "-":
+                raise ConfigError(message, f"Join what begins with a hyphen: {option}={value}")
         raise ConfigError(message, f"See: {self.prog} --help")
 
     def _options(self) -> list[str]:

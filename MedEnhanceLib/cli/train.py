@@ -158,9 +158,12 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
 
 
 def _means_lines(fields: Mapping[str, Any]) -> list[str]:
-    rows = [{"group": group, **means} for group, means in fields["means"].items()]
+    rows = [
+        {"group": group, **{n: f"{mean:.{2 if 'db' in n else 3}f}" for n, mean in means.items()}}
+        for group, means in fields["means"].items()
+    ]
     heads = {name: head for name, head in _HEADS.items() if any(name in row for row in rows)}
-    return [table(rows, heads)]
+    return [table(rows, heads), "", f"{fields['seconds']:.1f} s", fields["notice"]]
 
 
 TRAIN = Command(

@@ -13,7 +13,7 @@ from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.text import inline, job_lines, pairs, size, slices_of, table, wrote
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
 
-_LONGEST_CELL = 40
+_LONGEST_CELL = 24
 
 
 def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
@@ -43,24 +43,24 @@ def _inspect(args: argparse.Namespace) -> int:
         if len(rows) < 2:
             raise
         choose = f"Details of a series: medenhance inspect {quote(args.input)} --series N"
-        return int(args.console.done({"series": rows}, f"{_series_table(rows)}\n\n{choose}"))
+        return int(args.console.done({"series": rows}, f"{_series_table(rows)}\n{choose}"))
     check = fields["card"].get("check")
     fault = None if check is None or check["intact"] else _damage(args.input, check)
     return int(args.console.done(fields, _card_text(fields["card"]), fault))
 
 
 def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a line per series; patient and study where they differ."""
+    """Return a line per series, patient and study where they differ; then what is not read."""
     names = ["modality", "description", "size", "date", "files"]
     names += [name for name in ("patient", "study") if len({row[name] for row in rows}) > 1]
-    heads = {"number": "", **{name: name for name in names}, "fault": ""}
+    heads = {"number": "series", **{name: name for name in names}}
     lines = []
     for row in rows:
         row = {**row, "description": f"{row['description']} {row['part']}"}
         cells = {name: shorten(str(row[name]), _LONGEST_CELL, placeholder="…") for name in names}
-        fault = "" if row["readable"] else f"not read: {row['reason']}"
-        lines.append({"number": row["number"], **cells, "fault": fault})
-    return table(lines, heads, left=len(heads))
+        lines.append({"number": str(row["number"]), **cells})
+    faults = [f"series {r['number']} is not read: {r['reason']}" for r in rows if not r["readable"]]
+    return "\n".join([table(lines, heads, left=len(heads)), "", *faults])
 
 
 def _card_text(card: Mapping[str, Any]) -> str:
@@ -101,13 +101,14 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
     checked = "head and size only (--verify reads the chunks)"
     if check is not None:
         damaged = _how_many(check)
-        checked = f"{check['chunks']} chunks and the SHA-256" if check["intact"] else damaged
+        intact = f"intact: all {check['chunks']} chunks (blocks and their codes) and the SHA-256"
+        checked = intact if check["intact"] else damaged
     return {
         "file": f"{size(card['file_bytes'])}, {card['ratio']:.2f} times smaller",
         "mode": inline(card["promise"]) if card["promise"] else card["mode"],
         "measured": inline(card["measured"]),
-        "blocks": f"{inline(card['blocks'])}; of {_times(card['block_shape'])} voxels, about "
-        "(slices × rows × columns)",
+        "blocks": f"{', '.join(f'{count} {kind}' for kind, count in card['blocks'].items())}; each "
+        f"about {_times(card['block_shape'])} voxels (slices × rows × columns)",
         "made by": card["encoder"],
         "to decode": f"missing: {missing}" if missing else "every package and model is here",
         "checked": checked,

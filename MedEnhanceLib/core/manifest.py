@@ -47,6 +47,7 @@ def make_manifest(
     model: Mapping[str, str] | None = None,
     results: Mapping[str, Any] | None = None,
     dicom: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The record of one run as a JSON object.
 
@@ -59,6 +60,7 @@ def make_manifest(
         model: name and SHA-256 of the model.
         results: figures of the result.
         dicom: the input's series, where it was one (`DicomOrigin.facts`).
+        warnings: of the run, without names of files.
     """
     return {
         "derived": derived_note(action),
@@ -75,6 +77,7 @@ def make_manifest(
         "model": dict(model or {}),
         "seconds": None if seconds is None else round(seconds, 3),
         "results": dict(results or {}),
+        "warnings": list(warnings),
     }
 
 

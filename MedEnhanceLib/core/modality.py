@@ -11,12 +11,15 @@ from MedEnhanceLib.core.slabs import Voxels, extremes
 
 if TYPE_CHECKING:
     from MedEnhanceLib.core.volume import Volume
+    from MedEnhanceLib.runtime.progress import Monitor
 
 #: Below 1 µm it is no patient.
 MICROSCOPY_MM = 1e-3
 _LARGEST_SAMPLE = 200_000
 #: Air is -1000 HU; -4096 is the lowest padding in use; metal saturates at 12 or 16 bits.
 _HU_AIR, _HU_LOWEST, _HU_HIGHEST = -500, -4096, 32767
+#: How users state it, in hints.
+SET_MODALITY = "--modality (modality= in Python)"
 #: mm; no scanner leaves as much between slices, but µm that are taken for mm do.
 FARTHEST_MM = 100.0
 
@@ -37,24 +40,26 @@ def guess_modality(voxels: Voxels, spacing: Sequence[float]) -> str:
     return "OT"
 
 
-def doubts(volume: Volume, name: str) -> list[tuple[str, str]]:
-    """List warnings of a volume as it was given, each with what it says of any file."""
-    texts, widest = [], max(volume.geometry.spacing)
+def warn_of_doubts(volume: Volume, name: str, monitor: Monitor) -> None:
+    """Warn where modality or spacing of a volume, as it was given, may be wrong."""
+    spacing = volume.geometry.spacing
     if volume.modality_is_guess:
         kind = "neither CT nor MR" if volume.modality == "OT" else volume.modality
         text = f"{name}: modality missing; from its values it looks like {kind}"
-        text += " (if that is wrong: --modality, modality=)"
-        texts.append((text, f"taken as {volume.modality}"))
-    if widest > FARTHEST_MM:
+        monitor.warn(f"{text}; override: {SET_MODALITY}", about=f"taken as {volume.modality}")
+    elif volume.modality in ("MR", "PT") and guess_modality(volume.voxels, spacing) == "CT":
+        text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
+        monitor.warn(
+            f"{text}is wrong if it is CT; override: {SET_MODALITY}", about="values like CT"
+        )
+    elif volume.modality == "CT" and not volume.history and extremes(volume.voxels)[0] >= 0:
+        text = f"{name}: no value is below 0 HU, although fat and air are: if the values were "
+        text += "rescaled, models for CT do not fit them (convert the original again, without "
+        monitor.warn(f"{text}rescaling), nor if it is MR", about="CT without a value below 0")
+    if (widest := max(spacing)) > FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
         text += "correct it first: sizes and volumes in results depend on it"
-        texts.append((text, "spacing"))
-    return texts
-
-
-def modality_in_words(modality: str) -> str:
-    """Name a modality as people do: PET for DICOM's PT; others as they are."""
-    return "PET" if modality == "PT" else modality
+        monitor.warn(text, about="spacing")
 
 
 def default_units(modality: str) -> str:

@@ -221,7 +221,7 @@ class Option:
         if (value is None and self.is_optional) or (isinstance(value, str) and value in self.words):
             return
         if not (fits(value, self.hint) and self._is_in_range(value)):
-            raise ConfigError(f"{self.name} is {value!r}", f"Use {self.allowed}.")
+            raise ConfigError(f"{self.name} is {value!r}, not allowed", f"Use {self.allowed}.")
 
     def _is_in_range(self, value: Any) -> bool:
         if self.about.is_name:

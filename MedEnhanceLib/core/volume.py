@@ -74,7 +74,7 @@ class Volume(Exchange):
             )
         if self.modality not in MODALITIES:
             raise InputError(
-                f"{name}: modality {self.modality!r}", f"Use one of {', '.join(MODALITIES)}."
+                f"{name}: {self.modality!r} is no modality", f"Use one of {', '.join(MODALITIES)}."
             )
         frames = voxels.shape[0] if voxels.ndim == 4 else 1
         if len(self.gradients) not in (0, frames):
@@ -89,8 +89,9 @@ class Volume(Exchange):
 
     def __repr__(self) -> str:
         spacing = " × ".join(f"{value:.5g}" for value in self.geometry.spacing)
-        name = f" {self.source!r}" if self.source else ""
-        return f"<Volume{name}: {self.modality} {self.shape} {self.dtype}, {spacing} mm>"
+        name = f" from {self.source!r}" if self.source else ""
+        step = f", {self.history[-1].partition(' by MedEnhance ')[0]}" if self.history else ""
+        return f"<Volume{name}: {self.modality} {self.shape} {self.dtype}, {spacing} mm{step}>"
 
     def plot(
         self,

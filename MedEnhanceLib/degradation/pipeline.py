@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.options import About, Options, config_from_json
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
@@ -64,8 +65,7 @@ class Degradation(Options):
             raise InputError(
                 f"{volume.source or 'volume'}: {self.name} cannot be applied to modality "
                 f"{volume.modality}",
-                f"{self.instead} If the modality is wrong, state the right one (--modality, or "
-                "modality= when loading).",
+                f"{self.instead} If the modality is wrong, correct it: {SET_MODALITY}.",
             )
         refuse_too_large(volume)
         voxels = self._degraded(volume)

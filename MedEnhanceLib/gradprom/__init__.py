@@ -103,7 +103,7 @@ def segment(
 def open_head_for(
     volume: Volume, config: SegmentConfig, monitor: Monitor | None = None
 ) -> tuple[Bundle, str]:
-    """Open the head for a volume; returns also a warning where it is unlike the training images.
+    """Open the head for a volume; returns also the warnings of its labels, as one text.
 
     Raises:
         InputError: the volume is a sequence, shows nothing, or is unlike the training images and
@@ -115,25 +115,26 @@ def open_head_for(
     bundle, _ = open_bundle_for(volume, config.model, kind="head")
     volume = replace(volume.single(_ONE_FRAME), modality=bundle.modality)
     refuse_too_large(volume)
-    if "likeness" not in bundle.metadata:
-        monitor.warn(
-            f"{bundle.name} does not record what its training images are like: it was not checked "
-            "whether this volume is like them"
-        )
-        return bundle, ""
     # A cancel takes effect during the imports too.
     for package in ("torch", "monai", "monai.networks.nets.unet"):
         attend(partial(require, package, purpose="Segmenting a volume"), monitor)
     from MedEnhanceLib.gradprom.infer import find_unlike
 
-    difference = find_unlike(volume, bundle)
-    if not difference:
-        return bundle, ""
-    message = (
-        f"{volume.source or 'the volume'} is unlike the images that {bundle.name} learned from"
-        f"{f' ({bundle.modality} of the {bundle.anatomy})' if bundle.anatomy else ''}: {difference}"
-    )
-    if not config.force_segmenter:
-        raise InputError(message, _FORCE)
-    monitor.warn(f"{message}; its labels may be without meaning")
-    return bundle, message
+    warnings = list(bundle.warnings)
+    if "likeness" not in bundle.metadata:
+        warnings.append(
+            f"{bundle.name} does not record what its training images are like: it was not checked "
+            "whether this volume is like them"
+        )
+    elif difference := find_unlike(volume, bundle):
+        message = (
+            f"{volume.source or 'the volume'} does not look like what {bundle.name} learned from: "
+            f"{bundle.modality} images{f' of the {bundle.anatomy}' if bundle.anatomy else ''} "
+            f"(measured: {difference})"
+        )
+        if not config.force_segmenter:
+            raise InputError(message, _FORCE)
+        warnings.insert(0, f"{message}; its labels may be without meaning")
+    for warning in warnings:
+        monitor.warn(warning)
+    return bundle, "; ".join(warnings)

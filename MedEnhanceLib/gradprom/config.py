@@ -123,7 +123,7 @@ class TrainHeadConfig(WithPresets):
         help="whether users must select the model by name, as it does not suit every image of "
         "its modality",
     )
-    limits: tuple[str, ...] = option((), help="further warnings for the card")
+    warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
     modality: str = option("MR", help="of the images")
     anatomy: str = option("", help="body part that the images show; stated to users")
     name: str = option("brain-tissue", help="name of the trained bundle", is_name=True)

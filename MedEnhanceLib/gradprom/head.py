@@ -72,10 +72,8 @@ def export_head(
     origin = "propagated from an atlas and refined by intensity" if not config.labels else "given"
     shown = f"images of the {config.anatomy}" if config.anatomy else "images like those below"
     limits = [
-        *training_length_limits(config.steps),
         *([] if config.labels else [_PROPAGATED]),
         f"Trained on {config.modality} {shown}; not validated on anything else.",
-        *config.limits,
         _RESEARCH,
     ]
     metadata = {
@@ -95,6 +93,7 @@ def export_head(
             "summary": summary or own_summary,
         },
         "data": list(config.data),
+        "warnings": [*training_length_limits(config.steps), *config.warnings],
         "limits": limits,
     }
     return export_bundle(folder, network.state_dict(), metadata)

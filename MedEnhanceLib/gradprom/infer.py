@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
-from MedEnhanceLib.bundles.suitability import training_length_warning
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
@@ -45,7 +44,7 @@ class Segmentation:
         model: name and sha256.
         device: where it ran.
         seconds: of wall time.
-        warning: what makes the volume unlike the training images, where it was forced; else "".
+        warning: why labels may be wrong, by the model itself and by the volume; "" for no reason.
     """
 
     volume: Volume
@@ -86,9 +85,6 @@ def segment(
     began = time.monotonic()
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
-    untrained = training_length_warning(bundle)
-    if untrained is not None:
-        monitor.warn(untrained.text)
     model = _warm_head(bundle.folder, bundle.sha256)
 
     def network(batch: Tensor, device: str) -> Tensor:

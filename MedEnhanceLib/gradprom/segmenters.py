@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle, first_line, read_monai_bundle
@@ -79,8 +80,7 @@ class Segmenter:
         if volume.modality not in (bundle.modality, "OT"):
             raise ModelError(
                 f"segmenter {bundle.name!r} is for {bundle.modality}, {who} is {volume.modality}",
-                "Use another segmenter, or correct the modality (--modality, or modality= when "
-                "loading).",
+                f"Use another segmenter, or correct the modality: {SET_MODALITY}.",
             )
         own = volume.geometry.spacing
         sides = [side or mm for side, mm in zip(bundle.spacing, own, strict=False)]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
 _BLENDED = "blended with its input at strength"
-_ENHANCED = "DERIVED: enhanced with"
+ENHANCED = "DERIVED: enhanced with"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
 def _check_pair(original: Volume, enhanced: Volume) -> None:
     """Raise InputError where the second is no result at strength 1 of the first."""
     names = f"{original.source or 'the input'} and {enhanced.source or 'the enhanced volume'}"
-    if any(did.startswith(_ENHANCED) for did in original.history) and not enhanced.history:
+    if any(did.startswith(ENHANCED) for did in original.history) and not enhanced.history:
         raise InputError(
             f"{names} are swapped: the first is the enhanced volume, the second has no record "
             f"of an enhancement",

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.slabs import looks_like_labels
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -264,7 +265,7 @@ def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
             f"{name}: labels, not an image", "Select the images (--pattern, pattern=)."
         )
     if volume.modality == "OT":
-        raise InputError(f"{name}: unknown modality", "State it (--modality, modality=).")
+        raise InputError(f"{name}: unknown modality", f"State it: {SET_MODALITY}.")
     if volume.modality == "MR" and float(np.mean(volume.voxels < _NEVER_MR)) > _SHOWN:
         raise InputError(
             f"{name}: stated as MR, but it has values of CT (below {_NEVER_MR})",

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from MedEnhanceLib.core.gradients import fsl_tables
-from MedEnhanceLib.core.modality import default_units, doubts, guess_modality
-from MedEnhanceLib.core.slabs import extremes, slabs
+from MedEnhanceLib.core.modality import default_units, guess_modality, warn_of_doubts
+from MedEnhanceLib.core.slabs import slabs
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError
 from MedEnhanceLib.io import tags
@@ -45,10 +45,6 @@ READABLE = tuple(_READERS)
 WRITABLE = tuple(_HEADERS)
 #: A DICOM file may have any name, and most have none of these.
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
-_NO_HU = (
-    "no value is below 0 HU, although fat and air are: if the values were rescaled, models for "
-    "CT do not fit them (convert the original again, without rescaling)"
-)
 #: What the formats lack, and the wider type that holds every value of it.
 _WIDER = {"bool": "uint8", "float16": "float32"}
 _GZIP_LEVEL = 4  # on CT within 1 % of level 6, three times as fast
@@ -97,15 +93,14 @@ def load(
     elif read is not None:
         if series is not None:
             raise ConfigError(f"{path.name} is not DICOM and has no series", "Leave series out.")
-        volume = _meaning(*read(path, monitor, scratch), modality, monitor)
+        volume = _meaning(*read(path, monitor, scratch), modality)
     else:
         raise InputError(
             f"{path.name}: files that end in {ending_of(path) or 'nothing'} cannot be read",
             f"Give DICOM (a folder or a file; a zip unpacked), or one of: {', '.join(READABLE)}.",
         )
     refuse_not_finite(volume)
-    for text, about in doubts(volume, path.name):
-        monitor.warn(text, about=about)
+    warn_of_doubts(volume, path.name, monitor)
     return volume
 
 
@@ -179,14 +174,12 @@ def _write(
             stream.write(np.ascontiguousarray(plane, dtype.newbyteorder("<")).data)
 
 
-def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Monitor) -> Volume:
+def _meaning(volume: Volume, found: tags.Tags, modality: str | None) -> Volume:
     """Add modality, units and history: from the user, else the header, else guessed."""
-    chosen, name = modality or found.modality, Path(volume.source).name
+    chosen = modality or found.modality
     frames = volume.shape[0] if volume.is_sequence else 1
     if chosen is None:
         chosen = guess_modality(volume.voxels, volume.geometry.spacing)
-    elif modality == "CT" and found.modality is None and extremes(volume.voxels)[0] >= 0:
-        monitor.warn(f"{name}: {_NO_HU}", about="CT without a value below 0")
     return dataclasses.replace(
         volume,
         modality=chosen,

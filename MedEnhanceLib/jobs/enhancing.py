@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Options that the task slices takes.
 _OF_THIN_SLICES = ("model", "device", "strength", "task", "slice_spacing")
+#: Of every enhancer for CT, as measured with planted lesions (docs/results.md).
+CT_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
 #: Passes of the enhancer that take as long as the head does.
 _HEAD_PASSES = 0.4
 
@@ -119,8 +121,12 @@ def enhance_volume(
         attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
+    from MedEnhanceLib.hqg.strength import ENHANCED
 
     began = time.monotonic()
+    if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
+        name = Path(volume.source).name or "volume"
+        monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
     head = None
     if segmenter is not None:  # better missed now than after the long work
         head = open_head_for(volume if frame is None else volume.frame(frame), segmenter, monitor)
@@ -145,7 +151,8 @@ def enhance_volume(
     labels = None
     if segmenter is not None:
         labels = segment(done.volume, segmenter, head=head, monitor=monitor.part(share, 1.0))
-    facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured}
+    limits = [CT_LIMIT] if done.volume.modality == "CT" and config.task != "slices" else []
+    facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured, "limits": limits}
     manifest = make_manifest(
         "enhanced",
         config=config.to_json() | ({"segmenter": segmenter.to_json()} if segmenter else {}),
@@ -155,11 +162,13 @@ def enhance_volume(
         model=done.model,
         results={
             **segmentation_figures(labels),
-            "strength": done.strength,
             "doubts": as_json(done.warnings),
             **{name: figures for name, figures in facts.items() if figures},
+            # "auto" and "full" are in the configuration, what they removed is in `measured`.
+            **({} if isinstance(config.strength, str) else {"strength": done.strength}),
         },
         dicom=volume.origin.facts() if volume.origin else None,
+        warnings=monitor.warnings,
     )
     return Enhanced(done.volume, done.uncertainty, labels, manifest, done)
 
@@ -201,7 +210,7 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
     if not isinstance(result, Enhanced):
         return Objects(source, "segmented", segmentation=result)
     results = result.report["results"]
-    options = [f"strength {results['strength']:g}"] if results["strength"] != 1 else []
+    options = [f"strength {results['strength']:g}"] if results.get("strength", 1) != 1 else []
     options += [corrections_in_words(results.get("measured", {})).removeprefix(", ")]
     options += [warning["message"] for warning in results["doubts"]]
     return Objects(

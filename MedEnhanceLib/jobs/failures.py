@@ -17,7 +17,7 @@ from MedEnhanceLib.errors import (
     MedEnhanceError,
     OutputError,
 )
-from MedEnhanceLib.runtime.dependencies import PIP_NAMES
+from MedEnhanceLib.runtime.dependencies import missing_package
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 
 _LONGEST_DETAILS = 32_000
@@ -85,14 +85,11 @@ def job_errors(kind: str) -> Iterator[None]:
 
 
 def _missing_package(cause: Exception) -> MedEnhanceError | None:
-    """Return a package of ours that is missing is a fault; anybody else's is to be installed."""
+    """Return the error of a missing third-party package; a missing module of ours is a fault."""
     package = cause.name if isinstance(cause, ModuleNotFoundError) else None
     if not package or package.startswith("MedEnhanceLib"):
         return None
-    name = PIP_NAMES.get(package.partition(".")[0], package.partition(".")[0])
-    return errors.DependencyError(
-        f"the package {name} is not installed", f"Install it with: python -m pip install {name}"
-    )
+    return missing_package(package)
 
 
 def _refused(cause: Exception) -> MedEnhanceError | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from MedEnhanceLib.core.modality import warn_of_doubts
 from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
@@ -55,7 +56,7 @@ class VolumeParams(Params):
         metavar="S",
     )
     modality: str | None = option(
-        None, help="CT, MR, PT, EM or OT, if missing or wrong in the file", metavar="M"
+        None, help="CT, MR, PT (PET), EM, SEG (labels) or OT, if missing or wrong", metavar="M"
     )
     resample: bool = option(
         False,
@@ -98,13 +99,16 @@ def load_volume(
     **options: Any,
 ) -> Volume:
     """Load a file or folder, or a container; arguments and errors as `io.load`."""
+    monitor = monitor or Monitor()
     if path.suffix.lower() == CONTAINER:
         from MedEnhanceLib.unicompress import decompress
 
         if series is not None:
             raise ConfigError(f"{path.name}: a container has no series", "Leave series out.")
         volume = decompress(path, monitor=monitor)
-        return replace(volume, modality=modality) if modality else volume
+        volume = volume.as_modality(modality) if modality else volume
+        warn_of_doubts(volume, path.name, monitor)
+        return volume
     from MedEnhanceLib import io
 
     return io.load(path, modality=modality, series=series, monitor=monitor, **options)

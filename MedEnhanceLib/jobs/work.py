@@ -33,14 +33,16 @@ class Work:
     outputs: by what they hold; the first one gets the manifest beside it.
     """
 
-    def __init__(self, action: str, params: OutputParams, *, ending: str = "") -> None:
+    def __init__(
+        self, action: str, params: OutputParams, monitor: Monitor, *, ending: str = ""
+    ) -> None:
         """Check inputs and outputs; raises as `check_outputs` and `check_folder`.
 
-        action: as manifests have it, "converted". ending: of the output's name, where it is no
-        volume, ".ucv".
+        action: as manifests have it, "converted". monitor: whose warnings the manifest records.
+        ending: of the output's name, where it is no volume, ".ucv".
         """
         self._action, self._params, self._began = action, params, time.monotonic()
-        self._files: list[Path] = []
+        self._files, self._monitor = list[Path](), monitor
         self._objects: dict[str, Any] = {}
         self.inputs, self.outputs = inputs_of(params), results_of(params)
         inputs = [*self.inputs.values()]
@@ -97,7 +99,9 @@ class Work:
         source: the volume that was read, whose DICOM series the manifest names.
         """
         from MedEnhanceLib.io.atomic import write_json
+        from MedEnhanceLib.io.dicomout.derivation import without_files
 
+        name = f"{self.inputs['input'].name}: "
         stated = self._params.stated() if isinstance(self._params, VolumeParams) else {}
         # A volume that another program sent is no file of the user's: its header names it.
         if source is not None and not source.source.startswith(str(self.inputs["input"])):
@@ -120,6 +124,7 @@ class Work:
             model=model,
             results=figures,
             dicom=source.origin.facts() if source is not None and source.origin else None,
+            warnings=[without_files(text.removeprefix(name)) for text in self._monitor.warnings],
         )
         path = manifest_path(next(iter(self.outputs.values())))
         write_json(path, manifest, overwrite=self._params.overwrite)

@@ -15,6 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, findings_in_words
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degradation.image import foreground
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.report.drawing import Picture
 from MedEnhanceLib.report.page import cell_text, make_folder
@@ -49,7 +50,6 @@ def enhancement_report(
     table: Sequence[Mapping[str, Any]] = (),
     comparisons: Sequence[Table] = (),
     reference: str = "",
-    warnings: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write index.html and comparison.png.
@@ -63,7 +63,6 @@ def enhancement_report(
     table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}.
     comparisons: further tables, above that of the labels.
     reference: what the result is compared with, in a sentence; "" for no reference.
-    warnings: sentences shown at the top.
     overwrite: whether existing files are replaced.
     Returns the page.
     Raises OutputError: a file exists and may not be replaced, or cannot be written.
@@ -74,6 +73,7 @@ def enhancement_report(
     picture.save(target / "comparison.png", overwrite=overwrite)
     change = np.abs(enhanced.voxels.astype(np.float32) - volume.voxels.astype(np.float32))
     results = manifest.get("results", {})
+    findings = findings_in_words(results.get("measured") or {}, results.get("strength", 1.0))
     uncertainty = results.get("uncertainty")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -97,12 +97,13 @@ def enhancement_report(
         model=manifest.get("model") or {"name": "the filter", "sha256": ""},
         units=volume.units or "units of the input",
         mean_change=float(change.mean(dtype=np.float64)),
+        mean_in_tissue=float(change[foreground(volume.voxels)].mean(dtype=np.float64)),
         largest_change=float(change.max()),
-        findings=findings_in_words(results.get("measured") or {}, results.get("strength", 1.0)),
+        findings=[*findings, *results.get("limits", ())],
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
         tables=[*comparisons, *([Table("Segmentation", _OF_LABELS, table)] if table else [])],
         reference=reference,
-        warnings=[f"{warning.rstrip('.')}." for warning in warnings],
+        warnings=[f"{warning.rstrip('.')}." for warning in manifest["warnings"]],
     )
     page = target / "index.html"
     with atomic_write(page, overwrite=overwrite) as temporary:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.report.drawing import INK, MUTED, PAPER, Picture
@@ -20,7 +21,9 @@ from MedEnhanceLib.runtime.dependencies import require
 CT_WINDOW = (-160.0, 240.0)
 _LETTER = "#ffd666"
 #: Widths and heights in inches: of a column, the row names, title and color bar, a color bar.
-_COLUMN_IN, _LEFT_IN, _ENDS_IN, _BAR_IN = 2.9, 0.35, 0.9, 0.1
+_COLUMN_IN, _LEFT_IN, _ENDS_IN, _BAR_IN = 2.9, 1.0, 1.1, 0.1
+#: Height of the letters around a row; lowest height of a row, which three lines of text need.
+_LETTERS_IN, _LOWEST_ROW_IN = 0.4, 0.45
 _LEGEND_LINE_IN, _LEGEND_COLUMNS = 0.2, 4
 DPI = 140
 #: Of contours, label after label: a label's own color may be gray, as the image is.
@@ -47,7 +50,7 @@ def comparison(
     at = point or busiest_point(panes[0].volume)
     rows = [name for name in PLANES if min(cut(panes[0].volume, name, at).pixels.shape) > 1]
     scales = _shared_scales(panes, rows, at, window or choose_window(panes[0].volume))
-    titles = ", ".join(pane.title.lower() for pane in panes)
+    titles = ", ".join(p.title if p.title.isupper() else p.title.lower() for p in panes)
     return Picture(
         _draw(panes, rows or list(PLANES[:1]), at, scales, legend or {}),
         f"Axial, coronal and sagittal planes in columns: {titles}.",
@@ -182,7 +185,8 @@ def _draw(
     sizes = [cut(panes[0].volume, name, point).size_mm for name in rows]
     widest = max(width for _, width in sizes)
     heights = [
-        _COLUMN_IN / widest * min(max(height, widest / 8), 1.5 * widest) for height, _ in sizes
+        max(_COLUMN_IN * min(height / widest, 1.5), _LOWEST_ROW_IN) + _LETTERS_IN
+        for height, _ in sizes
     ]
     is_labeled = bool(legend) and any(pane.labels is not None for pane in panes)
     foot = _LEGEND_LINE_IN * math.ceil(len(legend) / _LEGEND_COLUMNS) if is_labeled else 0.0
@@ -200,7 +204,7 @@ def _draw(
         gridspec_kw={"height_ratios": [*heights, _BAR_IN]},
     )
     for column, pane in enumerate(panes):
-        cells[0][column].set_title(pane.title, color=INK, fontsize=11, parse_math=False)
+        cells[0][column].set_title(pane.title, color=INK, fontsize=11, parse_math=False, pad=18)
         scale, image = scales[pane.kind], None
         for row, name in enumerate(rows):
             axes, plane = cells[row][column], pane.plane(name, point)
@@ -208,19 +212,22 @@ def _draw(
             if pane.labels is not None:
                 _draw_contours(axes, cut(pane.labels, name, point), colors)
             if column == 0:
-                place = f"{plane.name} · {plane.place} · {plane.size_mm[1]:.3g} mm wide"
-                axes.set_ylabel(place, color=MUTED, fontsize=8)
+                place = f"{plane.name}\n{plane.place}\n{plane.size_mm[1]:.3g} mm wide"
+                style = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 16}
+                axes.set_ylabel(place, color=MUTED, fontsize=8, **style)
         if pane.labels is None:
             _draw_bar(figure, cells[-1][column], image, scale)
         else:
             cells[-1][column].axis("off")
     if is_labeled:
         _draw_legend(figure, legend, colors)
+    derived = "DERIVED · " if any(pane.volume.history for pane in panes) else ""
+    figure.suptitle(f"{derived}{RESEARCH_ONLY}", color=MUTED, fontsize=7)
     return figure
 
 
 def _draw_plane(axes: Any, plane: Plane, scale: Scale) -> Any:
-    """Return the pixels in their proportions, with the sides of the patient at the edges."""
+    """Return the pixels in their proportions, with the sides of the patient around them."""
     height, width = plane.size_mm
     axes.set_facecolor(PAPER)
     axes.set_xticks([])
@@ -236,18 +243,20 @@ def _draw_plane(axes: Any, plane: Plane, scale: Scale) -> Any:
     )
     left, right, top, bottom = plane.letters
     style = {"color": _LETTER, "fontsize": 8, "fontweight": "bold"}
-    for x, y, letter, across, up in (
-        (0.02, 0.5, left, "left", "center"),
-        (0.98, 0.5, right, "right", "center"),
-        (0.5, 0.98, top, "center", "top"),
-        (0.5, 0.02, bottom, "center", "bottom"),
+    style |= {"xycoords": "axes fraction", "textcoords": "offset points"}
+    for at, offset, letter, across, up in (
+        ((0, 0.5), (-3, 0), left, "right", "center"),
+        ((1, 0.5), (3, 0), right, "left", "center"),
+        ((0.5, 1), (0, 3), top, "center", "bottom"),
+        ((0.5, 0), (0, -3), bottom, "center", "top"),
     ):
-        text = axes.text(x, y, letter, transform=axes.transAxes, ha=across, va=up, **style)
-        text.set_path_effects([_edge(1.8)])
+        axes.annotate(letter, at, offset, ha=across, va=up, **style)
     return image
 
 
 def _draw_contours(axes: Any, plane: Plane, colors: Mapping[int, Any]) -> None:
+    """Draw light lines with a dark edge, which keeps them visible on light tissue."""
+    effects = require("matplotlib.patheffects", purpose="Drawing pictures")
     rows, columns = plane.pixels.shape
     # A frame of zeros closes the contours of labels that touch the edge.
     labels = np.pad(plane.pixels, 1)
@@ -258,7 +267,7 @@ def _draw_contours(axes: Any, plane: Plane, colors: Mapping[int, Any]) -> None:
         if inside.any():
             lines = axes.contour(x, y, inside, levels=[0.5], colors=[color])
             lines.set_linewidth(0.8)
-            lines.set_path_effects([_edge(1.5)])
+            lines.set_path_effects([effects.withStroke(linewidth=1.5, foreground="black")])
 
 
 def _draw_bar(figure: Any, axes: Any, image: Any, scale: Scale) -> None:
@@ -286,9 +295,3 @@ def _draw_legend(figure: Any, legend: Mapping[int, str], colors: Mapping[int, An
         fontsize=8,
         labelcolor=INK,
     )
-
-
-def _edge(width: float) -> Any:
-    """Return a dark edge keeps a light line visible on light tissue."""
-    effects = require("matplotlib.patheffects", purpose="Drawing pictures")
-    return effects.withStroke(linewidth=width, foreground="black")

@@ -94,14 +94,19 @@ def require(module: str, *, purpose: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as cause:
-        package = PIP_NAMES.get(module, module.partition(".")[0])
-        # Of dask its plain name would not bring all that is needed.
-        stem = package.partition("[")[0] + "["
-        extras = [f"medenhance[{p.extra}]" for p in _PACKAGES if p.name.startswith(stem)]
-        raise DependencyError(
-            f"{purpose} needs the package {package}, which is not installed",
-            f"Install it with: python -m pip install '{extras[0] if extras else package}'",
-        ) from cause
+        raise missing_package(module, f"{purpose} needs the package {{}}, which") from cause
+
+
+def missing_package(module: str, subject: str = "the package {}") -> DependencyError:
+    """Return the error of a missing module; the hint names the extra that brings it, if any."""
+    package = PIP_NAMES.get(module, module.partition(".")[0])
+    # dask brings all that is needed only along with distributed.
+    known = (p for p in _PACKAGES if p.extra and p.name.split("[")[0] == package.split("[")[0])
+    install = next((f"medenhance[{p.extra}]" for p in known), package)
+    return DependencyError(
+        f"{subject.format(package)} is not installed",
+        f"Install it with: python -m pip install '{install}'",
+    )
 
 
 def has(module: str) -> bool:

@@ -84,5 +84,5 @@ def test_only_pictures_need_matplotlib(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
         "Drawing the report's pictures needs the package matplotlib, which is not installed "
-        "Install it with: python -m pip install 'matplotlib'\n"
+        "Install it with: python -m pip install 'medenhance[reports]'\n"
     )

@@ -34,6 +34,9 @@ def test_new_voxels_keep_everything_else(head: Volume) -> None:
     assert brighter.history == ("brighten",)
     assert brighter.dtype == np.float64
     assert head.history == ()
+    assert repr(brighter).startswith("<Volume from 'head': MR") and "mm, brighten>" in repr(
+        brighter
+    )
     assert head.with_voxels(head.voxels).history == ()
     with pytest.raises(InputError, match="shape"):
         head.with_voxels(head.voxels[1:])

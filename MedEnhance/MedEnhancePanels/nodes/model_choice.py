@@ -147,6 +147,7 @@ def cardText(bundle):
     lines = [
         f"{bundle.name} {metadata['version']}: {metadata['description']}",
         _("Trained on: {data}").format(data=trained),
+        *metadata.get("warnings", ()),
         *metadata.get("limits", ()),
     ]
     return "\n".join(lines)

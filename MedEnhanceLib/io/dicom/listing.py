@@ -28,7 +28,7 @@ class SeriesRow:
 
     number: from 1, for the option `series`. uid: SeriesInstanceUID. part: distinguishes it from
     other volumes of its series ("echo 2"), or "". size: "512×512×80", columns × rows × slices, or
-    "…×4 frames". files: number of files without copies. date: YYYY-MM-DD or "".
+    "…×4 frames". files: number of files, copies among them. date: YYYY-MM-DD or "".
     patient: PatientID. study: StudyDescription. reason: why it cannot be loaded as it is, or "".
     """
 
@@ -82,7 +82,12 @@ class Choice:
 
 def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
     """List the volumes at a path by series number, then other objects; InputError for no DICOM."""
-    return [choice.row for choice in choices(path, monitor)]
+    rows = []
+    for choice in choices(path, monitor):
+        check = partial(require_identical, choice.copies, path.absolute().name, monitor)
+        fault = choice.row.reason or getattr(_raised(check), "message", "")
+        rows.append(replace(choice.row, readable=not fault, reason=fault))
+    return rows
 
 
 def choices(path: Path, monitor: Monitor, *, complete_frames: bool = False) -> list[Choice]:
@@ -92,11 +97,12 @@ def choices(path: Path, monitor: Monitor, *, complete_frames: bool = False) -> l
     """
     volumes: list[Choice] = []
     others: list[Choice] = []
+    name = path.absolute().name
     for headers in _scan(path, monitor):
         images = [header for header in headers if header.slices]
         damaged = [header for header in headers if header.damaged]
         if images:
-            volumes += _volumes(images, damaged, path.name, complete_frames=complete_frames)
+            volumes += _volumes(images, damaged, name, complete_frames=complete_frames)
         elif damaged:
             volumes.append(_no_volume(damaged))
         by_kind: dict[str, list[Header]] = defaultdict(list)
@@ -273,7 +279,8 @@ def _volumes(
             for used, *others in by_instance.values()
             if others and used.file in files
         }
-        row = _row(first, len(files), "" if problem is None else problem.message, part)
+        count = len(files) + sum(map(len, copies.values()))
+        row = _row(first, count, "" if problem is None else problem.message, part)
         left_out = (
             f"{name}: {part.name} leaves out {counted(part.lacking, 'slice')} of its series at "
             "other places: they are of another kind, and listed as other parts",
@@ -338,10 +345,10 @@ def _refuse_shared_uids(images: Sequence[Header], name: str) -> None:
         )
 
 
-def _raised(check: Callable[[], object]) -> MedEnhanceError | None:
+def _raised(check: Callable[[], object]) -> InputError | None:
     try:
         check()
-    except MedEnhanceError as fault:
+    except InputError as fault:
         return fault
     return None
 
@@ -356,7 +363,7 @@ def require_identical(copies: Mapping[Path, Sequence[Path]], name: str, monitor:
             raise InputError(f"{other} cannot be read: {cause.strerror}", COPY_AGAIN) from cause
         if not is_equal:
             raise InputError(
-                f"{name}: {first} and {other} have the same SOPInstanceUID, but differ",
+                f"{first} and {other} have the same SOPInstanceUID, but differ",
                 "Only one of them can be the original: remove the other.",
             )
     if pairs:

@@ -82,7 +82,7 @@ def _choose(listed: Sequence[Choice], series: str | None, path: Path, monitor: M
         )
     (chosen,) = fitting
     if series is None:
-        _warn_of_others([choice for choice in listed if choice is not chosen], path.name, monitor)
+        _warn_of_others([c for c in listed if c is not chosen], path.absolute().name, monitor)
     if chosen.part is None and not _is_segmentation(chosen):
         raise chosen.error
     return chosen
@@ -134,7 +134,7 @@ def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:
 def _volume(
     choice: Choice, path: Path, modality: str | None, monitor: Monitor, *, resample: bool
 ) -> Volume:
-    part, about, name = choice.part, choice.about, path.name
+    part, about, name = choice.part, choice.about, path.absolute().name
     if choice.fault or part is None:
         raise choice.error
     for note in choice.notes:
@@ -153,6 +153,7 @@ def _volume(
         share = monitor.part(read_till, 1)
         voxels, geometry, notes = repair.apply(voxels, share, padding=_padding(ordered))
         steps = [derived_note("; ".join(notes))]
+        monitor.warn(f"{name}: {'; '.join(notes)}")
     return Volume(
         voxels if len(stacks) > 1 else voxels[0],
         geometry,

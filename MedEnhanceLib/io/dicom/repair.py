@@ -91,16 +91,14 @@ class Spacing:
 
     def note(self) -> str:
         """Say what was resampled, for the history of the volume."""
-        steps = np.diff(self.along)
-        note = (
-            f"resampled across the slices to an even {self.even_step:.3f} mm, linearly between "
-            f"neighbors, because {self.fault}"
-        )
-        if not self.gaps:
-            return note
+        steps, size_mm = np.diff(self.along), self.along[-1] - self.along[0]
         missing_mm = sum(steps[index] * count / (count + 1) for index, count in self.gaps)
+        gaps = f" (gaps: {missing_mm:.2f} of {size_mm:.2f} mm)" if self.gaps else ""
+        made = sum(share > 0 for _, share in self.evened())
         return (
-            f"{note}; {missing_mm:.2f} of {self.along[-1] - self.along[0]:.2f} mm were not imaged"
+            f"resampled across the slices to an even {self.even_step:.3f} mm, because "
+            f"{self.fault}: {made} of {self.count} slices{gaps} were not imaged but interpolated "
+            "linearly"
         )
 
 

@@ -37,8 +37,8 @@ def find_files(path: Path, monitor: Monitor) -> list[Path]:
         raise InputError(f"{path} does not exist", "Check the path.")
     images = [file for file in files if not _is_directory(file)]
     if not images:
-        what = "a DICOMDIR but no images" if files else "no file"
-        raise InputError(f"{path} holds {what}", "Give what holds the images.")
+        what = "contains a DICOMDIR but no images" if files else "contains no file"
+        raise InputError(f"{path} {what}", "Give the folder or file of the images.")
     return images
 
 

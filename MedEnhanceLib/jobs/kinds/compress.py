@@ -109,7 +109,7 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     """Load → compress → verify and replace (in `compress`) → manifest."""
     from MedEnhanceLib.unicompress import compress
 
-    work = Work("compressed", params, ending=CONTAINER)
+    work = Work("compressed", params, monitor, ending=CONTAINER)
     output = work.outputs["output"]
     # After an estimate the volume is in memory already.
     volume, _ = kept.load(params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1))
@@ -139,7 +139,7 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
     from MedEnhanceLib.unicompress import decompress
 
-    work = Work("decompressed", params)
+    work = Work("decompressed", params, monitor)
     source, region = Path(params.input), region_from_json(params.region)
     volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
     work.save_volume(volume, monitor.part(0.8, 1.0))
@@ -157,7 +157,7 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
 
     is_copy = params.is_copy
     ending = CONTAINER if is_copy else ""
-    work = Work("recovered from a damaged container", params, ending=ending)
+    work = Work("recovered from a damaged container", params, monitor, ending=ending)
     source = Path(params.input)
     volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
     if is_copy:

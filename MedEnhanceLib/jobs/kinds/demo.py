@@ -142,7 +142,6 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         table=done["table"],
         comparisons=tables_of(results),
         reference=f"{_NOTES[0]} The undamaged sample is the reference.",
-        warnings=monitor.warnings,
         overwrite=overwrite,
     )
     seconds = round(time.monotonic() - began, 3)

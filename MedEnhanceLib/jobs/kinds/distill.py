@@ -64,15 +64,17 @@ def run_distill(params: DistillParams, monitor: Monitor) -> Result:
     lower_priority()
     cohort = params.opened()
     refuse_among_patients(out, Path(params.cohort))
-    part = monitor.part(0.01, 1.0)
+    part, path = monitor.part(0.01, 1.0), out / MANIFEST
+    before = read_run(path) if path.is_file() and not params.overwrite else None
     distill_into(cohort, out, params.config, part, overwrite=params.overwrite)
-    manifest, outputs = read_run(out / MANIFEST), {"output": str(out)}
+    manifest, outputs = read_run(path), {"output": str(out)}
     if confidential_folder(out).is_dir():
         outputs["confidential"] = str(confidential_folder(out))
     return Result(
         {
             "outputs": outputs,
-            "manifest": str(out / MANIFEST),
+            "manifest": str(path),
+            "change": "" if manifest == before else "license" if before else "distilled",
             "seconds": round(time.monotonic() - began, 3),
             "method": manifest["config"]["method"],
             **{name: manifest.get(name) for name in _REPORTED},

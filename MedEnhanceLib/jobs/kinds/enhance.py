@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,8 +135,8 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
-    work = Work("enhanced", params)
+    """Load → enhance → segment → save each output, or all as DICOM → manifest → page."""
+    work = Work("enhanced", params, monitor)
     if params.report:
         require("matplotlib", purpose="Drawing the report's pictures")
         refuse_unwritable(Path(params.report))
@@ -174,10 +175,6 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         work.write(objects_of(done, source), monitor.part(0.9, 0.98))
     else:
         work.save(_volumes_of(done, params, monitor), monitor.part(0.9, 0.95))
-    if params.report:
-        monitor.progress(0.95, "report")
-        _write_report(params, source, done, monitor)
-        work.outputs["report"] = Path(params.report) / "index.html"
     part_of_it = {"slices": params.slices, "frame": frame}
     stated = {name: value for name, value in part_of_it.items() if value is not None}
     result = work.finish(
@@ -187,9 +184,13 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         device=done.report["device"],
         model=done.report["model"],
     )
-    # Not in the manifest: file names may contain patient names.
-    guide = {"guide": guides[0].source} if params.guide == [AUTO] and guides else {}
-    return Result({**result.fields, **guide})
+    fields = dict(result.fields)
+    if params.report:
+        monitor.progress(0.95, "draw the report")
+        fields["outputs"]["report"] = str(_write_report(params, source, done, result["manifest"]))
+    if params.guide == [AUTO] and guides:  # not in the manifest: may hold patient names
+        fields["guide"] = guides[0].source
+    return Result(fields)
 
 
 def _guides_of(
@@ -222,21 +223,20 @@ def _volumes_of(
     }
 
 
-def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor: Monitor) -> None:
+def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, manifest: str) -> Path:
     from MedEnhanceLib.report.enhance import enhancement_report
 
     name = name_of(volume)
     if done.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
         volume = done.enhancement.original
-    enhancement_report(
+    return enhancement_report(
         str(params.report),
         name=name,
         volume=volume,
         enhanced=done.volume,
         picture=done.compare(),
-        manifest=done.report | {"inputs": {"input": "a volume"}},
+        manifest=json.loads(Path(manifest).read_text(encoding="utf-8")),
         table=done.segmentation.table if done.segmentation else (),
-        warnings=monitor.warnings,
         overwrite=params.overwrite,
     )
 
@@ -257,7 +257,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
     from MedEnhanceLib.gradprom import segment
 
-    work = Work("segmented", params)
+    work = Work("segmented", params, monitor)
     volume = params.load(monitor.part(0.0, 0.1))
     if params.dicom:
         volume = place_volume(volume, params, source_series(params, monitor), monitor)

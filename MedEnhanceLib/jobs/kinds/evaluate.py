@@ -48,7 +48,7 @@ class EvaluateParams(Params):
 def run_evaluate(params: EvaluateParams, monitor: Monitor) -> Result:
     """Measure; nothing is written."""
     table = evaluate_bundle(params.bundle, Path(params.data), params.device, monitor)
-    return Result({"seconds": table["seconds"], **table["results"]})
+    return Result({"seconds": table["seconds"], "notice": table["notice"], **table["results"]})
 
 
 def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor) -> dict[str, Any]:

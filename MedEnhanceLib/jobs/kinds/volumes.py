@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError
@@ -72,7 +74,7 @@ class BlendParams(OutputParams, _Originals):
 
 def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
     """Load → save with the ending of `output`, or as DICOM → manifest."""
-    work = Work("converted", params)
+    work = Work("converted", params, monitor)
     volume = params.load(monitor.part(0.0, 0.7))
     work.save_volume(volume, monitor.part(0.7, 1.0))
     return work.finish(figures={"shape": volume.shape, "dtype": str(volume.dtype)}, source=volume)
@@ -107,7 +109,7 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
     """Load → each step → save → manifest with the steps, so that they can be replayed."""
     from MedEnhanceLib.degradation import degradation_from_json
 
-    work = Work("degraded", params)
+    work = Work("degraded", params, monitor)
     if not params.steps:
         raise ConfigError("degrade: no steps", "Name at least one degradation.")
     steps = [degradation_from_json(step) for step in params.steps]
@@ -123,14 +125,18 @@ def degraded(volume: Volume, steps: Sequence[Degradation], monitor: Monitor) -> 
     for index, step in enumerate(steps):
         monitor.progress(index / len(steps), step.name)
         volume = attend(partial(step.apply, volume), monitor)
-    return volume.with_voxels(restore_dtype(volume.voxels, dtype))
+    rounded = restore_dtype(volume.voxels, dtype)
+    if dtype.kind != "f" and (clipped := float(np.mean(np.abs(volume.voxels - rounded) > 0.5))):
+        text = f"{clipped:.2%} of the voxels left the range of {dtype.name} and were clipped"
+        monitor.warn(f"{text}; to keep them, save the input in a wider type, such as float32")
+    return volume.with_voxels(rounded)
 
 
 def run_blend(params: BlendParams, monitor: Monitor) -> Result:
     """Load both → blend → save → manifest with the history, which names the model."""
     from MedEnhanceLib.hqg.strength import blend
 
-    work = Work("blended", params)
+    work = Work("blended", params, monitor)
     original = params.load(monitor.part(0.0, 0.4))
     enhanced = load_volume(
         Path(params.enhanced), modality=original.modality, monitor=monitor.part(0.4, 0.8)
@@ -189,7 +195,7 @@ def run_series(params: SeriesParams, monitor: Monitor) -> Result:
 
 def run_export(params: ExportParams, monitor: Monitor) -> Result:
     """Load → lay beside the series → write into the folder → manifest."""
-    work = Work("exported", params)
+    work = Work("exported", params, monitor)
     volume = params.load(monitor.part(0.0, 0.2))
     labels = uncertainty = None
     if params.segmentation:

@@ -91,10 +91,11 @@ class AuditReport:
         else:
             could = sum(not finding.is_blind for finding in self.findings)
             total = len(self.findings)
-            power = f"{could} of {total} attacks could have found a leak as strong as stated below"
-            text = f"{CLEAN} With {groups}, {power}. {NOT_A_PROOF}"
-            if could < len(self.findings):  # what says little must not sound like good news
-                text = f"With {groups}, only {power}; none did. {NOT_A_PROOF}"
+            text = f"{CLEAN} With {groups}, each could have found one as strong as stated below."
+            if could < total:  # what says little must not sound like good news
+                text = f"With {groups}, {total - could} of {total} attacks cannot find a leak, "
+                text += f"however large; the remaining {could} found none."
+            text += f" {NOT_A_PROOF}"
         if self.exposed is not None:
             text += (
                 f" The prior is the anatomy of patient {self.exposed}, who is visible in every "

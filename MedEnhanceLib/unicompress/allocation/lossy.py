@@ -269,7 +269,7 @@ def _encoder_for(task: Task, part: VideoTask | None, step: float) -> Encoder:
     if len(encoders()) == 1:
         task.monitor.log(
             "Videos are coded by libaom alone; SVT-AV1 is faster and often 0.5 dB better: "
-            "python -m pip install 'av>=17.1'"
+            "python -m pip install 'medenhance[video]'"
         )
     if part is None or part.encoder is LIBAOM:
         return LIBAOM

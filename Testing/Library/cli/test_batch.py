@@ -118,7 +118,7 @@ class TestEnhance:
         out = tmp_path / "out"
         ran = run(*enhance(out, scans))
         assert ran.status == 0
-        assert "3 of 3 done" in ran.out
+        assert "3 of 3 done, 0 skipped (done before), 0 failed; see" in ran.out
         assert rows_of(out)[-1]["warnings"] == ["only a stand-in"]
         done = [Path(row["source"]).name for row in rows_of(out) if row["status"] == "done"]
         assert done == [*table_of(out)] == ["a.nii.gz", "b.nrrd", "c.mha"]
@@ -136,9 +136,10 @@ class TestEnhance:
         whole = (scans / "b.nrrd").read_bytes()
         (scans / "b.nrrd").write_bytes(whole[:300])
         out = tmp_path / "out"
-        said = run(*enhance(tmp_path / "another", scans / "b.nrrd")).err
-        assert "1 of 1 failed" in said
-        assert "Run the same command again" in said
+        said = run(*enhance(tmp_path / "another", scans / "b.nrrd"))
+        assert "0 of 1 done, 0 skipped (done before), 1 failed; see" in said.out.splitlines()[-1]
+        assert "1 of 1 failed" in said.err
+        assert "Run the same command again" in said.err
         ran = run(*enhance(out, scans), "--json")
         assert ran.status == 1
         assert (ran.json["done"], ran.json["failed"]) == (2, 1)
@@ -148,7 +149,7 @@ class TestEnhance:
         (scans / "b.nrrd").write_bytes(whole)
         again = run(*enhance(out, scans))
         assert again.status == 0
-        assert "3 of 3 done, 2 of them before" in again.out
+        assert "1 of 3 done, 2 skipped (done before), 0 failed; see" in again.out
         assert len(networks) == 3
 
     def test_changed_source_or_options_and_what_was_deleted_are_done_again(
@@ -229,7 +230,7 @@ def test_the_summary_counts_what_was_hardly_changed_and_the_page_lists_every_col
 
     monkeypatch.setattr(hqg, "enhance", enhanced)
     ran = run(*enhance(tmp_path / "enhance", scans), "--strength", "0.5")
-    assert "3 of 3 done, 0 of them before; 2 hardly changed (less than 5 %" in ran.out
+    assert "0 failed; 2 hardly changed (less than 5 %" in ran.out
     run("batch", "segment", scans, "--out", tmp_path / "segment")
     run("batch", "compress", scans, "--out", tmp_path / "compress", "--max-error", "2")
     page = (Path(__file__).parents[3] / "docs" / "batch.md").read_text(encoding="utf-8")

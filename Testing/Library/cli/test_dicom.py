@@ -31,6 +31,7 @@ class TestSeveralSeries:
         assert ran.status == 0
         lines = ran.out.splitlines()
         assert "modality" in lines[0]
+        assert lines[0].startswith("series  modality") and max(map(len, lines[:4])) <= 120
         assert lines[2].split()[:4] == ["1", "MR", "T1", "24×20×4"]
         assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
         assert "--series N" in ran.out

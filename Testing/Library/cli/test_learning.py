@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from MedEnhanceLib.cli import console
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.hqg import TrainConfig
 
 
@@ -24,10 +25,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]
 
         given = {name: value for name, value in params.items() if value is not None}
         jobs.append((kind, JobSpec(kind, given).params))
-        figures = {"input_psnr_db": 21.4, "enhanced_psnr_db": 24.5678}
+        figures = {"input_psnr_db": 21.4, "enhanced_psnr_db": 24.5678, "input_ssim": 0.9}
         filtered = {"filter_psnr_db": 24.4, "gain_over_filter_db": 0.1678}
         rows = {"composite": figures | filtered}
-        return {"outputs": {"model": "runs/a/model"}, "seconds": 1.0, "means": rows, "rows": []}
+        written = {"outputs": {"model": "runs/a/model"}, "notice": RESEARCH_ONLY, "seconds": 12.34}
+        return {**written, "means": rows, "rows": []}
 
     monkeypatch.setattr(console.Console, "run", run)
     return jobs
@@ -96,10 +98,11 @@ def test_means_of_an_evaluation_are_a_table(
 ) -> None:
     ran = run("evaluate", "mr", "volumes")
     assert ran.status == 0
-    head, _, row = ran.out.splitlines()
+    head, _, row, _, seconds, notice = ran.out.splitlines()
     heads = ["mean of", "PSNR, dB: degraded", "filter alone", "model", "model − filter"]
-    assert re.split(" {2,}", head) == heads
-    assert row.split() == ["composite", "21.4", "24.4", "24.57", "0.1678"]
+    assert re.split(" {2,}", head) == [*heads, "SSIM: degraded"]
+    assert row.split() == ["composite", "21.40", "24.40", "24.57", "0.17", "0.900"]
+    assert seconds == "12.3 s" and notice == RESEARCH_ONLY
     assert asked[0][1]["bundle"] == "mr"
 
 

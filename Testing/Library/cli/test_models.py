@@ -83,6 +83,22 @@ def test_a_model_that_is_not_named_or_unknown_is_refused(action: str, run: Calla
     assert "no-such-model" in ran.json["error"]["message"]
 
 
+def test_the_default_is_stated_and_goes_back_to_the_one_that_ships(
+    run: Callable, bundle: Path
+) -> None:
+    def default() -> list[str]:
+        rows = run("models", "--json").json["models"]
+        return [r["name"] for r in rows if r["default"] and r["kind"] == "enhancer"]
+
+    run("models", "import", bundle)
+    assert default() == ["ct", "mr"]
+    said = run("models", "default", "my-model").out
+    assert said == "my-model is now the default enhancer for MR (--model auto)\n"
+    assert default() == ["my-model", "ct"]
+    run("models", "default", "mr")
+    assert default() == ["mr", "ct"]
+
+
 def test_a_model_with_the_name_of_a_shipped_one_comes_in_under_another(
     run: Callable, bundle: Path, user_models: Path
 ) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +48,13 @@ def test_everything_else_is_written_where_requested(
     assert ran.status == 0
     reported = ran.json
     assert set(reported["outputs"]) == {"output", "segmentation", "uncertainty", "report"}
-    assert reported["warnings"] == ["only a stand-in"]
+    assert reported["warnings"][-1] == "only a stand-in"
+    assert "brain-tissue: Made for T1-weighted images" in reported["warnings"][0]
     assert [row["label"] for row in reported["table"]] == ["gray matter", "white matter"]
     assert io.load(tmp_path / "labels.nrrd").voxels.max() == 2
     assert io.load(tmp_path / "out-uncertainty.nii.gz").dtype == "float32"
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "gray matter" in page
+    assert "gray matter" in page and "brain-tissue: Made for T1-weighted images" in page
     assert (tmp_path / "report" / "comparison.png").is_file()
 
 
@@ -60,7 +64,7 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
     as_ct = ("enhance", scan, tmp_path / "out.nii.gz", "--modality", "CT", "--segment")
     ran = run(*as_ct)
     assert ran.status == 4
-    assert "--segmenter NAME" in ran.err and "sarcoma-ct (CT)" in ran.err
+    assert "--segmenter NAME" in ran.err and ran.err.endswith(": sarcoma-ct.\n")
     assert networks == []
     assert run(*as_ct, "--segmenter", "sarcoma-ct").status == 0
     assert [call["kind"] for call in networks] == ["enhance", "segment"]
@@ -73,6 +77,7 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
         (("--segmenter", "brain-tissue"), 2, "no segmentation is requested"),
         (("--segment", "--segmenter", "no-such-head"), 4, "no-such-head"),
         (("--segment", "--segmenter", "sarcoma-ct"), 4, "is for CT"),
+        (("--segment", "--modality", "PT"), 4, "segments PT\nModels are installed for CT, MR."),
         (("--segment", "--segmenter", "mr"), 4, "a model that segments is needed"),
     ],
 )
@@ -100,6 +105,47 @@ def test_table_of_labels_is_printed(
     assert "mm² of surface" in ran.out
     assert "2,346" in ran.out
     assert io.load(tmp_path / "labels.nii.gz").modality == "SEG"
+
+
+@pytest.mark.usefixtures("networks")
+def test_what_speaks_against_a_result_is_on_terminal_page_manifest_and_row(
+    run: Callable, head: Volume, make_series: Callable, tmp_path: Path
+) -> None:
+    places = [(0.0, 0.0, 2.5 * k) for k in range(14) if k not in (4, 9)]
+    make_series(head.voxels.astype(np.uint16), folder=tmp_path / "Doe", positions=places)
+    save(head.with_voxels(2 * head.voxels - np.int16(1000)), tmp_path / "ct.mha")
+    save(head.with_voxels(head.voxels, did=derived_note("enhanced with mr 0")), tmp_path / "b.nii")
+    gaps = "2 of 14 slices (gaps: 5.00 of 32.50 mm) were not imaged but interpolated linearly"
+    for name, options, words in (
+        ("Doe", ["--resample"], gaps),
+        ("ct.mha", ["--modality", "MR"], "its values look like CT, but it is taken as MR"),
+        ("b.nii", [], "enhanced before; enhancing twice over-smooths"),
+    ):
+        out, folder = tmp_path / f"{name}-out.nii", tmp_path / f"{name}-report"
+        ran = run("enhance", tmp_path / name, out, "--report", folder, *options)
+        assert ran.status == 0 and f"{name}: " in ran.err and words in ran.err
+        manifest = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
+        assert [text for text in manifest["warnings"] if words in text and name not in text]
+        page = (folder / "index.html").read_text(encoding="utf-8")
+        assert words in page.partition("<figure>")[0]
+        (shown,) = re.findall("<pre>(.*?)</pre></details>\n<details><summary>History", page, re.S)
+        assert json.loads(html.unescape(shown)) == manifest
+        rows = run(*("batch", "enhance", tmp_path / name), "--out", folder, *options, "--json")
+        assert words in " ".join(rows.json["rows"][0]["warnings"])
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_ct_states_its_limit_and_a_strength_is_recorded_as_it_was_asked_for(
+    run: Callable, head: Volume, tmp_path: Path
+) -> None:
+    save(replace(head, modality="CT"), tmp_path / "ct.nii")
+    for strength, factor in (("auto", None), ("full", None), (0.5, 0.5)):
+        out = tmp_path / f"{strength}.nii"
+        ran = run("enhance", tmp_path / "ct.nii", out, "--strength", str(strength))
+        assert "small faint lesions disappear in low-dose CT" in ran.out
+        manifest = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
+        assert manifest["config"]["strength"] == strength
+        assert manifest["results"].get("strength") == factor
 
 
 @pytest.fixture

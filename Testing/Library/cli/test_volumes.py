@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
+from MedEnhanceLib.core.volume import Volume
 
 
 @pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
@@ -68,6 +71,14 @@ def test_degradations_are_applied_in_the_order_given(
     assert io.load(tmp_path / "a.nrrd").dtype == io.load(scan).dtype
     manifest = json.loads(Path(ran.json["manifest"]).read_text(encoding="utf-8"))
     assert manifest["config"]["steps"] == steps
+
+
+def test_degrading_says_what_share_is_clipped(run: Callable, tmp_path: Path) -> None:
+    io.save(Volume(np.full((4, 20, 20), 250, np.uint8), modality="MR"), tmp_path / "a.nrrd")
+    ran = run("degrade", tmp_path / "a.nrrd", tmp_path / "b.nrrd", "--rician", "0.1")
+    share = np.mean(io.load(tmp_path / "b.nrrd").voxels == 255)
+    (said,) = re.findall(r"warning: (\S+)% of the voxels left the range of uint8", ran.err)
+    assert share - 0.05 < float(said) / 100 <= share
 
 
 @pytest.mark.parametrize(

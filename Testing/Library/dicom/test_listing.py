@@ -5,6 +5,7 @@ Headers are read with all that is needed later; copies are counted, contradictio
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
@@ -143,7 +144,7 @@ def test_copies_below_are_left_out_and_counted(
     assert "5 files are copies" in warning
     assert "001.dcm" in warning
     (row,) = list_series(tmp_path)
-    assert row.files == 5
+    assert row.readable and row.files == 10
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,8 @@ def test_a_copy_that_differs_is_refused_by_name(
     says = r"002\.dcm.*z\.dcm.*have the same SOPInstanceUID, but differ"
     with pytest.raises(InputError, match=says):
         load(folder)
+    (row,) = [row for row in list_series(folder) if re.search(says, row.reason)]
+    assert not row.readable and row.files == 6
 
 
 def test_uids_that_a_deidentifier_made_equal_are_named_with_the_remedy(make_series: Make) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 import MedEnhanceLib as me  # noqa: N813
-from MedEnhanceLib.bundles.schema import METADATA
+from MedEnhanceLib.bundles.schema import CARD, METADATA
+from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
@@ -21,6 +23,8 @@ from MedEnhanceLib.gradprom.likeness import compare, fit_likeness
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
+
+_DECLARED = list(find_bundle("brain-tissue").warnings)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +50,8 @@ def warnings_of(volume: Volume, config: SegmentConfig) -> list[str]:
     return [event.fields["message"] for event in events if event.kind == "warning"]
 
 
-def test_a_brain_is_segmented_without_a_warning(brain: Volume) -> None:
-    assert warnings_of(brain, SegmentConfig()) == []
+def test_of_a_brain_only_what_the_model_declares_is_a_warning(brain: Volume) -> None:
+    assert warnings_of(brain, SegmentConfig()) == _DECLARED
     noisy = brain.voxels + np.random.default_rng(1).normal(0, 20, brain.shape)
     for variant in (
         replace(brain, voxels=brain.voxels[:, :, ::-1].transpose(1, 0, 2)),
@@ -55,18 +59,18 @@ def test_a_brain_is_segmented_without_a_warning(brain: Volume) -> None:
         replace(brain, voxels=brain.voxels.astype(np.float32) * np.linspace(0.6, 1.4, 99)),
         brain.crop(i=slice(None, 45)),
     ):
-        assert warnings_of(variant, SegmentConfig()) == []
+        assert warnings_of(variant, SegmentConfig()) == _DECLARED
 
 
 def test_a_leg_is_refused_at_every_door(leg: Volume, tmp_path: Path) -> None:
     """Before the minutes of an enhancement; by a model that is named, too."""
-    says = r"unlike .* brain-tissue .*in the training images"
+    says = r"not look like what brain-tissue learned from: MR images of the brain \(measured: "
     with pytest.raises(InputError, match=says) as caught:
         me.segment(leg)
     assert "--force-segmenter" in caught.value.hint
-    with pytest.raises(InputError, match="unlike"):
+    with pytest.raises(InputError, match="does not look like"):
         me.segment(leg, model="brain-tissue")
-    with pytest.raises(InputError, match="unlike"):
+    with pytest.raises(InputError, match="does not look like"):
         me.enhance(leg, segment=True)
     source, labels = tmp_path / "leg.nii.gz", tmp_path / "labels.nii.gz"
     save(leg, source)
@@ -76,22 +80,43 @@ def test_a_leg_is_refused_at_every_door(leg: Volume, tmp_path: Path) -> None:
     assert main(["segment", str(source), str(labels), "--force-segmenter"]) == 0
     assert main(batch) == 0
     results = json.loads(Path(f"{labels}.json").read_text(encoding="utf-8"))["results"]
-    assert "unlike" in results["doubt_of_labels"]
+    assert "does not look like" in results["doubt_of_labels"]
+
+
+def test_what_a_model_declares_is_stated_with_every_result(
+    brain: Volume, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, labels = tmp_path / "brain.nii.gz", tmp_path / "labels.nii.gz"
+    save(brain.crop(i=slice(None, 45)), source)
+    assert main(["segment", str(source), str(labels)]) == 0
+    folder = tmp_path / "dicom"
+    assert main(["segment", str(source), str(folder), "--dicom", "--patient-id", "1"]) == 0
+    results = json.loads(Path(f"{labels}.json").read_text(encoding="utf-8"))["results"]
+    places = {
+        "terminal": capsys.readouterr().err,
+        "manifest": results["doubt_of_labels"],
+        "file": load(labels).history[-1],
+        "DICOM": dcmread(next(folder.glob("*.dcm"))).DerivationDescription,
+        "card": (find_bundle("brain-tissue").folder / CARD).read_text(encoding="utf-8"),
+    }
+    for text in ("FLAIR and T2, have no meaning", "Cerebrospinal fluid is unreliable"):
+        assert [place for place, said in places.items() if text not in said] == []
+    assert "labels tumor where there is none" in find_bundle("sarcoma-ct").warnings[0]
 
 
 def test_a_forced_segmentation_says_what_differs(leg: Volume) -> None:
     forced = me.segment(leg, force_segmenter=True)
-    assert "unlike" in forced.warning
-    assert "unlike" in forced.volume.history[-1]
+    assert "does not look like" in forced.warning and _DECLARED[0] in forced.warning
+    assert "does not look like" in forced.volume.history[-1]
     with pytest.raises(me.ConfigError, match="no segmentation is requested"):
         me.enhance(leg, force_segmenter=True)
 
 
 def test_ct_named_mr_and_mr_named_ct_are_refused(brain: Volume) -> None:
     hounsfield = brain.voxels.astype(np.float32) * 8 - 1000
-    with pytest.raises(InputError, match="unlike"):
+    with pytest.raises(InputError, match="does not look like"):
         open_head_for(replace(brain, voxels=hounsfield), SegmentConfig())
-    with pytest.raises(InputError, match="unlike"):
+    with pytest.raises(InputError, match="does not look like"):
         open_head_for(replace(brain, modality="CT"), SegmentConfig(model="sarcoma-ct"))
 
 
@@ -103,8 +128,9 @@ def test_a_model_without_a_description_warns_and_a_damaged_one_is_refused(
     metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     likeness = metadata.pop("likeness")
     (folder / METADATA).write_text(json.dumps(metadata))
-    (warning,) = warnings_of(leg, SegmentConfig(model=str(folder)))
+    *declared, warning = warnings_of(leg, SegmentConfig(model=str(folder)))
     assert "not checked" in warning
+    assert declared == _DECLARED
     damaged = metadata | {"likeness": likeness | {"mean": likeness["mean"][:-1]}}
     (folder / METADATA).write_text(json.dumps(damaged))
     with pytest.raises(ModelError, match="description of the training images is damaged"):
@@ -131,7 +157,7 @@ def test_limbs_and_t2_are_refused_and_t1_brains_are_not(shared_data: Path) -> No
     mr = shared_data / "mr"
     limbs = [path for path in mr.glob("sts/*/MR_T1.nii.gz") if path.parent.name != "STS_005"]
     for path in (*limbs, *mr.glob("open_ms/*/*T2*.nii.gz")):
-        with pytest.raises(InputError, match="unlike"):
+        with pytest.raises(InputError, match="does not look like"):
             open_head_for(load(path, modality="MR"), SegmentConfig())
     for path in (*mr.glob("open_ms/*/*T1*.nii.gz"), mr / "studyforrest/T1.nii.gz"):
-        assert warnings_of(load(path, modality="MR"), SegmentConfig()) == []
+        assert warnings_of(load(path, modality="MR"), SegmentConfig()) == _DECLARED

@@ -35,7 +35,7 @@ def test_ct_without_intercept_is_refused_unless_taken_as_other(make_series: Make
 
 
 def test_folder_without_dicom_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no file") as caught:
+    with pytest.raises(InputError, match="contains no file") as caught:
         load(tmp_path)
     assert caught.value.hint
     (tmp_path / "scan.nii.gz").write_bytes(b"x" * 500)

@@ -61,6 +61,7 @@ def report(folder: Path, volume: Volume, enhanced: Volume, **options: Any) -> st
     manifest = make_manifest(
         "enhanced", config={}, inputs={"input": HOSTILE}, seconds=1.25, model=model
     )
+    manifest |= {"warnings": options.pop("warnings", ())}
     picture = comparison([Pane("Input", volume), Pane("Enhanced", enhanced)])
     page = enhancement_report(
         folder,
@@ -84,9 +85,13 @@ def test_report_says_what_changed_was_measured_and_done(
     facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
     results = {"measured": measured, "uncertainty": facts}
     table = [{"label": "white matter", "voxels": 12345, "volume_ml": 6.7891, "surface_mm2": 4321.4}]
-    html = report(tmp_path, head, enhanced, results=results, table=table)
+    tissue = head.voxels > head.voxels.mean()
+    in_tissue = enhanced.with_voxels(np.where(tissue, enhanced.voxels, head.voxels))
+    html = report(tmp_path, head, in_tissue, results=results, table=table)
     text = " ".join(html.split())
-    assert "mr changed the volume by 3 units of the input on average and by 3 at most" in text
+    changed = "by 3 units of the input on average, all voxels by "
+    changed += f"{3 * tissue.mean():.3g}, and none by more than 3."
+    assert f"The enhancement changed tissue (voxels above the mean) {changed}" in text
     assert "direction) is unchanged" in text
     assert "mr abababababab" in text
     assert "1.2 s" in text
@@ -120,7 +125,7 @@ def test_the_page_names_its_input_and_says_where_nothing_changed(
     html = report(tmp_path, fine, fine.with_voxels(fine.voxels, did="enhanced"), **options)
     text = " ".join(html.split())
     assert "Nothing was changed: every voxel is that of the input." in text
-    assert "changed the volume by" not in text and "removed: 0 %." in text
+    assert "changed tissue" not in text and "removed: 0 %." in text
     assert "0.9766 × 0.9766 × 3 mm" in text and "0.97656" not in text.partition("Provenance")[0]
     assert HOSTILE in Reader(html).text
     assert "The truth is known." in text and "no reference" not in text
@@ -157,7 +162,7 @@ def test_hostile_texts_stay_text_and_nothing_comes_from_elsewhere(
 def test_change_of_integers_does_not_wrap_around(tmp_path: Path, head: Volume) -> None:
     low = head.with_voxels(np.full(head.shape, -32768, np.int16))
     high = head.with_voxels(np.full(head.shape, 32767, np.int16))
-    assert "by 6.55e+04 at most" in report(tmp_path, low, high)
+    assert "none by more than 6.55e+04" in report(tmp_path, low, high)
 
 
 def test_an_existing_page_is_not_replaced(tmp_path: Path, head: Volume, enhanced: Volume) -> None:

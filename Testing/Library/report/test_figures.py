@@ -11,6 +11,7 @@ import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.report.figures import (
@@ -81,7 +82,22 @@ def test_single_slice_has_one_row() -> None:
     volume = Volume(np.random.default_rng(0).normal(size=(1, 30, 40)), modality="MR")
     figure = comparison([Pane("Input", volume)]).figure
     assert len(images_of(figure)) == 1
-    assert figure.axes[0].get_ylabel() == "axial · slice 1 of 1 · 40 mm wide"
+    assert figure.axes[0].get_ylabel() == "axial\nslice 1 of 1\n40 mm wide"
+
+
+def test_no_text_lies_on_another_or_on_an_image_and_a_notice_stands_above(head: Volume) -> None:
+    """Also of few slices, whose rows are low."""
+    flat = Volume(np.tile(head.voxels[:4], (1, 3, 3)), modality="MR", history=("x",))
+    picture = comparison([Pane("Input", flat), Pane("Enhanced", flat)])
+    picture._repr_png_()
+    figure = picture.figure
+    texts = [figure._suptitle, *(label for axes in figure.axes for label in axes.texts)]
+    texts += [label for axes in figure.axes for label in (axes.title, axes.yaxis.label)]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    boxes += [image.get_window_extent() for image in images_of(figure)[:6]]
+    for index, box in enumerate(boxes):
+        assert not [other for other in boxes[:index] if box.overlaps(other)]
+    assert figure._suptitle.get_text() == f"DERIVED · {RESEARCH_ONLY}"
 
 
 def test_volumes_of_two_grids_are_refused(head: Volume) -> None:
@@ -99,7 +115,7 @@ def test_a_volume_plots_itself(head: Volume, tmp_path: Path) -> None:
         picture.save(tmp_path / "a.png")
     with pytest.raises(me.OutputError, match="PNG"):
         picture.save(tmp_path / "a.jpg")
-    assert "Axial" in repr(picture)
+    assert "planes in columns: MR." in repr(picture)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,17 @@ def test_what_cannot_be_distilled_is_said_and_leaves_nothing(
     assert ran == status
     assert says.format(tmp=tmp_path.name) in reported["error"]["message"]
     assert not [*whole.glob("more*")]
+
+
+def test_a_finished_set_is_not_said_to_be_written_again(
+    people: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(whole, tmp_path / "a")
+    for words in ("stated another license in", "nothing changed in"):
+        command = ["distill", people, out, "--task", "denoise", *OPTIONS, "--license", "CC0-1.0"]
+        assert main([str(word) for word in command]) == 0
+        said = capsys.readouterr().out
+        assert f"{words} {out}" in said and "wrote" not in said and "**" not in said
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # MONAI misses readers that nobody asked for

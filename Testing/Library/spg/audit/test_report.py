@@ -67,8 +67,8 @@ def test_what_cannot_alarm_never_claims_that_it_could(people: Anatomy) -> None:
     reported = audit(Audited(people["outside"][:9], *groups(people, 3)))
     blind = [finding.attack for finding in reported.findings if finding.is_blind]
     assert blind == ["likeness-ncc", "likeness-ssim"]
-    limits = "With 3 used and 3 held-out patients, only 1 of 3 attacks could have found a leak"
-    assert reported.headline.startswith(limits)
+    limits = "With 3 used and 3 held-out patients, 2 of 3 attacks cannot find a leak, however large"
+    assert reported.headline.startswith(f"{limits}; the remaining 1 found none.")
     nothing = replace(reported, findings=reported.findings[1:])
     assert nothing.summary.startswith("Inconclusive")
     for each in (reported, nothing):
