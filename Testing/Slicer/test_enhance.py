@@ -252,7 +252,7 @@ class ApplyTest(EnhanceTestCase):
             self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.anatomy"), "brain")
             self.assertIn("images of the brain only", job.nodes[role].GetDescription())
         self.assertEqual(self.ui.factsLabel.toolTip.count("images of the brain only"), 1)
-        self.assertIn("learned from (MR of the brain)", self.message)
+        self.assertIn("learned from: MR images of the brain", self.message)
         table = job.nodes["table"]
         parts = job.nodes["segmentation"].GetSegmentation()
         for index in range(parts.GetNumberOfSegments()):
