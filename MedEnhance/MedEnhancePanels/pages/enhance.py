@@ -8,7 +8,7 @@ from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import durationText, withWarnings
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
-from MedEnhancePanels.pages.enhance_choices import DeviceChoice
+from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import warningsOf
 from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, allow, fill
@@ -26,6 +26,7 @@ class EnhancePanel(Page):
         self.preview = preview.Preview()
         self.result = ResultArea(self)
         self._devices = DeviceChoice(context.runner, context.changeSoon)
+        self._preparation = Preparation(context.runner, self.widget)
         self._problem = Notice(ui, "problem")
         self._selectors = NodeSelectors(ui.guideSelector, ui.outputSelector, ui.resultSelector)
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
@@ -34,6 +35,7 @@ class EnhancePanel(Page):
             correctBiasField=ui.biasFieldCheckBox,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
+            noise=ui.noiseSpinBox,
             uncertainty=ui.uncertaintyCheckBox,
             noiseMap=ui.noiseMapCheckBox,
             segment=ui.segmentCheckBox,
@@ -51,12 +53,14 @@ class EnhancePanel(Page):
         slicer.mrmlScene.RemoveObserver(self._closing)
         self._selectors.cleanup()
         self._devices.cleanup()
+        self._preparation.forget()
         self.preview.hide()
         self.result.leave()
         self.result.forget()
         self.job = None
 
     def _onSceneCloses(self, *_arguments):
+        self._preparation.forget()
         self.preview.forget()
         self.result.forget()
         self._shownInput = self._suggestedGuide = None
@@ -75,6 +79,7 @@ class EnhancePanel(Page):
             EnhanceConfig,
             task=state.task,
             correct_bias_field=state.correctBiasField and hasField,
+            noise=None if isSlices else state.noise or None,
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
         )
@@ -102,8 +107,15 @@ class EnhancePanel(Page):
     def onNewState(self):
         self._shownInput = self.state.inputVolume  # the scene states the result that is shown
 
+    def enter(self):
+        if not dependencies.missing() and self.state is not None:
+            self._preparation.start(self.state.device)
+        super().enter()
+
     def offer(self):
         state, ui, target = self.state, self.ui, self.target
+        if target is not self._shownInput:
+            state.noise = 0.0  # it was that of another volume
         modality = bridge.modalityOf(target)
         names = {name: cautions.modalityName(name) for name in cautions.MODALITIES}
         fill(ui.modalityComboBox, names)
@@ -114,6 +126,17 @@ class EnhancePanel(Page):
         tasks.setdefault(state.task, model_choice.tasks()[state.task])
         fill(ui.taskComboBox, tasks)
         fill(ui.deviceComboBox, self._devices.entries, state.device)
+        self._offerNoise()
+
+    def _offerNoise(self):
+        """Set the unit and a sensible step: tenths for whole numbers."""
+        box, target = self.ui.noiseSpinBox, self.target
+        allow(box, model_choice.lacking(None, self.state.task))
+        units = bridge.unitsOf(target)
+        box.suffix = f" {units}" if units else ""
+        if bridge.isUsable(target):
+            image = bridge.frameNodes(target)[0].GetImageData()
+            box.decimals = 4 if image.GetScalarTypeAsString() in ("float", "double") else 1
 
     def show(self):
         node = self.target
@@ -185,6 +208,10 @@ class EnhancePanel(Page):
         # Only where there is a worker that can answer.
         if not problem and not dependencies.missing():
             self._devices.ask()
+            hasPreview = self.state.task != "slices" and not bridge.isSequence(self.target)
+            self._preparation.follow(self.target if hasPreview else None, self.state.device)
+        else:
+            self._preparation.follow(None, self.state.device)
 
     def _plan(self):
         """Say what the run will do, with which model, where, and for how long."""

@@ -1,4 +1,4 @@
-"""The devices of the page Enhance, and the expected time."""
+"""The devices of the page Enhance, the expected time, and what is done ahead of previews."""
 
 import numpy as np
 import slicer
@@ -6,11 +6,17 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.job import durationText
 from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.pages.widgets import singleShot
+from MedEnhancePanels.tasks import enhancement, node_job
 
 #: Seconds that a core takes for a million voxels: docs/results.md, two cores.
 _CORE_SECONDS = 4.2
 #: Seconds of a run that do not depend on the size of the volume.
 _START_SECONDS = 3.0
+#: How long a volume stays as it is before it is measured; frames that are played go by.
+_SETTLE_MS = 500
+#: Voxels above which a volume is sent when it is asked for, not ahead.
+_MOST_AHEAD = 200e6
 
 
 class DeviceChoice:
@@ -27,7 +33,7 @@ class DeviceChoice:
         self.reason = ""
 
     def ask(self):
-        """Find out, once; that a worker is warm afterwards helps the first preview."""
+        """Find out, once."""
         if self._job is None or self._job.state in ("failed", "cancelled"):
             self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
             self._job.onFinished(self._onFinished)
@@ -70,6 +76,51 @@ class DeviceChoice:
             name, what = device.get("name", ""), device.get("what") or ""
             self.entries[name] = f"{name.upper()}: {what}" if what else name.upper()
         self._onChange()
+
+
+class Preparation:
+    """What previews share, done ahead by the worker: it starts with the page, measures a volume.
+
+    A failure is not reported: the preview itself would say what is wrong.
+    """
+
+    def __init__(self, runner, parent):
+        """parent: a widget."""
+        self._runner = runner
+        self._settle = singleShot(parent, _SETTLE_MS, self._begin)
+        self._node = self._state = self._job = None
+
+    def start(self, device):
+        """Start a worker, unless there is one; after `follow` it measures the volume."""
+        if not self._runner.hasWorker:
+            self._state = None
+            self._submit(None, device)
+
+    def follow(self, node, device):
+        """Prepare for previews of a volume node; None for no previews."""
+        if node is not None and _millionVoxels(node) > _MOST_AHEAD / 1e6:
+            node = None
+        state = (device, bridge.stateOf(node)) if node is not None else None
+        if state == self._state:
+            return
+        if node is not self._node:
+            node_job.unshare(self._runner)
+        if self._job is not None and self._job.worker is None:
+            self._job.cancel()
+        self._node, self._state = node, state
+        self._settle.start()
+
+    def forget(self):
+        """Let go of the volume, and of its file."""
+        self._settle.stop()
+        self.follow(None, "")
+
+    def _begin(self):
+        if self._state is not None and bridge.isInScene(self._node):
+            self._submit(self._node, self._state[0])
+
+    def _submit(self, node, device):
+        self._job = enhancement.startPreparation(self._runner, node, device)
 
 
 def _paceKey(device, task):

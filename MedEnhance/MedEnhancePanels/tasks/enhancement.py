@@ -2,6 +2,7 @@
 
 start: send the volume → the worker enhances → voxels, difference, labels, table → linked nodes
 startPreview: the same for a slice, into a node that no list shows
+startPreparation: what previews of a volume share, ahead of them
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
 from MedEnhancePanels.tasks import blending
-from MedEnhancePanels.tasks.node_job import NodeJob, send
+from MedEnhancePanels.tasks.node_job import NodeJob, send, share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,16 @@ def startPreview(runner, node, index, options):
     return _Preview(runner, node, options, index).submit("enhance", title)
 
 
+def startPreparation(runner, node, device):
+    """Have a worker do ahead what previews of a volume share; returns the Job.
+
+    node: a volume node, or None for what does not depend on it.
+    """
+    steps = (lambda job: share(runner, job, node)) if node is not None else None
+    title = _("Get ready for previews")
+    return runner.submit("prepare", {"device": device}, title=title, before=steps)
+
+
 class _Enhancement(NodeJob):
     def __init__(self, runner, node, options):
         super().__init__(runner, node)
@@ -60,7 +71,10 @@ class _Enhancement(NodeJob):
 
     def before(self, job):
         options = self.options
-        yield from _sendInputs(self.node, job, options)
+        yield from send(job, self.node)
+        if options.guide is not None:
+            yield from send(job, options.guide, "guide")
+        _order(job, options)
         asked = {
             "segmentation_output": options.segment,
             "uncertainty_output": options.config.uncertainty,
@@ -186,7 +200,10 @@ class _Preview(NodeJob):
         self.index = int(index)
 
     def before(self, job):
-        yield from _sendInputs(self.node, job, self.options)
+        yield from share(self.runner, job, self.node)
+        if self.options.guide is not None:
+            yield from share(self.runner, job, self.options.guide, "guide")
+        _order(job, self.options)
         job.params["slices"] = [self.index, self.index + 1]
 
     def place(self, job):
@@ -207,11 +224,9 @@ class _Preview(NodeJob):
         results.stamp(node, "preview", source, job.result.get("model"))
 
 
-def _sendInputs(source, job, options):
-    """Send the volume and the guide, and say what to do with them."""
-    yield from send(job, source)
-    if options.guide is not None:
-        yield from send(job, options.guide, "guide")
+def _order(job, options):
+    """Say what to do with the inputs, and where the result goes."""
+    if "guide" in job.params:
         job.params["guide"] = [job.params["guide"]]
     job.params["config"] = dataclasses.asdict(options.config)
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")

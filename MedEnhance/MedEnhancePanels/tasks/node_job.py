@@ -1,6 +1,8 @@
 """Jobs on nodes: how voxels reach the worker, and what ends a job whose node is gone."""
 
 import os
+import shutil
+import tempfile
 
 import slicer
 from slicer.i18n import tr as _
@@ -9,10 +11,62 @@ from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
 
 
+#: Files that jobs share, by the name of their parameter: (bridge.stateOf the node, path). The
+#: worker keeps what it read of them, and measured.
+_shared = {}
+#: Names of the parameters whose shared file is being written.
+_writing = set()
+
+
 def send(job, node, name="input"):
     """Write a node where the worker reads it; the job's parameter `name` is the path. Steps."""
-    job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
-    yield from bridge.sendVolume(node, job.params[name])
+    while name in _writing:
+        yield
+    state, path = _shared.get(name, (None, ""))
+    if not os.path.isfile(path) or state != bridge.stateOf(node):
+        path = os.path.join(job.folder, f"{name}.nrrd")
+        yield from bridge.sendVolume(node, path)
+    job.params[name] = path
+
+
+def share(runner, job, node, name="input"):
+    """As `send`; the file stays for the jobs that follow, until `unshare` or another. Steps."""
+    while name in _writing:
+        yield
+    state, (before, path) = bridge.stateOf(node), _shared.get(name, (None, ""))
+    if before == state and os.path.isfile(path):
+        job.params[name] = path
+        return
+    unshare(runner, name)
+    path = os.path.join(tempfile.mkdtemp(prefix="shared-", dir=runner.folder()), f"{name}.nrrd")
+    job.params[name] = path
+    _shared[name] = state, path
+    _writing.add(name)
+    try:
+        yield from bridge.sendVolume(node, path)
+    except BaseException:  # the job was stopped, or the disk is full
+        unshare(runner, name)
+        raise
+    finally:
+        _writing.discard(name)
+
+
+def unshare(runner, *names):
+    """Remove the shared files of parameters, of all by default, as soon as no job needs them."""
+    for name in names or list(_shared):
+        _remove(runner, _shared.pop(name, (None, ""))[1])
+
+
+def _remove(runner, path):
+    users = [
+        job
+        for job in runner.activeJobs()
+        if any(value in (path, [path]) for value in job.params.values())
+    ]
+    if users and path:
+        users[0].onFinished(lambda _job: _remove(runner, path))
+    elif path:
+        shutil.rmtree(os.path.dirname(path), ignore_errors=True)
 
 
 def askForVolume(job):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from MedEnhanceLib.core.options import option
+from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
@@ -32,6 +32,7 @@ from MedEnhanceLib.jobs.guides import chosen_guide
 from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.device import DEVICES
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -239,6 +240,28 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
         warnings=monitor.warnings,
         overwrite=params.overwrite,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareParams(Params):
+    """Do ahead what previews share, so that the first one comes soon."""
+
+    input: str | None = option(
+        None, help="volume of the previews, which is measured and kept", place="input"
+    )
+    device: str = option("auto", help=DEVICES)
+
+
+def run_prepare(params: PrepareParams, monitor: Monitor, kept: KeptVolumes) -> Result:
+    """Import packages and open models; load, measure and keep the volume."""
+    from MedEnhanceLib.hqg import prepare
+
+    volume, cache = None, None
+    if params.input is not None:
+        given = VolumeParams(input=params.input)
+        volume, cache = kept.load(given, keep=True, monitor=monitor.part(0.0, 0.2))
+    prepare(volume, params.device, cache=cache, monitor=monitor.part(0.2, 1.0))
+    return Result()
 
 
 @dataclass(frozen=True, kw_only=True)
