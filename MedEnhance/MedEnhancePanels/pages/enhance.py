@@ -10,7 +10,7 @@ from MedEnhancePanels.job import durationText, withWarnings
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
 from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
-from MedEnhancePanels.pages.result_texts import warningsOf
+from MedEnhancePanels.pages.result_texts import noiseOf, warningsOf
 from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, allow, fill
 from MedEnhancePanels.tasks import enhancement
 
@@ -303,8 +303,10 @@ class EnhancePanel(Page):
 
     def _onApplied(self, job):
         output = job.nodes["output"]
+        facts = ""
         if bridge.isSequence(output):
             preview.showVolume(preview.shownVolume(output))
+            facts = noiseOf(output)  # of a volume it stands under the result
         else:
             self.state.enhancedVolume = output
             self.result.showNew(output)
@@ -313,4 +315,5 @@ class EnhancePanel(Page):
         # What is said about the result itself stands above it.
         said = [f"{text}: {hint}" if hint else text for _level, text, hint in warningsOf(output)]
         warnings = [each for each in job.warnings if each not in said]
+        ready = " ".join(filter(None, [ready, facts]))
         self.context.message("warning" if warnings else "info", withWarnings(ready, warnings))

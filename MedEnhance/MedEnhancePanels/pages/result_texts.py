@@ -12,7 +12,7 @@ from MedEnhancePanels.nodes import provenance, results
 
 def factsOf(output):
     """Say what was found and done, and by what, in two lines."""
-    return "\n".join(filter(None, [_noise(output), _madeBy(output)]))
+    return "\n".join(filter(None, [noiseOf(output), _madeBy(output)]))
 
 
 def moreFactsOf(output):
@@ -69,7 +69,7 @@ def _madeBy(output):
     return " · ".join(str(fact) for fact in facts if fact)
 
 
-def _noise(output):
+def noiseOf(output):
     """Say what noise was measured, and what was done about it; empty where none was."""
     names, numbers = ("results", "measured", "noise"), ("sigma", "share_removed")
     noise = provenance.part(output, *names, numbers=numbers)
@@ -78,19 +78,27 @@ def _noise(output):
     # At the strength that the voxels have.
     share = noise["share_removed"] * results.strengthOf(output)
     used = noise.get("sigma_used", noise["sigma"])
-    if share == 1 and used >= noise["sigma"]:
+    isAll = share == 1 and used >= noise["sigma"]
+    if isAll:
         removed = _("all")
+    elif share == 1:
+        removed = _("the ±{used:g} that are certain")
     elif share > 0 and used < noise["sigma"]:
         removed = _("{share:.0f} % of the ±{used:g} that are certain")
     else:
         removed = _("{share:.0f} %")
-    text = _("Noise found: ±{sigma:g} {unit} (1 SD). Removed: {removed}").format(
+    text = _("Noise found: ±{sigma:g} {unit} (1 SD). Removed: {removed}")
+    if noise.get("is_stated"):
+        text = _("Noise as entered: ±{sigma:g} {unit} (1 SD). Removed: {removed}")
+    text = text.format(
         sigma=noise["sigma"],
         unit=results.unitOf(output),
         removed=removed.format(share=100 * share, used=used),
     )
-    reason = noise.get("reason")
-    return _("{text}, because {reason}.").format(text=text, reason=reason) if reason else f"{text}."
+    if not noise.get("reason"):
+        return f"{text}."
+    why = _("{text} (uncertain, because {reason}).") if isAll else _("{text}, because {reason}.")
+    return why.format(text=text, reason=noise["reason"])
 
 
 def _guide(output):
