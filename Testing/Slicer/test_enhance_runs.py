@@ -73,6 +73,31 @@ class PreviewTest(EnhanceTestCase):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
 
     @slow
+    def test_aVolumeIsSentAndMeasuredBeforeItsPreviewAndOnceForAll(self):
+        node, jobs = self.brain(), []
+        self.runner.onChange(lambda job: jobs.append(job))
+        self.addCleanup(self.runner.listeners.clear)
+        self.choose(node)
+        self.waitUntil(lambda: any("input" in job.params and job.isFinished for job in jobs), 60)
+        file = jobs[-1].params["input"]
+        self.assertEqual((jobs[-1].kind, jobs[-1].state), ("prepare", "done"))
+        self.assertEqual(self.previewed().params["input"], file)
+        self.ui.previewButton.click()
+        os.kill(self.runner._shared.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self.waitUntil(lambda: not self.runner.hasWorker, 10)
+        self.assertEqual(self.message, "")  # replaced without a word
+        self.assertEqual(self.previewed().params["input"], file)
+        self.ui.previewButton.click()
+        slicer.util.arrayFromVolume(node)[:] //= 2
+        slicer.util.arrayFromVolumeModified(node)
+        self.assertNotEqual(self.apply().params["input"], file)  # other voxels
+        self.context.state.inputVolume = None
+        self.waitUntil(lambda: not self.runner.activeJobs(), 60)
+        self.assertEqual(
+            [each for each in os.listdir(self.runner.folder()) if "shared" in each], []
+        )
+
+    @slow
     def test_hidingLeavesNothingAndARemovedInputTakesItAlong(self):
         node = self.brain()
         self.choose(node)
@@ -252,6 +277,7 @@ class SequenceTest(EnhanceTestCase):
         job = self.apply()
         self.assertEqual(job.state, "done", self.message)
         output = job.nodes["output"]
+        self.assertIn("Noise found: ±", self.message)
         self.assertEqual(output.GetName(), "beating enhanced")
         self.assertEqual([output.GetNthIndexValue(at) for at in range(3)], ["0.25", "0.5", "0.75"])
         self.assertEqual((output.GetIndexName(), output.GetIndexUnit()), ("time", "s"))

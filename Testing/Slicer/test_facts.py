@@ -109,6 +109,18 @@ class FactsTest(EnhanceTestCase):
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
         self.assertIn("Removed: 10 %", self.texts.factsOf(output))
 
+    def test_theNoiseIsASentenceWhateverWasRemoved(self):
+        noise = {"sigma": 7.6, "sigma_used": 7.6, "share_removed": 1.0}
+        for more, text in (
+            ({}, "Noise found: ±7.6 HU (1 SD). Removed: all."),
+            ({"is_stated": True}, "Noise as entered: ±7.6 HU (1 SD). Removed: all."),
+            ({"reason": "it is so"}, "Removed: all (uncertain, because it is so)."),
+            ({"sigma_used": 5}, "Removed: the ±5 that are certain."),
+            ({"sigma_used": 5, "share_removed": 0.5}, "Removed: 50 % of the ±5 that are certain."),
+        ):
+            output = self.result(measured={"noise": noise | more})
+            self.assertTrue(self.texts.noiseOf(output).endswith(text), text)
+
     def test_labelsOfOneResultDoNotLieOverAnother(self):
         first, second = self.result(), self.result()
         labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")

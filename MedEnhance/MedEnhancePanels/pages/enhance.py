@@ -30,12 +30,13 @@ class EnhancePanel(Page):
         self._problem = Notice(ui, "problem")
         self._selectors = NodeSelectors(ui.guideSelector, ui.outputSelector, ui.resultSelector)
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
+        ui.noiseSpinBox.valueChanged.connect(self._onNoise)
         self.bind(
             task=ui.taskComboBox,
             correctBiasField=ui.biasFieldCheckBox,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
-            noise=ui.noiseSpinBox,
+            noise=ui.noiseSpinBox,  # after _onNoise
             uncertainty=ui.uncertaintyCheckBox,
             noiseMap=ui.noiseMapCheckBox,
             segment=ui.segmentCheckBox,
@@ -101,6 +102,14 @@ class EnhancePanel(Page):
         self.target.Modified()
 
     @guarded
+    def _onNoise(self, *_value):
+        """Keep the noise with the volume that it was entered for."""
+        if self.state is not None and not self.isShowing:
+            with slicer.util.NodeModify(self.state.node):
+                self.state.noiseVolume = self.target
+                self.state.noise = self.ui.noiseSpinBox.value
+
+    @guarded
     def _onSuggestedGuide(self, *_checked):
         self.state.guideVolume = self._suggestedGuide
 
@@ -114,8 +123,8 @@ class EnhancePanel(Page):
 
     def offer(self):
         state, ui, target = self.state, self.ui, self.target
-        if target is not self._shownInput:
-            state.noise = 0.0  # it was that of another volume
+        if target is not state.noiseVolume:
+            state.noise = 0.0
         modality = bridge.modalityOf(target)
         names = {name: cautions.modalityName(name) for name in cautions.MODALITIES}
         fill(ui.modalityComboBox, names)

@@ -10,7 +10,6 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
 
-
 #: Files that jobs share, by the name of their parameter: (bridge.stateOf the node, path). The
 #: worker keeps what it read of them, and measured.
 _shared = {}
