@@ -79,11 +79,6 @@ class Runner:
     def activeJobs(self):
         return [job for job in self.jobs if not job.isFinished]
 
-    @property
-    def hasWorker(self):
-        """Whether the shared worker runs; an idle one ends after a while."""
-        return self._shared is not None
-
     def cancel(self, job, why=""):
         if job.isFinished or job.wantsCancel:
             return

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.bundles import open_bundle, open_bundle_for
+from MedEnhanceLib.bundles import open_bundle_for
 from MedEnhanceLib.bundles.suitability import (
     anatomy_warning,
     messages_of,
@@ -28,7 +27,7 @@ from MedEnhanceLib.bundles.suitability import (
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.slabs import empty, let_go, slabs, trim
 from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.errors import ConfigError, InputError, ModelError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
@@ -119,7 +118,11 @@ def enhance(
     wanted = _chosen_slices(slices, volume, config)
     frames = volume.frames()
     chosen = range(len(frames)) if frame is None else [frame]
-    _measure_ranges(volume, frames, chosen, cache)  # before the first is enhanced
+    if not cache.ranges:
+        refuse_not_finite(volume)
+    for number in chosen:  # all frames before the first is enhanced
+        if number not in cache.ranges:
+            cache.ranges[number] = _range_of(frames, number)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
     network, engine = network_on(bundle, choice.name), engine_for(choice.name, monitor)
@@ -208,57 +211,7 @@ def enhance(
     return replace(result, uncertainty=uncertainty, seconds=time.monotonic() - began)
 
 
-def prepare(
-    volume: Volume | None,
-    device: str = "auto",
-    *,
-    cache: VolumeCache | None = None,
-    monitor: Monitor | None = None,
-) -> None:
-    """Do ahead what previews share: import packages, open the models, measure the volume.
-
-    Args:
-        volume: of the previews; None for what does not depend on it.
-        device: that previews run on.
-        cache: gets the measurements of the volume.
-        monitor: messages and cancelling.
-
-    Raises:
-        ModelError: no model fits the volume.
-        InputError: the volume cannot be used.
-        Cancelled: the monitor asked to stop.
-    """
-    cache, monitor = cache or VolumeCache(), monitor or Monitor()
-    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg.restore import network_on
-
-    name = choose_device(device).name
-    engine_for(name, monitor)
-    if volume is None:
-        for modality in FITTED_ON:
-            with suppress(ModelError):  # there may be none for it
-                network_on(open_bundle("auto", kind="enhancer", modality=modality), name)
-        return
-    bundle, volume = open_bundle_for(volume, "auto", kind="enhancer", monitor=monitor)
-    network_on(bundle, name)
-    frames = volume.frames()
-    _measure_ranges(volume, frames, range(1), cache)
-    decision = decide(frames, cache, EnhanceConfig(), monitor=monitor)
-    cache.constant(0, frames[0], decision.noise.level)
-
-
 # --- before the first frame -----------------------------------------------------------------------
-
-
-def _measure_ranges(
-    volume: Volume, frames: Sequence[Volume], chosen: Sequence[int], cache: VolumeCache
-) -> None:
-    """Measure the range of the chosen frames; raises InputError for what is not finite."""
-    if not cache.ranges:
-        refuse_not_finite(volume)
-    for number in chosen:
-        if number not in cache.ranges:
-            cache.ranges[number] = _range_of(frames, number)
 
 
 def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterator[Volume]:

@@ -78,7 +78,7 @@ class MedEnhanceTestCase(unittest.TestCase):
             from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
 
             self.enterContext(mock.patch.object(DeviceChoice, "ask", lambda _self: None))
-            self.enterContext(mock.patch.object(Preparation, "_submit", lambda *_given: None))
+            self.enterContext(mock.patch.object(Preparation, "_begin", lambda _self: None))
         self._children = _children()
         slicer.mrmlScene.Clear(0)
         self.widget = slicer.util.getModuleWidget("MedEnhance")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -74,28 +75,33 @@ class PreviewTest(EnhanceTestCase):
 
     @slow
     def test_aVolumeIsSentAndMeasuredBeforeItsPreviewAndOnceForAll(self):
-        node, jobs = self.brain(), []
-        self.runner.onChange(lambda job: jobs.append(job))
-        self.addCleanup(self.runner.listeners.clear)
+        node, prepared, sent = self.brain(), [], []
+        write = self.bridge.sendVolume
+        count = mock.patch.object(
+            self.bridge, "sendVolume", lambda *given: sent.append(given) or write(*given)
+        )
+        self.enterContext(count)
+        self.runner.onChange(lambda job: prepared.append(job) if job.kind == "prepare" else None)
+        self.addCleanup(self.runner.listeners.remove, self.runner.listeners[-1])
         self.choose(node)
-        self.waitUntil(lambda: any("input" in job.params and job.isFinished for job in jobs), 60)
-        file = jobs[-1].params["input"]
-        self.assertEqual((jobs[-1].kind, jobs[-1].state), ("prepare", "done"))
-        self.assertEqual(self.previewed().params["input"], file)
+        self.waitUntil(lambda: prepared and prepared[-1].isFinished, 60)
+        self.assertEqual(prepared[-1].state, "done")
+        self.previewed()
         self.ui.previewButton.click()
         os.kill(self.runner._shared.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        self.waitUntil(lambda: not self.runner.hasWorker, 10)
-        self.assertEqual(self.message, "")  # replaced without a word
-        self.assertEqual(self.previewed().params["input"], file)
+        self.waitUntil(lambda: self.runner._shared is None, 10)
+        self.assertEqual(self.message, "")  # it is replaced without a word
+        self.previewed()
         self.ui.previewButton.click()
+        self.apply()
+        self.assertEqual(len(sent), 1)
         slicer.util.arrayFromVolume(node)[:] //= 2
         slicer.util.arrayFromVolumeModified(node)
-        self.assertNotEqual(self.apply().params["input"], file)  # other voxels
+        self.apply()
+        self.assertEqual(len(sent), 2)
         self.context.state.inputVolume = None
         self.waitUntil(lambda: not self.runner.activeJobs(), 60)
-        self.assertEqual(
-            [each for each in os.listdir(self.runner.folder()) if "shared" in each], []
-        )
+        self.assertEqual([each for each in os.listdir(self.runner.folder()) if "nrrd" in each], [])
 
     @slow
     def test_hidingLeavesNothingAndARemovedInputTakesItAlong(self):

@@ -222,16 +222,16 @@ def sendVolume(node, path):
     frames = frameNodes(node)
     # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
     arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
-    yield from nrrd.write(path, arrays, geometryOf(frames[0]), _tagsOf(node))
+    yield from nrrd.write(path, arrays, geometryOf(frames[0]), _tagsOf(node, frames))
 
 
 def stateOf(node):
-    """Return what a file of a volume depends on, to be compared."""
-    return node.GetID(), voxelState(node), geometryOf(frameNodes(node)[0]), _tagsOf(node)
-
-
-def _tagsOf(node):
+    """Return all that a file of a volume depends on, to be compared."""
     frames = frameNodes(node)
+    return node.GetID(), voxelState(node), geometryOf(frames[0]), _tagsOf(node, frames)
+
+
+def _tagsOf(node, frames):
     return {
         "modality": modalityOf(node),
         "units": unitsOf(node),

@@ -54,14 +54,14 @@ class EnhancePanel(Page):
         slicer.mrmlScene.RemoveObserver(self._closing)
         self._selectors.cleanup()
         self._devices.cleanup()
-        self._preparation.forget()
+        self._preparation.follow(None, "")
         self.preview.hide()
         self.result.leave()
         self.result.forget()
         self.job = None
 
     def _onSceneCloses(self, *_arguments):
-        self._preparation.forget()
+        self._preparation.follow(None, "")
         self.preview.forget()
         self.result.forget()
         self._shownInput = self._suggestedGuide = None
@@ -117,9 +117,9 @@ class EnhancePanel(Page):
         self._shownInput = self.state.inputVolume  # the scene states the result that is shown
 
     def enter(self):
-        if not dependencies.missing() and self.state is not None:
-            self._preparation.start(self.state.device)
         super().enter()
+        if not dependencies.missing():  # a worker that can answer, and is then warm
+            self._devices.ask()
 
     def offer(self):
         state, ui, target = self.state, self.ui, self.target
@@ -135,17 +135,9 @@ class EnhancePanel(Page):
         tasks.setdefault(state.task, model_choice.tasks()[state.task])
         fill(ui.taskComboBox, tasks)
         fill(ui.deviceComboBox, self._devices.entries, state.device)
-        self._offerNoise()
-
-    def _offerNoise(self):
-        """Set the unit and a sensible step: tenths for whole numbers."""
-        box, target = self.ui.noiseSpinBox, self.target
-        allow(box, model_choice.lacking(None, self.state.task))
+        allow(ui.noiseSpinBox, model_choice.lacking(None, state.task))
         units = bridge.unitsOf(target)
-        box.suffix = f" {units}" if units else ""
-        if bridge.isUsable(target):
-            image = bridge.frameNodes(target)[0].GetImageData()
-            box.decimals = 4 if image.GetScalarTypeAsString() in ("float", "double") else 1
+        ui.noiseSpinBox.suffix = f" {units}" if units else ""
 
     def show(self):
         node = self.target
@@ -214,13 +206,8 @@ class EnhancePanel(Page):
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
         ui.planLabel.text = "" if problem else self._plan()
         ui.planLabel.visible = bool(ui.planLabel.text)
-        # Only where there is a worker that can answer.
-        if not problem and not dependencies.missing():
-            self._devices.ask()
-            hasPreview = self.state.task != "slices" and not bridge.isSequence(self.target)
-            self._preparation.follow(self.target if hasPreview else None, self.state.device)
-        else:
-            self._preparation.follow(None, self.state.device)
+        hasPreview = not (problem or dependencies.missing() or self._lacksPreview())
+        self._preparation.follow(self.target if hasPreview else None, self.state.device)
 
     def _plan(self):
         """Say what the run will do, with which model, where, and for how long."""
@@ -248,11 +235,17 @@ class EnhancePanel(Page):
             return _("Wait until the strength has been applied.")
         return ""
 
-    def _previewProblem(self):
+    def _lacksPreview(self):
+        """Say why there is no preview of any slice; empty where there is."""
         if self.state.task == "slices":
             return _("Thin slices have a new grid: no preview is available.")
         if bridge.isSequence(self.target):
             return _("Choose the volume that shows a frame of the sequence to preview it.")
+        return ""
+
+    def _previewProblem(self):
+        if problem := self._lacksPreview():
+            return problem
         if preview.currentSlice(self.target) is None:
             return _("No slice view shows a slice of the volume: fit the views to it.")
         return ""
@@ -276,6 +269,7 @@ class EnhancePanel(Page):
             return
         if not dependencies.ensure():
             return
+        self._preparation.stop()
         node, options = self.target, self.options
         sliceNode, index = preview.currentSlice(node)
         job = enhancement.startPreview(self.context.runner, node, index, options)

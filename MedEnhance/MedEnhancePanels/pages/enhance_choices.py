@@ -15,8 +15,8 @@ _CORE_SECONDS = 4.2
 _START_SECONDS = 3.0
 #: How long a volume stays as it is before it is measured; frames that are played go by.
 _SETTLE_MS = 500
-#: Voxels above which a volume is sent when it is asked for, not ahead.
-_MOST_AHEAD = 200e6
+#: Millions of voxels above which a volume is sent when it is asked for, not ahead.
+_MOST_AHEAD = 200
 
 
 class DeviceChoice:
@@ -33,7 +33,7 @@ class DeviceChoice:
         self.reason = ""
 
     def ask(self):
-        """Find out, once."""
+        """Find out, once, by a worker that imports PyTorch for it and stays."""
         if self._job is None or self._job.state in ("failed", "cancelled"):
             self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
             self._job.onFinished(self._onFinished)
@@ -79,48 +79,34 @@ class DeviceChoice:
 
 
 class Preparation:
-    """What previews share, done ahead by the worker: it starts with the page, measures a volume.
-
-    A failure is not reported: the preview itself would say what is wrong.
-    """
+    """What previews of a volume share, done ahead; the preview itself says what is wrong."""
 
     def __init__(self, runner, parent):
         """parent: a widget."""
-        self._runner = runner
-        self._settle = singleShot(parent, _SETTLE_MS, self._begin)
-        self._node = self._state = self._job = None
-
-    def start(self, device):
-        """Start a worker, unless there is one; after `follow` it measures the volume."""
-        if not self._runner.hasWorker:
-            self._state = None
-            self._submit(None, device)
+        self._runner, self._settle = runner, singleShot(parent, _SETTLE_MS, self._begin)
+        self._node = self._device = self._state = self._job = None
 
     def follow(self, node, device):
-        """Prepare for previews of a volume node; None for no previews."""
-        if node is not None and _millionVoxels(node) > _MOST_AHEAD / 1e6:
-            node = None
-        state = (device, bridge.stateOf(node)) if node is not None else None
+        """Prepare for previews of a volume node; None for none."""
+        state = (bridge.stateOf(node), device) if node is not None else None
         if state == self._state:
             return
-        if node is not self._node:
-            node_job.unshare(self._runner)
+        self.stop()
+        self._node, self._device, self._state = node, device, state
+        if node is None:
+            node_job.forgetSent()
+        elif _millionVoxels(node) < _MOST_AHEAD:
+            self._settle.start()
+
+    def stop(self):
+        """Leave it to the preview, unless the worker is at it."""
+        self._settle.stop()
         if self._job is not None and self._job.worker is None:
             self._job.cancel()
-        self._node, self._state = node, state
-        self._settle.start()
-
-    def forget(self):
-        """Let go of the volume, and of its file."""
-        self._settle.stop()
-        self.follow(None, "")
 
     def _begin(self):
-        if self._state is not None and bridge.isInScene(self._node):
-            self._submit(self._node, self._state[0])
-
-    def _submit(self, node, device):
-        self._job = enhancement.startPreparation(self._runner, node, device)
+        if bridge.isInScene(self._node):
+            self._job = enhancement.startPreparation(self._runner, self._node, self._device)
 
 
 def _paceKey(device, task):

@@ -5,6 +5,7 @@ All from what is saved with the nodes: a scene that is opened later shows the sa
 
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.report.uncertainty import calibration_in_words
 from MedEnhancePanels.job import durationText, sentence
 from MedEnhancePanels.nodes import provenance, results
@@ -75,30 +76,10 @@ def noiseOf(output):
     noise = provenance.part(output, *names, numbers=numbers)
     if not noise:
         return ""
+    measured = {"noise": noise | {"units": results.unitOf(output)}}
     # At the strength that the voxels have.
-    share = noise["share_removed"] * results.strengthOf(output)
-    used = noise.get("sigma_used", noise["sigma"])
-    isAll = share == 1 and used >= noise["sigma"]
-    if isAll:
-        removed = _("all")
-    elif share == 1:
-        removed = _("the ±{used:g} that are certain")
-    elif share > 0 and used < noise["sigma"]:
-        removed = _("{share:.0f} % of the ±{used:g} that are certain")
-    else:
-        removed = _("{share:.0f} %")
-    text = _("Noise found: ±{sigma:g} {unit} (1 SD). Removed: {removed}")
-    if noise.get("is_stated"):
-        text = _("Noise as entered: ±{sigma:g} {unit} (1 SD). Removed: {removed}")
-    text = text.format(
-        sigma=noise["sigma"],
-        unit=results.unitOf(output),
-        removed=removed.format(share=100 * share, used=used),
-    )
-    if not noise.get("reason"):
-        return f"{text}."
-    why = _("{text} (uncertain, because {reason}).") if isAll else _("{text}, because {reason}.")
-    return why.format(text=text, reason=noise["reason"])
+    (words,) = findings_in_words(measured, results.strengthOf(output))
+    return sentence(words)
 
 
 def _guide(output):

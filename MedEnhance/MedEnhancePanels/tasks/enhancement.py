@@ -7,6 +7,7 @@ startPreparation: what previews of a volume share, ahead of them
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 
@@ -17,7 +18,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
 from MedEnhancePanels.tasks import blending
-from MedEnhancePanels.tasks.node_job import NodeJob, send, share
+from MedEnhancePanels.tasks.node_job import NodeJob, send
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +55,10 @@ def startPreview(runner, node, index, options):
 
 
 def startPreparation(runner, node, device):
-    """Have a worker do ahead what previews of a volume share; returns the Job.
-
-    node: a volume node, or None for what does not depend on it.
-    """
-    steps = (lambda job: share(runner, job, node)) if node is not None else None
-    title = _("Get ready for previews")
-    return runner.submit("prepare", {"device": device}, title=title, before=steps)
+    """Have the worker read and measure a volume node ahead of its previews; returns the Job."""
+    title = _("Measure {name}").format(name=node.GetName())
+    before = functools.partial(send, node=node, keeps=True)
+    return runner.submit("prepare", {"device": device}, title=title, before=before)
 
 
 class _Enhancement(NodeJob):
@@ -71,10 +69,7 @@ class _Enhancement(NodeJob):
 
     def before(self, job):
         options = self.options
-        yield from send(job, self.node)
-        if options.guide is not None:
-            yield from send(job, options.guide, "guide")
-        _order(job, options)
+        yield from _sendInputs(self.node, job, options)
         asked = {
             "segmentation_output": options.segment,
             "uncertainty_output": options.config.uncertainty,
@@ -200,10 +195,7 @@ class _Preview(NodeJob):
         self.index = int(index)
 
     def before(self, job):
-        yield from share(self.runner, job, self.node)
-        if self.options.guide is not None:
-            yield from share(self.runner, job, self.options.guide, "guide")
-        _order(job, self.options)
+        yield from _sendInputs(self.node, job, self.options, keeps=True)
         job.params["slices"] = [self.index, self.index + 1]
 
     def place(self, job):
@@ -224,9 +216,11 @@ class _Preview(NodeJob):
         results.stamp(node, "preview", source, job.result.get("model"))
 
 
-def _order(job, options):
-    """Say what to do with the inputs, and where the result goes."""
-    if "guide" in job.params:
+def _sendInputs(source, job, options, *, keeps=False):
+    """Send the volume and the guide, and say what to do with them."""
+    yield from send(job, source, keeps=keeps)
+    if options.guide is not None:
+        yield from send(job, options.guide, "guide", keeps=keeps)
         job.params["guide"] = [job.params["guide"]]
     job.params["config"] = dataclasses.asdict(options.config)
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")

@@ -1,8 +1,7 @@
 """Jobs on nodes: how voxels reach the worker, and what ends a job whose node is gone."""
 
+import contextlib
 import os
-import shutil
-import tempfile
 
 import slicer
 from slicer.i18n import tr as _
@@ -10,62 +9,34 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
 
-#: Files that jobs share, by the name of their parameter: (bridge.stateOf the node, path). The
-#: worker keeps what it read of them, and measured.
-_shared = {}
-#: Names of the parameters whose shared file is being written.
-_writing = set()
+#: By parameter: the bridge.stateOf a node, and its file, which later jobs link to.
+_kept = {}
 
 
-def send(job, node, name="input"):
-    """Write a node where the worker reads it; the job's parameter `name` is the path. Steps."""
-    while name in _writing:
-        yield
-    state, path = _shared.get(name, (None, ""))
-    if not os.path.isfile(path) or state != bridge.stateOf(node):
-        path = os.path.join(job.folder, f"{name}.nrrd")
-        yield from bridge.sendVolume(node, path)
-    job.params[name] = path
+def send(job, node, name="input", *, keeps=False):
+    """Write a node where the worker reads it; the job's parameter `name` is the path. Steps.
+
+    keeps: whether the file stays for later jobs, for which the worker knows it then.
+    """
+    path = job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
+    state, (before, kept) = bridge.stateOf(node), _kept.get(name, (None, ""))
+    if before == state:
+        with contextlib.suppress(OSError):  # removed, or a disk without links
+            os.link(kept, path)
+            return
+    yield from bridge.sendVolume(node, path)
+    if keeps:
+        forgetSent(name)
+        _kept[name] = state, f"{job.folder}-{name}.nrrd"
+        with contextlib.suppress(OSError):
+            os.link(path, _kept[name][1])
 
 
-def share(runner, job, node, name="input"):
-    """As `send`; the file stays for the jobs that follow, until `unshare` or another. Steps."""
-    while name in _writing:
-        yield
-    state, (before, path) = bridge.stateOf(node), _shared.get(name, (None, ""))
-    if before == state and os.path.isfile(path):
-        job.params[name] = path
-        return
-    unshare(runner, name)
-    path = os.path.join(tempfile.mkdtemp(prefix="shared-", dir=runner.folder()), f"{name}.nrrd")
-    job.params[name] = path
-    _shared[name] = state, path
-    _writing.add(name)
-    try:
-        yield from bridge.sendVolume(node, path)
-    except BaseException:  # the job was stopped, or the disk is full
-        unshare(runner, name)
-        raise
-    finally:
-        _writing.discard(name)
-
-
-def unshare(runner, *names):
-    """Remove the shared files of parameters, of all by default, as soon as no job needs them."""
-    for name in names or list(_shared):
-        _remove(runner, _shared.pop(name, (None, ""))[1])
-
-
-def _remove(runner, path):
-    users = [
-        job
-        for job in runner.activeJobs()
-        if any(value in (path, [path]) for value in job.params.values())
-    ]
-    if users and path:
-        users[0].onFinished(lambda _job: _remove(runner, path))
-    elif path:
-        shutil.rmtree(os.path.dirname(path), ignore_errors=True)
+def forgetSent(*names):
+    """Remove files that were kept, all of them by default; the links of jobs stay."""
+    for name in names or list(_kept):
+        with contextlib.suppress(OSError, KeyError):
+            os.remove(_kept.pop(name)[1])
 
 
 def askForVolume(job):

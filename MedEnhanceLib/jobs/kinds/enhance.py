@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from MedEnhanceLib.core.options import Params, option
+from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
@@ -34,6 +34,9 @@ from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import DEVICES
 from MedEnhanceLib.runtime.progress import Monitor
+
+#: σ that no volume shows.
+_NO_NOISE = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,24 +246,20 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareParams(Params):
-    """Do ahead what previews share, so that the first one comes soon."""
+class PrepareParams(VolumeParams):
+    """Read and measure a volume ahead of its previews, which then compute their slices alone."""
 
-    input: str | None = option(
-        None, help="volume of the previews, which is measured and kept", place="input"
-    )
     device: str = option("auto", help=DEVICES)
 
 
 def run_prepare(params: PrepareParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Import packages and open models; load, measure and keep the volume."""
-    from MedEnhanceLib.hqg import prepare
+    """Load → open the model → measure the noise; all of it is kept."""
+    from MedEnhanceLib.hqg import enhance
 
-    volume, cache = None, None
-    if params.input is not None:
-        given = VolumeParams(input=params.input)
-        volume, cache = kept.load(given, keep=True, monitor=monitor.part(0.0, 0.2))
-    prepare(volume, params.device, cache=cache, monitor=monitor.part(0.2, 1.0))
+    volume, cache = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.2))
+    # Noise below the precision of floats is not removed: what is left is what previews share.
+    config = EnhanceConfig(device=params.device, noise=_NO_NOISE)
+    enhance(volume, config, frame=0, slices=(0, 1), cache=cache, monitor=monitor.part(0.2, 1.0))
     return Result()
 
 
