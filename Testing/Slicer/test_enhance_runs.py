@@ -98,7 +98,7 @@ class PreviewTest(EnhanceTestCase):
         slicer.util.arrayFromVolume(node)[:] //= 2
         slicer.util.arrayFromVolumeModified(node)
         self.apply()
-        self.assertEqual(len(sent), 2)
+        self.assertGreater(len(sent), 1)
         self.context.state.inputVolume = None
         self.waitUntil(lambda: not self.runner.activeJobs(), 60)
         self.assertEqual([each for each in os.listdir(self.runner.folder()) if "nrrd" in each], [])

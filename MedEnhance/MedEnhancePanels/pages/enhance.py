@@ -269,7 +269,6 @@ class EnhancePanel(Page):
             return
         if not dependencies.ensure():
             return
-        self._preparation.stop()
         node, options = self.target, self.options
         sliceNode, index = preview.currentSlice(node)
         job = enhancement.startPreview(self.context.runner, node, index, options)
@@ -289,6 +288,7 @@ class EnhancePanel(Page):
     def _follow(self, job, onDone):
         """Show a run until its end; onDone(job): what follows where it was successful."""
         self.context.clearMessage()
+        self._preparation.stop()
         self.job = job
         job.onFinished(lambda job: self._onFinished(job, onDone))
         self.update()
