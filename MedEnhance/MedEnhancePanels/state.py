@@ -76,6 +76,8 @@ class State:
     task = Field.of(EnhanceConfig, "task")
     correctBiasField = Field.of(EnhanceConfig, "correct_bias_field")
     device = Field.of(EnhanceConfig, "device")
+    noise = Field(0.0)  # 1 SD in the units of `noiseVolume`; 0 where it is measured
+    noiseVolume = NodeReference()
     uncertainty = Field.of(EnhanceConfig, "uncertainty")
     noiseMap = Field(False)
     forceSegmenter = Field(False)

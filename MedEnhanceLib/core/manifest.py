@@ -150,8 +150,11 @@ def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
         removed = f"{of_it}the ±{noise['sigma_used']:g} that are certain"
     elif share == 1:
         removed = "all"
-    why = f", because {noise['reason']}" if noise.get("reason") else ""
-    return f"noise found: ±{noise['sigma']:g}{units} (1 SD); removed: {removed}{why}"
+    why = f"because {noise['reason']}" if noise.get("reason") else ""
+    if why:
+        why = f" (uncertain, {why})" if removed == "all" else f", {why}"
+    origin = "stated" if noise.get("is_stated") else "found"
+    return f"noise {origin}: ±{noise['sigma']:g}{units} (1 SD); removed: {removed}{why}"
 
 
 def corrections_in_words(measured: Mapping[str, Any]) -> str:

@@ -153,6 +153,7 @@ def decide(
         }
         | ({"reason": removal.reason} if removal.reason else {})
         | ({"frames": len(frames)} if shared else {})
+        | ({"is_stated": True} if config.noise is not None else {})
     }
     monitor.log(*findings_in_words(facts))
     warning = noise_warning(typical, noise, is_full=is_full)

@@ -341,5 +341,6 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "noise removed (1 SD)": "sigma_used",
         "noise confidence": "confidence",
         "share removed": "share_removed",
+        "why not all": "reason",
     }
     return columns | {name: noise[key] for name, key in named.items() if key in noise}

@@ -158,7 +158,9 @@ def _key_of(params: VolumeParams) -> Hashable:
     if ending_of(path) not in _WHOLE_FILES or not path.is_file():
         return None
     state = path.stat()
-    return str(path.resolve()), state.st_size, state.st_mtime_ns, params.series, params.modality
+    # A link to a file is the same file; some file systems do not number theirs.
+    place = (state.st_dev, state.st_ino) if state.st_ino else str(path.resolve())
+    return place, state.st_size, state.st_mtime_ns, params.series, params.modality
 
 
 def check_outputs(

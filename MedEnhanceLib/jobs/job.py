@@ -50,6 +50,7 @@ class JobKind:
 
 JOBS: dict[str, JobKind] = {
     "enhance": JobKind("enhance", "Enhance", keeps_volumes=True),
+    "prepare": JobKind("enhance", "Prepare", keeps_volumes=True, is_question=True),
     "blend": JobKind("volumes", "Blend"),
     "segment": JobKind("enhance", "Segment"),
     "compress": JobKind("compress", "Compress", keeps_volumes=True),

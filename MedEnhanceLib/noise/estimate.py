@@ -182,7 +182,7 @@ def measure_noise(
         sigma=np.full((1, 1, 1), level, np.float32),
         spectrum=np.ones((BLOCK,) * 3, np.float32),
         confidence=0.0,
-        reason="no tissue in which noise could be measured",
+        reason="there is no tissue in which noise could be measured",
         rician=False,
         air=blocks.air,
         contrast=level if air else 0.0,
@@ -405,10 +405,10 @@ def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
     deep = 1.0 if blocks.depth == BLOCK else 0.6
     reasons = {
         "noise and anatomy can hardly be distinguished": clear < 0.6,
-        "little tissue": many < 0.7,
-        "fewer than four slices": deep < 1,
+        "there is little tissue to measure in": many < 0.7,
+        "there are fewer than four slices": deep < 1,
     }
-    return clear * many * deep, "; ".join(reason for reason, holds in reasons.items() if holds)
+    return clear * many * deep, " and ".join(reason for reason, holds in reasons.items() if holds)
 
 
 def smooth_map(value: Array, weight: Array) -> Array:

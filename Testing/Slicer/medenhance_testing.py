@@ -63,9 +63,10 @@ class MedEnhanceTestCase(unittest.TestCase):
         sys.excepthook = self._onException
         if not self.KEEPS_WORKER:
             # The page in front asks a worker for devices, whose start takes seconds.
-            from MedEnhancePanels.pages.enhance_choices import DeviceChoice
+            from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
 
             self.enterContext(mock.patch.object(DeviceChoice, "ask", lambda _self: None))
+            self.enterContext(mock.patch.object(Preparation, "_begin", lambda _self: None))
         self._children = _children()
         slicer.mrmlScene.Clear(0)
         self.widget = slicer.util.getModuleWidget("MedEnhance")

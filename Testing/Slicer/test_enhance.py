@@ -46,6 +46,30 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(ui.biasFieldCheckBox.enabled)
         self.assertFalse(self.panel.options.config.correct_bias_field)
 
+    def test_theNoiseIsEnteredForOneVolume(self):
+        node, box = self.smallVolume(name="scan"), self.ui.noiseSpinBox
+        node.SetAttribute(self.bridge.MODALITY, "CT")
+        self.choose(node)
+        self.assertEqual((box.text, box.suffix), ("Measured", " HU"))
+        self.assertIsNone(self.panel.options.config.noise)
+        box.value = 12.5
+        self.assertEqual(self.panel.options.config.noise, 12.5)
+        self.context.state.task = "slices"
+        self.assertFalse(box.enabled)
+        self.assertIsNone(self.panel.options.config.noise)
+        self.context.state.task = "noise"
+        self.widget.showPage("compress")
+        self.widget.showPage("enhance")
+        self.assertEqual(self.panel.options.config.noise, 12.5)
+        self.choose(self.smallVolume(dtype=np.float32))
+        self.assertEqual(box.text, "Measured")
+        self.assertIsNone(self.panel.options.config.noise)
+        box.value = 0.125
+        self.throughAScene()
+        self.assertEqual((box.value, self.context.state.noise), (0.125, 0.125))
+        self.context.state.inputVolume = None
+        self.assertEqual(self.context.state.noise, 0.0)
+
     def tasks(self):
         box = self.ui.taskComboBox
         return [box.itemText(index) for index in range(box.count)]

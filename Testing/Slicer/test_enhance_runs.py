@@ -2,6 +2,7 @@
 
 import os
 import signal
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -65,6 +66,36 @@ class PreviewTest(EnhanceTestCase):
         output = self.apply().nodes["output"]
         self.assertFalse(self.bridge.isInScene(slab))
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
+
+    @slow
+    def test_aVolumeIsSentAndMeasuredBeforeItsPreviewAndOnceForAll(self):
+        node, prepared, sent = self.brain(), [], []
+        write = self.bridge.sendVolume
+        count = mock.patch.object(
+            self.bridge, "sendVolume", lambda *given: sent.append(given) or write(*given)
+        )
+        self.enterContext(count)
+        self.runner.onChange(lambda job: prepared.append(job) if job.kind == "prepare" else None)
+        self.addCleanup(self.runner.listeners.remove, self.runner.listeners[-1])
+        self.choose(node)
+        self.waitUntil(lambda: prepared and prepared[-1].isFinished, 60)
+        self.assertEqual(prepared[-1].state, "done")
+        self.previewed()
+        self.ui.previewButton.click()
+        os.kill(self.runner._shared.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self.waitUntil(lambda: self.runner._shared is None, 10)
+        self.assertEqual(self.message, "")  # it is replaced without a word
+        self.previewed()
+        self.ui.previewButton.click()
+        self.apply()
+        self.assertEqual(len(sent), 1)
+        slicer.util.arrayFromVolume(node)[:] //= 2
+        slicer.util.arrayFromVolumeModified(node)
+        self.apply()
+        self.assertGreater(len(sent), 1)
+        self.context.state.inputVolume = None
+        self.waitUntil(lambda: not self.runner.activeJobs(), 60)
+        self.assertEqual([each for each in os.listdir(self.runner.folder()) if "nrrd" in each], [])
 
     @slow
     def test_hidingLeavesNothingAndARemovedInputTakesItAlong(self):
@@ -242,6 +273,7 @@ class SequenceTest(EnhanceTestCase):
             self.assertIn("Not available for a sequence", widget.toolTip)
         self.assertIn("a frame of the sequence", self.ui.previewButton.toolTip)
         output = self.apply().nodes["output"]
+        self.assertIn("Noise found: ±", self.message)
         self.assertEqual(output.GetName(), "beating enhanced")
         self.assertEqual([output.GetNthIndexValue(at) for at in range(3)], ["0.25", "0.5", "0.75"])
         self.assertEqual((output.GetIndexName(), output.GetIndexUnit()), ("time", "s"))

@@ -95,14 +95,20 @@ class FactsTest(EnhanceTestCase):
         measured, madeBy = self.ui.factsLabel.text.splitlines()
         self.assertEqual(
             measured,
-            "Noise found: ±7.6 HU (1 SD). Removed: 19 %, because anatomy may be in it.",
+            "Noise found: ±7.6 HU (1 SD); removed: 19 %, because anatomy may be in it.",
         )
         self.assertEqual(madeBy, "m · cpu")
         tip = self.ui.factsLabel.toolTip
         self.assertIn("Guide: changed the image by 31% of the noise.", tip)
         self.assertIn("calibrated on held-out heads", tip)
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
-        self.assertIn("Removed: 10 %", result_texts.factsOf(output))
+        self.assertIn("removed: 10 %", result_texts.factsOf(output))
+        for more, text in (
+            ({"is_stated": True, "share_removed": 1}, "Noise stated: ±7.6 HU (1 SD); removed: all"),
+            ({"sigma_used": 5, "share_removed": 1}, "removed: the ±5 that are certain, because"),
+        ):
+            output = self.result(measured={"noise": noise | more})
+            self.assertIn(text, result_texts.noiseOf(output))
 
     def test_labelsOfOneResultDoNotLieOverAnother(self):
         first, second = self.result(), self.result()

@@ -47,7 +47,8 @@ class LogicTest(MedEnhanceTestCase):
         for options in wrong:
             self.assertIn(self.refusal(self.logic.enhance, node, **options).code,
                           ("input", "config"), options)  # fmt: skip
-        self.assertEqual(self.context.runner.activeJobs(), [])
+        jobs = self.context.runner.activeJobs()  # the open page asks a worker for devices
+        self.assertEqual([job for job in jobs if not job.isQuestion], [])
 
     def test_regionsArePairsForEachAxis(self):
         node, path = self.mr(), os.path.join(self.temporaryFolder(), "r.ucv")

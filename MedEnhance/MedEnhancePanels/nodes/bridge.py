@@ -220,7 +220,19 @@ def sendVolume(node, path):
     """Write a volume, or a sequence of volumes as 4D, as .nrrd for the worker, in steps."""
     checkVolume(node)
     frames = frameNodes(node)
-    tags = {
+    # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
+    arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
+    yield from nrrd.write(path, arrays, geometryOf(frames[0]), _tagsOf(node, frames))
+
+
+def stateOf(node):
+    """Return all that a file of a volume depends on, to be compared."""
+    frames = frameNodes(node)
+    return node.GetID(), voxelState(node), geometryOf(frames[0]), _tagsOf(node, frames)
+
+
+def _tagsOf(node, frames):
+    return {
         "modality": modalityOf(node),
         "units": unitsOf(node),
         "source": fileName(node),
@@ -228,9 +240,6 @@ def sendVolume(node, path):
         "lossy": provenance.lossyOf(node) or provenance.lossyOf(frames[0]),
         "frame_interval_s": frameInterval(node) if isSequence(node) else None,
     }
-    # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
-    arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
-    yield from nrrd.write(path, arrays, geometryOf(frames[0]), tags)
 
 
 def fileName(node):

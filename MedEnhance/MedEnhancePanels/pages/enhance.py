@@ -8,9 +8,9 @@ from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import durationText, withWarnings
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
-from MedEnhancePanels.pages.enhance_choices import DeviceChoice
+from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
-from MedEnhancePanels.pages.result_texts import warningsOf
+from MedEnhancePanels.pages.result_texts import noiseOf, warningsOf
 from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, allow, fill
 from MedEnhancePanels.tasks import enhancement
 
@@ -26,14 +26,17 @@ class EnhancePanel(Page):
         self.preview = preview.Preview()
         self.result = ResultArea(self)
         self._devices = DeviceChoice(context.runner, context.changeSoon)
+        self._preparation = Preparation(context.runner, self.widget)
         self._problem = Notice(ui, "problem")
         self._selectors = NodeSelectors(ui.guideSelector, ui.outputSelector, ui.resultSelector)
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
+        ui.noiseSpinBox.valueChanged.connect(self._onNoise)
         self.bind(
             task=ui.taskComboBox,
             correctBiasField=ui.biasFieldCheckBox,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
+            noise=ui.noiseSpinBox,  # after _onNoise
             uncertainty=ui.uncertaintyCheckBox,
             noiseMap=ui.noiseMapCheckBox,
             segment=ui.segmentCheckBox,
@@ -51,12 +54,14 @@ class EnhancePanel(Page):
         slicer.mrmlScene.RemoveObserver(self._closing)
         self._selectors.cleanup()
         self._devices.cleanup()
+        self._preparation.follow(None, "")
         self.preview.hide()
         self.result.leave()
         self.result.forget()
         self.job = None
 
     def _onSceneCloses(self, *_arguments):
+        self._preparation.follow(None, "")
         self.preview.forget()
         self.result.forget()
         self._shownInput = self._suggestedGuide = None
@@ -75,6 +80,7 @@ class EnhancePanel(Page):
             EnhanceConfig,
             task=state.task,
             correct_bias_field=state.correctBiasField and hasField,
+            noise=None if isSlices else state.noise or None,
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
         )
@@ -96,14 +102,29 @@ class EnhancePanel(Page):
         self.target.Modified()
 
     @guarded
+    def _onNoise(self, *_value):
+        """Keep the noise with the volume that it was entered for."""
+        if self.state is not None and not self.isShowing:
+            with slicer.util.NodeModify(self.state.node):
+                self.state.noiseVolume = self.target
+                self.state.noise = self.ui.noiseSpinBox.value
+
+    @guarded
     def _onSuggestedGuide(self, *_checked):
         self.state.guideVolume = self._suggestedGuide
 
     def onNewState(self):
         self._shownInput = self.state.inputVolume  # the scene states the result that is shown
 
+    def enter(self):
+        super().enter()
+        if not dependencies.missing():  # a worker that can answer, and is then warm
+            self._devices.ask()
+
     def offer(self):
         state, ui, target = self.state, self.ui, self.target
+        if target is not state.noiseVolume:
+            state.noise = 0.0
         modality = bridge.modalityOf(target)
         names = {name: cautions.modalityName(name) for name in cautions.MODALITIES}
         fill(ui.modalityComboBox, names)
@@ -114,6 +135,9 @@ class EnhancePanel(Page):
         tasks.setdefault(state.task, model_choice.tasks()[state.task])
         fill(ui.taskComboBox, tasks)
         fill(ui.deviceComboBox, self._devices.entries, state.device)
+        allow(ui.noiseSpinBox, model_choice.lacking(None, state.task))
+        units = bridge.unitsOf(target)
+        ui.noiseSpinBox.suffix = f" {units}" if units else ""
 
     def show(self):
         node = self.target
@@ -182,9 +206,8 @@ class EnhancePanel(Page):
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
         ui.planLabel.text = "" if problem else self._plan()
         ui.planLabel.visible = bool(ui.planLabel.text)
-        # Only where there is a worker that can answer.
-        if not problem and not dependencies.missing():
-            self._devices.ask()
+        hasPreview = not (problem or dependencies.missing() or self._lacksPreview())
+        self._preparation.follow(self.target if hasPreview else None, self.state.device)
 
     def _plan(self):
         """Say what the run will do, with which model, where, and for how long."""
@@ -212,11 +235,17 @@ class EnhancePanel(Page):
             return _("Wait until the strength has been applied.")
         return ""
 
-    def _previewProblem(self):
+    def _lacksPreview(self):
+        """Say why there is no preview of any slice; empty where there is."""
         if self.state.task == "slices":
             return _("Thin slices have a new grid: no preview is available.")
         if bridge.isSequence(self.target):
             return _("Choose the volume that shows a frame of the sequence to preview it.")
+        return ""
+
+    def _previewProblem(self):
+        if problem := self._lacksPreview():
+            return problem
         if preview.currentSlice(self.target) is None:
             return _("No slice view shows a slice of the volume: fit the views to it.")
         return ""
@@ -259,6 +288,7 @@ class EnhancePanel(Page):
     def _follow(self, job, onDone):
         """Show a run until its end; onDone(job): what follows where it was successful."""
         self.context.clearMessage()
+        self._preparation.stop()
         self.job = job
         job.onFinished(lambda job: self._onFinished(job, onDone))
         self.update()
@@ -276,8 +306,10 @@ class EnhancePanel(Page):
 
     def _onApplied(self, job):
         output = job.nodes["output"]
+        facts = ""
         if bridge.isSequence(output):
             preview.showVolume(preview.shownVolume(output))
+            facts = noiseOf(output)  # of a volume it stands under the result
         else:
             self.state.enhancedVolume = output
             self.result.showNew(output)
@@ -286,4 +318,5 @@ class EnhancePanel(Page):
         # What is said about the result itself stands above it.
         said = [f"{text}: {hint}" if hint else text for _level, text, hint in warningsOf(output)]
         warnings = [each for each in job.warnings if each not in said]
+        ready = " ".join(filter(None, [ready, facts]))
         self.context.message("warning" if warnings else "info", withWarnings(ready, warnings))

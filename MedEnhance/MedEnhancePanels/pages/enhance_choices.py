@@ -1,4 +1,4 @@
-"""The devices of the page Enhance, and the expected time."""
+"""The devices of the page Enhance, the expected time, and what is done ahead of previews."""
 
 import numpy as np
 import slicer
@@ -6,11 +6,17 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.job import durationText
 from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.pages.widgets import singleShot
+from MedEnhancePanels.tasks import enhancement, node_job
 
 #: Seconds that a core takes for a million voxels: docs/results.md, two cores.
 _CORE_SECONDS = 4.2
 #: Seconds of a run that do not depend on the size of the volume.
 _START_SECONDS = 3.0
+#: How long a volume stays as it is before it is measured; frames that are played go by.
+_SETTLE_MS = 500
+#: Millions of voxels above which a volume is sent when it is asked for, not ahead.
+_MOST_AHEAD = 200
 
 
 class DeviceChoice:
@@ -27,7 +33,7 @@ class DeviceChoice:
         self.reason = ""
 
     def ask(self):
-        """Find out, once; that a worker is warm afterwards helps the first preview."""
+        """Find out, once, by a worker that imports PyTorch for it and stays."""
         if self._job is None or self._job.state in ("failed", "cancelled"):
             self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
             self._job.onFinished(self._onFinished)
@@ -70,6 +76,37 @@ class DeviceChoice:
             name, what = device.get("name", ""), device.get("what") or ""
             self.entries[name] = f"{name.upper()}: {what}" if what else name.upper()
         self._onChange()
+
+
+class Preparation:
+    """What previews of a volume share, done ahead; the preview itself says what is wrong."""
+
+    def __init__(self, runner, parent):
+        """parent: a widget."""
+        self._runner, self._settle = runner, singleShot(parent, _SETTLE_MS, self._begin)
+        self._node = self._device = self._state = self._job = None
+
+    def follow(self, node, device):
+        """Prepare for previews of a volume node; None for none."""
+        state = (bridge.stateOf(node), device) if node is not None else None
+        if state == self._state:
+            return
+        self.stop()
+        self._node, self._device, self._state = node, device, state
+        if node is None:
+            node_job.forgetSent()
+        elif _millionVoxels(node) < _MOST_AHEAD:
+            self._settle.start()
+
+    def stop(self):
+        """Leave it to the preview, unless the worker is at it."""
+        self._settle.stop()
+        if self._job is not None and self._job.worker is None:
+            self._job.cancel()
+
+    def _begin(self):
+        if bridge.isInScene(self._node):
+            self._job = enhancement.startPreparation(self._runner, self._node, self._device)
 
 
 def _paceKey(device, task):

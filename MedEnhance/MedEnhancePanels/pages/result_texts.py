@@ -5,6 +5,7 @@ All from what is saved with the nodes: a scene that is opened later shows the sa
 
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.report.uncertainty import calibration_in_words
 from MedEnhancePanels.job import durationText, sentence
 from MedEnhancePanels.nodes import provenance, results
@@ -12,7 +13,7 @@ from MedEnhancePanels.nodes import provenance, results
 
 def factsOf(output):
     """Say what was found and done, and by what, in two lines."""
-    return "\n".join(filter(None, [_noise(output), _madeBy(output)]))
+    return "\n".join(filter(None, [noiseOf(output), _madeBy(output)]))
 
 
 def moreFactsOf(output):
@@ -69,28 +70,16 @@ def _madeBy(output):
     return " · ".join(str(fact) for fact in facts if fact)
 
 
-def _noise(output):
+def noiseOf(output):
     """Say what noise was measured, and what was done about it; empty where none was."""
     names, numbers = ("results", "measured", "noise"), ("sigma", "share_removed")
     noise = provenance.part(output, *names, numbers=numbers)
     if not noise:
         return ""
+    measured = {"noise": noise | {"units": results.unitOf(output)}}
     # At the strength that the voxels have.
-    share = noise["share_removed"] * results.strengthOf(output)
-    used = noise.get("sigma_used", noise["sigma"])
-    if share == 1 and used >= noise["sigma"]:
-        removed = _("all")
-    elif share > 0 and used < noise["sigma"]:
-        removed = _("{share:.0f} % of the ±{used:g} that are certain")
-    else:
-        removed = _("{share:.0f} %")
-    text = _("Noise found: ±{sigma:g} {unit} (1 SD). Removed: {removed}").format(
-        sigma=noise["sigma"],
-        unit=results.unitOf(output),
-        removed=removed.format(share=100 * share, used=used),
-    )
-    reason = noise.get("reason")
-    return _("{text}, because {reason}.").format(text=text, reason=reason) if reason else f"{text}."
+    (words,) = findings_in_words(measured, results.strengthOf(output))
+    return sentence(words)
 
 
 def _guide(output):

@@ -2,10 +2,12 @@
 
 start: send the volume → the worker enhances → voxels, difference, labels, table → linked nodes
 startPreview: the same for a slice, into a node that no list shows
+startPreparation: what previews of a volume share, ahead of them
 """
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 
@@ -50,6 +52,13 @@ def startPreview(runner, node, index, options):
     """
     title = _("Preview of {name}").format(name=node.GetName())
     return _Preview(runner, node, options, index).submit("enhance", title)
+
+
+def startPreparation(runner, node, device):
+    """Have the worker read and measure a volume node ahead of its previews; returns the Job."""
+    title = _("Measure {name}").format(name=node.GetName())
+    before = functools.partial(send, node=node, keeps=True)
+    return runner.submit("prepare", {"device": device}, title=title, before=before)
 
 
 class _Enhancement(NodeJob):
@@ -186,7 +195,7 @@ class _Preview(NodeJob):
         self.index = int(index)
 
     def before(self, job):
-        yield from _sendInputs(self.node, job, self.options)
+        yield from _sendInputs(self.node, job, self.options, keeps=True)
         job.params["slices"] = [self.index, self.index + 1]
 
     def place(self, job):
@@ -207,11 +216,11 @@ class _Preview(NodeJob):
         results.stamp(node, "preview", source, job.result.get("model"))
 
 
-def _sendInputs(source, job, options):
+def _sendInputs(source, job, options, *, keeps=False):
     """Send the volume and the guide, and say what to do with them."""
-    yield from send(job, source)
+    yield from send(job, source, keeps=keeps)
     if options.guide is not None:
-        yield from send(job, options.guide, "guide")
+        yield from send(job, options.guide, "guide", keeps=keeps)
         job.params["guide"] = [job.params["guide"]]
     job.params["config"] = dataclasses.asdict(options.config)
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")

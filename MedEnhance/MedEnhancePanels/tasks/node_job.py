@@ -1,5 +1,6 @@
 """Jobs on nodes: how voxels reach the worker, and what ends a job whose node is gone."""
 
+import contextlib
 import os
 
 import slicer
@@ -8,11 +9,34 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
 
+#: By parameter: the bridge.stateOf a node, and its file, which later jobs link to.
+_kept = {}
 
-def send(job, node, name="input"):
-    """Write a node where the worker reads it; the job's parameter `name` is the path. Steps."""
-    job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
-    yield from bridge.sendVolume(node, job.params[name])
+
+def send(job, node, name="input", *, keeps=False):
+    """Write a node where the worker reads it; the job's parameter `name` is the path. Steps.
+
+    keeps: whether the file stays for later jobs, for which the worker knows it then.
+    """
+    path = job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
+    state, (before, kept) = bridge.stateOf(node), _kept.get(name, (None, ""))
+    if before == state:
+        with contextlib.suppress(OSError):  # removed, or a disk without links
+            os.link(kept, path)
+            return
+    yield from bridge.sendVolume(node, path)
+    if keeps:
+        forgetSent(name)
+        _kept[name] = state, f"{job.folder}-{name}.nrrd"
+        with contextlib.suppress(OSError):
+            os.link(path, _kept[name][1])
+
+
+def forgetSent(*names):
+    """Remove files that were kept, all of them by default; the links of jobs stay."""
+    for name in names or list(_kept):
+        with contextlib.suppress(OSError, KeyError):
+            os.remove(_kept.pop(name)[1])
 
 
 def askForVolume(job):

@@ -33,7 +33,11 @@ from MedEnhanceLib.jobs.guides import chosen_guide
 from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.device import DEVICES
 from MedEnhanceLib.runtime.progress import Monitor
+
+#: σ that no volume shows.
+_NO_NOISE = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +243,24 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, manifes
         table=done.segmentation.table if done.segmentation else (),
         overwrite=params.overwrite,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareParams(VolumeParams):
+    """Read and measure a volume ahead of its previews, which then compute their slices alone."""
+
+    device: str = option("auto", help=DEVICES)
+
+
+def run_prepare(params: PrepareParams, monitor: Monitor, kept: KeptVolumes) -> Result:
+    """Load → open the model → measure the noise; all of it is kept."""
+    from MedEnhanceLib.hqg import enhance
+
+    volume, cache = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.2))
+    # Noise below the precision of floats is not removed: what is left is what previews share.
+    config = EnhanceConfig(device=params.device, noise=_NO_NOISE)
+    enhance(volume, config, frame=0, slices=(0, 1), cache=cache, monitor=monitor.part(0.2, 1.0))
+    return Result()
 
 
 @dataclass(frozen=True, kw_only=True)

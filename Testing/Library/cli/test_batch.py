@@ -224,7 +224,7 @@ def test_the_summary_counts_what_was_hardly_changed_and_the_page_lists_every_col
 
     def enhanced(*arguments: Any, **options: Any) -> Any:
         done = stand_in(*arguments, **options)
-        noise = {"sigma": 3.0, "confidence": 1.0, "share_removed": next(shares)}
+        noise = {"sigma": 3.0, "confidence": 1.0, "share_removed": next(shares), "reason": "weak"}
         done.measured["noise"] = noise
         return done
 

@@ -97,6 +97,7 @@ class TestDecision:
         sigma = 0.1 * robust_max(brain().voxels)
         stated = _enhanced(noisy, noise=sigma)
         assert stated.measured["noise"]["sigma"] == pytest.approx(sigma, rel=1e-3)
+        assert findings_in_words(stated.measured)[0].startswith("noise stated: ±")
         assert stated.measured["noise"]["interval"] == [stated.measured["noise"]["sigma"]] * 2
         assert _error(stated.volume.voxels, brain()) < 0.4 * _error(noisy.voxels, brain())
         path = tmp_path / "sigma.nii.gz"

@@ -68,6 +68,19 @@ def test_previews_hold_their_slices_in_place_and_read_the_file_once(
     assert reads == ["scan.nrrd"]
 
 
+def test_a_volume_is_measured_ahead_of_its_previews(
+    scan: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = _preview(scan, [3, 5])
+    KEPT.__init__()  # type: ignore[misc]
+    run_job(JobSpec("prepare", {"device": "cpu", "input": str(scan)}), kept=KEPT)
+    monkeypatch.setattr("MedEnhanceLib.hqg.decide.measure_noise", None)  # not called any more
+    link = scan.with_name("link.nrrd")
+    link.hardlink_to(scan)
+    assert np.array_equal(_preview(link, [3, 5]).voxels, expected.voxels)
+    assert reads == ["scan.nrrd", "scan.nrrd"]
+
+
 def test_a_file_that_changed_is_read_again(scan: Path, reads: list[str]) -> None:
     first = _preview(scan, [3, 4])
     state = scan.stat()
