@@ -104,12 +104,12 @@ def enhance(
     config, monitor, cache = config or EnhanceConfig(), monitor or Monitor(), cache or VolumeCache()
     # Unusable input is refused before a model is looked for.
     guides = list(_checked(guide, volume))
-    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
+    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     if config.correct_bias_field and volume.modality == "CT":
         raise InputError(
             f"{volume.source or 'volume'}: a CT has no bias field of the kind N4 corrects",
-            "Leave the correction of the bias field out (--correct-bias-field).",
+            "Do not ask for its correction: leave --correct-bias-field out.",
         )
     from MedEnhanceLib.hqg.restore import NetworkStage, network_on
     from MedEnhanceLib.nets.precision import without_tf32
