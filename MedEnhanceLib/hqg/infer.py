@@ -109,7 +109,7 @@ def enhance(
     if config.correct_bias_field and volume.modality == "CT":
         raise InputError(
             f"{volume.source or 'volume'}: a CT has no bias field of the kind N4 corrects",
-            "Do not ask for its correction: leave --correct-bias-field out.",
+            "A CT needs no correction of the bias field (--correct-bias-field).",
         )
     from MedEnhanceLib.hqg.restore import NetworkStage, network_on
     from MedEnhanceLib.nets.precision import without_tf32
