@@ -27,7 +27,7 @@ _AIR_HU = -950.0
 #: Mean of a cell over that of air, and largest value in σ: four and five standard deviations.
 _MOST_OF_MEAN, _MOST_OF_VALUES = 1.25, 5.5
 #: σ of air over that of tissue, beyond which air may be tissue as weak as its noise.
-_MOST_OF_TISSUE = 1.25
+_MOST_OF_TISSUE = 1.15
 _HELD = 64
 
 
