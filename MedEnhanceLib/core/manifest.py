@@ -136,12 +136,12 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
 
 
 def _is_part(noise: Mapping[str, Any]) -> bool:
-    """Whether less noise was removed than was measured, as the measurement is uncertain."""
+    """Return whether less noise was removed than measured, as the measurement is uncertain."""
     return bool(noise.get("sigma_used", noise.get("sigma", 0)) < noise.get("sigma", 0))
 
 
 def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
-    """The noise and what of it was removed: "noise found: ±19 (1 SD); removed: all"."""
+    """State the noise and what of it was removed: "noise found: ±19 (1 SD); removed: all"."""
     units = f" {noise['units']}" if noise.get("units") else ""
     share = strength * noise["share_removed"]
     removed = f"{100 * share:.0f} %"

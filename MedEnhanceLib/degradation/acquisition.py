@@ -275,7 +275,7 @@ def _white(shape: tuple[int, ...], rng: np.random.Generator) -> Complex:
 def _mean_magnitude(
     clean: Floats, channel: Floats, in_phase: Floats, coils: int, shared: float
 ) -> Floats:
-    """The mean of a root sum of squares, to 1.5 %, by mean and variance of the sum."""
+    """Return the mean of a root sum of squares, to 1.5 %, by mean and variance of the sum."""
     total = clean**2 + 2 * coils * channel**2
     variance = 4 * (clean * in_phase) ** 2
     variance += 4 * coils * (1 + (coils - 1) * shared**2) * channel**4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -312,6 +313,8 @@ class EnhanceConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        with suppress(ValueError, TypeError):  # a number, as text from the command line
+            object.__setattr__(self, "noise", float(self.noise))  # type: ignore[arg-type]
         if self.slice_spacing != "isotropic" and self.task != "slices":
             raise ConfigError(
                 "slice_spacing requires the task slices", "Set task to slices, or leave it out."

@@ -15,6 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.manifest import findings_in_words, map_in_words
+from MedEnhanceLib.core.slabs import extremes
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
@@ -56,7 +57,7 @@ class VolumeCache:
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
 
     def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
-        """The noise of a frame, measured once for all runs over it."""
+        """Return the noise of a frame, measured once for all runs over it."""
         monitor.check()
         if number not in self.noises:
             spacing = frame.geometry.spacing
@@ -68,7 +69,7 @@ class VolumeCache:
     def sequence_noise(
         self, frames: Sequence[Volume], typical: NoiseEstimate, monitor: Monitor
     ) -> NoiseEstimate | None:
-        """The noise that all frames show together, measured once for all runs over them."""
+        """Return the noise that all frames show together, measured once for all runs over them."""
         if not self.of_frames:
             one = frames[0]
             noise = measure_frames(
@@ -82,7 +83,7 @@ class VolumeCache:
         return self.of_frames[0]
 
     def constant(self, number: int, frame: Volume, level: float) -> ConstantRegions:
-        """The constant regions of a frame, measured once for all runs over it.
+        """Return the constant regions of a frame, measured once for all runs over it.
 
         level: σ of the noise.
         """
@@ -177,13 +178,13 @@ def decide(
 
 
 def noise_facts(volume: Volume) -> dict[str, Any] | None:
-    """The noise of a CT or MR volume as `decide` measures it, as JSON.
+    """Measure the noise of a CT or MR volume as `decide` does; as JSON.
 
     Returns sigma and its interval in the volume's units, confidence 0 to 1, and the reason where it
     is not certain; None for other modalities, for voxels that are not finite or too large, and for
     maps of noise or uncertainty, which are no images.
     """
-    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    low, high = extremes(volume.voxels)
     if volume.modality not in ("CT", "MR") or not (low >= -LARGEST and high <= LARGEST):
         return None
     if map_in_words(volume.history):
@@ -194,30 +195,29 @@ def noise_facts(volume: Volume) -> dict[str, Any] | None:
 
 
 def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) -> NoiseEstimate:
-    """The noise that a user states: σ in the units of the volume, or a file with its map.
+    """Return the noise that a user states: σ in the units of the volume, or a file with its map.
 
     Raises InputError for a map that does not fit the volume, ConfigError for an impossible σ.
     """
-    try:
-        level = float(stated)
-    except ValueError:
-        sigma = load(str(stated), modality="OT")
+    if isinstance(stated, str):
+        sigma = load(stated, modality="OT")
         if sigma.shape != volume.shape or not sigma.geometry.is_close(
             volume.geometry, 1e-3, shape=volume.shape
         ):
             raise InputError(
                 f"{stated}: the map of the noise is not on the grid of the volume",
                 f"Give one of {' × '.join(map(str, volume.shape))} voxels at the same place.",
-            ) from None
+            )
         if not (sigma.voxels.min() >= 0 and 0 < sigma.voxels.max() < np.inf):
             raise InputError(
                 f"{stated}: the map of the noise has values below 0, or none above 0",
                 "Give standard deviations in the units of the volume.",
-            ) from None
+            )
         voxels = sigma.voxels.astype(np.float32)
         level = float(np.median(voxels[voxels > 0]))
         noise = replace(measured, level=level, sigma=voxels, cell=(1.0, 1.0, 1.0))
     else:
+        level = stated
         if not 0 < level < np.inf:
             raise ConfigError(f"noise is {stated}", "Use a number above 0, or a file with a map.")
         noise = measured.at_level(level)

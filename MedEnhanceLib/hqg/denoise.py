@@ -63,7 +63,7 @@ FITTED_ON = {
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """What is removed of the noise of a volume.
+    """Part of the noise of a volume that is removed.
 
     noise: with the σ that is certain. share: of its removal, 0 to 1. reason: why it is not all that
     was measured; "" where it is.
@@ -86,7 +86,7 @@ def trust_in(noise: NoiseEstimate, modality: str) -> float:
 
 
 def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) -> Removal:
-    """What is removed of the noise of a volume.
+    """Decide what is removed of the noise of a volume.
 
     Where the measurement is uncertain, the lower end of its interval is removed in full; of noise
     that hides the anatomy, what is measured. Noise that nobody sees stays: the share is
@@ -100,17 +100,14 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     """
     if takes_all:
         return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else "")
-    trust = trust_in(noise, modality)
-    hidden = 0.0
-    if modality != "CT":
-        hidden = float(np.interp(noise_to_contrast(noise), _HIDES_ANATOMY, (0.0, 1.0)))
+    trust, ratio = trust_in(noise, modality), noise_to_contrast(noise)
+    hidden = 0.0 if modality == "CT" else float(np.interp(ratio, _HIDES_ANATOMY, (0.0, 1.0)))
     sure = noise.low ** (1 - hidden) * noise.level**hidden
     certain = noise if trust >= 1 else noise.at_level(sure)
     if noise.contrast == 0 and noise.low == 0:
         return Removal(certain, 0.0, noise.reason or "there is too little tissue")
-    square = noise_to_contrast(noise) ** 2
     # Where no contrast is seen, noise may hide all of it.
-    share = square / (square + _HALF_NEEDED**2) if noise.contrast else 1.0
+    share = ratio**2 / (ratio**2 + _HALF_NEEDED**2) if noise.contrast else 1.0
     if share < _HARDLY_ANY:
         return Removal(certain, 0.0, "it is weak compared with tissue contrast")
     share = 1.0 if share > _NEARLY_ALL else float(share)

@@ -153,9 +153,13 @@ def enhance_volume(
         labels = segment(done.volume, segmenter, head=head, monitor=monitor.part(share, 1.0))
     limits = [CT_LIMIT] if done.volume.modality == "CT" and config.task != "slices" else []
     facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured, "limits": limits}
+    # Names of files may hold those of patients.
+    stated_map = {"noise": "map"} if isinstance(config.noise, str) else {}
     manifest = make_manifest(
         "enhanced",
-        config=config.to_json() | ({"segmenter": segmenter.to_json()} if segmenter else {}),
+        config=config.to_json()
+        | stated_map
+        | ({"segmenter": segmenter.to_json()} if segmenter else {}),
         inputs=_names(input=volume, guide=guide),
         device=done.device,
         seconds=time.monotonic() - began,

@@ -32,7 +32,7 @@ _HELD = 64
 
 
 class Air:
-    """The air of a volume."""
+    """Air of a volume."""
 
     def __init__(self, voxels: Any, mean: float, largest: float) -> None:
         """Keep the volume, of which slices are read as they are needed.
@@ -46,7 +46,7 @@ class Air:
 
     @classmethod
     def of(cls, volume: Volume, noise: NoiseEstimate, voxels: Any) -> Air | None:
-        """The air of a volume, None if nothing says what air is.
+        """Return the air of a volume, None if nothing says what air is.
 
         noise: of the volume.
         voxels: of the volume, with neutral values in place of padding.
@@ -58,7 +58,7 @@ class Air:
         return cls(voxels, _MOST_OF_MEAN * AIR_MEAN * noise.air, _MOST_OF_VALUES * noise.air)
 
     def far_from_tissue(self, z: int) -> Mask:
-        """Where slice z is air with nothing else near, [J, I]."""
+        """Find where slice z is air with nothing else near, [J, I]."""
         count, rows, columns = self._voxels.shape
         near = range(max(0, z - _SLICES_FAR), min(count, z + _SLICES_FAR + 1))
         air = reduce(np.logical_and, map(self._air, near))
@@ -67,7 +67,7 @@ class Air:
         return np.asarray(far.repeat(_SIDE, 0).repeat(_SIDE, 1)[:rows, :columns])
 
     def _cells_of_air(self, z: int) -> Mask:
-        """Which cells of slice z are air that is connected with the border."""
+        """Find the cells of slice z that are air and connected with the border."""
         plane = self._voxels[z : z + 1][0].astype(np.float32)
         plane = np.pad(plane, [(0, -side % _SIDE) for side in plane.shape], mode="edge")
         cells = plane.reshape(len(plane) // _SIDE, _SIDE, -1, _SIDE)

@@ -113,7 +113,7 @@ class NoiseEstimate:
     apparent: float = 0.0
 
     def at_level(self, level: float) -> NoiseEstimate:
-        """The same noise at another σ, with its map in proportion."""
+        """Return the same noise at another σ, with its map in proportion."""
         scale = np.float32(level / self.level) if self.level else np.float32(1)
         return replace(self, level=level, sigma=self.sigma * scale)
 
@@ -138,7 +138,7 @@ class NoiseEstimate:
 
 
 def is_rician(air: float | None, level: float) -> bool:
-    """Whether background and tissue show one σ, as in magnitudes of one coil.
+    """Return whether background and tissue show one σ, as in magnitudes of one coil.
 
     Scanners that combine coils, filter or mask have less in the background; undoing a bias that is
     not there makes one.
@@ -194,7 +194,7 @@ def measure_noise(
 
 
 def _learned(voxels: npt.NDArray[Any], noise: NoiseEstimate) -> NoiseEstimate:
-    """The noise with the σ and the interval that the regressor gives where blocks are uncertain."""
+    """Take σ and interval of the regressor where blocks are uncertain."""
     if noise.confidence >= TRUSTED:
         return noise
     learned = estimate_sigma(

@@ -43,7 +43,7 @@ _STILL, _STRUCTURE = 1.2, 0.45
 _MAD, _MEDIAN_SQUARE = 1.4826, 0.45494
 #: Tissue from this share of the mean's bright end on; in CT from this value, HU.
 _TISSUE, _TISSUE_HU = 0.35, -300.0
-#: Voxels of a difference that tell its level, and blocks that tell the spectrum, about.
+#: Voxels of a difference that show its level, and blocks that show the spectrum, about.
 _VOXELS, _BLOCKS = 200_000, 40_000
 #: Voxels of tissue from which a cell of the map counts, and least tissue in a block.
 _FEW, _INSIDE = 50, 0.9
@@ -56,7 +56,7 @@ _LEAST_VARIANCE = 1e-3
 
 @dataclass(frozen=True)
 class _Pair:
-    """The difference of a frame and the next one: its offset, level and structure in tissue."""
+    """Difference of a frame and the next one: its offset, level and structure in tissue."""
 
     first: int
     offset: float
@@ -124,7 +124,7 @@ def measure_frames(
 
 
 def _still(pairs: Sequence[_Pair]) -> list[_Pair]:
-    """Pairs without movement, an odd number: only then the median of medians has no bias."""
+    """Choose pairs without movement, an odd number: then the median of medians has no bias."""
     quiet = sorted(pairs, key=lambda pair: pair.level)
     quiet = [pair for pair in quiet if pair.structure <= _STRUCTURE] or quiet
     still = [pair for pair in quiet if pair.level <= _STILL * quiet[0].level]
@@ -132,7 +132,7 @@ def _still(pairs: Sequence[_Pair]) -> list[_Pair]:
 
 
 def _mean(frames: Sequence[npt.NDArray[Any]]) -> Floats:
-    """The mean of some frames, spread evenly."""
+    """Average some frames, spread evenly."""
     numbers = np.unique(np.linspace(0, len(frames) - 1, _FRAMES).round().astype(int))
     mean = np.zeros(frames[0].shape, np.float32)
     for number in numbers:
@@ -144,7 +144,7 @@ def _mean(frames: Sequence[npt.NDArray[Any]]) -> Floats:
 def _difference(
     frames: Sequence[npt.NDArray[Any]], first: int, part: Any = slice(None), offset: float = 0
 ) -> Floats:
-    """Some slices of a frame subtracted from the next one, with the variance of one of them."""
+    """Subtract slices of a frame from the next one, scaled to the variance of one of them."""
     after, before = (np.asarray(frames[first + n][part], np.float32) for n in (1, 0))
     return (after - before) * np.float32(math.sqrt(0.5)) - np.float32(offset)
 
@@ -161,7 +161,7 @@ def _compared(frames: Sequence[npt.NDArray[Any]], first: int, tissue: Mask, step
 
 
 def _dithered(difference: Floats, step: float) -> Floats:
-    """Absolute values, for medians; integers get noise of a step, or medians would be steps."""
+    """Return absolute values, for medians; integers get noise, or medians would be steps."""
     if not step:
         return np.abs(difference)
     wide = np.float32(step * math.sqrt(0.5))
@@ -173,7 +173,7 @@ def _map(
     frames: Sequence[npt.NDArray[Any]], still: Sequence[_Pair], tissue: Mask,
     spacing: Sequence[float], step: float, monitor: Monitor,
 ) -> tuple[Array, Array, tuple[float, float, float]]:  # fmt: skip
-    """σ in each cell, the voxels of tissue that it is measured in, and the size of a cell."""
+    """Measure σ in each cell; also its voxels of tissue, and the size of a cell."""
     depth = BLOCK if tissue.shape[0] >= BLOCK else 1
     wide = cell_blocks(spacing, (depth, BLOCK, BLOCK))
     size = wide[0] * depth, wide[1] * BLOCK, wide[2] * BLOCK
@@ -204,7 +204,7 @@ def _map(
 
 
 def _spectrum(frames: Sequence[npt.NDArray[Any]], still: Sequence[_Pair], tissue: Mask) -> Floats:
-    """The relative variance of each coefficient, [4, 4, 4], in blocks of tissue."""
+    """Measure the relative variance of each coefficient, [4, 4, 4], in blocks of tissue."""
     depth = BLOCK if tissue.shape[0] >= BLOCK else 1
     transform = cosines(depth).T
     layers = range(0, tissue.shape[0] // depth * depth, depth)

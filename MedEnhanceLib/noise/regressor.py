@@ -25,7 +25,7 @@ _MOST, _MOST_LOG = 3.0, 12.0
 def estimate_sigma(
     voxels: npt.NDArray[Any], *, level: float, confidence: float, air: float | None, contrast: float
 ) -> tuple[float, float, float] | None:
-    """σ of the noise of an MR volume, and the ends of its interval, in the unit of the volume.
+    """Estimate σ of the noise of an MR volume and its interval, in the unit of the volume.
 
     Args:
         voxels: [K, J, I], finite.
@@ -52,7 +52,7 @@ def estimate_sigma(
 
 
 def quantiles(features: Array) -> Array:
-    """Lower end, median and upper end of log σ, relative to the scale of the features [n]."""
+    """Return lower end, median and upper end of log σ, relative to the features' scale; [n]."""
     weights = _weights()
     cut = np.clip(np.nan_to_num(features), -_MOST_LOG, _MOST_LOG)
     inputs = np.clip((cut - weights["center"]) / weights["spread"], -_MOST, _MOST)

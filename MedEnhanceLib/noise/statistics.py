@@ -28,7 +28,7 @@ _EIGENVALUES = slice(0, 64, 8)
 
 
 def statistics(voxels: npt.NDArray[Any]) -> tuple[float, Floats] | None:
-    """The statistics of a volume, and the scale that they are relative to.
+    """Compute the statistics of a volume, and the scale that they are relative to.
 
     voxels: [K, J, I], finite. Returns log of the scale, in the unit of the volume, and [n] numbers;
     None where there is too little tissue, or nothing varies.
@@ -84,7 +84,7 @@ def statistics(voxels: npt.NDArray[Any]) -> tuple[float, Floats] | None:
 
 @lru_cache(maxsize=1)
 def _frequencies() -> tuple[npt.NDArray[np.intp], Floats]:
-    """[3, 64] orders of the coefficients along k, j, i, and what makes means of groups [64, g].
+    """Return the orders of the coefficients along k, j, i [3, 64], and weights of groups [64, g].
 
     Groups are the orders in plane, of means over slices and of what varies between them; and the
     orders across slices.
@@ -101,7 +101,7 @@ def _frequencies() -> tuple[npt.NDArray[np.intp], Floats]:
 
 
 def _blocks(values: Floats) -> Floats:
-    """Blocks [n, 64]; of small volumes at several offsets."""
+    """Cut blocks [n, 64]; out of small volumes at several offsets."""
     few = np.prod([side // BLOCK for side in values.shape]) < _ENOUGH
     half = BLOCK // 2
     slices = (0, half) if few and len(values) > BLOCK + 1 else (0,)
@@ -116,7 +116,7 @@ def _blocks(values: Floats) -> Floats:
 
 
 def _quiet(power: Floats, around: Floats, scale: float) -> list[Array]:
-    """Energies in the quietest blocks, chosen by one half of the coefficients for the other.
+    """Measure energies in the quietest blocks, chosen by one half of the coefficients each.
 
     And eigenvalues of all blocks, and of quiet ones.
     """
@@ -144,7 +144,7 @@ def _quiet(power: Floats, around: Floats, scale: float) -> list[Array]:
 
 
 def _air(blocks: Floats, mean: Floats, scale: float) -> Array:
-    """Level and spectrum of the darker half of the air; zeros where there is little."""
+    """Measure level and spectrum of the darker half of the air; zeros where there is little."""
     _, groups = _frequencies()
     if len(blocks) < _FEW_OF_AIR:
         return np.zeros(4 + groups.shape[1])
@@ -159,7 +159,7 @@ def _air(blocks: Floats, mean: Floats, scale: float) -> Array:
 
 
 def _neighbors(values: Floats, least: float, scale: float) -> Array:
-    """Median difference of voxels of tissue that are 1 to 3 apart, along each axis."""
+    """Measure the median difference of voxels of tissue 1 to 3 apart, along each axis."""
     result = np.zeros((3, BLOCK - 1))
     for axis in range(3):
         lines = np.moveaxis(values, axis, 0)

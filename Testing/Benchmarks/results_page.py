@@ -205,7 +205,7 @@ def lesions() -> Table:
         ("CT, 5,000 photons", "the same, above that on BM4D's result",
          Cell("harm.gates[name=faint lesions: AUC above BM4D's].value", ".3f")),
         ("CT, 5,000 photons", "contrast kept of lesions that can be seen (d′ ≥ 8), share",
-         Cell("harm.gates[name=contrast kept at d′ ≥ 8].value")),
+         _one("harm.gates[name=contrast kept at d′ ≥ 8].value")),
         ("CT, 5,000 photons", "new blobs per 100 mL without lesions, most",
          Cell("enhancement.gates[name=CT: lesion-free input, new blobs per 100 mL, most].value",
               ".1f")),

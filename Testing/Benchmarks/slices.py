@@ -35,7 +35,7 @@ from MedEnhanceLib.hqg.slices.network import SliceNet
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.restore import (
-    measure_noise,
+    noise_of_planes,
     open_network,
     restore_array,
 )
@@ -111,7 +111,7 @@ def restored(
     tune: bool,
 ) -> Floats:
     """With measured noise, as `enhance_slices` does it."""
-    noise = measure_noise(slices, reference.modality)
+    noise = noise_of_planes(slices, reference.modality)
     across = list(reference.across_mm)
     if tune:
         network = tuned(

@@ -79,7 +79,7 @@ class DeviceChoice:
 
 
 class Preparation:
-    """What previews of a volume share, done ahead; the preview itself says what is wrong."""
+    """Work that previews of a volume share, ahead of them; they themselves say what is wrong."""
 
     def __init__(self, runner, parent):
         """parent: a widget."""

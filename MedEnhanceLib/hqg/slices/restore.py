@@ -110,7 +110,9 @@ def enhance_slices(
     frames = [np.moveaxis(frame.voxels, plan.axis, 0) for frame in volume.frames()]
     scalings = [scaling_for(frame) for frame in volume.frames()]
     noises = [
-        measure_noise(scaling.apply(thick[:: max(1, len(thick) // _NOISE_SLICES)]), volume.modality)
+        noise_of_planes(
+            scaling.apply(thick[:: max(1, len(thick) // _NOISE_SLICES)]), volume.modality
+        )
         for thick, scaling in zip(frames, scalings, strict=True)
     ]
     constants = [
@@ -267,7 +269,7 @@ def _of_rows(rows: Iterable[Floats], dtype: np.dtype[Any], axis: int) -> Voxels:
     return np.ascontiguousarray(np.moveaxis(volume, 0, axis))
 
 
-def measure_noise(slices: Floats, modality: str) -> float:
+def noise_of_planes(slices: Floats, modality: str) -> float:
     """σ of white noise in the tissue of slices [K, A, B], on the network's scale as they are.
 
     The median of a mask that no plane or slope passes, where all nine pixels are tissue.

@@ -162,6 +162,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     if params.guide == [AUTO] and guides:
         work.inputs["guide"] = path_of(guides[0])
     config = params.config
+    if isinstance(config.noise, str):
+        work.inputs["noise"] = Path(config.noise)
     done = enhance_volume(
         source if frame is None else volume,
         config,

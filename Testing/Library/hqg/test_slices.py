@@ -112,7 +112,7 @@ def test_thickened_again_the_result_is_what_was_measured(
     voxels = scan.voxels.astype(np.float32) + 2000
     voxels[:, 0, 0] = 0  # results are not below the lowest value that was measured
     exact = replace(scan, voxels=voxels)
-    monkeypatch.setattr(restore, "measure_noise", lambda *_: 0.0)
+    monkeypatch.setattr(restore, "noise_of_planes", lambda *_: 0.0)
     thin = _thin(exact, model).voxels
     stack = restore.plan_slices(exact, "isotropic").stack
     spline = np.einsum("mk,kji->mji", stack.interpolate(), exact.voxels)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from MedEnhanceLib import io
@@ -54,14 +55,21 @@ def test_no_byte_of_a_result_but_its_page_holds_the_names_of_what_was_read(
     given = {"input": str(named)}
     enhanced = given | {"config": {"device": "cpu", "model": "mr", "uncertainty": True}}
     enhanced |= {"report": str(out / "report")}
+    noise = named.with_name("QUIRRELL_Octavia_noise.nii.gz")
+    io.save(io.load(scan).with_voxels(np.full(io.load(scan).shape, 4, np.float32)), noise)
+    by_map = given | {"config": {"device": "cpu", "model": "mr", "noise": str(noise)}}
     for kind, ending, params in (
         ("convert", "nrrd", given),
         ("convert", "mha", given),
         ("degrade", "nii.gz", given | {"steps": [_RICIAN]}),
         ("compress", "ucv", given | {"config": {"lossless": True}}),
         ("enhance", "nii.gz", enhanced),
+        ("enhance", "nrrd", by_map),
     ):
         run_job(JobSpec(kind, {**params, "output": str(out / f"{kind}.{ending}")}))
+    manifest = json.loads((out / "enhance.nrrd.json").read_text())
+    assert manifest["config"]["noise"] == "map"
+    assert file_sha256(noise) in manifest["inputs"]["noise"]
     ucv = out / "compress.ucv"
     shutil.copyfile(ucv, named.with_suffix(".ucv"))
     again = {"input": str(named.with_suffix(".ucv")), "output": str(out / "again.nii")}
