@@ -53,7 +53,7 @@ _RICIAN_SHARE, _MAPPED_SHARE, _GAMMA_SHARE = 0.4, 0.3, 0.5
 #: Share of the crops of MR that a simulated scanner acquires; the others get white noise. Of these,
 #: shares with low SNR (mean of tissue over σ), and whose spectrum the filter is given: in use it
 #: often counts as white.
-_SCANNED_SHARE, _LOW_SNR_SHARE, _KNOWN_SPECTRUM_SHARE, _LOW_SNR = 0.6, 0.2, 0.5, (2.0, 5.0)
+_SCANNED_SHARE, _LOW_SNR_SHARE, _KNOWN_SPECTRUM_SHARE, _LOW_SNR = 0.35, 0.2, 0.5, (2.0, 5.0)
 #: Photons per ray of simulated CT, uniform in the logarithm, electronic noise, and kernels; and in
 #: half of them modulation of the tube current.
 _PHOTONS, _ELECTRONIC, _CUTOFFS, _MODULATION = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2), 0.5
@@ -62,6 +62,9 @@ _CT_SIGMA = (0.012, 0.2)
 #: Where hardly a photon arrives, the logarithm has a bias: crops whose noise has a larger mean than
 #: this share of σ in tissue would teach to shift whole volumes.
 _MOST_BIAS = 0.08
+#: Faint lesions in crops of CT: share of the crops that have them, how many, radii in voxels along
+#: each axis, and contrasts in units of 1000 HU, uniform in the logarithm.
+_FAINT_SHARE, _FAINT, _FAINT_RADII, _FAINT_CONTRAST = 0.5, 4, (1.0, 5.0), (0.008, 0.12)
 #: Relative variance of white noise in each frequency.
 _WHITE = np.ones(CELLS, np.float32)
 #: Share of these photons where voxels were averaged: wide rays are too quiet otherwise.
@@ -93,6 +96,19 @@ class Noisy:
 
 
 @dataclass(frozen=True, eq=False)
+class Faint:
+    """Lesions of little contrast.
+
+    Attributes:
+        contrast: [K, J, I], what they add.
+        number: [K, J, I], of the lesion that a voxel belongs to, from 1; 0 for none.
+    """
+
+    contrast: Tensor
+    number: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Crop:
     """One crop.
 
@@ -103,6 +119,7 @@ class Crop:
         planted: the same crop with the guide's lesion in the input; None without.
         labels: [K, J, I], indices of a task's labels; None without.
         subject: number among the task's subjects.
+        faint: lesions in input and target; None without.
     """
 
     plain: Noisy
@@ -111,6 +128,7 @@ class Crop:
     planted: Noisy | None = None
     labels: Tensor | None = None
     subject: int = 0
+    faint: Faint | None = None
 
 
 @dataclass(frozen=True)
@@ -211,10 +229,16 @@ class CropMaker:
         places = [self._place(part, rng) for _ in range(_OF_A_SLAB)]
         bias = [_bias(added[at], tissue[at]) for at in places]
         fair = [at for at, share in zip(places, bias, strict=True) if share <= _MOST_BIAS]
-        return [
-            self._crop(part, noisy[at], clean[at], sigmas[at], noise.spectrum, at)
-            for at in fair or [places[int(np.argmin(bias))]]
-        ]
+        crops = []
+        for at in fair or [places[int(np.argmin(bias))]]:
+            faint, images = None, (noisy[at], clean[at])
+            if rng.random() < _FAINT_SHARE:
+                contrast, number = _faint_lesions(tissue[at], rng)
+                faint = Faint(torch.from_numpy(contrast), torch.from_numpy(number))
+                images = (noisy[at] + contrast, clean[at] + contrast)
+            crop = self._crop(part, *images, sigmas[at], noise.spectrum, at)
+            crops.append(replace(crop, faint=faint))
+        return crops
 
     def _place(self, target: Target, rng: np.random.Generator) -> Where:
         """Where a crop is cut; most of it tissue, or around a labeled voxel, if there is such."""
@@ -371,6 +395,23 @@ def _drawn_scan(
         return scan.noisy, scan.mean, scan.sigma, scan.spectrum if is_known else _WHITE
 
     return add
+
+
+def _faint_lesions(
+    tissue: npt.NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Draw ellipsoids of either sign with soft edges in tissue: their sum, and whose a voxel is."""
+    added, number = np.zeros(tissue.shape, np.float32), np.zeros(tissue.shape, np.int64)
+    inside = np.argwhere(tissue)
+    grids = np.ogrid[tuple(map(slice, tissue.shape))]
+    for each in range(1, 1 + _FAINT if len(inside) else 1):
+        center, radii = inside[rng.integers(len(inside))], rng.uniform(*_FAINT_RADII, 3)
+        far = sum(((x - at) / r) ** 2 for x, at, r in zip(grids, center, radii, strict=True))
+        share = np.clip((1 - np.sqrt(far)) * radii.min() + 0.5, 0, 1) * (number == 0)
+        contrast = np.exp(rng.uniform(*np.log(_FAINT_CONTRAST))) * rng.choice([-1, 1])
+        added += (contrast * share).astype(np.float32)
+        number[share > 0] = each
+    return added, number
 
 
 def _bias(added: Floats, tissue: npt.NDArray[np.bool_]) -> float:

@@ -132,7 +132,8 @@ class Trainer:
         task = self.config.task if stage == 0 else None
         is_taught = task is not None and here % task.every == 0
         crop = self._drawn("labeled" if is_taught else _STAGES[stage], here, rng)
-        window = Window.of(crop.plain, rng)
+        # A GPU takes a whole crop in the time of a window.
+        window = Window.of(crop.plain, rng if self.device == "cpu" else None)
         image, parts = self._losses(crop, window, stage, here, rng)
         total, seen = torch.stack([*parts.values()]).sum(), {}
         if self.teaching is not None and is_taught:
@@ -200,6 +201,8 @@ class Trainer:
         image, where = made.guided, window.where
         weight = losses.voxel_weight(crop, window)
         parts = {"error": losses.squared_error(image, plain, window, weight)}
+        if crop.faint is not None and config.faint:
+            parts["faint"] = config.faint * losses.faint_error(image, crop, window)
         if guide is not None:
             parts["excess"] = losses.excess(made, plain, window, is_right=guide.is_right)
             if config.kl:
