@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.api import PathLike, Progress
-from MedEnhanceLib.bundles import Bundle
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import local_path
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig

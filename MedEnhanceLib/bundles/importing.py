@@ -9,18 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
+from MedEnhanceLib.bundles import store
 from MedEnhanceLib.bundles.schema import METADATA, MOST_BYTES, MOST_FILES, safe_path
-from MedEnhanceLib.bundles.store import (
-    DEFAULTS,
-    Bundle,
-    by_name,
-    list_bundles,
-    read_bundle,
-    read_defaults,
-    unreadable_bundles,
-    user_folder,
-    verify_bundle,
-)
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import NAMES, is_name
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, write_json
@@ -41,7 +32,7 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
     InputError where nothing can be read; OSError where there is no room, or no permission.
     """
     refuse_pipe(source)
-    root = user_folder()
+    root = store.user_folder()
     root.mkdir(parents=True, exist_ok=True)
     # An owned folder: what a killed import leaves is removed by the next one.
     remove_abandoned(PREFIX, root)
@@ -49,23 +40,23 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
         # Where it was unpacked is gone by the time that somebody reads the error.
         with renamed_in_errors(staging / _ZIP, str(source)):
             folder = source if source.is_dir() else _unpack(source, staging)
-            bundle = _checked(read_bundle(folder), name, root, source)
+            bundle = _checked(store.read_bundle(folder), name, root, source)
             staged, target = _copy(folder, staging / "staged"), root / bundle.name
             if name is not None:
                 write_json(staged / METADATA, bundle.metadata, overwrite=True)
         staged.replace(target)
-    return read_bundle(target)
+    return store.read_bundle(target)
 
 
 def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bundle:
     """Return a bundle that may come in, under its name there; raises ModelError for any other."""
-    verify_bundle(bundle)
+    store.verify_bundle(bundle)
     if name is not None:
         bundle = replace(bundle, metadata=bundle.metadata | {"name": name})
     if not is_name(bundle.name):
         raise ModelError(f"the model's name {bundle.name!r} cannot be used", f"Use {NAMES}.")
     rename = f"Choose a name: medenhance models import {quote(str(source))} --name NAME"
-    if any(other.shipped and other.name == bundle.name for other in list_bundles()):
+    if any(other.shipped and other.name == bundle.name for other in store.list_bundles()):
         raise ModelError(f"a model {bundle.name!r} came with MedEnhance", rename)
     if (root / bundle.name).exists():
         raise ModelError(
@@ -77,7 +68,7 @@ def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bund
 
 def _copy(folder: Path, staged: Path) -> Path:
     """Copy metadata, and the files that they name."""
-    for relative in (str(METADATA), *read_bundle(folder).metadata["files"]):
+    for relative in (str(METADATA), *store.read_bundle(folder).metadata["files"]):
         copy = staged / safe_path(relative)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / safe_path(relative), copy)
@@ -90,18 +81,18 @@ def remove_bundle(name: str) -> None:
     name: of the bundle; of what cannot be read, that of its folder.
     Raises ModelError where there is none, or it came with MedEnhance; OSError where it stays.
     """
-    broken = user_folder() / name
+    broken = store.user_folder() / name
     folder = broken
-    if broken not in unreadable_bundles():
-        bundle = by_name(name)
+    if broken not in store.unreadable_bundles():
+        bundle = store.by_name(name)
         if bundle.shipped:
             raise ModelError(
                 f"model {name!r} is part of MedEnhance", "Only imported models can be removed."
             )
         folder = bundle.folder
-    kept = {which: default for which, default in read_defaults().items() if default != name}
-    if kept != read_defaults():
-        write_json(user_folder() / DEFAULTS, kept, overwrite=True)
+    kept = {which: default for which, default in store.read_defaults().items() if default != name}
+    if kept != store.read_defaults():
+        write_json(store.user_folder() / store.DEFAULTS, kept, overwrite=True)
     if folder.is_symlink():
         folder.unlink()
     else:

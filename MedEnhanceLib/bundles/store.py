@@ -13,16 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.bundles.schema import (
-    CARD,
-    CODEC,
-    METADATA,
-    SLICES,
-    WEIGHTS,
-    check_metadata,
-    read_json,
-    safe_path,
-)
+from MedEnhanceLib.bundles import schema
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.volume import Volume
@@ -38,9 +29,9 @@ DEFAULTS = "defaults.json"
 #: What a model of a kind does: messages say "segments", not "head".
 _VERBS = {
     "enhancer": "enhances",
-    SLICES: "restores thin slices of",
+    schema.SLICES: "restores thin slices of",
     "head": "segments",
-    CODEC: "compresses",
+    schema.CODEC: "compresses",
 }
 _REMOVE = "Import it again, or remove it: medenhance models remove {}"
 
@@ -102,14 +93,14 @@ class Bundle:
     @property
     def weights(self) -> Path:
         """The safetensors file."""
-        return self.folder / WEIGHTS
+        return self.folder / schema.WEIGHTS
 
     @property
     def sha256(self) -> str:
         """SHA-256 of the weights (of a codec, of all its files), which identifies the model."""
         files = self.metadata["files"]
-        if self.kind != CODEC:
-            return str(files[str(WEIGHTS)])
+        if self.kind != schema.CODEC:
+            return str(files[str(schema.WEIGHTS)])
         hashes = (str(files[name]) for name in sorted(files) if name.endswith(".safetensors"))
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
@@ -141,7 +132,9 @@ def list_bundles() -> list[Bundle]:
 def bundle_files() -> list[tuple[str, int, int]]:
     """Return path, size and time of each file that `list_bundles` depends on, to cache its list."""
     roots = (resource_folder("models"), user_folder())
-    paths = [p for root in roots for p in (root / DEFAULTS, root, *root.glob(f"*/{METADATA}"))]
+    paths = [
+        p for root in roots for p in (root / DEFAULTS, root, *root.glob(f"*/{schema.METADATA}"))
+    ]
     states = [(str(path), path.stat()) for path in sorted(paths) if path.exists()]
     return [(path, state.st_size, state.st_mtime_ns) for path, state in states]
 
@@ -157,7 +150,7 @@ def read_defaults() -> dict[str, str]:
     if not os.access(path, os.R_OK):  # there is none, or it is in a home of somebody else
         return {}
     try:
-        fields = read_json(path)
+        fields = schema.read_json(path)
     except (OSError, ValueError, InputError):
         fields = None
     if not isinstance(fields, dict) or not all(isinstance(v, str) for v in fields.values()):
@@ -228,13 +221,13 @@ def read_bundle(folder: Path, *, expected_sha256: str = "") -> Bundle:
     expected_sha256: of the model that is expected in the folder; empty for any.
     Raises ModelError where it is no bundle, or another model than expected.
     """
-    path = folder / METADATA
+    path = folder / schema.METADATA
     try:
-        metadata = check_metadata(read_json(path), path)
+        metadata = schema.check_metadata(schema.read_json(path), path)
     except (OSError, ValueError, InputError) as cause:
         reason = getattr(cause, "strerror", None) or cause
         raise ModelError(
-            f"{folder}: {METADATA} cannot be read ({reason})",
+            f"{folder}: {schema.METADATA} cannot be read ({reason})",
             "Choose a model folder made by MedEnhance, or import the model again.",
         ) from cause
     bundle = Bundle(folder, metadata)
@@ -246,7 +239,7 @@ def read_bundle(folder: Path, *, expected_sha256: str = "") -> Bundle:
 def verify_bundle(bundle: Bundle) -> None:
     """Raise ModelError unless every file exists with the hash in the metadata."""
     for relative, expected in bundle.metadata["files"].items():
-        path = bundle.folder / safe_path(relative)
+        path = bundle.folder / schema.safe_path(relative)
         try:
             found = file_sha256(path) if path.is_file() else None
         except OSError as cause:
@@ -304,7 +297,7 @@ def folder_of(name_or_path: str) -> Path | None:
     A plain word is a folder only where it holds a model: one of images may have a model's name.
     """
     folder = Path(name_or_path)
-    is_folder = os.sep in name_or_path or os.path.isfile(folder / METADATA)  # noqa: PTH113 - never raises
+    is_folder = os.sep in name_or_path or os.path.isfile(folder / schema.METADATA)  # noqa: PTH113 - never raises
     return folder if is_folder else None
 
 
@@ -384,8 +377,8 @@ def details(bundle: Bundle) -> dict[str, Any]:
 def _card_of(bundle: Bundle) -> str:
     """Return the model card; "" where there is none, and no more of it than a card has."""
     try:
-        refuse_pipe(bundle.folder / CARD)
-        with (bundle.folder / CARD).open("rb") as stream:
+        refuse_pipe(bundle.folder / schema.CARD)
+        with (bundle.folder / schema.CARD).open("rb") as stream:
             return stream.read(_LONGEST_CARD).decode("utf-8", "replace").replace("\r\n", "\n")
     except (OSError, InputError):
         return ""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.bundles import Bundle, open_bundle_for
+from MedEnhanceLib.bundles.store import Bundle, open_bundle_for
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import (

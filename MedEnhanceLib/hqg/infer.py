@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.bundles import open_bundle_for
+from MedEnhanceLib.bundles.store import open_bundle_for
 from MedEnhanceLib.bundles.suitability import (
     anatomy_warning,
     messages_of,

@@ -20,7 +20,7 @@ from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.load import load_dicom
-from MedEnhanceLib.io.dicom.sources import is_dicom, is_source
+from MedEnhanceLib.io.dicom.sources import DICOM_ENDINGS, is_dicom, is_source
 from MedEnhanceLib.io.metaimage import itk_header, read_metaimage
 from MedEnhanceLib.io.nifti import nifti_header, read_nifti
 from MedEnhanceLib.io.nrrd import read_nrrd
@@ -43,8 +43,6 @@ _HEADERS = {
 }
 READABLE = tuple(_READERS)
 WRITABLE = tuple(_HEADERS)
-#: A DICOM file may have any name, and most have none of these.
-_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 #: What the formats lack, and the wider type that holds every value of it.
 _WIDER = {"bool": "uint8", "float16": "float32"}
 _GZIP_LEVEL = 4  # on CT within 1 % of level 6, three times as fast
@@ -80,7 +78,7 @@ def load(
     ending = ending_of(path)
     read = _READERS.get(ending)
     if is_folder or (
-        read is None and (ending in _DICOM_ENDINGS or is_dicom(path) or is_source(path))
+        read is None and (ending in DICOM_ENDINGS or is_dicom(path) or is_source(path))
     ):
         volume = load_dicom(
             path,

@@ -10,16 +10,9 @@ from typing import Any
 
 from MedEnhanceLib.core.manifest import file_sha256, make_manifest
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import DicomParams, Objects, check_folder, place_objects, write
-from MedEnhanceLib.jobs.files import (
-    OutputParams,
-    Result,
-    VolumeParams,
-    check_outputs,
-    inputs_of,
-    manifest_path,
-    results_of,
-)
+from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -34,7 +27,7 @@ class Work:
     """
 
     def __init__(
-        self, action: str, params: OutputParams, monitor: Monitor, *, ending: str = ""
+        self, action: str, params: files.OutputParams, monitor: Monitor, *, ending: str = ""
     ) -> None:
         """Check inputs and outputs; raises as `check_outputs` and `check_folder`.
 
@@ -44,12 +37,14 @@ class Work:
         self._action, self._params, self._began = action, params, time.monotonic()
         self._files, self._monitor = list[Path](), monitor
         self._objects: dict[str, Any] = {}
-        self.inputs, self.outputs = inputs_of(params), results_of(params)
+        self.inputs, self.outputs = files.inputs_of(params), files.results_of(params)
         inputs = [*self.inputs.values()]
         if isinstance(params, DicomParams) and params.dicom:
             check_folder(params, inputs)
         else:
-            check_outputs(self.outputs, inputs=inputs, ending=ending, overwrite=params.overwrite)
+            files.check_outputs(
+                self.outputs, inputs=inputs, ending=ending, overwrite=params.overwrite
+            )
 
     def save(self, volumes: Mapping[str, Volume | None], monitor: Monitor) -> None:
         """Save each output to its file; what is None was not made, and is no output any more."""
@@ -102,7 +97,7 @@ class Work:
         from MedEnhanceLib.io.dicomout.derivation import without_files
 
         name = f"{self.inputs['input'].name}: "
-        stated = self._params.stated() if isinstance(self._params, VolumeParams) else {}
+        stated = self._params.stated() if isinstance(self._params, files.VolumeParams) else {}
         # A volume that another program sent is no file of the user's: its header names it.
         if source is not None and not source.source.startswith(str(self.inputs["input"])):
             self.inputs["input"] = Path(source.source or self.inputs["input"])
@@ -126,7 +121,7 @@ class Work:
             dicom=source.origin.facts() if source is not None and source.origin else None,
             warnings=[without_files(text.removeprefix(name)) for text in self._monitor.warnings],
         )
-        path = manifest_path(next(iter(self.outputs.values())))
+        path = files.manifest_path(next(iter(self.outputs.values())))
         write_json(path, manifest, overwrite=self._params.overwrite)
         written = {
             "outputs": self.outputs,

@@ -6,6 +6,7 @@ import atexit
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -168,14 +169,13 @@ def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
     """
     if monitor is None or not monitor.can_be_cancelled:
         return work()
-    answers: list[Answer] = []
-    errors: list[BaseException] = []
+    answer = Future[Answer]()
 
     def run() -> None:
         try:
-            answers.append(work())
+            answer.set_result(work())
         except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
-            errors.append(error)
+            answer.set_exception(error)
 
     thread = threading.Thread(target=run, name="attended", daemon=True)
     thread.start()
@@ -187,6 +187,4 @@ def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
             # A library that is torn down in the middle of its work aborts the process.
             atexit.register(thread.join, _EXIT_SECONDS)
             raise
-    if errors:
-        raise errors[0]
-    return answers[0]
+    return answer.result()

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING
 from MedEnhanceLib.runtime.lazy import imported_when_used
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.unicompress.allocation.estimate import Estimate, estimate
     from MedEnhanceLib.unicompress.config import CompressConfig
-    from MedEnhanceLib.unicompress.decode import decompress
+    from MedEnhanceLib.unicompress.decode import StoredVolume, decompress
     from MedEnhanceLib.unicompress.encode import CompressResult, compress
+    from MedEnhanceLib.unicompress.estimation import Estimate, estimate
     from MedEnhanceLib.unicompress.inspection import (
         LostBlock,
         RecoverReport,
         inspect_container,
         recover,
     )
-    from MedEnhanceLib.unicompress.stored import StoredVolume
 
 __all__ = [
     "CompressConfig",
@@ -39,11 +38,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "allocation.estimate": ["Estimate", "estimate"],
     "config": ["CompressConfig"],
-    "decode": ["decompress"],
+    "decode": ["StoredVolume", "decompress"],
     "encode": ["CompressResult", "compress"],
+    "estimation": ["Estimate", "estimate"],
     "inspection": ["LostBlock", "RecoverReport", "inspect_container", "recover"],
-    "stored": ["StoredVolume"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

@@ -101,6 +101,7 @@ def with_repair(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> tuple[byt
     layout = Layout.of_size(len(front) + bytes_of(chunks))
     if layout is None:
         return front, chunks
+    # Its length and checksum are known before its bytes, which cover the head.
     front = build_front(header, [*chunks, Chunk(NO_BLOCK, REPAIR_CHUNK, layout.placeholder())])
     covered = chain([front], (chunk.data for chunk in chunks))
     data = layout.chunk(covered, len(front) + bytes_of(chunks))

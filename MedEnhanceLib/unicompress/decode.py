@@ -6,11 +6,13 @@ import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import EllipsisType
+from typing import Any
 
 import numpy as np
 
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.errors import CodecError, DeviceMemoryError
+from MedEnhanceLib.errors import CodecError, DeviceMemoryError, InputError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import memory
 from MedEnhanceLib.runtime.progress import Monitor
@@ -23,15 +25,9 @@ from MedEnhanceLib.unicompress.blocks import (
     slices_text,
     whole_region,
 )
+from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.codecs.integers import from_integers, split_record
-from MedEnhanceLib.unicompress.codecs.lossless import (
-    BLOCK_TYPES,
-    DECODERS,
-    IMPLICIT,
-    LEARNED,
-    VIDEO,
-    Shape,
-)
+from MedEnhanceLib.unicompress.codecs.lossless import Shape
 from MedEnhanceLib.unicompress.codecs.predictor.learned import decode_learned
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.config import thread_count
@@ -176,7 +172,7 @@ def _decode_chunk(
     data: bytes,
 ) -> Voxels:
     """Decode a chunk's block, [k, j, i]; raises CodecError naming the chunk for invalid data."""
-    if chunk.kind not in BLOCK_TYPES:
+    if chunk.kind not in lossless.BLOCK_TYPES:
         names = ", ".join(model["id"] for model in header.models.values())
         needs = f" with its models ({names})" if names else ""
         raise CodecError(
@@ -194,17 +190,17 @@ def _decode_chunk(
 
 def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
     """Decode the block that `data` codes; raises one of FOREIGN_ERRORS for invalid data."""
-    if kind == IMPLICIT:
+    if kind == lossless.IMPLICIT:
         require("torch", purpose="Implicit blocks")
         from MedEnhanceLib.unicompress.codecs.implicit.codec import decode_implicit
 
         return decode_implicit(data, shape, context)
-    if kind == VIDEO:
+    if kind == lossless.VIDEO:
         return video.decode(data, shape, context)
-    if kind == LEARNED:
+    if kind == lossless.LEARNED:
         return decode_learned(data, shape, context)
     record, width, code = split_record(data)
-    return from_integers(record, DECODERS[kind](code, shape, width), context.dtype, shape)
+    return from_integers(record, lossless.DECODERS[kind](code, shape, width), context.dtype, shape)
 
 
 def allocate_voxels(header: Header, ranges: tuple[Range, ...], name: str) -> Voxels:
@@ -231,3 +227,66 @@ def _paste(voxels: Voxels, ranges: tuple[Range, ...], box: Box, block: Voxels) -
         source.append(slice(low - first, high - first))
     inside = voxels[box.frame - ranges[0][0]] if voxels.ndim == 4 else voxels
     inside[tuple(target)] = block[tuple(source)]
+
+
+class StoredVolume:
+    """A `.ucv` that is read as it is needed, with the shape and type of an array.
+
+        scan = me.open("scan.ucv")
+        scan.shape, scan[40:60]                 # an array of these slices
+        scan.read((slice(40, 60), ...))         # the same as a Volume, where it is
+
+    shape: [T,] K, J, I; dtype and ndim as of an array; geometry: of the whole volume.
+
+    The file is not kept open. In files of a ratio or a quality a block is up to 256 slices, and
+    a block is decoded whole.
+
+    Raises InputError where it cannot be opened, CodecError where it is no container, or damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with Container(self.path) as container:
+            self.header = Header.from_json(container.header, self.path.name)
+        self.shape, self.dtype = self.header.shape, self.header.dtype
+        self.ndim, self.geometry = len(self.shape), self.header.geometry
+        self._state = self._now()
+
+    def __repr__(self) -> str:
+        size = f"{self.header.modality} {self.shape} {self.dtype}"
+        return f"<StoredVolume {str(self.path)!r}: {size}, {self.header.mode}>"
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Voxels:
+        """Return voxels by integers, slices and `...`, as NumPy does; InputError for other keys."""
+        entries = list(key) if isinstance(key, tuple) else [key]
+        kinds = (slice, EllipsisType, int, np.integer)
+        if not all(isinstance(entry, kinds) and not isinstance(entry, bool) for entry in entries):
+            raise InputError(f"unsupported index {key!r}", "Use integers, slices and `...`.")
+        # A single number in the shape of the volume: NumPy's rules, without its memory.
+        pattern: Voxels = np.broadcast_to(np.zeros((), self.dtype), self.shape)[key]
+        if pattern.size == 0:
+            return pattern.copy()
+        gap = entries.index(...) if ... in entries else len(entries)
+        entries[gap : gap + 1] = [slice(None)] * (self.ndim - len(entries) + (... in entries))
+        axes = zip(entries, self.shape, strict=True)
+        places = [np.atleast_1d(np.arange(extent)[entry]) for entry, extent in axes]
+        part = self.read(tuple(slice(min(axis), max(axis) + 1) for axis in places))
+        picked: Voxels = part.voxels[np.ix_(*(axis - min(axis) for axis in places))]
+        return picked.reshape(pattern.shape)
+
+    def read(self, region: Region | None = None) -> Volume:
+        """Read a part as a Volume, or all of it; errors as `decompress`'s."""
+        if self._now() != self._state:
+            raise CodecError(f"{self.path} has changed since it was opened", "Open it again.")
+        return decompress(self.path, region=region)
+
+    def _now(self) -> tuple[int, int]:
+        """Return time and size, which change with the file."""
+        try:
+            state = self.path.stat()
+        except OSError as cause:
+            raise InputError(f"{self.path} cannot be read: {cause.strerror}") from cause
+        return state.st_mtime_ns, state.st_size

@@ -270,7 +270,7 @@ def open_model(name: str | None, modality: str) -> Model | None:
     """The network of a bundle; None where no model was named."""
     if name in (None, "none"):
         return None
-    from MedEnhanceLib.bundles import open_bundle
+    from MedEnhanceLib.bundles.store import open_bundle
     from MedEnhanceLib.hqg.restore import network_on
 
     bundle = open_bundle(name, kind="enhancer", modality=modality)

@@ -83,7 +83,7 @@ def _classical(modality: str) -> tuple[list[Arm], list[str]]:
 
 
 def _own(modality: str, options: argparse.Namespace) -> tuple[list[Arm], list[str]]:
-    from MedEnhanceLib.bundles import open_bundle
+    from MedEnhanceLib.bundles.store import open_bundle
 
     model = options.mr_model if modality == "MR" else options.ct_model
     try:

@@ -20,38 +20,29 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.errors import DependencyError
+from MedEnhanceLib.io.dicom import structure
 from MedEnhanceLib.io.dicom.slices import whole
-from MedEnhanceLib.io.dicom.structure import (
-    IMPLICIT,
-    NATIVE,
-    PIXEL_DATA,
-    DamagedError,
-    pydicom_failures,
-    read_elements,
-    reason_of,
-    silence,
-    syntax_of,
-)
+from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 Pixels = npt.NDArray[Any]
-_RLE = f"{IMPLICIT}.5"
+_RLE = f"{structure.IMPLICIT}.5"
 #: Transfer syntax → (name, decoder of imagecodecs).
 DECODERS: dict[str, tuple[str, str]] = {
-    f"{IMPLICIT}.4.50": ("JPEG baseline", "jpeg8_decode"),
-    f"{IMPLICIT}.4.51": ("JPEG extended", "jpeg8_decode"),
-    f"{IMPLICIT}.4.57": ("JPEG lossless", "jpeg8_decode"),
-    f"{IMPLICIT}.4.70": ("JPEG lossless, first order", "jpeg8_decode"),
-    f"{IMPLICIT}.4.80": ("JPEG-LS lossless", "jpegls_decode"),
-    f"{IMPLICIT}.4.81": ("JPEG-LS near-lossless", "jpegls_decode"),
-    f"{IMPLICIT}.4.90": ("JPEG 2000 lossless", "jpeg2k_decode"),
-    f"{IMPLICIT}.4.91": ("JPEG 2000", "jpeg2k_decode"),
-    f"{IMPLICIT}.4.201": ("HTJ2K lossless", "jpeg2k_decode"),
-    f"{IMPLICIT}.4.202": ("HTJ2K lossless, by resolution", "jpeg2k_decode"),
-    f"{IMPLICIT}.4.203": ("HTJ2K", "jpeg2k_decode"),
+    f"{structure.IMPLICIT}.4.50": ("JPEG baseline", "jpeg8_decode"),
+    f"{structure.IMPLICIT}.4.51": ("JPEG extended", "jpeg8_decode"),
+    f"{structure.IMPLICIT}.4.57": ("JPEG lossless", "jpeg8_decode"),
+    f"{structure.IMPLICIT}.4.70": ("JPEG lossless, first order", "jpeg8_decode"),
+    f"{structure.IMPLICIT}.4.80": ("JPEG-LS lossless", "jpegls_decode"),
+    f"{structure.IMPLICIT}.4.81": ("JPEG-LS near-lossless", "jpegls_decode"),
+    f"{structure.IMPLICIT}.4.90": ("JPEG 2000 lossless", "jpeg2k_decode"),
+    f"{structure.IMPLICIT}.4.91": ("JPEG 2000", "jpeg2k_decode"),
+    f"{structure.IMPLICIT}.4.201": ("HTJ2K lossless", "jpeg2k_decode"),
+    f"{structure.IMPLICIT}.4.202": ("HTJ2K lossless, by resolution", "jpeg2k_decode"),
+    f"{structure.IMPLICIT}.4.203": ("HTJ2K", "jpeg2k_decode"),
 }
 _ELEMENTS = (
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
@@ -92,7 +83,7 @@ class PixelFile:
         from pydicom.uid import UID
 
         with _damage():
-            if self.syntax in (*NATIVE, _RLE):
+            if self.syntax in (*structure.NATIVE, _RLE):
                 numbers, _ = get_decoder(UID(self.syntax)).as_array(
                     self.dataset, index=index, raw=True, validate=False
                 )
@@ -126,7 +117,9 @@ class PixelFile:
                 "Install it from its wheel: python -m pip install --force-reinstall imagecodecs",
             ) from cause
         except (RuntimeError, ValueError, MemoryError) as cause:
-            raise DamagedError(f"its {name} stream is damaged ({reason_of(cause)})") from cause
+            raise DamagedError(
+                f"its {name} stream is damaged ({structure.reason_of(cause)})"
+            ) from cause
         if numbers.shape != shape or numbers.dtype.kind not in "iu":
             raise DamagedError(f"its {name} stream gave {numbers.dtype} of shape {numbers.shape}")
         if numbers.dtype.kind == "u" and self.dtype.kind == "i":  # the codec knows no sign
@@ -148,10 +141,10 @@ def _damage() -> Iterator[None]:
         yield
     except (DamagedError, NotImplementedError, MemoryError):
         raise
-    except pydicom_failures() as cause:
+    except structure.pydicom_failures() as cause:
         if isinstance(cause, OSError) and cause.errno is not None:
             raise
-        raise DamagedError(f"it is damaged or cut short ({reason_of(cause)})") from cause
+        raise DamagedError(f"it is damaged or cut short ({structure.reason_of(cause)})") from cause
 
 
 def index_pixels(file: Path) -> PixelFile:
@@ -160,15 +153,15 @@ def index_pixels(file: Path) -> PixelFile:
     Raises DamagedError where elements are cut short, or contradict each other or the number of
     pixels; NotImplementedError where the transfer syntax is not read; OSError.
     """
-    with _damage(), file.open("rb") as stream, silence():
-        return _indexed(read_elements(stream, _ELEMENTS, last=PIXEL_DATA))
+    with _damage(), file.open("rb") as stream, structure.silence():
+        return _indexed(structure.read_elements(stream, _ELEMENTS, last=structure.PIXEL_DATA))
 
 
 def _indexed(dataset: Dataset) -> PixelFile:
     from pydicom.uid import UID
 
-    syntax = syntax_of(dataset)
-    if syntax not in (*NATIVE, _RLE, *DECODERS):
+    syntax = structure.syntax_of(dataset)
+    if syntax not in (*structure.NATIVE, _RLE, *DECODERS):
         raise NotImplementedError(UID(syntax).name)
     if "PixelData" not in dataset:
         raise DamagedError("it holds no pixel data")
@@ -177,7 +170,7 @@ def _indexed(dataset: Dataset) -> PixelFile:
     if frames < 1:
         raise DamagedError(f"NumberOfFrames is {frames}")
     dtype, bits = _type_of(dataset)
-    if syntax in NATIVE:
+    if syntax in structure.NATIVE:
         _verify_length(dataset.PixelData or b"", rows, columns, frames, dtype.itemsize)
     else:
         _verify_fragments(dataset, frames)

@@ -15,19 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from MedEnhanceLib.io.dicom.contrast import (
-    ACQUISITION,
-    DIRECTION,
-    SCAN_NUMBERS,
-    TIME,
-    Attribute,
-    are_of_one_kind,
-    attributes_of,
-    in_scan_order,
-    interleave,
-    ranked,
-    with_equal_times,
-)
+from MedEnhanceLib.io.dicom import contrast
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
 from MedEnhanceLib.io.dicom.sources import named
 
@@ -139,9 +127,9 @@ def _divided(slices: Slices) -> list[Part]:
     whole = [Part((tuple(slices),))]
     if any(not (plane.position and plane.orientation) for plane in slices):
         return whole
-    slices = with_equal_times(slices)
+    slices = contrast.with_equal_times(slices)
     places = _Places(slices)
-    parts = _divided_by(slices, places, attributes_of(slices), _MOST_DIVISIONS)
+    parts = _divided_by(slices, places, contrast.attributes_of(slices), _MOST_DIVISIONS)
     if not parts or len({plane.stack for plane in slices}) > 1:
         return parts or whole  # stacks are meant to lie at places of their own
     return [replace(part, lacking=places.lacking(part.slices, slices)) for part in parts]
@@ -189,7 +177,7 @@ class _Places:
 
 
 def _divided_by(
-    slices: Slices, places: _Places, attributes: Sequence[Attribute], divisions: int
+    slices: Slices, places: _Places, attributes: Sequence[contrast.Attribute], divisions: int
 ) -> list[Part]:
     """Make parts in which no slices share a place; [] where no attributes give such parts."""
     collide = places.collide(slices)
@@ -218,13 +206,15 @@ def _divided_by(
     return []
 
 
-def _interrupted(slices: Slices, places: _Places, attributes: Sequence[Attribute]) -> Part | None:
+def _interrupted(
+    slices: Slices, places: _Places, attributes: Sequence[contrast.Attribute]
+) -> Part | None:
     """Make the frames of a scan that ended within one: two or more complete ones, and the last."""
     at = places.at(slices)
     most = max(map(len, at.values()))
     if most < 3 or {*map(len, at.values())} != {most, most - 1}:
         return None
-    for way in SCAN_NUMBERS:
+    for way in contrast.SCAN_NUMBERS:
         if any(way(plane) is None for plane in slices):
             continue
         last = [max(here, key=way) for here in at.values() if len(here) == most]
@@ -240,7 +230,9 @@ def _interrupted(slices: Slices, places: _Places, attributes: Sequence[Attribute
     return None
 
 
-def _framed(slices: Slices, places: _Places, attributes: Sequence[Attribute]) -> Part | None:
+def _framed(
+    slices: Slices, places: _Places, attributes: Sequence[contrast.Attribute]
+) -> Part | None:
     """Return all slices as the frames of one volume; None where they are not."""
     everywhere = places.at(slices)
     nearly: Part | None = None
@@ -261,15 +253,15 @@ def _framed(slices: Slices, places: _Places, attributes: Sequence[Attribute]) ->
             if place not in at
         ]
         if not missing:
-            is_mixed = attribute is ACQUISITION and interleave(frames)
-            if not is_mixed and are_of_one_kind(frames, attribute, attributes):
-                scanned = in_scan_order(frames) if attribute.is_scanned else frames
-                unknown = "" if scanned or attribute is not DIRECTION else _NO_ORDER
+            is_mixed = attribute is contrast.ACQUISITION and contrast.interleave(frames)
+            if not is_mixed and contrast.are_of_one_kind(frames, attribute, attributes):
+                scanned = contrast.in_scan_order(frames) if attribute.is_scanned else frames
+                unknown = "" if scanned or attribute is not contrast.DIRECTION else _NO_ORDER
                 return Part(scanned or frames, axis=attribute.axis, reason=unknown)
         elif len(missing) <= _MOST_LACKING * len(everywhere) * len(frames):
             reason = f"slices are missing: {named(missing)}"
             nearly = nearly or Part(frames, axis=attribute.axis, reason=reason)
-    by_time = ranked(list(everywhere.values()))
-    if by_time and are_of_one_kind(by_time, None, attributes):
-        return Part(by_time, axis=TIME)
+    by_time = contrast.ranked(list(everywhere.values()))
+    if by_time and contrast.are_of_one_kind(by_time, None, attributes):
+        return Part(by_time, axis=contrast.TIME)
     return nearly

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import mosaic
+from MedEnhanceLib.io.dicom import mosaic, structure
 from MedEnhanceLib.io.dicom.slices import (
     ELEMENTS,
     Fields,
@@ -27,14 +27,7 @@ from MedEnhanceLib.io.dicom.slices import (
     whole,
 )
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, HEAD, begins_dicom
-from MedEnhanceLib.io.dicom.structure import (
-    DamagedError,
-    pydicom_failures,
-    read_elements,
-    reason_of,
-    silence,
-    syntax_of,
-)
+from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
@@ -136,7 +129,7 @@ class Header:
         return f"{self.file.name}: {self.reason}"
 
 
-@silence()
+@structure.silence()
 def read_header(file: Path) -> Header | None:
     """Read the header of a file.
 
@@ -155,11 +148,13 @@ def read_header(file: Path) -> Header | None:
                 return None
             has_prefix = head[128:132] == b"DICM"
             try:
-                dataset = read_elements(stream, _ELEMENTS)
+                dataset = structure.read_elements(stream, _ELEMENTS)
                 fields = plain_values(dataset)
-            except pydicom_failures():
-                with contextlib.suppress(*pydicom_failures()):
-                    part = read_elements(stream, _UIDS_OF_SERIES, last=_UIDS_OF_SERIES[-1])
+            except structure.pydicom_failures():
+                with contextlib.suppress(*structure.pydicom_failures()):
+                    part = structure.read_elements(
+                        stream, _UIDS_OF_SERIES, last=_UIDS_OF_SERIES[-1]
+                    )
                     study, series = text(part, "StudyInstanceUID"), text(part, "SeriesInstanceUID")
                     damaged = replace(damaged, study=study, series=series)
                 raise
@@ -177,11 +172,11 @@ def read_header(file: Path) -> Header | None:
             reason=f"its transfer syntax is not read: {cause}",
             hint="Convert it to explicit little endian (dcmconv +te).",
         )
-    except pydicom_failures() as cause:
+    except structure.pydicom_failures() as cause:
         is_ours = isinstance(cause, DamagedError)
         what = "" if is_ours else "its header cannot be read: "
         is_shut = isinstance(cause, OSError)
-        return replace(damaged, reason=f"{what}{reason_of(cause)}", unread=is_shut)
+        return replace(damaged, reason=f"{what}{structure.reason_of(cause)}", unread=is_shut)
 
 
 def _described(dataset: Dataset, fields: Fields, file: Path) -> Header:
@@ -219,7 +214,7 @@ def _described(dataset: Dataset, fields: Fields, file: Path) -> Header:
 
 
 def _with_slices(about: Header, dataset: Dataset, fields: Fields) -> Header:
-    syntax = syntax_of(dataset)
+    syntax = structure.syntax_of(dataset)
     photometric = text(fields, "PhotometricInterpretation")
     if whole(fields, "SamplesPerPixel") > 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         return replace(

@@ -12,12 +12,11 @@ from pathlib import Path
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
 from MedEnhanceLib.io.dicom.frames import Part, parts_of
 from MedEnhanceLib.io.dicom.headers import Header, read_header
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, counted, find_files, named
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, DICOM_ENDINGS, counted, find_files, named
 from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 _TAKE_AWAY = "Copy or export the file again; or remove it, to load the series without it."
-_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 #: Files that are read between two looks at a cancel.
 _AT_ONCE = 16
 
@@ -133,7 +132,7 @@ def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
         odd += [
             file.name
             for file, header in zip(part, read, strict=True)
-            if header is None and _ending(file) in _DICOM_ENDINGS
+            if header is None and _ending(file) in DICOM_ENDINGS
         ]
         monitor.progress((start + len(part)) / len(files), "reading headers")
     headers = _without_trifles(headers, monitor)

@@ -18,16 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom import slices
 from MedEnhanceLib.io.dicom.csa import read_csa
-from MedEnhanceLib.io.dicom.slices import (
-    Fields,
-    Slice,
-    acquisition_time,
-    floats,
-    measured,
-    plain_values,
-    text,
-)
+from MedEnhanceLib.io.dicom.slices import Fields, Slice
 from MedEnhanceLib.io.dicom.structure import DamagedError, read_elements
 
 #: Private elements of Siemens: the number of slices, with its creator; headers of image and series.
@@ -82,8 +75,8 @@ def tiles_of(picture: Slice, header: Fields) -> tuple[Slice, ...]:
             normal = np.cross(right, down)
             step = _step(picture, image, centers, first + corner / 2, normal)
         positions = [tuple((first + number * step).tolist()) for number in range(count)]
-    if tile.interval_ms is None and text(header, "MRAcquisitionType") == "2D":
-        tile = replace(tile, interval_ms=measured(header, "RepetitionTime"))
+    if tile.interval_ms is None and slices.text(header, "MRAcquisitionType") == "2D":
+        tile = replace(tile, interval_ms=slices.measured(header, "RepetitionTime"))
     return tuple(
         replace(tile, tile=number, position=position)
         for number, position in enumerate(positions, 1)
@@ -115,8 +108,8 @@ def _united_imaging(picture: Slice) -> tuple[Slice, ...]:
         replace(
             tile,
             tile=number,
-            position=floats(item, "ImagePositionPatient", 3),
-            time_s=acquisition_time(plain_values(item)) or picture.time_s,
+            position=slices.floats(item, "ImagePositionPatient", 3),
+            time_s=slices.acquisition_time(slices.plain_values(item)) or picture.time_s,
         )
         for number, item in enumerate(items, 1)
     )
@@ -124,11 +117,11 @@ def _united_imaging(picture: Slice) -> tuple[Slice, ...]:
 
 def _stated_count(header: Fields) -> int:
     value = header.get(_COUNT)
-    if text(header, _CREATOR) != "SIEMENS MR HEADER":
+    if slices.text(header, _CREATOR) != "SIEMENS MR HEADER":
         return 0
     if isinstance(value, bytes):  # of unknown VR
         return int.from_bytes(value[:2], "little")
-    return int(measured(header, _COUNT) or 0)  # type: ignore[arg-type]
+    return int(slices.measured(header, _COUNT) or 0)  # type: ignore[arg-type]
 
 
 def _private_headers(picture: Slice) -> tuple[dict[str, tuple[str, ...]], Vector]:
@@ -148,7 +141,7 @@ def _private_headers(picture: Slice) -> tuple[dict[str, tuple[str, ...]], Vector
     protocol = "".join(headers[1].get("MrPhoenixProtocol") or headers[1].get("MrProtocol", ()))
     centers: dict[int, dict[str, float]] = defaultdict(dict)
     for number, axis, mm in _CENTER.findall(protocol):
-        centers[int(number)][axis] = measured({axis: mm}, axis) or 0.0  # it leaves zeros out
+        centers[int(number)][axis] = slices.measured({axis: mm}, axis) or 0.0  # it leaves zeros out
     listed = [[centers[k].get(axis, 0.0) for axis in _AXES] for k in sorted(centers)]
     return headers[0], np.array(listed, np.float64).reshape(-1, 3)
 
@@ -161,7 +154,9 @@ def _step(
     normal: Vector,
 ) -> Vector:
     """Return the step from slice to slice, mm in LPS; center: of the first slice."""
-    stated = [measured({"": cosine}, "") or 0.0 for cosine in image.get("SliceNormalVector", ())]
+    stated = [
+        slices.measured({"": cosine}, "") or 0.0 for cosine in image.get("SliceNormalVector", ())
+    ]
     towards, mm = np.array(stated or [0.0] * 3), abs(picture.between or 0.0)
     if len(centers) > 1:
         step = (centers[-1] - centers[0]) / (len(centers) - 1)

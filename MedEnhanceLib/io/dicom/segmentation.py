@@ -12,16 +12,10 @@ import numpy as np
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
+from MedEnhanceLib.io.dicom import structure
 from MedEnhanceLib.io.dicom.headers import first_item
 from MedEnhanceLib.io.dicom.pixels import refuse_too_large
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
-from MedEnhanceLib.io.dicom.structure import (
-    PIXEL_DATA,
-    pydicom_failures,
-    read_elements,
-    reason_of,
-    silence,
-)
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -43,20 +37,21 @@ def read_segmentation(file: Path, source: str, monitor: Monitor) -> Volume:
     """
     require("highdicom", purpose="Reading a DICOM segmentation")
     # Highdicom keeps the table of frames in SQLite.
-    failures: tuple[type[Exception], ...] = (*pydicom_failures(), sqlite3.Error)
+    failures: tuple[type[Exception], ...] = (*structure.pydicom_failures(), sqlite3.Error)
     try:
         return attend(partial(_read, file, source), monitor)
     except failures as cause:
         raise InputError(
-            f"{file.name}, a segmentation, cannot be read: {reason_of(cause)}", _OTHER_READER
+            f"{file.name}, a segmentation, cannot be read: {structure.reason_of(cause)}",
+            _OTHER_READER,
         ) from cause
 
 
 def _read(file: Path, source: str) -> Volume:
     from highdicom.seg import Segmentation
 
-    with file.open("rb") as stream, silence():
-        dataset = read_elements(stream, last=PIXEL_DATA)
+    with file.open("rb") as stream, structure.silence():
+        dataset = structure.read_elements(stream, last=structure.PIXEL_DATA)
         if str(dataset.get("SegmentationType")).upper() == "FRACTIONAL":
             raise InputError(
                 f"{file.name} is a fractional segmentation: probabilities instead of labels",

@@ -10,18 +10,7 @@ import numpy as np
 
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicomout.attributes import (
-    CT_IMAGE,
-    MR_IMAGE,
-    PET_IMAGE,
-    PET_UNITS,
-    REQUIRED_OF_PET,
-    SECONDARY_CAPTURE,
-    SOP_CLASSES,
-    complete,
-    copy_elements,
-    is_of_scan,
-)
+from MedEnhanceLib.io.dicomout import attributes
 from MedEnhanceLib.io.dicomout.derivation import (
     IMPLEMENTATION_UID,
     Derivation,
@@ -99,10 +88,10 @@ def build_series(
 def _missing_of_pet(headers: Sequence[Dataset | None]) -> list[str]:
     """List what PET images require and the images behind the slices do not state."""
     if None in headers:
-        return list(REQUIRED_OF_PET)
+        return list(attributes.REQUIRED_OF_PET)
     return [
         keyword
-        for keyword in REQUIRED_OF_PET
+        for keyword in attributes.REQUIRED_OF_PET
         for header in filter(None, headers)
         if header.get(keyword) in (None, "")
         and (keyword != "DecayFactor" or header.get("DecayCorrection") != "NONE")
@@ -147,13 +136,13 @@ class _Series:
         ]
         has_headers = bool(template.headers) and (
             volume.modality == template.modality
-            or (volume.modality == "OT" and template.modality not in SOP_CLASSES)
+            or (volume.modality == "OT" and template.modality not in attributes.SOP_CLASSES)
         )
         self.headers = [place.header if has_headers else None for place in self.places]
-        self.sop_class = SOP_CLASSES.get(volume.modality, SECONDARY_CAPTURE)
-        missing = _missing_of_pet(self.headers) if self.sop_class == PET_IMAGE else []
+        self.sop_class = attributes.SOP_CLASSES.get(volume.modality, attributes.SECONDARY_CAPTURE)
+        missing = _missing_of_pet(self.headers) if self.sop_class == attributes.PET_IMAGE else []
         if missing:
-            self.sop_class = SECONDARY_CAPTURE
+            self.sop_class = attributes.SECONDARY_CAPTURE
             if has_headers:
                 monitor.warn(
                     f"{name}: its images do not state {missing[0]}, which PET images require; it "
@@ -162,7 +151,7 @@ class _Series:
         self.stored = plan_storage(
             [place.voxels for place in self.places],
             list(map(_rescale, self.headers)),
-            from_zero=self.sop_class == PET_IMAGE,
+            from_zero=self.sop_class == attributes.PET_IMAGE,
         )
         description = derivation.description
         if self.stored.error:
@@ -185,7 +174,9 @@ class _Series:
         from pydicom import Dataset
 
         place, header = self.places[number], self.headers[number]
-        image: Dataset = Dataset() if header is None else copy_elements(header, is_of_scan)
+        image: Dataset = (
+            Dataset() if header is None else attributes.copy_elements(header, attributes.is_of_scan)
+        )
         self.template.copy_study(image)
         self._identify(image, number)
         self._put_place(image, place, header)
@@ -203,7 +194,7 @@ class _Series:
                 refer_to_source(source.reference, same_place=place.on_image) for source in sources
             ]
         image.SpecificCharacterSet = "ISO_IR 192"  # the source's may not have the letters of texts
-        complete(image, self.sop_class)
+        attributes.complete(image, self.sop_class)
         return image
 
     def _identify(self, image: Dataset, number: int) -> None:
@@ -212,7 +203,7 @@ class _Series:
         image.SeriesInstanceUID = self.uid
         image.SeriesNumber = series_number(self.places[0].header, "images")
         image.InstanceNumber = number + 1
-        is_other = self.volume.modality not in SOP_CLASSES
+        is_other = self.volume.modality not in attributes.SOP_CLASSES
         image.Modality = "OT" if is_other else self.volume.modality
         image.SeriesDescription = self.derivation.series_text(
             str(source.get("SeriesDescription") or "") if source else ""
@@ -223,7 +214,7 @@ class _Series:
         date, time = self.moment
         image.InstanceCreationDate, image.InstanceCreationTime = date, time
         image.ContentDate, image.ContentTime = date, time
-        if self.sop_class != PET_IMAGE or not image.get("SeriesDate"):
+        if self.sop_class != attributes.PET_IMAGE or not image.get("SeriesDate"):
             # Of PET they stay: its intensities are corrected for decay to the start of the series.
             image.SeriesDate, image.SeriesTime = date, time
 
@@ -245,14 +236,16 @@ class _Series:
         image.Rows, image.Columns = pixels.shape
         image.SamplesPerPixel = 1
         shown = {image.get("PhotometricInterpretation"), image.get("PresentationLUTShape")}
-        is_inverted = self.sop_class != PET_IMAGE and bool(shown & {"MONOCHROME1", "INVERSE"})
+        is_inverted = self.sop_class != attributes.PET_IMAGE and bool(
+            shown & {"MONOCHROME1", "INVERSE"}
+        )
         image.PhotometricInterpretation = "MONOCHROME1" if is_inverted else "MONOCHROME2"
         image.pop("PresentationLUTShape", None)  # it says the same, and only projections may
         image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
         image.PixelRepresentation = int(self.stored.signed)
         image.add_new("PixelData", "OW", pixels.tobytes())
-        if self.volume.units in PET_UNITS and self.volume.modality == "PT":
-            image.Units = PET_UNITS[self.volume.units]
+        if self.volume.units in attributes.PET_UNITS and self.volume.modality == "PT":
+            image.Units = attributes.PET_UNITS[self.volume.units]
         if "WindowCenter" not in image or "WindowWidth" not in image:
             for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
                 image.pop(keyword, None)
@@ -265,21 +258,23 @@ class _Series:
         """Write slope and intercept, if the class requires them or they change anything."""
         header, rescale = self.headers[number], self.stored.rescales[number]
         had_one = header is not None and header.get("RescaleSlope") not in (None, "")
-        is_needed = self.sop_class in (CT_IMAGE, PET_IMAGE) or rescale != Rescale()
+        is_needed = (
+            self.sop_class in (attributes.CT_IMAGE, attributes.PET_IMAGE) or rescale != Rescale()
+        )
         rescale_type = image.get("RescaleType") or "US"
         image.pop("RescaleType", None)
         if not (had_one or is_needed):
             return
         image.RescaleSlope, image.RescaleIntercept = rescale.slope, rescale.intercept
-        if self.sop_class == CT_IMAGE and self.volume.units in ("HU", ""):
+        if self.sop_class == attributes.CT_IMAGE and self.volume.units in ("HU", ""):
             image.RescaleType = "HU"
-        elif self.sop_class != PET_IMAGE:
+        elif self.sop_class != attributes.PET_IMAGE:
             image.RescaleType = rescale_type
 
     def _set_time(self, image: Dataset, number: int) -> None:
         """Number the frames of a sequence, and PET's images by PET's own attributes."""
         frames = self.volume.shape[0] if self.volume.is_sequence else 1
-        if self.sop_class == PET_IMAGE:
+        if self.sop_class == attributes.PET_IMAGE:
             image.NumberOfSlices, image.ImageIndex = self.volume.shape[-3], number + 1
             if frames > 1:
                 image.SeriesType, image.NumberOfTimeSlices = ["DYNAMIC", "IMAGE"], frames
@@ -298,10 +293,10 @@ class _Series:
 def _image_type(image: Dataset, sop_class: str) -> list[str]:
     """Write DERIVED, and of the source what a class needs: CT an AXIAL, MR its kind."""
     more = [str(value) for value in values_of(image, "ImageType")][2:]
-    if sop_class == PET_IMAGE:
+    if sop_class == attributes.PET_IMAGE:
         return ["DERIVED", "PRIMARY", *more]  # PS3.3 C.8.9.4.1.1 knows no other second value
-    if sop_class == CT_IMAGE and (not more or more[0] not in ("AXIAL", "LOCALIZER")):
+    if sop_class == attributes.CT_IMAGE and (not more or more[0] not in ("AXIAL", "LOCALIZER")):
         more = ["AXIAL"]
-    if sop_class == MR_IMAGE and not more:
+    if sop_class == attributes.MR_IMAGE and not more:
         more = ["OTHER"]
     return ["DERIVED", "SECONDARY", *more]

@@ -9,16 +9,9 @@ from typing import Annotated
 from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.errors import CodecError, ConfigError
+from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import DicomParams
-from MedEnhanceLib.jobs.files import (
-    CONTAINER,
-    KeptVolumes,
-    OutputParams,
-    Result,
-    VolumeParams,
-    beside,
-    check_ending,
-)
+from MedEnhanceLib.jobs.files import KeptVolumes, OutputParams, Result
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
@@ -29,7 +22,7 @@ _ELSEWHERE = ("path", "seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EstimateParams(VolumeParams):
+class EstimateParams(files.VolumeParams):
     """Estimate size and quality from some slices; nothing is written."""
 
     config: Annotated[CompressConfig, About(help="what the file guarantees, and how fast")]
@@ -95,21 +88,21 @@ class RecoverParams(OutputParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.is_copy:
-            check_ending(Path(self.output))
-            mask = self.mask_output or beside(self.output, "lost")
+            files.check_ending(Path(self.output))
+            mask = self.mask_output or files.beside(self.output, "lost")
             object.__setattr__(self, "mask_output", mask)
 
     @property
     def is_copy(self) -> bool:
         """Whether a sound container is written, which has no mask."""
-        return self.output.lower().endswith(CONTAINER)
+        return self.output.lower().endswith(files.CONTAINER)
 
 
 def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → compress → verify and replace (in `compress`) → manifest."""
     from MedEnhanceLib.unicompress import compress
 
-    work = Work("compressed", params, monitor, ending=CONTAINER)
+    work = Work("compressed", params, monitor, ending=files.CONTAINER)
     output = work.outputs["output"]
     # After an estimate the volume is in memory already.
     volume, _ = kept.load(params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1))
@@ -156,7 +149,7 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.unicompress.inspection import save_repaired
 
     is_copy = params.is_copy
-    ending = CONTAINER if is_copy else ""
+    ending = files.CONTAINER if is_copy else ""
     work = Work("recovered from a damaged container", params, monitor, ending=ending)
     source = Path(params.input)
     volume, report = recover(source, monitor=monitor.part(0.0, 0.9))

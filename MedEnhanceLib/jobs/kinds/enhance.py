@@ -12,23 +12,9 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
+from MedEnhanceLib.jobs import enhancing, files
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume, source_series
-from MedEnhanceLib.jobs.enhancing import (
-    Enhanced,
-    enhance_volume,
-    objects_of,
-    segmentation_figures,
-    segmenter_config,
-)
-from MedEnhanceLib.jobs.files import (
-    AUTO,
-    KeptVolumes,
-    Result,
-    VolumeParams,
-    beside,
-    path_of,
-    results_of,
-)
+from MedEnhanceLib.jobs.files import KeptVolumes, Result, VolumeParams
 from MedEnhanceLib.jobs.guides import chosen_guide
 from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
@@ -94,8 +80,8 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        segmenter_config(self.segmenter, "auto", self, wanted=self.wants_segmentation)
-        if self.guide is not None and AUTO in self.guide and len(self.guide) > 1:
+        enhancing.segmenter_config(self.segmenter, "auto", self, wanted=self.wants_segmentation)
+        if self.guide is not None and files.AUTO in self.guide and len(self.guide) > 1:
             raise ConfigError("guide is auto and names files too", "Give one or the other.")
         if self.uncertainty_output and not self.config.uncertainty:
             raise ConfigError(
@@ -113,9 +99,9 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
                 ("uncertainty_output", self.config.uncertainty),
             ):
                 if is_made and getattr(self, name) is None:
-                    path = beside(self.output, name.removesuffix("_output"))
+                    path = files.beside(self.output, name.removesuffix("_output"))
                     object.__setattr__(self, name, path)
-        elif len(results_of(self)) > 1:
+        elif len(files.results_of(self)) > 1:
             raise ConfigError(
                 "with dicom, further results go into the folder of the series",
                 "Name no file for --segment, --uncertainty, --noise-map and --guide-map (in a "
@@ -159,16 +145,16 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
                 "Leave segmentation and uncertainty out, or enhance each frame on its own (frame)."
             )
     guides = _guides_of(params, volume, kept, monitor)
-    if params.guide == [AUTO] and guides:
-        work.inputs["guide"] = path_of(guides[0])
+    if params.guide == [files.AUTO] and guides:
+        work.inputs["guide"] = files.path_of(guides[0])
     config = params.config
     if isinstance(config.noise, str):
         work.inputs["noise"] = Path(config.noise)
-    done = enhance_volume(
+    done = enhancing.enhance_volume(
         source if frame is None else volume,
         config,
         guide=guides or None,
-        segmenter=segmenter_config(
+        segmenter=enhancing.segmenter_config(
             params.segmenter, config.device, params, wanted=params.wants_segmentation
         ),
         frame=frame,
@@ -178,7 +164,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         monitor=monitor.part(0.05, 0.9),
     )
     if params.dicom:
-        work.write(objects_of(done, source), monitor.part(0.9, 0.98))
+        work.write(enhancing.objects_of(done, source), monitor.part(0.9, 0.98))
     else:
         work.save(_volumes_of(done, params, monitor), monitor.part(0.9, 0.95))
     part_of_it = {"slices": params.slices, "frame": frame}
@@ -194,7 +180,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     if params.report:
         monitor.progress(0.95, "draw the report")
         fields["outputs"]["report"] = str(_write_report(params, source, done, result["manifest"]))
-    if params.guide == [AUTO] and guides:  # not in the manifest: may hold patient names
+    if params.guide == [files.AUTO] and guides:  # not in the manifest: may hold patient names
         fields["guide"] = guides[0].source
     return Result(fields)
 
@@ -203,7 +189,7 @@ def _guides_of(
     params: EnhanceParams, volume: Volume, kept: KeptVolumes, monitor: Monitor
 ) -> list[Volume]:
     """Return the guides that are named, or the chosen one; a single one is kept for previews."""
-    if params.guide == [AUTO]:
+    if params.guide == [files.AUTO]:
         guide = chosen_guide(Path(params.input), volume, monitor)
         return [guide] if guide is not None else []
     paths = params.guide or []
@@ -213,7 +199,7 @@ def _guides_of(
 
 
 def _volumes_of(
-    done: Enhanced, params: EnhanceParams, monitor: Monitor
+    done: enhancing.Enhanced, params: EnhanceParams, monitor: Monitor
 ) -> dict[str, Volume | None]:
     """Return the volume of each output; warn of a requested map that is not there."""
     if params.noise_map and done.noise is None:
@@ -229,7 +215,9 @@ def _volumes_of(
     }
 
 
-def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, manifest: str) -> Path:
+def _write_report(
+    params: EnhanceParams, volume: Volume, done: enhancing.Enhanced, manifest: str
+) -> Path:
     from MedEnhanceLib.report.enhance import enhancement_report
 
     name = name_of(volume)
@@ -288,12 +276,12 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     labels = segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
     part = monitor.part(0.9, 1.0)
     if params.dicom:
-        work.write(objects_of(labels, volume), part)
+        work.write(enhancing.objects_of(labels, volume), part)
     else:
         work.save({"output": labels.volume}, part)
     return work.finish(
         config=params.config.to_json(),
-        figures=segmentation_figures(labels),
+        figures=enhancing.segmentation_figures(labels),
         source=volume,
         device=labels.device,
         model=labels.model,

@@ -21,7 +21,7 @@ from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.bundles import Bundle
+    from MedEnhanceLib.bundles.store import Bundle
     from MedEnhanceLib.degradation import Degradation
 
 SEED = 20240607

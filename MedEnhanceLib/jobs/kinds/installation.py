@@ -40,8 +40,8 @@ class DoctorParams(Params):
 
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     """Do what the action says; then every installed model, its files checked."""
-    from MedEnhanceLib.bundles import import_bundle, list_bundles, remove_bundle
-    from MedEnhanceLib.bundles.store import details, set_default, unreadable_rows
+    from MedEnhanceLib.bundles.importing import import_bundle, remove_bundle
+    from MedEnhanceLib.bundles.store import details, list_bundles, set_default, unreadable_rows
 
     changed: dict[str, Any] = {}
     if params.action == "import":

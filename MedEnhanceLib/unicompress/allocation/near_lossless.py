@@ -18,13 +18,8 @@ from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
 from MedEnhanceLib.unicompress.codecs.lossless import LEARNED, Code, code_block
-from MedEnhanceLib.unicompress.codecs.predictor.learned import (
-    Predictor,
-    code_learned,
-    predictor_grid,
-    taught,
-    would_take,
-)
+from MedEnhanceLib.unicompress.codecs.predictor import learned
+from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor
 from MedEnhanceLib.unicompress.container import Chunk
 
 #: Blocks, and slices, rows and columns of each, that decide between learned and classical types:
@@ -74,15 +69,15 @@ def _winning_predictor(task: Task, bound: float | None) -> Predictor | None:
     """Choose a predictor and teach it the volume; None where classical types take less."""
     voxels = task.voxels
     pieces = [box.middle(voxels, _PIECE) for box in _some_boxes(voxels)]
-    sizes = [would_take(predictor, pieces, bound) for predictor in task.predictors]
+    sizes = [learned.would_take(predictor, pieces, bound) for predictor in task.predictors]
     chosen = task.predictors[int(np.argmin(sizes))]
     classical = sum(len(code_block(piece, bound, speed="normal").data) for piece in pieces)
     if min(sizes) > _TAUGHT_MOST * classical:
         return None
-    chosen = taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
+    chosen = learned.taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
     carried = 2 * len(chosen.model.data) if chosen.carried else 0
     share = sum(piece.size for piece in pieces) / voxels.size
-    saved = (classical - would_take(chosen, pieces, bound)) / share
+    saved = (classical - learned.would_take(chosen, pieces, bound)) / share
     return chosen if saved - carried > _NAMED_BYTES else None
 
 
@@ -94,12 +89,14 @@ def _some_boxes(voxels: Voxels) -> list[Box]:
 
 def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
     def code(block: Voxels) -> Code:
-        learned = code_learned(block, bound, predictor.network)
-        return learned or code_block(block, bound, speed="normal")
+        coded = learned.code_learned(block, bound, predictor.network)
+        return coded or code_block(block, bound, speed="normal")
 
     carried = (predictor.model,) if predictor.carried else ()
     models = {"models": (predictor.model,), "carried": carried}
-    payload = _all_coded(task.part(0.1, 1.0), predictor_grid(task.voxels.shape), code, **models)
+    payload = _all_coded(
+        task.part(0.1, 1.0), learned.predictor_grid(task.voxels.shape), code, **models
+    )
     is_needed = any(chunk.kind == LEARNED for chunk in payload.chunks)
     return payload if is_needed else replace(payload, models=(), carried=())
 
@@ -128,9 +125,9 @@ def expected_bytes(task: Task, bound: float | None) -> float:
     slabs = [box.middle(voxels, (count, *box.shape[1:])) for box in _some_boxes(voxels)]
     share = sum(slab.size for slab in slabs) / voxels.size
     if task.predictors:
-        learned = min(would_take(predictor, slabs, bound) for predictor in task.predictors)
-        if np.isfinite(learned):
-            return learned / share / _TAUGHT
+        least = min(learned.would_take(predictor, slabs, bound) for predictor in task.predictors)
+        if np.isfinite(least):
+            return least / share / _TAUGHT
     return sum(len(code_block(slab, bound, speed="fast").data) for slab in slabs) / share
 
 

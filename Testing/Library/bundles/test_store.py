@@ -14,22 +14,18 @@ from typing import Any
 import pytest
 import torch
 
-from MedEnhanceLib.bundles import (
-    Bundle,
-    import_bundle,
-    importing,
-    list_bundles,
-    open_bundle,
-    remove_bundle,
-    store,
-    verify_bundle,
-)
+from MedEnhanceLib.bundles import importing, store
 from MedEnhanceLib.bundles.export import export_bundle, load_tensors
+from MedEnhanceLib.bundles.importing import import_bundle, remove_bundle
 from MedEnhanceLib.bundles.schema import METADATA, WEIGHTS
 from MedEnhanceLib.bundles.store import (
+    Bundle,
     find_bundle,
+    list_bundles,
+    open_bundle,
     read_bundle,
     unreadable_bundles,
+    verify_bundle,
 )
 from MedEnhanceLib.errors import ModelError
 

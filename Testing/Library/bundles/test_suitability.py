@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from Library.conftest import WarningRecorder
 
-from MedEnhanceLib.bundles import Bundle, open_bundle_for
 from MedEnhanceLib.bundles.schema import METADATA
-from MedEnhanceLib.bundles.store import find_bundle
+from MedEnhanceLib.bundles.store import Bundle, find_bundle, open_bundle_for
 from MedEnhanceLib.bundles.suitability import (
     anatomy_warning,
     training_length_limits,

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib.bundles import verify_bundle
-from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume

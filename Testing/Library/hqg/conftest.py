@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from MedEnhanceLib.bundles import open_bundle
+from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load

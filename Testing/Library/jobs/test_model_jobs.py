@@ -15,7 +15,7 @@ from Library.jobs.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles import open_bundle
+from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job

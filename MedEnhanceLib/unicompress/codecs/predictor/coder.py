@@ -19,7 +19,7 @@ import numpy.typing as npt
 from MedEnhanceLib import native
 from MedEnhanceLib.unicompress.blocks import safe_point
 from MedEnhanceLib.unicompress.codecs.integers import Indices
-from MedEnhanceLib.unicompress.codecs.predictor import tables
+from MedEnhanceLib.unicompress.codecs.predictor import tables, wavefront
 from MedEnhanceLib.unicompress.codecs.predictor.features import (
     COUNT,
     DOWN,
@@ -29,14 +29,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.features import (
     fit_linear,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.network import Network
-from MedEnhanceLib.unicompress.codecs.predictor.wavefront import (
-    NEIGHBORS,
-    Shape,
-    lines_of,
-    lines_of_slice,
-    ring_of,
-    steps_of,
-)
+from MedEnhanceLib.unicompress.codecs.predictor.wavefront import Shape
 
 Array = npt.NDArray[Any]
 States = npt.NDArray[np.uint64]
@@ -137,7 +130,7 @@ def decode_block(data: bytes, shape: Shape, network: Network) -> npt.NDArray[np.
         raise ValueError("unsupported block shape")
     native.require(_PURPOSE)
     version, lanes_bits, bits, top, start = _HEAD.unpack_from(data)
-    count = 2 * len(NEIGHBORS)
+    count = 2 * len(wavefront.NEIGHBORS)
     rest = data[_HEAD.size + count * _WEIGHTS_DTYPE.itemsize :]
     if version != _VERSION or not 4 <= lanes_bits <= _MOST_LANES_BITS:
         raise ValueError(f"unknown version {version}, or 2 ** {lanes_bits} lanes")
@@ -175,7 +168,7 @@ def codable(indices: Indices) -> bool:
 def fits(shape: Shape) -> bool:
     """Tell whether a block of this shape may be written: a long thin one takes for ever."""
     few_voxels = math.prod(shape) <= _MOST_VOXELS
-    return min(shape[1:]) >= 2 and few_voxels and steps_of(shape) <= _MOST_STEPS
+    return min(shape[1:]) >= 2 and few_voxels and wavefront.steps_of(shape) <= _MOST_STEPS
 
 
 def start_of(indices: Indices) -> int:
@@ -223,15 +216,15 @@ class _Walk:
     def __init__(self, block: Array, linear: Linear, start: int) -> None:
         self._library = native.require(_PURPOSE)
         self.linear, self.start, shape = linear, start, block.shape
-        slots, ring = ring_of(shape)
-        self.steps, cells = steps_of(shape), slots * lines_of(shape)
+        slots, ring = wavefront.ring_of(shape)
+        self.steps, cells = wavefront.steps_of(shape), slots * wavefront.lines_of(shape)
         self.task = _Task(
             bytes=ctypes.sizeof(_Task),
             slices=shape[0],
             rows=shape[1],
             columns=shape[2],
             slots=slots,
-            slice_lines=lines_of_slice(shape),
+            slice_lines=wavefront.lines_of_slice(shape),
             top=linear.top,
             linear_scale=FINE / (1 << linear.bits),
         )

@@ -61,16 +61,7 @@ class Estimate:
 
 
 def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None = None) -> Estimate:
-    """Code a part of `volume` as `config` asks and estimate what the whole would take.
-
-    Args:
-        volume: [K, J, I] or [T, K, J, I].
-        config: as for `compress`.
-        monitor: receives progress, and may cancel.
-    Raises:
-        ConfigError, InputError, DependencyError: as `compress` would.
-        Cancelled: by the monitor.
-    """
+    """Code a part of `volume` and estimate what the whole would take; arguments as `compress`."""
     began = time.monotonic()
     monitor = monitor or Monitor()
     monitor.progress(0.0, "look at the volume")
@@ -136,10 +127,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
 
 
 def _activity_of(voxels: Voxels, unit: float | None = None) -> float:
-    """Sum neighbors' differences on a logarithmic scale: about how much there is to code.
-
-    unit: below it a difference counts little; None for the smallest step.
-    """
+    """Sum logarithms of neighbors' differences, in units (None: the smallest step)."""
     if voxels.shape[-1] < 2:
         return 0.0
     bits, seen = 0.0, 0
