@@ -525,7 +525,7 @@ def degrade(
 
         worse = me.degrade(volume, bias=0.3, rician=0.1, seed=7)
     """
-    from MedEnhanceLib.degradation import named_steps
+    from MedEnhanceLib.degradation.pipeline import named_steps
 
     named = [(name.replace("_", "-"), strength) for name, strength in strengths.items()]
     steps = named_steps([step for step in named if step != ("composite", False)], seed)

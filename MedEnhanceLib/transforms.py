@@ -118,7 +118,7 @@ class Degraded(Randomizable, _OfVolumes):  # type: ignore[misc]
 
     def randomize(self, data: Any = None) -> None:
         """Draw strength and seed of the damage."""
-        from MedEnhanceLib.degradation import draw
+        from MedEnhanceLib.degradation.pipeline import draw
 
         self.damage = draw(self.kind, np.random.default_rng(self.R.randint(2**31)))
 

@@ -164,7 +164,7 @@ def _add_kinds(parser: Parser) -> None:
 def _degrade_params(args: argparse.Namespace) -> dict[str, Any]:
     if not args.steps:
         raise ConfigError("no degradation was named", "For example: --rician 0.1")
-    from MedEnhanceLib.degradation import named_steps
+    from MedEnhanceLib.degradation.pipeline import named_steps
 
     steps = [step.to_json() for step in named_steps(args.steps, args.seed)]
     return params_of(args, declaration_of("degrade")) | {"steps": steps}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.errors import GeometryError
 
 Triple = tuple[float, float, float]
@@ -71,7 +72,7 @@ class Geometry:
         )
 
     @property
-    def affine_lps(self) -> npt.NDArray[np.float64]:
+    def affine_lps(self) -> Doubles:
         """4×4, (i, j, k) → mm in LPS."""
         affine = np.eye(4)
         affine[:3, :3] = np.asarray(self.direction) * np.asarray(self.spacing)
@@ -79,7 +80,7 @@ class Geometry:
         return affine
 
     @property
-    def affine_ras(self) -> npt.NDArray[np.float64]:
+    def affine_ras(self) -> Doubles:
         """4×4, (i, j, k) → mm in RAS, as NIfTI and Slicer use it."""
         return _LPS_TO_RAS @ self.affine_lps
 
@@ -140,7 +141,7 @@ class Geometry:
             raise GeometryError(f"the stored geometry is incomplete: {cause}") from cause
 
 
-def _numbers(values: npt.ArrayLike, shape: tuple[int, ...], field: str) -> npt.NDArray[np.float64]:
+def _numbers(values: npt.ArrayLike, shape: tuple[int, ...], field: str) -> Doubles:
     try:
         numbers = np.asarray(values, np.float64).reshape(shape)
         if np.isfinite(numbers).all():

@@ -13,15 +13,12 @@ All raise InputError where shapes differ or no voxel is left to measure.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Doubles
 from MedEnhanceLib.errors import InputError
 
-Array = npt.NDArray[Any]
-Doubles = npt.NDArray[np.float64]
 _SSIM_SIGMA = 1.5
 _SSIM_RADIUS = 5
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03

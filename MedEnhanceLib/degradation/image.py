@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, cubic_spline
+
 #: The kernel of the blur ends at this many σ, where 6e-5 of it is left.
 _TRUNCATE = 4.0
 #: Distance of the shading's control points: sensitivities of head coils vary over such lengths.
 KNOT_MM = 100.0
 
 
-def rician_noise(voxels: npt.NDArray[Any], sigma: float, rng: np.random.Generator) -> Floats:
+def rician_noise(voxels: Array, sigma: float, rng: np.random.Generator) -> Floats:
     """Add the noise of magnitude MR: Rician in tissue, Rayleigh in air.
 
     Source: Gudbjartsson and Patz, Magn. Reson. Med. 34 (1995) 910.
@@ -34,23 +33,19 @@ def rician_noise(voxels: npt.NDArray[Any], sigma: float, rng: np.random.Generato
     return np.hypot(real, imaginary, out=real)
 
 
-def foreground(voxels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def foreground(voxels: Array) -> Mask:
     """Mark the voxels above the mean, which finds a head in air; all voxels of a constant."""
-    above: npt.NDArray[np.bool_] = voxels > voxels.mean(dtype=np.float64)
+    above: Mask = voxels > voxels.mean(dtype=np.float64)
     return above if above.any() else np.ones_like(above)
 
 
-def robust_max(voxels: npt.NDArray[Any]) -> float:
+def robust_max(voxels: Array) -> float:
     """Return the 99.5th percentile of the foreground, in the unit of `voxels`."""
     return float(np.percentile(voxels[foreground(voxels)], 99.5))
 
 
-def gaussian_blur(
-    voxels: npt.NDArray[Any], sigma_px: float, *, sigma_slices: float = 0.0
-) -> Floats:
-    """Convolve with a Gaussian, as a smaller matrix or a soft kernel loses resolution.
-
-    Edges are mirrored, so a constant stays constant.
+def gaussian_blur(voxels: Array, sigma_px: float, *, sigma_slices: float = 0.0) -> Floats:
+    """Convolve with a Gaussian; edges are mirrored, so a constant stays constant.
 
     voxels: [..., J, I]; with `sigma_slices`, [..., K, J, I].
     sigma_px: σ in pixels along rows and columns; 0 for none.
@@ -88,7 +83,7 @@ def bias_field(
     rng: np.random.Generator,
     *,
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
-    within: npt.NDArray[np.bool_] | None = None,
+    within: Mask | None = None,
 ) -> Floats:
     """Draw smooth multiplicative shading, as receive coils cause it.
 
@@ -97,7 +92,6 @@ def bias_field(
 
     shape: (K, J, I).
     strength: 0.3 gives a field that multiplies or divides by 1.3 at most.
-    rng: the control points are drawn from it.
     spacing_mm: along i, j, k, as in `Geometry`.
     within: [K, J, I], where mean and maximum are taken; None takes the whole volume.
     Returns float32 [K, J, I], positive, no unit.
@@ -117,11 +111,8 @@ def bias_field(
     return np.exp(log_field).astype(np.float32)
 
 
-def _spline_basis(count: int, spacing_mm: float) -> npt.NDArray[np.float64]:
+def _spline_basis(count: int, spacing_mm: float) -> Doubles:
     """Return [count, control points]: weights of the cubic B-spline at voxel centers."""
     spans = max(1, math.ceil(count * spacing_mm / KNOT_MM - 1e-9))
     position = (np.arange(count) + 0.5) / count * spans
-    distance = np.abs(position[:, None] - (np.arange(spans + 3) - 1)[None, :])
-    near = 2 / 3 - distance**2 + distance**3 / 2
-    far = np.maximum(2 - distance, 0) ** 3 / 6
-    return np.where(distance < 1, near, far)
+    return cubic_spline(position[:, None] - (np.arange(spans + 3) - 1))

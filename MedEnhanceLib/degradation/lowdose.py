@@ -16,17 +16,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats
 from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Floats = npt.NDArray[np.float32]
 #: Linear attenuation of water at about 70 keV, the effective energy of a 120 kV spectrum.
 MU_WATER_PER_MM = 0.0195
 #: Views over 180°. Noise falls with photons × views, so this number is part of the dose.
@@ -41,7 +41,7 @@ _INDICES_AT_ONCE = 1 << 21
 
 
 def low_dose_noise(
-    hu: npt.NDArray[Any],
+    hu: Array,
     spacing_mm: Sequence[float],
     photons: float,
     electronic: float,
@@ -86,7 +86,7 @@ def low_dose_noise(
 
 
 def _log_error(
-    integrals: Floats, photons: npt.NDArray[Any], electronic: float, seeds: npt.NDArray[np.int64]
+    integrals: Floats, photons: Array, electronic: float, seeds: npt.NDArray[np.int64]
 ) -> Floats:
     """Return the error of the line integrals: −ln(measured / expected), [K, views, bins]."""
     error = np.empty_like(integrals)
@@ -155,7 +155,7 @@ class _Scan:
         return math.ceil(diagonal / self.bin_mm) + 3
 
     @property
-    def angles(self) -> npt.NDArray[np.float64]:
+    def angles(self) -> Doubles:
         return np.linspace(0, math.pi, self.views, endpoint=False)
 
     def project(self, mu: Tensor) -> Tensor:
@@ -215,13 +215,11 @@ class _Scan:
 def _joseph(
     s: Tensor, lines: tuple[int, float], across: tuple[int, float], along: float, over: float
 ) -> tuple[Tensor, Tensor]:
-    """Find the pixels that a ray at s meets on each line, and its length there in mm.
+    """Find the pixels that rays meet on each line, and their length there in mm.
 
     s: [bins], distance of each ray from the center, mm.
-    lines: number and width (mm) of the lines that the ray crosses.
-    across: number and width (mm) of the pixels on a line.
-    along: cosine of the ray's angle to the normal of the lines.
-    over: sine of that angle.
+    lines, across: number and width (mm) of the lines that rays cross, and of the pixels on a line.
+    along, over: cosine and sine of the rays' angle to the normal of the lines.
     Returns indices (int32) and weights (mm), both [bins, 2 × lines].
     """
     import torch

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.options import About, Options, config_from_json
@@ -33,7 +33,6 @@ from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import refuse_too_large
 
-Floats = npt.NDArray[np.float32]
 Seed = Annotated[int, About(low=0)]
 
 
@@ -273,9 +272,8 @@ def standard_composite(seed: int) -> Composite:
 def named_steps(strengths: Iterable[tuple[str, Any]], seed: int) -> list[Degradation]:
     """Make degradations by their names, in order.
 
-    strengths: a name with its strength each: "rician" (σ as a share of the maximum), "blur" (σ in
-        pixels), "bias" (± this share), "low-dose" (photons of a ray), "composite" (of the
-        benchmarks, whatever the number).
+    strengths: "rician" (σ as a share of the maximum), "blur" (σ in pixels), "bias" (± this share),
+        "low-dose" (photons of a ray), "scanner" (kind), "composite" (of the benchmarks).
     seed: of the first; the others have seeds of their own.
     Raises ConfigError: another name, or a strength out of range.
     """
@@ -302,7 +300,6 @@ def draw(kind: str, rng: np.random.Generator) -> Degradation:
     kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %), "low-dose"
         (2e3 to 1e5 photons, uniform in the logarithm), "scanner" (any scan of MR, within the ranges
         of `Scanner`), or "composite" (of the first three, weaker).
-    rng: strength and seed are drawn from it.
     Raises ConfigError: of another kind.
     """
     if kind == "scanner":

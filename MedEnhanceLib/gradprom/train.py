@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import draw
+from MedEnhanceLib.degradation.pipeline import draw
 from MedEnhanceLib.gradprom import segment
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, make_head

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Volume, Voxels
@@ -20,9 +20,8 @@ _SLICES = 16
 def averaged(volume: Volume, factors: Sequence[int]) -> Volume:
     """A volume of means over blocks, in float32; what fills no block at the end is left out.
 
-    Args:
-        volume: a single one; of a mapped file only some slices are in memory.
-        factors: voxels of a block along k, j, i.
+    volume: a single one; of a mapped file only some slices are in memory.
+    factors: voxels of a block along k, j, i.
     """
     whole = volume.shape[0] // factors[0] * factors[0]
     tall = max(1, _SLICES // factors[0]) * factors[0]
@@ -37,7 +36,7 @@ def averaged(volume: Volume, factors: Sequence[int]) -> Volume:
     return replace(volume, voxels=np.concatenate(parts), geometry=geometry, origin=None)
 
 
-def _means(voxels: Voxels, factors: Sequence[int]) -> npt.NDArray[np.float32]:
+def _means(voxels: Voxels, factors: Sequence[int]) -> Floats:
     """Axis by axis: several at once take numpy ten times as long."""
     means: Voxels = voxels
     for axis, factor in enumerate(factors):

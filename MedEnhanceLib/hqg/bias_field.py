@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Floats, Mask, interpolated
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import robust_max
+from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.runtime.dependencies import require
 
-Floats = npt.NDArray[np.float32]
 #: Side of the blocks, and fewest blocks along an axis that has as many voxels.
 _BLOCK_MM, _FEWEST_BLOCKS = 5.0, 8
 #: Spans of the spline. With 50 mm, and with N4's usual doubling of a span per axis, more anatomy
@@ -34,10 +33,9 @@ _TISSUE = 0.15
 class BiasField:
     """A multiplicative bias field, whose slices are made when they are read.
 
-    Attributes:
-        shape: [K, J, I] of the volume.
-        blocks: its logarithm at the centers of blocks, with a mean of 0 over tissue.
-        steps: voxels along k, j, i that a block has.
+    shape: [K, J, I] of the volume.
+    blocks: its logarithm at the centers of blocks, with a mean of 0 over tissue.
+    steps: voxels along k, j, i that a block has.
     """
 
     shape: tuple[int, ...]
@@ -46,12 +44,9 @@ class BiasField:
 
     def __getitem__(self, slices: slice) -> Floats:
         """Some slices, float32 [n, J, I], no unit."""
-        log_field = self.blocks
-        places = [np.arange(count) for count in self.shape]
-        places[0] = places[0][slices]
-        for axis, (at, step) in enumerate(zip(places, self.steps, strict=True)):
-            log_field = _interpolated(log_field, axis, at, step)
-        return np.exp(log_field, out=log_field)
+        sides = zip(self.shape, self.steps, strict=True)
+        k, j, i = ((np.arange(count) + 0.5) / step - 0.5 for count, step in sides)
+        return np.exp(interpolated(self.blocks, (k[slices], j, i)))
 
 
 def measure_bias_field(volume: Volume) -> BiasField:
@@ -62,12 +57,9 @@ def measure_bias_field(volume: Volume) -> BiasField:
     Source: Tustison et al., IEEE Trans. Med. Imaging 29 (2010) 1310, as SimpleITK implements it;
     blocks, spline and mask are our choice.
 
-    Args:
-        volume: one frame, [K, J, I].
-    Returns:
-        The field; 1 everywhere where intensities are constant.
-    Raises:
-        DependencyError: SimpleITK is missing.
+    volume: one frame, [K, J, I].
+    Returns the field; 1 everywhere where intensities are constant.
+    Raises DependencyError: SimpleITK is missing.
     """
     steps = tuple(
         max(1, min(round(_BLOCK_MM / size), count // _FEWEST_BLOCKS))
@@ -83,7 +75,7 @@ def measure_bias_field(volume: Volume) -> BiasField:
     return BiasField(volume.shape, log_field, steps)
 
 
-def _log_field(means: Volume, tissue: npt.NDArray[np.bool_]) -> Floats:
+def _log_field(means: Volume, tissue: Mask) -> Floats:
     """The logarithm of N4's field at the blocks."""
     sitk: Any = require("SimpleITK", purpose="The bias field (N4)")
     coarse, shape, spacing = means.voxels, means.shape, means.geometry.spacing
@@ -104,11 +96,3 @@ def _log_field(means: Volume, tissue: npt.NDArray[np.bool_]) -> Floats:
     corrector.Execute(image, mask)
     log_field: Floats = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image))
     return log_field[: shape[0], : shape[1], : shape[2]]
-
-
-def _interpolated(values: Floats, axis: int, places: npt.NDArray[np.int_], step: int) -> Floats:
-    """Values at the centers of blocks of `step` voxels → at some voxels, linear."""
-    centers = (np.arange(values.shape[axis]) + 0.5) * step - 0.5
-    weights = [np.interp(places, centers, row) for row in np.eye(len(centers))]
-    matrix = np.array(weights, np.float32)
-    return np.moveaxis(np.tensordot(values, matrix, axes=(axis, 0)), -1, axis)

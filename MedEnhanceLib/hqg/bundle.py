@@ -29,13 +29,9 @@ def export_enhancer(
 ) -> Bundle:
     """Write the bundle of a training.
 
-    Args:
-        folder: of the bundle.
-        config: of the training.
-        network: with averaged weights.
-        seconds: duration of the training.
-        is_guided: whether the correction by a guide was trained.
-        gains: of the last validation, in dB over the filter.
+    network: with averaged weights.
+    is_guided: whether the correction by a guide was trained.
+    gains: of the last validation, in dB over the filter.
     """
     guided = ", guided by other series of the same examination" if is_guided else ""
     metadata: dict[str, Any] = {

@@ -179,9 +179,7 @@ class TrainConfig(WithPresets):
     data: tuple[dict[str, str], ...] = option(
         (), help="for the bundle's card: name, subjects, license and source of each collection"
     )
-    license: str = option(
-        "", help="license license of the weights, for the card; empty: not stated"
-    )
+    license: str = option("", help="license of the weights, for the card; empty: not stated")
     modality: Literal["MR", "CT"] = option("MR", help="of the images; decides scale and noise")
     anatomy: str = option(
         "", help='what the images show, as in "images of the brain"; users are informed of it'

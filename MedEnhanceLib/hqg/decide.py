@@ -1,8 +1,7 @@
 """What is done to a volume, from what is measured in it: noise and, on request, blur.
 
 `decide` looks at the whole volume, and at all frames of a sequence together, so that parts of it
-are treated as the whole is and no frame differs from the next in what is done to it. The noise of a
-sequence is that of the differences of its frames.
+are treated as the whole is and no frame differs from the next in what is done to it.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from MedEnhanceLib.core.slabs import extremes
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoise import Removal, removal_of
-from MedEnhanceLib.hqg.noise_check import noise_warning
+from MedEnhanceLib.hqg.denoise import Removal, removal_of, trust_in
 from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import LARGEST
-from MedEnhanceLib.nets.constant import ConstantRegions
-from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise, noise_to_contrast
+from MedEnhanceLib.nets.regions import ConstantRegions
+from MedEnhanceLib.noise.blocks import structure_of
+from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
 from MedEnhanceLib.noise.frames import measure_frames
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -34,6 +33,17 @@ if TYPE_CHECKING:
 
 #: Frames of a sequence that are measured for what is decided once, spread over all of it.
 _FRAMES_MEASURED = 9
+#: Correlation between the means of blocks two apart below which there is only noise. Noise of any
+#: usual texture gives 0 ± 1 / √(2n), CT and MR .3 and more, a PET of 34 × 31 pixels .18.
+_LEAST_STRUCTURE = 0.1
+#: σ over contrast from which noise is strong, and the trust (a confidence of .25, or in CT a σ of
+#: 212 HU) below which it may be structure.
+#: Of 77 undamaged scans 2 lie beyond both, and none of them with simulated noise.
+_STRONG, _UNSURE = 0.3, 0.5
+#: Noise of MR with less than this share of white noise's power at the highest frequency of both
+#: axes comes from enlarging: scans have .49 and more, images enlarged 1.5 or 2 times .18 and less.
+#: In CT a smooth kernel does the same. Known where the spectrum is noise's with this confidence.
+_ENLARGED, _SURE_SPECTRUM = 0.25, 0.3
 
 
 @dataclass
@@ -42,12 +52,11 @@ class VolumeCache:
 
     Owned by who keeps the volume in memory; valid as long as nobody writes to its voxels.
 
-    Attributes:
-        ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
-        noises: that a frame shows by itself, by its number.
-        of_frames: the noise that all frames of a sequence show together; None where they show none.
-        regions: that are constant, by number of the frame and σ of the noise.
-        guides: those of the last run that had any, each with its copy on the volume's grid.
+    ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
+    noises: that a frame shows by itself, by its number.
+    of_frames: the noise that all frames of a sequence show together; None where they show none.
+    regions: that are constant, by number of the frame and σ of the noise.
+    guides: those of the last run that had any, each with its copy on the volume's grid.
     """
 
     ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
@@ -60,33 +69,11 @@ class VolumeCache:
         """Return the noise of a frame, measured once for all runs over it."""
         monitor.check()
         if number not in self.noises:
-            spacing = frame.geometry.spacing
-            self.noises[number] = measure_noise(
-                frame.voxels, modality=frame.modality, spacing=spacing
-            )
+            self.noises[number] = noise_of(frame)
         return self.noises[number]
 
-    def sequence_noise(
-        self, frames: Sequence[Volume], typical: NoiseEstimate, monitor: Monitor
-    ) -> NoiseEstimate | None:
-        """Return the noise that all frames show together, measured once for all runs over them."""
-        if not self.of_frames:
-            one = frames[0]
-            noise = measure_frames(
-                [frame.voxels for frame in frames],
-                typical,
-                modality=one.modality,
-                spacing=one.geometry.spacing,
-                monitor=monitor,
-            )
-            self.of_frames = (noise,)
-        return self.of_frames[0]
-
     def constant(self, number: int, frame: Volume, level: float) -> ConstantRegions:
-        """Return the constant regions of a frame, measured once for all runs over it.
-
-        level: σ of the noise.
-        """
+        """Return the constant regions of a frame, measured once for noise of this σ."""
         if (number, level) not in self.regions:
             self.regions[number, level] = ConstantRegions(frame.voxels, level)
         return self.regions[number, level]
@@ -96,12 +83,10 @@ class VolumeCache:
 class Decision:
     """What is done to a volume, or to every frame of a sequence.
 
-    Attributes:
-        noise: as measured; the same for all frames of a sequence.
-        removal: what of it is removed.
-        blur: that is undone; None for none.
-        warnings: that the measurement of the noise may not suit the volume.
-        facts: what was measured and decided, as manifests record it.
+    noise: as measured; the same for all frames of a sequence.
+    blur: that is undone; None for none.
+    warnings: that the measurement of the noise may not suit the volume.
+    facts: what was measured and decided, as manifests record it.
     """
 
     noise: NoiseEstimate
@@ -124,12 +109,10 @@ def decide(
     In a sequence, the differences of frames are measured, and up to nine frames, spread evenly; of
     these the median counts where frames do not differ.
 
-    Args:
-        frames: [K, J, I] each, all of a sequence.
-        cache: measurements of earlier runs over them, filled by this one.
-        config: task, strength and whether the bias field is corrected.
-        chosen: the frames that are going to be enhanced.
-        monitor: messages and cancelling.
+    frames: [K, J, I] each, all of a sequence.
+    cache: measurements of earlier runs over them, filled by this one.
+    config: task, strength and whether the bias field is corrected.
+    chosen: the frames that are going to be enhanced.
     """
     numbers = _spread(frames, chosen)
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
@@ -139,7 +122,8 @@ def decide(
     if config.noise is not None:
         noise = _stated_noise(config.noise, typical, noise)
     elif len(frames) > 1:
-        shared = cache.sequence_noise(frames, noise, monitor)
+        cache.of_frames = cache.of_frames or (measure_frames(frames, noise, monitor),)
+        (shared,) = cache.of_frames
         noise = shared or noise
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
@@ -175,6 +159,54 @@ def decide(
         monitor.log(blur.reason)
     undone = blur if blur is not None and blur.is_blurred else None
     return Decision(noise, removal, undone, warnings, facts)
+
+
+def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> ModelWarning | None:
+    """Warn where noise is not as the filter needs it: of known level, independent of anatomy.
+
+    is_full: whether the whole correction is applied, however uncertain the measurement.
+    """
+    if structure_of(volume.voxels) < _LEAST_STRUCTURE:
+        return ModelWarning(
+            "no-structure",
+            "the volume shows no structure, only noise",
+            "check the input: nothing in the result is anatomy",
+        )
+    if noise.confidence == 0 and noise.contrast == 0:
+        return _unfit(
+            "no tissue was found in which noise could be measured",
+            "the result is almost the input; check that the volume is an image of this modality",
+        )
+    trust = trust_in(noise, volume.modality)
+    if noise.contrast and noise.apparent / noise.contrast >= _STRONG and trust < _UNSURE:
+        return _unfit(
+            "strong noise and structure cannot be separated in this volume, as in label maps, "
+            "textures and filtered images",
+            "check that the volume is an unprocessed image, and compare with the input",
+        )
+    if is_full and trust < 1:
+        return _unfit(
+            "the noise cannot be measured with certainty, and the whole correction is applied",
+            "fine structure may go with the noise: compare with the input, or use strength auto",
+        )
+    if _is_enlarged(volume, noise):
+        return _unfit(
+            "the noise has no fine grain, as in an image enlarged from a smaller matrix",
+            "noise and detail overlap, and less is removed: enhance the image before it is "
+            "enlarged",
+        )
+    return None
+
+
+def _is_enlarged(volume: Volume, noise: NoiseEstimate) -> bool:
+    if volume.modality == "CT" or noise.confidence < _SURE_SPECTRUM:
+        return False
+    finest = noise.spectrum[:, -1].mean(), noise.spectrum[:, :, -1].mean()
+    return bool(max(finest) < _ENLARGED)
+
+
+def _unfit(message: str, hint: str) -> ModelWarning:
+    return ModelWarning("noise-model", message, hint)
 
 
 def noise_facts(volume: Volume) -> dict[str, Any] | None:

@@ -1,26 +1,22 @@
 """Removes noise as far as it was measured: the grouped filter on a volume, and the set network.
 
 measure_noise → nets.grouped.denoised → hqg.restore → bias of magnitudes undone → share of it
-
-Without a network nothing is learned, and nothing depends on the scanner or the anatomy of a
-training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.core.slabs import extremes
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.air import Air
-from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped_run import parts_of
+from MedEnhanceLib.nets.regions import Air, ConstantRegions
 from MedEnhanceLib.noise.blocks import AIR_MEAN
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.noise.rician import amplitude
@@ -29,7 +25,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.restore import NetworkStage
 
-Floats = npt.NDArray[np.float32]
 #: Below this mean, in σ, a magnitude may be air, whose own mean is 1.25.
 _NEAR_AIR = 2.0
 #: σ of air over that of the tissue around it, at most.
@@ -63,11 +58,7 @@ FITTED_ON = {
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """Part of the noise of a volume that is removed.
-
-    noise: with the σ that is certain. share: of its removal, 0 to 1. reason: why it is not all that
-    was measured; "" where it is.
-    """
+    """Noise with the σ that is certain, the share of it that is removed, and why it is not all."""
 
     noise: NoiseEstimate
     share: float
@@ -75,10 +66,7 @@ class Removal:
 
 
 def trust_in(noise: NoiseEstimate, modality: str) -> float:
-    """How certain it is that the measured noise is no anatomy, 0 to 1.
-
-    1 from a confidence of one half, and in CT from a σ of 300 HU.
-    """
+    """How certain it is that the measured noise is no anatomy, 0 to 1."""
     trust = min(1.0, noise.confidence / TRUSTED)
     if modality == "CT":
         trust = max(trust, min(1.0, noise.level / _BEYOND_ANATOMY_HU) ** 2)
@@ -93,10 +81,8 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     r² / (r² + 0.05²), where r is σ over the contrast of the tissue, all of it from .9 and nothing
     below .15.
 
-    Args:
-        noise: of the volume, in its units.
-        modality: of the volume; in "CT" the units are HU.
-        takes_all: whether all is removed, however weak and uncertain it is.
+    modality: of the volume; in "CT" the units are HU.
+    takes_all: whether all is removed, however weak and uncertain it is.
     """
     if takes_all:
         return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else "")
@@ -125,31 +111,18 @@ def denoise(
     only: slice | None = None,
     network: NetworkStage | None = None,
     engine: grouped.Engine | None = None,
-    finish: Callable[[Floats], npt.NDArray[Any]] | None = None,
-    out: npt.NDArray[Any] | None = None,
+    finish: Callable[[Floats], Array] | None = None,
+    out: Array | None = None,
     monitor: Monitor | None = None,
-) -> npt.NDArray[Any]:
-    """A volume without the noise that was measured in it.
+) -> Array:
+    """Remove the noise that was measured in a volume.
 
-    Args:
-        volume: a single volume, [K, J, I], finite.
-        noise: what `noise.estimate.measure_noise` found in it.
-        share: of the correction, 0 to 1.
-        regions: of the volume that are constant, which groups of blocks and the network pass over;
-            `put_back` makes them exact in the result.
-        only: the slices that are wanted; they equal those of a whole run.
-        network: what goes on from the filter, with its guides; None for the filter alone.
-        engine: what computes, as in `grouped.denoised`.
-        finish: what makes voxels of the volume's type of slices, as they are computed.
-        out: where the wanted slices go, of the type that `finish` returns; None for a new array in
-            float32.
-        monitor: progress and cancelling.
-
-    Returns:
-        [K, J, I], or the wanted slices, in the units of the volume: `out`, or a new array.
-
-    Raises:
-        Cancelled: the monitor asked to stop.
+    volume: a single volume, [K, J, I], finite.
+    share: of the correction, 0 to 1.
+    regions: of the volume that are constant; `put_back` makes them exact in the result.
+    network: what goes on from the filter, with its guides; None for the filter alone.
+    finish: what makes voxels of the volume's type of slices, as they are computed.
+    Other arguments, result and errors are those of `grouped.denoised`.
     """
     only = only or slice(0, volume.shape[0])
     if out is None:
@@ -167,7 +140,7 @@ def denoise(
         # One round more, which costs CT fine structure: the network sees what it changes.
         rounds = (*rounds, rounds[-1])
 
-    def corrected(values: Floats, before: Floats, sigma: Floats) -> npt.NDArray[Any]:
+    def corrected(values: Floats, before: Floats, sigma: Floats) -> Array:
         if noise.rician:
             values = _without_rician_bias(values, sigma, noise)
         if share < 1:
@@ -192,7 +165,7 @@ def denoise(
 
 
 def expected_deviation(
-    result: npt.NDArray[Any],
+    result: Array,
     volume: Volume,
     noise: NoiseEstimate,
     *,
@@ -210,15 +183,12 @@ def expected_deviation(
     about 90 % of the errors. What stays of the noise n counts: with the share a of its removal and
     strength s the variance grows by (1 − a s)² n².
 
-    Args:
-        result: denoised slices of the volume, [n, J, I].
-        volume: what was denoised.
-        noise: of the volume.
-        share: of the correction that is in `result`.
-        strength: at which `result` is going to be blended with the volume.
-        first: the slice of the volume that `result` begins with.
-        only: the slices of the volume that are returned; all of `result` by default.
-        out: where they go, float32 [n, J, I], in the units of the volume; None for a new array.
+    result: denoised slices of the volume, [n, J, I].
+    share: of the correction that is in `result`.
+    strength: at which `result` is going to be blended with the volume.
+    first: the slice of the volume that `result` begins with.
+    only: the slices of the volume that are returned; all of `result` by default.
+    out: where they go, float32 [n, J, I], in the units of the volume; None for a new array.
     """
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's own short name
@@ -254,13 +224,11 @@ def expected_deviation(
 
 
 def _without_rician_bias(values: Floats, level: Floats, noise: NoiseEstimate) -> Floats:
-    """The signal without what noise adds to the mean of magnitudes.
+    """Undo the bias of means of magnitudes, [n, J, I]; level: σ as the map has it.
 
     Where the mean is near that of air, σ is that of the air: the map there comes from tissue around
     it, and an error of it would be seen in black. Dark tissue in strong noise looks like air with a
     σ far above that of bright tissue, and would be removed: hence the limit.
-
-    values, level: [n, J, I], the mean, and σ as the map has it.
     """
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's own short name

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib import native
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrection, fit
 from MedEnhanceLib.native import CELLS, SIDE, TAPER
@@ -33,12 +33,11 @@ STEP = 4
 class Places:
     """Where the blocks of N groups are in a slab of voxels.
 
-    Attributes:
-        index: [N, blocks], flat place of each block's first voxel, the reference's first.
-        distance: [N, blocks], squared differences to the reference, summed over a block.
-        sigma: [N], the noise's deviation at each reference, in the units of the voxels.
-        root: [64], square root of the noise's relative variance in each frequency.
-        shape: of the slab, (slices, rows, columns).
+    index: [N, blocks], flat place of each block's first voxel, the reference's first.
+    distance: [N, blocks], squared differences to the reference, summed over a block.
+    sigma: [N], the noise's deviation at each reference, in the units of the voxels.
+    root: [64], square root of the noise's relative variance in each frequency.
+    shape: of the slab, (slices, rows, columns).
     """
 
     index: Tensor
@@ -48,9 +47,7 @@ class Places:
     shape: tuple[int, int, int]
 
     @classmethod
-    def of(
-        cls, found: native.Groups, spectrum: npt.NDArray[np.float32], shape: tuple[int, ...]
-    ) -> Places:
+    def of(cls, found: native.Groups, spectrum: Floats, shape: tuple[int, ...]) -> Places:
         """The groups that a search found in a slab, in noise of a spectrum."""
         slices, rows, columns = shape
         return cls(
@@ -119,13 +116,8 @@ def regional(sums: Tensor, places: Places) -> Tensor:
 
     One layer alone, so that slabs do not matter. sums: of each group, [N, 12].
     """
-    _, tall, wide = places.shape
-    first = places.index[:, 0].long()
-    slices, rows, columns = (
-        first // (tall * wide),
-        first // wide % tall // STEP,
-        first % wide // STEP,
-    )
+    slices, rows, columns = places.corners()[:, 0].T
+    rows, columns = rows // STEP, columns // STEP
     layers, layer = torch.unique(slices, return_inverse=True)
     shape = (len(layers), int(rows.max()) + 1, int(columns.max()) + 1)
     grid = sums.new_zeros((*shape, sums.shape[-1]))
@@ -139,11 +131,10 @@ def regional(sums: Tensor, places: Places) -> Tensor:
 class Residual:
     """What networks add to the blocks of groups.
 
-    Attributes:
-        unguided: [N, blocks, 64], in coefficients over the noise's deviation.
-        correction: the same, of the guides; None without.
-        weight: [N, blocks], of each block where blocks overlap.
-        divergence: of the cue's distribution, a scalar.
+    unguided: [N, blocks, 64], in coefficients over the noise's deviation.
+    correction: the same, of the guides; None without.
+    weight: [N, blocks], of each block where blocks overlap.
+    divergence: of the cue's distribution, a scalar.
     """
 
     unguided: Tensor
@@ -199,12 +190,7 @@ class GuidedNetwork(torch.nn.Module):
         return replace(fitted, shows=fitted.shows * seen, sums=sums, region=sums.sum(1))
 
     def forward(self, groups: Groups, guides: Sequence[Fit]) -> Residual:
-        """Residuals of groups.
-
-        Args:
-            groups: their coefficients.
-            guides: each fitted to them, with its region.
-        """
+        """Residuals of groups; guides: each fitted to them, with its region."""
         unguided, log_weight, features = self.network(groups)
         weight = torch.exp(log_weight.float().clamp(-_MOST_WEIGHT, _MOST_WEIGHT))
         unguided = unguided.float()
@@ -231,10 +217,7 @@ class GuidedNetwork(torch.nn.Module):
     def aggregated(
         self, residual: Tensor, weight: Tensor, places: Places, voxels: Tensor
     ) -> Tensor:
-        """A residual over a slab, differentiable: the mean of the blocks over each voxel.
-
-        residual: [N, blocks, 64]. weight: [N, blocks].
-        """
+        """The mean of `blocks` over each voxel of a slab, differentiable."""
         blocks = self.blocks(residual, weight, places)
         share = weight[..., None] * self.get_buffer("taper")
         size = int(np.prod(places.shape))

@@ -11,16 +11,14 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles, Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.registration import Matrix, Registration, resample
-from MedEnhanceLib.noise.estimate import measure_noise, noise_to_contrast
+from MedEnhanceLib.hqg.registration import Registration, resample
+from MedEnhanceLib.noise.estimate import noise_of, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
-
-Floats = npt.NDArray[np.float32]
 
 #: Least fit, and least share of the volume's tissue, with which a guide is used. Measured: the same
 #: patient .12 and more, mirrored guides and other patients .07 at most, at 10 % noise.
@@ -50,7 +48,7 @@ class AlignedGuide:
     """
 
     voxels: Floats
-    place: Matrix
+    place: Doubles
     reason: str
     facts: dict[str, Any]
 
@@ -67,13 +65,10 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
     off by the patient's motion alone. A guide on the volume's grid that is in place to a quarter of
     a voxel keeps its voxels.
 
-    Args:
-        guide: any contrast, any grid; finite.
-        volume: what is to be enhanced; finite.
-        monitor: progress and cancelling; warned of a guide that does not fit.
-    Raises:
-        InputError: a sequence, or a guide whose values are all the same.
-        Cancelled: the monitor says so.
+    guide: any contrast, any grid; finite.
+    volume: what is to be enhanced; finite.
+    monitor: progress and cancelling; warned of a guide that does not fit.
+    Raises InputError: a sequence, or a guide whose values are all the same.
     """
     name = guide.source or "guide"
     guide, volume = guide.single(), volume.single()
@@ -160,22 +155,16 @@ class Candidate:
     noise: float
 
 
-def noise_of(volume: Volume) -> float:
+def relative_noise(volume: Volume) -> float:
     """σ of the noise over the contrast of the tissue, of a volume or a sequence's first frame."""
-    frame = volume.frames()[0]
-    spacing = frame.geometry.spacing
-    return noise_to_contrast(measure_noise(frame.voxels, modality=frame.modality, spacing=spacing))
+    return noise_to_contrast(noise_of(volume.frame(0)))
 
 
 def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> tuple[Candidate, str] | None:
     """The series that guides best: that of the least noise.
 
-    Args:
-        volume: the one to enhance.
-        candidates: other series of its examination.
-    Returns:
-        The series to take and a sentence with the reasons. None where no series of the same
-        modality has less noise, covers half of the volume, and has voxels of a useful size.
+    Returns the series to take and a sentence with the reasons. None where no series of the same
+    modality has less noise, covers half of the volume, and has voxels of a useful size.
     """
     largest = _MOST_COARSE * volume.geometry.voxel_volume_mm3
     useful = [

@@ -24,6 +24,7 @@ from MedEnhanceLib.bundles.suitability import (
     messages_of,
     training_length_warning,
 )
+from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.slabs import empty, let_go, slabs, trim
 from MedEnhanceLib.core.volume import Volume, restore_dtype
@@ -36,10 +37,10 @@ from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
-from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped import Engine, engine_for
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.nets.regions import ConstantRegions
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
     from MedEnhanceLib.hqg.restore import NetworkStage
 
-Floats = npt.NDArray[np.float32]
 #: Of the brightest tissue; below it floors of the computation count as noise.
 _LOWEST_TOP = 1e-4
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
@@ -69,9 +69,8 @@ def enhance(
 ) -> Enhancement:
     """Enhance every slice of a volume, and every frame of a sequence.
 
-    What is done to a sequence is decided once, for all of its frames.
-
-    Source: arXiv 2307.07829; details reconstructed.
+    What is done to a sequence is decided once, for all of its frames. Source: arXiv 2307.07829;
+    details reconstructed.
 
     Args:
         volume: geometry, type and units of the result are the same.
@@ -80,18 +79,13 @@ def enhance(
             they show at the same place helps to separate noise from anatomy.
         frame: of a sequence, only this one is enhanced, as in a run over the whole sequence.
         slices: (start, stop) along K, stop excluded. Only these are returned, with the geometry of
-            the crop. They equal those of a whole run bit for bit: measurements are of the whole
-            volume.
+            the crop, as in a whole run bit for bit: measurements are of the whole volume.
         cache: measurements of an earlier run over this volume, filled by this one.
-        scratch: a folder with free space; if given, a large result stays in an unnamed file there
-            and takes no memory.
+        scratch: a folder; if given, a large result stays in an unnamed file there, not in memory.
         filter_alone: whether the network is left out, to measure what it adds to the filter.
         monitor: receives progress, messages and warnings, and can cancel.
-
     Returns:
-        The result at `config.strength`: a number scales the correction that "auto" chose, by
-        blending with the input.
-
+        The result at `config.strength`: a number scales the correction of "auto", by blending.
     Raises:
         ConfigError: slices are out of range, or combined with N4.
         ModelError: no model fits.
@@ -215,11 +209,7 @@ def enhance(
 
 
 def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterator[Volume]:
-    """Guides of a volume, each checked when it is its turn.
-
-    Raises InputError for one that is constant, of another modality, a sequence, not finite, or the
-    volume itself.
-    """
+    """Yield guides of a volume, each checked when it is its turn; InputError for an unfit one."""
     for each in [given] if isinstance(given, Volume) else given or ():
         name = each.source or "guide"
         # Voxels first: the modality of a file that states none is guessed from its content.
@@ -304,7 +294,7 @@ def _bias_field(volume: Volume, monitor: Monitor) -> BiasField:
     return attend(lambda: measure_bias_field(volume), monitor)
 
 
-def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -> npt.NDArray[Any]:
+def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -> Array:
     """An array for a result; a large one in a file in `scratch`, if given."""
     try:
         return empty(shape, np.dtype(dtype), scratch)
@@ -317,11 +307,7 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -
 
 @dataclass(frozen=True, kw_only=True)
 class _Frame:
-    """A frame, [K, J, I], with what was measured in it and what is done to it.
-
-    corrects_bias: whether N4 follows. strength: that uncertainty is stated for. floor: the lowest
-    value of the result. scratch: a folder for large arrays, if any.
-    """
+    """A frame with what is done to it. strength: of its uncertainty. floor: of its result."""
 
     volume: Volume
     regions: ConstantRegions
@@ -338,20 +324,18 @@ class _Frame:
         self,
         wanted: slice,
         bias_field: BiasField | None,
-        out: npt.NDArray[Any],
+        out: Array,
         deviation: Floats | None,
     ) -> None:
-        """Enhance the frame at strength 1.
+        """Enhance some slices of the frame at strength 1.
 
-        Args:
-            wanted: the slices that are returned.
-            bias_field: of a sequence; that of a single volume is measured in its result.
-            out: where they go, of the frame's type.
-            deviation: where the deviation of their errors goes; None where it is not requested.
+        bias_field: of a sequence; that of a single volume is measured in its result.
+        out: where they go, of the frame's type.
+        deviation: where the deviation of their errors goes; None where it is not requested.
         """
         decision, count = self.decision, len(self.volume.voxels)
 
-        def finish(values: Floats) -> npt.NDArray[Any]:
+        def finish(values: Floats) -> Array:
             return restore_dtype(np.maximum(values, np.float32(self.floor)), out.dtype)
 
         if decision.blur is None and not self.corrects_bias and deviation is None:
@@ -387,22 +371,19 @@ class _Frame:
             let_go(out)
 
     def _corrected(self, part: slice, monitor: Monitor) -> Floats:
-        """Some slices without noise and blur."""
+        """Some slices without noise and blur, float32."""
         blur, voxels = self.decision.blur, self.volume.voxels
-        values = self._floats(part, monitor if blur is None else monitor.part(0, 0.9))
+        values = _array((part.stop - part.start, *voxels.shape[1:]), "f4", self.scratch)
+        self._denoise(part, monitor if blur is None else monitor.part(0, 0.9), out=values)
         if blur is not None:
             left = self.decision.noise.level * self.decision.removal.share
             undo_blur(voxels, blur, noise=left, denoised=values, monitor=monitor)
         return values
 
-    def _floats(self, part: slice, monitor: Monitor) -> Floats:
-        """Some slices after filter and network, float32."""
-        shape = (part.stop - part.start, *self.volume.shape[1:])
-        return self._denoise(part, monitor, out=_array(shape, "f4", self.scratch))
-
-    def _denoise(self, part: slice, monitor: Monitor, **where: Any) -> npt.NDArray[Any]:
+    def _denoise(self, part: slice, monitor: Monitor, **where: Any) -> None:
+        """Write some slices after filter and network to `where`."""
         removal = self.decision.removal
-        return denoise(
+        denoise(
             self.volume, removal.noise, share=removal.share, regions=self.regions, only=part,
             network=self.network, engine=self.engine, monitor=monitor, **where,
         )  # fmt: skip

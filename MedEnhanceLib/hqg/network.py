@@ -44,8 +44,7 @@ _FREE_SHARE = 0.3
 
 def orders() -> npt.NDArray[np.int64]:
     """[64]: sum of the orders of each frequency along the three axes, 0 to 9."""
-    place = np.arange(SIDE)
-    order: npt.NDArray[np.int64] = np.add.outer(np.add.outer(place, place), place).reshape(CELLS)
+    order: npt.NDArray[np.int64] = np.indices((SIDE,) * 3).sum(axis=0).reshape(CELLS)
     return order
 
 
@@ -97,12 +96,11 @@ class Mixing(nn.Module):
 class Groups:
     """Coefficients of N groups, [N, blocks, 64] each, over the noise's deviation in each frequency.
 
-    Attributes:
-        from_noisy: of the input less the estimate.
-        from_pilot: of the filter's next to last round less the estimate.
-        estimate: of its last round.
-        distance: [N, blocks], mean squared difference to the reference in the estimate, in σ².
-        level: [N], σ as a share of the range.
+    from_noisy: of the input less the estimate.
+    from_pilot: of the filter's next to last round less the estimate.
+    estimate: of its last round.
+    distance: [N, blocks], mean squared difference to the reference in the estimate, in σ².
+    level: [N], σ as a share of the range.
     """
 
     from_noisy: Tensor
@@ -133,9 +131,8 @@ class GroupNetwork(nn.Module):
     def forward(self, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
         """What is to be added to the estimate.
 
-        Returns:
-            residual [N, blocks, 64]; logarithm of each block's weight [N, blocks]; the last
-            features [N, blocks, width].
+        Returns residual [N, blocks, 64]; logarithm of each block's weight [N, blocks]; the last
+        features [N, blocks, width].
         """
         from_noisy, from_pilot = groups.from_noisy, groups.from_pilot
         mean = groups.estimate.mean(1)
@@ -174,14 +171,13 @@ class GroupNetwork(nn.Module):
 class Fit:
     """A guide's blocks, fitted to the estimate by one gain in each group.
 
-    Attributes:
-        difference: the fitted guide minus the estimate, both without the group's level,
-            [N, blocks, 64].
-        scaled: the guide's blocks at unit power.
-        quality: [N, 3]: correlation, correlation of detail, power of the guide.
-        shows: [N], 0 to 1: whether the guide varies at all in this group.
-        sums: of its agreement with each block, [N, blocks, 12].
-        region: the same, added over the groups around each group, [N, 12].
+    difference: the fitted guide minus the estimate, both without the group's level, [N, blocks,
+        64].
+    scaled: the guide's blocks at unit power.
+    quality: [N, 3]: correlation, correlation of detail, power of the guide.
+    shows: [N], 0 to 1: whether the guide varies at all in this group.
+    sums: of its agreement with each block, [N, blocks, 12].
+    region: the same, added over the groups around each group, [N, 12].
     """
 
     difference: Tensor
@@ -267,13 +263,9 @@ class GuidedCorrection(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The correction of each block.
 
-        Args:
-            features: of `GroupNetwork`, [N, blocks, width].
-            groups: coefficients of the groups.
-            fitted: the guide in them.
-        Returns:
-            correction [N, blocks, 64]; how far the gate is open [N, blocks]; divergence of the
-            cue's distribution from a normal one, a scalar.
+        features: of `GroupNetwork`, [N, blocks, width].
+        Returns correction [N, blocks, 64]; how far the gate is open [N, blocks]; divergence of the
+        cue's distribution from a normal one, a scalar.
         """
         blocks, from_noisy = features.shape[1], groups.from_noisy
         of_group = [evidence(fitted.sums.sum(1)), evidence(fitted.region), fitted.quality]

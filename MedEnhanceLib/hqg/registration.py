@@ -1,7 +1,5 @@
 """Rigid registration of two images of one patient, whatever their contrast.
 
-the headers' geometry → coarse to fine → fit
-
 Mutual information of sampled points (Mattes et al., IEEE Trans. Med. Imaging 22 (2003) 120) is
 maximized by SimpleITK, from voxels of 8 mm down to 1 mm. One thread and seeded sampling: the same
 images give the same result.
@@ -23,15 +21,12 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
-
-Floats = npt.NDArray[np.float32]
-Matrix = npt.NDArray[np.float64]
 
 #: Levels of the registration: voxels of about this size in mm, first step in mm, sampled points.
 _LEVELS = ((8.0, 1.0, 2_000), (4.0, 0.5, 20_000), (2.0, 0.25, 50_000), (1.0, 0.1, 100_000))
@@ -44,8 +39,7 @@ _SMOOTHING = 0.5
 _MOST_VOXELS = 24_000_000
 #: Voxels in which tissue is found, and the margin around it, since the outline of the head counts.
 _TISSUE_MM, _MARGIN_MM = 3.0, 4.0
-#: Windows in which the fit is measured, their radius in voxels, and the shift in mm to compare it
-#: with.
+#: Windows in which the fit is measured, their radius in voxels, and the shift in mm beside it.
 _WINDOWS, _RADIUS, _BESIDE_MM = 1_500, 2, 3.0
 #: Variance in a window, as a share of that of all, that counts as nothing.
 _FLOOR = 1e-3
@@ -55,13 +49,11 @@ _VOXEL_SIGMA = 0.42
 
 @dataclass(frozen=True)
 class Fit:
-    """How well a guide fits a volume at one place.
+    """How well a guide fits a volume at one place."""
 
-    value: 0 to 1: how much more of the detail agrees there than a few millimeters beside it.
-    overlap: share of the volume's tissue that the guide shows.
-    """
-
+    #: How much more of the detail agrees there than a few millimeters beside it, 0 to 1.
     value: float
+    #: Share of the volume's tissue that the guide shows.
     overlap: float
 
 
@@ -77,24 +69,21 @@ class Registration:
         self._mask = _tissue(volume)
         inside = np.argwhere(self._mask.voxels)[:, ::-1]
         self._tissue = _moved(self._mask.geometry.affine_lps, inside)
-        self.points: Matrix = _chosen(self._tissue, _WINDOWS)
-        self.center: Matrix = self._tissue.mean(0) if len(inside) else np.zeros(3)
+        self.points: Doubles = _chosen(self._tissue, _WINDOWS)
+        self.center: Doubles = self._tissue.mean(0) if len(inside) else np.zeros(3)
 
-    def overlap(self, guide: Volume, place: Matrix) -> float:
+    def overlap(self, guide: Volume, place: Doubles) -> float:
         """Share of the volume's tissue inside the guide's field of view, 0 to 1."""
         return float(_inside(_indices(guide, place, self.points), guide).mean())
 
-    def displacement(self, first: Matrix, second: Matrix) -> Matrix:
+    def displacement(self, first: Doubles, second: Doubles) -> Doubles:
         """Distance between two places at each point of the tissue, in voxels of the volume."""
         apart = _moved(first, self.points) - _moved(second, self.points)
         steps = np.linalg.inv(self._volume.geometry.affine_lps[:3, :3])
         return np.asarray(np.linalg.norm(apart @ steps.T, axis=1))
 
-    def best(self, guide: Volume, monitor: Monitor) -> Matrix:
-        """The place of most mutual information, from where the headers put the guide.
-
-        Raises Cancelled where the monitor says so.
-        """
+    def best(self, guide: Volume, monitor: Monitor) -> Doubles:
+        """The place of most mutual information, from where the headers put the guide."""
         transform = _sitk().Euler3DTransform()
         transform.SetCenter(self.center.tolist())
         for number, level in enumerate(_LEVELS):
@@ -147,12 +136,12 @@ class Registration:
             sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
         return result
 
-    def fits(self, guide: Volume, places: list[Matrix]) -> list[Fit]:
+    def fits(self, guide: Volume, places: list[Doubles]) -> list[Fit]:
         """How well the guide fits at each place; 0 where it shows too little of the volume."""
         ours, theirs = (_level(each, _LEVELS[-1][0]) for each in (self._volume, guide))
         windows, positions = self._windows(ours)
 
-        def agreement(place: Matrix) -> float:
+        def agreement(place: Doubles) -> float:
             """Mean squared correlation of volume and guide in the windows, 0 to 1."""
             indices = _indices(theirs, place, positions)
             shown = _inside(indices, theirs).all(1)
@@ -176,7 +165,7 @@ class Registration:
             fits.append(Fit(max(0.0, value), self.overlap(guide, place)))
         return fits
 
-    def _windows(self, level: Volume) -> tuple[Floats, Matrix]:
+    def _windows(self, level: Volume) -> tuple[Floats, Doubles]:
         """Small windows of the tissue: values [N, V] less their mean, and positions [N, V, 3]."""
         spacing = np.array(level.geometry.spacing)
         radius = [max(1, round(_RADIUS * spacing.min() / side)) for side in spacing]
@@ -189,13 +178,11 @@ class Registration:
         return _centered(level.voxels[k, j, i]), _moved(level.geometry.affine_lps, indices)
 
 
-def resample(guide: Volume, volume: Volume, place: Matrix, monitor: Monitor) -> Floats:
-    """The guide on the volume's grid: cubic B-splines, which blur less than linear weights.
+def resample(guide: Volume, volume: Volume, place: Doubles, monitor: Monitor) -> Floats:
+    """The guide on the volume's grid, float32 [K, J, I]; NaN outside the guide's field of view.
 
-    Along axes in which its voxels are finer than the volume's, it is averaged first.
-
-    Returns:
-        float32 [K, J, I]; NaN outside the guide's field of view.
+    Cubic B-splines, which blur less than linear weights. Along axes in which its voxels are finer
+    than the volume's, it is averaged first.
     """
     sitk = _sitk()
     monitor.progress(0.0, "resampling the guide")
@@ -262,23 +249,23 @@ def _smoothed(volume: Volume, sigmas: list[float]) -> Any:
 # --- positions ------------------------------------------------------------------------------------
 
 
-def _moved(matrix: Matrix, points: npt.NDArray[Any]) -> Matrix:
+def _moved(matrix: Doubles, points: Array) -> Doubles:
     """Points [..., 3] through a matrix, 4×4."""
     return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
 
 
-def _indices(guide: Volume, place: Matrix, positions: Matrix) -> Matrix:
+def _indices(guide: Volume, place: Doubles, positions: Doubles) -> Doubles:
     """Positions in the volume [..., 3] in mm → indices (i, j, k) in the guide."""
     return _moved(np.linalg.inv(guide.geometry.affine_lps) @ place, positions)
 
 
-def _inside(indices: Matrix, volume: Volume) -> npt.NDArray[np.bool_]:
+def _inside(indices: Doubles, volume: Volume) -> Mask:
     """Whether each index (i, j, k) lies between the volume's voxels, rounding aside."""
     last = np.array(volume.shape[::-1]) - 1
     return np.asarray(((indices >= -1e-6) & (indices <= last + 1e-6)).all(-1))
 
 
-def _interpolated(voxels: npt.NDArray[Any], indices: Matrix) -> Floats:
+def _interpolated(voxels: Array, indices: Doubles) -> Floats:
     """Linear between the eight voxels around each index (i, j, k) [..., 3]."""
     last = np.array(voxels.shape[::-1]) - 1
     indices = np.clip(indices, 0, last)
@@ -291,13 +278,13 @@ def _interpolated(voxels: npt.NDArray[Any], indices: Matrix) -> Floats:
     return result
 
 
-def _centered(windows: npt.NDArray[Any]) -> Floats:
+def _centered(windows: Array) -> Floats:
     """[windows, voxels] over their common standard deviation, each less its own mean."""
     scale = float(windows.std()) or 1.0
     return np.asarray((windows - windows.mean(1, keepdims=True)) / scale)
 
 
-def _chosen(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+def _chosen(rows: Array, count: int) -> Array:
     """At most `count` of the rows, at random but always the same."""
     if len(rows) <= count:
         return rows

@@ -14,12 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, on_device, regional
 from MedEnhanceLib.hqg.network import Fit, Groups
@@ -28,7 +28,6 @@ from MedEnhanceLib.nets.grouped_run import Band, Held, Run, Stage, Sums, large_e
 from MedEnhanceLib.nets.grouped_torch import tensor_on
 from MedEnhanceLib.nets.precision import mixed_precision
 
-Floats = npt.NDArray[np.float32]
 #: Groups that go through the network at once.
 _AT_ONCE = {"cpu": 256, "cuda": 8192, "mps": 4096}
 
@@ -60,14 +59,11 @@ class _Chunk:
 class NetworkStage:
     """The network on a device, for one volume; `slabs` goes on from the filter: `grouped.After`.
 
-    Attributes:
-        network: its weights, on the device.
-        device: as torch names it.
-        top: intensity of bright tissue, 1000 for CT.
-        guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
-        first: the first slice that was enhanced.
-        change: [n, J, I], how far the guides changed each enhanced voxel, in σ of the noise; None
-            where no guide was used.
+    top: intensity of bright tissue, 1000 for CT.
+    guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
+    first: the first slice that was enhanced.
+    change: [n, J, I], how far the guides changed each enhanced voxel, in σ of the noise; None where
+        no guide was used.
     """
 
     network: GuidedNetwork

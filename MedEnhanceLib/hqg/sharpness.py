@@ -13,17 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats
 from MedEnhanceLib.core.slabs import extremes, slabs
 from MedEnhanceLib.runtime.progress import Monitor
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 
 #: Slices that are measured: those with the largest contrast.
 _SLICES = 24
@@ -58,11 +53,9 @@ _MOST_GAIN = 12.0
 class BlurEstimate:
     """How sharp a volume is along rows and columns, and whether it was blurred.
 
-    Attributes:
-        sigma_px: σ of the point spread along rows and columns (i, j), in pixels, of scanner and
-            blur together; NaN where it could not be measured.
-        is_blurred: whether both axes are less sharp than any undamaged scan that was measured.
-        reason: a sentence for the report.
+    sigma_px: σ of the point spread along rows and columns (i, j), in pixels, of scanner and blur
+        together; NaN where it could not be measured.
+    is_blurred: whether both axes are less sharp than any undamaged scan that was measured.
     """
 
     sigma_px: tuple[float, float]
@@ -77,11 +70,10 @@ def measure_blur(
 
     Both axes have to be blurred: an undamaged scan can have a low resolution along one of them.
 
-    Args:
-        voxels: [K, J, I] in any unit, finite; the 24 slices of the largest contrast are measured.
-        noise: σ in the unit of `voxels`, an upper bound of the floor of the spectrum.
-        noise_to_contrast: σ over the contrast of the tissue. In strong noise only low frequencies
-            can be measured, in which a sharp scan can look soft: the limit rises.
+    voxels: [K, J, I] in any unit, finite; the 24 slices of the largest contrast are measured.
+    noise: σ in the unit of `voxels`, an upper bound of the floor of the spectrum.
+    noise_to_contrast: σ over the contrast of the tissue. In strong noise only low frequencies can
+        be measured, in which a sharp scan can look soft: the limit rises.
     """
     if min(voxels.shape[1:]) < _LEAST_SIDE:
         return _unknown(f"slices of {voxels.shape[2]} × {voxels.shape[1]} pixels are too small")
@@ -121,13 +113,10 @@ def undo_blur(
     It is undone down to the usual sharpness of an undamaged scan. The power of anatomy is modeled
     as A f⁻³, with A from the volume itself. Edges are mirrored.
 
-    Args:
-        voxels: [K, J, I] in any unit.
-        estimate: of `measure_blur`, blurred.
-        noise: σ of the noise in `voxels`, in their unit.
-        denoised: float32 [K, J, I], `voxels` without noise. The result, of values not below the
-            least of `voxels`, is written over it: for a second large volume there is no room.
-        monitor: a safe point for cancelling before each slice.
+    voxels: [K, J, I] in any unit.
+    noise: σ of the noise in `voxels`, in their unit.
+    denoised: float32 [K, J, I], `voxels` without noise. The result, of values not below the least
+        of `voxels`, is written over it: for a second large volume there is no room.
     """
     floor = max(_LEFT * noise, _LEAST_NOISE * _deviation(voxels)) ** 2
     rows, columns = denoised.shape[1:]

@@ -5,8 +5,7 @@
 Strength scales the whole correction that is in x̂: removal of noise, blur and bias field alike. With
 "auto", x̂ contains the share of the noise removal that the measured noise calls for; with "full",
 all of it; a number from 0 to 1 scales the correction of "auto". A run at strength s ends with the
-line above, so blending its result later gives the same voxels bit for bit, and strength 0 is the
-input. Needs numpy alone.
+line above, so blending its result later gives the same voxels bit for bit. Needs numpy alone.
 """
 
 from __future__ import annotations
@@ -34,24 +33,21 @@ ENHANCED = "DERIVED: enhanced with"
 class Enhancement:
     """The result of an enhancement.
 
-    Attributes:
-        volume: on the grid, in the type and the units of the input.
-        uncertainty: standard deviation of the error of `volume` by noise, and by blur where it
-            was undone, float32 in the input's units; None where it was not requested.
-        model: name and sha256.
-        device: where it ran.
-        seconds: of wall time.
-        original: the input, on the same grid.
-        strength: what the correction in `volume` is scaled by, 0 to 1.
-        share: of the noise removal that strength 1 contains, 0 to 1.
-        uncertainty_facts: how the uncertainty was made, as manifests record it.
-        warnings: that model or noise measurement may not suit the input.
-        measured: what was measured and what was done about it, as manifests record it: noise, blur,
-            bias field, guide; empty for models that do not measure.
-        noises: the noise of each frame; empty as well.
-        first_slice: of `volume`, in the whole input.
-        guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None
-            without one.
+    volume: on the grid, in the type and the units of the input.
+    uncertainty: standard deviation of the error of `volume` by noise, and by blur where it was
+        undone, float32 in the input's units; None where it was not requested.
+    model: name and sha256.
+    original: the input, on the same grid.
+    strength: what the correction in `volume` is scaled by, 0 to 1.
+    share: of the noise removal that strength 1 contains, 0 to 1.
+    uncertainty_facts: how the uncertainty was made, as manifests record it.
+    warnings: that model or noise measurement may not suit the input.
+    measured: what was measured and what was done about it, as manifests record it: noise, blur,
+        bias field, guide; empty for models that do not measure.
+    noises: the noise of each frame; empty as well.
+    first_slice: of `volume`, in the whole input.
+    guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None
+        without one.
     """
 
     volume: Volume
@@ -79,13 +75,11 @@ class Enhancement:
         return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
 
     def at_strength(self, strength: float) -> Enhancement:
-        """The same result at another strength, as a run at that strength gives it.
+        """The same result at another strength, as a run gives it, but without uncertainty.
 
-        Without uncertainty, which a run at that strength gives. Only of a result at strength 1:
-        what was rounded away does not come back.
-        Raises ConfigError for a strength outside 0 to 1.
+        Raises ConfigError for a strength outside 0 to 1, and where this result is at another than
+        1: what was rounded away does not come back.
         """
-        check_range("strength", strength, 0.0, 1.0)
         if self.strength != 1:
             raise ConfigError(
                 f"this is a result at strength {self.strength:g}", "Blend the one at strength 1."
@@ -99,16 +93,12 @@ class Enhancement:
 def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
     """The input plus a share of the correction that is in its result.
 
-    Args:
-        original: the input of the enhancement.
-        enhanced: its result at strength 1, of a run with "auto" or "full".
-        strength: 0 gives the input, 1 the enhanced volume.
-    Returns:
-        A volume with grid, type and history of `enhanced`.
-    Raises:
-        ConfigError: the strength is not within 0 to 1.
-        InputError: the two are no pair, are swapped or hold NaN or infinity, or `enhanced` was
-            made at another strength.
+    enhanced: its result at strength 1, of a run with "auto" or "full".
+    strength: 0 gives the input, 1 the enhanced volume.
+    Returns a volume with grid, type and history of `enhanced`.
+    Raises ConfigError: the strength is not within 0 to 1.
+    Raises InputError: the two are no pair, are swapped or hold NaN or infinity, or `enhanced` was
+        made at another strength.
     """
     check_range("strength", strength, 0.0, 1.0)
     _check_pair(original, enhanced)

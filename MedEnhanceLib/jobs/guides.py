@@ -56,7 +56,7 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
 
 
 def _candidate(volume: Volume, key: str, description: str) -> Candidate:
-    from MedEnhanceLib.hqg.guide import Candidate, noise_of
+    from MedEnhanceLib.hqg.guide import Candidate, relative_noise
 
     depth, rows, columns = volume.shape[-3:]
     return Candidate(
@@ -65,7 +65,7 @@ def _candidate(volume: Volume, key: str, description: str) -> Candidate:
         modality=volume.modality,
         geometry=volume.geometry,
         shape=(depth, rows, columns),
-        noise=noise_of(volume),
+        noise=relative_noise(volume),
     )
 
 

@@ -2,11 +2,8 @@
 
 One shared library lies in this folder, built by `build.py` from the C files beside it. It holds
 each function once for every vector width of the processor family, and the widest that this
-processor has is used. All widths give the same bits.
-
-The C functions trust their pointers, so shapes and types of arrays are checked before a call: of
-the denoising filter here, of the filter of videos in `video_filter.py`, of the lossless codec where
-its tables are.
+processor has is used. All widths give the same bits. The C functions trust their pointers, so
+shapes and types of arrays are checked before a call, those of the denoising filter here.
 """
 
 from __future__ import annotations
@@ -41,7 +38,7 @@ _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
 _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
 
-Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int32]
 Width = Literal["plain", "avx2", "avx512"]
 Stage = Literal["grouped", "threshold"]
@@ -49,8 +46,8 @@ Stage = Literal["grouped", "threshold"]
 #: Largest search window along slices, rows and columns; coefficients and side of a block.
 MOST_WINDOW, CELLS, SIDE = (7, 11, 16), 64, 4
 #: Weight of each place along a side of a block (Kaiser window), [4], and of its places, [64].
-TAPER_LINE: Array = np.kaiser(SIDE, 2.0).astype(np.float32)
-TAPER: Array = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(np.float32)
+TAPER_LINE: Floats = np.kaiser(SIDE, 2.0).astype(np.float32)
+TAPER: Floats = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(np.float32)
 
 
 class _Task(ctypes.Structure):
@@ -74,30 +71,27 @@ class _Task(ctypes.Structure):
 class Groups:
     """Groups of similar blocks of a layer, in the order of their references.
 
-    Attributes:
-        index: [N, keep], place in the flat slab of each block's first voxel: the reference's, then
-            nearest first. A group with fewer candidates is filled up with its reference.
-        distance: [N, keep], squared differences of the pilot from the reference, summed over a
-            block.
-        level: [N], σ of the noise at the reference.
+    index: [N, keep], place in the flat slab of each block's first voxel: the reference's, then
+        nearest first. A group with fewer candidates is filled up with its reference.
+    distance: [N, keep], squared differences of the pilot from the reference, summed over a block.
+    level: [N], σ of the noise at the reference.
     """
 
     index: Index
-    distance: Array
-    level: Array
+    distance: Floats
+    level: Floats
 
 
 @dataclass(frozen=True, eq=False)
 class LayerArrays:
     """Arrays that a layer is computed from, and added to: float32, or tensors on a device.
 
-    Attributes:
-        noisy: the slab [window[0] + 3, ny, nx].
-        pilot: the better estimate, like the slab; in the first stage it is not read.
-        level: σ of the noise, like the slab, ≥ 0.
-        spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
-        total: like the slab, sums of weighed blocks.
-        weight: [window[0], ny, nx], weights of blocks by the place in which they start.
+    noisy: the slab [window[0] + 3, ny, nx].
+    pilot: the better estimate, like the slab; in the first stage it is not read.
+    level: σ of the noise, like the slab, ≥ 0.
+    spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
+    total: like the slab, sums of weighed blocks.
+    weight: [window[0], ny, nx], weights of blocks by the place in which they start.
     """
 
     noisy: Any
@@ -112,13 +106,12 @@ class LayerArrays:
 class Round:
     """Round over all groups of blocks.
 
-    Attributes:
-        step: voxels between references, 1 to 4; the cost falls with its cube.
-        keep: blocks in a group, the reference included, 1 to 64.
-        damp: factor on the variance of the noise, above 1 smooths more; for the stage `threshold`
-            the threshold, in σ.
-        apart: least distance in voxels, along one axis, of other blocks from the reference; for
-            noise that neighboring voxels share.
+    step: voxels between references, 1 to 4; the cost falls with its cube.
+    keep: blocks in a group, the reference included, 1 to 64.
+    damp: factor on the variance of the noise, above 1 smooths more; for the stage `threshold` the
+        threshold, in σ.
+    apart: least distance in voxels, along one axis, of other blocks from the reference; for noise
+        that neighboring voxels share.
     """
 
     step: int
@@ -133,11 +126,9 @@ class Layer:
 
     The slab of a layer is what its candidates cover: window[0] + 3 slices.
 
-    Attributes:
-        number: of the layer in the volume; every second one is shifted by half a step.
-        z: slice of the slab in which the references start.
-        window: starting places of candidates along slices, rows and columns.
-        round: what is done to the groups.
+    number: of the layer in the volume; every second one is shifted by half a step.
+    z: slice of the slab in which the references start.
+    window: starting places of candidates along slices, rows and columns.
     """
 
     number: int
@@ -161,12 +152,7 @@ class Library:
     """The loaded library, at one vector width."""
 
     def __init__(self, path: Path, width: Width | None = None) -> None:
-        """Load and check it.
-
-        Raises:
-            MedEnhanceError: damaged, not a library for this system or of these sources, or a width
-                that this processor lacks.
-        """
+        """Load it; MedEnhanceError if it is damaged, for another system or of other sources."""
         from MedEnhanceLib.native import build
 
         try:  # to load half a library would end the process
@@ -195,7 +181,7 @@ class Library:
         """
         self._call(stage, layer, rows, vars(arrays) | {"taper": TAPER})
 
-    def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> Groups:
+    def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> Groups:
         """Find the groups of successive rows of references of a layer; none without noise.
 
         pilot: the slab [window[0] + 3, ny, nx], of fewer than 2³¹ voxels. level: σ of the noise,
@@ -217,13 +203,10 @@ class Library:
         name: str,
         layer: Layer,
         rows: range,
-        arrays: Mapping[str, Array],
+        arrays: Mapping[str, Floats],
         into: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> int:
-        """Call a function of grouped.c; returns the number of groups it found.
-
-        arrays: by name, checked here. into: where groups go, made to fit.
-        """
+        """Call a function of grouped.c with checked arrays; returns the number of groups."""
         _, ny, nx = next(iter(arrays.values())).shape
         slab = (layer.window[0] + SIDE - 1, ny, nx)
         others = {"taper": (CELLS,), "spectrum": (CELLS,), "weight": (layer.window[0], ny, nx)}
@@ -249,7 +232,7 @@ class Library:
         return int(function(ctypes.byref(task)))
 
 
-def _check(name: str, values: Array, shape: tuple[int, ...]) -> None:
+def _check(name: str, values: Floats, shape: tuple[int, ...]) -> None:
     """Raise ValueError for an array that C may not read, or write where it is a sum."""
     if values.dtype != np.float32 or values.shape != shape:
         raise ValueError(f"{name} is {values.dtype} {values.shape}, and float32 {shape} is needed")
@@ -281,10 +264,7 @@ def _found(folder: Path) -> tuple[Library | None, str]:
 
 
 def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | None:
-    """Load the library at the widest vectors of this processor, or None where there is none.
-
-    Work that has to do without says so: to the monitor in each job, or in the log once.
-    """
+    """Load the library, or None with a warning: to the monitor of each job, or once to the log."""
     library, state = _usable(folder, monitor)
     if library is None:
         warn = monitor.warn if monitor is not None and monitor.has_listener else _log
@@ -293,10 +273,7 @@ def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | N
 
 
 def require(purpose: str) -> Library:
-    """Load as `load`; raises DependencyError, with the command that builds it, without a library.
-
-    purpose: what needs it, as the beginning of a sentence.
-    """
+    """Load as `load`; raises DependencyError, with the command that builds the library."""
     library, state = _usable(_HERE)
     if library is None:
         raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")

@@ -35,12 +35,10 @@ class Stateful(Protocol):
 class Checkpoint:
     """Everything a training needs to continue as if it had not stopped.
 
-    Attributes:
-        path: of the file, replaced as a whole.
-        config: JSON; a file with another one is refused.
-        modules: networks and other states, by name.
-        optimizers: by name.
-        generator: of random numbers besides torch's.
+    path: of the file, replaced as a whole.
+    config: JSON; a file with another one is refused.
+    modules: networks and other states, by name.
+    generator: of random numbers besides torch's.
     """
 
     path: Path
@@ -69,9 +67,8 @@ class Checkpoint:
     def load(self) -> tuple[int, dict[str, Any]]:
         """Restore all states in place; the step to continue with, and the notes.
 
-        Raises:
-            ConfigError: the training was configured differently.
-            ModelError: the file is damaged.
+        Raises ConfigError: the training was configured differently.
+        Raises ModelError: the file is damaged.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -118,10 +115,7 @@ class Checkpoint:
         }
 
     def _card(self) -> torch.device | None:
-        """The CUDA device of the training; None for one on the CPU.
-
-        Asking PyTorch whether there is a card would take memory on it for trainings on the CPU too.
-        """
+        """The CUDA device of the training, if any; asking PyTorch would take memory on it."""
         return next((state.device for state in self._states().values() if state.is_cuda), None)
 
 

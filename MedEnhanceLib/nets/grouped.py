@@ -24,15 +24,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib import native
+from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.core.slabs import let_go, trim
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.native import CELLS, SIDE, Array
+from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.native import Round as Round
 from MedEnhanceLib.nets.grouped_run import Engine as Engine
 from MedEnhanceLib.nets.grouped_run import Level, Run, Stage, large_enough
@@ -40,7 +40,7 @@ from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.nets.air import Air
+    from MedEnhanceLib.nets.regions import Air
 
 #: The first stage: its threshold in σ (2.7 as in BM3D), and steps of its grid.
 _THRESHOLD = Round(step=2, keep=1, damp=2.7)
@@ -54,19 +54,18 @@ LEAST_SHARE = 1e-3
 _PARTS_TO_A_TRIM = 8
 #: What is done to results: takes the values, the input and the level of some slices, float32
 #: [n, J, I], and returns an array of the result's type.
-Finish = Callable[[Array, Array, Array], npt.NDArray[Any]]
-#: What goes on from the results of the last two of some stages: gives the needed slices in order,
-#: in parts.
-After = Callable[[Run, Sequence[Stage], slice], Iterator[Array]]
+Finish = Callable[[Floats, Floats, Floats], Array]
+#: What goes on from the results of the last two stages: gives the needed slices in order, in parts.
+After = Callable[[Run, Sequence[Stage], slice], Iterator[Floats]]
 
 
 def denoised(
-    noisy: npt.NDArray[Any],
+    noisy: Array,
     level: Level,
-    spectrum: npt.NDArray[Any] | None = None,
+    spectrum: Array | None = None,
     *,
     rounds: Sequence[Round] = MR_ROUNDS,
-    pilot: npt.NDArray[Any] | None = None,
+    pilot: Array | None = None,
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     air: Air | None = None,
     engine: Engine | None = None,
@@ -74,10 +73,10 @@ def denoised(
     only: slice | None = None,
     after: After | None = None,
     finish: Finish | None = None,
-    out: npt.NDArray[Any] | None = None,
+    out: Array | None = None,
     monitor: Monitor | None = None,
-) -> npt.NDArray[Any]:
-    """All stages: threshold (unless there is a pilot), then the rounds.
+) -> Array:
+    """Pass a volume through the threshold (unless there is a pilot), then the rounds.
 
     Args:
         noisy: [K, J, I], finite, any unit.

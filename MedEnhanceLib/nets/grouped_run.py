@@ -1,9 +1,8 @@
-"""A volume on its way through the stages of `nets.grouped`: only slices near the present one are in
-memory.
+"""A volume on its way through `nets.grouped`: only slices near the present one are in memory.
 
-Threads compute bands of rows. Those of all stages wait in one line, in which there is hardly more
-than one for each thread: what they hold bounds the memory of a run. Each is added to its stage's
-sums in the order in which it began, so that threads change no bit.
+Threads compute bands of rows. Those of all stages wait in one line, hardly more than one for each
+thread, which bounds the memory of a run. Each is added to its stage's sums in the order in which it
+began, so that threads change no bit.
 """
 
 from __future__ import annotations
@@ -15,24 +14,24 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib import native
-from MedEnhanceLib.native import SIDE, TAPER_LINE, Array, Layer, LayerArrays, Round
+from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.native import SIDE, TAPER_LINE, Layer, LayerArrays, Round
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.nets.air import Air
     from MedEnhanceLib.nets.grouped_torch import TorchEngine
+    from MedEnhanceLib.nets.regions import Air
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
 #: What computes layers.
 Engine: TypeAlias = "native.Library | TorchEngine"
 #: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.
-Level: TypeAlias = "npt.NDArray[Any] | NoiseEstimate"
+Level: TypeAlias = "Array | NoiseEstimate"
 #: References of a band, about: what one thread computes before it takes the next, and between which
 #: a job can be canceled. The result depends on it in the last bits.
 _REFERENCES_IN_BAND: dict[native.Stage, int] = {"threshold": 65536, "grouped": 4096}
@@ -82,18 +81,16 @@ class Stage:
 class Run:
     """A volume, its noise and the threads of a run; a context, which ends the threads.
 
-    Attributes:
-        noisy: [K, J, I], at least a block along each axis.
-        spectrum: [64], relative variance of the noise in each frequency.
-        window: starting places of candidates along slices, rows and columns.
-        pool: the threads.
+    noisy: [K, J, I], at least a block along each axis.
+    spectrum: [64], relative variance of the noise in each frequency.
+    window: starting places of candidates along slices, rows and columns.
     """
 
     def __init__(
         self,
-        noisy: npt.NDArray[Any],
+        noisy: Array,
         level: Level,
-        spectrum: Array,
+        spectrum: Floats,
         *,
         window: tuple[int, int, int],
         air: Air | None,
@@ -113,20 +110,18 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def stream(
-        self, stages: Sequence[Stage], needed: slice, pilot: npt.NDArray[Any]
-    ) -> Iterator[Array]:
+    def stream(self, stages: Sequence[Stage], needed: slice, pilot: Array) -> Iterator[Floats]:
         """Some slices after all stages, in parts, from a pilot such as the input."""
         ranges = [needed]
         for stage in reversed(stages):
             ranges.insert(0, stage.reads(ranges[0]))
         parts = parts_of(ranges[0].start, ranges[0].stop)
-        stream: Iterator[Array] = (_floats(pilot[part]) for part in parts)
+        stream: Iterator[Floats] = (_floats(pilot[part]) for part in parts)
         for stage, part in zip(stages, ranges[1:], strict=True):
             stream = self.results(stage, part, stream)
         return stream
 
-    def results(self, stage: Stage, part: slice, pilots: Iterator[Array]) -> Iterator[Array]:
+    def results(self, stage: Stage, part: slice, pilots: Iterator[Floats]) -> Iterator[Floats]:
         """Stream of some slices from a stream of the pilot's slices that they need."""
         held = Held(pilots, stage.reads(part).start)
         sums = Sums(part, self.noisy.shape[1:])
@@ -156,7 +151,7 @@ class Run:
             self._add_first()
         yield from self._means(stage, held, sums, part.stop)
 
-    def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Array]:
+    def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Floats]:
         """Results of the slices up to `end`, to which nothing is added any more."""
         for part in parts_of(sums.first, end):
             before, level = _floats(self.noisy[part]), self.level(part)
@@ -180,9 +175,9 @@ class Run:
         kind: native.Stage,
         layer: Layer,
         rows: range,
-        noisy: Array,
-        pilot: Array,
-        level: Array,
+        noisy: Floats,
+        pilot: Floats,
+        level: Floats,
     ) -> Band:
         """What some rows of references of a layer add to the sums."""
         self.monitor.check()
@@ -194,11 +189,11 @@ class Run:
         lines = slice(max(0, (rows.start - 1) * step - reach), rows.stop * step + reach)
         return Band(lines, total[:, lines], weight[:, lines])
 
-    def level(self, part: slice) -> Array:
+    def level(self, part: slice) -> Floats:
         """σ of the noise in some slices."""
         return _floats(self._level[part])
 
-    def level_of(self, stage: Stage, number: int) -> Array:
+    def level_of(self, stage: Stage, number: int) -> Floats:
         """The level as an engine reads it of a layer of a stage.
 
         [window[0] + 3, J, I], of which one slice alone is filled: that of a reference's middle. It
@@ -216,16 +211,16 @@ class Run:
 class Held:
     """Slices of a stream that are kept until they are let go."""
 
-    def __init__(self, stream: Iterator[Array], first: int) -> None:
+    def __init__(self, stream: Iterator[Floats], first: int) -> None:
         self._stream, self._first, self._end = stream, first, first
-        self._slices: deque[Array] = deque()
+        self._slices: deque[Floats] = deque()
 
-    def passing(self) -> Iterator[Array]:
+    def passing(self) -> Iterator[Floats]:
         """The stream, for another reader; its slices stay here."""
         while (slab := self._next()) is not None:
             yield slab
 
-    def at(self, first: int, end: int) -> Array:
+    def at(self, first: int, end: int) -> Floats:
         """Some slices, [n, J, I]; reads on as far as needed."""
         while self._end < end:
             if self._next() is None:
@@ -238,7 +233,7 @@ class Held:
             self._slices.popleft()
             self._first += 1
 
-    def _next(self) -> Array | None:
+    def _next(self) -> Floats | None:
         slab = next(self._stream, None)
         if slab is not None:
             self._slices.extend(slab)
@@ -251,8 +246,8 @@ class Band:
     """Sums and weights of some lines of slices, [n, lines, I] each."""
 
     lines: slice
-    total: Array
-    weight: Array
+    total: Floats
+    weight: Floats
 
 
 class Sums:
@@ -261,9 +256,9 @@ class Sums:
     def __init__(self, part: slice, shape: tuple[int, ...]) -> None:
         """part: the slices that are wanted. shape: of a slice."""
         self.first, self._end, self._shape = part.start, part.stop, shape
-        self._totals: dict[int, Array] = {}
-        self._weights: dict[int, Array] = {}
-        self._over: dict[int, Array] = {}
+        self._totals: dict[int, Floats] = {}
+        self._weights: dict[int, Floats] = {}
+        self._over: dict[int, Floats] = {}
 
     def add(self, first: int, band: Band) -> None:
         """Add a part of a layer whose slab begins at slice `first`."""
@@ -275,7 +270,7 @@ class Sums:
                     parts[z] = np.zeros(self._shape, np.float32)
                 parts[z][band.lines] += values
 
-    def means(self, end: int, before: Array, level: Array) -> Array:
+    def means(self, end: int, before: Floats, level: Floats) -> Floats:
         """The mean of the blocks over each voxel of slices `first` to `end`; `before` where there
         is no noise or no block. These slices are let go.
         """
@@ -297,7 +292,7 @@ class Sums:
         return result
 
 
-def _within_slice(weight: Array) -> Array:
+def _within_slice(weight: Floats) -> Floats:
     """Weights of blocks by starting place → of the places that they cover, in one slice."""
     for axis in (0, 1):
         spread = np.zeros_like(weight)
@@ -315,7 +310,7 @@ def parts_of(first: int, end: int, at_once: int | None = None) -> Iterator[slice
         yield slice(begin, min(begin + at_once, end))
 
 
-def large_enough(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def large_enough(volume: Array) -> Array:
     """The volume, mirrored where it has fewer voxels along an axis than a block."""
     missing = [max(0, SIDE - side) for side in volume.shape]
     if not any(missing):
@@ -323,7 +318,7 @@ def large_enough(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.pad(volume, [(0, count) for count in missing], mode="symmetric")
 
 
-def _untouched(shape: tuple[int, ...]) -> Array:
+def _untouched(shape: tuple[int, ...]) -> Floats:
     """Zeros that take memory only where something is written, and give it back at once."""
     try:
         memory = mmap.mmap(-1, 4 * math.prod(shape))
@@ -332,5 +327,5 @@ def _untouched(shape: tuple[int, ...]) -> Array:
     return np.frombuffer(memory, np.float32).reshape(shape)
 
 
-def _floats(values: npt.NDArray[Any]) -> Array:
+def _floats(values: Array) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float32)

@@ -11,7 +11,6 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib import native
-from MedEnhanceLib.native import CELLS, SIDE, TAPER, Array, Layer, LayerArrays, places
+from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.native import CELLS, SIDE, TAPER, Layer, LayerArrays, places
 from MedEnhanceLib.nets.precision import constant, without_tf32
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
@@ -72,7 +72,7 @@ class TorchEngine:
         instead = native.load(monitor=self._monitor) or TorchEngine()
         instead.run(stage, layer, rows, arrays)
 
-    def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:
+    def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> native.Groups:
         """As `native.Library.match`."""
         at = torch.from_numpy(_references(layer, rows, level, is_grouped=True))
         if not len(at):
@@ -90,7 +90,7 @@ class TorchEngine:
         stage: native.Stage,
         layer: Layer,
         at: npt.NDArray[np.int64],
-        inputs: Sequence[Array],
+        inputs: Sequence[Floats],
         sums: Sequence[Tensor],
     ) -> None:
         """Add what references [n, 3] make to total and weight, which are on the device."""
@@ -221,15 +221,13 @@ class Groups:
     def _nearest(
         self, window: Tensor, own: Tensor, own_number: Tensor, near: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Numbers of the candidates that are most alike, and which of them belong to the group.
-
-        By |a - b|² = |a|² - 2 ab + |b|² of what differs from the block's mean.
-        """
+        """Numbers of the candidates that are most alike, and which of them belong to the group."""
         side = torch.arange(SIDE, device=window.device)
         z, y, x = (at[:, None] + side for at in own)
         every = torch.arange(len(own_number), device=window.device)[:, None, None, None]
         here = window[every, z[:, :, None, None], y[:, None, :, None], x[:, None, None]]
         mean = here.mean(dim=(1, 2, 3), keepdim=True)
+        # By |a - b|² = |a|² - 2 ab + |b|² of what differs from the block's mean.
         here, slabs = here.sub_(mean), window.sub_(mean)
         products = F.conv3d(slabs[None], here[:, None], groups=len(here))[0]
         distance = F.avg_pool3d(slabs.square_(), SIDE, stride=1, divisor_override=1)
@@ -274,12 +272,9 @@ class Groups:
 
 
 def _references(
-    layer: Layer, rows: range, level: Array, *, is_grouped: bool
+    layer: Layer, rows: range, level: Floats, *, is_grouped: bool
 ) -> npt.NDArray[np.int64]:
-    """References of a layer, [n, 3]: slice, row and column, in the order in which C adds them.
-
-    Those of the grouped filter have noise.
-    """
+    """References of a layer, [n, 3], in the order in which C adds them; grouped ones have noise."""
     _, ny, nx = level.shape
     number, step = layer.number, layer.round.step
     columns = [places(nx, step, is_shifted=odd) for odd in (False, True)]
@@ -297,7 +292,7 @@ def _references(
     return at
 
 
-def tensor_on(values: npt.NDArray[Any], device: str) -> Tensor:
+def tensor_on(values: Array, device: str) -> Tensor:
     """On a device; PyTorch wants memory that may be written to."""
     return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(device)
 

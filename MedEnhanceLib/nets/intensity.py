@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import robust_max
+from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.describe import LARGEST, refuse_too_large
 
-Floats = npt.NDArray[np.float32]
 #: Above this there is tissue, on the network's scale.
 TISSUE = {"MR": 0.1, "CT": -0.5}
 _HINT = "Choose a volume with image content."
@@ -28,7 +26,7 @@ class Scaling:
     offset: float
     scale: float
 
-    def apply(self, voxels: npt.NDArray[Any]) -> Floats:
+    def apply(self, voxels: Array) -> Floats:
         """Values in their units → float32 on the network's scale."""
         scaled = voxels.astype(np.float32)
         scaled -= np.float32(self.offset)

@@ -38,10 +38,9 @@ def computes_in_half(device: str) -> bool:
 def without_tf32() -> Iterator[None]:
     """Within it, and for functions decorated with it, float32 is float32 on NVIDIA's cards too.
 
-    cuDNN's default for convolutions is TF32, with the 10 bits of float16. What is computed in
-    float32 here needs more: distances between blocks, finite differences of losses, gradients that
-    are matched. It has to hold for the backward pass as well, so whole runs are decorated, not
-    single losses. The switch is the process's: it goes back when the last of several runs ends.
+    cuDNN's default for convolutions is TF32, with the 10 bits of float16. Distances between blocks,
+    finite differences of losses and matched gradients need more, in the backward pass too: whole
+    runs are decorated. The switch is the process's; it goes back when the last of the runs ends.
     """
     global _runs_without_tf32, _tf32_before
     with _tf32_lock:
@@ -58,14 +57,10 @@ def without_tf32() -> Iterator[None]:
 
 
 def _allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
-    """Switch TF32; returns what was set before.
-
-    PyTorch has two kinds of names for the switches. Where another program used the newer ones, the
-    older ones raise RuntimeError.
-    """
+    """Switch TF32; returns what was set before."""
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
-    try:
+    try:  # the older names, which raise where another program used the newer ones
         before = cudnn.allow_tf32, matmul.allow_tf32
         cudnn.allow_tf32, matmul.allow_tf32 = bool(convolutions), bool(products)
     except RuntimeError:
@@ -77,10 +72,7 @@ def _allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=64)
 def constant(table: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A table of the code on a device, copied there once: copies for each use would add up.
-
-    An ordinary tensor, also when it is first needed in inference mode.
-    """
+    """A table of the code on a device, copied there once, for use in and out of inference mode."""
     with torch.inference_mode(False):
         return table.to(device, dtype)
 

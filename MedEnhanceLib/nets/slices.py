@@ -5,20 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
-Floats = npt.NDArray[np.float32]
 #: Slices are padded to a multiple of this, which networks halve.
 GRID = 32
 #: Pixels at once on a CPU: a slice of 512². More is slower (1.7 times for 16 slices): features
@@ -32,7 +30,7 @@ Network = Callable[[Tensor, str], Tensor]
 
 def over_slices(
     network: Network,
-    voxels: npt.NDArray[Any],
+    voxels: Array,
     scaling: Scaling,
     context: int,
     device: str,
@@ -42,18 +40,11 @@ def over_slices(
 
     When memory runs out, there are fewer of them, and then the CPU goes on, with a warning.
 
-    Args:
-        network: computes some slices on a device.
-        voxels: [K, J, I] in their units.
-        scaling: to the network's scale.
-        context: neighbors on each side; at the ends the last slice is repeated.
-        device: to begin with, as torch names it.
-        monitor: progress; each chunk is a safe point for cancelling.
-    Yields:
-        (where, values [n, channels, J, I]).
-    Raises:
-        DeviceMemoryError: memory ran out with one slice on the CPU.
-        ModelError: values are not finite.
+    voxels: [K, J, I].
+    context: neighbors on each side; at the ends the last slice is repeated.
+    Yields (where, values [n, channels, J, I]).
+    Raises DeviceMemoryError: memory ran out with one slice on the CPU.
+    Raises ModelError: values are not finite.
     """
     count, rows, columns = voxels.shape
     at_once = max(1, (_CPU_PIXELS if device == "cpu" else _GPU_PIXELS) // (rows * columns))
@@ -88,7 +79,7 @@ def over_slices(
         first = where.stop
 
 
-def stacks_of(voxels: npt.NDArray[Any], scaling: Scaling, context: int, where: slice) -> Tensor:
+def stacks_of(voxels: Array, scaling: Scaling, context: int, where: slice) -> Tensor:
     """[B, 2k + 1, H, W], padded at the far edges to multiples of GRID by repetition."""
     places = np.arange(where.start, where.stop)[:, None] + np.arange(-context, context + 1)
     places = np.clip(places, 0, len(voxels) - 1)
@@ -103,8 +94,7 @@ def stacks_of(voxels: npt.NDArray[Any], scaling: Scaling, context: int, where: s
 def stoppable(network: nn.Module, monitor: Monitor) -> Iterator[None]:
     """Within it, every layer of `network` begins with a safe point of `monitor` for cancelling.
 
-    Large slices take seconds on a CPU. Only for runs in this thread: another thread may run the
-    same network for another job.
+    Only for runs in this thread: another thread may run the same network for another job.
     """
     thread = threading.get_ident()
 

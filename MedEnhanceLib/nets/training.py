@@ -47,16 +47,10 @@ def training_steps(
 ) -> Iterator[int]:
     """The numbers of the remaining steps.
 
-    Args:
-        start: first step.
-        total: number of steps in all.
-        save: called with the next step's number every `every_s` seconds, before Cancelled, and at
-            the end.
-        every_s: seconds between two checkpoints.
-        monitor: progress and cancelling.
-        of: name of what is trained, for the progress text.
-    Raises:
-        Cancelled: after a step and a checkpoint, or before the first step.
+    save: called with the next step's number every `every_s` seconds, before Cancelled, and at the
+        end.
+    of: name of what is trained, for the progress text.
+    Raises Cancelled: after a step and a checkpoint, or before the first step.
     """
     saved, text = time.monotonic(), f"{of}, step" if of else "step"
     if monitor.cancelled and start < total:
@@ -82,10 +76,7 @@ def training_steps(
 
 @contextmanager
 def checkpoint_named(out: Path) -> Iterator[None]:
-    """A cancel within it that finds a checkpoint in `out` says that it is kept.
-
-    The monitor's own error, before and after the steps of a training, says that nothing is there.
-    """
+    """Let a cancel within it, before or after the steps too, say that a checkpoint is kept."""
     try:
         yield
     except Cancelled as cause:
@@ -105,11 +96,8 @@ def begin_training(device: str, out: Path, monitor: Monitor) -> str:
 class Learner(Generic[Network]):
     """A network, the optimizer that moves it, and its averaged weights, which are what is shipped.
 
-    Args:
-        network: on its device.
-        learning_rate: at its peak; it follows `set_learning_rate`.
-        ema: decay of the averaged weights.
-        betas: of the optimizer, AdamW.
+    learning_rate: at its peak; it follows `set_learning_rate`.
+    ema: decay of the averaged weights.
     """
 
     def __init__(
@@ -154,18 +142,13 @@ def run_steps(
 ) -> float:
     """All remaining steps of a training in one folder, from its checkpoint where there is one.
 
-    Args:
-        step: makes a step of this number; returns its losses.
-        count: of all steps.
-        out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
-        parts: of the `Checkpoint`: config, modules, optimizers, generator.
-        monitor: progress, metrics and cancelling.
-    Returns:
-        The seconds of all steps.
-    Raises:
-        Cancelled: after a checkpoint was written.
-        ConfigError: the checkpoint is of another training.
-        ModelError: a loss is not finite; the last checkpoint stays.
+    step: makes a step of this number; returns its losses.
+    out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
+    parts: of the `Checkpoint`: config, modules, optimizers, generator.
+    Returns the seconds of all steps.
+    Raises Cancelled: after a checkpoint was written.
+    Raises ConfigError: the checkpoint is of another training.
+    Raises ModelError: a loss is not finite; the last checkpoint stays.
     """
     checkpoint = Checkpoint(out / CHECKPOINT, **parts)
     start, began = 0, time.monotonic()
@@ -202,11 +185,7 @@ def set_learning_rate(
 
 
 def averaged_weights(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the network with exponentially averaged weights.
-
-    The decay grows with the steps up to `decay`, so that a short training does not average its
-    beginning.
-    """
+    """A copy with exponentially averaged weights; their decay grows with the steps."""
 
     @torch.no_grad()
     def average(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:

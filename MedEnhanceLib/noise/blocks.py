@@ -15,13 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.cosines import cosine_matrix
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, cosine_matrix
 from MedEnhanceLib.core.slabs import let_go, slabs
-from MedEnhanceLib.degradation import robust_max
-
-Floats = npt.NDArray[np.float32]
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from MedEnhanceLib.degradation.image import robust_max
 
 #: Side of a block in voxels.
 BLOCK = 4
@@ -45,17 +41,16 @@ _TINY = 1e-12
 class Blocks:
     """Blocks of tissue, n of them with f = 64 coefficients (16 in fewer than four slices).
 
-    Attributes:
-        power: [n, f], squared coefficients; that of the constant one is 0.
-        mean: [n], of a block's voxels.
-        cell: [n], index of the cell in the flat map.
-        cells: shape of the map.
-        depth: slices in a block, 4 or 1.
-        size: voxels in a cell.
-        air: σ from the background, None if it shows nothing.
-        magnitude: whether values are magnitudes of MR.
-        step: between values that were rounded; 0 if they were not.
-        share: of all blocks.
+    power: [n, f], squared coefficients; that of the constant one is 0.
+    mean: [n], of a block's voxels.
+    cell: [n], index of the cell in the flat map.
+    cells: shape of the map.
+    depth: slices in a block, 4 or 1.
+    size: voxels in a cell.
+    air: σ from the background, None if it shows nothing.
+    magnitude: whether values are magnitudes of MR.
+    step: between values that were rounded; 0 if they were not.
+    share: of all blocks.
     """
 
     power: Floats
@@ -79,7 +74,7 @@ class Blocks:
         """Number of blocks in each cell of the flat map."""
         return np.bincount(self.cell, minlength=math.prod(self.cells))
 
-    def mean_by_cell(self, value: npt.NDArray[Any], use: Mask) -> Array:
+    def mean_by_cell(self, value: Array, use: Mask) -> Doubles:
         """Of the values [n] of some blocks; 0 in cells without any."""
         cells = math.prod(self.cells)
         count = np.bincount(self.cell[use], minlength=cells)
@@ -87,7 +82,7 @@ class Blocks:
         return total / np.maximum(count, 1)
 
     @classmethod
-    def of(cls, voxels: npt.NDArray[Any], modality: str, spacing: Sequence[float]) -> Blocks:
+    def of(cls, voxels: Array, modality: str, spacing: Sequence[float]) -> Blocks:
         """Cut [K, J, I]; arguments as of `measure_noise`."""
         depth = BLOCK if voxels.shape[0] >= BLOCK else 1
         grid = voxels.shape[0] // depth, voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
@@ -139,7 +134,7 @@ def cell_blocks(spacing: Sequence[float], block: tuple[int, int, int]) -> list[i
     return [max(least, round(_CELL_MM / (side * mm))) for least, side, mm in sides]
 
 
-def blocks_of_layer(voxels: npt.NDArray[Any], start: int, depth: int) -> Floats:
+def blocks_of_layer(voxels: Array, start: int, depth: int) -> Floats:
     """The blocks of a layer, which begins at a slice, as [n, voxels]."""
     rows, columns = voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
     layer = voxels[start : start + depth, : rows * BLOCK, : columns * BLOCK]
@@ -147,7 +142,7 @@ def blocks_of_layer(voxels: npt.NDArray[Any], start: int, depth: int) -> Floats:
     return np.asarray(split.reshape(rows * columns, depth * BLOCK**2), np.float32)
 
 
-def structure_of(voxels: npt.NDArray[Any]) -> float:
+def structure_of(voxels: Array) -> float:
     """Correlation between the means of blocks two apart within slices, -1 to 1.
 
     voxels: [K, J, I]. Returns 1 where the blocks are too few to tell, or all alike.
@@ -214,7 +209,7 @@ def _air(figures: Floats, top: float) -> float | None:
     return center / AIR_MEAN
 
 
-def _padding(voxels: npt.NDArray[Any]) -> list[float]:
+def _padding(voxels: Array) -> list[float]:
     """The lowest and the highest value, where many voxels have them."""
     most = _PADDING * voxels.size
 
@@ -224,7 +219,7 @@ def _padding(voxels: npt.NDArray[Any]) -> list[float]:
     return [float(value) for value in (voxels.min(), voxels.max()) if count(value) > most]
 
 
-def quantum(voxels: npt.NDArray[Any]) -> float:
+def quantum(voxels: Array) -> float:
     """The step between rounded values, 0 where they are not rounded."""
     every = max(1, voxels.size // 100_000)
     sample = voxels.reshape(-1)[::every] if voxels.flags.c_contiguous else voxels.ravel()[::every]

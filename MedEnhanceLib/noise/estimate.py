@@ -29,13 +29,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, interpolated
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.noise.blocks import BLOCK, Array, Blocks, Floats, Mask
+from MedEnhanceLib.noise.blocks import BLOCK, Blocks
 from MedEnhanceLib.noise.regressor import estimate_sigma
 
 #: Rounds of choosing blocks and fitting the spectrum.
@@ -56,8 +57,7 @@ _OFF_SPECTRUM, _OFF_LEVEL = 0.5, 1.0
 _RISE = 0.1
 #: Strength of the tie between neighboring factors of the spectrum.
 _TIE = 0.01
-#: Variances below these shares of a voxel's carry too little noise to measure the level with, or to
-#: choose blocks by.
+#: Variances below these shares of a voxel's are too faint to measure the level, or choose blocks.
 _FAINT_LEVEL, _FAINT_CHOICE = 0.1, 0.02
 #: A cell this much louder than the quieter cells is anatomy.
 _LOUD = 2.5
@@ -77,23 +77,22 @@ _TINY = 1e-12
 class NoiseEstimate:
     """What is known about the noise of a volume.
 
-    Attributes:
-        level: σ, in the units of the volume: the median over the blocks of tissue. In magnitude MR,
-            σ of each channel, which is the standard deviation where the signal is strong.
-        sigma: [k, j, i], the map of σ at the centers of cells.
-        spectrum: [4, 4, 4] (k, j, i), variance of each coefficient of the orthonormal cosine
-            transform of noise with σ = 1. Its mean over all 64 is 1, as a voxel's variance is the
-            mean of its block's coefficients; the constant one is extrapolated.
-        confidence: 0 (a guess) to 1.
-        reason: why the confidence is low, "" where it is not.
-        rician: whether values are magnitudes with this σ, whose bias can be undone.
-        air: σ as the background shows it, None where it shows nothing.
-        contrast: of the tissue: half the distance between the values that 16 % and 84 % of its
-            blocks stay below.
-        shape: of the volume.
-        cell: voxels in a cell along k, j, i.
-        low, high: ends of the interval that holds σ in nine of ten scans.
-        apparent: σ as the quietest blocks show it, anatomy included.
+    level: σ, in the units of the volume: the median over the blocks of tissue. In magnitude MR, σ
+        of each channel, which is the standard deviation where the signal is strong.
+    sigma: [k, j, i], the map of σ at the centers of cells.
+    spectrum: [4, 4, 4] (k, j, i), variance of each coefficient of the orthonormal cosine transform
+        of noise with σ = 1. Its mean over all 64 is 1, as a voxel's variance is the mean of its
+        block's coefficients; the constant one is extrapolated.
+    confidence: 0 (a guess) to 1.
+    reason: why the confidence is low, "" where it is not.
+    rician: whether values are magnitudes with this σ, whose bias can be undone.
+    air: σ as the background shows it, None where it shows nothing.
+    contrast: of the tissue: half the distance between the values that 16 % and 84 % of its blocks
+        stay below.
+    shape: of the volume.
+    cell: voxels in a cell along k, j, i.
+    low, high: ends of the interval that holds σ in nine of ten scans.
+    apparent: σ as the quietest blocks show it, anatomy included.
 
     The map at the voxels of the volume is made slice by slice as it is read: `noise[2:5]`.
     """
@@ -122,19 +121,9 @@ class NoiseEstimate:
 
         Linear between cells and constant beyond the outer ones.
         """
-        result = self.sigma
-        for axis, count in enumerate(self.shape):
-            places = (np.arange(count) + 0.5) / self.cell[axis] - 0.5
-            if axis == 0:
-                places = places[slices]
-            last = self.sigma.shape[axis] - 1
-            places = np.clip(places, 0, last)
-            low = np.minimum(places.astype(np.intp), max(last - 1, 0))
-            share = (places - low).astype(np.float32)
-            share = share.reshape([-1 if other == axis else 1 for other in range(3)])
-            below, above = result.take(low, axis), result.take(np.minimum(low + 1, last), axis)
-            result = below + share * (above - below)
-        return result
+        sides = zip(self.shape, self.cell, strict=True)
+        k, j, i = ((np.arange(count) + 0.5) / size - 0.5 for count, size in sides)
+        return interpolated(self.sigma, (k[slices], j, i))
 
 
 def is_rician(air: float | None, level: float) -> bool:
@@ -155,7 +144,7 @@ def noise_to_contrast(estimate: NoiseEstimate) -> float:
 
 
 def measure_noise(
-    voxels: npt.NDArray[Any], *, modality: str, spacing: Sequence[float] = (1.0, 1.0, 1.0)
+    voxels: Array, *, modality: str, spacing: Sequence[float] = (1.0, 1.0, 1.0)
 ) -> NoiseEstimate:
     """Measure the noise of a volume, or of a frame of a sequence.
 
@@ -193,7 +182,13 @@ def measure_noise(
     )
 
 
-def _learned(voxels: npt.NDArray[Any], noise: NoiseEstimate) -> NoiseEstimate:
+def noise_of(volume: Volume) -> NoiseEstimate:
+    """Measure the noise of a single volume."""
+    spacing = volume.geometry.spacing
+    return measure_noise(volume.voxels, modality=volume.modality, spacing=spacing)
+
+
+def _learned(voxels: Array, noise: NoiseEstimate) -> NoiseEstimate:
     """Take σ and interval of the regressor where blocks are uncertain."""
     if noise.confidence >= TRUSTED:
         return noise
@@ -218,12 +213,11 @@ def _learned(voxels: npt.NDArray[Any], noise: NoiseEstimate) -> NoiseEstimate:
 class _Fit:
     """The spectrum, fitted in rounds to quiet blocks, and what each cell shows with it.
 
-    Attributes:
-        spectrum: [f], of mean 1.
-        weight: [f], how far each frequency holds noise alone, 0 to 1.
-        variance: [cells], of the noise.
-        excess: [cells], relative rise of the energy from quiet to next quiet blocks.
-        mean: [cells], of the quiet blocks.
+    spectrum: [f], of mean 1.
+    weight: [f], how far each frequency holds noise alone, 0 to 1.
+    variance: [cells], of the noise.
+    excess: [cells], relative rise of the energy from quiet to next quiet blocks.
+    mean: [cells], of the quiet blocks.
     """
 
     def __init__(self, blocks: Blocks, modality: str) -> None:
@@ -261,7 +255,7 @@ class _Fit:
         place[order] = np.arange(blocks.count) - start[blocks.cell[order]]
         return place < most, (place >= far) & (place < far + third + 1)
 
-    def _measure_cells(self, choices: Sequence[tuple[Mask, Mask]]) -> list[Array]:
+    def _measure_cells(self, choices: Sequence[tuple[Mask, Mask]]) -> list[Doubles]:
         """What each cell's quiet blocks show, less the anatomy that the next quiet ones betray.
 
         Returns how far the energy of each fold rises, [cells] each.
@@ -281,8 +275,8 @@ class _Fit:
         return rises
 
     def _coefficients(
-        self, choices: Sequence[tuple[Mask, Mask]], rises: Sequence[Array]
-    ) -> tuple[Array, Array]:
+        self, choices: Sequence[tuple[Mask, Mask]], rises: Sequence[Doubles]
+    ) -> tuple[Doubles, Doubles]:
         """Mean squares of the coefficients in quiet and in next quiet blocks, over the level.
 
         Only the cells count in which the other half of the coefficients rises least between them.
@@ -303,19 +297,15 @@ class _Fit:
 
 
 def _factors(
-    quiet: Array, following: Array, index: npt.NDArray[np.intp], modality: str
-) -> tuple[Array, Array]:
+    quiet: Doubles, following: Doubles, index: npt.NDArray[np.intp], modality: str
+) -> tuple[Doubles, Doubles]:
     """The product of factors through the frequencies that hold noise alone; and their weights.
 
     Least squares of the logarithms. What lies above the fit is anatomy and loses its weight.
 
-    Args:
-        quiet: [f], mean squares from `_coefficients`.
-        following: of the next quiet blocks.
-        index: [3, f], frequencies along k, j, i.
-        modality: of the volume.
-    Returns:
-        Spectrum with mean 1, and weights from 0 to 1, [f] each.
+    quiet: [f], mean squares from `_coefficients`.
+    index: [3, f], frequencies along k, j, i.
+    Returns spectrum with mean 1, and weights from 0 to 1, [f] each.
     """
     change = (following - quiet) / np.maximum(quiet, _TINY)
     weight = 1 / (1 + np.square(np.maximum(change - 0.02, 0) / _RISE))
@@ -341,7 +331,7 @@ def _factors(
     return spectrum / spectrum.mean(), weight
 
 
-def _ties(sizes: Sequence[int]) -> Array:
+def _ties(sizes: Sequence[int]) -> Doubles:
     """The quadratic form of the differences between neighboring factors, of one or two axes."""
     difference = np.diff(np.eye(BLOCK), axis=0)
     line, one = difference.T @ difference, np.eye(BLOCK)
@@ -411,7 +401,7 @@ def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
     return clear * many * deep, " and ".join(reason for reason, holds in reasons.items() if holds)
 
 
-def smooth_map(value: Array, weight: Array) -> Array:
+def smooth_map(value: Doubles, weight: Doubles) -> Doubles:
     """A smooth map of σ through cells, each as far as its weight goes; beyond, a wider mean.
 
     value, weight: [k, j, i]; σ counts by its logarithm, and where there is weight.
@@ -426,7 +416,7 @@ def smooth_map(value: Array, weight: Array) -> Array:
     return np.asarray(np.exp((near + some * wide) / (much + some)))
 
 
-def _smoothed(value: Array, width: float) -> Array:
+def _smoothed(value: Doubles, width: float) -> Doubles:
     for axis in range(3):
         places = np.arange(value.shape[axis])
         kernel = np.exp(-0.5 * np.square((places[:, None] - places) / width))
@@ -435,7 +425,7 @@ def _smoothed(value: Array, width: float) -> Array:
 
 
 @lru_cache(maxsize=1)
-def _rician_table() -> tuple[Array, Array]:
+def _rician_table() -> tuple[Doubles, Doubles]:
     """Ratios of mean to standard deviation of Rician values, and these deviations; σ = 1."""
     nodes, weights = np.polynomial.hermite.hermgauss(48)
     across = np.outer(weights, weights) / math.pi

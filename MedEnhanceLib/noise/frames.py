@@ -3,9 +3,8 @@
 pairs of neighboring frames → still ones → |differences| → level, map and spectrum
 
 Movement and changes of contrast only add to differences, so what they show is an upper bound of the
-noise. Pairs count that differ least and show no structure: heads turn between some frames of real
-scans, whose differences are five to eight times the noise. Where even these differ by more than a
-single frame can show as noise, as directions of diffusion do, the frames tell nothing.
+noise. Pairs count that differ least and show no structure: differences of moved heads are five to
+eight times the noise. Frames of different contrast, as directions of diffusion, tell nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask
 from MedEnhanceLib.core.slabs import let_go
-from MedEnhanceLib.degradation import robust_max
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.noise.blocks import (
     BLOCK,
-    Array,
-    Floats,
-    Mask,
     blocks_of_layer,
     cell_blocks,
     cosines,
@@ -36,8 +33,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Pairs of frames that are compared, and frames whose mean shows the tissue.
 _PAIRS, _FRAMES = 24, 9
-#: Level over that of the stillest pair, and correlation between means of blocks two apart, up to
-#: which a pair is still.
+#: Up to which a pair is still: level over that of the stillest, and correlation between blocks.
 _STILL, _STRUCTURE = 1.2, 0.45
 #: Standard deviation over the median of absolute values, and the median of squares, of a Gaussian.
 _MAD, _MEDIAN_SQUARE = 1.4826, 0.45494
@@ -47,8 +43,7 @@ _TISSUE, _TISSUE_HU = 0.35, -300.0
 _VOXELS, _BLOCKS = 200_000, 40_000
 #: Voxels of tissue from which a cell of the map counts, and least tissue in a block.
 _FEW, _INSIDE = 50, 0.9
-#: Mean of tissue in σ from which the bias of magnitudes is undone: below, its inverse is steep, and
-#: a small error of σ erases tissue.
+#: Mean of tissue in σ from which the bias of magnitudes is undone: below, its inverse is steep.
 _ABOVE_NOISE = 3.0
 #: Least variance of a frequency, relative to the mean of all.
 _LEAST_VARIANCE = 1e-3
@@ -65,23 +60,17 @@ class _Pair:
 
 
 def measure_frames(
-    frames: Sequence[npt.NDArray[Any]], typical: NoiseEstimate, *, modality: str,
-    spacing: Sequence[float] = (1.0, 1.0, 1.0), monitor: Monitor | None = None,
-) -> NoiseEstimate | None:  # fmt: skip
+    sequence: Sequence[Volume], typical: NoiseEstimate, monitor: Monitor
+) -> NoiseEstimate | None:
     """Measure the noise that all frames of a sequence have in common.
 
-    Args:
-        frames: [K, J, I] each, at least two; a few slices of them are in memory at a time.
-        typical: the noise that one of them shows by itself; its contrast and air are kept.
-        modality: "CT", "MR" or another of `core.volume.MODALITIES`.
-        spacing: (i, j, k) in mm, as in `Geometry`.
-        monitor: cancelling.
-
-    Returns:
-        The noise of every frame; None where no tissue is seen, where pairs do not differ, or where
-        they differ by more than what the typical frame can show as noise.
+    sequence: at least two frames, [K, J, I] each; a few slices of them are in memory at a time.
+    typical: the noise that one of them shows by itself; its contrast and air are kept.
+    Returns the noise of every frame; None where no tissue is seen, where pairs do not differ, or
+    where they differ by more than what the typical frame can show as noise.
     """
-    monitor = monitor or Monitor()
+    modality, spacing = sequence[0].modality, sequence[0].geometry.spacing
+    frames = [frame.voxels for frame in sequence]
     mean = _mean(frames)
     least = _TISSUE_HU if modality == "CT" else _TISSUE * robust_max(mean)
     tissue = mean > least
@@ -131,7 +120,7 @@ def _still(pairs: Sequence[_Pair]) -> list[_Pair]:
     return still[: len(still) - (len(still) + 1) % 2]
 
 
-def _mean(frames: Sequence[npt.NDArray[Any]]) -> Floats:
+def _mean(frames: Sequence[Array]) -> Floats:
     """Average some frames, spread evenly."""
     numbers = np.unique(np.linspace(0, len(frames) - 1, _FRAMES).round().astype(int))
     mean = np.zeros(frames[0].shape, np.float32)
@@ -142,14 +131,14 @@ def _mean(frames: Sequence[npt.NDArray[Any]]) -> Floats:
 
 
 def _difference(
-    frames: Sequence[npt.NDArray[Any]], first: int, part: Any = slice(None), offset: float = 0
+    frames: Sequence[Array], first: int, part: Any = slice(None), offset: float = 0
 ) -> Floats:
     """Subtract slices of a frame from the next one, scaled to the variance of one of them."""
     after, before = (np.asarray(frames[first + n][part], np.float32) for n in (1, 0))
     return (after - before) * np.float32(math.sqrt(0.5)) - np.float32(offset)
 
 
-def _compared(frames: Sequence[npt.NDArray[Any]], first: int, tissue: Mask, step: float) -> _Pair:
+def _compared(frames: Sequence[Array], first: int, tissue: Mask, step: float) -> _Pair:
     difference = _difference(frames, first)
     inside = difference[tissue]
     sample = inside[:: max(1, inside.size // _VOXELS)]
@@ -170,9 +159,9 @@ def _dithered(difference: Floats, step: float) -> Floats:
 
 
 def _map(
-    frames: Sequence[npt.NDArray[Any]], still: Sequence[_Pair], tissue: Mask,
+    frames: Sequence[Array], still: Sequence[_Pair], tissue: Mask,
     spacing: Sequence[float], step: float, monitor: Monitor,
-) -> tuple[Array, Array, tuple[float, float, float]]:  # fmt: skip
+) -> tuple[Doubles, Doubles, tuple[float, float, float]]:  # fmt: skip
     """Measure σ in each cell; also its voxels of tissue, and the size of a cell."""
     depth = BLOCK if tissue.shape[0] >= BLOCK else 1
     wide = cell_blocks(spacing, (depth, BLOCK, BLOCK))
@@ -203,7 +192,7 @@ def _map(
     return sigma, count, (float(size[0]), float(size[1]), float(size[2]))
 
 
-def _spectrum(frames: Sequence[npt.NDArray[Any]], still: Sequence[_Pair], tissue: Mask) -> Floats:
+def _spectrum(frames: Sequence[Array], still: Sequence[_Pair], tissue: Mask) -> Floats:
     """Measure the relative variance of each coefficient, [4, 4, 4], in blocks of tissue."""
     depth = BLOCK if tissue.shape[0] >= BLOCK else 1
     transform = cosines(depth).T

@@ -1,8 +1,12 @@
 """The noise of a single MR volume, learned from simulated acquisitions: σ and its interval.
 
-Where anatomy fills every block, no statistic of a volume is its noise alone. Small networks, means
-of two, read some hundred statistics and answer with five quantiles of σ. Their weights, and by how
-much the interval is widened to hold the truth of repeated real scans, lie beside this module in
+Where anatomy fills every block, no statistic of a volume is its noise alone. Some hundred are
+measured: energies of coefficients in all blocks of tissue, in the quietest ones, in air;
+eigenvalues; what neighbors differ by. All are logarithms relative to the volume's finest
+frequencies, so that they do not depend on its unit.
+
+Small networks, means of two, answer with five quantiles of σ. Their weights, and by how much the
+interval is widened to hold the truth of repeated real scans, lie beside this module in
 regressor.npz (docs/decisions/0047); evaluating them takes milliseconds.
 """
 
@@ -10,32 +14,37 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.noise.statistics import statistics
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats
+from MedEnhanceLib.noise.blocks import BLOCK, blocks_of_layer, cosines, quantum
 
-Array = npt.NDArray[np.float64]
 #: Where what networks read is cut off: in standard deviations of the training, and in logarithms.
 _MOST, _MOST_LOG = 3.0, 12.0
+_CELLS = BLOCK**3
+#: Median of the square of a Gaussian, as the networks learned it.
+_MEDIAN_SQUARE = 0.455
+#: Blocks that are looked at, voxels, and blocks from which no more offsets are cut.
+_MOST_BLOCKS, _MOST_VOXELS, _ENOUGH = 40_000, 4_000_000, 6000
+#: Tissue from these shares of the bright end on; the second where the first leaves few blocks.
+_TISSUE, _DARK_TISSUE, _AIR = 0.35, 0.15, 0.12
+_FEW, _FEWEST, _FEW_OF_AIR = 40, 20, 30
+_EIGENVALUES = slice(0, 64, 8)
 
 
 def estimate_sigma(
-    voxels: npt.NDArray[Any], *, level: float, confidence: float, air: float | None, contrast: float
+    voxels: Array, *, level: float, confidence: float, air: float | None, contrast: float
 ) -> tuple[float, float, float] | None:
     """Estimate σ of the noise of an MR volume and its interval, in the unit of the volume.
 
-    Args:
-        voxels: [K, J, I], finite.
-        level: σ as its quietest blocks show it.
-        confidence: of that, 0 to 1.
-        air: σ as the background shows it, None where it shows nothing.
-        contrast: of the tissue.
-
-    Returns:
-        σ, lower and upper end; None where there is too little tissue.
+    voxels: [K, J, I], finite.
+    level: σ as its quietest blocks show it.
+    confidence: of that, 0 to 1.
+    air: σ as the background shows it, None where it shows nothing.
+    Returns σ, lower and upper end; None where there is too little tissue.
     """
     measured = statistics(voxels)
     if measured is None:
@@ -51,7 +60,7 @@ def estimate_sigma(
     return float(np.exp(middle)), float(np.exp(low)), float(np.exp(high))
 
 
-def quantiles(features: Array) -> Array:
+def quantiles(features: Doubles) -> Doubles:
     """Return lower end, median and upper end of log σ, relative to the features' scale; [n]."""
     weights = _weights()
     cut = np.clip(np.nan_to_num(features), -_MOST_LOG, _MOST_LOG)
@@ -73,9 +82,157 @@ def quantiles(features: Array) -> Array:
 
 
 @lru_cache(maxsize=1)
-def _weights() -> dict[str, Array]:
+def _weights() -> dict[str, Doubles]:
     with (
         (files("MedEnhanceLib.noise") / "regressor.npz").open("rb") as stream,
         np.load(stream, allow_pickle=False) as arrays,
     ):
         return {name: arrays[name].astype(np.float64) for name in arrays.files}
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def statistics(voxels: Array) -> tuple[float, Floats] | None:
+    """Compute the statistics of a volume, and the scale that they are relative to.
+
+    voxels: [K, J, I], finite. Returns log of the scale, in the unit of the volume, and [n] numbers;
+    None where there is too little tissue, or nothing varies.
+    """
+    slices = max(2 * BLOCK, _MOST_VOXELS // max(1, voxels[0].size))
+    first = max(0, (len(voxels) - slices) // 2)
+    values = np.asarray(voxels[first : first + slices], np.float32)
+    if len(values) < BLOCK:
+        lacking = ((0, BLOCK - len(values)), (0, 0), (0, 0))
+        values = np.pad(values, lacking, "symmetric" if len(values) > 1 else "edge")
+    blocks = _blocks(values)
+    if not len(blocks):
+        return None
+    mean, varies = blocks.mean(axis=1), blocks.min(axis=1) < blocks.max(axis=1)
+    top = float(np.quantile(mean, 0.98))
+    use = varies & (mean > _TISSUE * top)
+    if use.sum() < _FEW:
+        use = varies & (mean > _DARK_TISSUE * top)
+    if use.sum() < _FEWEST:
+        return None
+    means, tissue = mean[use], blocks[use]
+    power = np.square(tissue @ cosines(BLOCK).T)
+    power[:, 0] = 0
+    index, groups = _frequencies()
+    finest = power[:, (index[1] >= 2) & (index[2] >= 2)]
+    scale = float(np.median(finest)) / _MEDIAN_SQUARE or float(finest.mean())
+    if not scale > 0:
+        return None
+    quantiles = np.quantile(power @ groups, (0.05, 0.25, 0.6), axis=0)
+    is_air = varies & (mean < _AIR * top) & (blocks.min(axis=1) >= 0)
+    is_air &= (blocks == 0).mean(axis=1) < 0.25
+    marks = np.quantile(means, (0.16, 0.84))
+    step = quantum(values)
+    figures = [
+        np.log(means.mean() ** 2 / scale),
+        np.log(((marks[1] - marks[0]) / 2) ** 2 / scale + 1e-3),
+        np.log1p(len(tissue)),
+        np.log(len(values)),
+        use.mean(),
+        float((blocks == 0).mean()),
+        is_air.mean(),
+        np.log(step**2 / scale + 1e-4),
+    ]
+    parts = [
+        np.log(quantiles / scale + 1e-4).ravel(),
+        *_quiet(power, tissue - means[:, None], scale),
+        _air(blocks[is_air], mean[is_air], scale),
+        _neighbors(values, _TISSUE * top, scale),
+        np.array(figures),
+    ]
+    return 0.5 * float(np.log(scale)), np.concatenate(parts).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _frequencies() -> tuple[npt.NDArray[np.intp], Floats]:
+    """Return the orders of the coefficients along k, j, i [3, 64], and weights of groups [64, g].
+
+    Groups are the orders in plane, of means over slices and of what varies between them; and the
+    orders across slices.
+    """
+    index = np.stack(np.unravel_index(np.arange(_CELLS), (BLOCK,) * 3))
+    groups = []
+    for across in (index[0] == 0, index[0] > 0):
+        for j, i in np.ndindex(BLOCK, BLOCK):
+            groups.append(across & (index[1] == j) & (index[2] == i))
+    del groups[0]  # the mean of the block
+    groups += [(index[0] == k) & (index[1] + index[2] > 0) for k in range(1, BLOCK)]
+    members = np.stack(groups).astype(np.float32)
+    return index, np.ascontiguousarray((members / members.sum(axis=1, keepdims=True)).T)
+
+
+def _blocks(values: Floats) -> Floats:
+    """Cut blocks [n, 64]; out of small volumes at several offsets."""
+    few = np.prod([side // BLOCK for side in values.shape]) < _ENOUGH
+    half = BLOCK // 2
+    slices = (0, half) if few and len(values) > BLOCK + 1 else (0,)
+    starts = (0, half) if few else (0,)
+    parts = []
+    for k, j, i in product(slices, starts, starts):
+        part = values[k:, j:, i:]
+        whole = range(0, len(part) // BLOCK * BLOCK, BLOCK)
+        parts += [blocks_of_layer(part, layer, BLOCK) for layer in whole]
+    blocks = np.concatenate(parts)
+    return blocks[:: max(1, -(-len(blocks) // _MOST_BLOCKS))]
+
+
+def _quiet(power: Floats, around: Floats, scale: float) -> list[Doubles]:
+    """Measure energies in the quietest blocks, chosen by one half of the coefficients each.
+
+    And eigenvalues of all blocks, and of quiet ones.
+    """
+    index, groups = _frequencies()
+    odd = index.sum(axis=0) % 2 == 1
+    even = ~odd
+    even[0] = False
+    weight = 1 / np.maximum(np.quantile(power, 0.1, axis=0), 1e-6 * scale)
+    energies = [power[:, half] @ weight[half] for half in (even, odd)]
+    parts = []
+    for share in (0.1, 0.3, 0.6):
+        by_even, by_odd = (energy <= np.quantile(energy, share) for energy in energies)
+        means = np.where(odd, power[by_even].mean(axis=0), power[by_odd].mean(axis=0))
+        means[0] = means[[1, BLOCK, BLOCK**2]].min()
+        parts.append(np.log((means @ groups) / scale + 1e-4))
+        parts.append(np.log(means[1:].mean() / scale + 1e-4)[None])
+    total = energies[0] + energies[1]
+    quiet = around[total <= np.quantile(total, 0.4)]
+    for some in (around, quiet if len(quiet) > 80 else around):
+        values = np.full(_CELLS - 1, scale)
+        if len(some) > 70:
+            values = np.sort(np.linalg.eigvalsh(np.cov(some.T.astype(np.float64))))[1:]
+        parts.append(np.log(np.maximum(values[_EIGENVALUES], 0) / scale + 1e-5))
+    return parts
+
+
+def _air(blocks: Floats, mean: Floats, scale: float) -> Doubles:
+    """Measure level and spectrum of the darker half of the air; zeros where there is little."""
+    _, groups = _frequencies()
+    if len(blocks) < _FEW_OF_AIR:
+        return np.zeros(4 + groups.shape[1])
+    low = mean <= np.quantile(mean, 0.5)
+    variance = np.median(np.square(blocks[low] @ cosines(BLOCK).T), axis=0) / _MEDIAN_SQUARE
+    variance[0] = variance[[1, BLOCK, BLOCK**2]].min()
+    spread, middle = float(np.sqrt(variance[1:].mean())), float(np.median(mean[low]))
+    level = np.array([spread**2 / scale + 1e-6, middle**2 / scale + 1e-6])
+    ratio = np.log(middle / max(spread, 1e-9) + 1e-3)
+    spectrum = np.log((variance @ groups) / max(spread**2, 1e-12) + 1e-3)
+    return np.concatenate([[1.0], np.log(level), [ratio], spectrum])
+
+
+def _neighbors(values: Floats, least: float, scale: float) -> Doubles:
+    """Measure the median difference of voxels of tissue 1 to 3 apart, along each axis."""
+    result = np.zeros((3, BLOCK - 1))
+    for axis in range(3):
+        lines = np.moveaxis(values, axis, 0)
+        for lag in range(1, min(BLOCK, len(lines))):
+            one, other = lines[lag:], lines[:-lag]
+            inside = (one > least) & (other > least)
+            if inside.sum() > _FEWEST:
+                typical = float(np.median(np.abs((one - other)[inside])))
+                result[axis, lag - 1] = np.log(typical**2 / scale + 1e-3)
+    return result.ravel()

@@ -56,14 +56,11 @@ def enhancement_report(
 
     folder: made if it does not exist.
     name: of the input, as the page calls it.
-    volume: before enhancement.
     enhanced: after enhancement, on the same grid.
-    picture: compares them.
     manifest: as `make_manifest` returns it.
     table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}.
     comparisons: further tables, above that of the labels.
     reference: what the result is compared with, in a sentence; "" for no reference.
-    overwrite: whether existing files are replaced.
     Returns the page.
     Raises OutputError: a file exists and may not be replaced, or cannot be written.
     Raises DependencyError: Jinja2 is missing.

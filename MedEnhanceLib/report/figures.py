@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -165,7 +165,7 @@ def _check_grids(panes: Sequence[Pane]) -> None:
                 )
 
 
-def _reach(pictures: Sequence[npt.NDArray[np.float32]]) -> float:
+def _reach(pictures: Sequence[Floats]) -> float:
     """Find the largest absolute value on a scale: the 99.7th percentile; 1 if all is zero."""
     if not pictures:
         return 1.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Doubles
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -43,7 +43,7 @@ class Plane:
     """
 
     name: PlaneName
-    pixels: npt.NDArray[Any]
+    pixels: Array
     spacing_mm: tuple[float, float]
     letters: tuple[str, ...]
     place: str
@@ -100,7 +100,7 @@ def nearest_axes(geometry: Geometry) -> tuple[int, int, int]:
     )  # type: ignore[return-value]
 
 
-def letters_towards(direction: Sequence[float] | npt.NDArray[np.float64]) -> str:
+def letters_towards(direction: Sequence[float] | Doubles) -> str:
     """Name the side of the patient that a vector in LPS points to: "L", or "LP" if oblique."""
     vector = np.asarray(direction, dtype=np.float64)
     order = np.argsort(-np.abs(vector), kind="stable")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import robust_max
+from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.degradation import gaussian_blur
+from MedEnhanceLib.degradation.image import gaussian_blur
 from MedEnhanceLib.spg.images import Floats, shown
 
 Doubles = npt.NDArray[np.float64]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.degradation import low_dose_noise
+from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, DistillConfig
 from MedEnhanceLib.spg.images import Floats
 

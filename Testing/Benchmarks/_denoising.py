@@ -22,7 +22,7 @@ from _enhancement_statistics import Gate, difference, difference_gate
 
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import rician_noise, robust_max
+from MedEnhanceLib.degradation.image import rician_noise, robust_max
 from MedEnhanceLib.hqg import denoise
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets import grouped

@@ -19,14 +19,8 @@ import numpy.typing as npt
 from _common import REPOSITORY
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import (
-    Blur,
-    LowDose,
-    Rician,
-    gaussian_blur,
-    robust_max,
-    standard_composite,
-)
+from MedEnhanceLib.degradation.image import gaussian_blur, robust_max
+from MedEnhanceLib.degradation.pipeline import Blur, LowDose, Rician, standard_composite
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.resources import resource_folder
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import gaussian_blur, low_dose_noise, robust_max
+from MedEnhanceLib.degradation.image import gaussian_blur, robust_max
+from MedEnhanceLib.degradation.lowdose import low_dose_noise
 
 Floats = npt.NDArray[np.float32]
 _MAD_TO_SIGMA = 1 / 0.6745

@@ -32,7 +32,8 @@ from harm import volumes
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import Blur, Composite, Rician, robust_max, standard_composite
+from MedEnhanceLib.degradation.image import robust_max
+from MedEnhanceLib.degradation.pipeline import Blur, Composite, Rician, standard_composite
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load
 

@@ -31,7 +31,8 @@ from _enhancement_statistics import Row, difference, difference_gate, mean_of
 from MedEnhanceLib.api_training import train
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import LowDose, rician_noise, robust_max
+from MedEnhanceLib.degradation.image import rician_noise, robust_max
+from MedEnhanceLib.degradation.pipeline import LowDose
 from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, segment
 from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, find_split, read_labeled
 from MedEnhanceLib.hqg import EnhanceConfig, enhance

@@ -22,7 +22,7 @@ from _common import REPOSITORY, SHARED_DATA, gate, write
 
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import Rician
+from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.gradprom.likeness import compare, describe, fit_likeness, record_likeness, views
 from MedEnhanceLib.io import load

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from _common import SHARED_DATA, gate, write
 
-from MedEnhanceLib.degradation import robust_max
+from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.nets.grouped import denoised

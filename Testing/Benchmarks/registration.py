@@ -20,11 +20,12 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name of its documentation
 from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
+from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import robust_max
+from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.hqg.guide import align
-from MedEnhanceLib.hqg.registration import Matrix, Registration
+from MedEnhanceLib.hqg.registration import Registration
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -129,7 +130,7 @@ def noisy(volume: Volume, percent: float) -> Volume:
     return volume.with_voxels(np.hypot(values + noise[0], noise[1]))
 
 
-def drawn(shift: float, degrees: float, center: Matrix) -> Matrix:
+def drawn(shift: float, degrees: float, center: Doubles) -> Doubles:
     """A motion of that size in a direction that chance gives, about a center; 4×4."""
     ways = np.random.default_rng(round(10 * shift)).normal(size=(2, 3))
     ways /= np.linalg.norm(ways, axis=1, keepdims=True)
@@ -141,7 +142,7 @@ def drawn(shift: float, degrees: float, center: Matrix) -> Matrix:
     return motion
 
 
-def moved(guide: Volume, motion: Matrix) -> Volume:
+def moved(guide: Volume, motion: Doubles) -> Volume:
     """The guide with its header changed."""
     affine = motion @ guide.geometry.affine_lps
     spacing = guide.geometry.spacing

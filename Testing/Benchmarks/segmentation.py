@@ -19,7 +19,7 @@ from _common import REPOSITORY, SHARED_DATA, gate, write
 
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import LowDose, Rician, standard_composite
+from MedEnhanceLib.degradation.pipeline import LowDose, Rician, standard_composite
 from MedEnhanceLib.gradprom import SegmentConfig, segment
 from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.hqg import EnhanceConfig, enhance

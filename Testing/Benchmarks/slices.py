@@ -31,16 +31,14 @@ from _slices_references import (
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core import metrics
+from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.hqg.slices.network import SliceNet
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
-from MedEnhanceLib.hqg.slices.restore import (
-    noise_of_planes,
-    open_network,
-    restore_array,
-)
+from MedEnhanceLib.hqg.slices.restore import open_network, restore_array
 from MedEnhanceLib.hqg.slices.train import tuned
 from MedEnhanceLib.nets.intensity import Scaling
+from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 
 SEED = 0
@@ -111,8 +109,11 @@ def restored(
     tune: bool,
 ) -> Floats:
     """With measured noise, as `enhance_slices` does it."""
-    noise = noise_of_planes(slices, reference.modality)
     across = list(reference.across_mm)
+    spacing = (*reversed(across), stack.spacing_mm)
+    # In HU, or thousandths of the robust maximum.
+    estimate = measure_noise(1000 * slices, modality=reference.modality, spacing=spacing)
+    noise = removal_of(estimate, reference.modality).noise.level / 1000
     if tune:
         network = tuned(
             network,

@@ -19,7 +19,7 @@ from _common import SHARED_DATA, gate, write
 from _enhancement_data import TEMPLATE, Subject, subject
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import Degradation, LowDose, Rician
+from MedEnhanceLib.degradation.pipeline import Degradation, LowDose, Rician
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.denoise import CALIBRATION
 from MedEnhanceLib.noise.estimate import measure_noise

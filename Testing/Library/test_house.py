@@ -72,7 +72,7 @@ def test_links_of_the_documents_lead_somewhere() -> None:
 def test_recipes_are_valid_configurations(recipe: Path) -> None:
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
-    from MedEnhanceLib.hqg.slices import TrainSlicesConfig
+    from MedEnhanceLib.hqg.config import TrainSlicesConfig
     from MedEnhanceLib.jobs.kinds.train import training_config
 
     fields = json.loads(recipe.read_text(encoding="utf-8"))

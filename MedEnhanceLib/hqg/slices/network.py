@@ -39,11 +39,9 @@ class StackMaps:
     def of(cls, stack: SliceStack, noise: float, sizes_mm: Sequence[tuple[float, float]]) -> Self:
         """The maps of one stack.
 
-        Args:
-            stack: the slices before and after.
-            noise: standard deviation of the noise of the slices, on the network's scale.
-            sizes_mm: for each plane, or for all of a set: its pixels within the slices, and the
-                distance to the next plane.
+        noise: standard deviation of the noise of the slices, on the network's scale.
+        sizes_mm: for each plane, or for all of a set: its pixels within the slices, and the
+            distance to the next plane.
         """
         level, angle = noise / CERTAIN, 2 * torch.pi * torch.from_numpy(stack.phases()).float()
         waves = torch.stack([torch.cos(angle), torch.sin(angle)])

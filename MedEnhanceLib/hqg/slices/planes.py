@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import StackMaps
@@ -23,9 +24,7 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
-Floats = npt.NDArray[np.float32]
-#: Averaged pixels along both axes of a plane, and how often: smaller, cleaner structures, and
-#: pixels that are not square.
+#: Averaged pixels along both axes of a plane, and how often: cleaner, and not square.
 _BINS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (1, 2), (3, 3))
 #: Planes beside one that are looked at with it: the next, or one farther away.
 _STEPS = (1, 1, 1, 2, 3)
@@ -65,12 +64,11 @@ class Patches:
 class Thickening:
     """How patches are made thick.
 
-    Attributes:
-        stack: the slices after, and the rows of a patch before.
-        added: standard deviation of the noise that is added, on the network's scale.
-        noise: what the network is given as it.
-        bins: pixels that are averaged first, along both axes of a plane, of which one is drawn.
-        varies: whether brightness and contrast are drawn, as MR has no units.
+    stack: the slices after, and the rows of a patch before.
+    added: standard deviation of the noise that is added, on the network's scale.
+    noise: what the network is given as it.
+    bins: pixels that are averaged first, along both axes of a plane, of which one is drawn.
+    varies: whether brightness and contrast are drawn, as MR has no units.
     """
 
     stack: SliceStack
@@ -138,13 +136,7 @@ def read_planes(files: Sequence[Path], modality: str, monitor: Monitor) -> list[
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws patches and makes them thick.
-
-    Attributes:
-        planes: to draw from.
-        config: of the training.
-        thickening: of all patches; None draws one for each step.
-    """
+    """Draws patches and makes them thick; thickening: None draws one for each step."""
 
     planes: Sequence[Planes]
     config: TrainSlicesConfig

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-Matrix = npt.NDArray[np.float64]
+from MedEnhanceLib.core.arrays import Doubles, cubic_spline
+
 Shape = Literal["gaussian", "box"]
 #: Standard deviation of a Gaussian of full width 1 at half maximum.
 _SIGMA = 1 / (2 * math.sqrt(2 * math.log(2)))
 #: Reach of a Gaussian profile in standard deviations: beyond it lies less than 1e-5.
 _REACH = 4.3
-#: What is not known of the slices, as a share of the signal's power: keeps the inverse finite
-#: where slices overlap.
+#: Least noise, as a share of the signal's power: the inverse is finite where slices overlap.
 _LEAST_DAMPING = 1e-3
 
 
@@ -29,12 +28,11 @@ _LEAST_DAMPING = 1e-3
 class SliceStack:
     """K thick slices and the M thin ones that fill the same extent.
 
-    Args:
-        thick: number K of slices that were measured.
-        spacing_mm: between their centers.
-        thickness_mm: full width of the slice profile at half maximum.
-        thin: number M of slices to restore.
-        shape: of the profile: gaussian (2-D MR), or box.
+    thick: number K of slices that were measured.
+    spacing_mm: between their centers.
+    thickness_mm: full width of the slice profile at half maximum.
+    thin: number M of slices to restore.
+    shape: of the profile: gaussian (2-D MR), or box.
     """
 
     thick: int
@@ -58,7 +56,7 @@ class SliceStack:
         """Thickness of a slice in thin slices."""
         return self.thickness_mm / self.thin_mm
 
-    def phases(self) -> Matrix:
+    def phases(self) -> Doubles:
         """[M], of each thin slice: its distance from the center of its thick slice, −½ to ½."""
         place = (np.arange(self.thin) + 0.5) / self.ratio
         return np.asarray(place - np.floor(place) - 0.5)
@@ -67,11 +65,8 @@ class SliceStack:
         """[M], of each thin slice: the thick one that its center is in."""
         return [int((thin + 0.5) / self.ratio) for thin in range(self.thin)]
 
-    def thicken(self) -> Matrix:
-        """[K, M]: each row is the profile of one slice, and sums to 1.
-
-        At both ends the profile is cut at the edge of the volume.
-        """
+    def thicken(self) -> Doubles:
+        """[K, M]: each row is the profile of one slice, cut at the volume's edge, and sums to 1."""
         # Centers of thick slices in thin ones: 0 is the center of the first thin slice.
         centers = (np.arange(self.thick) + 0.5) * self.ratio - 0.5
         apart = np.arange(self.thin)[None] - centers[:, None]
@@ -85,20 +80,19 @@ class SliceStack:
             weights = np.maximum(high - low, 0.0)
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
-    def interpolate(self) -> Matrix:
+    def interpolate(self) -> Doubles:
         """[M, K]: the cubic B-spline through the thick slices, mirrored at the edge."""
         through = _spline(np.arange(self.thick, dtype=np.float64), self.thick)
         centers = np.asarray((np.arange(self.thin) + 0.5) / self.ratio - 0.5, np.float64)
         return np.asarray(_spline(centers, self.thick) @ np.linalg.inv(through))
 
-    def correct(self, noise: float = 0.0) -> Matrix:
+    def correct(self, noise: float = 0.0) -> Doubles:
         """[M, K]: what to add to thin slices for each unit that the thick ones are off.
 
         The least change whose thickening is the difference: Aᵀ(AAᵀ + λ)⁻¹, A = `thicken`.
 
-        Args:
-            noise: variance of the noise of a thick slice over that of what is missing; slices
-                are followed less closely the more noise they have.
+        noise: variance of the noise of a thick slice over that of what is missing; slices are
+            followed less closely the more noise they have.
         """
         a = self.thicken()
         # AAᵀ of independent thin slices falls with the width: scale the damping alike.
@@ -107,19 +101,11 @@ class SliceStack:
         return np.asarray(a.T @ np.linalg.inv(gram + damping * np.eye(self.thick)))
 
 
-def _spline(at: Matrix, count: int) -> Matrix:
+def _spline(at: Doubles, count: int) -> Doubles:
     """[len(at), count]: values of the cubic B-splines of a mirrored series at these places."""
-    rows = np.zeros((len(at), count))
-    first = np.floor(at).astype(int) - 1
-    for step in range(4):
-        index = first + step
-        d = np.abs(at - index)
-        weight = np.where(
-            d < 1, 2 / 3 - d**2 + d**3 / 2, np.where(d < 2, np.maximum(2 - d, 0) ** 3 / 6, 0.0)
-        )
-        # Half-sample mirror: the series repeats as …1 0 0 1 2…
-        period = 2 * count
-        folded = index % period
-        folded = np.where(folded >= count, period - 1 - folded, folded)
-        np.add.at(rows, (np.arange(len(at)), folded), weight)
+    weights = cubic_spline(at[:, None] - np.arange(-2, count + 2))
+    rows = weights[:, 2:-2]
+    # Half-sample mirror: the series repeats as …1 0 0 1 2…
+    rows[:, :2] += weights[:, 1::-1]
+    rows[:, -2:] += weights[:, :-3:-1]
     return rows

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from MedEnhanceLib.bundles.export import load_tensors, must_fit
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.options import config_from_json
@@ -25,6 +25,7 @@ from MedEnhanceLib.core.slabs import looks_like_labels
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig, SliceNetConfig
+from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, restore_planes
 from MedEnhanceLib.hqg.slices.planes import Planes
@@ -33,25 +34,21 @@ from MedEnhanceLib.hqg.slices.train import tuned
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
-from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped_run import parts_of
-from MedEnhanceLib.nets.intensity import TISSUE, Scaling, scaling_for
+from MedEnhanceLib.nets.intensity import Scaling, scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
+from MedEnhanceLib.nets.regions import ConstantRegions
+from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
-Floats = npt.NDArray[np.float32]
 #: Thin pixels that go through the network at once.
 _AT_ONCE = 1 << 18
 #: Planes whose pixels are coarser than this many thin slices are left out: they show other detail
 #: than the network has learned from.
 _COARSEST = 2.5
-#: Slices that the noise is measured on.
-_NOISE_SLICES = 24
 #: What can be restored: number of thick slices, and thin slices for each.
 _LEAST_SLICES, _LEAST_RATIO, _MOST_RATIO = 4, 1.2, 8.0
-#: The median of |x| over σ of a normal distribution, and the gain of the mask 1 −2 1 ⊗ 1 −2 1.
-_MAD_TO_SIGMA, _MASK_GAIN = 1.4826, 6.0
 
 
 @dataclass(frozen=True)
@@ -77,18 +74,13 @@ def enhance_slices(
     comes nearest to the requested spacing, and the first center moves by (K·S/M − S)/2. Thickened
     again, the result is the input, as far as noise permits.
 
-    Args:
-        volume: CT or MR of 4 slices or more, thick along its axis of largest spacing.
-        config: model, slice_spacing, device and strength; "auto" and "full" are 1.
-        monitor: progress and cancelling.
-        tune: learn from the slices themselves first: better, in about four times the time.
-    Returns:
-        The volume with new slices: same type, units and frames, new spacing and origin. Its
-        `original` is the volume interpolated to them.
-    Raises:
-        InputError: nothing can be restored (see `plan_slices`), or voxels are not intensities.
-        ModelError: no model fits.
-        Cancelled: the monitor asked to stop.
+    volume: CT or MR of 4 slices or more, thick along its axis of largest spacing.
+    config: model, slice_spacing, device and strength; "auto" and "full" are 1.
+    tune: learn from the slices themselves first: better, in about four times the time.
+    Returns the volume with new slices: same type, units and frames, new spacing and origin. Its
+    `original` is the volume interpolated to them.
+    Raises InputError: nothing can be restored (see `plan_slices`), or voxels are not intensities.
+    Raises ModelError: no model fits.
     """
     began = time.monotonic()
     if volume.modality == "SEG" or looks_like_labels(volume.voxels):
@@ -109,16 +101,9 @@ def enhance_slices(
     move(network, choice.name)
     frames = [np.moveaxis(frame.voxels, plan.axis, 0) for frame in volume.frames()]
     scalings = [scaling_for(frame) for frame in volume.frames()]
-    noises = [
-        noise_of_planes(
-            scaling.apply(thick[:: max(1, len(thick) // _NOISE_SLICES)]), volume.modality
-        )
-        for thick, scaling in zip(frames, scalings, strict=True)
-    ]
-    constants = [
-        ConstantRegions(thick, noise * scaling.scale)
-        for thick, scaling, noise in zip(frames, scalings, noises, strict=True)
-    ]
+    levels = [removal_of(noise_of(frame), frame.modality).noise.level for frame in volume.frames()]
+    noises = [level / scaling.scale for level, scaling in zip(levels, scalings, strict=True)]
+    constants = [ConstantRegions(*each) for each in zip(frames, levels, strict=True)]
     frames = [np.asarray(constant.neutral[:]) for constant in constants]
     if tune:
         own = scalings[0].apply(frames[0]).astype(np.float16)
@@ -184,12 +169,9 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
     The profile of a slice is as wide as DICOM states or as slices are apart: a box in CT, which
     averages over the slice; a Gaussian in MR, whose slices are excited with a bell.
 
-    Args:
-        volume: with thick slices along one axis.
-        spacing: of the thin slices: that of the pixels, half of the present one, or mm.
-    Raises:
-        InputError: nothing can be restored: the volume is isotropic, has fewer than 4 slices, or
-            more than 8 slices would be made of each.
+    spacing: of the thin slices: that of the pixels, half of the present one, or mm.
+    Raises InputError: nothing can be restored: the volume is isotropic, has fewer than 4 slices, or
+        more than 8 slices would be made of each.
     """
     name = volume.source or "volume"
     sides = volume.geometry.spacing[::-1]  # of the axes [K, J, I]
@@ -225,10 +207,7 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
 
 
 def _stated_thickness(volume: Volume) -> float | None:
-    """SliceThickness of the first DICOM image that a volume was read from, mm; None where unknown.
-
-    A file that is not there any more, or states none, is no error.
-    """
+    """SliceThickness of the first DICOM image of a volume, mm; None where it is not known."""
     origin = volume.origin
     if origin is None or not origin.on_grid or not origin.instances or not origin.instances[0]:
         return None
@@ -261,31 +240,9 @@ def open_network(bundle: Bundle) -> SliceNet:
 
 
 def _of_rows(rows: Iterable[Floats], dtype: np.dtype[Any], axis: int) -> Voxels:
-    """A volume in its type of rows [M, B], which follow each other along the second axis.
-
-    axis: where the first one goes.
-    """
+    """Stack rows [M, B] along the second axis, in a volume's type; M becomes `axis`."""
     volume = np.stack([restore_dtype(row, dtype) for row in rows], axis=1)
     return np.ascontiguousarray(np.moveaxis(volume, 0, axis))
-
-
-def noise_of_planes(slices: Floats, modality: str) -> float:
-    """σ of white noise in the tissue of slices [K, A, B], on the network's scale as they are.
-
-    The median of a mask that no plane or slope passes, where all nine pixels are tissue.
-    Source: Immerkær, Computer Vision and Image Understanding 64 (1996) 300, made robust.
-    """
-    tissue = slices > TISSUE.get(modality, TISSUE["MR"])
-    if not tissue.any() or min(slices.shape[1:]) < 3:
-        return 0.0
-    rows = slices[:, :-2] - 2 * slices[:, 1:-1] + slices[:, 2:]
-    mask = rows[:, :, :-2] - 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
-    inner = tissue[:, 1:-1, 1:-1].copy()
-    for j in (0, 2):
-        for i in (0, 2):
-            inner &= tissue[:, j : j + inner.shape[1], i : i + inner.shape[2]]
-    values = np.abs(mask[inner] if inner.any() else mask)
-    return float(np.median(values)) * _MAD_TO_SIGMA / _MASK_GAIN
 
 
 def restore_array(
@@ -303,15 +260,9 @@ def restore_array(
     The mean of both sets of planes that contain the thick axis; a set whose pixels are much
     coarser than the thin slices is left out. Holds the result once, and no other copy of its size.
 
-    Args:
-        thick: in their own units.
-        scaling: to the network's scale.
-        stack: the slices before and after.
-        across_mm: pixel sizes along A and B.
-        noise: standard deviation, on the network's scale.
-        network: on `device`.
-        device: as torch names it.
-        monitor: receives progress and can cancel.
+    thick: in their own units.
+    across_mm: pixel sizes along A and B.
+    noise: standard deviation, on the network's scale.
     """
     total = np.zeros((stack.thin, *thick.shape[1:]), np.float32)
     limit = _COARSEST * max(stack.thin_mm, min(across_mm))

@@ -46,18 +46,15 @@ def train_slices(
 ) -> Path:
     """Train, or resume a training.
 
-    Args:
-        config: of the training; its patterns are relative to `data`.
-        data: folder of volumes.
-        out: folder for checkpoint, metrics and bundle.
-        monitor: gets progress and metrics, and may cancel.
-    Returns:
-        The folder of the bundle, `out/<name>`.
-    Raises:
-        Cancelled: after a checkpoint was written.
-        ConfigError: the checkpoint is of another training.
-        InputError: the data cannot be used.
-        ModelError: a loss is not finite.
+    config: of the training; its patterns are relative to `data`.
+    data: folder of volumes.
+    out: folder for checkpoint, metrics and bundle.
+    monitor: gets progress and metrics, and may cancel.
+    Returns the folder of the bundle, `out/<name>`.
+    Raises Cancelled: after a checkpoint was written.
+    Raises ConfigError: the checkpoint is of another training.
+    Raises InputError: the data cannot be used.
+    Raises ModelError: a loss is not finite.
     """
     monitor = monitor or Monitor()
     device = begin_training(config.device, out, monitor)
@@ -92,14 +89,7 @@ def train_slices(
 
 
 class SliceTraining:
-    """The numbered steps in which a network learns from patches.
-
-    Args:
-        network: to begin with, which is changed.
-        sampler: of the patches.
-        device: as torch names it.
-        ema: decay of the averaged weights.
-    """
+    """The numbered steps in which a network, which is changed, learns from patches."""
 
     def __init__(self, network: SliceNet, sampler: Sampler, device: str, ema: float) -> None:
         move(network, device).train().requires_grad_(True)
@@ -140,19 +130,10 @@ def tuned(
     """A copy of a network that has learned from the slices which it is to restore.
 
     Self-supervised as in SMORE (Zhao et al., IEEE TMI 40 (2021) 805): rows of the slices are made
-    as thick as the slices are. The same slices give the same network. A step takes 0.15 CPU s:
-    7 CPU s for each million voxels, to which restoring adds 2 to 3.
+    as thick as the slices are. It takes 7 CPU s for each million voxels; restoring adds 2 to 3.
 
-    Args:
-        network: to begin with; stays as it is.
-        planes: the slices, on the network's scale.
-        stack: the slices before and after.
-        noise: standard deviation of their noise, on the network's scale.
-        modality: of the volume.
-        device: as torch names it.
-        monitor: receives progress and can cancel.
-    Returns:
-        The copy; the network itself where pixels do not show the detail which is to be restored.
+    planes, noise: the slices and σ of their noise, on the network's scale.
+    Returns the network itself where pixels do not show the detail which is to be restored.
     """
     a_mm, b_mm = planes.spacing_mm[1:]
     if max(a_mm, b_mm) > _ALIKE * min(a_mm, b_mm):

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from MedEnhanceLib.core.arrays import Doubles, Floats, Mask, interpolated
 from MedEnhanceLib.hqg.train.targets import Target
 from MedEnhanceLib.nets.intensity import TISSUE
 
-Floats = npt.NDArray[np.float32]
 Where = tuple[slice, slice, slice]
 #: Shares of guides that are right and misplaced; the rest is wrong.
 _RIGHT, _MISPLACED = 0.67, 0.19
@@ -39,12 +38,11 @@ _RADIUS, _CONTRAST = (1.3, 5.0), (0.05, 0.4)
 class Guiding:
     """A guide, and a lesion that it or the volume has.
 
-    Attributes:
-        voxels: [K, J, I], NaN where it shows nothing.
-        is_right: whether it shows the same anatomy at the same place.
-        lesion: [K, J, I], contrast of a lesion that the guide or the volume has alone, of crops
-            that come with and without it; None of others.
-        with_lesion: the guide with that lesion; None where the volume has it.
+    voxels: [K, J, I], NaN where it shows nothing.
+    is_right: whether it shows the same anatomy at the same place.
+    lesion: [K, J, I], contrast of a lesion that the guide or the volume has alone, of crops that
+        come with and without it; None of others.
+    with_lesion: the guide with that lesion; None where the volume has it.
     """
 
     voxels: Tensor
@@ -64,15 +62,9 @@ def draw_guide(
 ) -> tuple[Guiding, Floats]:
     """A guide for a crop of one series of an examination.
 
-    Args:
-        targets: all examinations, for wrong guides.
-        target: the examination.
-        where: the crop.
-        clean: the crop of the series that is made noisy.
-        rng: of this crop.
-        in_pairs: whether lesions come in pairs of crops, with and without.
-    Returns:
-        The guide, and the crop, with a lesion where the input has one.
+    clean: the crop of the series that is made noisy.
+    in_pairs: whether lesions come in pairs of crops, with and without.
+    Returns the guide, and the crop, with a lesion where the input has one.
     """
     series = target.series[int(rng.integers(1, len(target.series)))]
     kind = rng.random()
@@ -137,19 +129,14 @@ def _changed(rng: np.random.Generator, *guides: Floats) -> tuple[Tensor, ...]:
     return tuple(changed)
 
 
-def _moved(voxels: Floats, where: Where, shift: npt.NDArray[np.float64]) -> Floats:
+def _moved(voxels: Floats, where: Where, shift: Doubles) -> Floats:
     """A crop at a place that is off by a shift in voxels, linearly interpolated."""
-    result = voxels
-    for axis, (side, off) in enumerate(zip(where, shift, strict=True)):
-        places = np.arange(*side.indices(voxels.shape[axis])) + off
-        low = np.floor(places).astype(int)
-        below, above = (result.take(low + step, axis, mode="clip") for step in (0, 1))
-        share = (places - low).astype(np.float32)
-        result = below + np.moveaxis(share[:, None, None], 0, axis) * (above - below)
-    return result
+    sides = zip(where, voxels.shape, shift, strict=True)
+    places = [np.arange(*side.indices(count)) + off for side, count, off in sides]
+    return interpolated(voxels, places)
 
 
-def _lesion(tissue: npt.NDArray[np.bool_], rng: np.random.Generator) -> Floats:
+def _lesion(tissue: Mask, rng: np.random.Generator) -> Floats:
     """One to three spheres of either sign in tissue, with soft edges."""
     places = np.argwhere(tissue) if tissue.any() else np.argwhere(np.ones_like(tissue))
     k, j, i = np.ogrid[tuple(map(slice, tissue.shape))]

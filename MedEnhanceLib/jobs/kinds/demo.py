@@ -70,7 +70,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     PSNR in dB and SSIM are inside the brain, against the undamaged volume.
     """
     from MedEnhanceLib import io
-    from MedEnhanceLib.degradation import standard_composite
+    from MedEnhanceLib.degradation.pipeline import standard_composite
     from MedEnhanceLib.gradprom import segment
     from MedEnhanceLib.report.enhance import enhancement_report
     from MedEnhanceLib.report.figures import Pane, comparison

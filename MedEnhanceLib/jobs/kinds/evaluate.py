@@ -22,7 +22,7 @@ from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
     from MedEnhanceLib.bundles.store import Bundle
-    from MedEnhanceLib.degradation import Degradation
+    from MedEnhanceLib.degradation.pipeline import Degradation
 
 SEED = 20240607
 #: `brain.nii.gz` has its labels in `brain-labels.nii.gz`.
@@ -97,7 +97,7 @@ def _measure_enhancer(
     bundle: Bundle, path: Path, device: str, monitor: Monitor
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each degradation that benchmarks name, always with the same seed."""
-    from MedEnhanceLib.degradation import LowDose, Rician, standard_composite
+    from MedEnhanceLib.degradation.pipeline import LowDose, Rician, standard_composite
     from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
     from MedEnhanceLib.io import load
 

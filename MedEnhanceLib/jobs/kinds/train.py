@@ -130,7 +130,7 @@ def training_config(
     """
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
-    from MedEnhanceLib.hqg.slices import TrainSlicesConfig
+    from MedEnhanceLib.hqg.config import TrainSlicesConfig
     from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
     from MedEnhanceLib.unicompress.codecs.predictor.train import PredictorConfig
 

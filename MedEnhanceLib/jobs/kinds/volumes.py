@@ -20,7 +20,7 @@ from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.degradation import Degradation
+    from MedEnhanceLib.degradation.pipeline import Degradation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
 
 def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
     """Load → each step → save → manifest with the steps, so that they can be replayed."""
-    from MedEnhanceLib.degradation import degradation_from_json
+    from MedEnhanceLib.degradation.pipeline import degradation_from_json
 
     work = Work("degraded", params, monitor)
     if not params.steps:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.metrics import ssim
-from MedEnhanceLib.degradation import gaussian_blur
+from MedEnhanceLib.degradation.image import gaussian_blur
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.degradation import standard_composite
+from MedEnhanceLib.degradation.pipeline import standard_composite
 from MedEnhanceLib.jobs.kinds import demo
 from MedEnhanceLib.report.page import size_text
 from MedEnhanceLib.unicompress import decompress

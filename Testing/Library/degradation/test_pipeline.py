@@ -11,7 +11,8 @@ import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import (
+from MedEnhanceLib.degradation.image import robust_max
+from MedEnhanceLib.degradation.pipeline import (
     Bias,
     Blur,
     Composite,
@@ -21,7 +22,6 @@ from MedEnhanceLib.degradation import (
     Scan,
     degradation_from_json,
     draw,
-    robust_max,
     standard_composite,
 )
 from MedEnhanceLib.errors import ConfigError, InputError

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from MedEnhanceLib.degradation import (
-    bias_field,
-    gaussian_blur,
+from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.degradation.image import bias_field, gaussian_blur, rician_noise
+from MedEnhanceLib.degradation.lowdose import (
+    CUTOFF,
+    MU_WATER_PER_MM,
+    VIEWS,
     low_dose_noise,
-    rician_noise,
+    ramp_response,
 )
-from MedEnhanceLib.degradation.lowdose import CUTOFF, MU_WATER_PER_MM, VIEWS, ramp_response
 
-Floats = npt.NDArray[np.float32]
 _SPACING = (0.8, 0.8, 3.0)
 _RADIUS_MM = 36.0
 

@@ -12,8 +12,8 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, denoise, enhance
 from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.air import Air
 from MedEnhanceLib.nets.grouped_torch import TorchEngine
+from MedEnhanceLib.nets.regions import Air
 from MedEnhanceLib.noise.estimate import measure_noise
 
 SHAPE = (8, 104, 104)

@@ -17,8 +17,8 @@ from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.constant import ConstantRegions
 from MedEnhanceLib.nets.grouped_torch import TorchEngine
+from MedEnhanceLib.nets.regions import ConstantRegions
 from MedEnhanceLib.noise.estimate import measure_noise
 
 SHAPE = (8, 48, 48)

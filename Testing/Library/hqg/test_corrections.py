@@ -6,22 +6,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from Library.hqg.conftest import sample
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import (
-    Bias,
-    Blur,
-    Composite,
-    Rician,
-    gaussian_blur,
-    rician_noise,
-    robust_max,
-    standard_composite,
-)
+from MedEnhanceLib.degradation.image import gaussian_blur, rician_noise, robust_max
+from MedEnhanceLib.degradation.pipeline import Bias, Blur, Composite, Rician, standard_composite
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.bias_field import measure_bias_field
@@ -30,7 +22,6 @@ from MedEnhanceLib.noise.estimate import measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
 
 pytest.importorskip("SimpleITK")
-Floats = npt.NDArray[np.float32]
 
 
 @cache

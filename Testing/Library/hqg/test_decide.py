@@ -15,12 +15,13 @@ import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import Blur, Rician, robust_max
+from MedEnhanceLib.degradation.image import robust_max
+from MedEnhanceLib.degradation.pipeline import Blur, Rician
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import enhance
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.decide import noise_warning
 from MedEnhanceLib.hqg.denoise import denoise, expected_deviation
-from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.noise.estimate import measure_noise

@@ -14,7 +14,7 @@ from Library.hqg.conftest import brain
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import Rician
+from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.errors import (
     Cancelled,
     InputError,

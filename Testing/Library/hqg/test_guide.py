@@ -6,20 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import SimpleITK
 from Library.hqg.conftest import sample
 
 import MedEnhanceLib as me  # noqa: N813
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.guide import Candidate, align, suggest
 from MedEnhanceLib.runtime.progress import Monitor
-
-Floats = npt.NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.config import NetworkConfig
@@ -20,7 +20,6 @@ from MedEnhanceLib.hqg.restore import NetworkStage
 from MedEnhanceLib.nets import grouped, grouped_run
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
-Floats = npt.NDArray[np.float32]
 SMALL = NetworkConfig(width=24, hidden=24, layers=1, guide_layers=1, blocks=8)
 
 

@@ -12,7 +12,8 @@ from Library.hqg import conftest
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import Blur, Rician, robust_max
+from MedEnhanceLib.degradation.image import robust_max
+from MedEnhanceLib.degradation.pipeline import Blur, Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.jobs import JobSpec, run_job

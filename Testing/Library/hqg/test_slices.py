@@ -17,11 +17,12 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.slices import SliceNetConfig, restore
+from MedEnhanceLib.hqg.config import EnhanceConfig, SliceNetConfig
+from MedEnhanceLib.hqg.slices import restore
 from MedEnhanceLib.hqg.slices.network import SliceNet
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
 from MedEnhanceLib.io import save
+from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 TURNED = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -112,7 +113,7 @@ def test_thickened_again_the_result_is_what_was_measured(
     voxels = scan.voxels.astype(np.float32) + 2000
     voxels[:, 0, 0] = 0  # results are not below the lowest value that was measured
     exact = replace(scan, voxels=voxels)
-    monkeypatch.setattr(restore, "noise_of_planes", lambda *_: 0.0)
+    monkeypatch.setattr(restore, "noise_of", lambda scan: noise_of(scan).at_level(0.0))
     thin = _thin(exact, model).voxels
     stack = restore.plan_slices(exact, "isotropic").stack
     spline = np.einsum("mk,kji->mji", stack.interpolate(), exact.voxels)

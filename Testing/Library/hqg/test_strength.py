@@ -10,7 +10,7 @@ from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation import Rician
+from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import blend

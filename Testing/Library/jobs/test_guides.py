@@ -52,7 +52,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return candidates[-1], "the last one"
 
     monkeypatch.setattr(guide, "suggest", suggest)
-    monkeypatch.setattr(guide, "noise_of", lambda _volume: 0.1)
+    monkeypatch.setattr(guide, "relative_noise", lambda _volume: 0.1)
     return seen
 
 

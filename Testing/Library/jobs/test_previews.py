@@ -74,7 +74,7 @@ def test_a_volume_is_measured_ahead_of_its_previews(
     expected = _preview(scan, [3, 5])
     KEPT.__init__()  # type: ignore[misc]
     run_job(JobSpec("prepare", {"device": "cpu", "input": str(scan)}), kept=KEPT)
-    monkeypatch.setattr("MedEnhanceLib.hqg.decide.measure_noise", None)  # not called any more
+    monkeypatch.setattr("MedEnhanceLib.hqg.decide.noise_of", None)  # not called any more
     link = scan.with_name("link.nrrd")
     link.hardlink_to(scan)
     assert np.array_equal(_preview(link, [3, 5]).voxels, expected.voxels)

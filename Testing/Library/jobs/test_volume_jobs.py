@@ -13,7 +13,7 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
-from MedEnhanceLib.degradation import degradation_from_json
+from MedEnhanceLib.degradation.pipeline import degradation_from_json
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event

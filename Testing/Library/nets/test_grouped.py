@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import native
-from MedEnhanceLib.native import Array, Layer, places
+from MedEnhanceLib.native import Floats, Layer, places
 from MedEnhanceLib.nets import grouped_run
 from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Engine, Round, denoised, window_for
 from MedEnhanceLib.nets.grouped_torch import COSINES, TorchEngine
@@ -136,7 +136,7 @@ def test_less_is_searched_along_thick_slices() -> None:
 WINDOW = (7, 11, 16)
 
 
-def match(engine: Engine, layer: Layer, pilot: Array) -> native.Groups:
+def match(engine: Engine, layer: Layer, pilot: Floats) -> native.Groups:
     """The groups of a whole layer."""
     return engine.match(layer, range(layer.rows(pilot.shape[1])), pilot=pilot, level=flat(pilot))
 
@@ -152,7 +152,7 @@ def references(layer: Layer, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     ]
 
 
-def brute_force(layer: Layer, pilot: Array, y: int, x: int) -> tuple[list[int], list[float]]:
+def brute_force(layer: Layer, pilot: Floats, y: int, x: int) -> tuple[list[int], list[float]]:
     """Index and distance of one group, from all candidates in float64."""
 
     def block(at: tuple[int, int, int]) -> np.ndarray:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.noise.rician import amplitude
 
-Floats = npt.NDArray[np.float32]
 SHAPE = (24, 120, 120)
 
 
@@ -112,9 +111,7 @@ def test_rounded_values_have_at_least_the_noise_of_rounding() -> None:
     ],
 )
 @pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
-def test_where_there_is_nothing_to_measure_it_says_so(
-    volume: npt.NDArray[np.float32], modality: str
-) -> None:
+def test_where_there_is_nothing_to_measure_it_says_so(volume: Floats, modality: str) -> None:
     estimate = measure_noise(volume, modality=modality)
     assert estimate.confidence == 0
     assert "no tissue" in estimate.reason

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.noise.frames import measure_frames
+from MedEnhanceLib.runtime.progress import Monitor
 
-Floats = npt.NDArray[np.float32]
 SHAPE = (8, 64, 64)
 
 
@@ -27,9 +29,14 @@ def _frames(sigma: float | Floats, count: int = 6, seed: int = 0) -> list[Floats
     return list(_anatomy() + np.float32(sigma) * noise)
 
 
+def _of_all(frames: list[Floats], typical: NoiseEstimate) -> NoiseEstimate | None:
+    geometry = Geometry((3, 3, 3))
+    volumes = [Volume(frame, geometry, modality="MR") for frame in frames]
+    return measure_frames(volumes, typical, Monitor())
+
+
 def _measured(frames: list[Floats]) -> NoiseEstimate:
-    typical = measure_noise(frames[0], modality="MR")
-    noise = measure_frames(frames, typical, modality="MR", spacing=(3, 3, 3))
+    noise = _of_all(frames, measure_noise(frames[0], modality="MR"))
     assert noise is not None
     return noise
 
@@ -74,12 +81,12 @@ def test_changing_contrast_is_no_noise() -> None:
     frames = [(body * decay**n + 5 * noise[n]).astype(np.float32) for n in range(5)]
     typical = measure_noise(frames[0], modality="MR")
     assert 3 < typical.level < 9
-    assert measure_frames(frames, typical, modality="MR") is None
+    assert _of_all(frames, typical) is None
 
 
 def test_where_frames_are_equal_or_dark_nothing_is_measured() -> None:
     same = [np.float32(_anatomy())] * 3
     typical = measure_noise(same[0], modality="MR")
-    assert measure_frames(same, typical, modality="MR") is None
+    assert _of_all(same, typical) is None
     dark = [np.zeros(SHAPE, np.float32)] * 3
-    assert measure_frames(dark, typical, modality="MR") is None
+    assert _of_all(dark, typical) is None

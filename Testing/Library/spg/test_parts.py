@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib.degradation import low_dose_noise
+from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.spg.config import TASKS, DistillConfig, LoopConfig
 from MedEnhanceLib.spg.objective import cosine_distance, relative_distance

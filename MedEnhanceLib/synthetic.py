@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles, Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 
-Floats = npt.NDArray[np.float32]
 Triple = tuple[float, float, float]
 #: mm along slices, rows and columns: thick slices, and nearly cubic voxels.
 _SPACINGS: dict[str, tuple[Triple, Triple]] = {
@@ -41,12 +40,10 @@ _TEXTURE = {"MR": (0.01, 0.08), "CT": (4.0, 30.0)}
 class _Shapes:
     """How many shapes there are and what they look like.
 
-    Attributes:
-        count: of shapes.
-        smallest, largest: radii in mm.
-        power: p of the radii's density r^−p.
-        edge: width of an edge in pixels.
-        thin: share of plates and tubes.
+    smallest, largest: radii in mm.
+    power: p of the radii's density r^−p.
+    edge: width of an edge in pixels.
+    thin: share of plates and tubes.
     """
 
     count: int
@@ -65,13 +62,10 @@ def synthetic_volume(
 ) -> Volume:
     """Draw a clean volume of random shapes and textures.
 
-    Args:
-        modality: "MR": 0 is air and bright tissue is 1. "CT": HU, a body in air.
-        seed: of everything; even ones have thick slices, odd ones nearly cubic voxels.
-        shape: voxels along slices, rows and columns.
-
-    Returns:
-        A volume of float32, axes parallel to the patient's.
+    modality: "MR": 0 is air and bright tissue is 1. "CT": HU, a body in air.
+    seed: of everything; even ones have thick slices, odd ones nearly cubic voxels.
+    shape: voxels along slices, rows and columns.
+    Returns a volume of float32, axes parallel to the patient's.
     """
     rng = np.random.default_rng([77 if modality == "MR" else 78, seed])
     mm = _SPACINGS[modality][seed % 2]
@@ -163,12 +157,7 @@ def _covered(
 ) -> Floats:
     """Cover a volume with shapes, large ones first, so that all sizes are seen.
 
-    Args:
-        shape: [K, J, I].
-        mm: along K, J, I.
-        rng: draws all.
-        shapes: how many, and what they look like.
-        level: draws the gray value of a shape.
+    mm: along K, J, I. level: draws the gray value of a shape.
     """
     covered = np.full(shape, rng.uniform(0.2, 0.8), np.float32)
     ends = 1 - shapes.power
@@ -186,7 +175,7 @@ def _cover(
     rng: np.random.Generator,
     shapes: _Shapes,
     radius: float,
-    center: npt.NDArray[np.float64],
+    center: Doubles,
     level: float,
 ) -> None:
     """Put one shape in front of what is there; `center` in mm from the corner."""

@@ -1,9 +1,13 @@
-"""Regions of a volume that hold no measurement: padding, masked background, flat blocks.
+"""Regions that groups of blocks and networks pass over: constant ones, and air around the body.
 
-They come out of an enhancement as they are. A block is 4 × 4 × 4 equal voxels. A value of many
-blocks is padding where its regions end in steps above the noise; where they fade into it, as
-clipped air does, the blocks alone stay. Padding that ends in large steps is replaced for the
-computation by the mean of what is near: neither groups of blocks nor networks see the step.
+Padding, masked background and flat blocks hold no measurement, and stay as they are. A block is
+4 × 4 × 4 equal voxels. A value of many blocks is padding where its regions end in steps above the
+noise; where they fade into it, as clipped air does, the blocks alone stay. Padding that ends in
+large steps is replaced for the computation by the mean of what is near.
+
+Noise of air is removed by the filter's first stage alone, in cells that are far from all others. A
+cell is 8 × 8 voxels of a slice. It is air if its mean and its largest value are, and if air
+connects it with the border of the slice, which leaves out lungs and bowel.
 
 Which values are padding is measured in the whole volume. All else depends on a few slices around,
 so that parts of a volume are treated as the whole is.
@@ -18,16 +22,14 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Floats, Mask
 from MedEnhanceLib.core.slabs import extremes, let_go
-from MedEnhanceLib.core.volume import restore_dtype
+from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.native import SIDE
+from MedEnhanceLib.noise.blocks import AIR_MEAN
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 #: Values that are examined, of a slice and of the volume, and the least share of it in blocks.
 _VALUES, _LEAST_SHARE = 4, 5e-4
 #: Slices in which the steps around a value are measured, at most.
@@ -37,17 +39,23 @@ _SLICES_MEASURED = 32
 _STEP, _LARGE_STEP = 1.0, 4.0
 #: How many slices away means are taken, and how much less each slice counts than the one before.
 _REACH, _LESS = SIDE - 1, np.float32(0.01)
+#: Voxels along a side of a cell; cells in the plane, and slices, by which air is far from the rest.
+_SIDE, _CELLS_FAR, _SLICES_FAR = 8, 1, 6
+#: HU below which the mean of a cell is air: lungs are above it.
+_AIR_HU = -950.0
+#: Mean of a cell over that of air, and largest value in σ: four and five standard deviations.
+_MOST_OF_MEAN, _MOST_OF_VALUES = 1.25, 5.5
+#: σ of air over that of tissue, beyond which air may be tissue as weak as its noise.
+_MOST_OF_TISSUE = 1.15
 #: Slices that are held.
 _HELD = 64
 
 
 class ConstantRegions:
-    """The constant regions of a volume.
+    """The constant regions of a volume; padding: the values that are padding.
 
-    Attributes:
-        padding: the values that are padding.
-        neutral: the volume with the mean of what is near in place of padding that ends in large
-            steps, made slice by slice as it is read; the volume itself without such padding.
+    neutral: the volume with the mean of what is near in place of padding that ends in large steps,
+        made slice by slice as it is read; the volume itself without such padding.
     """
 
     def __init__(self, voxels: Array, level: float) -> None:
@@ -162,6 +170,43 @@ class ConstantRegions:
         """Sums of measured voxels, and their number, over 2 × 2 voxels of slice z."""
         measured = (~self._gap(z)).astype(np.float32)
         return _fourfold(np.stack([measured * self._voxels[z].astype(np.float32), measured]))
+
+
+class Air:
+    """Air of a volume."""
+
+    def __init__(self, voxels: Any, mean: float, largest: float) -> None:
+        """voxels: [K, J, I]. mean: below which a cell is air. largest: of the values in it."""
+        self._voxels, self._mean, self._largest = voxels, mean, largest
+        self._air = lru_cache(_HELD)(self._cells_of_air)
+
+    @classmethod
+    def of(cls, volume: Volume, noise: NoiseEstimate, voxels: Any) -> Air | None:
+        """Return the air of a volume; None if nothing says what it is. voxels: without padding."""
+        if volume.modality == "CT":
+            return cls(voxels, _AIR_HU, np.inf)
+        if noise.air is None or noise.air > _MOST_OF_TISSUE * noise.level:
+            return None
+        return cls(voxels, _MOST_OF_MEAN * AIR_MEAN * noise.air, _MOST_OF_VALUES * noise.air)
+
+    def far_from_tissue(self, z: int) -> Mask:
+        """Find where slice z is air with nothing else near, [J, I]."""
+        count, rows, columns = self._voxels.shape
+        near = range(max(0, z - _SLICES_FAR), min(count, z + _SLICES_FAR + 1))
+        air = reduce(np.logical_and, map(self._air, near))
+        side = 2 * _CELLS_FAR + 1
+        far = over(np.logical_and, np.pad(air, _CELLS_FAR, constant_values=True), (side, side))
+        return np.asarray(far.repeat(_SIDE, 0).repeat(_SIDE, 1)[:rows, :columns])
+
+    def _cells_of_air(self, z: int) -> Mask:
+        """Find the cells of slice z that are air and connected with the border."""
+        plane = self._voxels[z : z + 1][0].astype(np.float32)
+        plane = np.pad(plane, [(0, -side % _SIDE) for side in plane.shape], mode="edge")
+        cells = plane.reshape(len(plane) // _SIDE, _SIDE, -1, _SIDE)
+        air = (cells.mean((1, 3)) < self._mean) & (cells.max((1, 3)) < self._largest)
+        border = np.ones(air.shape, np.bool_)
+        border[1:-1, 1:-1] = False
+        return connected(air, border)
 
 
 class _Slices:
