@@ -164,8 +164,15 @@ def _measured_table(rows: list[dict[str, Any]]) -> list[str]:
     return [
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
-        *("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |" for row in rows),
+        *(
+            "| " + " | ".join(_cell(row.get(column, "")) for column in columns) + " |"
+            for row in rows
+        ),
     ]
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else str(value)
 
 
 def record_fields(folder: Path, fields: dict[str, Any]) -> Bundle:

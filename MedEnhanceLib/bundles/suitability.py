@@ -55,7 +55,8 @@ def training_length_warning(bundle: Bundle) -> ModelWarning | None:
     """Warn where the bundle records that its training was only a test; else None."""
     training = bundle.metadata.get("training") or {}
     steps = (training.get("config") or {}).get("steps")
-    if not isinstance(steps, int) or steps >= _FEWEST_STEPS:
+    # Without own steps it has the weights of another model.
+    if not isinstance(steps, int) or not 0 < steps < _FEWEST_STEPS:
         return None
     return ModelWarning(
         "test-model",

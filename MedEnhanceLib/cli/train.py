@@ -33,7 +33,7 @@ _HEADS = {
     "dice": "Dice",
 }
 #: Options that are fields of the configuration as they are.
-_FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part", "preset")
+_FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part", "preset", "enhancer")
 
 
 def _declare_train(parser: Parser) -> None:
@@ -73,13 +73,18 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--segmenter",
         metavar="NAME",
-        help="hqg: segmentation model whose loss also trains the enhancer; --config names its "
-        "labeled images",
+        help="hqg: segmentation model (head) that teaches the enhancer which it learned from, on "
+        "its own labeled images below --data",
     )
     parser.add_argument(
         "--gate",
         choices=("ema", "binary"),
         help="hqg: rule by which the gradient of the segmentation loss is used (default: ema)",
+    )
+    parser.add_argument(
+        "--enhancer",
+        metavar="NAME",
+        help="head: enhancer whose results the segmentation model learns from",
     )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     parser.add_argument(

@@ -41,6 +41,9 @@ class HeadConfig(Options):
     """Size of a head."""
 
     context: int = option(2, help="slices of context on each side")
+    images: int = option(
+        1, help="1: it sees the image; 2: the enhanced and the noisy image", low=1, high=2
+    )
     widths: tuple[int, ...] = option((24, 48, 72, 96), help="channels of stages, finest first")
     window: tuple[float, ...] = option(
         (),
@@ -61,7 +64,7 @@ class HeadConfig(Options):
     @property
     def channels(self) -> int:
         """Slices that go in together."""
-        return 2 * self.context + 1
+        return self.images * (2 * self.context + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +101,25 @@ class TrainHeadConfig(WithPresets):
         "", help="license license of the weights, for the card; empty: not stated"
     )
     enhancer: str = option(
-        "", help="name or folder of the bundle whose output the head also sees; empty: none"
+        "",
+        help="name or folder of the enhancer that the head is for: it learns from clean images, "
+        "and from what this makes of low-quality ones; empty: from these as they are",
     )
     damaged: int = option(
         3,
-        help="simulated low-quality versions of each image (MR: composite, CT: low dose), each "
-        "seen as it is and enhanced",
+        help="simulated low-quality versions of each image, of different noise (MR: Rician, or "
+        "with blur and a bias field too; CT: low dose)",
         low=0,
         high=100,
+    )
+    contrasts: int = option(
+        0,
+        help="synthetic contrasts of each image of MR: random monotone maps of its gray values",
+        low=0,
+        high=100,
+    )
+    label_origin: str = option(
+        "", help="who or what made the label volumes, for the card; empty: not stated"
     )
     labeled_share: float = option(
         0.0,
@@ -143,6 +157,8 @@ class TrainHeadConfig(WithPresets):
                 "neither labels nor an atlas are given",
                 "State labels, or atlas_image and atlas_labels.",
             )
+        if self.contrasts and self.modality != "MR":
+            raise ConfigError(f"contrasts: {self.modality} has one scale", "Set contrasts to 0.")
         if not self.structures:
             raise ConfigError("structures is empty", "List value, name and color of each label.")
         for label in self.label_set:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class GateReport:
         average_cosine: of their averages; the same number where ema is 0.
         share: of the parameters' elements that the task's gradient was admitted to, 0 to 1; 0 or 1
             with the scope "global".
+        main_norm, aux_norm: of this step's gradients over all parameters; 0 where one is not
+            finite.
     """
 
     open: bool
@@ -58,20 +60,25 @@ class GateReport:
     batch_cosine: float
     average_cosine: float
     share: float
+    main_norm: float
+    aux_norm: float
 
 
 @dataclass(frozen=True)
 class GateDiagnostics:
     """Decisions of a gate in all steps so far.
 
-    open_fraction: of the steps. cosine, average_cosine: means of the steps' batch_cosine and
-        average_cosine, which are 0 where a gradient is zero or not finite.
+    open_fraction: of the steps. cosine, average_cosine, share, main_norm, aux_norm: means of the
+        steps' values; those that are 0 where a gradient is zero or not finite count as 0.
     """
 
     steps: int
     open_fraction: float
     cosine: float
     average_cosine: float
+    share: float
+    main_norm: float
+    aux_norm: float
 
 
 class GradientGate:
@@ -87,6 +94,8 @@ class GradientGate:
         scope: of one decision: "global" for all parameters together, "layer" for a weight and the
             vectors that follow it (its bias, its normalization), or "parameter".
         weight: λ, 0 to 1e6. The decision depends neither on it nor on the scale of either loss.
+        relative: whether λ is in units of mean |g_m| / mean |g_a|, over the steps so far and all
+            parameters: what is added does not depend on the scale of the auxiliary loss then.
         warm_up: number of first steps in which the gate is closed and only moves its averages, as
             an average of few steps is mostly their noise. The averages span 1/(1 − ema) steps.
     Raises:
@@ -100,6 +109,7 @@ class GradientGate:
         ema: float = 0.99,
         scope: str = "global",
         weight: float = 1.0,
+        relative: bool = False,
         warm_up: int = 0,
     ) -> None:
         for name, value, known in (("mode", mode, MODES), ("scope", scope, SCOPES)):
@@ -109,10 +119,10 @@ class GradientGate:
         check_range("the gate's weight", weight, 0.0, 1e6)
         check_range("the gate's warm_up", warm_up, 0, 1e9)
         self.mode, self.ema, self.scope, self.weight = mode, ema, scope, weight
-        self.warm_up = warm_up
+        self.relative, self.warm_up = relative, warm_up
         self._averages: dict[str, dict[int, Tensor]] = {"main": {}, "aux": {}}
-        # Number of steps and of open ones, sums of both cosines.
-        self._totals = [0.0, 0.0, 0.0, 0.0]
+        # Number of steps, and sums of the other fields of `GateDiagnostics`.
+        self._totals = [0.0] * len(fields(GateDiagnostics))
 
     def __call__(
         self, main_loss: Tensor, aux_loss: Tensor, parameters: Parameters
@@ -141,19 +151,21 @@ class GradientGate:
         with torch.no_grad():
             batch = products(main, aux)
             average = self._follow(main, aux, batch, tensors) if self.ema else batch
+            norms = batch.norms
+            weight = self._weight(*norms)
             gradients, admitted = list(main), 0
             for group in _groups(self.scope, tensors):
-                factor = self._factor(min(batch.cosine(group), average.cosine(group)))
+                factor = weight * self._share(min(batch.cosine(group), average.cosine(group)))
                 if factor and batch.has_aux(group):
                     admitted += sum(tensors[index].numel() for index in group)
                     for index in group:
                         gradients[index] = _sum(main[index], aux[index], factor)
         everything = range(len(tensors))
         cosines = batch.cosine(everything), average.cosine(everything)
-        added = 1, float(admitted > 0), *cosines
-        self._totals = [total + value for total, value in zip(self._totals, added, strict=True)]
         share = admitted / max(1, sum(tensor.numel() for tensor in tensors))
-        return gradients, GateReport(admitted > 0, min(cosines), *cosines, share)
+        added = 1, float(admitted > 0), *cosines, share, *norms
+        self._totals = [total + value for total, value in zip(self._totals, added, strict=True)]
+        return gradients, GateReport(admitted > 0, min(cosines), *cosines, share, *norms)
 
     def diagnostics(self) -> GateDiagnostics:
         """Summarize its decisions in all steps so far."""
@@ -205,11 +217,19 @@ class GradientGate:
         sides = [[side.get(i) for i in range(len(main))] for side in self._averages.values()]
         return products(*sides)
 
-    def _factor(self, cosine: float) -> float:
+    def _weight(self, main_norm: float, aux_norm: float) -> float:
+        """Compute the factor of a gradient that is let in, with this step's norms."""
+        if not self.relative:
+            return self.weight
+        *_, main, aux = self._totals
+        return self.weight * (main + main_norm) / ((aux + aux_norm) or math.inf)
+
+    def _share(self, cosine: float) -> float:
+        """Compute the share of a gradient that the mode lets in at this cosine."""
         if self._totals[0] < self.warm_up:
             return 0.0
         agrees = {"binary": float(cosine > 0), "cosine": max(0.0, cosine), "joint": 1.0}
-        return self.weight * agrees.get(self.mode, 0.0)
+        return agrees.get(self.mode, 0.0)
 
 
 def _groups(scope: str, parameters: Sequence[Tensor]) -> list[list[int]]:

@@ -93,16 +93,31 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 class Products(NamedTuple):
-    """Products <m, m>, <a, a>, <m, a> of each parameter, in units of a side's largest element."""
+    """Products <m, m>, <a, a>, <m, a> of each parameter, in units of a side's largest element.
+
+    scales: these largest elements.
+    """
 
     main: list[float]
     aux: list[float]
     mixed: list[float]
+    scales: tuple[float, float]
 
     @property
     def are_finite(self) -> bool:
         """Whether both gradients are finite in all places."""
         return all(map(math.isfinite, (*self.main, *self.aux)))
+
+    @property
+    def norms(self) -> tuple[float, float]:
+        """Norms of both gradients over all parameters; 0 where either is not finite."""
+        if not self.are_finite:
+            return 0.0, 0.0
+        main, aux = (
+            scale * math.sqrt(math.fsum(side))
+            for scale, side in zip(self.scales, self[:2], strict=True)
+        )
+        return main, aux
 
     def has_aux(self, group: Sequence[int]) -> bool:
         """Tell whether the auxiliary norm over the parameters in `group` is above zero, finite."""
@@ -134,8 +149,8 @@ def products(main: Sequence[Gradient], aux: Sequence[Gradient]) -> Products:
             scales[0].new_zeros(()) if a is None or b is None else torch.dot(a, b).to(scales[0])
             for a, b in ((left, left), (right, right), (left, right))
         ]
-    values: list[float] = torch.stack(rows).tolist()
-    return Products(values[0::3], values[1::3], values[2::3])
+    *values, first, second = torch.stack([*rows, *scales]).tolist()
+    return Products(values[0::3], values[1::3], values[2::3], (first, second))
 
 
 def _largest(gradients: Sequence[Gradient]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -14,6 +14,9 @@ from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
 from MedEnhanceLib.nets.precision import move
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.gradprom.measure import Enhancer
 
 _PROPAGATED = "Trained on labels that were propagated from a template, not drawn by a reader."
 _RESEARCH = "A research tool: do not use it for measurements of patients."
@@ -30,7 +33,7 @@ class HeadModel:
 
 
 def make_head(config: HeadConfig, structures: int) -> nn.Module:
-    """Make MONAI's residual U-Net, [B, 2k + 1, H, W] → logits [B, structures + 1, H, W].
+    """Make MONAI's residual U-Net, [B, channels, H, W] → logits [B, structures + 1, H, W].
 
     Batch normalization: its statistics are fixed in use, so that a slice does not depend on others.
     """
@@ -61,22 +64,33 @@ class Window(nn.Module):
 
 
 def export_head(
-    folder: Path, config: TrainHeadConfig, network: nn.Module, seconds: float, summary: str = ""
+    folder: Path,
+    config: TrainHeadConfig,
+    network: nn.Module,
+    seconds: float,
+    enhancer: Enhancer | None = None,
 ) -> Bundle:
-    """Write the bundle of a training; summary: of a joint training, else one is written."""
-    own_summary = (
-        f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean, "
-        f"degraded and enhanced images (enhancer: {config.enhancer or 'none'}), "
-        f"seed {config.seed}, {seconds / 60:.0f} minutes"
+    """Write the bundle of a training; enhancer: of its images, None for images as they are."""
+    made_by = "degraded images"
+    if enhancer:
+        made_by = "what {name} ({sha256:.12}) makes of degraded ones".format(**enhancer.identity)
+    maps = f" and {config.contrasts} synthetic contrasts of each" if config.contrasts else ""
+    summary = (
+        f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean images"
+        f"{maps}, and on {made_by}, seed {config.seed}, {seconds / 60:.0f} minutes"
     )
-    origin = "propagated from an atlas and refined by intensity" if not config.labels else "given"
+    if enhancer and enhancer.taught:
+        summary += f". That enhancer: {enhancer.taught['summary']}"
+    origin = "propagated from an atlas and refined by intensity"
+    if config.labels:
+        origin = config.label_origin or "given; who drew them is not stated"
     shown = f"images of the {config.anatomy}" if config.anatomy else "images like those below"
     limits = [
         *([] if config.labels else [_PROPAGATED]),
         f"Trained on {config.modality} {shown}; not validated on anything else.",
         _RESEARCH,
     ]
-    metadata = {
+    metadata: dict[str, Any] = {
         "name": config.name,
         "kind": "head",
         "modality": config.modality,
@@ -90,12 +104,15 @@ def export_head(
         "training": {
             "config": config.to_json(),
             "seconds": round(seconds),
-            "summary": summary or own_summary,
+            "summary": summary,
         },
         "data": list(config.data),
         "warnings": [*training_length_limits(config.steps), *config.warnings],
         "limits": limits,
     }
+    if enhancer:
+        taught = dict(enhancer.taught) if enhancer.taught else None
+        metadata["gradprom"] = {"enhancer": dict(enhancer.identity), "taught": taught}
     return export_bundle(folder, network.state_dict(), metadata)
 
 

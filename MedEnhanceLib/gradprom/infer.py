@@ -79,7 +79,13 @@ def find_unlike(volume: Volume, bundle: Bundle) -> str:
 
 @without_tf32()
 def segment(
-    volume: Volume, bundle: Bundle, config: SegmentConfig, *, warning: str, monitor: Monitor
+    volume: Volume,
+    bundle: Bundle,
+    config: SegmentConfig,
+    *,
+    original: Volume | None,
+    warning: str,
+    monitor: Monitor,
 ) -> Segmentation:
     """Segment as `gradprom.segment`, with a verified bundle and the warning of `open_head_for`."""
     began = time.monotonic()
@@ -94,9 +100,10 @@ def segment(
     scaling, context = scaling_for(volume), model.config.context
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
+    beside = (volume if original is None else original).voxels if model.config.images > 1 else None
     with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(
-            network, volume.voxels, scaling, context, choice.name, monitor
+            network, volume.voxels, scaling, context, choice.name, monitor, beside=beside
         ):
             labels[where] = values[likelihood.argmax(axis=1)]
     return _result(

@@ -39,6 +39,14 @@ class LabeledImage:
         values = np.array([0, *(label.value for label in config.label_set)], np.uint8)
         return values[self.indices]
 
+    def slab(self, depth: int) -> LabeledImage:
+        """Return the `depth` neighboring slices that show most of the labels, or all."""
+        depth = min(depth, len(self.indices))
+        counts = np.cumsum([0, *np.count_nonzero(self.indices, axis=(1, 2))])
+        first = int(np.argmax(counts[depth:] - counts[:-depth]))
+        part = slice(first, first + depth)
+        return LabeledImage(self.path, self.image.crop(k=part), self.indices[part])
+
 
 def pair_files(images: Sequence[str], labels: Sequence[str], data: Path) -> list[Files]:
     """Find images and their labels by patterns below `data`, in the same order.

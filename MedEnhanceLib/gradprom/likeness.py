@@ -212,7 +212,8 @@ def _of_labels(volume: Volume, model: HeadModel) -> dict[str, float]:
     with torch.inference_mode():
         for place in places:
             stack = stacks_of(volume.voxels, scaling, context, slice(place, place + 1))
-            label = model.network(stack).argmax(dim=1)[0, :rows, :columns].numpy()
+            seen = stack.repeat(1, model.config.images, 1, 1)
+            label = model.network(seen).argmax(dim=1)[0, :rows, :columns].numpy()
             image = _shifted(stack[0, context, :rows, :columns].numpy(), volume.modality)
             found.append((image[label > 0], label[label > 0]))
     image, label = (np.concatenate(parts) for parts in zip(*found, strict=True))

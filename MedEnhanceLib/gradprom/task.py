@@ -1,9 +1,10 @@
-"""The task that teaches an enhancer: a segmentation head, which learns along or stays as it is."""
+"""The task that teaches an enhancer: a trained segmentation head, which stays as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,137 +14,129 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.gradprom.head import export_head, make_head, open_head
-from MedEnhanceLib.gradprom.labeled import check_structures, find_split, read_labeled
-from MedEnhanceLib.gradprom.likeness import record_likeness
+from MedEnhanceLib.gradprom.head import open_head
+from MedEnhanceLib.gradprom.labeled import find_split, read_labeled
+from MedEnhanceLib.gradprom.measure import Enhance, measure_held_out
 from MedEnhanceLib.gradprom.train import segmentation_loss
-from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.precision import move
-from MedEnhanceLib.nets.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Slices of a slab that enter the loss; neighboring slices are redundant.
 _MOST_SLICES = 4
+#: Slices of a person held out that are measured: those with most labels.
+_MEASURED_SLICES = 48
+#: What of a head's training says which images are labeled, and how.
+_OF_DATA = ("images", "labels", "atlas_image", "atlas_labels", "held_out", "labeled_share")
 Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
 
 
 class SegmentationTask:
-    """Segmentation head that learns beside an enhancer: `head`, None of one that stays as it is.
+    """Loss of a trained head on enhanced images, and its Dice in persons held out.
 
     It runs in float32: differences of its loss would vanish in bfloat16.
 
     Args:
-        config: of the head; its averaged weights are exported.
-        data: folder that its patterns are relative to.
+        segmenter: name or folder of the head.
+        data: folder that patterns are relative to.
         device: as torch names it.
-        start: name or folder of a head whose weights are started from; empty: new ones.
-        learns: whether it learns along; else it stays as it is.
+        images, labels, held_out: patterns of labeled images, and of those that are only measured;
+            without images, those of the head's training.
     Raises:
-        ModelError: that head has another size or number of labels.
+        ConfigError: no images are given, and the head does not state those that it learned from;
+            or nobody is held out.
+        ModelError: there is no such head.
     """
 
     def __init__(
         self,
-        config: TrainHeadConfig,
+        segmenter: str,
         data: Path,
         device: str,
         *,
-        start: str = "",
-        learns: bool = True,
-    ) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            network = make_head(config.network, len(config.structures))
-        if start:
-            model = open_head(open_bundle(start, kind="head", modality=config.modality))
-            if (model.config, len(model.labels)) != (config.network, len(config.structures)):
-                raise ModelError(
-                    f"head {start} has another size, or another number of labels",
-                    "Give network and structures as its metadata.json states them.",
-                )
-            network.load_state_dict(model.network.state_dict())
-        self.network = move(network, device).train(learns).requires_grad_(learns)
-        self.head = Learner(self.network, config.learning_rate, config.ema) if learns else None
-        self.config, self._data = config, data
-        self._criterion = segmentation_loss(over_batch=config.labeled_share > 0)
-
-    @classmethod
-    def frozen(
-        cls,
-        name_or_path: str,
-        images: Sequence[str],
-        labels: Sequence[str],
-        data: Path,
         modality: str,
-        device: str,
-    ) -> SegmentationTask:
-        """Make the task of a trained head that stays as it is, on volumes labeled with its values.
-
-        images, labels: patterns below `data`, in the same order.
-        """
-        metadata = open_bundle(name_or_path, kind="head", modality=modality).metadata
-        fields = {"images": images, "labels": labels, "modality": modality}
+        images: Sequence[str] = (),
+        labels: Sequence[str] = (),
+        held_out: Sequence[str] = (),
+    ) -> None:
+        self._bundle = open_bundle(segmenter, kind="head", modality=modality)
+        metadata = self._bundle.metadata
+        stated = metadata.get("training", {}).get("config", {})
+        fields = {name: stated[name] for name in _OF_DATA if name in stated}
+        if images:
+            fields |= {"images": images, "labels": labels, "held_out": held_out}
+        if not fields.get("images"):
+            raise ConfigError(
+                f"head {self._bundle.name} does not state its images",
+                "Name labeled images: task.images, task.labels and task.held_out.",
+            )
+        if not fields.get("held_out"):
+            raise ConfigError(
+                "nobody is held out to decide whether taught weights are accepted",
+                "Name images in held_out, of task or of the head's training.",
+            )
         fields |= {"structures": metadata["labels"], "network": metadata["network"]}
-        config = TrainHeadConfig.from_json(fields)
-        return cls(config, data, device, start=name_or_path, learns=False)
+        self.config = TrainHeadConfig.from_json({**fields, "modality": modality})
+        self._network = move(open_head(self._bundle).network, device)
+        self._data, self._device = data, device
+        self._criterion = segmentation_loss(over_batch=self.config.labeled_share > 0)
+
+    def identity(self) -> Mapping[str, str]:
+        """Return name and hash of the head."""
+        return self._bundle.identity()
 
     def subjects(self, monitor: Monitor) -> Iterator[Subject]:
-        """Yield each training image and its labels as indices; patients held out are not read.
+        """Yield each training image and its labels as indices; persons held out are not read.
 
         Raises InputError for data that do not fit together.
         """
         learned, _ = find_split(self.config, self._data)
-        read = []
         for files in learned:
             labeled = read_labeled(self.config, self._data, files, monitor)
-            read.append(labeled.indices)
             yield files[0], labeled.image, labeled.indices
-        if self.head is not None:
-            check_structures(self.config, read)
 
-    def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
-        """Compute CE + Dice of up to four slices of each slab, each seen with its neighbors.
+    def measure(self, enhancers: Mapping[str, Enhance], monitor: Monitor) -> list[dict[str, Any]]:
+        """Measure the head on persons held out, as `measure_held_out`."""
+        _, held_out = find_split(self.config, self._data)
+        return measure_held_out(
+            str(self._bundle.folder),
+            self.config,
+            self._data,
+            held_out,
+            enhancers,
+            monitor,
+            device=self._device,
+            depth=_MEASURED_SLICES,
+        )
 
-        images: [B, D, H, W] on the network's scale. labels: [B, D, H, W], indices. subject: any.
+    def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
+        """Compute CE + Dice of up to four slices of a slab, each seen with its neighbors.
+
+        image, noisy: [D, H, W] on the network's scale, enhanced and before. labels: indices.
         """
-        middles, stacks = self._chosen(images)
-        drawn = labels[:, middles].flatten(0, 1)[:, None]
-        rows, columns = images.shape[-2:]
+        images = (image, noisy)[: self.config.network.images]
+        middles, seen = self._chosen(len(image))
+        stacks = torch.cat([each[torch.tensor(seen)] for each in images], dim=1).float()
+        rows, columns = image.shape[-2:]
         # Each stage halves the sides.
         multiple = 2 ** (len(self.config.network.widths) - 1)
         short = (0, -columns % multiple, 0, -rows % multiple)
-        with torch.autocast(images.device.type, enabled=False):
-            padded = F.pad(stacks.float(), short, mode="replicate")
-            logits: Tensor = self.network(padded)[..., :rows, :columns]
-            loss: Tensor = self._criterion(logits, drawn.float())
+        with torch.autocast(image.device.type, enabled=False):
+            padded = F.pad(stacks, short, mode="replicate")
+            logits: Tensor = self._network(padded)[..., :rows, :columns]
+            loss: Tensor = self._criterion(logits, labels[middles][:, None].float())
         return loss
 
-    def _chosen(self, images: Tensor) -> tuple[list[int], Tensor]:
-        """Choose up to four slices of slabs [B, D, H, W], in stacks [B·M, 2k + 1, H, W].
+    def _chosen(self, depth: int) -> tuple[list[int], list[list[int]]]:
+        """Choose up to four slices of a slab, and the 2k + 1 that are seen with each.
 
         Slices whose neighbors are all in the slab are preferred; beyond the ends the last slice is
         repeated.
         """
-        depth, context = images.shape[1], self.config.network.context
+        context = self.config.network.context
         whole = list(range(context, depth - context)) or [depth // 2]
         places = np.linspace(0, len(whole) - 1, min(len(whole), _MOST_SLICES)).round().astype(int)
         middles = [whole[place] for place in places]
         offsets = np.arange(-context, context + 1)
-        seen = [np.clip(middle + offsets, 0, depth - 1).tolist() for middle in middles]
-        return middles, images[:, seen].flatten(0, 1)
-
-    def export(self, out: Path, seconds: float) -> None:
-        """Write the bundle of a head that learned along, `out/<name>`."""
-        if self.head is None:
-            return
-        summary = (
-            "Learned along with an enhancer, on clean, noisy and enhanced crops of the same "
-            f"images; seed {self.config.seed}, {seconds / 60:.0f} minutes"
-        )
-        folder = out / self.config.name
-        export_head(folder, self.config, self.head.averaged(), seconds, summary)
-        learned, _ = find_split(self.config, self._data)
-        images = (load(path, modality=self.config.modality).single() for path, _ in learned)
-        record_likeness(folder, images)
+        return middles, [np.clip(at + offsets, 0, depth - 1).tolist() for at in middles]

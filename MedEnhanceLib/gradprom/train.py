@@ -1,11 +1,11 @@
-"""Trains a segmentation head on clean, degraded and enhanced versions of labeled images.
+"""Trains a segmentation head on labeled images, and on what an enhancer makes of noisy ones.
 
 Patients that are held out are measured on afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,25 +18,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
-from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import draw
-from MedEnhanceLib.gradprom import segment
-from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
+from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, make_head
 from MedEnhanceLib.gradprom.labeled import Files, check_structures, find_split, read_labeled
 from MedEnhanceLib.gradprom.likeness import record_likeness
+from MedEnhanceLib.gradprom.measure import Enhancer, measure_held_out
 from MedEnhanceLib.io import load
-from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
 from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
 from MedEnhanceLib.nets.training import Learner, begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Enhances a volume; passed in, as a method does not import another.
-Enhance = Callable[[Volume], Volume]
-#: Degradation of the simulated low-quality versions.
-_DEGRADATION = {"MR": "composite", "CT": "low-dose"}
-Floats = npt.NDArray[np.float32]
+#: Degradations of the simulated low-quality versions, one after another.
+_DEGRADATIONS = {"MR": ("rician", "composite"), "CT": ("low-dose",)}
+#: Gray values of tissue between which a synthetic contrast is linear; how even its steps are.
+_KNOTS, _EVENNESS = 6, 1.5
+Halves = npt.NDArray[np.float16]
 
 
 @without_tf32()
@@ -46,7 +45,7 @@ def train(
     out: Path,
     monitor: Monitor | None = None,
     *,
-    enhance: Enhance | None = None,
+    enhancer: Enhancer | None = None,
 ) -> Path:
     """Train and export a head's bundle, and measure it on the patients held out.
 
@@ -56,7 +55,8 @@ def train(
         out: for checkpoint and bundle. A training of the same configuration continues from the
             checkpoint there.
         monitor: progress, metrics and cancelling.
-        enhance: enhances a volume, so that the head learns on enhanced images too; None for none.
+        enhancer: what low-quality images are enhanced with before the head sees them; None: they
+            stay as they are.
     Returns:
         The bundle's folder, `out/<name>`. Figures on patients held out are in its model card.
     Raises:
@@ -69,7 +69,7 @@ def train(
     learned, held_out = find_split(config, data)
     if held_out:
         monitor.log(f"{len(held_out)} of {len(learned) + len(held_out)} images are held out")
-    examples = prepare_examples(config, data, learned, monitor.part(0, 0.3), enhance)
+    examples = prepare_examples(config, data, learned, monitor.part(0, 0.3), enhancer)
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed + 1)
     network = move(make_head(config.network, len(config.structures)), device)
@@ -91,11 +91,23 @@ def train(
         "generator": rng,
     }
     seconds = run_steps(step, config.steps, out, parts, monitor.part(0.3, 0.9))
-    bundle = export_head(out / config.name, config, learner.averaged(), seconds)
+    bundle = export_head(out / config.name, config, learner.averaged(), seconds, enhancer)
     images = (load(path, modality=config.modality).single() for path, _ in learned)
     record_likeness(bundle.folder, images)
     if held_out:
-        measure_held_out(bundle.folder, config, data, held_out, monitor.part(0.9, 1.0))
+        enhancers = {"enhanced": enhancer.enhance} if enhancer else {}
+        rows = measure_held_out(
+            str(bundle.folder),
+            config,
+            data,
+            held_out,
+            enhancers,
+            monitor.part(0.9, 1.0),
+            device=config.device,
+        )
+        means = [*_means(rows)]
+        said = f"{bundle.metadata['description']} {dice_in_words(means)}"
+        record_fields(bundle.folder, {"measured": [*rows, *means], "description": said})
     monitor.progress(1.0, "model written")
     return bundle.folder
 
@@ -105,7 +117,7 @@ def prepare_examples(
     data: Path,
     files: Sequence[Files],
     monitor: Monitor,
-    enhance: Enhance | None,
+    enhancer: Enhancer | None,
 ) -> list[Example]:
     """Read, label, degrade and enhance all subjects of the training."""
     rng = np.random.default_rng(config.seed)
@@ -113,16 +125,57 @@ def prepare_examples(
     for index, one in enumerate(files):
         part = monitor.part(index / len(files), (index + 1) / len(files))
         subject = read_labeled(config, data, one, part.part(0, 0.5))
-        versions = [subject.image]
-        for number in range(config.damaged):
-            part.progress(0.5 + 0.5 * number / config.damaged, "making degraded versions")
-            degraded = draw(_DEGRADATION[config.modality], rng).apply(subject.image)
-            versions += [degraded, enhance(degraded)] if enhance else [degraded]
-        scaled = tuple(scaling_for(version).apply(version.voxels) for version in versions)
+        versions = _versions(subject.image, config, rng, enhancer, part.part(0.5, 1))
+        scaled = tuple(_scaled(pair[: config.network.images]) for pair in versions)
         isotropic = subject.image.geometry.is_nearly_isotropic
         examples.append(Example(scaled, subject.indices, isotropic))
     check_structures(config, [example.labels for example in examples])
     return examples
+
+
+def _versions(
+    image: Volume,
+    config: TrainHeadConfig,
+    rng: np.random.Generator,
+    enhancer: Enhancer | None,
+    monitor: Monitor,
+) -> Iterator[tuple[Volume, Volume]]:
+    """Yield what the head learns from, and each before it was enhanced: image, degraded ones.
+
+    The same of each synthetic contrast.
+    """
+    kinds, count = _DEGRADATIONS[config.modality], 1 + config.contrasts
+    for contrast in range(count):
+        shown = synthetic_contrast(image, rng) if contrast else image
+        yield shown, shown
+        for number in range(config.damaged):
+            share = (contrast + number / config.damaged) / count
+            monitor.progress(share, "making degraded versions")
+            degraded = draw(kinds[number % len(kinds)], rng).apply(shown)
+            yield enhancer.enhance(degraded) if enhancer else degraded, degraded
+
+
+def _scaled(images: Sequence[Volume]) -> Halves:
+    """Stack images on the network's scale, that of the first, [C, K, J, I]."""
+    scaling = scaling_for(images[0])
+    return np.stack([scaling.apply(image.voxels) for image in images]).astype(np.float16)
+
+
+def synthetic_contrast(image: Volume, rng: np.random.Generator) -> Volume:
+    """Map gray values of MR by a random monotone function, rising or falling; air stays dark.
+
+    So one label map makes images like T1, T2 and FLAIR.
+    Source of the idea: SynthSeg, Billot et al., Medical Image Analysis 86 (2023) 102789; there,
+    gray values are drawn for each label.
+    """
+    scaled = scaling_for(image).apply(image.voxels)
+    darkest = rng.uniform(0.1, 0.4)
+    steps = rng.dirichlet(np.full(_KNOTS - 1, _EVENNESS)) * (1 - darkest)
+    levels = darkest + np.cumsum([0.0, *steps])
+    knots = np.linspace(TISSUE["MR"], 1.0, _KNOTS)
+    mapped = np.interp(scaled, knots, levels if rng.random() < 0.5 else levels[::-1])
+    mapped *= np.clip(scaled / TISSUE["MR"], 0, 1) ** 2
+    return image.with_voxels((1000 * mapped).astype(np.float32), did="synthetic contrast")
 
 
 def segmentation_loss(*, over_batch: bool = False) -> nn.Module:
@@ -141,12 +194,13 @@ def segmentation_loss(*, over_batch: bool = False) -> nn.Module:
 
 @dataclass(frozen=True)
 class Example:
-    """Subject: all versions of its image on the network's scale, and its labels, [K, J, I].
+    """Subject: versions of its image on the network's scale, and its labels, [K, J, I].
 
+    versions: [C, K, J, I] each, with the image before it was enhanced as second channel, if any.
     isotropic: whether patches may be taken in other planes than the slices.
     """
 
-    versions: tuple[Floats, ...]
+    versions: tuple[Halves, ...]
     labels: npt.NDArray[np.uint8]
     isotropic: bool = True
 
@@ -159,7 +213,7 @@ class Example:
 def draw_batch(
     examples: list[Example], config: TrainHeadConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draw random patches: images [B, 2k + 1, P, P] and label indices [B, 1, P, P].
+    """Draw random patches: images [B, channels, P, P] and label indices [B, 1, P, P].
 
     In any of the three planes where voxels are nearly isotropic, with a zoom from 0.8 to 1.3,
     mirrored, MR with random contrast; the share `labeled_share` of them around a labeled voxel.
@@ -173,7 +227,8 @@ def draw_batch(
         around = None
         if config.labeled_share and rng.random() < config.labeled_share:
             around = example.labeled[rng.integers(len(example.labeled))][list(axes)]
-        patch = _patch(version.transpose(axes), example.labels.transpose(axes), config, rng, around)
+        turned = version.transpose(0, *(1 + axis for axis in axes))
+        patch = _patch(turned, example.labels.transpose(axes), config, rng, around)
         images.append(_varied(patch[0], config.modality, rng))
         labels.append(patch[1])
     return torch.stack(images), torch.stack(labels)
@@ -190,7 +245,7 @@ def _varied(image: Tensor, modality: str, rng: np.random.Generator) -> Tensor:
 
 
 def _patch(
-    voxels: Floats,
+    voxels: Halves,
     labels: npt.NDArray[np.uint8],
     config: TrainHeadConfig,
     rng: np.random.Generator,
@@ -199,17 +254,19 @@ def _patch(
     context, side = config.network.context, config.patch
     zoom = rng.uniform(0.8, 1.3)
     taken = round(side / zoom)
-    middle = int(rng.integers(voxels.shape[0]) if around is None else around[0])
-    slices = np.clip(np.arange(middle - context, middle + context + 1), 0, voxels.shape[0] - 1)
-    starts = [int(rng.integers(max(n - taken, 0) + 1)) for n in voxels.shape[1:]]
+    depth, *sides = labels.shape
+    middle = int(rng.integers(depth) if around is None else around[0])
+    slices = np.clip(np.arange(middle - context, middle + context + 1), 0, depth - 1)
+    starts = [int(rng.integers(max(n - taken, 0) + 1)) for n in sides]
     if around is not None:
         offsets = rng.integers(taken, size=2)
         starts = [
             int(np.clip(int(at) - offset, 0, max(n - taken, 0)))
-            for at, offset, n in zip(around[1:], offsets, voxels.shape[1:], strict=True)
+            for at, offset, n in zip(around[1:], offsets, sides, strict=True)
         ]
     rows, columns = (slice(start, start + taken) for start in starts)
-    image = torch.from_numpy(np.ascontiguousarray(voxels[slices, rows, columns]))
+    stacks = np.concatenate([channel[slices, rows, columns] for channel in voxels])
+    image = torch.from_numpy(stacks.astype(np.float32))
     label = torch.from_numpy(labels[middle, rows, columns].astype(np.float32))
     short = (0, taken - image.shape[2], 0, taken - image.shape[1])
     # Beyond the image there is air, which is 0 in MR and -1 (−1000 HU) in CT.
@@ -221,28 +278,21 @@ def _patch(
     return image.flip(flips), label.flip(flips)
 
 
-def measure_held_out(
-    folder: Path, config: TrainHeadConfig, data: Path, files: Sequence[Files], monitor: Monitor
-) -> None:
-    """Measure Dice in each patient and the means, for the bundle's metadata and model card.
+def _means(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the means over patients, a row for each image."""
+    for image in dict.fromkeys(row["image"] for row in rows):
+        same = [row for row in rows if row["image"] == image]
+        columns = {name: [row[name] for row in same] for name in same[0]}
+        yield {
+            name: None if None in values else round(float(np.mean(values)), 4)
+            for name, values in columns.items()
+            if name not in ("subject", "image")
+        } | {"subject": "mean", "image": image}
 
-    Patients have numbers there, as names of files may be names of people; the monitor's log maps
-    numbers to files.
-    """
-    options = SegmentConfig(model=str(folder), device=config.device, force_segmenter=True)
-    rows: list[dict[str, Any]] = []
-    for number, pair in enumerate(files):
-        part = monitor.part(number / len(files), (number + 1) / len(files))
-        subject = f"held-out patient {number + 1}"
-        labeled = read_labeled(config, data, pair, part.part(0, 0.1))
-        found = segment(labeled.image, options, monitor=part.part(0.1, 1)).volume.voxels
-        reference = labeled.values(config)
-        figures = {
-            f"{label.name} (Dice)": round(dice(reference, found, label.value), 3)
-            for label in config.label_set
-        }
-        monitor.log(f"{subject}: {pair[0].relative_to(data)}: {figures}")
-        rows.append({"subject": subject, **figures})
-    names = [name for name in rows[0] if name != "subject"]
-    means = {name: round(float(np.mean([row[name] for row in rows])), 3) for name in names}
-    record_fields(folder, {"measured": [*rows, {"subject": "mean", **means}]})
+
+def dice_in_words(means: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the head reaches in persons held out, for its card; means: a row for each image."""
+    scans = {"noisy": "on a noisy scan", "enhanced": "enhanced", "clean": "on a clean scan"}
+    dice = {row["image"]: row["dice"] for row in means}
+    figures = [f"{dice[image]:.2f} {words}" for image, words in scans.items() if image in dice]
+    return f"Mean Dice in persons held out: {', '.join(figures)}."

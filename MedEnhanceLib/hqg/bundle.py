@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, must_fit
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.train.verdict import Verdict
 
 _LIMITS = (
     "Trained on few subjects; other scanners, sequences and anatomy can give worse results.",
@@ -26,13 +29,28 @@ def export_enhancer(
     seconds: float,
     is_guided: bool,
     gains: dict[str, float],
+    verdict: Verdict | None = None,
 ) -> Bundle:
     """Write the bundle of a training.
 
-    network: with averaged weights.
-    is_guided: whether the correction by a guide was trained.
-    gains: of the last validation, in dB over the filter.
+    Args:
+        folder: of the bundle.
+        config: of the training.
+        network: with averaged weights.
+        seconds: duration of the training.
+        is_guided: whether the correction by a guide was trained.
+        gains: of the last validation, in dB over the filter.
+        verdict: on the weights that a task taught; None of a training without a task.
     """
+    steps = (
+        f"{config.steps} steps without, {config.guide_steps} with guides and "
+        f"{config.lesion_steps} with lesions"
+        if is_guided and config.steps
+        else f"{config.steps} steps"
+    )
+    summary = f"{steps}, seed {config.seed}, {seconds / 60:.0f} minutes"
+    if config.start:
+        summary = f"From {Path(config.start).name}: {summary}"
     guided = ", guided by other series of the same examination" if is_guided else ""
     metadata: dict[str, Any] = {
         "name": config.name,
@@ -48,13 +66,11 @@ def export_enhancer(
             "config": config.to_json(),
             "seconds": round(seconds),
             "validation": {name: round(gain, 3) for name, gain in gains.items()},
-            "summary": f"{config.steps} steps without, {config.guide_steps} with guides and "
-            f"{config.lesion_steps} with lesions, seed {config.seed}, {seconds / 60:.0f} minutes"
-            if is_guided
-            else f"{config.steps} steps, seed {config.seed}, {seconds / 60:.0f} minutes",
+            "summary": summary + (f". {verdict.text}" if verdict else ""),
         },
         "data": list(config.data),
         "limits": [*_LIMITS, *([_GUIDE_LIMIT] if is_guided else [])],
+        **({"gradprom": dict(verdict.record), "measured": list(verdict.rows)} if verdict else {}),
     }
     tensors = dict(network.state_dict())
     if not is_guided:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from MedEnhanceLib.core.options import Options, WithPresets, merged, option
+from MedEnhanceLib.core.options import About, Options, WithPresets, merged, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import DEVICES
 
@@ -75,53 +75,45 @@ class LossConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig(Options):
-    """A segmentation task that teaches the enhancer through a gate, in the stage without guides.
+    """Last steps, in which a trained head that stays as it is teaches the enhancer through a gate.
 
-    A frozen head (segmenter, images, labels), or a head that learns along (head).
+    The taught weights are accepted only if the head gains on persons held out at the same fidelity.
     """
 
-    segmenter: str = option(
-        "",
-        help="name or folder of a head that stays as it is; beside head, the head whose weights "
-        "are started from",
-    )
-    head: dict[str, Any] = option(
-        factory=dict,
-        help="fields of gradprom.TrainHeadConfig, its labeled images among them; empty: none "
-        "learns along",
-    )
+    segmenter: Annotated[str, About(help="name or folder of the head")]
     images: tuple[str, ...] = option(
-        (), help="patterns of labeled images below the data folder, for a frozen head"
+        (),
+        help="patterns of labeled images below the data folder; empty: images, labels and persons "
+        "held out as in the head's training",
     )
     labels: tuple[str, ...] = option(
         (),
         help="patterns of their label volumes, in the same order, with the values that the head "
         "writes; 0 is the background",
     )
+    held_out: tuple[str, ...] = option(
+        (), help="patterns of the images by which the taught weights are accepted or not"
+    )
     gate: Literal["ema", "binary", "cosine", "joint", "off"] = option(
         "ema",
         help="when the task's gradient counts: ema by averaged gradients, binary as published, "
         "cosine weighted by the cosine; for comparison joint (always) and off (never)",
     )
-    weight: float = option(0.1, help="weight of the task's gradient", low=0, high=1e6)
-    start: float = option(
-        0.3,
-        help="share of the steps before the task loss is used; a head is trained in them",
+    weight: float = option(
+        3.0,
+        help="weight of the task's gradient, in units of the mean norms of both",
         low=0,
-        high=1,
+        high=1e6,
     )
-    every: int = option(2, help="steps of which the first uses a labeled crop", low=1, high=1000)
+    steps: int = option(100, help="number of steps", low=1, high=10_000_000)
+    learning_rate: float = option(5e-4, help="of the optimizer, AdamW")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.head and not self.segmenter:
+        if self.images and not (self.labels and self.held_out):
             raise ConfigError(
-                "task names no segmenter", "State task.segmenter, or task.head with its labels."
-            )
-        if not self.head and not (self.images and self.labels):
-            raise ConfigError(
-                "task has no labeled images",
-                "State task.images and task.labels, patterns below the data folder.",
+                "task.images is without labels or held_out",
+                "State task.labels, and in task.held_out the persons who decide; or none of them.",
             )
 
 
@@ -199,7 +191,7 @@ class TrainConfig(WithPresets):
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
     loss: LossConfig = option(factory=LossConfig, help="weights of the losses")
     task: TaskConfig | None = option(
-        None, help="segmentation task whose gradient passes a gate; null: none"
+        None, help="segmentation task whose gradient passes a gate in the last steps; null: none"
     )
     device: str = option("auto", help=DEVICES)
 

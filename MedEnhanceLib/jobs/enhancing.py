@@ -150,7 +150,8 @@ def enhance_volume(
         )
     labels = None
     if segmenter is not None:
-        labels = segment(done.volume, segmenter, head=head, monitor=monitor.part(share, 1.0))
+        part = monitor.part(share, 1.0)
+        labels = segment(done.volume, segmenter, original=done.original, head=head, monitor=part)
     limits = [CT_LIMIT] if done.volume.modality == "CT" and config.task != "slices" else []
     facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured, "limits": limits}
     # Names of files may hold those of patients.

@@ -35,16 +35,26 @@ def over_slices(
     context: int,
     device: str,
     monitor: Monitor,
+    *,
+    beside: Array | None = None,
 ) -> Iterator[tuple[slice, Floats]]:
     """Apply a network that takes each slice with its neighbors, some slices at once.
 
     When memory runs out, there are fewer of them, and then the CPU goes on, with a warning.
 
-    voxels: [K, J, I].
-    context: neighbors on each side; at the ends the last slice is repeated.
-    Yields (where, values [n, channels, J, I]).
-    Raises DeviceMemoryError: memory ran out with one slice on the CPU.
-    Raises ModelError: values are not finite.
+    Args:
+        network: computes some slices on a device.
+        voxels: [K, J, I] in their units.
+        scaling: to the network's scale.
+        context: neighbors on each side; at the ends the last slice is repeated.
+        device: to begin with, as torch names it.
+        monitor: progress; each chunk is a safe point for cancelling.
+        beside: a second image, [K, J, I], whose slices follow those of the first.
+    Yields:
+        (where, values [n, channels, J, I]).
+    Raises:
+        DeviceMemoryError: memory ran out with one slice on the CPU.
+        ModelError: values are not finite.
     """
     count, rows, columns = voxels.shape
     at_once = max(1, (_CPU_PIXELS if device == "cpu" else _GPU_PIXELS) // (rows * columns))
@@ -54,7 +64,8 @@ def over_slices(
         where = slice(first, min(first + at_once, count))
         values = None
         try:
-            stacks = stacks_of(voxels, scaling, context, where)
+            images = [voxels] if beside is None else [voxels, beside]
+            stacks = torch.cat([stacks_of(image, scaling, context, where) for image in images], 1)
             batch = stacks.to(device, memory_format=torch.channels_last)
             values = network(batch, device)[..., :rows, :columns].float().cpu().numpy()
         except (MemoryError, RuntimeError) as cause:

@@ -1,8 +1,6 @@
 """The heads that ship on subjects that they did not learn from: as they are, noisy, enhanced.
 
     python Testing/Benchmarks/segmentation.py
-    python Testing/Benchmarks/segmentation.py --along FOLDER    beside heads that learned along with
-                                                               an enhancer, in another folder
 
 The template has labels of its own; for open_ms C19 the template's labels are propagated to it, as
 they were for training, so its figures tell agreement with a method, not with a reader.
@@ -10,9 +8,7 @@ they were for training, so its figures tell agreement with a method, not with a 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from _common import REPOSITORY, SHARED_DATA, gate, write
@@ -30,7 +26,6 @@ SEED = 0
 MODELS = REPOSITORY / "Resources" / "models"
 TISSUE, TUMOR = "brain-tissue", "sarcoma-ct"
 AS_IT_IS, ENHANCED, UNDAMAGED = "as it is", "enhanced", "undamaged"
-SHIPPED, ALONG = "learned alone", "learned along with the enhancer"
 DAMAGE: dict[str, dict[str, Callable[[Volume], Volume]]] = {
     TISSUE: {"Rician 10 %": Rician(0.10, SEED).apply, "composite": standard_composite(SEED).apply},
     TUMOR: {"5,000 photons": LowDose(5e3, 5.0, SEED).apply},
@@ -44,18 +39,12 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--along", type=Path, help="folder of heads that learned along")
-    options = parser.parse_args()
-    folders = {SHIPPED: MODELS} | ({ALONG: options.along} if options.along else {})
     rows: list[Row] = []
     for model, name, volume, labels in subjects():
         for case, state, image in images(model, volume):
-            for head, folder in folders.items():
-                rows.append(row(folder / model, image, labels))
-                rows[-1] |= {"model": model, "subject": name, "case": case, "input": state}
-                rows[-1] |= {"head": head}
-                print(rows[-1], flush=True)
+            rows.append(row(model, image, labels))
+            rows[-1] |= {"model": model, "subject": name, "case": case, "input": state}
+            print(rows[-1], flush=True)
     write("segmentation", gates=gates_of(rows), rows=rows, seeds=[SEED])
 
 
@@ -86,9 +75,10 @@ def images(model: str, volume: Volume) -> Iterator[tuple[str, str, Volume]]:
         yield case, ENHANCED, enhance(damaged, config).volume
 
 
-def row(folder: Path, volume: Volume, labels: Volume) -> Row:
+def row(model: str, volume: Volume, labels: Volume) -> Row:
     """Dice of each label, and of those that count: gray and white matter, or the tumor."""
-    found = segment(volume, SegmentConfig(model=str(folder), device="cpu", force_segmenter=True))
+    folder = str(MODELS / model)
+    found = segment(volume, SegmentConfig(model=folder, device="cpu", force_segmenter=True))
     scores = {
         label.name: round(dice(labels.voxels, found.volume.voxels, label.value), 3)
         for label in found.labels
@@ -98,39 +88,27 @@ def row(folder: Path, volume: Volume, labels: Volume) -> Row:
 
 
 def gates_of(rows: list[Row]) -> list[dict[str, Any]]:
-    """What enhancing gains, and what a head gains by learning along with the enhancer."""
+    """What enhancing gains."""
     result = []
     for model, cases in DAMAGE.items():
         for case in cases:
-            gained = gains(rows, model, case, (SHIPPED, ENHANCED), (SHIPPED, AS_IT_IS))
+            gained = gains(rows, model, case)
             mean, least = sum(gained) / len(gained), min(gained)
             name = f"{model}, {case}: Dice gained by enhancing"
             result.append(gate(f"{name}, mean", mean, "> 0", mean > 0))
             result.append(gate(f"{name}, least", least, "≥ 0", least >= 0))
-        for case, state in [(UNDAMAGED, AS_IT_IS), *((case, ENHANCED) for case in cases)]:
-            over = gains(rows, model, case, (ALONG, state), (SHIPPED, state))
-            if over:
-                mean = sum(over) / len(over)
-                name = f"{model}, {case}, {state}: Dice gained by learning along, mean"
-                result.append(gate(name, mean, "> 0", mean > 0))
     return result
 
 
-def gains(
-    rows: list[Row], model: str, case: str, arm: tuple[str, str], other: tuple[str, str]
-) -> list[float]:
-    """Dice of a head on an input less that of another, for each subject that has both."""
+def gains(rows: list[Row], model: str, case: str) -> list[float]:
+    """Dice of the enhanced image less that of the image as it is, for each subject."""
     found = {
-        (entry["subject"], entry["head"], entry["input"]): entry["dice"]
+        (entry["subject"], entry["input"]): entry["dice"]
         for entry in rows
         if (entry["model"], entry["case"]) == (model, case)
     }
-    names = dict.fromkeys(subject for subject, _, _ in found)
-    return [
-        found[name, *arm] - found[name, *other]
-        for name in names
-        if (name, *arm) in found and (name, *other) in found
-    ]
+    names = dict.fromkeys(subject for subject, _ in found)
+    return [found[name, ENHANCED] - found[name, AS_IT_IS] for name in names]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 Where = tuple[slice, slice, slice]
-#: Clean image → noisy image, its mean over the noise, map of σ, spectrum; the same noise each time.
-_Add = Callable[[Floats], tuple[Floats, Floats, Floats, Floats]]
 #: With and without guides, with planted lesions too, of a task, and of real noisy volumes.
 Kind = Literal["plain", "guided", "lesions", "labeled", "real"]
 #: What distinguishes the random numbers of a kind.
@@ -75,6 +73,23 @@ _OVER_OWN = 3.0
 _OF_A_SLAB = 6
 #: Threads that make crops beside a training, at most; crops that are made before they are needed.
 _MOST_THREADS, _AHEAD = 8, 2
+
+
+class _Acquired(NamedTuple):
+    """A noisy image, [K, J, I], its mean over the noise, map of σ, spectrum, and bias of the mean.
+
+    The bias of magnitudes is None where there is none.
+    """
+
+    noisy: Floats
+    mean: Floats
+    sigma: Floats
+    spectrum: Floats
+    bias: Floats | None = None
+
+
+#: Clean image → noisy image; the same noise each time.
+_Add = Callable[[Floats], _Acquired]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +133,7 @@ class Crop:
         guide: of the examination, with what is known about it; None without.
         planted: the same crop with the guide's lesion in the input; None without.
         labels: [K, J, I], indices of a task's labels; None without.
-        subject: number among the task's subjects.
+        bias: [K, J, I], what noise adds to the mean of magnitudes; None where it adds nothing.
         faint: lesions in input and target; None without.
     """
 
@@ -127,7 +142,7 @@ class Crop:
     guide: Guiding | None = None
     planted: Noisy | None = None
     labels: Tensor | None = None
-    subject: int = 0
+    bias: Tensor | None = None
     faint: Faint | None = None
 
 
@@ -167,7 +182,8 @@ class CropMaker:
     def _of_real(self, target: Target, rng: np.random.Generator) -> Crop:
         where, noise = self._place(target, rng), target.noise
         noisy = target.series[0][where]
-        return self._crop(target, noisy, noisy, noise[:][where], noise.spectrum, where)
+        scan = _Acquired(noisy, noisy, noise[:][where], noise.spectrum)
+        return self._crop(target, scan, where)
 
     def _of_mr(self, target: Target, rng: np.random.Generator) -> Crop:
         where = self._place(target, rng)
@@ -188,10 +204,10 @@ class CropMaker:
         # In pairs the crop comes without the lesion too.
         is_pair = guide is not None and guide.lesion is not None
         shown = clean if is_pair else planted
-        crop = self._crop(target, *add(shown), where)
+        crop = self._crop(target, add(shown), where)
         planted_too = None
         if is_pair and planted is not clean:
-            planted_too = self._filtered(*add(planted), target.spacing)
+            planted_too = self._filtered(add(planted), target.spacing)
         return replace(crop, guide=guide, planted=planted_too)
 
     def _of_ct(self, target: Target, rng: np.random.Generator) -> list[Crop]:
@@ -231,12 +247,12 @@ class CropMaker:
         fair = [at for at, share in zip(places, bias, strict=True) if share <= _MOST_BIAS]
         crops = []
         for at in fair or [places[int(np.argmin(bias))]]:
-            faint, images = None, (noisy[at], clean[at])
+            faint, scan = None, _Acquired(noisy[at], clean[at], sigmas[at], noise.spectrum)
             if rng.random() < _FAINT_SHARE:
                 contrast, number = _faint_lesions(tissue[at], rng)
                 faint = Faint(torch.from_numpy(contrast), torch.from_numpy(number))
-                images = (noisy[at] + contrast, clean[at] + contrast)
-            crop = self._crop(part, *images, sigmas[at], noise.spectrum, at)
+                scan = scan._replace(noisy=scan.noisy + contrast, mean=scan.mean + contrast)
+            crop = self._crop(part, scan, at)
             crops.append(replace(crop, faint=faint))
         return crops
 
@@ -253,34 +269,20 @@ class CropMaker:
         enough = (at for at, share in enumerate(shares) if share > _LEAST_TISSUE)
         return places[next(enough, int(np.argmax(shares)))]
 
-    def _crop(
-        self,
-        target: Target,
-        noisy: Floats,
-        clean: Floats,
-        sigma: Floats,
-        spectrum: Floats,
-        where: Where,
-    ) -> Crop:
+    def _crop(self, target: Target, scan: _Acquired, where: Where) -> Crop:
         """A crop, with the labels of the target at its place."""
-        filtered = self._filtered(noisy, clean, sigma, spectrum, target.spacing)
-        labels = None
+        filtered = self._filtered(scan, target.spacing)
+        labels = bias = None
         if target.labels is not None:
             labels = torch.from_numpy(target.labels[where].astype(np.int64))
-        tissue = torch.from_numpy(clean > TISSUE[self.modality])
-        return Crop(filtered, tissue, labels=labels, subject=target.subject)
+            bias = None if scan.bias is None else torch.from_numpy(scan.bias)
+        tissue = torch.from_numpy(scan.mean > TISSUE[self.modality])
+        return Crop(filtered, tissue, labels=labels, bias=bias)
 
-    def _filtered(
-        self,
-        noisy: Floats,
-        target: Floats,
-        sigma: Floats,
-        spectrum: Floats,
-        spacing: Sequence[float],
-    ) -> Noisy:
+    def _filtered(self, scan: _Acquired, spacing: Sequence[float]) -> Noisy:
         """What the filter makes of a noisy crop, and its groups; as in use."""
-        noisy, target, sigma = map(np.ascontiguousarray, (noisy, target, sigma))
-        spectrum = np.maximum(spectrum.reshape(-1), grouped.LEAST_SHARE)  # as in use
+        noisy, target, sigma = map(np.ascontiguousarray, scan[:3])
+        spectrum = np.maximum(scan.spectrum.reshape(-1), grouped.LEAST_SHARE)  # as in use
         filtered = partial(
             grouped.denoised,
             noisy,
@@ -368,12 +370,13 @@ def _drawn_noise(shape: tuple[int, ...], rng: np.random.Generator, *, least: flo
         sigma *= _smooth_field(shape, rng)
     real = sigma * rng.standard_normal(shape, np.float32)
     if rng.random() >= _RICIAN_SHARE:
-        return lambda clean: (clean + real, clean, sigma, _WHITE)
+        return lambda clean: _Acquired(clean + real, clean, sigma, _WHITE)
     imaginary = sigma * rng.standard_normal(shape, np.float32)
 
-    def add(clean: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    def add(clean: Floats) -> _Acquired:
         mean = mean_magnitude(torch.from_numpy(clean), torch.from_numpy(sigma)).numpy()
-        return np.hypot(clean + real, imaginary), mean, sigma, _WHITE
+        noisy = np.hypot(clean + real, imaginary)
+        return _Acquired(noisy, mean, sigma, _WHITE, mean - clean)
 
     return add
 
@@ -390,9 +393,10 @@ def _drawn_scan(
     sigma = max(least, sigma)
     is_known, seed = rng.random() < _KNOWN_SPECTRUM_SHARE, int(rng.integers(2**31))
 
-    def add(clean: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    def add(clean: Floats) -> _Acquired:
         scan = scanner.acquire(clean, sigma, spacing, np.random.default_rng(seed))
-        return scan.noisy, scan.mean, scan.sigma, scan.spectrum if is_known else _WHITE
+        spectrum = scan.spectrum if is_known else _WHITE
+        return _Acquired(scan.noisy, scan.mean, scan.sigma, spectrum, scan.mean - scan.clean)
 
     return add
 

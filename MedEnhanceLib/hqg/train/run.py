@@ -20,6 +20,7 @@ from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Kind
 from MedEnhanceLib.hqg.train.losses import Turn, Window
 from MedEnhanceLib.hqg.train.targets import Target, load_data
 from MedEnhanceLib.hqg.train.trainer import MakeTask, Trainer
+from MedEnhanceLib.hqg.train.verdict import judge
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
@@ -53,7 +54,8 @@ def train(
         make_task: the task of the configuration and its gate, for a device; passed in, as a
             method does not import another.
     Returns:
-        The bundle's folder, `out/<name>`. A head that learned along lies beside it.
+        The bundle's folder, `out/<name>`. Weights that a task taught are in it only where they
+        were accepted.
     Raises:
         Cancelled: from the first step on after writing a checkpoint.
         InputError: data are missing or do not fit.
@@ -85,20 +87,26 @@ def train(
             monitor.metric(name, gain, number)
 
     try:
-        seconds = run_steps(step, steps, out, trainer.parts(), monitor.part(0.03, 0.98))
+        seconds = run_steps(step, steps, out, trainer.parts(), monitor.part(0.03, 0.9))
     finally:
         trainer.close()
-    network = trainer.learner.averaged()
+    network, verdict = trainer.learner.averaged(), None
+    if trainer.taught is not None and teaching is not None:
+        networks = {"untaught": network, "taught": trainer.taught.averaged()}
+        verdict = judge(teaching, networks, config, out, monitor.part(0.9, 0.98))
+        network = networks["taught" if verdict.accepted else "untaught"]
     gains = _gains(network, crops)
-    if teaching is not None:
-        seen = teaching[1].diagnostics()
-        gains |= {"gate_open_fraction": seen.open_fraction, "gate_mean_cosine": seen.cosine}
     report(gains, steps)
     folder = out / config.name
-    is_guided = sum(trainer.counts[1:]) > 0
-    export_enhancer(folder, config, network, seconds=seconds, is_guided=is_guided, gains=gains)
-    if teaching is not None:
-        teaching[0].export(out, seconds)
+    export_enhancer(
+        folder,
+        config,
+        network,
+        seconds=seconds,
+        is_guided=trainer.is_guided,
+        gains=gains,
+        verdict=verdict,
+    )
     monitor.progress(1.0, "model written")
     return folder
 

@@ -48,7 +48,6 @@ class Target:
         least_sigma: of that what is no anatomy for sure: added noise is to be above it.
         is_raw: whether it has the resolution of its file.
         labels: [K, J, I] indices of a task's labels, 0 for the background; None without.
-        subject: number among the task's subjects.
     """
 
     series: tuple[Floats, ...]
@@ -58,7 +57,6 @@ class Target:
     least_sigma: float
     is_raw: bool = True
     labels: npt.NDArray[np.uint8] | None = None
-    subject: int = 0
 
 
 def load_data(
@@ -93,16 +91,15 @@ def load_data(
     are_clean = volumes is not None
     given = read(config.high_quality) if volumes is None else volumes
     clean = [target for volume in given for target in _resolutions(volume, are_clean=are_clean)]
+    labeled = [
+        _labeled(volume, labels) for path, volume, labels in subjects if _is_learned(path, left_out)
+    ]
+    clean = clean or [replace(target, labels=None) for target in labeled]
     if not clean:
         raise InputError(
             f"{data}: no clean volume to learn from",
             "Give volumes with little noise (high_quality).",
         )
-    labeled = [
-        _labeled(volume, labels, number)
-        for number, (path, volume, labels) in enumerate(subjects)
-        if _is_learned(path, left_out)
-    ]
     if config.task is not None and not labeled:
         raise InputError(
             f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
@@ -181,12 +178,12 @@ def synthetic_target(modality: str, seed: int) -> Target:
     return replace(_target(volume), least_sigma=0.0)
 
 
-def _labeled(volume: Volume, labels: npt.NDArray[np.uint8], number: int) -> Target:
+def _labeled(volume: Volume, labels: npt.NDArray[np.uint8]) -> Target:
     """A task's volume at its own resolution, as its segmenter meets it, whatever its noise."""
     target = _target(volume)
     # It must not demand more noise than other targets do.
     most = min(_MOST_NOISE, target.least_sigma)
-    return replace(target, least_sigma=most, labels=labels, subject=number)
+    return replace(target, least_sigma=most, labels=labels)
 
 
 def _resolutions(

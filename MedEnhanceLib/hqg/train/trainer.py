@@ -1,22 +1,21 @@
-"""One training of the set network, step by step.
+"""One training of the set network, step by step: stages of its own losses, then taught steps.
 
-A task teaches by a first-order bi-level scheme: an upper step moves the enhancer by the gradients
-that the gate makes of its own loss and the task's; a lower step moves the task's head on the clean,
-the noisy and the enhanced image of the same crop.
+In a taught step a task that stays as it is segments what the network makes of a labeled crop, and
+the gate decides what of the task's gradient is added to that of the network's own loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device
@@ -36,37 +35,46 @@ _CRITIC_RATE, _CRITIC_BETAS = 4e-4, (0.5, 0.9)
 _TRACE = 3.0
 #: Share of the steps before the critic counts.
 _CRITIC_START = 0.3
-#: Crops of the stages in their order: without a guide, with guides, with planted lesions.
-_STAGES: tuple[Kind, ...] = ("plain", "guided", "lesions")
+#: Crops of the stages in their order: without a guide, with guides, with planted lesions, taught.
+_STAGES: tuple[Kind, ...] = ("plain", "guided", "lesions", "labeled")
+_TAUGHT = 3
 
 
 #: Weights of the enhancer, by name.
 Weights = Sequence[tuple[str, nn.Parameter]]
 
 
-class Task(Protocol):
-    """What is done with enhanced images; `gradprom.task` has one."""
+#: Enhances a volume.
+Enhance = Callable[[Volume], Volume]
 
-    @property
-    def head(self) -> Learner[nn.Module] | None:
-        """The network that learns along; None of a task that stays as it is."""
+
+class Task(Protocol):
+    """What is done with enhanced images, and stays as it is; `gradprom.task` has one."""
 
     def subjects(self, monitor: Monitor) -> Iterator[Subject]:
-        """Labeled volumes: file, volume, and label indices [K, J, I], 0 for the background."""
+        """Yield labeled volumes: file, volume, and label indices [K, J, I], 0: background."""
 
-    def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
-        """A scalar.
+    def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
+        """Compute a scalar.
 
-        images: [B, D, H, W] on the network's scale. labels: [B, D, H, W], indices. subject: number
-        of the volume that the images are of, as `subjects` counts.
+        image, noisy: [D, H, W] on the network's scale, enhanced and before. labels: indices.
         """
 
-    def export(self, out: Path, seconds: float) -> None:
-        """Write the bundle of what learned along, if any, into a folder below `out`."""
+    def measure(
+        self, enhancers: Mapping[str, Enhance], monitor: Monitor
+    ) -> Sequence[Mapping[str, Any]]:
+        """Measure on persons held out: a row for each, as it is, noisy, and by each enhancer.
+
+        Rows have the fields subject, image ("clean", "noisy" or an enhancer's name), dice and
+        psnr_db (None where it is infinite).
+        """
+
+    def identity(self) -> Mapping[str, str]:
+        """Return name and hash of what segments."""
 
 
 class Gate(Stateful, Protocol):
-    """Makes one gradient of two; `gradprom.GradientGate` is one."""
+    """A rule that makes one gradient of two; `gradprom.GradientGate` is one."""
 
     def __call__(
         self, main_loss: Tensor, aux_loss: Tensor, parameters: Weights
@@ -74,7 +82,7 @@ class Gate(Stateful, Protocol):
         """Gradients, and a report with `open` and `cosine`."""
 
     def diagnostics(self) -> Any:
-        """Of all steps, with `open_fraction` and `cosine`."""
+        """Summarize all steps: fields `open_fraction`, `share` and `cosine`."""
 
 
 Teaching = tuple[Task, Gate]
@@ -103,14 +111,20 @@ class Trainer:
     ) -> None:
         self.config, self.device, self.monitor, self.teaching = config, device, monitor, teaching
         torch.manual_seed(config.seed)
-        self.network = _started(config).to(device).train()
+        network, starts_guided = _started(config)
+        self.network = network.to(device).train()
         self.learner = Learner(self.network, config.learning_rate, _EMA, _BETAS)
+        self.taught = None
+        if teaching and config.task:
+            self.taught = Learner(self.network, config.task.learning_rate, _EMA, _BETAS)
         self.critic = Critic().to(device)
         self.critic_optimizer = torch.optim.Adam(
             self.critic.parameters(), lr=_CRITIC_RATE, betas=_CRITIC_BETAS
         )
         with_guide = (config.guide_steps, config.lesion_steps) if data["guided"] else (0, 0)
-        self.counts = (config.steps, *with_guide)
+        self.counts = (config.steps, *with_guide, config.task.steps if config.task else 0)
+        # Without own steps, the correction by a guide that it starts from stays.
+        self.is_guided = sum(with_guide) > 0 or (starts_guided and not config.steps)
         self._data = data
         self._pools: dict[str, CropPool] = {}
 
@@ -126,53 +140,38 @@ class Trainer:
             network.load_state_dict(learner.average.module.state_dict())
             learner.optimizer.state.clear()
             self.close()
-        network.network.requires_grad_(stage == 0)
+        network.network.requires_grad_(stage in (0, _TAUGHT))
         rng = np.random.default_rng([self.config.seed, 1, number])
         torch.manual_seed(int(rng.integers(2**62)))
-        task = self.config.task if stage == 0 else None
-        is_taught = task is not None and here % task.every == 0
-        crop = self._drawn("labeled" if is_taught else _STAGES[stage], here, rng)
+        crop = self._drawn(_STAGES[stage], here, rng)
         # A GPU takes a whole crop in the time of a window.
         window = Window.of(crop.plain, rng if self.device == "cpu" else None)
         image, parts = self._losses(crop, window, stage, here, rng)
         total, seen = torch.stack([*parts.values()]).sum(), {}
-        if self.teaching is not None and is_taught:
-            seen = self._taught(self.teaching, total, image, crop, window, here)
-            learner.update(here, count)
+        if self.teaching is not None and self.taught is not None and stage == _TAUGHT:
+            seen = self._promote(self.teaching, total, image, crop, window)
+            self.taught.update(here, count)
         else:
             learner.step(total, here, count)
         return {name: float(value.detach()) for name, value in parts.items()} | seen
 
-    def _taught(
-        self,
-        teaching: Teaching,
-        main: Tensor,
-        image: Tensor,
-        crop: Crop,
-        window: Window,
-        here: int,
+    def _promote(
+        self, teaching: Teaching, main: Tensor, image: Tensor, crop: Crop, window: Window
     ) -> dict[str, float]:
-        """Set the gradients that the gate decides on, and make the lower step.
+        """Set the gradients that the gate makes of both losses.
 
         main: the enhancer's own loss, whose graph is released. image: [K, J, I], enhanced within
-        the window, and around it as the filter leaves it. Returns the task's loss and the decision
-        as numbers, by name.
+        the window; the task sees nothing else. Returns the task's loss and the decision as numbers.
         """
         (task, gate), weights = teaching, list(self.network.network.named_parameters())
-        slices, plain, head = window.where[0], crop.plain, task.head
+        where = window.where
         assert crop.labels is not None
-        labels = crop.labels[slices][None]
-        if head is not None:
-            head.network.train(False)
-        loss = task.loss(image[slices][None], labels, crop.subject)
+        # In use, the bias of magnitudes is undone before anything is segmented.
+        unbiased = image if crop.bias is None else image - crop.bias
+        loss = task.loss(unbiased[where], crop.plain.noisy[where], crop.labels[where])
         gradients, report = gate(main, loss, weights)
         for (_, weight), gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
-        if head is not None:
-            head.network.train(True)
-            images = torch.stack([plain.target, plain.noisy, image.detach()])[:, slices]
-            lower = task.loss(images, labels.expand_as(images), crop.subject)
-            head.step(lower, here, self.counts[0])
         return {
             "task": float(loss.detach()),
             "gate open": float(report.open),
@@ -180,7 +179,7 @@ class Trainer:
         }
 
     def _drawn(self, kind: Kind, here: int, rng: np.random.Generator) -> Crop:
-        """A crop of a stage, or of the first one a labeled or a real one."""
+        """A crop of a stage, or a real one of the first."""
         config = self.config
         if kind not in self._pools:
             share = config.synthetic if kind == "plain" else 0.0
@@ -222,7 +221,7 @@ class Trainer:
             parts["wavelet"] = config.wavelet * losses.wavelet_loss(image, plain, window)
         if config.feature:
             parts["feature"] = config.feature * losses.feature_loss(network, plain, window, image)
-        if here < _CRITIC_START * self.counts[stage]:
+        if here < _CRITIC_START * self.counts[stage] or stage == _TAUGHT:
             return image, parts
         judged = {"adversarial": image[where]} if config.adversarial else {}
         if config.unpaired and stage == 0:
@@ -255,11 +254,9 @@ class Trainer:
             "critic": self.critic,
         }
         optimizers = {"adam": self.learner.optimizer, "critic adam": self.critic_optimizer}
-        if self.teaching is not None:
-            task, modules["gate"] = self.teaching
-            if task.head is not None:
-                modules |= {"head": task.head.network, "head average": task.head.average}
-                optimizers["head adam"] = task.head.optimizer
+        if self.teaching is not None and self.taught is not None:
+            modules |= {"gate": self.teaching[1], "taught average": self.taught.average}
+            optimizers["taught adam"] = self.taught.optimizer
         # Where it runs does not change what is learned.
         config = replace(self.config, device="").to_json()
         return {"config": config, "modules": modules, "optimizers": optimizers}
@@ -271,14 +268,14 @@ class Trainer:
         self._pools = {}
 
 
-def _started(config: TrainConfig) -> GuidedNetwork:
-    """A new network, or with the weights of the enhancer that the configuration names.
+def _started(config: TrainConfig) -> tuple[GuidedNetwork, bool]:
+    """Make a new network, or one with the weights of the enhancer that the configuration names.
 
-    Where that takes no guide, the correction by a guide is new.
+    Where that takes no guide, the correction by a guide is new. Returns also whether it is not.
     """
     network = GuidedNetwork(config.network)
     if not config.start:
-        return network
+        return network, False
     from MedEnhanceLib.bundles.export import load_tensors
     from MedEnhanceLib.bundles.store import open_bundle
 
@@ -292,4 +289,4 @@ def _started(config: TrainConfig) -> GuidedNetwork:
             f"start: {config.start} has another size of network",
             "Give the fields of network that its metadata.json states.",
         )
-    return network
+    return network, not missing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import math
 import os
 import shutil
 import time
@@ -18,11 +17,11 @@ from MedEnhanceLib.bundles.export import NOT_STATED, describe_bundle, record_fie
 from MedEnhanceLib.bundles.schema import CODEC, METADATA
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.options import About, Options, Params, option
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result
+from MedEnhanceLib.jobs.teaching import enhancer_of, taught_fields, teaching_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
@@ -31,15 +30,11 @@ from MedEnhanceLib.spg.stacks import distilled_volumes
 from MedEnhanceLib.unicompress.codecs.training import MODALITIES, CodecTrainingConfig
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
-    from MedEnhanceLib.hqg.train.trainer import Gate, Task
 
 Method = Literal["hqg", "head", "slices", "codec"]
 #: Weight of the critic in `cohort` where there are volumes of low quality.
 _UNPAIRED = 0.01
-#: Decay of the gradients that the gate averages.
-_GATE_EMA = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +152,8 @@ def training_config(
         chosen, fields = parts[part], {name: fields[name] for name in fields if name != "part"}
     if method == "hqg" and data is not None and is_distilled(data):
         fields = {"modality": load_distilled(data).modality, **fields}
+    if method == "hqg" and fields.get("task"):
+        fields = taught_fields(fields)
     return chosen.from_json(dict(fields))
 
 
@@ -174,7 +171,7 @@ def train_method(method: str, config: Any, data: Path, out: Path, monitor: Monit
         if method == "slices":
             return train_slices(config, data, out, monitor)
         if method == "head":
-            return train_head(config, data, out, monitor, enhance=_enhancer_of(config))
+            return train_head(config, data, out, monitor, enhancer=enhancer_of(config))
         return _train_enhancer(config, data, out, monitor)
 
 
@@ -183,7 +180,7 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
     from MedEnhanceLib.hqg.train import train
 
     if not is_distilled(data):
-        return train(config, data, out, monitor, make_task=partial(_task_of, config, data))
+        return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))
     if config.task is not None:
         raise ConfigError(f"{data}: a distilled set has no labels", "Train on volumes, or no task.")
     distilled = load_distilled(data)
@@ -199,43 +196,6 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
     folder = train(config, data, out, monitor, volumes=volumes)
     limits = read_bundle(folder).metadata.get("limits", ())
     return record_fields(folder, {"limits": [*distilled.limits, *limits]}).folder
-
-
-def _task_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
-    """Return the task of a configuration and its gate; a method does not import another."""
-    from MedEnhanceLib.gradprom.config import TrainHeadConfig
-    from MedEnhanceLib.gradprom.gate import GradientGate
-    from MedEnhanceLib.gradprom.task import SegmentationTask
-
-    task = config.task
-    assert task is not None
-    averages = task.gate == "ema"
-    gate = GradientGate(
-        "binary" if averages else task.gate,
-        ema=_GATE_EMA if averages else 0.0,
-        weight=task.weight,
-        # It averages while the task does not teach yet.
-        warm_up=math.ceil(task.start * config.steps / task.every),
-    )
-    if not task.head:
-        files = task.images, task.labels, data, config.modality
-        return SegmentationTask.frozen(task.segmenter, *files, device), gate
-    head = TrainHeadConfig.from_json({"modality": config.modality, **task.head})
-    if head.name == config.name:
-        raise ConfigError(
-            f"head and enhancer are both called {head.name!r}", "Give one of them another name."
-        )
-    return SegmentationTask(head, data, device, start=task.segmenter), gate
-
-
-def _enhancer_of(config: TrainHeadConfig) -> Callable[[Volume], Volume] | None:
-    """Return what a head's training volumes are enhanced with: methods import no other."""
-    if not config.enhancer:
-        return None
-    from MedEnhanceLib.hqg import EnhanceConfig, enhance
-
-    chosen = EnhanceConfig(model=config.enhancer, device=config.device)
-    return lambda volume: enhance(volume, chosen).volume
 
 
 def _train_codec(config: Any, data: Path, out: Path, monitor: Monitor) -> Path:

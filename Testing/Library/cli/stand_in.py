@@ -60,8 +60,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             else None,
         )
 
-    def segment(volume: Volume, config: Any, *, head: Any = None, monitor: Any) -> Any:
-        calls.append({"kind": "segment", "config": config})
+    def segment(
+        volume: Volume, config: Any, *, original: Any = None, head: Any = None, monitor: Any
+    ) -> Any:
+        calls.append({"kind": "segment", "config": config, "images": (volume, original)})
         monitor.progress(0.5, "segmenting")
         found = np.digitize(volume.voxels, [300, 600]).astype(np.uint8)
         table = [

@@ -106,18 +106,17 @@ def test_means_of_an_evaluation_are_a_table(
     assert asked[0][1]["bundle"] == "mr"
 
 
-def test_a_segmenter_and_its_gate_join_the_labeled_images_of_the_file(
-    run: Callable, asked: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+def test_a_segmenter_teaches_an_enhancer_and_an_enhancer_makes_what_a_head_learns_from(
+    run: Callable, asked: list[tuple[str, Mapping[str, Any]]]
 ) -> None:
-    task = {"images": ["scans/*"], "labels": ["labels/*"]}
-    (tmp_path / "config.json").write_text(json.dumps({"task": task}))
-    ran = run(
-        *("train", "hqg", "--segmenter", "organs", "--gate", "binary"),
-        *("--config", tmp_path / "config.json", "--data", "volumes", "--out", "runs/a"),
+    ends = (
+        (("hqg", "--segmenter", "organs", "--gate", "binary"), "task"),
+        (("head", "--enhancer", "mr"), "enhancer"),
     )
-    assert ran.status == 0
-    ((_, params),) = asked
-    assert params["config"]["task"] == task | {"segmenter": "organs", "gate": "binary"}
+    for options, _ in ends:
+        assert run("train", *options, "--data", "volumes", "--out", "runs/a").status == 0
+    given = [params["config"][field] for (_, params), (_, field) in zip(asked, ends, strict=True)]
+    assert given == [{"segmenter": "organs", "gate": "binary"}, "mr"]
 
 
 @pytest.mark.parametrize(

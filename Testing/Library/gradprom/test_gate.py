@@ -100,6 +100,42 @@ def test_the_decision_knows_no_scale(options: dict[str, object]) -> None:
         assert decisions(*scales) == expected
 
 
+def test_a_relative_weight_is_in_units_of_both_mean_norms() -> None:
+    """What is added has λ times the main norm on average, whatever the scale of the task's loss."""
+
+    def added(scale: float, resumed_at: int) -> Tensor:
+        gate, model = GradientGate("joint", ema=0, weight=3.0, relative=True), network()
+        norms, parts = [], []
+        for step in range(12):
+            if step == resumed_at:
+                state = gate.state_dict()
+                gate = GradientGate("joint", ema=0, weight=3.0, relative=True)
+                gate.load_state_dict(state)
+            main, aux = losses(model, step)
+            m, a = flat(alone(main, model)), flat(alone(scale * aux, model))
+            gradients, report = gate(main, scale * aux, model.parameters())
+            assert (report.main_norm, report.aux_norm) == pytest.approx(
+                (float(m.norm()), float(a.norm()))
+            )
+            norms.append((report.main_norm, report.aux_norm))
+            means = torch.tensor(norms).mean(0)
+            torch.testing.assert_close(flat(gradients), m + 3 * means[0] / means[1] * a)
+            parts.append(flat(gradients) - m)
+            descend(model, gradients)
+        seen = gate.diagnostics()
+        assert (seen.main_norm, seen.aux_norm) == pytest.approx(tuple(means.tolist()))
+        return torch.stack(parts)
+
+    torch.testing.assert_close(added(1.0, 99), added(1e3, 6), rtol=1e-3, atol=1e-6)
+    gate, model = GradientGate(relative=True), network()
+    main, aux = losses(model, 0)
+    _, report = gate(main, math.nan * aux, model.parameters())
+    assert (report.main_norm, report.aux_norm, report.open) == (0, 0, False)
+    main, _ = losses(model, 1)
+    wanted = flat(alone(main, model))
+    assert torch.allclose(flat(gate(main, 5 * main, model.parameters())[0]), 2 * wanted)
+
+
 def test_the_task_gradient_is_weighed_by_the_cosine() -> None:
     model = network()
     main, aux = losses(model, 3)
@@ -192,6 +228,7 @@ def test_it_counts_what_happened_and_goes_on_from_its_state() -> None:
     assert 0 < seen.open_fraction < 1
     assert seen.cosine == pytest.approx(sum(r.batch_cosine for r in reports) / 40)
     assert seen.average_cosine == pytest.approx(sum(r.average_cosine for r in reports) / 40)
+    assert seen.share == pytest.approx(sum(r.share for r in reports) / 40)
 
 
 def test_what_comes_out_can_be_clipped_in_place() -> None:

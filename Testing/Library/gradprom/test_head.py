@@ -15,7 +15,15 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, segment
 from MedEnhanceLib.gradprom.atlas import propagate_labels
-from MedEnhanceLib.gradprom.train import train
+from MedEnhanceLib.gradprom.labeled import find_split
+from MedEnhanceLib.gradprom.measure import Enhancer
+from MedEnhanceLib.gradprom.train import (
+    dice_in_words,
+    draw_batch,
+    prepare_examples,
+    synthetic_contrast,
+    train,
+)
 from MedEnhanceLib.io import save
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -90,18 +98,60 @@ def test_a_stopped_training_goes_on(
     assert read_bundle(again).sha256 == read_bundle(head_model).sha256
 
 
-def test_the_enhancer_that_is_handed_in_sees_the_damaged_images(
+def test_a_head_learns_from_what_the_enhancer_makes_and_from_synthetic_contrasts(
     data: Path, config: TrainHeadConfig, tmp_path: Path
 ) -> None:
+    """Of each image, as it is and of another contrast: clean, and each degraded one enhanced."""
     seen: list[Volume] = []
 
     def enhance(volume: Volume) -> Volume:
         seen.append(volume)
-        return volume
+        ramp = np.arange(volume.voxels.size, dtype=np.float32)
+        return volume.with_voxels(ramp.reshape(volume.shape), did="enhanced")
 
-    train(replace(config, steps=1), data, tmp_path, enhance=enhance)
-    assert len(seen) == 2 * config.damaged
-    assert not np.array_equal(seen[0].voxels, phantom()[0].voxels)
+    enhancer = Enhancer(enhance, {"name": "stand-in", "sha256": "0"})
+    two = replace(config, contrasts=1, damaged=2, network=replace(config.network, images=2))
+    files, _ = find_split(two, data)
+    examples = prepare_examples(two, data, files, Monitor(), enhancer)
+    assert len(seen) == 2 * 2 * 2
+    assert len({volume.voxels.tobytes() for volume in seen}) == len(seen)
+    for example in examples:
+        assert len(example.versions) == 2 * (1 + 2)
+        for number, version in enumerate(example.versions):
+            image, before = version
+            is_enhanced = bool((np.diff(image.ravel()) >= 0).all())
+            assert is_enhanced == (number % 3 != 0)
+            assert np.array_equal(image, before) != is_enhanced
+    images, _ = draw_batch(examples, two, np.random.default_rng(0))
+    assert images.shape == (two.batch, 2 * (2 * two.network.context + 1), two.patch, two.patch)
+
+    folder = train(replace(two, steps=1), data, tmp_path, enhancer=enhancer)
+    image, _ = phantom()
+    options = SegmentConfig(model=str(folder), device="cpu", force_segmenter=True)
+    both = segment(image, options, original=seen[0]).volume.voxels
+    assert not np.array_equal(both, segment(image, options).volume.voxels)
+
+
+def test_a_card_states_the_dice_of_noisy_enhanced_and_clean_scans() -> None:
+    means = {"clean": 0.849, "noisy": 0.641, "enhanced": 0.838}
+    said = dice_in_words([{"image": image, "dice": dice} for image, dice in means.items()])
+    assert said == (
+        "Mean Dice in persons held out: 0.64 on a noisy scan, 0.84 enhanced, 0.85 on a clean scan."
+    )
+
+
+def test_a_synthetic_contrast_is_monotone_in_tissue_and_keeps_air_dark() -> None:
+    image, labels = phantom()
+    is_rising = []
+    for seed in range(12):
+        made = synthetic_contrast(image, np.random.default_rng(seed)).voxels
+        shell, core = (float(made[labels.voxels == value].mean()) for value in (1, 5))
+        assert float(made[labels.voxels == 0].mean()) < 0.3 * min(shell, core)
+        is_rising.append(core > shell)
+        order = np.argsort(image.voxels[labels.voxels > 0])
+        steps = np.diff(made[labels.voxels > 0][order])
+        assert (steps >= -1e-3).all() if is_rising[-1] else (steps <= 1e-3).all()
+    assert 2 < sum(is_rising) < 10
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
-"""A task that teaches the enhancer through the gate, by the door of the training."""
+"""A trained head that teaches the enhancer through the gate, by the door of the training."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,31 +17,35 @@ from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.gate import GradientGate
 from MedEnhanceLib.gradprom.head import export_head, make_head
+from MedEnhanceLib.gradprom.measure import Enhancer
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.hqg import TrainConfig
+from MedEnhanceLib.hqg.bundle import export_enhancer
+from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.train import losses, train
+from MedEnhanceLib.hqg.train.crops import CropMaker
+from MedEnhanceLib.hqg.train.targets import load_data
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs.kinds.train import train_method, training_config
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 SHAPE = (16, 32, 32)
 STRUCTURES = ({"value": 1, "name": "core", "color": "#ff0000"},)
-FROZEN: dict[str, Any] = {"images": ["hq/*.nii.gz"], "labels": ["labels/*.nii.gz"]}
-HEAD = {"preset": "smoke", "structures": STRUCTURES, "name": "core", **FROZEN}
+FILES = {"images": ["hq/*.nii.gz"], "labels": ["labels/*.nii.gz"], "held_out": ["hq/2*"]}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two balls with a brighter core, which is labeled."""
+    """Three balls with a brighter core, which is labeled."""
     folder = tmp_path_factory.mktemp("labeled")
     for name in ("hq", "labels"):
         (folder / name).mkdir()
     k, j, i = np.mgrid[tuple(map(slice, SHAPE))].astype(np.float32)
-    for number in range(2):
+    for number in range(3):
         radius = np.hypot(np.hypot(j - 16, i - 16), k - 8) + 2 * np.sin(j / 3 + number)
         image = np.select([radius < 5, radius < 14], [0.9, 0.5], 0.02)
         volume = Volume((1000 * image).astype(np.float32), Geometry(), "MR")
@@ -52,56 +56,89 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The bundle of a head that nothing was learned by."""
+def enhancer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The bundle of an enhancer that nothing was learned by; it takes guides."""
     torch.manual_seed(0)
-    config = TrainHeadConfig.from_json(HEAD)
-    folder = tmp_path_factory.mktemp("segmenter") / "core"
-    return str(export_head(folder, config, make_head(config.network, 1), 0.0).folder)
+    config = TrainConfig.from_json({"preset": "smoke", "name": "plain", "anatomy": "balls"})
+    folder = tmp_path_factory.mktemp("enhancer") / "plain"
+    network = GuidedNetwork(config.network)
+    export_enhancer(folder, config, network, seconds=0.0, is_guided=True, gains={})
+    return str(folder)
+
+
+def new_head(folder: Path, made: Enhancer | None = None, **fields: Any) -> str:
+    """The bundle of a head that nothing was learned by; made: the enhancer on record."""
+    torch.manual_seed(0)
+    stated = {"preset": "smoke", "structures": STRUCTURES, "name": "core", **FILES, **fields}
+    config = TrainHeadConfig.from_json(stated)
+    return str(export_head(folder, config, make_head(config.network, 1), 0.0, made).folder)
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory, enhancer: str) -> str:
+    return new_head(tmp_path_factory.mktemp("segmenter") / "core", enhancer=enhancer)
 
 
 def config(**task: Any) -> TrainConfig:
-    fields: dict[str, Any] = {"preset": "smoke", "steps": 4, "device": "cpu"}
-    task = {"every": 1, "start": 0.0, "weight": 1.0, "gate": "binary"} | task
-    config = training_config("hqg", fields | {"task": task})
+    config = training_config("hqg", {"device": "cpu", "task": {"steps": 4, **task}, **SMALL})
     assert isinstance(config, TrainConfig)
     return config
 
 
-def weights(folder: Path) -> dict[str, Tensor]:
-    return load_tensors(read_bundle(folder))
+SMALL: dict[str, Any] = {"crops": 2, "validated": 1, "name": "taught"}
 
 
-def figures(folder: Path) -> dict[str, float]:
-    found: dict[str, float] = read_bundle(folder).metadata["training"]["validation"]
-    return found
+def weights(folder: Path | str) -> dict[str, Tensor]:
+    return load_tensors(read_bundle(Path(folder)))
+
+
+def changed(one: Path | str, other: Path | str) -> bool:
+    before, after = weights(one), weights(other)
+    assert before.keys() == after.keys()
+    return any(not torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 class Multiple:
-    """A task whose loss is a multiple of the enhancer's own."""
+    """A task whose loss is a multiple of the enhancer's own, and whose Dice is given.
 
-    head = None
+    air: medians of what it saw of air, enhanced and noisy.
+    """
 
-    def __init__(self, data: Path, factor: float, main: list[Tensor]) -> None:
+    air: ClassVar[list[tuple[float, ...]]] = []
+
+    def __init__(
+        self, data: Path, factor: float, main: list[Tensor], dice: float, psnr: float
+    ) -> None:
         self._data, self._factor, self._main = data, factor, main
+        self._gain = {"taught": (0.5 + dice, 30.0 + psnr)}
+
+    def identity(self) -> dict[str, str]:
+        return {"name": "stand-in", "sha256": "0"}
 
     def subjects(self, monitor: Monitor) -> Iterator[tuple[Path, Volume, np.ndarray]]:
         for path in sorted(self._data.glob("hq/*")):
             yield path, load(path, modality="MR"), np.ones(SHAPE, np.uint8)
 
-    def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
-        assert images.shape == labels.shape
+    def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
+        assert image.shape == noisy.shape == labels.shape
+        corners = (each.detach()[:, :3, :3].median() for each in (image, noisy))
+        self.air.append(tuple(map(float, corners)))
         return self._factor * self._main[-1]
 
-    def export(self, out: Path, seconds: float) -> None:
-        pass
+    def measure(self, enhancers: Mapping[str, Any], monitor: Monitor) -> list[dict[str, Any]]:
+        return [
+            {"subject": str(number), "image": name, "dice": dice, "psnr_db": psnr}
+            for number in range(2)
+            for name in ("clean", "noisy", *enhancers)
+            for dice, psnr in [self._gain.get(name, (0.5, 30.0))]
+        ]
 
 
 @pytest.fixture
 def taught(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[dict[str, Tensor], dict[str, float]]]:
-    """Trains with a multiple of the enhancer's own loss as the task's; weights and figures."""
+    data: Path, tmp_path: Path, segmenter: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Trains with a multiple of the enhancer's own loss as the task's."""
     main: list[Tensor] = []
 
     def recorded(own: Callable[..., Tensor], *args: Any) -> Tensor:
@@ -110,42 +147,75 @@ def taught(
 
     monkeypatch.setattr(losses, "squared_error", partial(recorded, losses.squared_error))
 
-    def run(mode: str, factor: float) -> tuple[dict[str, Tensor], dict[str, float]]:
-        gate = GradientGate(mode, ema=0.0)
-        out, task = tmp_path / f"{mode} {factor}", (Multiple(data, factor, main), gate)
-        folder = train(config(segmenter="stand-in", **FROZEN), data, out, make_task=lambda _: task)
-        return weights(folder), figures(folder)
+    def run(mode: str, factor: float, dice: float = 0.1, psnr: float = 0.0) -> Path:
+        gate = GradientGate(mode, ema=0.0, relative=True)
+        task = (Multiple(data, factor, main, dice, psnr), gate)
+        out = tmp_path / f"{mode} {factor} {dice} {psnr}"
+        return train(config(segmenter=segmenter), data, out, make_task=lambda _: task)
 
     return run
 
 
-def test_a_task_that_opposes_leaves_the_enhancer_bit_for_bit_and_one_that_agrees_is_let_in(
-    taught: Any,
-) -> None:
-    alone, _ = taught("off", 0.0)
-    opposed, seen = taught("binary", -3.0)
-    assert all(torch.equal(opposed[name], tensor) for name, tensor in alone.items())
-    assert seen["gate_open_fraction"] == 0
-    assert seen["gate_mean_cosine"] == pytest.approx(-1, abs=1e-3)
+def record(folder: Path) -> dict[str, Any]:
+    stated: dict[str, Any] = read_bundle(folder).metadata["gradprom"]
+    return stated
 
-    helped, seen = taught("binary", 3.0)
-    assert seen["gate_open_fraction"] == 1
-    assert seen["gate_mean_cosine"] == pytest.approx(1, abs=1e-3)
-    assert any(not torch.equal(helped[name], tensor) for name, tensor in alone.items())
+
+def test_a_task_that_opposes_changes_no_bit_and_one_that_agrees_is_let_in(taught: Any) -> None:
+    Multiple.air.clear()
+    alone = taught("off", 0.0)
+    assert max(noisy for _, noisy in Multiple.air) > 0.12
+    assert max(image for image, _ in Multiple.air) < 0.08  # without the bias of magnitudes
+    opposed = taught("binary", -3.0)
+    assert not changed(alone, opposed)
+    assert (record(opposed)["open_fraction"], record(opposed)["mean_cosine"]) == (0, -1)
+
+    helped = taught("binary", 3.0)
+    assert (record(helped)["open_fraction"], record(helped)["mean_cosine"]) == (1, 1)
+    assert changed(alone, helped)
+
+
+@pytest.mark.parametrize(
+    ("dice", "psnr", "accepted"),
+    [(0.001, -0.05, True), (0.0, 0.0, False), (-0.1, 1.0, False), (0.1, -0.06, False)],
+)
+def test_taught_weights_are_kept_only_if_the_head_gains_at_the_same_fidelity(
+    dice: float, psnr: float, accepted: bool, taught: Any, enhancer: str
+) -> None:
+    folder = taught("binary", 1.0, dice, psnr)
+    assert changed(enhancer, folder) == accepted
+    assert record(folder)["accepted"] == accepted
+    assert record(folder)["dice"]["taught"] == pytest.approx(0.5 + dice)
+    card = (folder / "docs/README.md").read_text(encoding="utf-8")
+    assert ("not accepted" in card) != accepted
+    assert f"{30 + psnr:.2f} dB" in card
+    assert not (folder.parent / "candidates").exists()
 
 
 def learned(data: Path, out: Path, monitor: Monitor | None = None, **task: Any) -> Path:
     return train_method("hqg", config(**task), data, out, monitor or Monitor())
 
 
-def test_a_head_learns_along_and_both_go_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
-    task = {"head": HEAD, "gate": "ema"}
-    whole = learned(data, tmp_path / "whole", **task)
-    bundle = read_bundle(tmp_path / "whole/core")
-    assert bundle.metadata["kind"] == "head"
-    assert "along with an enhancer" in bundle.metadata["training"]["summary"]
-    rows = (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
+def test_a_head_teaches_and_stays_as_it_is(data: Path, tmp_path: Path, segmenter: str) -> None:
+    before = weights(segmenter)
+    folder = learned(data, tmp_path, segmenter=segmenter, gate="joint", steps=2)
+    assert record(folder)["segmenter"]["name"] == "core"
+    assert record(folder)["open_fraction"] == 1
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert {"task", "gate open", "gate cosine"} <= {json.loads(row)["name"] for row in rows}
+    assert all(torch.equal(weights(segmenter)[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.slow
+def test_a_taught_training_that_was_stopped_goes_on_bit_for_bit(
+    data: Path, tmp_path: Path, segmenter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedEnhanceLib.hqg.train.verdict.MOST_LOST_DB", 99.0)
+    monkeypatch.setattr("MedEnhanceLib.gradprom.measure.dice", lambda *_: next(rising))
+    rising = iter(np.linspace(0, 1, 100))
+    task = {"segmenter": segmenter, "gate": "ema"}
+    whole = learned(data, tmp_path / "whole", **task)
+    assert record(whole)["accepted"]
     stops = False
 
     def listen(event: Event) -> None:
@@ -155,44 +225,103 @@ def test_a_head_learns_along_and_both_go_on_bit_for_bit(data: Path, tmp_path: Pa
     with pytest.raises(Cancelled):
         learned(data, tmp_path / "parts", Monitor(listen, cancel=lambda: stops), **task)
     parts = learned(data, tmp_path / "parts", **task)
-    for one, other in ((whole, parts), (tmp_path / "whole/core", tmp_path / "parts/core")):
-        after = weights(other)
-        assert all(torch.equal(after[name], tensor) for name, tensor in weights(one).items())
-    assert figures(parts) == figures(whole)
+    assert not changed(whole, parts)
+    assert {**record(parts), "dice": 0, "summary": 0} == {**record(whole), "dice": 0, "summary": 0}
+    assert changed(whole, learned(data, tmp_path / "joint", segmenter=segmenter, gate="joint"))
 
 
-def test_a_frozen_segmenter_teaches_and_stays_as_it_is(
-    data: Path, tmp_path: Path, segmenter: str
+def test_the_head_states_what_it_learned_from_and_the_enhancer_goes_on(
+    data: Path, segmenter: str, enhancer: str
 ) -> None:
-    before = {name: tensor.clone() for name, tensor in weights(Path(segmenter)).items()}
-    task = {"segmenter": segmenter, **FROZEN}
-    alone = weights(learned(data, tmp_path / "off", **task, gate="off"))
-    taught = weights(learned(data, tmp_path / "joint", **task, gate="joint", weight=100.0))
-    assert any(not torch.equal(taught[name], tensor) for name, tensor in alone.items())
-    assert all(torch.equal(weights(Path(segmenter))[name], one) for name, one in before.items())
-    assert not (tmp_path / "joint" / "core").exists()
-    with pytest.raises(InputError, match="0 labels match"):
-        learned(data, tmp_path, segmenter=segmenter, images=["hq/*"], labels=["none/*"])
+    complete = config(segmenter=segmenter)
+    assert (complete.start, complete.anatomy, complete.steps) == (enhancer, "balls", 0)
+    assert complete.network == TrainConfig.from_json({"preset": "smoke"}).network
+    task = SegmentationTask(segmenter, data, "cpu", modality="MR")
+    assert [path.name for path, _, _ in task.subjects(Monitor())] == ["0.nii.gz", "1.nii.gz"]
+    measured = task.measure({"same": lambda volume: volume}, Monitor())
+    assert [row["image"] for row in measured] == ["clean", "noisy", "same"]
+    assert {row["subject"] for row in measured} == {"held-out patient 1"}
+    assert measured[0]["psnr_db"] is None
+    assert 15 < measured[1]["psnr_db"] == measured[2]["psnr_db"] < 25
+    others = {"images": ["hq/2*"], "labels": ["labels/2*"], "held_out": ["hq/none*"]}
+    task = SegmentationTask(segmenter, data, "cpu", modality="MR", **others)
+    with pytest.raises(InputError, match="no labeled image matches 'hq/none"):
+        [*task.subjects(Monitor())]
 
 
-@pytest.mark.parametrize(
-    ("task", "said"),
-    [
-        ({"segmenter": "any"}, "no labeled images"),
+def test_a_task_without_what_it_needs_is_refused(
+    data: Path, tmp_path: Path, segmenter: str, enhancer: str
+) -> None:
+    alone = new_head(tmp_path / "alone")
+    made = Enhancer(lambda volume: volume, {"name": "plain", "sha256": "of before"})
+    stale = new_head(tmp_path / "stale", made, enhancer=enhancer)
+    for task, said in (
         ({}, "no segmenter"),
-        ({"segmenter": "any", **FROZEN, "gate": "ajar"}, "gate"),
-    ],
-)
-def test_a_task_without_what_it_needs_is_refused(task: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        config(**task)
+        ({"segmenter": alone}, "did not learn from enhanced images"),
+        ({"segmenter": stale}, "learned from other weights than those of plain now"),
+        ({"segmenter": segmenter, "gate": "ajar"}, "gate"),
+        ({"segmenter": segmenter, "images": ["hq/*"], "labels": ["l/*"]}, "held_out"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            config(**task)
+    with pytest.raises(ModelError, match="segments"):
+        training_config("hqg", {"start": segmenter, "task": {"segmenter": segmenter}})
+    nobody = new_head(tmp_path / "nobody", enhancer=enhancer, held_out=[])
+    with pytest.raises(ConfigError, match="nobody is held out"):
+        learned(data, tmp_path / "out", segmenter=nobody)
 
 
-def test_a_head_learns_from_sides_that_its_stages_do_not_divide(data: Path) -> None:
-    head = TrainHeadConfig.from_json(HEAD | {"network": {"context": 1, "widths": [4, 4, 4, 4]}})
-    task = SegmentationTask(head, data, "cpu")
-    labels = torch.zeros(1, 4, 18, 21, dtype=torch.long)
-    labels[:, :, 5:9, 5:9] = 1
-    loss = task.loss(torch.rand(1, 4, 18, 21), labels, 0)
-    loss.backward()
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_head_sees_one_image_or_two_of_sides_that_its_stages_do_not_divide(
+    images: int, data: Path, tmp_path: Path
+) -> None:
+    network = {"context": 1, "widths": [4, 4, 4, 4], "images": images}
+    task = SegmentationTask(
+        new_head(tmp_path / "head", network=network), data, "cpu", modality="MR"
+    )
+    labels = torch.zeros(4, 18, 21, dtype=torch.long)
+    labels[:, 5:9, 5:9] = 1
+    image, noisy = torch.rand(2, 4, 18, 21).requires_grad_()
+    loss = task.loss(image, noisy, labels)
     assert torch.isfinite(loss)
+    seen = torch.autograd.grad(loss, [image, noisy], allow_unused=True)
+    assert [gradient is not None for gradient in seen] == [True, images == 2]
+
+
+def test_what_the_noise_adds_to_magnitudes_is_known_of_labeled_crops(
+    data: Path, segmenter: str
+) -> None:
+    """Else the head would see gray air, which it never learned from."""
+    task = SegmentationTask(segmenter, data, "cpu", modality="MR")
+    complete = config(segmenter=segmenter)
+    subjects = task.subjects(Monitor())
+    targets = load_data(complete, data, Monitor(), subjects=subjects)["labeled"]
+    crops = [CropMaker(targets, "MR", 8, 0, "labeled").make(number)[0] for number in range(12)]
+    biased = [crop for crop in crops if crop.bias is not None]
+    assert 0 < len(biased) < len(crops)
+    for crop in biased:
+        assert crop.bias is not None
+        before, after = crop.plain.target, crop.plain.target - crop.bias
+        assert float(after[:, :4, :4].median()) < 0.06
+        assert float(before[:, :4, :4].median()) > float(after[:, :4, :4].median())
+
+
+def test_the_card_of_a_head_says_how_its_enhancer_was_taught(data: Path, tmp_path: Path) -> None:
+    settings = TrainHeadConfig.from_json(
+        {
+            "preset": "smoke",
+            "structures": STRUCTURES,
+            "label_origin": "drawn by two readers",
+            **FILES,
+        }
+    )
+    taught = {"accepted": True, "summary": "taught by a head: accepted"}
+    made = Enhancer(lambda volume: volume, {"name": "mr", "sha256": "abc"}, taught)
+    folder = export_head(tmp_path, settings, make_head(settings.network, 1), 60.0, made).folder
+    assert read_bundle(folder).metadata["gradprom"] == {
+        "enhancer": {"name": "mr", "sha256": "abc"},
+        "taught": taught,
+    }
+    card = (folder / "docs/README.md").read_text(encoding="utf-8")
+    for said in ("what mr (abc) makes of degraded ones", taught["summary"], "drawn by two readers"):
+        assert said in card

@@ -1,0 +1,115 @@
+"""Whether the weights that a task taught are kept: on persons whom neither of them learned from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.bundle import export_enhancer
+from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
+from MedEnhanceLib.hqg.groups import GuidedNetwork
+from MedEnhanceLib.hqg.infer import enhance
+from MedEnhanceLib.hqg.train.trainer import Enhance, Teaching
+from MedEnhanceLib.runtime.progress import Monitor
+
+#: Fidelity, in dB of the tissue, that taught weights may cost.
+MOST_LOST_DB = 0.05
+UNTAUGHT, TAUGHT = "untaught", "taught"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Decision on taught weights.
+
+    Attributes:
+        accepted: whether the taught weights are kept.
+        record: the decision and its figures, for metadata.json.
+        rows: what was measured in each person held out.
+        text: the decision in sentences, for the model card.
+    """
+
+    accepted: bool
+    record: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    text: str
+
+
+def judge(
+    teaching: Teaching,
+    networks: Mapping[str, GuidedNetwork],
+    config: TrainConfig,
+    out: Path,
+    monitor: Monitor,
+) -> Verdict:
+    """Measure both networks on persons held out, and decide.
+
+    Taught weights are accepted where the mean Dice of the task, which did not change, is higher
+    with them, and the mean PSNR lower by 0.05 dB at most.
+
+    Args:
+        teaching: the task and its gate, after the last step.
+        networks: "untaught" and "taught", with averaged weights.
+        config: of the training.
+        out: a folder for temporary files.
+        monitor: progress and cancelling.
+    """
+    task, gate = teaching
+    folder = out / "candidates"
+    enhancers = {
+        name: _enhancer(folder / name, network, config) for name, network in networks.items()
+    }
+    rows = task.measure(enhancers, monitor)
+    shutil.rmtree(folder)
+    dice = {image: _mean(rows, image, "dice") for image in ("clean", "noisy", *networks)}
+    psnr = {image: _mean(rows, image, "psnr_db") for image in ("noisy", *networks)}
+    gained, lost = dice[TAUGHT] - dice[UNTAUGHT], round(psnr[UNTAUGHT] - psnr[TAUGHT], 3)
+    accepted = gained > 0 and lost <= MOST_LOST_DB
+    seen, options = gate.diagnostics(), config.task
+    assert options is not None
+    persons = len({row["subject"] for row in rows})
+    record = {
+        "segmenter": dict(task.identity()),
+        "gate": options.gate,
+        "weight": options.weight,
+        "steps": options.steps,
+        "open_fraction": round(seen.open_fraction, 3),
+        "open_share": round(seen.share, 3),
+        "mean_cosine": round(seen.cosine, 4),
+        "accepted": accepted,
+        "persons_held_out": persons,
+        "dice": {image: round(value, 4) for image, value in dice.items()},
+        "psnr_db": {image: round(value, 3) for image, value in psnr.items()},
+    }
+    way = "accepted" if accepted else "not accepted, the weights before these steps stay"
+    text = (
+        f"Then {options.steps} steps through the gradient gate ({options.gate}), taught by "
+        f"{record['segmenter']['name']}: open in {seen.open_fraction:.0%} of the steps, for "
+        f"{seen.share:.0%} of the weights; {way}. Persons held out: {persons}; Dice of the "
+        f"unchanged head {dice[UNTAUGHT]:.4f} before and {dice[TAUGHT]:.4f} after them, PSNR "
+        f"{psnr[UNTAUGHT]:.2f} and {psnr[TAUGHT]:.2f} dB. The gate protects fidelity; it is not "
+        f"known to improve segmentation"
+    )
+    monitor.log(text)
+    return Verdict(accepted, record | {"summary": text}, rows, text)
+
+
+def _enhancer(folder: Path, network: GuidedNetwork, config: TrainConfig) -> Enhance:
+    """Write a network as a bundle, by which volumes are enhanced as in use."""
+    bare = replace(config, name=folder.name)
+    export_enhancer(folder, bare, network, seconds=0.0, is_guided=False, gains={})
+    options = EnhanceConfig(model=str(folder), device=config.device)
+
+    def enhanced(volume: Volume) -> Volume:
+        return enhance(volume, options).volume
+
+    return enhanced
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], image: str, field: str) -> float:
+    return float(np.mean([row[field] for row in rows if row["image"] == image]))
