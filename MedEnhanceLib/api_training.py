@@ -19,7 +19,7 @@ from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.kinds.distill import distill_config, distill_into, refuse_among_patients
 from MedEnhanceLib.jobs.kinds.evaluate import evaluate_bundle
-from MedEnhanceLib.jobs.kinds.train import train_method, training_config
+from MedEnhanceLib.jobs.kinds.train import set_of, train_method, training_config
 from MedEnhanceLib.runtime.progress import Cancel
 from MedEnhanceLib.spg.config import DistillConfig
 
@@ -30,6 +30,7 @@ def train(
     data: PathLike,
     out: PathLike,
     *,
+    distilled: PathLike | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Path:
@@ -40,8 +41,9 @@ def train(
             slices; "codec": a network of the compression, chosen by the field part.
         config: a preset ("smoke", "cpu", "full"), the method's fields as an object, or its
             TrainConfig, TrainHeadConfig or TrainSlicesConfig.
-        data: a folder with the volumes; for hqg also a distilled set.
+        data: a folder with the volumes; for hqg and slices also a distilled set.
         out: the folder for checkpoint and bundle.
+        distilled: a distilled set, besides the volumes of data.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 
@@ -57,15 +59,15 @@ def train(
     """
     fields = {"preset": config} if isinstance(config, str) else config
     data, folder = local_path(data), local_path(out)
-    chosen = training_config(method, fields, data)
+    source = set_of(data, None if distilled is None else str(local_path(distilled)))
+    chosen = training_config(method, fields, source)
     with watched(progress, cancel) as monitor:
-        return train_method(method, chosen, data, folder, monitor)
+        return train_method(method, chosen, data, folder, monitor, source)
 
 
 def distill(
     cohort: Cohort | PathLike,
     out: PathLike,
-    task: str | None = None,
     *,
     config: str | Mapping[str, Any] | DistillConfig = "cpu",
     overwrite: bool = False,
@@ -73,18 +75,16 @@ def distill(
     cancel: Cancel | None = None,
     **fields: Any,
 ) -> Path:
-    """Distill a cohort into a few images to train on.
+    """Distill a cohort into a set of volumes to train on.
 
     Args:
         cohort: patients, or what `Cohort.open` takes.
         out: a folder for the result.
-        task: "denoise": low dose in CT, Rician noise in MR; "sr2", "sr4": twice and four times the
-            resolution; None: what config says, else "denoise".
         config: a preset ("smoke", "cpu", "full"), fields as an object, or a DistillConfig.
         overwrite: replace what was distilled there before.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
-        **fields: of DistillConfig, in place of those in config: images_per_patient, prior, device,
+        **fields: of DistillConfig, in place of those in config: method, volumes, prior, device,
             license …; the options of `medenhance distill` have the same names.
 
     Returns:
@@ -95,10 +95,9 @@ def distill(
         ConfigError: an unknown field, or other options than the run was started with.
         InputError: other data, or unfit patients, by name.
 
-        me.distill(me.Cohort.from_folder("patients/"), "distilled/", task="denoise")
+        me.distill(me.Cohort.from_folder("patients/"), "distilled/")
     """
-    given = fields if task is None else {"task": task, **fields}
-    chosen, folder = distill_config(config, given), local_path(out)
+    chosen, folder = distill_config(config, fields), local_path(out)
     with watched(progress, cancel) as monitor:
         if not isinstance(cohort, Cohort):
             refuse_among_patients(folder, local_path(cohort))

@@ -59,16 +59,18 @@ def synthetic_volume(
     seed: int,
     *,
     shape: tuple[int, int, int] = (32, 112, 112),
+    spacing: Triple | None = None,
 ) -> Volume:
     """Draw a clean volume of random shapes and textures.
 
     modality: "MR": 0 is air and bright tissue is 1. "CT": HU, a body in air.
     seed: of everything; even ones have thick slices, odd ones nearly cubic voxels.
     shape: voxels along slices, rows and columns.
+    spacing: mm along slices, rows and columns, instead of those of the seed.
     Returns a volume of float32, axes parallel to the patient's.
     """
     rng = np.random.default_rng([77 if modality == "MR" else 78, seed])
-    mm = _SPACINGS[modality][seed % 2]
+    mm = spacing or _SPACINGS[modality][seed % 2]
     voxels = (_mr if modality == "MR" else _ct)(shape, mm, rng)
     spacing = (mm[2], mm[1], mm[0])
     units = "HU" if modality == "CT" else ""

@@ -89,14 +89,15 @@ class State:
     psnr = Field(45.0)
     ssim = Field(0.95)
 
-    distillTask = Field("distillMR", "distillMR", "distillCT", "trainMR", "trainCT")
+    distillTask = Field(
+        "distillMR", "distillMR", "distillCT", "trainMR", "trainCT", "slicesMR", "slicesCT"
+    )
     distillCohort = Field("")
     distillName = Field("my-run")
-    distillGoal = Field.of(DistillConfig, "task")
     distillMethod = Field.of(DistillConfig, "method")
-    #: "template", "representative" or the path of a file.
-    distillPrior = Field("template")
-    distillImages = Field.of(DistillConfig, "images_per_patient")
+    #: "synthetic", "template" or the path of a file.
+    distillPrior = Field.of(DistillConfig, "prior")
+    distillVolumes = Field.of(DistillConfig, "volumes")
     distillPreset = Field("cpu", "cpu", "smoke", "full")
     distillRun = Field("")
 

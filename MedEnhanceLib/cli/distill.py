@@ -1,4 +1,4 @@
-"""medenhance distill: a small set of images to train on in place of a cohort."""
+"""medenhance distill: a set of volumes to train on in place of a cohort."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ from MedEnhanceLib.cli.text import wrote
 from MedEnhanceLib.errors import ConfigError
 
 #: Fields of the configuration that are options.
-_FIELDS = (
-    "task", "method", "images_per_patient", "prior", "held_out", "seed", "device",
-    "license",
-)  # fmt: skip
+_FIELDS = ("method", "volumes", "prior", "held_out", "seed", "device", "license")
 
 
 def _declare_distill(parser: Parser) -> None:
@@ -33,8 +30,8 @@ def _declare_distill(parser: Parser) -> None:
     parser.add_argument(
         "--estimate",
         action="store_true",
-        help="estimate what a distillation of COHORT can gain and how long it takes, in minutes; "
-        "nothing is written",
+        help="estimate what a set of COHORT can gain over the shipped models, in half an hour on "
+        "one core; nothing is written",
     )
     add_flags(parser, DistillConfig, only=_FIELDS)
     parser.add_argument(
@@ -70,21 +67,22 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
     return [
         *([f"{kept} {outputs['output']}"] if kept else wrote(fields)),
         *(["the confidential folder shows and names patients: do not share it"] if secret else []),
-        f"images: {fields['images']}; patients used: {fields['patients']}, held out: "
+        f"volumes: {fields['volumes']}; patients used: {fields['patients']}, held out: "
         f"{fields['held_out']}",
-        f"audit: {headline} Details: {Path(outputs['output'], 'README.md')}",
+        f"audit: {headline} Details: {Path(outputs['output'], 'PRIVACY.md')}",
     ]
 
 
 COMMAND = Command(
     name="distill",
-    summary="distill a cohort into a few images to train on",
-    description="Distill the CT or MR of a cohort into a small set of images, on which an\n"
-    "enhancer learns (medenhance train hqg --data OUT). COHORT is a folder with a\n"
-    "folder for each patient (or a file each), or a table with the columns patient and path.\n"
+    summary="distill a cohort into a set of volumes to train on",
+    description="Distill the CT or MR of a cohort into a set of clean volumes, on which an\n"
+    "enhancer and thin slices learn (medenhance train hqg|slices --data OUT). COHORT is a\n"
+    "folder with a folder for each patient (or a file each), or a table with the columns\n"
+    "patient and path.\n"
     "The same command continues a distillation that was stopped.\n"
-    "The images are audited, which does not prove their privacy: docs/distillation.md.",
-    example="medenhance distill patients/ distilled/ --task denoise --images-per-patient 10",
+    "What of the patients is in it is stated, which does not prove privacy: docs/distillation.md.",
+    example="medenhance distill patients/ distilled/ --method statistics",
     declare=_declare_distill,
     run=_distill,
 )

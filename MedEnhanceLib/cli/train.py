@@ -90,14 +90,19 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="the folder that patterns in --config are relative to; for hqg also a distilled set",
+        help="the folder that patterns in --config are relative to; for hqg and slices also a "
+        "distilled set, alone or beside --high-quality",
     )
 
 
 def _train(args: argparse.Namespace) -> int:
     """Run the job and report where the model is; of several processes, the first one does."""
+    from MedEnhanceLib.spg.dataset import is_distilled
+
     config = read_config(args.config)
-    data = args.data
+    data, distilled = args.data, None
+    if data is not None and is_distilled(Path(data)):
+        distilled = data
     if args.high_quality:
         data, config = _with_cohort(args, config)
     elif args.low_quality or data is None:
@@ -111,21 +116,22 @@ def _train(args: argparse.Namespace) -> int:
     if task:
         config["task"] = (config.get("task") or {}) | task
     if args.config:
-        _check_file(args, config, Path(data))
+        _check_file(args, config, distilled)
     params = params_of(args, declaration_of("train")) | {
         "config": config,
         "data": str(data),
+        "distilled": distilled,
     }
     fields = args.console.run("train", params)
     return int(args.console.done(fields, "\n".join(_lines(fields))))
 
 
-def _check_file(args: argparse.Namespace, config: Mapping[str, Any], data: Path) -> None:
+def _check_file(args: argparse.Namespace, config: Mapping[str, Any], distilled: str | None) -> None:
     """Raise ConfigError, with the file's name, for a configuration that the job would refuse."""
-    from MedEnhanceLib.jobs.kinds.train import training_config
+    from MedEnhanceLib.jobs.kinds.train import set_of, training_config
 
     try:
-        training_config(args.method, config, data)
+        training_config(args.method, config, set_of(Path(), distilled))
     except ConfigError as error:
         raise ConfigError(f"{args.config}: {error.message}", error.hint) from error
 
@@ -136,7 +142,8 @@ def _lines(fields: dict[str, Any]) -> list[str]:
     from MedEnhanceLib.runtime.resources import resource_folder
 
     rows, model = fields.get("held_out") or [], Path(fields["outputs"]["model"])
-    lines = [*wrote(fields), *(["", table(rows, {name: name for name in rows[0]})] if rows else [])]
+    lines = [*wrote(fields), *([fields["sentence"]] if fields.get("sentence") else [])]
+    lines += ["", table(rows, {name: name for name in rows[0]})] if rows else []
     for folder in [path.parents[1] for path in sorted(model.glob(f"*/{METADATA}"))] or [model]:
         is_taken = (resource_folder("models") / folder.name).exists()
         rename = " --name NAME" if is_taken else ""
@@ -146,11 +153,15 @@ def _lines(fields: dict[str, Any]) -> list[str]:
 
 def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """Return the folder of both pools, and the configuration, whose own fields stay."""
-    if args.data or args.method != "hqg":
+    from MedEnhanceLib.spg.dataset import is_distilled
+
+    is_set = args.data is not None and is_distilled(Path(args.data))
+    if (args.data and not is_set) or args.method not in ("hqg", "slices"):
         raise ConfigError(
-            "--high-quality is for enhancers, and instead of --data", "Leave one of them out."
+            "--high-quality is for enhancers and thin slices, beside a distilled set or alone",
+            "Leave out --data or --high-quality.",
         )
-    if not (args.modality or config.get("modality")):
+    if not (is_set or args.modality or config.get("modality")):
         raise ConfigError("the modality is not stated", "Add --modality MR or --modality CT.")
     from MedEnhanceLib.jobs.kinds.train import cohort
 
@@ -159,6 +170,8 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
     )
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(args.out).resolve().name).strip("-")[:64] or "own"
     pools = {pool: fields[pool] for pool in ("high_quality", "low_quality")}
+    if args.method == "slices":
+        pools, fields = {"files": fields["high_quality"]}, {"data": fields["data"]}
     return data, {"name": name} | fields | config | pools
 
 
@@ -176,9 +189,9 @@ TRAIN = Command(
     summary="train an enhancer, a head, thin slices, or a model of the codec",
     description="Train a model on your own volumes. hqg: an enhancer, on a folder of\n"
     "high-quality images, and optionally a folder of low-quality ones of other subjects,\n"
-    "or on a distilled set (--data SET). head: a segmentation model, with --data, and\n"
-    "--config with its labels. slices: a network for thin slices, and codec: models of the\n"
-    "codec, on the volumes below --data that --config names.\n"
+    "or on a distilled set (--data SET), or both. head: a segmentation model, with --data, and\n"
+    "--config with its labels. slices: a network for thin slices, likewise or on the\n"
+    "volumes below --data that --config names; codec: models of the codec, on those.\n"
     "The same command continues a training that was stopped. How to: docs/training.md.",
     example="medenhance train hqg --high-quality good/ --modality MR --out runs/mine",
     declare=_declare_train,

@@ -147,6 +147,11 @@ class TrainConfig(WithPresets):
     high_quality: tuple[str, ...] = option(
         ("hq/*",), help="patterns of clean volumes below the data folder"
     )
+    noiseless: tuple[str, ...] = option(
+        (),
+        help="patterns of volumes without noise of their own, as of a distilled set: it is not "
+        "measured, as texture can pass for noise",
+    )
     low_quality: tuple[str, ...] = option(
         (), help="patterns of real noisy volumes, for unpaired steps; they show other subjects"
     )
@@ -253,6 +258,9 @@ class TrainSlicesConfig(WithPresets):
     anatomy: str = option("", help="body part that the images show; stated to users")
     name: str = option("mr-slices", help="name of the trained bundle", is_name=True)
     seed: int = option(0, help="random seed")
+    start: str = option(
+        "", help="name or folder of a model of the same size that training starts from"
+    )
     steps: int = option(6000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(8, help="patches per step", low=1, high=4096)
     rows: int = option(96, help="thin slices of a patch", low=32, high=1024, multiple=8)

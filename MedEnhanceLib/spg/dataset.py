@@ -1,6 +1,6 @@
-"""A distilled data set on disk: images and manifest, written and read back.
+"""A distilled set on disk: volumes and manifest, written and read back.
 
-Nothing in it names a patient, a file, a date or a place. The order of the images does not reveal
+Nothing in it names a patient, a file, a date or a place. The order of the volumes does not reveal
 which belong to one patient.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,33 +17,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib import io
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles.export import NOT_STATED
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, MODALITIES, DistillConfig
-from MedEnhanceLib.spg.folder import ARRAY, IMAGES, MANIFEST, README, RUN, WORK, read_run
+from MedEnhanceLib.spg.config import CT_WINDOW, MODALITIES, DistillConfig
+from MedEnhanceLib.spg.folder import IMAGES, MANIFEST, README, RUN, SHEET, VOLUMES, WORK, read_run
 from MedEnhanceLib.spg.images import Floats
-from MedEnhanceLib.spg.readme import NO_LICENSE, readme
+from MedEnhanceLib.spg.readme import NO_LICENSE, readme, sheet
 
-FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
-#: The stored value of 1.0.
-TOP = 65535
-#: Stated in the card of every model that learned from distilled images.
+FORMAT, FORMAT_VERSION = "medenhance-distilled", 2
+#: The stored values of 0 and 1: HU in CT.
+STORED = {"CT": CT_WINDOW, "MR": (0.0, 10_000.0)}
+#: Pattern of the volumes below the folder of a set.
+PATTERN = f"{VOLUMES}/*.nii.gz"
+#: Stated in the card of every model that learned from a distilled set.
 NOT_ANATOMY = (
-    "Learned from distilled images, which are training signal, not anatomy: shapes that look like "
+    "Learned from distilled volumes, which are training signal, not anatomy: shapes that look like "
     "organs can be invented in them."
 )
-_PACKAGES = ("numpy", "SimpleITK", "torch", "monai")
+_PACKAGES = ("numpy", "torch", "monai")
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """A distilled data set: images float32 [N, H, W] in [0, 1], its manifest, and its folder."""
+    """A distilled set: its manifest and its folder."""
 
-    images: Floats
     manifest: dict[str, Any]
     folder: Path
 
@@ -58,14 +62,13 @@ class Distilled:
         return str(self.manifest["modality"])
 
     @property
-    def window(self) -> tuple[float, float]:
-        """Values of 0 and 1 in the images: HU, or of MR shares of its robust maximum."""
-        return CT_WINDOW if self.modality == "CT" else (0.0, 1.0)
+    def files(self) -> list[Path]:
+        """The files of the volumes, in order."""
+        return sorted(self.folder.glob(PATTERN))
 
-    @property
-    def shows_prior(self) -> bool:
-        """Whether the anatomy is the prior's alone, as the method statistics leaves it."""
-        return bool(self.manifest.get("statistics"))
+    def volumes(self) -> Iterator[Volume]:
+        """Read the volumes; CT in HU, in MR bright tissue is 10,000."""
+        return (io.load(path, modality=self.modality).single() for path in self.files)
 
     @property
     def alarm(self) -> str | None:
@@ -80,32 +83,22 @@ class Distilled:
     @property
     def limits(self) -> tuple[str, ...]:
         """Limits for the card of a model that learned from it."""
-        limits = [] if self.shows_prior else [NOT_ANATOMY]
-        if self.alarm:
-            limits.append(f"{self.alarm[:1].upper()}{self.alarm[1:]}.")
-        if (self.manifest.get("prior") or {}).get("in_cohort"):
-            limits.append("The distilled set shows a patient of its cohort, from whom it starts.")
-        return tuple(limits)
+        alarm = self.alarm
+        return (NOT_ANATOMY, *([f"{alarm[:1].upper()}{alarm[1:]}."] if alarm else []))
 
     def entry(self) -> dict[str, str]:
         """Describe the training data for the card of a model."""
         count = int(self.manifest["patients"])
         patients = f"{count} patient{'' if count == 1 else 's'}"
-        name, origin = (
-            "a distilled set",
-            f" distilled from {patients} (training signal, not anatomy)",
-        )
-        if self.shows_prior:
-            name = "a prior with the statistics of a cohort"
-            origin = (
-                f": {self.manifest['prior']['description']}; with the intensities and textures of "
-                f"{patients}, as means"
-            )
+        origin = f"distilled from {patients} (training signal, not anatomy)"
+        if self.config.method == "statistics":
+            prior = self.manifest["prior"]["description"]
+            origin = f"{prior}; with the intensities and textures of {patients}, as means"
         return {
-            "name": name,
-            "subjects": f"{len(self.images)} images{origin}",
+            "name": "a distilled set",
+            "subjects": f"{self.manifest['volumes']} volumes: {origin}",
             "license": license_of(self.manifest) or NOT_STATED,
-            "source": f"{ARRAY} with the SHA-256 {file_sha256(self.folder / ARRAY)}",
+            "source": f"{MANIFEST} with the SHA-256 {file_sha256(self.folder / MANIFEST)}",
         }
 
 
@@ -139,44 +132,62 @@ def load_distilled(folder: Path) -> Distilled:
         raise InputError(
             f"{folder / MANIFEST} is of another format or a later version", "Update MedEnhance."
         )
-    try:
-        stored = np.load(folder / ARRAY, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as cause:
-        raise InputError(f"{folder / ARRAY} cannot be read: {cause}", "Copy it again.") from cause
-    if stored.dtype != np.uint16 or stored.ndim != 3 or len(stored) != manifest.get("images"):
-        raise InputError(f"{folder / ARRAY} does not match its manifest", "Copy the set again.")
     if manifest.get("modality") not in MODALITIES:
         raise InputError(
             f"{folder / MANIFEST}: modality is {manifest.get('modality')!r}",
             f"It is {' or '.join(MODALITIES)}; copy the manifest again.",
         )
-    return Distilled(stored.astype(np.float32) / np.float32(TOP), manifest, folder)
+    result = Distilled(manifest, folder)
+    if len(result.files) != manifest.get("volumes"):
+        raise InputError(f"{folder / VOLUMES} does not match its manifest", "Copy the set again.")
+    return result
 
 
-def order_of(images: Floats) -> npt.NDArray[np.intp]:
-    """Draw the order in which images [N, H, W] are written: place n gets image order[n].
+def order_of(volumes: Floats) -> npt.NDArray[np.intp]:
+    """Draw the order in which volumes [N, K, J, I] are written: place n gets volume order[n].
 
-    Drawn from the images before they are rounded to 16 bits, which are not published. An order
+    Drawn from the values before they are rounded to 16 bits, which are not published. An order
     drawn from the seed, which is published, could be undone.
     """
-    secret = hashlib.sha256(np.ascontiguousarray(images, "<f4").tobytes()).digest()
-    return np.random.default_rng(int.from_bytes(secret, "little")).permutation(len(images))
+    secret = hashlib.sha256(np.ascontiguousarray(volumes, "<f4").tobytes()).digest()
+    return np.random.default_rng(int.from_bytes(secret, "little")).permutation(len(volumes))
 
 
-def quantized(images: Floats) -> npt.NDArray[np.uint16]:
-    """Round [0, 1] to 16 bits, to nearest even."""
-    return np.rint(np.clip(images, 0, 1) * TOP).astype(np.uint16)
+def quantized(volumes: Floats, modality: str) -> npt.NDArray[np.int16]:
+    """Convert [0, 1] to the stored values, to nearest even."""
+    low, high = STORED[modality]
+    values = np.rint(np.clip(volumes, 0, 1) * (high - low) + low)
+    stored: npt.NDArray[np.int16] = values.astype(np.int16)
+    return stored
 
 
-def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
-    """Write images.npy, and images/0000.png … for people and other tools; uint16 [N, H, W]."""
-    codecs: Any = require("imagecodecs", purpose="Writing images")
+def write_volumes(
+    folder: Path,
+    stored: npt.NDArray[np.int16],
+    spacing_mm: Sequence[tuple[float, float]],
+    modality: str,
+) -> None:
+    """Write volumes/0000.nii.gz …, and the middle slice of each as images/0000.png.
+
+    Args:
+        folder: of the set.
+        stored: [N, K, J, I].
+        spacing_mm: of slices and of pixels, for each.
+        modality: CT or MR.
+    """
+    codecs: Any = require("imagecodecs", purpose="Writing pictures")
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(stored):
+    (folder / VOLUMES).mkdir(exist_ok=True)
+    low, high = STORED[modality]
+    units = "HU" if modality == "CT" else ""
+    for number, (voxels, (slice_mm, pixel_mm)) in enumerate(zip(stored, spacing_mm, strict=True)):
+        geometry = Geometry((pixel_mm, pixel_mm, slice_mm))
+        volume = Volume(voxels, geometry, modality=modality, units=units)
+        io.save(volume, folder / VOLUMES / f"{number:04d}.nii.gz", overwrite=True)
+        middle = (voxels[len(voxels) // 2] - low) / (high - low)
+        pixels = np.rint(255 * middle.clip(0, 1)).astype(np.uint8)
         with atomic_write(folder / IMAGES / f"{number:04d}.png", overwrite=True) as temporary:
-            temporary.write_bytes(codecs.png_encode(image))
-    with atomic_write(folder / ARRAY, overwrite=True) as temporary, temporary.open("wb") as stream:
-        np.save(stream, stored, allow_pickle=False)
+            temporary.write_bytes(codecs.png_encode(pixels))
 
 
 def make_manifest(
@@ -186,22 +197,13 @@ def make_manifest(
 
     run: modality, counts and hashes, as in run.json. results: of the distillation.
     """
-    window = (
-        {"HU": list(CT_WINDOW)}
-        if run["modality"] == "CT"
-        else {"share of the robust maximum": [0.0, 1.0]}
-    )
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "notice": RESEARCH_ONLY,
         "license": config.license or NO_LICENSE,
-        "task": config.task,
         "modality": run["modality"],
-        "window": window,
-        "pixel_spacing_mm": config.images.spacing_mm,
-        "bits": 16,
-        "damage": DAMAGE,
+        "bright_tissue": None if run["modality"] == "CT" else STORED["MR"][1],
         **results,
         **{name: value for name, value in run.items() if name != "config"},
         "config": run["config"],
@@ -211,9 +213,10 @@ def make_manifest(
 
 
 def complete(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write README.md, for who gets the folder, and last the manifest, which completes it."""
-    with atomic_write(folder / README, overwrite=True) as temporary:
-        temporary.write_text(readme(manifest), encoding="utf-8")
+    """Write the pages for who gets the folder, and last the manifest, which completes it."""
+    for name, page in ((README, readme), (SHEET, sheet)):
+        with atomic_write(folder / name, overwrite=True) as temporary:
+            temporary.write_text(page(manifest), encoding="utf-8")
     write_json(folder / MANIFEST, manifest, overwrite=True)
 
 

@@ -4,9 +4,9 @@
         owner.lock              held by the process that distills
         run.json                configuration and hashes: what resuming must agree in
         patient-000/            the checkpoint
-        patient-000.safetensors images of a patient who is done
-    OUT/images/ images.npy manifest.json audit/     the result
-    OUT/README.md             for who gets the result
+        patient-000.safetensors volumes of a patient who is finished
+    OUT/volumes/ images/ manifest.json audit/     the result
+    OUT/README.md PRIVACY.md  for who gets the result, and for a data-protection officer
 
 Patients are numbers here: no name, path or date of a patient is in any file.
 """
@@ -27,8 +27,8 @@ from MedEnhanceLib.spg.images import Floats
 
 CHECKPOINT = "checkpoint.safetensors"
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
-IMAGES, ARRAY, README = "images", "images.npy", "README.md"
-RESULTS = (IMAGES, ARRAY, README, "audit", MANIFEST)
+VOLUMES, IMAGES, README, SHEET = "volumes", "images", "README.md", "PRIVACY.md"
+RESULTS = (VOLUMES, IMAGES, README, SHEET, "audit", MANIFEST)
 #: What a run must agree in, and how messages call it.
 _AGREED = {"modality": "modality", "data_sha256": "images", "prior_sha256": "prior"}
 #: What reading a damaged file of tensors raises, besides the error of safetensors itself.
@@ -125,31 +125,33 @@ class RunFolder:
                 "Restore the data, use the same prior, or start in another folder.",
             )
 
-    def save_images(self, number: int, images: Floats, measured: dict[str, float]) -> None:
-        """Store the images of a finished patient, and remove the checkpoint."""
+    def save_volumes(self, number: int, volumes: Floats, measured: dict[str, float]) -> None:
+        """Store the volumes of a finished patient, and remove the checkpoint."""
         from safetensors.numpy import save_file
 
-        with atomic_write(self._images_path(number), overwrite=True) as temporary:
-            save_file({"images": images}, temporary, metadata={"medenhance": json.dumps(measured)})
+        with atomic_write(self._volumes_path(number), overwrite=True) as temporary:
+            save_file(
+                {"volumes": volumes}, temporary, metadata={"medenhance": json.dumps(measured)}
+            )
         shutil.rmtree(self.patient(number), ignore_errors=True)
 
-    def load_images(self, number: int) -> tuple[Floats, dict[str, float]] | None:
-        """Read what `save_images` stored; None if the patient is not finished."""
+    def load_volumes(self, number: int) -> tuple[Floats, dict[str, float]] | None:
+        """Read what `save_volumes` stored; None if the patient is not finished."""
         from safetensors import SafetensorError, safe_open
 
-        path = self._images_path(number)
+        path = self._volumes_path(number)
         if not path.exists():
             return None
         try:
             with safe_open(path, framework="np") as stored:
-                images: Floats = stored.get_tensor("images")
-                return images, dict(json.loads(stored.metadata()["medenhance"]))
+                volumes: Floats = stored.get_tensor("volumes")
+                return volumes, dict(json.loads(stored.metadata()["medenhance"]))
         except (SafetensorError, *_DAMAGE) as cause:
             raise ModelError(
                 f"{path} is damaged ({cause})", "Delete it: this patient is distilled again."
             ) from cause
 
-    def _images_path(self, number: int) -> Path:
+    def _volumes_path(self, number: int) -> Path:
         return self.work / f"patient-{number:03d}.safetensors"
 
 

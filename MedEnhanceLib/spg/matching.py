@@ -1,61 +1,95 @@
-"""Distills one patient by matching the gradients of networks on raw and generated images.
+"""Distills one patient by matching the gradients of networks on raw and generated volumes.
 
-    outer step: a network is drawn anew
-      inner step: a match updates the generator; then the network learns on the generated images
+    outer step: the networks are drawn anew
+      block, of each network in turn: it learns on crops of the generated volumes; then a match
+      updates the generator
 
-Each match and each teaching step is one numbered step, whose random numbers depend on the seed, the
-patient and the step's number alone. So a run can stop after any step and resume, in any process, to
-the same bytes. Source: design, spg part 8 (reconstructed).
+The networks are those that are trained on the set, with their own crops, damage and losses. Each
+teaching step and each match is one numbered step, whose random numbers depend on the seed, the
+patient and the number alone. So a run can stop after any step and resume, in any process, to the
+same bytes. Source: design, spg part 8 (reconstructed).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.images import Floats, shown
-from MedEnhanceLib.spg.networks import Generator, draw_weights, make_network, saturation
+from MedEnhanceLib.spg.generator import Generator, Where, saturation
+from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.objective import (
     cosine_distance,
     layer_gradients,
-    relative_distance,
     structure_loss,
     structure_weight,
 )
-from MedEnhanceLib.spg.tasks import Patches, Task, draw_pairs, make_task
+from MedEnhanceLib.spg.prepare import Brick, Prior
 
-#: Raw images that are degraded as whole images for one network, at least, if there are as many.
-_RAW_AT_ONCE = 8
 #: Norm that the generator's gradient is cut to: above, tanh saturates.
 _CLIP = 0.05
 #: Adam's learning rate of the generator, and the weight of the mean square of what tanh is given,
-#: which keeps it from saturating where it is large. At a rate of 1e-3, structure of 0.5 to 0.05 and
-#: a restraint of 0.1 images stay so near the prior that networks learn little else from them.
+#: which keeps it from saturating where it is large.
 _RATE, _RESTRAINT = 3e-3, 0.005
-#: Adam's learning rate of the network that learns, and patches of one of its steps.
-_NETWORK_RATE, _TEACHING_BATCH = 1e-4, 8
-#: Recorded for each outer step: means over its matches; saturation is a share of the pixels.
-MEASURED = ("alignment", "structure", "saturation")
+#: Adam's learning rate of the networks that learn.
+_NETWORK_RATE = 1e-3
+#: Recorded for each outer step: means over its matches; saturation is a share of the voxels, change
+#: the mean absolute difference from the prior.
+MEASURED = ("alignment", "structure", "saturation", "change")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A crop of a volume, damaged: what a network's loss takes.
+
+    where: its place in the volume. content: of the network's own kind.
+    """
+
+    where: Where
+    content: Any
+
+
+class MatchedNetwork(Protocol):
+    """A network whose gradients are matched, with the crops and the loss of its training."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What learns."""
+
+    def restart(self, seed: int) -> None:
+        """Draw new weights."""
+
+    def draw(self, volume: Brick, seed: int) -> Sequence[Sample]:
+        """Cut crops of a volume, and damage them; the same seed damages all volumes alike."""
+
+    def loss(self, sample: Sample, seed: int, change: Tensor | None) -> Tensor:
+        """Compute the loss of a training step on a crop.
+
+        seed: of what else is drawn. change: [k, j, i] at the sample's place, of value 0 with a
+        gradient, in the window of the volume; it is added to the crop.
+        """
+
+
+#: From configuration, modality and device.
+MakeNetworks = Callable[[DistillConfig, str, str], Sequence[MatchedNetwork]]
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Images of a patient [N, H, W], and the prior [M, h, w] that the result starts from.
+    """Volumes of a patient, and the prior that the result starts from.
 
-    Both are float32 in [0, 1]. modality: "CT" or "MR". number: of the patient in the run; keeps
-    random numbers of patients independent.
+    modality: "CT" or "MR". number: of the patient in the run; keeps random numbers of patients
+    independent.
     """
 
-    images: Floats
-    prior: Floats
+    volumes: Sequence[Brick]
+    prior: Prior
     modality: str
     number: int = 0
 
@@ -63,34 +97,30 @@ class Raw:
 class PatientLoop:
     """Networks and optimizers of one patient, and the numbered steps that update them."""
 
-    def __init__(self, raw: Raw, config: DistillConfig, device: str) -> None:
-        self.config, self.device, self._number = config, device, raw.number
-        self._per_inner = 1 + config.loop.teaching
-        self._per_outer = config.loop.inner * self._per_inner
+    def __init__(
+        self, raw: Raw, config: DistillConfig, make_networks: MakeNetworks, device: str
+    ) -> None:
+        self.config, self.device, self._raw = config, device, raw
+        self._per_block = 1 + config.loop.teaching
+        self.networks = make_networks(config, raw.modality, device)
+        self._per_outer = config.loop.inner * len(self.networks) * self._per_block
         self.batch = config.loop.batch
-        self.task: Task = make_task(config, raw.modality)
-        # What each task is matched best by.
-        self._distance = cosine_distance if config.task == "denoise" else relative_distance
-        side = config.loop.patch
-        self._raw = torch.from_numpy(raw.images)[:, None].to(device)
-        self._prior = torch.from_numpy(raw.prior)[:, None].to(device)
-        self._raw_patches = Patches(shown(raw.images, raw.modality), side)
-        self._own_patches = Patches(shown(raw.prior, raw.modality), side)
+        self._prior = torch.from_numpy(raw.prior.volumes).to(device)
         rng = np.random.default_rng((config.seed + 1,))  # every patient's generator begins the same
-        self.generator = Generator(len(raw.prior), raw.prior.shape[1:], rng).to(device)
+        self.generator = Generator(raw.prior.volumes.shape[1:], rng).to(device)
         self._adam = torch.optim.Adam(self.generator.parameters(), lr=_RATE)
-        self.network = make_network(rng).to(device)
-        self._learning = torch.optim.Adam(self.network.parameters(), lr=_NETWORK_RATE)
-        #: Degradation of this outer step's generated images, where whole images are degraded.
-        self._noise = torch.zeros_like(self._prior)
-        #: [outer steps, 3], see MEASURED.
+        self._learning = [
+            torch.optim.Adam(network.module.parameters(), lr=_NETWORK_RATE)
+            for network in self.networks
+        ]
+        #: [outer steps, 4], see MEASURED.
         self.measured = torch.zeros(config.loop.outer, len(MEASURED))
-        #: Both, as a checkpoint takes them; they are changed in place alone.
+        #: As a checkpoint takes it; it is changed in place alone.
         self._state = nn.Module()
-        self._state.register_buffer("noise", self._noise)
         self._state.register_buffer("measured", self.measured)
-        self._raw_drawn: tuple[int, npt.NDArray[np.intp], Tensor] | None = None
-        self._images: Tensor | None = None
+        self._raw_samples: dict[tuple[int, int], Sequence[Sample]] = {}
+        #: First step of a block, the number of its volume, and crops of it and of the patient.
+        self._block: tuple[int, int, list[tuple[Sample, Sample]]] | None = None
 
     def outer_of(self, number: int) -> int:
         """Return the outer step that a numbered step belongs to."""
@@ -106,133 +136,123 @@ class PatientLoop:
         Raises ModelError where the loss is not finite.
         """
         if number % self._per_outer == 0:
-            self._begin_outer(number)
-        if number % self._per_inner == 0:
-            self._match(number)
+            for place, network in enumerate(self.networks):
+                network.restart(int(self._rng(number, place).integers(2**31)))
+                self._learning[place].state.clear()
+        place = number // self._per_block % len(self.networks)
+        if (number + 1) % self._per_block == 0:
+            self._match(number, place)
         else:
-            self._teach(number)
+            self._teach(number, place)
 
     def _rng(self, number: int, purpose: int) -> np.random.Generator:
-        """Seed the random numbers of one step for one purpose (0 to 3)."""
-        return np.random.default_rng((self.config.seed + 1, self._number, number, purpose))
+        """Seed the random numbers of one step for one purpose (0 to 4)."""
+        return np.random.default_rng((self.config.seed + 1, self._raw.number, number, purpose))
 
-    def _begin_outer(self, number: int) -> None:
-        """Draw the network's weights, and the degradation of images that are degraded whole."""
-        draw_weights(self.network, self._rng(number, 0))
-        self._learning.state.clear()
-        if not self.task.on_patches:
-            self._noise.copy_(self.task.draw(self._generated(), self._rng(number, 1)))
+    def _teach(self, number: int, place: int) -> None:
+        """Let a network learn on the volumes as they are."""
+        rng, (_, pairs) = self._rng(number, 2), self._pairs(number, place)
+        sample, _ = pairs[int(rng.integers(len(pairs)))]
+        loss = self.networks[place].loss(sample, int(rng.integers(2**31)), None)
+        self._learning[place].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._learning[place].step()
 
-    def _match(self, number: int) -> None:
-        residual = self.generator.residual(self._prior)
-        images = self.generator.add(self._prior, residual)
-        alignment = self._distance_of(images, number)
-        structure = structure_loss(images, self._prior)
+    def _match(self, number: int, place: int) -> None:
+        """Move the generator towards volumes that give the network the patient's gradients."""
+        network, rng = self.networks[place], self._rng(number, 2)
+        volume, pairs = self._pairs(number, place)
+        theirs, ours, structures, residuals, changes = [], [], [], [], []
+        for sample, of_patient in pairs:
+            seed = int(rng.integers(2**31))  # the same for both sides
+            theirs.append(network.loss(of_patient, seed, None) / len(pairs))
+            prior = self._prior[volume][sample.where]
+            residual = self.generator.residual(prior, sample.where)
+            part = self.generator.add(prior, residual)
+            ours.append(network.loss(sample, seed, part - part.detach()) / len(pairs))
+            structures.append(structure_loss(part, prior))
+            residuals.append(residual)
+            changes.append((part.detach() - prior).abs().mean())
+        raw = layer_gradients(_total(theirs), network.module, differentiable=False)
+        distilled = layer_gradients(_total(ours), network.module, differentiable=True)
+        alignment = cosine_distance(raw, distilled)
+        structure = _total(structures) / len(ours)
         loss = alignment + structure_weight(number / self.config.loop.steps) * structure
-        loss = loss + _RESTRAINT * residual.square().mean()
+        loss = loss + _RESTRAINT * _total([each.square().mean() for each in residuals]) / len(ours)
         self._adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.generator.parameters(), _CLIP)
         self._adam.step()
-        self._images = None
+        self._block = None
+        saturated = _total([saturation(each) for each in residuals]) / len(ours)
+        values = torch.stack((loss, alignment, structure, saturated, _total(changes) / len(ours)))
         # The only time that the host waits for the device, when all of the step is on its way.
-        values = torch.stack((loss, alignment, structure, saturation(residual))).detach().cpu()
+        values = values.detach().cpu()
         if not bool(torch.isfinite(values[0])):
             raise ModelError(
                 f"the distillation diverged at step {number}",
                 "Look for values in the patient's volumes that are no intensities.",
             )
-        self.measured[self.outer_of(number)] += values[1:] / self.config.loop.inner
+        matches = self.config.loop.inner * len(self.networks)
+        self.measured[self.outer_of(number)] += values[1:] / matches
 
-    def _distance_of(self, images: Tensor, number: int) -> Tensor:
-        """Compare the network's gradients on a batch of raw images and of these."""
-        rng = self._rng(number, 2)
-        # Both sides share the seed of the degradation and the first image that is degraded whole.
-        seed, first = int(rng.integers(2**62)), int(rng.integers(2**31))
-        raw_pairs = self._raw_pairs(number, rng, seed, first)
-        own_pairs = self._own_pairs(images, rng, seed, first, self.batch)
-        raw = layer_gradients(_error(self.network, *raw_pairs), self.network, differentiable=False)
-        own = layer_gradients(_error(self.network, *own_pairs), self.network, differentiable=True)
-        return self._distance(raw, own)
+    def _pairs(self, number: int, place: int) -> tuple[int, list[tuple[Sample, Sample]]]:
+        """Draw crops of a generated volume and of the patient, damaged alike, for a block.
 
-    def _teach(self, number: int) -> None:
-        rng = self._rng(number, 2)
-        seed, first = int(rng.integers(2**62)), int(rng.integers(2**31))
-        pairs = self._own_pairs(self._generated(), rng, seed, first, _TEACHING_BATCH)
-        loss = _error(self.network, *pairs)
-        self._learning.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._learning.step()
-
-    def _raw_pairs(
-        self, number: int, rng: np.random.Generator, seed: int, first: int
-    ) -> tuple[Tensor, Tensor]:
-        """Draw raw patches after and before degradation, [B, 1, P, P] each."""
-        images, indices, drawn = self._raw, np.arange(len(self._raw)), None
-        if self.task.on_patches:
-            chosen = rng.integers(len(indices), size=self.batch)
-        else:
-            indices, drawn = self._raw_of_outer(number)
-            images = images[torch.from_numpy(indices).to(self.device)]
-            chosen = (np.arange(self.batch) + first) % len(indices)
-        return draw_pairs(
-            self.task, images, self._raw_patches, indices, chosen, rng, seed=seed, drawn=drawn
-        )
-
-    def _raw_of_outer(self, number: int) -> tuple[npt.NDArray[np.intp], Tensor]:
-        """Choose which raw images are degraded whole in this outer step, and their degradation.
-
-        Both follow from the number alone, so that checkpoints need not hold them.
+        The generator stays as it is within a block. They follow from it and the block's number, so
+        that checkpoints need not hold them. Returns the number of the volume, and the pairs.
         """
-        first = number // self._per_outer * self._per_outer
-        if self._raw_drawn is None or self._raw_drawn[0] != first:
-            count = min(len(self._raw), max(len(self._prior), _RAW_AT_ONCE))
-            indices = self._rng(first, 3).permutation(len(self._raw))[:count]
-            # Purpose 1, as for the generated images: the same numbers for the same places.
-            drawn = self.task.draw(self._raw[torch.from_numpy(indices)], self._rng(first, 1))
-            self._raw_drawn = first, indices, drawn
-        return self._raw_drawn[1:]
+        first = number // self._per_block * self._per_block
+        if self._block is None or self._block[0] != first:
+            rng = self._rng(first, 3)
+            volume = int(rng.integers(len(self._prior)))
+            slice_mm, pixel_mm = self._raw.prior.spacing_mm[volume]
+            brick = Brick(self.volume(volume), (pixel_mm, pixel_mm, slice_mm), is_clean=True)
+            pairs: list[tuple[Sample, Sample]] = []
+            while len(pairs) < self.batch:
+                key = int(rng.integers(self.config.loop.pool))
+                ours = self.networks[place].draw(brick, self._seed_of(place, key))
+                pairs += zip(ours, self._of_patient(place, key), strict=False)
+            self._block = first, volume, pairs[: self.batch]
+        return self._block[1:]
 
-    def _own_pairs(
-        self, images: Tensor, rng: np.random.Generator, seed: int, first: int, count: int
-    ) -> tuple[Tensor, Tensor]:
-        """Draw the same of generated images."""
-        indices = np.arange(len(images))
-        chosen = (np.arange(count) + first) % len(images)
-        drawn = None if self.task.on_patches else self._noise
-        return draw_pairs(
-            self.task, images, self._own_patches, indices, chosen, rng, seed=seed, drawn=drawn
-        )
+    def _seed_of(self, place: int, key: int) -> int:
+        """Seed the damage of a draw of the pool."""
+        rng = np.random.default_rng((self.config.seed + 1, self._raw.number, place, key, 7))
+        return int(rng.integers(2**31))
+
+    def _of_patient(self, place: int, key: int) -> Sequence[Sample]:
+        """Draw raw crops of a pool; each draw is made once."""
+        if (place, key) not in self._raw_samples:
+            seed = self._seed_of(place, key)
+            volume = self._raw.volumes[seed % len(self._raw.volumes)]
+            self._raw_samples[place, key] = self.networks[place].draw(volume, seed)
+        return self._raw_samples[place, key]
 
     @torch.no_grad()
-    def _generated(self) -> Tensor:
-        """Generate the patient's images as they are now, [M, 1, h, w]."""
-        if self._images is None:
-            self._images = self.generator(self._prior)
-        return self._images
+    def volume(self, number: int) -> Floats:
+        """Generate one of the patient's volumes, float32 [K, J, I] in [0, 1]."""
+        generated: Floats = self.generator(self._prior[number]).cpu().numpy()
+        return generated
 
-    def images(self) -> Floats:
-        """Return the patient's images as they are now, float32 [M, h, w] in [0, 1]."""
-        found: Floats = self._generated()[:, 0].cpu().numpy()
-        return found
+    def volumes(self) -> Floats:
+        """Generate the patient's volumes as they are now, float32 [M, K, J, I] in [0, 1]."""
+        return np.stack([self.volume(number) for number in range(len(self._prior))])
 
     def parts(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         """List what a checkpoint holds; hashes: of data and prior, which it must agree in too."""
+        named = [(f"network {n}", each.module) for n, each in enumerate(self.networks)]
+        adams = [(f"adam {n}", each) for n, each in enumerate(self._learning)]
         return {
             "config": self.config.record() | dict(hashes),
-            "modules": {
-                "generator": self.generator,
-                "network": self.network,
-                "state": self._state,
-            },
-            "optimizers": {"adam generator": self._adam, "adam network": self._learning},
+            "modules": {"generator": self.generator, "state": self._state, **dict(named)},
+            "optimizers": {"adam generator": self._adam, **dict(adams)},
         }
 
-    def forget_images(self) -> None:
-        """Make the images anew from the weights; to be called after loading a checkpoint."""
-        self._images = None
+    def forget_crops(self) -> None:
+        """Draw crops anew; to be called after loading a checkpoint, or with another batch."""
+        self._block = None
 
 
-def _error(network: nn.Module, low: Tensor, high: Tensor) -> Tensor:
-    restored: Tensor = network(low)
-    return (restored - high).square().mean()
+def _total(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack([*values]).sum()

@@ -1,7 +1,7 @@
 """What a match minimizes: the distance between gradients, and how far images leave the prior.
 
 Source: Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, ICLR 2021 (the form of
-the distance; per layer and not per output channel, and the relative distance, are ours).
+the distance; per layer and not per output channel is ours).
 """
 
 from __future__ import annotations
@@ -20,25 +20,28 @@ _LENGTH_WEIGHT = 0.1
 #: Far below any gradient: it only prevents a division by exactly 0.
 _LEAST = 1e-12
 _SSIM, _GRADIENT, _VALUE = 0.5, 0.5, 0.1
-#: Weight of the structure loss at the beginning and at the end. At 0.5 to 0.05 images stay so near
-#: the prior that networks learn little else from them than from it.
+#: Weight of the structure loss at the beginning and at the end.
 _STRUCTURE = 0.1, 0.02
 
 
 def layer_gradients(loss: Tensor, network: nn.Module, *, differentiable: bool) -> list[Tensor]:
-    """Compute the gradient of each convolution's weights and biases, one vector for each.
+    """Compute the gradient of each layer's weights and biases, one vector for each.
 
     differentiable: whether the result can be differentiated again.
     """
-    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    parameters = [list(layer.parameters()) for layer in layers]
-    flat = [weight for group in parameters for weight in group]
-    found = iter(torch.autograd.grad(loss, flat, create_graph=differentiable))
-    return [torch.cat([next(found).flatten() for _ in group]) for group in parameters]
+    layers = [list(layer.parameters(recurse=False)) for layer in network.modules()]
+    layers = [group for group in layers if group]
+    flat = [weight for group in layers for weight in group]
+    gradients = iter(
+        torch.autograd.grad(
+            loss, flat, create_graph=differentiable, allow_unused=True, materialize_grads=True
+        )
+    )
+    return [torch.cat([next(gradients).flatten() for _ in group]) for group in layers]
 
 
 def cosine_distance(raw: Gradients, distilled: Gradients) -> Tensor:
-    """Sum over layers 1 − cosine, and 0.1 · (difference of log lengths)².
+    """Average over layers 1 − cosine, and 0.1 · (difference of log lengths)².
 
     The lengths prevent that a gradient of nearly no size matches by its direction. The divisor has
     no 1e-6 as it has for cross-entropy: gradients of a squared error are that small.
@@ -48,30 +51,25 @@ def cosine_distance(raw: Gradients, distilled: Gradients) -> Tensor:
         lengths = _length(theirs), _length(ours)
         total = total + 1 - (theirs * ours).sum() / (lengths[0] * lengths[1])
         total = total + _LENGTH_WEIGHT * (lengths[0].log() - lengths[1].log()).square()
-    return total
-
-
-def relative_distance(raw: Gradients, distilled: Gradients) -> Tensor:
-    """Sum over layers |raw − distilled|² / |raw|²: well posed also where gradients are noise."""
-    total = raw[0].new_zeros(())
-    for theirs, ours in zip(raw, distilled, strict=True):
-        total = total + (theirs - ours).square().sum() / (theirs.square().sum() + _LEAST)
-    return total
+    return total / len(raw)
 
 
 def _length(vector: Tensor) -> Tensor:
     return (vector.square().sum() + _LEAST**2).sqrt()
 
 
-def structure_loss(images: Tensor, prior: Tensor) -> Tensor:
-    """Compute 0.5 · (1 − SSIM(S, A)) + 0.5 · |∇S − ∇A|₁ + 0.1 · |S − A|₁, means over [M, 1, H, W].
+def structure_loss(volume: Tensor, prior: Tensor) -> Tensor:
+    """Compute 0.5 · (1 − SSIM(S, A)) + 0.5 · |∇S − ∇A|₁ + 0.1 · |S − A|₁, means over [K, J, I].
 
-    Source: design, spg part 5 (reconstructed); SSIM by MONAI, values in [0, 1].
+    SSIM is that of the slices. Source: design, spg part 5 (reconstructed); SSIM by MONAI, values in
+    [0, 1].
     """
     losses: Any = require("monai.losses", purpose="Distilling")
-    dissimilar: Tensor = losses.SSIMLoss(spatial_dims=2, data_range=1.0)(images, prior)
-    change = images - prior
-    gradient = sum((change.diff(dim=axis).abs().mean() for axis in (-2, -1)), change.new_zeros(()))
+    dissimilar: Tensor = losses.SSIMLoss(spatial_dims=2, data_range=1.0)(
+        volume[:, None], prior[:, None]
+    )
+    change = volume - prior
+    gradient = sum((change.diff(dim=axis).abs().mean() for axis in range(3)), change.new_zeros(()))
     return _SSIM * dissimilar + _GRADIENT * gradient + _VALUE * change.abs().mean()
 
 

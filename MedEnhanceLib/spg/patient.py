@@ -22,22 +22,24 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import CHECKPOINT
 from MedEnhanceLib.spg.images import Floats
-from MedEnhanceLib.spg.matching import MEASURED, PatientLoop, Raw
+from MedEnhanceLib.spg.matching import MEASURED, MakeNetworks, PatientLoop, Raw
+from MedEnhanceLib.spg.prepare import Brick, Prior
 
 _MUCH_SATURATED = 0.1
-#: Raw images to time with, at least: as many as are degraded whole at once.
-_RAW_IMAGES = 8
+#: Spacing of the volumes to time with, mm.
+_SPACING_MM = 1.0
 
 
 @dataclass(frozen=True)
-class PatientImages:
-    """Images of a patient, float32 [M, H, W] in [0, 1], and how they were made.
+class PatientVolumes:
+    """Volumes of a patient, float32 [M, K, J, I] in [0, 1], and how they were made.
 
     measured: means of the last outer step: `alignment`, the distance from the gradients of the raw
-    images; `structure`, from the prior; `saturation`, a share of the pixels.
+    volumes; `structure`, from the prior; `saturation`, a share of the voxels; `change`, the mean
+    difference from the prior, as a share of the range.
     """
 
-    images: Floats
+    volumes: Floats
     measured: dict[str, float]
 
 
@@ -45,12 +47,13 @@ class PatientImages:
 def distill_patient(
     raw: Raw,
     config: DistillConfig,
+    make_networks: MakeNetworks,
     device: str = "cpu",
     *,
     folder: Path | None = None,
     hashes: Mapping[str, str] | None = None,
     monitor: Monitor | None = None,
-) -> PatientImages:
+) -> PatientVolumes:
     """Distill one patient, or resume; meanwhile no other long job has the GPU.
 
     folder: for the checkpoint; None: no checkpoint. hashes: of data and prior, which a checkpoint
@@ -65,14 +68,14 @@ def distill_patient(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     patient = f"patient {raw.number + 1}"
-    loop = PatientLoop(raw, config, device)
+    loop = PatientLoop(raw, config, make_networks, device)
     start, checkpoint = 0, None
     if folder is not None:
         checkpoint = Checkpoint(folder / CHECKPOINT, **loop.parts(hashes or {}))
     if checkpoint is not None and checkpoint.path.exists():
         start, notes = checkpoint.load()
         loop.batch = int(notes["batch"])
-        loop.forget_images()
+        loop.forget_crops()
         monitor.log(f"{patient}: resumed at step {start}")
 
     def save(number: int) -> None:
@@ -93,10 +96,10 @@ def distill_patient(
     }
     if measured["saturation"] > _MUCH_SATURATED:
         monitor.warn(
-            f"{patient}: {measured['saturation']:.0%} of the pixels have reached the largest "
+            f"{patient}: {measured['saturation']:.0%} of the voxels have reached the largest "
             "allowed change: choose a prior that is more like the patients"
         )
-    return PatientImages(loop.images(), measured)
+    return PatientVolumes(loop.volumes(), measured)
 
 
 def step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None:
@@ -112,52 +115,50 @@ def step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None
             raise
         if loop.batch < whole or whole < 2:
             raise DeviceMemoryError(
-                f"memory ran out on {loop.device} with {loop.batch} patches at once",
-                "Use smaller patches or images (loop.patch, images.size), or another device; "
+                f"memory ran out on {loop.device} with {loop.batch} crops at once",
+                "Use fewer crops (loop.batch), or another device; "
                 "run the same command again to resume.",
             ) from cause
     else:
         return
     loop.batch = whole // 2
     monitor.warn(
-        f"memory ran out on {loop.device}; continuing with {loop.batch} patches, not {whole}"
+        f"memory ran out on {loop.device}; continuing with {loop.batch} crops, not {whole}"
     )
+    loop.forget_crops()
     release_memory(loop.device)
     step_within_memory(loop, number, monitor)
 
 
 @without_tf32()
 def seconds_of_a_patient(
-    config: DistillConfig, modality: str, device: str, monitor: Monitor | None = None
+    config: DistillConfig,
+    modality: str,
+    make_networks: MakeNetworks,
+    device: str,
+    monitor: Monitor | None = None,
 ) -> float:
     """Estimate the seconds that distilling one patient takes, without reading and audit.
 
-    Times a step of each kind on random images, after a warm-up.
+    Times a block of each network on random volumes, after one to warm up.
     """
     monitor = monitor or Monitor()
-    rng = np.random.default_rng(config.seed)
-    count, size = config.images_per_patient, config.images.size
-    images = rng.uniform(0.4, 0.9, (max(count, _RAW_IMAGES), size, size)).astype(np.float32)
-    loop = PatientLoop(Raw(images, images[:count], modality), config, device)
-    counts = config.loop
-    # Number of a step, and how many are like it: the first of a network, matches, learning.
-    kinds = (
-        (0, 1),
-        (1 + counts.teaching, counts.inner - 1),
-        (1, counts.inner * counts.teaching),
-    )
+    rng, size = np.random.default_rng(config.seed), config.size
+    voxels = rng.uniform(0.4, 0.9, (1, size.slices, size.side, size.side)).astype(np.float32)
+    prior = Prior(voxels, ((_SPACING_MM, _SPACING_MM),), "synthetic")
+    raw = Raw([Brick(voxels[0], (_SPACING_MM,) * 3)], prior, modality)
+    loop = PatientLoop(raw, config, make_networks, device)
+    blocks = len(loop.networks)
+    steps = config.loop.steps // (config.loop.outer * config.loop.inner)
     seconds = 0.0
-    for number, like_it in kinds:
-        if like_it:
-            monitor.check()
-            seconds += like_it * _seconds(loop, number)
-    return counts.outer * seconds
-
-
-def _seconds(loop: PatientLoop, number: int) -> float:
-    for _ in range(2):
+    for block in range(2 * blocks):
+        monitor.check()
+        numbers = range(block * steps // blocks, (block + 1) * steps // blocks)
         began = time.perf_counter()
-        loop.step(number)
-        if loop.device.startswith("cuda"):
-            torch.cuda.synchronize(loop.device)
-    return time.perf_counter() - began
+        for number in numbers:
+            loop.step(number)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        if block >= blocks:
+            seconds += time.perf_counter() - began
+    return config.loop.outer * config.loop.inner * seconds

@@ -1,79 +1,110 @@
-"""Prepares a cohort for a distillation: images by patient, who is held out, and the prior.
+"""Prepares a cohort for a distillation: what is measured of it, who is held out, and the prior.
 
-All distilled images start from the same anatomical prior, and its anatomy stays recognizable in
-every result. So by default it is a public average of many people; a patient of the cohort is used
-on request alone, with a warning.
+All distilled volumes start from the same prior, and its anatomy stays recognizable in every result.
+So by default it is nobody's: random shapes with the spacing of the cohort.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhanceLib.spg.config import (
-    MODALITIES,
-    PATIENT,
-    REPRESENTATIVE,
-    TEMPLATE,
-    DistillConfig,
-)
-from MedEnhanceLib.spg.images import Floats, axial_slices, spread_over
-from MedEnhanceLib.spg.statistics import imposed, mean_over, measure
+from MedEnhanceLib.spg.config import MODALITIES, SYNTHETIC, TEMPLATE, DistillConfig
+from MedEnhanceLib.spg.images import Floats, data_sha256, framed, windowed, with_tissue
+from MedEnhanceLib.spg.statistics import Statistics, imposed, mean_over, measure, spacings
+from MedEnhanceLib.synthetic import synthetic_volume
 
-#: Slices of a patient that must show something, however few images are requested.
+#: Slices of a patient that must show something.
 _LEAST_SLICES = 4
 #: Held-out patients that the audit needs, if as many are left to distill.
 _COMPARED = 2
 _TEMPLATE_FILE = "mni152_t1.nii.gz"
-_CUBE = 64
 #: What is published about each kind; names nobody.
 DESCRIPTIONS = {
+    SYNTHETIC: "random shapes and textures, drawn without any patient",
     TEMPLATE: "ICBM 2009a, the average of 152 adult brains (T1): no single person",
-    REPRESENTATIVE: "the most typical patient of the cohort, whose anatomy all images show",
-    "patient": "a patient of the cohort, whose anatomy all images show",
     "file": "a volume that the user gave; who it shows and who may see it is not known here",
 }
 
 
 @dataclass(frozen=True)
-class Prior:
-    """Start of all distilled images, float32 [M, H, W] in [0, 1].
+class Brick:
+    """A volume of a patient or of a set.
 
-    kind: see `DistillConfig.kind_of_prior`; published. patient: of the cohort, whose anatomy it is;
-    never written to a file.
+    voxels: float32 [K, J, I] in [0, 1]. spacing_mm: along columns, rows and slices (I, J, K).
+    is_clean: whether it has no noise of its own.
     """
 
-    images: Floats
+    voxels: Floats
+    spacing_mm: tuple[float, float, float]
+    is_clean: bool = False
+
+    @classmethod
+    def of(cls, volume: Volume) -> Brick:
+        """Scale a volume; may raise InputError."""
+        return cls(windowed(volume), volume.geometry.spacing)
+
+
+@dataclass(frozen=True)
+class PatientData:
+    """What is kept of one patient.
+
+    slices: float32 [N, side, side], the middle of each slice that shows something, for the audit.
+    spacing_mm: of slices and of pixels. sha256: of all voxels.
+    """
+
+    slices: Floats
+    statistics: Statistics
+    spacing_mm: tuple[float, float]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Start of all distilled volumes, float32 [M, K, J, I] in [0, 1]; with the statistics.
+
+    spacing_mm: of slices and of pixels, for each. kind: see `DistillConfig.kind_of_prior`.
+    """
+
+    volumes: Floats
+    spacing_mm: tuple[tuple[float, float], ...]
     kind: str
-    patient: str | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A cohort and the prior, ready to be distilled.
 
-    training: images by patient in the cohort's order, float32 [N, H, W] in [0, 1]; held_out: the
-    same of patients kept for the audit, never the prior's. prior: with matching it has the cohort's
-    statistics; public: before it took them on, [M, H, W].
+    training: by name, in the cohort's order; held_out: patients kept for the audit. means: over
+    those who are trained on. read: the volumes of a patient, by name.
     """
 
     modality: str
-    training: dict[str, Floats]
-    held_out: dict[str, Floats]
+    training: dict[str, PatientData]
+    held_out: dict[str, PatientData]
+    means: Statistics
     prior: Prior
-    public: Floats
+    read: Callable[[str], list[Brick]]
+
+    @property
+    def data_sha256(self) -> str:
+        """Hash of all patients' voxels."""
+        everybody = [*self.training.values(), *self.held_out.values()]
+        return data_sha256(np.frombuffer(p.sha256.encode(), np.uint8) for p in everybody)
 
 
 def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared:
-    """Read, check, scale and split a cohort, and make the prior.
+    """Read, check, measure and split a cohort, and make the prior.
 
     Raises ConfigError where the cohort does not fit the configuration, InputError, which names the
     patient, for one who cannot be distilled.
@@ -81,78 +112,71 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     if not len(cohort):
         raise InputError("the cohort is empty", "Name patients.")
     _check(cohort.modality, config)  # before minutes of reading
-    names = [patient.id for patient in cohort]
-    if config.kind_of_prior == "patient" and config.prior.removeprefix(PATIENT) not in names:
-        raise ConfigError(f"there is no {config.prior}", f"Patients: {', '.join(names[:10])}.")
-    of_each = config.images_per_patient if config.method == "matching" else 0
-    least = max(of_each, _LEAST_SLICES)
-    volumes: dict[str, list[Floats]] = {}
+    everybody: dict[str, PatientData] = {}
+    keys: dict[bytes, str] = {}
     modality = ""
-    for patient, read in cohort.volumes(least_slices=least, monitor=monitor.part(0.0, 0.9)):
-        if not modality:
-            modality = read[0].modality
-            _check(modality, config)
-        parts = [axial_slices(volume, config.images) for volume in read]
-        shown = sum(map(len, parts))
-        if shown < least:
-            raise InputError(
-                f"patient {patient.id}: {shown} slices contain tissue; at least {least} are needed",
-                "Leave the patient out, or ask for fewer images per patient.",
-            )
-        volumes[patient.id] = [part for part in parts if len(part)]
+    for patient, read in cohort.volumes(least_slices=_LEAST_SLICES, monitor=monitor.part(0.0, 0.8)):
+        modality = read[0].modality
+        _check(modality, config)
+        everybody[patient.id] = _measured(patient.id, read, config)
+        if config.kind_of_prior == "file":
+            for volume in read:
+                keys |= dict.fromkeys(_keys(windowed(volume)), patient.id)
     held = held_out(cohort, config)
-    if not held:
-        monitor.warn("no patient is held out: the audit is limited")
-    first = {name: parts[0] for name, parts in volumes.items()}
-    if config.kind_of_prior in ("patient", REPRESENTATIVE):
-        chosen = config.prior.removeprefix(PATIENT)
-        if chosen == REPRESENTATIVE:
-            chosen = representative({n: images for n, images in first.items() if n not in held})
-        monitor.warn(
-            f"the prior is patient {chosen}: every distilled image shows that anatomy, and who "
-            "gets the images can recognize it; use the template or a public volume unless this "
-            "patient consented"
-        )
-        images = spread_over(first[chosen], config.images_per_patient)
-        prior = Prior(images, config.kind_of_prior, chosen)
-    else:
-        prior = _public_prior(config, modality, monitor.part(0.9, 1.0))
-        _refuse_theirs(prior, volumes)
-    training = {n: np.concatenate(parts) for n, parts in volumes.items() if n not in held}
-    others = {n: np.concatenate(parts) for n, parts in volumes.items() if n in held}
-    public = prior.images
+    if not held and config.method == "matching":
+        monitor.warn("no patient is held out: the set cannot be audited")
+    training = {name: data for name, data in everybody.items() if name not in held}
+    means = mean_over(data.statistics for data in training.values())
+    count = config.volumes
     if config.method == "matching":
-        means = mean_over(measure(images, modality) for images in training.values())
-        prior = replace(prior, images=imposed(public, means, modality))
-    return Prepared(modality, training, others, prior, public)
+        count = max(1, count // len(training))
+    spacing = spacings([data.spacing_mm for data in training.values()], count)
+    prior = _prior(config, modality, spacing, keys, monitor.part(0.8, 1.0))
+    volumes = imposed(prior.volumes, means, modality)
+
+    def volumes_of(name: str) -> list[Brick]:
+        (patient,) = cohort.only(lambda p: p.id == name)
+        return [Brick.of(volume) for volume in patient.volumes(modality=cohort.modality)]
+
+    return Prepared(
+        modality,
+        training,
+        {name: data for name, data in everybody.items() if name in held},
+        means,
+        Prior(volumes, prior.spacing_mm, prior.kind),
+        volumes_of,
+    )
 
 
-def _refuse_theirs(prior: Prior, volumes: Mapping[str, Sequence[Floats]]) -> None:
-    """Raise ConfigError if an image of the prior equals one of a patient's.
-
-    A prior from a file counts as public: nothing would warn that the patient is exposed.
-    """
-    known = {image.tobytes() for image in prior.images}
-    for name, parts in volumes.items():
-        if any(image.tobytes() in known for part in parts for image in part):
-            raise ConfigError(
-                f"the prior is of patient {name} of the cohort",
-                "Use the template, or the file of a public volume, or say that it is theirs: "
-                f"patient:{name}.",
-            )
+def _measured(name: str, volumes: list[Volume], config: DistillConfig) -> PatientData:
+    """Measure a patient; raises InputError for one who shows too little."""
+    modality = volumes[0].modality
+    scaled = [windowed(volume) for volume in volumes]
+    slices = [with_tissue(framed(each, config.size.side), modality) for each in scaled]
+    count = sum(map(len, slices))
+    if count < _LEAST_SLICES:
+        raise InputError(
+            f"patient {name}: {count} slices contain tissue; at least {_LEAST_SLICES} are needed",
+            "Leave the patient out.",
+        )
+    i, j, k = np.median([volume.geometry.spacing for volume in volumes], axis=0)
+    return PatientData(
+        np.concatenate(slices),
+        measure(scaled, modality),
+        (float(k), float(np.sqrt(i * j))),
+        data_sha256(volume.voxels for volume in volumes),
+    )
 
 
 def held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
     """Draw patients by the seed; at least two if two are left, because the audit needs two.
 
-    A patient who is named as the prior is not drawn: that one is exposed anyway.
+    Nobody with the method statistics, whose sets are not audited by comparison.
     """
-    named = config.prior.removeprefix(PATIENT) if config.kind_of_prior == "patient" else ""
-    others = cohort.only(lambda patient: patient.id != named)
-    share = config.held_out
-    if share > 0 and len(others) >= 2 * _COMPARED:
-        share = max(share, _COMPARED / len(others))
-    return {patient.id for patient in others.split(share, config.seed)[1]}
+    share = config.held_out if config.method == "matching" else 0.0
+    if share > 0 and len(cohort) >= 2 * _COMPARED:
+        share = max(share, _COMPARED / len(cohort))
+    return {patient.id for patient in cohort.split(share, config.seed)[1]}
 
 
 def _check(modality: str | None, config: DistillConfig) -> None:
@@ -163,54 +187,66 @@ def _check(modality: str | None, config: DistillConfig) -> None:
             "Set the modality (--modality) if it is missing in the files or wrong.",
         )
     if config.prior == TEMPLATE and modality == "CT":
-        raise ConfigError(
-            "there is no public CT template to start from",
-            "Name a CT that may be shared (--prior FILE), or a patient who consented to be "
-            "recognized (--prior patient:ID).",
-        )
+        raise ConfigError("there is no public template of CT", "Use the prior synthetic.")
     if config.kind_of_prior == "file" and not Path(config.prior).exists():
         raise ConfigError(
             f"the prior {config.prior!r} does not exist",
-            "Use template, representative, patient:ID, or the path of a volume.",
+            "Use synthetic, template, or the path of a volume.",
         )
 
 
-def _public_prior(config: DistillConfig, modality: str, monitor: Monitor) -> Prior:
-    """Take M images at equal quantiles of the template, or of a volume's file, with a warning."""
-    kind, count = config.kind_of_prior, config.images_per_patient
+def _prior(
+    config: DistillConfig,
+    modality: str,
+    spacing: list[tuple[float, float]],
+    patients: Mapping[bytes, str],
+    monitor: Monitor,
+) -> Prior:
+    """Draw synthetic volumes, or cut the template or a volume's file, with a warning.
+
+    Raises ConfigError if a slice of the file is a patient's, by their keys: a prior from a file
+    counts as public, and nothing would warn that the patient is exposed.
+    """
+    kind, size = config.kind_of_prior, config.size
+    if kind == SYNTHETIC:
+        volumes = []
+        for number, (slice_mm, pixel_mm) in enumerate(spacing):
+            monitor.progress(number / len(spacing), "drawing synthetic volumes")
+            volume = synthetic_volume(
+                "CT" if modality == "CT" else "MR",
+                config.seed * 10_000 + number,
+                shape=(size.slices, size.side, size.side),
+                spacing=(slice_mm, pixel_mm, pixel_mm),
+            )
+            volumes.append(windowed(volume))
+        return Prior(np.stack(volumes), tuple(spacing), kind)
     path = Path(config.prior)
     if kind == TEMPLATE:
         path = resource_folder("samples") / _TEMPLATE_FILE
     else:
         monitor.warn(
-            f"the prior is {path.name}: every distilled image shows its anatomy; use a volume that "
-            "is public, or whose patient consented"
+            f"the prior is {path.name}: every distilled volume shows its anatomy; use a volume "
+            "that is public, or whose patient consented"
         )
-    volume = io.load(path, modality=modality, monitor=monitor).single()
-    images = axial_slices(volume, config.images)
-    if not len(images):
+    public = io.load(path, modality=modality, monitor=monitor).single()
+    whole = windowed(public)
+    owners = {patients[key] for key in _keys(whole) if key in patients}
+    if owners:
+        raise ConfigError(
+            f"the prior is of patient {min(owners)} of the cohort",
+            "Use the prior synthetic, or the file of a public volume.",
+        )
+    slices = with_tissue(framed(whole, size.side), modality)
+    if not len(slices):
         raise InputError(f"{path.name}: no slice contains tissue", "Use another prior.")
-    return Prior(spread_over(images, count), kind)
+    count, depth = len(spacing), min(size.slices, len(slices))
+    starts = np.linspace(0, len(slices) - depth, count).round().astype(int)
+    i, j, k = public.geometry.spacing
+    boxes = np.stack([slices[start : start + depth] for start in starts])
+    return Prior(boxes, ((k, float(np.sqrt(i * j))),) * count, kind)
 
 
-def representative(volumes: Mapping[str, Floats]) -> str:
-    """Find the patient with the smallest sum of distances to all others.
-
-    Distances are those of each patient's first volume [N, H, W] as 64³ voxels, and of the length of
-    their gradient. Source: design, spg part 2 (reconstructed; without principal components, which
-    keep all distances of fewer than 32 patients).
-    """
-    import torch
-    from torch.nn import functional as F  # noqa: N812 - the field's own short name
-
-    names, embedded = list(volumes), []
-    for images in volumes.values():
-        volume, size = torch.from_numpy(np.ascontiguousarray(images))[None, None], (_CUBE,) * 3
-        cube = F.interpolate(volume, size, mode="trilinear", align_corners=False)[0, 0].numpy()
-        length = np.sqrt(sum(slope**2 for slope in np.gradient(cube)))
-        embedded.append(np.concatenate([cube.ravel(), np.asarray(length, np.float32).ravel()]))
-    points = np.stack(embedded).astype(np.float64)
-    products = points @ points.T
-    squares = products.diagonal()
-    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0))
-    return names[int(distances.sum(axis=1).argmin())]
+def _keys(voxels: Floats) -> set[bytes]:
+    """Hash each slice that shows more than one value."""
+    planes = (np.ascontiguousarray(plane) for plane in voxels if plane.min() < plane.max())
+    return {hashlib.sha256(plane.tobytes()).digest() for plane in planes}

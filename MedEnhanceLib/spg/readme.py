@@ -1,6 +1,6 @@
-"""README.md of a distilled set, for who gets the folder: license, use, limits and the audit.
+"""Pages of a distilled set: README.md for who gets it, PRIVACY.md for who decides on sharing it.
 
-Numbers, hashes and versions are in manifest.json. It names no patient, file, date or place.
+Numbers, hashes and versions are in manifest.json. They name no patient, file, date or place.
 """
 
 from __future__ import annotations
@@ -10,27 +10,22 @@ from typing import Any
 
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhanceLib.spg.config import TEMPLATE
+from MedEnhanceLib.spg.config import NETWORKS, TEMPLATE
 from MedEnhanceLib.spg.statistics import CLIPPED_FROM, NUMBERS
 
-METHOD = "SPG, structure-preserving personalized generation (arXiv 2511.13106)"
-BY_STATISTICS = "statistics of a cohort imposed on a public prior (after Heeger and Bergen, 1995)"
-SIGNAL = "Training signal, not anatomy: shapes that look like organs can be invented."
-OF_THE_PRIOR = "Their anatomy is the prior's alone; intensities and textures were changed."
-NO_LICENSE = "No license is stated: nobody may use this set until its maker states one."
-_PURPOSES = {
-    "denoise": "removing noise",
-    "sr2": "doubling the resolution",
-    "sr4": "four times the resolution",
+METHODS = {
+    "matching": "SPG, structure-preserving personalized generation (arXiv 2511.13106). Its code is "
+    "not public; this is MedEnhance's reconstruction",
+    "statistics": "statistics of a cohort imposed on volumes (after Heeger and Bergen, 1995)",
 }
+NO_LICENSE = "No license is stated: nobody may use this set until its maker states one."
 _PARAGRAPH = "\n\n"
-_PAGE = """# Distilled {modality} images for {purpose}
+_README = """# Distilled {modality} volumes
 
 **{research_only}**
 
-{images} images of {width} × {height} pixels, {spacing} mm, 16 bits, distilled from {patients}, to \
-train networks for the task {task!r}. manifest.json has the configuration, the versions and the \
-hashes.
+{volumes} clean volumes of {columns} × {rows} × {slices} voxels, distilled from {patients}, to \
+train networks on. Training signal, not anatomy: shapes that look like organs can be invented.
 
 **{verdict}**
 
@@ -38,69 +33,147 @@ hashes.
 
 **{license}**
 {notice}
-## Load them
+## Train on them
 
-In this folder, with PyTorch:
-
-```python
-import numpy as np, torch
-
-images = torch.from_numpy(np.load("images.npy") / np.float32(65535))[:, None]
-loader = torch.utils.data.DataLoader(images, batch_size=8, shuffle=True)
+```
+medenhance train hqg --modality {modality} --data THIS_FOLDER --out runs/enhancer
+medenhance train slices --modality {modality} --data THIS_FOLDER --out runs/slices
 ```
 
-`images/` holds the same images one by one, as PNG of 16 bits.
+Noise, low dose and thick slices are simulated in training: one set serves both. For networks of \
+your own: `volumes/*.nii.gz`, {scale}; `images/` shows the middle slice of each. manifest.json has \
+the configuration, the versions and the hashes.
 
-The images are undamaged: damage them while you train, as `damage` of manifest.json says, \
-and let the network undo it. Bring scans that are to be restored to the same scale: pixels of \
-{spacing} mm; {scale}. `medenhance train hqg --data . --out ../runs` trains MedEnhance's enhancer \
-on them, which adds noise itself and takes scans as they are.
-
-## What they are
+## What is in them
 
 {nature}
 
 ## What is not proven
 
-- That no information on a patient can be extracted. {attacked}
-- That they are better for training than a handful of real images, which is often enough.
-- Anything for another task, scanner or part of the body.
+- That no information on a patient can be extracted.
+- That networks learn more from them than from the models that ship: `medenhance distill COHORT \
+--estimate` measures it.
 
-## Audit: can the patients be found in them?
+PRIVACY.md is the page for a data-protection officer; audit/, if there is one, has the figures.
+"""
+_SHEET = """# Data-protection sheet of a distilled set
 
-{audit}
+**{verdict}**
+
+{research_only} This page states facts; whether the set is personal data, and who may get it, is \
+for you to decide.
+
+| question | answer |
+|---|---|
+| What is it? | {volumes} synthetic {modality} volumes to train image-enhancing networks |
+| From whom? | {patients}; {held_out} more were held out to test the set |
+| How? | {method} |
+| What did the volumes start from? | {prior} |
+| Is an image of a patient in it? | {image} |
+| Names, dates, identifiers, files, geometry of a scan? | None, in no file of the folder |
+| License | {license} |
+
+## What the patients contributed
+
+{nature}
+
+## What was tried to find them
+
+{tried}
+
+## What to do
+
+- {advice}
+- A folder beside the set whose name ends with "-confidential", if any, shows and names patients: \
+do not share it.
+- A second run with another seed until an alarm stays silent is choosing among dice.
 """
 
 
 def readme(manifest: Mapping[str, Any]) -> str:
-    """Write the page in Markdown from the manifest of a set."""
-    audit, count = manifest.get("audit") or {}, manifest["patients"]
-    summary = str(audit.get("summary") or "Not audited: treat the images as the patients' own.")
-    width, height = manifest["size"]
-    is_attacked = audit.get("alarm") is not None
-    scale = "0 is 0, the robust maximum (the 99.5th percentile of the foreground) is 1"
-    if "HU" in manifest["window"]:
-        scale = "{:g} HU are 0 and {:g} HU are 1".format(*manifest["window"]["HU"])
-    return _PAGE.format(
-        modality=manifest["modality"],
-        purpose=_PURPOSES[manifest["task"]],
-        research_only=RESEARCH_ONLY,
-        images=manifest["images"],
-        width=width,
-        height=height,
-        spacing=manifest["pixel_spacing_mm"],
-        patients=f"{count} {'patient' if count == 1 else 'patients'}",
-        task=manifest["task"],
-        verdict=summary.partition(_PARAGRAPH)[0],
-        license=manifest["license"],
-        notice=_notice() if manifest["prior"]["kind"] == TEMPLATE else "",
-        scale=scale,
-        nature="\n".join(f"- {line}" for line in _nature(manifest)),
-        attacked="Attacks were tried, see below; others may find more."
-        if is_attacked
-        else "No attack was tried.",
-        audit=summary,
+    """Write the page for who gets the set, in Markdown."""
+    is_public = manifest["prior"]["kind"] == TEMPLATE
+    bright = manifest["bright_tissue"]
+    return _README.format(
+        **_facts(manifest),
+        notice=_notice() if is_public else "",
+        scale="in HU" if bright is None else f"bright tissue is at {bright:g} and air at 0",
     )
+
+
+def sheet(manifest: Mapping[str, Any]) -> str:
+    """Write the page for a data-protection officer, in Markdown."""
+    audit = manifest.get("audit") or {}
+    is_matched = manifest["config"]["method"] == "matching"
+    prior = manifest["prior"]
+    image = "No volume shows a patient's anatomy by its making"
+    if is_matched:
+        image = "Not as such; each volume was changed to teach what one patient's volumes teach"
+    if prior["kind"] == "file":
+        image = "The anatomy of the volume that the user gave is in every volume"
+    advice = "Share what a table of averages of these patients may be shared as."
+    if is_matched:
+        advice = "Treat the volumes as the patients' own, unless you judge the audit sufficient."
+    if audit.get("alarm"):
+        advice = "Do not share the set."
+    return _SHEET.format(
+        **_facts(manifest),
+        held_out=manifest["held_out"],
+        prior=prior["description"],
+        image=image,
+        method=METHODS[manifest["config"]["method"]],
+        tried="\n".join(f"- {line}" for line in audit.get("tried") or ["Nothing."]),
+        advice=advice,
+    )
+
+
+def contributed(run: Mapping[str, Any]) -> list[str]:
+    """List what of the patients is in a set, by its manifest or its run.json."""
+    count = run["patients"]
+    spacing = ", ".join(f"{slices:g} × {pixels:g}" for slices, pixels in run["spacing_mm"])
+    lines = [
+        f"Of the patients there are {NUMBERS} numbers, each a mean over {count} "
+        f"{'patient' if count == 1 else 'patients'}: quantiles of intensity, and of four bands of "
+        "detail. They are in manifest.json."
+    ]
+    if run["prior"]["kind"] == "synthetic":
+        lines.append(
+            f"The spacings of slices and pixels ({spacing} mm) are quartiles over the patients, "
+            "rounded to two digits."
+        )
+    if count < CLIPPED_FROM:
+        lines.append("So few patients have their lowest and highest values in the means, too.")
+    if run["config"]["method"] == "matching":
+        loop = run["config"]["loop"]
+        lines.append(
+            "Each patient's volumes were changed in "
+            f"{loop['outer'] * loop['inner'] * NETWORKS} steps, each towards giving networks the "
+            "gradients that the patient's scans give."
+        )
+    return lines
+
+
+def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect what both pages state."""
+    count = manifest["patients"]
+    slices, rows, columns = manifest["size"]
+    lines = [f"They start from: {manifest['prior']['description']}.", *contributed(manifest)]
+    return {
+        "modality": manifest["modality"],
+        "research_only": RESEARCH_ONLY,
+        "volumes": manifest["volumes"],
+        "columns": columns,
+        "rows": rows,
+        "slices": slices,
+        "patients": f"{count} {'patient' if count == 1 else 'patients'}",
+        "verdict": _summary(manifest).partition(_PARAGRAPH)[0],
+        "license": manifest["license"],
+        "nature": "\n".join(f"- {line}" for line in lines),
+    }
+
+
+def _summary(manifest: Mapping[str, Any]) -> str:
+    return str((manifest.get("audit") or {}).get("summary") or "Not audited.")
 
 
 def _notice() -> str:
@@ -109,32 +182,6 @@ def _notice() -> str:
     lines = path.read_text(encoding="utf-8").splitlines()
     quoted = "\n".join(f"> {line.strip()}" for line in lines)
     return (
-        "\nThe images start from the ICBM 152 template, whose notice goes with every copy:\n\n"
+        "\nThe volumes start from the ICBM 152 template, whose notice goes with every copy:\n\n"
         f"{quoted}\n"
     )
-
-
-def _nature(manifest: Mapping[str, Any]) -> list[str]:
-    """List what the images are, and what of the patients is in them."""
-    prior = (
-        f"They start from a prior and stay near it. The prior: {manifest['prior']['description']}."
-    )
-    statistics = manifest.get("statistics")
-    if not statistics:
-        loop = manifest["config"]["loop"]
-        return [
-            SIGNAL,
-            prior,
-            f"The prior was given the patients' intensities and textures: {NUMBERS} numbers, means "
-            "over them.",
-            f"Each patient's images were matched {loop['outer'] * loop['inner']} times.",
-            f"Method: {METHOD}. Its code is not public; this is MedEnhance's reconstruction.",
-        ]
-    patients = statistics["patients"]
-    theirs = [
-        f"The patients contribute {NUMBERS} numbers alone, each a mean over {patients} patients: "
-        "quantiles of intensity, and of four bands of detail. They are in manifest.json."
-    ]
-    if patients < CLIPPED_FROM:
-        theirs.append("So few patients have their lowest and highest values in the means, too.")
-    return [OF_THE_PRIOR, prior, *theirs, f"Method: {BY_STATISTICS}."]

@@ -1,8 +1,8 @@
-"""Statistics of a cohort, and a prior that takes them on: intensities and textures.
+"""Statistics of a cohort, and volumes that take them on: intensities, textures and spacing.
 
-A training set that gives away no image: the slices of a public prior, with the distribution of
-intensities and of four bands of detail that the cohort has. What of the cohort is in it are 101
-numbers, each a mean over patients.
+A training set that gives away no image: volumes of a prior, with the distribution of intensities
+and of four bands of detail that the cohort has. What of the cohort is in it are 101 numbers, each a
+mean over patients, and quartiles of the distances of slices and pixels.
 
 Source: matching the histograms of an image and of its bands in turns: Heeger and Bergen, Pyramid-
 based texture analysis and synthesis, 1995. Bands of a Gaussian pyramid, inside of what shows
@@ -11,7 +11,7 @@ something, and means over patients are ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.degradation.image import gaussian_blur
-from MedEnhanceLib.spg.images import Floats, shown
+from MedEnhanceLib.spg.images import Floats, shown, with_tissue
 
 Doubles = npt.NDArray[np.float64]
 
@@ -32,6 +32,10 @@ _SHARES = np.array([*SHARES, *(1 - share for share in reversed(SHARES[:-1]))])
 NUMBERS = LEVELS + len(BLURS) * len(_SHARES)
 #: Intensities and bands are matched in turns: each undoes some of the other.
 _ROUNDS = 4
+#: Slices of a volume that are measured, spread over it, and pixels that quantiles are taken of.
+_SLICES, _PIXELS = 24, 2_000_000
+#: Quartiles of the spacing that the set's volumes have in turns, and digits that are kept.
+_QUARTILES, _DIGITS = (0.5, 0.25, 0.75), 2
 #: From this many patients on the lowest and highest value of each number count as the next ones.
 CLIPPED_FROM = 5
 
@@ -59,13 +63,25 @@ class Statistics:
         }
 
 
-def measure(images: Floats, modality: str) -> Statistics:
-    """Measure the statistics of one patient's images, float32 [N, H, W] in [0, 1]."""
-    inside = shown(images, modality)
-    bands, _ = _bands(images)
+def measure(volumes: Sequence[Floats], modality: str) -> Statistics:
+    """Measure the statistics of one patient's volumes, float32 [K, J, I] each in [0, 1].
+
+    Of slices that show something. Raises ValueError where none does.
+    """
+    stacks = []
+    for volume in volumes:
+        images = with_tissue(volume, modality)
+        places = np.linspace(0, len(images) - 1, min(_SLICES, len(images))).round().astype(int)
+        stacks.append(np.ascontiguousarray(images[places]))
+    split = [(stack, *_bands(stack)[0]) for stack in stacks if len(stack)]
+    masks = [shown(parts[0], modality) for parts in split]
+    levels, *bands = (
+        np.concatenate([part[mask] for part, mask in zip(layer, masks, strict=True)])
+        for layer in zip(*split, strict=True)
+    )
     return Statistics(
-        np.quantile(images[inside], np.linspace(0, 1, LEVELS)),
-        np.stack([np.quantile(band[inside], _SHARES) for band in bands]),
+        _quantiles(levels, np.linspace(0, 1, LEVELS)),
+        np.stack([_quantiles(band, _SHARES) for band in bands]),
     )
 
 
@@ -75,7 +91,7 @@ def mean_over(patients: Iterable[Statistics]) -> Statistics:
     The lowest value of each number is replaced by the next one, and the highest: so that no single
     odd patient shows in a mean.
     """
-    found = list(patients)
+    everybody = list(patients)
 
     def mean(values: list[Doubles]) -> Doubles:
         stacked = np.sort(np.stack(values), axis=0)
@@ -85,30 +101,55 @@ def mean_over(patients: Iterable[Statistics]) -> Statistics:
         return means
 
     return Statistics(
-        mean([one.levels for one in found]), mean([one.bands for one in found]), len(found)
+        mean([each.levels for each in everybody]),
+        mean([each.bands for each in everybody]),
+        len(everybody),
     )
 
 
-def imposed(images: Floats, statistics: Statistics, modality: str) -> Floats:
-    """Give images [N, H, W] in [0, 1] these statistics, all together, where something shows."""
+def spacings(patients: Sequence[tuple[float, float]], count: int) -> list[tuple[float, float]]:
+    """Choose the spacing of each of `count` volumes: quartiles over the patients, in turns.
+
+    Two digits are kept, so that no patient's exact spacing is published.
+
+    Args:
+        patients: distance of slices and of pixels of each, mm.
+        count: number of volumes.
+    Returns:
+        Distance of slices and of pixels for each volume, mm.
+    """
+    quartiles = np.quantile(np.array(patients, np.float64), _QUARTILES, axis=0)
+    rounded = [tuple(float(f"{mm:.{_DIGITS}g}") for mm in pair) for pair in quartiles]
+    return [(rounded[n % len(rounded)][0], rounded[n % len(rounded)][1]) for n in range(count)]
+
+
+def imposed(volumes: Floats, statistics: Statistics, modality: str) -> Floats:
+    """Give volumes [M, K, J, I] in [0, 1] these statistics, all together, where something shows."""
+    images = volumes.reshape(-1, *volumes.shape[2:])
     inside = shown(images, modality)
-    result = with_levels(images, inside, statistics.levels)
+    result = _with_levels(images, inside, statistics.levels)
     for _ in range(_ROUNDS):
         bands, rest = _bands(result)
-        for band, wanted in zip(bands, statistics.bands, strict=True):
-            own = np.quantile(band[inside], _SHARES)
-            rest += np.interp(band, own, wanted).astype(np.float32)
+        for band, target in zip(bands, statistics.bands, strict=True):
+            rest += np.interp(band, _quantiles(band[inside], _SHARES), target).astype(np.float32)
         changed = np.where(inside, np.clip(rest, 0, 1), result)
-        result = with_levels(changed, inside, statistics.levels)
-    return result
+        result = _with_levels(changed, inside, statistics.levels)
+    return result.reshape(volumes.shape)
 
 
-def with_levels(images: Floats, inside: npt.NDArray[np.bool_], wanted: Doubles) -> Floats:
-    """Copy images with the quantiles `wanted`, [33], of the intensities inside."""
-    levels = np.linspace(0, 1, LEVELS)
-    own = np.quantile(images[inside], levels)
+def _quantiles(values: Floats, shares: Doubles) -> Doubles:
+    """Compute quantiles, of many values those of an even part, but for both ends."""
+    some = values[:: max(1, values.size // _PIXELS)]
+    quantiles: Doubles = np.quantile(some, shares).astype(np.float64)
+    quantiles[0], quantiles[-1] = float(values.min()), float(values.max())
+    return quantiles
+
+
+def _with_levels(images: Floats, inside: npt.NDArray[np.bool_], levels: Doubles) -> Floats:
+    """Copy images with these quantiles, [33], of the intensities inside."""
     result = images.copy()
-    result[inside] = np.interp(np.interp(images[inside], own, levels), levels, wanted)
+    before = _quantiles(images[inside], np.linspace(0, 1, LEVELS))
+    result[inside] = np.interp(images[inside], before, levels)
     return result
 
 

@@ -184,11 +184,12 @@ class Bench:
 
     def distill(self) -> Row:
         """Steps per second of matching and teaching, and seconds of a patient."""
+        from MedEnhanceLib.jobs.matched_networks import make_networks
         from MedEnhanceLib.spg.config import DistillConfig
         from MedEnhanceLib.spg.patient import seconds_of_a_patient
 
         config = DistillConfig.preset(self.sizes.preset)
-        seconds = seconds_of_a_patient(config, "MR", self.device)
+        seconds = seconds_of_a_patient(config, "MR", make_networks, self.device)
         return {"steps_per_s": round(config.loop.steps / seconds, 2), "patient_s": round(seconds)}
 
     def two_processes(self) -> Row:

@@ -1,11 +1,12 @@
-"""What the enhancer learns from distilled sets: dB over the filter on patients who were held out.
+"""What distilled sets teach: enhancer and thin slices, MR and CT, beside raw data and no cohort.
 
-    OMP_NUM_THREADS=1 python Testing/Benchmarks/distillation.py --seeds 3
+    OMP_NUM_THREADS=1 python Testing/Benchmarks/distillation.py --seeds 3 --write
+    python Testing/Benchmarks/distillation.py --seeds 1 --steps 20 --cells "enhancer MR"
 
-Soft-tissue sarcomas (STS), eight patients to distill or to train on and four others to measure on,
-with fresh noise as in trainings, the same for all arms of a seed. A small unguided set network
-learns for the same number of steps from each arm. Sets, trainings and rows are kept in
-runs/distillation: what was interrupted goes on where it was.
+Soft-tissue sarcomas (STS): eight patients to distill or to train on, four others and another site
+to measure on. All arms have the same number of voxels, steps and crops, and learn from scratch.
+Sets, trainings and rows are kept in runs/distillation, a JSON for each row: what was interrupted
+goes on where it was. Without --write, the table goes to runs/benchmarks.
 """
 
 from __future__ import annotations
@@ -15,38 +16,51 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-from dataclasses import replace
+import itertools
+import json
+import time
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
-from _common import REPOSITORY, SHARED_DATA, gate, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import TrainConfig
+from MedEnhanceLib.hqg.bundle import open_enhancer
+from MedEnhanceLib.hqg.config import TrainSlicesConfig
+from MedEnhanceLib.hqg.slices.network import open_network
+from MedEnhanceLib.hqg.slices.planes import Sampler, read_planes
+from MedEnhanceLib.hqg.slices.train import measured_beside_shipped, train_slices
 from MedEnhanceLib.hqg.train import train
+from MedEnhanceLib.hqg.train.run import gain_of, validated_crops
+from MedEnhanceLib.hqg.train.targets import load_data
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.dataset import Distilled, load_distilled
-from MedEnhanceLib.spg.prepare import prepare
-from MedEnhanceLib.spg.stacks import distilled_volumes
+from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.spg.dataset import PATTERN
+from MedEnhanceLib.synthetic import synthetic_volume
 
 KEPT = REPOSITORY / "runs" / "distillation"
 TRAINING = ("STS_002", "STS_003", "STS_008", "STS_010", "STS_012", "STS_015", "STS_018", "STS_019")
 HELD_OUT = ("STS_024", "STS_004", "STS_006", "STS_014")
 FILES = {"MR": "mr/sts/{}/MR_T1.nii.gz", "CT": "ct/sts/{}/CT.nii.gz"}
-#: A patient of neither group, as for CT no public template ships.
-CT_PRIOR = SHARED_DATA / "ct/sts/STS_022/CT.nii.gz"
-#: Fewer re-initializations than by default, so that eight patients take minutes.
-MATCHING = {"images_per_patient": 4, "loop": {"outer": 3, "teaching": 5}}
-STATISTICS = {"images_per_patient": 10}
-NETWORK = {"width": 48, "hidden": 64, "layers": 2}
-STEPS, CROPS, VALIDATED = 300, 24, 8
-RAW, PRIOR, BY_STATISTICS, BY_MATCHING = "all raw data", "prior alone", "statistics", "matching"
-ARMS = (RAW, PRIOR, BY_STATISTICS, BY_MATCHING)
-#: Room in dB below which shares of it say nothing, and the share that is to be reached.
-_LEAST_ROOM, _WANTED = 0.05, 0.5
+OTHER_SITE = {"MR": "mr/studyforrest/T1.nii.gz", "CT": "ct/abdomen/CT.nii.gz"}
+#: Volumes of each arm, and their voxels.
+VOLUMES, SHAPE = 24, (32, 112, 112)
+RAW, TEMPLATE, SYNTHETIC, BY_STATISTICS, BY_MATCHING = ARMS = (
+    "raw", "template", "synthetic", "statistics", "matching",
+)  # fmt: skip
+CELLS = tuple(f"{task} {modality}" for task in ("enhancer", "slices") for modality in FILES)
+STEPS, CROPS, VALIDATED = 800, 60, 12
+#: Shares of what raw data gain that sets by statistics have to reach: on average, in each cell.
+SHARE, LEAST_SHARE = 0.9, 0.8
+#: CPU seconds of a set by statistics, and of matching a patient.
+MOST_S, MOST_OF_A_PATIENT_S = 60, 600
 Row = dict[str, Any]
 
 
@@ -54,94 +68,165 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each arm")
     parser.add_argument("--steps", type=int, default=STEPS, help="of each training")
+    parser.add_argument("--cells", nargs="*", default=CELLS, choices=CELLS, metavar="CELL")
+    parser.add_argument("--arms", nargs="*", default=ARMS, choices=ARMS, metavar="ARM")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--write", action="store_true", help="the results of the documentation")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
-    for seed in range(options.seeds):
-        for arm in ARMS:
-            for modality in FILES:
-                gain = gain_of(modality, arm, seed, options.steps)
-                row = {"modality": modality, "arm": arm, "seed": seed, "steps": options.steps}
-                rows.append(row | {"gain_db": gain})
-                print(rows[-1], flush=True)
-                write("distillation", gates=gates(rows), rows=rows, seeds=range(seed + 1))
+    for seed, cell, arm in itertools.product(range(options.seeds), options.cells, options.arms):
+        task, modality = cell.split()
+        if (arm, modality) == (TEMPLATE, "CT"):  # none is public
+            continue
+        rows.append(row_of(task, modality, arm, seed, options.steps, options.device))
+        print(rows[-1], flush=True)
+    seconds = [json.loads(path.read_text()) for path in sorted(KEPT.glob("*/seconds.json"))]
+    folder = RESULTS if options.write else REPOSITORY / "runs" / "benchmarks"
+    everything = gates(rows, seconds)
+    seeds = range(options.seeds)
+    write("distillation", gates=everything, rows=[*rows, *seconds], seeds=seeds, folder=folder)
 
 
-def distilled(modality: str, arm: str) -> Distilled:
-    """A set, distilled if it is not there; the prior alone as one of the same form."""
-    method = BY_MATCHING if arm == BY_MATCHING else BY_STATISTICS
-    out, name = KEPT / f"{modality}-{method}", Path(FILES[modality])
-    cohort = me.Cohort.open(
-        SHARED_DATA / name.parts[0] / name.parts[1], pattern=name.name, modality=modality
-    ).only(lambda patient: patient.id in TRAINING)
-    fields = MATCHING if method == BY_MATCHING else STATISTICS
-    prior = str(CT_PRIOR) if modality == "CT" else "template"
-    config = {"preset": "cpu", "method": method, "held_out": 0.0, "prior": prior, **fields}
-    if not (out / "manifest.json").is_file():
-        me.distill(cohort, out, "denoise", config=config, device="cpu")
-    found = load_distilled(out)
-    if arm != PRIOR:
-        return found
-    return replace(found, images=prepare(cohort, DistillConfig.from_json(config), Monitor()).public)
+def volumes_of(modality: str, arm: str, device: str) -> Path:
+    """The folder with an arm's volumes, made if it is not there."""
+    out = KEPT / f"{modality}-{arm}"
+    if (out / "manifest.json").is_file() or (out / "complete").is_file():
+        return out
+    if arm in (BY_STATISTICS, BY_MATCHING):
+        cohort = me.Cohort.open(
+            SHARED_DATA / modality.lower() / "sts",
+            pattern=Path(FILES[modality]).name,
+            modality=modality,
+        ).only(lambda patient: patient.id in TRAINING)
+        began = time.process_time()
+        config = {"preset": "cpu", "method": arm, "volumes": VOLUMES, "held_out": 0.0}
+        me.distill(cohort, out, config=config, device=device)
+        seconds = time.process_time() - began
+        row = {"modality": modality, "set": arm, "cpu_s": round(seconds, 1), "device": device}
+        (out.parent / f"{out.name}-time").mkdir(exist_ok=True)
+        (out.parent / f"{out.name}-time" / "seconds.json").write_text(json.dumps(row))
+        return out
+    (out / "volumes").mkdir(parents=True, exist_ok=True)
+    for number in range(VOLUMES):
+        me.save(_volume(modality, arm, number), out / "volumes" / f"{number:04d}.nii.gz",
+                overwrite=True)  # fmt: skip
+    (out / "complete").touch()
+    return out
 
 
-def gain_of(modality: str, arm: str, seed: int, steps: int) -> float:
-    """Mean gain of a training over the filter on crops of held-out patients, dB of the tissue."""
-    out = KEPT / f"{modality}-{arm.replace(' ', '-')}-{seed}-{steps}"
-    folder = out / "enhancer"
-    if not folder.is_dir():
-        config = TrainConfig.from_json(
-            {
-                "modality": modality,
-                "name": folder.name,
-                "high_quality": [FILES[modality].format(name) for name in TRAINING],
-                "validation": [FILES[modality].format(name) for name in HELD_OUT],
-                "steps": steps,
-                "guide_steps": 0,
-                "lesion_steps": 0,
-                "crops": CROPS if modality == "MR" else CROPS // 6,
-                "renewed_every": 20 if modality == "MR" else 120,
-                "validated": VALIDATED,
-                "seed": seed,
-                "network": NETWORK,
-                "device": "cpu",
-            }
-        )
-        found = None if arm == RAW else distilled_volumes(distilled(modality, arm), seed=seed)
-        train(config, SHARED_DATA, out, volumes=None if found is None else list(found))
-    return float(read_bundle(folder).metadata["training"]["validation"]["gain_db"])
+def _volume(modality: str, arm: str, number: int) -> Volume:
+    """A volume of an arm that is not distilled: a synthetic one, or a box of a real one."""
+    if arm == SYNTHETIC:
+        return synthetic_volume("CT" if modality == "CT" else "MR", number, shape=SHAPE)
+    path = resource_folder("samples") / "mni152_t1.nii.gz"
+    if arm == RAW:
+        path = SHARED_DATA / FILES[modality].format(TRAINING[number % len(TRAINING)])
+    whole = me.load(path, modality=modality)
+    rng = np.random.default_rng((number, 3))
+    ends = [max(1, have - side + 1) for have, side in zip(whole.shape, SHAPE, strict=True)]
+    level = -500 if modality == "CT" else 0.1 * float(np.percentile(whole.voxels, 99.5))
+    boxes = [
+        tuple(slice(at, at + side) for at, side in zip(rng.integers(ends), SHAPE, strict=True))
+        for _ in range(20)
+    ]
+    fullest = max(boxes, key=lambda box: float((whole.voxels[box] > level).mean()))
+    voxels = np.ascontiguousarray(whole.voxels[fullest])
+    return Volume(voxels, Geometry(whole.geometry.spacing), modality, whole.units)
 
 
-def mean(rows: list[Row], modality: str, arm: str) -> float | None:
-    """Of the seeds that all arms have; None without any."""
-    of_modality = [row for row in rows if row["modality"] == modality]
-    seeds = {
-        row["seed"]
-        for row in of_modality
-        if all((arm, row["seed"]) in {(r["arm"], r["seed"]) for r in of_modality} for arm in ARMS)
-    }
-    gains = [row["gain_db"] for row in of_modality if row["arm"] == arm and row["seed"] in seeds]
-    return sum(gains) / len(gains) if gains else None
+def row_of(task: str, modality: str, arm: str, seed: int, steps: int, device: str) -> Row:
+    """The gains of a training, dB over the filter or the spline; kept in a file."""
+    name = f"{task}-{modality}-{arm}-{seed}-{steps}"
+    path = KEPT / "rows" / f"{name}.json"
+    if path.is_file():
+        return dict(json.loads(path.read_text()))
+    source = volumes_of(modality, arm, device)
+    measure = _enhancer if task == "enhancer" else _slices
+    held_out, other_site = measure(source, modality, arm, seed, steps, device, KEPT / name)
+    row = {"cell": f"{task} {modality}", "arm": arm, "seed": seed, "steps": steps}
+    row |= {"held_out_db": round(held_out, 4), "other_site_db": round(other_site, 4)}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(row))
+    return row
 
 
-def gates(rows: list[Row]) -> list[dict[str, Any]]:
-    """What distilled sets reach of the room from the prior alone to all raw data."""
-    result = []
-    for modality in FILES:
-        raw, prior = (mean(rows, modality, arm) for arm in (RAW, PRIOR))
-        for arm in (BY_STATISTICS, BY_MATCHING):
-            value = mean(rows, modality, arm)
-            above = f"{modality}: {arm} over the filter, dB"
-            result.append(gate(above, value, "> 0", value is not None and value > 0))
-            share = f"{modality}: share of the room that {arm} reach"
-            if raw is None or prior is None or value is None:
-                result.append(gate(share, None, f">= {_WANTED}", passed=False))
-            elif raw - prior < _LEAST_ROOM:
-                room = f"{modality}: room, dB, too little to state what share {arm} reach"
-                result.append(gate(room, raw - prior, f">= {_LEAST_ROOM}", passed=False))
-            else:
-                reached = (value - prior) / (raw - prior)
-                result.append(gate(share, reached, f">= {_WANTED}", reached >= _WANTED))
+def _tested(modality: str) -> list[list[str]]:
+    """Patterns of the patients held out, and of the other site."""
+    held_out = [FILES[modality].format(patient) for patient in HELD_OUT]
+    return [held_out, [OTHER_SITE[modality]]]
+
+
+def _enhancer(
+    source: Path, modality: str, arm: str, seed: int, steps: int, device: str, out: Path
+) -> list[float]:
+    """Train an enhancer; its gains over the filter on the patients held out and elsewhere."""
+    pool = "high_quality" if arm == RAW else "noiseless"
+    fields: Row = {"modality": modality, "name": "own", "seed": seed, "steps": steps}
+    fields |= {"guide_steps": 0, "lesion_steps": 0, "crops": CROPS if modality == "MR" else 20}
+    fields |= {"validated": VALIDATED, "device": device, "high_quality": []}
+    config = TrainConfig.from_json(fields | {pool: [PATTERN]})
+    network = open_enhancer(read_bundle(train(config, source, out)))
+    gains = []
+    for patterns in _tested(modality):
+        # What is measured on has the noise and the places of every arm.
+        tested = TrainConfig.from_json(fields | {"high_quality": patterns, "seed": 99})
+        data = load_data(tested, SHARED_DATA, Monitor())
+        crops = validated_crops(tested, {**data, "guided": []})
+        gains.append(mean(gain_of(network, crop)[0] for crop in crops))
+    return gains
+
+
+def _slices(
+    source: Path, modality: str, arm: str, seed: int, steps: int, device: str, out: Path
+) -> list[float]:
+    """Train a network of thin slices; its gains over the spline likewise."""
+    fields = {"modality": modality, "name": "own", "steps": steps, "device": device}
+    config = TrainSlicesConfig.from_json(fields | {"seed": seed, "files": [PATTERN]})
+    network = open_network(read_bundle(train_slices(config, source, out)))
+    tested = TrainSlicesConfig.from_json(fields | {"seed": 99})
+    gains = []
+    for patterns in _tested(modality):
+        files = sorted({path for pattern in patterns for path in SHARED_DATA.glob(pattern)})
+        sampler = Sampler(read_planes(files, modality, Monitor()), tested)
+        figures, _ = measured_beside_shipped(network, sampler, "cpu")
+        gains.append(figures["restored (dB)"] - figures["spline (dB)"])
+    return gains
+
+
+def gains_of(rows: list[Row], cell: str, arm: str, where: str = "held_out_db") -> list[float]:
+    """The gains of all seeds."""
+    return [row[where] for row in rows if (row["cell"], row["arm"]) == (cell, arm)]
+
+
+def gates(rows: list[Row], seconds: list[Row]) -> list[dict[str, Any]]:
+    """What sets have to reach; a gate without its rows is not measured."""
+    result, shares, beyond = [], [], []
+    for cell in CELLS:
+        raw, ours, matched = (gains_of(rows, cell, a) for a in (RAW, BY_STATISTICS, BY_MATCHING))
+        share = mean(ours) / mean(raw) if raw and ours and mean(raw) > 0 else None
+        name = f"{cell}: share of what raw data gain that statistics reach"
+        result.append(gate(name, share, f">= {LEAST_SHARE}", (share or 0) >= LEAST_SHARE))
+        shares += [share] if share is not None else []
+        elsewhere = [gains_of(rows, cell, arm, "other_site_db") for arm in (RAW, BY_STATISTICS)]
+        over = mean(elsewhere[1]) - mean(elsewhere[0]) if all(elsewhere) else None
+        name = f"{cell}: statistics over raw data on another site, dB"
+        result.append(gate(name, over, "> 0", (over or 0) > 0))
+        if ours and matched:
+            spread = max(np.ptp(ours), np.ptp(matched))
+            beyond.append(float(mean(matched) - mean(ours) - spread))
+    average = mean(shares) if shares else None
+    name = "mean share of what raw data gain that statistics reach"
+    result.append(gate(name, average, f">= {SHARE}", (average or 0) >= SHARE))
+    most = max(beyond) if beyond else None
+    name = "matching over statistics beyond the range of seeds, best cell, dB"
+    result.append(gate(name, most, "> 0", (most or 0) > 0))
+    for row in seconds:
+        matched = row["set"] == BY_MATCHING
+        value = row["cpu_s"] / (len(TRAINING) if matched else 1)
+        bound = MOST_OF_A_PATIENT_S if matched else MOST_S
+        name = f"CPU seconds of {row['set']}, {row['modality']}{', a patient' * matched}"
+        result.append(gate(name, value, f"<= {bound}", value <= bound))
     return result
 
 

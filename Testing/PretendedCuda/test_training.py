@@ -21,12 +21,13 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import DeviceLostError
 from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
 from MedEnhanceLib.jobs.failures import device_errors
+from MedEnhanceLib.jobs.matched_networks import make_networks
 from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.precision import without_tf32
-from MedEnhanceLib.spg.config import TASKS, DistillConfig
-from MedEnhanceLib.spg.images import axial_slices
+from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.matching import PatientLoop, Raw
 from MedEnhanceLib.spg.patient import distill_patient
+from MedEnhanceLib.spg.prepare import Brick, Prior
 from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.trainer import Blocks, Trainer, make_source
 
@@ -69,20 +70,20 @@ def test_a_head_is_trained(head_config: TrainHeadConfig, head_data: Path, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
 def test_distilling_agrees_and_goes_on_elsewhere_where_a_card_is_lost(
-    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preset = DistillConfig.preset("smoke")
-    config = replace(preset, method="matching", task=task, checkpoint_s=0.0)
-    patient, other = (axial_slices(phantom(seed, "MR"), config.images) for seed in (1, 2))
-    data, step = Raw(patient, other[: config.images_per_patient], "MR"), PatientLoop.step
-    wanted = distill_patient(data, config, "cpu").images
+    config = replace(preset, method="matching", checkpoint_s=0.0)
+    patient, other = (Brick.of(phantom(seed, "MR")) for seed in (1, 2))
+    prior = Prior(other.voxels[None], ((5.0, 3.0),), "file")
+    data, step = Raw([patient], prior, "MR"), PatientLoop.step
+    wanted = distill_patient(data, config, make_networks, "cpu").volumes
     begun = []
 
     def lose(loop: PatientLoop, number: int) -> None:
         begun.append(number)
-        if loop.device == "cuda" and number == 5:
+        if loop.device == "cuda" and number == 3:
             raise RuntimeError("CUDA error: unspecified launch failure")
         step(loop, number)
 
@@ -90,11 +91,11 @@ def test_distilling_agrees_and_goes_on_elsewhere_where_a_card_is_lost(
     lost = pytest.raises(DeviceLostError, match="stopped answering")
     with pretended():
         with lost as caught, device_errors():
-            distill_patient(data, config, "cuda", folder=tmp_path)
+            distill_patient(data, config, make_networks, "cuda", folder=tmp_path)
         assert "resume" in caught.value.hint
         # A checkpoint is of no card.
-        found = distill_patient(data, config, "cuda:1", folder=tmp_path).images
-    assert begun.count(4) == 1  # it did not begin anew
+        found = distill_patient(data, config, make_networks, "cuda:1", folder=tmp_path).volumes
+    assert begun.count(2) == 1  # it did not begin anew
     assert np.abs(found - wanted).max() < 1e-4
 
 

@@ -30,8 +30,23 @@ class TrainPageTest(DistillTestCase):
         ui = self.ui
         hidden = (ui.shareLabel, ui.roomButton, ui.tableButton, ui.distillingLabel)
         self.assertEqual(self.visible(*hidden), [])
-        self.assertFalse(self.ui.goalSelector.enabled)
         self.assertFitsAScreen()
+
+    def test_aSetOrVolumesTeachAnEnhancerOrThinSlices(self):
+        folder, state = self.temporaryFolder(), self.context.state
+        self.ui.pathEdit.text = folder
+        self.assertEqual(distillation.paramsOf(state)["config"]["high_quality"], ["*"])
+        self.choose("slicesMR")
+        params = distillation.paramsOf(state)
+        self.assertEqual((params["method"], params["config"]["modality"]), ("slices", "MR"))
+        self.assertIn("**/*.nii.gz", params["config"]["files"])
+        manifest = {"format": "medenhance-distilled"}
+        write_json(Path(folder) / "manifest.json", manifest, overwrite=False)
+        for task in ("slicesMR", "trainMR"):
+            self.choose(task)
+            config = distillation.paramsOf(state)["config"]
+            self.assertNotIn("files", config, "the set says itself where its volumes are")
+            self.assertNotIn("high_quality", config)
 
     def test_aRunThatNobodyEndedIsOfferedAndADamagedOneHidesNoOther(self):
         for name, text in (("a", "{"), ("b", "{}")):
@@ -151,7 +166,7 @@ class DistillingTestCase(DistillTestCase):
     def setUp(self):
         super().setUp()
         self.chooseBudget()
-        self.ui.imagesSpinBox.value = 2
+        self.ui.volumesSpinBox.value = 2
 
 
 class ChoiceTest(DistillingTestCase):
@@ -165,13 +180,12 @@ class ChoiceTest(DistillingTestCase):
         self.assertTrue(ui.startButton.enabled, ui.whyLabel.text)
         self.assertFitsAScreen()
         self.picture("distill-ready")
-        self.assertIn("101 numbers", ui.shareLabel.text)
-        self.assertIn("no image of any of them", ui.shareLabel.text)
-        self.assertEqual(ui.imagesLabel.text, "Images in all:")
+        self.assertIn("101 averages", ui.shareLabel.text)
+        self.assertIn("no patient image", ui.shareLabel.text)
         self.context.state.distillPrior = "other.nrrd"
-        self.assertIn("show the template's anatomy", ui.shareLabel.text)
+        self.assertIn("show the anatomy of the file", ui.shareLabel.text)
         self.pick(ui.methodSelector, "matching")
-        self.assertIn("2 images for each patient", ui.shareLabel.text)
+        self.assertIn("volumes for each patient", ui.shareLabel.text)
 
     def test_theChoicesAreKeptInTheSceneAndAreWhatTheJobTakes(self):
         folder = self.temporaryFolder()
@@ -181,7 +195,6 @@ class ChoiceTest(DistillingTestCase):
         for path in (folder, table):
             self.ui.pathEdit.text = path
             self.assertEqual(self.ui.whyLabel.text, "")
-        self.pick(self.ui.goalSelector, "sr2")
         with mock.patch.object(distill, "askForFile", return_value=table):
             self.pick(self.ui.priorSelector, "file")
         state = self.context.state
@@ -192,12 +205,14 @@ class ChoiceTest(DistillingTestCase):
             distillation.start(self.context.runner, self.context.state)
         taken = config_from_json(DistillParams, submit.call_args.args[1])
         self.assertEqual((str(taken.cohort), taken.modality), (table, "MR"))
-        self.assertEqual((taken.config.task, taken.config.prior), ("sr2", table))
-        self.assertEqual(taken.config.images_per_patient, 2)
+        self.assertEqual((taken.config.method, taken.config.prior), ("statistics", table))
+        self.assertEqual(taken.config.volumes, 2)
 
     def test_whatTheLibraryWouldRefuseIsReportedBeforeAnythingStarts(self):
         self.ui.pathEdit.text = self.temporaryFolder()
         self.choose("distillCT")
+        self.assertTrue(self.ui.startButton.enabled, "synthetic volumes are of any modality")
+        self.pick(self.ui.priorSelector, "template")
         self.assertIn("no public template for CT", self.ui.whyLabel.text)
         self.choose("distillMR")
         self.context.state.distillPrior = "/gone.nrrd"
@@ -213,20 +228,20 @@ class ChoiceTest(DistillingTestCase):
             submitted.append(FakeJob(kind, params, options))
             return submitted[-1]
 
-        sentence = "Full data would gain 0.3 dB over the public prior; statistics reach 60 % of it."
+        sentence = "Use the shipped model. A set adds 0.01 dB."
         with mock.patch.object(self.context.runner, "submit", submit):
             self.ui.roomButton.click()
             [job] = submitted
             self.assertEqual(job.kind, "distill-estimate")
             self.assertTrue(job.options["own"], "nobody waits behind it")
-            self.assertIn("can take minutes", self.ui.roomLabel.text)
+            self.assertIn("half an hour", self.ui.roomLabel.text)
             self.assertFalse(self.ui.roomButton.enabled)
-            job.end({"sentence": sentence, "advice": "statistics"})
+            job.end({"sentence": sentence})
             self.assertEqual(self.ui.roomLabel.text, sentence)
-            self.ui.imagesSpinBox.value = 3
+            self.ui.volumesSpinBox.value = 3
             self.assertEqual(self.visible(self.ui.roomLabel), [])
             self.ui.roomButton.click()
-            self.ui.imagesSpinBox.value = 2
+            self.ui.volumesSpinBox.value = 2
             self.assertEqual(submitted[-1].state, "cancelled")
         self.ui.nameEdit.text = " "
         self.assertFalse(self.ui.roomButton.enabled)
@@ -254,19 +269,15 @@ class FakeJob:
 
 class DistillationTest(DistillingTestCase):
     @slow
-    def test_aDistillationShowsImagesAndAuditAndNamesNobody(self):
+    def test_aDistillationShowsSlicesAndAuditAndNamesNobody(self):
         self.cohort(5)
         self.context.state.distillMethod = "matching"
-        self.context.state.distillPrior = "representative"  # which the page does not offer
-        with mock.patch.object(distillation, "whyNot", return_value=""):
-            self.panel.update()
-            job = self.finish(self.begin(), 300)
+        job = self.finish(self.begin(), 300)
         self.assertEqual(job.state, "done", job.error)
-        self.assertTrue(any("the prior is patient" in each for each in job.warnings), job.warnings)
         folder = self.runFolder()
-        self.assertEqual(self.ui.imageGallery.count, 6)
+        self.assertEqual(self.ui.imageGallery.count, 3)
         self.assertIn(
-            "6 images from 3 patients; 2 patients were held out", self.ui.resultLabel.text
+            "3 volumes from 3 patients; 2 patients were held out", self.ui.resultLabel.text
         )
         self.assertTrue(self.ui.auditLabel.text)
         self.assertIn("tiny is finished", self.message)
@@ -276,8 +287,6 @@ class DistillationTest(DistillingTestCase):
         names, _table = distill_run.curvesOf(long_run.Run.open(folder))
         self.assertIn("alignment of patient 1", names)
         self.assertTrue(self.ui.resumeArea.isHidden())
-        # The patient who was the prior is shown to the user alone.
-        self.assertFalse(os.path.exists(os.path.join(folder, "out", "prior")))
         self.assertIn(os.path.join(folder, "out-confidential"), self.ui.resultLabel.text)
         with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
             self.ui.resultButton.click()
@@ -295,7 +304,7 @@ class AuditTest(DistillingTestCase):
         Path(run.out, "images").mkdir(parents=True)
         for number in range(2):
             self.assertTrue(picture.save(os.path.join(run.out, f"images/000{number}.png")))
-        manifest = {"images": 4, "patients": 2, "held_out": 2, "audit": audit}
+        manifest = {"volumes": 4, "patients": 2, "held_out": 2, "audit": audit}
         write_json(Path(run.out) / "manifest.json", manifest, overwrite=False)
         if figures is not None:
             os.makedirs(os.path.join(run.out, "audit"))
@@ -309,11 +318,11 @@ class AuditTest(DistillingTestCase):
         self.assertEqual(self.ui.imageGallery.count, 2)
         self.assertVerdict("Alarm", "Leak found: do not share", "missed other leaks")
         self.finished({"alarm": False, "summary": "Figures that nobody can read."})
-        self.assertVerdict("Warning", "Not audited", "as the patients' own")
+        self.assertVerdict("Warning", "could not have found a leak", "as the patients' own")
         self.finished({"alarm": None, "summary": "Not audited: too few."})
-        self.assertVerdict("Warning", "Not audited", "as the patients' own")
+        self.assertVerdict("Warning", "could not have found a leak", "as the patients' own")
         self.finished({})
-        self.assertVerdict("Warning", "Not audited", "as the patients' own")
+        self.assertVerdict("Warning", "could not have found a leak", "as the patients' own")
 
     def test_aCleanAuditHasTheWeightOfWhatItCouldHaveFound(self):
         for blind, word, text in (
@@ -323,7 +332,7 @@ class AuditTest(DistillingTestCase):
                 "4 of 5 attacks could have found a leak; none did.</b> This is not a proof",
             ),
             (3, "Warning", "2 of 5 attacks could"),
-            (5, "Warning", "none of 5 attacks"),
+            (5, "Warning", "could not have found a leak: none of 5 attacks"),
         ):
             findings = [{"is_blind": place < blind} for place in range(5)]
             self.finished({"alarm": False, "summary": "No leak."}, {"findings": findings})

@@ -11,11 +11,11 @@ class StateTest(MedEnhanceTestCase):
     def test_fieldsKeepTheirTypeAndValue(self):
         state = self.context.state
         state.distillName, state.uncertainty, state.maxError = "mr", True, 0.1
-        state.distillImages, state.compressMode = 4, "ratio"
+        state.distillVolumes, state.compressMode = 4, "ratio"
         self.assertEqual(state.distillName, "mr")
         self.assertIs(state.uncertainty, True)
         self.assertEqual(state.maxError, 0.1)
-        self.assertEqual(state.distillImages, 4)
+        self.assertEqual(state.distillVolumes, 4)
         self.assertEqual(state.compressMode, "ratio")
         with self.assertRaises(ValueError):
             state.compressMode = "magic"

@@ -6,12 +6,12 @@ It distills the cohort, or trains an enhancer on it; RunArea shows a run and its
 import qt
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.pages.distill_run import RunArea
 from MedEnhancePanels.pages.widgets import Page, askForFile, fill
 from MedEnhancePanels.tasks import distillation
-from MedEnhancePanels.tasks.distillation import TEMPLATE
 
 #: The entry of the templates that asks for a file.
 _FILE = "file"
@@ -26,18 +26,14 @@ class DistillPanel(Page):
         self._estimate, self._estimated = None, None
         ui = self.ui
         entries = {
-            "distillMR": _("Distilled images, MR"),
-            "distillCT": _("Distilled images, CT"),
+            "distillMR": _("Distilled set, MR"),
+            "distillCT": _("Distilled set, CT"),
             "trainMR": _("An enhancer for MR"),
             "trainCT": _("An enhancer for CT"),
+            "slicesMR": _("Thin slices for MR"),
+            "slicesCT": _("Thin slices for CT"),
         }
         fill(ui.taskSelector, entries)
-        entries = {
-            "denoise": _("Removing noise"),
-            "sr2": _("Doubling the resolution"),
-            "sr4": _("Four times the resolution"),
-        }
-        fill(ui.goalSelector, entries)
         entries = {
             "cpu": _("Short, for a processor"),
             "full": _("Full, for a graphics card"),
@@ -45,7 +41,7 @@ class DistillPanel(Page):
         }
         fill(ui.budgetSelector, entries)
         entries = {
-            "statistics": _("Statistics (seconds)"),
+            "statistics": _("Statistics (a minute)"),
             "matching": _("Matching (minutes a patient)"),
         }
         fill(ui.methodSelector, entries)
@@ -53,11 +49,10 @@ class DistillPanel(Page):
         self.bind(
             distillTask=ui.taskSelector,
             distillCohort=ui.pathEdit,
-            distillGoal=ui.goalSelector,
             distillPreset=ui.budgetSelector,
             distillName=ui.nameEdit,
             distillMethod=ui.methodSelector,
-            distillImages=ui.imagesSpinBox,
+            distillVolumes=ui.volumesSpinBox,
         )
         ui.priorSelector.activated.connect(self._onPrior)
         ui.pathButton.clicked.connect(self._onBrowse)
@@ -79,6 +74,7 @@ class DistillPanel(Page):
 
     def offer(self):
         entries = {
+            SYNTHETIC: _("Synthetic volumes"),
             TEMPLATE: _("Public template (MR)"),
             _FILE: _("A file…"),
         }
@@ -91,9 +87,6 @@ class DistillPanel(Page):
         isDistilling = distillation.kindOf(state) == "distill"
         ui.trainingLabel.visible, ui.distillingLabel.visible = not isDistilling, isDistilling
         ui.tableButton.visible = ui.advancedSection.visible = ui.shareLabel.visible = isDistilling
-        ui.goalSelector.enabled = isDistilling
-        isMatching = state.distillMethod == "matching"
-        ui.imagesLabel.text = _("Images per patient:") if isMatching else _("Images in all:")
         ui.shareLabel.text = distillation.sharedText(state)
         why, isRunning = distillation.whyNot(state), self.runs.isRunning
         ui.whyLabel.text = why
@@ -112,7 +105,7 @@ class DistillPanel(Page):
     def _onPrior(self, *_index):
         prior = self.ui.priorSelector.currentData
         if prior == _FILE:
-            prior = askForFile(self.widget, _("Choose a volume that may be shared")) or TEMPLATE
+            prior = askForFile(self.widget, _("Choose a volume that may be shared")) or SYNTHETIC
         self.state.distillPrior = prior
         self.update()
 
@@ -134,7 +127,9 @@ class DistillPanel(Page):
         if not dependencies.ensure():
             return
         self._estimated = distillation.paramsOf(self.state)
-        self.ui.roomLabel.text = _("This trains small networks, which can take minutes…")
+        self.ui.roomLabel.text = _(
+            "This trains the shipped models further, about half an hour on one core…"
+        )
         self._estimate = distillation.startEstimate(self.context.runner, self._estimated)
         self._estimate.onFinished(self._onEstimateEnded)
         self.update()

@@ -14,7 +14,7 @@ from MedEnhancePanels.tasks import long_run
 #: More pictures than these are not looked at in a panel; the folder has them all.
 _MOST_PICTURES = 100
 #: Figures that are on another scale than the curves, or no losses.
-_NO_CURVES = ("structure of", "saturation of", "weight of", "gate")
+_NO_CURVES = ("structure of", "saturation of", "change of", "weight of", "gate")
 
 
 class RunArea:
@@ -90,7 +90,9 @@ class RunArea:
             importing.onFinished(lambda done: self._onImported(done, run))
         elif job.state == "done":
             level, verdict, _limits = verdictOf(run)
-            text = _("{name} is finished. {verdict} Read the audit before sharing the images.")
+            text = _(
+                "{name} is finished. {verdict} Read PRIVACY.md in its folder before sharing it."
+            )
             self.context.message(level, text.format(name=run.name, verdict=verdict))
 
     def _onImported(self, job, run):
@@ -131,7 +133,9 @@ class RunArea:
         if manifest:
             images = run.images()
             _fillGallery(ui.imageGallery, images[:_MOST_PICTURES])
-            ui.imagesTitle.text = _("Distilled images ({count})").format(count=len(images))
+            ui.imagesTitle.text = _("Middle slices of the volumes ({count})").format(
+                count=len(images)
+            )
             level, verdict, limits = verdictOf(run)
             showWeight(ui.auditIcon, level)
             ui.auditLabel.text = f"<b>{escape(verdict)}</b> {escape(limits)}"
@@ -180,11 +184,14 @@ def verdictOf(run):
             _("Leak found: do not share this."),
             _("The report says what was found; the attacks may have missed other leaks."),
         )
-    careful = _("Treat the images as the patients' own.")
+    careful = _("Treat the volumes as the patients' own.")
+    if run.manifest().get("config", {}).get("method") == "statistics":
+        verdict = _("This audit could not have found a leak: there is no patient image to find.")
+        return "info", verdict, _("The set contains averages over all patients.")
     if hasAlarm is None or not count:
-        return "warning", _("Not audited."), careful
+        return "warning", _("This audit could not have found a leak: none was run."), careful
     if not could:
-        verdict = _("The audit is inconclusive: none of {count} attacks could have found a leak.")
+        verdict = _("This audit could not have found a leak: none of {count} attacks is able to.")
         return "warning", verdict.format(count=count), careful
     verdict = _("{could} of {count} attacks could have found a leak; none did.")
     limits = _("This is not a proof: weaker leaks, or leaks of another kind, may exist.")

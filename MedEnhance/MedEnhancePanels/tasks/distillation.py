@@ -2,20 +2,25 @@
 
 import glob
 import os
+from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.io import READABLE
+from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
+from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.statistics import NUMBERS
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.tasks import long_run
 
-#: The prior that ships; any other is the path of a file.
-TEMPLATE = "template"
+#: Priors that are no files.
+PRIORS = (SYNTHETIC, TEMPLATE)
 
 
 def kindOf(state):
-    """Return "distill" for images in place of the cohort, "train" for an enhancer."""
-    return state.distillTask[:-2]
+    """Return "distill" for a set in place of the cohort, "train" for a model."""
+    return "distill" if state.distillTask.startswith("distill") else "train"
 
 
 def paramsOf(state):
@@ -23,20 +28,32 @@ def paramsOf(state):
     cohort, modality = state.distillCohort.strip(), state.distillTask[-2:]
     config = {"preset": state.distillPreset, "device": state.device}
     if kindOf(state) == "train":
-        config |= {"modality": modality, "name": state.distillName, **_pools(cohort)}
-        return {"method": "hqg", "config": config, "data": cohort}
-    config |= {"task": state.distillGoal, "method": state.distillMethod}
-    config |= {"prior": state.distillPrior, "images_per_patient": state.distillImages}
+        method = "slices" if state.distillTask.startswith("slices") else "hqg"
+        pools = {} if _isSet(cohort) else _pools(cohort, method)
+        config |= {"modality": modality, "name": state.distillName, **pools}
+        return {"method": method, "config": config, "data": cohort}
+    config |= {"method": state.distillMethod, "prior": state.distillPrior}
+    config |= {"volumes": state.distillVolumes}
     return {"cohort": cohort, "modality": modality, "config": config}
 
 
-def _pools(folder):
+def _isSet(folder):
+    """Tell whether a folder is a finished distilled set."""
+    try:
+        return is_distilled(Path(folder))
+    except MedEnhanceError:
+        return False
+
+
+def _pools(folder, method):
     """Find volumes in hq and lq, or in a folder without them; describes them for the card."""
     low = ["lq/*"] if glob.glob(os.path.join(glob.escape(folder), "lq", "*")) else []
-    high = ["hq/*"] if os.path.isdir(os.path.join(folder, "hq")) else ["*"]
+    below = "hq/" if os.path.isdir(os.path.join(folder, "hq")) else ""
     data = {"name": _("local cohort"), "subjects": _("a folder"), "source": ""}
     data["license"] = _("not stated")
-    return {"high_quality": high, "low_quality": low, "data": [data]}
+    if method == "slices":
+        return {"files": [f"{below}**/*{ending}" for ending in READABLE], "data": [data]}
+    return {"high_quality": [f"{below}*"], "low_quality": low, "data": [data]}
 
 
 def whyNot(state):
@@ -45,7 +62,7 @@ def whyNot(state):
     isTable = cohort.lower().endswith(".csv") and os.path.isfile(cohort)
     isTraining = kindOf(state) == "train"
     if isTraining and not os.path.isdir(cohort):
-        return _("Choose the folder with the volumes.")
+        return _("Choose the folder with the volumes, or of a distilled set.")
     if not isTable and not os.path.isdir(cohort):
         return _("Choose a folder with a folder for each patient, or a table (CSV: patient, path).")
     if not state.distillName.strip():
@@ -53,10 +70,8 @@ def whyNot(state):
     if isTraining:
         return ""
     if state.distillTask == "distillCT" and state.distillPrior == TEMPLATE:
-        return _(
-            "There is no public template for CT: choose the file of a volume that may be shared."
-        )
-    if state.distillPrior != TEMPLATE and not os.path.isfile(state.distillPrior):
+        return _("There is no public template for CT: choose synthetic volumes under Advanced.")
+    if state.distillPrior not in PRIORS and not os.path.isfile(state.distillPrior):
         return _("The file of the template is missing: choose another.")
     return ""
 
@@ -64,17 +79,18 @@ def whyNot(state):
 def sharedText(state):
     """Say what of the patients a distillation gives to whoever gets it."""
     shared = _(
-        "Will be shared: {count} numbers, which are means over all patients, and no image of any "
-        "of them."
+        "The result contains {count} averages over all patients, rounded distances of slices and "
+        "pixels, and no patient image. Starting sends nothing."
     ).format(count=NUMBERS)
     if state.distillMethod == "matching":
         shared = _(
-            "Will be shared: {count} images for each patient, made from that patient's images."
-        ).format(count=state.distillImages)
-    if state.distillPrior == TEMPLATE:
+            "The result contains volumes for each patient, changed to teach what that patient's "
+            "scans teach. Starting sends nothing."
+        )
+    if state.distillPrior in PRIORS:
         return shared
     anatomy = _(
-        "Every image will show the template's anatomy: use a public volume, or one whose patient "
+        "Every volume will show the anatomy of the file: use a public volume, or one whose patient "
         "consented."
     )
     return f"{shared}\n{anatomy}"

@@ -240,11 +240,11 @@ def runText(run):
         _("Its folder is {folder}").format(folder=run.folder),
     ]
     if run.kind == "distill" and run.state == "done":
-        counts = {"images": "?", "patients": "?", "held_out": "?"} | run.manifest()
+        counts = {"volumes": "?", "patients": "?", "held_out": "?"} | run.manifest()
         lines.append(
             _(
-                "{images} images from {patients} patients; {held_out} patients were held out. The "
-                "images are for training only: structures that look like organs may not exist in "
+                "{volumes} volumes from {patients} patients; {held_out} patients were held out. "
+                "They are for training only: structures that look like organs may not exist in "
                 "any patient."
             ).format(**counts)
         )

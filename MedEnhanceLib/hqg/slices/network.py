@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib.bundles.export import load_tensors, must_fit
+from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.hqg.config import SliceNetConfig
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.nets.precision import mixed_precision
@@ -144,3 +147,12 @@ def restore_planes(network: SliceNet, slices: Tensor, maps: StackMaps) -> Tensor
     with mixed_precision(str(slices.device)):
         change = network(smooth[:, 1], begun[:, 1], begun[:, ::2], maps.rows)
     return maps.consistent(begun[:, 1] + change, slices[:, 1])
+
+
+def open_network(bundle: Bundle) -> SliceNet:
+    """Build the network of a verified bundle; raises ModelError where weights do not fit."""
+    tensors = load_tensors(bundle)
+    with must_fit(bundle, tensors), torch.random.fork_rng(devices=[]):
+        network = SliceNet(config_from_json(SliceNetConfig, bundle.metadata.get("network", {})))
+        network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False)

@@ -151,7 +151,7 @@ class Sampler:
             patch, size = self._patch(how, rng)
             thick = (thicken @ patch).astype(np.float32)
             if how.added:
-                thick += np.float32(how.added) * _grain(thick.shape, rng)
+                thick += np.float32(how.added) * grain(thick.shape, rng)
             thin.append(patch[1])
             slices.append(thick)
             sizes.append(size)
@@ -220,7 +220,7 @@ def _cut(
     return np.asarray(part.reshape(3, size[0], bins[0], size[1], bins[1]).mean(axis=(2, 4)))
 
 
-def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+def grain(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     """Noise of unit variance: white, or with neighbors within a slice alike."""
     noise = rng.standard_normal((*shape[:-1], shape[-1] + 2)).astype(np.float32)
     side = rng.uniform(0, 0.6) if rng.random() < 0.4 else 0.0

@@ -14,20 +14,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from MedEnhanceLib.bundles.export import load_tensors, must_fit
 from MedEnhanceLib.bundles.schema import SLICES
-from MedEnhanceLib.bundles.store import Bundle, open_bundle
+from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.slabs import looks_like_labels
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.config import EnhanceConfig, SliceNetConfig
+from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.hqg.groups import on_device
-from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, restore_planes
+from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.train import tuned
@@ -228,15 +226,6 @@ def _new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:
     spacing[ijk] = thin_mm
     di, dj, dk = spacing.tolist()
     return Geometry((di, dj, dk), (i, j, k), geometry.direction)
-
-
-def open_network(bundle: Bundle) -> SliceNet:
-    """Build the network of a verified bundle; raises ModelError where weights do not fit."""
-    tensors = load_tensors(bundle)
-    with must_fit(bundle, tensors), torch.random.fork_rng(devices=[]):
-        network = SliceNet(config_from_json(SliceNetConfig, bundle.metadata.get("network", {})))
-        network.load_state_dict(tensors)
-    return network.eval().requires_grad_(False)
 
 
 def _of_rows(rows: Iterable[Floats], dtype: np.dtype[Any], axis: int) -> Voxels:

@@ -12,15 +12,17 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
 from MedEnhanceLib.bundles.schema import SLICES
+from MedEnhanceLib.bundles.store import open_bundle, read_bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import on_device
-from MedEnhanceLib.hqg.slices.network import SliceNet, restore_planes
+from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.planes import MOST_RATIO, Planes, Sampler, Thickening, read_planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.nets.precision import move, without_tf32
 from MedEnhanceLib.nets.training import Learner, begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.resources import resource_folder
 
 #: Below this an error counts as its square, above it as it is.
 _ROUND = 0.02
@@ -62,7 +64,10 @@ def train_slices(
     files = sorted({path for pattern in config.files for path in data.glob(pattern)} - held_out)
     planes = read_planes(files, config.modality, monitor.part(0.0, 0.05))
     torch.manual_seed(config.seed)
-    training = SliceTraining(SliceNet(config.network), Sampler(planes, config), device, _EMA)
+    network = SliceNet(config.network)
+    if config.start:
+        network = open_network(open_bundle(config.start, kind=SLICES, modality=config.modality))
+    training = SliceTraining(network, Sampler(planes, config), device, _EMA)
     learner = training.learner
     # What does not change what is learned may differ when a training goes on.
     free = {"device": "", "data": (), "license": "", "held_out": ()}
@@ -76,13 +81,16 @@ def train_slices(
         return {"loss": training.step(number, config.steps)}
 
     seconds = run_steps(step, config.steps, out, parts, monitor.part(0.05, 0.97))
-    measured = []
+    tested, origin = planes, "new crops of those trained on"
     if held_out:
         tested = read_planes(sorted(held_out), config.modality, monitor.part(0.97, 1.0))
-        figures = training.measure(Sampler(tested, config))
-        measured = [{"volumes": f"{len(held_out)} held out", **figures}]
+        origin = f"{len(held_out)} held out"
+    figures, over_shipped = measured_beside_shipped(
+        learner.averaged(), Sampler(tested, config), device
+    )
     folder = out / config.name
-    described = _described(config, seconds) | {"measured": measured}
+    described = _described(config, seconds) | {"measured": [{"volumes": origin, **figures}]}
+    described["training"]["validation"] = over_shipped
     export_bundle(folder, dict(learner.averaged().state_dict()), described)
     monitor.progress(1.0, "model written")
     return folder
@@ -99,22 +107,18 @@ class SliceTraining:
     def step(self, number: int, total: int) -> float:
         """Learn from the patches of a step; returns the loss."""
         patches = on_device(self._sampler.batch(number), self._device)
-        error = restore_planes(self.learner.network, patches.slices, patches.maps) - patches.thin
-        loss = (torch.sqrt(error.square() + _ROUND**2) - _ROUND).mean()
+        loss = thin_error(self.learner.network, patches.slices, patches.maps, patches.thin)
         self.learner.step(loss, number, total)
         return float(loss.detach())
 
-    def measure(self, sampler: Sampler) -> dict[str, float]:
-        """Mean PSNR (peak 1 on the network's scale) of fixed patches: the spline, and restored."""
-        network, figures = self.learner.averaged(), []
-        for step in range(_TESTED_BATCHES):
-            patches = on_device(sampler.batch(_FIRST_TESTED + step), self._device)
-            with torch.inference_mode():
-                restored = restore_planes(network, patches.slices, patches.maps)
-                spline = patches.maps.interpolate @ patches.slices[:, 1]
-            figures.append([_psnr(image, patches.thin) for image in (spline, restored)])
-        before, after = np.mean(figures, axis=0).round(2).tolist()
-        return {"spline (dB)": before, "restored (dB)": after}
+
+def thin_error(network: SliceNet, slices: Tensor, maps: StackMaps, thin: Tensor) -> Tensor:
+    """What is minimized: the error of restored planes, of small errors their squares.
+
+    slices: [B, 3, K, W], thick. thin: [B, M, W].
+    """
+    error = restore_planes(network, slices, maps) - thin
+    return (torch.sqrt(error.square() + _ROUND**2) - _ROUND).mean()
 
 
 def tuned(
@@ -156,6 +160,37 @@ def tuned(
             monitor.warn("learning from the slices diverged: the model is used as it is")
             return network
     return training.learner.averaged()
+
+
+def measured_beside_shipped(
+    network: SliceNet, sampler: Sampler, device: str
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean PSNR (peak 1 on the network's scale) of fixed patches, beside the shipped model.
+
+    Returns the figures in dB, and the difference from the shipped model with its standard error.
+    """
+    bundle = read_bundle(resource_folder("models") / f"{sampler.config.modality.lower()}-slices")
+    shipped, figures = open_network(bundle), []
+    move(shipped, device)
+    for step in range(_TESTED_BATCHES):
+        patches = on_device(sampler.batch(_FIRST_TESTED + step), device)
+        with torch.inference_mode():
+            spline = patches.maps.interpolate @ patches.slices[:, 1]
+            restored = [
+                restore_planes(each, patches.slices, patches.maps) for each in (network, shipped)
+            ]
+        figures.append([_psnr(image, patches.thin) for image in (spline, *restored)])
+    before, after, by_shipped = np.mean(figures, axis=0).round(2).tolist()
+    difference = np.array(figures)[:, 1] - np.array(figures)[:, 2]
+    return (
+        {"spline (dB)": before, "restored (dB)": after, "shipped model (dB)": by_shipped},
+        {
+            "over_shipped_db": round(float(difference.mean()), 3),
+            "over_shipped_error_db": round(
+                float(difference.std(ddof=1)) / len(difference) ** 0.5, 3
+            ),
+        },
+    )
 
 
 def _psnr(image: Tensor, truth: Tensor) -> float:

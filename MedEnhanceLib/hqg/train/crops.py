@@ -135,10 +135,12 @@ class Crop:
         labels: [K, J, I], indices of a task's labels; None without.
         bias: [K, J, I], what noise adds to the mean of magnitudes; None where it adds nothing.
         faint: lesions in input and target; None without.
+        where: its place in the volume.
     """
 
     plain: Noisy
     tissue: Tensor
+    where: Where
     guide: Guiding | None = None
     planted: Noisy | None = None
     labels: Tensor | None = None
@@ -253,7 +255,7 @@ class CropMaker:
                 faint = Faint(torch.from_numpy(contrast), torch.from_numpy(number))
                 scan = scan._replace(noisy=scan.noisy + contrast, mean=scan.mean + contrast)
             crop = self._crop(part, scan, at)
-            crops.append(replace(crop, faint=faint))
+            crops.append(replace(crop, faint=faint, where=(slab, *at[1:])))
         return crops
 
     def _place(self, target: Target, rng: np.random.Generator) -> Where:
@@ -277,7 +279,7 @@ class CropMaker:
             labels = torch.from_numpy(target.labels[where].astype(np.int64))
             bias = None if scan.bias is None else torch.from_numpy(scan.bias)
         tissue = torch.from_numpy(scan.mean > TISSUE[self.modality])
-        return Crop(filtered, tissue, labels=labels, bias=bias)
+        return Crop(filtered, tissue, where, labels=labels, bias=bias)
 
     def _filtered(self, scan: _Acquired, spacing: Sequence[float]) -> Noisy:
         """What the filter makes of a noisy crop, and its groups; as in use."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.bundle import export_enhancer
+from MedEnhanceLib.hqg.bundle import export_enhancer, open_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.train import losses
@@ -24,6 +25,7 @@ from MedEnhanceLib.hqg.train.verdict import judge
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.resources import resource_folder
 
 #: Seconds between two validations.
 _VALIDATION_S = 120.0
@@ -38,7 +40,6 @@ def train(
     out: Path,
     monitor: Monitor | None = None,
     *,
-    volumes: Sequence[Volume] | None = None,
     make_task: MakeTask | None = None,
 ) -> Path:
     """Train and export a bundle.
@@ -49,8 +50,6 @@ def train(
         out: for checkpoint, metrics and bundle. Where it holds a checkpoint of the same
             configuration, the training continues from it.
         monitor: progress, metrics, warnings and cancelling.
-        volumes: clean ones, instead of the files that `high_quality` names. How clean they are is
-            not measured: the texture of a distilled image can pass for noise.
         make_task: the task of the configuration and its gate, for a device; passed in, as a
             method does not import another.
     Returns:
@@ -69,9 +68,9 @@ def train(
             raise ConfigError("task: nothing makes it", "Train through api.train or a job.")
         teaching = make_task(device)
     subjects = teaching[0].subjects(monitor) if teaching else ()
-    targets = load_data(config, data, monitor.part(0.0, 0.03), volumes=volumes, subjects=subjects)
+    targets = load_data(config, data, monitor.part(0.0, 0.03), subjects=subjects)
     trainer = Trainer(config, targets, device, monitor, teaching)
-    crops = _validated_crops(config, targets)
+    crops = validated_crops(config, targets)
     steps, due = sum(trainer.counts), time.monotonic() + _VALIDATION_S
 
     def step(number: int) -> dict[str, float]:
@@ -96,6 +95,7 @@ def train(
         verdict = judge(teaching, networks, config, out, monitor.part(0.9, 0.98))
         network = networks["taught" if verdict.accepted else "untaught"]
     gains = _gains(network, crops)
+    gains |= _beside_shipped(config, targets, network, crops)
     report(gains, steps)
     folder = out / config.name
     export_enhancer(
@@ -111,7 +111,7 @@ def train(
     return folder
 
 
-def _validated_crops(config: TrainConfig, targets: dict[str, list[Target]]) -> list[Crop]:
+def validated_crops(config: TrainConfig, targets: dict[str, list[Target]]) -> list[Crop]:
     """Fixed crops without guides, and with them where there are examinations."""
     sources: dict[Kind, list[Target]] = {
         "plain": targets["validated"] or targets["plain"],
@@ -135,6 +135,31 @@ def _gains(network: GuidedNetwork, crops: Sequence[Crop]) -> dict[str, float]:
         else:
             gains["right_guide_db" if crop.guide.is_right else "wrong_guide_db"].append(added)
     return {name: float(np.mean(values)) for name, values in gains.items() if values}
+
+
+def _beside_shipped(
+    config: TrainConfig,
+    targets: dict[str, list[Target]],
+    network: GuidedNetwork,
+    crops: Sequence[Crop],
+) -> dict[str, float]:
+    """Gain of the shipped model on the crops without a guide, and of the network over it.
+
+    Returns dB: `shipped_gain_db`, `over_shipped_db` and its standard error.
+    """
+    shipped = open_enhancer(read_bundle(resource_folder("models") / config.modality.lower()))
+    theirs = crops
+    if shipped.config.blocks != config.network.blocks:
+        of_its_size = replace(config, network=shipped.config)
+        theirs = validated_crops(of_its_size, {**targets, "guided": []})
+    before = [gain_of(shipped, crop)[0] for crop in theirs if crop.guide is None]
+    after = [gain_of(network, crop)[0] for crop in crops if crop.guide is None]
+    difference = np.subtract(after, before)
+    return {
+        "shipped_gain_db": float(np.mean(before)),
+        "over_shipped_db": float(difference.mean()),
+        "over_shipped_error_db": float(difference.std() / math.sqrt(max(1, len(difference) - 1))),
+    }
 
 
 def gain_of(network: GuidedNetwork, crop: Crop) -> tuple[float, float]:

@@ -64,7 +64,6 @@ def load_data(
     data: Path,
     monitor: Monitor,
     *,
-    volumes: Sequence[Volume] | None = None,
     subjects: Iterable[Subject] = (),
 ) -> dict[str, list[Target]]:
     """Read all volumes.
@@ -73,7 +72,6 @@ def load_data(
         config: whose patterns are relative to `data`.
         data: a folder.
         monitor: messages and cancelling.
-        volumes: clean ones, instead of files.
         subjects: of the task: file, volume, and label indices [K, J, I].
     Returns:
         Targets for each kind of crops, and clean volumes that are only validated on ("validated").
@@ -88,9 +86,13 @@ def load_data(
             monitor.check()
             yield load(path, modality=modality).single()
 
-    are_clean = volumes is not None
-    given = read(config.high_quality) if volumes is None else volumes
-    clean = [target for volume in given for target in _resolutions(volume, are_clean=are_clean)]
+    pools = ((config.high_quality, False), (config.noiseless, True))
+    clean = [
+        target
+        for patterns, are_clean in pools
+        for volume in read(patterns)
+        for target in _resolutions(volume, are_clean=are_clean)
+    ]
     labeled = [
         _labeled(volume, labels) for path, volume, labels in subjects if _is_learned(path, left_out)
     ]
@@ -104,7 +106,14 @@ def load_data(
         raise InputError(
             f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
         )
-    held_out = read(config.validation, ())
+    validated = [
+        target for volume in read(config.validation, ()) for target in _resolutions(volume)
+    ]
+    if config.validation and not validated:
+        raise InputError(
+            f"{data}: no clean volume to validate on",
+            "Name volumes with little noise (validation).",
+        )
     examinations = load_examinations(config.examinations, data, left_out, modality, monitor)
     return {
         "plain": clean,
@@ -112,7 +121,7 @@ def load_data(
         "lesions": examinations,
         "labeled": labeled,
         "real": load_noisy(read(config.low_quality)) if config.loss.unpaired > 0 else [],
-        "validated": [target for volume in held_out for target in _resolutions(volume)],
+        "validated": validated,
     }
 
 
@@ -176,6 +185,14 @@ def synthetic_target(modality: str, seed: int) -> Target:
     """Draw a synthetic volume; it has no noise of its own."""
     volume = synthetic_volume("CT" if modality == "CT" else "MR", seed)
     return replace(_target(volume), least_sigma=0.0)
+
+
+def scaled_target(
+    voxels: Floats, spacing: tuple[float, float, float], modality: str, *, is_clean: bool
+) -> Target:
+    """A volume on the network's scale, [K, J, I]; a clean one has no noise of its own."""
+    target = _measured((voxels,), spacing, "", modality)
+    return replace(target, least_sigma=0.0) if is_clean else target
 
 
 def _labeled(volume: Volume, labels: npt.NDArray[np.uint8]) -> Target:

@@ -22,14 +22,13 @@ from MedEnhanceLib.spg.folder import MANIFEST, confidential_folder, read_run
 
 #: Of the manifest of a distillation, what its result states.
 _REPORTED = (
-    "images", "patients", "held_out", "modality", "task", "measured", "prior", "audit",
-    "license",
+    "volumes", "patients", "held_out", "modality", "measured", "prior", "audit", "license",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillEstimateParams(Params):
-    """Estimate what a distillation can gain and how long it takes; nothing is written."""
+class CohortParams(Params):
+    """A cohort, and how it is distilled."""
 
     cohort: Annotated[
         str,
@@ -49,7 +48,14 @@ class DistillEstimateParams(Params):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillParams(DistillEstimateParams):
+class DistillEstimateParams(CohortParams):
+    """Estimate what a distillation can gain and how long it takes; nothing is written."""
+
+    steps: int = option(800, help="steps of each training", low=1, high=100_000, flag=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillParams(CohortParams):
     """Distill a cohort; a distillation that was stopped goes on."""
 
     out: Annotated[str, About(help="a folder for the result", flag="OUT", place="folder")]
@@ -83,28 +89,26 @@ def run_distill(params: DistillParams, monitor: Monitor) -> Result:
 
 
 def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Result:
-    """Estimate PSNR by what networks learned from, advise a method, time its matching."""
+    """Estimate what a set can teach, and time matching."""
     cohort, config = params.opened(), params.config
+    lower_priority()
     _require_torch(monitor)
+    from MedEnhanceLib.jobs.gains import gains_of
+    from MedEnhanceLib.jobs.matched_networks import make_networks
     from MedEnhanceLib.report.page import duration_text
     from MedEnhanceLib.spg.patient import seconds_of_a_patient
-    from MedEnhanceLib.spg.prepare import prepare
-    from MedEnhanceLib.spg.worth import room_of
 
-    prepared = prepare(cohort, config, monitor.part(0.0, 0.2))
     device = choose_device(config.device).name
-    room = room_of(prepared, config, device=device, monitor=monitor.part(0.2, 0.9))
-    monitor.progress(0.9, "time a few steps of matching")
-    of_a_patient = seconds_of_a_patient(config, prepared.modality, device, monitor)
-    seconds = room.patients * of_a_patient
+    gains = gains_of(cohort, replace(config, device=device), params.steps, monitor.part(0.0, 0.95))
+    monitor.progress(0.95, "time a few steps of matching")
+    of_a_patient = seconds_of_a_patient(config, gains.modality, make_networks, device, monitor)
     return Result(
         {
-            **room.record(),
-            "sentence": f"{room.sentence} Matching takes about {duration_text(seconds)} here.",
-            "seconds_of_matching": round(seconds, 1),
+            **gains.record(),
+            "sentence": f"{gains.sentence} Matching takes about {duration_text(of_a_patient)} a "
+            f"patient on this device ({device}).",
+            "seconds_of_a_patient": round(of_a_patient, 1),
             "device": device,
-            "modality": prepared.modality,
-            "held_out": len(prepared.held_out),
         }
     )
 
@@ -114,10 +118,13 @@ def distill_into(
 ) -> Path:
     """See spg.distill.distill_cohort."""
     _require_torch(monitor)
+    from MedEnhanceLib.jobs.matched_networks import make_networks
     from MedEnhanceLib.spg.distill import distill_cohort
 
     config = replace(config, device=choose_device(config.device).name)
-    return distill_cohort(cohort, out, config, monitor, overwrite=overwrite)
+    return distill_cohort(
+        cohort, out, config, monitor, make_networks=make_networks, overwrite=overwrite
+    )
 
 
 def _require_torch(monitor: Monitor) -> None:

@@ -25,14 +25,19 @@ from MedEnhanceLib.jobs.teaching import enhancer_of, taught_fields, teaching_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.dataset import is_distilled, load_distilled
-from MedEnhanceLib.spg.stacks import distilled_volumes
+from MedEnhanceLib.spg.dataset import PATTERN, Distilled, is_distilled, load_distilled
 from MedEnhanceLib.unicompress.codecs.training import MODALITIES, CodecTrainingConfig
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg import TrainConfig
+    pass
 
 Method = Literal["hqg", "head", "slices", "codec"]
+#: Methods that learn from a distilled set, and the patterns of their configurations.
+_FROM_SETS = ("hqg", "slices")
+_PATTERNS = (
+    "high_quality", "noiseless", "low_quality", "examinations", "leave_out", "validation", "files",
+    "held_out",
+)  # fmt: skip
 #: Weight of the critic in `cohort` where there are volumes of low quality.
 _UNPAIRED = 0.01
 
@@ -52,6 +57,10 @@ class TrainParams(Params):
     data: Annotated[
         str, About(help="a folder of volumes, or a distilled set", flag=None, place="input")
     ]
+    distilled: Annotated[
+        str | None,
+        About(help="a distilled set, besides the volumes of data", flag=None, place="input"),
+    ] = None
     out: Annotated[str, About(help="folder of checkpoint and model", metavar="DIR", place="folder")]
     config: dict[str, Any] = option(
         factory=dict,
@@ -66,18 +75,47 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
     """Train, or go on with a training; the model's folder, and a head's held-out figures."""
     began, data, out = time.monotonic(), Path(params.data), Path(params.out)
     lower_priority()
-    config = training_config(params.method, params.config, data)
-    folder = train_method(params.method, config, data, out, monitor)
+    distilled = set_of(data, params.distilled)
+    config = training_config(params.method, params.config, distilled)
+    folder = train_method(params.method, config, data, out, monitor, distilled)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
-    measured = None if params.method == CODEC else read_bundle(folder).metadata.get("measured")
+    metadata = {} if params.method == CODEC else read_bundle(folder).metadata
+    measured, verdict = metadata.get("measured"), beside_shipped(metadata)
     return Result(
         {
             "outputs": outputs,
             "seconds": round(time.monotonic() - began, 3),
             **({"held_out": measured} if measured else {}),
+            **({"sentence": verdict} if verdict else {}),
         }
     )
+
+
+def set_of(data: Path, distilled: str | None) -> Distilled | None:
+    """Read the distilled set that a training learns from: `distilled`, or `data` if it is one.
+
+    Raises InputError where `distilled` is none.
+    """
+    if distilled:
+        return load_distilled(Path(distilled))
+    return load_distilled(data) if is_distilled(data) else None
+
+
+def beside_shipped(metadata: Mapping[str, Any]) -> str:
+    """Say what a model gains over the filter and over the shipped model; "" if not measured."""
+    validation = metadata.get("training", {}).get("validation", {})
+    if "over_shipped_db" not in validation:
+        return ""
+    over, error = validation["over_shipped_db"], validation["over_shipped_error_db"]
+    text = f"{over:+.2f} ± {error:.2f} dB over the shipped model"
+    if "gain_db" in validation:
+        text = f"{validation['gain_db']:+.2f} dB over the filter, {text}"
+    config = metadata["training"]["config"]
+    is_apart = config.get("validation") or config.get("held_out")
+    where = "volumes held out" if is_apart else "new crops of the training volumes"
+    advice = "" if over > error else " Use the shipped model."
+    return f"On {where}: {text}.{advice}"
 
 
 def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
@@ -116,11 +154,11 @@ def _patterns(folder: Path, data: Path) -> list[str]:
 
 
 def training_config(
-    method: str, fields: Mapping[str, Any] | Options, data: Path | None = None
+    method: str, fields: Mapping[str, Any] | Options, distilled: Distilled | None = None
 ) -> Any:
     """Return the method's configuration from its JSON object, or as it is where it is one.
 
-    data: where it is a distilled set, it decides part of an enhancer's configuration.
+    distilled: a set to learn from, which decides the modality.
     Raises ConfigError for an unknown method, and for fields that its configuration does not take.
     """
     from MedEnhanceLib.gradprom import TrainHeadConfig
@@ -150,52 +188,86 @@ def training_config(
         if part not in [*parts]:
             raise ConfigError(f"unknown part {part!r}", f"Use one of {', '.join(parts)}.")
         chosen, fields = parts[part], {name: fields[name] for name in fields if name != "part"}
-    if method == "hqg" and data is not None and is_distilled(data):
-        fields = {"modality": load_distilled(data).modality, **fields}
+    if distilled is not None and method in _FROM_SETS:
+        fields = {"modality": distilled.modality, **fields}
+        if fields.get("task"):
+            raise ConfigError(
+                f"{distilled.folder}: a distilled set has no labels",
+                "Train on volumes, or no task.",
+            )
     if method == "hqg" and fields.get("task"):
         fields = taught_fields(fields)
     return chosen.from_json(dict(fields))
 
 
-def train_method(method: str, config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
+def train_method(
+    method: str,
+    config: Any,
+    data: Path,
+    out: Path,
+    monitor: Monitor,
+    distilled: Distilled | None = None,
+) -> Path:
     """Train with a configuration of `training_config`; the bundle's folder."""
     for package in ("torch", "matplotlib"):
         require(package, purpose="Training, with pictures of how it goes,")
-    from MedEnhanceLib.gradprom.train import train as train_head
-    from MedEnhanceLib.hqg.slices.train import train_slices
     from MedEnhanceLib.nets.training import checkpoint_named
 
+    if distilled is not None:
+        if method not in _FROM_SETS:
+            raise ConfigError(
+                f"{distilled.folder}: {method} does not learn from a distilled set",
+                "It teaches hqg and slices.",
+            )
+        config, data = _with_set(config, data, distilled)
+        if distilled.alarm:
+            monitor.warn(distilled.alarm)
     with checkpoint_named(out):
-        if method == CODEC:
-            return _train_codec(config, data, out, monitor)
-        if method == "slices":
-            return train_slices(config, data, out, monitor)
-        if method == "head":
-            return train_head(config, data, out, monitor, enhancer=enhancer_of(config))
-        return _train_enhancer(config, data, out, monitor)
-
-
-def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor) -> Path:
-    """Train an enhancer on volumes, or on a distilled set."""
-    from MedEnhanceLib.hqg.train import train
-
-    if not is_distilled(data):
-        return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))
-    if config.task is not None:
-        raise ConfigError(f"{data}: a distilled set has no labels", "Train on volumes, or no task.")
-    distilled = load_distilled(data)
-    if config.modality != distilled.modality:
-        raise ConfigError(
-            f"{data} is a distilled set of {distilled.modality}, not of {config.modality}",
-            "Leave out the modality.",
-        )
-    if distilled.alarm:
-        monitor.warn(distilled.alarm)
-    config = replace(config, data=(distilled.entry(), *config.data))
-    volumes = list(distilled_volumes(distilled, seed=config.seed))
-    folder = train(config, data, out, monitor, volumes=volumes)
+        folder = _trained(method, config, data, out, monitor)
+    if distilled is None:
+        return folder
     limits = read_bundle(folder).metadata.get("limits", ())
     return record_fields(folder, {"limits": [*distilled.limits, *limits]}).folder
+
+
+def _trained(method: str, config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
+    from MedEnhanceLib.gradprom.train import train as train_head
+    from MedEnhanceLib.hqg.slices.train import train_slices
+    from MedEnhanceLib.hqg.train import train
+
+    if method == CODEC:
+        return _train_codec(config, data, out, monitor)
+    if method == "slices":
+        return train_slices(config, data, out, monitor)
+    if method == "head":
+        return train_head(config, data, out, monitor, enhancer=enhancer_of(config))
+    return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))
+
+
+def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]:
+    """Let a configuration learn from a set, besides the volumes of `data` if it is another folder.
+
+    Returns the configuration, and the folder that its patterns are relative to.
+    """
+    if config.modality != distilled.modality:
+        raise ConfigError(
+            f"{distilled.folder} is a distilled set of {distilled.modality}, not of "
+            f"{config.modality}",
+            "Leave out the modality.",
+        )
+    pool = "noiseless" if hasattr(config, "noiseless") else "files"
+    own, fields = data.resolve(), {}
+    folder = distilled.folder.resolve()
+    root = Path(os.path.commonpath([own, folder]))
+    for name in _PATTERNS:
+        below = glob.escape(own.relative_to(root).as_posix())
+        patterns = getattr(config, name, ()) if own != folder else ()
+        fields[name] = tuple(f"{below}/{pattern}" for pattern in patterns)
+    fields = {name: value for name, value in fields.items() if hasattr(config, name)}
+    below = glob.escape(folder.relative_to(root).as_posix())
+    fields[pool] = (*fields[pool], f"{below}/{PATTERN}")
+    entries = (distilled.entry(), *config.data)
+    return replace(config, **fields, data=entries), root
 
 
 def _train_codec(config: Any, data: Path, out: Path, monitor: Monitor) -> Path:

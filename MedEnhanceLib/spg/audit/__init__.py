@@ -8,11 +8,17 @@ Importing this needs numpy alone.
 """
 
 from MedEnhanceLib.spg.audit.attacks import audit
-from MedEnhanceLib.spg.audit.audit_report import AuditReport, write_confidential, write_report
+from MedEnhanceLib.spg.audit.audit_report import (
+    NOT_POSSIBLE,
+    AuditReport,
+    write_confidential,
+    write_report,
+)
 from MedEnhanceLib.spg.audit.records import FEWEST_AUDITED, Audited, Finding
 
 __all__ = [
     "FEWEST_AUDITED",
+    "NOT_POSSIBLE",
     "AuditReport",
     "Audited",
     "Finding",

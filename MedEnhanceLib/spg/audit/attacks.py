@@ -44,7 +44,6 @@ def audit(audited: Audited, *, monitor: Monitor | None = None) -> AuditReport:
         )
     return AuditReport(
         findings=tuple(findings),
-        exposed=audited.aliases.get(audited.prior_owner or ""),
         cautions=tuple(cautions),
         counts={
             "images": len(audited.distilled),

@@ -18,11 +18,8 @@ from MedEnhanceLib.spg.audit.records import Finding
 from MedEnhanceLib.spg.audit.significance import ALPHA
 
 FORMAT = 1
-CLEAN = "No attack found a leak."
-NOT_A_PROOF = (
-    "This does not prove that there is none: weaker leaks than those stated below, or leaks of "
-    "other kinds, may exist."
-)
+NOT_POSSIBLE = "This audit could not have found a leak"
+NOT_A_PROOF = "This does not prove that there is none: weaker leaks or other leaks may exist."
 #: What each attack does, for who has to decide on sharing.
 _TRIED = {
     "copies": "Every image was compared with every slice of every patient, shifted and turned.",
@@ -31,7 +28,7 @@ _TRIED = {
 }
 _NOT_TRIED = (
     "**Not tried:** membership inference, which compares the images with further distillations "
-    "(shadow models, LiRA); copies that were mirrored, zoomed or warped."
+    "(shadow models, LiRA); copies that were mirrored, zoomed or warped, or of the rim of a slice."
 )
 _WARNING = """These pictures show slices of patients, and patients.json names them.
 They are for whoever may see the original images. Do not share this folder.
@@ -48,13 +45,11 @@ _LEAST_REACH = 0.05
 class AuditReport:
     """Result of an audit. `to_json` and `summary` name nobody and show nothing of `pairs`.
 
-    exposed: alias of the patient whose anatomy the prior shows, who is in every image by
-    construction and in no test; None: a template. cautions: limits of the tests. counts: of images
-    and patients. pairs: the five nearest, with slices of patients. aliases: patient → alias.
+    cautions: limits of the tests. counts: of images and patients. pairs: the five nearest, with
+    slices of patients. aliases: patient → alias.
     """
 
     findings: tuple[Finding, ...]
-    exposed: str | None
     cautions: tuple[str, ...]
     counts: Mapping[str, int]
     pairs: tuple[Pair, ...] = field(repr=False)
@@ -62,7 +57,7 @@ class AuditReport:
 
     @property
     def alarms(self) -> tuple[Finding, ...]:
-        """The attacks that found a leak of a patient besides the prior's."""
+        """The attacks that found a leak."""
         return tuple(finding for finding in self.findings if finding.alarm)
 
     @property
@@ -72,7 +67,7 @@ class AuditReport:
 
     @property
     def headline(self) -> str:
-        """The result in one or two sentences."""
+        """The result: an alarm, else first what could have been found."""
         groups = (
             f"{self.counts['training_patients']} used and {self.counts['held_out_patients']} "
             "held-out patients"
@@ -85,23 +80,30 @@ class AuditReport:
             )
         elif all(finding.is_blind for finding in self.findings):
             text = (
-                f"Inconclusive: with {groups} none of the attacks can find a leak, "
-                "however large. Treat the images as the patients' own."
+                f"{NOT_POSSIBLE}, however large: with {groups} no attack can. Treat the volumes as "
+                "the patients' own."
             )
         else:
-            could = sum(not finding.is_blind for finding in self.findings)
-            total = len(self.findings)
-            text = f"{CLEAN} With {groups}, each could have found one as strong as stated below."
-            if could < total:  # what says little must not sound like good news
-                text = f"With {groups}, {total - could} of {total} attacks cannot find a leak, "
-                text += f"however large; the remaining {could} found none."
-            text += f" {NOT_A_PROOF}"
-        if self.exposed is not None:
-            text += (
-                f" The prior is the anatomy of patient {self.exposed}, who is visible in every "
-                "image: share them only with this patient's consent."
+            able = [finding.finds for finding in self.findings if not finding.is_blind]
+            text = (
+                f"This audit could have found {' and '.join(able)}; it found none. "
+                f"{len(able)} of {len(self.findings)} attacks were able to, with {groups}. "
+                f"{NOT_A_PROOF}"
             )
         return text
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """What each attack did and found, then what was not tried; in Markdown."""
+        lines = []
+        for finding in self.findings:
+            verdict = "It found no leak."
+            if finding.is_blind:
+                verdict = "Inconclusive: it could not have found a leak."
+            if finding.alarm:
+                verdict = "ALARM: it found a leak."
+            lines.append(f"**{finding.title}** {_TRIED[finding.attack]} **{verdict}**")
+        return (*lines, _NOT_TRIED)
 
     @property
     def summary(self) -> str:
@@ -115,16 +117,8 @@ class AuditReport:
             f"most {ALPHA:.0%} of audits.",
             "",
         ]
-        for finding in self.findings:
-            verdict = "It found no leak."
-            if finding.is_blind:
-                verdict = "Inconclusive: it could not have found a leak."
-            if finding.alarm:
-                verdict = "ALARM: it found a leak."
-            lines.append(
-                f"- **{finding.title}** {_TRIED[finding.attack]} **{verdict}** {finding.sentence} "
-                f"{finding.power}"
-            )
+        for finding, tried in zip(self.findings, self.tried, strict=False):
+            lines.append(f"- {tried} {finding.sentence} {finding.power}")
         lines.append(f"- {_NOT_TRIED}")
         lines += [f"- Caution: {caution}" for caution in self.cautions]
         return "\n".join(lines)
@@ -135,7 +129,6 @@ class AuditReport:
             "format": FORMAT,
             "software": __version__,
             "alarm": self.alarm,
-            "exposed": self.exposed,
             "headline": self.headline,
             "alpha": ALPHA,
             "findings": [finding.to_json() for finding in self.findings],

@@ -77,6 +77,7 @@ def search_copies(
         level=level,
         detectable=blended,
         power=power,
+        finds=f"a slice that makes up at least {blended or 1:.0%} of an image",
         measured={
             "highest_training": used,
             "highest_held_out": others,

@@ -141,15 +141,14 @@ def likeness(
         by_prior = gallery.ssim(audited.prior, before, monitor.part(0.8, 1.0))
         details = {name: z - before.per_patient()[name] for name, z in details.items()}
         structure = {name: value - by_prior[name] for name, value in structure.items()}
-    question = "Are used patients nearer than others?"
     return [
-        compare_groups(audited, details, level, "likeness-ncc", f"{question} Details (NCC)"),
-        compare_groups(audited, structure, level, "likeness-ssim", f"{question} Structure (SSIM)"),
+        compare_groups(audited, details, level, "likeness-ncc", "details, NCC"),
+        compare_groups(audited, structure, level, "likeness-ssim", "structure, SSIM"),
     ]
 
 
 def compare_groups(
-    audited: Audited, figures: Mapping[str, float], level: float, attack: str, title: str
+    audited: Audited, figures: Mapping[str, float], level: float, attack: str, measure: str
 ) -> Finding:
     """Test whether a figure by patient is higher in training, as a leak makes it."""
     training = [figures[name] for name in audited.training]
@@ -167,7 +166,7 @@ def compare_groups(
     )
     return Finding(
         attack=attack,
-        title=title,
+        title=f"Are used patients nearer than others ({measure})?",
         sentence=(
             f"In {value:.0%} of all pairs of a used and a held-out patient, the used one looks "
             f"more like a source of the images (95 % interval {low:.0%} to {high:.0%}); without a "
@@ -177,5 +176,7 @@ def compare_groups(
         level=level,
         detectable=detectable,
         power=power,
+        finds=f"images that are nearer to the used patients in {detectable or 1:.0%} of all pairs "
+        f"({measure})",
         measured={"auc": value, "interval": [low, high]},
     )

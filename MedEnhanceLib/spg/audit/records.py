@@ -13,7 +13,7 @@ from MedEnhanceLib.errors import InputError
 
 Images = npt.NDArray[np.float32]
 
-#: Patients, used and held out, besides the prior's: fewer cannot be compared.
+#: Patients, used and held out: fewer cannot be compared.
 FEWEST_AUDITED = 2
 
 
@@ -29,8 +29,6 @@ class Audited:
         held_out: as training. Patients must have been assigned to one or the other at random:
             the exact tests of the audit depend on it.
         prior: the start of the distillation; None: not used.
-        prior_owner: the patient whose anatomy the prior shows, in neither group, as that patient is
-            in every image by construction; None: a template or an average.
     Raises:
         InputError: there are too few patients, or one is in both groups.
     """
@@ -39,34 +37,29 @@ class Audited:
     training: Mapping[str, Images]
     held_out: Mapping[str, Images]
     prior: Images | None = None
-    prior_owner: str | None = None
 
     def __post_init__(self) -> None:
         for name, group in (("training", self.training), ("held-out", self.held_out)):
             if len(group) < FEWEST_AUDITED:
                 raise InputError(
-                    f"the audit got {len(group)} {name} patients besides the prior's",
+                    f"the audit got {len(group)} {name} patients",
                     "It compares patients that were used with patients that were not: give at "
                     "least two of each, drawn at random.",
                 )
-        everyone = [*self.training, *self.held_out, self.prior_owner]
-        if len(set(everyone)) < len(everyone):
-            raise InputError(
-                "a patient is in training and held out at once, or is the prior's besides",
-                "Split by patient, and leave the prior's patient out of both groups.",
-            )
+        if not set(self.training).isdisjoint(self.held_out):
+            raise InputError("a patient is in training and held out at once", "Split by patient.")
 
     @property
     def patients(self) -> dict[str, Images]:
-        """All patients but the prior's, training first."""
+        """All patients, training first."""
         return {**self.training, **self.held_out}
 
     @property
     def aliases(self) -> dict[str, str]:
-        """Patient → alias in reports: T1, T2, … training, H1, H2, … held out, A1 of the prior."""
+        """Patient → alias in reports: T1, T2, … training, H1, H2, … held out."""
         named = {name: f"T{number}" for number, name in enumerate(self.training, start=1)}
         named |= {name: f"H{number}" for number, name in enumerate(self.held_out, start=1)}
-        return named if self.prior_owner is None else named | {self.prior_owner: "A1"}
+        return named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +69,7 @@ class Finding:
     sentence: what it found. p: probability that a set without a leak gives a result as extreme;
     level: the p at which the alarm is raised. detectable: the smallest leak that is found with 80 %
     probability, in the unit that `power`, a sentence, names; None: even the largest would be
-    missed. measured: the figures behind it, for JSON.
+    missed. finds: what it could have found, in words. measured: the figures behind it, for JSON.
     """
 
     attack: str
@@ -86,6 +79,7 @@ class Finding:
     level: float
     detectable: float | None
     power: str
+    finds: str
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -80,7 +80,10 @@ def test_two_folders_and_a_modality_are_enough(
     ("arguments", "words"),
     [
         (("hqg", "--high-quality", "good"), "modality"),
-        (("hqg", "--high-quality", "good", "--modality", "MR", "--data", "d"), "instead of --data"),
+        (
+            ("hqg", "--high-quality", "good", "--modality", "MR", "--data", "d"),
+            "beside a distilled set",
+        ),
         (("head", "--high-quality", "good", "--modality", "MR"), "for enhancers"),
         (("hqg", "--low-quality", "bad", "--data", "d"), "no training data"),
         (("hqg",), "no training data"),

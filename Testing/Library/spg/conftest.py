@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.jobs.matched_networks import make_networks
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.distill import distill_cohort
 
@@ -23,9 +25,9 @@ PEOPLE = ("MILLER_1961", "GARCIA_1975", "NAKAMURA_88", "OKONKWO_403")
 
 
 def phantom(seed: int, modality: str = "MR") -> Volume:
-    """8 slices of 34 × 30 pixels, 3 mm: ellipses with texture, different for each seed."""
+    """8 slices of 44 × 40 pixels, 3 mm: ellipses with texture, different for each seed."""
     rng = np.random.default_rng(seed)
-    k, j, i = np.mgrid[-1:1:8j, -1:1:34j, -1:1:30j]
+    k, j, i = np.mgrid[-1:1:8j, -1:1:44j, -1:1:40j]
     voxels = rng.normal(0, 6, k.shape) + 150 * (k**2 / 2 + j**2 + i**2 < 0.8)
     geometry = Geometry((3.0, 3.0, 5.0))
     for _ in range(5):
@@ -82,8 +84,11 @@ def smoke() -> DistillConfig:
     return SMOKE
 
 
+distill = partial(distill_cohort, make_networks=make_networks)
+
+
 @pytest.fixture(scope="session")
 def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The result of a run that nothing interrupted: two images of each patient."""
+    """The result of a run that nothing interrupted: a volume of each patient."""
     out = tmp_path_factory.mktemp("whole") / "distilled"
-    return distill_cohort(Cohort.from_folder(people), out, SMOKE)
+    return distill(Cohort.from_folder(people), out, SMOKE)

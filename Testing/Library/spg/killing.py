@@ -19,10 +19,9 @@ from pathlib import Path
 
 import torch
 from Library.forked import Work, count_events, exit_status
-from Library.spg.conftest import SMOKE, hashes, write_cohort
+from Library.spg.conftest import SMOKE, distill, hashes, write_cohort
 
 from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import RunFolder
 
 #: Two of them are held out, so that there is an audit to be killed in.
@@ -38,7 +37,7 @@ def main() -> None:
     config = replace(SMOKE, held_out=held_out / people, checkpoint_s=0.0)
 
     def distilling(out: Path) -> Work:
-        return lambda: distill_cohort(Cohort.from_folder(place / "cohort"), out, config)
+        return lambda: distill(Cohort.from_folder(place / "cohort"), out, config)
 
     torch.set_num_threads(1)  # a forked child has no other threads
     distilling(place / "whole")()  # the first time, much is imported

@@ -18,48 +18,84 @@ from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, OutputError
 from MedEnhanceLib.io.cohort import Cohort, Patient
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg import distill as run_module
+from MedEnhanceLib.spg.audit import copies
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import load_distilled, order_of
-from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import RunFolder
-from MedEnhanceLib.spg.readme import METHOD, NO_LICENSE, readme
+from MedEnhanceLib.spg.images import framed
+from MedEnhanceLib.spg.matching import Raw
+from MedEnhanceLib.spg.patient import PatientVolumes
+from MedEnhanceLib.spg.readme import METHODS, NO_LICENSE, readme, sheet
 
-from .conftest import PEOPLE, hashes, write_cohort
+from .conftest import PEOPLE, SMOKE, distill, hashes, phantom, write_cohort
 
 
-def test_a_result_has_images_and_a_manifest(whole: Path, smoke: DistillConfig) -> None:
+def test_a_result_has_volumes_and_a_manifest(whole: Path, smoke: DistillConfig) -> None:
     result = load_distilled(whole)
-    assert result.images.shape == (len(PEOPLE) * smoke.images_per_patient, 32, 32)
-    assert 0 <= result.images.min() < result.images.max() <= 1
+    volumes = list(result.volumes())
+    assert len(volumes) == len(PEOPLE)
+    assert all(volume.shape == (12, 40, 40) for volume in volumes)
+    assert all(volume.geometry.spacing == (3.0, 3.0, 5.0) for volume in volumes)
     reported = result.manifest
-    assert (reported["task"], reported["modality"], reported["patients"]) == ("denoise", "MR", 4)
-    assert reported["prior"]["in_cohort"] is False
-    assert set(reported["measured"]) == {"alignment", "structure", "saturation"}
+    assert (reported["modality"], reported["patients"], reported["volumes"]) == ("MR", 4, 4)
+    assert reported["prior"]["kind"] == "synthetic"
+    assert set(reported["measured"]) == {"alignment", "structure", "saturation", "change"}
     assert result.config.record() == smoke.record()
-    # The order is drawn from the images, so that it does not reveal which belong to one patient.
-    order = order_of(result.images).tolist()
-    assert sorted(order) == list(range(8)) != order
-    assert order != order_of(result.images + np.float32(1e-6)).tolist()
     assert not (whole / "work").exists()
     pictures = sorted((whole / "images").iterdir())
-    for picture, image in zip(pictures, np.load(whole / "images.npy"), strict=True):
-        assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(picture))), image)
+    for picture, volume in zip(pictures, volumes, strict=True):
+        shown = sitk.GetArrayFromImage(sitk.ReadImage(str(picture)))
+        assert np.array_equal(shown, np.rint(volume.voxels[6] / 10000 * 255))
 
 
-def test_the_readme_says_what_who_gets_the_folder_has_to_know(whole: Path) -> None:
-    page = (whole / "README.md").read_text(encoding="utf-8")
+def test_the_order_is_drawn_from_the_values_so_that_it_reveals_no_patient() -> None:
+    volumes = np.random.default_rng(0).random((8, 2, 3, 3)).astype(np.float32)
+    order = order_of(volumes).tolist()
+    assert sorted(order) == list(range(8)) != order
+    assert order != order_of(volumes + np.float32(1e-6)).tolist()
+
+
+def test_the_pages_say_what_who_gets_the_folder_has_to_know(whole: Path) -> None:
     manifest = load_distilled(whole).manifest
-    said = (RESEARCH_ONLY, "not anatomy", METHOD, manifest["audit"]["summary"], "4 patients")
-    said += ("manifest.json", "ICBM 152", "Louis Collins, McConnell Brain")
-    for words in said:
+    page = (whole / "README.md").read_text(encoding="utf-8")
+    for words in (RESEARCH_ONLY, "not anatomy", "4 patients", "manifest.json", "PRIVACY.md"):
         assert words in page
-    alarm = {"audit": {"alarm": True, "summary": "ALARM: it leaks.\n\nMore."}}
-    before_loading = readme(manifest | alarm).partition("## Load them")[0]
-    assert "**ALARM: it leaks.**" in before_loading
-    blind = {"audit": {"alarm": False, "summary": "Inconclusive: 2 patients.\n\nMore."}}
-    assert "**Inconclusive: 2 patients.**" in readme(manifest | blind).partition("## License")[0]
-    own = {"prior": {"kind": "file", "description": "a volume"}}
-    assert "ICBM" not in readme(manifest | own)
+    officer = (whole / "PRIVACY.md").read_text(encoding="utf-8")
+    for words in (METHODS["matching"], "4 steps", "101 numbers", "Nothing.", "not a medical"):
+        assert words in officer
+    for write in (readme, sheet):
+        alarm = {"audit": {"alarm": True, "summary": "ALARM: it leaks.\n\nMore."}}
+        assert "**ALARM: it leaks.**" in write(manifest | alarm).partition("##")[0]
+    assert "- Do not share the set." in sheet(manifest | alarm)
+    assert "ICBM" not in page
+    template = {"prior": {"kind": "template", "description": "an average"}}
+    assert "Louis Collins, McConnell Brain" in readme(manifest | template)
+
+
+@pytest.mark.slow
+def test_a_raw_slice_in_the_set_raises_the_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the whole distillation: a patient's slice gets into a volume, and is found."""
+    monkeypatch.setattr(copies, "_PLANTS", 1)
+    names = tuple(f"P{number}" for number in range(6))
+    cohort = Cohort.from_folder(write_cohort(tmp_path / "people", people=names))
+    config = replace(SMOKE, held_out=0.4)
+    patient_of = run_module.distill_patient
+
+    def leaking(raw: Raw, *args: object, **options: object) -> PatientVolumes:
+        made = patient_of(raw, *args, **options)  # type: ignore[arg-type]
+        if raw.number == 1:
+            made.volumes[0, 5] = framed(raw.volumes[0].voxels[3:4], 40)[0]
+        return made
+
+    calm = distill(cohort, tmp_path / "calm", config)
+    assert load_distilled(calm).manifest["audit"]["alarm"] is False
+    monkeypatch.setattr(run_module, "distill_patient", leaking)
+    leaks = distill(cohort, tmp_path / "leaks", config)
+    assert load_distilled(leaks).manifest["audit"]["alarm"] is True
+    assert "Do not share the set" in (leaks / "PRIVACY.md").read_text(encoding="utf-8")
+    assert load_distilled(leaks).alarm
 
 
 @pytest.mark.slow
@@ -68,7 +104,7 @@ def test_without_a_license_nobody_may_use_it_until_one_is_stated(
 ) -> None:
     def warnings(out: Path, config: DistillConfig) -> list[str]:
         events: list[Event] = []
-        distill_cohort(cohort, out, config, Monitor(events.append))
+        distill(cohort, out, config, Monitor(events.append))
         messages = [event.fields["message"] for event in events if event.kind == "warning"]
         return [message for message in messages if "icense" in message]
 
@@ -83,7 +119,7 @@ def test_without_a_license_nobody_may_use_it_until_one_is_stated(
     stated = replace(smoke, license="CC BY 4.0")
     assert not warnings(out, stated)
     assert load_distilled(out).entry()["license"] == "CC BY 4.0"
-    assert hashes(distill_cohort(cohort, tmp_path / "stated", stated)) == hashes(out)
+    assert hashes(distill(cohort, tmp_path / "stated", stated)) == hashes(out)
     before = hashes(out)
     assert not warnings(out, smoke)
     assert hashes(out) == before, "a license is not taken back by leaving it out"
@@ -110,8 +146,8 @@ def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on_unless_data_chan
         steps += event.kind == "progress" and "step " in event.fields["stage"]
 
     with pytest.raises(Cancelled, match="checkpoint is written"):
-        monitor = Monitor(listen, lambda: steps > 20)
-        distill_cohort(Cohort.from_folder(folder), out, smoke, monitor)
+        monitor = Monitor(listen, lambda: steps > 6)
+        distill(Cohort.from_folder(folder), out, smoke, monitor)
     assert list(out.rglob("checkpoint.safetensors"))
     path = next((folder / PEOPLE[3]).iterdir())
     original, volume = path.read_bytes(), io.load(path)
@@ -119,20 +155,20 @@ def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on_unless_data_chan
     voxels[4, 17, 15] += 1
     io.save(volume.with_voxels(voxels), path, overwrite=True)
     with pytest.raises(InputError, match="started with other images"):
-        distill_cohort(Cohort.from_folder(folder), out, smoke)
+        distill(Cohort.from_folder(folder), out, smoke)
     path.write_bytes(original)
-    assert hashes(distill_cohort(Cohort.from_folder(folder), out, smoke)) == hashes(whole)
+    assert hashes(distill(Cohort.from_folder(folder), out, smoke)) == hashes(whole)
 
 
 @pytest.mark.slow
 def test_other_options_are_refused_by_name(
     whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
 ) -> None:
-    other = replace(smoke, seed=5, loop=replace(smoke.loop, inner=3))
+    other = replace(smoke, seed=5, loop=replace(smoke.loop, pool=2))
     out = Path(shutil.copytree(whole, tmp_path / "out"))
-    with pytest.raises(ConfigError, match=r"loop\.inner, seed"):
-        distill_cohort(cohort, out, other)
-    distill_cohort(cohort, out, other, overwrite=True)
+    with pytest.raises(ConfigError, match=r"loop\.pool, seed"):
+        distill(cohort, out, other)
+    distill(cohort, out, other, overwrite=True)
     assert load_distilled(out).config.seed == 5
 
 
@@ -141,27 +177,30 @@ def test_a_folder_in_use_or_of_something_else_is_left_alone(
 ) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
     with RunFolder(out).owned(overwrite=False), pytest.raises(OutputError, match="another process"):
-        distill_cohort(cohort, out, smoke)
+        distill(cohort, out, smoke)
     assert not (out / "work").exists()
     other.mkdir()
     (other / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(OutputError, match=r"thesis\.tex"):
-            distill_cohort(cohort, other, smoke, overwrite=overwrite)
+            distill(cohort, other, smoke, overwrite=overwrite)
     assert [path.name for path in other.iterdir()] == ["thesis.tex"]
 
 
 def test_patients_who_cannot_be_distilled_are_named(
     people: Path, smoke: DistillConfig, tmp_path: Path
 ) -> None:
-    many = replace(smoke, images_per_patient=9)
-    with pytest.raises(InputError, match=r"MILLER_1961|GARCIA_1975"):
-        distill_cohort(Cohort.from_folder(people), tmp_path / "out", many)
+    thin = write_cohort(tmp_path / "thin", people=("A", "B"))
+    volume = phantom(7)
+    voxels = volume.voxels * (np.arange(8) < 3)[:, None, None]
+    io.save(volume.with_voxels(voxels), next((thin / "B").iterdir()), overwrite=True)
+    with pytest.raises(InputError, match="patient B: 3 slices contain tissue"):
+        distill(Cohort.from_folder(thin), tmp_path / "out", smoke)
     assert not (tmp_path / "out" / "work").exists()
     one = Cohort.from_folder(people).patients[0]
     twice = Cohort((one, Patient("OTHER", (shutil.copy(one.paths[0], tmp_path / "x.nii.gz"),))))
     with pytest.raises(InputError, match=r"MILLER_1961|GARCIA_1975"):
-        distill_cohort(twice, tmp_path / "out", smoke)
+        distill(twice, tmp_path / "out", smoke)
 
 
 @pytest.mark.slow
@@ -172,14 +211,19 @@ def test_held_out_patients_leave_no_trace(
     config = replace(smoke, held_out=0.2)
     prepared = run_module.prepare(cohort, config, Monitor())
     assert len(prepared.held_out) == 2  # one is no comparison
-    first = distill_cohort(cohort, tmp_path / "first", config)
+    first = distill(cohort, tmp_path / "first", config)
 
     original = run_module.prepare
     monkeypatch.setattr(run_module, "prepare", lambda *a: _swapped(original(*a)))
-    second = distill_cohort(cohort, tmp_path / "second", config)
-    assert hashes(first)["images.npy"] == hashes(second)["images.npy"]
+    second = distill(cohort, tmp_path / "second", config)
+    assert of_volumes(first) == of_volumes(second)
     assert hashes(first)["manifest.json"] != hashes(second)["manifest.json"]
 
 
+def of_volumes(folder: Path) -> list[str]:
+    return [digest for name, digest in sorted(hashes(folder).items()) if "volumes/" in name]
+
+
 def _swapped(prepared: run_module.Prepared) -> run_module.Prepared:
-    return replace(prepared, held_out={n: 1 - x for n, x in prepared.held_out.items()})
+    held_out = {n: replace(x, slices=1 - x.slices) for n, x in prepared.held_out.items()}
+    return replace(prepared, held_out=held_out)

@@ -1,9 +1,8 @@
-"""The command, the job and the Python function; and what the page asks people to type."""
+"""The command, the job and the Python function."""
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.jobs import JobSpec, run_job
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "distillation.md"
 Run = Callable[..., tuple[int, dict[str, Any], str]]
 OPTIONS = ("--preset", "smoke", "--method", "matching", "--held-out", "0", "--device", "cpu")
 
@@ -36,20 +34,20 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def test_command_job_and_function_give_the_same(
     people: Path, whole: Path, run: Run, tmp_path: Path
 ) -> None:
-    status, reported, _ = run("distill", people, tmp_path / "a", "--task", "denoise", *OPTIONS)
+    status, reported, _ = run("distill", people, tmp_path / "a", *OPTIONS)
     assert status == 0
-    assert (reported["images"], reported["patients"], reported["held_out"]) == (8, 4, 0)
+    assert (reported["volumes"], reported["patients"], reported["held_out"]) == (4, 4, 0)
     assert reported["audit"]["alarm"] is None
     assert "warnings" in reported
     given = {"preset": "smoke", "method": "matching", "held_out": 0.0}
-    config = {"task": "denoise", **given, "device": "cpu"}
+    config = {**given, "device": "cpu"}
     params = {"cohort": str(people), "out": str(tmp_path / "b"), "config": config}
     run_job(JobSpec("distill", params))
     status, reported, _ = run("distill", people, tmp_path / "b", *OPTIONS, "--seed", "3")
     assert status == 2
     assert "started with other options (seed)" in reported["error"]["message"]
     for folder in (tmp_path / "a", tmp_path / "b"):
-        for name in ("images.npy", "manifest.json", "README.md"):
+        for name in ("volumes/0003.nii.gz", "manifest.json", "PRIVACY.md"):
             assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
 
@@ -84,28 +82,7 @@ def test_a_finished_set_is_not_said_to_be_written_again(
 ) -> None:
     out = shutil.copytree(whole, tmp_path / "a")
     for words in ("stated another license in", "nothing changed in"):
-        command = ["distill", people, out, "--task", "denoise", *OPTIONS, "--license", "CC0-1.0"]
+        command = ["distill", people, out, *OPTIONS, "--license", "CC0-1.0"]
         assert main([str(word) for word in command]) == 0
         said = capsys.readouterr().out
         assert f"{words} {out}" in said and "wrote" not in said and "**" not in said
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # MONAI misses readers that nobody asked for
-def test_the_pages_code_trains_on_a_result(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The blocks of "Train on it", as they stand; the set's own README has the first of them."""
-    own = (whole / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", own, flags=re.S)
-    section = PAGE.read_text(encoding="utf-8").partition("## Train on it")[2].partition("\n## ")[0]
-    loading, degrading = re.findall(r"```python\n(.*?)```", section, flags=re.S)
-    assert block == loading.replace("distilled/", "")
-    (tmp_path / "distilled").symlink_to(whole)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(compile(loading + degrading, str(PAGE), "exec"), names)  # the page's own code
-    images = next(iter(names["loader"]))
-    assert images.shape[1:] == (1, 32, 32)
-    assert 0 <= float(images.min()) < float(images.max()) <= 1
-    assert names["degraded"].shape == names["distilled"].images.shape
-    assert float(abs(names["degraded"] - names["distilled"].images).mean()) > 0.01

@@ -5,132 +5,166 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, ModelError
+from MedEnhanceLib.jobs.matched_networks import make_networks
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.spg import patient
-from MedEnhanceLib.spg.config import TASKS, DistillConfig
-from MedEnhanceLib.spg.images import axial_slices
+from MedEnhanceLib.spg import matching, patient
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.generator import RHO
 from MedEnhanceLib.spg.matching import PatientLoop, Raw
-from MedEnhanceLib.spg.networks import RHO
 from MedEnhanceLib.spg.patient import distill_patient, seconds_of_a_patient
+from MedEnhanceLib.spg.prepare import Brick, Prior
 
 from .conftest import phantom
 
 
 @pytest.fixture
-def raw(smoke: DistillConfig) -> Raw:
-    images = axial_slices(phantom(1), smoke.images)
-    prior = axial_slices(phantom(2), smoke.images)
-    return Raw(images, prior[2:4], "MR")
+def raw() -> Raw:
+    return raw_of("MR")
+
+
+def raw_of(modality: str) -> Raw:
+    prior = Brick.of(phantom(2, modality)).voxels[None]
+    return Raw([Brick.of(phantom(1, modality))], Prior(prior, ((5.0, 3.0),), "file"), modality)
+
+
+run = partial(distill_patient, make_networks=make_networks)
 
 
 @pytest.mark.slow
-def test_matching_lowers_the_distance_between_gradients(raw: Raw, smoke: DistillConfig) -> None:
-    """Of the same patches and network, generator alone: what the loop is for."""
-    config = replace(smoke, loop=replace(smoke.loop, inner=40, teaching=0, outer=1, batch=8))
-    loop = PatientLoop(raw, config, "cpu")
-    first = loop._rng
-    loop._rng = lambda number, purpose: first(0, purpose)  # type: ignore[method-assign]
+@pytest.mark.parametrize(("place", "most"), [(0, 0.98), (1, 0.9)])
+def test_matching_lowers_the_distance_between_gradients(
+    place: int, most: float, raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same crops and network, generator alone: what the loop is for.
+
+    Of the enhancer it reaches what the filter misses alone.
+    """
+    config = replace(smoke, loop=replace(smoke.loop, inner=20, teaching=0, outer=1))
+    monkeypatch.setattr(
+        patient.PatientLoop, "_rng", lambda loop, number, purpose: np.random.default_rng(purpose)
+    )
+    monkeypatch.setattr(matching, "_RATE", 1e-2)
+    loop = PatientLoop(raw, config, lambda *args: [make_networks(*args)[place]], "cpu")
+    with torch.no_grad():  # as after some training: a new network has hardly a gradient
+        for weight in loop.networks[0].module.parameters():
+            weight.add_(
+                0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+            )
+    loop.networks[0].restart = lambda seed: None  # type: ignore[method-assign]
     distances = []
-    for number in range(config.loop.steps):
+    for number in range(20):
         before = float(loop.measured[0, 0])
         loop.step(number)
         distances.append(float(loop.measured[0, 0]) - before)
-    assert distances[-1] < 0.7 * distances[0]
+    assert distances[-1] < most * distances[0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("modality", ["MR", "CT"])
-@pytest.mark.parametrize("task", TASKS)
-def test_every_task_is_distilled_and_resumed_to_the_same_bits(
-    task: str, modality: str, raw: Raw, smoke: DistillConfig, tmp_path: Path
+def test_every_modality_is_distilled_and_resumed_to_the_same_bits(
+    modality: str, smoke: DistillConfig, tmp_path: Path
 ) -> None:
-    config = replace(smoke, task=task)
-    raw = replace(raw, modality=modality)
-    whole = distill_patient(raw, config)
-    assert whole.images.shape == raw.prior.shape
-    assert 0 < np.abs(whole.images - raw.prior).max() <= RHO + 1e-6
-    calls = iter(range(100))
-    with pytest.raises(Cancelled):  # within the second network, between matches
-        monitor = Monitor(cancel=lambda: next(calls) > 8)
-        distill_patient(raw, config, folder=tmp_path, monitor=monitor)
-    resumed = distill_patient(raw, config, folder=tmp_path)
-    assert np.array_equal(resumed.images, whole.images)
-    assert resumed.measured == whole.measured
+    raw, config = raw_of(modality), replace(smoke, loop=replace(smoke.loop, outer=2))
+    whole = run(raw, config)
+    assert whole.volumes.shape == raw.prior.volumes.shape
+    assert 0 < np.abs(whole.volumes - raw.prior.volumes).max() <= RHO + 1e-6
+    assert whole.measured["change"] > 0
+    for stop in (3, 8, 12):  # within the first networks and the second, between matches and after
+        calls = iter(range(100))
+        monitor = Monitor(cancel=lambda calls=calls, stop=stop: next(calls) > stop)
+        with pytest.raises(Cancelled):
+            run(raw, config, folder=tmp_path / str(stop), monitor=monitor)
+        resumed = run(raw, config, folder=tmp_path / str(stop))
+        assert np.array_equal(resumed.volumes, whole.volumes)
+        assert resumed.measured == whole.measured
 
 
 def test_a_checkpoint_of_other_data_is_refused(
     raw: Raw, smoke: DistillConfig, tmp_path: Path
 ) -> None:
-    distill_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "a"})
+    run(raw, smoke, folder=tmp_path, hashes={"data_sha256": "a"})
     with pytest.raises(ConfigError, match="data_sha256"):
-        distill_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "b"})
+        run(raw, smoke, folder=tmp_path, hashes={"data_sha256": "b"})
     for path in tmp_path.iterdir():
         path.write_bytes(b"\\0" * 50)
     with pytest.raises(ModelError, match="damaged"):
-        distill_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "a"})
+        run(raw, smoke, folder=tmp_path, hashes={"data_sha256": "a"})
 
 
 @pytest.mark.slow
-def test_a_cancel_is_noticed_within_two_seconds(raw: Raw, tmp_path: Path) -> None:
-    config = DistillConfig.from_json({"images": {"size": 32}, "loop": {"patch": 32}})
+def test_a_cancel_is_noticed_within_two_seconds(
+    raw: Raw, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    config = replace(smoke, loop=replace(smoke.loop, full_size=True, outer=9))
     requested, began = threading.Event(), []
 
     def listen(event: Event) -> None:
-        if event.kind == "progress" and "step 30 " in event.fields["stage"]:
+        if event.kind == "progress" and "step 6 " in event.fields["stage"]:
             began.append(time.process_time())
             requested.set()
 
     with pytest.raises(Cancelled):
-        distill_patient(raw, config, folder=tmp_path, monitor=Monitor(listen, requested))
+        run(raw, config, folder=tmp_path, monitor=Monitor(listen, requested))
     assert time.process_time() - began[0] < 2  # of the processor: others may be at work
     assert list(tmp_path.glob("checkpoint*"))
 
 
+@pytest.mark.slow
 def test_where_memory_ends_the_batch_is_halved_once_and_said(
     raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    smoke = replace(smoke, loop=replace(smoke.loop, batch=4, teaching=0))
     original, most = PatientLoop._match, 2
 
-    def match(loop: PatientLoop, number: int) -> None:
+    def match(loop: PatientLoop, number: int, place: int) -> None:
         if loop.batch > most:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        original(loop, number)
+        original(loop, number, place)
 
     monkeypatch.setattr(PatientLoop, "_match", match)
     received: list[str] = []
     monitor = Monitor(lambda e: received.append(str(e.fields.get("message", ""))))
-    halved = distill_patient(raw, smoke, monitor=monitor)
-    assert sum("continuing with 2 patches, not 4" in message for message in received) == 1
+    halved = run(raw, smoke, monitor=monitor)
+    assert sum("continuing with 2 crops, not 4" in message for message in received) == 1
     smaller = replace(smoke, loop=replace(smoke.loop, batch=2))
-    assert np.array_equal(distill_patient(raw, smaller).images, halved.images)
+    assert np.array_equal(run(raw, smaller).volumes, halved.volumes)
     # A run that goes on stays with it.
     steps = iter(range(100))
-    monitor = Monitor(cancel=lambda: next(steps) > 5)
+    monitor = Monitor(cancel=lambda: next(steps) > 2)
     with pytest.raises(Cancelled):
-        distill_patient(raw, smoke, folder=tmp_path, monitor=monitor)
-    assert np.array_equal(distill_patient(raw, smoke, folder=tmp_path).images, halved.images)
+        run(raw, smoke, folder=tmp_path, monitor=monitor)
+    assert np.array_equal(run(raw, smoke, folder=tmp_path).volumes, halved.volumes)
     most = 1
-    with pytest.raises(DeviceMemoryError, match="with 2 patches") as caught:
-        distill_patient(raw, smoke)
-    assert "smaller patches" in caught.value.hint
+    with pytest.raises(DeviceMemoryError, match="with 2 crops") as caught:
+        run(raw, smoke)
+    assert "fewer crops" in caught.value.hint
 
 
-def test_divergence_stops_and_says_where(raw: Raw, smoke: DistillConfig) -> None:
-    broken = replace(raw, images=np.full_like(raw.images, np.nan))
-    with pytest.raises(ModelError, match="diverged at step 0"):
-        distill_patient(broken, smoke)
+def test_divergence_stops_and_says_where(
+    raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "cosine_distance", lambda raw, _: raw[0].sum() * np.nan)
+    with pytest.raises(ModelError, match="diverged at step 1"):
+        run(raw, smoke)
 
 
-@pytest.mark.parametrize("task", ["denoise", "sr2"])
 def test_a_patient_takes_the_time_of_its_steps(
-    smoke: DistillConfig, task: str, monkeypatch: pytest.MonkeyPatch
+    smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine on which every step takes a second."""
-    monkeypatch.setattr(patient, "_seconds", lambda loop, number: 1.0)
-    assert seconds_of_a_patient(replace(smoke, task=task), "MR", "cpu") == smoke.loop.steps
+    clock = [0.0]
+
+    def step(loop: PatientLoop, number: int) -> None:
+        clock[0] += 1
+
+    monkeypatch.setattr(PatientLoop, "step", step)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    assert seconds_of_a_patient(smoke, "MR", make_networks, "cpu") == smoke.loop.steps

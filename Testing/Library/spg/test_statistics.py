@@ -1,8 +1,7 @@
-"""A public prior that takes on a cohort's intensities and textures."""
+"""Volumes that take on a cohort's intensities, textures and spacing."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,20 @@ import pytest
 
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.dataset import load_distilled
+from MedEnhanceLib.spg.dataset import STORED, load_distilled
 from MedEnhanceLib.spg.distill import distill_cohort
-from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.images import Floats, windowed
 from MedEnhanceLib.spg.statistics import (
     NUMBERS,
     Statistics,
     imposed,
     mean_over,
     measure,
+    spacings,
 )
+from MedEnhanceLib.synthetic import synthetic_volume
+
+from .conftest import write_cohort
 
 
 def textured(seed: int, *, coarse: float, bright: float, noise: float) -> Floats:
@@ -42,10 +45,10 @@ def distance(one: Statistics, other: Statistics) -> tuple[float, float]:
 
 def test_images_take_on_the_statistics_of_others() -> None:
     prior = textured(0, coarse=9, bright=0.7, noise=0.005)
-    wanted = measure(textured(1, coarse=3, bright=0.4, noise=0.04), "MR")
-    before = distance(measure(prior, "MR"), wanted)
-    changed = imposed(prior, wanted, "MR")
-    after = distance(measure(changed, "MR"), wanted)
+    wanted = measure([textured(1, coarse=3, bright=0.4, noise=0.04)], "MR")
+    before = distance(measure([prior], "MR"), wanted)
+    changed = imposed(prior[None], wanted, "MR")[0]
+    after = distance(measure([changed], "MR"), wanted)
     assert after[0] < 0.05 * before[0]
     assert after[1] < 0.3 * before[1]
     assert changed.dtype == np.float32
@@ -54,32 +57,53 @@ def test_images_take_on_the_statistics_of_others() -> None:
 
 
 def test_one_odd_patient_among_five_moves_no_mean_far() -> None:
-    usual = [measure(textured(n, coarse=4, bright=0.5, noise=0.02), "MR") for n in range(5)]
-    odd = measure(textured(9, coarse=1, bright=0.9, noise=0.2), "MR")
+    usual = [measure([textured(n, coarse=4, bright=0.5, noise=0.02)], "MR") for n in range(5)]
+    odd = measure([textured(9, coarse=1, bright=0.9, noise=0.2)], "MR")
     means = mean_over(usual)
     with_odd = mean_over([*usual[:4], odd])
     assert means.patients == with_odd.patients == 5
     assert distance(means, with_odd)[0] < 0.1 * distance(means, odd)[0]
 
 
-@pytest.fixture(scope="module")
-def made(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set by statistics alone."""
-    config = replace(
-        DistillConfig.preset("smoke"), method="statistics", device="cpu", images_per_patient=6
-    )
-    out = tmp_path_factory.mktemp("statistics") / "out"
-    return distill_cohort(Cohort.from_folder(people), out, config)
+@pytest.fixture(scope="module", params=["MR", "CT"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set by statistics alone, of synthetic volumes."""
+    folder = tmp_path_factory.mktemp("statistics")
+    cohort = Cohort.from_folder(write_cohort(folder / "people", request.param))
+    return distill_cohort(cohort, folder / "out", DistillConfig.preset("smoke"))
 
 
-def test_a_set_by_statistics_is_a_set_like_any_other(made: Path) -> None:
+def test_a_set_has_volumes_with_the_statistics_and_the_spacing_of_the_cohort(made: Path) -> None:
     result = load_distilled(made)
-    assert result.images.shape == (6, 32, 32)
-    assert result.config.method == "statistics"
+    volumes = list(result.volumes())
+    assert [volume.shape for volume in volumes] == [(12, 40, 40)] * 4
+    assert all(volume.geometry.spacing == (3.0, 3.0, 5.0) for volume in volumes)
+    assert {volume.modality for volume in volumes} == {result.modality}
     published = result.manifest["statistics"]
-    assert published["patients"] == result.manifest["patients"]
+    assert published["patients"] == result.manifest["patients"] == 4
     assert len(published["intensities"]) + sum(map(len, published["bands"])) == NUMBERS == 101
-    page = (made / "README.md").read_text(encoding="utf-8")
+    low, high = STORED[result.modality]
+    scaled = [(volume.voxels.astype(np.float32) - low) / (high - low) for volume in volumes]
+    theirs = Statistics(np.array(published["intensities"]), np.array(published["bands"]))
+    ours = measure([np.concatenate(scaled)], result.modality)
+    drawn = synthetic_volume(result.modality, 0, shape=(12, 40, 40), spacing=(5.0, 3.0, 3.0))
+    before = distance(measure([windowed(drawn)], result.modality), theirs)
+    assert distance(ours, theirs)[0] < 0.2 * before[0]
+    assert distance(ours, theirs)[1] < before[1]
+
+
+def test_a_set_by_statistics_says_first_that_no_audit_could_have_found_a_leak(made: Path) -> None:
+    page = (made / "PRIVACY.md").read_text(encoding="utf-8")
+    first = next(line for line in page.splitlines() if line.startswith("**"))
+    assert first.startswith("**This audit could not have found a leak")
     assert "101 numbers" in page
-    assert ("lowest and highest" in page) == (result.manifest["patients"] < 5)
-    assert "matched" not in page
+    assert "lowest and highest" in page
+    assert "5 × 3 mm" in page
+    assert "steps, each towards" not in page
+    assert len(page.splitlines()) < 50, "it is one page"
+
+
+def test_spacings_are_rounded_quartiles_of_the_cohort() -> None:
+    patients = [(5.1234, 0.91234), (3.2, 0.5), (4.0, 0.7), (6.0, 1.0), (3.5, 0.6)]
+    found = spacings(patients, 4)
+    assert found == [(4.0, 0.7), (3.5, 0.6), (5.1, 0.91), (4.0, 0.7)]

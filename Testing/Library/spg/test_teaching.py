@@ -1,0 +1,120 @@
+"""Enhancers and thin slices learn from a set, from a cohort or from both; and the estimate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813 - as its users do
+from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.gains import Gain, Gains
+from MedEnhanceLib.spg.dataset import NOT_ANATOMY
+from MedEnhanceLib.spg.folder import MANIFEST
+
+SMALL = {"preset": "smoke", "device": "cpu"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["hqg", "slices"])
+def test_a_set_teaches_and_the_result_is_measured_beside_the_shipped_model(
+    method: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--preset", "smoke", "--device", "cpu", "--out", str(tmp_path), "--name", "own"]
+    assert main(["train", method, "--data", str(whole), *words]) == 0
+    said = capsys.readouterr().out
+    assert "over the shipped model" in said
+    assert ("over the filter" in said) == (method == "hqg")
+    assert "Use the shipped model." in said, "after four steps"
+    metadata = read_bundle(tmp_path / "own").metadata
+    assert metadata["modality"] == "MR"
+    assert NOT_ANATOMY in metadata["limits"]
+    assert metadata["data"][0]["name"] == "a distilled set"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["hqg", "slices"])
+def test_a_set_and_a_cohort_teach_together(
+    method: str, whole: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--high-quality", str(people), "--preset", "smoke", "--device", "cpu", "--name", "own"]
+    assert main(["train", method, "--data", str(whole), *words, "--out", str(tmp_path)]) == 0
+    metadata = read_bundle(tmp_path / "own").metadata
+    config = metadata["training"]["config"]
+    patterns = [*config.get("noiseless", ()), *config.get("high_quality", config.get("files"))]
+    assert any("volumes/*.nii.gz" in pattern for pattern in patterns)
+    assert any("cohort-of-2019" in pattern for pattern in patterns)
+    assert [entry["name"] for entry in metadata["data"]] == [
+        "a distilled set",
+        "the user's own cohort",
+    ]
+
+
+def test_what_a_set_cannot_teach_is_said(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a distilled set of MR, not of CT"):
+        me.train("hqg", {**SMALL, "modality": "CT"}, whole, tmp_path / "a")
+    with pytest.raises(ConfigError, match="does not learn from a distilled set"):
+        me.train("codec", {}, whole, tmp_path / "b")
+    task = {"segmenter": "brain-tissue", "images": ["a"], "labels": ["b"]}
+    with pytest.raises(ConfigError, match="no labels"):
+        me.train("hqg", {**SMALL, "task": task}, whole, tmp_path / "c")
+
+
+@pytest.mark.slow
+def test_an_alarm_of_the_audit_is_repeated_where_a_model_learns(
+    whole: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "set"))
+    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    manifest["audit"] = {"alarm": True, "summary": "ALARM"}
+    (out / MANIFEST).write_text(json.dumps(manifest))
+    warnings: list[str] = []
+    folder = me.train(
+        "slices",
+        SMALL,
+        out,
+        tmp_path / "run",
+        progress=lambda e: warnings.append(e.fields["message"]) if e.kind == "warning" else None,
+    )
+    assert any("raised the alarm" in message for message in warnings)
+    assert any("raised the alarm" in limit for limit in read_bundle(folder).metadata["limits"])
+
+
+@pytest.mark.parametrize(
+    ("noise", "slices", "begins"),
+    [
+        (Gain("noise", 0.01, 0.05), Gain("slices", 0.3, 0.2), "Use the shipped model."),
+        (Gain("noise", 0.04, 0.001), Gain("slices", -0.3, 0.1), "Use the shipped model."),
+        (
+            Gain("noise", -0.1, 0.05),
+            Gain("slices", 0.3, 0.1),
+            "A set can gain +0.30 ± 0.10 dB in restoring thin slices.",
+        ),
+    ],
+)
+def test_the_estimate_advises_a_set_only_where_its_gain_is_certain(
+    noise: Gain, slices: Gain, begins: str
+) -> None:
+    sentence = Gains("MR", 8, 800, (noise, slices)).sentence
+    assert sentence.startswith(begins)
+    assert noise.text in sentence
+    assert "800 further steps" in sentence
+
+
+@pytest.mark.slow
+def test_the_job_estimates_gain_and_time_and_writes_nothing(people: Path) -> None:
+    before = sorted(people.parent.rglob("*"))
+    params = {"cohort": str(people), "config": SMALL, "steps": 2}
+    found = run_job(JobSpec("distill-estimate", params)).fields
+    assert [row["task"] for row in found["gains"]] == ["noise", "slices"]
+    assert all(np.isfinite(row["over_shipped_db"]) for row in found["gains"])
+    assert found["patients"] == 4
+    assert "Matching takes about" in found["sentence"]
+    assert found["seconds_of_a_patient"] > 0
+    assert sorted(people.parent.rglob("*")) == before
