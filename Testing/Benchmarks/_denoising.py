@@ -22,6 +22,7 @@ from _enhancement_statistics import Gate, difference, difference_gate
 
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.degradation.image import rician_noise, robust_max
 from MedEnhanceLib.hqg import denoise
 from MedEnhanceLib.io import load
@@ -239,6 +240,21 @@ def noisy(scan: Scan, kind: str, percent: int, seed: int) -> Volume:
         return scan.volume.with_voxels(rician_noise(clean, sigma, rng))
     noise = rng.normal(0, sigma, clean.shape).astype(np.float32)
     return scan.volume.with_voxels(clean + noise)
+
+
+def scanned(scan: Scan, percent: int, seed: int) -> tuple[Scan, Volume, NoiseEstimate]:
+    """As a simulated scanner acquires it (degradation/acquisition.py), of another kind each seed.
+
+    Returns the reference with the scanner's resolution, the scan, and what is true of its noise.
+    """
+    rng = np.random.default_rng((seed, percent, 2))
+    volume = scan.volume
+    scanner = Scanner.draw(rng, SCAN_KINDS[seed % len(SCAN_KINDS)])
+    got = scanner.acquire(volume.voxels, percent / 100, volume.geometry.spacing, rng)
+    truth = true_noise(volume, float(np.sqrt(np.mean(got.sigma**2))), rician=False)
+    spectrum = got.spectrum.reshape(truth.spectrum.shape)
+    clean = replace(scan, volume=volume.with_voxels(got.clean))
+    return clean, volume.with_voxels(got.noisy), replace(truth, spectrum=spectrum)
 
 
 def true_noise(volume: Volume, sigma: float, *, rician: bool) -> NoiseEstimate:

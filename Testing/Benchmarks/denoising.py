@@ -54,6 +54,8 @@ _CT_SLICES, _CT_SIDE = 12, 256
 OVER_FILTER = {5: (0.12, 0.008), 10: (0.15, 0.02), 15: (0.17, 0.03)}
 MR, PEERS, CT, LESIONS = "MR", "peers", "CT", "CT lesions"
 TRUE, MEASURED = "true σ", "measured σ"
+#: Noise of a simulated acquisition, beside noise that is added voxel by voxel.
+SCANNER = "scanner"
 BM4D, BETTER = "BM4D", "BM4D, the better"
 
 
@@ -61,7 +63,7 @@ def main() -> None:
     parser = shared.parser_of(__doc__, seeds=(0, 1, 2))
     parser.add_argument("--ct-model", help="name or folder of a CT enhancer; none: filter alone")
     parser.add_argument("--parts", nargs="+", choices=(MR, PEERS, CT), default=[MR, PEERS, CT])
-    parser.add_argument("--kinds", nargs="+", default=["Gaussian", "Rician"])
+    parser.add_argument("--kinds", nargs="+", default=["Gaussian", "Rician", SCANNER])
     options = shared.settled(parser)
     model = shared.open_model(options.model, "MR")
     ct_model = shared.open_model(options.ct_model, "CT")
@@ -113,9 +115,12 @@ def mr_case(
     scan: Scan, kind: str, percent: int, seed: int, arms: Sequence[str], model: Model | None
 ) -> Iterator[Row]:
     """All arms on one noisy crop, with the true and with the measured σ."""
-    volume, sigma = shared.noisy(scan, kind, percent, seed), percent / 100
-    measured = shared.measured_noise(volume)
-    truth = shared.true_noise(volume, sigma, rician=kind == "Rician")
+    if kind == SCANNER:
+        scan, volume, truth = shared.scanned(scan, percent, seed)
+    else:
+        volume = shared.noisy(scan, kind, percent, seed)
+        truth = shared.true_noise(volume, percent / 100, rician=kind == "Rician")
+    measured, sigma = shared.measured_noise(volume), truth.level
     removal = removal_of(measured, "MR")
     for which, noise, share in ((TRUE, truth, 1.0), (MEASURED, removal.noise, removal.share)):
         for arm in arms:
@@ -129,6 +134,7 @@ def mr_case(
                 "subject": scan.name,
                 "reference": scan.reference,
                 "case": f"{kind} {percent} %, {which}",
+                "noise": SCANNER if kind == SCANNER else "white",
                 "percent": percent,
                 "seed": seed,
                 "arm": arm,
@@ -236,6 +242,8 @@ def gates_of(rows: list[Row]) -> list[Gate]:
             ]
             if which == TRUE:
                 found.append(gain_gate(name, mr, cases, (NETWORK, ROUND), mean=0))
+            scans = [f"{SCANNER} {percent} %, {which}"]
+            found.append(gain_gate(f"MR {scans[0]}", mr, scans, over_filter, mean=0.3, least=-0.1))
         for percent in PEER_PERCENTS:
             name, cases = f"MR {percent} %, {which}", cases_of(peers, which, percent)
             found.append(gain_gate(name, peers, cases, over_bm4d, mean=0.5))
@@ -244,7 +252,8 @@ def gates_of(rows: list[Row]) -> list[Gate]:
 
 
 def cases_of(rows: list[Row], which: str, percent: int) -> list[str]:
-    return sorted({r["case"] for r in rows if r["percent"] == percent and which in r["case"]})
+    white = (r for r in rows if r["noise"] == "white" and r["percent"] == percent)
+    return sorted({r["case"] for r in white if which in r["case"]})
 
 
 def ct_gates(rows: list[Row], lesions: list[Row]) -> list[Gate]:

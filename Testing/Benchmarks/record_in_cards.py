@@ -44,7 +44,7 @@ def _rows_of(benchmark: str) -> list[dict[str, Any]]:
 
 def head_rows(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """Dice of each label in each subject, of the head that ships."""
-    chosen = [row for row in rows if row["model"] == name and row["head"] == "learned alone"]
+    chosen = [row for row in rows if row["model"] == name]
     return [
         {key: row[key] for key in ("subject", "case", "input")} | row["labels"] for row in chosen
     ]
