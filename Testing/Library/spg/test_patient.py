@@ -39,32 +39,48 @@ run = partial(distill_patient, make_networks=make_networks)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "most"), [(0, 0.98), (1, 0.9)])
+@pytest.mark.parametrize(
+    ("place", "drawn"),
+    [
+        pytest.param(
+            0,
+            0.05,
+            marks=pytest.mark.xfail(
+                strict=True, reason="an enhancer's crops are filtered anew after each match"
+            ),
+        ),
+        (1, 0.02),
+    ],
+)
 def test_matching_lowers_the_distance_between_gradients(
-    place: int, most: float, raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch
+    place: int,
+    drawn: float,
+    raw: Raw,
+    smoke: DistillConfig,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of the same crops and network, generator alone: what the loop is for.
-
-    Of the enhancer it reaches what the filter misses alone.
-    """
-    config = replace(smoke, loop=replace(smoke.loop, inner=20, teaching=0, outer=1))
+    """Of the same crops and network, generator alone: what the loop is for."""
+    config = replace(smoke, loop=replace(smoke.loop, inner=30, teaching=0, outer=1))
     monkeypatch.setattr(
         patient.PatientLoop, "_rng", lambda loop, number, purpose: np.random.default_rng(purpose)
     )
     monkeypatch.setattr(matching, "_RATE", 1e-2)
-    loop = PatientLoop(raw, config, lambda *args: [make_networks(*args)[place]], "cpu")
-    with torch.no_grad():  # as after some training: a new network has hardly a gradient
-        for weight in loop.networks[0].module.parameters():
-            weight.add_(
-                0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
-            )
-    loop.networks[0].restart = lambda seed: None  # type: ignore[method-assign]
-    distances = []
-    for number in range(20):
-        before = float(loop.measured[0, 0])
-        loop.step(number)
-        distances.append(float(loop.measured[0, 0]) - before)
-    assert distances[-1] < most * distances[0]
+    ratios = []
+    for seed in range(3):  # which weights the networks have decides how far it falls
+        loop = PatientLoop(raw, config, lambda *args: [make_networks(*args)[place]], "cpu")
+        network, random = loop.networks[0], torch.Generator().manual_seed(seed)
+        network.restart(seed)
+        with torch.no_grad():  # as after some training: a new network has hardly a gradient
+            for weight in network.module.parameters():
+                weight.add_(drawn * torch.randn(weight.shape, generator=random))
+        network.restart = lambda seed: None  # type: ignore[method-assign]
+        distances = []
+        for number in range(30):
+            before = float(loop.measured[0, 0])
+            loop.step(number)
+            distances.append(float(loop.measured[0, 0]) - before)
+        ratios.append(np.mean(distances[-8:]) / np.mean(distances[:8]))
+    assert np.mean(ratios) < 0.5
 
 
 @pytest.mark.slow
