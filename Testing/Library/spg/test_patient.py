@@ -60,13 +60,13 @@ def test_matching_lowers_the_distance_between_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of the same crops and network, generator alone: what the loop is for."""
-    config = replace(smoke, loop=replace(smoke.loop, inner=30, teaching=0, outer=1))
+    config = replace(smoke, loop=replace(smoke.loop, inner=24, teaching=0, outer=1))
     monkeypatch.setattr(
         patient.PatientLoop, "_rng", lambda loop, number, purpose: np.random.default_rng(purpose)
     )
     monkeypatch.setattr(matching, "_RATE", 1e-2)
     ratios = []
-    for seed in range(3):  # which weights the networks have decides how far it falls
+    for seed in range(2):  # which weights the networks have decides how far it falls
         loop = PatientLoop(raw, config, lambda *args: [make_networks(*args)[place]], "cpu")
         network, random = loop.networks[0], torch.Generator().manual_seed(seed)
         network.restart(seed)
@@ -75,7 +75,7 @@ def test_matching_lowers_the_distance_between_gradients(
                 weight.add_(drawn * torch.randn(weight.shape, generator=random))
         network.restart = lambda seed: None  # type: ignore[method-assign]
         distances = []
-        for number in range(30):
+        for number in range(24):
             before = float(loop.measured[0, 0])
             loop.step(number)
             distances.append(float(loop.measured[0, 0]) - before)
