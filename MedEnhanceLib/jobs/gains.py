@@ -6,6 +6,7 @@ other half, and the other way round. Ours.
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 from collections.abc import Iterator
@@ -108,21 +109,20 @@ def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor
         )
     config = replace(config, method="statistics")
     names = np.random.default_rng(config.seed).permutation(sorted(p.id for p in cohort)).tolist()
-    halves = [set(names[0::2]), set(names[1::2])]
+    half_of = {name: number % 2 for number, name in enumerate(names)}
     with tempfile.TemporaryDirectory(prefix="medenhance-") as place:
         folder = Path(place)
-        modality = ""
+        modality, numbers = "", itertools.count()
         for patient, volumes in cohort.volumes(monitor=monitor.part(0.0, 0.05)):
             modality = volumes[0].modality
-            half = next(n for n, names_ in enumerate(halves) if patient.id in names_)
-            (folder / f"half-{half}").mkdir(exist_ok=True)
+            part_of = folder / f"half-{half_of[patient.id]}"
+            part_of.mkdir(exist_ok=True)
             for volume in volumes:
-                count = len(list(folder.glob("half-*/*")))
-                io.save(volume, folder / f"half-{half}" / f"{count:04d}.nrrd")
+                io.save(volume, part_of / f"{next(numbers):04d}.nrrd")
         figures: dict[str, list[tuple[float, float]]] = {task: [] for task in _TASKS}
-        for half, members in enumerate(halves):
+        for half in range(2):
             part = monitor.part(0.05 + 0.475 * half, 0.05 + 0.475 * (half + 1))
-            some = cohort.only(lambda patient, chosen=members: patient.id in chosen)  # type: ignore[misc]
+            some = cohort.only(lambda patient, half=half: half_of[patient.id] == half)  # type: ignore[misc]
             distill_cohort(some, folder / f"set-{half}", config, part.part(0.0, 0.1))
             for task, figure in _trained(folder, half, modality, config, steps, part.part(0.1, 1)):
                 figures[task].append(figure)

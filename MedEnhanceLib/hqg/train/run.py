@@ -21,7 +21,7 @@ from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Kind
 from MedEnhanceLib.hqg.train.losses import Turn, Window
 from MedEnhanceLib.hqg.train.targets import Target, load_data
 from MedEnhanceLib.hqg.train.trainer import MakeTask, Trainer
-from MedEnhanceLib.hqg.train.verdict import judge
+from MedEnhanceLib.hqg.train.verdict import TAUGHT, UNTAUGHT, judge
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
@@ -91,9 +91,9 @@ def train(
         trainer.close()
     network, verdict = trainer.learner.averaged(), None
     if trainer.taught is not None and teaching is not None:
-        networks = {"untaught": network, "taught": trainer.taught.averaged()}
+        networks = {UNTAUGHT: network, TAUGHT: trainer.taught.averaged()}
         verdict = judge(teaching, networks, config, out, monitor.part(0.9, 0.98))
-        network = networks["taught" if verdict.accepted else "untaught"]
+        network = networks[TAUGHT if verdict.accepted else UNTAUGHT]
     gains = _gains(network, crops)
     gains |= _beside_shipped(config, targets, network, crops)
     report(gains, steps)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from MedEnhanceLib.bundles.export import NOT_STATED, describe_bundle, record_fields
 from MedEnhanceLib.bundles.schema import CODEC, METADATA
@@ -27,9 +27,6 @@ from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.dataset import PATTERN, Distilled, is_distilled, load_distilled
 from MedEnhanceLib.unicompress.codecs.training import MODALITIES, CodecTrainingConfig
-
-if TYPE_CHECKING:
-    pass
 
 Method = Literal["hqg", "head", "slices", "codec"]
 #: Methods that learn from a distilled set, and the patterns of their configurations.
@@ -190,12 +187,7 @@ def training_config(
         chosen, fields = parts[part], {name: fields[name] for name in fields if name != "part"}
     if distilled is not None and method in _FROM_SETS:
         fields = {"modality": distilled.modality, **fields}
-        if fields.get("task"):
-            raise ConfigError(
-                f"{distilled.folder}: a distilled set has no labels",
-                "Train on volumes, or no task.",
-            )
-    if method == "hqg" and fields.get("task"):
+    if method == "hqg" and fields.get("task") and distilled is None:
         fields = taught_fields(fields)
     return chosen.from_json(dict(fields))
 
@@ -254,6 +246,10 @@ def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]
             f"{distilled.folder} is a distilled set of {distilled.modality}, not of "
             f"{config.modality}",
             "Leave out the modality.",
+        )
+    if getattr(config, "task", None) is not None:
+        raise ConfigError(
+            f"{distilled.folder}: a distilled set has no labels", "Train on volumes, or no task."
         )
     pool = "noiseless" if hasattr(config, "noiseless") else "files"
     own, fields = data.resolve(), {}

@@ -13,6 +13,7 @@ import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.gains import Gain, Gains
 from MedEnhanceLib.spg.dataset import NOT_ANATOMY
@@ -61,9 +62,12 @@ def test_what_a_set_cannot_teach_is_said(whole: Path, tmp_path: Path) -> None:
         me.train("hqg", {**SMALL, "modality": "CT"}, whole, tmp_path / "a")
     with pytest.raises(ConfigError, match="does not learn from a distilled set"):
         me.train("codec", {}, whole, tmp_path / "b")
-    task = {"segmenter": "brain-tissue", "images": ["a"], "labels": ["b"]}
+    task = {"segmenter": "brain-tissue", "images": ["a"], "labels": ["b"], "held_out": ["a"]}
     with pytest.raises(ConfigError, match="no labels"):
         me.train("hqg", {**SMALL, "task": task}, whole, tmp_path / "c")
+    config = TrainConfig.from_json({**SMALL, "modality": "MR", "task": task})
+    with pytest.raises(ConfigError, match="no labels"):
+        me.train("hqg", config, whole, tmp_path / "d")
 
 
 @pytest.mark.slow
