@@ -130,12 +130,12 @@ class Crop:
     Attributes:
         plain: what the filter made of it.
         tissue: [K, J, I], whether there is tissue.
+        where: its place in the volume.
         guide: of the examination, with what is known about it; None without.
         planted: the same crop with the guide's lesion in the input; None without.
         labels: [K, J, I], indices of a task's labels; None without.
         bias: [K, J, I], what noise adds to the mean of magnitudes; None where it adds nothing.
         faint: lesions in input and target; None without.
-        where: its place in the volume.
     """
 
     plain: Noisy

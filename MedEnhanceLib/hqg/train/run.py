@@ -77,7 +77,8 @@ def train(
         nonlocal due
         losses_ = trainer.step(number)
         if time.monotonic() > due:
-            report(_gains(trainer.learner.averaged(), crops), number)
+            average = trainer.learner.averaged()
+            report(_means([gain_of(average, crop) for crop in crops], crops), number)
             due = time.monotonic() + _VALIDATION_S
         return losses_
 
@@ -94,8 +95,10 @@ def train(
         networks = {UNTAUGHT: network, TAUGHT: trainer.taught.averaged()}
         verdict = judge(teaching, networks, config, out, monitor.part(0.9, 0.98))
         network = networks[TAUGHT if verdict.accepted else UNTAUGHT]
-    gains = _gains(network, crops)
-    gains |= _beside_shipped(config, targets, network, crops)
+    judged = [gain_of(network, crop) for crop in crops]
+    gains = _means(judged, crops)
+    alone = [gain for (gain, _), crop in zip(judged, crops, strict=True) if crop.guide is None]
+    gains |= _beside_shipped(config, targets, alone, crops)
     report(gains, steps)
     folder = out / config.name
     export_enhancer(
@@ -125,11 +128,13 @@ def validated_crops(config: TrainConfig, targets: dict[str, list[Target]]) -> li
     ]
 
 
-def _gains(network: GuidedNetwork, crops: Sequence[Crop]) -> dict[str, float]:
-    """Mean gain without a guide, and what right and other guides add to it on their crops."""
+def _means(judged: Sequence[tuple[float, float]], crops: Sequence[Crop]) -> dict[str, float]:
+    """Mean gain without a guide, and what right and other guides add to it on their crops.
+
+    judged: of each crop, as `gain_of` has it.
+    """
     gains: dict[str, list[float]] = {"gain_db": [], "right_guide_db": [], "wrong_guide_db": []}
-    for crop in crops:
-        alone, added = gain_of(network, crop)
+    for (alone, added), crop in zip(judged, crops, strict=True):
         if crop.guide is None:
             gains["gain_db"].append(alone)
         else:
@@ -140,11 +145,12 @@ def _gains(network: GuidedNetwork, crops: Sequence[Crop]) -> dict[str, float]:
 def _beside_shipped(
     config: TrainConfig,
     targets: dict[str, list[Target]],
-    network: GuidedNetwork,
+    after: Sequence[float],
     crops: Sequence[Crop],
 ) -> dict[str, float]:
     """Gain of the shipped model on the crops without a guide, and of the network over it.
 
+    after: gain of the network on each crop without a guide, dB.
     Returns dB: `shipped_gain_db`, `over_shipped_db` and its standard error.
     """
     shipped = open_enhancer(read_bundle(resource_folder("models") / config.modality.lower()))
@@ -153,7 +159,6 @@ def _beside_shipped(
         of_its_size = replace(config, network=shipped.config)
         theirs = validated_crops(of_its_size, {**targets, "guided": []})
     before = [gain_of(shipped, crop)[0] for crop in theirs if crop.guide is None]
-    after = [gain_of(network, crop)[0] for crop in crops if crop.guide is None]
     difference = np.subtract(after, before)
     return {
         "shipped_gain_db": float(np.mean(before)),
