@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.hqg.config import LossConfig, NetworkConfig, SliceNetConfig, TrainSlicesConfig
-from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device
+from MedEnhanceLib.hqg.groups import GuidedNetwork, coefficients, on_device, taken
 from MedEnhanceLib.hqg.network import GroupNetwork
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps
 from MedEnhanceLib.hqg.slices.planes import Thickening, grain
 from MedEnhanceLib.hqg.slices.train import thin_error
 from MedEnhanceLib.hqg.train import losses
-from MedEnhanceLib.hqg.train.crops import Crop, CropMaker
+from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Noisy
 from MedEnhanceLib.hqg.train.losses import Turn, Window
 from MedEnhanceLib.hqg.train.targets import Target, scaled_target
 from MedEnhanceLib.nets.intensity import TISSUE
@@ -62,8 +62,8 @@ def _scaled_change(change: Tensor, modality: str) -> Tensor:
 class MatchedEnhancer:
     """The set network of an enhancer without a guide.
 
-    A crop is filtered as it is: what the generator changes reaches the loss through the noisy crop
-    and the target, as what the filter misses.
+    The groups of a crop and the weights of the filter stay as they are: what the generator changes
+    reaches the loss through the noisy crop, the target, and what the filter passes of it.
     """
 
     def __init__(self, config: DistillConfig, modality: str, device: str) -> None:
@@ -96,7 +96,14 @@ class MatchedEnhancer:
         plain, rng = crop.plain, np.random.default_rng(seed)
         if change is not None:
             added = _scaled_change(change, self._modality)
-            plain = replace(plain, noisy=plain.noisy + added, target=plain.target + added)
+            passed = self._passed(added, plain)
+            plain = replace(
+                plain,
+                noisy=plain.noisy + added,
+                pilot=plain.pilot + passed,
+                estimate=plain.estimate + passed,
+                target=plain.target + added,
+            )
             crop = replace(crop, plain=plain)
         window = Window.of(plain, rng)  # on a card too: results agree
         turn = on_device(Turn.drawn(rng, self._modality), self._device)
@@ -105,6 +112,27 @@ class MatchedEnhancer:
         if crop.faint is None:
             return loss
         return loss + LossConfig().faint * losses.faint_error(image, crop, window)
+
+    def _passed(self, change: Tensor, plain: Noisy) -> Tensor:
+        """Compute what the last round of the filter passes of a change, [k, j, i].
+
+        In each group the mean block is damped by the noise in it, the others are explained by
+        those of the pilot, as in `nets.grouped`.
+        """
+        places, voxels = plain.places, plain.places.voxels()
+        transform = self._network.get_buffer("transform")
+        pilot, added = (
+            coefficients(taken(each, voxels), places.scale(), transform)
+            for each in (plain.pilot, change)
+        )
+        count = pilot.shape[1]
+        known, middle = (each.mean(1, keepdim=True) for each in (pilot, added))
+        gram = (pilot - known) @ (pilot - known).transpose(1, 2)
+        damped = gram + count * torch.eye(count, device=gram.device)
+        passed = torch.linalg.solve(damped, gram) @ (added - middle)
+        passed = passed + middle * known.square() / (known.square() + 1 / count)
+        weight = torch.ones_like(places.distance)
+        return self._network.aggregated(passed, weight, places, voxels)
 
     def _target(self, volume: Brick) -> Target:
         """Measure a patient's volume once; a generated one is another each time."""
