@@ -42,13 +42,11 @@ def export_enhancer(
         gains: of the last validation, in dB over the filter.
         verdict: on the weights that a task taught; None of a training without a task.
     """
-    steps = (
-        f"{config.steps} steps without, {config.guide_steps} with guides and "
-        f"{config.lesion_steps} with lesions"
-        if is_guided and config.steps
-        else f"{config.steps} steps"
-    )
-    summary = f"{steps}, seed {config.seed}, {seconds / 60:.0f} minutes"
+    stages = {"without guides": config.steps}
+    if is_guided:
+        stages |= {"with guides": config.guide_steps, "with lesions": config.lesion_steps}
+    steps = [f"{count} steps {how}" for how, count in stages.items() if count]
+    summary = ", ".join([*steps, f"seed {config.seed}", f"{seconds / 60:.0f} minutes"])
     if config.start:
         summary = f"From {Path(config.start).name}: {summary}"
     guided = ", guided by other series of the same examination" if is_guided else ""

@@ -45,9 +45,6 @@ class LossConfig(Options):
     noise, always counts.
     """
 
-    faint: float = option(
-        0.05, help="error of the contrast of faint lesions, which crops of CT have", low=0
-    )
     wavelet: float = option(
         0.0, help="content-aware loss of pixels: L1 of the bands of a Haar wavelet", low=0
     )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.hqg.config import LossConfig, NetworkConfig, SliceNetConfig, TrainSlicesConfig
+from MedEnhanceLib.hqg.config import NetworkConfig, SliceNetConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork, coefficients, on_device, taken
 from MedEnhanceLib.hqg.network import GroupNetwork
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps
@@ -108,10 +108,7 @@ class MatchedEnhancer:
         window = Window.of(plain, rng)  # on a card too: results agree
         turn = on_device(Turn.drawn(rng, self._modality), self._device)
         image = losses.made(self._network, plain, window, turn, None).unguided
-        loss = losses.squared_error(image, plain, window, losses.voxel_weight(crop, window))
-        if crop.faint is None:
-            return loss
-        return loss + LossConfig().faint * losses.faint_error(image, crop, window)
+        return losses.squared_error(image, plain, window, losses.voxel_weight(crop, window))
 
     def _passed(self, change: Tensor, plain: Noisy) -> Tensor:
         """Compute what the last round of the filter passes of a change, [k, j, i].

@@ -60,9 +60,6 @@ _CT_SIGMA = (0.012, 0.2)
 #: Where hardly a photon arrives, the logarithm has a bias: crops whose noise has a larger mean than
 #: this share of σ in tissue would teach to shift whole volumes.
 _MOST_BIAS = 0.08
-#: Faint lesions in crops of CT: share of the crops that have them, how many, radii in voxels along
-#: each axis, and contrasts in units of 1000 HU, uniform in the logarithm.
-_FAINT_SHARE, _FAINT, _FAINT_RADII, _FAINT_CONTRAST = 0.5, 4, (1.0, 5.0), (0.008, 0.12)
 #: Relative variance of white noise in each frequency.
 _WHITE = np.ones(CELLS, np.float32)
 #: Share of these photons where voxels were averaged: wide rays are too quiet otherwise.
@@ -111,19 +108,6 @@ class Noisy:
 
 
 @dataclass(frozen=True, eq=False)
-class Faint:
-    """Lesions of little contrast.
-
-    Attributes:
-        contrast: [K, J, I], what they add.
-        number: [K, J, I], of the lesion that a voxel belongs to, from 1; 0 for none.
-    """
-
-    contrast: Tensor
-    number: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class Crop:
     """One crop.
 
@@ -135,7 +119,6 @@ class Crop:
         planted: the same crop with the guide's lesion in the input; None without.
         labels: [K, J, I], indices of a task's labels; None without.
         bias: [K, J, I], what noise adds to the mean of magnitudes; None where it adds nothing.
-        faint: lesions in input and target; None without.
     """
 
     plain: Noisy
@@ -145,7 +128,6 @@ class Crop:
     planted: Noisy | None = None
     labels: Tensor | None = None
     bias: Tensor | None = None
-    faint: Faint | None = None
 
 
 @dataclass(frozen=True)
@@ -249,13 +231,8 @@ class CropMaker:
         fair = [at for at, share in zip(places, bias, strict=True) if share <= _MOST_BIAS]
         crops = []
         for at in fair or [places[int(np.argmin(bias))]]:
-            faint, scan = None, _Acquired(noisy[at], clean[at], sigmas[at], noise.spectrum)
-            if rng.random() < _FAINT_SHARE:
-                contrast, number = _faint_lesions(tissue[at], rng)
-                faint = Faint(torch.from_numpy(contrast), torch.from_numpy(number))
-                scan = scan._replace(noisy=scan.noisy + contrast, mean=scan.mean + contrast)
-            crop = self._crop(part, scan, at)
-            crops.append(replace(crop, faint=faint, where=(slab, *at[1:])))
+            scan = _Acquired(noisy[at], clean[at], sigmas[at], noise.spectrum)
+            crops.append(replace(self._crop(part, scan, at), where=(slab, *at[1:])))
         return crops
 
     def _place(self, target: Target, rng: np.random.Generator) -> Where:
@@ -401,23 +378,6 @@ def _drawn_scan(
         return _Acquired(scan.noisy, scan.mean, scan.sigma, spectrum, scan.mean - scan.clean)
 
     return add
-
-
-def _faint_lesions(
-    tissue: npt.NDArray[np.bool_], rng: np.random.Generator
-) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Draw ellipsoids of either sign with soft edges in tissue: their sum, and whose a voxel is."""
-    added, number = np.zeros(tissue.shape, np.float32), np.zeros(tissue.shape, np.int64)
-    inside = np.argwhere(tissue)
-    grids = np.ogrid[tuple(map(slice, tissue.shape))]
-    for each in range(1, 1 + _FAINT if len(inside) else 1):
-        center, radii = inside[rng.integers(len(inside))], rng.uniform(*_FAINT_RADII, 3)
-        far = sum(((x - at) / r) ** 2 for x, at, r in zip(grids, center, radii, strict=True))
-        share = np.clip((1 - np.sqrt(far)) * radii.min() + 0.5, 0, 1) * (number == 0)
-        contrast = np.exp(rng.uniform(*np.log(_FAINT_CONTRAST))) * rng.choice([-1, 1])
-        added += (contrast * share).astype(np.float32)
-        number[share > 0] = each
-    return added, number
 
 
 def _bias(added: Floats, tissue: npt.NDArray[np.bool_]) -> float:

@@ -191,23 +191,6 @@ def voxel_weight(crop: Crop, window: Window) -> Tensor:
     return weight
 
 
-def faint_error(image: Tensor, crop: Crop, window: Window) -> Tensor:
-    """How wrong the contrast of faint lesions is: squared error of a matched template, in σ² of the
-    noise, the mean over the lesions in the window.
-    """
-    assert crop.faint is not None
-    error = (image - crop.plain.target)[window.where].reshape(-1)
-    contrast, number = (
-        part[window.where].reshape(-1) for part in (crop.faint.contrast, crop.faint.number)
-    )
-    sums = error.new_zeros(int(crop.faint.number.max()) + 1)
-    power = sums.scatter_add(0, number, contrast.square())[1:]
-    matched = sums.scatter_add(0, number, error * contrast)[1:]
-    is_seen = power > 0
-    squares = (matched.square() / power.clamp_min(1e-12))[is_seen]
-    return squares.sum() / (is_seen.sum().clamp_min(1) * window.variance)
-
-
 def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: Window) -> Tensor:
     """How much of a lesion that only the guide has is seen in the result, in σ² of the noise."""
     shape = lesion != 0

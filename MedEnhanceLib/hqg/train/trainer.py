@@ -32,7 +32,7 @@ _BETAS = (0.9, 0.98)
 _EMA = 0.998
 _CRITIC_RATE, _CRITIC_BETAS = 4e-4, (0.5, 0.9)
 #: Weight of what only the guide shows, in the lesion stage.
-_TRACE = 3.0
+_TRACE = 12.0
 #: Share of the steps before the critic counts.
 _CRITIC_START = 0.3
 #: Crops of the stages in their order: without a guide, with guides, with planted lesions, taught.
@@ -200,8 +200,6 @@ class Trainer:
         image, where = made.guided, window.where
         weight = losses.voxel_weight(crop, window)
         parts = {"error": losses.squared_error(image, plain, window, weight)}
-        if crop.faint is not None and config.faint:
-            parts["faint"] = config.faint * losses.faint_error(image, crop, window)
         if guide is not None:
             parts["excess"] = losses.excess(made, plain, window, is_right=guide.is_right)
             if config.kl:

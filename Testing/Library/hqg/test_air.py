@@ -85,6 +85,15 @@ def test_air_that_the_body_encloses_and_what_is_beside_it_are_computed() -> None
     assert far[96:, :8].all()
 
 
+def test_a_wire_in_the_air_keeps_its_contrast() -> None:
+    voxels = _ct()[0].voxels.copy()
+    voxels[:, 98, 4] += 400
+    volume = _volume(voxels, "CT")
+    assert _air(volume).far_from_tissue(4)[98, 4]
+    wire = enhance(volume, CONFIG).volume.voxels[:, 98, 4]
+    assert wire.mean() > -1000 + 0.9 * 400
+
+
 def test_magnitudes_without_a_background_have_no_air() -> None:
     volume = _volume(500 + _noise(20, 1), "MR")
     noise = measure_noise(volume.voxels, modality="MR")
