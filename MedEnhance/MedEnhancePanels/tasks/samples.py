@@ -59,7 +59,9 @@ def registerSampleData():
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             CATEGORY,
             sample.name,
-            thumbnailFileName=os.path.join(icons, f"{sample.name}.png"),  # 64 pixels wide
+            uris=[],  # the genuine function asks for both, and for nothing of them
+            fileNames=[],
+            thumbnailFileName=os.path.join(icons, f"{sample.name}.png"),  # 256 pixels wide
             customDownloader=lambda _source, sample=sample: [load(sample)],
         )
 
