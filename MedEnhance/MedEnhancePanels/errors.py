@@ -55,8 +55,11 @@ class PanelError(Exception):
         """Convert a library error for Slicer's users: without command options."""
         if code == "cancelled":
             return cls.cancelled()
-        if code == "dependency":
-            hint = _("Apply, on the page Enhance, offers to install it.")
+        if code == "dependency" and "pip install" in hint:
+            hint = _(
+                "The pages offer to install it; in a script: "
+                "MedEnhanceLogic().installDependencies(confirm=True)."
+            )
         return cls(message, _ABOUT_OPTIONS.sub("", plain(hint)), code, details)
 
     @classmethod

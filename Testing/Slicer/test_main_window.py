@@ -1,19 +1,25 @@
 """What is around the pages: the volume, Slicer's ways to load one, samples, the job that runs."""
 
 import dataclasses
-import types
+import json
+import os
+from importlib import metadata
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
+from test_runner import WORKER
 
 from MedEnhanceLib.jobs.job import JOBS
+from MedEnhanceLib.runtime.dependencies import Package
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import results
 from MedEnhancePanels.tasks import samples
+from MedEnhancePanels.worker import pythonExecutable
 
 
 class VolumeRowTest(MedEnhanceTestCase):
@@ -184,91 +190,177 @@ class JobBarTest(MedEnhanceTestCase):
         self.assertTrue(ui.logText.isHidden())
 
 
+#: A worker whose installation goes on until a file is there; it says what it was asked for.
+INSTALLER = """
+for line in sys.stdin:
+    fields = json.loads(line)
+    if "kind" in fields:
+        job, params = fields["id"], fields["params"]
+        report(job, "started")
+        report(job, "log", message=json.dumps(params))
+        while not os.path.exists(sys.argv[1]):
+            time.sleep(0.01)
+        report(job, "result", installed=params["requirements"])
+"""
+
+
 class InstallationTest(MedEnhanceTestCase):
-    """Packages are installed by Slicer's own installer, after a question; never here."""
+    """What is asked and handed over; nothing is installed here."""
 
     def setUp(self):
         super().setUp()
-        package = types.SimpleNamespace
-        self.absent = [
-            package(name="torch", requirement="torch>=2.5", purpose="enhancing", megabytes=4100),
-            package(name="monai", requirement="monai>=1.4", purpose="heads", megabytes=1.7),
-        ]
-        self.installed, self.asked = [], []
-        self.enterContext(mock.patch.object(dependencies, "missing", lambda: list(self.absent)))
+        self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
+        self.torch = Package("torch>=2.5", "torch", "enhancing", 4100, use="enhance")
+        self.small = Package("nibabel>=5.3", "nibabel", "NIfTI", 35)
+        self.absent, self.installed, self.asked = [self.torch, self.small], [], []
+        self.enterContext(mock.patch.object(dependencies, "missing", self.missing))
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", self.install))
+        self.panel, runner = self.widget.panels["enhance"], self.context.runner
+        self.end = os.path.join(self.temporaryFolder(), "end")
+        runner.shutdown()
+        runner._command = [pythonExecutable(), "-c", WORKER + INSTALLER, self.end]
+        self.addCleanup(setattr, runner, "_command", None)
         self.answer(True)
 
-    def install(self, requirements, **how):
-        self.assertFalse(how["prompt_install"], "it was asked already")
-        self.installed.append(requirements)
-        self.absent = []
+    def missing(self, use="enhance"):
+        return [each for each in self.absent if each.use in ("compress", use)]
+
+    def install(self, requirements, constraints, prompt_install, requester):
+        self.assertFalse(prompt_install, "it was asked already")
+        with open(constraints, encoding="utf-8") as file:
+            self.installed.append((requirements, file.read().split()))
+        with mock.patch("slicer.packaging.isPipInstallInProgress", lambda: True):
+            self.assertFalse(dependencies.ensure("compress"), "a second click meanwhile")
+        self.absent = [self.torch] if self.torch in self.absent else []
 
     def answer(self, isAgreed):
-        def confirm(text, *_arguments, **more):
-            self.asked.append((text, more["detailedText"]))
+        def confirm(text, *_arguments, detailedText=""):
+            self.asked.append((text, detailedText))
             return isAgreed
 
-        self.enterContext(mock.patch.object(slicer.util, "confirmOkCancelDisplay", confirm))
+        for name in ("confirmOkCancelDisplay", "confirmYesNoDisplay"):
+            self.enterContext(mock.patch.object(slicer.util, name, confirm))
 
-    def test_itAsksAndInstallsWhatIsMissingWithConsentAlone(self):
-        self.answer(False)
+    def begin(self):
+        """Press Apply, agree, and wait until PyTorch is being installed; the job."""
         self.context.state.inputVolume = self.smallVolume(modality="MR")
-        panel = self.widget.panels["enhance"]
-        panel.update()
-        self.assertIn("2 Python packages are missing", panel.ui.problemLabel.text)
-        panel.ui.applyButton.click()
-        self.assertIsNone(panel.job)
-        self.assertEqual((len(self.asked), self.installed), (1, []))
-        ((text, details),) = self.asked
-        self.assertIn("4 GB", text)
-        self.assertIn("torch>=2.5: enhancing", details)
-        self.answer(True)
-        self.assertTrue(dependencies.ensure() and dependencies.ensure())
-        self.assertEqual((len(self.asked), self.installed), (2, [["torch>=2.5", "monai>=1.4"]]))
+        self.panel.update()
+        self.panel.ui.applyButton.click()
+        (job,) = self.context.runner.activeJobs()
+        self.waitUntil(lambda: job.log)
+        return job
 
-    def test_theCompiledLibraryIsOfferedOnceAndTheSlowPathStays(self):
+    def test_pyTorchComesByAJobOnceAndThenTheActionGoesOn(self):
+        pyTorch = mock.patch.object(slicer.modules, "pytorchutils", create=True)  # the extension
+        with pyTorch:
+            job = self.begin()
+        ((text, details),) = self.asked
+        self.assertIn("2 Python packages are missing (about 4 GB", text)
+        self.assertIn("torch>=2.5: enhancing", details)
+        self.assertIn("Install packages", self.widget.ui.jobLabel.text)
+        self.assertFalse(self.widget.ui.tabs.enabled or self.widget.ui.loadButton.enabled)
+        self.panel.onApply()
+        self.assertFalse(dependencies.ensure("compress"))
+        self.assertEqual((len(self.asked), self.context.runner.activeJobs()), (1, [job]))
+        params = json.loads(job.log[0])
+        self.assertEqual(params["requirements"], ["torch>=2.5", "nibabel>=5.3"])
+        self.assertTrue(params["chooses_build"])
         self.absent = []
-        self.enterContext(mock.patch.object(dependencies, "_lacksLibrary", lambda: True))
-        self.enterContext(mock.patch.object(dependencies, "_isCompilerOffered", False))
+        with mock.patch("MedEnhancePanels.pages.enhance.enhancement.start") as start:
+            Path(self.end).touch()
+            self.finish(job)
+        start.assert_called_once()
+        self.assertTrue(self.widget.ui.tabs.enabled and self.widget.ui.loadButton.enabled)
+
+    def test_aCancelledInstallationIsToldAndCanBeBegunAgain(self):
+        job = self.begin()
+        with mock.patch("MedEnhancePanels.runner._GRACE_MS", 10):
+            self.widget.ui.jobCancelButton.click()
+        self.finish(job)
+        self.assertEqual((job.state, self.message), ("cancelled", "Cancelled."))
+        self.assertTrue(self.widget.ui.tabs.enabled)
+        self.assertFalse(dependencies.isInstalling())
+
+    def test_whatNeedsNoTorchIsInstalledAtOnceBesideWhatIsThere(self):
+        self.answer(False)
+        self.assertFalse(dependencies.ensure("compress"))
+        self.assertEqual(self.installed, [])
+        self.answer(True)
+        self.assertTrue(dependencies.ensure("compress"))
+        self.assertIn("1 Python packages are missing (about 35 MB", self.asked[-1][0])
+        ((requirements, constraints),) = self.installed
+        self.assertEqual(requirements, ["nibabel>=5.3"])
+        for name in ("torch", "numpy", "SimpleITK", "pydicom"):
+            self.assertIn(f"{name}=={metadata.version(name)}", constraints)
+
+    def test_aPackageInTheWayIsNamed(self):
+        def fail(*_requirements, **_options):
+            print("    The user requested (constraint) numpy<=9,==2.0")
+            raise RuntimeError("pip install returned 1")
+
+        self.enterContext(mock.patch("slicer.packaging.pip_ensure", fail))
+        with self.assertRaisesRegex(PanelError, f"beside numpy {np.__version__}") as caught:
+            dependencies.ensure("compress")
+        self.assertIn("Nothing was changed", caught.exception.hint)
+
+    def test_nothingIsInstalledInTestingMode(self):
+        self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: True))
+        for call in (dependencies.ensure, lambda: dependencies.start("enhance", True)):
+            with self.assertRaisesRegex(PanelError, "torch, nibabel. Nothing is installed"):
+                call()
+        self.assertEqual(self.asked, [])
+
+    def test_aNoToTheCompilerIsRememberedUntilThePageModelsAsksAgain(self):
+        self.absent = []
+        self.enterContext(mock.patch.object(dependencies, "lacksLibrary", lambda: True))
+        self.addCleanup(slicer.app.userSettings().remove, dependencies._DECLINED)
         self.answer(False)
         self.assertTrue(dependencies.ensure() and dependencies.ensure())
-        ((text, details),) = self.asked
+        ((text, _details),) = self.asked
         self.assertIn("ten times as fast", text)
-        self.assertIn("ziglang", details)
-        self.enterContext(mock.patch.object(dependencies, "_isCompilerOffered", False))
         self.answer(True)
-        self.assertTrue(dependencies.ensure())
-        self.assertEqual(self.installed, [["ziglang>=0.13"]])
+        self.widget.showPage("models")
+        button = self.widget.panels["models"].ui.compilerButton
+        self.assertFalse(button.isHidden())
+        button.click()
+        self.assertEqual(self.installed[0][0], ["ziglang>=0.13"])
 
-    def test_aMacWithAnIntelProcessorIsRefusedBeforeAnythingIsAskedOrDownloaded(self):
+    def test_aMacWithAnIntelProcessorCompressesAndSaysThatItCannotEnhance(self):
         """Slicer under Rosetta says that it is one."""
-        self.enterContext(mock.patch("platform.system", return_value="Darwin"))
-        self.enterContext(mock.patch("platform.machine", return_value="x86_64"))
-        with self.assertRaisesRegex(PanelError, "use the Slicer that is built for it"):
-            dependencies.ensure()
-        self.assertEqual((self.asked, self.installed), ([], []))
-        self.assertIn("Rosetta", dependencies.missingText())
-        self.absent = self.absent[1:]  # where there is a PyTorch, the rest is installed
-        self.assertTrue(dependencies.ensure())
-
-    def test_theExtensionPyTorchChoosesTheBuild(self):
-        chosen = []
-        logic = types.SimpleNamespace(installTorch=lambda **how: chosen.append(how))
-        module = types.SimpleNamespace(PyTorchUtilsLogic=lambda: logic)
-        self.enterContext(mock.patch.dict("sys.modules", PyTorchUtils=module))
-        self.enterContext(mock.patch.object(slicer.modules, "pytorchutils", module, create=True))
-        self.assertTrue(dependencies.ensure())
-        self.assertEqual(chosen[0]["torchVersionRequirement"], ">=2.5")
-        self.assertEqual(self.installed, [["monai>=1.4"]])
-
-
-class MissingTest(MedEnhanceTestCase):
-    def test_whatSlicerIsBuiltWithIsNeverInstalledNorExchanged(self):
         from MedEnhanceLib.runtime import dependencies as library
 
-        names = ("numpy", "SimpleITK", "monai")
-        absent = [types.SimpleNamespace(name=name) for name in names]
-        self.enterContext(mock.patch.object(library, "missing", lambda: absent))
-        self.enterContext(mock.patch.object(dependencies, "_isComplete", False))
-        self.assertEqual([package.name for package in dependencies.missing()], ["monai"])
+        self.enterContext(mock.patch.object(library, "is_intel_mac", lambda: True))
+        self.enterContext(mock.patch.object(library, "has", lambda _module: False))
+        with self.assertRaisesRegex(PanelError, "Enhancing is not available on this Mac.*Rosetta"):
+            dependencies.ensure()
+        self.panel.update()
+        self.assertIn("not available on this Mac", self.panel.ui.problemLabel.text)
+        self.assertFalse(self.panel.ui.applyButton.enabled)
+        self.assertEqual(self.asked, [])
+        self.assertTrue(dependencies.ensure("compress"))
+
+    def test_aSampleAsksAndNeverFailsSilently(self):
+        import SampleData
+
+        source = SampleData.SampleDataLogic().sourceForSampleName("MNI152T1-noisy")
+        self.answer(False)
+        self.assertEqual(source.customDownloader(source), [])
+        self.assertEqual(len(self.asked), 1)
+        with (
+            mock.patch.object(dependencies, "ensure", side_effect=PanelError("no network")),
+            mock.patch.object(slicer.util, "errorDisplay") as shown,
+        ):
+            self.assertEqual(source.customDownloader(source), [])
+        shown.assert_called_once_with("no network", detailedText="")
+
+    def test_aScriptHasToAgree(self):
+        logic = self.context.logic
+        with self.assertRaisesRegex(
+            PanelError, r"torch, nibabel.*installDependencies\(confirm=True"
+        ):
+            logic.installDependencies()
+        Path(self.end).touch()
+        done = logic.installDependencies(confirm=True)
+        self.assertEqual(done, ["torch>=2.5", "nibabel>=5.3"])
+        self.absent = []
+        self.assertEqual(logic.installDependencies(), [])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, cautions
 from MedEnhancePanels.tasks.node_job import askForVolume
@@ -62,8 +63,17 @@ def registerSampleData():
             uris=[],  # the genuine function asks for both, and for nothing of them
             fileNames=[],
             thumbnailFileName=os.path.join(icons, f"{sample.name}.png"),  # 256 pixels wide
-            customDownloader=lambda _source, sample=sample: [load(sample)],
+            customDownloader=lambda _source, sample=sample: _loadForSampleData(sample),
         )
+
+
+def _loadForSampleData(sample):
+    """Load a sample, for Slicer's module SampleData, which would only print an error."""
+    try:
+        return [load(sample)] if dependencies.ensure(dependencies.COMPRESS) else []
+    except PanelError as error:
+        slicer.util.errorDisplay(error.text, detailedText=error.details)
+        return []
 
 
 def load(sample):
