@@ -42,16 +42,13 @@ def missing(use=ENHANCE):
 def missingText(use=ENHANCE):
     """Say what is missing, in a sentence; empty for nothing."""
     packages = missing(use)
-    if not packages:
-        return ""
     size = sum(package.megabytes for package in packages)
     text = _(
-        "{count} Python packages are missing (about {size} to download, once). They are installed "
+        "Missing Python packages: {count} (about {size} to download, once). They are installed "
         "before the first run, when you agree."
     )
-    gigabytes = _("{size:.1g} GB").format(size=size / 1000)
-    size = gigabytes if size >= 1000 else _("{size:.0f} MB").format(size=size)
-    return text.format(count=len(packages), size=size)
+    size = _("{:.1g} GB").format(size / 1000) if size >= 1000 else _("{:.0f} MB").format(size)
+    return text.format(count=len(packages), size=size) if packages else ""
 
 
 def unavailable():

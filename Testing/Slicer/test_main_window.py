@@ -1,7 +1,6 @@
 """What is around the pages: the volume, Slicer's ways to load one, samples, the job that runs."""
 
 import dataclasses
-import json
 import os
 from importlib import metadata
 from pathlib import Path
@@ -11,15 +10,13 @@ import numpy as np
 import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
-from test_runner import WORKER
 
 from MedEnhanceLib.jobs.job import JOBS
-from MedEnhanceLib.runtime.dependencies import Package
+from MedEnhanceLib.runtime import dependencies as library
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import results
 from MedEnhancePanels.tasks import samples
-from MedEnhancePanels.worker import pythonExecutable
 
 
 class VolumeRowTest(MedEnhanceTestCase):
@@ -190,17 +187,11 @@ class JobBarTest(MedEnhanceTestCase):
         self.assertTrue(ui.logText.isHidden())
 
 
-#: A worker whose installation goes on until a file is there; it says what it was asked for.
-INSTALLER = """
-for line in sys.stdin:
-    fields = json.loads(line)
-    if "kind" in fields:
-        job, params = fields["id"], fields["params"]
-        report(job, "started")
-        report(job, "log", message=json.dumps(params))
-        while not os.path.exists(sys.argv[1]):
-            time.sleep(0.01)
-        report(job, "result", installed=params["requirements"])
+#: A module in place of pip, which says what it is asked for and goes on until a file is there.
+PIP = """import os, sys, time
+print(*sys.argv[1:], flush=True)
+while not os.path.exists(os.environ["PIP_ENDS"]):
+    time.sleep(0.01)
 """
 
 
@@ -210,36 +201,29 @@ class InstallationTest(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
         self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
-        self.torch = Package("torch>=2.5", "torch", "enhancing", 4100, use="enhance")
-        self.small = Package("nibabel>=5.3", "nibabel", "NIfTI", 35)
-        self.absent, self.installed, self.asked = [self.torch, self.small], [], []
+        self.torch = library.Package("torch>=2.5", "torch", "enhancing", 4100, use="enhance")
+        self.small = library.Package("nibabel>=5.3", "nibabel", "NIfTI", 35)
+        self.absent, self.installed = [self.torch, self.small], []
         self.enterContext(mock.patch.object(dependencies, "missing", self.missing))
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", self.install))
-        self.panel, runner = self.widget.panels["enhance"], self.context.runner
-        self.end = os.path.join(self.temporaryFolder(), "end")
-        runner.shutdown()
-        runner._command = [pythonExecutable(), "-c", WORKER + INSTALLER, self.end]
-        self.addCleanup(setattr, runner, "_command", None)
-        self.answer(True)
+        self.panel, folder = self.widget.panels["enhance"], Path(self.temporaryFolder())
+        (folder / "pip.py").write_text(PIP)
+        self.end = folder / "end"
+        paths = {"PYTHONPATH": str(folder), "PIP_ENDS": str(self.end)}
+        self.enterContext(mock.patch.dict(os.environ, paths))
+        self.confirm = mock.Mock(return_value=True)
+        for name in ("confirmOkCancelDisplay", "confirmYesNoDisplay"):
+            self.enterContext(mock.patch.object(slicer.util, name, self.confirm))
 
     def missing(self, use="enhance"):
         return [each for each in self.absent if each.use in ("compress", use)]
 
     def install(self, requirements, constraints, prompt_install, requester):
         self.assertFalse(prompt_install, "it was asked already")
-        with open(constraints, encoding="utf-8") as file:
-            self.installed.append((requirements, file.read().split()))
+        self.installed.append((requirements, Path(constraints).read_text().split()))
         with mock.patch("slicer.packaging.isPipInstallInProgress", lambda: True):
             self.assertFalse(dependencies.ensure("compress"), "a second click meanwhile")
         self.absent = [self.torch] if self.torch in self.absent else []
-
-    def answer(self, isAgreed):
-        def confirm(text, *_arguments, detailedText=""):
-            self.asked.append((text, detailedText))
-            return isAgreed
-
-        for name in ("confirmOkCancelDisplay", "confirmYesNoDisplay"):
-            self.enterContext(mock.patch.object(slicer.util, name, confirm))
 
     def begin(self):
         """Press Apply, agree, and wait until PyTorch is being installed; the job."""
@@ -251,74 +235,55 @@ class InstallationTest(MedEnhanceTestCase):
         return job
 
     def test_pyTorchComesByAJobOnceAndThenTheActionGoesOn(self):
-        pyTorch = mock.patch.object(slicer.modules, "pytorchutils", create=True)  # the extension
-        with pyTorch:
-            job = self.begin()
-        ((text, details),) = self.asked
-        self.assertIn("2 Python packages are missing (about 4 GB", text)
-        self.assertIn("torch>=2.5: enhancing", details)
+        job = self.begin()
+        self.assertIn("Missing Python packages: 2 (about 4 GB", self.confirm.call_args.args[0])
+        self.assertIn("torch>=2.5: enhancing", self.confirm.call_args.kwargs["detailedText"])
         self.assertIn("Install packages", self.widget.ui.jobLabel.text)
         self.assertFalse(self.widget.ui.tabs.enabled or self.widget.ui.loadButton.enabled)
         self.panel.onApply()
         self.assertFalse(dependencies.ensure("compress"))
-        self.assertEqual((len(self.asked), self.context.runner.activeJobs()), (1, [job]))
-        params = json.loads(job.log[0])
-        self.assertEqual(params["requirements"], ["torch>=2.5", "nibabel>=5.3"])
-        self.assertTrue(params["chooses_build"])
+        self.confirm.assert_called_once()
+        self.assertEqual(self.context.runner.activeJobs(), [job])
+        self.assertRegex(job.log[0], "^install torch>=2.5 nibabel>=5.3 -c .*constraints.txt ")
         self.absent = []
         with mock.patch("MedEnhancePanels.pages.enhance.enhancement.start") as start:
-            Path(self.end).touch()
+            self.end.touch()
             self.finish(job)
         start.assert_called_once()
         self.assertTrue(self.widget.ui.tabs.enabled and self.widget.ui.loadButton.enabled)
 
     def test_aCancelledInstallationIsToldAndCanBeBegunAgain(self):
         job = self.begin()
-        with mock.patch("MedEnhancePanels.runner._GRACE_MS", 10):
-            self.widget.ui.jobCancelButton.click()
+        self.widget.ui.jobCancelButton.click()
         self.finish(job)
         self.assertEqual((job.state, self.message), ("cancelled", "Cancelled."))
-        self.assertTrue(self.widget.ui.tabs.enabled)
-        self.assertFalse(dependencies.isInstalling())
+        self.assertTrue(self.widget.ui.tabs.enabled and not dependencies.isInstalling())
 
     def test_whatNeedsNoTorchIsInstalledAtOnceBesideWhatIsThere(self):
-        self.answer(False)
-        self.assertFalse(dependencies.ensure("compress"))
-        self.assertEqual(self.installed, [])
-        self.answer(True)
+        self.confirm.return_value = False
+        self.assertFalse(dependencies.ensure("compress") or self.installed)
+        self.confirm.return_value = True
         self.assertTrue(dependencies.ensure("compress"))
-        self.assertIn("1 Python packages are missing (about 35 MB", self.asked[-1][0])
+        self.assertIn("Missing Python packages: 1 (about 35 MB", self.confirm.call_args.args[0])
         ((requirements, constraints),) = self.installed
         self.assertEqual(requirements, ["nibabel>=5.3"])
         for name in ("torch", "numpy", "SimpleITK", "pydicom"):
             self.assertIn(f"{name}=={metadata.version(name)}", constraints)
-
-    def test_aPackageInTheWayIsNamed(self):
-        def fail(*_requirements, **_options):
-            print("    The user requested (constraint) numpy<=9,==2.0")
-            raise RuntimeError("pip install returned 1")
-
+        self.absent, inTheWay = [self.small], "    The user requested (constraint) numpy<=9,==2.0"
+        fail = mock.Mock(side_effect=lambda *_all, **_more: print(inTheWay) or 1 / 0)
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", fail))
-        with self.assertRaisesRegex(PanelError, f"beside numpy {np.__version__}") as caught:
+        with self.assertRaisesRegex(PanelError, f"beside numpy {np.__version__}, .*Nothing was"):
             dependencies.ensure("compress")
-        self.assertIn("Nothing was changed", caught.exception.hint)
-
-    def test_nothingIsInstalledInTestingMode(self):
-        self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: True))
-        for call in (dependencies.ensure, lambda: dependencies.start("enhance", True)):
-            with self.assertRaisesRegex(PanelError, "torch, nibabel. Nothing is installed"):
-                call()
-        self.assertEqual(self.asked, [])
 
     def test_aNoToTheCompilerIsRememberedUntilThePageModelsAsksAgain(self):
         self.absent = []
         self.enterContext(mock.patch.object(dependencies, "lacksLibrary", lambda: True))
         self.addCleanup(slicer.app.userSettings().remove, dependencies._DECLINED)
-        self.answer(False)
+        self.confirm.return_value = False
         self.assertTrue(dependencies.ensure() and dependencies.ensure())
-        ((text, _details),) = self.asked
-        self.assertIn("ten times as fast", text)
-        self.answer(True)
+        self.confirm.assert_called_once()
+        self.assertIn("ten times as fast", self.confirm.call_args.args[0])
+        self.confirm.return_value = True
         self.widget.showPage("models")
         button = self.widget.panels["models"].ui.compilerButton
         self.assertFalse(button.isHidden())
@@ -326,9 +291,6 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertEqual(self.installed[0][0], ["ziglang>=0.13"])
 
     def test_aMacWithAnIntelProcessorCompressesAndSaysThatItCannotEnhance(self):
-        """Slicer under Rosetta says that it is one."""
-        from MedEnhanceLib.runtime import dependencies as library
-
         self.enterContext(mock.patch.object(library, "is_intel_mac", lambda: True))
         self.enterContext(mock.patch.object(library, "has", lambda _module: False))
         with self.assertRaisesRegex(PanelError, "Enhancing is not available on this Mac.*Rosetta"):
@@ -336,31 +298,37 @@ class InstallationTest(MedEnhanceTestCase):
         self.panel.update()
         self.assertIn("not available on this Mac", self.panel.ui.problemLabel.text)
         self.assertFalse(self.panel.ui.applyButton.enabled)
-        self.assertEqual(self.asked, [])
+        self.confirm.assert_not_called()
         self.assertTrue(dependencies.ensure("compress"))
 
     def test_aSampleAsksAndNeverFailsSilently(self):
         import SampleData
 
         source = SampleData.SampleDataLogic().sourceForSampleName("MNI152T1-noisy")
-        self.answer(False)
+        self.confirm.return_value = False
         self.assertEqual(source.customDownloader(source), [])
-        self.assertEqual(len(self.asked), 1)
+        self.confirm.assert_called_once()
         with (
             mock.patch.object(dependencies, "ensure", side_effect=PanelError("no network")),
             mock.patch.object(slicer.util, "errorDisplay") as shown,
+            self.assertRaises(PanelError),
         ):
-            self.assertEqual(source.customDownloader(source), [])
-        shown.assert_called_once_with("no network", detailedText="")
+            source.customDownloader(source)
+        self.assertEqual(shown.call_args.args, ("no network",))
 
-    def test_aScriptHasToAgree(self):
+    def test_aScriptHasToAgreeAndNothingIsInstalledInTestingMode(self):
         logic = self.context.logic
-        with self.assertRaisesRegex(
-            PanelError, r"torch, nibabel.*installDependencies\(confirm=True"
+        with (
+            mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: True),
+            self.assertRaisesRegex(PanelError, "torch, nibabel. Nothing is installed"),
         ):
+            logic.installDependencies(confirm=True)
+        with self.assertRaisesRegex(PanelError, r"torch, nibabel.*To agree: .*\(confirm=True"):
             logic.installDependencies()
-        Path(self.end).touch()
-        done = logic.installDependencies(confirm=True)
-        self.assertEqual(done, ["torch>=2.5", "nibabel>=5.3"])
+        self.end.touch()
+        with mock.patch.object(slicer.modules, "pytorchutils", create=True):  # the extension
+            job = logic.installDependencies(confirm=True, wait=False)
+        self.assertTrue(self.finish(job).log[0].startswith("install light-the-torch"))
+        self.assertIn("torch>=2.5", logic.installDependencies(confirm=True))
         self.absent = []
         self.assertEqual(logic.installDependencies(), [])

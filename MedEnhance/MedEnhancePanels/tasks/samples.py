@@ -69,11 +69,8 @@ def registerSampleData():
 
 def _loadForSampleData(sample):
     """Load a sample, for Slicer's module SampleData, which would only print an error."""
-    try:
+    with slicer.util.tryWithErrorDisplay():
         return [load(sample)] if dependencies.ensure(dependencies.COMPRESS) else []
-    except PanelError as error:
-        slicer.util.errorDisplay(error.text, detailedText=error.details)
-        return []
 
 
 def load(sample):
