@@ -127,7 +127,7 @@ def lacksLibrary():
     """Tell whether neither the compiled library nor a compiler for it is installed."""
     from MedEnhanceLib.native import build
 
-    return not (build.HERE / build.FILE).is_file() and not importlib.util.find_spec("ziglang")
+    return not build.library().is_file() and not importlib.util.find_spec("ziglang")
 
 
 def offerCompilerAgain():
