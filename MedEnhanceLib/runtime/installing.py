@@ -63,7 +63,7 @@ def write_constraints(folder: Path) -> Path:
 
 
 def installation_error(log: str) -> DependencyError:
-    """Return the error of a failed installation; what pip printed tells what stands in the way."""
+    """Return the error of a failed installation, by what pip printed: what stands in the way."""
     names = {name.lower() for name in re.findall(r"\(constraint\) ([\w.-]*\w)", log)}
     kept = [
         line.replace("==", " ") for line in constraints() if line.split("==")[0].lower() in names

@@ -108,8 +108,8 @@ def test_progress_follows_the_downloads(site: Path, monkeypatch: pytest.MonkeyPa
     _script(site, monkeypatch, f"{code}print('Installing collected packages: torch')\n")
     events: list[Event] = []
     run_job(JobSpec("install", {"requirements": ["torch>=2.5"], "megabytes": 400}), events.append)
-    told = [(e.fields["fraction"], e.fields["stage"]) for e in events if e.kind == "progress"]
-    assert told[1:] == [(0.0, "downloading torch"), (0.675, "downloading b"), (0.9, "install")]
+    stages = [(e.fields["fraction"], e.fields["stage"]) for e in events if e.kind == "progress"]
+    assert stages[1:] == [(0.0, "downloading torch"), (0.675, "downloading b"), (0.9, "install")]
     log = "\n".join(e.fields["message"] for e in events if e.kind == "log")
     assert log.startswith(f"install torch>=2.5 torch=={_CUDA}\n")
 

@@ -252,7 +252,7 @@ class InstallationTest(MedEnhanceTestCase):
         start.assert_called_once()
         self.assertTrue(self.widget.ui.tabs.enabled and self.widget.ui.loadButton.enabled)
 
-    def test_aCancelledInstallationIsToldAndCanBeBegunAgain(self):
+    def test_aCancelledInstallationIsReportedAndCanBeBegunAgain(self):
         job = self.begin()
         self.widget.ui.jobCancelButton.click()
         self.finish(job)
