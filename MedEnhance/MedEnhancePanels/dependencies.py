@@ -2,9 +2,8 @@
 
 Nothing is installed without consent or in testing mode, and what Slicer or another extension
 installed keeps its version. Small packages come at once, by Slicer's own installer. PyTorch is
-gigabytes: a job in a process of its own gets it, with its log, progress and Cancel. Where the
-extension came without the compiled library, the package ziglang is offered, by which the worker
-builds it.
+gigabytes: a job in a process of its own gets it, with its log, progress and Cancel. Where there is
+no compiled library, the package ziglang is offered, by which the worker builds one.
 """
 
 import contextlib
@@ -82,7 +81,9 @@ def ensure(use=ENHANCE, context=None, again=None):
         return False
     if packages := missing(use):
         _refuseInTesting(packages)
-        lines = [f"{package.requirement}: {package.purpose}" for package in packages]
+        lines = [f"{each.requirement.split(';')[0]}: {each.purpose}" for each in packages]
+        if _choosesBuild(packages):
+            lines.append(_("light-the-torch: chooses PyTorch's build for the graphics card"))
         question = _("{what} Install into Slicer's Python?").format(what=missingText(use))
         title = _("MedEnhance: install packages")
         if not slicer.util.confirmOkCancelDisplay(question, title, detailedText="\n".join(lines)):
@@ -94,8 +95,7 @@ def ensure(use=ENHANCE, context=None, again=None):
             return False
         _installAtOnce([package.requirement for package in packages])
         if packages := missing(use):
-            hint = _("Restart Slicer, then try again.")
-            raise _lack(_("These packages are still missing: {names}"), packages, hint)
+            raise _lack(_("Still missing: {names}"), packages, _("Restart Slicer, then try again."))
     if _wantsCompiler():
         _installAtOnce([_COMPILER])
     return True
@@ -113,14 +113,18 @@ def start(use, isAgreed):
     _refuseInTesting(packages)
     if isInstalling():
         raise PanelError(_("Packages are being installed already"), code="dependency")
-    hasTorch = any(package.name == "torch" for package in packages)
     params = {
         "requirements": [package.requirement for package in packages],
         "megabytes": sum(package.megabytes for package in packages),
-        "chooses_build": hasTorch and hasattr(slicer.modules, "pytorchutils"),
+        "chooses_build": _choosesBuild(packages),
     }
     kind, title = ("install" if packages else ""), _("Install packages")
     return sharedRunner().submit(kind, params, title=title, own=True)
+
+
+def _choosesBuild(packages):
+    isExtended = hasattr(slicer.modules, "pytorchutils")  # by the extension PyTorch
+    return isExtended and any(package.name == "torch" for package in packages)
 
 
 def lacksLibrary():
@@ -141,14 +145,12 @@ def _wantsCompiler():
     isDeclined = slicer.util.settingsValue(_DECLINED, False, converter=slicer.util.toBool)
     if isDeclined or slicer.app.testingEnabled() or not lacksLibrary():
         return False
-    isAgreed = slicer.util.confirmYesNoDisplay(
-        _(
-            "The compiled library, which computes ten times as fast, is not built yet. Install a "
-            "compiler of 0.1 GB, {package}, into Slicer's Python, which builds it at the first "
-            "run? After a No only the page Models offers it."
-        ).format(package=_COMPILER),
-        _("MedEnhance: install a compiler"),
-    )
+    text = _(
+        "The compiled library, which computes ten times as fast, is not built yet. Install a "
+        "compiler of 0.1 GB, {package}, into Slicer's Python, which builds it at the first run? "
+        "After a No only the page Models offers it."
+    ).format(package=_COMPILER)
+    isAgreed = slicer.util.confirmYesNoDisplay(text, _("MedEnhance: install a compiler"))
     slicer.app.userSettings().setValue(_DECLINED, not isAgreed)
     return isAgreed
 

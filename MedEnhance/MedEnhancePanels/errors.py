@@ -56,10 +56,7 @@ class PanelError(Exception):
         if code == "cancelled":
             return cls.cancelled()
         if code == "dependency" and "pip install" in hint:
-            hint = _(
-                "The pages offer to install it; in a script: "
-                "MedEnhanceLogic().installDependencies(confirm=True)."
-            )
+            hint = _("Pages offer to install it; scripts call installDependencies(confirm=True).")
         return cls(message, _ABOUT_OPTIONS.sub("", plain(hint)), code, details)
 
     @classmethod

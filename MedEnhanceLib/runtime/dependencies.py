@@ -54,8 +54,8 @@ class Package:
         return not marker or (marker == _INTEL_MAC) == is_intel_mac()
 
 
-#: Markers of requirements. PyTorch has no wheels for Macs with an Intel processor any more, and
-#: imagecodecs has none after 2026.3.6.
+#: Markers of requirements. PyTorch has no wheels for Macs with an Intel processor any more; those
+#: of imagecodecs after 2026.3.6 need macOS 12.
 _INTEL_MAC = "sys_platform == 'darwin' and platform_machine == 'x86_64'"
 _ELSEWHERE = "sys_platform != 'darwin' or platform_machine != 'x86_64'"
 #: What an Intel Mac lacks, for messages.
