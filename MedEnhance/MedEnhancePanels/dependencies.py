@@ -12,6 +12,7 @@ import io
 import tempfile
 from pathlib import Path
 
+import qt
 import slicer
 import slicer.packaging
 from slicer.i18n import tr as _
@@ -68,12 +69,12 @@ def isInstalling():
     return slicer.packaging.isPipInstallInProgress() or any(job.kind == "install" for job in jobs)
 
 
-def ensure(use=ENHANCE, context=None, again=None):
+def ensure(use=ENHANCE, context=None, button=None):
     """Return whether what an action needs is installed; else ask, and install it.
 
-    Where PyTorch is missing, a job installs it, whose error the context shows; after it `again()`
-    is called, the action. While packages are being installed nothing happens. Raises PanelError
-    where an installation cannot be, or failed.
+    Where PyTorch is missing, a job installs it, whose error the context shows; then the action's
+    button is pressed again, unless it is disabled by then. While packages are being installed
+    nothing happens. Raises PanelError where an installation cannot be, or failed.
     """
     if use == ENHANCE and (problem := unavailable()):
         raise PanelError(problem, code="dependency")
@@ -89,9 +90,10 @@ def ensure(use=ENHANCE, context=None, again=None):
         if not slicer.util.confirmOkCancelDisplay(question, title, detailedText="\n".join(lines)):
             return False
         if any(package.use == ENHANCE for package in packages):
-            start(use, isAgreed=True).onFinished(
-                lambda job: context.showError(job.error) if job.error is not None else again()
-            )
+            job = start(use, isAgreed=True)
+            job.onFinished(lambda job: job.error is not None and context.showError(job.error))
+            # Later: the pages are still disabled.
+            job.onFinished(lambda job: job.error is None and qt.QTimer.singleShot(0, button.click))
             return False
         _installAtOnce([package.requirement for package in packages])
         if packages := missing(use):

@@ -248,7 +248,7 @@ class InstallationTest(MedEnhanceTestCase):
         self.absent = []
         with mock.patch("MedEnhancePanels.pages.enhance.enhancement.start") as start:
             self.end.touch()
-            self.finish(job)
+            self.waitUntil(lambda: start.called)
         start.assert_called_once()
         self.assertTrue(self.widget.ui.tabs.enabled and self.widget.ui.loadButton.enabled)
 

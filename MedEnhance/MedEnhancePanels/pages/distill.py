@@ -125,7 +125,7 @@ class DistillPanel(Page):
     @guarded
     def _onEstimate(self, _checked=False):
         """Measure what a distillation can gain, with the choices as they are."""
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self._onEstimate):
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.roomButton):
             return
         self._estimated = distillation.paramsOf(self.state)
         self.ui.roomLabel.text = _(
@@ -150,7 +150,7 @@ class DistillPanel(Page):
 
     @guarded
     def _onStart(self, _checked=False):
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self._onStart):
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.startButton):
             return
         self.context.clearMessage()
         self.runs.begin(distillation.start(self.context.runner, self.state))

@@ -252,7 +252,7 @@ class EnhancePanel(Page):
 
     @guarded
     def onApply(self, *_checked):
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.onApply):
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.applyButton):
             return
         self.preview.hide()
         job = enhancement.start(self.context.runner, self.target, self.options)
@@ -267,7 +267,7 @@ class EnhancePanel(Page):
             self.context.clearMessage()
             self.update()
             return
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.onPreview):
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.previewButton):
             return
         node, options = self.target, self.options
         sliceNode, index = preview.currentSlice(node)
