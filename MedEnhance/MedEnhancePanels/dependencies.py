@@ -164,8 +164,7 @@ def _lack(message, packages, hint):
 
 def _refuseInTesting(packages):
     if packages and slicer.app.testingEnabled():
-        hint = _("Nothing is installed in testing mode.")
-        raise _lack(_("Packages are missing: {names}"), packages, hint)
+        raise _lack(_("Packages are missing: {names}"), packages, _("Testing mode installs none."))
 
 
 def _installAtOnce(requirements):
