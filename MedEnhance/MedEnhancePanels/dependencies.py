@@ -1,123 +1,185 @@
 """The Python packages that the library needs: which are missing, and their installation.
 
-Nothing is installed without consent. Where the extension came without the compiled library, the
-package ziglang is among them, with which the worker builds it. Slicer's own installer does it,
-which keeps the versions of the packages that Slicer ships; the extension PyTorch chooses the build
-of torch where it is there.
+Nothing is installed without consent or in testing mode, and what Slicer or another extension
+installed keeps its version. Small packages come at once, by Slicer's own installer. PyTorch is
+gigabytes: a job in a process of its own gets it, with its log, progress and Cancel. Where there is
+no compiled library, the package ziglang is offered, by which the worker builds one.
 """
 
+import contextlib
 import importlib.util
-import platform
+import io
+import tempfile
+from pathlib import Path
 
+import qt
 import slicer
+import slicer.packaging
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.runner import sharedRunner
 
-#: What Slicer itself is built with: never installed, and never exchanged for another version.
-_SLICERS = ("numpy", "SimpleITK")
-#: Whether nothing was missing; it stays so while Slicer runs, as looking takes half a second.
-_isComplete = False
-#: Whether the compiler was offered; computing works without the compiled library, and slower.
-_isCompilerOffered = False
+#: What packages are for: opening, compressing, exporting and samples; all that needs PyTorch.
+COMPRESS, ENHANCE = "compress", "enhance"
+#: The uses for which nothing was missing; it stays so while Slicer runs, and looking takes time.
+_complete = set()
 _COMPILER = "ziglang>=0.13"
+#: The setting of who declined the compiler: computing works without it, and slower.
+_DECLINED = "MedEnhance/compilerDeclined"
 
 
-def missing():
+def missing(use=ENHANCE):
     """List the packages that are missing or too old, with sizes; nothing is imported for it."""
     from MedEnhanceLib.runtime import dependencies
 
-    global _isComplete
-    found = [] if _isComplete else dependencies.missing()
-    _isComplete = not found
-    return [package for package in found if package.name not in _SLICERS]
+    packages = [] if use in _complete else dependencies.missing(use)
+    if not packages:
+        _complete.add(use)
+    return packages
 
 
-def missingText():
+def missingText(use=ENHANCE):
     """Say what is missing, in a sentence; empty for nothing."""
-    packages = missing()
-    if not packages or _noTorch(packages):
-        return _noTorch(packages)
-    gigabytes = sum(package.megabytes for package in packages) / 1000
-    return _(
-        "{count} Python packages are missing (about {size:.1g} GB to download, once). They are "
-        "installed before the first run, when you agree."
-    ).format(count=len(packages), size=gigabytes)
+    packages = missing(use)
+    size = sum(package.megabytes for package in packages)
+    text = _(
+        "Missing Python packages: {count} (about {size} to download, once). They are installed "
+        "before the first run, when you agree."
+    )
+    size = _("{:.1g} GB").format(size / 1000) if size >= 1000 else _("{:.0f} MB").format(size)
+    return text.format(count=len(packages), size=size) if packages else ""
 
 
-def _noTorch(packages):
-    """Say why this computer cannot run the missing version of PyTorch; empty where it can."""
-    isIntelMac = platform.system() == "Darwin" and platform.machine() == "x86_64"
-    if not isIntelMac or all(package.name != "torch" for package in packages):
+def unavailable():
+    """Say why this computer cannot enhance, whatever is installed; empty where it can."""
+    from MedEnhanceLib.runtime.dependencies import NO_TORCH, has, is_intel_mac
+
+    if not is_intel_mac() or has("torch"):
         return ""
     return _(
-        "PyTorch is not made any more for Macs with an Intel processor, nor for Slicer under "
-        "Rosetta: on a Mac with Apple silicon, use the Slicer that is built for it."
-    )
+        "Enhancing is not available on this Mac: {why}. On Apple silicon, use the Slicer that is "
+        "built for it. Compressing works."
+    ).format(why=NO_TORCH)
 
 
-def ensure():
-    """Install what is missing, where the user agrees; returns whether everything is installed.
+def isInstalling():
+    """Tell whether packages are being installed, by whomever: a second pip would disturb it."""
+    jobs = sharedRunner().activeJobs()
+    return slicer.packaging.isPipInstallInProgress() or any(job.kind == "install" for job in jobs)
 
-    Raises PanelError where that cannot be, or the installation failed.
+
+def ensure(use=ENHANCE, context=None, button=None):
+    """Return whether what an action needs is installed; else ask, and install it.
+
+    Where PyTorch is missing, a job installs it, whose error the context shows; then the action's
+    button is pressed again, unless it is disabled by then. While packages are being installed
+    nothing happens. Raises PanelError where an installation cannot be, or failed.
     """
-    global _isCompilerOffered
-    packages = missing()
-    needsCompiler = not _isCompilerOffered and _lacksLibrary()
-    if not packages and not needsCompiler:
-        return True
-    if problem := _noTorch(packages):
+    if use == ENHANCE and (problem := unavailable()):
         raise PanelError(problem, code="dependency")
-    _isCompilerOffered = True
-    lines = [f"{package.requirement}: {package.purpose}" for package in packages]
-    question = [missingText()] if packages else []
-    if needsCompiler:
-        lines.append(_("{package}: builds the compiled library").format(package=_COMPILER))
-        question.append(
-            _(
-                "The compiled library, which computes ten times as fast, is not built yet: a "
-                "compiler of 0.1 GB does it at the first run."
-            )
-        )
-    question.append(_("Install into Slicer's Python?"))
-    title = _("MedEnhance: install packages")
-    isAgreed = slicer.util.confirmOkCancelDisplay(
-        " ".join(question), title, detailedText="\n".join(lines)
-    )
-    if not isAgreed:
-        return not packages
-    requirements = [package.requirement for package in packages]
-    try:
-        _install([*requirements, *([_COMPILER] if needsCompiler else [])])
-    except Exception as cause:  # whatever an installer raises is its failure
-        raise PanelError(
-            _("The packages could not be installed"),
-            _("Check the network and the free disk space, then try again."),
-            "dependency",
-            str(cause),
-        ) from cause
-    if absent := ", ".join(package.name for package in missing()):
-        message = _("These packages are still missing: {names}").format(names=absent)
-        raise PanelError(message, _("Restart Slicer, then try again."), "dependency")
+    if isInstalling():
+        return False
+    if packages := missing(use):
+        _refuseInTesting(packages)
+        lines = [f"{each.requirement.split(';')[0]}: {each.purpose}" for each in packages]
+        if _choosesBuild(packages):
+            lines.append(_("light-the-torch: chooses PyTorch's build for the graphics card"))
+        question = _("{what} Install into Slicer's Python?").format(what=missingText(use))
+        title = _("MedEnhance: install packages")
+        if not slicer.util.confirmOkCancelDisplay(question, title, detailedText="\n".join(lines)):
+            return False
+        if any(package.use == ENHANCE for package in packages):
+            job = start(use, isAgreed=True)
+            job.onFinished(lambda job: job.error is not None and context.showError(job.error))
+            # Later: the pages are still disabled.
+            job.onFinished(lambda job: job.error is None and qt.QTimer.singleShot(0, button.click))
+            return False
+        _installAtOnce([package.requirement for package in packages])
+        if packages := missing(use):
+            raise _lack(_("Still missing: {names}"), packages, _("Restart Slicer, then try again."))
+    if _wantsCompiler():
+        _installAtOnce([_COMPILER])
     return True
 
 
-def _lacksLibrary():
+def start(use, isAgreed):
+    """Install what is missing by a job, which has a process of its own; returns the Job.
+
+    Raises PanelError without consent, in testing mode, and while packages are being installed.
+    """
+    packages = missing(use)
+    if packages and not isAgreed:
+        hint = _("To agree: MedEnhanceLogic().installDependencies(confirm=True).")
+        raise _lack(_("Packages are installed with your consent only: {names}"), packages, hint)
+    _refuseInTesting(packages)
+    if isInstalling():
+        raise PanelError(_("Packages are being installed already"), code="dependency")
+    params = {
+        "requirements": [package.requirement for package in packages],
+        "megabytes": sum(package.megabytes for package in packages),
+        "chooses_build": _choosesBuild(packages),
+    }
+    kind, title = ("install" if packages else ""), _("Install packages")
+    return sharedRunner().submit(kind, params, title=title, own=True)
+
+
+def _choosesBuild(packages):
+    isExtended = hasattr(slicer.modules, "pytorchutils")  # by the extension PyTorch
+    return isExtended and any(package.name == "torch" for package in packages)
+
+
+def lacksLibrary():
     """Tell whether neither the compiled library nor a compiler for it is installed."""
     from MedEnhanceLib.native import build
 
-    return not (build.HERE / build.FILE).is_file() and not importlib.util.find_spec("ziglang")
+    return not build.library().is_file() and not importlib.util.find_spec("ziglang")
 
 
-def _install(requirements):
-    import slicer.packaging
+def offerCompilerAgain():
+    """Forget that the compiler was declined, and ask."""
+    slicer.app.userSettings().remove(_DECLINED)
+    ensure(COMPRESS)
 
-    torch = [each for each in requirements if each.startswith("torch>=")]
-    if torch and hasattr(slicer.modules, "pytorchutils"):
-        import PyTorchUtils
 
-        PyTorchUtils.PyTorchUtilsLogic().installTorch(
-            askConfirmation=False, torchVersionRequirement=torch[0].removeprefix("torch")
-        )
-        requirements.remove(torch[0])
-    slicer.packaging.pip_ensure(requirements, prompt_install=False, requester="MedEnhance")
+def _wantsCompiler():
+    """Ask whether the compiler is to be installed, where that makes sense; a No is remembered."""
+    isDeclined = slicer.util.settingsValue(_DECLINED, False, converter=slicer.util.toBool)
+    if isDeclined or slicer.app.testingEnabled() or not lacksLibrary():
+        return False
+    text = _(
+        "The compiled library, which computes ten times as fast, is not built yet. Install a "
+        "compiler of 0.1 GB, {package}, into Slicer's Python, which builds it at the first run? "
+        "After a No only the page Models offers it."
+    ).format(package=_COMPILER)
+    isAgreed = slicer.util.confirmYesNoDisplay(text, _("MedEnhance: install a compiler"))
+    slicer.app.userSettings().setValue(_DECLINED, not isAgreed)
+    return isAgreed
+
+
+def _lack(message, packages, hint):
+    names = ", ".join(package.name for package in packages)
+    return PanelError(message.format(names=names), hint, "dependency")
+
+
+def _refuseInTesting(packages):
+    if packages and slicer.app.testingEnabled():
+        raise _lack(_("Packages are missing: {names}"), packages, _("Testing mode installs none."))
+
+
+def _installAtOnce(requirements):
+    """Install by Slicer's own installer, which shows a dialog and prints what pip does."""
+    from MedEnhanceLib.runtime.installing import installation_error, write_constraints
+
+    printed = io.StringIO()
+    folder = tempfile.TemporaryDirectory(prefix="medenhance-pip-")
+    try:
+        with folder, contextlib.redirect_stdout(printed):
+            constraints = write_constraints(Path(folder.name))
+            slicer.packaging.pip_ensure(
+                requirements, constraints, prompt_install=False, requester="MedEnhance"
+            )
+    except Exception as cause:  # whatever an installer raises is its failure
+        details = printed.getvalue() or str(cause)
+        error = installation_error(details)
+        raise PanelError(error.message, error.hint, "dependency", details) from cause

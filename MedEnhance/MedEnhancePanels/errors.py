@@ -55,8 +55,8 @@ class PanelError(Exception):
         """Convert a library error for Slicer's users: without command options."""
         if code == "cancelled":
             return cls.cancelled()
-        if code == "dependency":
-            hint = _("Apply, on the page Enhance, offers to install it.")
+        if code == "dependency" and "pip install" in hint:
+            hint = _("Pages offer to install it; scripts call installDependencies(confirm=True).")
         return cls(message, _ABOUT_OPTIONS.sub("", plain(hint)), code, details)
 
     @classmethod

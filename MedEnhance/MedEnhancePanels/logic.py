@@ -25,6 +25,17 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         return sharedRunner()
 
+    def installDependencies(self, *, confirm=False, use="enhance", wait=True):
+        """Install the Python packages that are missing; returns their requirements.
+
+        confirm: True says that you agree to it; else it raises. use: "enhance" for everything;
+        "compress" without PyTorch, to compress, open and export.
+        """
+        from MedEnhancePanels import dependencies
+
+        job = dependencies.start(use, confirm)
+        return _end(job, wait, lambda job: job.result.get("installed", []))
+
     def enhance(
         self,
         node,

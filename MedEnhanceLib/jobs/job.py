@@ -70,6 +70,7 @@ JOBS: dict[str, JobKind] = {
     "demo": JobKind("demo", "Demo"),
     "models": JobKind("installation", "Models", is_question=True),
     "doctor": JobKind("installation", "Doctor", is_question=True),
+    "install": JobKind("installation", "Install"),
     "ping": JobKind("installation", "Ping", is_question=True),
 }
 

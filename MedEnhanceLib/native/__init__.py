@@ -250,7 +250,7 @@ def _found(folder: Path) -> tuple[Library | None, str]:
     """Look for the library in a folder; returns its state too, with what mends it, in one line."""
     from MedEnhanceLib.native import build
 
-    path, problem = folder / build.FILE, "not compiled"
+    path, problem = build.library(folder), "not compiled"
     if path.is_file():
         try:
             library = Library(path)

@@ -1,5 +1,6 @@
 """Builds the compiled library: python -m MedEnhanceLib.native.build.
 
+On Windows one comes with the sources, in `windows`: ziglang built it, wherever (`--windows`).
 The command for developers and the hook of installations (`hatch_hook.py`) use it. The extension's
 CMake compiles by itself, with the same files and flags from `build.json`, and takes the digest from
 here. It needs the standard library alone, because both run it before MedEnhanceLib is installed.
@@ -27,6 +28,9 @@ _SETTINGS = json.loads((HERE / "build.json").read_text(encoding="utf-8"))
 #: Compiled once for each vector width; widths.c once. Same values with every compiler and width:
 #: no sum is reordered, and to fused multiply-adds is contracted only where all sums are exact.
 KERNELS: dict[str, str] = _SETTINGS["kernels"]
+#: For Windows, where Visual C++ compiles extensions: it has no vectors of GCC.
+_FOR_WINDOWS = ("-m", "ziglang", "cc", "-target", "x86_64-windows-gnu")
+WINDOWS_FILE = "medenhance_native.dll"
 _SECONDS = 300
 
 
@@ -49,6 +53,12 @@ def compilers() -> Iterator[list[str]]:
         yield [sys.executable, "-m", "ziglang", "cc"]
 
 
+def library(folder: Path = HERE) -> Path:
+    """Return where the library of a folder lies: built there, or as it came for Windows."""
+    built, shipped = folder / FILE, folder / "windows" / FILE
+    return shipped if shipped.is_file() and not built.is_file() else built
+
+
 def answers(compiler: Sequence[str]) -> bool:
     """Tell whether it works: macOS without developer tools has a `cc` that only fails."""
     try:
@@ -57,9 +67,9 @@ def answers(compiler: Sequence[str]) -> bool:
         return False
 
 
-def digest(library: Path) -> str:
+def digest(file: Path) -> str:
     """Hash a library and the sources here: one built from other sources is known by it."""
-    whole = hashlib.sha256(library.read_bytes())
+    whole = hashlib.sha256(file.read_bytes())
     for source in sorted([*HERE.glob("*.[ch]"), HERE / "build.json"]):
         whole.update(source.read_bytes())
     return whole.hexdigest()
@@ -100,28 +110,33 @@ def _build(compiler: list[str], folder: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as place:
         objects = []
         for source, width, flags in parts:
-            made = str(Path(place, f"{Path(source).stem}-{width}.o"))
+            part = str(Path(place, f"{Path(source).stem}-{width}.o"))
             options = [*_SETTINGS["flags"].split(), *position, *flags]
-            _run([*compiler, *options, "-c", str(HERE / source), "-o", made])
-            objects.append(made)
-        library = Path(place, FILE)
-        maths = [] if is_windows else ["-lm"]
-        _run([*compiler, "-shared", "-o", str(library), *objects, *maths])
-        final = folder / FILE
-        expected = digest(library)
-        library.replace(final)
+            _run([*compiler, *options, "-c", str(HERE / source), "-o", part])
+            objects.append(part)
+        name = WINDOWS_FILE if is_windows else FILE
+        made = Path(place, name)
+        last = ["-s"] if is_windows else ["-lm"]
+        _run([*compiler, "-shared", "-o", str(made), *objects, *last])
+        final = folder / name
+        expected = digest(made)
+        made.replace(final)
         _write_digest(final, expected)
     return final
 
 
-def _write_digest(library: Path, value: str) -> None:
-    library.with_suffix(".sha256").write_text(f"{value}\n", encoding="ascii")
+def _write_digest(file: Path, value: str) -> None:
+    file.with_suffix(".sha256").write_text(f"{value}\n", encoding="ascii")
 
 
 def _run(command: list[str]) -> str:
-    """Return what a compiler prints; subprocess.CalledProcessError where it fails."""
+    """Return what a compiler prints; subprocess.CalledProcessError where it fails.
+
+    Without the time of the build the same sources give the same bytes.
+    """
     return subprocess.run(
         command,
+        env={**os.environ, "SOURCE_DATE_EPOCH": "0"},
         check=True,
         text=True,
         stdout=subprocess.PIPE,
@@ -135,12 +150,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name if __spec__ else 'build'}")
     parser.add_argument("--folder", type=Path, default=HERE, help="for the library")
     parser.add_argument("--digest", type=Path, metavar="LIBRARY", help="write its digest, only")
+    parser.add_argument(
+        "--windows", action="store_true", help="build with ziglang what comes for Windows"
+    )
     given = parser.parse_args(arguments)
     if given.digest:
         _write_digest(given.digest, digest(given.digest))
         return 0
     try:
-        made = build(given.folder)
+        if given.windows:
+            made = build(HERE / "windows", compiler=[sys.executable, *_FOR_WINDOWS])
+        else:
+            made = build(given.folder)
     except BuildError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -6,14 +6,20 @@ it is installed, and this file needs none itself.
 
 from __future__ import annotations
 
+import platform
 import re
 import sys
 from dataclasses import dataclass, replace
 from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Literal
 
 from MedEnhanceLib.errors import DependencyError
+
+#: What packages are for: to open, compress, export and make samples; or to enhance, segment,
+#: train and distill, which needs those packages too.
+Use = Literal["compress", "enhance"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Package:
 
     requirement: as pip takes it. module: as Python imports it. purpose: what it is for.
     megabytes: approximate download, its own dependencies included. extra: which one brings it;
-    "" where it is installed along with MedEnhance, which needs it to open, enhance and compress.
+    "" where it is installed along with MedEnhance. use: the least that needs it.
     installed: its version, "unknown" where it states none, None where it is missing. fits:
     installed and recent enough.
     """
@@ -32,33 +38,58 @@ class Package:
     purpose: str
     megabytes: float
     extra: str = ""
+    use: Use = "compress"
     installed: str | None = None
     fits: bool = False
 
     @property
     def name(self) -> str:
         """Its name for pip, without a version."""
-        return re.split(r"[>=<~! ]", self.requirement)[0]
+        return re.split(r"[>=<~!; ]", self.requirement)[0]
+
+    @property
+    def is_for_this_machine(self) -> bool:
+        """Whether the marker of its requirement holds here."""
+        marker = self.requirement.partition("; ")[2]
+        return not marker or (marker == _INTEL_MAC) == is_intel_mac()
+
+
+#: Markers of requirements. PyTorch has no wheels for Macs with an Intel processor any more; those
+#: of imagecodecs after 2026.3.6 need macOS 12.
+_INTEL_MAC = "sys_platform == 'darwin' and platform_machine == 'x86_64'"
+_ELSEWHERE = "sys_platform != 'darwin' or platform_machine != 'x86_64'"
+#: What an Intel Mac lacks, for messages.
+NO_TORCH = (
+    "PyTorch is not made any more for Macs with an Intel processor, nor for Slicer under Rosetta"
+)
+
+
+def is_intel_mac() -> bool:
+    """Return whether this Python is for Macs with an Intel processor, as under Rosetta."""
+    return sys.platform == "darwin" and platform.machine() == "x86_64"
 
 
 #: Sizes of the wheels for Linux and Python 3.12 in 2026; on other systems only PyTorch's differs
 #: much (see _TORCH_MEGABYTES). The requirements are those of pyproject.toml (tested). PyTorch
 #: brings filelock and Jinja2 along, and Slicer psutil.
-_PACKAGES = (
+PACKAGES = (
     Package("numpy>=1.26", "numpy", "voxels", 16),
     Package("SimpleITK>=2.4", "SimpleITK", "NRRD and MetaImage, N4", 53),
     Package("nibabel>=5.3", "nibabel", "NIfTI", 3.5),
     Package("pydicom>=3.0", "pydicom", "DICOM", 2.4),
-    Package("torch>=2.5", "torch", "enhancing, segmenting, training", 0),
-    Package("monai>=1.4", "monai", "tiled inference, segmentation heads", 1.7),
+    Package(f"torch>=2.5; {_ELSEWHERE}", "torch", "enhancing, training", 0, use="enhance"),
+    Package(f"monai>=1.4; {_ELSEWHERE}", "monai", "segmentation models", 1.7, use="enhance"),
     Package("safetensors>=0.4.5", "safetensors", "models", 0.5),
-    Package("imagecodecs>=2025.3.30", "imagecodecs", "compression, pixels of DICOM", 28),
+    Package(f"imagecodecs>=2025.3.30; {_ELSEWHERE}", "imagecodecs", "compression, DICOM", 28),
+    Package(
+        f"imagecodecs>=2025.3.30,<=2026.3.6; {_INTEL_MAC}", "imagecodecs", "compression, DICOM", 28
+    ),
     Package("threadpoolctl>=3.1", "threadpoolctl", "compression", 0.1),
     Package("tqdm>=4.66", "tqdm", "progress bars", 0.1),
     Package("psutil>=5.9", "psutil", "memory, priority", 0.3),
     Package("filelock>=3.30", "filelock", "locks of folders", 0.1),
     Package("Jinja2>=3.1", "jinja2", "pages of reports", 0.2),
-    Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports"),
+    Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports", "enhance"),
     Package("highdicom>=0.26", "highdicom", "DICOM objects", 4, "dicom"),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, "batch"),
     Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, "video"),
@@ -66,25 +97,28 @@ _PACKAGES = (
 #: What the module in Slicer installs: the core, and extras that its pages have buttons for.
 _IN_SLICER = ("", "reports", "dicom")
 #: import name → pip's name, where they differ.
-PIP_NAMES = {p.module: p.name for p in _PACKAGES if p.module != p.name}
+PIP_NAMES = {p.module: p.name for p in PACKAGES if p.module != p.name}
 PIP_NAMES["dask.distributed"] = PIP_NAMES["distributed"]
 #: What `pip install torch` downloads; on Linux with NVIDIA's libraries, measured 915 MB and 3.2 GB.
 _TORCH_MEGABYTES = {"linux": 4100, "win32": 130, "darwin": 90}
 
 
 def packages() -> list[Package]:
-    """Return all packages with their installed versions; none is imported."""
+    """Return all packages of this machine with their versions; none is imported."""
     invalidate_caches()
-    return [_with_version(package) for package in _PACKAGES]
+    return [_with_version(package) for package in PACKAGES if package.is_for_this_machine]
 
 
-def missing() -> list[Package]:
-    """List what the module in Slicer installs; nothing while no essential one is missing."""
+def missing(use: Use = "enhance") -> list[Package]:
+    """List what the module in Slicer installs for a use; nothing while no essential one is missing.
+
+    use: "compress" leaves out what only "enhance" needs, as PyTorch.
+    """
     torch = _TORCH_MEGABYTES.get(sys.platform, _TORCH_MEGABYTES["linux"])
     absent = [
         replace(package, megabytes=torch) if package.name == "torch" else package
         for package in packages()
-        if package.extra in _IN_SLICER and not package.fits
+        if package.extra in _IN_SLICER and package.use in ("compress", use) and not package.fits
     ]
     return [] if all(package.extra for package in absent) else absent
 
@@ -100,8 +134,13 @@ def require(module: str, *, purpose: str) -> ModuleType:
 def missing_package(module: str, subject: str = "the package {}") -> DependencyError:
     """Return the error of a missing module; the hint names the extra that brings it, if any."""
     package = PIP_NAMES.get(module, module.partition(".")[0])
+    if package in ("torch", "monai") and is_intel_mac():
+        return DependencyError(
+            f"{subject.format(package)} is not available on this Mac",
+            f"{NO_TORCH}. Compressing and opening files works.",
+        )
     # dask brings all that is needed only along with distributed.
-    known = (p for p in _PACKAGES if p.extra and p.name.split("[")[0] == package.split("[")[0])
+    known = (p for p in PACKAGES if p.extra and p.name.split("[")[0] == package.split("[")[0])
     install = next((f"medenhance[{p.extra}]" for p in known), package)
     return DependencyError(
         f"{subject.format(package)} is not installed",
@@ -111,7 +150,7 @@ def missing_package(module: str, subject: str = "the package {}") -> DependencyE
 
 def has(module: str) -> bool:
     """Return whether a package is installed and recent enough; `module` is its import name."""
-    return any(_with_version(package).fits for package in _PACKAGES if package.module == module)
+    return any(_with_version(package).fits for package in PACKAGES if package.module == module)
 
 
 def installed_version(package: Package) -> str | None:
@@ -133,7 +172,7 @@ def installed_version(package: Package) -> str | None:
 
 def _with_version(package: Package) -> Package:
     version = installed_version(package)
-    least = package.requirement.rpartition(">=")[2]
+    least = re.split("[>,;]=?", package.requirement)[1]
     fits = version is not None and (version == "unknown" or _numbers(version) >= _numbers(least))
     return replace(package, installed=version, fits=fits)
 

@@ -18,7 +18,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 def test_packages_are_those_of_the_project() -> None:
     project = tomllib.loads((_REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = [package.requirement for package in packages() if not package.extra]
+    required = [each.requirement for each in dependencies.PACKAGES if not each.extra]
     assert required == project["dependencies"]
     optional = {package.requirement: package.extra for package in packages() if package.extra}
     names = ("reports", "dicom", "batch", "video")

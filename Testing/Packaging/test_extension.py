@@ -89,6 +89,22 @@ def test_without_a_compiler_the_extension_is_configured_and_says_so(build: Path)
     assert "Without the compiled library, denoising is slower" in said
 
 
+def test_visual_c_installs_the_library_that_came_for_windows(cmake, tmp_path: Path) -> None:
+    """It compiles none itself: as on the machine that builds extensions for Windows."""
+    options = ("-DMSVC=ON", "-DCMAKE_SIZEOF_VOID_P=8", "-DBUILD_TESTING=OFF")
+    said = cmake.configure(ROOT, tmp_path / "build", *options)
+    assert "is the one that came with the sources" in said
+    cmake.install(tmp_path / "build", tmp_path / "installed")
+    for tree in ("build", "installed"):
+        native = tmp_path / tree / MODULES / "MedEnhanceLib/native"
+        expected = sorted((ROOT / "MedEnhanceLib/native/windows").iterdir())
+        found = sorted((native / "windows").iterdir())
+        assert [file.name for file in found] == [file.name for file in expected]
+        assert [file.read_bytes() for file in found] == [file.read_bytes() for file in expected]
+        for source in native.glob("*.[ch]"):
+            assert source.read_bytes() == (ROOT / "MedEnhanceLib/native" / source.name).read_bytes()
+
+
 def test_the_build_tree_is_as_complete_as_the_package(build: Path, installed: Path) -> None:
     """Slicer's tests of a build run from there."""
 

@@ -1,7 +1,9 @@
 """What is around the pages: the volume, Slicer's ways to load one, samples, the job that runs."""
 
 import dataclasses
-import types
+import os
+from importlib import metadata
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -10,6 +12,7 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhanceLib.jobs.job import JOBS
+from MedEnhanceLib.runtime import dependencies as library
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import results
@@ -184,91 +187,148 @@ class JobBarTest(MedEnhanceTestCase):
         self.assertTrue(ui.logText.isHidden())
 
 
+#: A module in place of pip, which says what it is asked for and goes on until a file is there.
+PIP = """import os, sys, time
+print(*sys.argv[1:], flush=True)
+while not os.path.exists(os.environ["PIP_ENDS"]):
+    time.sleep(0.01)
+"""
+
+
 class InstallationTest(MedEnhanceTestCase):
-    """Packages are installed by Slicer's own installer, after a question; never here."""
+    """What is asked and handed over; nothing is installed here."""
 
     def setUp(self):
         super().setUp()
-        package = types.SimpleNamespace
-        self.absent = [
-            package(name="torch", requirement="torch>=2.5", purpose="enhancing", megabytes=4100),
-            package(name="monai", requirement="monai>=1.4", purpose="heads", megabytes=1.7),
-        ]
-        self.installed, self.asked = [], []
-        self.enterContext(mock.patch.object(dependencies, "missing", lambda: list(self.absent)))
+        self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
+        self.torch = library.Package("torch>=2.5", "torch", "enhancing", 4100, use="enhance")
+        self.small = library.Package("nibabel>=5.3", "nibabel", "NIfTI", 35)
+        self.absent, self.installed = [self.torch, self.small], []
+        self.enterContext(mock.patch.object(dependencies, "missing", self.missing))
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", self.install))
-        self.answer(True)
+        self.panel, folder = self.widget.panels["enhance"], Path(self.temporaryFolder())
+        (folder / "pip.py").write_text(PIP)
+        self.end = folder / "end"
+        paths = {"PYTHONPATH": str(folder), "PIP_ENDS": str(self.end)}
+        self.enterContext(mock.patch.dict(os.environ, paths))
+        self.confirm = mock.Mock(return_value=True)
+        for name in ("confirmOkCancelDisplay", "confirmYesNoDisplay"):
+            self.enterContext(mock.patch.object(slicer.util, name, self.confirm))
 
-    def install(self, requirements, **how):
-        self.assertFalse(how["prompt_install"], "it was asked already")
-        self.installed.append(requirements)
-        self.absent = []
+    def missing(self, use="enhance"):
+        return [each for each in self.absent if each.use in ("compress", use)]
 
-    def answer(self, isAgreed):
-        def confirm(text, *_arguments, **more):
-            self.asked.append((text, more["detailedText"]))
-            return isAgreed
+    def install(self, requirements, constraints, prompt_install, requester):
+        self.assertFalse(prompt_install, "it was asked already")
+        self.installed.append((requirements, Path(constraints).read_text().split()))
+        with mock.patch("slicer.packaging.isPipInstallInProgress", lambda: True):
+            self.assertFalse(dependencies.ensure("compress"), "a second click meanwhile")
+        self.absent = [self.torch] if self.torch in self.absent else []
 
-        self.enterContext(mock.patch.object(slicer.util, "confirmOkCancelDisplay", confirm))
-
-    def test_itAsksAndInstallsWhatIsMissingWithConsentAlone(self):
-        self.answer(False)
+    def begin(self):
+        """Press Apply, agree, and wait until PyTorch is being installed; the job."""
         self.context.state.inputVolume = self.smallVolume(modality="MR")
-        panel = self.widget.panels["enhance"]
-        panel.update()
-        self.assertIn("2 Python packages are missing", panel.ui.problemLabel.text)
-        panel.ui.applyButton.click()
-        self.assertIsNone(panel.job)
-        self.assertEqual((len(self.asked), self.installed), (1, []))
-        ((text, details),) = self.asked
-        self.assertIn("4 GB", text)
-        self.assertIn("torch>=2.5: enhancing", details)
-        self.answer(True)
-        self.assertTrue(dependencies.ensure() and dependencies.ensure())
-        self.assertEqual((len(self.asked), self.installed), (2, [["torch>=2.5", "monai>=1.4"]]))
+        self.panel.update()
+        self.panel.ui.applyButton.click()
+        (job,) = self.context.runner.activeJobs()
+        self.waitUntil(lambda: job.log)
+        return job
 
-    def test_theCompiledLibraryIsOfferedOnceAndTheSlowPathStays(self):
+    def test_pyTorchComesByAJobOnceAndThenTheActionGoesOn(self):
+        job = self.begin()
+        self.assertIn("Missing Python packages: 2 (about 4 GB", self.confirm.call_args.args[0])
+        self.assertIn("torch>=2.5: enhancing", self.confirm.call_args.kwargs["detailedText"])
+        self.assertIn("Install packages", self.widget.ui.jobLabel.text)
+        self.assertFalse(self.widget.ui.tabs.enabled or self.widget.ui.loadButton.enabled)
+        self.panel.onApply()
+        self.assertFalse(dependencies.ensure("compress"))
+        self.confirm.assert_called_once()
+        self.assertEqual(self.context.runner.activeJobs(), [job])
+        self.assertRegex(job.log[0], "^install torch>=2.5 nibabel>=5.3 -c .*constraints.txt ")
         self.absent = []
-        self.enterContext(mock.patch.object(dependencies, "_lacksLibrary", lambda: True))
-        self.enterContext(mock.patch.object(dependencies, "_isCompilerOffered", False))
-        self.answer(False)
+        with mock.patch("MedEnhancePanels.pages.enhance.enhancement.start") as start:
+            self.end.touch()
+            self.waitUntil(lambda: start.called)
+        start.assert_called_once()
+        self.assertTrue(self.widget.ui.tabs.enabled and self.widget.ui.loadButton.enabled)
+
+    def test_aCancelledInstallationIsReportedAndCanBeBegunAgain(self):
+        job = self.begin()
+        self.widget.ui.jobCancelButton.click()
+        self.finish(job)
+        self.assertEqual((job.state, self.message), ("cancelled", "Cancelled."))
+        self.assertTrue(self.widget.ui.tabs.enabled and not dependencies.isInstalling())
+
+    def test_whatNeedsNoTorchIsInstalledAtOnceBesideWhatIsThere(self):
+        self.confirm.return_value = False
+        self.assertFalse(dependencies.ensure("compress") or self.installed)
+        self.confirm.return_value = True
+        self.assertTrue(dependencies.ensure("compress"))
+        self.assertIn("Missing Python packages: 1 (about 35 MB", self.confirm.call_args.args[0])
+        ((requirements, constraints),) = self.installed
+        self.assertEqual(requirements, ["nibabel>=5.3"])
+        for name in ("torch", "numpy", "SimpleITK", "pydicom"):
+            self.assertIn(f"{name}=={metadata.version(name)}", constraints)
+        self.absent, inTheWay = [self.small], "    The user requested (constraint) numpy<=9,==2.0"
+        fail = mock.Mock(side_effect=lambda *_all, **_more: print(inTheWay) or 1 / 0)
+        self.enterContext(mock.patch("slicer.packaging.pip_ensure", fail))
+        with self.assertRaisesRegex(PanelError, f"beside numpy {np.__version__}, .*Nothing was"):
+            dependencies.ensure("compress")
+
+    def test_aNoToTheCompilerIsRememberedUntilThePageModelsAsksAgain(self):
+        self.absent = []
+        self.enterContext(mock.patch.object(dependencies, "lacksLibrary", lambda: True))
+        self.addCleanup(slicer.app.userSettings().remove, dependencies._DECLINED)
+        self.confirm.return_value = False
         self.assertTrue(dependencies.ensure() and dependencies.ensure())
-        ((text, details),) = self.asked
-        self.assertIn("ten times as fast", text)
-        self.assertIn("ziglang", details)
-        self.enterContext(mock.patch.object(dependencies, "_isCompilerOffered", False))
-        self.answer(True)
-        self.assertTrue(dependencies.ensure())
-        self.assertEqual(self.installed, [["ziglang>=0.13"]])
+        self.confirm.assert_called_once()
+        self.assertIn("ten times as fast", self.confirm.call_args.args[0])
+        self.confirm.return_value = True
+        self.widget.showPage("models")
+        button = self.widget.panels["models"].ui.compilerButton
+        self.assertFalse(button.isHidden())
+        button.click()
+        self.assertEqual(self.installed[0][0], ["ziglang>=0.13"])
 
-    def test_aMacWithAnIntelProcessorIsRefusedBeforeAnythingIsAskedOrDownloaded(self):
-        """Slicer under Rosetta says that it is one."""
-        self.enterContext(mock.patch("platform.system", return_value="Darwin"))
-        self.enterContext(mock.patch("platform.machine", return_value="x86_64"))
-        with self.assertRaisesRegex(PanelError, "use the Slicer that is built for it"):
+    def test_aMacWithAnIntelProcessorCompressesAndSaysThatItCannotEnhance(self):
+        self.enterContext(mock.patch.object(library, "is_intel_mac", lambda: True))
+        self.enterContext(mock.patch.object(library, "has", lambda _module: False))
+        with self.assertRaisesRegex(PanelError, "Enhancing is not available on this Mac.*Rosetta"):
             dependencies.ensure()
-        self.assertEqual((self.asked, self.installed), ([], []))
-        self.assertIn("Rosetta", dependencies.missingText())
-        self.absent = self.absent[1:]  # where there is a PyTorch, the rest is installed
-        self.assertTrue(dependencies.ensure())
+        self.panel.update()
+        self.assertIn("not available on this Mac", self.panel.ui.problemLabel.text)
+        self.assertFalse(self.panel.ui.applyButton.enabled)
+        self.confirm.assert_not_called()
+        self.assertTrue(dependencies.ensure("compress"))
 
-    def test_theExtensionPyTorchChoosesTheBuild(self):
-        chosen = []
-        logic = types.SimpleNamespace(installTorch=lambda **how: chosen.append(how))
-        module = types.SimpleNamespace(PyTorchUtilsLogic=lambda: logic)
-        self.enterContext(mock.patch.dict("sys.modules", PyTorchUtils=module))
-        self.enterContext(mock.patch.object(slicer.modules, "pytorchutils", module, create=True))
-        self.assertTrue(dependencies.ensure())
-        self.assertEqual(chosen[0]["torchVersionRequirement"], ">=2.5")
-        self.assertEqual(self.installed, [["monai>=1.4"]])
+    def test_aSampleAsksAndNeverFailsSilently(self):
+        import SampleData
 
+        source = SampleData.SampleDataLogic().sourceForSampleName("MNI152T1-noisy")
+        self.confirm.return_value = False
+        self.assertEqual(source.customDownloader(source), [])
+        self.confirm.assert_called_once()
+        with (
+            mock.patch.object(dependencies, "ensure", side_effect=PanelError("no network")),
+            mock.patch.object(slicer.util, "errorDisplay") as shown,
+            self.assertRaises(PanelError),
+        ):
+            source.customDownloader(source)
+        self.assertEqual(shown.call_args.args, ("no network",))
 
-class MissingTest(MedEnhanceTestCase):
-    def test_whatSlicerIsBuiltWithIsNeverInstalledNorExchanged(self):
-        from MedEnhanceLib.runtime import dependencies as library
-
-        names = ("numpy", "SimpleITK", "monai")
-        absent = [types.SimpleNamespace(name=name) for name in names]
-        self.enterContext(mock.patch.object(library, "missing", lambda: absent))
-        self.enterContext(mock.patch.object(dependencies, "_isComplete", False))
-        self.assertEqual([package.name for package in dependencies.missing()], ["monai"])
+    def test_aScriptHasToAgreeAndNothingIsInstalledInTestingMode(self):
+        logic = self.context.logic
+        with (
+            mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: True),
+            self.assertRaisesRegex(PanelError, "torch, nibabel. Testing mode installs none"),
+        ):
+            logic.installDependencies(confirm=True)
+        with self.assertRaisesRegex(PanelError, r"torch, nibabel.*To agree: .*\(confirm=True"):
+            logic.installDependencies()
+        self.end.touch()
+        with mock.patch.object(slicer.modules, "pytorchutils", create=True):  # the extension
+            job = logic.installDependencies(confirm=True, wait=False)
+        self.assertTrue(self.finish(job).log[0].startswith("install light-the-torch"))
+        self.assertIn("torch>=2.5", logic.installDependencies(confirm=True))
+        self.absent = []
+        self.assertEqual(logic.installDependencies(), [])

@@ -115,7 +115,9 @@ class CompressPanel(Page):
             return
         node = self.state.inputVolume
         asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.config)
-        if asked == self._estimated or dependencies.missing():
+        if lack := dependencies.missingText(dependencies.COMPRESS):
+            self.ui.estimateLabel.text = lack
+        if lack or asked == self._estimated:
             return
         self._stopEstimate()
         self._estimated = asked
@@ -157,7 +159,7 @@ class CompressPanel(Page):
     @guarded
     def _onCompress(self, _checked=False):
         """Ask for the file, which the dialog confirms where it exists, and write it."""
-        if not dependencies.ensure():
+        if not dependencies.ensure(dependencies.COMPRESS):
             return
         node = self.state.inputVolume
         title, start = _("Save the compressed volume"), compression.suggestPath(node)

@@ -88,7 +88,8 @@ class DistillPanel(Page):
         ui.trainingLabel.visible, ui.distillingLabel.visible = not isDistilling, isDistilling
         ui.tableButton.visible = ui.advancedSection.visible = ui.shareLabel.visible = isDistilling
         ui.shareLabel.text = distillation.sharedText(state)
-        why, isRunning = distillation.whyNot(state), self.runs.isRunning
+        why = dependencies.unavailable() or distillation.whyNot(state)
+        isRunning = self.runs.isRunning
         ui.whyLabel.text = why
         ui.whyLabel.visible = bool(why) and not isRunning
         ui.startButton.enabled = not why and not isRunning
@@ -124,7 +125,7 @@ class DistillPanel(Page):
     @guarded
     def _onEstimate(self, _checked=False):
         """Measure what a distillation can gain, with the choices as they are."""
-        if not dependencies.ensure():
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.roomButton):
             return
         self._estimated = distillation.paramsOf(self.state)
         self.ui.roomLabel.text = _(
@@ -149,7 +150,7 @@ class DistillPanel(Page):
 
     @guarded
     def _onStart(self, _checked=False):
-        if not dependencies.ensure():
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.startButton):
             return
         self.context.clearMessage()
         self.runs.begin(distillation.start(self.context.runner, self.state))

@@ -189,7 +189,7 @@ class EnhancePanel(Page):
             button.text = _("Suggested: {name}").format(name=suggested.GetName())
 
     def _showActions(self):
-        problem = model_choice.problemOf(self.target, self.options)
+        problem = dependencies.unavailable() or model_choice.problemOf(self.target, self.options)
         ui, busy = self.ui, self._busy()
         if problem:
             self._problem.show("info" if self.target is None else "error", problem)
@@ -252,7 +252,7 @@ class EnhancePanel(Page):
 
     @guarded
     def onApply(self, *_checked):
-        if not dependencies.ensure():
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.applyButton):
             return
         self.preview.hide()
         job = enhancement.start(self.context.runner, self.target, self.options)
@@ -267,7 +267,7 @@ class EnhancePanel(Page):
             self.context.clearMessage()
             self.update()
             return
-        if not dependencies.ensure():
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.previewButton):
             return
         node, options = self.target, self.options
         sliceNode, index = preview.currentSlice(node)

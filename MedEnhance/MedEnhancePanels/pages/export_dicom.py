@@ -4,6 +4,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.job import sentence, withWarnings
 from MedEnhancePanels.nodes import dicom_source, provenance
 from MedEnhancePanels.pages.widgets import answerOf
@@ -19,6 +20,8 @@ def exportDicom(context, node):
     From there the module DICOM sends it on or writes it into a folder. Returns the job, or None
     where the user does not want it. Raises PanelError where the result cannot be exported.
     """
+    if not dependencies.ensure(dependencies.COMPRESS):
+        return None
     dicom_source.openDatabase()
     name, instances = node.GetName(), dicom_source.instancesOf(node)
     # Where structure may be wrong, the question names the reason.

@@ -48,6 +48,8 @@ class JobBar:
             self._status = self._statusLabel = None
 
     def _onChange(self, job):
+        if job.kind == "install":  # what the pages need comes and goes meanwhile
+            self._ui.tabs.enabled = self._ui.loadButton.enabled = job.isFinished
         if not job.isQuestion:
             running = [each for each in self._runner.activeJobs() if not each.isQuestion]
             self._job = running[-1] if running else job

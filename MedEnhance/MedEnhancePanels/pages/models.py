@@ -5,6 +5,7 @@ import os
 import qt
 from slicer.i18n import tr as _
 
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import cautions
 from MedEnhancePanels.pages.widgets import Page, askForFile
@@ -20,6 +21,7 @@ class ModelsPanel(Page):
         ui = self.ui
         ui.importButton.clicked.connect(self._onImport)
         ui.defaultButton.clicked.connect(self._onDefault)
+        ui.compilerButton.clicked.connect(self._onCompiler)
         ui.modelList.currentRowChanged.connect(self.update)
 
     def enter(self):
@@ -48,6 +50,11 @@ class ModelsPanel(Page):
     def _onDefault(self, *_checked):
         name = self.selected["name"]
         self._ask(_("Use {name} by default").format(name=name), action="default", name=name)
+
+    @guarded
+    def _onCompiler(self, *_checked):
+        dependencies.offerCompilerAgain()
+        self.update()
 
     def _ask(self, title, **params):
         if params["action"] != "list":
@@ -88,6 +95,7 @@ class ModelsPanel(Page):
         ui, model, isIdle = self.ui, self.selected, self._job is None
         ui.progressBar.visible = not isIdle
         ui.importButton.enabled = isIdle
+        ui.compilerButton.visible = dependencies.lacksLibrary()
         ui.defaultButton.enabled = isIdle and model is not None and not model["default"]
         ui.cardBox.visible = model is not None
         if model is not None:

@@ -75,7 +75,7 @@ class VolumeRow:
 
     @guarded
     def _onSample(self, sample):
-        if dependencies.ensure():
+        if dependencies.ensure(dependencies.COMPRESS):
             self.context.state.inputVolume = samples.load(sample)
 
 

@@ -7,7 +7,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.io.atomic import write_json
-from MedEnhancePanels import arguments
+from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, provenance
 from MedEnhancePanels.nodes.preview import showVolume
@@ -52,6 +52,8 @@ def load(parent, properties):
     path = str(properties["fileName"])
     name = str(properties.get("name") or "") or compression.baseName(path)
     try:
+        if not dependencies.ensure(dependencies.COMPRESS):
+            raise PanelError.cancelled()
         node = wait(compression.startDecompress(sharedRunner(), path, name=name)).nodes["output"]
     except Exception as exception:  # the dialog shows it
         error = PanelError.fromException(exception)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, cautions
 from MedEnhancePanels.tasks.node_job import askForVolume
@@ -59,9 +60,17 @@ def registerSampleData():
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             CATEGORY,
             sample.name,
-            thumbnailFileName=os.path.join(icons, f"{sample.name}.png"),  # 64 pixels wide
-            customDownloader=lambda _source, sample=sample: [load(sample)],
+            uris=[],  # the genuine function asks for both, and for nothing of them
+            fileNames=[],
+            thumbnailFileName=os.path.join(icons, f"{sample.name}.png"),  # 256 pixels wide
+            customDownloader=lambda _source, sample=sample: _loadForSampleData(sample),
         )
+
+
+def _loadForSampleData(sample):
+    """Load a sample, for Slicer's module SampleData, which would only print an error."""
+    with slicer.util.tryWithErrorDisplay():
+        return [load(sample)] if dependencies.ensure(dependencies.COMPRESS) else []
 
 
 def load(sample):

@@ -1,4 +1,4 @@
-"""Jobs about this installation: models, doctor, ping. None imports torch into this process."""
+"""Jobs about this installation: models, doctor, install, ping; none imports torch here."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from MedEnhanceLib.core.options import Params, option
+from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.worker.events import as_json
@@ -81,6 +81,36 @@ def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
         "models": installed(),
     }
     return Result(as_json(facts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallParams(Params):
+    """Install packages with pip; no package that is shared with others changes its version."""
+
+    requirements: Annotated[list[str], About(help="packages as pip takes them")]
+    megabytes: float = option(0.0, help="expected download", low=0, unit="MB")
+    chooses_build: bool = option(
+        False, help="choose PyTorch's build for the graphics card, with light-the-torch"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.requirements or any(not each[:1].isalnum() for each in self.requirements):
+            raise ConfigError("install: requirements are names of packages", "Give at least one.")
+
+
+def run_install(params: InstallParams, monitor: Monitor) -> Result:
+    """Install what is asked for, or nothing where that would change what others use."""
+    from MedEnhanceLib.runtime.installing import install
+
+    monitor.progress(0.0, "look for packages")
+    install(
+        params.requirements,
+        monitor,
+        megabytes=params.megabytes,
+        chooses_build=params.chooses_build,
+    )
+    return Result({"installed": list(params.requirements)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import shlex
 import shutil
@@ -53,6 +54,29 @@ def test_a_damaged_or_older_library_is_not_used(
     if damage == "of other sources":  # as if CMake had built it from them
         assert build.main(["--digest", str(tmp_path / build.FILE)]) == 0
         native.Library(tmp_path / build.FILE)
+
+
+def test_the_library_for_windows_is_of_these_sources_and_has_all_functions(
+    tmp_path: Path, native_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a change in C: python -m MedEnhanceLib.native.build --windows."""
+    shipped = build.HERE / "windows" / build.WINDOWS_FILE
+    library = shipped.read_bytes()
+    assert shipped.with_suffix(".sha256").read_text().strip() == build.digest(shipped)
+    assert library[:2] == b"MZ"
+    at = int.from_bytes(library[0x3C:0x40], "little")
+    assert library[at : at + 6] == b"PE\0\0\x64\x86"  # of x86_64
+    for name in ("grouped", "threshold", "match", "predict", "pack", "filter_sums"):
+        for width in native.WIDTHS:
+            assert f"\0native_{name}_{width}\0".encode() in library
+    systems = re.findall(rb"[\w.-]+\.dll", library.lower())
+    assert all(each.startswith((b"api-ms-win-crt-", b"kernel32", b"medenh")) for each in systems)
+    # It is found where none was built.
+    (tmp_path / "windows").mkdir()
+    for file in (native_path, native_path.with_suffix(".sha256")):
+        shutil.copy(file, tmp_path / "windows")
+    assert native.load(tmp_path) is not None
+    assert build.library(tmp_path).parent.name == "windows"
 
 
 def test_work_without_a_library_says_so_once_where_nobody_listens(

@@ -1,6 +1,10 @@
 """Stands for slicer.packaging: the host installs nothing, so tests put something in its place."""
 
 
+def isPipInstallInProgress():
+    return False
+
+
 def pip_ensure(
     requirements,
     constraints=None,

@@ -15,8 +15,21 @@ class SampleDataLogic:
 
     @staticmethod
     def registerCustomSampleDataSource(
-        category="Custom", sampleName=None, customDownloader=None, thumbnailFileName=None
+        category="Custom",
+        sampleName=None,
+        uris=None,
+        fileNames=None,
+        nodeNames=None,
+        customDownloader=None,
+        thumbnailFileName=None,
+        loadFileType="VolumeFile",
+        loadFiles=None,
+        loadFileProperties=None,
+        checksums=None,
     ):
+        """As the genuine one, which counts what each list has, refuse a source without them."""
+        if len(uris) != len(fileNames):
+            raise ValueError("All fields of sample data source must have the same length")
         sources = SampleDataLogic.sampleDataSourcesByCategory().setdefault(category, [])
         source = types.SimpleNamespace(
             sampleName=sampleName,
