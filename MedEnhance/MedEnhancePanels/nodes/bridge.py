@@ -33,6 +33,18 @@ def isInScene(node):
     return node is not None and slicer.mrmlScene.IsNodePresent(node) != 0
 
 
+def inMainScene(node):
+    """Return a node of the main scene: itself, or a copy of what is in another, as frames are.
+
+    A node of another scene has an ID that names something else in the main one.
+    """
+    if node is None or node.GetScene() is slicer.mrmlScene:
+        return node
+    copy = slicer.mrmlScene.AddNewNodeByClass(node.GetClassName(), uniqueName(node.GetName()))
+    copy.CopyContent(node)
+    return copy
+
+
 def subjectHierarchy():
     return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
 

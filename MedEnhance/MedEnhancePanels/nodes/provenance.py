@@ -92,6 +92,17 @@ def doubtsOf(node):
         return []
 
 
+def warningsOf(node):
+    """Return all warnings of the run that made a node, as texts."""
+    warnings = (manifestOf(node) or {}).get("warnings")
+    return list(map(str, warnings)) if isinstance(warnings, list) else []
+
+
+def addWarning(node, text):
+    """Add a warning to the record of the run that made a node."""
+    setManifest(node, (manifestOf(node) or {}) | {"warnings": [*warningsOf(node), text]})
+
+
 def isAlarm(code):
     """Tell whether a warning with this code says that structure in the result may be wrong."""
     return code in _ALARMS

@@ -90,14 +90,31 @@ def scopeText(anatomy):
     )
 
 
-def latestOf(source):
-    """Return the enhanced volume that was made last of a source, or None."""
-    found = [
+def enhancedVolumes():
+    """List the results of the scene, oldest first; without those that show frames of a sequence."""
+    browsers = slicer.modules.sequences.logic()
+    return [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        if node.GetAttribute("MedEnhance.derived") == "enhanced" and linked(node, "input") is source
+        if node.GetAttribute(provenance.DERIVED) == "enhanced"
+        and browsers.GetFirstBrowserNodeForProxyNode(node) is None
     ]
+
+
+def latestOf(source):
+    """Return the enhanced volume that was made last of a source, or None."""
+    found = [node for node in enhancedVolumes() if linked(node, "input") is source]
     return found[-1] if found else None
+
+
+def removeLostDifferences():
+    """Remove difference maps whose result has left the scene, or was overwritten."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    maps = [node for node in nodes if node.GetAttribute(provenance.DERIVED) == "difference"]
+    kept = {linked(node, "difference") for node in nodes} if maps else set()
+    for node in maps:
+        if node not in kept:
+            remove(node)
 
 
 def checkOutput(output, source):
@@ -110,6 +127,7 @@ def checkOutput(output, source):
     # Colors and labels derive from this class.
     isVolume = output.GetClassName() == "vtkMRMLScalarVolumeNode"
     isFree = isVolume and (output.GetImageData() is None or linked(output, "input") is source)
+    isFree = isFree and bridge.isInScene(output)
     if not isFree or bridge.isSequence(source):
         message = _("The output “{name}” is no earlier result of this volume")
         hint = _("Choose another, or “Create new volume”.")
@@ -181,15 +199,22 @@ def styleMap(node, role, unit, limit):
     display.SetAndObserveColorNodeID(_DIVERGING if isDifference else _PERCEPTUAL)
     display.SetWindowLevelMinMax(-limit if isDifference else 0.0, limit)
     display.SetInterpolate(not isDifference)
+    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
+    if legend is not None:
+        legend.SetVisibility(False)
+    titleMap(node, role, unit)
+
+
+def titleMap(node, role, unit, note=""):
+    """Title the legend of a map; note: what it is for, where that is not the result as it is."""
     titles = {
         "difference": _("Enhanced − input"),
         "uncertainty": _("Uncertainty (1 SD)"),
         "noise": _("Measured noise (1 SD)"),
     }
-    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
     if legend is not None:
-        legend.SetTitleText("\n".join(filter(None, [titles[role], unit])))
-        legend.SetVisibility(False)
+        legend.SetTitleText("\n".join(filter(None, [titles[role], note, unit])))
 
 
 def unitOf(volume):

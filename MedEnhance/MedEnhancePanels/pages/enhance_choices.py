@@ -1,5 +1,7 @@
 """The devices of the page Enhance, the expected time, and what is done ahead of previews."""
 
+import importlib.util
+
 import numpy as np
 import slicer
 from slicer.i18n import tr as _
@@ -9,8 +11,9 @@ from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import singleShot
 from MedEnhancePanels.tasks import enhancement, node_job
 
-#: Seconds that a core takes for a million voxels: docs/results.md, two cores.
-_CORE_SECONDS = 4.2
+#: Seconds that a core takes for a million voxels: docs/results.md, two cores. Without the compiled
+#: library it is so many times as long; building that, once, takes so many seconds.
+_CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 4.2, 10, 60
 #: Seconds of a run that do not depend on the size of the volume.
 _START_SECONDS = 3.0
 #: How long a volume stays as it is before it is measured; frames that are played go by.
@@ -29,7 +32,7 @@ class DeviceChoice:
     def __init__(self, runner, onChange):
         self._runner, self._onChange = runner, onChange
         self.entries = {"auto": _("Automatic"), "cpu": _("CPU")}
-        self._job, self._choice, self._threads = None, "", 0
+        self._job, self._choice, self._threads, self._isCompiled = None, "", 0, True
         self.reason = ""
 
     def ask(self):
@@ -41,12 +44,13 @@ class DeviceChoice:
     def expectedText(self, node, state):
         """Say about how long a run takes, by the last one on the device; empty if not known."""
         device = self._choice if state.device == "auto" else state.device
-        pace = slicer.util.settingsValue(_paceKey(device, state.task), 0.0, converter=float)
+        pace = slicer.util.settingsValue(self._paceKey(device, state.task), 0.0, converter=float)
         if not pace and device == "cpu" and self._threads and state.task != "slices":
-            pace = _CORE_SECONDS / self._threads
+            pace = _CORE_SECONDS / self._threads * (_SLOWER if self._isSlow(device) else 1)
         if not pace:
             return ""
         seconds = _START_SECONDS + pace * _millionVoxels(node)
+        seconds += _BUILD_SECONDS if self._isBuildDue(device) else 0
         return _("about {time}").format(time=durationText(5 * max(1, round(seconds / 5))))
 
     def rememberPace(self, node, task, job):
@@ -54,12 +58,29 @@ class DeviceChoice:
         millions = _millionVoxels(node)
 
         def onFinished(job):
-            if job.state == "done":
+            device = job.result.get("device", "")
+            if job.state == "done" and self._isBuildDue(device):
+                self._job = None  # what it took says nothing of the next one
+                self.ask()
+            elif job.state == "done":
                 pace = (job.ended - job.started - _START_SECONDS) / millions
-                key = _paceKey(job.result.get("device", ""), task)
+                key = self._paceKey(device, task)
                 slicer.app.userSettings().setValue(key, max(0.01, float(pace)))
 
         job.onFinished(onFinished)
+
+    def _isBuildDue(self, device):
+        """Whether the next run on a device begins with building the compiled library."""
+        isMissing = device == "cpu" and not self._isCompiled
+        return isMissing and importlib.util.find_spec("ziglang") is not None
+
+    def _isSlow(self, device):
+        return device == "cpu" and not self._isCompiled and not self._isBuildDue(device)
+
+    def _paceKey(self, device, task):
+        """Name the setting with the seconds for a million voxels."""
+        how = "/plain" if self._isSlow(device) else ""
+        return f"MedEnhance/Pace/{device}/{task}{how}"
 
     def cleanup(self):
         self._onChange = None
@@ -69,6 +90,7 @@ class DeviceChoice:
             return
         choice = job.result.get("choice") or {}
         self._threads = int(job.result.get("cpu_threads") or 0)
+        self._isCompiled = (job.result.get("native") or "").startswith("compiled")
         if choice.get("name"):
             self._choice, self.reason = choice["name"], choice.get("reason") or ""
             self.entries["auto"] = _("Automatic: {name}").format(name=self._choice.upper())
@@ -107,11 +129,6 @@ class Preparation:
     def _begin(self):
         if bridge.isInScene(self._node):
             self._job = enhancement.startPreparation(self._runner, self._node, self._device)
-
-
-def _paceKey(device, task):
-    """Name the setting with the seconds for a million voxels."""
-    return f"MedEnhance/Pace/{device}/{task}"
 
 
 def _millionVoxels(node):

@@ -1,19 +1,23 @@
 """The part of the page Enhance about a result: comparison, strength, maps, and where it goes."""
 
+import os
+
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.nodes import bridge, preview, results
+from MedEnhancePanels.job import withWarnings
+from MedEnhancePanels.nodes import bridge, results
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages import result_texts
 from MedEnhancePanels.pages.export_dicom import exportDicom
-from MedEnhancePanels.pages.widgets import Notice
-from MedEnhancePanels.tasks import blending
+from MedEnhancePanels.pages.widgets import Notice, allow, answerOf
+from MedEnhancePanels.tasks import blending, compression, files
 
-#: Maps that the menu More shows over the result, by their role.
+#: Maps that the menu Show lays over the result, by their role.
 _MAPS = ("uncertainty", "noise")
+_SHOWN = ("segments", *_MAPS, "table")
 
 
 class ResultArea:
@@ -23,32 +27,42 @@ class ResultArea:
         self.context, self._page = page.context, page
         self.ui = ui = page.ui
         self.compare = Compare(page.update)
-        #: The job that blends.
-        self._job = None
+        #: The job that blends, that makes a difference, and that looks at a loaded scene's result.
+        self._job = self._differenceJob = self._check = None
+        #: A result that came out while the page was not in front.
+        self._new = None
         #: Whether the slider is held somewhere else than at the strength of the voxels.
         self._isHeld = False
         self._notice = Notice(ui, "alarm")
-        self._strengthTip = ui.strengthSlider.toolTip
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
         ui.inputButton.pressed.connect(lambda: self._showInput(True))
         ui.inputButton.released.connect(lambda: self._showInput(False))
-        ui.sideBySideButton.clicked.connect(self._onSideBySide)
-        ui.differenceButton.clicked.connect(lambda isOn=False: self._onMap("difference", isOn))
+        ui.sideBySideButton.clicked.connect(lambda isOn=False: self._onMode("sideBySide", isOn))
+        ui.threeDButton.clicked.connect(self._onThreeD)
+        ui.differenceButton.clicked.connect(self._onDifference)
         ui.strengthSlider.valueIsChanging.connect(self._onDragged)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
-        self._menu, self.actions = qt.QMenu(ui.moreButton), {}
-        for name, text, slot in (
+        self._menus, self.actions = [], {}
+        shown = (
             ("segments", _("Segments"), self._onSegments),
-            ("table", _("Table of volumes"), self._onTable),
             ("uncertainty", _("Uncertainty"), lambda isOn: self._onMap("uncertainty", isOn)),
             ("noise", _("Noise map"), lambda isOn: self._onMap("noise", isOn)),
+            ("table", _("Table of volumes"), self._onTable),
+        )
+        saved = (
+            ("save", _("Save…"), self._onSave),
             ("export", _("Export to DICOM…"), self._onExport),
-        ):
-            action = self.actions[name] = self._menu.addAction(text)
-            action.checkable = name not in ("table", "export")
-            action.triggered.connect(slot)
-        ui.moreButton.setMenu(self._menu)
+            ("compress", _("Compress…"), self._onCompress),
+        )
+        for button, entries in ((ui.showButton, shown), (ui.saveButton, saved)):
+            menu = qt.QMenu(button)
+            self._menus.append(menu)
+            for name, text, slot in entries:
+                action = self.actions[name] = menu.addAction(text)
+                action.checkable = entries is shown
+                action.triggered.connect(slot)
+            button.setMenu(menu)
 
     @property
     def output(self):
@@ -63,11 +77,12 @@ class ResultArea:
         """Show the result of the state, and enable what can be done with it."""
         ui, output, compare = self.ui, self.output, self.compare
         blending.forgetRemoved()
+        results.removeLostDifferences()
         source = results.linked(output, "input")
-        if compare.mode != "none" and (compare.output is not output or source is None):
+        if compare.mode != "none" and (compare.output is not output or compare.source is None):
             compare.leave()
         canCompare = source is not None and not self.isBlending
-        ui.resultButton.visible = ui.resultSelector.nodeCount() > 0
+        ui.resultButton.visible = output is not None or bool(results.enhancedVolumes())
         ui.resultSelector.setCurrentNode(output)
         isThere = bridge.isInScene(output)
         ui.factsLabel.text = result_texts.factsOf(output) if isThere else ""
@@ -76,37 +91,56 @@ class ResultArea:
         self._notice.show(*(result_texts.noticeOf(output) if isThere else ("info", "")))
         ui.inputButton.enabled = ui.sideBySideButton.enabled = canCompare
         ui.sideBySideButton.checked = compare.mode == "sideBySide"
-        hasDifference = results.linked(output, "difference") is not None
-        ui.differenceButton.enabled = canCompare and hasDifference
-        ui.differenceButton.checked = compare.overlay == "difference"
+        allow(ui.differenceButton, blending.pairProblemOf(output))
+        isMaking = self._differenceJob is not None
+        ui.differenceButton.enabled = ui.differenceButton.enabled and canCompare and not isMaking
+        ui.differenceButton.checked = isMaking or compare.overlay == "difference"
         self._showStrength()
         self._showMenu(canCompare)
 
     def _showStrength(self):
         """Show the strength that the voxels have, but for one that they are about to get."""
         slider, output = self.ui.strengthSlider, self.output
-        problem = blending.problemOf(output) if output is not None else ""
-        slider.enabled = output is not None and not problem
-        slider.toolTip = problem or self._strengthTip
+        if self._check is None or self._check.isFinished:
+            self._check = blending.startCheck(self.context.runner, output)
+            if self._check is not None:
+                self._check.onFinished(self._page.update)
+        allow(slider, blending.problemOf(output))
         if not (self._isHeld or self.isBlending):
             slider.value = results.strengthOf(output) if output is not None else 1.0
 
     def _showMenu(self, canCompare):
-        output, actions = self.output, self.actions
-        self.ui.moreButton.enabled = bridge.isInScene(output) and not self.isBlending
+        ui, output, actions = self.ui, self.output, self.actions
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
-        actions["segments"].enabled = display is not None
+        actions["segments"].visible = ui.threeDButton.visible = display is not None
         actions["segments"].checked = display is not None and bool(display.GetVisibility())
-        actions["table"].enabled = results.linked(output, "table") is not None
+        ui.threeDButton.checked = self.compare.mode == "threeD"
+        actions["table"].visible = results.linked(output, "table") is not None
+        actions["table"].checked = self.compare.mode == "table"
         for role in _MAPS:
-            actions[role].enabled = canCompare and results.linked(output, role) is not None
+            actions[role].visible = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
+        isFull = results.strengthOf(output) == 1.0 if output is not None else True
+        text = _("Uncertainty") if isFull else _("Uncertainty (for full strength)")
+        actions["uncertainty"].text = text
+        isReady = bridge.isInScene(output) and not self.isBlending
+        ui.showButton.visible = any(actions[name].visible for name in _SHOWN)
+        ui.showButton.enabled = ui.saveButton.enabled = isReady
+
+    def enter(self):
+        """Show what came out meanwhile."""
+        output, self._new = self._new, None
+        if bridge.isInScene(output) and output is self.output:
+            self.compare.show(output, "sideBySide")
+            self._page.update()
 
     def showNew(self, output):
-        """Show a result that has just come out: beside its input."""
+        """Show a result that has just come out beside its input, as soon as the page is open."""
         _hideLabelsOfOthers(output)
-        self.compare.show(output, "sideBySide")
+        self._new = output
+        if self._page.isInFront:
+            self.enter()
 
     def follow(self, node):
         """Follow another input: its latest result belongs here, and no comparison of others."""
@@ -124,7 +158,7 @@ class ResultArea:
     def forget(self):
         """Let go of a scene that closes: voxels stay, and there is nothing to put back."""
         self._stop()
-        self._isHeld = False
+        self._isHeld, self._new = False, None
         blending.forgetRemoved()
         self.compare.forget()
 
@@ -136,10 +170,9 @@ class ResultArea:
             self._page.update()
 
     @guarded
-    def _onSideBySide(self, *_checked):
+    def _onMode(self, mode, isOn):
         if self.output is not None:
-            isBeside = self.ui.sideBySideButton.checked
-            self.compare.show(self.output, "sideBySide" if isBeside else "single")
+            self.compare.show(self.output, mode if isOn else "single")
         self._page.update()
 
     def _begin(self):
@@ -159,17 +192,72 @@ class ResultArea:
         self._page.update()
 
     @guarded
+    def _onDifference(self, isOn=False):
+        """Make the difference where there is none yet, and show it."""
+        if not isOn or results.linked(self.output, "difference") is not None:
+            self._onMap("difference", isOn)
+            return
+        self._differenceJob = blending.startDifference(self.context.runner, self.output)
+        self._differenceJob.onFinished(self._onDifferenceMade)
+        self._page.update()
+
+    def _onDifferenceMade(self, job):
+        self._differenceJob = None
+        if job.error is not None:
+            self.context.showError(job.error)
+        elif results.linked(self.output, "difference") is job.nodes["difference"]:
+            self._onMap("difference", True)
+        self._page.update()
+
+    @guarded
+    def _onThreeD(self, isOn=False):
+        """Show the surfaces of the segments in a 3D view."""
+        if isOn:
+            segmentation = results.linked(self.output, "segmentation")
+            segmentation.CreateClosedSurfaceRepresentation()
+            segmentation.GetDisplayNode().SetVisibility(True)
+        self._onMode("threeD", isOn)
+        if isOn and slicer.app.layoutManager() is not None:
+            slicer.util.resetThreeDViews()
+
+    @guarded
     def _onSegments(self, isOn):
         segmentation = results.linked(self.output, "segmentation")
         segmentation.GetDisplayNode().SetVisibility(bool(isOn))
         self._page.update()
 
     @guarded
-    def _onTable(self, *_checked):
-        logic, layout = slicer.app.applicationLogic(), preview.layoutNode()
+    def _onTable(self, isOn=False):
+        logic = slicer.app.applicationLogic()
         logic.GetSelectionNode().SetActiveTableID(results.linked(self.output, "table").GetID())
         logic.PropagateTableSelection()
-        layout.SetViewArrangement(layout.SlicerLayoutFourUpTableView)
+        self._onMode("table", isOn)
+
+    @guarded
+    def _onSave(self, *_checked):
+        """Write the result with its history and manifest; the dialog confirms what it replaces."""
+        title, start = _("Save the result"), compression.suggestPath(self.output, ".nrrd")
+        kinds = "NRRD (*.nrrd);;NIfTI (*.nii.gz *.nii);;MetaImage (*.mha)"
+        path = answerOf(qt.QFileDialog.getSaveFileName(self._page.widget, title, start, kinds))
+        if not path:
+            return
+        self.context.clearMessage()
+        isConfirmed = os.path.exists(path)
+        job = files.startSave(self.context.runner, self.output, path, overwrite=isConfirmed)
+        job.onFinished(lambda job: self._onSaved(job, path))
+
+    def _onSaved(self, job, path):
+        if job.error is not None:
+            self.context.showError(job.error)
+        else:
+            text = _("{path} was written, with its manifest beside it.").format(path=path)
+            self.context.message("info", withWarnings(text, job.warnings))
+
+    @guarded
+    def _onCompress(self, *_checked):
+        """Open the page Compress with the result."""
+        self.context.state.inputVolume = self.output
+        self.context.showPage("compress")
 
     @guarded
     def _onExport(self, *_checked):

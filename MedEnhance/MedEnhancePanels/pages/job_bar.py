@@ -4,7 +4,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.job import stageText, withWarnings
+from MedEnhancePanels.job import stageText
 
 
 class JobBar:
@@ -12,7 +12,7 @@ class JobBar:
 
     def __init__(self, runner, ui):
         self._runner, self._ui = runner, ui
-        #: What is shown: it runs, or was the last one; None before the first.
+        #: What is shown: it runs; None for nothing.
         self._job, self._status, self._statusLabel = None, None, None
         runner.onChange(self._onChange)
         ui.jobCancelButton.clicked.connect(self._onCancel)
@@ -50,7 +50,7 @@ class JobBar:
     def _onChange(self, job):
         if not job.isQuestion:
             running = [each for each in self._runner.activeJobs() if not each.isQuestion]
-            self._job = running[-1] if running else job
+            self._job = running[-1] if running else None
             self._show()
 
     def _onCancel(self, *_checked):
@@ -59,29 +59,24 @@ class JobBar:
 
     def _show(self, *_checked):
         ui, job = self._ui, self._job
-        isRunning = job is not None and not job.isFinished
         ui.jobFrame.visible = job is not None
         ui.logText.visible = ui.logButton.checked and job is not None
         if self._status is not None:
-            self._status.visible = isRunning
+            self._status.visible = job is not None
             self._statusLabel.text = ""
         if job is None:
             return
-        ui.jobBar.visible = ui.jobCancelButton.visible = isRunning
-        ui.jobLabel.text = f"{job.title}: {stageText(job) if isRunning else _endText(job)}"
+        text = f"{job.title}: {stageText(job)}"
+        metrics, width = ui.jobLabel.fontMetrics(), ui.jobLabel.width
+        ui.jobLabel.text = metrics.elidedText(text, qt.Qt.ElideRight, width)
+        ui.jobLabel.toolTip = text
         ui.jobBar.value = int(100 * job.fraction)
         ui.jobCancelButton.enabled = not job.wantsCancel
-        if self._status is not None and isRunning:
-            self._statusLabel.text = f"{ui.jobLabel.text} ({ui.jobBar.value} %)"
+        if self._status is not None:
+            self._statusLabel.text = f"{text} ({ui.jobBar.value} %)"
         if ui.logButton.checked:
-            details = job.error.details if job.error is not None else ""
-            text = "\n".join(filter(None, [*job.log, details]))
+            text = "\n".join(job.log)
             if ui.logText.plainText != text:
                 ui.logText.setPlainText(text)
                 bar = ui.logText.verticalScrollBar()
                 bar.setValue(bar.maximum)
-
-
-def _endText(job):
-    texts = {"done": _("done"), "failed": _("failed"), "cancelled": _("stopped")}
-    return withWarnings(texts[job.state], job.warnings)

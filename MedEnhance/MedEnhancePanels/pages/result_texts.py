@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.report.uncertainty import calibration_in_words
+from MedEnhancePanels.errors import plain
 from MedEnhancePanels.job import durationText, sentence
 from MedEnhancePanels.nodes import provenance, results
 
@@ -42,12 +43,12 @@ def noticeOf(output):
 def warningsOf(output):
     """List the run's warnings: (level, message, what to do), those of most weight first."""
     found = [
-        ("alarm" if provenance.isAlarm(code) else "warning", message, hint)
+        ("alarm" if provenance.isAlarm(code) else "warning", message, plain(hint))
         for code, message, hint in provenance.doubtsOf(output)
     ]
-    labels = results.linked(output, "segmentation")
-    if labels is not None and (said := provenance.part(labels, "results").get("doubt_of_labels")):
-        found.append(("warning", str(said), ""))
+    said = {f"{message}: {hint}" for _code, message, hint in provenance.doubtsOf(output)}
+    others = [plain(each) for each in provenance.warningsOf(output) if each not in said]
+    found += [("warning", each, "") for each in others if each]
     return sorted(dict.fromkeys(found))  # "alarm" comes first
 
 

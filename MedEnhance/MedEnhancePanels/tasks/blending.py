@@ -3,8 +3,12 @@
 It uses the library's functions, so the command line and Python give the same voxels and history.
 The new voxels replace the old ones at the end only, so a run that is stopped changes nothing. The
 full result stays in memory as long as its node is in the scene, so that any strength can follow;
-it is not saved with the scene. An uncertainty map is of the full result, and stays so.
+it is not saved with the scene. In a scene that is loaded a result at strength 1 is blended where
+it and its input still have the digests that its run left. An uncertainty map stays that of the
+full result, and is marked so.
 """
+
+import json
 
 import slicer
 from slicer.i18n import tr as _
@@ -15,7 +19,9 @@ from MedEnhanceLib.hqg.strength import blend
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
 
-#: The full result of each enhanced volume, by node.
+#: Attribute of a result: digests of its voxels and of its input's, as JSON, at the end of the run.
+_DIGESTS = "MedEnhance.digests"
+#: The full result of each enhanced volume, by node; None where voxels are not those of its run.
 _full = {}
 
 
@@ -40,11 +46,22 @@ class _Full:
         return None
 
 
-def remember(output, voxels):
-    """Keep what a run has made at strength 1; voxels: bridge.voxelState of the enhanced input."""
+def digests(before, after):
+    """Hash the images of an input and of its full result, in steps; for `remember`."""
+    first = yield from nrrd.digest(bridge.arrayOf(before))
+    return [first, (yield from nrrd.digest(bridge.arrayOf(after)))]
+
+
+def remember(output, voxels, hashes):
+    """Keep what a run has made at strength 1.
+
+    voxels: bridge.voxelState of the enhanced input. hashes: see `digests`; None where the input
+    has changed since.
+    """
     forgetRemoved()
     full = _full[output] = _Full(output)
     full.states[results.linked(output, "input")] = voxels
+    output.SetAttribute(_DIGESTS, json.dumps(hashes))
 
 
 def forgetRemoved():
@@ -55,29 +72,60 @@ def forgetRemoved():
 
 def problemOf(output):
     """Say why a result cannot get another strength; empty where it can."""
+    if problem := pairProblemOf(output):
+        return problem
+    if output not in _full and results.strengthOf(output) != 1.0:
+        return _(
+            "It is at strength {strength:g}, and the full result is gone. Enhance again for another"
+            " strength."
+        ).format(strength=results.strengthOf(output))
+    if output in _full and _full[output] is None:
+        return _(
+            "Its voxels, or those of its input, are not those of its run. Enhance again for another"
+            " strength."
+        )
+    return ""
+
+
+def pairProblemOf(output):
+    """Say why the voxels of a result and of its input cannot be compared; empty where they can."""
     source, full = results.linked(output, "input"), _full.get(output)
     if source is None:
-        return _("Its input is not in the scene, so it cannot be blended.")
+        return _("Its input is not in the scene.")
     if provenance.part(output, "config").get("task") == "slices":
-        return _("Its slices differ from those of its input, so it cannot be blended.")
-    if results.linked(output, "uncertainty") is not None:
-        return _("Its uncertainty map is of this strength: delete the map for another strength.")
+        return _("Its slices differ from those of its input.")
     before, after = source.GetImageData(), output.GetImageData()
     if before is None or after is None:
-        return _("There are no voxels to blend.")
+        return _("There are no voxels.")
     if before.GetDimensions() != after.GetDimensions():
         text = _("The size of {name} has changed since it was enhanced.")
         return text.format(name=source.GetName())
     changed = full.changed() if full is not None else None
     if changed is not None:
-        text = _("The voxels of {name} were changed. Enhance again for another strength.")
+        text = _("The voxels of {name} were changed. Enhance again.")
         return text.format(name=changed.GetName())
-    if full is None and results.strengthOf(output) != 1.0:
-        return _(
-            "It is at strength {strength:g}, and the full result is gone. Enhance again for another"
-            " strength."
-        ).format(strength=results.strengthOf(output))
     return ""
+
+
+def startCheck(runner, output):
+    """Compare a result of a loaded scene with its run, once; returns a Job, or None for nothing.
+
+    What it finds is what `problemOf` says afterwards.
+    """
+    if output is None or output in _full or problemOf(output):
+        return None
+    title = _("Strength of {name}").format(name=output.GetName())
+    return runner.submit("", {}, title=title, before=lambda _job: _check(output))
+
+
+def _check(output):
+    """Take a result into `_full`, where its voxels and its input's are those of its run; steps."""
+    images = [node.GetImageData() for node in (results.linked(output, "input"), output)]
+    states = [image.GetMTime() for image in images]
+    hashes = yield from digests(*images)
+    isSame = json.dumps(hashes) == output.GetAttribute(_DIGESTS)
+    if output not in _full and states == [image.GetMTime() for image in images]:
+        _full[output] = _Full(output) if isSame else None
 
 
 def start(runner, output, strength):
@@ -86,15 +134,46 @@ def start(runner, output, strength):
     strength: 0 is the input, 1 the full result. Raises PanelError where the result cannot be
     blended; the Job fails if voxels were changed since.
     """
-    problem = problemOf(output)
+    _raise(problemOf(output))
+    strength = float(f"{strength:g}")  # as the history will state it
+    title = _("Strength of {name}").format(name=output.GetName())
+    return runner.submit("", {}, title=title, before=lambda _job: _steps(output, strength))
+
+
+def _raise(problem):
     if problem:
         raise PanelError(problem, code="input")
-    strength = float(f"{strength:g}")  # as the history will state it
-    if output not in _full:  # of a scene that was loaded
-        _full[output] = _Full(output)
-    full = _full[output]
-    title = _("Strength of {name}").format(name=output.GetName())
-    return runner.submit("", {}, title=title, before=lambda _job: _steps(output, strength, full))
+
+
+def startDifference(runner, output):
+    """Make the difference of a result from its input, a map that goes with it; returns a Job.
+
+    Raises PanelError as `pairProblemOf` says.
+    """
+    _raise(pairProblemOf(output))
+    title = _("Difference of {name}").format(name=output.GetName())
+    return runner.submit("", {}, title=title, before=lambda job: _difference(job, output))
+
+
+def _difference(job, output):
+    source = results.linked(output, "input")
+    image = yield from _differenceImage(source, output.GetImageData())
+    limit = results.typicalMagnitude(image)
+    yield
+    _raise(pairProblemOf(output if bridge.isInScene(output) else None))
+    name = _("{name} difference").format(name=source.GetName())
+    node = job.nodes["difference"] = bridge.newVolumeLike(output, name, image)
+    results.styleMap(node, "difference", results.unitOf(source), limit)
+    results.stamp(node, "difference", output)
+    node.SetAttribute(bridge.MODALITY, bridge.modalityOf(source))
+    results.link(output, difference=node)
+    if _full.get(output) is not None:
+        _full[output].states[node] = bridge.voxelState(node)
+
+
+def _differenceImage(source, image):
+    before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(image)
+    return (yield from results.differenceImage(before, after))
 
 
 def _nodesOf(output):
@@ -103,15 +182,18 @@ def _nodesOf(output):
     return [output] if difference is None else [output, difference]
 
 
-def _steps(output, strength, full):
-    source, image, history = results.linked(output, "input"), full.image, full.history
+def _steps(output, strength):
+    if output not in _full:  # of a scene that was loaded
+        yield from _check(output)
+        _raise(problemOf(output))
+    source, full = results.linked(output, "input"), _full[output]
+    image, history = full.image, full.history
     if strength != 1.0:
         image, history = yield from _blend(source, output, full, strength)
     images = {output: image}
     difference = results.linked(output, "difference")
     if difference is not None:
-        before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(image)
-        images[difference] = yield from results.differenceImage(before, after)
+        images[difference] = yield from _differenceImage(source, image)
     if gone := full.changed() or next((n for n in full.states if not bridge.isInScene(n)), None):
         message = _("{name} was changed or removed meanwhile, so the strength was not applied")
         hint = _("The result is unchanged: check it, then set the strength again.")
@@ -126,6 +208,10 @@ def _steps(output, strength, full):
         node.SetAndObserveImageData(voxels)
         slicer.util.arrayFromVolumeModified(node)
     results.setHistory(output, history)
+    uncertainty = results.linked(output, "uncertainty")
+    if uncertainty is not None:
+        note = _("for full strength") if strength != 1.0 else ""
+        results.titleMap(uncertainty, "uncertainty", results.unitOf(source), note)
     full.note(output)
 
 
