@@ -17,6 +17,7 @@ class StrengthTest(ViewTestCase):
         self.output = self.makeOutput("difference")
         manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "doubts": []}}
         provenance.setManifest(self.output, manifest)
+        self.remember(self.output)
         self.parts = [self.source, self.output, self.results.linked(self.output, "difference")]
 
     def voxels(self):
@@ -82,14 +83,47 @@ class StrengthTest(ViewTestCase):
         self.output = self.parts[1]
         self.refused("at strength 0.5", "Enhance again for another strength", strength=1.0)
         self.output.RemoveAttribute("MedEnhance.strength")  # its history knows still
-        self.refused("is blended with its input already")
+        self.refused("are not those of its run")
 
-    def test_anUncertaintyMapKeepsItsStrength(self):
-        made = self.bridge.newVolumeLike(self.source, "sd")
-        self.results.link(self.output, uncertainty=made)
-        self.refused("Its uncertainty map is of this strength")
-        slicer.mrmlScene.RemoveNode(made)
-        self.set(0.5)
+    def test_aMapOfTheUncertaintyStaysAsItIsAndIsMarked(self):
+        self.output = self.makeOutput("uncertainty")
+        made = self.results.linked(self.output, "uncertainty")
+        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(made)
+        for strength, title in (
+            (0.5, "Uncertainty (1 SD)\nfor full strength\nintensity units"),
+            (1.0, "Uncertainty (1 SD)\nintensity units"),
+        ):
+            self.set(strength)
+            self.assertEqual(legend.GetTitleText(), title)
+            self.assertEqual({*slicer.util.arrayFromVolume(made).flat}, {20.0})
+
+    def test_aLoadedResultIsBlendedWhereItsVoxelsAndItsInputsAreThoseOfItsRun(self):
+        slider = self.widget.panels["enhance"].ui.strengthSlider
+        for changed in (None, 0, 1):
+            self.add(changed, 1000)
+            self.throughAScene()
+            names = ("scan", "scan enhanced", "scan difference")
+            self.parts = [slicer.util.getNode(name) for name in names]
+            self.output = self.context.state.enhancedVolume = self.parts[1]
+            self.waitUntil(lambda: not self.context.runner.activeJobs(), 10)
+            self.assertEqual(slider.enabled, changed is None)
+            if changed is None:
+                before = self.voxels()[0]
+                self.set(0.25)
+                np.testing.assert_array_equal(self.voxels()[1], before + 5)
+                self.set(1.0)
+            else:
+                self.assertIn("are not those of its run", slider.toolTip)
+                for strength in (0.5, 1.0):
+                    self.refused("are not those of its run", strength=strength)
+            self.add(changed, -1000)
+
+    def add(self, number, value):
+        """Add a value to the voxels of a part."""
+        if number is not None:
+            node = self.parts[number]
+            voxels = slicer.util.arrayFromVolume(node)
+            slicer.util.updateVolumeFromArray(node, (voxels + value).astype(voxels.dtype))
 
     def test_whatIsNoPairIsRefused(self):
         self.source.SetOrigin(50.0, 0.0, 0.0)
@@ -112,7 +146,7 @@ class StrengthTest(ViewTestCase):
 
     def test_voxelsThatAreExchangedMeanwhileEndItAndNothingIsChanged(self):
         for node in self.parts:
-            blending.remember(self.output, self.bridge.voxelState(self.source))
+            self.remember(self.output)
             job = blending.start(self.context.runner, self.output, 0.5)
             slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) + 1)
             before = self.whatItIs()
@@ -169,13 +203,13 @@ class SliderTest(ViewTestCase):
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):
         self.ui.strengthSlider.value = 0.5
         self.assertTrue(self.area.isBlending)
-        self.assertFalse(self.ui.applyButton.enabled or self.ui.moreButton.enabled)
+        self.assertFalse(self.ui.applyButton.enabled or self.ui.saveButton.enabled)
         self.assertIn("strength has been applied", self.panel._busy())
         slicer.app.processEvents()
         self.ui.strengthSlider.value = 0.75
         self.wait()
         self.assertEqual(self.added(), {15})
-        self.assertTrue(self.ui.moreButton.enabled)
+        self.assertTrue(self.ui.saveButton.enabled)
 
 
 class StrengthOfARunTest(EnhanceTestCase):

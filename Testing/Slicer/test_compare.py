@@ -3,11 +3,12 @@
 import numpy as np
 import slicer
 import vtk
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, finished
 
 from MedEnhancePanels.nodes import bridge, preview, results
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.nodes.preview import compositeOf
+from MedEnhancePanels.tasks import blending
 
 
 class ViewTestCase(MedEnhanceTestCase):
@@ -50,7 +51,13 @@ class ViewTestCase(MedEnhanceTestCase):
             self.results.styleMap(made[role], role, "HU", 20.0)
         self.results.stamp(output, "enhanced", self.source)
         self.results.link(output, input=self.source, **made)
+        self.remember(output)
         return output
+
+    def remember(self, output):
+        """What a run leaves at its end for other strengths."""
+        digests = blending.digests(self.source.GetImageData(), output.GetImageData())
+        blending.remember(output, self.bridge.voxelState(self.source), finished(digests))
 
     def everything(self):
         """All that a comparison may change."""

@@ -66,10 +66,10 @@ class JobBar:
             self._statusLabel.text = ""
         if job is None:
             return
-        text = f"{job.title}: {stageText(job)}"
-        metrics, width = ui.jobLabel.fontMetrics(), ui.jobLabel.width
-        ui.jobLabel.text = metrics.elidedText(text, qt.Qt.ElideRight, width)
-        ui.jobLabel.toolTip = text
+        label, text = ui.jobLabel, f"{job.title}: {stageText(job)}"
+        label.toolTip = label.text = text
+        if label.visible:  # then it has its width
+            label.text = label.fontMetrics().elidedText(text, qt.Qt.ElideRight, label.width)
         ui.jobBar.value = int(100 * job.fraction)
         ui.jobCancelButton.enabled = not job.wantsCancel
         if self._status is not None:

@@ -114,6 +114,9 @@ def startCheck(runner, output):
     """
     if output is None or output in _full or problemOf(output):
         return None
+    if output.GetAttribute(_DIGESTS) is None:
+        _full[output] = None
+        return None
     title = _("Strength of {name}").format(name=output.GetName())
     return runner.submit("", {}, title=title, before=lambda _job: _check(output))
 
