@@ -1,13 +1,17 @@
 """The strength of a result: the voxels that the library blends, its history, all or nothing."""
 
+import os
+from unittest import mock
+
 import numpy as np
+import qt
 import slicer
 from enhance_testing import EnhanceTestCase
-from medenhance_testing import slow
+from medenhance_testing import finished, slow
 from test_compare import ViewTestCase
 
 from MedEnhancePanels import runner
-from MedEnhancePanels.nodes import provenance
+from MedEnhancePanels.nodes import preview, provenance
 from MedEnhancePanels.tasks import blending
 
 
@@ -199,6 +203,73 @@ class SliderTest(ViewTestCase):
         self.assertEqual((self.added(), self.shown()), ({5}, self.output))
         self.assertEqual(self.ui.strengthSlider.value, 0.25)
         self.assertIn("strength 0.25", self.ui.factsLabel.text)
+
+    def test_aBlendThatFailsLeavesTheSliderAtTheStrengthOfTheVoxels(self):
+        self.ui.strengthSlider.value = 0.5
+        slicer.mrmlScene.RemoveNode(self.source)
+        self.wait()
+        self.assertIn("Its input is not in the scene", self.message)
+        self.assertEqual(self.ui.strengthSlider.value, 1.0)
+
+    def test_theDifferenceIsMadeWhenItIsPressedFollowsTheStrengthAndGoesWithItsResult(self):
+        slicer.mrmlScene.RemoveNode(self.results.linked(self.output, "difference"))
+        self.processEvents(80)
+        self.ui.differenceButton.click()
+        self.waitUntil(lambda: self.area.compare.overlay == "difference", 10)
+        made = self.results.linked(self.output, "difference")
+        self.assertEqual({*slicer.util.arrayFromVolume(made).flat}, {20.0})
+        self.assertEqual(self.layers("Red").GetForegroundVolumeID(), made.GetID())
+        self.ui.strengthSlider.value = 0.5
+        self.wait()
+        self.assertEqual({*slicer.util.arrayFromVolume(made).flat}, {10.0})
+        slicer.mrmlScene.RemoveNode(self.output)
+        self.processEvents(80)
+        self.assertFalse(self.bridge.isInScene(made))
+
+    def test_showHasWhatCanBeUsedAndLeavingTheModuleBringsTheLayoutBack(self):
+        self.assertTrue(self.ui.showButton.isHidden() and self.ui.threeDButton.isHidden())
+        image = finished(self.bridge.readImage(np.ones((8, 24, 20), np.uint8)))
+        label = [{"value": 1, "name": "all"}]
+        labels = self.results.makeSegmentation(image, self.source, label, "labels")
+        table = self.results.makeTable([], self.source, "table")
+        self.results.link(self.output, segmentation=labels, table=table)
+        self.area.leave()
+        actions = self.area.actions
+        shown = [name for name, action in actions.items() if action.checkable and action.visible]
+        self.assertEqual(shown, ["segments", "table"])
+        layout, before = preview.layoutNode(), self.everything()
+        for press, arrangement in (
+            (actions["table"].trigger, layout.SlicerLayoutFourUpTableView),
+            (self.ui.sideBySideButton.click, layout.SlicerLayoutSideBySideView),
+            (self.ui.threeDButton.click, layout.SlicerLayoutFourUpView),
+        ):
+            layout.SetViewArrangement(layout.SlicerLayoutOneUpRedSliceView)
+            press()
+            self.assertEqual(layout.GetViewArrangement(), arrangement)
+            self.area.leave()
+            self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutOneUpRedSliceView)
+        surface = labels.GetSegmentation().GetNthSegment(0).GetRepresentation("Closed surface")
+        self.assertGreater(surface.GetNumberOfPolys(), 0)
+        layout.SetViewArrangement(before[0])
+        self.ui.sideBySideButton.click()
+        self.widget.exit()
+        self.assertEqual(self.everything(), before)
+        self.area.showNew(self.output)  # as a run that ends while another module is open
+        self.assertEqual(self.everything(), before)
+        self.widget.enter()
+        self.assertEqual(self.area.compare.mode, "sideBySide")
+
+    def test_theResultIsSavedWithItsManifestOrOpenedOnThePageCompress(self):
+        path = os.path.join(self.temporaryFolder(), "better.nrrd")
+        provenance.setManifest(self.output, {"action": "enhanced"})
+        with mock.patch.object(qt.QFileDialog, "getSaveFileName", return_value=path):
+            self.area.actions["save"].trigger()
+        self.waitUntil(lambda: self.message, 60)
+        self.assertIn("better.nrrd was written", self.message)
+        self.assertTrue(os.path.exists(path) and os.path.exists(f"{path}.json"))
+        self.area.actions["compress"].trigger()
+        state = self.context.state
+        self.assertEqual((state.page, state.inputVolume), ("compress", self.output))
 
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):
         self.ui.strengthSlider.value = 0.5

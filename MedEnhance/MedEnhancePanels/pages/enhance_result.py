@@ -39,16 +39,16 @@ class ResultArea:
         ui.inputButton.pressed.connect(lambda: self._showInput(True))
         ui.inputButton.released.connect(lambda: self._showInput(False))
         ui.sideBySideButton.clicked.connect(lambda isOn=False: self._onMode("sideBySide", isOn))
-        ui.threeDButton.clicked.connect(self._onThreeD)
-        ui.differenceButton.clicked.connect(self._onDifference)
+        ui.threeDButton.clicked.connect(lambda isOn=False: self._onThreeD(isOn))
+        ui.differenceButton.clicked.connect(lambda isOn=False: self._onDifference(isOn))
         ui.strengthSlider.valueIsChanging.connect(self._onDragged)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
         self._menus, self.actions = [], {}
         shown = (
-            ("segments", _("Segments"), self._onSegments),
+            ("segments", _("Segments"), lambda isOn: self._onSegments(isOn)),
             ("uncertainty", _("Uncertainty"), lambda isOn: self._onMap("uncertainty", isOn)),
             ("noise", _("Noise map"), lambda isOn: self._onMap("noise", isOn)),
-            ("table", _("Table of volumes"), self._onTable),
+            ("table", _("Table of volumes"), lambda isOn: self._onTable(isOn)),
         )
         saved = (
             ("save", _("Save…"), self._onSave),
@@ -82,7 +82,8 @@ class ResultArea:
         if compare.mode != "none" and (compare.output is not output or compare.source is None):
             compare.leave()
         canCompare = source is not None and not self.isBlending
-        ui.resultButton.visible = output is not None or bool(results.enhancedVolumes())
+        lost = (each for each in results.enhancedVolumes() if results.linked(each, "input") is None)
+        ui.resultButton.visible = output is not None or any(lost)
         ui.resultSelector.setCurrentNode(output)
         isThere = bridge.isInScene(output)
         ui.factsLabel.text = result_texts.factsOf(output) if isThere else ""
@@ -192,7 +193,7 @@ class ResultArea:
         self._page.update()
 
     @guarded
-    def _onDifference(self, isOn=False):
+    def _onDifference(self, isOn):
         """Make the difference where there is none yet, and show it."""
         if not isOn or results.linked(self.output, "difference") is not None:
             self._onMap("difference", isOn)
@@ -210,7 +211,7 @@ class ResultArea:
         self._page.update()
 
     @guarded
-    def _onThreeD(self, isOn=False):
+    def _onThreeD(self, isOn):
         """Show the surfaces of the segments in a 3D view."""
         if isOn:
             segmentation = results.linked(self.output, "segmentation")
@@ -227,7 +228,7 @@ class ResultArea:
         self._page.update()
 
     @guarded
-    def _onTable(self, isOn=False):
+    def _onTable(self, isOn):
         logic = slicer.app.applicationLogic()
         logic.GetSelectionNode().SetActiveTableID(results.linked(self.output, "table").GetID())
         logic.PropagateTableSelection()

@@ -66,10 +66,8 @@ class JobBar:
             self._statusLabel.text = ""
         if job is None:
             return
-        label, text = ui.jobLabel, f"{job.title}: {stageText(job)}"
-        label.toolTip = label.text = text
-        if label.visible:  # then it has its width
-            label.text = label.fontMetrics().elidedText(text, qt.Qt.ElideRight, label.width)
+        text = f"{job.title}: {stageText(job)}"
+        ui.jobLabel.text, ui.jobLabel.toolTip = _fitting(ui.jobLabel, text, stageText(job)), text
         ui.jobBar.value = int(100 * job.fraction)
         ui.jobCancelButton.enabled = not job.wantsCancel
         if self._status is not None:
@@ -80,3 +78,11 @@ class JobBar:
                 ui.logText.setPlainText(text)
                 bar = ui.logText.verticalScrollBar()
                 bar.setValue(bar.maximum)
+
+
+def _fitting(label, text, short):
+    """Return what of a text a label has room for in one line: all, or the short one, cut."""
+    metrics, width = label.fontMetrics(), label.width
+    if not label.visible or metrics.elidedText(text, qt.Qt.ElideRight, width) == text:
+        return text
+    return metrics.elidedText(short, qt.Qt.ElideRight, width)

@@ -25,19 +25,19 @@ def moreFactsOf(output):
 def noticeOf(output):
     """Say what to know before a result is looked at: (level, sentence, details), for a Notice.
 
-    The sentence is the warning of most weight; the details have all, with what to do.
+    The sentence is the warning of most weight; the details say what to do, and have the others.
     """
     found = warningsOf(output)
     if not found:
         lost = results.linked(output, "input") is None
         text = _("The original volume is not in the scene, so the result cannot be compared.")
         return "info", text if lost else "", ""
-    level, message, _hint = found[0]
+    (level, message, hint), *others = found
     text = sentence(message)
-    if len(found) > 1:
-        text = _("{sentence} And {count} more.").format(sentence=text, count=len(found) - 1)
-    lines = [sentence(f"{each}: {hint}" if hint else each) for _level, each, hint in found]
-    return level, text, "\n".join(lines)
+    if others:
+        text = _("{sentence} And {count} more.").format(sentence=text, count=len(others))
+    lines = [hint, *(f"{each}: {more}" if more else each for _level, each, more in others)]
+    return level, text, "\n".join(map(sentence, filter(None, lines)))
 
 
 def warningsOf(output):

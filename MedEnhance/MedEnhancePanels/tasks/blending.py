@@ -149,16 +149,13 @@ def _raise(problem):
 
 
 def startDifference(runner, output):
-    """Make the difference of a result from its input, a map that goes with it; returns a Job.
-
-    Raises PanelError as `pairProblemOf` says.
-    """
-    _raise(pairProblemOf(output))
+    """Make the difference of a result from its input, a map that goes with it; returns a Job."""
     title = _("Difference of {name}").format(name=output.GetName())
     return runner.submit("", {}, title=title, before=lambda job: _difference(job, output))
 
 
 def _difference(job, output):
+    _raise(pairProblemOf(output))
     source = results.linked(output, "input")
     image = yield from _differenceImage(source, output.GetImageData())
     limit = results.typicalMagnitude(image)
@@ -186,10 +183,12 @@ def _nodesOf(output):
 
 
 def _steps(output, strength):
+    _raise(problemOf(output))
     if output not in _full:  # of a scene that was loaded
         yield from _check(output)
         _raise(problemOf(output))
     source, full = results.linked(output, "input"), _full[output]
+    full.states = {node: at for node, at in full.states.items() if bridge.isInScene(node)}
     image, history = full.image, full.history
     if strength != 1.0:
         image, history = yield from _blend(source, output, full, strength)

@@ -215,8 +215,12 @@ def root():
 
 
 def choiceText(run):
-    begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record["created"]))
-    return f"{run.name}, {begun}, {_stateText(run.state)}"
+    """Name a run in a list, which may have no room for all of a long name."""
+    return f"{_stateText(run.state)}, {_begun(run)}: {run.name}"
+
+
+def _begun(run):
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record["created"]))
 
 
 def _stateText(state):
@@ -233,8 +237,11 @@ def _stateText(state):
 
 def runText(run):
     lines = [
-        _("{name}: {state} after {time}.").format(
-            name=run.name, state=_stateText(run.state), time=durationText(run.record["seconds"])
+        _("{name}, begun {begun}: {state} after {time}.").format(
+            name=run.name,
+            begun=_begun(run),
+            state=_stateText(run.state),
+            time=durationText(run.record["seconds"]),
         ),
         run.record.get("error", ""),
         _("Its folder is {folder}").format(folder=run.folder),
