@@ -169,8 +169,7 @@ class JobBarTest(MedEnhanceTestCase):
         self.assertEqual(slicer.util.findChildren(window.statusBar(), className="QLabel"), [])
 
     @slow
-    def test_theLogIsAButtonAndAfterAnErrorAmongItsDetails(self):
-        """Below the pages stands one line while a job runs, and nothing afterwards."""
+    def test_belowThePagesStandsALineWhileAJobRunsAndTheLogIsAmongTheDetailsOfAnError(self):
         ui, runner = self.widget.ui, self.context.runner
         self.widget.parent.show()
         self.addCleanup(self.widget.parent.hide)
@@ -178,13 +177,9 @@ class JobBarTest(MedEnhanceTestCase):
         self.waitUntil(lambda: job.state == "running" and job.fraction > 0, 30)
         self.processEvents(200)
         self.assertLess(ui.jobFrame.height, 45)
-        job.keepLog("a line")
-        ui.logButton.click()
-        self.assertEqual(ui.logText.plainText, "a line")
         job.cancel()
         self.waitUntil(lambda: job.isFinished, 20)
-        self.assertTrue(ui.jobFrame.isHidden() and ui.logText.isHidden())
-        ui.logButton.click()
+        self.assertTrue(ui.jobFrame.isHidden())
         files = {"input": "/nowhere.nii", "output": "/tmp/never-written.nii"}
         job = runner.submit("convert", files, title="Convert nothing")
         job.keepLog("a line")

@@ -5,6 +5,7 @@ result has its own grid, the library's exact numbers are used.
 """
 
 import os
+import zlib
 
 import numpy as np
 import slicer
@@ -31,18 +32,6 @@ _FLIP = np.array([-1.0, -1.0, 1.0])
 
 def isInScene(node):
     return node is not None and slicer.mrmlScene.IsNodePresent(node) != 0
-
-
-def inMainScene(node):
-    """Return a node of the main scene: itself, or a copy of what is in another, as frames are.
-
-    A node of another scene has an ID that names something else in the main one.
-    """
-    if node is None or node.GetScene() is slicer.mrmlScene:
-        return node
-    copy = slicer.mrmlScene.AddNewNodeByClass(node.GetClassName(), uniqueName(node.GetName()))
-    copy.CopyContent(node)
-    return copy
 
 
 def subjectHierarchy():
@@ -211,6 +200,15 @@ def rangeOf(image):
         return float(low), float(high)
 
     return _once(image, look)
+
+
+def checksumOf(image):
+    """Return a checksum of an image's voxels, with their size and type."""
+
+    def sum32(values):
+        return f"{values.dtype} {image.GetDimensions()} {zlib.crc32(values):08x}"
+
+    return _once(image, sum32)
 
 
 def _once(image, look):

@@ -32,8 +32,9 @@ _LAYOUTS = {
 class Compare(Showing):
     """Comparison of a result, one at a time.
 
-    mode: "none", "single", "sideBySide", "table" or "threeD". overlay: the role of the map on top of the result, such
-    as "difference", or None. isInput: whether the input stands in for the result for a while.
+    mode: "none", "single", "sideBySide", "table" or "threeD". overlay: the role of the map on top
+    of the result, such as "difference", or None. isInput: whether the input stands in for the
+    result for a while.
     onEnded() is called when it ends because another volume was put into its views.
     """
 

@@ -3,7 +3,6 @@
 Slicer's storage nodes handle a volume in one piece, which would keep Slicer waiting.
 """
 
-import hashlib
 import json
 import re
 
@@ -30,15 +29,6 @@ def steps(array):
     step = max(1, _STEP_BYTES // max(1, array[:1].nbytes))
     for first in range(0, len(array), step):
         yield slice(first, first + step)
-
-
-def digest(array):
-    """Hash the voxels of an array with their type and shape, in steps; returns hex digits."""
-    total = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    for slab in steps(array):
-        total.update(np.ascontiguousarray(array[slab]).data)
-        yield
-    return total.hexdigest()
 
 
 def write(path, frames, geometry, tags):

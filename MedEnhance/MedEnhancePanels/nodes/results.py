@@ -90,30 +90,22 @@ def scopeText(anatomy):
     )
 
 
-def enhancedVolumes():
-    """List the results of the scene, oldest first; without those that show frames of a sequence."""
-    browsers = slicer.modules.sequences.logic()
-    return [
-        node
-        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        if node.GetAttribute(provenance.DERIVED) == "enhanced"
-        and browsers.GetFirstBrowserNodeForProxyNode(node) is None
-    ]
-
-
 def latestOf(source):
     """Return the enhanced volume that was made last of a source, or None."""
-    found = [node for node in enhancedVolumes() if linked(node, "input") is source]
+    found = [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        if node.GetAttribute("MedEnhance.derived") == "enhanced" and linked(node, "input") is source
+    ]
     return found[-1] if found else None
 
 
 def removeLostDifferences():
     """Remove difference maps whose result has left the scene, or was overwritten."""
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    maps = [node for node in nodes if node.GetAttribute(provenance.DERIVED) == "difference"]
-    kept = {linked(node, "difference") for node in nodes} if maps else set()
-    for node in maps:
-        if node not in kept:
+    kept = [linked(node, "difference") for node in nodes]
+    for node in nodes:
+        if node.GetAttribute(provenance.DERIVED) == "difference" and node not in kept:
             remove(node)
 
 
@@ -125,9 +117,8 @@ def checkOutput(output, source):
     if output is None:
         return
     # Colors and labels derive from this class.
-    isVolume = output.GetClassName() == "vtkMRMLScalarVolumeNode"
+    isVolume = output.GetClassName() == "vtkMRMLScalarVolumeNode" and bridge.isInScene(output)
     isFree = isVolume and (output.GetImageData() is None or linked(output, "input") is source)
-    isFree = isFree and bridge.isInScene(output)
     if not isFree or bridge.isSequence(source):
         message = _("The output “{name}” is no earlier result of this volume")
         hint = _("Choose another, or “Create new volume”.")
@@ -199,22 +190,15 @@ def styleMap(node, role, unit, limit):
     display.SetAndObserveColorNodeID(_DIVERGING if isDifference else _PERCEPTUAL)
     display.SetWindowLevelMinMax(-limit if isDifference else 0.0, limit)
     display.SetInterpolate(not isDifference)
-    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-    if legend is not None:
-        legend.SetVisibility(False)
-    titleMap(node, role, unit)
-
-
-def titleMap(node, role, unit, note=""):
-    """Title the legend of a map; note: what it is for, where that is not the result as it is."""
     titles = {
         "difference": _("Enhanced − input"),
-        "uncertainty": _("Uncertainty (1 SD)"),
+        "uncertainty": _("Uncertainty (1 SD)\nfor full strength"),
         "noise": _("Measured noise (1 SD)"),
     }
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
+    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     if legend is not None:
-        legend.SetTitleText("\n".join(filter(None, [titles[role], note, unit])))
+        legend.SetTitleText("\n".join(filter(None, [titles[role], unit])))
+        legend.SetVisibility(False)
 
 
 def unitOf(volume):

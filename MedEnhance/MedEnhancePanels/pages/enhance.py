@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.job import durationText, withWarnings
+from MedEnhancePanels.job import durationText
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
 from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
@@ -119,7 +119,6 @@ class EnhancePanel(Page):
     def enter(self):
         self.isInFront = True
         super().enter()
-        self.result.enter()
         if not dependencies.missing():  # a worker that can answer, and is then warm
             self._devices.ask()
 
@@ -287,8 +286,7 @@ class EnhancePanel(Page):
             )
             if options.config.task == "sharpness" or options.config.correct_bias_field:
                 shown += " " + _("It shows noise removal alone; Apply does the rest too.")
-            level = "warning" if job.warnings else "info"
-            self.context.message(level, withWarnings(shown, job.warnings))
+            self.context.report(job, shown)
 
         self._follow(job, onDone)
 
@@ -312,16 +310,14 @@ class EnhancePanel(Page):
         self.update()
 
     def _onApplied(self, job):
-        output, warnings = job.nodes["output"], []
+        output = job.nodes["output"]
         ready = _("{name} is ready.").format(name=output.GetName())
         if bridge.isSequence(output):
             preview.showVolume(preview.shownVolume(output))
-            time = durationText(job.ended - job.started)
-            ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=time)
-            ready = " ".join(filter(None, [ready, noiseOf(output)]))
-            warnings = job.warnings
+            time = _("It took {time}.").format(time=durationText(job.ended - job.started))
+            ready = " ".join(filter(None, [ready, time, noiseOf(output)]))
+            self.context.report(job, ready)
         else:  # facts and warnings stand under Result
             self.state.enhancedVolume = output
             self.result.showNew(output)
-        level = "warning" if warnings else "info"
-        self.context.message(level, withWarnings(ready, warnings), "\n".join(job.log))
+            self.context.message("info", ready, "\n".join(job.log))

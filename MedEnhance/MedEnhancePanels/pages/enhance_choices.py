@@ -44,13 +44,15 @@ class DeviceChoice:
     def expectedText(self, node, state):
         """Say about how long a run takes, by the last one on the device; empty if not known."""
         device = self._choice if state.device == "auto" else state.device
-        pace = slicer.util.settingsValue(self._paceKey(device, state.task), 0.0, converter=float)
+        pace = slicer.util.settingsValue(_paceKey(device, state.task), 0.0, converter=float)
+        isBuildDue = self._isBuildDue(device)
         if not pace and device == "cpu" and self._threads and state.task != "slices":
-            pace = _CORE_SECONDS / self._threads * (_SLOWER if self._isSlow(device) else 1)
+            isFast = self._isCompiled or isBuildDue
+            pace = _CORE_SECONDS / self._threads * (1 if isFast else _SLOWER)
         if not pace:
             return ""
         seconds = _START_SECONDS + pace * _millionVoxels(node)
-        seconds += _BUILD_SECONDS if self._isBuildDue(device) else 0
+        seconds += _BUILD_SECONDS if isBuildDue else 0
         return _("about {time}").format(time=durationText(5 * max(1, round(seconds / 5))))
 
     def rememberPace(self, node, task, job):
@@ -60,11 +62,10 @@ class DeviceChoice:
         def onFinished(job):
             device = job.result.get("device", "")
             if job.state == "done" and self._isBuildDue(device):
-                self._job = None  # what it took says nothing of the next one
-                self.ask()
+                self._isCompiled = True  # what this took says nothing of the next one
             elif job.state == "done":
                 pace = (job.ended - job.started - _START_SECONDS) / millions
-                key = self._paceKey(device, task)
+                key = _paceKey(device, task)
                 slicer.app.userSettings().setValue(key, max(0.01, float(pace)))
 
         job.onFinished(onFinished)
@@ -73,14 +74,6 @@ class DeviceChoice:
         """Whether the next run on a device begins with building the compiled library."""
         isMissing = device == "cpu" and not self._isCompiled
         return isMissing and importlib.util.find_spec("ziglang") is not None
-
-    def _isSlow(self, device):
-        return device == "cpu" and not self._isCompiled and not self._isBuildDue(device)
-
-    def _paceKey(self, device, task):
-        """Name the setting with the seconds for a million voxels."""
-        how = "/plain" if self._isSlow(device) else ""
-        return f"MedEnhance/Pace/{device}/{task}{how}"
 
     def cleanup(self):
         self._onChange = None
@@ -129,6 +122,11 @@ class Preparation:
     def _begin(self):
         if bridge.isInScene(self._node):
             self._job = enhancement.startPreparation(self._runner, self._node, self._device)
+
+
+def _paceKey(device, task):
+    """Name the setting with the seconds for a million voxels."""
+    return f"MedEnhance/Pace/{device}/{task}"
 
 
 def _millionVoxels(node):

@@ -7,7 +7,6 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge, results
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages import result_texts
@@ -27,10 +26,8 @@ class ResultArea:
         self.context, self._page = page.context, page
         self.ui = ui = page.ui
         self.compare = Compare(page.update)
-        #: The job that blends, that makes a difference, and that looks at a loaded scene's result.
-        self._job = self._differenceJob = self._check = None
-        #: A result that came out while the page was not in front.
-        self._new = None
+        #: The job that blends, or makes a difference.
+        self._job = None
         #: Whether the slider is held somewhere else than at the strength of the voxels.
         self._isHeld = False
         self._notice = Notice(ui, "alarm")
@@ -43,26 +40,27 @@ class ResultArea:
         ui.differenceButton.clicked.connect(lambda isOn=False: self._onDifference(isOn))
         ui.strengthSlider.valueIsChanging.connect(self._onDragged)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
-        self._menus, self.actions = [], {}
-        shown = (
+        self.actions = {}
+        self._menus = [qt.QMenu(button) for button in (ui.showButton, ui.saveButton)]
+        for name, text, slot in (
             ("segments", _("Segments"), lambda isOn: self._onSegments(isOn)),
-            ("uncertainty", _("Uncertainty"), lambda isOn: self._onMap("uncertainty", isOn)),
+            (
+                "uncertainty",
+                _("Uncertainty (for full strength)"),
+                lambda isOn: self._onMap("uncertainty", isOn),
+            ),
             ("noise", _("Noise map"), lambda isOn: self._onMap("noise", isOn)),
             ("table", _("Table of volumes"), lambda isOn: self._onTable(isOn)),
-        )
-        saved = (
             ("save", _("Save…"), self._onSave),
             ("export", _("Export to DICOM…"), self._onExport),
             ("compress", _("Compress…"), self._onCompress),
-        )
-        for button, entries in ((ui.showButton, shown), (ui.saveButton, saved)):
-            menu = qt.QMenu(button)
-            self._menus.append(menu)
-            for name, text, slot in entries:
-                action = self.actions[name] = menu.addAction(text)
-                action.checkable = entries is shown
-                action.triggered.connect(slot)
-            button.setMenu(menu)
+        ):
+            isShown = name in _SHOWN
+            action = self.actions[name] = self._menus[0 if isShown else 1].addAction(text)
+            action.checkable = isShown
+            action.triggered.connect(slot)
+        ui.showButton.setMenu(self._menus[0])
+        ui.saveButton.setMenu(self._menus[1])
 
     @property
     def output(self):
@@ -82,8 +80,8 @@ class ResultArea:
         if compare.mode != "none" and (compare.output is not output or compare.source is None):
             compare.leave()
         canCompare = source is not None and not self.isBlending
-        lost = (each for each in results.enhancedVolumes() if results.linked(each, "input") is None)
-        ui.resultButton.visible = output is not None or any(lost)
+        isAlone = self._page.target is None and ui.resultSelector.nodeCount() > 0
+        ui.resultButton.visible = output is not None or isAlone
         ui.resultSelector.setCurrentNode(output)
         isThere = bridge.isInScene(output)
         ui.factsLabel.text = result_texts.factsOf(output) if isThere else ""
@@ -93,19 +91,14 @@ class ResultArea:
         ui.inputButton.enabled = ui.sideBySideButton.enabled = canCompare
         ui.sideBySideButton.checked = compare.mode == "sideBySide"
         allow(ui.differenceButton, blending.pairProblemOf(output))
-        isMaking = self._differenceJob is not None
-        ui.differenceButton.enabled = ui.differenceButton.enabled and canCompare and not isMaking
-        ui.differenceButton.checked = isMaking or compare.overlay == "difference"
+        ui.differenceButton.enabled = ui.differenceButton.enabled and canCompare
+        ui.differenceButton.checked = compare.overlay == "difference"
         self._showStrength()
         self._showMenu(canCompare)
 
     def _showStrength(self):
         """Show the strength that the voxels have, but for one that they are about to get."""
         slider, output = self.ui.strengthSlider, self.output
-        if self._check is None or self._check.isFinished:
-            self._check = blending.startCheck(self.context.runner, output)
-            if self._check is not None:
-                self._check.onFinished(self._page.update)
         allow(slider, blending.problemOf(output))
         if not (self._isHeld or self.isBlending):
             slider.value = results.strengthOf(output) if output is not None else 1.0
@@ -122,26 +115,15 @@ class ResultArea:
         for role in _MAPS:
             actions[role].visible = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
-        isFull = results.strengthOf(output) == 1.0 if output is not None else True
-        text = _("Uncertainty") if isFull else _("Uncertainty (for full strength)")
-        actions["uncertainty"].text = text
         isReady = bridge.isInScene(output) and not self.isBlending
         ui.showButton.visible = any(actions[name].visible for name in _SHOWN)
         ui.showButton.enabled = ui.saveButton.enabled = isReady
 
-    def enter(self):
-        """Show what came out meanwhile."""
-        output, self._new = self._new, None
-        if bridge.isInScene(output) and output is self.output:
-            self.compare.show(output, "sideBySide")
-            self._page.update()
-
     def showNew(self, output):
-        """Show a result that has just come out beside its input, as soon as the page is open."""
+        """Show a result that has just come out beside its input; not in the views of others."""
         _hideLabelsOfOthers(output)
-        self._new = output
         if self._page.isInFront:
-            self.enter()
+            self.compare.show(output, "sideBySide")
 
     def follow(self, node):
         """Follow another input: its latest result belongs here, and no comparison of others."""
@@ -159,7 +141,7 @@ class ResultArea:
     def forget(self):
         """Let go of a scene that closes: voxels stay, and there is nothing to put back."""
         self._stop()
-        self._isHeld, self._new = False, None
+        self._isHeld = False
         blending.forgetRemoved()
         self.compare.forget()
 
@@ -198,16 +180,7 @@ class ResultArea:
         if not isOn or results.linked(self.output, "difference") is not None:
             self._onMap("difference", isOn)
             return
-        self._differenceJob = blending.startDifference(self.context.runner, self.output)
-        self._differenceJob.onFinished(self._onDifferenceMade)
-        self._page.update()
-
-    def _onDifferenceMade(self, job):
-        self._differenceJob = None
-        if job.error is not None:
-            self.context.showError(job.error)
-        elif results.linked(self.output, "difference") is job.nodes["difference"]:
-            self._onMap("difference", True)
+        self._follow(blending.startDifference(self.context.runner, self.output))
         self._page.update()
 
     @guarded
@@ -245,14 +218,8 @@ class ResultArea:
         self.context.clearMessage()
         isConfirmed = os.path.exists(path)
         job = files.startSave(self.context.runner, self.output, path, overwrite=isConfirmed)
-        job.onFinished(lambda job: self._onSaved(job, path))
-
-    def _onSaved(self, job, path):
-        if job.error is not None:
-            self.context.showError(job.error)
-        else:
-            text = _("{path} was written, with its manifest beside it.").format(path=path)
-            self.context.message("info", withWarnings(text, job.warnings))
+        text = _("{path} was written, with its manifest beside it.").format(path=path)
+        job.onFinished(lambda job: self.context.report(job, text))
 
     @guarded
     def _onCompress(self, *_checked):
@@ -278,17 +245,23 @@ class ResultArea:
         self._stop()
         self._isHeld = False
         try:
-            self._job = blending.start(self.context.runner, self.output, value)
-            self._job.onFinished(self._onBlended)
+            self._follow(blending.start(self.context.runner, self.output, value))
         finally:
             self._page.update()
 
-    def _onBlended(self, job):
-        if job is self._job:
-            self._job = None
-            self._page.update()
-            if job.error is not None:
-                self.context.showError(job.error)
+    def _follow(self, job):
+        self._job = job
+        job.onFinished(self._onWorked)
+
+    def _onWorked(self, job):
+        if job is not self._job:
+            return
+        self._job = None
+        if job.error is not None:
+            self.context.showError(job.error)
+        elif "difference" in job.nodes:
+            self._onMap("difference", True)
+        self._page.update()
 
     def _stop(self):
         """Leave the voxels as they are, where a blend has begun."""

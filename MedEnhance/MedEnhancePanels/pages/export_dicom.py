@@ -4,7 +4,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.job import sentence, withWarnings
+from MedEnhancePanels.job import sentence
 from MedEnhancePanels.nodes import dicom_source, provenance
 from MedEnhancePanels.pages.widgets import answerOf
 from MedEnhancePanels.tasks import dicom_export
@@ -53,8 +53,5 @@ def exportDicom(context, node):
 
 
 def _onFinished(context, job):
-    if job.error is not None:
-        context.showError(job.error)
-        return
     text = _("{count} files were written into Slicer's DICOM database and read back.")
-    context.message("info", withWarnings(text.format(count=len(job.result["files"])), job.warnings))
+    context.report(job, text.format(count=len(job.result.get("files", ()))))

@@ -8,7 +8,7 @@ from MedEnhancePanels.job import stageText
 
 
 class JobBar:
-    """Bar for the newest job that works for the user, with Cancel, and its log on demand."""
+    """Bar for the newest job that works for the user, with Cancel."""
 
     def __init__(self, runner, ui):
         self._runner, self._ui = runner, ui
@@ -16,7 +16,6 @@ class JobBar:
         self._job, self._status, self._statusLabel = None, None, None
         runner.onChange(self._onChange)
         ui.jobCancelButton.clicked.connect(self._onCancel)
-        ui.logButton.toggled.connect(self._show)
         self._show()
 
     def cleanup(self):
@@ -57,32 +56,19 @@ class JobBar:
         if self._job is not None:
             self._job.cancel()
 
-    def _show(self, *_checked):
+    def _show(self):
         ui, job = self._ui, self._job
         ui.jobFrame.visible = job is not None
-        ui.logText.visible = ui.logButton.checked and job is not None
         if self._status is not None:
             self._status.visible = job is not None
             self._statusLabel.text = ""
         if job is None:
             return
-        text = f"{job.title}: {stageText(job)}"
-        ui.jobLabel.text, ui.jobLabel.toolTip = _fitting(ui.jobLabel, text, stageText(job)), text
+        text, metrics = f"{stageText(job)} · {job.title}", ui.jobLabel.fontMetrics()
+        width = max(100, ui.jobLabel.width)
+        ui.jobLabel.text = metrics.elidedText(text, qt.Qt.ElideRight, width)
+        ui.jobLabel.toolTip = text
         ui.jobBar.value = int(100 * job.fraction)
         ui.jobCancelButton.enabled = not job.wantsCancel
         if self._status is not None:
             self._statusLabel.text = f"{text} ({ui.jobBar.value} %)"
-        if ui.logButton.checked:
-            text = "\n".join(job.log)
-            if ui.logText.plainText != text:
-                ui.logText.setPlainText(text)
-                bar = ui.logText.verticalScrollBar()
-                bar.setValue(bar.maximum)
-
-
-def _fitting(label, text, short):
-    """Return what of a text a label has room for in one line: all, or the short one, cut."""
-    metrics, width = label.fontMetrics(), label.width
-    if not label.visible or metrics.elidedText(text, qt.Qt.ElideRight, width) == text:
-        return text
-    return metrics.elidedText(short, qt.Qt.ElideRight, width)

@@ -4,11 +4,9 @@ It uses the library's functions, so the command line and Python give the same vo
 The new voxels replace the old ones at the end only, so a run that is stopped changes nothing. The
 full result stays in memory as long as its node is in the scene, so that any strength can follow;
 it is not saved with the scene. In a scene that is loaded a result at strength 1 is blended where
-it and its input still have the digests that its run left. An uncertainty map stays that of the
-full result, and is marked so.
+it and its input have the voxels that its run left. An uncertainty map is of the full result, and
+marked so.
 """
-
-import json
 
 import slicer
 from slicer.i18n import tr as _
@@ -19,9 +17,9 @@ from MedEnhanceLib.hqg.strength import blend
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
 
-#: Attribute of a result: digests of its voxels and of its input's, as JSON, at the end of the run.
-_DIGESTS = "MedEnhance.digests"
-#: The full result of each enhanced volume, by node; None where voxels are not those of its run.
+#: Attribute of a result: checksums of the voxels of its input and of its own, at its run's end.
+_CHECKSUMS = "MedEnhance.checksums"
+#: The full result of each enhanced volume, by node.
 _full = {}
 
 
@@ -30,13 +28,13 @@ class _Full:
 
     def __init__(self, output):
         self.image, self.history = output.GetImageData(), provenance.historyOf(output)
-        self.manifests = {node: provenance.manifestOf(node) for node in _nodesOf(output)}
+        self.manifest = provenance.manifestOf(output)
         self.note(output)
 
     def note(self, output):
         """Remember the voxels as they are now: other changes than ours are found by that."""
-        nodes = [results.linked(output, "input"), *_nodesOf(output)]
-        self.states = {node: bridge.voxelState(node) for node in nodes if node is not None}
+        nodes = [results.linked(output, role) for role in ("input", "difference")]
+        self.states = {node: bridge.voxelState(node) for node in (output, *nodes) if node}
 
     def changed(self):
         """Return a node whose voxels somebody else has changed since, or None."""
@@ -46,45 +44,25 @@ class _Full:
         return None
 
 
-def digests(before, after):
-    """Hash the images of an input and of its full result, in steps; for `remember`."""
-    first = yield from nrrd.digest(bridge.arrayOf(before))
-    return [first, (yield from nrrd.digest(bridge.arrayOf(after)))]
-
-
-def remember(output, voxels, hashes):
-    """Keep what a run has made at strength 1.
-
-    voxels: bridge.voxelState of the enhanced input. hashes: see `digests`; None where the input
-    has changed since.
-    """
+def remember(output, voxels):
+    """Keep what a run has made at strength 1; voxels: bridge.voxelState of the enhanced input."""
     forgetRemoved()
-    full = _full[output] = _Full(output)
-    full.states[results.linked(output, "input")] = voxels
-    output.SetAttribute(_DIGESTS, json.dumps(hashes))
+    full, source = _Full(output), results.linked(output, "input")
+    full.states[source], _full[output] = voxels, full
+    isSame = bridge.voxelState(source) == voxels
+    output.SetAttribute(_CHECKSUMS, _checksums(output) if isSame else None)
+
+
+def _checksums(output):
+    """Write those of input and result; a first call takes a pass over the voxels."""
+    nodes = (results.linked(output, "input"), output)
+    return "; ".join(bridge.checksumOf(node.GetImageData()) for node in nodes)
 
 
 def forgetRemoved():
     """Free the memory of results that have left the scene."""
     for node in [node for node in _full if not bridge.isInScene(node)]:
         del _full[node]
-
-
-def problemOf(output):
-    """Say why a result cannot get another strength; empty where it can."""
-    if problem := pairProblemOf(output):
-        return problem
-    if output not in _full and results.strengthOf(output) != 1.0:
-        return _(
-            "It is at strength {strength:g}, and the full result is gone. Enhance again for another"
-            " strength."
-        ).format(strength=results.strengthOf(output))
-    if output in _full and _full[output] is None:
-        return _(
-            "Its voxels, or those of its input, are not those of its run. Enhance again for another"
-            " strength."
-        )
-    return ""
 
 
 def pairProblemOf(output):
@@ -107,28 +85,16 @@ def pairProblemOf(output):
     return ""
 
 
-def startCheck(runner, output):
-    """Compare a result of a loaded scene with its run, once; returns a Job, or None for nothing.
-
-    What it finds is what `problemOf` says afterwards.
-    """
-    if output is None or output in _full or problemOf(output):
-        return None
-    if output.GetAttribute(_DIGESTS) is None:
-        _full[output] = None
-        return None
-    title = _("Strength of {name}").format(name=output.GetName())
-    return runner.submit("", {}, title=title, before=lambda _job: _check(output))
-
-
-def _check(output):
-    """Take a result into `_full`, where its voxels and its input's are those of its run; steps."""
-    images = [node.GetImageData() for node in (results.linked(output, "input"), output)]
-    states = [image.GetMTime() for image in images]
-    hashes = yield from digests(*images)
-    isSame = json.dumps(hashes) == output.GetAttribute(_DIGESTS)
-    if output not in _full and states == [image.GetMTime() for image in images]:
-        _full[output] = _Full(output) if isSame else None
+def problemOf(output):
+    """Say why a result cannot get another strength; empty where it can."""
+    if (problem := pairProblemOf(output)) or output in _full:
+        return problem
+    if results.strengthOf(output) != 1.0:  # of a scene that was loaded, as all from here
+        text = _("It is at strength {strength:g}, and the full result is gone. Enhance again.")
+        return text.format(strength=results.strengthOf(output))
+    if output.GetAttribute(_CHECKSUMS) != _checksums(output):
+        return _("Its voxels, or those of its input, are not those of its run. Enhance again.")
+    return ""
 
 
 def start(runner, output, strength):
@@ -138,14 +104,10 @@ def start(runner, output, strength):
     blended; the Job fails if voxels were changed since.
     """
     _raise(problemOf(output))
-    strength = float(f"{strength:g}")  # as the history will state it
+    if output not in _full:
+        _full[output] = _Full(output)
     title = _("Strength of {name}").format(name=output.GetName())
     return runner.submit("", {}, title=title, before=lambda _job: _steps(output, strength))
-
-
-def _raise(problem):
-    if problem:
-        raise PanelError(problem, code="input")
 
 
 def startDifference(runner, output):
@@ -154,18 +116,22 @@ def startDifference(runner, output):
     return runner.submit("", {}, title=title, before=lambda job: _difference(job, output))
 
 
+def _raise(problem):
+    if problem:
+        raise PanelError(problem, code="input")
+
+
 def _difference(job, output):
     _raise(pairProblemOf(output))
     source = results.linked(output, "input")
     image = yield from _differenceImage(source, output.GetImageData())
     limit = results.typicalMagnitude(image)
     yield
-    _raise(pairProblemOf(output if bridge.isInScene(output) else None))
+    _raise(pairProblemOf(output))
     name = _("{name} difference").format(name=source.GetName())
     node = job.nodes["difference"] = bridge.newVolumeLike(output, name, image)
     results.styleMap(node, "difference", results.unitOf(source), limit)
     results.stamp(node, "difference", output)
-    node.SetAttribute(bridge.MODALITY, bridge.modalityOf(source))
     results.link(output, difference=node)
     if _full.get(output) is not None:
         _full[output].states[node] = bridge.voxelState(node)
@@ -176,44 +142,26 @@ def _differenceImage(source, image):
     return (yield from results.differenceImage(before, after))
 
 
-def _nodesOf(output):
-    """Return the nodes of a result whose voxels follow its strength."""
-    difference = results.linked(output, "difference")
-    return [output] if difference is None else [output, difference]
-
-
 def _steps(output, strength):
     _raise(problemOf(output))
-    if output not in _full:  # of a scene that was loaded
-        yield from _check(output)
-        _raise(problemOf(output))
+    strength = float(f"{strength:g}")  # as the history will state it
     source, full = results.linked(output, "input"), _full[output]
-    full.states = {node: at for node, at in full.states.items() if bridge.isInScene(node)}
-    image, history = full.image, full.history
+    image, history, manifest = full.image, full.history, full.manifest
     if strength != 1.0:
         image, history = yield from _blend(source, output, full, strength)
+        manifest = manifest_at_strength(manifest, strength) if manifest else None
     images = {output: image}
     difference = results.linked(output, "difference")
     if difference is not None:
         images[difference] = yield from _differenceImage(source, image)
-    if gone := full.changed() or next((n for n in full.states if not bridge.isInScene(n)), None):
-        message = _("{name} was changed or removed meanwhile, so the strength was not applied")
-        hint = _("The result is unchanged: check it, then set the strength again.")
-        raise PanelError(message.format(name=gone.GetName()), hint, "input")
+    _raise(problemOf(output))  # of what happened meanwhile
     for node, voxels in images.items():
-        manifest = full.manifests.get(node)
-        if manifest is not None:
-            isFull = strength == 1.0
-            manifest = manifest if isFull else manifest_at_strength(manifest, strength)
-            provenance.setManifest(node, manifest)
-        node.SetAttribute(results.STRENGTH, repr(strength))
         node.SetAndObserveImageData(voxels)
         slicer.util.arrayFromVolumeModified(node)
+    output.SetAttribute(results.STRENGTH, repr(strength))
+    if manifest:
+        provenance.setManifest(output, manifest)
     results.setHistory(output, history)
-    uncertainty = results.linked(output, "uncertainty")
-    if uncertainty is not None:
-        note = _("for full strength") if strength != 1.0 else ""
-        results.titleMap(uncertainty, "uncertainty", results.unitOf(source), note)
     full.note(output)
 
 

@@ -93,22 +93,22 @@ class _Enhancement(NodeJob):
 
     def _placeVolume(self, job):
         source, nodes = self.node, job.nodes
-        images, histories, limits, hashes, changed = {}, {}, {}, None, ""
+        images, histories, limits = {}, {}, {}
         for name, path in job.result["outputs"].items():
             role = name.removesuffix("_map")
             images[role], histories[role] = yield from _take(path)
-        if bridge.voxelState(source) != self.voxels:
-            changed = _("{name} was changed during the run: the result is of its former voxels")
-        elif self.options.config.strength in ("auto", "full", 1.0):
-            hashes = yield from blending.digests(source.GetImageData(), images["output"])
+        for image in (source.GetImageData(), images["output"]):
+            bridge.checksumOf(image)  # for `remember`: a pass over the voxels
+            yield
         for role in ("uncertainty", "noise"):
             if role in images:
                 limits[role] = results.typicalMagnitude(images[role])
                 yield
         output = nodes["output"] = self._output(images["output"])
         self._describe(output, "output", histories["output"])
-        if changed:
-            provenance.addWarning(output, changed.format(name=source.GetName()))
+        if bridge.voxelState(source) != self.voxels:
+            text = _("{name} was changed during the run: the result is of its former voxels")
+            provenance.addWarning(output, text.format(name=source.GetName()))
         for role, limit in limits.items():
             nodes[role] = bridge.newVolumeLike(source, self._names[role], images[role])
             results.styleMap(nodes[role], role, results.unitOf(source), limit)
@@ -118,7 +118,7 @@ class _Enhancement(NodeJob):
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
         if results.strengthOf(output) == 1.0:
-            blending.remember(output, self.voxels, hashes)
+            blending.remember(output, self.voxels)
 
     def _output(self, image):
         """Return the volume for the result: the user's choice, unchanged so far, or a new one."""

@@ -216,11 +216,8 @@ def root():
 
 def choiceText(run):
     """Name a run in a list, which may have no room for all of a long name."""
-    return f"{_stateText(run.state)}, {_begun(run)}: {run.name}"
-
-
-def _begun(run):
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record["created"]))
+    begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record["created"]))
+    return f"{_stateText(run.state)}, {begun}: {run.name}"
 
 
 def _stateText(state):
@@ -237,11 +234,8 @@ def _stateText(state):
 
 def runText(run):
     lines = [
-        _("{name}, begun {begun}: {state} after {time}.").format(
-            name=run.name,
-            begun=_begun(run),
-            state=_stateText(run.state),
-            time=durationText(run.record["seconds"]),
+        _("{name}: {state} after {time}.").format(
+            name=run.name, state=_stateText(run.state), time=durationText(run.record["seconds"])
         ),
         run.record.get("error", ""),
         _("Its folder is {folder}").format(folder=run.folder),

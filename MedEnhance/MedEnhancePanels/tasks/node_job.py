@@ -60,8 +60,13 @@ class NodeJob:
         self._grid = _gridOf(node)
 
     def submit(self, kind, title):
-        """Start the job; it ends as soon as its input leaves the scene, into which it is taken."""
-        self.node = bridge.inMainScene(self.node)
+        """Start the job; it ends as soon as its input leaves the scene.
+
+        A copy of a node in another scene, as frames of a sequence are, is taken into this one: its
+        ID names something else here.
+        """
+        if self.node.GetScene() is not slicer.mrmlScene:
+            self.node = slicer.mrmlScene.CopyNode(self.node)
         self.voxels = bridge.voxelState(self.node)
         job = self.runner.submit(kind, {}, title=title, before=self.before, after=self._after)
         scene, node = slicer.mrmlScene, self.node
