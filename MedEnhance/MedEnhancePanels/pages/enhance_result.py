@@ -16,7 +16,7 @@ from MedEnhancePanels.tasks import blending, compression, files
 
 #: Maps that the menu Show lays over the result, by their role.
 _MAPS = ("uncertainty", "noise")
-_SHOWN = ("segments", *_MAPS, "table")
+_SHOWN, _UNCERTAINTY = ("segments", *_MAPS, "table"), _("Uncertainty (for full strength)")
 
 
 class ResultArea:
@@ -44,11 +44,7 @@ class ResultArea:
         self._menus = [qt.QMenu(button) for button in (ui.showButton, ui.saveButton)]
         for name, text, slot in (
             ("segments", _("Segments"), lambda isOn: self._onSegments(isOn)),
-            (
-                "uncertainty",
-                _("Uncertainty (for full strength)"),
-                lambda isOn: self._onMap("uncertainty", isOn),
-            ),
+            ("uncertainty", _UNCERTAINTY, lambda isOn: self._onMap("uncertainty", isOn)),
             ("noise", _("Noise map"), lambda isOn: self._onMap("noise", isOn)),
             ("table", _("Table of volumes"), lambda isOn: self._onTable(isOn)),
             ("save", _("Save…"), self._onSave),
@@ -115,8 +111,8 @@ class ResultArea:
         for role in _MAPS:
             actions[role].visible = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
-        isReady = bridge.isInScene(output) and not self.isBlending
         ui.showButton.visible = any(actions[name].visible for name in _SHOWN)
+        isReady = bridge.isInScene(output) and not self.isBlending
         ui.showButton.enabled = ui.saveButton.enabled = isReady
 
     def showNew(self, output):
@@ -181,7 +177,6 @@ class ResultArea:
             self._onMap("difference", isOn)
             return
         self._follow(blending.startDifference(self.context.runner, self.output))
-        self._page.update()
 
     @guarded
     def _onThreeD(self, isOn):
@@ -244,14 +239,12 @@ class ResultArea:
             return
         self._stop()
         self._isHeld = False
-        try:
-            self._follow(blending.start(self.context.runner, self.output, value))
-        finally:
-            self._page.update()
+        self._follow(blending.start(self.context.runner, self.output, value))
 
     def _follow(self, job):
         self._job = job
         job.onFinished(self._onWorked)
+        self._page.update()
 
     def _onWorked(self, job):
         if job is not self._job:

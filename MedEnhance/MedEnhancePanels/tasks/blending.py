@@ -100,12 +100,8 @@ def problemOf(output):
 def start(runner, output, strength):
     """Change the voxels of an enhanced volume and of its difference; returns the Job.
 
-    strength: 0 is the input, 1 the full result. Raises PanelError where the result cannot be
-    blended; the Job fails if voxels were changed since.
+    strength: 0 is the input, 1 the full result. The Job fails where `problemOf` says why.
     """
-    _raise(problemOf(output))
-    if output not in _full:
-        _full[output] = _Full(output)
     title = _("Strength of {name}").format(name=output.GetName())
     return runner.submit("", {}, title=title, before=lambda _job: _steps(output, strength))
 
@@ -145,6 +141,8 @@ def _differenceImage(source, image):
 def _steps(output, strength):
     _raise(problemOf(output))
     strength = float(f"{strength:g}")  # as the history will state it
+    if output not in _full:
+        _full[output] = _Full(output)
     source, full = results.linked(output, "input"), _full[output]
     image, history, manifest = full.image, full.history, full.manifest
     if strength != 1.0:
