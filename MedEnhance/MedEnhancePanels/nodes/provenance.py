@@ -106,8 +106,3 @@ def addWarning(node, text):
 def isAlarm(code):
     """Tell whether a warning with this code says that structure in the result may be wrong."""
     return code in _ALARMS
-
-
-def alarmsOf(node):
-    """Return the warnings after which structure in a result may be wrong: (message, what to do)."""
-    return [(message, hint) for code, message, hint in doubtsOf(node) if isAlarm(code)]

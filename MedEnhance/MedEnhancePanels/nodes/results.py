@@ -168,8 +168,9 @@ def copyDisplay(source, target):
     display.SetWindowLevel(shown.GetWindow(), shown.GetLevel())
 
 
-def differenceImage(before, after):
-    """Make an image of after − before, voxels [K, J, I], as floats, in steps."""
+def differenceImage(source, enhanced):
+    """Make an image of an enhanced image − its source, a node, as floats, in steps."""
+    before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(enhanced)
     image = bridge.newImage(before.shape, np.float32)
     target = bridge.arrayOf(image)
     # Large integers and doubles are subtracted before they lose digits as floats.

@@ -22,8 +22,8 @@ def exportDicom(context, node):
     dicom_source.openDatabase()
     name, instances = node.GetName(), dicom_source.instancesOf(node)
     # Where structure may be wrong, the question names the reason.
-    alarms = provenance.alarmsOf(node)
-    lines = [sentence(f"{what}: {hint}" if hint else what) for what, hint in alarms]
+    alarms = [each for each in provenance.doubtsOf(node) if provenance.isAlarm(each[0])]
+    lines = [sentence(f"{what}: {hint}" if hint else what) for _code, what, hint in alarms]
     title, patientId = _("MedEnhance: export to DICOM"), ""
     if instances:
         patient, study, date = (dicom_source.valueOf(instances[0], tag) for tag in _TAGS)

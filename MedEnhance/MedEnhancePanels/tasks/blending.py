@@ -72,10 +72,8 @@ def pairProblemOf(output):
         return _("Its input is not in the scene.")
     if provenance.part(output, "config").get("task") == "slices":
         return _("Its slices differ from those of its input.")
-    before, after = source.GetImageData(), output.GetImageData()
-    if before is None or after is None:
-        return _("There are no voxels.")
-    if before.GetDimensions() != after.GetDimensions():
+    images = (source.GetImageData(), output.GetImageData())
+    if None in images or images[0].GetDimensions() != images[1].GetDimensions():
         text = _("The size of {name} has changed since it was enhanced.")
         return text.format(name=source.GetName())
     changed = full.changed() if full is not None else None
@@ -120,7 +118,7 @@ def _raise(problem):
 def _difference(job, output):
     _raise(pairProblemOf(output))
     source = results.linked(output, "input")
-    image = yield from _differenceImage(source, output.GetImageData())
+    image = yield from results.differenceImage(source, output.GetImageData())
     limit = results.typicalMagnitude(image)
     yield
     _raise(pairProblemOf(output))
@@ -131,11 +129,6 @@ def _difference(job, output):
     results.link(output, difference=node)
     if _full.get(output) is not None:
         _full[output].states[node] = bridge.voxelState(node)
-
-
-def _differenceImage(source, image):
-    before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(image)
-    return (yield from results.differenceImage(before, after))
 
 
 def _steps(output, strength):
@@ -151,7 +144,7 @@ def _steps(output, strength):
     images = {output: image}
     difference = results.linked(output, "difference")
     if difference is not None:
-        images[difference] = yield from _differenceImage(source, image)
+        images[difference] = yield from results.differenceImage(source, image)
     _raise(problemOf(output))  # of what happened meanwhile
     for node, voxels in images.items():
         node.SetAndObserveImageData(voxels)
