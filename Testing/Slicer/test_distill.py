@@ -64,7 +64,7 @@ class TrainPageTest(DistillTestCase):
         self.widget.exit()
         self.widget.enter()
         self.assertFalse(self.ui.resumeArea.isHidden())
-        self.assertIn("interrupted", self.ui.runSelector.currentText)
+        self.assertRegex(self.ui.runSelector.currentText, r"^interrupted, [\d-]+ [\d:]+: tiny")
 
     def test_lossesBecomeATableASeriesEachAndAChart(self):
         run = long_run.Run.create(self.KIND, "tiny")
