@@ -95,6 +95,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = MedEnhanceLogic()
         self.context = Context(self.logic, sharedRunner(), __file__)
+        self.context.showPage = self.showPage
         self.uiWidget, self.ui = self.context.panel, self.context.mainUi
         self.layout.setContentsMargins(4, 4, 4, 4)
         self.layout.addWidget(self.uiWidget)

@@ -8,6 +8,7 @@ import slicer
 import vtk
 
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.job import withWarnings
 
 _SETTLE_MS = 50
 
@@ -64,6 +65,14 @@ class Context:
         if error.code == "internal":
             logging.error("MedEnhance: %s\n%s", error.text, error.details)
         self.message("info" if error.isCancellation else "error", error.text, error.details)
+
+    def report(self, job, text):
+        """Say how a job ended: its error, or the text, with its warnings."""
+        if job.error is not None:
+            self.showError(job.error)
+        else:
+            level = "warning" if job.warnings else "info"
+            self.message(level, withWarnings(text, job.warnings), "\n".join(job.log))
 
     def onChange(self, callback):
         """Call callback() when another State is shown, and when it or its input has changed."""

@@ -9,15 +9,17 @@ from slicer.i18n import tr as _
 #: What the library's hints add for its other users: " (--device cpu, …)", " (medenhance doctor)".
 _FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -m )[^()]*\)")
 
-#: A sentence about an option: " To have it resampled: --resample, resample=True."
-_ABOUT_OPTIONS = re.compile(
-    r"(?:(?<=[.!?])\s+|^)(?:(?![.!?]\s).)*\s--[a-z](?:(?![.!?]\s).)*[.!?]?", re.DOTALL
+#: A sentence about an option or a command: " To have it resampled: --resample, resample=True."
+_ABOUT_COMMANDS = re.compile(
+    r"(?:(?<=[.!?])\s+|^)(?:(?![.!?]\s).)*(?:\s--[a-z]|\bmedenhance [a-z]|\bpip install|python -m )"
+    r"(?:(?![.!?]\s).)*[.!?]?",
+    re.DOTALL,
 )
 
 
 def plain(text):
-    """Remove the options and commands at the end of a message of the library."""
-    return _FOR_COMMAND_LINES.sub("", text or "")
+    """Remove what a text of the library says of options and commands."""
+    return _ABOUT_COMMANDS.sub("", _FOR_COMMAND_LINES.sub("", text or "")).strip()
 
 
 class PanelError(Exception):
@@ -57,7 +59,7 @@ class PanelError(Exception):
             return cls.cancelled()
         if code == "dependency" and "pip install" in hint:
             hint = _("Pages offer to install it; scripts call installDependencies(confirm=True).")
-        return cls(message, _ABOUT_OPTIONS.sub("", plain(hint)), code, details)
+        return cls(message, plain(hint), code, details)
 
     @classmethod
     def fromException(cls, exception):

@@ -9,6 +9,7 @@ import time
 from slicer.i18n import tr as _
 
 _LOG_LINES = 5000
+_LINES_IN_DETAILS = 200
 
 
 class Job:
@@ -83,6 +84,9 @@ class Job:
         if self.isFinished:
             return
         self.state, self.error, self.ended, self.etaSeconds = state, error, time.time(), None
+        if state == "failed":  # for a report
+            lines = [line for line in self.log[-_LINES_IN_DETAILS:] if line not in error.details]
+            error.details = "\n".join(filter(None, [*lines, error.details]))
         if state == "done":
             self.fraction = 1.0
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -65,7 +65,7 @@ class Runner:
             self._send(job)
         else:
             self._run(job, before(job), self._send)
-            self._begin(job, _("sending the volume"))
+            self._begin(job, _("sending the volume") if kind else _("computing"))
         return job
 
     def onChange(self, callback):
@@ -86,7 +86,7 @@ class Runner:
         if job.worker is None:
             self._fail(job, PanelError.cancelled())
             return
-        job.progress(job.fraction, _("cancelling"))
+        job.progress(job.fraction, _("stopping"))
         job.worker.write(encoded({"v": 1, "cancel": job.id}))
         qt.QTimer.singleShot(_GRACE_MS, lambda: self._kill(job))
 
@@ -195,7 +195,7 @@ class Runner:
             job.finish("done")
         else:
             self._run(job, job.after(job), lambda job: job.finish("done"))
-            job.progress(1.0, _("loading the result into the scene"))
+            job.progress(1.0, _("showing the result"))
 
     def _fail(self, job, error):
         if error.isCancellation and job.why:
@@ -231,7 +231,7 @@ class Runner:
             job.reached = True
             self._begin(job, _("starting"))
         elif name == "progress":
-            stage = _("cancelling") if job.wantsCancel else more.get("stage")
+            stage = _("stopping") if job.wantsCancel else more.get("stage")
             job.progress(more.get("fraction") or 0.0, stage, more.get("eta_s"))
         elif name == "log":
             job.keepLog(more.get("message", ""))

@@ -100,6 +100,7 @@ def load_volume(
 ) -> Volume:
     """Load a file or folder, or a container; arguments and errors as `io.load`."""
     monitor = monitor or Monitor()
+    monitor.progress(0.0, "loading the volume")
     if path.suffix.lower() == CONTAINER:
         from MedEnhanceLib.unicompress import decompress
 
@@ -146,7 +147,7 @@ class KeptVolumes:
             if not keep or key is None or key != _key_of(params):
                 return volume, None
             self._kept[key] = volume, VolumeCache()
-        monitor.progress(1.0, "load")
+        monitor.progress(1.0, "loading the volume")
         return self._kept[key]
 
 

@@ -65,7 +65,7 @@ JOBS: dict[str, JobKind] = {
     "batch": JobKind("batch", "Batch"),
     "train": JobKind("train", "Train"),
     "distill": JobKind("distill", "Distill"),
-    "distill-estimate": JobKind("distill", "DistillEstimate", is_question=True),
+    "distill-estimate": JobKind("distill", "DistillEstimate"),
     "evaluate": JobKind("evaluate", "Evaluate"),
     "demo": JobKind("demo", "Demo"),
     "models": JobKind("installation", "Models", is_question=True),

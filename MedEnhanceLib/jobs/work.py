@@ -51,7 +51,7 @@ class Work:
         from MedEnhanceLib.io import save
         from MedEnhanceLib.io.volume_files import gradient_tables
 
-        monitor.progress(0.0, "save")
+        monitor.progress(0.0, "saving the result")
         for name in [*self.outputs]:
             volume = volumes.get(name)
             if volume is None:
@@ -71,7 +71,7 @@ class Work:
     def save_volume(self, volume: Volume, monitor: Monitor) -> None:
         """Save the one volume of a job, as a file or as a DICOM series."""
         if isinstance(self._params, DicomParams) and self._params.dicom:
-            monitor.progress(0.0, "save")
+            monitor.progress(0.0, "saving the result")
             objects = Objects(volume, self._action, volume=volume)
             objects = place_objects(objects, self._params, monitor.part(0.0, 0.2))
             self.write(objects, monitor.part(0.2, 1.0))

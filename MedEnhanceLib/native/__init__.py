@@ -285,7 +285,7 @@ def _usable(folder: Path, monitor: Monitor | None = None) -> tuple[Library | Non
     is_missing = _found(folder)[0] is None and folder == _HERE
     if is_missing and importlib.util.find_spec("ziglang") is not None:
         if monitor is not None:
-            monitor.log("the compiled library is built once, which takes half a minute")
+            monitor.progress(0.0, "building the fast library, once: about a minute")
         _build_once(folder)
     return _found(folder)
 

@@ -183,7 +183,7 @@ def _write_result(
     stored = dataset.quantized(volumes, modality)
     spacing = [prepared.prior.spacing_mm[number] for number in of_prior]
     dataset.write_volumes(out, stored, spacing, modality)
-    monitor.progress(0.1, "audit")
+    monitor.progress(0.1, "auditing the volumes")
     low, high = dataset.STORED[modality]
     scaled = (stored.astype(np.float32) - np.float32(low)) / np.float32(high - low)
     audited = _audit(scaled, prepared, config, out, monitor.part(0.1, 0.95))

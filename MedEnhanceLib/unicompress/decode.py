@@ -75,7 +75,7 @@ def decompress(
         voxels = allocate_voxels(header, ranges, container.path.name)
         for done, (number, block) in enumerate(zip(blocks, decoded, strict=True), 1):
             _paste(voxels, ranges, header.grid.box(number), block)
-            monitor.progress(done / len(blocks), "decompress")
+            monitor.progress(done / len(blocks), "decompressing the volume")
         is_whole, name = ranges == whole_region(header.shape), container.path.name
         if is_whole and voxels_sha256(voxels) != header.voxels_sha256:
             if header.exact:

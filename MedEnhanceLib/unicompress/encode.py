@@ -341,7 +341,7 @@ def _verify(
             tally.add(block)
             if config.ssim is not None:
                 blocks.append(block)
-            monitor.progress(count / len(grid), "verify")
+            monitor.progress(count / len(grid), "verifying the file")
         ssim = None
         if blocks and not tally.equal:
             decoded = grid.joined(blocks, voxels.dtype)

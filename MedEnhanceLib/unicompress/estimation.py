@@ -64,7 +64,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     """Code a part of `volume` and estimate what the whole would take; arguments as `compress`."""
     began = time.monotonic()
     monitor = monitor or Monitor()
-    monitor.progress(0.0, "look at the volume")
+    monitor.progress(0.0, "sampling the volume")
     voxels = codable(volume, config)
     config, _ = with_bound(volume, config, monitor)
     header = draft_header(volume, voxels, config)

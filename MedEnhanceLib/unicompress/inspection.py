@@ -114,7 +114,7 @@ def _recovered(
             lost.append(LostBlock(block, *box.place(len(header.shape)), reason))
             lost_voxels += math.prod(box.shape)
         box.of(voxels)[...] = fill if isinstance(outcome, CodecError) else outcome
-        monitor.progress((block + 1) / len(grid), "recover")
+        monitor.progress((block + 1) / len(grid), "recovering the blocks")
     if len(lost) == len(grid):
         which = "its one block"
         if len(lost) > 1:
@@ -217,7 +217,7 @@ def inspect_container(
 def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, Any]:
     damaged = []
     for chunk in container.chunks:
-        monitor.progress(chunk.offset / (2 * container.size), "verify the chunks")
+        monitor.progress(chunk.offset / (2 * container.size), "verifying the chunks")
         try:
             container.read(chunk)
         except CodecError as damage:
@@ -231,7 +231,7 @@ def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, 
                 "reason": _reason(damage, container),
             }
             damaged.append({"chunk": chunk.index, **place})
-    monitor.progress(0.5, "verify the file")
+    monitor.progress(0.5, "verifying the file")
     sealed = attend(container.is_sealed, monitor)
     places = None if sealed else container.damages()
     monitor.progress(1.0, "verified")

@@ -1,13 +1,17 @@
 """The strength of a result: the voxels that the library blends, its history, all or nothing."""
 
+import os
+from unittest import mock
+
 import numpy as np
+import qt
 import slicer
 from enhance_testing import EnhanceTestCase
-from medenhance_testing import slow
+from medenhance_testing import finished, slow
 from test_compare import ViewTestCase
 
 from MedEnhancePanels import runner
-from MedEnhancePanels.nodes import provenance
+from MedEnhancePanels.nodes import preview, provenance
 from MedEnhancePanels.tasks import blending
 
 
@@ -17,6 +21,7 @@ class StrengthTest(ViewTestCase):
         self.output = self.makeOutput("difference")
         manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "doubts": []}}
         provenance.setManifest(self.output, manifest)
+        self.remember(self.output)
         self.parts = [self.source, self.output, self.results.linked(self.output, "difference")]
 
     def voxels(self):
@@ -73,23 +78,47 @@ class StrengthTest(ViewTestCase):
         self.set(0.25)
         np.testing.assert_equal(self.whatItIs(), once)
 
+    def reload(self):
+        self.throughAScene()
+        names = ("scan", "scan enhanced", "scan difference")
+        self.parts = [slicer.util.getNode(name) for name in names]
+        self.output = self.context.state.enhancedVolume = self.parts[1]
+
     def test_afterASceneIsLoadedOnlyAFullResultIsBlended(self):
         self.set(0.5)
-        self.throughAScene()
-        self.parts = [
-            slicer.util.getNode(f"scan{name}") for name in ("", " enhanced", " difference")
-        ]
-        self.output = self.parts[1]
-        self.refused("at strength 0.5", "Enhance again for another strength", strength=1.0)
-        self.output.RemoveAttribute("MedEnhance.strength")  # its history knows still
-        self.refused("is blended with its input already")
+        self.reload()
+        self.refused("at strength 0.5", "Enhance again", strength=1.0)
+        self.output.RemoveAttribute("MedEnhance.strength")
+        self.refused("are not those of its run")
 
-    def test_anUncertaintyMapKeepsItsStrength(self):
-        made = self.bridge.newVolumeLike(self.source, "sd")
-        self.results.link(self.output, uncertainty=made)
-        self.refused("Its uncertainty map is of this strength")
-        slicer.mrmlScene.RemoveNode(made)
+    def test_aMapOfTheUncertaintyStaysAsItIsAndIsMarked(self):
+        self.output = self.makeOutput("uncertainty")
+        made = self.results.linked(self.output, "uncertainty")
         self.set(0.5)
+        self.assertEqual({*slicer.util.arrayFromVolume(made).flat}, {20.0})
+        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(made)
+        self.assertIn("for full strength", legend.GetTitleText())
+
+    def add(self, number, value):
+        node = self.parts[number]
+        slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) + value)
+
+    def test_aLoadedResultIsBlendedWhereItsVoxelsAndItsInputsAreThoseOfItsRun(self):
+        slider = self.widget.panels["enhance"].ui.strengthSlider
+        self.reload()
+        self.set(0.25)
+        np.testing.assert_array_equal(self.voxels()[1], self.voxels()[0] + 5)
+        self.set(1.0)
+        for changed in (0, 1):
+            self.add(changed, 9)
+            self.reload()
+            self.assertIn("are not those of its run", slider.toolTip)
+            self.assertFalse(slider.enabled)
+            for strength in (0.5, 1.0):
+                self.refused("are not those of its run", strength=strength)
+            self.add(changed, -9)
+        self.reload()
+        self.assertTrue(slider.enabled)
 
     def test_whatIsNoPairIsRefused(self):
         self.source.SetOrigin(50.0, 0.0, 0.0)
@@ -102,23 +131,23 @@ class StrengthTest(ViewTestCase):
     def test_voxelsThatSomebodyChangedAreNotOverwritten(self):
         for number in range(3):
             self.set(0.5)
-            node = self.parts[number]
-            slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) + 1)
+            self.add(number, 1)
             for strength in (0.25, 1.0):
-                self.refused(f"The voxels of {node.GetName()} were changed", strength=strength)
+                name = self.parts[number].GetName()
+                self.refused(f"The voxels of {name} were changed", strength=strength)
             self.output = self.makeOutput("difference")
             difference = self.results.linked(self.output, "difference")
             self.parts = [self.source, self.output, difference]
 
     def test_voxelsThatAreExchangedMeanwhileEndItAndNothingIsChanged(self):
         for node in self.parts:
-            blending.remember(self.output, self.bridge.voxelState(self.source))
+            self.remember(self.output)
             job = blending.start(self.context.runner, self.output, 0.5)
             slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) + 1)
             before = self.whatItIs()
             with self.assertRaises(Exception) as caught:
                 runner.wait(job)
-            expected = f"{node.GetName()} was changed or removed meanwhile"
+            expected = f"The voxels of {node.GetName()} were changed"
             self.assertIn(expected, caught.exception.message)
             np.testing.assert_equal(self.whatItIs(), before)
 
@@ -166,16 +195,76 @@ class SliderTest(ViewTestCase):
         self.assertEqual(self.ui.strengthSlider.value, 0.25)
         self.assertIn("strength 0.25", self.ui.factsLabel.text)
 
+    def test_aBlendThatFailsLeavesTheSliderAtTheStrengthOfTheVoxels(self):
+        self.ui.strengthSlider.value = 0.5
+        slicer.mrmlScene.RemoveNode(self.source)
+        self.wait()
+        self.assertIn("Its input is not in the scene", self.message)
+        self.assertEqual(self.ui.strengthSlider.value, 1.0)
+
+    def test_theDifferenceIsMadeWhenItIsPressedFollowsTheStrengthAndGoesWithItsResult(self):
+        slicer.mrmlScene.RemoveNode(self.results.linked(self.output, "difference"))
+        self.processEvents(80)
+        self.ui.differenceButton.click()
+        self.waitUntil(lambda: self.area.compare.overlay == "difference", 10)
+        made = self.results.linked(self.output, "difference")
+        self.assertEqual({*slicer.util.arrayFromVolume(made).flat}, {20.0})
+        self.assertEqual(self.layers("Red").GetForegroundVolumeID(), made.GetID())
+        self.ui.strengthSlider.value = 0.5
+        self.wait()
+        self.assertEqual({*slicer.util.arrayFromVolume(made).flat}, {10.0})
+        slicer.mrmlScene.RemoveNode(self.output)
+        self.processEvents(80)
+        self.assertFalse(self.bridge.isInScene(made))
+
+    def test_showHasWhatCanBeUsedAndLeavingTheModuleBringsTheLayoutBack(self):
+        self.assertTrue(self.ui.showButton.isHidden() and self.ui.threeDButton.isHidden())
+        image = finished(self.bridge.readImage(np.ones((8, 24, 20), np.uint8)))
+        label = [{"value": 1, "name": "all"}]
+        labels = self.results.makeSegmentation(image, self.source, label, "labels")
+        table = self.results.makeTable([], self.source, "table")
+        self.results.link(self.output, segmentation=labels, table=table)
+        self.area.leave()
+        actions = self.area.actions
+        shown = [name for name, action in actions.items() if action.checkable and action.visible]
+        self.assertEqual(shown, ["segments", "table"])
+        layout, before = preview.layoutNode(), self.everything()
+        for press, arrangement in (
+            (actions["table"].trigger, layout.SlicerLayoutFourUpTableView),
+            (self.ui.sideBySideButton.click, layout.SlicerLayoutSideBySideView),
+            (self.ui.threeDButton.click, layout.SlicerLayoutFourUpView),
+        ):
+            press()
+            self.assertEqual(layout.GetViewArrangement(), arrangement)
+        surface = labels.GetSegmentation().GetNthSegment(0).GetRepresentation("Closed surface")
+        self.assertGreater(surface.GetNumberOfPolys(), 0)
+        self.widget.exit()
+        self.assertEqual(self.everything(), before)
+        self.area.showNew(self.output)  # as a run that ends while another module is open
+        self.assertEqual(self.everything(), before)
+
+    def test_theResultIsSavedWithItsManifestOrOpenedOnThePageCompress(self):
+        path = os.path.join(self.temporaryFolder(), "better.nrrd")
+        provenance.setManifest(self.output, {"action": "enhanced"})
+        with mock.patch.object(qt.QFileDialog, "getSaveFileName", return_value=path):
+            self.area.actions["save"].trigger()
+        self.waitUntil(lambda: self.message, 60)
+        self.assertIn("better.nrrd was written", self.message)
+        self.assertTrue(os.path.exists(path) and os.path.exists(f"{path}.json"))
+        self.area.actions["compress"].trigger()
+        state = self.context.state
+        self.assertEqual((state.page, state.inputVolume), ("compress", self.output))
+
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):
         self.ui.strengthSlider.value = 0.5
         self.assertTrue(self.area.isBlending)
-        self.assertFalse(self.ui.applyButton.enabled or self.ui.moreButton.enabled)
+        self.assertFalse(self.ui.applyButton.enabled or self.ui.saveButton.enabled)
         self.assertIn("strength has been applied", self.panel._busy())
         slicer.app.processEvents()
         self.ui.strengthSlider.value = 0.75
         self.wait()
         self.assertEqual(self.added(), {15})
-        self.assertTrue(self.ui.moreButton.enabled)
+        self.assertTrue(self.ui.saveButton.enabled)
 
 
 class StrengthOfARunTest(EnhanceTestCase):

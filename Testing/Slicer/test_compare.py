@@ -8,6 +8,7 @@ from medenhance_testing import MedEnhanceTestCase
 from MedEnhancePanels.nodes import bridge, preview, results
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.nodes.preview import compositeOf
+from MedEnhancePanels.tasks import blending
 
 
 class ViewTestCase(MedEnhanceTestCase):
@@ -50,7 +51,12 @@ class ViewTestCase(MedEnhanceTestCase):
             self.results.styleMap(made[role], role, "HU", 20.0)
         self.results.stamp(output, "enhanced", self.source)
         self.results.link(output, input=self.source, **made)
+        self.remember(output)
         return output
+
+    def remember(self, output):
+        """What a run leaves at its end for other strengths."""
+        blending.remember(output, self.bridge.voxelState(self.source))
 
     def everything(self):
         """All that a comparison may change."""
@@ -119,7 +125,7 @@ class CompareTest(ViewTestCase):
     def test_leavingRestoresEverything(self):
         self.view("Yellow").SetFieldOfView(111.0, 92.0, 1.0)
         before = self.everything()
-        for mode in ("single", "sideBySide"):
+        for mode in ("single", "sideBySide", "table", "threeD"):
             self.compare.show(self.output, mode)
             self.compare.setOverlay("difference")
             self.assertNotEqual(self.everything(), before)
@@ -129,7 +135,7 @@ class CompareTest(ViewTestCase):
     def test_mapsLieOnTopWithSlicersLegend(self):
         self.compare.show(self.output, "single")
         for role, title in (
-            ("uncertainty", "Uncertainty (1 SD)\nHU"),
+            ("uncertainty", "Uncertainty (1 SD)\nfor full strength\nHU"),
             ("difference", "Enhanced − input\nHU"),
         ):
             self.compare.setOverlay(role)

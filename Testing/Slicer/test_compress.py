@@ -197,7 +197,7 @@ class CompressTest(MedEnhanceTestCase):
         self.assertEqual(self.finish(job, 2).state, "cancelled")
         self.assertEqual((job.error.text, job.error.details), ("Cancelled.", ""))
         self.assertEqual(os.listdir(self.folder), [])
-        self.assertTrue(self.widget.ui.jobCancelButton.isHidden())
+        self.assertTrue(self.widget.ui.jobFrame.isHidden())
         self.assertTrue(self.ui.compressButton.enabled)
         self.choose(self.obliqueVolume())
         self.assertEqual(self.compress().state, "done")

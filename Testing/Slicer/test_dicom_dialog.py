@@ -11,7 +11,7 @@ from MedEnhancePanels.nodes import dicom_source, provenance
 
 class QuestionTest(ExportTestCase):
     def export(self, node, *, agrees=True, patient=""):
-        """Choose the entry of the menu More; the job, None where the user does not go on."""
+        """Choose the entry of Save or export; the job, None where the user does not go on."""
         self.context.state.enhancedVolume = node
         answers = mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=agrees)
         asks = mock.patch.object(qt.QInputDialog, "getText", return_value=(patient, bool(patient)))

@@ -161,3 +161,6 @@ class DatabaseTest(ExportTestCase):
         kinds = [str(image.SOPClassUID.name) for image in self.read(files)]
         self.assertEqual(kinds.count("CT Image Storage"), 4)
         self.assertEqual(kinds.count("Parametric Map Storage"), 1)
+        output.SetAttribute("MedEnhance.strength", "0.5")  # which the map is not of
+        files = self.logic.exportDicom(output, os.path.join(self.temporaryFolder(), "half"))
+        self.assertEqual(len(files), 4)

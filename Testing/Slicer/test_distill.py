@@ -16,6 +16,7 @@ from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs.kinds.distill import DistillParams
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.job import Job
 from MedEnhancePanels.pages import distill, distill_run
 from MedEnhancePanels.tasks import distillation, long_run
 
@@ -63,7 +64,7 @@ class TrainPageTest(DistillTestCase):
         self.widget.exit()
         self.widget.enter()
         self.assertFalse(self.ui.resumeArea.isHidden())
-        self.assertIn("interrupted", self.ui.runSelector.currentText)
+        self.assertRegex(self.ui.runSelector.currentText, r"^interrupted, [\d-]+ [\d:]+: tiny")
 
     def test_lossesBecomeATableASeriesEachAndAChart(self):
         run = long_run.Run.create(self.KIND, "tiny")
@@ -236,6 +237,9 @@ class ChoiceTest(DistillingTestCase):
             self.assertTrue(job.options["own"], "nobody waits behind it")
             self.assertIn("half an hour", self.ui.roomLabel.text)
             self.assertFalse(self.ui.roomButton.enabled)
+            self.assertFalse(
+                Job(None, job.kind, {}, "", None, True).isQuestion, "has a bar, Cancel"
+            )
             job.end({"sentence": sentence})
             self.assertEqual(self.ui.roomLabel.text, sentence)
             self.ui.volumesSpinBox.value = 3

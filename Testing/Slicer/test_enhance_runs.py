@@ -9,6 +9,9 @@ import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
+from MedEnhancePanels import runner
+from MedEnhancePanels.errors import PanelError
+
 
 class ThinSlicesTest(EnhanceTestCase):
     def thick(self):
@@ -41,8 +44,9 @@ class ThinSlicesTest(EnhanceTestCase):
         self.assertAlmostEqual(output.GetSpacing()[2], 1.0, delta=0.2)
         self.assertIs(output.GetNodeReference("MedEnhance.input"), node)
         self.assertEqual(output.GetTransformNodeID(), node.GetTransformNodeID())
-        self.assertNotIn("difference", job.nodes)
-        self.assertIn("differ from those of its input", self.ui.strengthSlider.toolTip)
+        for widget in (self.ui.strengthSlider, self.ui.differenceButton):
+            self.assertFalse(widget.enabled)
+            self.assertIn("differ from those of its input", widget.toolTip)
 
 
 class PreviewTest(EnhanceTestCase):
@@ -178,8 +182,9 @@ class TroubleTest(EnhanceTestCase):
         slicer.util.arrayFromVolumeModified(node)
         self.waitUntil(lambda: self.panel.job is None, 90)
         self.assertEqual(job.state, "done", self.message)
-        self.assertIsNone(job.nodes["difference"])
-        self.assertIn("changed during the run", self.message)
+        self.assertFalse(self.ui.differenceButton.enabled or self.ui.strengthSlider.enabled)
+        said = [self.message, self.ui.alarmLabel.text, self.ui.alarmDetails.text]
+        self.assertEqual("\n".join(said).count("changed during the run"), 1)
 
 
 class ChosenOutputTest(EnhanceTestCase):
@@ -210,10 +215,6 @@ class ChosenOutputTest(EnhanceTestCase):
         node = self.widget.ui.inputSelector.currentNode()
         np.testing.assert_array_equal(self.ijkToRas(self.output), self.ijkToRas(node))
         self.assertEqual(self.output.GetTransformNodeID(), node.GetTransformNodeID())
-        difference = slicer.util.arrayFromVolume(self.output).astype(np.float32)
-        difference -= slicer.util.arrayFromVolume(node)
-        found = slicer.util.arrayFromVolume(job.nodes["difference"])
-        np.testing.assert_array_equal(found, difference)
 
     @slow
     def test_itIsAsItWasWhenTheRunEndsHalfWay(self):
@@ -264,6 +265,26 @@ class SequenceTest(EnhanceTestCase):
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
         return sequence, browser
 
+    def test_aFrameOfTheSequencesOwnSceneIsTakenIntoTheMainOne(self):
+        sequence, _browser = self.sequence()
+        frame = sequence.GetNthDataNode(1)
+        self.assertIsNotNone(slicer.mrmlScene.GetNodeByID(frame.GetID()), "another node's ID too")
+        job, stages = self.widget.logic.enhance(frame, uncertainty=True, wait=False), {}
+        job.onEvent(lambda job, *_event: stages.update({job.stage: len(job.stage.split())}))
+        output = runner.wait(job).nodes["output"]
+        self.assertIn("loading the volume", stages)
+        self.assertLessEqual({*stages.values()}, {1, 2, 3}, stages)
+        source = self.results.linked(output, "input")
+        self.assertEqual(source.GetClassName(), "vtkMRMLScalarVolumeNode")
+        arrays = [slicer.util.arrayFromVolume(node) for node in (frame, source)]
+        np.testing.assert_array_equal(*arrays)
+        for node in (source, output):
+            np.testing.assert_array_equal(self.ijkToRas(node), self.ijkToRas(frame))
+        self.context.state.enhancedVolume = output
+        self.assertTrue(self.ui.strengthSlider.enabled, self.ui.strengthSlider.toolTip)
+        with self.assertRaisesRegex(PanelError, "is no earlier result"):
+            self.widget.logic.enhance(source, output=frame)
+
     @slow
     def test_everyFrameOfASequenceIsEnhancedAndPlayedWithItsSource(self):
         sequence, browser = self.sequence()
@@ -274,6 +295,7 @@ class SequenceTest(EnhanceTestCase):
         self.assertIn("a frame of the sequence", self.ui.previewButton.toolTip)
         output = self.apply().nodes["output"]
         self.assertIn("Noise found: ±", self.message)
+        self.assertTrue(self.ui.resultButton.isHidden())
         self.assertEqual(output.GetName(), "beating enhanced")
         self.assertEqual([output.GetNthIndexValue(at) for at in range(3)], ["0.25", "0.5", "0.75"])
         self.assertEqual((output.GetIndexName(), output.GetIndexUnit()), ("time", "s"))

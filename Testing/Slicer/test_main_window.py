@@ -166,25 +166,30 @@ class JobBarTest(MedEnhanceTestCase):
         button.click()
         self.waitUntil(lambda: job.isFinished, 20)
         self.assertEqual(label.text, "")
-        self.assertIn("Ping: stopped", ui.jobLabel.text)
-        self.assertTrue(ui.jobCancelButton.isHidden())
+        self.assertTrue(ui.jobFrame.isHidden())
         self.widget.enter()
         self.deleteWhatIsDue()
         self.assertEqual(slicer.util.findChildren(window.statusBar(), className="QLabel"), [])
 
     @slow
-    def test_theLogIsAButton(self):
-        ui = self.widget.ui
+    def test_belowThePagesStandsALineWhileAJobRunsAndTheLogIsAmongTheDetailsOfAnError(self):
+        ui, runner = self.widget.ui, self.context.runner
+        self.widget.parent.show()
+        self.addCleanup(self.widget.parent.hide)
+        job = runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping " * 40)
+        self.waitUntil(lambda: job.state == "running" and job.fraction > 0, 30)
+        self.processEvents(200)
+        self.assertLess(ui.jobFrame.height, 45)
+        job.cancel()
+        self.waitUntil(lambda: job.isFinished, 20)
+        self.assertTrue(ui.jobFrame.isHidden())
         files = {"input": "/nowhere.nii", "output": "/tmp/never-written.nii"}
-        job = self.context.runner.submit("convert", files, title="Convert nothing")
+        job = runner.submit("convert", files, title="Convert nothing")
+        job.keepLog("a line")
         self.waitUntil(lambda: job.isFinished, 60)
-        self.assertIn("Convert nothing: failed", ui.jobLabel.text)
-        self.assertTrue(ui.logText.isHidden())
-        ui.logButton.click()
-        self.assertFalse(ui.logText.isHidden())
-        self.assertIn("Traceback", ui.logText.plainText)
-        ui.logButton.click()
-        self.assertTrue(ui.logText.isHidden())
+        self.assertTrue(ui.jobFrame.isHidden())
+        for words in ("a line", "Traceback"):
+            self.assertIn(words, job.error.details)
 
 
 #: A module in place of pip, which says what it is asked for and goes on until a file is there.

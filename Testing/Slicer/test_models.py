@@ -74,6 +74,7 @@ class ModelsTest(MedEnhanceTestCase):
             self.assertIn(words, ui.summaryLabel.text)
         self.choose("mr")
         self.screenshot(self.widget.parent, "models-ready", height=700)
+        self.assertFalse(ui.cardBrowser.horizontalScrollBar().visible)
 
     @slow
     def test_aModelIsImportedAndADamagedOneIsNotListed(self):

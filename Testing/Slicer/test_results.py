@@ -41,8 +41,7 @@ class ResultsTest(MedEnhanceTestCase):
 
     def difference(self, source, output, name="difference"):
         """The map of a result, as a run makes it."""
-        pair = map(slicer.util.arrayFromVolume, (source, output))
-        image = finished(self.results.differenceImage(*pair))
+        image = finished(self.results.differenceImage(source, output.GetImageData()))
         node = self.bridge.newVolumeLike(source, name, image)
         self.results.styleMap(node, "difference", "HU", self.results.typicalMagnitude(image))
         return node

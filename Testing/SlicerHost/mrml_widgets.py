@@ -161,6 +161,8 @@ class qMRMLNodeComboBox:
         self.setCurrentNodeID(node.GetID() if node is not None else "")
 
     def setCurrentNodeID(self: Any, node_id: str | None) -> None:
+        if node_id and node_id not in self._own.ids:
+            self._refresh()  # the genuine one looks again when a node is modified
         self._choose(node_id if node_id in self._own.ids else None)
 
     def nodeCount(self: Any) -> int:

@@ -92,11 +92,17 @@ def doubtsOf(node):
         return []
 
 
+def warningsOf(node):
+    """Return all warnings of the run that made a node, as texts."""
+    warnings = (manifestOf(node) or {}).get("warnings")
+    return list(map(str, warnings)) if isinstance(warnings, list) else []
+
+
+def addWarning(node, text):
+    """Add a warning to the record of the run that made a node."""
+    setManifest(node, (manifestOf(node) or {}) | {"warnings": [*warningsOf(node), text]})
+
+
 def isAlarm(code):
     """Tell whether a warning with this code says that structure in the result may be wrong."""
     return code in _ALARMS
-
-
-def alarmsOf(node):
-    """Return the warnings after which structure in a result may be wrong: (message, what to do)."""
-    return [(message, hint) for code, message, hint in doubtsOf(node) if isAlarm(code)]

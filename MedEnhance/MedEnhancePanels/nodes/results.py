@@ -100,6 +100,15 @@ def latestOf(source):
     return found[-1] if found else None
 
 
+def removeLostDifferences():
+    """Remove difference maps whose result has left the scene, or was overwritten."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    kept = [linked(node, "difference") for node in nodes]
+    for node in nodes:
+        if node.GetAttribute(provenance.DERIVED) == "difference" and node not in kept:
+            remove(node)
+
+
 def checkOutput(output, source):
     """Raise PanelError for a node that the enhanced `source` may not be written into.
 
@@ -108,7 +117,7 @@ def checkOutput(output, source):
     if output is None:
         return
     # Colors and labels derive from this class.
-    isVolume = output.GetClassName() == "vtkMRMLScalarVolumeNode"
+    isVolume = output.GetClassName() == "vtkMRMLScalarVolumeNode" and bridge.isInScene(output)
     isFree = isVolume and (output.GetImageData() is None or linked(output, "input") is source)
     if not isFree or bridge.isSequence(source):
         message = _("The output “{name}” is no earlier result of this volume")
@@ -159,8 +168,9 @@ def copyDisplay(source, target):
     display.SetWindowLevel(shown.GetWindow(), shown.GetLevel())
 
 
-def differenceImage(before, after):
-    """Make an image of after − before, voxels [K, J, I], as floats, in steps."""
+def differenceImage(source, enhanced):
+    """Make an image of an enhanced image − its source, a node, as floats, in steps."""
+    before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(enhanced)
     image = bridge.newImage(before.shape, np.float32)
     target = bridge.arrayOf(image)
     # Large integers and doubles are subtracted before they lose digits as floats.
@@ -183,7 +193,7 @@ def styleMap(node, role, unit, limit):
     display.SetInterpolate(not isDifference)
     titles = {
         "difference": _("Enhanced − input"),
-        "uncertainty": _("Uncertainty (1 SD)"),
+        "uncertainty": _("Uncertainty (1 SD)\nfor full strength"),
         "noise": _("Measured noise (1 SD)"),
     }
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)

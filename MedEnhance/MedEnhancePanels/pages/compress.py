@@ -6,7 +6,6 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import PanelError, guarded
-from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import Page, answerOf, singleShot
 from MedEnhancePanels.tasks import compression
@@ -185,9 +184,5 @@ class CompressPanel(Page):
         if self.state is None:
             return
         self.update()
-        if job.state != "done":
-            self.context.showError(job.error)
-            return
-        text = compression.resultText(job.result, units, path)
-        level = "warning" if job.warnings else "info"
-        self.context.message(level, withWarnings(text, job.warnings))
+        text = compression.resultText(job.result, units, path) if job.result else ""
+        self.context.report(job, text)

@@ -6,11 +6,11 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.job import durationText, withWarnings
+from MedEnhancePanels.job import durationText
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
 from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
-from MedEnhancePanels.pages.result_texts import noiseOf, warningsOf
+from MedEnhancePanels.pages.result_texts import noiseOf
 from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, allow, fill
 from MedEnhancePanels.tasks import enhancement
 
@@ -21,7 +21,7 @@ class EnhancePanel(Page):
     def __init__(self, context):
         super().__init__(context, "Enhance")
         ui = self.ui
-        self.job, self._shownInput = None, None
+        self.job, self._shownInput, self.isInFront = None, None, False
         self._suggestedGuide = None
         self.preview = preview.Preview()
         self.result = ResultArea(self)
@@ -117,9 +117,15 @@ class EnhancePanel(Page):
         self._shownInput = self.state.inputVolume  # the scene states the result that is shown
 
     def enter(self):
+        self.isInFront = True
         super().enter()
         if not dependencies.missing():  # a worker that can answer, and is then warm
             self._devices.ask()
+
+    def exit(self):
+        """Put the views back as they were."""
+        self.isInFront = False
+        self.result.leave()
 
     def offer(self):
         state, ui, target = self.state, self.ui, self.target
@@ -280,8 +286,7 @@ class EnhancePanel(Page):
             )
             if options.config.task == "sharpness" or options.config.correct_bias_field:
                 shown += " " + _("It shows noise removal alone; Apply does the rest too.")
-            level = "warning" if job.warnings else "info"
-            self.context.message(level, withWarnings(shown, job.warnings))
+            self.context.report(job, shown)
 
         self._follow(job, onDone)
 
@@ -306,17 +311,13 @@ class EnhancePanel(Page):
 
     def _onApplied(self, job):
         output = job.nodes["output"]
-        facts = ""
+        ready = _("{name} is ready.").format(name=output.GetName())
         if bridge.isSequence(output):
             preview.showVolume(preview.shownVolume(output))
-            facts = noiseOf(output)  # of a volume it stands under the result
-        else:
+            time = _("It took {time}.").format(time=durationText(job.ended - job.started))
+            ready = " ".join(filter(None, [ready, time, noiseOf(output)]))
+            self.context.report(job, ready)
+        else:  # facts and warnings stand under Result
             self.state.enhancedVolume = output
             self.result.showNew(output)
-        time = durationText(job.ended - job.started)
-        ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=time)
-        # What is said about the result itself stands above it.
-        said = [f"{text}: {hint}" if hint else text for _level, text, hint in warningsOf(output)]
-        warnings = [each for each in job.warnings if each not in said]
-        ready = " ".join(filter(None, [ready, facts]))
-        self.context.message("warning" if warnings else "info", withWarnings(ready, warnings))
+            self.context.message("info", ready, "\n".join(job.log))

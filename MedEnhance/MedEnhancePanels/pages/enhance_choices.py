@@ -1,5 +1,7 @@
 """The devices of the page Enhance, the expected time, and what is done ahead of previews."""
 
+import importlib.util
+
 import numpy as np
 import slicer
 from slicer.i18n import tr as _
@@ -9,8 +11,9 @@ from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import singleShot
 from MedEnhancePanels.tasks import enhancement, node_job
 
-#: Seconds that a core takes for a million voxels: docs/results.md, two cores.
-_CORE_SECONDS = 4.2
+#: Seconds that a core takes for a million voxels: docs/results.md, two cores. Without the compiled
+#: library it is so many times as long; building that, once, takes so many seconds.
+_CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 4.2, 10, 60
 #: Seconds of a run that do not depend on the size of the volume.
 _START_SECONDS = 3.0
 #: How long a volume stays as it is before it is measured; frames that are played go by.
@@ -29,7 +32,7 @@ class DeviceChoice:
     def __init__(self, runner, onChange):
         self._runner, self._onChange = runner, onChange
         self.entries = {"auto": _("Automatic"), "cpu": _("CPU")}
-        self._job, self._choice, self._threads = None, "", 0
+        self._job, self._choice, self._threads, self._isCompiled = None, "", 0, True
         self.reason = ""
 
     def ask(self):
@@ -42,11 +45,14 @@ class DeviceChoice:
         """Say about how long a run takes, by the last one on the device; empty if not known."""
         device = self._choice if state.device == "auto" else state.device
         pace = slicer.util.settingsValue(_paceKey(device, state.task), 0.0, converter=float)
+        isBuildDue = self._isBuildDue(device)
         if not pace and device == "cpu" and self._threads and state.task != "slices":
-            pace = _CORE_SECONDS / self._threads
+            isFast = self._isCompiled or isBuildDue
+            pace = _CORE_SECONDS / self._threads * (1 if isFast else _SLOWER)
         if not pace:
             return ""
         seconds = _START_SECONDS + pace * _millionVoxels(node)
+        seconds += _BUILD_SECONDS if isBuildDue else 0
         return _("about {time}").format(time=durationText(5 * max(1, round(seconds / 5))))
 
     def rememberPace(self, node, task, job):
@@ -54,12 +60,20 @@ class DeviceChoice:
         millions = _millionVoxels(node)
 
         def onFinished(job):
-            if job.state == "done":
+            device = job.result.get("device", "")
+            if job.state == "done" and self._isBuildDue(device):
+                self._isCompiled = True  # what this took says nothing of the next one
+            elif job.state == "done":
                 pace = (job.ended - job.started - _START_SECONDS) / millions
-                key = _paceKey(job.result.get("device", ""), task)
+                key = _paceKey(device, task)
                 slicer.app.userSettings().setValue(key, max(0.01, float(pace)))
 
         job.onFinished(onFinished)
+
+    def _isBuildDue(self, device):
+        """Whether the next run on a device begins with building the compiled library."""
+        isMissing = device == "cpu" and not self._isCompiled
+        return isMissing and importlib.util.find_spec("ziglang") is not None
 
     def cleanup(self):
         self._onChange = None
@@ -69,6 +83,7 @@ class DeviceChoice:
             return
         choice = job.result.get("choice") or {}
         self._threads = int(job.result.get("cpu_threads") or 0)
+        self._isCompiled = (job.result.get("native") or "").startswith("compiled")
         if choice.get("name"):
             self._choice, self.reason = choice["name"], choice.get("reason") or ""
             self.entries["auto"] = _("Automatic: {name}").format(name=self._choice.upper())

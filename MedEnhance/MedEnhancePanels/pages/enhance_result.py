@@ -1,19 +1,22 @@
 """The part of the page Enhance about a result: comparison, strength, maps, and where it goes."""
 
+import os
+
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.nodes import bridge, preview, results
+from MedEnhancePanels.nodes import bridge, results
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages import result_texts
 from MedEnhancePanels.pages.export_dicom import exportDicom
-from MedEnhancePanels.pages.widgets import Notice
-from MedEnhancePanels.tasks import blending
+from MedEnhancePanels.pages.widgets import Notice, allow, answerOf
+from MedEnhancePanels.tasks import blending, compression, files
 
-#: Maps that the menu More shows over the result, by their role.
+#: Maps that the menu Show lays over the result, by their role.
 _MAPS = ("uncertainty", "noise")
+_SHOWN, _UNCERTAINTY = ("segments", *_MAPS, "table"), _("Uncertainty (for full strength)")
 
 
 class ResultArea:
@@ -23,32 +26,37 @@ class ResultArea:
         self.context, self._page = page.context, page
         self.ui = ui = page.ui
         self.compare = Compare(page.update)
-        #: The job that blends.
+        #: The job that blends, or makes a difference.
         self._job = None
         #: Whether the slider is held somewhere else than at the strength of the voxels.
         self._isHeld = False
         self._notice = Notice(ui, "alarm")
-        self._strengthTip = ui.strengthSlider.toolTip
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
         ui.inputButton.pressed.connect(lambda: self._showInput(True))
         ui.inputButton.released.connect(lambda: self._showInput(False))
-        ui.sideBySideButton.clicked.connect(self._onSideBySide)
-        ui.differenceButton.clicked.connect(lambda isOn=False: self._onMap("difference", isOn))
+        ui.sideBySideButton.clicked.connect(lambda isOn=False: self._onMode("sideBySide", isOn))
+        ui.threeDButton.clicked.connect(lambda isOn=False: self._onThreeD(isOn))
+        ui.differenceButton.clicked.connect(lambda isOn=False: self._onDifference(isOn))
         ui.strengthSlider.valueIsChanging.connect(self._onDragged)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
-        self._menu, self.actions = qt.QMenu(ui.moreButton), {}
+        self.actions = {}
+        self._menus = [qt.QMenu(button) for button in (ui.showButton, ui.saveButton)]
         for name, text, slot in (
-            ("segments", _("Segments"), self._onSegments),
-            ("table", _("Table of volumes"), self._onTable),
-            ("uncertainty", _("Uncertainty"), lambda isOn: self._onMap("uncertainty", isOn)),
+            ("segments", _("Segments"), lambda isOn: self._onSegments(isOn)),
+            ("uncertainty", _UNCERTAINTY, lambda isOn: self._onMap("uncertainty", isOn)),
             ("noise", _("Noise map"), lambda isOn: self._onMap("noise", isOn)),
+            ("table", _("Table of volumes"), lambda isOn: self._onTable(isOn)),
+            ("save", _("Save…"), self._onSave),
             ("export", _("Export to DICOM…"), self._onExport),
+            ("compress", _("Compress…"), self._onCompress),
         ):
-            action = self.actions[name] = self._menu.addAction(text)
-            action.checkable = name not in ("table", "export")
+            isShown = name in _SHOWN
+            action = self.actions[name] = self._menus[0 if isShown else 1].addAction(text)
+            action.checkable = isShown
             action.triggered.connect(slot)
-        ui.moreButton.setMenu(self._menu)
+        ui.showButton.setMenu(self._menus[0])
+        ui.saveButton.setMenu(self._menus[1])
 
     @property
     def output(self):
@@ -63,11 +71,13 @@ class ResultArea:
         """Show the result of the state, and enable what can be done with it."""
         ui, output, compare = self.ui, self.output, self.compare
         blending.forgetRemoved()
+        results.removeLostDifferences()
         source = results.linked(output, "input")
-        if compare.mode != "none" and (compare.output is not output or source is None):
+        if compare.mode != "none" and (compare.output is not output or compare.source is None):
             compare.leave()
         canCompare = source is not None and not self.isBlending
-        ui.resultButton.visible = ui.resultSelector.nodeCount() > 0
+        isAlone = self._page.target is None and ui.resultSelector.nodeCount() > 0
+        ui.resultButton.visible = output is not None or isAlone
         ui.resultSelector.setCurrentNode(output)
         isThere = bridge.isInScene(output)
         ui.factsLabel.text = result_texts.factsOf(output) if isThere else ""
@@ -76,8 +86,8 @@ class ResultArea:
         self._notice.show(*(result_texts.noticeOf(output) if isThere else ("info", "")))
         ui.inputButton.enabled = ui.sideBySideButton.enabled = canCompare
         ui.sideBySideButton.checked = compare.mode == "sideBySide"
-        hasDifference = results.linked(output, "difference") is not None
-        ui.differenceButton.enabled = canCompare and hasDifference
+        allow(ui.differenceButton, blending.pairProblemOf(output))
+        ui.differenceButton.enabled = ui.differenceButton.enabled and canCompare
         ui.differenceButton.checked = compare.overlay == "difference"
         self._showStrength()
         self._showMenu(canCompare)
@@ -85,28 +95,31 @@ class ResultArea:
     def _showStrength(self):
         """Show the strength that the voxels have, but for one that they are about to get."""
         slider, output = self.ui.strengthSlider, self.output
-        problem = blending.problemOf(output) if output is not None else ""
-        slider.enabled = output is not None and not problem
-        slider.toolTip = problem or self._strengthTip
+        allow(slider, blending.problemOf(output))
         if not (self._isHeld or self.isBlending):
             slider.value = results.strengthOf(output) if output is not None else 1.0
 
     def _showMenu(self, canCompare):
-        output, actions = self.output, self.actions
-        self.ui.moreButton.enabled = bridge.isInScene(output) and not self.isBlending
+        ui, output, actions = self.ui, self.output, self.actions
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
-        actions["segments"].enabled = display is not None
+        actions["segments"].visible = ui.threeDButton.visible = display is not None
         actions["segments"].checked = display is not None and bool(display.GetVisibility())
-        actions["table"].enabled = results.linked(output, "table") is not None
+        ui.threeDButton.checked = self.compare.mode == "threeD"
+        actions["table"].visible = results.linked(output, "table") is not None
+        actions["table"].checked = self.compare.mode == "table"
         for role in _MAPS:
-            actions[role].enabled = canCompare and results.linked(output, role) is not None
+            actions[role].visible = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
+        ui.showButton.visible = any(actions[name].visible for name in _SHOWN)
+        isReady = bridge.isInScene(output) and not self.isBlending
+        ui.showButton.enabled = ui.saveButton.enabled = isReady
 
     def showNew(self, output):
-        """Show a result that has just come out: beside its input."""
+        """Show a result that has just come out beside its input; not in the views of others."""
         _hideLabelsOfOthers(output)
-        self.compare.show(output, "sideBySide")
+        if self._page.isInFront:
+            self.compare.show(output, "sideBySide")
 
     def follow(self, node):
         """Follow another input: its latest result belongs here, and no comparison of others."""
@@ -136,10 +149,9 @@ class ResultArea:
             self._page.update()
 
     @guarded
-    def _onSideBySide(self, *_checked):
+    def _onMode(self, mode, isOn):
         if self.output is not None:
-            isBeside = self.ui.sideBySideButton.checked
-            self.compare.show(self.output, "sideBySide" if isBeside else "single")
+            self.compare.show(self.output, mode if isOn else "single")
         self._page.update()
 
     def _begin(self):
@@ -159,17 +171,56 @@ class ResultArea:
         self._page.update()
 
     @guarded
+    def _onDifference(self, isOn):
+        """Make the difference where there is none yet, and show it."""
+        if not isOn or results.linked(self.output, "difference") is not None:
+            self._onMap("difference", isOn)
+            return
+        self._follow(blending.startDifference(self.context.runner, self.output))
+
+    @guarded
+    def _onThreeD(self, isOn):
+        """Show the surfaces of the segments in a 3D view."""
+        if isOn:
+            segmentation = results.linked(self.output, "segmentation")
+            segmentation.CreateClosedSurfaceRepresentation()
+            segmentation.GetDisplayNode().SetVisibility(True)
+        self._onMode("threeD", isOn)
+        if isOn and slicer.app.layoutManager() is not None:
+            slicer.util.resetThreeDViews()
+
+    @guarded
     def _onSegments(self, isOn):
         segmentation = results.linked(self.output, "segmentation")
         segmentation.GetDisplayNode().SetVisibility(bool(isOn))
         self._page.update()
 
     @guarded
-    def _onTable(self, *_checked):
-        logic, layout = slicer.app.applicationLogic(), preview.layoutNode()
+    def _onTable(self, isOn):
+        logic = slicer.app.applicationLogic()
         logic.GetSelectionNode().SetActiveTableID(results.linked(self.output, "table").GetID())
         logic.PropagateTableSelection()
-        layout.SetViewArrangement(layout.SlicerLayoutFourUpTableView)
+        self._onMode("table", isOn)
+
+    @guarded
+    def _onSave(self, *_checked):
+        """Write the result with its history and manifest; the dialog confirms what it replaces."""
+        title, start = _("Save the result"), compression.suggestPath(self.output, ".nrrd")
+        kinds = "NRRD (*.nrrd);;NIfTI (*.nii.gz *.nii);;MetaImage (*.mha)"
+        path = answerOf(qt.QFileDialog.getSaveFileName(self._page.widget, title, start, kinds))
+        if not path:
+            return
+        self.context.clearMessage()
+        isConfirmed = os.path.exists(path)
+        job = files.startSave(self.context.runner, self.output, path, overwrite=isConfirmed)
+        text = _("{path} was written, with its manifest beside it.").format(path=path)
+        job.onFinished(lambda job: self.context.report(job, text))
+
+    @guarded
+    def _onCompress(self, *_checked):
+        """Open the page Compress with the result."""
+        self.context.state.inputVolume = self.output
+        self.context.showPage("compress")
 
     @guarded
     def _onExport(self, *_checked):
@@ -188,18 +239,22 @@ class ResultArea:
             return
         self._stop()
         self._isHeld = False
-        try:
-            self._job = blending.start(self.context.runner, self.output, value)
-            self._job.onFinished(self._onBlended)
-        finally:
-            self._page.update()
+        self._follow(blending.start(self.context.runner, self.output, value))
 
-    def _onBlended(self, job):
-        if job is self._job:
-            self._job = None
-            self._page.update()
-            if job.error is not None:
-                self.context.showError(job.error)
+    def _follow(self, job):
+        self._job = job
+        job.onFinished(self._onWorked)
+        self._page.update()
+
+    def _onWorked(self, job):
+        if job is not self._job:
+            return
+        self._job = None
+        if job.error is not None:
+            self.context.showError(job.error)
+        elif "difference" in job.nodes:
+            self._onMap("difference", True)
+        self._page.update()
 
     def _stop(self):
         """Leave the voxels as they are, where a blend has begun."""

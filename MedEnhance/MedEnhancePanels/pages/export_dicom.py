@@ -5,7 +5,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels import dependencies
-from MedEnhancePanels.job import sentence, withWarnings
+from MedEnhancePanels.job import sentence
 from MedEnhancePanels.nodes import dicom_source, provenance
 from MedEnhancePanels.pages.widgets import answerOf
 from MedEnhancePanels.tasks import dicom_export
@@ -25,8 +25,8 @@ def exportDicom(context, node):
     dicom_source.openDatabase()
     name, instances = node.GetName(), dicom_source.instancesOf(node)
     # Where structure may be wrong, the question names the reason.
-    alarms = provenance.alarmsOf(node)
-    lines = [sentence(f"{what}: {hint}" if hint else what) for what, hint in alarms]
+    alarms = [each for each in provenance.doubtsOf(node) if provenance.isAlarm(each[0])]
+    lines = [sentence(f"{what}: {hint}" if hint else what) for _code, what, hint in alarms]
     title, patientId = _("MedEnhance: export to DICOM"), ""
     if instances:
         patient, study, date = (dicom_source.valueOf(instances[0], tag) for tag in _TAGS)
@@ -56,8 +56,5 @@ def exportDicom(context, node):
 
 
 def _onFinished(context, job):
-    if job.error is not None:
-        context.showError(job.error)
-        return
     text = _("{count} files were written into Slicer's DICOM database and read back.")
-    context.message("info", withWarnings(text.format(count=len(job.result["files"])), job.warnings))
+    context.report(job, text.format(count=len(job.result.get("files", ()))))

@@ -4,19 +4,18 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.job import stageText, withWarnings
+from MedEnhancePanels.job import stageText
 
 
 class JobBar:
-    """Bar for the newest job that works for the user, with Cancel, and its log on demand."""
+    """Bar for the newest job that works for the user, with Cancel."""
 
     def __init__(self, runner, ui):
         self._runner, self._ui = runner, ui
-        #: What is shown: it runs, or was the last one; None before the first.
+        #: What is shown: it runs; None for nothing.
         self._job, self._status, self._statusLabel = None, None, None
         runner.onChange(self._onChange)
         ui.jobCancelButton.clicked.connect(self._onCancel)
-        ui.logButton.toggled.connect(self._show)
         self._show()
 
     def cleanup(self):
@@ -52,38 +51,26 @@ class JobBar:
             self._ui.tabs.enabled = self._ui.loadButton.enabled = job.isFinished
         if not job.isQuestion:
             running = [each for each in self._runner.activeJobs() if not each.isQuestion]
-            self._job = running[-1] if running else job
+            self._job = running[-1] if running else None
             self._show()
 
     def _onCancel(self, *_checked):
         if self._job is not None:
             self._job.cancel()
 
-    def _show(self, *_checked):
+    def _show(self):
         ui, job = self._ui, self._job
-        isRunning = job is not None and not job.isFinished
         ui.jobFrame.visible = job is not None
-        ui.logText.visible = ui.logButton.checked and job is not None
         if self._status is not None:
-            self._status.visible = isRunning
+            self._status.visible = job is not None
             self._statusLabel.text = ""
         if job is None:
             return
-        ui.jobBar.visible = ui.jobCancelButton.visible = isRunning
-        ui.jobLabel.text = f"{job.title}: {stageText(job) if isRunning else _endText(job)}"
+        text, metrics = f"{stageText(job)} · {job.title}", ui.jobLabel.fontMetrics()
+        width = max(100, ui.jobLabel.width)
+        ui.jobLabel.text = metrics.elidedText(text, qt.Qt.ElideRight, width)
+        ui.jobLabel.toolTip = text
         ui.jobBar.value = int(100 * job.fraction)
         ui.jobCancelButton.enabled = not job.wantsCancel
-        if self._status is not None and isRunning:
-            self._statusLabel.text = f"{ui.jobLabel.text} ({ui.jobBar.value} %)"
-        if ui.logButton.checked:
-            details = job.error.details if job.error is not None else ""
-            text = "\n".join(filter(None, [*job.log, details]))
-            if ui.logText.plainText != text:
-                ui.logText.setPlainText(text)
-                bar = ui.logText.verticalScrollBar()
-                bar.setValue(bar.maximum)
-
-
-def _endText(job):
-    texts = {"done": _("done"), "failed": _("failed"), "cancelled": _("stopped")}
-    return withWarnings(texts[job.state], job.warnings)
+        if self._status is not None:
+            self._statusLabel.text = f"{text} ({ui.jobBar.value} %)"

@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.report.uncertainty import calibration_in_words
+from MedEnhancePanels.errors import plain
 from MedEnhancePanels.job import durationText, sentence
 from MedEnhancePanels.nodes import provenance, results
 
@@ -24,30 +25,30 @@ def moreFactsOf(output):
 def noticeOf(output):
     """Say what to know before a result is looked at: (level, sentence, details), for a Notice.
 
-    The sentence is the warning of most weight; the details have all, with what to do.
+    The sentence is the warning of most weight; the details say what to do, and have the others.
     """
     found = warningsOf(output)
     if not found:
         lost = results.linked(output, "input") is None
         text = _("The original volume is not in the scene, so the result cannot be compared.")
         return "info", text if lost else "", ""
-    level, message, _hint = found[0]
+    (level, message, hint), *others = found
     text = sentence(message)
-    if len(found) > 1:
-        text = _("{sentence} And {count} more.").format(sentence=text, count=len(found) - 1)
-    lines = [sentence(f"{each}: {hint}" if hint else each) for _level, each, hint in found]
-    return level, text, "\n".join(lines)
+    if others:
+        text = _("{sentence} And {count} more.").format(sentence=text, count=len(others))
+    lines = [hint, *(f"{each}: {more}" if more else each for _level, each, more in others)]
+    return level, text, "\n".join(map(sentence, filter(None, lines)))
 
 
 def warningsOf(output):
     """List the run's warnings: (level, message, what to do), those of most weight first."""
     found = [
-        ("alarm" if provenance.isAlarm(code) else "warning", message, hint)
+        ("alarm" if provenance.isAlarm(code) else "warning", message, plain(hint))
         for code, message, hint in provenance.doubtsOf(output)
     ]
-    labels = results.linked(output, "segmentation")
-    if labels is not None and (said := provenance.part(labels, "results").get("doubt_of_labels")):
-        found.append(("warning", str(said), ""))
+    said = {f"{message}: {hint}" for _code, message, hint in provenance.doubtsOf(output)}
+    others = [plain(each) for each in provenance.warningsOf(output) if each not in said]
+    found += [("warning", each, "") for each in others if each]
     return sorted(dict.fromkeys(found))  # "alarm" comes first
 
 

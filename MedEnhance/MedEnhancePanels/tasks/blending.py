@@ -3,7 +3,9 @@
 It uses the library's functions, so the command line and Python give the same voxels and history.
 The new voxels replace the old ones at the end only, so a run that is stopped changes nothing. The
 full result stays in memory as long as its node is in the scene, so that any strength can follow;
-it is not saved with the scene. An uncertainty map is of the full result, and stays so.
+it is not saved with the scene. In a scene that is loaded a result at strength 1 is blended where
+it and its input have the voxels that its run left. An uncertainty map is of the full result, and
+marked so.
 """
 
 import slicer
@@ -15,6 +17,8 @@ from MedEnhanceLib.hqg.strength import blend
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
 
+#: Attribute of a result: checksums of the voxels of its input and of its own, at its run's end.
+_CHECKSUMS = "MedEnhance.checksums"
 #: The full result of each enhanced volume, by node.
 _full = {}
 
@@ -24,13 +28,13 @@ class _Full:
 
     def __init__(self, output):
         self.image, self.history = output.GetImageData(), provenance.historyOf(output)
-        self.manifests = {node: provenance.manifestOf(node) for node in _nodesOf(output)}
+        self.manifest = provenance.manifestOf(output)
         self.note(output)
 
     def note(self, output):
         """Remember the voxels as they are now: other changes than ours are found by that."""
-        nodes = [results.linked(output, "input"), *_nodesOf(output)]
-        self.states = {node: bridge.voxelState(node) for node in nodes if node is not None}
+        nodes = [results.linked(output, role) for role in ("input", "difference")]
+        self.states = {node: bridge.voxelState(node) for node in (output, *nodes) if node}
 
     def changed(self):
         """Return a node whose voxels somebody else has changed since, or None."""
@@ -43,8 +47,16 @@ class _Full:
 def remember(output, voxels):
     """Keep what a run has made at strength 1; voxels: bridge.voxelState of the enhanced input."""
     forgetRemoved()
-    full = _full[output] = _Full(output)
-    full.states[results.linked(output, "input")] = voxels
+    full, source = _Full(output), results.linked(output, "input")
+    full.states[source], _full[output] = voxels, full
+    isSame = bridge.voxelState(source) == voxels
+    output.SetAttribute(_CHECKSUMS, _checksums(output) if isSame else None)
+
+
+def _checksums(output):
+    """Write those of input and result; a first call takes a pass over the voxels."""
+    nodes = (results.linked(output, "input"), output)
+    return "; ".join(bridge.checksumOf(node.GetImageData()) for node in nodes)
 
 
 def forgetRemoved():
@@ -53,78 +65,93 @@ def forgetRemoved():
         del _full[node]
 
 
-def problemOf(output):
-    """Say why a result cannot get another strength; empty where it can."""
+def pairProblemOf(output):
+    """Say why the voxels of a result and of its input cannot be compared; empty where they can."""
     source, full = results.linked(output, "input"), _full.get(output)
     if source is None:
-        return _("Its input is not in the scene, so it cannot be blended.")
+        return _("Its input is not in the scene.")
     if provenance.part(output, "config").get("task") == "slices":
-        return _("Its slices differ from those of its input, so it cannot be blended.")
-    if results.linked(output, "uncertainty") is not None:
-        return _("Its uncertainty map is of this strength: delete the map for another strength.")
-    before, after = source.GetImageData(), output.GetImageData()
-    if before is None or after is None:
-        return _("There are no voxels to blend.")
-    if before.GetDimensions() != after.GetDimensions():
+        return _("Its slices differ from those of its input.")
+    images = (source.GetImageData(), output.GetImageData())
+    if None in images or images[0].GetDimensions() != images[1].GetDimensions():
         text = _("The size of {name} has changed since it was enhanced.")
         return text.format(name=source.GetName())
     changed = full.changed() if full is not None else None
     if changed is not None:
-        text = _("The voxels of {name} were changed. Enhance again for another strength.")
+        text = _("The voxels of {name} were changed. Enhance again.")
         return text.format(name=changed.GetName())
-    if full is None and results.strengthOf(output) != 1.0:
-        return _(
-            "It is at strength {strength:g}, and the full result is gone. Enhance again for another"
-            " strength."
-        ).format(strength=results.strengthOf(output))
+    return ""
+
+
+def problemOf(output):
+    """Say why a result cannot get another strength; empty where it can."""
+    if (problem := pairProblemOf(output)) or output in _full:
+        return problem
+    if results.strengthOf(output) != 1.0:  # of a scene that was loaded, as all from here
+        text = _("It is at strength {strength:g}, and the full result is gone. Enhance again.")
+        return text.format(strength=results.strengthOf(output))
+    if output.GetAttribute(_CHECKSUMS) != _checksums(output):
+        return _("Its voxels, or those of its input, are not those of its run. Enhance again.")
     return ""
 
 
 def start(runner, output, strength):
     """Change the voxels of an enhanced volume and of its difference; returns the Job.
 
-    strength: 0 is the input, 1 the full result. Raises PanelError where the result cannot be
-    blended; the Job fails if voxels were changed since.
+    strength: 0 is the input, 1 the full result. The Job fails where `problemOf` says why.
     """
-    problem = problemOf(output)
+    title = _("Strength of {name}").format(name=output.GetName())
+    return runner.submit("", {}, title=title, before=lambda _job: _steps(output, strength))
+
+
+def startDifference(runner, output):
+    """Make the difference of a result from its input, a map that goes with it; returns a Job."""
+    title = _("Difference of {name}").format(name=output.GetName())
+    return runner.submit("", {}, title=title, before=lambda job: _difference(job, output))
+
+
+def _raise(problem):
     if problem:
         raise PanelError(problem, code="input")
+
+
+def _difference(job, output):
+    _raise(pairProblemOf(output))
+    source = results.linked(output, "input")
+    image = yield from results.differenceImage(source, output.GetImageData())
+    limit = results.typicalMagnitude(image)
+    yield
+    _raise(pairProblemOf(output))
+    name = _("{name} difference").format(name=source.GetName())
+    node = job.nodes["difference"] = bridge.newVolumeLike(output, name, image)
+    results.styleMap(node, "difference", results.unitOf(source), limit)
+    results.stamp(node, "difference", output)
+    results.link(output, difference=node)
+    if _full.get(output) is not None:
+        _full[output].states[node] = bridge.voxelState(node)
+
+
+def _steps(output, strength):
+    _raise(problemOf(output))
     strength = float(f"{strength:g}")  # as the history will state it
-    if output not in _full:  # of a scene that was loaded
+    if output not in _full:
         _full[output] = _Full(output)
-    full = _full[output]
-    title = _("Strength of {name}").format(name=output.GetName())
-    return runner.submit("", {}, title=title, before=lambda _job: _steps(output, strength, full))
-
-
-def _nodesOf(output):
-    """Return the nodes of a result whose voxels follow its strength."""
-    difference = results.linked(output, "difference")
-    return [output] if difference is None else [output, difference]
-
-
-def _steps(output, strength, full):
-    source, image, history = results.linked(output, "input"), full.image, full.history
+    source, full = results.linked(output, "input"), _full[output]
+    image, history, manifest = full.image, full.history, full.manifest
     if strength != 1.0:
         image, history = yield from _blend(source, output, full, strength)
+        manifest = manifest_at_strength(manifest, strength) if manifest else None
     images = {output: image}
     difference = results.linked(output, "difference")
     if difference is not None:
-        before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(image)
-        images[difference] = yield from results.differenceImage(before, after)
-    if gone := full.changed() or next((n for n in full.states if not bridge.isInScene(n)), None):
-        message = _("{name} was changed or removed meanwhile, so the strength was not applied")
-        hint = _("The result is unchanged: check it, then set the strength again.")
-        raise PanelError(message.format(name=gone.GetName()), hint, "input")
+        images[difference] = yield from results.differenceImage(source, image)
+    _raise(problemOf(output))  # of what happened meanwhile
     for node, voxels in images.items():
-        manifest = full.manifests.get(node)
-        if manifest is not None:
-            isFull = strength == 1.0
-            manifest = manifest if isFull else manifest_at_strength(manifest, strength)
-            provenance.setManifest(node, manifest)
-        node.SetAttribute(results.STRENGTH, repr(strength))
         node.SetAndObserveImageData(voxels)
         slicer.util.arrayFromVolumeModified(node)
+    output.SetAttribute(results.STRENGTH, repr(strength))
+    if manifest:
+        provenance.setManifest(output, manifest)
     results.setHistory(output, history)
     full.note(output)
 

@@ -75,13 +75,13 @@ def checkConfig(node, config):
         raise PanelError(message.format(name=node.GetName()), hint, "config")
 
 
-def suggestPath(node):
+def suggestPath(node, ending=ENDING):
     """Suggest a free name beside the file of the volume, else at home."""
     storage = node.GetStorageNode() if hasattr(node, "GetStorageNode") else None
     source = (storage.GetFullNameFromFileName() if storage is not None else "") or ""
     folder = os.path.dirname(source)
     folder = folder if os.access(folder, os.W_OK) else os.path.expanduser("~")
-    return bridge.freePath(folder, bridge.fileName(node), ENDING)
+    return bridge.freePath(folder, bridge.fileName(node), ending)
 
 
 def baseName(path):

@@ -79,7 +79,9 @@ class _Export(NodeJob):
             job.params["labels"] = yield from steps
             job.params["head"] = provenance.part(segmentation, "model") or None
         uncertainty = results.linked(self.node, "uncertainty")
-        if options.uncertainty and uncertainty is not None:
+        if options.uncertainty and uncertainty is not None and results.strengthOf(self.node) != 1.0:
+            job.warnings.append(_("The uncertainty map is for full strength: it was left out"))
+        elif options.uncertainty and uncertainty is not None:
             yield from send(job, uncertainty, "uncertainty")
 
     def place(self, job):

@@ -1,6 +1,6 @@
 """Starts enhancements of nodes and adds the results to the scene.
 
-start: send the volume → the worker enhances → voxels, difference, labels, table → linked nodes
+start: send the volume → the worker enhances → voxels, maps, labels, table → linked nodes
 startPreview: the same for a slice, into a node that no list shows
 startPreparation: what previews of a volume share, ahead of them
 """
@@ -37,8 +37,8 @@ class EnhanceOptions:
 def start(runner, node, options):
     """Enhance a volume node, or every frame of a sequence node; returns the Job.
 
-    At its end job.nodes has "output", "difference" and, as requested, "uncertainty", "noise",
-    "segmentation" and "table". Raises PanelError where the options do not fit the node.
+    At its end job.nodes has "output" and, as requested, "uncertainty", "noise", "segmentation" and
+    "table". Raises PanelError where the options do not fit the node.
     """
     title = _("Enhance {name}").format(name=node.GetName())
     return _Enhancement(runner, node, options).submit("enhance", title)
@@ -97,19 +97,18 @@ class _Enhancement(NodeJob):
         for name, path in job.result["outputs"].items():
             role = name.removesuffix("_map")
             images[role], histories[role] = yield from _take(path)
-        if bridge.voxelState(source) != self.voxels:
-            text = _("{name} was changed during the run, so there is no difference map")
-            job.warnings.append(text.format(name=source.GetName()))
-        else:
-            before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(images["output"])
-            images["difference"] = yield from results.differenceImage(before, after)
-        for role in ("difference", "uncertainty", "noise"):
+        for image in (source.GetImageData(), images["output"]):
+            bridge.checksumOf(image)  # for `remember`: a pass over the voxels
+            yield
+        for role in ("uncertainty", "noise"):
             if role in images:
                 limits[role] = results.typicalMagnitude(images[role])
                 yield
         output = nodes["output"] = self._output(images["output"])
         self._describe(output, "output", histories["output"])
-        nodes["difference"] = None
+        if bridge.voxelState(source) != self.voxels:
+            text = _("{name} was changed during the run: the result is of its former voxels")
+            provenance.addWarning(output, text.format(name=source.GetName()))
         for role, limit in limits.items():
             nodes[role] = bridge.newVolumeLike(source, self._names[role], images[role])
             results.styleMap(nodes[role], role, results.unitOf(source), limit)
@@ -242,7 +241,6 @@ def _take(path):
 def _namesFor(node):
     texts = {
         "output": _("{name} enhanced"),
-        "difference": _("{name} difference"),
         "uncertainty": _("{name} uncertainty"),
         "noise": _("{name} noise"),
         "segmentation": _("{name} segmentation"),

@@ -215,8 +215,9 @@ def root():
 
 
 def choiceText(run):
+    """Name a run in a list, which may have no room for all of a long name."""
     begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record["created"]))
-    return f"{run.name}, {begun}, {_stateText(run.state)}"
+    return f"{_stateText(run.state)}, {begun}: {run.name}"
 
 
 def _stateText(state):

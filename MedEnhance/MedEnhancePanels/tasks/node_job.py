@@ -58,10 +58,16 @@ class NodeJob:
         bridge.geometryOf(bridge.frameNodes(node)[0])
         self.runner, self.node = runner, node
         self._grid = _gridOf(node)
-        self.voxels = bridge.voxelState(node)
 
     def submit(self, kind, title):
-        """Start the job; it ends as soon as its input leaves the scene."""
+        """Start the job; it ends as soon as its input leaves the scene.
+
+        A copy of a node in another scene, as frames of a sequence are, is taken into this one: its
+        ID names something else here.
+        """
+        if self.node.GetScene() is not slicer.mrmlScene:
+            self.node = slicer.mrmlScene.CopyNode(self.node)
+        self.voxels = bridge.voxelState(self.node)
         job = self.runner.submit(kind, {}, title=title, before=self.before, after=self._after)
         scene, node = slicer.mrmlScene, self.node
         why = _("{name} was removed from the scene, so the job on it was stopped")

@@ -155,7 +155,7 @@ def tuned(
     )
     training = SliceTraining(copy.deepcopy(network), sampler, device, _TUNED_EMA)
     for number in range(steps):
-        monitor.progress(number / steps, "learning from the slices themselves")
+        monitor.progress(number / steps, "learning from slices")
         if not np.isfinite(training.step(number, steps)):
             monitor.warn("learning from the slices diverged: the model is used as it is")
             return network

@@ -100,7 +100,7 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
 
     device = choose_device(config.device).name
     gains = gains_of(cohort, replace(config, device=device), params.steps, monitor.part(0.0, 0.95))
-    monitor.progress(0.95, "time a few steps of matching")
+    monitor.progress(0.95, "timing the matching")
     of_a_patient = seconds_of_a_patient(config, gains.modality, make_networks, device, monitor)
     return Result(
         {

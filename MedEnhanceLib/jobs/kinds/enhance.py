@@ -178,7 +178,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     )
     fields = dict(result.fields)
     if params.report:
-        monitor.progress(0.95, "draw the report")
+        monitor.progress(0.95, "drawing the report")
         fields["outputs"]["report"] = str(_write_report(params, source, done, result["manifest"]))
     if params.guide == [files.AUTO] and guides:  # not in the manifest: may hold patient names
         fields["guide"] = guides[0].source

@@ -55,7 +55,7 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     rows = []
     for count, bundle in enumerate(bundles):
         if not changed:  # a cancel would say that nothing was written
-            monitor.progress(count / len(bundles), "check models")
+            monitor.progress(count / len(bundles), "checking the models")
         rows.append(details(bundle))
     return Result({"models": rows, "unreadable": unreadable_rows(), **changed})
 
@@ -68,7 +68,7 @@ def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.runtime import machine
     from MedEnhanceLib.runtime.dependencies import packages
 
-    monitor.progress(0.0, "look at this machine")
+    monitor.progress(0.0, "checking this computer")
     facts = {
         "medenhance": __version__,
         "python": {"version": platform.python_version(), "executable": sys.executable},

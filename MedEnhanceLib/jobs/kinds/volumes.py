@@ -123,7 +123,7 @@ def degraded(volume: Volume, steps: Sequence[Degradation], monitor: Monitor) -> 
     """Return the volume after each step, in their order; rounded once, to its type, at the end."""
     dtype = volume.dtype
     for index, step in enumerate(steps):
-        monitor.progress(index / len(steps), step.name)
+        monitor.progress(index / len(steps), f"simulating {step.name}")
         volume = attend(partial(step.apply, volume), monitor)
     rounded = restore_dtype(volume.voxels, dtype)
     if dtype.kind != "f" and (clipped := float(np.mean(np.abs(volume.voxels - rounded) > 0.5))):

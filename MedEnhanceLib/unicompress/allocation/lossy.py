@@ -127,7 +127,7 @@ class VideoTask(Task):
         chunks = []
         for chunk in self.map(code, range(len(self.grid)), self.encoder.most_threads):
             chunks.append(chunk)
-            self.monitor.progress(len(chunks) / len(self.grid), "compress")
+            self.monitor.progress(len(chunks) / len(self.grid), "compressing the volume")
         return chunks
 
     def finished(self, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, Voxels]]:
@@ -185,7 +185,7 @@ def code_to_ratio(task: Task, room: Room) -> Payload:
     """
     steps = Steps(task.monitor)
     videos = 2 + _PART_COST + 2.2 * _COST[task.speed] + _FILTER_COST
-    task.monitor.progress(0.0, "compress")
+    task.monitor.progress(0.0, "compressing the volume")
     is_low = 8 * room.bytes >= LEAST_BITS * task.voxels.size
     within = code_within(
         task.at(steps.next(_BOUNDED_COST if is_low else _UNTRIED_COST, videos)), room

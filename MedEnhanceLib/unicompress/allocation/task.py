@@ -79,7 +79,7 @@ class Payload:
         for chunk, decoded in coded:
             tally.add(decoded)
             chunks.append(chunk)
-            task.monitor.progress(len(chunks) / len(grid), "compress")
+            task.monitor.progress(len(chunks) / len(grid), "compressing the volume")
         return cls(grid, chunks, tally, **facts)
 
     @property

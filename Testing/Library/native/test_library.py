@@ -18,7 +18,7 @@ from Library.conftest import WarningRecorder
 
 from MedEnhanceLib import native
 from MedEnhanceLib.native import Layer, LayerArrays, Round, build
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
 def _arrays(deep: int = 7) -> LayerArrays:
@@ -165,7 +165,10 @@ def test_the_package_ziglang_builds_a_missing_library_at_its_first_use(
     assert native.load(tmp_path) is None
     monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(build, "build", copy)
-    assert native.load(tmp_path) is not None
+    events: list[Event] = []
+    assert native.load(tmp_path, monitor=Monitor(events.append)) is not None
+    stages = [event.fields["stage"] for event in events]
+    assert stages == ["building the fast library, once: about a minute"]
 
 
 def test_a_build_by_ziglang_that_fails_is_not_tried_again(

@@ -93,7 +93,7 @@ class TestRatio:
         compress(noisy(9, contrast=900), tmp_path / "a.ucv", config, monitor=Monitor(listen))
         fractions = [fraction for _, fraction in seen]
         assert fractions == sorted(fractions)
-        assert max(fraction for stage, fraction in seen if stage != "verify") > 0.9
+        assert max(fraction for stage, fraction in seen if stage != "verifying the file") > 0.9
 
     def test_a_ratio_out_of_reach_is_refused(self, tmp_path: Path) -> None:
         volume = Volume(np.random.default_rng(0).integers(0, 99, (3, 5, 7), np.int16))

@@ -184,7 +184,7 @@ def code_implicit(task: Task, room: Room, volume: Volume, writer: Writer) -> Pay
     of_volume = Scaling.of(task.voxels, volume.modality)
     codes = []
     for number in range(len(grid)):
-        task.monitor.progress(0.5 * number / len(grid), "implicit codes")
+        task.monitor.progress(0.5 * number / len(grid), "fitting implicit codes")
         block = grid.box(number).of(task.voxels)
         codes.append(writer.code(block, of_volume.of_block(block), thick=thick))
     left = room.for_chunks(len(grid)) - sum(len(layers[0]) for layers in codes)
