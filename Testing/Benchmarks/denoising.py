@@ -47,7 +47,6 @@ MR_SCANS = {
 FOR_PEERS = (TEMPLATE, "C07 T1, averaged", "C19 T2, averaged", "studyforrest T1",
              "L20 study2_T1W", "STS_012 MR_T1")  # fmt: skip
 PEER_PERCENTS = (5, 10)
-CT_SCANS = (*CT_SUBJECTS, "ct/abdomen/CT.nii.gz")
 CT_CASES = CASES["CT"][:2]
 _CT_SLICES, _CT_SIDE = 12, 256
 #: dB and SSIM over the filter that are wanted, by level of noise.
@@ -169,7 +168,7 @@ def pictures(rows: list[Row], options: argparse.Namespace, model: Model | None) 
 def ct_subjects(options: argparse.Namespace) -> Iterator[tuple[str, str, Subject]]:
     """Central slices, plain, and averaged two by two, which makes a low-noise reference."""
     most = 6 if options.quick else _CT_SLICES
-    for path in [path for path in CT_SCANS if shared.is_chosen(path, options)]:
+    for path in [path for path in CT_SUBJECTS if shared.is_chosen(path, options)]:
         scan = load(options.data / path, modality="CT")
         sides = (2 * most, _CT_SIDE, _CT_SIDE)
         starts = [max(0, (n - side) // 2) for n, side in zip(scan.shape, sides, strict=True)]

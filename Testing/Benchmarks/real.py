@@ -124,8 +124,8 @@ def judge(name: str, sequence: Volume, *, quick: bool) -> Row | None:
     reference = frames[others].mean(axis=0)[tissue]
     single = sequence.frame(number)
 
-    def error(voxels: npt.NDArray[Any]) -> float:
-        return float(np.sqrt(np.square(voxels.astype(np.float32)[tissue] - reference).mean()))
+    def error(voxels: npt.NDArray[Any], truth: Floats = reference) -> float:
+        return float(np.sqrt(np.square(voxels.astype(np.float32)[tissue] - truth).mean()))
 
     before = error(single.voxels)
     snr = float(mean[tissue].mean()) / sigma
@@ -139,18 +139,24 @@ def judge(name: str, sequence: Volume, *, quick: bool) -> Row | None:
         "sequence": (sequence, {}, number), "single": (single, {}, None),
         "full": (single, {"strength": "full"}, None), "true": (single, {"noise": sigma}, None),
     }  # fmt: skip
-    cache = VolumeCache()
+    cache, alone = VolumeCache(), single
     for arm, (volume, options, frame) in arms.items():
         config = EnhanceConfig(model="mr", device="cpu", **options)
         kept = None if volume is sequence else cache
         done = enhance(volume, config, frame=frame, cache=kept)
         row[arm] = error(done.volume.voxels) / before
+        alone = done.volume if arm == "single" else alone
         noise = done.measured["noise"]
         if arm in ("sequence", "single"):
             row[f"{arm}_sigma"] = noise["sigma"] / sigma
             row[f"{arm}_used"] = noise["sigma_used"] / sigma
             row[f"{arm}_interval"] = [end / sigma for end in noise["interval"]]
             row[f"{arm}_share"] = noise["share_removed"]
+    if len(still) > _FEWEST:  # the guide is no part of its own reference
+        config = EnhanceConfig(model="mr", device="cpu")
+        guided = enhance(single, config, guide=sequence.frame(others[-1])).volume
+        rest = frames[others[:-1]].mean(axis=0)[tissue]
+        row["guided"] = error(guided.voxels, rest) / error(alone.voxels, rest)
     if not quick:
         row["nlm"] = error(nlm_mr(single, rician=False).voxels) / before
         with contextlib.suppress(ImportError):  # the package is not free for all uses

@@ -32,10 +32,6 @@ def main() -> None:
         record_fields(MODELS / name, {"measured": codec_rows(_rows_of("compression"), start)})
 
 
-#: What the MR model that ships has learned from: a second network was measured on them.
-LEARNED_FROM = ("C19", "STS")
-
-
 def _rows_of(benchmark: str) -> list[dict[str, Any]]:
     path = RESULTS / f"{benchmark}.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
@@ -60,7 +56,6 @@ def enhancement_rows(rows: list[dict[str, Any]], modality: str) -> list[dict[str
         for row in rows
         if row["part"] == modality
         and row["in_card"] != "volume"
-        and not (modality == "MR" and row["subject"].startswith(LEARNED_FROM))
         and row["arm"] in ARMS
         and "true σ" not in row["case"]
     ]
