@@ -72,7 +72,7 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.widget = slicer.util.getModuleWidget("MedEnhance")
         self.context = self.widget.context
         self.widget.showPage("enhance")
-        self.widget.enter()
+        self.widget.parent.enter()
 
     def tearDown(self):
         self.widget = slicer.util.getModuleWidget("MedEnhance")  # a test may have reloaded it
@@ -84,7 +84,7 @@ class MedEnhanceTestCase(unittest.TestCase):
         else:
             runner.shutdown()
         self.widget.context.clearMessage()
-        self.widget.exit()
+        self.widget.parent.exit()
         slicer.mrmlScene.Clear(0)
         self.processEvents()
         if not self.KEEPS_WORKER:

@@ -35,7 +35,8 @@ class Property:
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
             return self
-        return self._part("fget", instance)(instance)
+        value = self._part("fget", instance)(instance)
+        return tuple(value) if self.kind == "QStringList" else value
 
     def __set__(self, instance: Any, value: Any) -> None:
         where = f"property '{self.name}' of {type(instance).__name__}"

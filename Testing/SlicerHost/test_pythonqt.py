@@ -91,11 +91,11 @@ def test_what_pythonqt_takes_for_something_else_is_written_down(refused):
     assert label.toolTip == os.fspath(Path("x"))
 
 
-def test_a_loop_that_takes_user_input_is_refused(refused):
+def test_a_loop_without_a_modal_dialog_is_refused(refused):
     loop = qt.QEventLoop()
     qt.QTimer.singleShot(0, loop.quit)
     loop.exec_()
-    assert refused == ["QEventLoop.exec_: a second click recurses, exclude user input"]
+    assert refused == ["QEventLoop.exec_: a second click recurses, show a modal dialog"]
     refused.clear()
 
 

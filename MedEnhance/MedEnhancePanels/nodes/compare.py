@@ -72,12 +72,23 @@ class Compare(Showing):
             self._restore(isMoved=self.mode == "sideBySide")
             self.forget()
 
-    def forget(self):
-        super().forget()
+    def pause(self):
+        super().pause()
         if self._display is not None:
             display, tag = self._display
             display.RemoveObserver(tag)
         self._display = None
+
+    def resume(self):
+        """Observe again what `pause` has left; it ends where other volumes are shown by now."""
+        isThere = self.output is not None and self.source is not None
+        if self.mode != "none" and isThere and not self._observed:
+            self._followDisplay(self.source, self.output)
+            self._watch(self._resultViews())
+            self._look()
+
+    def forget(self):
+        super().forget()
         self.mode, self.overlay, self.isInput = "none", None, False
 
     def _onOthersShown(self):

@@ -136,13 +136,18 @@ class Showing:
             if _present(identifier) is not None:
                 copyPlane(_present(identifier), plane)
 
-    def forget(self):
-        """Let go of the views: it has ended, or the scene is gone and what there was to restore."""
+    def pause(self):
+        """Leave the views as they are, and observe nothing."""
         for identifier, tag in self._observed:
             if _present(identifier) is not None:
                 _present(identifier).RemoveObserver(tag)
+        self._observed = []
+
+    def forget(self):
+        """Let go of the views: it has ended, or the scene is gone and what there was to restore."""
+        self.pause()
         self._nodeID = self._sourceID = self._layout = None
-        self._layers, self._planes, self._observed = {}, {}, []
+        self._layers, self._planes = {}, {}
 
 
 def _present(identifier):

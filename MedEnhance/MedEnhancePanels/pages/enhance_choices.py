@@ -61,11 +61,8 @@ class DeviceChoice:
 
         job.onFinished(onFinished)
 
-    def cleanup(self):
-        self._onChange = None
-
     def _onFinished(self, job):
-        if job.state != "done" or self._onChange is None:
+        if job.state != "done":
             return
         choice = job.result.get("choice") or {}
         self._threads = int(job.result.get("cpu_threads") or 0)

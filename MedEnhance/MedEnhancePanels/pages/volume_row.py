@@ -7,7 +7,6 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import preview, provenance
-from MedEnhancePanels.pages.widgets import NodeSelectors
 from MedEnhancePanels.tasks import samples
 
 
@@ -16,9 +15,8 @@ class VolumeRow:
 
     def __init__(self, context, ui):
         self.context, self._ui = context, ui
-        #: The volumes that were there when another module was opened.
-        self._before = set()
-        self._selectors = NodeSelectors(ui.inputSelector)
+        #: The volumes that were there when another module was opened, and at the last update.
+        self._before, self._seen = set(), set()
         self._menu = qt.QMenu(ui.loadButton)
         self._fillMenu()
         ui.loadButton.setMenu(self._menu)
@@ -36,11 +34,13 @@ class VolumeRow:
     def _add(self, text, slot):
         self._menu.addAction(text).triggered.connect(slot)
 
-    def cleanup(self):
-        self._selectors.cleanup()
-
     def update(self):
-        state = self.context.state
+        """Show the volume of the state; where none is chosen, choose one that was just loaded."""
+        state, nodes = self.context.state, _originals()
+        new = [node for node in nodes if node.GetID() not in self._seen]
+        self._seen = {node.GetID() for node in nodes}
+        if new and state is not None and self.context.isEntered and state.inputVolume is None:
+            state.inputVolume = _best(new)
         self._ui.inputSelector.setCurrentNode(state.inputVolume if state is not None else None)
 
     def remember(self):
@@ -52,14 +52,12 @@ class VolumeRow:
         nodes = _originals()
         new = [node for node in nodes if self._before and node.GetID() not in self._before]
         if new or self.context.state.inputVolume is None:
-            # One that the slice views show comes first.
-            shown = sorted(new or nodes, key=lambda node: not preview.isShown(node))
-            self.context.state.inputVolume = next(iter(shown), None)
+            self.context.state.inputVolume = _best(new or nodes)
 
     @guarded
     def _onChosen(self, *_node):
         state, node = self.context.state, self._ui.inputSelector.currentNode()
-        if state is None or node is state.inputVolume:
+        if state is None or not self.context.isEntered or node is state.inputVolume:
             return
         state.inputVolume = node
         self.context.clearMessage()
@@ -77,6 +75,11 @@ class VolumeRow:
     def _onSample(self, sample):
         if dependencies.ensure():
             self.context.state.inputVolume = samples.load(sample)
+
+
+def _best(nodes):
+    """Return a volume that slice views show, else any; None for none."""
+    return next(iter(sorted(nodes, key=lambda node: not preview.isShown(node))), None)
 
 
 def _originals():
