@@ -133,14 +133,12 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self):
         self.context.enter()
         self.initializeState()
-        if self.context.state is not None:
-            self.volumeRow.enter()
         self.jobBar.enter()
         self._enterPage()
 
     def exit(self):
         self.context.exit()
-        self.volumeRow.remember()
+        self.volumeRow.wasAway = True
         self.jobBar.exit()
         self._enterPage()
 

@@ -73,6 +73,7 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.context = self.widget.context
         self.widget.showPage("enhance")
         self.widget.parent.enter()
+        self.widget.parent.show()  # sections fold at their first show
 
     def tearDown(self):
         self.widget = slicer.util.getModuleWidget("MedEnhance")  # a test may have reloaded it

@@ -17,20 +17,17 @@ from MedEnhancePanels.tasks import samples
 
 
 class VolumeRowTest(MedEnhanceTestCase):
-    def setUp(self):
-        super().setUp()
-        self.widget.volumeRow._before = set()
-
     def actions(self):
         return {each.text: each for each in self.widget.volumeRow._menu.actions()}
 
     def test_theVolumeInTheSliceViewsIsChosenBeforehand(self):
-        self.widget.volumeRow.enter()
         self.assertIsNone(self.context.state.inputVolume)
+        self.widget.exit()
         first, shown = self.smallVolume(name="first"), self.smallVolume(name="shown")
         slicer.util.setSliceViewerLayers(background=None)
-        self.widget.volumeRow.enter()
+        self.widget.enter()
         self.assertIs(self.context.state.inputVolume, first)
+        self.widget.exit()
         self.context.state.inputVolume = None
         slicer.util.setSliceViewerLayers(background=shown)
         self.widget.enter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from SlicerHost import qt
-from SlicerHost.standins import behavior, make, stored
+from SlicerHost.standins import behavior, in_row, make, stored
 
 
 @behavior
@@ -104,13 +104,6 @@ ctkQDoubleSpinBox = type(qt.QDoubleSpinBox)(
 )
 
 
-def _in_row(parent: Any, *widgets: Any) -> None:
-    row = qt.QHBoxLayout(parent)
-    row.setContentsMargins(0, 0, 0, 0)
-    for widget in widgets:
-        row.addWidget(widget)
-
-
 @behavior
 class ctkSliderWidget:
     """A slider and a spin box for one number; without tracking it reports a drag at its end."""
@@ -126,8 +119,8 @@ class ctkSliderWidget:
         self._own.slider, self._own.box = ctkSlider(qt.Qt.Horizontal), ctkQDoubleSpinBox()
         holders = make("ctkDoubleSlider")(), make("ctkDoubleSpinBox")()
         for holder, widget in zip(holders, (self._own.slider, self._own.box), strict=True):
-            _in_row(holder, widget)
-        _in_row(self, *holders)
+            in_row(holder, widget)
+        in_row(self, *holders)
         self._own.isHeld, self._own.before = False, 0.0
         self._own.slider.sliderPressed.connect(self._held)
         self._own.slider.sliderReleased.connect(self._released)

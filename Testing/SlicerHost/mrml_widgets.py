@@ -8,7 +8,7 @@ from typing import Any
 import vtk
 
 from SlicerHost import qt
-from SlicerHost.standins import behavior, make, stored
+from SlicerHost.standins import behavior, in_row, make, stored
 
 
 class _Watch:
@@ -89,9 +89,7 @@ class qMRMLNodeComboBox:
         own.combo.setMinimumContentsLength(12)
         own.combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         own.combo.enabled = False
-        layout = qt.QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(own.combo)
+        in_row(self, own.combo)
         self.setFocusPolicy(qt.Qt.NoFocus)
         own.combo.setFocusProxy(self)  # so that the tab key skips both
         self.destroyed.connect(own.watch.stop)

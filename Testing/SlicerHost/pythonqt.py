@@ -217,16 +217,14 @@ def _delete_later(self: Any, native: Callable[..., Any]) -> None:
 
 def _leads_to(slot: Any, wrapper: Any) -> bool:
     """Whether references lead from a slot to a wrapper; modules and classes lead nowhere."""
-    due, known = [slot], set()
+    due, known = [slot], {}
     while due:
         each = due.pop()
-        if each is wrapper:
-            return True
         if id(each) not in known and not isinstance(each, type | types.ModuleType):
-            known.add(id(each))
+            known[id(each)] = each
             is_code = isinstance(each, types.FunctionType)
             due += (each.__closure__ or ()) if is_code else gc.get_referents(each)
-    return False
+    return id(wrapper) in known
 
 
 _native_attribute = QObject.__getattribute__

@@ -62,6 +62,13 @@ def stored(default: Any) -> property:
     return property(get, lambda self, value: self._own.stored.__setitem__(key, value))
 
 
+def in_row(parent: Any, *widgets: Any) -> None:
+    row = qt.QHBoxLayout(parent)
+    row.setContentsMargins(0, 0, 0, 0)
+    for widget in widgets:
+        row.addWidget(widget)
+
+
 def _says(owner: str, name: str) -> str:
     return f"{owner}.{name} has no behavior in the host"
 

@@ -15,8 +15,8 @@ class VolumeRow:
 
     def __init__(self, context, ui):
         self.context, self._ui = context, ui
-        #: The volumes that were there when another module was opened, and at the last update.
-        self._before, self._seen = set(), set()
+        #: Whether the module is about to be opened; the IDs of volumes at the last update.
+        self.wasAway, self._seen = True, None
         self._menu = qt.QMenu(ui.loadButton)
         self._fillMenu()
         ui.loadButton.setMenu(self._menu)
@@ -35,24 +35,20 @@ class VolumeRow:
         self._menu.addAction(text).triggered.connect(slot)
 
     def update(self):
-        """Show the volume of the state; where none is chosen, choose one that was just loaded."""
-        state, nodes = self.context.state, _originals()
-        new = [node for node in nodes if node.GetID() not in self._seen]
-        self._seen = {node.GetID() for node in nodes}
-        if new and state is not None and self.context.isEntered and state.inputVolume is None:
-            state.inputVolume = _best(new)
+        """Show the volume of the state, or choose one: any at first, then what is loaded.
+
+        What was loaded while the module was not in front is chosen in any case.
+        """
+        state, nodes, seen = self.context.state, _originals(), self._seen
+        if state is None:
+            self._seen = None
+        elif self.context.isEntered:
+            self._seen = {node.GetID() for node in nodes}
+            new = [node for node in nodes if seen is not None and node.GetID() not in seen]
+            wasAway, self.wasAway = self.wasAway, False
+            if (new and wasAway) or (state.inputVolume is None and (new or wasAway)):
+                state.inputVolume = _best(new or nodes)
         self._ui.inputSelector.setCurrentNode(state.inputVolume if state is not None else None)
-
-    def remember(self):
-        """Note which volumes there are: the others will be new."""
-        self._before = {node.GetID() for node in _originals()}
-
-    def enter(self):
-        """Choose a volume that was loaded since `remember`; where none is chosen, any."""
-        nodes = _originals()
-        new = [node for node in nodes if self._before and node.GetID() not in self._before]
-        if new or self.context.state.inputVolume is None:
-            self.context.state.inputVolume = _best(new or nodes)
 
     @guarded
     def _onChosen(self, *_node):
@@ -67,9 +63,10 @@ class VolumeRow:
 
     @guarded
     def _onAddData(self, *_checked):
-        self.remember()
+        before = _originals()
         slicer.util.openAddDataDialog()
-        self.enter()
+        if new := [node for node in _originals() if node not in before]:
+            self.context.state.inputVolume = _best(new)
 
     @guarded
     def _onSample(self, sample):
