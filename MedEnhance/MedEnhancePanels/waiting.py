@@ -43,8 +43,8 @@ def _showUntilEnd(job, interrupts):
     def look():
         if interrupts:
             job.cancel()
-        dialog.labelText, dialog.value = stageText(job), int(100 * job.fraction)
         dialog.show()  # Cancel hides it, and stopping takes a moment
+        dialog.labelText, dialog.value = stageText(job), int(100 * job.fraction)
 
     def onCanceled():
         job.cancel()

@@ -46,6 +46,18 @@ class VolumeRowTest(MedEnhanceTestCase):
         self.widget.enter()
         self.assertIs(self.context.state.inputVolume, loaded)
 
+    def test_whatIsLoadedIntoTheOpenModuleIsChosenWhereNothingIs(self):
+        for name in ("first", "second"):
+            self.widget.ui.inputSelector.setCurrentNode(None)
+            self.processEvents(80)
+            self.assertIsNone(self.context.state.inputVolume, name)
+            loaded = self.loadSample()
+            self.processEvents(80)
+            self.assertIs(self.context.state.inputVolume, loaded, name)
+        self.smallVolume()
+        self.processEvents(80)
+        self.assertIs(self.context.state.inputVolume, loaded)
+
     def test_addDataAndDicomAreSlicersOwn(self):
         actions = self.actions()
         before = self.smallVolume(name="before")
@@ -94,6 +106,14 @@ class RemovalTest(MedEnhanceTestCase):
             self.assertIsNone(getattr(self.context.state, field), field)
             self.remove(last)
 
+    def test_aGuideThatGoesWhileAnotherModuleIsInFrontHasNoSuccessor(self):
+        self.page.guideSelector.setCurrentNode(self.nodes[1])
+        self.widget.exit()
+        self.remove(self.nodes[1])
+        self.widget.enter()
+        self.assertIsNone(self.page.guideSelector.currentNode())
+        self.assertIsNone(self.context.state.guideVolume)
+
     def test_noOtherResultIsShownForOneThatWasRemoved(self):
         for node in self.nodes[1:]:
             results.stamp(node, "enhanced", self.nodes[0])
@@ -121,7 +141,9 @@ class SampleTest(MedEnhanceTestCase):
     @slow
     def test_theNoiseIsAlwaysTheSameAndTheSampleIsChosen(self):
         actions = {each.text: each for each in self.widget.volumeRow._menu.actions()}
+        runs = self.context.runner.submit("ping", {"count": 3, "seconds": 60}, title="Ping")
         actions[samples.SAMPLES[0].title].trigger()
+        self.assertFalse(runs.isFinished)
         noisy = self.context.state.inputVolume
         self.assertIsNotNone(noisy, self.message)
         self.assertEqual(noisy.GetName(), "MNI152T1-noisy")

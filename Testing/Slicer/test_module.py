@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 import weakref
+from unittest import mock
 
 import qt
 import slicer
@@ -62,6 +63,30 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertFalse(ui.messageDetails.isHidden())
         ui.messageCloseButton.click()
         self.assertTrue(ui.messageFrame.isHidden())
+
+    def test_nothingIsObservedAndNoNodeIsMadeWhileAnotherModuleIsInFront(self):
+        node, scene, parent = self.smallVolume(modality="MR"), slicer.mrmlScene, self.widget.parent
+        result, compare = self.resultOf(node), self.widget.panels["enhance"].result.compare
+        self.context.state.inputVolume, self.context.state.enhancedVolume = node, result
+        compare.show(result, "single")
+        observers = str(scene).count("vtkObserver")
+        parent.exit()
+        self.assertEqual(str(scene).count("vtkObserver"), observers - 3)
+        self.assertFalse(self.context._observed or compare._observed or compare._display)
+        with mock.patch.object(self.context, "_listeners", [self.fail]):
+            node.SetName("other")
+            self.context.changeSoon()  # as a job that ends
+            self.processEvents(80)
+        parent.enter()
+        self.assertEqual((str(scene).count("vtkObserver"), compare.mode), (observers, "single"))
+        parent.exit()
+        scene.RemoveNode(self.context.state.node)
+        scene.Clear(0)
+        slicer.util.reloadScriptedModule("MedEnhance")
+        self.assertEqual(self.widget.logic.getAllParameterNodes(), [])
+        parent.enter()
+        slicer.util.reloadScriptedModule("MedEnhance")
+        self.assertIsNotNone(slicer.util.getModuleWidget("MedEnhance").context.state)
 
     @slow
     def test_everyPageFitsANarrowPanelAndThePageEnhanceAScreenOf900PixelsWithItsResult(self):
