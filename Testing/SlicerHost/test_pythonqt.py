@@ -1,5 +1,6 @@
 """Qt's classes behave as PythonQt's do."""
 
+import functools
 import gc
 import os
 import weakref
@@ -99,11 +100,28 @@ def test_a_loop_without_a_modal_dialog_is_refused(refused):
     refused.clear()
 
 
+@pytest.mark.parametrize("is_child", [False, True])
+def test_a_widget_without_a_parent_that_its_connection_holds_is_not_deleted_later(
+    refused, is_child
+):
+    dialog = qt.QProgressDialog()
+    signal = qt.QTimer(dialog).timeout if is_child else dialog.canceled
+    slot = functools.partial(lambda shown: shown.hide(), dialog)
+    signal.connect(slot)
+    dialog.deleteLater()
+    assert len(refused) == 1
+    signal.disconnect(slot)
+    dialog.deleteLater()
+    assert len(refused) == 1
+
+
 def test_classes_outlive_the_instances_that_forms_bring():
     form = slicer.util.loadUI(str(SKETCH))
     described = [each.metaObject() for each in form.findChildren(qt.QObject)]
     form.deleteLater()
     qt.QCoreApplication.sendPostedEvents(None, int(qt.QEvent.DeferredDelete))
+    with pytest.raises(ValueError, match="destroyed qMRMLWidget"):
+        form.show()
     assert all(each.className() for each in described)
     assert qt.QPushButton.staticMetaObject.className() == "QPushButton"
 
