@@ -41,16 +41,12 @@ def _showUntilEnd(job, interrupts):
     timer = qt.QTimer(dialog)
 
     def look():
-        if interrupts:
+        if interrupts or dialog.wasCanceled:
             job.cancel()
         dialog.show()  # Cancel hides it, and stopping takes a moment
         dialog.labelText, dialog.value = stageText(job), int(100 * job.fraction)
 
-    def onCanceled():
-        job.cancel()
-        look()
-
-    dialog.canceled.connect(onCanceled)
+    dialog.canceled.connect(look)
     timer.timeout.connect(look)
     job.onFinished(lambda _job: loop.quit())
     try:
@@ -60,7 +56,7 @@ def _showUntilEnd(job, interrupts):
             loop.exec_()
     finally:
         # A dialog without a parent that goes with its connections is deleted twice by PythonQt.
-        dialog.canceled.disconnect(onCanceled)
+        dialog.canceled.disconnect(look)
         timer.timeout.disconnect(look)
         dialog.hide()
         dialog.deleteLater()

@@ -106,14 +106,6 @@ class RemovalTest(MedEnhanceTestCase):
             self.assertIsNone(getattr(self.context.state, field), field)
             self.remove(last)
 
-    def test_aGuideThatGoesWhileAnotherModuleIsInFrontHasNoSuccessor(self):
-        self.page.guideSelector.setCurrentNode(self.nodes[1])
-        self.widget.exit()
-        self.remove(self.nodes[1])
-        self.widget.enter()
-        self.assertIsNone(self.page.guideSelector.currentNode())
-        self.assertIsNone(self.context.state.guideVolume)
-
     def test_noOtherResultIsShownForOneThatWasRemoved(self):
         for node in self.nodes[1:]:
             results.stamp(node, "enhanced", self.nodes[0])

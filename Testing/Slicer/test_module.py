@@ -66,18 +66,20 @@ class ModuleTest(MedEnhanceTestCase):
 
     def test_nothingIsObservedAndNoNodeIsMadeWhileAnotherModuleIsInFront(self):
         node, scene, parent = self.smallVolume(modality="MR"), slicer.mrmlScene, self.widget.parent
-        result, compare = self.resultOf(node), self.widget.panels["enhance"].result.compare
+        result, page = self.resultOf(node), self.widget.panels["enhance"]
         self.context.state.inputVolume, self.context.state.enhancedVolume = node, result
+        compare, self.context.state.guideVolume = page.result.compare, self.smallVolume()
         compare.show(result, "single")
         observers = str(scene).count("vtkObserver")
         parent.exit()
         self.assertEqual(str(scene).count("vtkObserver"), observers - 3)
-        self.assertFalse(self.context._observed or compare._observed or compare._display)
+        self.assertFalse(self.context._observed or compare._observed)
         with mock.patch.object(self.context, "_listeners", [self.fail]):
-            node.SetName("other")
+            scene.RemoveNode(self.context.state.guideVolume)  # the selector goes to the next one
             self.context.changeSoon()  # as a job that ends
             self.processEvents(80)
         parent.enter()
+        self.assertIsNone(page.ui.guideSelector.currentNode() or self.context.state.guideVolume)
         self.assertEqual((str(scene).count("vtkObserver"), compare.mode), (observers, "single"))
         parent.exit()
         scene.RemoveNode(self.context.state.node)

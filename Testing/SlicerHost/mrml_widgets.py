@@ -92,6 +92,7 @@ class qMRMLNodeComboBox:
         in_row(self, own.combo)
         self.setFocusPolicy(qt.Qt.NoFocus)
         own.combo.setFocusProxy(self)  # so that the tab key skips both
+        own.combo.activated.connect(lambda row: self._choose(own.ids[row]))
         self.destroyed.connect(own.watch.stop)
 
     def setMRMLScene(self: Any, scene: Any) -> None:

@@ -34,7 +34,7 @@ class Compare(Showing):
     def __init__(self, onEnded=lambda: None):
         super().__init__()
         self.mode, self.overlay, self.isInput = "none", None, False
-        self._onEnded, self._display = onEnded, None
+        self._onEnded = onEnded
 
     @property
     def output(self):
@@ -72,13 +72,6 @@ class Compare(Showing):
             self._restore(isMoved=self.mode == "sideBySide")
             self.forget()
 
-    def pause(self):
-        super().pause()
-        if self._display is not None:
-            display, tag = self._display
-            display.RemoveObserver(tag)
-        self._display = None
-
     def resume(self):
         """Observe again what `pause` has left; it ends where other volumes are shown by now."""
         isThere = self.output is not None and self.source is not None
@@ -103,7 +96,7 @@ class Compare(Showing):
             tag = display.AddObserver(
                 "ModifiedEvent", lambda *_: results.copyDisplay(source, output)
             )
-            self._display = display, tag
+            self._observed.append((display.GetID(), tag))
 
     def _resultViews(self):
         """Return the layers of the views that show the enhanced volume."""
