@@ -142,7 +142,7 @@ def _complete(widget):
         selector.addEnabled = selector.removeEnabled = False
         selector.noneEnabled = True
         # As they come, the tab key skips them.
-        (box,) = slicer.util.findChildren(selector, className="ctkComboBox")
+        box = slicer.util.findChildren(selector, className="ctkComboBox")[0]
         box.setFocusProxy(None)
         selector.setFocusProxy(box)
     for label in slicer.util.findChildren(widget, className="QLabel"):

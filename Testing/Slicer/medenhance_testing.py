@@ -156,6 +156,11 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.waitUntil(lambda: job.isFinished, seconds)
         return job
 
+    def click(self, button):
+        """Click on a button, as the mouse does: on nothing where another window is modal."""
+        if qt.QApplication.activeModalWidget() in (None, button.window()):
+            button.click()
+
     @property
     def message(self):
         """What the panel says above its pages."""

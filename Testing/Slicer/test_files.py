@@ -7,7 +7,6 @@ import numpy as np
 import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
-from SlicerHost import mouse
 
 import MedEnhanceLib
 from MedEnhancePanels.errors import PanelError
@@ -58,14 +57,14 @@ class FileTest(MedEnhanceTestCase):
         def clickAgain(job):
             if job.reached and job is not runs and not pressed:  # the loop waits by then
                 pressed.append(True)
-                mouse.click(button)
+                self.click(button)
 
         pressed = []
         button.clicked.connect(load)
         self.context.runner.onChange(clickAgain)
         self.addCleanup(self.context.runner.offChange, clickAgain)
         dialog.show()
-        mouse.click(button)
+        self.click(button)
         self.processEvents(50)
         self.assertEqual((len(pressed), len(loaded)), (1, 1))
         self.assertEqual((loaded[0].GetName(), runs.isFinished), ("scan", False))

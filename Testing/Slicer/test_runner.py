@@ -8,7 +8,6 @@ from unittest import mock
 import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
-from SlicerHost import mouse
 
 from MedEnhancePanels import runner as module
 from MedEnhancePanels.errors import PanelError
@@ -154,7 +153,7 @@ time.sleep(600)
     def test_whoeverWaitsCanCancelInADialogOrByCtrlC(self):
         def press():
             (dialog,) = self.dialogs()
-            mouse.click(slicer.util.findChildren(dialog, className="QPushButton")[0])
+            self.click(slicer.util.findChildren(dialog, className="QPushButton")[0])
 
         before = signal.getsignal(signal.SIGINT)
         with self.assertRaises(PanelError):

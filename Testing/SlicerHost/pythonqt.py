@@ -327,22 +327,16 @@ def _checked(native: Any, owner: str, name: str) -> Callable[..., Any]:
     return setter
 
 
-#: Of the event loops that run within others, the innermost last: whether they take user input.
-loops: list[bool] = []
-
-
 def _watched(native: Any) -> Callable[..., Any]:
-    """QEventLoop.exec_, refused where a click, now or later, could begin anew what waits here."""
-    every = QtCore.QEventLoop.AllEvents
+    """QEventLoop.exec_, refused where a second click could begin anew what waits for its end.
 
-    def exec_(self: Any, flags: Any = every) -> Any:
-        loops.append(not flags & QtCore.QEventLoop.ExcludeUserInputEvents)
+    Excluding user input only delays that: clicks are delivered afterwards, to a hidden dialog too.
+    """
+
+    def exec_(self: Any, *flags: Any) -> Any:
         if QtWidgets.QApplication.activeModalWidget() is None:
             refused.append("QEventLoop.exec_: a second click recurses, show a modal dialog")
-        try:
-            return native(self, flags)
-        finally:
-            loops.pop()
+        return native(self, *flags)
 
     return exec_
 

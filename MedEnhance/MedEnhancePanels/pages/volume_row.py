@@ -35,10 +35,7 @@ class VolumeRow:
         self._menu.addAction(text).triggered.connect(slot)
 
     def update(self):
-        """Show the volume of the state, or choose one: any at first, then what is loaded.
-
-        What was loaded while the module was not in front is chosen in any case.
-        """
+        """Show the state's volume; where there is none, or after another module, choose a new one."""
         state, nodes, seen = self.context.state, _originals(), self._seen
         if state is None:
             self._seen = None
