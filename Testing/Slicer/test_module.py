@@ -5,6 +5,7 @@ import gc
 import itertools
 import os
 import time
+import types
 import weakref
 from unittest import mock
 
@@ -78,6 +79,9 @@ class ModuleTest(MedEnhanceTestCase):
             scene.RemoveNode(self.context.state.guideVolume)  # the selector goes to the next one
             self.context.changeSoon()  # as a job that ends
             self.processEvents(80)
+        ended = types.SimpleNamespace(nodes={"output": result}, started=0, ended=1, warnings=[])
+        page._onApplied(ended)
+        self.assertEqual((compare._observed, compare.mode), ([], "single"))
         parent.enter()
         self.assertIsNone(page.ui.guideSelector.currentNode() or self.context.state.guideVolume)
         self.assertEqual((str(scene).count("vtkObserver"), compare.mode), (observers, "single"))

@@ -7,7 +7,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import durationText, withWarnings
-from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
+from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview, results
 from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import noiseOf, warningsOf
@@ -274,6 +274,9 @@ class EnhancePanel(Page):
         job = enhancement.startPreview(self.context.runner, node, index, options)
 
         def onDone(job):
+            if self.isOff:
+                results.remove(job.nodes["output"])
+                return
             self.preview.show(job.nodes["output"], node, sliceNode)
             shown = _("Preview of slice {number} in the {view} view.").format(
                 number=index + 1, view=sliceNode.GetLayoutName()
@@ -312,7 +315,8 @@ class EnhancePanel(Page):
             facts = noiseOf(output)  # of a volume it stands under the result
         else:
             self.state.enhancedVolume = output
-            self.result.showNew(output)
+            if self.context.isEntered:
+                self.result.showNew(output)
         time = durationText(job.ended - job.started)
         ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=time)
         # What is said about the result itself stands above it.

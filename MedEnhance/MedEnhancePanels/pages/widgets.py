@@ -37,6 +37,11 @@ class Page:
         """The State of the scene; None while that closes, and after the module was closed."""
         return self.context.state
 
+    @property
+    def isOff(self):
+        """Whether another page, or another module, is in front."""
+        return not self.context.isEntered or self.widget.isHidden()
+
     def bind(self, **fields):
         """Keep fields of the state equal to widgets: field=widget."""
         for field, widget in fields.items():
@@ -56,8 +61,7 @@ class Page:
 
     @guarded
     def update(self, *_arguments):
-        isOff = not self.context.isEntered or self.widget.isHidden()
-        if self.isShowing or isOff or slicer.mrmlScene.IsClosing():
+        if self.isShowing or self.isOff or slicer.mrmlScene.IsClosing():
             return
         self.widget.enabled = self.state is not None
         if self.state is None:
