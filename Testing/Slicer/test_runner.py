@@ -158,9 +158,10 @@ time.sleep(600)
         before = signal.getsignal(signal.SIGINT)
         with self.assertRaises(PanelError):
             wait(self.whenItRuns(press))
+        job = self.whenItRuns(lambda: os.kill(os.getpid(), signal.SIGINT))
         with self.assertRaises(KeyboardInterrupt):
-            wait(self.whenItRuns(lambda: os.kill(os.getpid(), signal.SIGINT)))
-        self.assertEqual((self.dialogs(), self.runner.activeJobs()), ([], []))
+            wait(job)
+        self.assertEqual((self.dialogs(), job.state), ([], "cancelled"))
         self.assertIs(signal.getsignal(signal.SIGINT), before)
 
     def whenItRuns(self, act):
