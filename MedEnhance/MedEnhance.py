@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -84,7 +85,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic, self.context, self.ui, self.uiWidget = None, None, None, None
         self.volumeRow, self.jobBar = None, None
         self.panels = {}
-        self._isEntered, self._shown = False, None
+        self._shown = None
 
     def setup(self):
         from MedEnhancePanels.context import Context
@@ -105,16 +106,19 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             panel = getattr(importlib.import_module(module), className)(self.context)
             self.panels[name] = panel
             self.ui.tabs.addTab(panel.widget, title)
+        # The pages were made last: the tab key would come to them after what stands below them.
+        qt.QWidget.setTabOrder(self.panels["models"].ui.cardBrowser, self.ui.jobCancelButton)
         self.ui.tabs.currentChanged.connect(self.onPageChanged)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.initializeState)
         self.addObserver(scene, scene.EndImportEvent, self.initializeState)
-        self.initializeState()
+        if self.parent.isEntered:  # a module that is reloaded while it is in front
+            self.enter()
 
     def cleanup(self):
         self.removeObservers()
-        for part in (*self.panels.values(), self.volumeRow, self.jobBar, self.context):
+        for part in (*self.panels.values(), self.jobBar, self.context):
             if part is not None:
                 part.cleanup()
         self.panels, self._shown, self.volumeRow, self.jobBar = {}, None, None, None
@@ -125,22 +129,20 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.uiWidget = None
 
     def enter(self):
+        self.context.enter()
         self.initializeState()
-        self._isEntered = True
-        if self.context.state is not None:
-            self.volumeRow.enter()
         self.jobBar.enter()
         self._enterPage()
 
     def exit(self):
-        self._isEntered = False
-        self.volumeRow.remember()
+        self.context.exit()
+        self.volumeRow.wasAway = True
         self.jobBar.exit()
         self._enterPage()
 
     def _enterPage(self):
         """Call enter of the page that is now in front, and exit of the one before."""
-        shown = self.pageName(self.ui.tabs.currentIndex) if self._isEntered else None
+        shown = self.pageName(self.ui.tabs.currentIndex) if self.context.isEntered else None
         if shown != self._shown:
             if self._shown in self.panels:
                 self.panels[self._shown].exit()
@@ -158,14 +160,16 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.onReload(self)
 
     def initializeState(self, caller=None, event=None):
-        """Show the parameter node of the scene, a new one where there is none."""
-        if not self.panels or slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
+        """Show the scene's parameter node, a new one where there is none, in the open module."""
+        scene = slicer.mrmlScene
+        if not self.context.isEntered or scene.IsClosing() or scene.IsImporting():
             return
         from MedEnhancePanels.state import State
 
-        state = State(self.logic.getParameterNode())
-        if state == self.context.state:
+        node, state = self.logic.getParameterNode(), self.context.state
+        if state is not None and state.node is node:
             return
+        state = State(node)
         self.context.setState(state)
         if state.page in self.panels:
             self.showPage(state.page)
@@ -173,6 +177,8 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             state.page = self.pageName(self.ui.tabs.currentIndex)
 
     def onSceneStartClose(self, caller=None, event=None):
+        for panel in self.panels.values():
+            panel.forget()
         self.context.setState(None)
         self.context.clearMessage()
 

@@ -10,36 +10,61 @@ import vtk
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import withWarnings
 
+#: Priority of observers that are called before those of Slicer's selectors, which have 0.
+_FIRST = 10.0
 _SETTLE_MS = 50
 
 
 class Context:
     """Shared by all pages of one widget.
 
-    logic: MedEnhanceLogic. runner: the jobs. state: the current State, None while a scene closes.
-    panel: the widget with everything, mainUi: its parts.
+    logic: MedEnhanceLogic. runner: the jobs. state: the current State, None while a scene closes
+    and before the module is opened. isEntered: whether the module is in front: else nothing is
+    observed, and no page is updated. panel: the widget with everything, mainUi: its parts.
     """
 
     def __init__(self, logic, runner, modulePath):
         from MedEnhancePanels.pages.widgets import Notice, singleShot
 
-        self.logic, self.runner, self.state = logic, runner, None
+        self.logic, self.runner, self.state, self.isEntered = logic, runner, None, False
         self._folder = os.path.join(os.path.dirname(modulePath), "Resources", "UI")
         self.panel, self.mainUi = self.ui("MedEnhance")
         self._notice = Notice(self.mainUi, "message")
         self.mainUi.messageCloseButton.clicked.connect(self.clearMessage)
         self._listeners, self._observed = [], {}
         self._settle = singleShot(self.panel, _SETTLE_MS, self._notify)
-        scene = slicer.mrmlScene
+
+    def enter(self):
+        """Follow scene and state until `exit`."""
+        self.isEntered, scene = True, slicer.mrmlScene
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
             self._observe(event, scene, event, self.changeSoon)
+        self._observe("removal", scene, scene.NodeAboutToBeRemovedEvent, self._onRemoval)
+        self.setState(self.state)
+
+    def exit(self):
+        self.isEntered = False
+        self._settle.stop()
+        for role in list(self._observed):
+            self._observe(role, None)
 
     def cleanup(self):
         self._listeners = []
+        self.exit()
         self.setState(None)
-        for role in list(self._observed):
-            self._observe(role, None)
         self.message = lambda *_arguments: None
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onRemoval(self, scene, _event, node):
+        """Have selectors show nothing once their node is removed from the scene.
+
+        Left alone, Slicer's selectors take the neighbor of a node that goes, also where they offer
+        "None", and signal it as if the user had chosen it.
+        """
+        selectors = slicer.util.findChildren(self.panel, className="qMRMLNodeComboBox")
+        for selector in selectors if not scene.IsClosing() else ():
+            if selector.currentNode() is node:
+                selector.setCurrentNode(None)
 
     def ui(self, name):
         """Load Resources/UI/<name>.ui: its widget, with the scene set, and its children by name."""
@@ -86,7 +111,8 @@ class Context:
 
     def changeSoon(self, *_event):
         """Show the state again when nodes, which often change together, have settled."""
-        self._settle.start()
+        if self.isEntered:
+            self._settle.start()
 
     def _notify(self, *_event):
         self._settle.stop()
@@ -102,8 +128,8 @@ class Context:
         before, tag = self._observed.pop(role, (None, None))
         if before is not None:
             before.RemoveObserver(tag)
-        if observed is not None:
-            self._observed[role] = observed, observed.AddObserver(event, callback)
+        if observed is not None and self.isEntered:
+            self._observed[role] = observed, observed.AddObserver(event, callback, _FIRST)
 
 
 def _complete(widget):
@@ -124,7 +150,11 @@ def _complete(widget):
         selector.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
         selector.addEnabled = selector.removeEnabled = False
         selector.noneEnabled = True
+        # As they come, the tab key skips them.
+        box = slicer.util.findChildren(selector, className="ctkComboBox")[0]
+        box.setFocusProxy(None)
+        selector.setFocusProxy(box)
     for label in slicer.util.findChildren(widget, className="QLabel"):
         field = label.buddy()
         if field is not None and not field.accessibleName:  # for screen readers
-            field.accessibleName = label.text.replace("&", "").rstrip(": ")
+            field.accessibleName = label.text.rstrip(": ")

@@ -22,11 +22,11 @@ class Job:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, runner, kind, params, title, after, own):
+    def __init__(self, runner, kind, params, title, after, own, isUrgent):
         self._listeners, self._finishers, self._runner = [], [], runner
         self.id = f"{os.getpid()}-{next(Job._numbers)}"
         self.kind, self.params, self.title = kind, dict(params), title
-        self.after, self.own = after, own
+        self.after, self.own, self.isUrgent = after, own, isUrgent
         self.state, self.stage, self.fraction, self.etaSeconds = "waiting", _("waiting"), 0.0, None
         self.log, self.warnings, self.metrics = [], [], []
         self.result, self.error, self.nodes = {}, None, {}

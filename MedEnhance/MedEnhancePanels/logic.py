@@ -10,10 +10,10 @@ from MedEnhancePanels import arguments
 class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     """The library for nodes: the methods of MedEnhanceLib with nodes in and nodes out.
 
-    Every method runs its work in the worker process. With wait=True (the default) it returns
-    what came out; meanwhile Slicer draws, but clicks and keys wait. With wait=False it returns a
-    Job at once: see job.onFinished, job.cancel, job.nodes. Errors are raised as PanelError, with
-    .message, .hint and .code.
+    Every method runs its work in a worker process. With wait=True (the default) it returns what
+    came out; meanwhile a dialog shows the progress, and Cancel, or Ctrl+C in the terminal, stops
+    it. With wait=False it returns a Job at once: see job.onFinished, job.cancel, job.nodes. Errors
+    are raised as PanelError, with .message, .hint and .code.
 
         logic = slicer.modules.medenhance.widgetRepresentation().self().logic
         better = MedEnhanceLogic().enhance(slicer.util.getNode("MRHead"), segment=True)
@@ -139,9 +139,9 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
 def _end(job, wait, what):
     """Return the job at once, or what(job) when it is done."""
-    from MedEnhancePanels import runner
+    from MedEnhancePanels import waiting
 
-    return what(runner.wait(job)) if wait else job
+    return what(waiting.wait(job)) if wait else job
 
 
 def _output(job):

@@ -45,7 +45,7 @@ class Runner:
         self._stepping, self._isTurning = [], False
         self._workspace = None
 
-    def submit(self, kind, params, *, title, before=None, after=None, own=False):
+    def submit(self, kind, params, *, title, before=None, after=None, own=False, isUrgent=False):
         """Start a job; returns the Job at once.
 
         Args:
@@ -56,9 +56,10 @@ class Runner:
                 set job.params.
             after: after(job), likewise; reads job.result and fills job.nodes.
             own: whether the job gets its own process.
+            isUrgent: whether it gets one where the shared worker is busy, as somebody waits for it.
         """
         self.jobs = self.activeJobs()
-        job = Job(self, kind, params, title, after, own)
+        job = Job(self, kind, params, title, after, own, isUrgent)
         job.folder = tempfile.mkdtemp(prefix="job-", dir=self.folder())
         self.jobs.append(job)
         if before is None:
@@ -171,6 +172,8 @@ class Runner:
             message = _("{title}: a value is not valid: {why}").format(title=job.title, why=cause)
             self._fail(job, PanelError(message, _("Use plain text and finite numbers."), "config"))
             return
+        if job.isUrgent and self._shared is not None and self._shared.job is not None:
+            job.own = True
         if job.own:
             self._give(job, self._newWorker())
         else:
@@ -299,21 +302,6 @@ def endSharedRunner():
         _sharedRunner.shutdown()
         slicer.app.disconnect("aboutToQuit()", _sharedRunner.shutdown)
         _sharedRunner = None
-
-
-def wait(job):
-    """Wait until the job has ended, for scripts and the reader of files; raises its PanelError.
-
-    The views are drawn and timers fire meanwhile, but clicks and keys wait: a second one on what
-    waits here, for example a modal dialog of Slicer's, would begin the same work within this.
-    """
-    if not job.isFinished:
-        loop = qt.QEventLoop()
-        job.onFinished(lambda _job: loop.quit())
-        loop.exec_(qt.QEventLoop.ExcludeUserInputEvents)
-    if job.error is not None:
-        raise job.error
-    return job
 
 
 def _lost(worker):

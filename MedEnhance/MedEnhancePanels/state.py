@@ -103,9 +103,3 @@ class State:
 
     def __init__(self, node):
         self.node = node
-
-    def __eq__(self, other):
-        return isinstance(other, State) and other.node is self.node
-
-    def __hash__(self):
-        return hash(self.node.GetID())

@@ -72,7 +72,8 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.widget = slicer.util.getModuleWidget("MedEnhance")
         self.context = self.widget.context
         self.widget.showPage("enhance")
-        self.widget.enter()
+        self.widget.parent.enter()
+        self.widget.parent.show()  # sections fold at their first show
 
     def tearDown(self):
         self.widget = slicer.util.getModuleWidget("MedEnhance")  # a test may have reloaded it
@@ -84,7 +85,7 @@ class MedEnhanceTestCase(unittest.TestCase):
         else:
             runner.shutdown()
         self.widget.context.clearMessage()
-        self.widget.exit()
+        self.widget.parent.exit()
         slicer.mrmlScene.Clear(0)
         self.processEvents()
         if not self.KEEPS_WORKER:
@@ -154,6 +155,11 @@ class MedEnhanceTestCase(unittest.TestCase):
         """Wait for the end of a job; the job."""
         self.waitUntil(lambda: job.isFinished, seconds)
         return job
+
+    def click(self, button):
+        """Click on a button, as the mouse does: on nothing where another window is modal."""
+        if qt.QApplication.activeModalWidget() in (None, button.window()):
+            button.click()
 
     @property
     def message(self):

@@ -1,8 +1,10 @@
-"""Names for screen readers; the tab key goes by the order of the forms, which have no other."""
+"""Names for screen readers, and the keyboard."""
 
+import itertools
 import xml.etree.ElementTree as ElementTree
 
 import medenhance_testing
+import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase
 
@@ -52,6 +54,31 @@ class AccessibilityTest(MedEnhanceTestCase):
         isOurs = widget.isWidgetType() and not widget.objectName.startswith("qt_")
         return isOurs and any(widget.inherits(kind) for kind in ASKED)
 
+    def test_theTabKeyGoesDownEachPageAndStopsAtSelectorsOfNodes(self):
+        self.context.state.inputVolume = self.smallVolume(modality="MR")
+        self.widget.ui.jobFrame.visible, kinds = True, []
+        for name, *_page in self.widget.PAGES:
+            self.widget.showPage(name)
+            self.unfold(self.widget.panels[name].widget)
+            self.processEvents(50)
+            stops = self.stops()
+            heights = [each.mapTo(self.widget.uiWidget, qt.QPoint(0, 0)).y() for each in stops]
+            steps = [low - high for high, low in itertools.pairwise(heights)]
+            self.assertGreater(min(steps), -9, [each.objectName for each in stops])
+            kinds += [each.className() for each in stops]
+        self.assertEqual(kinds.count("ctkComboBox"), len(self.widget.PAGES) + 2)  # guide, output
+
+    def stops(self):
+        """What the tab key comes to, from the selector of the volume until it comes there again."""
+        self.widget.parent.activateWindow()
+        self.widget.ui.inputSelector.setFocus()
+        stops = []
+        while (stop := qt.QApplication.focusWidget()) not in stops:
+            stops.append(stop)
+            key = qt.QKeyEvent(qt.QEvent.KeyPress, qt.Qt.Key_Tab, qt.Qt.NoModifier)
+            qt.QApplication.sendEvent(stop, key)
+        return stops
+
     def test_listsOfVolumesHaveNoKindsOfNodesThatDeriveFromThem(self):
         """Else a list of volumes offers label maps, and a new node can be one. None makes nodes."""
         count = 0
@@ -64,10 +91,11 @@ class AccessibilityTest(MedEnhanceTestCase):
         self.assertEqual(count, 4)
 
     def test_aLabelLeadsToItsField(self):
-        """Its mnemonic, and a screen reader, go by it."""
+        """A screen reader goes by it. Mnemonics would take the keys of Slicer's menus."""
         fields = 0
         for path in medenhance_testing.FORMS.glob("*.ui"):
             _page, ui = self.form(path.stem)
+            self.assertNotIn("&amp;", path.read_text(encoding="utf-8"))
             for form in ElementTree.parse(path).iter("layout"):
                 if form.get("class") != "QFormLayout":
                     continue

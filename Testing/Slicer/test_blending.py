@@ -10,7 +10,7 @@ from enhance_testing import EnhanceTestCase
 from medenhance_testing import finished, slow
 from test_compare import ViewTestCase
 
-from MedEnhancePanels import runner
+from MedEnhancePanels import waiting
 from MedEnhancePanels.nodes import preview, provenance
 from MedEnhancePanels.tasks import blending
 
@@ -34,7 +34,7 @@ class StrengthTest(ViewTestCase):
         return self.voxels(), attributes, self.output.GetDescription()
 
     def set(self, strength):
-        runner.wait(blending.start(self.context.runner, self.output, strength))
+        waiting.wait(blending.start(self.context.runner, self.output, strength))
 
     def refused(self, *words, strength=0.5):
         """Set a strength, which is refused in these words and changes nothing."""
@@ -146,7 +146,7 @@ class StrengthTest(ViewTestCase):
             slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) + 1)
             before = self.whatItIs()
             with self.assertRaises(Exception) as caught:
-                runner.wait(job)
+                waiting.wait(job)
             expected = f"The voxels of {node.GetName()} were changed"
             self.assertIn(expected, caught.exception.message)
             np.testing.assert_equal(self.whatItIs(), before)
@@ -182,7 +182,7 @@ class SliderTest(ViewTestCase):
         return slicer.mrmlScene.GetNodeByID(layers.GetBackgroundVolumeID())
 
     def test_theEndOfADragIsWritten(self):
-        handle = self.ui.strengthSlider._own.slider
+        (handle,) = slicer.util.findChildren(self.ui.strengthSlider, className="ctkSlider")
         handle.setSliderDown(True)
         for position in (15, 10, 5):
             handle.setSliderPosition(position)

@@ -151,7 +151,7 @@ class DatabaseTest(ExportTestCase):
             for _fraction in steps:
                 self.processEvents()
         self.assertIn("did not accept all 7 files", caught.exception.message)
-        self.assertEqual(database.patients(), [])
+        self.assertEqual(database.patients(), ())
 
     @slow
     def test_anEnhancedVolumeKeepsModelAndUncertainty(self):

@@ -1,6 +1,7 @@
 """The code in docs/slicer does what the pages say, and the panel's pictures are those of pages."""
 
 import contextlib
+import inspect
 import io
 import re
 from pathlib import Path
@@ -9,10 +10,15 @@ import slicer
 from medenhance_testing import ROOT, MedEnhanceTestCase, slow
 
 import MedEnhanceLib
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhancePanels.logic import MedEnhanceLogic
+from MedEnhancePanels.tasks.dicom_export import ExportOptions
 
 PAGE = ROOT / "docs/slicer/console.md"
 #: A block of Python, and the comment before it that says why it is not run.
 BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?```python\n(.*?)```", re.S)
+CONFIGS = (EnhanceConfig, CompressConfig, ExportOptions)
 #: Slices of the sample that the examples work on here: the way is the same, and it takes seconds.
 SLAB = slice(80, 92)
 
@@ -24,6 +30,13 @@ class PagesTest(MedEnhanceTestCase):
         shown = set(re.findall(r"images/panels/([\w-]+)\.png", text))
         there = {path.stem for path in (ROOT / "docs/images/panels").glob("*.png")}
         self.assertEqual(shown, there)
+
+    def test_theConsolePageHasEveryOption(self):
+        named = set(re.findall(r"`(\w+)`", PAGE.read_text(encoding="utf-8")))
+        options = {name for each in CONFIGS for name in vars(each)["__dataclass_fields__"]}
+        for method in ("enhance", "compress", "decompress", "save", "exportDicom"):
+            options |= set(inspect.signature(getattr(MedEnhanceLogic, method)).parameters)
+        self.assertEqual(options - named, {"self", "node", "path", "options"})
 
     def shrink(self, node):
         """Keep a slab of a volume, in place."""

@@ -9,7 +9,7 @@ import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
-from MedEnhancePanels import runner
+from MedEnhancePanels import waiting
 from MedEnhancePanels.errors import PanelError
 
 
@@ -271,7 +271,7 @@ class SequenceTest(EnhanceTestCase):
         self.assertIsNotNone(slicer.mrmlScene.GetNodeByID(frame.GetID()), "another node's ID too")
         job, stages = self.widget.logic.enhance(frame, uncertainty=True, wait=False), {}
         job.onEvent(lambda job, *_event: stages.update({job.stage: len(job.stage.split())}))
-        output = runner.wait(job).nodes["output"]
+        output = waiting.wait(job).nodes["output"]
         self.assertIn("loading the volume", stages)
         self.assertLessEqual({*stages.values()}, {1, 2, 3}, stages)
         source = self.results.linked(output, "input")

@@ -7,7 +7,6 @@ import numpy as np
 import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
-from SlicerHost import mouse
 
 import MedEnhanceLib
 from MedEnhancePanels.errors import PanelError
@@ -44,8 +43,9 @@ class FileTest(MedEnhanceTestCase):
             slicer.util.loadNodeFromFile(path, None, {})
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), count)
 
-    def test_aSecondClickInADialogThatLoadsDoesNothing(self):
+    def test_aSecondClickInADialogThatLoadsDoesNothingAndNoJobIsWaitedFor(self):
         self.logic.compress(self.smallVolume(), self.path(), lossless=True)
+        runs = self.context.runner.submit("ping", {"count": 3, "seconds": 60}, title="Ping")
         dialog, loaded = qt.QDialog(), []
         button = qt.QPushButton("OK", dialog)
 
@@ -55,19 +55,19 @@ class FileTest(MedEnhanceTestCase):
             dialog.accept()
 
         def clickAgain(job):
-            if job.reached and not pressed:  # the loop waits by then
+            if job.reached and job is not runs and not pressed:  # the loop waits by then
                 pressed.append(True)
-                mouse.click(button)
+                self.click(button)
 
         pressed = []
         button.clicked.connect(load)
         self.context.runner.onChange(clickAgain)
         self.addCleanup(self.context.runner.offChange, clickAgain)
         dialog.show()
-        mouse.click(button)
+        self.click(button)
         self.processEvents(50)
         self.assertEqual((len(pressed), len(loaded)), (1, 1))
-        self.assertEqual(loaded[0].GetName(), "scan")
+        self.assertEqual((loaded[0].GetName(), runs.isFinished), ("scan", False))
 
     def result(self):
         """A volume as an enhancement leaves it, without the minutes."""

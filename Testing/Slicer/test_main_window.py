@@ -20,20 +20,17 @@ from MedEnhancePanels.tasks import samples
 
 
 class VolumeRowTest(MedEnhanceTestCase):
-    def setUp(self):
-        super().setUp()
-        self.widget.volumeRow._before = set()
-
     def actions(self):
         return {each.text: each for each in self.widget.volumeRow._menu.actions()}
 
     def test_theVolumeInTheSliceViewsIsChosenBeforehand(self):
-        self.widget.volumeRow.enter()
         self.assertIsNone(self.context.state.inputVolume)
+        self.widget.exit()
         first, shown = self.smallVolume(name="first"), self.smallVolume(name="shown")
         slicer.util.setSliceViewerLayers(background=None)
-        self.widget.volumeRow.enter()
+        self.widget.enter()
         self.assertIs(self.context.state.inputVolume, first)
+        self.widget.exit()
         self.context.state.inputVolume = None
         slicer.util.setSliceViewerLayers(background=shown)
         self.widget.enter()
@@ -50,6 +47,18 @@ class VolumeRowTest(MedEnhanceTestCase):
         self.widget.exit()
         loaded = self.smallVolume(name="loaded")
         self.widget.enter()
+        self.assertIs(self.context.state.inputVolume, loaded)
+
+    def test_whatIsLoadedIntoTheOpenModuleIsChosenWhereNothingIs(self):
+        for name in ("first", "second"):
+            self.widget.ui.inputSelector.setCurrentNode(None)
+            self.processEvents(80)
+            self.assertIsNone(self.context.state.inputVolume, name)
+            loaded = self.loadSample()
+            self.processEvents(80)
+            self.assertIs(self.context.state.inputVolume, loaded, name)
+        self.smallVolume()
+        self.processEvents(80)
         self.assertIs(self.context.state.inputVolume, loaded)
 
     def test_addDataAndDicomAreSlicersOwn(self):
@@ -127,7 +136,9 @@ class SampleTest(MedEnhanceTestCase):
     @slow
     def test_theNoiseIsAlwaysTheSameAndTheSampleIsChosen(self):
         actions = {each.text: each for each in self.widget.volumeRow._menu.actions()}
+        runs = self.context.runner.submit("ping", {"count": 3, "seconds": 60}, title="Ping")
         actions[samples.SAMPLES[0].title].trigger()
+        self.assertFalse(runs.isFinished)
         noisy = self.context.state.inputVolume
         self.assertIsNotNone(noisy, self.message)
         self.assertEqual(noisy.GetName(), "MNI152T1-noisy")

@@ -5,7 +5,9 @@ import gc
 import itertools
 import os
 import time
+import types
 import weakref
+from unittest import mock
 
 import qt
 import slicer
@@ -62,6 +64,35 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertFalse(ui.messageDetails.isHidden())
         ui.messageCloseButton.click()
         self.assertTrue(ui.messageFrame.isHidden())
+
+    def test_nothingIsObservedAndNoNodeIsMadeWhileAnotherModuleIsInFront(self):
+        node, scene, parent = self.smallVolume(modality="MR"), slicer.mrmlScene, self.widget.parent
+        result, page = self.resultOf(node), self.widget.panels["enhance"]
+        self.context.state.inputVolume, self.context.state.enhancedVolume = node, result
+        compare, self.context.state.guideVolume = page.result.compare, self.smallVolume()
+        compare.show(result, "single")
+        observers = str(scene).count("vtkObserver")
+        parent.exit()
+        self.assertEqual(str(scene).count("vtkObserver"), observers - 3)
+        self.assertFalse(self.context._observed or compare._observed)
+        with mock.patch.object(self.context, "_listeners", [self.fail]):
+            scene.RemoveNode(self.context.state.guideVolume)  # the selector goes to the next one
+            self.context.changeSoon()  # as a job that ends
+            self.processEvents(80)
+        ended = types.SimpleNamespace(nodes={"output": result}, started=0, ended=1, warnings=[])
+        page._onApplied(ended)
+        self.assertEqual((compare._observed, compare.mode), ([], "single"))
+        parent.enter()
+        self.assertIsNone(page.ui.guideSelector.currentNode() or self.context.state.guideVolume)
+        self.assertEqual((str(scene).count("vtkObserver"), compare.mode), (observers, "single"))
+        parent.exit()
+        scene.RemoveNode(self.context.state.node)
+        scene.Clear(0)
+        slicer.util.reloadScriptedModule("MedEnhance")
+        self.assertEqual(self.widget.logic.getAllParameterNodes(), [])
+        parent.enter()
+        slicer.util.reloadScriptedModule("MedEnhance")
+        self.assertIsNotNone(slicer.util.getModuleWidget("MedEnhance").context.state)
 
     @slow
     def test_everyPageFitsANarrowPanelAndThePageEnhanceAScreenOf900PixelsWithItsResult(self):

@@ -1,13 +1,18 @@
 """Jobs: each ends once, in time, and leaves nothing behind, whatever happens."""
 
 import os
+import signal
 import time
 from unittest import mock
 
+import qt
+import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhancePanels import runner as module
+from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.runner import Runner, sharedRunner
+from MedEnhancePanels.waiting import wait
 from MedEnhancePanels.worker import pythonExecutable
 
 #: How a worker begins that stands in for the real one.
@@ -144,3 +149,27 @@ time.sleep(600)
         self.processEvents()
         job.cancel()
         self.assertEqual((job.state, closed), ("cancelled", [True]))
+
+    def test_whoeverWaitsCanCancelInADialogOrByCtrlC(self):
+        def press():
+            (dialog,) = self.dialogs()
+            self.click(slicer.util.findChildren(dialog, className="QPushButton")[0])
+
+        before = signal.getsignal(signal.SIGINT)
+        with self.assertRaises(PanelError):
+            wait(self.whenItRuns(press))
+        job = self.whenItRuns(lambda: os.kill(os.getpid(), signal.SIGINT))
+        with self.assertRaises(KeyboardInterrupt):
+            wait(job)
+        self.assertEqual((self.dialogs(), job.state), ([], "cancelled"))
+        self.assertIs(signal.getsignal(signal.SIGINT), before)
+
+    def whenItRuns(self, act):
+        """A job that takes a minute; act() is called when a worker has it."""
+        job, acted = self.ping(60.0), []
+        job.onEvent(lambda job, *_: job.reached and not acted and (acted.append(True), act()))
+        return job
+
+    def dialogs(self):
+        windows = qt.QApplication.topLevelWidgets()
+        return [each for each in windows if each.inherits("QProgressDialog") and each.visible]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from SlicerHost import qt
-from SlicerHost.standins import behavior, stored
+from SlicerHost.standins import behavior, in_row, make, stored
 
 
 @behavior
@@ -34,18 +34,26 @@ class ctkCollapsibleButton:
             return
         self._own.collapsed = collapsed
         self.setChecked(not collapsed)
-        for child in self.children():
-            if child.isWidgetType():
-                child.setVisible(not collapsed)
+        self._show_children()
         self.updateGeometry()
         self.contentsCollapsed.emit(collapsed)
+
+    def _show_children(self: Any) -> None:
+        """Show or hide what lies below; nothing is hidden before the first show."""
+        for child in self.children() if self.testAttribute(qt.Qt.WA_WState_Created) else ():
+            if child.isWidgetType():
+                child.setVisible(not self._own.collapsed)
+
+    def showEvent(self: Any, event: Any) -> None:
+        if self._own.collapsed:
+            self._show_children()
 
     def childEvent(self: Any, event: Any) -> None:
         """A child that comes later is hidden too, and lies below the header."""
         if self.layout():
             self.layout().setContentsMargins(9, self._HEADER + 6, 9, 6)
-        if event.added() and event.child().isWidgetType() and self._own.collapsed:
-            event.child().setVisible(False)
+        if event.added() and self._own.collapsed:
+            self._show_children()
 
     def sizeHint(self: Any) -> Any:
         if self._own.collapsed or not self.layout():
@@ -90,6 +98,12 @@ def _of_box(name: str) -> property:
     return property(lambda self: getattr(self._own.box, name), write)
 
 
+ctkSlider = type(qt.QSlider)("ctkSlider", (qt.QSlider,), {"stand_in": True})
+ctkQDoubleSpinBox = type(qt.QDoubleSpinBox)(
+    "ctkQDoubleSpinBox", (qt.QDoubleSpinBox,), {"stand_in": True}
+)
+
+
 @behavior
 class ctkSliderWidget:
     """A slider and a spin box for one number; without tracking it reports a drag at its end."""
@@ -102,11 +116,11 @@ class ctkSliderWidget:
     singleStep = _of_box("singleStep")
 
     def construct(self: Any) -> None:
-        self._own.slider, self._own.box = qt.QSlider(qt.Qt.Horizontal), qt.QDoubleSpinBox()
-        layout = qt.QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._own.slider, 1)
-        layout.addWidget(self._own.box)
+        self._own.slider, self._own.box = ctkSlider(qt.Qt.Horizontal), ctkQDoubleSpinBox()
+        holders = make("ctkDoubleSlider")(), make("ctkDoubleSpinBox")()
+        for holder, widget in zip(holders, (self._own.slider, self._own.box), strict=True):
+            in_row(holder, widget)
+        in_row(self, *holders)
         self._own.isHeld, self._own.before = False, 0.0
         self._own.slider.sliderPressed.connect(self._held)
         self._own.slider.sliderReleased.connect(self._released)

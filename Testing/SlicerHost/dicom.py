@@ -60,14 +60,14 @@ class ctkDICOMDatabase:
         self._own.headers[instance] = header, str(path)
         return header
 
-    def _of(self: Any, keyword: str, value: str, named: str) -> list[str]:
+    def _of(self: Any, keyword: str, value: str, named: str) -> tuple[str, ...]:
         """The values of `named` of all files with a value of an element; files by "file"."""
         found = [
             file if named == "file" else str(header.get(named, ""))
             for header, file in self._own.headers.values()
             if str(header.get(keyword, "")) == str(value)
         ]
-        return list(dict.fromkeys(found))
+        return tuple(dict.fromkeys(found))
 
     def removeSeries(self: Any, series: str, *_flags: bool) -> bool:
         """Out of the index, and the copies of its files with it."""
@@ -78,20 +78,20 @@ class ctkDICOMDatabase:
         self.seriesRemoved.emit(series)
         return True
 
-    def patients(self: Any) -> list[str]:
+    def patients(self: Any) -> tuple[str, ...]:
         headers = (header for header, _file in self._own.headers.values())
-        return list(dict.fromkeys(str(header.get("PatientID", "")) for header in headers))
+        return tuple(dict.fromkeys(str(header.get("PatientID", "")) for header in headers))
 
-    def studiesForPatient(self: Any, patient: str) -> list[str]:
+    def studiesForPatient(self: Any, patient: str) -> tuple[str, ...]:
         return self._of("PatientID", patient, "StudyInstanceUID")
 
-    def seriesForStudy(self: Any, study: str) -> list[str]:
+    def seriesForStudy(self: Any, study: str) -> tuple[str, ...]:
         return self._of("StudyInstanceUID", study, "SeriesInstanceUID")
 
-    def instancesForSeries(self: Any, series: str) -> list[str]:
+    def instancesForSeries(self: Any, series: str) -> tuple[str, ...]:
         return self._of("SeriesInstanceUID", series, "SOPInstanceUID")
 
-    def filesForSeries(self: Any, series: str) -> list[str]:
+    def filesForSeries(self: Any, series: str) -> tuple[str, ...]:
         return self._of("SeriesInstanceUID", series, "file")
 
     def studyForSeries(self: Any, series: str) -> str:

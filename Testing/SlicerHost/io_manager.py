@@ -90,11 +90,11 @@ class qSlicerCoreIOManager:
     def fileWriterFileType(self: Any, node: Any, description: str = "") -> str:
         return "VolumeFile" if node.IsA("vtkMRMLVolumeNode") else "NodeFile"
 
-    def fileWriterExtensions(self: Any, node: Any) -> list[str]:
+    def fileWriterExtensions(self: Any, node: Any) -> tuple[str, ...]:
         storage = node.CreateDefaultStorageNode()
         storage.SetScene(node.GetScene())  # it asks the scene's data about formats
         own = storage.GetSupportedWriteFileTypes()
-        return [own.GetValue(index) for index in range(own.GetNumberOfValues())]
+        return tuple(own.GetValue(index) for index in range(own.GetNumberOfValues()))
 
     def saveNodes(
         self: Any, kind: str, properties: Any, messages: Any = None, scene: Any = None

@@ -62,9 +62,18 @@ class qSlicerScriptedLoadableModuleWidget:
     """What a module's ...Widget sees as its `parent`."""
 
     def construct(self: Any) -> None:
-        self._own.python = None
+        self._own.python, self._own.isEntered = None, False
 
     moduleName = property(lambda self: self._own.name)
+    isEntered = property(lambda self: self._own.isEntered)
+
+    def enter(self: Any) -> None:
+        self._own.isEntered = True
+        self.self().enter()
+
+    def exit(self: Any) -> None:
+        self._own.isEntered = False
+        self.self().exit()
 
     def self(self: Any) -> Any:
         return self._own.python

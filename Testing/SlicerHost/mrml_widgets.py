@@ -8,7 +8,7 @@ from typing import Any
 import vtk
 
 from SlicerHost import qt
-from SlicerHost.standins import behavior, stored
+from SlicerHost.standins import behavior, in_row, make, stored
 
 
 class _Watch:
@@ -84,14 +84,15 @@ class qMRMLNodeComboBox:
 
     def construct(self: Any) -> None:
         own = self._own
-        own.combo, own.watch = qt.QComboBox(), _Watch(self._refresh, self._leave)
+        own.combo, own.watch = make("ctkComboBox")(), _Watch(self._refresh, self._leave)
         own.ids, own.names, own.attributes, own.current, own.leaving = [], [], [], None, None
         own.combo.setMinimumContentsLength(12)
         own.combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         own.combo.enabled = False
-        layout = qt.QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(own.combo)
+        in_row(self, own.combo)
+        self.setFocusPolicy(qt.Qt.NoFocus)
+        own.combo.setFocusProxy(self)  # so that the tab key skips both
+        own.combo.activated.connect(lambda row: self._choose(own.ids[row]))
         self.destroyed.connect(own.watch.stop)
 
     def setMRMLScene(self: Any, scene: Any) -> None:

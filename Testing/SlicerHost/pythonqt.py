@@ -8,13 +8,15 @@ with a line on the terminal, is kept in `refused`: a test that leaves anything t
 from __future__ import annotations
 
 import functools
+import gc
 import os
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from Qt import QtCore
-from shiboken6 import getCppPointer
+from Qt import QtCore, QtWidgets
+from shiboken6 import getCppPointer, isValid
 
 QObject = QtCore.QObject
 refused: list[str] = []
@@ -56,9 +58,9 @@ class QtProperty:
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
             return self if self.native is None else self.native.__get__(None, owner)
-        if isinstance(self.native, _METHOD):
-            return self.native(instance)
-        return instance.property(self.name)
+        native = isinstance(self.native, _METHOD)
+        value = self.native(instance) if native else instance.property(self.name)
+        return tuple(value) if self.kind == "QStringList" else value
 
     def __set__(self, instance: Any, value: Any) -> None:
         where = f"property '{self.name}' of {type(instance).__name__}"
@@ -200,6 +202,31 @@ def _release(address: int, *_: Any) -> None:
     _held.pop(address, None)
 
 
+def _delete_later(self: Any, native: Callable[..., Any]) -> None:
+    """Refuse what deletes a widget without a parent twice: connections that hold its wrapper.
+
+    They go in its destructor, and the wrapper with them, which deletes the widget once more.
+    """
+    isAlone = self.isWidgetType() and self.parent() is None
+    for sender in (self, *self.findChildren(QObject)) if isAlone else ():
+        for signal, slot in _held.get(getCppPointer(sender)[0], ()):
+            if _leads_to(slot, self):
+                refused.append(f"{type(self).__name__}.deleteLater: disconnect {signal} first")
+    native()
+
+
+def _leads_to(slot: Any, wrapper: Any) -> bool:
+    """Whether references lead from a slot to a wrapper; modules and classes lead nowhere."""
+    due, known = [slot], {}
+    while due:
+        each = due.pop()
+        if id(each) not in known and not isinstance(each, type | types.ModuleType):
+            known[id(each)] = each
+            is_code = isinstance(each, types.FunctionType)
+            due += (each.__closure__ or ()) if is_code else gc.get_referents(each)
+    return id(wrapper) in known
+
+
 _native_attribute = QObject.__getattribute__
 
 
@@ -235,11 +262,16 @@ def _meta_object(self: Any, native: Callable[..., Any]) -> Any:
     return type(self).staticMetaObject
 
 
-_INSTEAD = {"connect": _connect, "disconnect": _disconnect, "metaObject": _meta_object}
+_INSTEAD = {
+    "connect": _connect, "disconnect": _disconnect, "metaObject": _meta_object,
+    "deleteLater": _delete_later,
+}  # fmt: skip
 
 
 def _get_attribute(native: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     def __getattribute__(self: Any, name: str) -> Any:
+        if name[0] != "_" and not isValid(self):
+            raise ValueError(f"Trying to use '{name}' of a destroyed {type(self).__name__} object")
         if name in _INSTEAD:
             return functools.partial(_INSTEAD[name], self, native(self, name))
         try:
@@ -295,22 +327,16 @@ def _checked(native: Any, owner: str, name: str) -> Callable[..., Any]:
     return setter
 
 
-#: Of the event loops that run within others, the innermost last: whether they take user input.
-loops: list[bool] = []
-
-
 def _watched(native: Any) -> Callable[..., Any]:
-    """QEventLoop.exec_, refused where a click in it could begin anew what waits for its end."""
-    every = QtCore.QEventLoop.AllEvents
+    """QEventLoop.exec_, refused where a second click could begin anew what waits for its end.
 
-    def exec_(self: Any, flags: Any = every) -> Any:
-        loops.append(not flags & QtCore.QEventLoop.ExcludeUserInputEvents)
-        if loops[-1]:
-            refused.append("QEventLoop.exec_: a second click recurses, exclude user input")
-        try:
-            return native(self, flags)
-        finally:
-            loops.pop()
+    Excluding user input only delays that: clicks are delivered afterwards, to a hidden dialog too.
+    """
+
+    def exec_(self: Any, *flags: Any) -> Any:
+        if QtWidgets.QApplication.activeModalWidget() is None:
+            refused.append("QEventLoop.exec_: a second click recurses, show a modal dialog")
+        return native(self, *flags)
 
     return exec_
 

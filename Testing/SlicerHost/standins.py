@@ -35,7 +35,8 @@ class Property:
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
             return self
-        return self._part("fget", instance)(instance)
+        value = self._part("fget", instance)(instance)
+        return tuple(value) if self.kind == "QStringList" else value
 
     def __set__(self, instance: Any, value: Any) -> None:
         where = f"property '{self.name}' of {type(instance).__name__}"
@@ -59,6 +60,13 @@ def stored(default: Any) -> property:
         return list(value) if isinstance(value, list) else value
 
     return property(get, lambda self, value: self._own.stored.__setitem__(key, value))
+
+
+def in_row(parent: Any, *widgets: Any) -> None:
+    row = qt.QHBoxLayout(parent)
+    row.setContentsMargins(0, 0, 0, 0)
+    for widget in widgets:
+        row.addWidget(widget)
 
 
 def _says(owner: str, name: str) -> str:

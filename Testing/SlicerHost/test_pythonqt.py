@@ -1,5 +1,6 @@
 """Qt's classes behave as PythonQt's do."""
 
+import functools
 import gc
 import os
 import weakref
@@ -91,12 +92,24 @@ def test_what_pythonqt_takes_for_something_else_is_written_down(refused):
     assert label.toolTip == os.fspath(Path("x"))
 
 
-def test_a_loop_that_takes_user_input_is_refused(refused):
+def test_a_loop_without_a_modal_dialog_is_refused(refused):
     loop = qt.QEventLoop()
     qt.QTimer.singleShot(0, loop.quit)
     loop.exec_()
-    assert refused == ["QEventLoop.exec_: a second click recurses, exclude user input"]
+    assert refused == ["QEventLoop.exec_: a second click recurses, show a modal dialog"]
     refused.clear()
+
+
+def test_a_widget_that_its_connections_hold_is_not_deleted_without_a_parent(refused):
+    dialog = qt.QProgressDialog()
+    slot = functools.partial(lambda shown: shown.hide(), dialog)
+    for signal in (dialog.canceled, qt.QTimer(dialog).timeout):
+        signal.connect(slot)
+        dialog.deleteLater()
+        assert refused.pop() and not refused
+        signal.disconnect(slot)
+    dialog.deleteLater()
+    assert not refused
 
 
 def test_classes_outlive_the_instances_that_forms_bring():
@@ -104,6 +117,8 @@ def test_classes_outlive_the_instances_that_forms_bring():
     described = [each.metaObject() for each in form.findChildren(qt.QObject)]
     form.deleteLater()
     qt.QCoreApplication.sendPostedEvents(None, int(qt.QEvent.DeferredDelete))
+    with pytest.raises(ValueError, match="destroyed qMRMLWidget"):
+        form.show()
     assert all(each.className() for each in described)
     assert qt.QPushButton.staticMetaObject.className() == "QPushButton"
 

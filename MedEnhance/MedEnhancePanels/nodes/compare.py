@@ -41,7 +41,7 @@ class Compare(Showing):
     def __init__(self, onEnded=lambda: None):
         super().__init__()
         self.mode, self.overlay, self.isInput = "none", None, False
-        self._onEnded, self._display = onEnded, None
+        self._onEnded = onEnded
 
     @property
     def output(self):
@@ -81,10 +81,6 @@ class Compare(Showing):
 
     def forget(self):
         super().forget()
-        if self._display is not None:
-            display, tag = self._display
-            display.RemoveObserver(tag)
-        self._display = None
         self.mode, self.overlay, self.isInput = "none", None, False
 
     def _onOthersShown(self):
@@ -99,7 +95,7 @@ class Compare(Showing):
             tag = display.AddObserver(
                 "ModifiedEvent", lambda *_: results.copyDisplay(source, output)
             )
-            self._display = display, tag
+            self._observed.append((display.GetID(), tag))
 
     def _resultViews(self):
         """Return the layers of the views that show the enhanced volume."""

@@ -103,14 +103,15 @@ class Showing:
 
         # By name: kept here, a node and its observer would hold each other, and Python would
         # collect both while VTK still calls.
-        self._observed = [
+        self._observed += [
             (each.GetID(), each.AddObserver("ModifiedEvent", onModified)) for each in composites
         ]
 
     def _look(self):
         nodes = [_present(identifier) for identifier, _tag in self._observed]
+        views = [node for node in nodes if node is None or node.IsA("vtkMRMLSliceCompositeNode")]
         ours = (self._nodeID, self._sourceID)
-        if any(node is None or node.GetBackgroundVolumeID() not in ours for node in nodes):
+        if any(node is None or node.GetBackgroundVolumeID() not in ours for node in views):
             self._onOthersShown()
 
     def _restore(self, isMoved):

@@ -19,7 +19,7 @@ class CompressPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Compress")
-        self._isInFront, self._job = False, None
+        self._job = None
         #: The estimate that runs, and the volume and config of the last one.
         self._estimate, self._estimated = None, None
         self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
@@ -39,12 +39,7 @@ class CompressPanel(Page):
         self.bind(**fields)
         ui.compressButton.clicked.connect(self._onCompress)
 
-    def enter(self):
-        self._isInFront = True
-        self.update()
-
     def exit(self):
-        self._isInFront = False
         self._stopEstimate()
 
     def cleanup(self):
@@ -110,7 +105,7 @@ class CompressPanel(Page):
 
     def _scheduleEstimate(self):
         """Estimate soon, unless something changes once more before; nothing where it is known."""
-        if not self._isInFront or self._job is not None:
+        if self._job is not None:
             return
         node = self.state.inputVolume
         asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.config)

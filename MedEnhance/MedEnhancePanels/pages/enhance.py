@@ -7,11 +7,11 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import durationText
-from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview
+from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview, results
 from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import noiseOf
-from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, allow, fill
+from MedEnhancePanels.pages.widgets import Notice, Page, allow, fill
 from MedEnhancePanels.tasks import enhancement
 
 
@@ -28,7 +28,6 @@ class EnhancePanel(Page):
         self._devices = DeviceChoice(context.runner, context.changeSoon)
         self._preparation = Preparation(context.runner, self.widget)
         self._problem = Notice(ui, "problem")
-        self._selectors = NodeSelectors(ui.guideSelector, ui.outputSelector, ui.resultSelector)
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.noiseSpinBox.valueChanged.connect(self._onNoise)
         self.bind(
@@ -47,20 +46,15 @@ class EnhancePanel(Page):
         ui.suggestedGuideButton.clicked.connect(self._onSuggestedGuide)
         ui.previewButton.clicked.connect(self.onPreview)
         ui.applyButton.clicked.connect(self.onApply)
-        scene = slicer.mrmlScene
-        self._closing = scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses)
 
     def cleanup(self):
-        slicer.mrmlScene.RemoveObserver(self._closing)
-        self._selectors.cleanup()
-        self._devices.cleanup()
         self._preparation.follow(None, "")
         self.preview.hide()
         self.result.leave()
         self.result.forget()
         self.job = None
 
-    def _onSceneCloses(self, *_arguments):
+    def forget(self):
         self._preparation.follow(None, "")
         self.preview.forget()
         self.result.forget()
@@ -125,6 +119,8 @@ class EnhancePanel(Page):
     def exit(self):
         """Put the views back as they were."""
         self.isInFront = False
+        self._preparation.stop()
+        self.preview.hide()
         self.result.leave()
 
     def offer(self):
@@ -206,7 +202,7 @@ class EnhancePanel(Page):
         ui.applyButton.enabled = not (problem or busy)
         ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume")
         isShown = self.preview.isShown
-        ui.previewButton.text = _("Hide &preview") if isShown else _("&Preview")
+        ui.previewButton.text = _("Hide preview") if isShown else _("Preview")
         reason = "" if isShown else problem or busy or self._previewProblem()
         ui.previewButton.enabled = not reason
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
@@ -280,6 +276,9 @@ class EnhancePanel(Page):
         job = enhancement.startPreview(self.context.runner, node, index, options)
 
         def onDone(job):
+            if self.isOff:
+                results.remove(job.nodes["output"])
+                return
             self.preview.show(job.nodes["output"], node, sliceNode)
             shown = _("Preview of slice {number} in the {view} view.").format(
                 number=index + 1, view=sliceNode.GetLayoutName()

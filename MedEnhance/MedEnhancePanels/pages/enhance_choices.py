@@ -75,11 +75,8 @@ class DeviceChoice:
         isMissing = device == "cpu" and not self._isCompiled
         return isMissing and importlib.util.find_spec("ziglang") is not None
 
-    def cleanup(self):
-        self._onChange = None
-
     def _onFinished(self, job):
-        if job.state != "done" or self._onChange is None:
+        if job.state != "done":
             return
         choice = job.result.get("choice") or {}
         self._threads = int(job.result.get("cpu_threads") or 0)

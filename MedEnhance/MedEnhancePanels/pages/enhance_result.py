@@ -143,7 +143,7 @@ class ResultArea:
 
     @guarded
     def _onChosen(self, node=None):
-        if not self._page.isShowing and self.context.state is not None:
+        if self.context.isEntered and not self._page.isShowing and self.context.state is not None:
             self.context.state.enhancedVolume = self.ui.resultSelector.currentNode()
             _hideLabelsOfOthers(self.output)
             self._page.update()

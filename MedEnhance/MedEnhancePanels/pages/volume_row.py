@@ -7,7 +7,6 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import preview, provenance
-from MedEnhancePanels.pages.widgets import NodeSelectors
 from MedEnhancePanels.tasks import samples
 
 
@@ -16,9 +15,8 @@ class VolumeRow:
 
     def __init__(self, context, ui):
         self.context, self._ui = context, ui
-        #: The volumes that were there when another module was opened.
-        self._before = set()
-        self._selectors = NodeSelectors(ui.inputSelector)
+        #: Whether the module is about to be opened; the IDs of volumes at the last update.
+        self.wasAway, self._seen = True, None
         self._menu = qt.QMenu(ui.loadButton)
         self._fillMenu()
         ui.loadButton.setMenu(self._menu)
@@ -36,30 +34,23 @@ class VolumeRow:
     def _add(self, text, slot):
         self._menu.addAction(text).triggered.connect(slot)
 
-    def cleanup(self):
-        self._selectors.cleanup()
-
     def update(self):
-        state = self.context.state
+        """Show the state's volume; where there is none, or after another module, take a new one."""
+        state, nodes, seen = self.context.state, _originals(), self._seen
+        if state is None:
+            self._seen = None
+        elif self.context.isEntered:
+            self._seen = {node.GetID() for node in nodes}
+            new = [node for node in nodes if seen is not None and node.GetID() not in seen]
+            wasAway, self.wasAway = self.wasAway, False
+            if (new and wasAway) or (state.inputVolume is None and (new or wasAway)):
+                state.inputVolume = _best(new or nodes)
         self._ui.inputSelector.setCurrentNode(state.inputVolume if state is not None else None)
-
-    def remember(self):
-        """Note which volumes there are: the others will be new."""
-        self._before = {node.GetID() for node in _originals()}
-
-    def enter(self):
-        """Choose a volume that was loaded since `remember`; where none is chosen, any."""
-        nodes = _originals()
-        new = [node for node in nodes if self._before and node.GetID() not in self._before]
-        if new or self.context.state.inputVolume is None:
-            # One that the slice views show comes first.
-            shown = sorted(new or nodes, key=lambda node: not preview.isShown(node))
-            self.context.state.inputVolume = next(iter(shown), None)
 
     @guarded
     def _onChosen(self, *_node):
         state, node = self.context.state, self._ui.inputSelector.currentNode()
-        if state is None or node is state.inputVolume:
+        if state is None or not self.context.isEntered or node is state.inputVolume:
             return
         state.inputVolume = node
         self.context.clearMessage()
@@ -69,14 +60,20 @@ class VolumeRow:
 
     @guarded
     def _onAddData(self, *_checked):
-        self.remember()
+        before = _originals()
         slicer.util.openAddDataDialog()
-        self.enter()
+        if new := [node for node in _originals() if node not in before]:
+            self.context.state.inputVolume = _best(new)
 
     @guarded
     def _onSample(self, sample):
         if dependencies.ensure(dependencies.COMPRESS):
             self.context.state.inputVolume = samples.load(sample)
+
+
+def _best(nodes):
+    """Return a volume that slice views show, else any; None for none."""
+    return next(iter(sorted(nodes, key=lambda node: not preview.isShown(node))), None)
 
 
 def _originals():

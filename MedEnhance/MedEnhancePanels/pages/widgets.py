@@ -2,13 +2,10 @@
 
 import qt
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
 
-#: Observers with it are called before those of Slicer's selectors, which have 0.
-FIRST = 10.0
 _ICON_PIXELS = 20
 #: By class of a widget: the signal of a choice, and the property that has it.
 _BINDINGS = {
@@ -23,7 +20,7 @@ _BINDINGS = {
 class Page:
     """A page of the panel: it shows the state, and changes it.
 
-    A page that is not in front is not updated; `enter` does that.
+    A page that is not in front, or whose module is not, is not updated; `enter` does that.
     """
 
     def __init__(self, context, name):
@@ -40,6 +37,11 @@ class Page:
         """The State of the scene; None while that closes, and after the module was closed."""
         return self.context.state
 
+    @property
+    def isOff(self):
+        """Whether another page, or another module, is in front."""
+        return not self.context.isEntered or self.widget.isHidden()
+
     def bind(self, **fields):
         """Keep fields of the state equal to widgets: field=widget."""
         for field, widget in fields.items():
@@ -54,19 +56,19 @@ class Page:
 
     @guarded
     def _onEdited(self, field, value):
-        if self.state is not None and not self.isShowing:
+        if self.state is not None and self.context.isEntered and not self.isShowing:
             setattr(self.state, field, value)
 
     @guarded
     def update(self, *_arguments):
-        if self.isShowing or self.widget.isHidden() or slicer.mrmlScene.IsClosing():
+        if self.isShowing or self.isOff or slicer.mrmlScene.IsClosing():
             return
         self.widget.enabled = self.state is not None
         if self.state is None:
             return
         self.isShowing = True
         try:
-            if self.state != self._shownState:
+            if self.state is not self._shownState:
                 self._shownState = self.state
                 self.onNewState()
             self.offer()
@@ -89,7 +91,10 @@ class Page:
         self.update()
 
     def exit(self):
-        """Leave the page; called when another is shown."""
+        """Leave the page; called when another page or module is shown."""
+
+    def forget(self):
+        """Let go of a scene that closes."""
 
     def cleanup(self):
         """Let go when the module is closed or reloaded; jobs continue without the page."""
@@ -106,31 +111,6 @@ def _show(widget, name, value):
         widget.currentIndex = widget.findData(value)
     elif getattr(widget, name) != value:  # setting a text would move the cursor
         setattr(widget, name, value)
-
-
-class NodeSelectors:
-    """Selectors that show nothing once their node is removed from the scene.
-
-    Left alone, Slicer's selectors take the neighbor of a node that goes, also where they offer
-    "None", and signal it as if the user had chosen it.
-    """
-
-    def __init__(self, *selectors):
-        self._selectors, self._scene = selectors, slicer.mrmlScene
-        event = self._scene.NodeAboutToBeRemovedEvent
-        self._tag = self._scene.AddObserver(event, self._onRemoval, FIRST)
-
-    def cleanup(self):
-        self._scene.RemoveObserver(self._tag)
-        self._selectors = ()
-
-    @vtk.calldata_type(vtk.VTK_OBJECT)
-    def _onRemoval(self, _scene, _event, node):
-        if self._scene.IsClosing():
-            return
-        for selector in self._selectors:
-            if selector.currentNode() is node:
-                selector.setCurrentNode(None)
 
 
 class Notice:

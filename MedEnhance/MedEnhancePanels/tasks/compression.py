@@ -62,7 +62,9 @@ def startDecompress(runner, path, region=None, name=None):
 
     title = _("Open {name}").format(name=os.path.basename(path))
     params = {"input": str(path), "region": region}
-    return runner.submit("decompress", params, title=title, before=askForVolume, after=after)
+    return runner.submit(
+        "decompress", params, title=title, before=askForVolume, after=after, isUrgent=True
+    )
 
 
 def checkConfig(node, config):

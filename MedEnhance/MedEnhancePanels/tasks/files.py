@@ -11,9 +11,10 @@ from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, provenance
 from MedEnhancePanels.nodes.preview import showVolume
-from MedEnhancePanels.runner import sharedRunner, wait
+from MedEnhancePanels.runner import sharedRunner
 from MedEnhancePanels.tasks import compression
 from MedEnhancePanels.tasks.node_job import send
+from MedEnhancePanels.waiting import wait
 
 
 def startSave(runner, node, path, overwrite=False):
@@ -45,10 +46,7 @@ def canLoadFile(path):
 
 
 def load(parent, properties):
-    """Load for qSlicerScriptedFileReader: properties has fileName, and may have name and show.
-
-    Meanwhile clicks and keys wait, see `wait`.
-    """
+    """Load for qSlicerScriptedFileReader: properties has fileName, and may have name and show."""
     path = str(properties["fileName"])
     name = str(properties.get("name") or "") or compression.baseName(path)
     try:

@@ -76,7 +76,8 @@ def _loadForSampleData(sample):
 def load(sample):
     """Load a sample into the scene; the volume node. Raises PanelError."""
     from MedEnhanceLib.runtime.resources import resource_folder
-    from MedEnhancePanels.runner import sharedRunner, wait
+    from MedEnhancePanels.runner import sharedRunner
+    from MedEnhancePanels.waiting import wait
 
     path = str(resource_folder("samples") / "mni152_t1.nii.gz")
     if sample.origin:
@@ -88,7 +89,9 @@ def load(sample):
         job.nodes["output"] = yield from bridge.receiveVolume(path, sample.name)
 
     title = _("Load {name}").format(name=sample.name)
-    job = sharedRunner().submit("degrade", params, title=title, before=askForVolume, after=after)
+    job = sharedRunner().submit(
+        "degrade", params, title=title, before=askForVolume, after=after, isUrgent=True
+    )
     node = wait(job).nodes["output"]
     node.SetAttribute(cautions.NOTES, _("Damaged on purpose: a sample with simulated noise."))
     slicer.util.setSliceViewerLayers(background=node, fit=True)
