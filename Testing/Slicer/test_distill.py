@@ -238,7 +238,7 @@ class ChoiceTest(DistillingTestCase):
             self.assertIn("half an hour", self.ui.roomLabel.text)
             self.assertFalse(self.ui.roomButton.enabled)
             self.assertFalse(
-                Job(None, job.kind, {}, "", None, True).isQuestion, "has a bar, Cancel"
+                Job(None, job.kind, {}, "", None, True, False).isQuestion, "has a bar, Cancel"
             )
             job.end({"sentence": sentence})
             self.assertEqual(self.ui.roomLabel.text, sentence)

@@ -79,12 +79,12 @@ class ModuleTest(MedEnhanceTestCase):
             scene.RemoveNode(self.context.state.guideVolume)  # the selector goes to the next one
             self.context.changeSoon()  # as a job that ends
             self.processEvents(80)
-        ended = types.SimpleNamespace(nodes={"output": result}, started=0, ended=1, warnings=[])
+        ended = types.SimpleNamespace(nodes={"output": result}, started=0, ended=1, warnings=[], log=[])
         page._onApplied(ended)
-        self.assertEqual((compare._observed, compare.mode), ([], "single"))
+        self.assertEqual((compare._observed, compare.mode), ([], "none"))
         parent.enter()
         self.assertIsNone(page.ui.guideSelector.currentNode() or self.context.state.guideVolume)
-        self.assertEqual((str(scene).count("vtkObserver"), compare.mode), (observers, "single"))
+        self.assertEqual((str(scene).count("vtkObserver"), compare.mode), (observers, "none"))
         parent.exit()
         scene.RemoveNode(self.context.state.node)
         scene.Clear(0)
