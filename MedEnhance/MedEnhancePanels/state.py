@@ -10,6 +10,7 @@ import math
 from MedEnhanceLib.core.options import option_of
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.unicompress.config import CompressConfig
 
 
 class Field:
@@ -88,6 +89,7 @@ class State:
     ratio = Field(10.0)
     psnr = Field(45.0)
     ssim = Field(0.95)
+    compressCodec = Field.of(CompressConfig, "block_type")  # of a ratio
 
     distillTask = Field(
         "distillMR", "distillMR", "distillCT", "trainMR", "trainCT", "slicesMR", "slicesCT"

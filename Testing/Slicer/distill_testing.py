@@ -32,11 +32,6 @@ class DistillTestCase(MedEnhanceTestCase):
         """What is made: a value of the state's distillTask."""
         self.pick(self.ui.taskSelector, task)
 
-    def pick(self, box, value):
-        """Choose the entry with that value, as a user does."""
-        box.currentIndex = box.findData(value)
-        box.activated.emit(box.currentIndex)
-
     def newPanel(self):
         """As after Slicer was started again with the same scene."""
         slicer.util.reloadScriptedModule("MedEnhance")

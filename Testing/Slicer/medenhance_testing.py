@@ -161,6 +161,11 @@ class MedEnhanceTestCase(unittest.TestCase):
         if qt.QApplication.activeModalWidget() in (None, button.window()):
             button.click()
 
+    def pick(self, box, value):
+        """Choose the entry with that value, as a user does."""
+        box.currentIndex = box.findData(value)
+        box.activated.emit(box.currentIndex)
+
     @property
     def message(self):
         """What the panel says above its pages."""

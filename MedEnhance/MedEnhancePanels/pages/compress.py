@@ -7,8 +7,8 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.nodes import bridge
-from MedEnhancePanels.pages.widgets import Page, answerOf, singleShot
-from MedEnhancePanels.tasks import compression
+from MedEnhancePanels.pages.widgets import Page, answerOf, askForFile, fill, singleShot
+from MedEnhancePanels.tasks import compression, files
 
 #: How long the page waits for further changes before it estimates.
 _SETTLE_MS = 500
@@ -36,7 +36,13 @@ class CompressPanel(Page):
             button.toggled.connect(lambda checked, mode=mode: self._onMode(checked, mode))
         fields = {mode: field for mode, (_button, field) in self._modes.items()}
         del fields["lossless"]
-        self.bind(**fields)
+        entries = {
+            "auto": _("Automatic"),
+            "implicit": _("Implicit network (UniCompress, research)"),
+        }
+        fill(ui.codecSelector, entries)
+        self.bind(**fields, compressCodec=ui.codecSelector)
+        ui.openButton.clicked.connect(self._onOpen)
         ui.compressButton.clicked.connect(self._onCompress)
 
     def exit(self):
@@ -51,14 +57,25 @@ class CompressPanel(Page):
         """The choices of the page, a CompressConfig."""
         mode, state = self.state.compressMode, self.state
         name = "max_error" if mode == "maxError" else mode
-        value = True if mode == "lossless" else getattr(state, mode)
-        return arguments.checkedConfig(CompressConfig, **{name: value})
+        options = {name: True if mode == "lossless" else getattr(state, mode)}
+        if mode == "ratio":
+            options["block_type"] = state.compressCodec
+        return arguments.checkedConfig(CompressConfig, **options)
+
+    @property
+    def _use(self):
+        """What packages are needed for."""
+        isImplicit = self.config.block_type == "implicit"
+        return dependencies.ENHANCE if isImplicit else dependencies.COMPRESS
 
     def offer(self):
         node = self.state.inputVolume
         if bridge.isLabelMap(node):
             self.state.compressMode = "lossless"
         self._setUnits(node)
+        least = compression.IMPLICIT_RATIO if self.state.compressCodec == "implicit" else 1.1
+        self.ui.ratioSpinBox.minimum = least
+        self.state.ratio = max(self.state.ratio, least)
 
     def show(self):
         state, ui, node = self.state, self.ui, self.state.inputVolume
@@ -68,6 +85,7 @@ class CompressPanel(Page):
             button.enabled = mode == "lossless" or not isLabelMap
             if field is not None:
                 field.enabled = button.checked
+        ui.codecSelector.enabled = ui.ratioButton.checked
         why = self._whyNot()
         ui.compressButton.enabled = not why
         ui.compressButton.toolTip = why or _("Choose a file, write it and verify it")
@@ -84,7 +102,7 @@ class CompressPanel(Page):
         spinBox.suffix = f" {units}" if units else ""
         if image is not None:
             low, high = bridge.rangeOf(image)
-            isWhole = image.GetScalarTypeAsString() not in ("float", "double")
+            isWhole = bridge.isWhole(image)
             spinBox.decimals = 0 if isWhole else 4
             spinBox.minimum = 1.0 if isWhole else 0.0001
             spinBox.singleStep = 1.0 if isWhole else max(0.0001, (high - low) / 100)
@@ -109,7 +127,11 @@ class CompressPanel(Page):
             return
         node = self.state.inputVolume
         asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.config)
-        if lack := dependencies.missingText(dependencies.COMPRESS):
+        lack = dependencies.missingText(self._use)
+        if self.config.block_type == "implicit":
+            lack = lack or _("There is no estimate for the implicit network, whose loss is larger.")
+        if lack:
+            self._stopEstimate()
             self.ui.estimateLabel.text = lack
         if lack or asked == self._estimated:
             return
@@ -153,7 +175,7 @@ class CompressPanel(Page):
     @guarded
     def _onCompress(self, _checked=False):
         """Ask for the file, which the dialog confirms where it exists, and write it."""
-        if not dependencies.ensure(dependencies.COMPRESS):
+        if not dependencies.ensure(self._use, self.context, self.ui.compressButton):
             return
         node = self.state.inputVolume
         title, start = _("Save the compressed volume"), compression.suggestPath(node)
@@ -171,6 +193,13 @@ class CompressPanel(Page):
         self.update()
         units = bridge.unitsOf(node)
         self._job.onFinished(lambda job: self._onCompressed(job, path, units))
+
+    @guarded
+    def _onOpen(self, _checked=False):
+        path = askForFile(self.widget, _("Open a compressed volume"), kinds=compression.FILTER)
+        if path:
+            self.context.clearMessage()
+            self.state.inputVolume = files.opened(path, isShown=True)
 
     def _onCompressed(self, job, path, units):
         if job is not self._job:

@@ -13,6 +13,9 @@ from MedEnhancePanels.nodes.cautions import NOTES, bytesText, numberText
 from MedEnhancePanels.tasks.node_job import askForVolume, send
 
 ENDING = ".ucv"
+#: The implicit network codes 512 voxels in up to nine bytes: at smaller ratios of 16-bit voxels its
+#: file gets no larger.
+IMPLICIT_RATIO = 100.0
 #: The kind of file, for file dialogs.
 FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
 
@@ -53,7 +56,8 @@ def startDecompress(runner, path, region=None, name=None):
     """
 
     def after(job):
-        node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
+        base = os.path.splitext(os.path.basename(path))[0]
+        node = yield from bridge.receiveVolume(job.params["output"], name or base)
         node.SetAttribute(NOTES, "\n".join(job.warnings))
         with open(job.result["manifest"], encoding="utf-8") as file:
             dicom = json.load(file).get("dicom", {})
@@ -75,6 +79,12 @@ def checkConfig(node, config):
         message = _("{name} is a label map: lossy compression would change its labels")
         hint = _("Choose lossless; label maps compress very well.")
         raise PanelError(message.format(name=node.GetName()), hint, "config")
+    if config.block_type == "implicit":
+        isWhole = bridge.isWhole(bridge.frameNodes(node)[0].GetImageData())
+        if not isWhole or bridge.modalityOf(node) not in ("CT", "MR", "EM"):
+            message = _("The implicit network codes whole numbers of CT, MR and EM, not {name}")
+            hint = _("Choose the automatic codec.")
+            raise PanelError(message.format(name=node.GetName()), hint, "config")
 
 
 def suggestPath(node, ending=ENDING):
@@ -86,10 +96,6 @@ def suggestPath(node, ending=ENDING):
     return bridge.freePath(folder, bridge.fileName(node), ending)
 
 
-def baseName(path):
-    return os.path.splitext(os.path.basename(path))[0]
-
-
 def estimateText(estimate, units):
     """Return the result of the job `estimate`, marked as an estimate."""
     text = _("Estimate: {size}, {quality} (measured on {share:.0%} of the volume).")
@@ -98,7 +104,7 @@ def estimateText(estimate, units):
 
 
 def resultText(result, units, path):
-    text = _("{name} was compressed and verified: {size}, {quality}. To open it: Load…, Add data…")
+    text = _("{name} was compressed and verified: {size}, {quality}. Open… reads it.")
     size, quality = _sizeText(result), _qualityText(result, units)
     return text.format(name=os.path.basename(path), size=size, quality=quality)
 
