@@ -83,6 +83,7 @@ class State:
     noiseMap = Field(False)
     forceSegmenter = Field(False)
     segment = Field(False)
+    segmenter = Field("auto")
 
     compressMode = Field("lossless", "lossless", "maxError", "ratio", "psnr", "ssim")
     maxError = Field(2.0)
@@ -100,6 +101,9 @@ class State:
     #: "synthetic", "template" or the path of a file.
     distillPrior = Field.of(DistillConfig, "prior")
     distillVolumes = Field.of(DistillConfig, "volumes")
+    distillDevice = Field.of(DistillConfig, "device")
+    distillSegmenter = Field("")  # "" for an enhancer by its own loss alone
+    distillGate = Field("ema", "ema", "binary")
     distillPreset = Field("cpu", "cpu", "smoke", "full")
     distillRun = Field("")
 

@@ -1,13 +1,12 @@
 """The page Models: listed and imported by the real worker."""
 
-import json
 import os
 import shutil
 from pathlib import Path
 from unittest import mock
 
 import qt
-from medenhance_testing import MedEnhanceTestCase, slow
+from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -51,10 +50,7 @@ class ModelsTest(MedEnhanceTestCase):
     def bundle(self):
         """A zip of a model that ships, under a name of its own."""
         folder = Path(self.folder, "zipped")
-        shutil.copytree(resource_folder("models") / "mr", folder / "mine")
-        path = folder / "mine/configs/metadata.json"
-        path.chmod(0o644)
-        path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"name": "mine"}))
+        copyOfModel("mr", folder / "mine")
         return shutil.make_archive(str(folder), "zip", folder)
 
     def choose(self, name):

@@ -76,7 +76,7 @@ def _modality(volume):
     """Say what speaks against the modality: DICOM's own word, or the values."""
     modality, stated = bridge.modalityOf(volume), bridge.dicomModality(volume)
     low, high = bridge.rangeOf(volume.GetImageData())
-    remedy = _("Correct the modality below Advanced if it is wrong.")
+    remedy = _("Correct the modality under Advanced if it is wrong.")
     if stated in MODALITIES and modality in MODALITIES and stated != modality:
         text = _("DICOM says {stated}, but {chosen} is selected.")
         stated, chosen = modalityName(stated), modalityName(modality)

@@ -108,7 +108,7 @@ def _show(widget, name, value):
     if name == "currentNode":
         widget.setCurrentNode(value)
     elif name == "currentData":
-        widget.currentIndex = widget.findData(value)
+        widget.currentIndex = max(0, widget.findData(value))  # the first for what is not offered
     elif getattr(widget, name) != value:  # setting a text would move the cursor
         setattr(widget, name, value)
 
