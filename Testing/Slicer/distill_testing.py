@@ -69,8 +69,8 @@ class DistillTestCase(MedEnhanceTestCase):
 
     def chooseBudget(self):
         """The smallest network, on the processor."""
-        self.pick(self.ui.budgetSelector, "smoke")
-        self.context.state.device = "cpu"
+        self.pick(self.ui.presetSelector, "smoke")
+        self.context.state.distillDevice = "cpu"
         self.ui.nameEdit.text = "tiny"
 
     def train(self, steps=400):

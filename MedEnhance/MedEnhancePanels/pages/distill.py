@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.pages.distill_run import RunArea
 from MedEnhancePanels.pages.widgets import Page, askForFile, fill
 from MedEnhancePanels.tasks import distillation
@@ -39,30 +40,39 @@ class DistillPanel(Page):
             "full": _("Full, for a graphics card"),
             "smoke": _("Test: under a minute"),
         }
-        fill(ui.budgetSelector, entries)
+        fill(ui.presetSelector, entries)
         entries = {
-            "statistics": _("Statistics (a minute)"),
-            "matching": _("Matching (minutes a patient)"),
+            "statistics": _("Synthetic volumes with statistics (a minute)"),
+            "matching": _("Gradient matching, SPG (minutes a patient)"),
         }
         fill(ui.methodSelector, entries)
+        entries = {
+            "ema": _("Averaged gradients"),
+            "binary": _("Gradients of each step, as published"),
+        }
+        fill(ui.gateSelector, entries)
         self.runs = RunArea(self)
         self.bind(
             distillTask=ui.taskSelector,
             distillCohort=ui.pathEdit,
-            distillPreset=ui.budgetSelector,
+            distillPreset=ui.presetSelector,
             distillName=ui.nameEdit,
             distillMethod=ui.methodSelector,
             distillVolumes=ui.volumesSpinBox,
+            distillSegmenter=ui.segmenterSelector,
+            distillGate=ui.gateSelector,
+            distillDevice=ui.deviceSelector,
         )
         ui.priorSelector.activated.connect(self._onPrior)
         ui.pathButton.clicked.connect(self._onBrowse)
         ui.tableButton.clicked.connect(self._onBrowseTable)
-        ui.roomButton.clicked.connect(self._onEstimate)
+        ui.estimateButton.clicked.connect(self._onEstimate)
         ui.startButton.clicked.connect(self._onStart)
 
     def enter(self):
         self.runs.list()
         self.update()
+        self.context.devices.ask()
 
     def cleanup(self):
         self._forgetEstimate()
@@ -81,12 +91,18 @@ class DistillPanel(Page):
         box, prior = self.ui.priorSelector, self.state.distillPrior
         fill(box, entries, prior)
         box.currentIndex = box.findData(prior)
+        fill(self.ui.deviceSelector, self.context.devices.entries, self.state.distillDevice)
+        heads = model_choice.headTexts(distillation.segmentersOf(self.state))
+        fill(self.ui.segmenterSelector, {"": _("None")} | heads)
 
     def show(self):
         ui, state = self.ui, self.state
         isDistilling = distillation.kindOf(state) == "distill"
         ui.trainingLabel.visible, ui.distillingLabel.visible = not isDistilling, isDistilling
-        ui.tableButton.visible = ui.advancedSection.visible = ui.shareLabel.visible = isDistilling
+        for widget in (ui.tableButton, ui.distillArea, ui.shareLabel):
+            widget.visible = isDistilling
+        ui.taughtArea.visible = state.distillTask.startswith("train")
+        ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
         ui.shareLabel.text = distillation.sharedText(state)
         why = dependencies.unavailable() or distillation.whyNot(state)
         isRunning = self.runs.isRunning
@@ -97,9 +113,9 @@ class DistillPanel(Page):
         if self._estimated not in (None, distillation.paramsOf(state)):
             self._forgetEstimate()
         isEstimating = self._estimate is not None and not self._estimate.isFinished
-        ui.roomButton.visible = isDistilling and not isRunning
-        ui.roomButton.enabled = not why and not isEstimating
-        ui.roomLabel.visible = bool(ui.roomLabel.text)
+        ui.estimateButton.visible = isDistilling and not isRunning
+        ui.estimateButton.enabled = not why and not isEstimating
+        ui.estimateLabel.visible = bool(ui.estimateLabel.text)
         self.runs.show()
 
     @guarded
@@ -125,10 +141,10 @@ class DistillPanel(Page):
     @guarded
     def _onEstimate(self, _checked=False):
         """Measure what a distillation can gain, with the choices as they are."""
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.roomButton):
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.estimateButton):
             return
         self._estimated = distillation.paramsOf(self.state)
-        self.ui.roomLabel.text = _(
+        self.ui.estimateLabel.text = _(
             "This trains the shipped models further, about half an hour on one core…"
         )
         self._estimate = distillation.startEstimate(self.context.runner, self._estimated)
@@ -138,13 +154,13 @@ class DistillPanel(Page):
     def _onEstimateEnded(self, job):
         if job is self._estimate:
             failed = job.error.text if job.error is not None else ""
-            self.ui.roomLabel.text = failed or job.result["sentence"]
+            self.ui.estimateLabel.text = failed or job.result["sentence"]
             self.update()
 
     def _forgetEstimate(self):
         """Drop an estimate about other choices than those of now."""
         job, self._estimate, self._estimated = self._estimate, None, None
-        self.ui.roomLabel.text = ""
+        self.ui.estimateLabel.text = ""
         if job is not None:
             job.cancel()
 

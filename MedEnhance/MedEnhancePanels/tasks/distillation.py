@@ -8,10 +8,12 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.io import READABLE
+from MedEnhanceLib.jobs.teaching import taught_fields
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.statistics import NUMBERS
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.tasks import long_run
 
 #: Priors that are no files.
@@ -26,15 +28,29 @@ def kindOf(state):
 def paramsOf(state):
     """Return the parameters of that job but for the folder of its results, as docs/jobs.md says."""
     cohort, modality = state.distillCohort.strip(), state.distillTask[-2:]
-    config = {"preset": state.distillPreset, "device": state.device}
+    config = {"preset": state.distillPreset, "device": state.distillDevice}
     if kindOf(state) == "train":
         method = "slices" if state.distillTask.startswith("slices") else "hqg"
-        pools = {} if _isSet(cohort) else _pools(cohort, method)
-        config |= {"modality": modality, "name": state.distillName, **pools}
+        data = {} if _isSet(cohort) else _pools(cohort, method)
+        if segmenter := segmenterOf(state):  # whose training says which images
+            data = {"task": {"segmenter": segmenter, "gate": state.distillGate}}
+        config |= {"modality": modality, "name": state.distillName, **data}
         return {"method": method, "config": config, "data": cohort}
     config |= {"method": state.distillMethod, "prior": state.distillPrior}
     config |= {"volumes": state.distillVolumes}
     return {"cohort": cohort, "modality": modality, "config": config}
+
+
+def segmentersOf(state):
+    """List the segmentation models that can teach what is made."""
+    isEnhancer, modality = state.distillTask.startswith("train"), state.distillTask[-2:]
+    return model_choice.installed(modality, model_choice.HEAD) if isEnhancer else []
+
+
+def segmenterOf(state):
+    """Return the name of the segmentation model that teaches; "" for none."""
+    names = [head.name for head in segmentersOf(state)]
+    return state.distillSegmenter if state.distillSegmenter in names else ""
 
 
 def _isSet(folder):
@@ -68,11 +84,22 @@ def whyNot(state):
     if not state.distillName.strip():
         return _("Give the run a name.")
     if isTraining:
-        return ""
+        return _whyNotTaught(state) if segmenterOf(state) else ""
     if state.distillTask == "distillCT" and state.distillPrior == TEMPLATE:
         return _("There is no public template for CT: choose synthetic volumes under Advanced.")
     if state.distillPrior not in PRIORS and not os.path.isfile(state.distillPrior):
         return _("The file of the template is missing: choose another.")
+    return ""
+
+
+def _whyNotTaught(state):
+    """Say why the segmentation model cannot teach; empty where it can."""
+    if _isSet(state.distillCohort.strip()):
+        return _("A distilled set has no labels: choose the folder of the model's training.")
+    try:
+        taught_fields(paramsOf(state)["config"])
+    except MedEnhanceError as error:
+        return PanelError.fromException(error).text
     return ""
 
 
