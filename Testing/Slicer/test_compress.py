@@ -49,7 +49,7 @@ class CompressTest(MedEnhanceTestCase):
         self.assertTrue(self.ui.compressButton.enabled, self.ui.compressButton.toolTip)
         with mock.patch.object(qt.QFileDialog, "getSaveFileName", return_value=self.path):
             self.ui.compressButton.click()
-        return self.panel._job
+        return self.panel.job
 
     def compress(self):
         """Press Compress and wait for the end; the job."""

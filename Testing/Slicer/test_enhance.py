@@ -142,7 +142,10 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(node)
         self.ui.segmentCheckBox.checked = True
         self.assertTrue(self.panel.options.segment and self.ui.applyButton.enabled)
-        for modality, problem in (("CT", "Choose the segmentation"), ("OT", "no segmentation model")):
+        for modality, problem in (
+            ("CT", "Choose the segmentation"),
+            ("OT", "no segmentation model"),
+        ):
             node.SetAttribute(self.bridge.MODALITY, modality)
             self.processEvents(80)
             self.assertFalse(self.ui.segmentCheckBox.enabled or self.ui.segmentCheckBox.checked)
@@ -411,7 +414,7 @@ class ApplyTest(EnhanceTestCase):
         node = self.smallVolume(modality="MR")  # 3,840 voxels: 81 s, and 3 s to start
         self.context.state.device = "cpu"
         self.choose(node)
-        self.assertRegex(self.ui.planLabel.text, r"Runs model mr on the CPU, about 1 min 25 s\.$")
+        self.assertRegex(self.ui.planLabel.text, r"Runs model mr on the CPU, about 85 s\.$")
         self.context.state.device = "cuda"  # of which no run is known
         self.assertNotIn("about", self.ui.planLabel.text)
 
@@ -423,7 +426,7 @@ class ApplyTest(EnhanceTestCase):
         for native, spec, expected in (
             ("compiled, AVX2", None, "about 5 s"),
             ("not compiled: …", None, "about 45 s"),
-            ("not compiled: …", "ziglang", "about 1 min 5 s"),
+            ("not compiled: …", "ziglang", "about 65 s"),
         ):
             facts = {"native": native, "cpu_threads": 1, "choice": {"name": "cpu"}}
             devices._onFinished(types.SimpleNamespace(state="done", result=facts))

@@ -36,7 +36,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.waitUntil(lambda: self.panel.ui.importButton.enabled)
         with mock.patch.object(qt.QFileDialog, "getOpenFileName", return_value=path):
             self.panel.ui.importButton.click()
-        return self.finish(self.panel._job)
+        return self.finish(self.panel.job)
 
     def listed(self):
         """Names of the models in the list, sorted."""
@@ -45,7 +45,7 @@ class ModelsTest(MedEnhanceTestCase):
 
     def refresh(self):
         self.panel.enter()
-        self.waitUntil(lambda: self.panel._job is None, 60)
+        self.waitUntil(lambda: self.panel.job is None, 60)
 
     def bundle(self):
         """A zip of a model that ships, under a name of its own."""
@@ -82,7 +82,7 @@ class ModelsTest(MedEnhanceTestCase):
         ui = self.panel.ui
         self.assertNotIn("(default)", ui.modelList.currentItem().text())
         ui.defaultButton.click()
-        self.waitUntil(lambda: self.panel._job is None, 60)
+        self.waitUntil(lambda: self.panel.job is None, 60)
         self.assertIn("(default)", ui.modelList.currentItem().text())
         self.assertFalse(ui.defaultButton.enabled)
         path = Path(self.installed, "mine/configs/metadata.json")

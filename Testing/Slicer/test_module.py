@@ -79,7 +79,9 @@ class ModuleTest(MedEnhanceTestCase):
             scene.RemoveNode(self.context.state.guideVolume)  # the selector goes to the next one
             self.context.changeSoon()  # as a job that ends
             self.processEvents(80)
-        ended = types.SimpleNamespace(nodes={"output": result}, started=0, ended=1, warnings=[], log=[])
+        ended = types.SimpleNamespace(
+            nodes={"output": result}, started=0, ended=1, warnings=[], log=[]
+        )
         page._onApplied(ended)
         self.assertEqual((compare._observed, compare.mode), ([], "none"))
         parent.enter()

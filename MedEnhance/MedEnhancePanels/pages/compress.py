@@ -19,7 +19,6 @@ class CompressPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Compress")
-        self._job = None
         #: The estimate that runs, and the volume and config of the last one.
         self._estimate, self._estimated = None, None
         self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
@@ -50,7 +49,7 @@ class CompressPanel(Page):
 
     def cleanup(self):
         self.exit()
-        self._job = None
+        self.job = None
 
     @property
     def config(self):
@@ -90,7 +89,7 @@ class CompressPanel(Page):
         ui.compressButton.enabled = not why
         ui.compressButton.toolTip = why or _("Choose a file, write it and verify it")
         ui.whyLabel.text = why
-        ui.whyLabel.visible = bool(why) and self._job is None
+        ui.whyLabel.visible = bool(why) and self.job is None
         self._scheduleEstimate()
 
     def _setUnits(self, node):
@@ -113,7 +112,7 @@ class CompressPanel(Page):
 
     def _whyNot(self):
         """Say what is missing before the volume can be compressed, or nothing."""
-        if self._job is not None:
+        if self.job is not None:
             return _("The volume is being compressed")
         try:
             compression.checkConfig(self.state.inputVolume, self.config)
@@ -123,7 +122,7 @@ class CompressPanel(Page):
 
     def _scheduleEstimate(self):
         """Estimate soon, unless something changes once more before; nothing where it is known."""
-        if self._job is not None:
+        if self.job is not None:
             return
         node = self.state.inputVolume
         asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.config)
@@ -187,12 +186,15 @@ class CompressPanel(Page):
         path = path if isConfirmed else path + compression.ENDING
         self._stopEstimate()
         self.context.clearMessage()
-        self._job = compression.startCompress(
+        job = compression.startCompress(
             self.context.runner, node, path, self.config, overwrite=isConfirmed
         )
-        self.update()
         units = bridge.unitsOf(node)
-        self._job.onFinished(lambda job: self._onCompressed(job, path, units))
+
+        def onDone(job):
+            self.context.report(job, compression.resultText(job.result, units, path))
+
+        self.follow(job, onDone)
 
     @guarded
     def _onOpen(self, _checked=False):
@@ -200,13 +202,3 @@ class CompressPanel(Page):
         if path:
             self.context.clearMessage()
             self.state.inputVolume = files.opened(path, isShown=True)
-
-    def _onCompressed(self, job, path, units):
-        if job is not self._job:
-            return
-        self._job = None
-        if self.state is None:
-            return
-        self.update()
-        text = compression.resultText(job.result, units, path) if job.result else ""
-        self.context.report(job, text)

@@ -4,9 +4,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.report.page import duration_text
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.job import durationText
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview, results
 from MedEnhancePanels.pages.enhance_choices import Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
@@ -21,8 +21,7 @@ class EnhancePanel(Page):
     def __init__(self, context):
         super().__init__(context, "Enhance")
         ui = self.ui
-        self.job, self._shownInput, self.isInFront = None, None, False
-        self._suggestedGuide = None
+        self._shownInput, self._suggestedGuide, self.isInFront = None, None, False
         self.preview = preview.Preview()
         self.result = ResultArea(self)
         self._devices = context.devices
@@ -267,7 +266,7 @@ class EnhancePanel(Page):
         self.preview.hide()
         job = enhancement.start(self.context.runner, self.target, self.options)
         self._devices.rememberPace(self.target, self.state.task, job)
-        self._follow(job, self._onApplied)
+        self.follow(job, self._onApplied)
 
     @guarded
     def onPreview(self, *_checked):
@@ -295,33 +294,19 @@ class EnhancePanel(Page):
                 shown += " " + _("It shows noise removal alone; Apply does the rest too.")
             self.context.report(job, shown)
 
-        self._follow(job, onDone)
+        self.follow(job, onDone)
 
-    def _follow(self, job, onDone):
-        """Show a run until its end; onDone(job): what follows where it was successful."""
+    def follow(self, job, onDone):
         self.context.clearMessage()
         self._preparation.stop()
-        self.job = job
-        job.onFinished(lambda job: self._onFinished(job, onDone))
-        self.update()
-
-    @guarded
-    def _onFinished(self, job, onDone):
-        if job is not self.job:
-            return
-        self.job = None
-        if job.error is not None:
-            self.context.showError(job.error)
-        elif self.state is not None:
-            onDone(job)
-        self.update()
+        super().follow(job, onDone)
 
     def _onApplied(self, job):
         output = job.nodes["output"]
         ready = _("{name} is ready.").format(name=output.GetName())
         if bridge.isSequence(output):
             preview.showVolume(preview.shownVolume(output))
-            time = _("It took {time}.").format(time=durationText(job.ended - job.started))
+            time = _("It took {time}.").format(time=duration_text(job.ended - job.started))
             ready = " ".join(filter(None, [ready, time, noiseOf(output)]))
             self.context.report(job, ready)
         else:  # facts and warnings stand under Result

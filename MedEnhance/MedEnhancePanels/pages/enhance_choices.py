@@ -6,8 +6,8 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.report.page import duration_text
 from MedEnhancePanels import dependencies
-from MedEnhancePanels.job import durationText
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import singleShot
 from MedEnhancePanels.tasks import enhancement, node_job
@@ -60,7 +60,7 @@ class DeviceChoice:
             return ""
         seconds = _START_SECONDS + pace * _millionVoxels(node)
         seconds += _BUILD_SECONDS if isBuildDue else 0
-        return _("about {time}").format(time=durationText(5 * max(1, round(seconds / 5))))
+        return _("about {time}").format(time=duration_text(5 * max(1, round(seconds / 5))))
 
     def rememberPace(self, node, task, job):
         """Note at the end of a run how long it took, for the next one."""

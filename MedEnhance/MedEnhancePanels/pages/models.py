@@ -17,7 +17,6 @@ class ModelsPanel(Page):
     def __init__(self, context):
         super().__init__(context, "Models")
         self.models = []
-        self._job = None
         ui = self.ui
         ui.importButton.clicked.connect(self._onImport)
         ui.defaultButton.clicked.connect(self._onDefault)
@@ -29,9 +28,9 @@ class ModelsPanel(Page):
         self._ask(_("List models"), action="list")
 
     def cleanup(self):
-        if self._job is not None:
-            self._job.cancel()
-            self._job = None
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancel()
 
     @property
     def selected(self):
@@ -59,23 +58,15 @@ class ModelsPanel(Page):
     def _ask(self, title, **params):
         if params["action"] != "list":
             self.context.clearMessage()
-        self._job = self.context.runner.submit("models", params, title=title)
-        self._job.onFinished(self._onAnswer)
-        self.update()
+        job = self.context.runner.submit("models", params, title=title)
+        self.follow(job, self._onAnswer)
 
     def _onAnswer(self, job):
-        if job is not self._job:
-            return
-        self._job = None
-        if job.error is not None:
-            self.context.showError(job.error)
-        else:
-            imported = job.result.get("imported")
-            self._fillList(job.result["models"], imported)
-            if imported:
-                text = _("The model {name} is installed.").format(name=imported)
-                self.context.message("info", text)
-        self.update()
+        imported = job.result.get("imported")
+        self._fillList(job.result["models"], imported)
+        if imported:
+            text = _("The model {name} is installed.").format(name=imported)
+            self.context.message("info", text)
 
     def _fillList(self, models, chosen):
         """List the models, and select `chosen`, by default that of before."""
@@ -92,7 +83,7 @@ class ModelsPanel(Page):
         box.currentRow = names.index(chosen) if chosen in names else 0
 
     def show(self):
-        ui, model, isIdle = self.ui, self.selected, self._job is None
+        ui, model, isIdle = self.ui, self.selected, self.job is None
         ui.progressBar.visible = not isIdle
         ui.importButton.enabled = isIdle
         ui.compilerButton.visible = dependencies.lacksLibrary()

@@ -28,6 +28,8 @@ class Page:
         self.context = context
         self.widget, self.ui = context.ui(name)
         self._bound, self._shownState = [], None
+        #: The job that the page follows; None for none.
+        self.job = None
         #: Whether a change of a widget comes from here, not from the user.
         self.isShowing = False
         context.onChange(self.update)
@@ -77,6 +79,23 @@ class Page:
             self.show()
         finally:
             self.isShowing = False
+
+    def follow(self, job, onDone):
+        """Show a job, in place of another, until its end: its error, or onDone(job)."""
+        self.job = job
+        job.onFinished(lambda job: self._onEnded(job, onDone))
+        self.update()
+
+    @guarded
+    def _onEnded(self, job, onDone):
+        if job is not self.job:
+            return
+        self.job = None
+        if job.error is not None:
+            self.context.showError(job.error)
+        elif self.state is not None:
+            onDone(job)
+        self.update()
 
     def onNewState(self):
         """Take in another scene than before; called by `update`."""

@@ -40,11 +40,6 @@ def startSave(runner, node, path, overwrite=False):
     )
 
 
-def canLoadFile(path):
-    """Decide by the ending alone: a damaged file gets our sentence, not "no reader"."""
-    return str(path).lower().endswith(compression.ENDING)
-
-
 def opened(path, name="", *, isShown):
     """Open a compressed file, and wait for it; the node, named after the file by default."""
     if not dependencies.ensure(dependencies.COMPRESS):

@@ -15,8 +15,8 @@ import time
 
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.report.page import duration_text
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.job import durationText
 from MedEnhancePanels.nodes import bridge
 
 RUN_FILE = "run.json"
@@ -235,7 +235,7 @@ def _stateText(state):
 def runText(run):
     lines = [
         _("{name}: {state} after {time}.").format(
-            name=run.name, state=_stateText(run.state), time=durationText(run.record["seconds"])
+            name=run.name, state=_stateText(run.state), time=duration_text(run.record["seconds"])
         ),
         run.record.get("error", ""),
         _("Its folder is {folder}").format(folder=run.folder),
