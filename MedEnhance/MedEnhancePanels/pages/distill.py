@@ -43,7 +43,7 @@ class DistillPanel(Page):
         fill(ui.presetSelector, entries)
         entries = {
             "statistics": _("Synthetic volumes with statistics (a minute)"),
-            "matching": _("Gradient matching, SPG (minutes a patient)"),
+            "matching": _("Gradient matching (SPG, minutes a patient)"),
         }
         fill(ui.methodSelector, entries)
         entries = {

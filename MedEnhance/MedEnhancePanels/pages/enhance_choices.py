@@ -12,8 +12,8 @@ from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import singleShot
 from MedEnhancePanels.tasks import enhancement, node_job
 
-#: Seconds that a core takes for a million voxels: docs/results.md, two cores. Without the compiled
-#: library it is so many times as long; building that, once, takes so many seconds.
+#: Seconds that a core takes for a million voxels (docs/results.md, two cores), the factor without
+#: the compiled library, and the seconds that building it takes, once.
 _CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 4.2, 10, 60
 #: Seconds of a run that do not depend on the size of the volume.
 _START_SECONDS = 3.0

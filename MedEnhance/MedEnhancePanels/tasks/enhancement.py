@@ -77,9 +77,8 @@ class _Enhancement(NodeJob):
         }
         for name in (name for name, isAsked in asked.items() if isAsked):
             job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
-        if options.segment:
-            job.params["segmenter"] = options.segmenter
-            job.params["force_segmenter"] = options.forceSegmenter
+        job.params["segmenter"] = options.segmenter
+        job.params["force_segmenter"] = options.forceSegmenter
 
     def place(self, job):
         self._names = _namesFor(self.node)
@@ -268,10 +267,6 @@ def _checkOptions(node, options):
     if needsVolume and bridge.isSequence(node):
         message = _("Maps and segmentations are made of single volumes")
         raise PanelError(message, _("Choose one frame of the sequence."), "input")
-    if not options.segment and options.segmenter != "auto":
-        message = _("The model {segmenter} is for segmentation, which is not selected")
-        hint = _("Select segmentation too, or leave out this model.")
-        raise PanelError(message.format(segmenter=options.segmenter), hint, "config")
 
 
 def _manifestOf(result):
