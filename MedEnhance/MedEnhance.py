@@ -19,7 +19,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-#: The publications that are implemented: what it is in the panel, authors and year, DOI.
+#: The published methods: name, authors and year, DOI.
 _PAPERS = (
     ("HQG-Net", "He et al. 2024", "10.1109/TNNLS.2023.3315307"),
     ("GradProm", "Zhang and Cheng 2025", "10.1109/TPAMI.2025.3525671"),
