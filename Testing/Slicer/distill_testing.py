@@ -7,7 +7,7 @@ from unittest import mock
 
 import slicer
 from Library.jobs.conftest import brain
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, copyOfModel
 
 from MedEnhanceLib.io import save
 from MedEnhancePanels.tasks import distillation, long_run
@@ -73,15 +73,21 @@ class DistillTestCase(MedEnhanceTestCase):
         self.context.state.distillDevice = "cpu"
         self.ui.nameEdit.text = "tiny"
 
-    def train(self, steps=400):
-        """Begin a training of that many steps; its job."""
-        paramsOf = distillation.paramsOf
+    def teacher(self, name, **fields):
+        """A segmentation model that learned from what the enhancer mr makes of labeled images."""
+        config = {"enhancer": "mr", "images": ["hq/*"], "labels": ["labels/*"], **fields}
+        folder = os.path.join(self.models, name)
+        copyOfModel("brain-tissue", folder, training={"config": config})
 
-        def withSteps(state):
+    def train(self, **fields):
+        """Begin a training with these fields of its configuration; its job."""
+        paramsOf, fields = distillation.paramsOf, fields or {"steps": 400}
+
+        def withFields(state):
             params = paramsOf(state)
-            return params | {"config": params["config"] | {"steps": steps}}
+            return params | {"config": params["config"] | fields}
 
-        self.enterContext(mock.patch.object(distillation, "paramsOf", withSteps))
+        self.enterContext(mock.patch.object(distillation, "paramsOf", withFields))
         self.chooseBudget()
         return self.begin()
 

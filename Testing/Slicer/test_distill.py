@@ -9,9 +9,12 @@ import numpy as np
 import qt
 import slicer
 from distill_testing import DistillTestCase
-from medenhance_testing import copyOfModel, slow
+from medenhance_testing import slow
 
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.options import config_from_json, option_of
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.io import load, save
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs.kinds.distill import DistillParams
 from MedEnhanceLib.jobs.kinds.train import TrainParams, training_config
@@ -53,8 +56,7 @@ class TrainPageTest(DistillTestCase):
     def test_aSegmentationModelTeachesAnEnhancerThroughTheGate(self):
         """GradProm, with the options that the training takes."""
         folder, ui = self.temporaryFolder(), self.ui
-        head = {"enhancer": "mr", "images": ["hq/*"], "labels": ["labels/*"], "held_out": ["hq/2*"]}
-        copyOfModel("brain-tissue", os.path.join(self.models, "mine"), training={"config": head})
+        self.teacher("mine", held_out=["hq/2*"])
         ui.pathEdit.text = folder
         ui.advancedSection.collapsed = False
         self.assertFalse(ui.gateSelector.enabled)
@@ -158,6 +160,22 @@ class TrainingTest(DistillTestCase):
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
         self.waitUntil(lambda: "takes it for Enhance" in self.message, 30)
         self.assertTrue(self.ui.resumeArea.isHidden())
+
+    @slow
+    def test_anEnhancerIsTaughtByASegmentationModel(self):
+        folder = Path(self.cohort())
+        for path in (folder / "hq").iterdir():
+            image = load(path)
+            core = (image.voxels > 300).astype(np.uint8)
+            path.parent.with_name("labels").mkdir(exist_ok=True)
+            save(Volume(core, image.geometry, "SEG"), folder / "labels" / path.name)
+        self.teacher("mine", held_out=["hq/*1.nrrd"])
+        self.pick(self.ui.segmenterSelector, "mine")
+        short = {"task": {"segmenter": "mine", "steps": 2}, "crops": 2, "validated": 1}
+        job = self.finish(self.train(**short), 300)
+        self.assertEqual(job.state, "done", job.error)
+        taught = read_bundle(Path(self.record()["model"])).metadata["gradprom"]
+        self.assertEqual(taught["segmenter"]["name"], "mine")
 
     @slow
     def test_oneRunAtATimeWhateverTheSceneAndACancelledOneIsNotOfferedAgain(self):

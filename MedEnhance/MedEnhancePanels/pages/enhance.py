@@ -21,7 +21,7 @@ class EnhancePanel(Page):
     def __init__(self, context):
         super().__init__(context, "Enhance")
         ui = self.ui
-        self._shownInput, self._suggestedGuide, self.isInFront = None, None, False
+        self._shownInput = self._suggestedGuide = None
         self.preview = preview.Preview()
         self.result = ResultArea(self)
         self._devices = context.devices
@@ -113,13 +113,11 @@ class EnhancePanel(Page):
         self._shownInput = self.state.inputVolume  # the scene states the result that is shown
 
     def enter(self):
-        self.isInFront = True
         super().enter()
         self._devices.ask()  # a worker that answers is then warm
 
     def exit(self):
         """Put the views back as they were."""
-        self.isInFront = False
         self._preparation.stop()
         self.preview.hide()
         self.result.leave()

@@ -118,7 +118,7 @@ class ResultArea:
     def showNew(self, output):
         """Show a result that has just come out beside its input; not in the views of others."""
         _hideLabelsOfOthers(output)
-        if self._page.isInFront:
+        if not self._page.isOff:
             self.compare.show(output, "sideBySide")
 
     def follow(self, node):
