@@ -23,8 +23,8 @@ class DistillPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Distill")
-        #: The estimate that runs, or has ended, and the parameters that it is about.
-        self._estimate, self._estimated = None, None
+        #: The parameters that an estimate is about, `job` while it runs, and its result.
+        self._estimated, self._sentence = None, ""
         ui = self.ui
         entries = {
             "distillMR": _("Distilled set, MR"),
@@ -112,9 +112,10 @@ class DistillPanel(Page):
         ui.startButton.toolTip = why
         if self._estimated not in (None, distillation.paramsOf(state)):
             self._forgetEstimate()
-        isEstimating = self._estimate is not None and not self._estimate.isFinished
         ui.estimateButton.visible = isDistilling and not isRunning
-        ui.estimateButton.enabled = not why and not isEstimating
+        ui.estimateButton.enabled = not why and self.job is None
+        isTraining = _("This trains the shipped models further, about half an hour on one core…")
+        ui.estimateLabel.text = self._sentence if self.job is None else isTraining
         ui.estimateLabel.visible = bool(ui.estimateLabel.text)
         self.runs.show()
 
@@ -144,23 +145,15 @@ class DistillPanel(Page):
         if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.estimateButton):
             return
         self._estimated = distillation.paramsOf(self.state)
-        self.ui.estimateLabel.text = _(
-            "This trains the shipped models further, about half an hour on one core…"
-        )
-        self._estimate = distillation.startEstimate(self.context.runner, self._estimated)
-        self._estimate.onFinished(self._onEstimateEnded)
-        self.update()
+        job = distillation.startEstimate(self.context.runner, self._estimated)
+        self.follow(job, self._onEstimated)
 
-    def _onEstimateEnded(self, job):
-        if job is self._estimate:
-            failed = job.error.text if job.error is not None else ""
-            self.ui.estimateLabel.text = failed or job.result["sentence"]
-            self.update()
+    def _onEstimated(self, job):
+        self._sentence = job.result["sentence"]
 
     def _forgetEstimate(self):
         """Drop an estimate about other choices than those of now."""
-        job, self._estimate, self._estimated = self._estimate, None, None
-        self.ui.estimateLabel.text = ""
+        job, self.job, self._estimated, self._sentence = self.job, None, None, ""
         if job is not None:
             job.cancel()
 

@@ -1,7 +1,6 @@
 """Compressed volumes: estimate, compress and open; from nodes and to nodes."""
 
 import dataclasses
-import json
 import os
 
 from slicer.i18n import tr as _
@@ -10,6 +9,7 @@ from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source
 from MedEnhancePanels.nodes.cautions import NOTES, bytesText, numberText
+from MedEnhancePanels.nodes.provenance import jsonIn
 from MedEnhancePanels.tasks.node_job import askForVolume, send
 
 ENDING = ".ucv"
@@ -59,8 +59,7 @@ def startDecompress(runner, path, region=None, name=None):
         base = os.path.splitext(os.path.basename(path))[0]
         node = yield from bridge.receiveVolume(job.params["output"], name or base)
         node.SetAttribute(NOTES, "\n".join(job.warnings))
-        with open(job.result["manifest"], encoding="utf-8") as file:
-            dicom = json.load(file).get("dicom", {})
+        dicom = jsonIn(job.result["manifest"]).get("dicom", {})
         dicom_source.rememberSeries(node, dicom.get("series", ""), dicom.get("study", ""))
         job.nodes["output"] = node
 
