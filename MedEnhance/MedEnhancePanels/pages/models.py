@@ -5,6 +5,7 @@ import os
 import qt
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.report.page import size_text
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import cautions
@@ -108,7 +109,7 @@ def _title(model):
 def _origin(model):
     return _("Version {version}, {size}, license {license}. {origin}").format(
         version=model["version"],
-        size=cautions.bytesText(model["bytes"]),
+        size=size_text(model["bytes"]),
         license=model["license"],
         origin=_("Came with MedEnhance.") if model["shipped"] else model["folder"],
     )

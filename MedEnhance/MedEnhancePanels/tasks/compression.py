@@ -5,10 +5,11 @@ import os
 
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.report.page import cell_text, size_text
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source
-from MedEnhancePanels.nodes.cautions import NOTES, bytesText, numberText
+from MedEnhancePanels.nodes.cautions import NOTES
 from MedEnhancePanels.nodes.provenance import jsonIn
 from MedEnhancePanels.tasks.node_job import askForVolume, send
 
@@ -110,14 +111,14 @@ def resultText(result, units, path):
 
 def _sizeText(result):
     return _("{size}, {ratio:.1f} times smaller").format(
-        size=bytesText(result["file_bytes"]), ratio=result["ratio"]
+        size=size_text(result["file_bytes"]), ratio=result["ratio"]
     )
 
 
 def _qualityText(result, units):
     if not result.get("max_error"):
         return _("every voxel is equal")
-    error = f"{numberText(result['max_error'])} {units}".strip()
+    error = f"{cell_text(result['max_error'])} {units}".strip()
     quality = _("largest error {error}").format(error=error)
     if result.get("psnr") is not None:
         quality += _(", PSNR {psnr:.1f} dB").format(psnr=result["psnr"])
