@@ -40,11 +40,20 @@ class TrainPageTest(DistillTestCase):
     def test_aSetOrVolumesTeachAnEnhancerOrThinSlices(self):
         folder, state = self.temporaryFolder(), self.context.state
         self.ui.pathEdit.text = folder
-        self.assertEqual(distillation.paramsOf(state)["config"]["high_quality"], ["*"])
+        for name in ("hq", "lq"):
+            path = Path(folder, name, "scan.nii.gz")
+            path.parent.mkdir()
+            path.touch()
+        params = distillation.paramsOf(state)
+        self.assertEqual(params["data"], folder)
+        for pool in ("high", "low"):
+            pattern = f"{pool[0]}q/**/*.nii.gz"
+            self.assertEqual(params["config"][f"{pool}_quality"], [pattern])
+        self.assertGreater(params["config"]["loss"]["unpaired"], 0, "low quality is learned from")
         self.choose("slicesMR")
         params = distillation.paramsOf(state)
         self.assertEqual((params["method"], params["config"]["modality"]), ("slices", "MR"))
-        self.assertIn("**/*.nii.gz", params["config"]["files"])
+        self.assertEqual(params["config"]["files"], ["hq/**/*.nii.gz"])
         manifest = {"format": "medenhance-distilled"}
         write_json(Path(folder) / "manifest.json", manifest, overwrite=False)
         for task in ("slicesMR", "trainMR"):
@@ -74,7 +83,10 @@ class TrainPageTest(DistillTestCase):
         self.assertEqual(self.context.state.device, "auto", "that of Enhance")
         self.choose("trainCT")
         self.assertEqual(ui.segmenterSelector.itemText(1), "sarcoma-ct (experiment)")
-        self.assertNotIn("task", distillation.paramsOf(self.context.state)["config"])
+        self.assertEqual(distillation.segmenterOf(self.context.state), "")
+        ui.startButton.click()
+        self.assertIn("is empty", self.message)
+        self.assertEqual(len(os.listdir(self.root)), 1, "of the run before")
         for task, area in (("slicesMR", []), ("distillMR", []), ("trainMR", [ui.taughtArea])):
             self.choose(task)
             self.assertEqual(self.visible(ui.taughtArea), area)

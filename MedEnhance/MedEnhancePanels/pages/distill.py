@@ -110,7 +110,7 @@ class DistillPanel(Page):
         ui.whyLabel.visible = bool(why) and not isRunning
         ui.startButton.enabled = not why and not isRunning
         ui.startButton.toolTip = why
-        if self._estimated not in (None, distillation.paramsOf(state)):
+        if self._estimated is not None and self._estimated != distillation.paramsOf(state):
             self._forgetEstimate()
         ui.estimateButton.visible = isDistilling and not isRunning
         ui.estimateButton.enabled = not why and self.job is None
