@@ -8,7 +8,7 @@ import slicer
 import vtk
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.job import withWarnings
+from MedEnhancePanels.job import sentence
 
 #: Priority of observers that are called before those of Slicer's selectors, which have 0.
 _FIRST = 10.0
@@ -100,7 +100,8 @@ class Context:
             self.showError(job.error)
         else:
             level = "warning" if job.warnings else "info"
-            self.message(level, withWarnings(text, job.warnings), "\n".join(job.log))
+            lines = [text, *map(sentence, job.warnings)]
+            self.message(level, "\n".join(lines), "\n".join(job.log))
 
     def onChange(self, callback):
         """Call callback() when another State is shown, and when it or its input has changed."""

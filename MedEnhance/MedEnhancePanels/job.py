@@ -121,8 +121,3 @@ def sentence(text):
     # "scan.ucv is damaged": names stay as they are.
     begin = text[:1] if "." in first.rstrip(".") or "_" in first else text[:1].upper()
     return f"{begin}{text[1:].rstrip('. ')}."
-
-
-def withWarnings(first, warnings):
-    """Join a text and, each in a line of its own, warnings."""
-    return "\n".join([*([first] if first else []), *map(sentence, warnings)])
