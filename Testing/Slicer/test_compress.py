@@ -127,6 +127,10 @@ class CompressTest(MedEnhanceTestCase):
         self.assertIn("CT, MR and EM", ui.whyLabel.text)
         ui.losslessButton.checked = True
         self.assertTrue(ui.compressButton.enabled and self.panel.config.lossless)
+        self.panel._settle.stop()  # as after an estimate
+        ui.ratioButton.checked = True
+        ui.losslessButton.checked = True
+        self.assertEqual(ui.estimateLabel.text, "Estimating…")
 
     @slow
     def test_theImplicitNetworkWritesAFileThatOpenReads(self):

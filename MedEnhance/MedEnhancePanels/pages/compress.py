@@ -131,7 +131,7 @@ class CompressPanel(Page):
             lack = lack or _("There is no estimate for the implicit network, whose loss is larger.")
         if lack:
             self._stopEstimate()
-            self.ui.estimateLabel.text = lack
+            self._estimated, self.ui.estimateLabel.text = None, lack
         if lack or asked == self._estimated:
             return
         self._stopEstimate()
