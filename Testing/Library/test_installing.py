@@ -115,8 +115,8 @@ def test_progress_follows_the_downloads(site: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_cancel_stops_pip(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import os, time\nopen(os.environ['BEGUN'], 'w').close()\n"
-    code += "try:\n    time.sleep(60)\nfinally:\n    os.unlink(os.environ['BEGUN'])\n"
+    code = "import os, time\ntry:\n    open(os.environ['BEGUN'], 'w').close()\n"
+    code += "    time.sleep(60)\nfinally:\n    os.unlink(os.environ['BEGUN'])\n"
     _script(site, monkeypatch, code)
     begun, cancel = site / "begun", threading.Event()
     monkeypatch.setenv("BEGUN", str(begun))

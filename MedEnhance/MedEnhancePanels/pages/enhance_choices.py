@@ -13,7 +13,7 @@ from MedEnhancePanels.pages.widgets import singleShot
 from MedEnhancePanels.tasks import enhancement, node_job
 
 #: Seconds that a core takes for a million voxels (docs/results.md, two cores), the factor without
-#: the compiled library, and the seconds that building it takes, once.
+#: the compiled library, and seconds of its build.
 _CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 4.2, 10, 60
 #: Seconds of a run that do not depend on the size of the volume.
 _START_SECONDS = 3.0
