@@ -19,6 +19,13 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+#: The published methods: name, authors and year, DOI.
+_PAPERS = (
+    ("HQG-Net", "He et al. 2024", "10.1109/TNNLS.2023.3315307"),
+    ("GradProm", "Zhang and Cheng 2025", "10.1109/TPAMI.2025.3525671"),
+    ("UniCompress", "Yang et al. 2024", "10.48550/arXiv.2405.16850"),
+    ("SPG", "Xu et al. 2025", "10.48550/arXiv.2511.13106"),
+)
 #: The first page to read; below the home page that CMakeLists.txt states.
 _GUIDE = "https://github.com/medenhance/SlicerMedEnhance/blob/main/docs/slicer/user-guide.md"
 
@@ -48,7 +55,7 @@ class MedEnhance(ScriptedLoadableModule):
         parent.title = _("MedEnhance")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Filtering")]
         parent.dependencies = []
-        parent.contributors = ["The MedEnhance developers"]
+        parent.contributors = ["MedEnhance developers (MedEnhance)"]
         parent.helpText = _(
             "Enhances, segments and compresses volumes: choose one, or load one, then press Apply."
             " Research use only: not a medical device, not for diagnosis. Every result is marked"
@@ -58,6 +65,9 @@ class MedEnhance(ScriptedLoadableModule):
         parent.acknowledgementText = _(
             "Reimplements published methods; the model cards list data and licenses."
         )
+        for method, authors, doi in _PAPERS:
+            link = f'<a href="https://doi.org/{doi}">doi {doi}</a>'
+            parent.acknowledgementText += f"<br>{method}: {authors}, {link}"
         slicer.app.connect("startupCompleted()", registerSampleData)
 
 
@@ -197,7 +207,10 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class MedEnhanceFileReader:
-    """Reader of .ucv files, through Slicer's own dialogs, and by drag and drop."""
+    """Reader of .ucv files, through Slicer's own dialogs, and by drag and drop.
+
+    Slicer decides by the ending alone: a damaged file gets our sentence, not "no reader".
+    """
 
     def __init__(self, parent):
         self.parent = parent
@@ -210,11 +223,6 @@ class MedEnhanceFileReader:
 
     def extensions(self):
         return [_("MedEnhance compressed volume") + " (*.ucv)"]
-
-    def canLoadFile(self, filePath):
-        from MedEnhancePanels.tasks import files
-
-        return files.canLoadFile(filePath)
 
     def load(self, properties):
         from MedEnhancePanels.tasks import files

@@ -8,7 +8,7 @@ import slicer
 import vtk
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.job import withWarnings
+from MedEnhancePanels.job import sentence
 
 #: Priority of observers that are called before those of Slicer's selectors, which have 0.
 _FIRST = 10.0
@@ -20,10 +20,12 @@ class Context:
 
     logic: MedEnhanceLogic. runner: the jobs. state: the current State, None while a scene closes
     and before the module is opened. isEntered: whether the module is in front: else nothing is
-    observed, and no page is updated. panel: the widget with everything, mainUi: its parts.
+    observed, and no page is updated. panel: the widget with everything, mainUi: its parts. devices:
+    the DeviceChoice.
     """
 
     def __init__(self, logic, runner, modulePath):
+        from MedEnhancePanels.pages.enhance_choices import DeviceChoice
         from MedEnhancePanels.pages.widgets import Notice, singleShot
 
         self.logic, self.runner, self.state, self.isEntered = logic, runner, None, False
@@ -33,6 +35,7 @@ class Context:
         self.mainUi.messageCloseButton.clicked.connect(self.clearMessage)
         self._listeners, self._observed = [], {}
         self._settle = singleShot(self.panel, _SETTLE_MS, self._notify)
+        self.devices = DeviceChoice(runner, self.changeSoon)
 
     def enter(self):
         """Follow scene and state until `exit`."""
@@ -97,7 +100,8 @@ class Context:
             self.showError(job.error)
         else:
             level = "warning" if job.warnings else "info"
-            self.message(level, withWarnings(text, job.warnings), "\n".join(job.log))
+            lines = [text, *map(sentence, job.warnings)]
+            self.message(level, "\n".join(lines), "\n".join(job.log))
 
     def onChange(self, callback):
         """Call callback() when another State is shown, and when it or its input has changed."""
@@ -155,6 +159,7 @@ def _complete(widget):
         box.setFocusProxy(None)
         selector.setFocusProxy(box)
     for label in slicer.util.findChildren(widget, className="QLabel"):
+        label.textFormat = qt.Qt.PlainText  # a name may look like a tag
         field = label.buddy()
         if field is not None and not field.accessibleName:  # for screen readers
             field.accessibleName = label.text.rstrip(": ")

@@ -8,6 +8,8 @@ import time
 
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.report.page import duration_text
+
 _LOG_LINES = 5000
 _LINES_IN_DETAILS = 200
 
@@ -109,17 +111,8 @@ def stageText(job):
     if job.etaSeconds is None:
         return job.stage
     return _("{stage}, about {time} left").format(
-        stage=job.stage, time=durationText(job.etaSeconds)
+        stage=job.stage, time=duration_text(job.etaSeconds)
     )
-
-
-def durationText(seconds):
-    seconds = round(max(0.0, seconds))
-    if seconds < 60:
-        return _("{seconds} s").format(seconds=seconds)
-    if seconds < 3600:
-        return _("{minutes} min {seconds} s").format(minutes=seconds // 60, seconds=seconds % 60)
-    return _("{hours} h {minutes} min").format(hours=seconds // 3600, minutes=seconds % 3600 // 60)
 
 
 def sentence(text):
@@ -128,8 +121,3 @@ def sentence(text):
     # "scan.ucv is damaged": names stay as they are.
     begin = text[:1] if "." in first.rstrip(".") or "_" in first else text[:1].upper()
     return f"{begin}{text[1:].rstrip('. ')}."
-
-
-def withWarnings(first, warnings):
-    """Join a text and, each in a line of its own, warnings."""
-    return "\n".join([*([first] if first else []), *map(sentence, warnings)])

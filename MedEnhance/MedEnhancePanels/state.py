@@ -10,6 +10,7 @@ import math
 from MedEnhanceLib.core.options import option_of
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.unicompress.config import CompressConfig
 
 
 class Field:
@@ -82,12 +83,14 @@ class State:
     noiseMap = Field(False)
     forceSegmenter = Field(False)
     segment = Field(False)
+    segmenter = Field("auto")
 
     compressMode = Field("lossless", "lossless", "maxError", "ratio", "psnr", "ssim")
     maxError = Field(2.0)
     ratio = Field(10.0)
     psnr = Field(45.0)
     ssim = Field(0.95)
+    compressCodec = Field.of(CompressConfig, "block_type")  # of a ratio
 
     distillTask = Field(
         "distillMR", "distillMR", "distillCT", "trainMR", "trainCT", "slicesMR", "slicesCT"
@@ -98,6 +101,9 @@ class State:
     #: "synthetic", "template" or the path of a file.
     distillPrior = Field.of(DistillConfig, "prior")
     distillVolumes = Field.of(DistillConfig, "volumes")
+    distillDevice = Field.of(DistillConfig, "device")
+    distillSegmenter = Field("")  # "" for an enhancer by its own loss alone
+    distillGate = Field("ema", "ema", "binary")
     distillPreset = Field("cpu", "cpu", "smoke", "full")
     distillRun = Field("")
 

@@ -23,7 +23,7 @@ class Worker:
 
     def __init__(self, onFields, onEnded, command=None):
         self._onFields, self._onEnded = onFields, onEnded
-        self._command = command or workerCommand()
+        self._command = command or [pythonExecutable(), "-P", "-m", "MedEnhanceLib", "worker"]
         self._pending = {"out": b"", "err": b""}
         self.job, self.pid, self.log = None, 0, []
         self.exitCode, self.crashed = None, False
@@ -127,10 +127,6 @@ def encoded(fields):
     refuse the line without knowing whose it is.
     """
     return json.dumps(fields, allow_nan=False).encode("ascii") + b"\n"
-
-
-def workerCommand():
-    return [pythonExecutable(), "-P", "-m", "MedEnhanceLib", "worker"]
 
 
 def pythonExecutable():

@@ -7,7 +7,7 @@ from unittest import mock
 
 import slicer
 from Library.jobs.conftest import brain
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, copyOfModel
 
 from MedEnhanceLib.io import save
 from MedEnhancePanels.tasks import distillation, long_run
@@ -31,11 +31,6 @@ class DistillTestCase(MedEnhanceTestCase):
     def choose(self, task):
         """What is made: a value of the state's distillTask."""
         self.pick(self.ui.taskSelector, task)
-
-    def pick(self, box, value):
-        """Choose the entry with that value, as a user does."""
-        box.currentIndex = box.findData(value)
-        box.activated.emit(box.currentIndex)
 
     def newPanel(self):
         """As after Slicer was started again with the same scene."""
@@ -74,19 +69,25 @@ class DistillTestCase(MedEnhanceTestCase):
 
     def chooseBudget(self):
         """The smallest network, on the processor."""
-        self.pick(self.ui.budgetSelector, "smoke")
-        self.context.state.device = "cpu"
+        self.pick(self.ui.presetSelector, "smoke")
+        self.context.state.distillDevice = "cpu"
         self.ui.nameEdit.text = "tiny"
 
-    def train(self, steps=400):
-        """Begin a training of that many steps; its job."""
-        paramsOf = distillation.paramsOf
+    def teacher(self, name, **fields):
+        """A segmentation model that learned from what the enhancer mr makes of labeled images."""
+        config = {"enhancer": "mr", "images": ["hq/*"], "labels": ["labels/*"], **fields}
+        folder = os.path.join(self.models, name)
+        copyOfModel("brain-tissue", folder, training={"config": config})
 
-        def withSteps(state):
+    def train(self, **fields):
+        """Begin a training with these fields of its configuration; its job."""
+        paramsOf, fields = distillation.paramsOf, fields or {"steps": 400}
+
+        def withFields(state):
             params = paramsOf(state)
-            return params | {"config": params["config"] | {"steps": steps}}
+            return params | {"config": params["config"] | fields}
 
-        self.enterContext(mock.patch.object(distillation, "paramsOf", withSteps))
+        self.enterContext(mock.patch.object(distillation, "paramsOf", withFields))
         self.chooseBudget()
         return self.begin()
 

@@ -3,7 +3,9 @@
 In Slicer each file is run by slicer_add_python_unittest, in the host by pytest (conftest.py).
 """
 
+import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -26,6 +28,17 @@ def slow(test):
     """Mark a test that the fast part leaves out; Slicer runs it all the same."""
     test.isSlow = True
     return test
+
+
+def copyOfModel(name, folder, **fields):
+    """Copy a model that ships into a folder, under its name; fields: of its metadata."""
+    from MedEnhanceLib.runtime.resources import resource_folder
+
+    shutil.copytree(resource_folder("models") / name, folder)
+    path = Path(folder, "configs/metadata.json")
+    path.chmod(0o644)
+    metadata = json.loads(path.read_text("utf-8")) | {"name": Path(folder).name, **fields}
+    path.write_text(json.dumps(metadata))
 
 
 def finished(steps):
@@ -160,6 +173,11 @@ class MedEnhanceTestCase(unittest.TestCase):
         """Click on a button, as the mouse does: on nothing where another window is modal."""
         if qt.QApplication.activeModalWidget() in (None, button.window()):
             button.click()
+
+    def pick(self, box, value):
+        """Choose the entry with that value, as a user does."""
+        box.currentIndex = box.findData(value)
+        box.activated.emit(box.currentIndex)
 
     @property
     def message(self):

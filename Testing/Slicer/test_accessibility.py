@@ -36,7 +36,9 @@ class AccessibilityTest(MedEnhanceTestCase):
     def test_everyWidgetHasAName(self):
         nameless, interactive = [], 0
         for name in [*FORMS, "MedEnhance"]:
-            _widget, ui = self.form(name)
+            page, ui = self.form(name)
+            for label in slicer.util.findChildren(page, className="QLabel"):
+                self.assertEqual(label.textFormat, qt.Qt.PlainText, "a name may look like a tag")
             for widget in vars(ui).values():
                 if not self.isAsked(widget):
                     continue

@@ -218,7 +218,7 @@ class SliderTest(ViewTestCase):
         self.assertFalse(self.bridge.isInScene(made))
 
     def test_showHasWhatCanBeUsedAndLeavingTheModuleBringsTheLayoutBack(self):
-        self.assertTrue(self.ui.showButton.isHidden() and self.ui.threeDButton.isHidden())
+        self.assertTrue(self.ui.showButton.isHidden())
         image = finished(self.bridge.readImage(np.ones((8, 24, 20), np.uint8)))
         label = [{"value": 1, "name": "all"}]
         labels = self.results.makeSegmentation(image, self.source, label, "labels")
@@ -227,12 +227,12 @@ class SliderTest(ViewTestCase):
         self.area.leave()
         actions = self.area.actions
         shown = [name for name, action in actions.items() if action.checkable and action.visible]
-        self.assertEqual(shown, ["segments", "table"])
+        self.assertEqual(shown, ["segments", "threeD", "table"])
         layout, before = preview.layoutNode(), self.everything()
         for press, arrangement in (
             (actions["table"].trigger, layout.SlicerLayoutFourUpTableView),
             (self.ui.sideBySideButton.click, layout.SlicerLayoutSideBySideView),
-            (self.ui.threeDButton.click, layout.SlicerLayoutFourUpView),
+            (actions["threeD"].trigger, layout.SlicerLayoutFourUpView),
         ):
             press()
             self.assertEqual(layout.GetViewArrangement(), arrangement)

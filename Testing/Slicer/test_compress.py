@@ -13,6 +13,8 @@ from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import preview
+from MedEnhancePanels.pages import compress
 from MedEnhancePanels.tasks import compression
 
 
@@ -47,7 +49,7 @@ class CompressTest(MedEnhanceTestCase):
         self.assertTrue(self.ui.compressButton.enabled, self.ui.compressButton.toolTip)
         with mock.patch.object(qt.QFileDialog, "getSaveFileName", return_value=self.path):
             self.ui.compressButton.click()
-        return self.panel._job
+        return self.panel.job
 
     def compress(self):
         """Press Compress and wait for the end; the job."""
@@ -107,6 +109,51 @@ class CompressTest(MedEnhanceTestCase):
         self.assertEqual(job.state, "done", job.error)
         self.assertGreaterEqual(job.result["psnr"], 40.0)
         self.assertIn("PSNR", self.message)
+
+    def test_theImplicitNetworkIsACodecOfRatiosThatItAllows(self):
+        node, ui, box = self.obliqueVolume(), self.ui, self.ui.codecSelector
+        self.choose(node)
+        self.assertFalse(box.enabled, "it is a codec of a ratio")
+        ui.ratioButton.checked = True
+        self.assertEqual((self.panel.config.block_type, self.panel.config.ratio), ("auto", 10.0))
+        self.pick(box, "implicit")
+        self.assertEqual((self.panel.config.block_type, ui.ratioSpinBox.value), ("implicit", 100.0))
+        self.assertIn("no estimate", ui.estimateLabel.text)
+        self.assertTrue(ui.compressButton.enabled)
+        ui.ratioSpinBox.value = 5
+        self.assertEqual(self.panel.config.ratio, 100.0)
+        node.SetAttribute("MedEnhance.modality", "PT")
+        self.processEvents(80)
+        self.assertIn("CT, MR and EM", ui.whyLabel.text)
+        ui.losslessButton.checked = True
+        self.assertTrue(ui.compressButton.enabled and self.panel.config.lossless)
+        self.panel._settle.stop()  # as after an estimate
+        ui.ratioButton.checked = True
+        ui.losslessButton.checked = True
+        self.assertEqual(ui.estimateLabel.text, "Estimating…")
+
+    @slow
+    def test_theImplicitNetworkWritesAFileThatOpenReads(self):
+        node = self.smallVolume((64, 128, 128), modality="CT")
+        self.choose(node, "ratioButton")
+        self.pick(self.ui.codecSelector, "implicit")
+        job = self.compress()
+        self.assertEqual(set(job.result["block_types"]), {"implicit"}, self.message)
+        self.assertGreaterEqual(job.result["ratio"], 100)
+        self.context.message("info", "old news")
+        with mock.patch.object(compress, "askForFile", return_value=self.path):
+            self.ui.openButton.click()
+        back = self.context.state.inputVolume
+        self.assertEqual((back.GetName(), self.message), ("scan", ""))
+        self.assertTrue(preview.isShown(back))
+        self.assertEqual(back.GetImageData().GetDimensions(), node.GetImageData().GetDimensions())
+
+    def test_aFileThatCannotBeOpenedIsReported(self):
+        Path(self.path).write_bytes(b"nothing")
+        with mock.patch.object(compress, "askForFile", return_value=self.path):
+            self.ui.openButton.click()
+        self.assertIn("scan.ucv", self.message)
+        self.assertIsNone(self.context.state.inputVolume)
 
     @slow
     def test_aSequenceKeepsTheTimeBetweenItsFrames(self):

@@ -1,6 +1,7 @@
 """The page Enhance as a user drives it, over the real worker and the models that ship."""
 
 import json
+import os
 import types
 from unittest import mock
 
@@ -8,7 +9,7 @@ import numpy as np
 import slicer
 import vtk
 from enhance_testing import EnhanceTestCase
-from medenhance_testing import slow
+from medenhance_testing import copyOfModel, slow
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.tasks import enhancement
@@ -97,7 +98,7 @@ class ChoicesTest(EnhanceTestCase):
             self.choose(node)
             self.processEvents(80)
             self.assertTrue(self.ui.applyButton.enabled)
-            self.assertIn(f"Model {model};", self.ui.planLabel.text)
+            self.assertIn(f"Runs model {model} on the ", self.ui.planLabel.text)
             self.assertIn("Trained on", self.ui.planLabel.toolTip)
         node.SetAttribute(self.bridge.MODALITY, "PT")
         self.processEvents(80)
@@ -106,12 +107,11 @@ class ChoicesTest(EnhanceTestCase):
             self.assertIn(word, self.ui.problemLabel.text)
         box = self.ui.modalityComboBox  # corrected on the page
         self.assertEqual(box.currentData, "PT")
-        box.currentIndex = box.findData("MR")
-        box.activated.emit(box.currentIndex)
+        self.pick(box, "MR")
         self.processEvents(80)
         self.assertEqual(self.bridge.modalityOf(node), "MR")
         self.assertTrue(self.ui.applyButton.enabled)
-        self.assertIn("Model mr", self.ui.planLabel.text)
+        self.assertIn("model mr", self.ui.planLabel.text)
 
     def test_unusableInputsAndOutputsAreNamed(self):
         color = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "photo")
@@ -142,15 +142,45 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(node)
         self.ui.segmentCheckBox.checked = True
         self.assertTrue(self.panel.options.segment and self.ui.applyButton.enabled)
-        node.SetAttribute(self.bridge.MODALITY, "CT")  # whose segmentation scripts name alone
-        self.processEvents(80)
-        self.assertFalse(self.ui.segmentCheckBox.enabled or self.ui.segmentCheckBox.checked)
-        self.assertFalse(self.panel.options.segment)
-        self.assertIn("no segmentation model", self.ui.segmentCheckBox.toolTip)
-        self.assertTrue(self.ui.applyButton.enabled)
+        for modality, problem in (
+            ("CT", "Choose the segmentation"),
+            ("OT", "no segmentation model"),
+        ):
+            node.SetAttribute(self.bridge.MODALITY, modality)
+            self.processEvents(80)
+            self.assertFalse(self.ui.segmentCheckBox.enabled or self.ui.segmentCheckBox.checked)
+            self.assertFalse(self.panel.options.segment)
+            self.assertIn(problem, self.ui.segmentCheckBox.toolTip)
+            self.assertEqual(self.ui.applyButton.enabled, modality == "CT")
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.processEvents(80)
         self.assertTrue(self.ui.segmentCheckBox.checked)
+
+    def test_theSegmentationModelIsChosenAndAnExperimentIsNamed(self):
+        folder = self.temporaryFolder()
+        self.enterContext(mock.patch.dict(os.environ, MEDENHANCE_MODELS=folder))
+        copyOfModel("brain-tissue", os.path.join(folder, "mine"))
+        node, ui, box = self.smallVolume(modality="MR"), self.ui, self.ui.segmenterComboBox
+        self.choose(node)
+        texts = [box.itemText(at) for at in range(box.count)]
+        self.assertEqual(texts, ["Automatic", "brain-tissue", "mine"])
+        ui.segmentCheckBox.checked = True
+        self.assertEqual(self.panel.options.segmenter, "auto")
+        self.pick(box, "mine")
+        self.assertEqual(self.panel.options.segmenter, "mine")
+        self.assertIn("How it was trained: 1500 steps", box.toolTip)
+        node.SetAttribute(self.bridge.MODALITY, "CT")
+        slicer.util.arrayFromVolume(node)[:] -= 1000
+        slicer.util.arrayFromVolumeModified(node)
+        self.processEvents(80)
+        self.assertEqual((box.currentText, self.panel.options.segmenter), ("Automatic", "auto"))
+        self.assertEqual(box.itemText(1), "sarcoma-ct (experiment)")
+        self.pick(box, "sarcoma-ct")
+        ui.segmentCheckBox.checked = True
+        self.assertEqual(self.panel.options.segmenter, "sarcoma-ct")
+        self.assertIn("sarcoma-ct is an experiment", ui.problemLabel.text)
+        self.assertIn("Every outline needs a reader", ui.problemDetails.text)
+        self.assertTrue(ui.applyButton.enabled)
 
     def test_guideAndOutputAreChecked(self):
         """Only earlier results of the volume are written over."""
@@ -188,7 +218,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(self.ui.problemDetails.isVisibleTo(self.panel.widget))
         self.ui.problemDetailsButton.click()
         self.assertTrue(self.ui.problemDetails.isVisibleTo(self.panel.widget))
-        self.assertIn("below Advanced", self.ui.problemDetails.text)
+        self.assertIn("under Advanced", self.ui.problemDetails.text)
         self.ui.problemDetailsButton.click()
         self.assertTrue(self.ui.applyButton.enabled)
         node.SetAttribute("DICOM.Modality", "PT")
@@ -211,7 +241,7 @@ class ChoicesTest(EnhanceTestCase):
         box = self.ui.deviceComboBox
         self.waitUntil(lambda: box.currentText not in box.toolTip, 60)  # then it is the reason
         self.assertGreaterEqual(self.ui.deviceComboBox.findData("cpu"), 0)
-        self.assertRegex(self.ui.planLabel.text, r"; about \d+ (s|min)\.")
+        self.assertRegex(self.ui.planLabel.text, r", about \d+ (s|min)\.")
         self.picture("enhance-ready")
 
 
@@ -384,7 +414,7 @@ class ApplyTest(EnhanceTestCase):
         node = self.smallVolume(modality="MR")  # 3,840 voxels: 81 s, and 3 s to start
         self.context.state.device = "cpu"
         self.choose(node)
-        self.assertRegex(self.ui.planLabel.text, r"Model mr; device: CPU.*; about 1 min 25 s\.$")
+        self.assertRegex(self.ui.planLabel.text, r"Runs model mr on the CPU, about 85 s\.$")
         self.context.state.device = "cuda"  # of which no run is known
         self.assertNotIn("about", self.ui.planLabel.text)
 
@@ -396,7 +426,7 @@ class ApplyTest(EnhanceTestCase):
         for native, spec, expected in (
             ("compiled, AVX2", None, "about 5 s"),
             ("not compiled: …", None, "about 45 s"),
-            ("not compiled: …", "ziglang", "about 1 min 5 s"),
+            ("not compiled: …", "ziglang", "about 65 s"),
         ):
             facts = {"native": native, "cpu_threads": 1, "choice": {"name": "cpu"}}
             devices._onFinished(types.SimpleNamespace(state="done", result=facts))

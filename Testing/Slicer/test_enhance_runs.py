@@ -27,8 +27,7 @@ class ThinSlicesTest(EnhanceTestCase):
         node = self.thick()
         self.choose(node)
         self.ui.segmentCheckBox.checked = True
-        self.ui.taskComboBox.currentIndex = self.ui.taskComboBox.findData("slices")
-        self.ui.taskComboBox.activated.emit(self.ui.taskComboBox.currentIndex)
+        self.pick(self.ui.taskComboBox, "slices")
         self.processEvents(80)
         self.assertEqual(self.context.state.task, "slices")
         for widget in (self.ui.segmentCheckBox, self.ui.uncertaintyCheckBox, self.ui.guideSelector):

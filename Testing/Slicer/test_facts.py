@@ -1,7 +1,5 @@
 """The facts of a result: warnings and what its uncertainty means, also in a scene opened later."""
 
-import json
-
 import numpy as np
 import slicer
 from enhance_testing import EnhanceTestCase
@@ -22,7 +20,7 @@ class FactsTest(EnhanceTestCase):
             voxels = slicer.util.arrayFromVolume(source).astype(np.float32)
             slicer.util.updateVolumeFromArray(node, voxels)
         output.SetAttribute(self.bridge.MODALITY, "CT")
-        manifest = json.dumps({"device": "cpu", "results": results})
+        manifest = {"device": "cpu", "results": results}
         self.results.stamp(output, "enhanced", source, {"name": "m", "sha256": "0f"}, manifest)
         self.results.link(output, input=source, uncertainty=deviation)
         return output

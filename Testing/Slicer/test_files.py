@@ -74,7 +74,7 @@ class FileTest(MedEnhanceTestCase):
         source = self.smallVolume(name="Brain")
         node = self.smallVolume(name="Brain enhanced", modality="MR", seed=6)
         model = {"name": "mr", "sha256": "0123456789abcdef"}
-        manifest = json.dumps({"action": "enhanced", "model": model})
+        manifest = {"action": "enhanced", "model": model}
         results.stamp(node, "enhanced", source, model, manifest)
         return node
 

@@ -112,7 +112,7 @@ class LogicTest(MedEnhanceTestCase):
         manifest = json.loads(better.GetAttribute("MedEnhance.manifest"))
         self.assertEqual(manifest["config"]["segmenter"]["model"], "sarcoma-ct")
         for options, says in (
-            ({"segmenter": "sarcoma-ct"}, "which is not selected"),
+            ({"segmenter": "sarcoma-ct"}, "no segmentation is requested"),
             ({"segmenter": "brain-tissue", "segment": True}, "is for MR, the volume is CT"),
             ({"segmenter": None, "segment": True}, "segmenter is None"),
         ):

@@ -254,7 +254,7 @@ class InstallationTest(MedEnhanceTestCase):
         job = self.begin()
         self.assertIn("Missing Python packages: 2 (about 4 GB", self.confirm.call_args.args[0])
         self.assertIn("torch>=2.5: enhancing", self.confirm.call_args.kwargs["detailedText"])
-        self.assertIn("Install packages", self.widget.ui.jobLabel.text)
+        self.assertIn("Install packages", self.widget.ui.jobLabel.toolTip)
         self.assertFalse(self.widget.ui.tabs.enabled or self.widget.ui.loadButton.enabled)
         self.panel.onApply()
         self.assertFalse(dependencies.ensure("compress"))

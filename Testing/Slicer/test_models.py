@@ -1,13 +1,12 @@
 """The page Models: listed and imported by the real worker."""
 
-import json
 import os
 import shutil
 from pathlib import Path
 from unittest import mock
 
 import qt
-from medenhance_testing import MedEnhanceTestCase, slow
+from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -37,7 +36,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.waitUntil(lambda: self.panel.ui.importButton.enabled)
         with mock.patch.object(qt.QFileDialog, "getOpenFileName", return_value=path):
             self.panel.ui.importButton.click()
-        return self.finish(self.panel._job)
+        return self.finish(self.panel.job)
 
     def listed(self):
         """Names of the models in the list, sorted."""
@@ -46,15 +45,12 @@ class ModelsTest(MedEnhanceTestCase):
 
     def refresh(self):
         self.panel.enter()
-        self.waitUntil(lambda: self.panel._job is None, 60)
+        self.waitUntil(lambda: self.panel.job is None, 60)
 
     def bundle(self):
         """A zip of a model that ships, under a name of its own."""
         folder = Path(self.folder, "zipped")
-        shutil.copytree(resource_folder("models") / "mr", folder / "mine")
-        path = folder / "mine/configs/metadata.json"
-        path.chmod(0o644)
-        path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"name": "mine"}))
+        copyOfModel("mr", folder / "mine")
         return shutil.make_archive(str(folder), "zip", folder)
 
     def choose(self, name):
@@ -86,7 +82,7 @@ class ModelsTest(MedEnhanceTestCase):
         ui = self.panel.ui
         self.assertNotIn("(default)", ui.modelList.currentItem().text())
         ui.defaultButton.click()
-        self.waitUntil(lambda: self.panel._job is None, 60)
+        self.waitUntil(lambda: self.panel.job is None, 60)
         self.assertIn("(default)", ui.modelList.currentItem().text())
         self.assertFalse(ui.defaultButton.enabled)
         path = Path(self.installed, "mine/configs/metadata.json")

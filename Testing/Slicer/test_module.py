@@ -4,6 +4,7 @@ import ast
 import gc
 import itertools
 import os
+import re
 import time
 import types
 import weakref
@@ -11,7 +12,7 @@ from unittest import mock
 
 import qt
 import slicer
-from medenhance_testing import FORMS, MedEnhanceTestCase, slow
+from medenhance_testing import FORMS, ROOT, MedEnhanceTestCase, slow
 
 PAGES = ["enhance", "compress", "distill", "models"]
 
@@ -23,6 +24,16 @@ class ModuleTest(MedEnhanceTestCase):
             self.widget.showPage(name)
             self.assertEqual(self.context.state.page, name)
         self.assertEqual(self.widget.ui.tabs.count, len(PAGES))
+
+    def test_theFourMethodsAreAcknowledgedByTheDoisThatCitationStates(self):
+        module = slicer.modules.medenhance
+        stated = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+        dois = re.findall(r"doi.org/([^\"]+)", module.acknowledgementText)
+        self.assertEqual(len(dois), 4)
+        for doi in dois:
+            self.assertIn(doi.replace("10.48550/arXiv.", "arXiv:"), stated)
+        for contributor in module.contributors:
+            self.assertRegex(contributor, r"^[\w ]+ \(.+\)$")
 
     def test_slicersReloadAndTestPasses(self):
         slicer.selfTests["MedEnhance"]()

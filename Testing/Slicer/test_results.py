@@ -4,7 +4,7 @@ import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase, finished
 
-from MedEnhancePanels.nodes import bridge, results
+from MedEnhancePanels.nodes import bridge, provenance, results
 
 LABELS = [
     {"value": 1, "name": "Fluid", "color": "#3b82c4"},
@@ -103,7 +103,7 @@ class ResultsTest(MedEnhanceTestCase):
         difference = self.difference(self.source, output, "scan difference")
         image, _voxels = self.labels()
         parts = self.results.makeSegmentation(image, self.source, LABELS, "parts")
-        manifest = '{"action":"enhanced","config":{"model":"a;b=c & \\"d\\" <é>"}}'
+        manifest = {"action": "enhanced", "config": {"model": 'a;b=c & "d" <é>'}}
         self.results.stamp(output, "enhanced", self.source, {"name": "m", "sha256": "0f"}, manifest)
         self.results.link(output, input=self.source, difference=difference, segmentation=parts)
         window = difference.GetDisplayNode().GetWindow()
@@ -113,7 +113,7 @@ class ResultsTest(MedEnhanceTestCase):
         self.assertEqual(linked(output, "input").GetName(), "scan")
         self.assertEqual(linked(output, "segmentation").GetName(), "parts")
         self.assertIsNone(linked(output, "uncertainty"))
-        self.assertEqual(output.GetAttribute("MedEnhance.manifest"), manifest)
+        self.assertEqual(provenance.manifestOf(output), manifest)
         display = linked(output, "difference").GetDisplayNode()
         self.assertAlmostEqual(display.GetWindow(), window, places=3)
         color = [0.0] * 4

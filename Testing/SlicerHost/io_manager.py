@@ -51,7 +51,10 @@ def _asked(io: Any, method: str, kind: type, *arguments: Any) -> Any:
 
 
 def _can_load(reader: Any, path: str) -> bool:
-    return bool(reader.supportedNameFilters(path)) and _asked(reader, "canLoadFile", bool, path)
+    """Tell whether the file has the reader's ending, unless its script decides."""
+    if hasattr(reader.self(), "canLoadFile"):
+        return _asked(reader, "canLoadFile", bool, path)
+    return bool(reader.supportedNameFilters(path))
 
 
 @behavior

@@ -187,6 +187,10 @@ def voxelState(node):
     return max((image.GetMTime() for image in images if image is not None), default=0)
 
 
+def isWhole(image):
+    return image.GetScalarTypeAsString() not in ("float", "double")
+
+
 def rangeOf(image):
     """Return the lowest and the highest value of an image, not-a-number left out.
 

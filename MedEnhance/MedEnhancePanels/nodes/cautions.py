@@ -76,7 +76,7 @@ def _modality(volume):
     """Say what speaks against the modality: DICOM's own word, or the values."""
     modality, stated = bridge.modalityOf(volume), bridge.dicomModality(volume)
     low, high = bridge.rangeOf(volume.GetImageData())
-    remedy = _("Correct the modality below Advanced if it is wrong.")
+    remedy = _("Correct the modality under Advanced if it is wrong.")
     if stated in MODALITIES and modality in MODALITIES and stated != modality:
         text = _("DICOM says {stated}, but {chosen} is selected.")
         stated, chosen = modalityName(stated), modalityName(modality)
@@ -88,15 +88,3 @@ def _modality(volume):
         text = _("The modality is CT, but no value is below 0, as fat and air are in HU.")
         return text, remedy
     return "", ""
-
-
-def bytesText(count):
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
-def numberText(value):
-    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e7 else f"{value:.4g}"

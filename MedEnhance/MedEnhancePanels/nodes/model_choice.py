@@ -16,23 +16,44 @@ def fitting(modality):
 
     Without experimental ones, which have to be selected explicitly.
     """
-    return [bundle for bundle in _installed(modality, ENHANCER) if not bundle.on_request]
+    return [bundle for bundle in installed(modality, ENHANCER) if not bundle.on_request]
 
 
-def headFor(node):
-    """Return the model that segments a node: the bundle, or None where there is none."""
+def headsFor(node):
+    """List the models that segment a node, experimental ones too."""
     modality = modalityOf(node)
-    if modality == UNKNOWN or bridge.isSequence(node):
-        return None
-    heads = (bundle for bundle in _installed(modality, HEAD) if not bundle.on_request)
-    return next(heads, None)
+    return [] if modality == UNKNOWN or bridge.isSequence(node) else installed(modality, HEAD)
+
+
+def headFor(node, name):
+    """Return the model that segments a node: that of a name, else the default; None for none."""
+    heads = headsFor(node)
+    named = [head for head in heads if head.name == name]
+    return next(iter([*named, *(head for head in heads if not head.on_request)]), None)
+
+
+def headTexts(heads):
+    """Return a text for each segmentation model, by its name."""
+    experiment = _("{name} (experiment)")
+    return {
+        head.name: experiment.format(name=head.name) if head.on_request else head.name
+        for head in heads
+    }
+
+
+def cautionOf(head):
+    """Say that a segmentation model is an experiment, and what it warns of; or ("", "")."""
+    if head is None or not head.on_request:
+        return "", ""
+    text = _("The segmentation model {name} is an experiment.").format(name=head.name)
+    return text, " ".join(head.metadata.get("warnings", ()))
 
 
 #: The files of the models as they were, and what was read from them: a page asks often.
 _cached = (None, [])
 
 
-def _installed(modality, kind):
+def installed(modality, kind):
     """List the models of a kind for a modality; read again when one of their files changed."""
     global _cached
     from MedEnhanceLib.bundles import store
@@ -83,9 +104,9 @@ def lacking(node, task):
 
 def noBiasField(node, task):
     """Say why the bias field cannot be corrected; empty where it can."""
-    if task == "slices":
-        return _("Not available with thin slices: enhance the thin slices again to get it.")
-    return "" if modalityOf(node) == "MR" else _("Only MR has a bias field.")
+    if task != "slices" and modalityOf(node) != "MR":
+        return _("Only MR has a bias field.")
+    return lacking(None, task)
 
 
 def problemOf(node, options):
@@ -105,16 +126,16 @@ def _modelProblem(node, task):
     if task == "slices" and bridge.isSequence(node):
         text = _("Thin slices need a single volume: choose one frame of the sequence.")
     elif task == "slices":
-        if not _installed(modality, SLICES):
+        if not installed(modality, SLICES):
             text = _("There is no model of thin slices for {modality}.")
     elif not fitting(modality):
         others = sorted({bundle.modality for bundle in fitting(UNKNOWN)})
         text = _(
             "There is no model for {modality}, the modality of {name}; there are models for "
-            "{others}. If the modality is wrong, correct it below Advanced."
+            "{others}. If the modality is wrong, correct it under Advanced."
         )
     elif modality == UNKNOWN:
-        text = _("The modality of {name} is not known: choose it below Advanced.")
+        text = _("Is “{name}” MR or CT? Choose its modality under Advanced.")
     others = _(" and ").join(others)
     return text.format(name=node.GetName(), modality=_modalityName(node), others=others)
 
@@ -136,7 +157,7 @@ def _otherVolumesProblem(node, options):
 def modelFor(node, task):
     """Return the model that does a task: the bundle, or None where there is none."""
     modality = modalityOf(node)
-    models = _installed(modality, SLICES) if task == "slices" else fitting(modality)
+    models = installed(modality, SLICES) if task == "slices" else fitting(modality)
     return next(iter(models), None) if modality != UNKNOWN else None
 
 
@@ -147,6 +168,7 @@ def cardText(bundle):
     lines = [
         f"{bundle.name} {metadata['version']}: {metadata['description']}",
         _("Trained on: {data}").format(data=trained),
+        _("How it was trained: {how}").format(how=metadata.get("training", {}).get("summary", "")),
         *metadata.get("warnings", ()),
         *metadata.get("limits", ()),
     ]

@@ -55,6 +55,16 @@ def manifestOf(node):
     return _read(node, MANIFEST, dict)
 
 
+def jsonIn(path):
+    """Return the object in a file; an empty one where there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            fields = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
 def _read(node, attribute, kind):
     """Read the JSON value of an attribute; None where it is of another kind or damaged."""
     try:

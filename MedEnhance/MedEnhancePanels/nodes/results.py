@@ -50,11 +50,11 @@ def strengthOf(output):
         return 1.0
 
 
-def stamp(node, derived, source=None, model=None, manifest="", history=()):
+def stamp(node, derived, source=None, model=None, manifest=None, history=()):
     """Record on a node what it is and where it comes from, in attributes that are saved with it.
 
     derived: the kind of result, such as "enhanced". source: the node that it was made from, if
-    any. model: its name and sha256. manifest: of the run, as JSON. history: the steps as the
+    any. model: its name and sha256. manifest: of the run, a JSON object. history: the steps as the
     worker's file states them; by default one step for `derived`.
     """
     node.SetAttribute(provenance.DERIVED, derived)
@@ -72,7 +72,7 @@ def stamp(node, derived, source=None, model=None, manifest="", history=()):
     if model:
         node.SetAttribute("MedEnhance.model", model.get("name", ""))
     if manifest:
-        node.SetAttribute(provenance.MANIFEST, manifest)
+        provenance.setManifest(node, manifest)
 
 
 def setHistory(node, steps):

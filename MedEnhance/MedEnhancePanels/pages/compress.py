@@ -7,8 +7,8 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.nodes import bridge
-from MedEnhancePanels.pages.widgets import Page, answerOf, singleShot
-from MedEnhancePanels.tasks import compression
+from MedEnhancePanels.pages.widgets import Page, answerOf, askForFile, fill, singleShot
+from MedEnhancePanels.tasks import compression, files
 
 #: How long the page waits for further changes before it estimates.
 _SETTLE_MS = 500
@@ -19,7 +19,6 @@ class CompressPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Compress")
-        self._job = None
         #: The estimate that runs, and the volume and config of the last one.
         self._estimate, self._estimated = None, None
         self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
@@ -36,7 +35,13 @@ class CompressPanel(Page):
             button.toggled.connect(lambda checked, mode=mode: self._onMode(checked, mode))
         fields = {mode: field for mode, (_button, field) in self._modes.items()}
         del fields["lossless"]
-        self.bind(**fields)
+        entries = {
+            "auto": _("Automatic"),
+            "implicit": _("Implicit network (UniCompress, research)"),
+        }
+        fill(ui.codecSelector, entries)
+        self.bind(**fields, compressCodec=ui.codecSelector)
+        ui.openButton.clicked.connect(self._onOpen)
         ui.compressButton.clicked.connect(self._onCompress)
 
     def exit(self):
@@ -44,21 +49,32 @@ class CompressPanel(Page):
 
     def cleanup(self):
         self.exit()
-        self._job = None
+        self.job = None
 
     @property
     def config(self):
         """The choices of the page, a CompressConfig."""
         mode, state = self.state.compressMode, self.state
         name = "max_error" if mode == "maxError" else mode
-        value = True if mode == "lossless" else getattr(state, mode)
-        return arguments.checkedConfig(CompressConfig, **{name: value})
+        options = {name: True if mode == "lossless" else getattr(state, mode)}
+        if mode == "ratio":
+            options["block_type"] = state.compressCodec
+        return arguments.checkedConfig(CompressConfig, **options)
+
+    @property
+    def _use(self):
+        """What packages are needed for."""
+        isImplicit = self.config.block_type == "implicit"
+        return dependencies.ENHANCE if isImplicit else dependencies.COMPRESS
 
     def offer(self):
         node = self.state.inputVolume
         if bridge.isLabelMap(node):
             self.state.compressMode = "lossless"
         self._setUnits(node)
+        least = compression.IMPLICIT_RATIO if self.state.compressCodec == "implicit" else 1.1
+        self.ui.ratioSpinBox.minimum = least
+        self.state.ratio = max(self.state.ratio, least)
 
     def show(self):
         state, ui, node = self.state, self.ui, self.state.inputVolume
@@ -68,11 +84,12 @@ class CompressPanel(Page):
             button.enabled = mode == "lossless" or not isLabelMap
             if field is not None:
                 field.enabled = button.checked
+        ui.codecSelector.enabled = ui.ratioButton.checked
         why = self._whyNot()
         ui.compressButton.enabled = not why
         ui.compressButton.toolTip = why or _("Choose a file, write it and verify it")
         ui.whyLabel.text = why
-        ui.whyLabel.visible = bool(why) and self._job is None
+        ui.whyLabel.visible = bool(why) and self.job is None
         self._scheduleEstimate()
 
     def _setUnits(self, node):
@@ -84,7 +101,7 @@ class CompressPanel(Page):
         spinBox.suffix = f" {units}" if units else ""
         if image is not None:
             low, high = bridge.rangeOf(image)
-            isWhole = image.GetScalarTypeAsString() not in ("float", "double")
+            isWhole = bridge.isWhole(image)
             spinBox.decimals = 0 if isWhole else 4
             spinBox.minimum = 1.0 if isWhole else 0.0001
             spinBox.singleStep = 1.0 if isWhole else max(0.0001, (high - low) / 100)
@@ -95,7 +112,7 @@ class CompressPanel(Page):
 
     def _whyNot(self):
         """Say what is missing before the volume can be compressed, or nothing."""
-        if self._job is not None:
+        if self.job is not None:
             return _("The volume is being compressed")
         try:
             compression.checkConfig(self.state.inputVolume, self.config)
@@ -105,12 +122,16 @@ class CompressPanel(Page):
 
     def _scheduleEstimate(self):
         """Estimate soon, unless something changes once more before; nothing where it is known."""
-        if self._job is not None:
+        if self.job is not None:
             return
         node = self.state.inputVolume
         asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.config)
-        if lack := dependencies.missingText(dependencies.COMPRESS):
-            self.ui.estimateLabel.text = lack
+        lack = dependencies.missingText(self._use)
+        if self.config.block_type == "implicit":
+            lack = lack or _("There is no estimate for the implicit network, whose loss is larger.")
+        if lack:
+            self._stopEstimate()
+            self._estimated, self.ui.estimateLabel.text = None, lack
         if lack or asked == self._estimated:
             return
         self._stopEstimate()
@@ -153,7 +174,7 @@ class CompressPanel(Page):
     @guarded
     def _onCompress(self, _checked=False):
         """Ask for the file, which the dialog confirms where it exists, and write it."""
-        if not dependencies.ensure(dependencies.COMPRESS):
+        if not dependencies.ensure(self._use, self.context, self.ui.compressButton):
             return
         node = self.state.inputVolume
         title, start = _("Save the compressed volume"), compression.suggestPath(node)
@@ -165,19 +186,19 @@ class CompressPanel(Page):
         path = path if isConfirmed else path + compression.ENDING
         self._stopEstimate()
         self.context.clearMessage()
-        self._job = compression.startCompress(
+        job = compression.startCompress(
             self.context.runner, node, path, self.config, overwrite=isConfirmed
         )
-        self.update()
         units = bridge.unitsOf(node)
-        self._job.onFinished(lambda job: self._onCompressed(job, path, units))
 
-    def _onCompressed(self, job, path, units):
-        if job is not self._job:
-            return
-        self._job = None
-        if self.state is None:
-            return
-        self.update()
-        text = compression.resultText(job.result, units, path) if job.result else ""
-        self.context.report(job, text)
+        def onDone(job):
+            self.context.report(job, compression.resultText(job.result, units, path))
+
+        self.follow(job, onDone)
+
+    @guarded
+    def _onOpen(self, _checked=False):
+        path = askForFile(self.widget, _("Open a compressed volume"), kinds=compression.FILTER)
+        if path:
+            self.context.clearMessage()
+            self.state.inputVolume = files.opened(path, isShown=True)

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.pages.distill_run import RunArea
 from MedEnhancePanels.pages.widgets import Page, askForFile, fill
 from MedEnhancePanels.tasks import distillation
@@ -22,8 +23,8 @@ class DistillPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Distill")
-        #: The estimate that runs, or has ended, and the parameters that it is about.
-        self._estimate, self._estimated = None, None
+        #: The parameters that an estimate is about, `job` while it runs, and its result.
+        self._estimated, self._sentence = None, ""
         ui = self.ui
         entries = {
             "distillMR": _("Distilled set, MR"),
@@ -39,30 +40,39 @@ class DistillPanel(Page):
             "full": _("Full, for a graphics card"),
             "smoke": _("Test: under a minute"),
         }
-        fill(ui.budgetSelector, entries)
+        fill(ui.presetSelector, entries)
         entries = {
-            "statistics": _("Statistics (a minute)"),
-            "matching": _("Matching (minutes a patient)"),
+            "statistics": _("Synthetic volumes with statistics (a minute)"),
+            "matching": _("Gradient matching (SPG, minutes a patient)"),
         }
         fill(ui.methodSelector, entries)
+        entries = {
+            "ema": _("Averaged gradients"),
+            "binary": _("Gradients of each step, as published"),
+        }
+        fill(ui.gateSelector, entries)
         self.runs = RunArea(self)
         self.bind(
             distillTask=ui.taskSelector,
             distillCohort=ui.pathEdit,
-            distillPreset=ui.budgetSelector,
+            distillPreset=ui.presetSelector,
             distillName=ui.nameEdit,
             distillMethod=ui.methodSelector,
             distillVolumes=ui.volumesSpinBox,
+            distillSegmenter=ui.segmenterSelector,
+            distillGate=ui.gateSelector,
+            distillDevice=ui.deviceSelector,
         )
         ui.priorSelector.activated.connect(self._onPrior)
         ui.pathButton.clicked.connect(self._onBrowse)
         ui.tableButton.clicked.connect(self._onBrowseTable)
-        ui.roomButton.clicked.connect(self._onEstimate)
+        ui.estimateButton.clicked.connect(self._onEstimate)
         ui.startButton.clicked.connect(self._onStart)
 
     def enter(self):
         self.runs.list()
         self.update()
+        self.context.devices.ask()
 
     def cleanup(self):
         self._forgetEstimate()
@@ -81,12 +91,18 @@ class DistillPanel(Page):
         box, prior = self.ui.priorSelector, self.state.distillPrior
         fill(box, entries, prior)
         box.currentIndex = box.findData(prior)
+        fill(self.ui.deviceSelector, self.context.devices.entries, self.state.distillDevice)
+        heads = model_choice.headTexts(distillation.segmentersOf(self.state))
+        fill(self.ui.segmenterSelector, {"": _("None")} | heads)
 
     def show(self):
         ui, state = self.ui, self.state
         isDistilling = distillation.kindOf(state) == "distill"
         ui.trainingLabel.visible, ui.distillingLabel.visible = not isDistilling, isDistilling
-        ui.tableButton.visible = ui.advancedSection.visible = ui.shareLabel.visible = isDistilling
+        for widget in (ui.tableButton, ui.distillArea, ui.shareLabel):
+            widget.visible = isDistilling
+        ui.taughtArea.visible = state.distillTask.startswith("train")
+        ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
         ui.shareLabel.text = distillation.sharedText(state)
         why = dependencies.unavailable() or distillation.whyNot(state)
         isRunning = self.runs.isRunning
@@ -94,12 +110,13 @@ class DistillPanel(Page):
         ui.whyLabel.visible = bool(why) and not isRunning
         ui.startButton.enabled = not why and not isRunning
         ui.startButton.toolTip = why
-        if self._estimated not in (None, distillation.paramsOf(state)):
+        if self._estimated is not None and self._estimated != distillation.paramsOf(state):
             self._forgetEstimate()
-        isEstimating = self._estimate is not None and not self._estimate.isFinished
-        ui.roomButton.visible = isDistilling and not isRunning
-        ui.roomButton.enabled = not why and not isEstimating
-        ui.roomLabel.visible = bool(ui.roomLabel.text)
+        ui.estimateButton.visible = isDistilling and not isRunning
+        ui.estimateButton.enabled = not why and self.job is None
+        isTraining = _("This trains the shipped models further, about half an hour on one core…")
+        ui.estimateLabel.text = self._sentence if self.job is None else isTraining
+        ui.estimateLabel.visible = bool(ui.estimateLabel.text)
         self.runs.show()
 
     @guarded
@@ -125,26 +142,18 @@ class DistillPanel(Page):
     @guarded
     def _onEstimate(self, _checked=False):
         """Measure what a distillation can gain, with the choices as they are."""
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.roomButton):
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.estimateButton):
             return
         self._estimated = distillation.paramsOf(self.state)
-        self.ui.roomLabel.text = _(
-            "This trains the shipped models further, about half an hour on one core…"
-        )
-        self._estimate = distillation.startEstimate(self.context.runner, self._estimated)
-        self._estimate.onFinished(self._onEstimateEnded)
-        self.update()
+        job = distillation.startEstimate(self.context.runner, self._estimated)
+        self.follow(job, self._onEstimated)
 
-    def _onEstimateEnded(self, job):
-        if job is self._estimate:
-            failed = job.error.text if job.error is not None else ""
-            self.ui.roomLabel.text = failed or job.result["sentence"]
-            self.update()
+    def _onEstimated(self, job):
+        self._sentence = job.result["sentence"]
 
     def _forgetEstimate(self):
         """Drop an estimate about other choices than those of now."""
-        job, self._estimate, self._estimated = self._estimate, None, None
-        self.ui.roomLabel.text = ""
+        job, self.job, self._estimated, self._sentence = self.job, None, None, ""
         if job is not None:
             job.cancel()
 

@@ -1,7 +1,5 @@
 """The run on the page Distill: its buttons, curve and result, and runs to resume."""
 
-from html import escape
-
 import numpy as np
 import qt
 import slicer
@@ -138,7 +136,7 @@ class RunArea:
             )
             level, verdict, limits = verdictOf(run)
             showWeight(ui.auditIcon, level)
-            ui.auditLabel.text = f"<b>{escape(verdict)}</b> {escape(limits)}"
+            ui.auditLabel.text = f"{verdict} {limits}"
 
     @guarded
     def _onFolder(self, _checked=False):

@@ -4,11 +4,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.report.page import duration_text
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.job import durationText
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview, results
-from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
+from MedEnhancePanels.pages.enhance_choices import Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import noiseOf
 from MedEnhancePanels.pages.widgets import Notice, Page, allow, fill
@@ -21,11 +21,10 @@ class EnhancePanel(Page):
     def __init__(self, context):
         super().__init__(context, "Enhance")
         ui = self.ui
-        self.job, self._shownInput, self.isInFront = None, None, False
-        self._suggestedGuide = None
+        self._shownInput = self._suggestedGuide = None
         self.preview = preview.Preview()
         self.result = ResultArea(self)
-        self._devices = DeviceChoice(context.runner, context.changeSoon)
+        self._devices = context.devices
         self._preparation = Preparation(context.runner, self.widget)
         self._problem = Notice(ui, "problem")
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
@@ -39,6 +38,7 @@ class EnhancePanel(Page):
             uncertainty=ui.uncertaintyCheckBox,
             noiseMap=ui.noiseMapCheckBox,
             segment=ui.segmentCheckBox,
+            segmenter=ui.segmenterComboBox,
             forceSegmenter=ui.forceSegmenterCheckBox,
             device=ui.deviceComboBox,
         )
@@ -78,12 +78,14 @@ class EnhancePanel(Page):
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
         )
-        segment = state.segment and hasMaps and model_choice.headFor(target) is not None
+        head = model_choice.headFor(target, state.segmenter)
+        segment = state.segment and hasMaps and head is not None
         return enhancement.EnhanceOptions(
             config,
             guide=None if isSlices else state.guideVolume,
             noiseMap=state.noiseMap and hasMaps,
             segment=segment,
+            segmenter=head.name if segment and head.name == state.segmenter else "auto",
             forceSegmenter=segment and state.forceSegmenter,
             output=None if isSlices or bridge.isSequence(target) else state.outputVolume,
         )
@@ -111,14 +113,11 @@ class EnhancePanel(Page):
         self._shownInput = self.state.inputVolume  # the scene states the result that is shown
 
     def enter(self):
-        self.isInFront = True
         super().enter()
-        if not dependencies.missing():  # a worker that can answer, and is then warm
-            self._devices.ask()
+        self._devices.ask()  # a worker that answers is then warm
 
     def exit(self):
         """Put the views back as they were."""
-        self.isInFront = False
         self._preparation.stop()
         self.preview.hide()
         self.result.leave()
@@ -137,6 +136,8 @@ class EnhancePanel(Page):
         tasks.setdefault(state.task, model_choice.tasks()[state.task])
         fill(ui.taskComboBox, tasks)
         fill(ui.deviceComboBox, self._devices.entries, state.device)
+        heads = model_choice.headTexts(model_choice.headsFor(target))
+        fill(ui.segmenterComboBox, {"auto": _("Automatic")} | heads)
         allow(ui.noiseSpinBox, model_choice.lacking(None, state.task))
         units = bridge.unitsOf(target)
         ui.noiseSpinBox.suffix = f" {units}" if units else ""
@@ -158,8 +159,14 @@ class EnhancePanel(Page):
         isSlices = state.task == "slices"
         ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
         lacking = model_choice.lacking(target, state.task)
-        head = model_choice.headFor(target)
-        noHead = "" if head else _("There is no segmentation model for this modality.")
+        head, noHead = model_choice.headFor(target, state.segmenter), ""
+        if ui.segmenterComboBox.count == 1:
+            noHead = _("There is no segmentation model for this modality.")
+        allow(ui.segmenterComboBox, lacking or noHead)
+        if head is not None:
+            ui.segmenterComboBox.toolTip = model_choice.cardText(head)
+        elif not noHead:
+            noHead = _("Choose the segmentation model: no default is for this modality.")
         for checkBox, problem in (
             (ui.biasFieldCheckBox, model_choice.noBiasField(target, state.task)),
             (ui.uncertaintyCheckBox, lacking),
@@ -173,10 +180,7 @@ class EnhancePanel(Page):
         # In a narrow panel a box has no room for all of its text.
         about = model_choice.aboutTask(state.task)
         ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
-        reason = self._devices.reason or ui.deviceComboBox.currentText
-        ui.deviceComboBox.toolTip = _("{reason}\nDistill uses this device too.").format(
-            reason=reason
-        )
+        ui.deviceComboBox.toolTip = self._devices.reason or ui.deviceComboBox.currentText
 
     def _showGuide(self):
         """Suggest a guide while none is chosen."""
@@ -196,7 +200,10 @@ class EnhancePanel(Page):
         if problem:
             self._problem.show("info" if self.target is None else "error", problem)
         else:
-            warning, remedy = cautions.cautionOf(self.target)
+            head = model_choice.headFor(self.target, self.state.segmenter)
+            notes = [cautions.cautionOf(self.target)]
+            notes += [model_choice.cautionOf(head)] if self.options.segment else []
+            warning, remedy = (" ".join(filter(None, texts)) for texts in zip(*notes, strict=True))
             level = "warning" if warning else "info"
             self._problem.show(level, warning or dependencies.missingText(), remedy)
         ui.applyButton.enabled = not (problem or busy)
@@ -221,13 +228,11 @@ class EnhancePanel(Page):
         what = model_choice.aboutTask(state.task)
         if self.options.config.correct_bias_field:
             what = _("{what}; corrects the bias field").format(what=what)
-        plan = _("{what}. Model {model}; device: {device}").format(
-            what=what,
-            model=model.name,
-            device=self.ui.deviceComboBox.currentText,
+        plan = _("{what}. Runs model {model} on the {device}").format(
+            what=what, model=model.name, device=self._devices.nameOf(state.device)
         )
         expected = self._devices.expectedText(self.target, state)
-        return "; ".join(filter(None, [plan, expected])) + "."
+        return ", ".join(filter(None, [plan, expected])) + "."
 
     def _busy(self):
         """Say what has to end before another run can begin; empty for nothing."""
@@ -259,7 +264,7 @@ class EnhancePanel(Page):
         self.preview.hide()
         job = enhancement.start(self.context.runner, self.target, self.options)
         self._devices.rememberPace(self.target, self.state.task, job)
-        self._follow(job, self._onApplied)
+        self.follow(job, self._onApplied)
 
     @guarded
     def onPreview(self, *_checked):
@@ -287,33 +292,19 @@ class EnhancePanel(Page):
                 shown += " " + _("It shows noise removal alone; Apply does the rest too.")
             self.context.report(job, shown)
 
-        self._follow(job, onDone)
+        self.follow(job, onDone)
 
-    def _follow(self, job, onDone):
-        """Show a run until its end; onDone(job): what follows where it was successful."""
+    def follow(self, job, onDone):
         self.context.clearMessage()
         self._preparation.stop()
-        self.job = job
-        job.onFinished(lambda job: self._onFinished(job, onDone))
-        self.update()
-
-    @guarded
-    def _onFinished(self, job, onDone):
-        if job is not self.job:
-            return
-        self.job = None
-        if job.error is not None:
-            self.context.showError(job.error)
-        elif self.state is not None:
-            onDone(job)
-        self.update()
+        super().follow(job, onDone)
 
     def _onApplied(self, job):
         output = job.nodes["output"]
         ready = _("{name} is ready.").format(name=output.GetName())
         if bridge.isSequence(output):
             preview.showVolume(preview.shownVolume(output))
-            time = _("It took {time}.").format(time=durationText(job.ended - job.started))
+            time = _("It took {time}.").format(time=duration_text(job.ended - job.started))
             ready = " ".join(filter(None, [ready, time, noiseOf(output)]))
             self.context.report(job, ready)
         else:  # facts and warnings stand under Result

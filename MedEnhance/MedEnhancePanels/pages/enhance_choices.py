@@ -1,4 +1,4 @@
-"""The devices of the page Enhance, the expected time, and what is done ahead of previews."""
+"""The devices to choose from, the expected time, and what is done ahead of previews."""
 
 import importlib.util
 
@@ -6,7 +6,8 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.job import durationText
+from MedEnhanceLib.report.page import duration_text
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import singleShot
 from MedEnhancePanels.tasks import enhancement, node_job
@@ -37,9 +38,15 @@ class DeviceChoice:
 
     def ask(self):
         """Find out, once, by a worker that imports PyTorch for it and stays."""
-        if self._job is None or self._job.state in ("failed", "cancelled"):
+        isKnown = self._job is not None and self._job.state not in ("failed", "cancelled")
+        if not (isKnown or dependencies.missing()):
             self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
             self._job.onFinished(self._onFinished)
+
+    def nameOf(self, device):
+        """Return the name of a device in a sentence."""
+        name = self._choice if device == "auto" else device
+        return name.upper() or _("best device")
 
     def expectedText(self, node, state):
         """Say about how long a run takes, by the last one on the device; empty if not known."""
@@ -53,7 +60,7 @@ class DeviceChoice:
             return ""
         seconds = _START_SECONDS + pace * _millionVoxels(node)
         seconds += _BUILD_SECONDS if isBuildDue else 0
-        return _("about {time}").format(time=durationText(5 * max(1, round(seconds / 5))))
+        return _("about {time}").format(time=duration_text(5 * max(1, round(seconds / 5))))
 
     def rememberPace(self, node, task, job):
         """Note at the end of a run how long it took, for the next one."""

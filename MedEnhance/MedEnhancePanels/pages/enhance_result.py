@@ -16,7 +16,7 @@ from MedEnhancePanels.tasks import blending, compression, files
 
 #: Maps that the menu Show lays over the result, by their role.
 _MAPS = ("uncertainty", "noise")
-_SHOWN, _UNCERTAINTY = ("segments", *_MAPS, "table"), _("Uncertainty (for full strength)")
+_SHOWN, _UNCERTAINTY = ("segments", "threeD", *_MAPS, "table"), _("Uncertainty (for full strength)")
 
 
 class ResultArea:
@@ -36,7 +36,6 @@ class ResultArea:
         ui.inputButton.pressed.connect(lambda: self._showInput(True))
         ui.inputButton.released.connect(lambda: self._showInput(False))
         ui.sideBySideButton.clicked.connect(lambda isOn=False: self._onMode("sideBySide", isOn))
-        ui.threeDButton.clicked.connect(lambda isOn=False: self._onThreeD(isOn))
         ui.differenceButton.clicked.connect(lambda isOn=False: self._onDifference(isOn))
         ui.strengthSlider.valueIsChanging.connect(self._onDragged)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
@@ -44,6 +43,7 @@ class ResultArea:
         self._menus = [qt.QMenu(button) for button in (ui.showButton, ui.saveButton)]
         for name, text, slot in (
             ("segments", _("Segments"), lambda isOn: self._onSegments(isOn)),
+            ("threeD", _("Segments in 3D"), lambda isOn: self._onThreeD(isOn)),
             ("uncertainty", _UNCERTAINTY, lambda isOn: self._onMap("uncertainty", isOn)),
             ("noise", _("Noise map"), lambda isOn: self._onMap("noise", isOn)),
             ("table", _("Table of volumes"), lambda isOn: self._onTable(isOn)),
@@ -103,11 +103,11 @@ class ResultArea:
         ui, output, actions = self.ui, self.output, self.actions
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
-        actions["segments"].visible = ui.threeDButton.visible = display is not None
+        actions["segments"].visible = actions["threeD"].visible = display is not None
         actions["segments"].checked = display is not None and bool(display.GetVisibility())
-        ui.threeDButton.checked = self.compare.mode == "threeD"
         actions["table"].visible = results.linked(output, "table") is not None
-        actions["table"].checked = self.compare.mode == "table"
+        for mode in ("threeD", "table"):
+            actions[mode].checked = self.compare.mode == mode
         for role in _MAPS:
             actions[role].visible = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
@@ -118,7 +118,7 @@ class ResultArea:
     def showNew(self, output):
         """Show a result that has just come out beside its input; not in the views of others."""
         _hideLabelsOfOthers(output)
-        if self._page.isInFront:
+        if not self._page.isOff:
             self.compare.show(output, "sideBySide")
 
     def follow(self, node):

@@ -32,6 +32,7 @@ class JobBar:
         layout = qt.QHBoxLayout(self._status)
         layout.setContentsMargins(0, 0, 0, 0)
         self._statusLabel = qt.QLabel("", self._status)
+        self._statusLabel.textFormat = qt.Qt.PlainText
         button = qt.QPushButton(_("Cancel"), self._status)
         button.clicked.connect(self._onCancel)
         layout.addWidget(self._statusLabel)

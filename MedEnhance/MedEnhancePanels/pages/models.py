@@ -5,6 +5,7 @@ import os
 import qt
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.report.page import size_text
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import cautions
@@ -17,7 +18,6 @@ class ModelsPanel(Page):
     def __init__(self, context):
         super().__init__(context, "Models")
         self.models = []
-        self._job = None
         ui = self.ui
         ui.importButton.clicked.connect(self._onImport)
         ui.defaultButton.clicked.connect(self._onDefault)
@@ -29,9 +29,9 @@ class ModelsPanel(Page):
         self._ask(_("List models"), action="list")
 
     def cleanup(self):
-        if self._job is not None:
-            self._job.cancel()
-            self._job = None
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancel()
 
     @property
     def selected(self):
@@ -59,23 +59,15 @@ class ModelsPanel(Page):
     def _ask(self, title, **params):
         if params["action"] != "list":
             self.context.clearMessage()
-        self._job = self.context.runner.submit("models", params, title=title)
-        self._job.onFinished(self._onAnswer)
-        self.update()
+        job = self.context.runner.submit("models", params, title=title)
+        self.follow(job, self._onAnswer)
 
     def _onAnswer(self, job):
-        if job is not self._job:
-            return
-        self._job = None
-        if job.error is not None:
-            self.context.showError(job.error)
-        else:
-            imported = job.result.get("imported")
-            self._fillList(job.result["models"], imported)
-            if imported:
-                text = _("The model {name} is installed.").format(name=imported)
-                self.context.message("info", text)
-        self.update()
+        imported = job.result.get("imported")
+        self._fillList(job.result["models"], imported)
+        if imported:
+            text = _("The model {name} is installed.").format(name=imported)
+            self.context.message("info", text)
 
     def _fillList(self, models, chosen):
         """List the models, and select `chosen`, by default that of before."""
@@ -92,7 +84,7 @@ class ModelsPanel(Page):
         box.currentRow = names.index(chosen) if chosen in names else 0
 
     def show(self):
-        ui, model, isIdle = self.ui, self.selected, self._job is None
+        ui, model, isIdle = self.ui, self.selected, self.job is None
         ui.progressBar.visible = not isIdle
         ui.importButton.enabled = isIdle
         ui.compilerButton.visible = dependencies.lacksLibrary()
@@ -117,7 +109,7 @@ def _title(model):
 def _origin(model):
     return _("Version {version}, {size}, license {license}. {origin}").format(
         version=model["version"],
-        size=cautions.bytesText(model["bytes"]),
+        size=size_text(model["bytes"]),
         license=model["license"],
         origin=_("Came with MedEnhance.") if model["shipped"] else model["folder"],
     )

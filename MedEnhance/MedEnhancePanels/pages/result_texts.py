@@ -6,9 +6,10 @@ All from what is saved with the nodes: a scene that is opened later shows the sa
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.manifest import findings_in_words
+from MedEnhanceLib.report.page import duration_text
 from MedEnhanceLib.report.uncertainty import calibration_in_words
 from MedEnhancePanels.errors import plain
-from MedEnhancePanels.job import durationText, sentence
+from MedEnhancePanels.job import sentence
 from MedEnhancePanels.nodes import provenance, results
 
 
@@ -65,7 +66,7 @@ def _madeBy(output):
     manifest = provenance.manifestOf(output) or {}
     facts = [output.GetAttribute("MedEnhance.model"), manifest.get("device")]
     if manifest.get("seconds") is not None:
-        facts.append(durationText(manifest["seconds"]))
+        facts.append(duration_text(manifest["seconds"]))
     if results.strengthOf(output) != 1.0:
         facts.append(_("strength {strength:.2f}").format(strength=results.strengthOf(output)))
     return " · ".join(str(fact) for fact in facts if fact)

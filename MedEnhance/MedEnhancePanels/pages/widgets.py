@@ -28,6 +28,8 @@ class Page:
         self.context = context
         self.widget, self.ui = context.ui(name)
         self._bound, self._shownState = [], None
+        #: The job that the page follows; None for none.
+        self.job = None
         #: Whether a change of a widget comes from here, not from the user.
         self.isShowing = False
         context.onChange(self.update)
@@ -78,6 +80,23 @@ class Page:
         finally:
             self.isShowing = False
 
+    def follow(self, job, onDone):
+        """Show a job, in place of another, until its end: its error, or onDone(job)."""
+        self.job = job
+        job.onFinished(lambda job: self._onEnded(job, onDone))
+        self.update()
+
+    @guarded
+    def _onEnded(self, job, onDone):
+        if job is not self.job:
+            return
+        self.job = None
+        if job.error is not None:
+            self.context.showError(job.error)
+        elif self.state is not None:
+            onDone(job)
+        self.update()
+
     def onNewState(self):
         """Take in another scene than before; called by `update`."""
 
@@ -108,7 +127,7 @@ def _show(widget, name, value):
     if name == "currentNode":
         widget.setCurrentNode(value)
     elif name == "currentData":
-        widget.currentIndex = widget.findData(value)
+        widget.currentIndex = max(0, widget.findData(value))  # the first for what is not offered
     elif getattr(widget, name) != value:  # setting a text would move the cursor
         setattr(widget, name, value)
 

@@ -1,18 +1,22 @@
 """Compressed volumes: estimate, compress and open; from nodes and to nodes."""
 
 import dataclasses
-import json
 import os
 
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.report.page import cell_text, size_text
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source
-from MedEnhancePanels.nodes.cautions import NOTES, bytesText, numberText
+from MedEnhancePanels.nodes.cautions import NOTES
+from MedEnhancePanels.nodes.provenance import jsonIn
 from MedEnhancePanels.tasks.node_job import askForVolume, send
 
 ENDING = ".ucv"
+#: The implicit network codes 512 voxels in up to nine bytes: at smaller ratios of 16-bit voxels its
+#: file gets no larger.
+IMPLICIT_RATIO = 100.0
 #: The kind of file, for file dialogs.
 FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
 
@@ -53,10 +57,10 @@ def startDecompress(runner, path, region=None, name=None):
     """
 
     def after(job):
-        node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
+        base = os.path.splitext(os.path.basename(path))[0]
+        node = yield from bridge.receiveVolume(job.params["output"], name or base)
         node.SetAttribute(NOTES, "\n".join(job.warnings))
-        with open(job.result["manifest"], encoding="utf-8") as file:
-            dicom = json.load(file).get("dicom", {})
+        dicom = jsonIn(job.result["manifest"]).get("dicom", {})
         dicom_source.rememberSeries(node, dicom.get("series", ""), dicom.get("study", ""))
         job.nodes["output"] = node
 
@@ -75,6 +79,12 @@ def checkConfig(node, config):
         message = _("{name} is a label map: lossy compression would change its labels")
         hint = _("Choose lossless; label maps compress very well.")
         raise PanelError(message.format(name=node.GetName()), hint, "config")
+    if config.block_type == "implicit":
+        isWhole = bridge.isWhole(bridge.frameNodes(node)[0].GetImageData())
+        if not isWhole or bridge.modalityOf(node) not in ("CT", "MR", "EM"):
+            message = _("The implicit network codes whole numbers of CT, MR and EM, not {name}")
+            hint = _("Choose the automatic codec.")
+            raise PanelError(message.format(name=node.GetName()), hint, "config")
 
 
 def suggestPath(node, ending=ENDING):
@@ -86,10 +96,6 @@ def suggestPath(node, ending=ENDING):
     return bridge.freePath(folder, bridge.fileName(node), ending)
 
 
-def baseName(path):
-    return os.path.splitext(os.path.basename(path))[0]
-
-
 def estimateText(estimate, units):
     """Return the result of the job `estimate`, marked as an estimate."""
     text = _("Estimate: {size}, {quality} (measured on {share:.0%} of the volume).")
@@ -98,21 +104,21 @@ def estimateText(estimate, units):
 
 
 def resultText(result, units, path):
-    text = _("{name} was compressed and verified: {size}, {quality}. To open it: Load…, Add data…")
+    text = _("{name} was compressed and verified: {size}, {quality}. Open… reads it.")
     size, quality = _sizeText(result), _qualityText(result, units)
     return text.format(name=os.path.basename(path), size=size, quality=quality)
 
 
 def _sizeText(result):
     return _("{size}, {ratio:.1f} times smaller").format(
-        size=bytesText(result["file_bytes"]), ratio=result["ratio"]
+        size=size_text(result["file_bytes"]), ratio=result["ratio"]
     )
 
 
 def _qualityText(result, units):
     if not result.get("max_error"):
         return _("every voxel is equal")
-    error = f"{numberText(result['max_error'])} {units}".strip()
+    error = f"{cell_text(result['max_error'])} {units}".strip()
     quality = _("largest error {error}").format(error=error)
     if result.get("psnr") is not None:
         quality += _(", PSNR {psnr:.1f} dB").format(psnr=result["psnr"])

@@ -1,17 +1,18 @@
 """Runs on cohorts: what the page Distill can make of patients, and what to know beforehand."""
 
-import glob
 import os
 from pathlib import Path
 
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.io import READABLE
+from MedEnhanceLib.jobs.kinds.train import cohort
+from MedEnhanceLib.jobs.teaching import taught_fields
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.statistics import NUMBERS
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.tasks import long_run
 
 #: Priors that are no files.
@@ -25,16 +26,31 @@ def kindOf(state):
 
 def paramsOf(state):
     """Return the parameters of that job but for the folder of its results, as docs/jobs.md says."""
-    cohort, modality = state.distillCohort.strip(), state.distillTask[-2:]
-    config = {"preset": state.distillPreset, "device": state.device}
+    folder, modality = state.distillCohort.strip(), state.distillTask[-2:]
+    config = {"preset": state.distillPreset, "device": state.distillDevice}
     if kindOf(state) == "train":
         method = "slices" if state.distillTask.startswith("slices") else "hqg"
-        pools = {} if _isSet(cohort) else _pools(cohort, method)
-        config |= {"modality": modality, "name": state.distillName, **pools}
-        return {"method": method, "config": config, "data": cohort}
+        if segmenter := segmenterOf(state):  # whose training says which images
+            fields = {"task": {"segmenter": segmenter, "gate": state.distillGate}}
+        else:
+            folder, fields = (folder, {}) if _isSet(folder) else _volumesIn(folder, method)
+        config |= {"modality": modality, "name": state.distillName, **fields}
+        return {"method": method, "config": config, "data": folder}
     config |= {"method": state.distillMethod, "prior": state.distillPrior}
     config |= {"volumes": state.distillVolumes}
-    return {"cohort": cohort, "modality": modality, "config": config}
+    return {"cohort": folder, "modality": modality, "config": config}
+
+
+def segmentersOf(state):
+    """List the segmentation models that can teach what is made."""
+    isEnhancer, modality = state.distillTask.startswith("train"), state.distillTask[-2:]
+    return model_choice.installed(modality, model_choice.HEAD) if isEnhancer else []
+
+
+def segmenterOf(state):
+    """Return the name of the segmentation model that teaches; "" for none."""
+    names = [head.name for head in segmentersOf(state)]
+    return state.distillSegmenter if state.distillSegmenter in names else ""
 
 
 def _isSet(folder):
@@ -45,34 +61,43 @@ def _isSet(folder):
         return False
 
 
-def _pools(folder, method):
-    """Find volumes in hq and lq, or in a folder without them; describes them for the card."""
-    low = ["lq/*"] if glob.glob(os.path.join(glob.escape(folder), "lq", "*")) else []
-    below = "hq/" if os.path.isdir(os.path.join(folder, "hq")) else ""
-    data = {"name": _("local cohort"), "subjects": _("a folder"), "source": ""}
-    data["license"] = _("not stated")
+def _volumesIn(folder, method):
+    """Return the data folder and the fields for volumes in hq and lq, or in a folder without."""
+    high, low = (Path(folder, name) for name in ("hq", "lq"))
+    data, fields = cohort(high if high.is_dir() else Path(folder), low if low.is_dir() else None)
     if method == "slices":
-        return {"files": [f"{below}**/*{ending}" for ending in READABLE], "data": [data]}
-    return {"high_quality": [f"{below}*"], "low_quality": low, "data": [data]}
+        fields = {"files": fields["high_quality"], "data": fields["data"]}
+    return str(data), fields
 
 
 def whyNot(state):
     """Say what is missing before a run can start, or nothing."""
-    cohort = state.distillCohort.strip()
-    isTable = cohort.lower().endswith(".csv") and os.path.isfile(cohort)
+    folder = state.distillCohort.strip()
+    isTable = folder.lower().endswith(".csv") and os.path.isfile(folder)
     isTraining = kindOf(state) == "train"
-    if isTraining and not os.path.isdir(cohort):
+    if isTraining and not os.path.isdir(folder):
         return _("Choose the folder with the volumes, or of a distilled set.")
-    if not isTable and not os.path.isdir(cohort):
+    if not isTable and not os.path.isdir(folder):
         return _("Choose a folder with a folder for each patient, or a table (CSV: patient, path).")
     if not state.distillName.strip():
         return _("Give the run a name.")
     if isTraining:
-        return ""
+        return _whyNotTaught(state) if segmenterOf(state) else ""
     if state.distillTask == "distillCT" and state.distillPrior == TEMPLATE:
         return _("There is no public template for CT: choose synthetic volumes under Advanced.")
     if state.distillPrior not in PRIORS and not os.path.isfile(state.distillPrior):
         return _("The file of the template is missing: choose another.")
+    return ""
+
+
+def _whyNotTaught(state):
+    """Say why the segmentation model cannot teach; empty where it can."""
+    if _isSet(state.distillCohort.strip()):
+        return _("A distilled set has no labels: choose the folder of the model's training.")
+    try:
+        taught_fields(paramsOf(state)["config"])
+    except MedEnhanceError as error:
+        return PanelError.fromException(error).text
     return ""
 
 
@@ -101,8 +126,9 @@ def start(runner, state):
     long_run.checkIdle(runner)
     if why := whyNot(state):
         raise PanelError(_("The cohort cannot be used"), why, "input")
+    params = paramsOf(state)  # it raises for a folder without volumes
     run = long_run.Run.create(kindOf(state), state.distillName)
-    run.record["params"] = {**paramsOf(state), "out": run.out}
+    run.record["params"] = {**params, "out": run.out}
     run.begin(runner)
     return run
 

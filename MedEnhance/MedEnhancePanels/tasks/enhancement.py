@@ -8,7 +8,6 @@ startPreparation: what previews of a volume share, ahead of them
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 
 import slicer
@@ -77,13 +76,13 @@ class _Enhancement(NodeJob):
         }
         for name in (name for name, isAsked in asked.items() if isAsked):
             job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
-        if options.segment:
-            job.params["segmenter"] = options.segmenter
-            job.params["force_segmenter"] = options.forceSegmenter
+        job.params["segmenter"] = options.segmenter
+        job.params["force_segmenter"] = options.forceSegmenter
 
     def place(self, job):
         self._names = _namesFor(self.node)
-        self._model, self._manifest = job.result.get("model") or {}, _manifestOf(job.result)
+        self._model = job.result.get("model") or {}
+        self._manifest = provenance.jsonIn(job.result.get("manifest", ""))
         if self.options.config.task == "slices":
             yield from self._placeThinSlices(job)
         elif bridge.isSequence(self.node):
@@ -114,7 +113,7 @@ class _Enhancement(NodeJob):
             results.styleMap(nodes[role], role, results.unitOf(source), limit)
             self._describe(nodes[role], role, histories.get(role, ()))
         if "segmentation" in images:
-            _placeLabels(job, source, images["segmentation"], self._names)
+            _placeLabels(job, source, images["segmentation"], self._names, self._manifest)
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
         if results.strengthOf(output) == 1.0:
@@ -249,14 +248,14 @@ def _namesFor(node):
     return {role: text.format(name=node.GetName()) for role, text in texts.items()}
 
 
-def _placeLabels(job, source, image, names):
+def _placeLabels(job, source, image, names, manifest):
     """Add the segmentation and the table of a result to the scene."""
     result = job.result
     labels = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
     table = results.makeTable(result["table"], source, names["table"])
     for role, node in (("segmentation", labels), ("table", table)):
         job.nodes[role] = node
-        results.stamp(node, role, source, result.get("head"), _manifestOf(result))
+        results.stamp(node, role, source, result.get("head"), manifest)
 
 
 def _checkOptions(node, options):
@@ -268,16 +267,3 @@ def _checkOptions(node, options):
     if needsVolume and bridge.isSequence(node):
         message = _("Maps and segmentations are made of single volumes")
         raise PanelError(message, _("Choose one frame of the sequence."), "input")
-    if not options.segment and options.segmenter != "auto":
-        message = _("The model {segmenter} is for segmentation, which is not selected")
-        hint = _("Select segmentation too, or leave out this model.")
-        raise PanelError(message.format(segmenter=options.segmenter), hint, "config")
-
-
-def _manifestOf(result):
-    """Read the worker's manifest on one line, or nothing where it cannot be read."""
-    try:
-        with open(result["manifest"], encoding="utf-8") as file:
-            return json.dumps(json.load(file), separators=(",", ":"))
-    except (KeyError, OSError, ValueError):
-        return ""

@@ -40,24 +40,24 @@ def startSave(runner, node, path, overwrite=False):
     )
 
 
-def canLoadFile(path):
-    """Decide by the ending alone: a damaged file gets our sentence, not "no reader"."""
-    return str(path).lower().endswith(compression.ENDING)
+def opened(path, name="", *, isShown):
+    """Open a compressed file, and wait for it; the node, named after the file by default."""
+    if not dependencies.ensure(dependencies.COMPRESS):
+        raise PanelError.cancelled()
+    node = wait(compression.startDecompress(sharedRunner(), path, name=name)).nodes["output"]
+    if isShown:
+        showVolume(node)
+    return node
 
 
 def load(parent, properties):
     """Load for qSlicerScriptedFileReader: properties has fileName, and may have name and show."""
-    path = str(properties["fileName"])
-    name = str(properties.get("name") or "") or compression.baseName(path)
+    path, name = str(properties["fileName"]), str(properties.get("name") or "")
     try:
-        if not dependencies.ensure(dependencies.COMPRESS):
-            raise PanelError.cancelled()
-        node = wait(compression.startDecompress(sharedRunner(), path, name=name)).nodes["output"]
+        node = opened(path, name, isShown=properties.get("show", True))
     except Exception as exception:  # the dialog shows it
         error = PanelError.fromException(exception)
         parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, error.text)
         return False
-    if properties.get("show", True):
-        showVolume(node)
     parent.loadedNodes = [node.GetID()]
     return True

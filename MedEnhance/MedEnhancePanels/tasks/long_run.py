@@ -9,15 +9,15 @@ result, `metrics.csv` the losses. What must not be passed on with a distillation
 
 import contextlib
 import glob
-import json
 import os
 import time
 
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.report.page import duration_text
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.job import durationText
 from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.nodes.provenance import jsonIn
 
 RUN_FILE = "run.json"
 #: Kinds of runs, which are kinds of jobs, and the parameter that says where the cohort is.
@@ -55,7 +55,7 @@ class Run:
     @classmethod
     def open(cls, folder):
         """Open a run that was begun before; raises PanelError for a folder that holds none."""
-        record = _jsonIn(os.path.join(folder, RUN_FILE))
+        record = jsonIn(os.path.join(folder, RUN_FILE))
         try:
             _checkRecord(record)
         except (ValueError, KeyError, TypeError, OverflowError) as cause:
@@ -138,26 +138,16 @@ class Run:
 
     def manifest(self):
         """Read the manifest of a distillation's result; empty if there is none."""
-        return _jsonIn(os.path.join(self.out, "manifest.json"))
+        return jsonIn(os.path.join(self.out, "manifest.json"))
 
     def attacks(self):
         """Count attacks of the audit that could have found a leak, and all; (0, 0) without one."""
-        audit = _jsonIn(os.path.join(self.out, "audit", "audit.json"))
+        audit = jsonIn(os.path.join(self.out, "audit", "audit.json"))
         findings = audit.get("findings")
         if not isinstance(findings, list):
             return 0, 0
         could = sum(isinstance(each, dict) and each.get("is_blind") is False for each in findings)
         return could, len(findings)
-
-
-def _jsonIn(path):
-    """Return the object in a file; an empty one where there is none that can be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def _checkRecord(record):
@@ -235,7 +225,7 @@ def _stateText(state):
 def runText(run):
     lines = [
         _("{name}: {state} after {time}.").format(
-            name=run.name, state=_stateText(run.state), time=durationText(run.record["seconds"])
+            name=run.name, state=_stateText(run.state), time=duration_text(run.record["seconds"])
         ),
         run.record.get("error", ""),
         _("Its folder is {folder}").format(folder=run.folder),
