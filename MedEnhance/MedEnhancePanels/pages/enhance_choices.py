@@ -14,7 +14,7 @@ from MedEnhancePanels.tasks import enhancement, node_job
 
 #: Seconds that a core takes for a million voxels (docs/results.md, two cores), the factor without
 #: the compiled library, and seconds of its build.
-_CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 4.2, 10, 60
+_CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 3.7, 10, 60
 #: Seconds of a run that do not depend on the size of the volume.
 _START_SECONDS = 3.0
 #: How long a volume stays as it is before it is measured; frames that are played go by.
