@@ -115,7 +115,9 @@ def test_progress_follows_the_downloads(site: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_cancel_stops_pip(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import os, time\ntry:\n    open(os.environ['BEGUN'], 'w').close()\n"
+    # Where the tests run in the background of a shell, processes ignore the signal otherwise.
+    code = "import os, signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "try:\n    open(os.environ['BEGUN'], 'w').close()\n"
     code += "    time.sleep(60)\nfinally:\n    os.unlink(os.environ['BEGUN'])\n"
     _script(site, monkeypatch, code)
     begun, cancel = site / "begun", threading.Event()

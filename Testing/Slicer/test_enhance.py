@@ -425,7 +425,7 @@ class ApplyTest(EnhanceTestCase):
         find = "MedEnhancePanels.pages.enhance_choices.importlib.util.find_spec"
         for native, spec, expected in (
             ("compiled, AVX2", None, "about 5 s"),
-            ("not compiled: …", None, "about 45 s"),
+            ("not compiled: …", None, "about 40 s"),
             ("not compiled: …", "ziglang", "about 65 s"),
         ):
             facts = {"native": native, "cpu_threads": 1, "choice": {"name": "cpu"}}
