@@ -104,7 +104,6 @@ class MatchedEnhancer:
                 estimate=plain.estimate + passed,
                 target=plain.target + added,
             )
-            crop = replace(crop, plain=plain)
         window = Window.of(plain, rng)  # on a card too: results agree
         turn = on_device(Turn.drawn(rng, self._modality), self._device)
         image = losses.made(self._network, plain, window, turn, None).unguided

@@ -21,11 +21,11 @@ import numpy as np
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.native import SIDE, TAPER_LINE, Layer, LayerArrays, Round
+from MedEnhanceLib.nets.regions import Air, over
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.nets.grouped_torch import TorchEngine
-    from MedEnhanceLib.nets.regions import Air
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
 #: What computes layers.
@@ -166,11 +166,13 @@ class Run:
         Groups and networks leave less noise than the pilot has: their border would be seen.
         """
         assert self._air is not None
-        wide = np.pad(pilot, [(0, 0), (1, 1), (1, 1)], mode="edge")
-        rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
-        mean = (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / np.float32(9)
-        far = np.stack([self._air.far_from_tissue(z) for z in range(part.start, part.stop)])
-        return np.where(far & (np.abs(mean - pilot) < level), mean, pilot)
+        smooth = pilot.copy()
+        for z, plane, sigma in zip(range(part.start, part.stop), smooth, level, strict=True):
+            far = self._air.far_from_tissue(z)
+            if far.any():
+                mean = over(np.add, np.pad(plane, 1, mode="edge"), (3, 3)) / np.float32(9)
+                np.copyto(plane, mean, where=far & (np.abs(mean - plane) < sigma))
+        return smooth
 
     def _add_first(self) -> None:
         """Add the band that began first to its sums."""
