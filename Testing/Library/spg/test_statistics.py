@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import STORED, load_distilled
 from MedEnhanceLib.spg.distill import distill_cohort
@@ -54,6 +55,19 @@ def test_images_take_on_the_statistics_of_others() -> None:
     assert changed.dtype == np.float32
     assert np.array_equal(changed[prior == 0], prior[prior == 0])
     assert 0 <= changed.min() <= changed.max() <= 1
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.05])
+def test_noise_of_the_scans_is_no_texture(noise: float) -> None:
+    """Bands of noisy scans come near those of clean ones, where σ is known."""
+    clean, noisy = (textured(2, coarse=5, bright=0.5, noise=sigma) for sigma in (0.0, noise))
+    texture = measure([clean], "MR")
+    known = measure_noise(noisy, modality="MR").at_level(noise)
+    without = np.abs(measure([noisy], "MR", [known]).bands - texture.bands)[0]
+    with_it = np.abs(measure([noisy], "MR").bands - texture.bands)[0]
+    assert without[3:-3].mean() < 0.5 * with_it[3:-3].mean()
+    quiet = measure_noise(clean, modality="MR").at_level(1e-9)
+    assert distance(measure([clean], "MR", [quiet]), texture)[1] < 1e-6
 
 
 def test_one_odd_patient_among_five_moves_no_mean_far() -> None:
