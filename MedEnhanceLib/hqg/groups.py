@@ -13,10 +13,10 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.filters.block_matching_torch import COSINES
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrection, fit
 from MedEnhanceLib.native import CELLS, SIDE, TAPER
-from MedEnhanceLib.nets.grouped_torch import COSINES
 
 T = TypeVar("T")
 #: Limits of the logarithm of a block's weight.

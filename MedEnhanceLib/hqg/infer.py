@@ -29,18 +29,18 @@ from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, d
 from MedEnhanceLib.core.slabs import empty, let_go, slabs, trim
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
+from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
+from MedEnhanceLib.filters.block_matching import Engine, engine_for
+from MedEnhanceLib.filters.block_matching_run import parts_of
+from MedEnhanceLib.filters.blur import undo_blur
+from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
 from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
-from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
-from MedEnhanceLib.nets.grouped import Engine, engine_for
-from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.regions import ConstantRegions
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend

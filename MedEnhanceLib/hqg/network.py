@@ -14,7 +14,7 @@ modulates the features, and opens or closes a gate for each block.
 
 Sources: features of a high-quality image inserted by variational normalization, He et al., IEEE
 TNNLS 35 (2024), arXiv 2307.07829, which is implemented here in an idea, with details of our own;
-sets of blocks, Zaheer et al., NeurIPS 2017; the filter, see `nets.grouped`.
+sets of blocks, Zaheer et al., NeurIPS 2017; the filter, see `filters.block_matching`.
 """
 
 from __future__ import annotations

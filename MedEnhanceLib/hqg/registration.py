@@ -24,7 +24,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.averaging import averaged
+from MedEnhanceLib.filters.averaging import averaged
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 

@@ -20,12 +20,20 @@ from torch import Tensor
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.block_matching_run import (
+    Band,
+    Held,
+    Run,
+    Stage,
+    Sums,
+    large_enough,
+    parts_of,
+)
+from MedEnhanceLib.filters.block_matching_torch import tensor_on
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, on_device, regional
 from MedEnhanceLib.hqg.network import Fit, Groups
-from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.grouped_run import Band, Held, Run, Stage, Sums, large_enough, parts_of
-from MedEnhanceLib.nets.grouped_torch import tensor_on
 from MedEnhanceLib.nets.precision import mixed_precision
 
 #: Groups that go through the network at once.
@@ -57,7 +65,7 @@ class _Chunk:
 
 @dataclass(eq=False)
 class NetworkStage:
-    """The network on a device, for one volume; `slabs` goes on from the filter: `grouped.After`.
+    """The network on a device, for one volume; `slabs` goes on from the filter (`After`).
 
     top: intensity of bright tissue, 1000 for CT.
     guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
@@ -84,7 +92,7 @@ class NetworkStage:
         """Enhanced slices in order, in parts, from the filter's stages."""
         self.first, changes = needed.start, []
         guides = [large_enough(guide) for guide in self.guides]
-        settings = grouped.Round(step=STEP, keep=self.network.config.blocks)
+        settings = block_matching.Round(step=STEP, keep=self.network.config.blocks)
         matching = Stage(run.noisy.shape, run.window, settings)
         # Pilots and estimates of the slices that are needed now.
         reads = matching.reads(needed)
@@ -134,7 +142,7 @@ class NetworkStage:
         noisy, level, pilot, estimate = slab
         device, network = self.device, self.network
         # Other threads search, on the CPU, whatever computes the filter; each some rows.
-        match = grouped.engine_for("cpu", run.monitor).match
+        match = block_matching.engine_for("cpu", run.monitor).match
         at_once = max(1, _AT_ONCE[device.partition(":")[0]] * STEP // estimate.shape[2])
         tasks = [
             run.pool.submit(match, layer, range(part.start, part.stop), pilot=estimate, level=level)

@@ -113,7 +113,7 @@ class MatchedEnhancer:
         """Compute what the last round of the filter passes of a change, [k, j, i].
 
         In each group the mean block is damped by the noise in it, the others are explained by
-        those of the pilot, as in `nets.grouped`.
+        those of the pilot, as in `filters.block_matching`.
         """
         places, voxels = plain.places, plain.places.voxels()
         transform = self._network.get_buffer("transform")

@@ -24,9 +24,9 @@ from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.degradation.image import rician_noise, robust_max
+from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.hqg import denoise
 from MedEnhanceLib.io import load
-from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
@@ -35,10 +35,14 @@ Row = dict[str, Any]
 CROP, QUICK_CROP, SMALL_CROP = (24, 80, 80), (16, 64, 64), (14, 56, 56)
 #: The filter before there was a network, whatever rounds the library has now; and one more round.
 FILTER_ROUNDS = {
-    "MR": (grouped.Round(step=4), grouped.Round(step=4, damp=1.2), grouped.Round(step=3, damp=1.2)),
-    "CT": (grouped.Round(step=4, damp=2.0, apart=4), grouped.Round(step=3, damp=1.4)),
+    "MR": (
+        block_matching.Round(step=4),
+        block_matching.Round(step=4, damp=1.2),
+        block_matching.Round(step=3, damp=1.2),
+    ),
+    "CT": (block_matching.Round(step=4, damp=2.0, apart=4), block_matching.Round(step=3, damp=1.4)),
 }
-ONE_MORE = grouped.Round(step=3, damp=1.2)
+ONE_MORE = block_matching.Round(step=3, damp=1.2)
 #: Arms whose result a network makes, with a guide or without.
 NETWORK, FILTER, ROUND = "network", "filter", "one more round"
 #: Names of fields of a training that list what it did not see.
@@ -382,7 +386,7 @@ def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more:
             values = denoise._without_rician_bias(values, sigma, noise)
         return before + np.float32(share) * (values - before)
 
-    voxels: Floats = grouped.denoised(
+    voxels: Floats = block_matching.denoised(
         volume.voxels,
         noise,
         noise.spectrum.reshape(-1),

@@ -22,8 +22,8 @@ from _enhancement_data import TEMPLATE, Subject, subject
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.image import gaussian_blur, rician_noise, robust_max
+from MedEnhanceLib.filters.blur import measure_blur
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.sharpness import measure_blur
 from MedEnhanceLib.io import load
 
 Floats = npt.NDArray[np.float32]

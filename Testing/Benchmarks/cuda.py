@@ -108,7 +108,7 @@ class Bench:
 
     def filter_agreement(self) -> Row:
         """The filter of the card against the CPU; time of each, and the card's peak of memory."""
-        from MedEnhanceLib.nets.grouped import CT_ROUNDS, denoised, engine_for
+        from MedEnhanceLib.filters.block_matching import CT_ROUNDS, denoised, engine_for
         from MedEnhanceLib.runtime.progress import Monitor
 
         noisy = self._ct(min(self.sizes.slices, 64), min(self.sizes.side, 256)).voxels

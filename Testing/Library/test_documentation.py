@@ -26,7 +26,7 @@ import MedEnhanceLib
 from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.averaging import averaged
+from MedEnhanceLib.filters.averaging import averaged
 from MedEnhanceLib.jobs.kinds.train import training_config
 
 ROOT = Path(__file__).resolve().parents[2]

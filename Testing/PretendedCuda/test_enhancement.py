@@ -22,11 +22,11 @@ from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.filters.block_matching import Round, denoised
+from MedEnhanceLib.filters.block_matching_torch import Groups, TorchEngine
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.nets import precision
-from MedEnhanceLib.nets.grouped import Round, denoised
-from MedEnhanceLib.nets.grouped_torch import Groups, TorchEngine
 from MedEnhanceLib.runtime.progress import Monitor
 
 

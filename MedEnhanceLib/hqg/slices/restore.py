@@ -22,6 +22,8 @@ from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.slabs import looks_like_labels
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.filters.block_matching_run import parts_of
+from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.hqg.groups import on_device
@@ -32,10 +34,8 @@ from MedEnhanceLib.hqg.slices.train import tuned
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
-from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
-from MedEnhanceLib.nets.regions import ConstantRegions
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor

@@ -21,12 +21,12 @@ from torch import Tensor
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.block_matching_run import Stage
 from MedEnhanceLib.hqg.groups import STEP, Places
 from MedEnhanceLib.hqg.train.guides import Guiding, draw_guide
 from MedEnhanceLib.hqg.train.targets import Target, synthetic_target
 from MedEnhanceLib.native import CELLS
-from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.grouped_run import Stage
 from MedEnhanceLib.nets.intensity import TISSUE
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.noise.rician import mean_magnitude
@@ -261,19 +261,19 @@ class CropMaker:
     def _filtered(self, scan: _Acquired, spacing: Sequence[float]) -> Noisy:
         """What the filter makes of a noisy crop, and its groups; as in use."""
         noisy, target, sigma = map(np.ascontiguousarray, scan[:3])
-        spectrum = np.maximum(scan.spectrum.reshape(-1), grouped.LEAST_SHARE)  # as in use
+        spectrum = np.maximum(scan.spectrum.reshape(-1), block_matching.LEAST_SHARE)  # as in use
         filtered = partial(
-            grouped.denoised,
+            block_matching.denoised,
             noisy,
             sigma,
             spectrum,
             spacing=spacing,
-            engine=grouped.engine_for("cpu", Monitor()),
+            engine=block_matching.engine_for("cpu", Monitor()),
             threads=1,
         )
         # The rounds before the network, as `hqg.denoise` has them.
         is_ct = self.modality == "CT"
-        rounds = grouped.CT_ROUNDS if is_ct else grouped.MR_ROUNDS
+        rounds = block_matching.CT_ROUNDS if is_ct else block_matching.MR_ROUNDS
         pilot = filtered(rounds=rounds[:-1] if is_ct else rounds, pilot=None)
         estimate = filtered(rounds=rounds[-1:], pilot=pilot)
         places = self._places(estimate, sigma, spectrum, spacing)
@@ -285,13 +285,13 @@ class CropMaker:
     ) -> Places:
         """Groups of a whole crop."""
         shape = estimate.shape
-        each = grouped.Round(step=STEP, keep=self.blocks)
-        stage = Stage(shape, grouped.window_for(spacing), each)
+        each = block_matching.Round(step=STEP, keep=self.blocks)
+        stage = Stage(shape, block_matching.window_for(spacing), each)
         layers = []
         for number, first in enumerate(stage.firsts):
             layer = stage.layer(number)
             slab = slice(first, first + stage.tall)
-            groups = grouped.engine_for("cpu", Monitor()).match(
+            groups = block_matching.engine_for("cpu", Monitor()).match(
                 layer, range(layer.rows(shape[1])), pilot=estimate[slab], level=sigma[slab]
             )
             places = Places.of(groups, spectrum, shape)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.averaging import averaged
+from MedEnhanceLib.filters.averaging import averaged
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load

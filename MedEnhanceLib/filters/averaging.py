@@ -11,7 +11,7 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.nets.grouped_run import parts_of
+from MedEnhanceLib.filters.block_matching_run import parts_of
 
 #: Slices that are averaged at once, about.
 _SLICES = 16

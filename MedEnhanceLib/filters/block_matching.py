@@ -17,7 +17,7 @@ known spectrum.
 Volumes pass as slabs from stage to stage: only slices near the present one are in memory. The
 grid and the order of every sum depend on the whole volume alone, so that neither slabs nor threads
 nor the width of vectors change a bit of the result. The work is done by the compiled library
-(`MedEnhanceLib.native`) or, where that is missing and on CUDA devices, by `nets.grouped_torch`.
+(`native`) or, where that is missing and on CUDA devices, by `filters.block_matching_torch`.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.core.slabs import let_go, trim
 from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.filters.block_matching_run import Engine as Engine
+from MedEnhanceLib.filters.block_matching_run import Level, Run, Stage, large_enough
 from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.native import Round as Round
-from MedEnhanceLib.nets.grouped_run import Engine as Engine
-from MedEnhanceLib.nets.grouped_run import Level, Run, Stage, large_enough
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.nets.regions import Air
+    from MedEnhanceLib.filters.regions import Air
 
 #: The first stage: its threshold in σ (2.7 as in BM3D), and steps of its grid.
 _THRESHOLD = Round(step=2, keep=1, damp=2.7)
@@ -179,6 +179,6 @@ def engine_for(device: str, monitor: Monitor) -> Engine:
     library = None if is_cuda else native.load(monitor=monitor)
     if library is not None:
         return library
-    from MedEnhanceLib.nets.grouped_torch import TorchEngine
+    from MedEnhanceLib.filters.block_matching_torch import TorchEngine
 
     return TorchEngine(device if is_cuda else "cpu", monitor)

@@ -1,4 +1,4 @@
-"""A volume on its way through `nets.grouped`: only slices near the present one are in memory.
+"""A volume on its way through `block_matching`: only slices near the present one are in memory.
 
 Threads compute bands of rows. Those of all stages wait in one line, hardly more than one for each
 thread, which bounds the memory of a run. Each is added to its stage's sums in the order in which it
@@ -20,12 +20,12 @@ import numpy as np
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.filters.regions import Air, over
 from MedEnhanceLib.native import SIDE, TAPER_LINE, Layer, LayerArrays, Round
-from MedEnhanceLib.nets.regions import Air, over
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.nets.grouped_torch import TorchEngine
+    from MedEnhanceLib.filters.block_matching_torch import TorchEngine
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
 #: What computes layers.

@@ -15,7 +15,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Floats, Mask, interpolated
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.image import robust_max
-from MedEnhanceLib.hqg.averaging import averaged
+from MedEnhanceLib.filters.averaging import averaged
 from MedEnhanceLib.runtime.dependencies import require
 
 #: Side of the blocks, and fewest blocks along an axis that has as many voxels.

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import native
+from MedEnhanceLib.filters import block_matching_run
+from MedEnhanceLib.filters.block_matching import (
+    CT_ROUNDS,
+    MR_ROUNDS,
+    Engine,
+    Round,
+    denoised,
+    window_for,
+)
+from MedEnhanceLib.filters.block_matching_torch import COSINES, TorchEngine
 from MedEnhanceLib.native import Floats, Layer, places
-from MedEnhanceLib.nets import grouped_run
-from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Engine, Round, denoised, window_for
-from MedEnhanceLib.nets.grouped_torch import COSINES, TorchEngine
 
 SIGMA = np.float32(0.1)
 #: Largest difference between C and PyTorch, in σ: float32 rounding of sums of 32 blocks.
@@ -84,9 +91,9 @@ def test_every_width_of_vectors_gives_the_same_bits(library) -> None:
 def test_threads_and_slabs_change_no_bit(engine, monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = phantom(15, 16, 20) + noise(15, 16, 20)
     rounds = (Round(step=4, keep=8), Round(step=3, keep=8))
-    monkeypatch.setattr(grouped_run, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
+    monkeypatch.setattr(block_matching_run, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
     one = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=1)
-    monkeypatch.setattr(grouped_run, "_SLICES", 3)
+    monkeypatch.setattr(block_matching_run, "_SLICES", 3)
     three = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=3)
     assert np.array_equal(one, three)
 

@@ -1,4 +1,4 @@
-"""The stages of `nets.grouped` in PyTorch: where the compiled library is missing, and on GPUs.
+"""The stages of `block_matching` in PyTorch: where the compiled library is missing, and on GPUs.
 
 Distances between blocks come from products, a hundredth of the traffic of differences; of blocks
 that are alike within rounding another may be chosen than in C. What follows uses matrix products
