@@ -20,8 +20,8 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.learning.precision import constant, without_tf32
 from MedEnhanceLib.native import CELLS, SIDE, TAPER, Layer, LayerArrays, places
-from MedEnhanceLib.nets.precision import constant, without_tf32
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 

@@ -13,7 +13,7 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
-from MedEnhanceLib.nets.precision import move
+from MedEnhanceLib.learning.precision import move
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.measure import Enhancer

@@ -26,9 +26,9 @@ from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.gradprom.likeness import compare, describe
 from MedEnhanceLib.gradprom.segmenters import open_segmenter
 from MedEnhanceLib.gradprom.shapes import surface_areas
-from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.precision import move, without_tf32
-from MedEnhanceLib.nets.slices import over_slices, stoppable
+from MedEnhanceLib.gradprom.slice_runner import over_slices, stoppable
+from MedEnhanceLib.learning.intensity import scaling_for
+from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 

@@ -25,8 +25,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.image import gaussian_blur
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
-from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.slices import stacks_of
+from MedEnhanceLib.gradprom.slice_runner import stacks_of
+from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.dependencies import require
 
 Floats = npt.NDArray[np.float32]

@@ -16,7 +16,7 @@ from MedEnhanceLib.degradation.pipeline import Degradation, LowDose, Rician
 from MedEnhanceLib.gradprom import segment
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, read_labeled
-from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
+from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Enhances a volume; passed in, as a method does not import another.

@@ -20,7 +20,7 @@ from MedEnhanceLib.gradprom.head import open_head
 from MedEnhanceLib.gradprom.labeled import find_split, read_labeled
 from MedEnhanceLib.gradprom.measure import Enhance, measure_held_out
 from MedEnhanceLib.gradprom.train import segmentation_loss
-from MedEnhanceLib.nets.precision import move
+from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Slices of a slab that enter the loss; neighboring slices are redundant.

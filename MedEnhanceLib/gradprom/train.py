@@ -26,9 +26,9 @@ from MedEnhanceLib.gradprom.labeled import Files, check_structures, find_split, 
 from MedEnhanceLib.gradprom.likeness import record_likeness
 from MedEnhanceLib.gradprom.measure import Enhancer, measure_held_out
 from MedEnhanceLib.io import load
-from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
-from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
-from MedEnhanceLib.nets.training import Learner, begin_training, run_steps
+from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
+from MedEnhanceLib.learning.precision import mixed_precision, move, without_tf32
+from MedEnhanceLib.learning.training import Learner, begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Degradations of the simulated low-quality versions, one after another.

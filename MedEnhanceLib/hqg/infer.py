@@ -40,7 +40,7 @@ from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
-from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -106,7 +106,7 @@ def enhance(
             "A CT needs no correction of the bias field (--correct-bias-field).",
         )
     from MedEnhanceLib.hqg.restore import NetworkStage, network_on
-    from MedEnhanceLib.nets.precision import without_tf32
+    from MedEnhanceLib.learning.precision import without_tf32
 
     original = volume if frame is None else volume.frame(frame)
     wanted = _chosen_slices(slices, volume, config)

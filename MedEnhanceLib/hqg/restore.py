@@ -34,7 +34,7 @@ from MedEnhanceLib.filters.block_matching_torch import tensor_on
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, on_device, regional
 from MedEnhanceLib.hqg.network import Fit, Groups
-from MedEnhanceLib.nets.precision import mixed_precision
+from MedEnhanceLib.learning.precision import mixed_precision
 
 #: Groups that go through the network at once.
 _AT_ONCE = {"cpu": 256, "cuda": 8192, "mps": 4096}

@@ -23,7 +23,7 @@ from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Noisy
 from MedEnhanceLib.hqg.train.losses import Turn, Window
 from MedEnhanceLib.hqg.train.targets import Target, scaled_target
-from MedEnhanceLib.nets.intensity import TISSUE
+from MedEnhanceLib.learning.intensity import TISSUE
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.generator import Where
 from MedEnhanceLib.spg.matching import MatchedNetwork, Sample

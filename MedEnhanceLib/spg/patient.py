@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from MedEnhanceLib.errors import DeviceMemoryError
-from MedEnhanceLib.nets.checkpoint import Checkpoint
-from MedEnhanceLib.nets.precision import without_tf32
-from MedEnhanceLib.nets.training import training_steps
+from MedEnhanceLib.learning.checkpoint import Checkpoint
+from MedEnhanceLib.learning.precision import without_tf32
+from MedEnhanceLib.learning.training import training_steps
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig

@@ -27,7 +27,7 @@ from MedEnhanceLib.degradation.image import rician_noise, robust_max
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.hqg import denoise
 from MedEnhanceLib.io import load
-from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
 Row = dict[str, Any]

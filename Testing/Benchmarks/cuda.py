@@ -87,7 +87,7 @@ class Bench:
     def agreement(self) -> Row:
         """Enhancement in half and in single precision against the CPU in single precision."""
         from MedEnhanceLib.hqg import EnhanceConfig, enhance
-        from MedEnhanceLib.nets import precision
+        from MedEnhanceLib.learning import precision
 
         volume, found = self._ct(min(self.sizes.slices, 12), min(self.sizes.side, 256)), {}
         half = precision.computes_in_half
@@ -173,7 +173,7 @@ class Bench:
 
     def implicit(self) -> Row:
         """Steps per second of the implicit network's teacher."""
-        from MedEnhanceLib.nets.precision import without_tf32
+        from MedEnhanceLib.learning.precision import without_tf32
         from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
         from MedEnhanceLib.unicompress.codecs.implicit.trainer import Blocks, Trainer, make_source
 
@@ -327,7 +327,7 @@ PARTS[4] = {name: _piece_of(name) for name in ("ct", "mr", "ct-slices", "mr-slic
 _PAGES = {
     1: "docs/devices.md: agreement and filter, as bounds",
     2: "Testing/Benchmarks/results/speed.json: run speed.py there; ladder, batches and warm "
-    "say whether _GPU_PIXELS in MedEnhanceLib/nets/slices.py is right",
+    "say whether _GPU_PIXELS in MedEnhanceLib/gradprom/slice_runner.py is right",
     3: "docs/devices.md: resume, as the bound of resuming; docs/training.md: steps per second",
     4: "enhancement.json and slices.json there: measure the finished models there",
 }

@@ -37,7 +37,7 @@ from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.restore import open_network, restore_array
 from MedEnhanceLib.hqg.slices.train import tuned
-from MedEnhanceLib.nets.intensity import Scaling
+from MedEnhanceLib.learning.intensity import Scaling
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 

@@ -26,7 +26,7 @@ from MedEnhanceLib.filters.block_matching import Round, denoised
 from MedEnhanceLib.filters.block_matching_torch import Groups, TorchEngine
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import Enhancement
-from MedEnhanceLib.nets import precision
+from MedEnhanceLib.learning import precision
 from MedEnhanceLib.runtime.progress import Monitor
 
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.job import JobSpec, run_job
-from MedEnhanceLib.nets import precision
-from MedEnhanceLib.nets.checkpoint import Checkpoint
-from MedEnhanceLib.nets.precision import without_tf32
+from MedEnhanceLib.learning import precision
+from MedEnhanceLib.learning.checkpoint import Checkpoint
+from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import principal_axes

@@ -22,8 +22,8 @@ from MedEnhanceLib.errors import DeviceLostError
 from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
 from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.jobs.matched_networks import make_networks
-from MedEnhanceLib.nets import precision
-from MedEnhanceLib.nets.precision import without_tf32
+from MedEnhanceLib.learning import precision
+from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.matching import PatientLoop, Raw
 from MedEnhanceLib.spg.patient import distill_patient

@@ -16,7 +16,7 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.hqg.config import SliceNetConfig
 from MedEnhanceLib.hqg.slices.profile import SliceStack
-from MedEnhanceLib.nets.precision import mixed_precision
+from MedEnhanceLib.learning.precision import mixed_precision
 
 #: Channels of the input: four images, and eight maps that say what the slices are like.
 _IMAGES, _MAPS = 4, 8

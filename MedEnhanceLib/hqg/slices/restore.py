@@ -34,8 +34,8 @@ from MedEnhanceLib.hqg.slices.train import tuned
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
-from MedEnhanceLib.nets.intensity import Scaling, scaling_for
-from MedEnhanceLib.nets.precision import move, without_tf32
+from MedEnhanceLib.learning.intensity import Scaling, scaling_for
+from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor

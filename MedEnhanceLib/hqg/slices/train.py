@@ -19,8 +19,8 @@ from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.planes import MOST_RATIO, Planes, Sampler, Thickening, read_planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
-from MedEnhanceLib.nets.precision import move, without_tf32
-from MedEnhanceLib.nets.training import Learner, begin_training, run_steps
+from MedEnhanceLib.learning.precision import move, without_tf32
+from MedEnhanceLib.learning.training import Learner, begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 

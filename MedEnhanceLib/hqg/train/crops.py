@@ -26,8 +26,8 @@ from MedEnhanceLib.filters.block_matching_run import Stage
 from MedEnhanceLib.hqg.groups import STEP, Places
 from MedEnhanceLib.hqg.train.guides import Guiding, draw_guide
 from MedEnhanceLib.hqg.train.targets import Target, synthetic_target
+from MedEnhanceLib.learning.intensity import TISSUE
 from MedEnhanceLib.native import CELLS
-from MedEnhanceLib.nets.intensity import TISSUE
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.noise.rician import mean_magnitude
 from MedEnhanceLib.runtime.machine import cpu_threads

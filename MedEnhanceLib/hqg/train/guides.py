@@ -15,7 +15,7 @@ from torch import Tensor
 
 from MedEnhanceLib.core.arrays import Doubles, Floats, Mask, interpolated
 from MedEnhanceLib.hqg.train.targets import Target
-from MedEnhanceLib.nets.intensity import TISSUE
+from MedEnhanceLib.learning.intensity import TISSUE
 
 Where = tuple[slice, slice, slice]
 #: Shares of guides that are right and misplaced; the rest is wrong.

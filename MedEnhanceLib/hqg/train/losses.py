@@ -14,8 +14,8 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.hqg.groups import GuidedNetwork, Places, Residual, regional
 from MedEnhanceLib.hqg.network import Groups
 from MedEnhanceLib.hqg.train.crops import Crop, Noisy
+from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.native import CELLS, SIDE
-from MedEnhanceLib.nets.precision import mixed_precision
 
 #: Voxels of a window along slices, rows and columns, and its rim, where blocks are missing.
 _WINDOW, _RIM = (20, 40, 40), 2

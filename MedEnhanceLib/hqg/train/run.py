@@ -22,8 +22,8 @@ from MedEnhanceLib.hqg.train.losses import Turn, Window
 from MedEnhanceLib.hqg.train.targets import Target, load_data
 from MedEnhanceLib.hqg.train.trainer import MakeTask, Trainer
 from MedEnhanceLib.hqg.train.verdict import TAUGHT, UNTAUGHT, judge
-from MedEnhanceLib.nets.precision import without_tf32
-from MedEnhanceLib.nets.training import begin_training, run_steps
+from MedEnhanceLib.learning.precision import without_tf32
+from MedEnhanceLib.learning.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 

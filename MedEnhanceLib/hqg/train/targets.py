@@ -15,7 +15,7 @@ from MedEnhanceLib.filters.averaging import averaged
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load
-from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.synthetic import synthetic_volume

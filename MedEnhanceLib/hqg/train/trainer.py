@@ -23,8 +23,8 @@ from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, CropPool, Kind
 from MedEnhanceLib.hqg.train.losses import Critic, Turn, Window
 from MedEnhanceLib.hqg.train.targets import Subject, Target
-from MedEnhanceLib.nets.checkpoint import Stateful
-from MedEnhanceLib.nets.training import Learner
+from MedEnhanceLib.learning.checkpoint import Stateful
+from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
 
 _BETAS = (0.9, 0.98)

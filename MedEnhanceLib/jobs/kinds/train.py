@@ -203,7 +203,7 @@ def train_method(
     """Train with a configuration of `training_config`; the bundle's folder."""
     for package in ("torch", "matplotlib"):
         require(package, purpose="Training, with pictures of how it goes,")
-    from MedEnhanceLib.nets.training import checkpoint_named
+    from MedEnhanceLib.learning.training import checkpoint_named
 
     if distilled is not None:
         if method not in _FROM_SETS:

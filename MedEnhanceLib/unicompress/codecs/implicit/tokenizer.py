@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.nets.precision import in_double
+from MedEnhanceLib.learning.precision import in_double
 from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, DecoderConfig, TokenConfig
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, cosines
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.volume_files import load
-from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
-from MedEnhanceLib.nets.training import run_steps, set_learning_rate
+from MedEnhanceLib.learning.precision import mixed_precision, without_tf32
+from MedEnhanceLib.learning.training import run_steps, set_learning_rate
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.implicit.codec import LEAST_PART, TAILS, Scaling, is_thick

@@ -10,9 +10,9 @@ import torch
 from Library.conftest import WarningRecorder
 
 from MedEnhanceLib.errors import DeviceMemoryError, ModelError
+from MedEnhanceLib.gradprom.slice_runner import GRID, over_slices
 from MedEnhanceLib.jobs.failures import device_errors
-from MedEnhanceLib.nets.intensity import Scaling
-from MedEnhanceLib.nets.slices import GRID, over_slices
+from MedEnhanceLib.learning.intensity import Scaling
 from MedEnhanceLib.runtime.progress import Monitor
 
 

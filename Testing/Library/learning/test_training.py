@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from MedEnhanceLib.errors import Cancelled, ModelError
-from MedEnhanceLib.nets import precision, training
-from MedEnhanceLib.nets.checkpoint import Checkpoint
-from MedEnhanceLib.nets.precision import mixed_precision
-from MedEnhanceLib.nets.training import CHECKPOINT, Journal, run_steps, training_steps
+from MedEnhanceLib.learning import precision, training
+from MedEnhanceLib.learning.checkpoint import Checkpoint
+from MedEnhanceLib.learning.precision import mixed_precision
+from MedEnhanceLib.learning.training import CHECKPOINT, Journal, run_steps, training_steps
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.errors import DeviceMemoryError, ModelError
-from MedEnhanceLib.nets.intensity import Scaling
+from MedEnhanceLib.learning.intensity import Scaling
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from MedEnhanceLib.errors import Cancelled, ModelError
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.nets.checkpoint import Checkpoint
+from MedEnhanceLib.learning.checkpoint import Checkpoint
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import NOTHING_WRITTEN, Monitor
 
