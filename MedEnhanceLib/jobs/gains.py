@@ -22,9 +22,9 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.train import train_slices
 from MedEnhanceLib.hqg.train import train
-from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import PATTERN
 from MedEnhanceLib.spg.distill import distill_cohort

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import dataset
@@ -28,6 +27,7 @@ from MedEnhanceLib.spg.audit import (
     write_confidential,
     write_report,
 )
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
 from MedEnhanceLib.spg.images import Floats, data_sha256

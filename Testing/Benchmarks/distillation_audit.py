@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
-from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.matched_networks import make_networks
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import Audited, AuditReport, audit
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import STORED, quantized
 from MedEnhanceLib.spg.images import Floats

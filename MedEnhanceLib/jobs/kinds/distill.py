@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError, OutputError
-from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig, Modality
 from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.folder import MANIFEST, confidential_folder, read_run

@@ -15,8 +15,8 @@ import torch
 from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.matched_networks import make_networks
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.distill import distill_cohort
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import STORED, load_distilled
 from MedEnhanceLib.spg.distill import distill_cohort

@@ -12,8 +12,8 @@ from Library.conftest import WarningRecorder
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
-from MedEnhanceLib.io.cohort import Cohort, Patient
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.cohort import Cohort, Patient
 
 
 def image(seed: int, modality: str = "MR") -> Volume:
