@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from MedEnhanceLib.runtime.text import cell_text, size_text
+
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """Return a table in plain text; the first `left` columns are aligned left, the others right."""
@@ -29,8 +31,6 @@ def table(rows: Sequence[Mapping[str, Any]], heads: Mapping[str, str], *, left: 
 
 
 def _cell(value: Any) -> str:
-    from MedEnhanceLib.report.page import cell_text
-
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return cell_text(value) if is_number else inline(value)
 
@@ -63,8 +63,6 @@ def inline(value: Any) -> str:
 
 def size(count: int | None) -> str:
     """Write bytes as a person reads them; None is unknown."""
-    from MedEnhanceLib.report.page import size_text
-
     return "unknown" if count is None else size_text(count)
 
 

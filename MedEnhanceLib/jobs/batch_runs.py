@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
+from MedEnhanceLib.io.atomic import make_folder
 from MedEnhanceLib.jobs.batch_items import Item
-from MedEnhanceLib.jobs.worker.events import as_json
-from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, attend
 

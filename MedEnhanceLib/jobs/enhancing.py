@@ -8,14 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.core.manifest import corrections_in_words, make_manifest, manifest_at_strength
+from MedEnhanceLib.core.manifest import (
+    as_json,
+    corrections_in_words,
+    make_manifest,
+    manifest_at_strength,
+)
 from MedEnhanceLib.core.options import narrowed, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 

@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.core.manifest import file_sha256, make_manifest
+from MedEnhanceLib.core.manifest import as_json, file_sha256, make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import DicomParams, Objects, check_folder, place_objects, write
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
 

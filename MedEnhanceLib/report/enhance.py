@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from MedEnhanceLib.core.manifest import RESEARCH_ONLY, findings_in_words
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY, findings_in_words, uncertainty_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.image import foreground
-from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.io.atomic import atomic_write, make_folder
 from MedEnhanceLib.report.drawing import Picture
-from MedEnhanceLib.report.page import cell_text, make_folder
-from MedEnhanceLib.report.uncertainty import uncertainty_in_words
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.text import cell_text
 
 _OF_LABELS = {
     "label": "Label",

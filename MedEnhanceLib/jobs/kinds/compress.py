@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.errors import CodecError, ConfigError
@@ -13,7 +14,6 @@ from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import DicomParams
 from MedEnhanceLib.jobs.files import KeptVolumes, OutputParams, Result
 from MedEnhanceLib.jobs.work import Work
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
 

@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.io.atomic import atomic_write, write_json
+from MedEnhanceLib.io.atomic import atomic_write, make_folder, write_json
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, run_enhance
-from MedEnhanceLib.jobs.worker.events import as_json
-from MedEnhanceLib.report.page import make_folder, size_text
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.runtime.text import size_text
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:

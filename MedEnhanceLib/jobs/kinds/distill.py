@@ -15,6 +15,7 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig, Modality
 from MedEnhanceLib.spg.dataset import is_distilled
@@ -95,7 +96,6 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
     _require_torch(monitor)
     from MedEnhanceLib.jobs.gains import gains_of
     from MedEnhanceLib.jobs.matched_networks import make_networks
-    from MedEnhanceLib.report.page import duration_text
     from MedEnhanceLib.spg.patient import seconds_of_a_patient
 
     device = choose_device(config.device).name

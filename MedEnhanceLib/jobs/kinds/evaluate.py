@@ -13,11 +13,10 @@ import numpy as np
 
 from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objects
 from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, Result, VolumeParams, load_volume
 from MedEnhanceLib.jobs.work import Work
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:

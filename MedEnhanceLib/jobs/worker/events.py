@@ -5,42 +5,18 @@ They go over bare file descriptors: the same on Windows, macOS and Linux.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
 from typing import Any
 
-import numpy as np
-
+from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import ConfigError
 
 #: Version of the protocol: the "v" of every line.
 PROTOCOL = 1
 #: Longer lines are refused; a volume goes through a file.
 LONGEST_LINE = 1024 * 1024
-
-
-def as_json(value: Any) -> Any:
-    """Turn numpy numbers and arrays, paths, tuples and dataclasses into plain JSON values.
-
-    NaN and infinity, which JSON lacks, become null.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): as_json(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(entry) for entry in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return as_json(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return as_json(
-            {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
-        )
-    return str(value) if isinstance(value, PurePath) else value
 
 
 def write_line(descriptor: int, fields: Mapping[str, Any]) -> None:
