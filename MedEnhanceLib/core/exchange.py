@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.modality import default_units, guess_modality
-from MedEnhanceLib.core.slabs import Voxels
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedEnhanceLib.core.slabs import Voxels, extremes
+from MedEnhanceLib.core.arrays import Voxels, extremes
 
 if TYPE_CHECKING:
     from MedEnhanceLib.core.volume import Volume

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles, Voxels
 from MedEnhanceLib.core.exchange import Exchange
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
-from MedEnhanceLib.core.slabs import Voxels
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 
 if TYPE_CHECKING:
     from MedEnhanceLib.report.drawing import Picture
 
-__all__ = ["MODALITIES", "Volume", "Voxels", "as_volume", "restore_dtype"]
+__all__ = ["MODALITIES", "Volume", "as_volume", "restore_dtype"]
 #: Modalities that the library distinguishes; OT is DICOM's term for "other".
 MODALITIES = ("CT", "MR", "PT", "EM", "SEG", "OT")
 
@@ -225,7 +225,7 @@ class Volume(Exchange):
         )
 
     @property
-    def affine(self) -> npt.NDArray[np.float64]:
+    def affine(self) -> Doubles:
         """4×4, (i, j, k) → mm in RAS, as NIfTI, nibabel and Slicer have it."""
         return self.geometry.affine_ras
 

@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.arrays import Floats, Voxels, let_go, parts_of
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.slabs import let_go
-from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.filters.block_matching_run import parts_of
+from MedEnhanceLib.core.volume import Volume
 
 #: Slices that are averaged at once, about.
 _SLICES = 16

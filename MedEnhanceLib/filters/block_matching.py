@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Array, Floats
-from MedEnhanceLib.core.slabs import let_go, trim
+from MedEnhanceLib.core.arrays import Array, Floats, let_go, trim
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.filters.block_matching_run import Engine as Engine
 from MedEnhanceLib.filters.block_matching_run import Level, Run, Stage, large_enough

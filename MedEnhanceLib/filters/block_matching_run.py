@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.core.arrays import Array, Floats, parts_of
 from MedEnhanceLib.filters.regions import Air, over
 from MedEnhanceLib.native import SIDE, TAPER_LINE, Layer, LayerArrays, Round
 from MedEnhanceLib.runtime.progress import Monitor
@@ -35,8 +35,6 @@ Level: TypeAlias = "Array | NoiseEstimate"
 #: References of a band, about: what one thread computes before it takes the next, and between which
 #: a job can be canceled. The result depends on it in the last bits.
 _REFERENCES_IN_BAND: dict[native.Stage, int] = {"threshold": 65536, "grouped": 4096}
-#: Slices that pass from stage to stage at a time, at most.
-_SLICES = 4
 
 
 class Stage:
@@ -316,13 +314,6 @@ def _within_slice(weight: Floats) -> Floats:
             ahead += share * np.moveaxis(weight, axis, 0)[: len(ahead)]
         weight = spread
     return weight
-
-
-def parts_of(first: int, end: int, at_once: int | None = None) -> Iterator[slice]:
-    """The slices from `first` to `end`, a few at a time."""
-    at_once = at_once or _SLICES
-    for begin in range(first, end, at_once):
-        yield slice(begin, min(begin + at_once, end))
 
 
 def large_enough(volume: Array) -> Array:

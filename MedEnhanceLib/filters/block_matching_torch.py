@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.core.arrays import Array, Floats, Longs
 from MedEnhanceLib.learning.precision import constant, without_tf32
 from MedEnhanceLib.native import CELLS, SIDE, TAPER, Layer, LayerArrays, places
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
@@ -89,7 +88,7 @@ class TorchEngine:
         self,
         stage: native.Stage,
         layer: Layer,
-        at: npt.NDArray[np.int64],
+        at: Longs,
         inputs: Sequence[Floats],
         sums: Sequence[Tensor],
     ) -> None:
@@ -271,9 +270,7 @@ class Groups:
         self.arrays.weight.view(-1).index_add_(0, starts.reshape(-1), weights.reshape(-1))
 
 
-def _references(
-    layer: Layer, rows: range, level: Floats, *, is_grouped: bool
-) -> npt.NDArray[np.int64]:
+def _references(layer: Layer, rows: range, level: Floats, *, is_grouped: bool) -> Longs:
     """References of a layer, [n, 3], in the order in which C adds them; grouped ones have noise."""
     _, ny, nx = level.shape
     number, step = layer.number, layer.round.step

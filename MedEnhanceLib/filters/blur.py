@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats
-from MedEnhanceLib.core.slabs import extremes, slabs
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, extremes, slabs
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Slices that are measured: those with the largest contrast.

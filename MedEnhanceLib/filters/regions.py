@@ -23,8 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats, Mask
-from MedEnhanceLib.core.slabs import extremes, let_go
+from MedEnhanceLib.core.arrays import Array, Floats, Mask, extremes, let_go
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.blocks import AIR_MEAN

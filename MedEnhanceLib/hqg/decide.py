@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
+from MedEnhanceLib.core.arrays import extremes
 from MedEnhanceLib.core.manifest import findings_in_words, map_in_words
-from MedEnhanceLib.core.slabs import extremes
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.blur import BlurEstimate, measure_blur

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats
-from MedEnhanceLib.core.slabs import extremes
+from MedEnhanceLib.core.arrays import Array, Floats, extremes, parts_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
-from MedEnhanceLib.filters.block_matching_run import parts_of
 from MedEnhanceLib.filters.regions import Air, ConstantRegions
 from MedEnhanceLib.noise.blocks import AIR_MEAN
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast

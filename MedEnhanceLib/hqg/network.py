@@ -22,11 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib.core.arrays import Longs
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.native import CELLS, SIDE
 
@@ -42,9 +42,9 @@ _FLAT = 0.02
 _FREE_SHARE = 0.3
 
 
-def orders() -> npt.NDArray[np.int64]:
+def orders() -> Longs:
     """[64]: sum of the orders of each frequency along the three axes, 0 to 9."""
-    order: npt.NDArray[np.int64] = np.indices((SIDE,) * 3).sum(axis=0).reshape(CELLS)
+    order: Longs = np.indices((SIDE,) * 3).sum(axis=0).reshape(CELLS)
     return order
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Mask, extremes, slabs
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.modality import FARTHEST_MM, MICROSCOPY_MM
-from MedEnhanceLib.core.slabs import extremes, slabs
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
@@ -99,9 +98,7 @@ def refuse_too_large(volume: Volume) -> None:
         _refuse(volume, lambda plane: (plane >= -LARGEST) & (plane <= LARGEST), what)
 
 
-def _refuse(
-    volume: Volume, is_usable: Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]], what: str
-) -> None:
+def _refuse(volume: Volume, is_usable: Callable[[Array], Mask], what: str) -> None:
     """Raise InputError with the number of unusable voxels and the first slice of them."""
     planes = (plane for part in slabs(volume.voxels) for plane in part)
     counts = [plane.size - int(np.count_nonzero(is_usable(plane))) for plane in planes]

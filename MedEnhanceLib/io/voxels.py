@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from MedEnhanceLib.core import slabs
-from MedEnhanceLib.core.slabs import Voxels
+from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor

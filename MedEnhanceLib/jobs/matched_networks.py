@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from MedEnhanceLib.core.arrays import Floats, Where
 from MedEnhanceLib.hqg.config import NetworkConfig, SliceNetConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork, coefficients, on_device, taken
 from MedEnhanceLib.hqg.network import GroupNetwork
@@ -25,11 +25,9 @@ from MedEnhanceLib.hqg.train.losses import Turn, Window
 from MedEnhanceLib.hqg.train.targets import Target, scaled_target
 from MedEnhanceLib.learning.intensity import TISSUE
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.generator import Where
 from MedEnhanceLib.spg.matching import MatchedNetwork, Sample
 from MedEnhanceLib.spg.prepare import Brick
 
-Floats = npt.NDArray[np.float32]
 _TINY = NetworkConfig(width=16, hidden=16, layers=1, guide_layers=1, blocks=8)
 #: Pixels along a side of what a patient's CT is cut to before its dose is lowered, which takes as
 #: long as the slices are large.

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Floats, Ints
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -38,8 +38,6 @@ _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
 _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
 
-Floats = npt.NDArray[np.float32]
-Index = npt.NDArray[np.int32]
 Width = Literal["plain", "avx2", "avx512"]
 Stage = Literal["grouped", "threshold"]
 
@@ -77,7 +75,7 @@ class Groups:
     level: [N], σ of the noise at the reference.
     """
 
-    index: Index
+    index: Ints
     distance: Floats
     level: Floats
 
@@ -204,7 +202,7 @@ class Library:
         layer: Layer,
         rows: range,
         arrays: Mapping[str, Floats],
-        into: Mapping[str, npt.NDArray[Any]] | None = None,
+        into: Mapping[str, Array] | None = None,
     ) -> int:
         """Call a function of grouped.c with checked arrays; returns the number of groups."""
         _, ny, nx = next(iter(arrays.values())).shape

@@ -13,15 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import native
+from MedEnhanceLib.core.arrays import Array, Bytes, Ints, Shorts
 
 #: As in video_filter.c: voxels that are computed together, and how far taps reach.
 LANES, REACH, DEPTH = 32, 3, 2
 _SLICES = 2 * DEPTH + 1
 _LARGEST = 4095
 
-Shorts = npt.NDArray[np.int16]
-Ints = npt.NDArray[np.int32]
-Bytes = npt.NDArray[np.uint8]
 _SIZES = ("bytes", "height", "width", "stride", "classes", "taps", "limits")
 _POINTERS = ("bounds", "place", "tap", "limit", "weight", "total", "sums")
 
@@ -97,7 +95,7 @@ class Filter:
         self._place[:, : self._shape[1]] = place
         self._place[:, self._shape[1] :] = 0
         total = np.empty(self._shape, np.int32)
-        held: list[npt.NDArray[Any]] = [
+        held: list[Array] = [
             np.asarray(taps, np.int32),
             np.asarray(limits, np.int32),
             np.ascontiguousarray(weights),

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, cosine_matrix
-from MedEnhanceLib.core.slabs import let_go, slabs
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, cosine_matrix, let_go, slabs
 from MedEnhanceLib.degradation.image import robust_max
 
 #: Side of a block in voxels.

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask
-from MedEnhanceLib.core.slabs import let_go
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, let_go
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.noise.blocks import (

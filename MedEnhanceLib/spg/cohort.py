@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.arrays import Array, looks_like_labels
 from MedEnhanceLib.core.modality import SET_MODALITY
-from MedEnhanceLib.core.slabs import looks_like_labels
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.progress import Monitor
@@ -278,7 +276,7 @@ def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
         )
 
 
-def _fingerprints(voxels: npt.NDArray[Any]) -> Iterator[bytes]:
+def _fingerprints(voxels: Array) -> Iterator[bytes]:
     """Yield a hash of the values of each slice that shows something, whatever their type."""
     for plane in voxels:
         values = np.ascontiguousarray(plane, dtype="<f4")

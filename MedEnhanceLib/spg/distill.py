@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
@@ -30,7 +31,7 @@ from MedEnhanceLib.spg.audit import (
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
-from MedEnhanceLib.spg.images import Floats, data_sha256
+from MedEnhanceLib.spg.images import data_sha256
 from MedEnhanceLib.spg.matching import MakeNetworks, Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import DESCRIPTIONS, Prepared, prepare

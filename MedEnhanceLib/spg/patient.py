@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import DeviceMemoryError
 from MedEnhanceLib.learning.checkpoint import Checkpoint
 from MedEnhanceLib.learning.precision import without_tf32
@@ -21,7 +22,6 @@ from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import CHECKPOINT
-from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.matching import MEASURED, MakeNetworks, PatientLoop, Raw
 from MedEnhanceLib.spg.prepare import Brick, Prior
 

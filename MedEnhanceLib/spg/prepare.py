@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import MODALITIES, SYNTHETIC, TEMPLATE, DistillConfig
-from MedEnhanceLib.spg.images import Floats, data_sha256, framed, windowed, with_tissue
+from MedEnhanceLib.spg.images import data_sha256, framed, windowed, with_tissue
 from MedEnhanceLib.spg.statistics import Statistics, imposed, mean_over, measure, spacings
 from MedEnhanceLib.synthetic import synthetic_volume
 

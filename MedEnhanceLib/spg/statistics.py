@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles, Floats, Mask
 from MedEnhanceLib.degradation.image import gaussian_blur
-from MedEnhanceLib.spg.images import Floats, shown, with_tissue
-
-Doubles = npt.NDArray[np.float64]
+from MedEnhanceLib.spg.images import shown, with_tissue
 
 LEVELS = 33
 #: σ in pixels of the blurs between which the bands lie.
@@ -145,7 +143,7 @@ def _quantiles(values: Floats, shares: Doubles) -> Doubles:
     return quantiles
 
 
-def _with_levels(images: Floats, inside: npt.NDArray[np.bool_], levels: Doubles) -> Floats:
+def _with_levels(images: Floats, inside: Mask, levels: Doubles) -> Floats:
     """Copy images with these quantiles, [33], of the intensities inside."""
     result = images.copy()
     before = _quantiles(images[inside], np.linspace(0, 1, LEVELS))

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Shape, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, DeviceMemoryError, InputError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import memory
@@ -27,7 +28,6 @@ from MedEnhanceLib.unicompress.blocks import (
 )
 from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.codecs.integers import from_integers, split_record
-from MedEnhanceLib.unicompress.codecs.lossless import Shape
 from MedEnhanceLib.unicompress.codecs.predictor.learned import decode_learned
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.config import thread_count

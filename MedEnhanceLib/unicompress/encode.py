@@ -17,9 +17,9 @@ import numpy as np
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.arrays import Voxels, looks_like_labels, slabs
 from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.slabs import looks_like_labels, slabs
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_too_large

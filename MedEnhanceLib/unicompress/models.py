@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib.bundles.store import user_folder
+from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.errors import CodecError, ModelError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -46,12 +46,12 @@ class CodecModel:
         """Name and hash, as headers and manifests record them."""
         return {"id": self.id, "sha256": self.sha256}
 
-    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+    def tensors(self) -> dict[str, Array]:
         """Read its arrays by name; raises ModelError where the bytes are none of safetensors."""
         safetensors = require("safetensors", purpose="Models of the codec")
         numpy_side = require("safetensors.numpy", purpose="Models of the codec")
         try:
-            arrays: dict[str, npt.NDArray[Any]] = numpy_side.load(self.data)
+            arrays: dict[str, Array] = numpy_side.load(self.data)
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as cause:
             raise self._unreadable(cause) from cause
         return arrays

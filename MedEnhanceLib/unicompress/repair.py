@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Longs
+
 #: CRC-32 of any bytes that end with their own CRC-32.
 RESIDUE = 0x2144DF1C
 
@@ -256,7 +258,7 @@ def _times(values: Words, power: Any) -> Words:
 
 
 @cache
-def _tables() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _tables() -> tuple[Longs, Longs]:
     """Tabulate x^n for each n below the order, and n of each x^n."""
     powers, value = np.empty(_ORDER, np.int64), 1
     for exponent in range(_ORDER):

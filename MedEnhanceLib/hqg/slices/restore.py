@@ -16,13 +16,11 @@ import torch
 
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import open_bundle
-from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.arrays import Floats, Voxels, looks_like_labels, parts_of
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.slabs import looks_like_labels
-from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
+from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.filters.block_matching_run import parts_of
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import removal_of

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from MedEnhanceLib.core.arrays import Floats, Longs, Mask, Where
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import InputError
@@ -33,8 +33,6 @@ from MedEnhanceLib.noise.rician import mean_magnitude
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Monitor
 
-Floats = npt.NDArray[np.float32]
-Where = tuple[slice, slice, slice]
 #: With and without guides, with planted lesions too, of a task, and of real noisy volumes.
 Kind = Literal["plain", "guided", "lesions", "labeled", "real"]
 #: What distinguishes the random numbers of a kind.
@@ -380,7 +378,7 @@ def _drawn_scan(
     return add
 
 
-def _bias(added: Floats, tissue: npt.NDArray[np.bool_]) -> float:
+def _bias(added: Floats, tissue: Mask) -> float:
     """Return the mean of noise in tissue as a share of its standard deviation there."""
     values = added[tissue]
     return abs(float(values.mean())) / max(float(values.std()), 1e-9) if values.size else 0.0
@@ -397,7 +395,7 @@ def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     return factor
 
 
-def _at(starts: npt.NDArray[np.int64]) -> Where:
+def _at(starts: Longs) -> Where:
     """The crop that begins there."""
     k, j, i = (slice(int(at), int(at) + size) for at, size in zip(starts, SHAPE, strict=True))
     return k, j, i

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.core.arrays import Doubles, Floats, Mask, interpolated
+from MedEnhanceLib.core.arrays import Doubles, Floats, Mask, Where, interpolated
 from MedEnhanceLib.hqg.train.targets import Target
 from MedEnhanceLib.learning.intensity import TISSUE
 
-Where = tuple[slice, slice, slice]
 #: Shares of guides that are right and misplaced; the rest is wrong.
 _RIGHT, _MISPLACED = 0.67, 0.19
 #: Share of right ones that are a little off, and by how many voxels they and misplaced ones are.

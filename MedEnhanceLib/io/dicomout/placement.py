@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import Instance
 from MedEnhanceLib.core.volume import Volume
@@ -60,7 +60,7 @@ class Plane:
         return (len(self.position), len(self.orientation), len(self.spacing)) == (3, 6, 2)
 
     @property
-    def normal(self) -> npt.NDArray[np.float64]:
+    def normal(self) -> Doubles:
         """The unit vector across it, in the patient."""
         across, down = np.reshape(np.array(self.orientation, float), (2, 3))
         normal = np.cross(across, down)
@@ -118,7 +118,7 @@ class Grid:
         return common
 
     @cached_property
-    def _heights(self) -> npt.NDArray[np.float64] | None:
+    def _heights(self) -> Doubles | None:
         """The places of images across the slices, in slices; None where not all are parallel."""
         along = np.asarray(self.geometry.direction)[:, 2]
         if not all(

@@ -15,17 +15,17 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles, Floats
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.records import Audited, Finding
 from MedEnhanceLib.spg.audit.significance import (
     OFTEN,
-    Doubles,
     auc,
     auc_interval,
     rank_sum_p,
     smallest_detectable_auc,
 )
-from MedEnhanceLib.spg.audit.similarity import Floats, SliceIndex, fingerprints, lay_on
+from MedEnhanceLib.spg.audit.similarity import SliceIndex, fingerprints, lay_on
 
 #: Largest correlation before Fisher's transform, whose value at 1 is infinite.
 _PERFECT = 0.9995

@@ -17,8 +17,7 @@ from typing import Self
 import numpy as np
 
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.core.slabs import extremes, trim
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Voxels, extremes, trim
 from MedEnhanceLib.runtime.progress import Monitor, Steps
 from MedEnhanceLib.unicompress.allocation.near_lossless import (
     LEAST_BITS,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Shape, Voxels
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.codecs.integers import (
     Coded,
@@ -24,7 +24,6 @@ from MedEnhanceLib.unicompress.codecs.integers import (
 )
 from MedEnhanceLib.unicompress.config import Speed
 
-Shape = tuple[int, int, int]
 #: No size in the bytes is believed: shape and type are known.
 Decode = Callable[[bytes, Shape, np.dtype[Any]], Indices]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import native
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.filters import block_matching_run
 from MedEnhanceLib.filters.block_matching import (
     CT_ROUNDS,
@@ -18,7 +19,7 @@ from MedEnhanceLib.filters.block_matching import (
     window_for,
 )
 from MedEnhanceLib.filters.block_matching_torch import COSINES, TorchEngine
-from MedEnhanceLib.native import Floats, Layer, places
+from MedEnhanceLib.native import Layer, places
 
 SIGMA = np.float32(0.1)
 #: Largest difference between C and PyTorch, in σ: float32 rounding of sums of 32 blocks.

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core import slabs as slabs_module
+from MedEnhanceLib.core.arrays import Voxels, extremes
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.slabs import extremes
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io import WRITABLE, load, save
 from MedEnhanceLib.runtime.progress import Monitor

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import STORED, load_distilled
 from MedEnhanceLib.spg.distill import distill_cohort
-from MedEnhanceLib.spg.images import Floats, windowed
+from MedEnhanceLib.spg.images import windowed
 from MedEnhanceLib.spg.statistics import (
     NUMBERS,
     Statistics,

@@ -26,7 +26,8 @@ from unittest import mock
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import (

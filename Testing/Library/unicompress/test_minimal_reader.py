@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import container, decompress
 from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.codecs.video import video, wiener

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation import lossy

@@ -14,24 +14,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import product
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Array, Bytes, Floats, Shape, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import implicit_grid
 from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, THICK, TokenConfig
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer
 from MedEnhanceLib.unicompress.codecs.implicit.weights import ROLE, WRITER_ROLE, Reader, reader_of
-from MedEnhanceLib.unicompress.codecs.lossless import IMPLICIT, Shape, codecs
+from MedEnhanceLib.unicompress.codecs.lossless import IMPLICIT, codecs
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, ModelSet, shipped_model
 
-Codes = npt.NDArray[np.uint8]
 #: CT is measured against water and air: its scale is the same for every volume.
 _HOUNSFIELD = (0, 1024)
 TAILS = (0.5, 99.5)
@@ -67,7 +65,7 @@ class Scaling:
         low, high = np.percentile(sample, TAILS).tolist()
         return cls(math.floor((low + high) / 2), max(1, math.ceil((high - low) / 2)))
 
-    def apply(self, voxels: Voxels) -> npt.NDArray[np.float32]:
+    def apply(self, voxels: Voxels) -> Floats:
         """Bring voxels to the network's scale."""
         scaled = (voxels.astype(np.float64) - self.offset) / self.scale
         return scaled.astype(np.float32)
@@ -89,7 +87,7 @@ def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels
     if not is_sound or context.dtype.kind not in "iu" or context.dtype.itemsize > 4:
         raise ValueError(f"an implicit block of {context.dtype}, {layers} layers, scale {scale}")
     cells = [-(-n // span) for n, span in zip(shape, _spans(thick=bool(flags)), strict=True)]
-    codes: Codes = np.empty((layers, *cells), np.uint8)
+    codes: Bytes = np.empty((layers, *cells), np.uint8)
     try:
         size = len(codecs().zstd_decode(data[_HEAD.size :], out=codes.reshape(-1)))
     except RuntimeError as cause:
@@ -127,7 +125,7 @@ class Writer:
             ) from cause
 
     @torch.no_grad()
-    def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    def _load(self, arrays: dict[str, Array]) -> None:
         """Load encoders from their file; codebooks as readers have them."""
         state = {n: torch.from_numpy(a.astype(np.float32)) for n, a in arrays.items()}
         lacking, unknown = self.tokenizer.load_state_dict(state, strict=False)

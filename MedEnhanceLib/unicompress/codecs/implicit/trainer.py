@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.volume_files import load
@@ -54,7 +54,7 @@ class Source:
     """A volume on the network's scale, [K, J, I], large enough for a block."""
 
     modality: str
-    voxels: npt.NDArray[np.float32]
+    voxels: Floats
     thick: bool
 
 
@@ -115,7 +115,7 @@ def _by_size(sources: Sequence[Source]) -> Any:
     return roots / roots.sum()
 
 
-def _crop(source: Source, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _crop(source: Source, rng: np.random.Generator) -> Floats:
     shape = block_shape(thick=source.thick)
     start = [int(rng.integers(n - m + 1)) for n, m in zip(source.voxels.shape, shape, strict=True)]
     block = source.voxels[tuple(slice(s, s + m) for s, m in zip(start, shape, strict=True))]
@@ -125,7 +125,7 @@ def _crop(source: Source, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(_rescaled(block, rng))
 
 
-def _rescaled(block: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _rescaled(block: Floats, rng: np.random.Generator) -> Floats:
     """Bring a block to its own scale, as in a file; half of them as parts of a larger one's."""
     low, high = np.percentile(block[::2, ::2, ::2], TAILS)
     block = (block - (low + high) / 2) / max((high - low) / 2, 1 / LEAST_PART)

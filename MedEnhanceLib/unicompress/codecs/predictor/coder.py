@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import native
+from MedEnhanceLib.core.arrays import Array, Longs, Shape
 from MedEnhanceLib.unicompress.blocks import safe_point
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.predictor import tables, wavefront
@@ -29,9 +30,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.features import (
     fit_linear,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.network import Network
-from MedEnhanceLib.unicompress.codecs.predictor.wavefront import Shape
 
-Array = npt.NDArray[Any]
 States = npt.NDArray[np.uint64]
 Words = npt.NDArray[np.uint32]
 
@@ -176,7 +175,7 @@ def start_of(indices: Indices) -> int:
     return int(np.median(indices[0, 0]))
 
 
-def seen(indices: Indices, numbers: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
+def seen(indices: Indices, numbers: Longs) -> tuple[Array, Array, Array]:
     """Compute what a network sees of some of a block's voxels, which need not be coded for it.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Shape, Voxels
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -26,7 +26,7 @@ from MedEnhanceLib.unicompress.codecs.integers import (
     split_record,
     to_bounded_integers,
 )
-from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code, Shape
+from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code
 from MedEnhanceLib.unicompress.codecs.predictor.coder import (
     codable,
     decode_block,

@@ -14,12 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.unicompress.codecs.predictor.features import (
-    COUNT,
-    FEATURE,
-    LOG_STEPS,
-    Floats,
-)
+from MedEnhanceLib.core.arrays import Doubles, Floats
+from MedEnhanceLib.unicompress.codecs.predictor.features import COUNT, FEATURE, LOG_STEPS
 
 #: Activations are in 1/32 and end at 8.
 ACTIVATION = 32
@@ -130,9 +126,7 @@ def quantize(
     return Network(tuple(layers))
 
 
-def _bits_for(
-    scaled: npt.NDArray[np.float64], offset: npt.NDArray[np.float64], largest: float
-) -> int:
+def _bits_for(scaled: Doubles, offset: Doubles, largest: float) -> int:
     """Find the most bits behind the point that keep weights narrow and all sums exact."""
     for bits in range(12, 0, -1):
         weights = np.abs(np.rint(scaled * 2.0**bits))

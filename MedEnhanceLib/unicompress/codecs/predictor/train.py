@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.options import option
-from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.volume_files import load

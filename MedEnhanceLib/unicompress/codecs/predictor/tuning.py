@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Floats, Mask, Voxels
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.predictor.coder import codable, seen
@@ -23,7 +23,6 @@ from MedEnhanceLib.unicompress.codecs.predictor.features import (
     FEATURE,
     FINE,
     LOG_STEPS,
-    Floats,
     scale_of,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.network import (
@@ -222,9 +221,7 @@ def _loss(outputs: Floats, samples: Samples) -> tuple[Floats, Floats]:
     return -np.log2(kept), gradient
 
 
-def _mass(
-    off: Floats, width: Floats, lowest: npt.NDArray[np.bool_]
-) -> tuple[Floats, Floats, Floats]:
+def _mass(off: Floats, width: Floats, lowest: Mask) -> tuple[Floats, Floats, Floats]:
     """Compute the probability of an index `off` from the center, and its derivatives.
 
     They are by off and by the log of the width. The lowest index holds all below it too.

@@ -23,13 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import native
+from MedEnhanceLib.core.arrays import Doubles, Floats, Ints, Shorts
 from MedEnhanceLib.native import video_filter
+from MedEnhanceLib.unicompress.codecs.video.av1 import Frames
 
-Frames = npt.NDArray[np.uint16]
-Ints = npt.NDArray[np.int32]
-Shorts = npt.NDArray[np.int16]
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 Tap = tuple[int, int, int]
 
 #: Classes as a power of two; the classes' bounds; bytes that follow.
