@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from Library.hqg.conftest import brain
 
-from MedEnhanceLib.core import slabs
+from MedEnhanceLib.core import arrays
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -70,13 +70,13 @@ def test_a_job_keeps_large_volumes_in_files(
     fields = {"model": model, "device": "cpu", "correct_bias_field": correct_bias_field}
     wanted = enhance(load(tmp_path / "input.nrrd"), EnhanceConfig.from_json(fields)).volume
     made: list[np.ndarray] = []
-    empty = slabs.empty
+    empty = arrays.empty
 
     def watched(*arguments: object) -> np.ndarray:
         made.append(empty(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(slabs, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(arrays, "LARGE_BYTES", 1000)
     monkeypatch.setattr("MedEnhanceLib.hqg.infer.empty", watched)
     params = {"input": str(tmp_path / "input.nrrd"), "output": str(tmp_path / "output.nrrd")}
     run_job(JobSpec("enhance", params | {"config": fields}))
