@@ -134,7 +134,8 @@ def looks_like_labels(voxels: Voxels) -> bool:
     return len(values) > 1
 
 
-def parts_of(first: int, end: int, at_once: int = _SLICES) -> Iterator[slice]:
+def parts_of(first: int, end: int, at_once: int | None = None) -> Iterator[slice]:
     """List the slices from `first` to `end`, a few at a time."""
+    at_once = at_once or _SLICES
     for begin in range(first, end, at_once):
         yield slice(begin, min(begin + at_once, end))

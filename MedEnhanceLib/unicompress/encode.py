@@ -28,8 +28,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.codecs.lossless import block_type_name
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
+from MedEnhanceLib.unicompress.codecs.registry import block_type_name
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,

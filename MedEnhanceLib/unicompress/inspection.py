@@ -18,7 +18,7 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import orientation_code
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.blocks import whole_region
-from MedEnhanceLib.unicompress.codecs.lossless import BLOCK_TYPES, block_type_name
+from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES, block_type_name
 from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
     Container,
@@ -249,6 +249,6 @@ def _missing(kinds: set[int], header: Header, container: Container) -> list[str]
     for kind in kinds:
         if kind not in BLOCK_TYPES:
             missing.add(f"{block_type_name(kind)}: a newer medenhance ({header.encoder})")
-        elif find_spec(BLOCK_TYPES[kind][1]) is None:
-            missing.add(f"the package {BLOCK_TYPES[kind][1]}")
+        elif find_spec(BLOCK_TYPES[kind].package) is None:
+            missing.add(f"the package {BLOCK_TYPES[kind].package}")
     return sorted(missing)

@@ -27,11 +27,11 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import (
 )
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid
-from MedEnhanceLib.unicompress.codecs.lossless import VIDEO, code_block
+from MedEnhanceLib.unicompress.codecs.lossless import code_block
+from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, encoders
 from MedEnhanceLib.unicompress.container import Chunk, bytes_of
-from MedEnhanceLib.unicompress.decode import decode_data
 
 #: What an octave of the step changes, in octaves: of the size, and of the squared error.
 _SIZE_SLOPE, _ERROR_SLOPE = -1.25, 1.2
@@ -121,7 +121,7 @@ class VideoTask(Task):
                 block, step, speed=self.speed, encoder=self.encoder, quickly=quickly
             )
             trim()
-            return Chunk(number, VIDEO, coded.data)
+            return Chunk(number, video.VIDEO, coded.data)
 
         chunks = []
         for chunk in self.map(code, range(len(self.grid)), self.encoder.most_threads):
@@ -134,8 +134,8 @@ class VideoTask(Task):
 
         def finish(chunk: Chunk) -> tuple[Chunk, Voxels]:
             block = self.grid.box(chunk.block).of(self.voxels)
-            if chunk.kind != VIDEO:
-                return chunk, decode_data(chunk.kind, chunk.data, block.shape, self.context)
+            if chunk.kind != video.VIDEO:
+                return chunk, BLOCK_TYPES[chunk.kind].decode(chunk.data, block.shape, self.context)
             data, decoded = video.filtered(chunk.data, block, self.context, most)
             trim()
             return replace(chunk, data=data), decoded

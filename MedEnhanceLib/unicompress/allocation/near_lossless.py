@@ -17,7 +17,7 @@ from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
-from MedEnhanceLib.unicompress.codecs.lossless import LEARNED, Code, code_block
+from MedEnhanceLib.unicompress.codecs.lossless import Code, code_block
 from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor, predictor_grid
 from MedEnhanceLib.unicompress.container import Chunk
@@ -95,7 +95,7 @@ def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payl
     carried = (predictor.model,) if predictor.carried else ()
     models = {"models": (predictor.model,), "carried": carried}
     payload = _all_coded(task.part(0.1, 1.0), predictor_grid(task.voxels.shape), code, **models)
-    is_needed = any(chunk.kind == LEARNED for chunk in payload.chunks)
+    is_needed = any(chunk.kind == learned.LEARNED for chunk in payload.chunks)
     return payload if is_needed else replace(payload, models=(), carried=())
 
 

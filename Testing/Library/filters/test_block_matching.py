@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import native
+from MedEnhanceLib.core import arrays
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.filters import block_matching_run
 from MedEnhanceLib.filters.block_matching import (
@@ -94,7 +95,7 @@ def test_threads_and_slabs_change_no_bit(engine, monkeypatch: pytest.MonkeyPatch
     rounds = (Round(step=4, keep=8), Round(step=3, keep=8))
     monkeypatch.setattr(block_matching_run, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
     one = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=1)
-    monkeypatch.setattr(block_matching_run, "_SLICES", 3)
+    monkeypatch.setattr(arrays, "_SLICES", 3)
     three = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=3)
     assert np.array_equal(one, three)
 

@@ -39,7 +39,7 @@ from MedEnhanceLib.unicompress import (
 )
 from MedEnhanceLib.unicompress.allocation import near_lossless
 from MedEnhanceLib.unicompress.blocks import Grid
-from MedEnhanceLib.unicompress.codecs import lossless
+from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Chunk, Container
 from MedEnhanceLib.unicompress.header import DTYPES
 from MedEnhanceLib.unicompress.repair import Layout
@@ -213,7 +213,7 @@ def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     place = dice.randrange(len(rows))
     row, foreign = rows[place], dice.choice(other.rows)
     data, kind, what = row.data, row.kind, dice.random()
-    start = 21 if kind == lossless.VIDEO else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
+    start = 21 if kind == video.VIDEO else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
     if what < 0.5:
         data = mangle(dice, data, foreign.data)
     elif what < 0.65:  # behind the record, which stays as it is

@@ -10,6 +10,8 @@ from MedEnhanceLib.core.options import option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.unicompress.codecs.training import CodecTrainingConfig
 
+#: Id of the block type.
+IMPLICIT = 17
 #: Units that a cell of codes spans along each axis. A unit is a voxel in the plane; along
 #: slices it is a voxel, or half of one where slices are thick.
 CELL = 8

@@ -26,7 +26,7 @@ from MedEnhanceLib.unicompress.codecs.integers import (
     split_record,
     to_bounded_integers,
 )
-from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code
+from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, Code
 from MedEnhanceLib.unicompress.codecs.predictor.coder import (
     codable,
     decode_block,
@@ -43,7 +43,8 @@ from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
 from MedEnhanceLib.unicompress.codecs.training import MODALITIES
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, shipped_model
 
-ROLE = "predictor"
+#: Id of the block type, and role of its model.
+LEARNED, ROLE = 16, "predictor"
 
 #: Longest rows and columns, and most voxels of a block.
 _SIDE = 336

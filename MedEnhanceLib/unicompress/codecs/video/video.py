@@ -21,6 +21,8 @@ from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, Frames
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.models import DecodeContext
 
+#: Id of the block type.
+VIDEO = 7
 MOST_NOISE = 127
 #: bits, intensity of the brightest voxel, noise, whether a filter follows, range.
 HEAD = struct.Struct("<BHBBdd")
