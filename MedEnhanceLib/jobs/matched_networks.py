@@ -18,7 +18,7 @@ from MedEnhanceLib.hqg.groups import GuidedNetwork, coefficients, on_device, tak
 from MedEnhanceLib.hqg.network import GroupNetwork
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps
 from MedEnhanceLib.hqg.slices.planes import Thickening, grain
-from MedEnhanceLib.hqg.slices.train import thin_error
+from MedEnhanceLib.hqg.slices.steps import thin_error
 from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Noisy
 from MedEnhanceLib.hqg.train.losses import Turn, Window

@@ -36,7 +36,7 @@ from MedEnhanceLib.hqg.slices.network import SliceNet
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.restore import open_network, restore_array
-from MedEnhanceLib.hqg.slices.train import tuned
+from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.learning.intensity import Scaling
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor

@@ -28,7 +28,7 @@ from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
-from MedEnhanceLib.hqg.slices.train import tuned
+from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
