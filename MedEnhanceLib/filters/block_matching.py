@@ -31,10 +31,11 @@ import numpy as np
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats, let_go, trim
 from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.filters.block_matching_layers import Round as Round
+from MedEnhanceLib.filters.block_matching_native import NativeEngine
 from MedEnhanceLib.filters.block_matching_run import Engine as Engine
 from MedEnhanceLib.filters.block_matching_run import Level, Run, Stage, large_enough
 from MedEnhanceLib.native import CELLS, SIDE
-from MedEnhanceLib.native import Round as Round
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -177,7 +178,7 @@ def engine_for(device: str, monitor: Monitor) -> Engine:
     is_cuda = device.startswith("cuda")
     library = None if is_cuda else native.load(monitor=monitor)
     if library is not None:
-        return library
+        return NativeEngine(library)
     from MedEnhanceLib.filters.block_matching_torch import TorchEngine
 
     return TorchEngine(device if is_cuda else "cpu", monitor)

@@ -18,23 +18,31 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats, parts_of
+from MedEnhanceLib.filters.block_matching_layers import (
+    TAPER_LINE,
+    Layer,
+    LayerArrays,
+    Round,
+    StageKind,
+    places,
+)
 from MedEnhanceLib.filters.regions import Air, over
-from MedEnhanceLib.native import SIDE, TAPER_LINE, Layer, LayerArrays, Round
+from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.filters.block_matching_native import NativeEngine
     from MedEnhanceLib.filters.block_matching_torch import TorchEngine
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
 #: What computes layers.
-Engine: TypeAlias = "native.Library | TorchEngine"
+Engine: TypeAlias = "NativeEngine | TorchEngine"
 #: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.
 Level: TypeAlias = "Array | NoiseEstimate"
 #: References of a band, about: what one thread computes before it takes the next, and between which
 #: a job can be canceled. The result depends on it in the last bits.
-_REFERENCES_IN_BAND: dict[native.Stage, int] = {"threshold": 65536, "grouped": 4096}
+_REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
 
 
 class Stage:
@@ -45,7 +53,7 @@ class Stage:
         shape: tuple[int, ...],
         window: tuple[int, int, int],
         settings: Round,
-        kind: native.Stage = "grouped",
+        kind: StageKind = "grouped",
     ) -> None:
         """shape: of the volume. window: starting places of candidates along each axis."""
         widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
@@ -53,7 +61,7 @@ class Stage:
         self._window = widths[0], widths[1], widths[2]
         self.tall = widths[0] + SIDE - 1
         between = settings.step if kind == "grouped" else 1
-        self._starts = native.places(shape[0], between, is_shifted=False)
+        self._starts = places(shape[0], between, is_shifted=False)
         last = shape[0] - self.tall
         self.firsts = [min(max(z - widths[0] // 2, 0), last) for z in self._starts]
 
@@ -177,7 +185,7 @@ class Run:
         add, band = self._begun.popleft()
         add(band.result())
 
-    def _bands(self, kind: native.Stage, layer: Layer) -> list[range]:
+    def _bands(self, kind: StageKind, layer: Layer) -> list[range]:
         """The rows of references of a layer in parts that threads share."""
         _, ny, nx = self.noisy.shape
         rows, at_once = layer.rows(ny), max(1, _REFERENCES_IN_BAND[kind] * layer.round.step // nx)
@@ -185,7 +193,7 @@ class Run:
 
     def _band(
         self,
-        kind: native.Stage,
+        kind: StageKind,
         layer: Layer,
         rows: range,
         noisy: Floats,

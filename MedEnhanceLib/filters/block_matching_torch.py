@@ -19,8 +19,17 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats, Longs
+from MedEnhanceLib.filters.block_matching_layers import (
+    TAPER,
+    BlockGroups,
+    Layer,
+    LayerArrays,
+    StageKind,
+    places,
+)
+from MedEnhanceLib.filters.block_matching_native import NativeEngine
 from MedEnhanceLib.learning.precision import constant, without_tf32
-from MedEnhanceLib.native import CELLS, SIDE, TAPER, Layer, LayerArrays, places
+from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -33,7 +42,7 @@ _LEAST_DAMPING = 1e-6
 
 
 class TorchEngine:
-    """Computes layers in place of `native.Library`, on the CPU or on a CUDA device.
+    """Computes layers in place of `NativeEngine`, on the CPU or on a CUDA device.
 
     On a device one thread computes at a time. Where its memory runs out, fewer references are
     computed together, and then all of them on the CPU; each step is a warning.
@@ -44,8 +53,8 @@ class TorchEngine:
         self._at_once = _AT_ONCE if device == "cpu" else _AT_ONCE_ON_A_DEVICE
         self._only = threading.Lock()
 
-    def run(self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
-        """As `native.Library.run`."""
+    def run(self, stage: StageKind, layer: Layer, rows: range, arrays: LayerArrays) -> None:
+        """As `NativeEngine.run`."""
         at = _references(layer, rows, arrays.level, is_grouped=stage == "grouped")
         pilot = arrays.pilot if stage == "grouped" else arrays.noisy
         inputs = arrays.noisy, pilot, arrays.level, arrays.spectrum
@@ -68,25 +77,26 @@ class TorchEngine:
                 else:
                     return
                 self._use_less()
-        instead = native.load(monitor=self._monitor) or TorchEngine()
+        library = native.load(monitor=self._monitor)
+        instead = NativeEngine(library) if library is not None else TorchEngine()
         instead.run(stage, layer, rows, arrays)
 
-    def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> native.Groups:
-        """As `native.Library.match`."""
+    def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> BlockGroups:
+        """As `NativeEngine.match`."""
         at = torch.from_numpy(_references(layer, rows, level, is_grouped=True))
         if not len(at):
             nothing = np.empty((0, layer.round.keep), np.float32)
-            return native.Groups(nothing.astype(np.int32), nothing, nothing[:, 0])
+            return BlockGroups(nothing.astype(np.int32), nothing, nothing[:, 0])
         with without_tf32(), torch.inference_mode():
             slab, sigma = (tensor_on(values, "cpu") for values in (pilot, level))
-            part = Groups(layer, LayerArrays(slab, slab, sigma, None, None, None))
+            part = TorchGroups(layer, LayerArrays(slab, slab, sigma, None, None, None))
             parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
             index, distance, sigmas = map(torch.cat, zip(*parts, strict=True))
-        return native.Groups(index.int().numpy(), distance.numpy(), sigmas.numpy())
+        return BlockGroups(index.int().numpy(), distance.numpy(), sigmas.numpy())
 
     def _add(
         self,
-        stage: native.Stage,
+        stage: StageKind,
         layer: Layer,
         at: Longs,
         inputs: Sequence[Floats],
@@ -95,7 +105,7 @@ class TorchEngine:
         """Add what references [n, 3] make to total and weight, which are on the device."""
         with without_tf32(), torch.inference_mode():
             sent = [tensor_on(each, self._device) for each in inputs]
-            part = Groups(layer, LayerArrays(*sent, *sums))
+            part = TorchGroups(layer, LayerArrays(*sent, *sums))
             # In the first stage one block each, of 32 in a group.
             most = self._at_once * (1 if stage == "grouped" else 16)
             for some in torch.split(torch.from_numpy(at).to(self._device), most):
@@ -111,19 +121,19 @@ class TorchEngine:
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
+class TorchGroups:
     """Groups of blocks of a layer, and the sums that their estimates are added to."""
 
     layer: Layer
     arrays: LayerArrays
 
-    def add(self, stage: native.Stage, at: Tensor) -> None:
+    def add(self, stage: StageKind, at: Tensor) -> None:
         """Add what a stage makes of references [n, 3]: the slice, row and column of each."""
         if len(at):
             (self._group if stage == "grouped" else self._threshold)(at)
 
     def matched(self, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Index, distance and level of the groups of references [n, 3], as `native.Groups`."""
+        """Index, distance and level of the groups of references [n, 3], as `BlockGroups`."""
         starts, members = self._match(at)
         starts = torch.where(members > 0, starts, starts[:, :1])
         missing = starts[:, :1].expand(-1, self.layer.round.keep - starts.shape[1])

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.arrays import Floats, parts_of
 from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.block_matching_layers import Layer
 from MedEnhanceLib.filters.block_matching_run import Band, Held, Run, Stage, Sums, large_enough
 from MedEnhanceLib.filters.block_matching_torch import tensor_on
 from MedEnhanceLib.hqg.bundle import open_enhancer
@@ -123,7 +123,7 @@ class NetworkStage:
     def _layer(
         self,
         run: Run,
-        layer: native.Layer,
+        layer: Layer,
         slab: tuple[Floats, Floats, Floats, Floats],
         guides: Sequence[Floats],
     ) -> list[Band]:

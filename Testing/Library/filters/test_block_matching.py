@@ -19,8 +19,9 @@ from MedEnhanceLib.filters.block_matching import (
     denoised,
     window_for,
 )
+from MedEnhanceLib.filters.block_matching_layers import BlockGroups, Layer, places
+from MedEnhanceLib.filters.block_matching_native import NativeEngine
 from MedEnhanceLib.filters.block_matching_torch import COSINES, TorchEngine
-from MedEnhanceLib.native import Layer, places
 
 SIGMA = np.float32(0.1)
 #: Largest difference between C and PyTorch, in σ: float32 rounding of sums of 32 blocks.
@@ -28,8 +29,8 @@ AGREE = 1e-4
 
 
 @pytest.fixture
-def library(native_path: Path) -> native.Library:
-    return native.Library(native_path)
+def library(native_path: Path) -> NativeEngine:
+    return NativeEngine(native.Library(native_path))
 
 
 @pytest.fixture(params=["compiled", "pytorch"])
@@ -80,11 +81,13 @@ def test_c_and_pytorch_agree(library, rounds: tuple, spacing: tuple) -> None:
     assert np.abs(ours - other).max() < AGREE * SIGMA
 
 
-def test_every_width_of_vectors_gives_the_same_bits(library) -> None:
+def test_every_width_of_vectors_gives_the_same_bits(library, native_path: Path) -> None:
     noisy = phantom(8, 24, 30) + noise(8, 24, 30)
     results = [
-        denoised(noisy, flat(noisy), engine=native.Library(library.path, width), threads=1)
-        for width in library.widths
+        denoised(
+            noisy, flat(noisy), engine=NativeEngine(native.Library(native_path, width)), threads=1
+        )
+        for width in library.library.widths
     ]
     for result in results[1:]:
         assert np.array_equal(result, results[0])
@@ -145,7 +148,7 @@ def test_less_is_searched_along_thick_slices() -> None:
 WINDOW = (7, 11, 16)
 
 
-def match(engine: Engine, layer: Layer, pilot: Floats) -> native.Groups:
+def match(engine: Engine, layer: Layer, pilot: Floats) -> BlockGroups:
     """The groups of a whole layer."""
     return engine.match(layer, range(layer.rows(pilot.shape[1])), pilot=pilot, level=flat(pilot))
 
@@ -205,7 +208,7 @@ def test_a_group_has_the_nearest_of_all_candidates(
 @pytest.mark.parametrize("number", range(4))
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_rows_and_columns_of_all_sizes_are_complete(
-    library: native.Library, number: int, step: int
+    library: NativeEngine, number: int, step: int
 ) -> None:
     for side in range(4, 20):
         layer = Layer(number, 0, (1, 1, 1), Round(step=step, keep=2))

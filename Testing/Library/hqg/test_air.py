@@ -11,6 +11,7 @@ from MedEnhanceLib import native
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.block_matching_native import NativeEngine
 from MedEnhanceLib.filters.block_matching_torch import TorchEngine
 from MedEnhanceLib.filters.regions import Air
 from MedEnhanceLib.hqg import EnhanceConfig, denoise, enhance
@@ -111,6 +112,6 @@ def test_pytorch_passes_over_the_same_air() -> None:
         block_matching.denoised(
             volume.voxels, level, rounds=block_matching.CT_ROUNDS, air=_air(volume), engine=engine
         )
-        for engine in (library, TorchEngine())
+        for engine in (NativeEngine(library), TorchEngine())
     )
     assert np.abs(compiled - torch).max() < 0.02 * sigma

@@ -23,15 +23,16 @@ MOST_BYTES_A_VOXEL = 5.0
 _PEAK = """
 import json, resource, sys
 import numpy as np
-from MedEnhanceLib import native
+from MedEnhanceLib.filters.block_matching_layers import BlockGroups
+from MedEnhanceLib.filters.block_matching_native import NativeEngine
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
 def nothing(*_, **__): pass
 def no_groups(*_, **__):
-    return native.Groups(np.empty((0, 16), np.int32), np.empty((0, 16), np.float32),
-                         np.empty(0, np.float32))
-native.Library.run, native.Library.match = nothing, no_groups
+    return BlockGroups(np.empty((0, 16), np.int32), np.empty((0, 16), np.float32),
+                       np.empty(0, np.float32))
+NativeEngine.run, NativeEngine.match = nothing, no_groups
 modality, slices = sys.argv[1], int(sys.argv[2])
 rng = np.random.default_rng(0)
 voxels = np.empty((slices, 256, 256), np.int16)
