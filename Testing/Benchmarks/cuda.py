@@ -184,7 +184,7 @@ class Bench:
 
     def distill(self) -> Row:
         """Steps per second of matching and teaching, and seconds of a patient."""
-        from MedEnhanceLib.jobs.matched_networks import make_networks
+        from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
         from MedEnhanceLib.spg.config import DistillConfig
         from MedEnhanceLib.spg.patient import seconds_of_a_patient
 

@@ -18,7 +18,7 @@ import numpy as np
 from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 from MedEnhanceLib.core.arrays import Floats
-from MedEnhanceLib.jobs.matched_networks import make_networks
+from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import Audited, AuditReport, audit
 from MedEnhanceLib.spg.cohort import Cohort

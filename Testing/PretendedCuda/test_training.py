@@ -21,7 +21,7 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import DeviceLostError
 from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
 from MedEnhanceLib.jobs.failures import device_errors
-from MedEnhanceLib.jobs.matched_networks import make_networks
+from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
 from MedEnhanceLib.learning import precision
 from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.spg.config import DistillConfig

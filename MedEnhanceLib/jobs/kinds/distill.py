@@ -94,8 +94,8 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
     cohort, config = params.opened(), params.config
     lower_priority()
     _require_torch(monitor)
-    from MedEnhanceLib.jobs.gains import gains_of
-    from MedEnhanceLib.jobs.matched_networks import make_networks
+    from MedEnhanceLib.jobs.teaching.gains import gains_of
+    from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
     from MedEnhanceLib.spg.patient import seconds_of_a_patient
 
     device = choose_device(config.device).name
@@ -118,7 +118,7 @@ def distill_into(
 ) -> Path:
     """See spg.distill.distill_cohort."""
     _require_torch(monitor)
-    from MedEnhanceLib.jobs.matched_networks import make_networks
+    from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
     from MedEnhanceLib.spg.distill import distill_cohort
 
     config = replace(config, device=choose_device(config.device).name)

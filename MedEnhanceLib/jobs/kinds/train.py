@@ -21,7 +21,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.jobs.teaching import enhancer_of, taught_fields, teaching_of
+from MedEnhanceLib.jobs.teaching.segmenter import enhancer_of, taught_fields, teaching_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor

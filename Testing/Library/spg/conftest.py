@@ -15,7 +15,7 @@ import torch
 from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.jobs.matched_networks import make_networks
+from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.distill import distill_cohort

@@ -15,7 +15,7 @@ from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.gains import Gain, Gains
+from MedEnhanceLib.jobs.teaching.gains import Gain, Gains
 from MedEnhanceLib.spg.dataset import NOT_ANATOMY
 from MedEnhanceLib.spg.folder import MANIFEST
 

@@ -1,4 +1,4 @@
-"""Where enhancer, segmentation head and gate meet, as no method imports another.
+"""Where enhancer, segmentation head and gate meet.
 
 train hqg                      an enhancer by its own loss
 train head --enhancer NAME     a head, on what the enhancer makes
