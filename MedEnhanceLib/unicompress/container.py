@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar
 from MedEnhanceLib.core.options import fits
 from MedEnhanceLib.errors import CodecError, InputError, NoContainerError
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
-from MedEnhanceLib.unicompress.repair import Damage, Layout, RepairChunk
+from MedEnhanceLib.unicompress.parity import Damage, Layout, RepairChunk
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.

@@ -24,12 +24,12 @@ from MedEnhanceLib.unicompress.blocks import (
     slices_text,
     whole_region,
 )
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES, FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.header import Header
-from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 
 #: Bytes that voxels may take where nobody knows this machine's memory.

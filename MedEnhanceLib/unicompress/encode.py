@@ -28,6 +28,11 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
+from MedEnhanceLib.unicompress.codec_models import (
+    MODEL_CHUNK,
+    CodecModel,
+    DecodeContext,
+)
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.codecs.registry import block_type_name
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
@@ -42,12 +47,7 @@ from MedEnhanceLib.unicompress.container import (
 )
 from MedEnhanceLib.unicompress.decode import sound_blocks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
-from MedEnhanceLib.unicompress.models import (
-    MODEL_CHUNK,
-    CodecModel,
-    DecodeContext,
-)
-from MedEnhanceLib.unicompress.repair import most_bytes
+from MedEnhanceLib.unicompress.parity import most_bytes
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"

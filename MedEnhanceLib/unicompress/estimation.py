@@ -18,11 +18,11 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.allocation.task import Task
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, with_bound
-from MedEnhanceLib.unicompress.models import DecodeContext
-from MedEnhanceLib.unicompress.repair import most_bytes
+from MedEnhanceLib.unicompress.parity import most_bytes
 
 #: The part is runs of successive slices from all over the volume: how many runs, and slices of
 #: each, at least; as a video, which is one run, slices; voxels.

@@ -18,6 +18,7 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import orientation_code
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.blocks import whole_region
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES, block_type_name
 from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
@@ -27,7 +28,6 @@ from MedEnhanceLib.unicompress.container import (
 )
 from MedEnhanceLib.unicompress.decode import allocate_voxels, decode_blocks
 from MedEnhanceLib.unicompress.header import Header
-from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 
 

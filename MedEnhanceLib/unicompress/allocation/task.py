@@ -10,10 +10,10 @@ from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid, ordered_map
+from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import Chunk, bytes_of
-from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext
 from MedEnhanceLib.unicompress.verify import Tally
 
 Item = TypeVar("Item")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from MedEnhanceLib.core.options import WithPresets, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress.models import PREFIX
+from MedEnhanceLib.unicompress.codec_models import PREFIX
 
 MODALITIES = ("CT", "MR", "EM")
 

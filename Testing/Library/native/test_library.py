@@ -162,7 +162,7 @@ from pathlib import Path
 import numpy as np
 from MedEnhanceLib import native
 from MedEnhanceLib.unicompress.codecs.predictor import coder, learned
-from MedEnhanceLib.unicompress.models import shipped_model
+from MedEnhanceLib.unicompress.codec_models import shipped_model
 
 path = Path(sys.argv[1])
 network = learned.network_of(shipped_model("predictor", "CT"))

@@ -42,7 +42,7 @@ from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Chunk, Container
 from MedEnhanceLib.unicompress.header import DTYPES
-from MedEnhanceLib.unicompress.repair import Layout
+from MedEnhanceLib.unicompress.parity import Layout
 
 _PROLOGUE, _PARITY_HEAD = struct.Struct("<4sHHQIII"), struct.Struct("<4sIIIIQI")
 #: Voxels of a forged header beyond this are refused, so that a case stays small.

@@ -14,11 +14,11 @@ import pytest
 from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import container, decompress
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import Encoder, encoders
 from MedEnhanceLib.unicompress.header import DTYPES
-from MedEnhanceLib.unicompress.models import DecodeContext
 
 from . import minimal_reader, minimal_video
 from .conftest import Write

@@ -16,10 +16,10 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, DependencyError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 from MedEnhanceLib.unicompress.allocation import near_lossless
+from MedEnhanceLib.unicompress.codec_models import MODEL_CHUNK, shipped_model
 from MedEnhanceLib.unicompress.codecs.predictor import coder, features, learned, network, tuning
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import samples_of
 from MedEnhanceLib.unicompress.container import NO_BLOCK
-from MedEnhanceLib.unicompress.models import MODEL_CHUNK, shipped_model
 
 from ..conftest import WarningRecorder
 from . import minimal_predictor

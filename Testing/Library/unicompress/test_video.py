@@ -12,10 +12,10 @@ from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation import lossy
 from MedEnhanceLib.unicompress.allocation.task import Task
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, SVT, Encoder, encoders
 from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
-from MedEnhanceLib.unicompress.models import DecodeContext
 
 
 def smooth(shape: tuple[int, int, int], dtype: str = "i2") -> Voxels:

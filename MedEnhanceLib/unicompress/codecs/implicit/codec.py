@@ -23,12 +23,17 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import implicit_grid
+from MedEnhanceLib.unicompress.codec_models import (
+    CodecModel,
+    DecodeContext,
+    ModelSet,
+    shipped_model,
+)
 from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, IMPLICIT, THICK, TokenConfig
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer
 from MedEnhanceLib.unicompress.codecs.implicit.weights import ROLE, WRITER_ROLE, Reader, reader_of
 from MedEnhanceLib.unicompress.codecs.lossless import codecs
 from MedEnhanceLib.unicompress.container import Chunk
-from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, ModelSet, shipped_model
 
 #: CT is measured against water and air: its scale is the same for every volume.
 _HOUNSFIELD = (0, 1024)

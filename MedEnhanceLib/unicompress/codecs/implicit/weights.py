@@ -23,6 +23,7 @@ from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core.arrays import Array, Doubles
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.unicompress.codec_models import CodecModel
 from MedEnhanceLib.unicompress.codecs.implicit.config import (
     DecoderConfig,
     ImplicitConfig,
@@ -30,7 +31,6 @@ from MedEnhanceLib.unicompress.codecs.implicit.config import (
 )
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokenizer
-from MedEnhanceLib.unicompress.models import CodecModel
 
 Arrays = dict[str, Array]
 ROLE, WRITER_ROLE = "implicit", "implicit-encoder"

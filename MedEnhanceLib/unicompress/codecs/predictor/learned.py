@@ -21,6 +21,7 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, cut, ordered_map
+from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext, shipped_model
 from MedEnhanceLib.unicompress.codecs.integers import (
     from_integers,
     split_record,
@@ -41,7 +42,6 @@ from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
     tune,
 )
 from MedEnhanceLib.unicompress.codecs.training import MODALITIES
-from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, shipped_model
 
 #: Id of the block type, and role of its model.
 LEARNED, ROLE = 16, "predictor"

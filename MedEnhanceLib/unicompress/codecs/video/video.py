@@ -16,10 +16,10 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Shape, Voxels
 from MedEnhanceLib.core.volume import restore_dtype
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.video import av1, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, Frames
 from MedEnhanceLib.unicompress.config import Speed
-from MedEnhanceLib.unicompress.models import DecodeContext
 
 #: Id of the block type.
 VIDEO = 7

@@ -21,12 +21,12 @@ from MedEnhanceLib.unicompress import (
     inspect_container,
     recover,
 )
+from MedEnhanceLib.unicompress.codec_models import CodecModel, shipped_model
 from MedEnhanceLib.unicompress.codecs.implicit.config import DecoderConfig, ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, positions_of
 from MedEnhanceLib.unicompress.codecs.implicit.trainer import Trainer, train
 from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader
 from MedEnhanceLib.unicompress.container import Container
-from MedEnhanceLib.unicompress.models import CodecModel, shipped_model
 
 from ..fuzzing import chunks_of
 from ..test_damage import rebuild

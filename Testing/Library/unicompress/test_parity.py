@@ -16,10 +16,10 @@ import pytest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, repair
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, parity
 from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.inspection import save_repaired
-from MedEnhanceLib.unicompress.repair import RESIDUE, Layout, RepairChunk
+from MedEnhanceLib.unicompress.parity import RESIDUE, Layout, RepairChunk
 
 from .conftest import damage
 from .test_round_trip import same_bits
@@ -78,7 +78,7 @@ def test_parity_takes_at_most_a_hundredth_and_is_known_beforehand(size: int) -> 
     layout = Layout.of_size(size)
     assert (layout is None) == (size < 178_000)
     taken = 0 if layout is None else layout.chunk_bytes + 20
-    assert taken <= repair.most_bytes(size) <= size / 100
+    assert taken <= parity.most_bytes(size) <= size / 100
     assert layout is None or layout.fits(size, layout.chunk_bytes)
 
 
@@ -149,7 +149,7 @@ def test_as_many_pages_of_a_column_as_there_are_rows(rows: int, columns: int) ->
     assert damages_of(bytes(raw)) is None  # without its head it is useless
 
 
-def damages_of(raw: bytes) -> list[repair.Damage] | None:
+def damages_of(raw: bytes) -> list[parity.Damage] | None:
     def read(offset: int, length: int) -> bytes:
         return raw[offset : offset + length].ljust(length, b"\0")
 
