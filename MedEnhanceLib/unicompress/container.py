@@ -326,6 +326,10 @@ class Container:
         """Make the error that names the file and what to do."""
         return CodecError(f"{self.path.name} is damaged: {says}", _RECOVER)
 
+    def reason_of(self, damage: CodecError) -> str:
+        """Return what `error` was told, without the name of the file."""
+        return damage.message.removeprefix(f"{self.path.name} is damaged: ")
+
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")

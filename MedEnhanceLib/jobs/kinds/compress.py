@@ -146,7 +146,7 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
 def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     """Decode every intact block → save, with a mask of the others → manifest that lists them."""
     from MedEnhanceLib.unicompress import recover
-    from MedEnhanceLib.unicompress.inspection import save_repaired
+    from MedEnhanceLib.unicompress.recovery import save_repaired
 
     is_copy = params.is_copy
     ending = files.CONTAINER if is_copy else ""

@@ -18,8 +18,8 @@ from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, parity
 from MedEnhanceLib.unicompress.container import Container
-from MedEnhanceLib.unicompress.inspection import save_repaired
 from MedEnhanceLib.unicompress.parity import RESIDUE, Layout, RepairChunk
+from MedEnhanceLib.unicompress.recovery import save_repaired
 
 from .conftest import damage
 from .test_round_trip import same_bits

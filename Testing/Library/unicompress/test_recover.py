@@ -20,7 +20,7 @@ from MedEnhanceLib.unicompress import (
     recover,
 )
 from MedEnhanceLib.unicompress.container import Container
-from MedEnhanceLib.unicompress.inspection import save_repaired
+from MedEnhanceLib.unicompress.recovery import save_repaired
 
 from .conftest import Write, damage
 from .test_round_trip import same_bits
