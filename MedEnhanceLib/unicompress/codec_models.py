@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -17,18 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.bundles.store import user_folder
+from MedEnhanceLib.bundles.store import CODEC_PREFIX, codec_files, shipped_folder
 from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.errors import CodecError, ModelError
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.header import Header, VoxelRange
 
 #: The kind of a chunk that carries a model; its block is NO_BLOCK.
 MODEL_CHUNK = 64
-#: Bundles of codec models begin so; what follows is the modality, in small letters.
-PREFIX = "codec-"
 _MOST_BYTES = 1 << 26
 
 
@@ -97,9 +94,11 @@ class ModelSet:
         name, sha256 = (self.named[role].get(key, "") for key in ("id", "sha256"))
         if sha256 in self.carried:
             return CodecModel(role, name, sha256, self.carried[sha256])
-        for model in _installed():
-            if model.sha256 == sha256:
-                return replace(model, role=role)
+        for path in codec_files():
+            with contextlib.suppress(OSError):  # one that cannot be read hides no other
+                model = read_model(path)
+                if model.sha256 == sha256:
+                    return replace(model, role=role)
         raise ModelError(
             f"the model {name} {sha256[:12]} ({role}) is not on this machine",
             "Install the MedEnhance that wrote the file, or import that model (medenhance models "
@@ -119,8 +118,7 @@ class ModelSet:
 
 def shipped_model(role: str, modality: str) -> CodecModel | None:
     """Return the model that new files of a modality use, or None."""
-    folder = resource_folder("models") / (PREFIX + modality.lower())
-    path = folder / "models" / f"{role}.safetensors"
+    path = shipped_folder() / f"{CODEC_PREFIX}{modality.lower()}" / f"models/{role}.safetensors"
     return read_model(path) if path.is_file() else None
 
 
@@ -135,14 +133,6 @@ def _read(path: Path, _size: int, _time: int) -> CodecModel:
     data = path.read_bytes()
     name = path.parent.parent.name
     return CodecModel(path.stem, name, hashlib.sha256(data).hexdigest(), data)
-
-
-def _installed() -> Iterator[CodecModel]:
-    """Yield every codec model on this machine, shipped or imported."""
-    for root in (resource_folder("models"), user_folder()):
-        for path in sorted(root.glob(f"{PREFIX}*/models/*.safetensors")):
-            with contextlib.suppress(OSError):  # one that cannot be read hides no other
-                yield read_model(path)
 
 
 @dataclass(frozen=True)

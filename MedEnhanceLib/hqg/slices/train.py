@@ -11,7 +11,7 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
 from MedEnhanceLib.bundles.schema import SLICES
-from MedEnhanceLib.bundles.store import open_bundle, read_bundle
+from MedEnhanceLib.bundles.store import open_bundle, shipped_bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import on_device
@@ -21,7 +21,6 @@ from MedEnhanceLib.hqg.slices.steps import SliceTraining
 from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.learning.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.resources import resource_folder
 
 #: Patches that are measured on, which no training comes to.
 _TESTED_BATCHES, _FIRST_TESTED = 8, 10_000_000
@@ -95,7 +94,7 @@ def measured_beside_shipped(
 
     Returns the figures in dB, and the difference from the shipped model with its standard error.
     """
-    bundle = read_bundle(resource_folder("models") / f"{sampler.config.modality.lower()}-slices")
+    bundle = shipped_bundle(f"{sampler.config.modality.lower()}-slices")
     shipped, figures = open_network(bundle), []
     move(shipped, device)
     for step in range(_TESTED_BATCHES):

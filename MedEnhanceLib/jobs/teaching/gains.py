@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.bundles.store import Bundle, read_bundle, shipped_bundle
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.train import train_slices
 from MedEnhanceLib.hqg.train import train
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import PATTERN
@@ -142,7 +141,7 @@ def _trained(
 ) -> Iterator[tuple[str, tuple[float, float]]]:
     """Let both shipped models learn from the set of a half; figures on the other half, by task."""
     shipped = {
-        task: read_bundle(resource_folder("models") / f"{modality.lower()}{suffix}")
+        task: shipped_bundle(f"{modality.lower()}{suffix}")
         for task, suffix in (("noise", ""), ("slices", "-slices"))
     }
     tested = f"half-{1 - half}/*.nrrd"

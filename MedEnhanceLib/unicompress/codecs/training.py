@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from MedEnhanceLib.bundles.store import CODEC_PREFIX
 from MedEnhanceLib.core.options import WithPresets, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress.codec_models import PREFIX
 
 MODALITIES = ("CT", "MR", "EM")
 
@@ -28,12 +28,12 @@ class CodecTrainingConfig(WithPresets):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        is_found = f"{self.name}-".startswith(PREFIX)
+        is_found = f"{self.name}-".startswith(CODEC_PREFIX)
         if not is_found or not self.name.replace("-", "").replace("_", "").isalnum():
             raise ConfigError(
                 f"name is {self.name!r}",
-                f"Use codec, or {PREFIX} followed by letters, digits, - and _: compressed files "
-                "find their models by it.",
+                f"Use codec, or {CODEC_PREFIX} followed by letters, digits, - and _: compressed "
+                "files find their models by it.",
             )
         for entry in self.data:
             lacking = [field for field in ("name", "subjects") if field not in entry]
