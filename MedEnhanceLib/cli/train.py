@@ -17,7 +17,7 @@ from MedEnhanceLib.cli.parser import (
     params_of,
     read_config,
 )
-from MedEnhanceLib.cli.text import table, wrote
+from MedEnhanceLib.cli.terminal import table, wrote
 from MedEnhanceLib.errors import ConfigError
 
 #: Of figures of an evaluation, as its table calls them.

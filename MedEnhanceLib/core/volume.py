@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Doubles, Voxels
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.exchange import Exchange
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError

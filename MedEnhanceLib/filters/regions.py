@@ -26,8 +26,8 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Floats, Mask, extremes, let_go
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.native import SIDE
-from MedEnhanceLib.noise.blocks import AIR_MEAN
 from MedEnhanceLib.noise.estimate import NoiseEstimate
+from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 
 #: Values that are examined, of a slice and of the volume, and the least share of it in blocks.
 _VALUES, _LEAST_SHARE = 4, 5e-4

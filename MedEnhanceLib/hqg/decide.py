@@ -23,9 +23,9 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Removal, removal_of, trust_in
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import LARGEST
-from MedEnhanceLib.noise.blocks import structure_of
 from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
-from MedEnhanceLib.noise.frames import measure_frames
+from MedEnhanceLib.noise.sequence import measure_frames
+from MedEnhanceLib.noise.tissue_blocks import structure_of
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Removes noise as far as it was measured: block-matching filter and set network on a volume.
 
-measure_noise → block_matching.denoised → hqg.restore → bias of magnitudes undone → share of it
+measure_noise → block_matching.denoised → network_stage → bias of magnitudes undone → share of it
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from MedEnhanceLib.core.arrays import Array, Floats, extremes, parts_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.regions import Air, ConstantRegions
-from MedEnhanceLib.noise.blocks import AIR_MEAN
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.noise.rician import amplitude
+from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.restore import NetworkStage
+    from MedEnhanceLib.hqg.network_stage import NetworkStage
 
 #: Below this mean, in σ, a magnitude may be air, whose own mean is 1.25.
 _NEAR_AIR = 2.0

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from MedEnhanceLib.core.arrays import slabs
-from MedEnhanceLib.core.gradients import fsl_tables
+from MedEnhanceLib.core.diffusion_gradients import fsl_tables
 from MedEnhanceLib.core.modality import default_units, guess_modality, warn_of_doubts
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError

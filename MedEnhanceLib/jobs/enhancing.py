@@ -137,7 +137,7 @@ def enhance_volume(
     share = 1 / (1 + _HEAD_PASSES) if segmenter else 1.0
     part = monitor.part(0.0, share)
     if config.task == "slices":
-        from MedEnhanceLib.hqg.slices.restore import enhance_slices
+        from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
 
         _refuse_with_thin_slices(config, guide=guide, slices=slices)
         done = enhance_slices(volume if frame is None else volume.frame(frame), config, part)

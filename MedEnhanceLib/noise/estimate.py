@@ -36,8 +36,8 @@ import numpy.typing as npt
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, interpolated
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.noise.blocks import BLOCK, Blocks
 from MedEnhanceLib.noise.regressor import estimate_sigma
+from MedEnhanceLib.noise.tissue_blocks import BLOCK, Blocks
 
 #: Rounds of choosing blocks and fitting the spectrum.
 _ROUNDS = 4

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats
-from MedEnhanceLib.noise.blocks import BLOCK, blocks_of_layer, cosines, quantum
+from MedEnhanceLib.noise.tissue_blocks import BLOCK, blocks_of_layer, cosines, quantum
 
 #: Where what networks read is cut off: in standard deviations of the training, and in logarithms.
 _MOST, _MOST_LOG = 3.0, 12.0

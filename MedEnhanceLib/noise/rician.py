@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.noise.blocks import AIR_MEAN
+from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.report.drawing import INK, MUTED, PAPER, Picture
-from MedEnhanceLib.report.planes import PLANES, Plane, PlaneName, Point, busiest_point, cut
+from MedEnhanceLib.report.orthogonal import PLANES, Plane, PlaneName, Point, busiest_point, cut
 from MedEnhanceLib.runtime.dependencies import require
 
 #: The soft-tissue window that the compression tables use as well, in HU.

@@ -15,9 +15,9 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Voxels, slabs
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.allocation.coding_task import Task
 from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
-from MedEnhanceLib.unicompress.allocation.task import Task
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.options import fits
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.core.volume import MODALITIES, Volume

@@ -291,7 +291,7 @@ def open_model(name: str | None, modality: str) -> Model | None:
     if name in (None, "none"):
         return None
     from MedEnhanceLib.bundles.store import open_bundle
-    from MedEnhanceLib.hqg.restore import network_on
+    from MedEnhanceLib.hqg.network_stage import network_on
 
     bundle = open_bundle(name, kind="enhancer", modality=modality)
     return Model(network_on(bundle, "cpu"), bundle.metadata)
@@ -401,7 +401,7 @@ def by_network(
     volume: Volume, noise: NoiseEstimate, share: float, model: Model, guide: Floats | None
 ) -> tuple[Floats, float | None]:
     """As the product goes on from the filter; with the use of the guide, in σ of the noise."""
-    from MedEnhanceLib.hqg.restore import NetworkStage
+    from MedEnhanceLib.hqg.network_stage import NetworkStage
 
     top = scaling_for(volume).scale
     stage = NetworkStage(model.network, "cpu", top, () if guide is None else (guide,))

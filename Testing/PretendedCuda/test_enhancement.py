@@ -70,7 +70,7 @@ def test_models_that_ship_agree(name: str, card: str) -> None:
 @pytest.mark.usefixtures("single")
 def test_thin_slices_and_a_head_agree() -> None:
     from MedEnhanceLib.gradprom import SegmentConfig, infer, segment
-    from MedEnhanceLib.hqg.slices.restore import enhance_slices
+    from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
 
     image, _ = phantom()
     small = replace(image, voxels=image.voxels[8:14])

@@ -36,10 +36,10 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
     "run",
     [
         "gradprom.infer:segment", "gradprom.train:train",
-        "hqg.slices.restore:enhance_slices", "hqg.slices.train:train_slices",
+        "hqg.slices.thin_slices:enhance_slices", "hqg.slices.slice_training:train_slices",
         "hqg.train.run:train",
         "spg.patient:distill_patient", "spg.patient:seconds_of_a_patient",
-        "unicompress.codecs.implicit.trainer:train",
+        "unicompress.codecs.implicit.implicit_training:train",
     ],
 )  # fmt: skip
 def test_every_run_on_a_card_is_without_tf32(run: str, monkeypatch: pytest.MonkeyPatch) -> None:

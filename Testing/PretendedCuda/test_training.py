@@ -28,8 +28,8 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.matching import PatientLoop, Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import Brick, Prior
-from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.implicit.trainer import Blocks, Trainer, make_source
+from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.implicit_training import Blocks, Trainer, make_source
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import on_device
-from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, restore_planes
 from MedEnhanceLib.hqg.slices.planes import Planes, Sampler, Thickening
 from MedEnhanceLib.hqg.slices.profile import SliceStack
+from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, restore_planes
 from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor

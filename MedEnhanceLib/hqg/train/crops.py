@@ -24,7 +24,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Stage
 from MedEnhanceLib.hqg.groups import STEP, Places
-from MedEnhanceLib.hqg.train.guides import Guiding, draw_guide
+from MedEnhanceLib.hqg.train.guide_crops import Guiding, draw_guide
 from MedEnhanceLib.hqg.train.targets import Target, synthetic_target
 from MedEnhanceLib.learning.intensity import TISSUE
 from MedEnhanceLib.native import CELLS

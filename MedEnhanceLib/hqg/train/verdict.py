@@ -13,8 +13,8 @@ import numpy as np
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.bundle import export_enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
+from MedEnhanceLib.hqg.enhancer import enhance
 from MedEnhanceLib.hqg.groups import GuidedNetwork
-from MedEnhanceLib.hqg.infer import enhance
 from MedEnhanceLib.hqg.train.trainer import Enhance, Teaching
 from MedEnhanceLib.runtime.progress import Monitor
 

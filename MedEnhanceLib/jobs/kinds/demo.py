@@ -28,7 +28,7 @@ from MedEnhanceLib.runtime.text import size_text
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.report.enhance import Table
+    from MedEnhanceLib.report.enhancement_page import Table
 
 SEED = 20240607
 LICENCE = "LICENSE-MNI152.txt"
@@ -71,7 +71,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     from MedEnhanceLib import io
     from MedEnhanceLib.degradation.pipeline import standard_composite
     from MedEnhanceLib.gradprom import segment
-    from MedEnhanceLib.report.enhance import enhancement_report
+    from MedEnhanceLib.report.enhancement_page import enhancement_report
     from MedEnhanceLib.report.figures import Pane, comparison
     from MedEnhanceLib.unicompress import compress
 
@@ -167,7 +167,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
 
 def tables_of(results: Mapping[str, Any]) -> list[Table]:
     """Make tables of before and after against the undamaged sample, and of the files."""
-    from MedEnhanceLib.report.enhance import Table
+    from MedEnhanceLib.report.enhancement_page import Table
 
     quality = {"name": "volume", "psnr_db": "PSNR, dB", "ssim": "SSIM"}
     quality |= {label: f"Dice, {label}" for label in results["quality"][0]["dice"]}

@@ -116,10 +116,10 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
 def distill_into(
     cohort: Cohort, out: Path, config: DistillConfig, monitor: Monitor, *, overwrite: bool
 ) -> Path:
-    """See spg.distill.distill_cohort."""
+    """See spg.distillation.distill_cohort."""
     _require_torch(monitor)
     from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
-    from MedEnhanceLib.spg.distill import distill_cohort
+    from MedEnhanceLib.spg.distillation import distill_cohort
 
     config = replace(config, device=choose_device(config.device).name)
     return distill_cohort(

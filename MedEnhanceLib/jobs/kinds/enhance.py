@@ -15,7 +15,7 @@ from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs import enhancing, files
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume, source_series
 from MedEnhanceLib.jobs.files import KeptVolumes, Result, VolumeParams
-from MedEnhanceLib.jobs.guides import chosen_guide
+from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
@@ -218,7 +218,7 @@ def _volumes_of(
 def _write_report(
     params: EnhanceParams, volume: Volume, done: enhancing.Enhanced, manifest: str
 ) -> Path:
-    from MedEnhanceLib.report.enhance import enhancement_report
+    from MedEnhanceLib.report.enhancement_page import enhancement_report
 
     name = name_of(volume)
     if done.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones

@@ -23,7 +23,7 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.dataset import PATTERN, Distilled, is_distilled, load_distilled
-from MedEnhanceLib.unicompress.codecs.training import CodecTrainingConfig
+from MedEnhanceLib.unicompress.codecs.training_config import CodecTrainingConfig
 
 Method = Literal["hqg", "head", "slices", "codec"]
 #: Methods that learn from a distilled set, and the patterns of their configurations.
@@ -216,7 +216,7 @@ def train_method(
 
 def _trained(method: str, config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
     from MedEnhanceLib.gradprom.train import train as train_head
-    from MedEnhanceLib.hqg.slices.train import train_slices
+    from MedEnhanceLib.hqg.slices.slice_training import train_slices
     from MedEnhanceLib.hqg.train import train
 
     if method == CODEC:

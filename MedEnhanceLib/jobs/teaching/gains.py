@@ -20,13 +20,13 @@ from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import Bundle, read_bundle, shipped_bundle
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
-from MedEnhanceLib.hqg.slices.train import train_slices
+from MedEnhanceLib.hqg.slices.slice_training import train_slices
 from MedEnhanceLib.hqg.train import train
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import PATTERN
-from MedEnhanceLib.spg.distill import distill_cohort
+from MedEnhanceLib.spg.distillation import distill_cohort
 
 #: dB, and standard errors; what gains less is called nothing to gain.
 _LEAST_GAIN, _ERRORS = 0.05, 2.0

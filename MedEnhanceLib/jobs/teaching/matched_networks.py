@@ -16,8 +16,8 @@ from MedEnhanceLib.core.arrays import Floats, Where
 from MedEnhanceLib.hqg.config import NetworkConfig, SliceNetConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork, coefficients, on_device, taken
 from MedEnhanceLib.hqg.network import GroupNetwork
-from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps
 from MedEnhanceLib.hqg.slices.planes import Thickening, grain
+from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps
 from MedEnhanceLib.hqg.slices.steps import thin_error
 from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Noisy

@@ -19,13 +19,13 @@ import numpy as np
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.arrays import Voxels, extremes, trim
 from MedEnhanceLib.runtime.progress import Monitor, Steps
+from MedEnhanceLib.unicompress.allocation.coding_task import Payload, Room, Task
 from MedEnhanceLib.unicompress.allocation.near_lossless import (
     LEAST_BITS,
     code_bounded,
     code_within,
     expected_bytes,
 )
-from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid
 from MedEnhanceLib.unicompress.codecs.lossless import code_block
 from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES

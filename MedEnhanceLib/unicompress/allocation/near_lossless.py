@@ -15,7 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.runtime.progress import Steps
-from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
+from MedEnhanceLib.unicompress.allocation.coding_task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
 from MedEnhanceLib.unicompress.codecs.lossless import Code, code_block
 from MedEnhanceLib.unicompress.codecs.predictor import learned

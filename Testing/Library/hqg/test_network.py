@@ -17,7 +17,7 @@ from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
-from MedEnhanceLib.hqg.restore import NetworkStage
+from MedEnhanceLib.hqg.network_stage import NetworkStage
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
 SMALL = NetworkConfig(width=24, hidden=24, layers=1, guide_layers=1, blocks=8)

@@ -18,7 +18,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.distill import distill_cohort
+from MedEnhanceLib.spg.distillation import distill_cohort
 
 #: Four people; names that no file should ever hold.
 PEOPLE = ("MILLER_1961", "GARCIA_1975", "NAKAMURA_88", "OKONKWO_403")

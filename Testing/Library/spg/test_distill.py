@@ -16,7 +16,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, OutputError
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.spg import distill as run_module
+from MedEnhanceLib.spg import distillation as run_module
 from MedEnhanceLib.spg.audit import copies
 from MedEnhanceLib.spg.cohort import Cohort, Patient
 from MedEnhanceLib.spg.config import DistillConfig

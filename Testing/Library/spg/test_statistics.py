@@ -11,7 +11,7 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import STORED, load_distilled
-from MedEnhanceLib.spg.distill import distill_cohort
+from MedEnhanceLib.spg.distillation import distill_cohort
 from MedEnhanceLib.spg.images import windowed
 from MedEnhanceLib.spg.statistics import (
     NUMBERS,

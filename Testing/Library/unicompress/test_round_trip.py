@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.arrays import Voxels
-from MedEnhanceLib.core.gradients import Gradient
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress

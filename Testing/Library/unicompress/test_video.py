@@ -11,7 +11,7 @@ from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation import lossy
-from MedEnhanceLib.unicompress.allocation.task import Task
+from MedEnhanceLib.unicompress.allocation.coding_task import Task
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, SVT, Encoder, encoders

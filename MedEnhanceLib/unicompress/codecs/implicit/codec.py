@@ -21,7 +21,7 @@ import torch
 from MedEnhanceLib.core.arrays import Array, Bytes, Floats, Shape, Voxels
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
+from MedEnhanceLib.unicompress.allocation.coding_task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import implicit_grid
 from MedEnhanceLib.unicompress.codec_models import (
     CodecModel,
@@ -29,7 +29,12 @@ from MedEnhanceLib.unicompress.codec_models import (
     ModelSet,
     shipped_model,
 )
-from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, IMPLICIT, THICK, TokenConfig
+from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import (
+    CELL,
+    IMPLICIT,
+    THICK,
+    TokenConfig,
+)
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer
 from MedEnhanceLib.unicompress.codecs.implicit.weights import ROLE, WRITER_ROLE, Reader, reader_of
 from MedEnhanceLib.unicompress.codecs.lossless import codecs

@@ -24,12 +24,12 @@ from MedEnhanceLib.core.arrays import Array, Doubles
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.unicompress.codec_models import CodecModel
-from MedEnhanceLib.unicompress.codecs.implicit.config import (
+from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder
+from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import (
     DecoderConfig,
     ImplicitConfig,
     TokenConfig,
 )
-from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokenizer
 
 Arrays = dict[str, Array]

@@ -29,7 +29,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.features import (
     Linear,
     fit_linear,
 )
-from MedEnhanceLib.unicompress.codecs.predictor.network import Network
+from MedEnhanceLib.unicompress.codecs.predictor.integer_network import Network
 
 States = npt.NDArray[np.uint64]
 Words = npt.NDArray[np.uint32]

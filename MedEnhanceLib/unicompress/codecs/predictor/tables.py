@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Array, Bytes, Doubles, Ints
-from MedEnhanceLib.unicompress.codecs.predictor.network import SCALE_CLASSES, SHAPES
+from MedEnhanceLib.unicompress.codecs.predictor.integer_network import SCALE_CLASSES, SHAPES
 
 #: Frequencies of a distribution add up to 2 ** BITS.
 BITS = 16

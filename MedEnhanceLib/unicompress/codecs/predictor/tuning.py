@@ -25,7 +25,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.features import (
     LOG_STEPS,
     scale_of,
 )
-from MedEnhanceLib.unicompress.codecs.predictor.network import (
+from MedEnhanceLib.unicompress.codecs.predictor.integer_network import (
     ACTIVATION,
     LARGEST_ACTIVATION,
     SHAPE,

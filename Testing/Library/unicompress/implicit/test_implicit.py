@@ -22,9 +22,9 @@ from MedEnhanceLib.unicompress import (
     recover,
 )
 from MedEnhanceLib.unicompress.codec_models import CodecModel, shipped_model
-from MedEnhanceLib.unicompress.codecs.implicit.config import DecoderConfig, ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, positions_of
-from MedEnhanceLib.unicompress.codecs.implicit.trainer import Trainer, train
+from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import DecoderConfig, ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.implicit_training import Trainer, train
 from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader
 from MedEnhanceLib.unicompress.container import Container
 

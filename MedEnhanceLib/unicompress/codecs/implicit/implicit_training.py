@@ -26,11 +26,11 @@ from MedEnhanceLib.learning.training import run_steps, set_learning_rate
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.implicit.codec import LEAST_PART, TAILS, Scaling, is_thick
-from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import CORNERS, positions_of
+from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokens, haar
 from MedEnhanceLib.unicompress.codecs.implicit.weights import save_models
-from MedEnhanceLib.unicompress.codecs.training import MODALITIES
+from MedEnhanceLib.unicompress.codecs.training_config import MODALITIES
 
 #: A block of training, in units: 4 × 8 × 8 cells.
 BLOCK_UNITS = (32, 64, 64)

@@ -25,9 +25,9 @@ from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.hqg.groups import on_device
-from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
+from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite

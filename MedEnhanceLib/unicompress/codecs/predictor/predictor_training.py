@@ -19,7 +19,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.predictor.features import COUNT
 from MedEnhanceLib.unicompress.codecs.predictor.learned import ROLE, model_of
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import Learner, Weights, draw_samples
-from MedEnhanceLib.unicompress.codecs.training import CodecTrainingConfig
+from MedEnhanceLib.unicompress.codecs.training_config import CodecTrainingConfig
 
 _WIDTHS = (32, 32)
 #: Scale and shape before anything is learned: 2 ** −1.4 of the local scale, a fifth step.

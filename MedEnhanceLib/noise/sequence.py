@@ -19,7 +19,8 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, let_go
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.image import robust_max
-from MedEnhanceLib.noise.blocks import (
+from MedEnhanceLib.noise.estimate import NoiseEstimate, is_rician, smooth_map
+from MedEnhanceLib.noise.tissue_blocks import (
     BLOCK,
     blocks_of_layer,
     cell_blocks,
@@ -27,7 +28,6 @@ from MedEnhanceLib.noise.blocks import (
     quantum,
     structure_of,
 )
-from MedEnhanceLib.noise.estimate import NoiseEstimate, is_rician, smooth_map
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Pairs of frames that are compared, and frames whose mean shows the tissue.

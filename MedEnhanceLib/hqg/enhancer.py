@@ -45,7 +45,7 @@ from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
-    from MedEnhanceLib.hqg.restore import NetworkStage
+    from MedEnhanceLib.hqg.network_stage import NetworkStage
 
 #: Of the brightest tissue; below it floors of the computation count as noise.
 _LOWEST_TOP = 1e-4
@@ -103,7 +103,7 @@ def enhance(
             f"{volume.source or 'volume'}: a CT has no bias field of the kind N4 corrects",
             "A CT needs no correction of the bias field (--correct-bias-field).",
         )
-    from MedEnhanceLib.hqg.restore import NetworkStage, network_on
+    from MedEnhanceLib.hqg.network_stage import NetworkStage, network_on
     from MedEnhanceLib.learning.precision import without_tf32
 
     original = volume if frame is None else volume.frame(frame)

@@ -20,7 +20,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.hqg.guide import Candidate
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.guides import chosen_guide
+from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 

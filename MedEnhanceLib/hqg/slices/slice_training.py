@@ -15,8 +15,8 @@ from MedEnhanceLib.bundles.store import open_bundle, shipped_bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import on_device
-from MedEnhanceLib.hqg.slices.network import SliceNet, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.planes import MOST_RATIO, Sampler, read_planes
+from MedEnhanceLib.hqg.slices.slice_network import SliceNet, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.steps import SliceTraining
 from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.learning.training import begin_training, run_steps

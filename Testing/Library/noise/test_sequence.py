@@ -9,7 +9,7 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
-from MedEnhanceLib.noise.frames import measure_frames
+from MedEnhanceLib.noise.sequence import measure_frames
 from MedEnhanceLib.runtime.progress import Monitor
 
 SHAPE = (8, 64, 64)

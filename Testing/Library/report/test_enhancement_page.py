@@ -19,7 +19,7 @@ from MedEnhanceLib.core.manifest import (
 )
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.report.enhance import Table, enhancement_report
+from MedEnhanceLib.report.enhancement_page import Table, enhancement_report
 from MedEnhanceLib.report.figures import Pane, comparison
 
 HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&.nii.gz"
