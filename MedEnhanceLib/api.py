@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from MedEnhanceLib.core.modality import warn_of_doubts
 from MedEnhanceLib.core.options import About, Options, local_path, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.io.describe import warn_of_doubts
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of, segmenter_config

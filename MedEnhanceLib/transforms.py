@@ -26,10 +26,10 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
 from MedEnhanceLib import api
-from MedEnhanceLib.core.modality import warn_of_doubts
 from MedEnhanceLib.core.options import check_names
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.describe import warn_of_doubts
 from MedEnhanceLib.jobs.bar import watched
 
 __all__ = ["Degraded", "Enhanced"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from MedEnhanceLib.core.modality import warn_of_doubts
 from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
+from MedEnhanceLib.io.describe import warn_of_doubts
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:

@@ -327,7 +327,7 @@ class Container:
         return CodecError(f"{self.path.name} is damaged: {says}", _RECOVER)
 
     def reason_of(self, damage: CodecError) -> str:
-        """Return what `error` was told, without the name of the file."""
+        """Return the damage alone, without the name of the file that `error` puts before it."""
         return damage.message.removeprefix(f"{self.path.name} is damaged: ")
 
 
