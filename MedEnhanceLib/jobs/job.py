@@ -10,9 +10,9 @@ from typing import Any
 
 from MedEnhanceLib.core.options import config_from_json, did_you_mean
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs.events import check_version
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
-from MedEnhanceLib.jobs.worker.events import check_version
 from MedEnhanceLib.runtime.device import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 

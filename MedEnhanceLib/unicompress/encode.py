@@ -297,7 +297,8 @@ def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> 
     if config.block_type == "auto":
         return code_to_ratio(task, make_room(draft, task.voxels, config.ratio))
     require("torch", purpose="Implicit blocks")
-    from MedEnhanceLib.unicompress.codecs.implicit.codec import code_implicit, writer_for
+    from MedEnhanceLib.unicompress.allocation.implicit import code_implicit
+    from MedEnhanceLib.unicompress.codecs.implicit.codec import writer_for
 
     writer = writer_for(volume)
     room = make_room(draft, task.voxels, config.ratio, writer.model, embed=config.embed_model)

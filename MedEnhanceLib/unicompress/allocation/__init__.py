@@ -2,5 +2,5 @@
 
 near_lossless: lossless, and max_error
 lossy: the best quality within given bytes, or the fewest bytes for a PSNR or SSIM
-estimate: what a mode would give
+implicit: layers of codes within given bytes
 """
