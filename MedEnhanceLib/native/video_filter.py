@@ -24,7 +24,7 @@ _SIZES = ("bytes", "height", "width", "stride", "classes", "taps", "limits")
 _POINTERS = ("bounds", "place", "tap", "limit", "weight", "total", "sums")
 
 
-class _Task(ctypes.Structure):
+class _FilterTask(ctypes.Structure):
     """Structure `filter_task` of video_filter.c."""
 
     _fields_ = (
@@ -34,7 +34,7 @@ class _Task(ctypes.Structure):
     )
 
 
-class Filter:
+class CompiledFilter:
     """Compiled functions for slices of one size; each thread needs one of its own."""
 
     def __init__(self, height: int, width: int, library: native.Library) -> None:
@@ -106,7 +106,7 @@ class Filter:
         self._run("filter_sums", task)
         return total
 
-    def _run(self, name: str, task: _Task) -> None:
+    def _run(self, name: str, task: _FilterTask) -> None:
         if self._library.call(name, task):
             raise ValueError("the compiled filter refuses its arguments")
 
@@ -118,7 +118,7 @@ class Filter:
         if not fits:
             raise ValueError("slices that `padded` did not make")
         height, width = self._shape
-        task = _Task(ctypes.sizeof(_Task), height, width, self._padded[1], **sizes)
+        task = _FilterTask(ctypes.sizeof(_FilterTask), height, width, self._padded[1], **sizes)
         task.slices = (ctypes.c_void_p * _SLICES)(*(padded.ctypes.data for padded in window))
         task.place = self._place.ctypes.data
         return task

@@ -25,7 +25,7 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation.coding_task import Payload, Room, Task
+from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
 from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.codec_models import (
@@ -135,7 +135,7 @@ def compress(
     coded = _CODED[config.mode in _VIDEO_MODES]
     with atomic_write(target, overwrite=overwrite) as temporary:
         draft = draft_header(volume, voxels, config)
-        task = Task(
+        task = CodingTask(
             voxels,
             DecodeContext(draft.dtype, draft.range),
             config.speed,
@@ -289,7 +289,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
     )
 
 
-def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:
+def _code(task: CodingTask, volume: Volume, draft: Header, config: CompressConfig) -> CodedBlocks:
     if config.psnr is not None or config.ssim is not None:
         return code_to_quality(task, Goal(psnr=config.psnr, ssim=config.ssim, peak=draft.peak))
     if config.ratio is None:

@@ -15,7 +15,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Voxels, slabs
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation.coding_task import Task
+from MedEnhanceLib.unicompress.allocation.coding_task import CodingTask
 from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
@@ -85,7 +85,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0
     share = _activity_of(part, unit) / activity if activity else part.size / voxels.size
     monitor.check()
-    task = Task(
+    task = CodingTask(
         part,
         DecodeContext(voxels.dtype, header.range),
         config.speed if is_bounded else "fast",

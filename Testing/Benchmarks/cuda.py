@@ -176,14 +176,14 @@ class Bench:
         from MedEnhanceLib.learning.precision import without_tf32
         from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import ImplicitConfig
         from MedEnhanceLib.unicompress.codecs.implicit.implicit_training import (
-            Blocks,
-            Trainer,
+            ImplicitTrainer,
+            TrainingBlocks,
             make_source,
         )
 
-        blocks = Blocks([make_source(self._head(0))])
+        blocks = TrainingBlocks([make_source(self._head(0))])
         with without_tf32():
-            trainer = Trainer(ImplicitConfig.preset(self.sizes.preset), blocks, self.device)
+            trainer = ImplicitTrainer(ImplicitConfig.preset(self.sizes.preset), blocks, self.device)
             return self._steps_per_s(trainer.step)
 
     def distill(self) -> Row:

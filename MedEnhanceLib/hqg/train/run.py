@@ -18,7 +18,7 @@ from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Kind
-from MedEnhanceLib.hqg.train.losses import Turn, Window
+from MedEnhanceLib.hqg.train.losses import CropWindow, Turn
 from MedEnhanceLib.hqg.train.targets import Target, load_data
 from MedEnhanceLib.hqg.train.trainer import MakeTask, Trainer
 from MedEnhanceLib.hqg.train.verdict import TAUGHT, UNTAUGHT, judge
@@ -172,7 +172,7 @@ def gain_of(network: GuidedNetwork, crop: Crop) -> tuple[float, float]:
     Returns the gain without a guide, and what the crop's guide adds to it; 0 without one.
     """
     plain, guide = crop.plain, crop.guide
-    window = Window.of(plain)
+    window = CropWindow.of(plain)
     with torch.inference_mode():
         made = losses.made(network.cpu(), plain, window, Turn(), guide.voxels if guide else None)
     tissue = crop.tissue[window.where]

@@ -21,7 +21,7 @@ from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps
 from MedEnhanceLib.hqg.slices.steps import thin_error
 from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Noisy
-from MedEnhanceLib.hqg.train.losses import Turn, Window
+from MedEnhanceLib.hqg.train.losses import CropWindow, Turn
 from MedEnhanceLib.hqg.train.targets import Target, scaled_target
 from MedEnhanceLib.learning.intensity import TISSUE
 from MedEnhanceLib.spg.config import DistillConfig
@@ -102,7 +102,7 @@ class MatchedEnhancer:
                 estimate=plain.estimate + passed,
                 target=plain.target + added,
             )
-        window = Window.of(plain, rng)  # on a card too: results agree
+        window = CropWindow.of(plain, rng)  # on a card too: results agree
         turn = on_device(Turn.drawn(rng, self._modality), self._device)
         image = losses.made(self._network, plain, window, turn, None).unguided
         return losses.squared_error(image, plain, window, losses.voxel_weight(crop, window))

@@ -24,7 +24,7 @@ ROW_BYTES, SLACK = 20, 32
 
 
 @dataclass(frozen=True)
-class Task:
+class CodingTask:
     """A volume to code, and with what.
 
     voxels: [T,] K, J, I. context: what a reader has. predictors: learned ones that may suit the
@@ -55,7 +55,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Payload:
+class CodedBlocks:
     """All chunks of a file, and what a reader will make of them.
 
     tally: of the voxels that the chunks decode to. models: that the chunks need; carried: those of
@@ -72,8 +72,8 @@ class Payload:
 
     @classmethod
     def of(
-        cls, task: Task, grid: Grid, coded: Iterable[tuple[Chunk, Voxels]], **facts: Any
-    ) -> Payload:
+        cls, task: CodingTask, grid: Grid, coded: Iterable[tuple[Chunk, Voxels]], **facts: Any
+    ) -> CodedBlocks:
         """Collect chunks with what they decode to, in order; facts: models, carried and exact."""
         tally, chunks = Tally(task.voxels, grid), []
         for chunk, decoded in coded:

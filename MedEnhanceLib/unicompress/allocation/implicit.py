@@ -7,11 +7,11 @@ from itertools import product
 
 from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.unicompress.allocation.coding_task import Payload, Room, Task
+from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
 from MedEnhanceLib.unicompress.blocks import implicit_grid
 from MedEnhanceLib.unicompress.codec_models import ModelSet
 from MedEnhanceLib.unicompress.codecs.implicit.codec import (
-    Scaling,
+    BlockScaling,
     Writer,
     decode_implicit,
     is_thick,
@@ -20,14 +20,14 @@ from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import IMPLICIT
 from MedEnhanceLib.unicompress.container import Chunk
 
 
-def code_implicit(task: Task, room: Room, volume: Volume, writer: Writer) -> Payload:
+def code_implicit(task: CodingTask, room: Room, volume: Volume, writer: Writer) -> CodedBlocks:
     """Code as many layers of all blocks, of whole numbers, as `room` has bytes for.
 
     Of a layer that fits in part, the first blocks get it. Raises ConfigError where not even the
     first layer fits.
     """
     grid, thick = implicit_grid(task.voxels.shape), is_thick(volume.geometry.spacing)
-    of_volume = Scaling.of(task.voxels, volume.modality)
+    of_volume = BlockScaling.of(task.voxels, volume.modality)
     codes = []
     for number in range(len(grid)):
         task.monitor.progress(0.5 * number / len(grid), "fitting implicit codes")
@@ -51,4 +51,4 @@ def code_implicit(task: Task, room: Room, volume: Volume, writer: Writer) -> Pay
         return chunk, decode_implicit(chunk.data, grid.box(chunk.block).shape, context)
 
     part = task.part(0.5, 1.0)
-    return Payload.of(part, grid, part.map(decode, chunks), models=(writer.model,), exact=False)
+    return CodedBlocks.of(part, grid, part.map(decode, chunks), models=(writer.model,), exact=False)

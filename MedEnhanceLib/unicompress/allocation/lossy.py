@@ -19,7 +19,7 @@ import numpy as np
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.arrays import Voxels, extremes, trim
 from MedEnhanceLib.runtime.progress import Monitor, Steps
-from MedEnhanceLib.unicompress.allocation.coding_task import Payload, Room, Task
+from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
 from MedEnhanceLib.unicompress.allocation.near_lossless import (
     LEAST_BITS,
     code_bounded,
@@ -99,7 +99,7 @@ class Goal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoTask(Task):
+class VideoTask(CodingTask):
     """A task as videos of one encoder, which come near to a goal."""
 
     grid: Grid
@@ -170,14 +170,14 @@ class VideoTask(Task):
         """Compute the value of a quick coding."""
         return self.value(self.code(2.0**setting, quickly=True))
 
-    def payload(self, chunks: list[Chunk]) -> Payload:
+    def payload(self, chunks: list[Chunk]) -> CodedBlocks:
         """Finish the videos with filters, which take what the goal's bytes leave."""
         left = (self.goal.bytes + self.goal.free - bytes_of(chunks)) // len(chunks)
         most = left if self.goal.bytes else wiener.MOST_BYTES
-        return Payload.of(self, self.grid, self.finished(chunks, most))
+        return CodedBlocks.of(self, self.grid, self.finished(chunks, most))
 
 
-def code_to_ratio(task: Task, room: Room) -> Payload:
+def code_to_ratio(task: CodingTask, room: Room) -> CodedBlocks:
     """Code within `room`: lossless if it fits, else what loses least.
 
     Raises ConfigError where not even the coarsest code fits.
@@ -199,7 +199,7 @@ def code_to_ratio(task: Task, room: Room) -> Payload:
     return min(codes, key=lambda payload: payload.tally.squared)
 
 
-def code_to_quality(task: Task, goal: Goal) -> Payload:
+def code_to_quality(task: CodingTask, goal: Goal) -> CodedBlocks:
     """Code videos, coarser and finer until the quality is just kept; lossless if smaller."""
     voxels = task.voxels
     codable = 0 < goal.peak < math.inf and np.isfinite(voxels).all()
@@ -215,7 +215,7 @@ def code_to_quality(task: Task, goal: Goal) -> Payload:
     return exact if lossy is None or exact.bytes < lossy.bytes else lossy
 
 
-def _into_bytes(task: Task, budget: int) -> Payload | None:
+def _into_bytes(task: CodingTask, budget: int) -> CodedBlocks | None:
     """Code videos of at most `budget` bytes with filters; None where the coarsest take more."""
     low, high = map(float, extremes(task.voxels))
     if budget <= 0 or not math.isfinite(high - low) or low == high:
@@ -228,7 +228,7 @@ def _into_bytes(task: Task, budget: int) -> Payload | None:
     )
 
 
-def _searched(task: Task, goal: Goal, start: float) -> Payload | None:
+def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
     """Search the videos whose value comes nearest to the goal from below; None without any.
 
     start: a step to begin with, in stored units.
@@ -263,7 +263,7 @@ def _searched(task: Task, goal: Goal, start: float) -> Payload | None:
     return search.at(task.monitor.part(0.9, 1.0)).payload(coded[max(kept)[1]]) if kept else None
 
 
-def _encoder_for(task: Task, part: VideoTask | None, step: float) -> Encoder:
+def _encoder_for(task: CodingTask, part: VideoTask | None, step: float) -> Encoder:
     """Choose SVT-AV1, faster and as good or better, where it is there and 10 bits suffice."""
     if len(encoders()) == 1:
         task.monitor.log(

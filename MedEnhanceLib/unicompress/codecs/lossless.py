@@ -93,7 +93,7 @@ def decode_jpegxl(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
 
 
 @dataclass(frozen=True)
-class Code:
+class BlockCode:
     """kind: id of the block type; data: the bytes of the chunk; coded: the indices in them."""
 
     kind: int
@@ -101,7 +101,7 @@ class Code:
     coded: Coded
 
 
-def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> Code:
+def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> BlockCode:
     """Code a block the shortest way: exact or, with a bound, off by no more than it."""
     code = _shortest(to_bounded_integers(block, bound), speed)
     if bound is None or block.dtype.kind != "f":
@@ -110,9 +110,9 @@ def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> Code:
     return min(code, _shortest(to_integers(block), speed), key=lambda code: len(code.data))
 
 
-def _shortest(coded: Coded, speed: Speed) -> Code:
+def _shortest(coded: Coded, speed: Speed) -> BlockCode:
     if not coded.indices.any():
-        return Code(CONSTANT, coded.record, coded)
+        return BlockCode(CONSTANT, coded.record, coded)
     codes = [(ZSTD, encode_zstd(coded.indices, "fast"))]
     if coded.indices.dtype.itemsize <= 2:
         with contextlib.suppress(RuntimeError):  # a codec that gives up on a block does not win it
@@ -121,4 +121,4 @@ def _shortest(coded: Coded, speed: Speed) -> Code:
     if speed != "fast" and sizes[0] < _ZSTD_NEAR * min(sizes):
         codes.append((ZSTD, encode_zstd(coded.indices, speed)))
     kind, data = min(codes, key=lambda code: len(code[1]))
-    return Code(kind, coded.record + data, coded)
+    return BlockCode(kind, coded.record + data, coded)

@@ -46,22 +46,22 @@ _ZSTD_LEVEL = 19
 
 
 @dataclass(frozen=True)
-class Scaling:
+class BlockScaling:
     """Scaling with voxel = offset + scale · value; both are integers, and stored with the codes."""
 
     offset: int
     scale: int
 
-    def of_block(self, block: Voxels) -> Scaling:
+    def of_block(self, block: Voxels) -> BlockScaling:
         """Map all but the outermost hundredth of a block to −1 to 1; self is that of its volume.
 
         A block that is nearly even keeps a tenth of the volume's scale: its noise is no structure.
         """
-        own = Scaling.of(block)
+        own = BlockScaling.of(block)
         return replace(own, scale=max(own.scale, self.scale // LEAST_PART))
 
     @classmethod
-    def of(cls, voxels: Voxels, modality: str = "") -> Scaling:
+    def of(cls, voxels: Voxels, modality: str = "") -> BlockScaling:
         """Map 1024 HU of CT to 1; of others all but the outermost hundredth to −1 to 1."""
         if modality == "CT":
             return cls(*_HOUNSFIELD)
@@ -141,7 +141,7 @@ class Writer:
             up.weight.copy_(self.reader.ups[number])
 
     @torch.inference_mode()
-    def code(self, block: Voxels, scaling: Scaling, *, thick: bool) -> list[bytes]:
+    def code(self, block: Voxels, scaling: BlockScaling, *, thick: bool) -> list[bytes]:
         """Encode a block's chunk with one layer of codes, with two, and so on."""
         pads = [(0, -n % span) for n, span in zip(block.shape, _spans(thick=thick), strict=True)]
         padded = torch.from_numpy(np.pad(scaling.apply(block), pads, mode="edge"))

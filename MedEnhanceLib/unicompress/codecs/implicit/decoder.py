@@ -71,7 +71,7 @@ def cosines(blend: Tensor, count: int) -> Tensor:
     return result
 
 
-class Tokens(NamedTuple):
+class CellTokens(NamedTuple):
     """Keys [cells, 2, keys] and values [cells, 2, latent] of all cells of all blocks, by branch.
 
     extents: cells of one block along k, j, i.
@@ -105,7 +105,7 @@ class Fusion(nn.Module):
             for key in self.keys:
                 key.weight.mul_(0.1)
 
-    def tokens(self, low: Tensor, high: Tensor) -> Tokens:
+    def tokens(self, low: Tensor, high: Tensor) -> CellTokens:
         """Compute tokens of latents [B, latent, k, j, i] of both branches."""
         keys, values = [], []
         for grid, key, value in zip((low, high), self.keys, self.values, strict=True):
@@ -113,10 +113,10 @@ class Fusion(nn.Module):
             keys.append(key(cells).float().clamp(-_KEY, _KEY))
             values.append(value(cells).float().clamp(-_VALUE, _VALUE))
         extents = torch.tensor(low.shape[2:], device=low.device)
-        return Tokens(torch.stack(keys, 1), torch.stack(values, 1), extents)
+        return CellTokens(torch.stack(keys, 1), torch.stack(values, 1), extents)
 
     def forward(
-        self, tokens: Tokens, base: Tensor, blend: Tensor, features: Tensor
+        self, tokens: CellTokens, base: Tensor, blend: Tensor, features: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Fuse features [B, N, V, latent] of groups of positions, and with each corner's signs.
 
@@ -215,7 +215,7 @@ class Decoder(nn.Module):
         """
         return self.evaluate(self.fusion.tokens(low, high), positions)
 
-    def evaluate(self, tokens: Tokens, positions: Tensor) -> Decoded:
+    def evaluate(self, tokens: CellTokens, positions: Tensor) -> Decoded:
         """Compute `forward` from tokens."""
         place = positions / CELL - 0.5
         base = torch.floor(place[:, :, 0]).long()

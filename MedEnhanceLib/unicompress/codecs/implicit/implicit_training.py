@@ -25,7 +25,12 @@ from MedEnhanceLib.learning.precision import mixed_precision, without_tf32
 from MedEnhanceLib.learning.training import run_steps, set_learning_rate
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.codecs.implicit.codec import LEAST_PART, TAILS, Scaling, is_thick
+from MedEnhanceLib.unicompress.codecs.implicit.codec import (
+    LEAST_PART,
+    TAILS,
+    BlockScaling,
+    is_thick,
+)
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import CORNERS, positions_of
 from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokens, haar
@@ -83,7 +88,7 @@ def read_sources(files: Sequence[str | Path], modality: str, monitor: Monitor) -
 
 def make_source(volume: Volume) -> Source:
     """Scale and pad a volume for training."""
-    scaled = Scaling.of(volume.voxels, volume.modality).apply(volume.voxels)
+    scaled = BlockScaling.of(volume.voxels, volume.modality).apply(volume.voxels)
     thick = is_thick(volume.geometry.spacing)
     pads = [
         (0, max(0, least - extent))
@@ -92,7 +97,7 @@ def make_source(volume: Volume) -> Source:
     return Source(volume.modality, np.pad(scaled, pads, mode="edge"), thick)
 
 
-class Blocks:
+class TrainingBlocks:
     """Blocks drawn by modality, each as often; of it a volume by size; of that a place and turn."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
@@ -153,10 +158,10 @@ class Batch:
     wanted: Tensor
 
 
-class Trainer:
+class ImplicitTrainer:
     """Training in two parts: first the teacher with the codebooks, then the student."""
 
-    def __init__(self, config: ImplicitConfig, blocks: Blocks, device: str) -> None:
+    def __init__(self, config: ImplicitConfig, blocks: TrainingBlocks, device: str) -> None:
         torch.manual_seed(config.seed)
         self.config, self.blocks, self.device = config, blocks, device
         self.networks = Networks(config.token, config.teacher, config.student).to(device)
@@ -299,7 +304,7 @@ def train(
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
     sources = read_sources(data_files, config.modality, monitor.part(0.0, 0.03))
-    trainer = Trainer(config, Blocks(sources), choice.name)
+    trainer = ImplicitTrainer(config, TrainingBlocks(sources), choice.name)
     # A training goes on only where what decides what is learned is the same.
     learned = config.to_json() | {"device": ""}
     run_steps(

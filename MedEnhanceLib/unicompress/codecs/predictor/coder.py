@@ -77,7 +77,7 @@ _ARRAYS: dict[str, Any] = {
 }
 
 
-class _Task(ctypes.Structure):
+class _PredictTask(ctypes.Structure):
     """Structure `predict_task` of predictor.c."""
 
     _fields_ = (
@@ -217,8 +217,8 @@ class _Walk:
         self.linear, self.start, shape = linear, start, block.shape
         slots, ring = wavefront.ring_of(shape)
         self.steps, cells = wavefront.steps_of(shape), slots * wavefront.lines_of(shape)
-        self.task = _Task(
-            bytes=ctypes.sizeof(_Task),
+        self.task = _PredictTask(
+            bytes=ctypes.sizeof(_PredictTask),
             slices=shape[0],
             rows=shape[1],
             columns=shape[2],

@@ -33,7 +33,7 @@ SHAPES = 8
 
 
 @dataclass(frozen=True)
-class Layer:
+class IntegerLayer:
     """Weights [out, in] and bias [out], whole numbers; the sum is divided by 2 ** bits."""
 
     weights: Floats
@@ -44,7 +44,7 @@ class Layer:
 class Network:
     """Layers that were checked to be exact."""
 
-    def __init__(self, layers: tuple[Layer, ...]) -> None:
+    def __init__(self, layers: tuple[IntegerLayer, ...]) -> None:
         """Raise ValueError unless the layers fit each other and every sum is exact."""
         self.layers = layers
         if len(layers) != _LAYERS:
@@ -81,7 +81,7 @@ class Network:
                 raise ValueError(f"layer {number} is missing") from cause
             if weights.dtype.kind != "i" or bias.dtype.kind != "i":
                 raise ValueError("weights that are not whole numbers")
-            layers.append(Layer(weights.astype(np.float32), bias.astype(np.float32), bits))
+            layers.append(IntegerLayer(weights.astype(np.float32), bias.astype(np.float32), bits))
         return cls(tuple(layers))
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -116,7 +116,7 @@ def quantize(
         offset = np.asarray(bias, np.float64) * per_row + 0.5
         bits = _bits_for(scaled, offset, 127.0 if number == 0 else _LARGEST)
         layers.append(
-            Layer(
+            IntegerLayer(
                 np.rint(scaled * 2.0**bits).astype(np.float32),
                 np.rint(offset * 2.0**bits).astype(np.float32),
                 bits,

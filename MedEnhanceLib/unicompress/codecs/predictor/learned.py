@@ -27,7 +27,7 @@ from MedEnhanceLib.unicompress.codecs.integers import (
     split_record,
     to_bounded_integers,
 )
-from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, Code
+from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, BlockCode
 from MedEnhanceLib.unicompress.codecs.predictor.coder import (
     codable,
     decode_block,
@@ -155,13 +155,13 @@ def model_of(network: Network, name: str, facts: dict[str, Any]) -> CodecModel:
     return CodecModel(ROLE, name, hashlib.sha256(data).hexdigest(), data)
 
 
-def code_learned(block: Voxels, bound: float | None, network: Network) -> Code | None:
+def code_learned(block: Voxels, bound: float | None, network: Network) -> BlockCode | None:
     """Code a block; None if this coder does not support it."""
     coded = to_bounded_integers(block, bound)
     if not coded.indices.any():
-        return Code(CONSTANT, coded.record, coded)
+        return BlockCode(CONSTANT, coded.record, coded)
     data = encode_block(coded.indices, network)
-    return None if data is None else Code(LEARNED, coded.record + data, coded)
+    return None if data is None else BlockCode(LEARNED, coded.record + data, coded)
 
 
 def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:

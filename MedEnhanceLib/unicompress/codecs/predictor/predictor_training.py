@@ -18,7 +18,11 @@ from MedEnhanceLib.io.volume_files import load
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.predictor.features import COUNT
 from MedEnhanceLib.unicompress.codecs.predictor.learned import ROLE, model_of
-from MedEnhanceLib.unicompress.codecs.predictor.tuning import Learner, Weights, draw_samples
+from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
+    PredictorLearner,
+    Weights,
+    draw_samples,
+)
 from MedEnhanceLib.unicompress.codecs.training_config import CodecTrainingConfig
 
 _WIDTHS = (32, 32)
@@ -65,7 +69,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     volumes = _read(data_files, monitor.part(0.0, _READ))
     generator = np.random.default_rng(config.seed)
-    learner = Learner(_start(generator))
+    learner = PredictorLearner(_start(generator))
     filling, parts = monitor.part(_READ, _FILLED), []
     count = max(1, min(_POOL_PER_STEP * config.steps, _LARGEST_POOL) // _DRAWN)
     for number in range(count):

@@ -142,7 +142,7 @@ def tune(
 ) -> Network:
     """Train the network by `steps` batches of the samples, the same for the same samples."""
     monitor = monitor or Monitor()
-    learner = Learner(Weights.of(network))
+    learner = PredictorLearner(Weights.of(network))
     generator = np.random.default_rng(0)
     for step in range(steps):
         monitor.check()
@@ -151,7 +151,7 @@ def tune(
     return learner.weights.network()
 
 
-class Learner:
+class PredictorLearner:
     """Weights that learn, by Adam."""
 
     def __init__(self, weights: Weights) -> None:

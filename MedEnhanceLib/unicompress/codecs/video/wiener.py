@@ -108,7 +108,7 @@ def apply(frames: Frames, noise: int, chosen: Filter) -> Iterator[Ints]:
     """
     library = native.require("Reading filtered videos")
     _, height, width = frames.shape
-    compiled = video_filter.Filter(height, width, library)
+    compiled = video_filter.CompiledFilter(height, width, library)
     shift = np.uint8((CLASSES // len(chosen.weights)).bit_length() - 1)
     bounds = bounds_of(chosen.first, chosen.spread)
     limits = limits_of(noise)
@@ -130,7 +130,7 @@ def fit(frames: Frames, error: Floats, noise: int, stream_bytes: int, most: int)
     if library is None:
         return None
     first, spread = _classes_of(frames)
-    compiled = video_filter.Filter(frames.shape[1], frames.shape[2], library)
+    compiled = video_filter.CompiledFilter(frames.shape[1], frames.shape[2], library)
     sums = _gather(frames, error, noise, bounds_of(first, spread), compiled)
     total = float(sums.energy.sum())
     best: tuple[float, Filter | None] = (0.0, None)
@@ -158,7 +158,7 @@ def limits_of(noise: int) -> list[int]:
     return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
 
 
-def _neighbors(frames: Frames, compiled: video_filter.Filter) -> Iterator[list[Shorts]]:
+def _neighbors(frames: Frames, compiled: video_filter.CompiledFilter) -> Iterator[list[Shorts]]:
     """Yield for each slice the five around it; slices are continued by their edges."""
     padded: dict[int, Shorts] = {}
     for k in range(len(frames)):
@@ -234,7 +234,7 @@ def _gather(
     error: Floats,
     noise: int,
     bounds: Sequence[int],
-    compiled: video_filter.Filter,
+    compiled: video_filter.CompiledFilter,
 ) -> _Sums:
     every = max(1, frames.size // _FITTED)
     limits = limits_of(noise)
