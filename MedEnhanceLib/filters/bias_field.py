@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Floats, Mask, interpolated
+from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.filters.averaging import averaged
 from MedEnhanceLib.runtime.dependencies import require
 

@@ -21,8 +21,8 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import gaussian_blur
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.gradprom.slice_runner import stacks_of

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, cosine_matrix, let_go, slabs
-from MedEnhanceLib.degradation.image import robust_max
+from MedEnhanceLib.core.imaging import robust_max
 
 #: Side of a block in voxels.
 BLOCK = 4

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from MedEnhanceLib.core.imaging import foreground
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, findings_in_words, uncertainty_in_words
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import foreground
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
 from MedEnhanceLib.report.drawing import Picture
 from MedEnhanceLib.runtime.dependencies import require

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Doubles, Floats, Mask
-from MedEnhanceLib.degradation.image import gaussian_blur
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.spg.images import shown, with_tissue
 
 LEVELS = 33

@@ -21,9 +21,10 @@ from _enhancement_peers import bm4d_mr, nlm_mr
 from _enhancement_statistics import Gate, difference, difference_gate
 
 from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
-from MedEnhanceLib.degradation.image import rician_noise, robust_max
+from MedEnhanceLib.degradation.image import rician_noise
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.hqg import denoise
 from MedEnhanceLib.io import load

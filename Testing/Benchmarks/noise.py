@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from _common import SHARED_DATA, gate, write
 
-from MedEnhanceLib.degradation.image import robust_max
+from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.filters.block_matching import denoised
 from MedEnhanceLib.hqg.denoise import removal_of

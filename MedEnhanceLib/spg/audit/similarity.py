@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Doubles, Floats, Ints, Mask
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.metrics import ssim
-from MedEnhanceLib.degradation.image import gaussian_blur
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: σ in pixels: of the band-pass, and of the neighborhood whose contrast is divided by.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.arrays import Floats
-from MedEnhanceLib.degradation.image import bias_field, gaussian_blur, rician_noise
+from MedEnhanceLib.core.imaging import gaussian_blur
+from MedEnhanceLib.degradation.image import bias_field, rician_noise
 from MedEnhanceLib.degradation.lowdose import (
     CUTOFF,
     MU_WATER_PER_MM,

@@ -10,9 +10,10 @@ import pytest
 from Library.hqg.conftest import sample
 
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.imaging import gaussian_blur, robust_max
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import gaussian_blur, rician_noise, robust_max
+from MedEnhanceLib.degradation.image import rician_noise
 from MedEnhanceLib.degradation.pipeline import Bias, Blur, Composite, Rician, standard_composite
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.filters.bias_field import measure_bias_field

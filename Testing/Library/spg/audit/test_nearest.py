@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from MedEnhanceLib.degradation.image import gaussian_blur as blur
+from MedEnhanceLib.core.imaging import gaussian_blur as blur
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.spg.audit import Audited, AuditReport, audit, copies
 from MedEnhanceLib.spg.audit.similarity import (
