@@ -17,7 +17,7 @@ from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.report.drawing import Picture
+    from MedEnhanceLib.report.figures import Picture
 
 __all__ = ["MODALITIES", "Volume", "as_volume", "restore_dtype"]
 #: Modalities that the library distinguishes; OT is DICOM's term for "other".

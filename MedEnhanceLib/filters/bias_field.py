@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Floats, Mask, interpolated
-from MedEnhanceLib.core.imaging import robust_max
+from MedEnhanceLib.core.imaging import averaged, robust_max
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.filters.averaging import averaged
 from MedEnhanceLib.runtime.dependencies import require
 
 #: Side of the blocks, and fewest blocks along an axis that has as many voxels.

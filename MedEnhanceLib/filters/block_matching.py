@@ -17,7 +17,7 @@ known spectrum.
 Volumes pass as slabs from stage to stage: only slices near the present one are in memory. The
 grid and the order of every sum depend on the whole volume alone, so that neither slabs nor threads
 nor the width of vectors change a bit of the result. The work is done by the compiled library
-(`native`) or, where that is missing and on CUDA devices, by `filters.block_matching_torch`.
+(`native`) or, where that is missing and on CUDA devices, by `filters.torch_engine`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ import numpy as np
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats, let_go, trim
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.filters.block_matching_layers import Round as Round
-from MedEnhanceLib.filters.block_matching_native import NativeEngine
 from MedEnhanceLib.filters.block_matching_run import Engine as Engine
 from MedEnhanceLib.filters.block_matching_run import Level, Run, Stage, large_enough
+from MedEnhanceLib.filters.layers import Round as Round
+from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.progress import Monitor
@@ -84,7 +84,7 @@ def denoised(
             result is the input. A broadcast view serves for one σ.
         spectrum: [64], relative variance of the noise in each frequency of a block's cosine
             transform (slices first, then rows, columns); None for white noise.
-        rounds: of the grouped filter; each takes the result of the one before as pilot.
+        rounds: of the block-matching filter; each takes the result of the one before as pilot.
         pilot: an estimate to begin with instead of the threshold's, [K, J, I].
         spacing: mm along i, j, k, as in `Geometry`; along thick slices less is searched.
         air: where the pilot of the first round stays, if anywhere.
@@ -179,6 +179,6 @@ def engine_for(device: str, monitor: Monitor) -> Engine:
     library = None if is_cuda else native.load(monitor=monitor)
     if library is not None:
         return NativeEngine(library)
-    from MedEnhanceLib.filters.block_matching_torch import TorchEngine
+    from MedEnhanceLib.filters.torch_engine import TorchEngine
 
     return TorchEngine(device if is_cuda else "cpu", monitor)

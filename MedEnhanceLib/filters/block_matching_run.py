@@ -19,21 +19,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, parts_of
-from MedEnhanceLib.filters.block_matching_layers import (
-    TAPER_LINE,
-    Layer,
-    LayerArrays,
-    Round,
-    StageKind,
-    places,
-)
+from MedEnhanceLib.filters.layers import TAPER_LINE, Layer, LayerArrays, Round, StageKind, places
 from MedEnhanceLib.filters.regions import Air, over
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.filters.block_matching_native import NativeEngine
-    from MedEnhanceLib.filters.block_matching_torch import TorchEngine
+    from MedEnhanceLib.filters.native_engine import NativeEngine
+    from MedEnhanceLib.filters.torch_engine import TorchEngine
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
 #: What computes layers.

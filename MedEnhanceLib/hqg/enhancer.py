@@ -19,11 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.bundles.store import open_bundle_for
-from MedEnhanceLib.bundles.suitability import (
-    anatomy_warning,
-    messages_of,
-    training_length_warning,
-)
+from MedEnhanceLib.bundles.suitability import anatomy_warning, messages_of, training_length_warning
 from MedEnhanceLib.core.arrays import Array, Floats, empty, let_go, parts_of, slabs, trim
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.arrays import Floats
-from MedEnhanceLib.filters.block_matching_layers import TAPER, BlockGroups
-from MedEnhanceLib.filters.block_matching_torch import COSINES
+from MedEnhanceLib.filters.layers import TAPER, BlockGroups
+from MedEnhanceLib.filters.torch_engine import COSINES
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrection, fit
 from MedEnhanceLib.native import CELLS, SIDE

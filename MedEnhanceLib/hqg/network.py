@@ -1,7 +1,7 @@
 """The set network over groups of similar blocks, and its correction by a guide.
 
-The grouped filter leaves an estimate E of the noisy Y, and its next to last round a pilot P. A
-group is a reference block of 4 × 4 × 4 voxels and the blocks that look most like it in E. The
+The block-matching filter leaves an estimate E of the noisy Y, and its next to last round a pilot
+P. A group is a reference block of 4 × 4 × 4 voxels and the blocks that look most like it in E. The
 network sees the blocks of a group as a set, in cosine coefficients over the noise's own deviation,
 and answers with what is to be added to each block of E. All its last layers begin at zero:
 untrained it adds nothing.

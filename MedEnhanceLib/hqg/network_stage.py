@@ -20,9 +20,9 @@ from torch import Tensor
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.arrays import Floats, parts_of
 from MedEnhanceLib.filters import block_matching
-from MedEnhanceLib.filters.block_matching_layers import Layer
 from MedEnhanceLib.filters.block_matching_run import Band, Held, Run, Stage, Sums, large_enough
-from MedEnhanceLib.filters.block_matching_torch import tensor_on
+from MedEnhanceLib.filters.layers import Layer
+from MedEnhanceLib.filters.torch_engine import tensor_on
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, on_device, regional
 from MedEnhanceLib.hqg.network import Fit, Groups

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask
+from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.filters.averaging import averaged
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 

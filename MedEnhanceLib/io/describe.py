@@ -12,12 +12,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Mask, extremes, slabs
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import map_in_words
-from MedEnhanceLib.core.modality import (
-    FARTHEST_MM,
-    MICROSCOPY_MM,
-    SET_MODALITY,
-    guess_modality,
-)
+from MedEnhanceLib.core.modality import FARTHEST_MM, MICROSCOPY_MM, SET_MODALITY, guess_modality
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require

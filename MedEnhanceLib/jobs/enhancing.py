@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation
     from MedEnhanceLib.hqg import VolumeCache
     from MedEnhanceLib.hqg.strength import Enhancement
-    from MedEnhanceLib.report.drawing import Picture
+    from MedEnhanceLib.report.figures import Picture
 
 #: Options that the task slices takes.
 _OF_THIN_SLICES = ("model", "device", "strength", "task", "slice_spacing")

@@ -17,7 +17,7 @@ from MedEnhanceLib.core.imaging import foreground
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, findings_in_words, uncertainty_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
-from MedEnhanceLib.report.drawing import Picture
+from MedEnhanceLib.report.figures import Picture
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.text import cell_text
 

@@ -28,11 +28,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
 from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
-from MedEnhanceLib.unicompress.codec_models import (
-    MODEL_CHUNK,
-    CodecModel,
-    DecodeContext,
-)
+from MedEnhanceLib.unicompress.codec_models import MODEL_CHUNK, CodecModel, DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.codecs.registry import block_type_name
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count

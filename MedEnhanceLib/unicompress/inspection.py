@@ -12,10 +12,7 @@ from MedEnhanceLib.io.describe import orientation_code
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES, block_type_name
-from MedEnhanceLib.unicompress.container import (
-    NO_BLOCK,
-    Container,
-)
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.header import Header
 
 

@@ -13,7 +13,7 @@ from MedEnhanceLib.bundles.schema import CODEC, METADATA
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.predictor.predictor_training import PredictorConfig
 from MedEnhanceLib.unicompress.codecs.predictor.predictor_training import train as train_predictor
 from MedEnhanceLib.unicompress.codecs.training_config import MODALITIES, CodecTrainingConfig

@@ -379,7 +379,7 @@ def run_arm(
 
 
 def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more: bool) -> Floats:
-    """The grouped filter with its last steps, and no network."""
+    """The block-matching filter with its last steps, and no network."""
     rounds = FILTER_ROUNDS["CT" if volume.modality == "CT" else "MR"]
 
     def finish(values: Floats, before: Floats, sigma: Floats) -> Floats:

@@ -118,7 +118,7 @@ def averaged(voxels: Floats, by: tuple[int, int, int]) -> Floats:
 
 
 def shrunk(voxels: Floats, modality: str, amount: float) -> Floats:
-    """The reference with less noise: the grouped filter at `amount` × its noise.
+    """The reference with less noise: the block-matching filter at `amount` × its noise.
 
     That is at least what its quietest blocks show, though an enhancement would remove less.
     """

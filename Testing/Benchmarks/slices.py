@@ -20,13 +20,7 @@ import numpy.typing as npt
 import torch
 from _common import REPOSITORY, gate, write
 from _slices_lesions import lesion_rows, volume_gates
-from _slices_references import (
-    Floats,
-    Reference,
-    along,
-    references,
-    thickened,
-)
+from _slices_references import Floats, Reference, along, references, thickened
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle

@@ -24,9 +24,9 @@ from Library.conftest import MR, write_series
 
 import MedEnhanceLib
 from MedEnhanceLib.cli.main import build_parser, main
+from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.filters.averaging import averaged
 from MedEnhanceLib.jobs.kinds.train import training_config
 
 ROOT = Path(__file__).resolve().parents[2]

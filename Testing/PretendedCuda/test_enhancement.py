@@ -23,7 +23,7 @@ from PretendedCuda.device import pretended
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.block_matching import Round, denoised
-from MedEnhanceLib.filters.block_matching_torch import Groups, TorchEngine
+from MedEnhanceLib.filters.torch_engine import Groups, TorchEngine
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.learning import precision

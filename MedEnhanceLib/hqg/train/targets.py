@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from MedEnhanceLib.core.arrays import Bytes, Floats
+from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.filters.averaging import averaged
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load

@@ -16,7 +16,7 @@ from MedEnhanceLib.unicompress.codecs.implicit.codec import (
     decode_implicit,
     is_thick,
 )
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import IMPLICIT
+from MedEnhanceLib.unicompress.codecs.implicit.settings import IMPLICIT
 from MedEnhanceLib.unicompress.container import Chunk
 
 

@@ -16,7 +16,7 @@ from MedEnhanceLib.core.arrays import Shape, Voxels
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs import lossless
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import IMPLICIT
+from MedEnhanceLib.unicompress.codecs.implicit.settings import IMPLICIT
 from MedEnhanceLib.unicompress.codecs.integers import Indices, from_integers, split_record
 from MedEnhanceLib.unicompress.codecs.predictor.learned import LEARNED, decode_learned
 from MedEnhanceLib.unicompress.codecs.video import video

@@ -1,4 +1,4 @@
-"""The grouped filter and its search: what it removes and keeps; slabs, threads, engines agree."""
+"""The block-matching filter: what it removes and keeps; slabs, threads, engines agree."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from MedEnhanceLib.filters.block_matching import (
     denoised,
     window_for,
 )
-from MedEnhanceLib.filters.block_matching_layers import BlockGroups, Layer, places
-from MedEnhanceLib.filters.block_matching_native import NativeEngine
-from MedEnhanceLib.filters.block_matching_torch import COSINES, TorchEngine
+from MedEnhanceLib.filters.layers import BlockGroups, Layer, places
+from MedEnhanceLib.filters.native_engine import NativeEngine
+from MedEnhanceLib.filters.torch_engine import COSINES, TorchEngine
 
 SIGMA = np.float32(0.1)
 #: Largest difference between C and PyTorch, in σ: float32 rounding of sums of 32 blocks.

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import native
-from MedEnhanceLib.filters.block_matching_layers import Layer, LayerArrays, Round
-from MedEnhanceLib.filters.block_matching_native import NativeEngine
+from MedEnhanceLib.filters.layers import Layer, LayerArrays, Round
+from MedEnhanceLib.filters.native_engine import NativeEngine
 
 
 def _arrays(deep: int = 7) -> LayerArrays:

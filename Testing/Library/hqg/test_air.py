@@ -11,9 +11,9 @@ from MedEnhanceLib import native
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
-from MedEnhanceLib.filters.block_matching_native import NativeEngine
-from MedEnhanceLib.filters.block_matching_torch import TorchEngine
+from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.filters.regions import Air
+from MedEnhanceLib.filters.torch_engine import TorchEngine
 from MedEnhanceLib.hqg import EnhanceConfig, denoise, enhance
 from MedEnhanceLib.noise.estimate import measure_noise
 

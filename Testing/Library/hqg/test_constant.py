@@ -15,8 +15,8 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.filters import block_matching
-from MedEnhanceLib.filters.block_matching_torch import TorchEngine
 from MedEnhanceLib.filters.regions import ConstantRegions
+from MedEnhanceLib.filters.torch_engine import TorchEngine
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.noise.estimate import measure_noise

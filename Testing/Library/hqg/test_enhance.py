@@ -15,11 +15,7 @@ from Library.hqg.conftest import brain
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
-from MedEnhanceLib.errors import (
-    Cancelled,
-    InputError,
-    ModelError,
-)
+from MedEnhanceLib.errors import Cancelled, InputError, ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
 from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.runtime.progress import Event, Monitor

@@ -23,8 +23,8 @@ MOST_BYTES_A_VOXEL = 5.0
 _PEAK = """
 import json, resource, sys
 import numpy as np
-from MedEnhanceLib.filters.block_matching_layers import BlockGroups
-from MedEnhanceLib.filters.block_matching_native import NativeEngine
+from MedEnhanceLib.filters.layers import BlockGroups
+from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 

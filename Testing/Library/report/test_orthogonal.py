@@ -10,12 +10,7 @@ from Library.conftest import rotation
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.report.orthogonal import (
-    PLANES,
-    PlaneName,
-    busiest_point,
-    cut,
-)
+from MedEnhanceLib.report.orthogonal import PLANES, PlaneName, busiest_point, cut
 
 EXPECTED = {
     "axial": ("R", "L", "A", "P"),

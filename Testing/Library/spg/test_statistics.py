@@ -13,14 +13,7 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import STORED, load_distilled
 from MedEnhanceLib.spg.distillation import distill_cohort
 from MedEnhanceLib.spg.images import windowed
-from MedEnhanceLib.spg.statistics import (
-    NUMBERS,
-    Statistics,
-    imposed,
-    mean_over,
-    measure,
-    spacings,
-)
+from MedEnhanceLib.spg.statistics import NUMBERS, Statistics, imposed, mean_over, measure, spacings
 from MedEnhanceLib.synthetic import synthetic_volume
 
 from .conftest import write_cohort

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import IMPLICIT
+from MedEnhanceLib.unicompress.codecs.implicit.settings import IMPLICIT
 from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, JPEGXL, ZSTD
 from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 

@@ -20,16 +20,8 @@ import torch
 from MedEnhanceLib.core.arrays import Array, Bytes, Floats, Shape, Voxels
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.unicompress.codec_models import (
-    CodecModel,
-    DecodeContext,
-    shipped_model,
-)
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import (
-    CELL,
-    THICK,
-    TokenConfig,
-)
+from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext, shipped_model
+from MedEnhanceLib.unicompress.codecs.implicit.settings import CELL, THICK, TokenConfig
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer
 from MedEnhanceLib.unicompress.codecs.implicit.weights import ROLE, WRITER_ROLE, Reader, reader_of
 from MedEnhanceLib.unicompress.codecs.lossless import codecs

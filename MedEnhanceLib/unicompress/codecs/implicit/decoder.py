@@ -16,12 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import (
-    BANDS,
-    CELL,
-    FEATURES,
-    DecoderConfig,
-)
+from MedEnhanceLib.unicompress.codecs.implicit.settings import BANDS, CELL, FEATURES, DecoderConfig
 
 #: Corners of the 2 × 2 × 2 nearest cells, along k, j, i.
 CORNERS = torch.tensor([[k, j, i] for k in (0, 1) for j in (0, 1) for i in (0, 1)])

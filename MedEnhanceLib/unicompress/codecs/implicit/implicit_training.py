@@ -32,7 +32,7 @@ from MedEnhanceLib.unicompress.codecs.implicit.codec import (
     is_thick,
 )
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import CORNERS, positions_of
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokens, haar
 from MedEnhanceLib.unicompress.codecs.implicit.weights import save_models
 from MedEnhanceLib.unicompress.codecs.training_config import MODALITIES

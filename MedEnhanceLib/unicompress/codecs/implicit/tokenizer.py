@@ -17,11 +17,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.learning.precision import in_double
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, cosines
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import (
-    CELL,
-    DecoderConfig,
-    TokenConfig,
-)
+from MedEnhanceLib.unicompress.codecs.implicit.settings import CELL, DecoderConfig, TokenConfig
 
 _DECAY = 0.99
 #: A code that was taken less often within the memory of its average, 100 steps, is replaced.

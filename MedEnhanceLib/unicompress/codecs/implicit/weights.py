@@ -25,7 +25,7 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.unicompress.codec_models import CodecModel
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_config import (
+from MedEnhanceLib.unicompress.codecs.implicit.settings import (
     DecoderConfig,
     ImplicitConfig,
     TokenConfig,

@@ -35,12 +35,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.coder import (
     ideal_bytes,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.integer_network import Network
-from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
-    Samples,
-    ideal_bits,
-    samples_of,
-    tune,
-)
+from MedEnhanceLib.unicompress.codecs.predictor.tuning import Samples, ideal_bits, samples_of, tune
 from MedEnhanceLib.unicompress.codecs.training_config import MODALITIES
 
 #: Id of the block type, and role of its model.

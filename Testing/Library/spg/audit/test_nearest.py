@@ -11,13 +11,7 @@ from numpy.random import default_rng
 from MedEnhanceLib.core.imaging import gaussian_blur as blur
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.spg.audit import Audited, AuditReport, audit, copies
-from MedEnhanceLib.spg.audit.similarity import (
-    SliceIndex,
-    fingerprints,
-    lay_on,
-    rotate,
-    shifted,
-)
+from MedEnhanceLib.spg.audit.similarity import SliceIndex, fingerprints, lay_on, rotate, shifted
 
 from .conftest import Anatomy, Make, body
 

@@ -19,15 +19,8 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats, Longs
-from MedEnhanceLib.filters.block_matching_layers import (
-    TAPER,
-    BlockGroups,
-    Layer,
-    LayerArrays,
-    StageKind,
-    places,
-)
-from MedEnhanceLib.filters.block_matching_native import NativeEngine
+from MedEnhanceLib.filters.layers import TAPER, BlockGroups, Layer, LayerArrays, StageKind, places
+from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.learning.precision import constant, without_tf32
 from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory

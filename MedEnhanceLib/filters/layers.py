@@ -1,6 +1,6 @@
 """Layers of block matching: reference blocks, their groups, and the arrays they are computed from.
 
-What computes them: `block_matching_native` and `block_matching_torch`.
+What computes them: `native_engine` and `torch_engine`.
 """
 
 from __future__ import annotations

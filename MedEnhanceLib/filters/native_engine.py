@@ -10,14 +10,7 @@ import numpy as np
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats
-from MedEnhanceLib.filters.block_matching_layers import (
-    TAPER,
-    BlockGroups,
-    Layer,
-    LayerArrays,
-    StageKind,
-    places,
-)
+from MedEnhanceLib.filters.layers import TAPER, BlockGroups, Layer, LayerArrays, StageKind, places
 from MedEnhanceLib.native import CELLS, SIDE
 
 
