@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from MedEnhanceLib import io
 from MedEnhanceLib.core.options import About, Options, local_path, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -180,8 +181,6 @@ def save(
 
         me.save(result.volume, "better.nii.gz")
     """
-    from MedEnhanceLib import io
-
     volume = as_volume(volume)
     target = local_path(path)
     check_ending(target)

@@ -23,8 +23,6 @@ from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
-#: Bundles of codec models begin so; what follows is the modality, in small letters.
-CODEC_PREFIX = f"{schema.CODEC}-"
 _LONGEST_CARD = 1 << 20
 #: In the user's folder: the models that the user set as default.
 DEFAULTS = "defaults.json"
@@ -129,7 +127,7 @@ def codec_files() -> Iterator[Path]:
     Files that were compressed with one need it for ever.
     """
     for root in (shipped_folder(), user_folder()):
-        yield from sorted(root.glob(f"{CODEC_PREFIX}*/models/*.safetensors"))
+        yield from sorted(root.glob(f"{schema.CODEC_PREFIX}*/models/*.safetensors"))
 
 
 def list_bundles() -> list[Bundle]:

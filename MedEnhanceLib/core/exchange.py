@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Voxels
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import LPS_TO_RAS, Geometry
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
 
@@ -21,8 +21,6 @@ _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 #: PyTorch computes with no unsigned integers of more than 8 bits.
 _FOR_TORCH = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64}
-#: Turns left and posterior into right and anterior, and back.
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def unstated_time_unit(interval: float) -> float:
@@ -131,7 +129,7 @@ def from_metatensor(tensor: Any) -> Image:
     affine = np.asarray(tensor.affine, np.float64)
     meta = getattr(tensor, "meta", {})
     if str(meta.get("space", "RAS")).upper().endswith("LPS"):
-        affine = _LPS_TO_RAS @ affine
+        affine = LPS_TO_RAS @ affine
     return from_array(_copied(tensor).T, affine=affine)
 
 

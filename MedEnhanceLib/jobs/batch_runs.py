@@ -18,7 +18,7 @@ from typing import Any
 
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
-from MedEnhanceLib.io.atomic import make_folder
+from MedEnhanceLib.io.atomic import atomic_write, make_folder
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, attend
@@ -299,8 +299,6 @@ class Ledger:
 
     def _write_table(self) -> None:
         """Write batch.csv: a column for each figure; the volumes of this run, then earlier ones."""
-        from MedEnhanceLib.io.atomic import atomic_write
-
         places = dict.fromkeys([*map(_place_of, self._items), *self._rows])
         rows = [_columns_of(self._rows[place]) for place in places if place in self._rows]
         text = io.StringIO()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from MedEnhanceLib import io
 from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
@@ -110,8 +111,6 @@ def load_volume(
         volume = volume.as_modality(modality) if modality else volume
         warn_of_doubts(volume, path.name, monitor)
         return volume
-    from MedEnhanceLib import io
-
     return io.load(path, modality=modality, series=series, monitor=monitor, **options)
 
 
@@ -205,8 +204,6 @@ def check_outputs(
 
 def check_ending(path: Path, ending: str = "") -> None:
     """Raise EndingError for a name whose ending is not this one, or not that of a volume."""
-    from MedEnhanceLib import io
-
     if ending and path.suffix.lower() != ending:
         raise EndingError(f"{path.name}: unsupported output extension", f"Use {ending}.")
     if not ending and io.ending_of(path) not in io.WRITABLE:

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Array, Bytes, Ints, Shorts
+from MedEnhanceLib.core.arrays import Array, Bytes, Chars, Ints, Shorts, Words
 
 #: As in video_filter.c: voxels that are computed together, and how far taps reach.
 LANES, REACH, DEPTH = 32, 3, 2
@@ -45,7 +44,7 @@ class CompiledFilter:
         self._place = np.zeros((height, wide), np.uint8)
         self._room = np.zeros((2, height, wide), np.int32)
 
-    def padded(self, image: npt.NDArray[np.uint16]) -> Shorts:
+    def padded(self, image: Words) -> Shorts:
         """Continue a slice [H, W], 0 to 4095, by its edges as the functions want it."""
         if image.shape != self._shape or int(image.max()) > _LARGEST:
             raise ValueError(f"a slice of {image.shape} up to {int(image.max())}")
@@ -70,7 +69,7 @@ class CompiledFilter:
         place: Bytes,
         taps: Sequence[tuple[int, int, int]],
         limits: Sequence[int],
-        weights: npt.NDArray[np.int8],
+        weights: Chars,
     ) -> Ints:
         """Sum differences to the middle one of five padded slices, weighed by class, [H, W].
 

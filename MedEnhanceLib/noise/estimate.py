@@ -31,9 +31,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, interpolated
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers, interpolated
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.noise.regressor import estimate_sigma
@@ -241,7 +240,7 @@ class _Fit:
             if modality != "CT" and self.weight.sum() < _FREE * frequencies:
                 share = max(share / 2, _LEAST_QUIET)
 
-    def _choose(self, fold: npt.NDArray[np.intp], share: float) -> tuple[Mask, Mask]:
+    def _choose(self, fold: Numbers, share: float) -> tuple[Mask, Mask]:
         """The blocks [n] that the coefficients of a fold call quiet, and the next quiet ones."""
         blocks, number = self._blocks, self._blocks.per_cell
         start = np.concatenate([[0], np.cumsum(number)])[:-1]
@@ -297,7 +296,7 @@ class _Fit:
 
 
 def _factors(
-    quiet: Doubles, following: Doubles, index: npt.NDArray[np.intp], modality: str
+    quiet: Doubles, following: Doubles, index: Numbers, modality: str
 ) -> tuple[Doubles, Doubles]:
     """The product of factors through the frequencies that hold noise alone; and their weights.
 

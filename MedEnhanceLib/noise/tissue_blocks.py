@@ -13,9 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, cosine_matrix, let_go, slabs
+from MedEnhanceLib.core.arrays import (
+    Array,
+    Doubles,
+    Floats,
+    Mask,
+    Numbers,
+    cosine_matrix,
+    let_go,
+    slabs,
+)
 from MedEnhanceLib.core.imaging import robust_max
 
 #: Side of a block in voxels.
@@ -54,7 +62,7 @@ class Blocks:
 
     power: Floats
     mean: Floats
-    cell: npt.NDArray[np.intp]
+    cell: Numbers
     cells: tuple[int, int, int]
     depth: int
     size: tuple[float, float, float]
@@ -69,7 +77,7 @@ class Blocks:
         return len(self.power)
 
     @property
-    def per_cell(self) -> npt.NDArray[np.intp]:
+    def per_cell(self) -> Numbers:
         """Number of blocks in each cell of the flat map."""
         return np.bincount(self.cell, minlength=math.prod(self.cells))
 

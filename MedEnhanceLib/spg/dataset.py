@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib import io
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles.export import NOT_STATED
-from MedEnhanceLib.core.arrays import Floats, Shorts
+from MedEnhanceLib.core.arrays import Floats, Numbers, Shorts
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.core.volume import Volume
@@ -143,7 +142,7 @@ def load_distilled(folder: Path) -> Distilled:
     return result
 
 
-def order_of(volumes: Floats) -> npt.NDArray[np.intp]:
+def order_of(volumes: Floats) -> Numbers:
     """Draw the order in which volumes [N, K, J, I] are written: place n gets volume order[n].
 
     Drawn from the values before they are rounded to 16 bits, which are not published. An order

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.bundles.store import CODEC_PREFIX, codec_files, shipped_folder
+from MedEnhanceLib.bundles.schema import CODEC_PREFIX
+from MedEnhanceLib.bundles.store import codec_files, shipped_folder
 from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.errors import CodecError, ModelError
 from MedEnhanceLib.runtime.dependencies import require

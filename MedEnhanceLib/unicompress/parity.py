@@ -22,9 +22,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Longs
+from MedEnhanceLib.core.arrays import Longs, Words
 
 #: CRC-32 of any bytes that end with their own CRC-32.
 RESIDUE = 0x2144DF1C
@@ -47,7 +46,6 @@ _ROW_BYTES = 20
 #: Header and table may turn out this much longer than they were estimated.
 _SLACK = 64
 
-Words = npt.NDArray[np.uint16]
 #: Bytes of a file: read(offset, length) gives as many, zeros for those that cannot be read.
 Read = Callable[[int, int], bytes]
 

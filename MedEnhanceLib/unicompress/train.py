@@ -14,9 +14,9 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.predictor.predictor_training import PredictorConfig
-from MedEnhanceLib.unicompress.codecs.predictor.predictor_training import train as train_predictor
-from MedEnhanceLib.unicompress.codecs.training_config import MODALITIES, CodecTrainingConfig
+from MedEnhanceLib.unicompress.codecs.predictor.pretraining import PredictorConfig
+from MedEnhanceLib.unicompress.codecs.predictor.pretraining import train as train_predictor
+from MedEnhanceLib.unicompress.config import MODALITIES, CodecTrainingConfig
 
 #: Parts of the codec that are trained.
 _PARTS: dict[str, type[CodecTrainingConfig]] = {
@@ -42,9 +42,7 @@ def train_codec(config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
     is_implicit, files = isinstance(config, ImplicitConfig), config.found(data)
     train: Callable[..., list[Path]] = train_predictor
     if is_implicit:  # which takes torch
-        from MedEnhanceLib.unicompress.codecs.implicit.implicit_training import (
-            train as train_implicit,
-        )
+        from MedEnhanceLib.unicompress.codecs.implicit.two_stages import train as train_implicit
 
         train = train_implicit
     models = train(config, files, out, monitor)

@@ -174,12 +174,12 @@ class Bench:
     def implicit(self) -> Row:
         """Steps per second of the implicit network's teacher."""
         from MedEnhanceLib.learning.precision import without_tf32
-        from MedEnhanceLib.unicompress.codecs.implicit.implicit_training import (
+        from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
+        from MedEnhanceLib.unicompress.codecs.implicit.two_stages import (
             ImplicitTrainer,
             TrainingBlocks,
             make_source,
         )
-        from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
 
         blocks = TrainingBlocks([make_source(self._head(0))])
         with without_tf32():

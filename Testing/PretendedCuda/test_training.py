@@ -28,12 +28,12 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.matching import PatientLoop, Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import Brick, Prior
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_training import (
+from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.two_stages import (
     ImplicitTrainer,
     TrainingBlocks,
     make_source,
 )
-from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
 
 
 @pytest.fixture(autouse=True)

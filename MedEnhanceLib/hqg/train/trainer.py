@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from MedEnhanceLib.bundles.export import load_tensors
+from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig
@@ -274,9 +276,6 @@ def _started(config: TrainConfig) -> tuple[GuidedNetwork, bool]:
     network = GuidedNetwork(config.network)
     if not config.start:
         return network, False
-    from MedEnhanceLib.bundles.export import load_tensors
-    from MedEnhanceLib.bundles.store import open_bundle
-
     tensors = load_tensors(open_bundle(config.start, kind="enhancer", modality=config.modality))
     try:
         missing, unknown = network.load_state_dict(tensors, strict=False)

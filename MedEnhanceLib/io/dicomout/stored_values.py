@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Doubles, Shorts, Voxels
+from MedEnhanceLib.core.arrays import Doubles, Shorts, Voxels, Words
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import ds_text
 
@@ -44,7 +43,7 @@ class Stored:
     signed: bool
     error: float = 0.0
 
-    def numbers(self, index: int, slice_: Voxels) -> Shorts | npt.NDArray[np.uint16]:
+    def numbers(self, index: int, slice_: Voxels) -> Shorts | Words:
         """Return the stored numbers of slice `index`, [J, I]."""
         low, high = _SIGNED if self.signed else _UNSIGNED
         stored = np.clip(_stored(slice_, self.rescales[index]), low, high)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from MedEnhanceLib import io
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import Params, option
@@ -68,7 +69,6 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
 
     PSNR in dB and SSIM are inside the brain, against the undamaged volume.
     """
-    from MedEnhanceLib import io
     from MedEnhanceLib.degradation.pipeline import standard_composite
     from MedEnhanceLib.gradprom import segment
     from MedEnhanceLib.report.enhancement_page import enhancement_report
@@ -187,8 +187,6 @@ def tables_of(results: Mapping[str, Any]) -> list[Table]:
 
 def load_sample() -> tuple[Volume, Volume]:
     """Return the brain as 16-bit voxels, as scanners write them, and its labels."""
-    from MedEnhanceLib import io
-
     samples = resource_folder("samples")
     brain = io.load(samples / "mni152_t1.nii.gz", modality="MR")
     labels = io.load(samples / "mni152_tissue.nii.gz", modality="SEG")

@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.files import Result
+from MedEnhanceLib.runtime.dependencies import packages
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 
@@ -63,10 +65,8 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
 def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
     """Report Python, devices and the automatic choice, memory, disk, packages, models."""
     from MedEnhanceLib import native
-    from MedEnhanceLib._version import __version__
     from MedEnhanceLib.bundles.store import installed
     from MedEnhanceLib.runtime import machine
-    from MedEnhanceLib.runtime.dependencies import packages
 
     monitor.progress(0.0, "checking this computer")
     facts = {

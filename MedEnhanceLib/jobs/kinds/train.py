@@ -23,7 +23,7 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.dataset import PATTERN, Distilled, is_distilled, load_distilled
-from MedEnhanceLib.unicompress.codecs.training_config import CodecTrainingConfig
+from MedEnhanceLib.unicompress.config import CodecTrainingConfig
 
 Method = Literal["hqg", "head", "slices", "codec"]
 #: Methods that learn from a distilled set, and the patterns of their configurations.

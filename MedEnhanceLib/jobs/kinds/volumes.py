@@ -14,6 +14,7 @@ from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.io.describe import card
 from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objects
 from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, Result, VolumeParams, load_volume
 from MedEnhanceLib.jobs.work import Work
@@ -100,7 +101,6 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
 def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
     """Return the card of a volume with its measured noise; as `io.describe.card`."""
     from MedEnhanceLib.hqg.decide import noise_facts
-    from MedEnhanceLib.io.describe import card
 
     return card(volume, path) | {"noise": noise_facts(volume)}
 

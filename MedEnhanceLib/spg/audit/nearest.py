@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Doubles, Floats
+from MedEnhanceLib.core.arrays import Doubles, Floats, Numbers
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.records import Audited, Finding
 from MedEnhanceLib.spg.audit.significance import (
@@ -44,7 +43,7 @@ class Nearest:
 
     patients: tuple[str, ...]
     score: Floats
-    place: npt.NDArray[np.intp]
+    place: Numbers
     angle_deg: Floats
 
     @property

@@ -14,7 +14,7 @@ from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codec_models import CodecModel
 from MedEnhanceLib.unicompress.codecs.predictor import learned
-from MedEnhanceLib.unicompress.codecs.predictor.predictor_training import PredictorConfig, train
+from MedEnhanceLib.unicompress.codecs.predictor.pretraining import PredictorConfig, train
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import ideal_bits, samples_of
 
 SMOKE = PredictorConfig.preset("smoke")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress.codecs.training_config import CodecTrainingConfig
+from MedEnhanceLib.unicompress.config import CodecTrainingConfig
 
 #: Id of the block type.
 IMPLICIT = 17

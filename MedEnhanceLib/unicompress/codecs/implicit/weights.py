@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.core.arrays import Array, Doubles
+from MedEnhanceLib.core.arrays import Array, Chars, Doubles
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.unicompress.codec_models import CodecModel
@@ -173,7 +173,7 @@ def _matrices(decoder: Decoder) -> list[tuple[str, nn.Linear, int, float]]:
     return [*named, ("gain", decoder.gain, 8, 1.0), ("out", decoder.out, 12, 1.0)]
 
 
-def _bytes(weight: Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+def _bytes(weight: Tensor) -> tuple[Chars, Chars]:
     """Convert rows to bytes, and for each the largest e such that its numbers · 2^e fit."""
     rows = _plain(weight)
     largest = np.abs(rows).max(axis=1).clip(2.0**-20)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Array, Longs, Shape
+from MedEnhanceLib.core.arrays import Array, Longs, Shape, Words
 from MedEnhanceLib.unicompress.blocks import safe_point
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.predictor import tables, wavefront
@@ -32,7 +32,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.features import (
 from MedEnhanceLib.unicompress.codecs.predictor.integer_network import Network
 
 States = npt.NDArray[np.uint64]
-Words = npt.NDArray[np.uint32]
+Parts = npt.NDArray[np.uint32]
 
 #: version, lanes as a power of two, bits of the linear weights, largest index, index of padding.
 _HEAD = struct.Struct("<BBBHH")
@@ -120,7 +120,7 @@ def encode_block(indices: Indices, network: Network) -> bytes | None:
     )
 
 
-def decode_block(data: bytes, shape: Shape, network: Network) -> npt.NDArray[np.uint16]:
+def decode_block(data: bytes, shape: Shape, network: Network) -> Words:
     """Decode the indices of a block.
 
     Raises ValueError if the data are invalid, and as `encode_block`.
@@ -271,7 +271,7 @@ class _Walk:
         """Bytes that the symbols will take, about."""
         return float(self.task.cost / (8 << tables.COST_BITS))
 
-    def packed(self, lanes: int) -> tuple[States, Words]:
+    def packed(self, lanes: int) -> tuple[States, Parts]:
         """Pack the symbols: the states that a decoder begins with, and its words."""
         symbols, counts = self._kept["symbols"], self._kept["counts"]
         states = np.full(lanes, tables.LOWEST, np.uint64)

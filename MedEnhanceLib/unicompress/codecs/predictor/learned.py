@@ -36,7 +36,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.coder import (
 )
 from MedEnhanceLib.unicompress.codecs.predictor.integer_network import Network
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import Samples, ideal_bits, samples_of, tune
-from MedEnhanceLib.unicompress.codecs.training_config import MODALITIES
+from MedEnhanceLib.unicompress.config import MODALITIES
 
 #: Id of the block type, and role of its model.
 LEARNED, ROLE = 16, "predictor"

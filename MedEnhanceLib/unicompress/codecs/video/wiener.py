@@ -20,10 +20,9 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Doubles, Floats, Ints, Shorts
+from MedEnhanceLib.core.arrays import Chars, Doubles, Floats, Ints, Shorts
 from MedEnhanceLib.native import video_filter
 from MedEnhanceLib.unicompress.codecs.video.av1 import Frames
 
@@ -70,7 +69,7 @@ class Filter:
 
     first: int
     spread: int
-    weights: npt.NDArray[np.int8]
+    weights: Chars
 
     @property
     def data(self) -> bytes:
@@ -259,7 +258,7 @@ def _gather(
     return _Sums(products, wanted, energy)
 
 
-def _solve(sums: _Sums) -> tuple[npt.NDArray[np.int8], float]:
+def _solve(sums: _Sums) -> tuple[Chars, float]:
     """Solve for weights, rounded as they will be stored, and the squared error that they leave."""
     scale = np.trace(sums.products, axis1=1, axis2=2) / TERMS
     # Sums in single precision have eigenvalues below 0 where a volume is very smooth.

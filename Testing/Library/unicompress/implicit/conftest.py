@@ -12,8 +12,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.unicompress.codec_models import CodecModel, read_model
 from MedEnhanceLib.unicompress.codecs.implicit import codec
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_training import train
 from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.two_stages import train
 
 from ..conftest import noisy_waves
 

@@ -23,8 +23,8 @@ from MedEnhanceLib.unicompress import (
 )
 from MedEnhanceLib.unicompress.codec_models import CodecModel, shipped_model
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, positions_of
-from MedEnhanceLib.unicompress.codecs.implicit.implicit_training import ImplicitTrainer, train
 from MedEnhanceLib.unicompress.codecs.implicit.settings import DecoderConfig, ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.two_stages import ImplicitTrainer, train
 from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader
 from MedEnhanceLib.unicompress.container import Container
 

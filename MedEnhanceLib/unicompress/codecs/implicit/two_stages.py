@@ -35,7 +35,7 @@ from MedEnhanceLib.unicompress.codecs.implicit.decoder import CORNERS, positions
 from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokens, haar
 from MedEnhanceLib.unicompress.codecs.implicit.weights import save_models
-from MedEnhanceLib.unicompress.codecs.training_config import MODALITIES
+from MedEnhanceLib.unicompress.config import MODALITIES
 
 #: A block of training, in units: 4 × 8 × 8 cells.
 BLOCK_UNITS = (32, 64, 64)

@@ -23,7 +23,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
     Weights,
     draw_samples,
 )
-from MedEnhanceLib.unicompress.codecs.training_config import CodecTrainingConfig
+from MedEnhanceLib.unicompress.config import CodecTrainingConfig
 
 _WIDTHS = (32, 32)
 #: Scale and shape before anything is learned: 2 ** −1.4 of the local scale, a fifth step.
