@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from MedEnhanceLib import io
+from MedEnhanceLib import gradprom, io, unicompress
 from MedEnhanceLib.core.options import About, Options, local_path, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -367,8 +367,6 @@ def segment(call: SegmentCall) -> Segmentation:
         for row in me.segment(volume).table:
             print(row["label"], row["volume_ml"], row["surface_mm2"])
     """
-    from MedEnhanceLib import gradprom
-
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
         config = narrowed(SegmentConfig, call)
@@ -402,13 +400,11 @@ def compress(call: CompressCall) -> CompressResult:
 
         me.compress(volume, "scan.ucv", max_error=2)
     """
-    from MedEnhanceLib.unicompress import compress as compress_to
-
     config, path = narrowed(CompressConfig, call), local_path(call.path)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1), scratch=path.parent)
         part = monitor.part(0.1, 1.0)
-        return compress_to(volume, path, config, monitor=part, overwrite=call.overwrite)
+        return unicompress.compress(volume, path, config, monitor=part, overwrite=call.overwrite)
 
 
 def decompress(
@@ -437,10 +433,8 @@ def decompress(
 
         part = me.decompress("scan.ucv", region=(slice(40, 60), ...))
     """
-    from MedEnhanceLib.unicompress import decompress as decompress_file
-
     with watched(progress, cancel) as monitor:
-        return decompress_file(local_path(path), region=region, monitor=monitor)
+        return unicompress.decompress(local_path(path), region=region, monitor=monitor)
 
 
 def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used with its module
@@ -458,9 +452,7 @@ def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used wit
 
         me.open("scan.ucv")[40:60]
     """
-    from MedEnhanceLib.unicompress import StoredVolume
-
-    return StoredVolume(local_path(path))
+    return unicompress.StoredVolume(local_path(path))
 
 
 def recover(
@@ -482,10 +474,8 @@ def recover(
         volume, report = me.recover("damaged.ucv")
         me.save(report.mask(volume), "lost.nii.gz")
     """
-    from MedEnhanceLib.unicompress import recover as recover_file
-
     with watched(progress, cancel) as monitor:
-        return recover_file(local_path(path), monitor=monitor)
+        return unicompress.recover(local_path(path), monitor=monitor)
 
 
 def degrade(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.manifest import (
     as_json,
     corrections_in_words,
@@ -123,8 +124,6 @@ def enhance_volume(
     """Enhance in memory, then segment for a `segmenter`; other arguments as of `hqg.enhance`."""
     if segmenter is not None or config.task == "slices":
         attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.gradprom import open_head_for, segment
-    from MedEnhanceLib.hqg import enhance
     from MedEnhanceLib.hqg.strength import ENHANCED
 
     began = time.monotonic()
@@ -133,7 +132,9 @@ def enhance_volume(
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
     head = None
     if segmenter is not None:  # better missed now than after the long work
-        head = open_head_for(volume if frame is None else volume.frame(frame), segmenter, monitor)
+        head = gradprom.open_head_for(
+            volume if frame is None else volume.frame(frame), segmenter, monitor
+        )
     share = 1 / (1 + _HEAD_PASSES) if segmenter else 1.0
     part = monitor.part(0.0, share)
     if config.task == "slices":
@@ -142,7 +143,7 @@ def enhance_volume(
         _refuse_with_thin_slices(config, guide=guide, slices=slices)
         done = enhance_slices(volume if frame is None else volume.frame(frame), config, part)
     else:
-        done = enhance(
+        done = hqg.enhance(
             volume,
             config,
             guide=guide,
@@ -155,7 +156,9 @@ def enhance_volume(
     labels = None
     if segmenter is not None:
         part = monitor.part(share, 1.0)
-        labels = segment(done.volume, segmenter, original=done.original, head=head, monitor=part)
+        labels = gradprom.segment(
+            done.volume, segmenter, original=done.original, head=head, monitor=part
+        )
     limits = [CT_LIMIT] if done.volume.modality == "CT" and config.task != "slices" else []
     facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured, "limits": limits}
     # Names of files may hold those of patients.

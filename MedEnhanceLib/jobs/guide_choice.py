@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from MedEnhanceLib import io
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError, MedEnhanceError
@@ -114,12 +115,10 @@ def _series_beside(
 
 def _files_beside(path: Path) -> Iterator[tuple[Path, str | None, str]]:
     """Yield file, no key and name of the folder's other volumes; InputError for too many."""
-    from MedEnhanceLib.io import READABLE, ending_of
-
     files = [
         file
         for file in sorted(path.parent.iterdir())
-        if ending_of(file) in (*READABLE, CONTAINER) and not file.name.startswith(".")
+        if io.ending_of(file) in (*io.READABLE, CONTAINER) and not file.name.startswith(".")
     ]
     if len(files) > _MOST_BESIDE:
         raise InputError(

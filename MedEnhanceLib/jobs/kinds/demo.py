@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MedEnhanceLib import io
+from MedEnhanceLib import gradprom, io, unicompress
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import Params, option
@@ -70,10 +70,8 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     PSNR in dB and SSIM are inside the brain, against the undamaged volume.
     """
     from MedEnhanceLib.degradation.pipeline import standard_composite
-    from MedEnhanceLib.gradprom import segment
     from MedEnhanceLib.report.enhancement_page import enhancement_report
     from MedEnhanceLib.report.figures import Pane, comparison
-    from MedEnhanceLib.unicompress import compress
 
     require("matplotlib", purpose="Drawing the demo's pictures")
     began, overwrite, folder = time.monotonic(), params.overwrite, make_folder(params.out)
@@ -100,7 +98,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     )
     done = run_enhance(order, monitor.part(0.05, 0.65), KeptVolumes())
     part = monitor.part(0.65, 0.75)
-    before = segment(damaged, SegmentConfig(device=params.device), monitor=part).volume
+    before = gradprom.segment(damaged, SegmentConfig(device=params.device), monitor=part).volume
     enhanced, after = (
         io.load(Path(done["outputs"][name]), modality=modality)
         for name, modality in (("output", "MR"), ("segmentation", "SEG"))
@@ -119,7 +117,9 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     for index, (mode, config) in enumerate(_MODES.items()):
         part = monitor.part(0.75 + 0.08 * index, 0.83 + 0.08 * index)
         path = folder / f"enhanced-{mode}.ucv"
-        file = as_json(compress(enhanced, path, config, monitor=part, overwrite=overwrite))
+        file = as_json(
+            unicompress.compress(enhanced, path, config, monitor=part, overwrite=overwrite)
+        )
         files.append({"mode": mode, "file": path.name} | {name: file[name] for name in _MEASURED})
     results = as_json({"quality": quality, "compression": files, "notes": _NOTES})
     monitor.progress(0.99, "report")

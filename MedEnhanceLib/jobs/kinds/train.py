@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.bundles.export import NOT_STATED, record_fields
 from MedEnhanceLib.bundles.schema import CODEC
 from MedEnhanceLib.bundles.store import read_bundle
@@ -155,14 +156,12 @@ def training_config(
     distilled: a set to learn from, which decides the modality.
     Raises ConfigError for an unknown method, and for fields that its configuration does not take.
     """
-    from MedEnhanceLib.gradprom import TrainHeadConfig
-    from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.config import TrainSlicesConfig
     from MedEnhanceLib.unicompress.train import codec_config
 
     classes: dict[str, Any] = {
-        "hqg": TrainConfig,
-        "head": TrainHeadConfig,
+        "hqg": hqg.TrainConfig,
+        "head": gradprom.TrainHeadConfig,
         "slices": TrainSlicesConfig,
         CODEC: CodecTrainingConfig,
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from MedEnhanceLib import unicompress
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume, restore_dtype
@@ -90,9 +91,7 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
     """Return the card of whatever lies at `input`, as a JSON object."""
     path = Path(params.input)
     if path.suffix.lower() == CONTAINER:
-        from MedEnhanceLib.unicompress import inspect_container
-
-        return inspect_container(path, verify=params.verify, monitor=monitor)
+        return unicompress.inspect_container(path, verify=params.verify, monitor=monitor)
     if params.verify:
         raise ConfigError(f"{path.name} carries no checksums", f"Verify a {CONTAINER}.")
     return described(params.load(monitor), path)

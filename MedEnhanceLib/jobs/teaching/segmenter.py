@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedEnhanceLib import hqg
 from MedEnhanceLib.bundles.store import Bundle, find_bundle, open_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
@@ -114,12 +115,11 @@ def enhancer_of(config: TrainHeadConfig) -> Enhancer | None:
     if not config.enhancer:
         return None
     from MedEnhanceLib.gradprom.measure import Enhancer
-    from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
     bundle = open_bundle(config.enhancer, kind="enhancer", modality=config.modality)
-    options = EnhanceConfig(model=config.enhancer, device=config.device)
+    options = hqg.EnhanceConfig(model=config.enhancer, device=config.device)
 
     def enhanced(volume: Volume) -> Volume:
-        return enhance(volume, options).volume
+        return hqg.enhance(volume, options).volume
 
     return Enhancer(enhanced, bundle.identity(), bundle.metadata.get("gradprom"))
