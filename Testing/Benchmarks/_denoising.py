@@ -24,12 +24,12 @@ from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
-from MedEnhanceLib.degradation.image import rician_noise
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.hqg import denoise
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
+from MedEnhanceLib.noise.rician import rician_noise
 
 Row = dict[str, Any]
 #: Voxels of a crop along k, j, i; those of `--quick`; and those for peers, which are slow.

@@ -22,10 +22,10 @@ from _enhancement_data import TEMPLATE, Subject, subject
 from MedEnhanceLib.core.imaging import gaussian_blur, robust_max
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import rician_noise
 from MedEnhanceLib.filters.blur import measure_blur
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load
+from MedEnhanceLib.noise.rician import rician_noise
 
 Floats = npt.NDArray[np.float32]
 Row = dict[str, Any]
