@@ -1,7 +1,4 @@
-"""The manifest: the record of software, settings, inputs and figures beside every result.
-
-And what it holds in plain JSON values, and in words for people.
-"""
+"""The manifest beside every result: software, settings, inputs, figures; in JSON and in words."""
 
 from __future__ import annotations
 

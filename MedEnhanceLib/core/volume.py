@@ -141,12 +141,8 @@ class Volume:
         """Make a volume; a modality that is not given is guessed from the values."""
         volume = cls(image.voxels, image.geometry, frame_interval_s=image.frame_interval_s)
         chosen = modality or guess_modality(volume.voxels, volume.geometry.spacing)
-        return replace(
-            volume,
-            modality=chosen,
-            modality_is_guess=modality is None,
-            units=default_units(chosen),
-        )
+        units = default_units(chosen)
+        return replace(volume, modality=chosen, modality_is_guess=modality is None, units=units)
 
     def to_sitk(self) -> Any:
         """Make a SimpleITK image; raises InputError for a sequence."""

@@ -21,6 +21,7 @@ from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, attend
 
 _POLL_SECONDS = 0.05
@@ -60,8 +61,6 @@ def dask_here(workers: int) -> Iterator[str]:
 
     Workers side by side share the processor's threads.
     """
-    from MedEnhanceLib.runtime.machine import cpu_threads
-
     dask = require("dask", purpose="batch --workers")
     distributed = require("dask.distributed", purpose="batch --workers")
     threads = max(1, cpu_threads() // workers)

@@ -15,6 +15,7 @@ from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.io.atomic import refuse_existing
 from MedEnhanceLib.jobs.files import OutputParams, manifest_path
 from MedEnhanceLib.jobs.placing import lay_beside, name_of
 from MedEnhanceLib.runtime.dependencies import require
@@ -85,7 +86,6 @@ def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
     something, unless it is an earlier result that may be replaced; DependencyError where
     highdicom is needed and missing.
     """
-    from MedEnhanceLib.io.atomic import refuse_existing
     from MedEnhanceLib.io.dicom.sources import is_dicom
     from MedEnhanceLib.io.dicomout.object_files import refuse_used_folder
 

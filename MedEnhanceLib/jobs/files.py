@@ -11,6 +11,7 @@ from MedEnhanceLib import hqg, io, unicompress
 from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
+from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
 from MedEnhanceLib.io.describe import warn_of_doubts
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -172,8 +173,6 @@ def check_outputs(
     outputs: parameter's name → path. ending: of their names, where they are no volumes.
     Raises OutputError, EndingError or ConfigError, naming the file.
     """
-    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
-
     sources = {resolved(path) for path in inputs}
     places = {resolved(path) for path in outputs.values()}
     if len(places) < len(outputs):

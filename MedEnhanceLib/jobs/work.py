@@ -11,6 +11,7 @@ from typing import Any
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import as_json, file_sha256, make_manifest
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import DicomParams, Objects, check_folder, place_objects, write
 from MedEnhanceLib.jobs.files import Result
@@ -92,7 +93,6 @@ class Work:
         measured; they go into both. device: that models ran on. model: name and SHA-256.
         source: the volume that was read, whose DICOM series the manifest names.
         """
-        from MedEnhanceLib.io.atomic import write_json
         from MedEnhanceLib.io.dicomout.derivation import without_files
 
         name = f"{self.inputs['input'].name}: "

@@ -26,7 +26,12 @@ from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
-from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
+from MedEnhanceLib.unicompress.allocation.lossy import (
+    Goal,
+    code_implicit,
+    code_to_quality,
+    code_to_ratio,
+)
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.codec_models import MODEL_CHUNK, CodecModel, DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
@@ -293,7 +298,6 @@ def _code(task: CodingTask, volume: Volume, draft: Header, config: CompressConfi
     if config.block_type == "auto":
         return code_to_ratio(task, make_room(draft, task.voxels, config.ratio))
     require("torch", purpose="Implicit blocks")
-    from MedEnhanceLib.unicompress.allocation.implicit import code_implicit
     from MedEnhanceLib.unicompress.codecs.implicit.codec import writer_for
 
     writer = writer_for(volume)

@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from itertools import product
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.arrays import Voxels, extremes, trim
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Monitor, Steps
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
 from MedEnhanceLib.unicompress.allocation.near_lossless import (
@@ -26,12 +28,17 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import (
     code_within,
     expected_bytes,
 )
-from MedEnhanceLib.unicompress.blocks import Grid, video_grid
+from MedEnhanceLib.unicompress.blocks import Grid, implicit_grid, video_grid
+from MedEnhanceLib.unicompress.codec_models import ModelSet
+from MedEnhanceLib.unicompress.codecs.implicit.settings import IMPLICIT
 from MedEnhanceLib.unicompress.codecs.lossless import code_block
 from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, encoders
 from MedEnhanceLib.unicompress.container import Chunk, bytes_of
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.unicompress.codecs.implicit.codec import Writer
 
 #: What an octave of the step changes, in octaves: of the size, and of the squared error.
 _SIZE_SLOPE, _ERROR_SLOPE = -1.25, 1.2
@@ -328,3 +335,39 @@ def _slope_of(tried: Tried, usual: float) -> float:
     (x0, y0), (x1, y1) = tried[-2:]
     slope = (y1 - y0) / (x1 - x0)
     return slope if 0.3 < slope / usual < 3 else usual
+
+
+def code_implicit(task: CodingTask, room: Room, volume: Volume, writer: Writer) -> CodedBlocks:
+    """Code as many layers of all blocks, of whole numbers, as `room` has bytes for.
+
+    Of a layer that fits in part, the first blocks get it. Raises ConfigError where not even the
+    first layer fits.
+    """
+    from MedEnhanceLib.unicompress.codecs.implicit.codec import BlockScaling, is_thick
+
+    grid, thick = implicit_grid(task.voxels.shape), is_thick(volume.geometry.spacing)
+    of_volume = BlockScaling.of(task.voxels, volume.modality)
+    codes = []
+    for number in range(len(grid)):
+        task.monitor.progress(0.5 * number / len(grid), "fitting implicit codes")
+        block = grid.box(number).of(task.voxels)
+        codes.append(writer.code(block, of_volume.of_block(block), thick=thick))
+    left = room.for_chunks(len(grid)) - sum(len(layers[0]) for layers in codes)
+    if left < 0:
+        raise room.out_of_reach()
+    chosen = [layers[0] for layers in codes]
+    for layer, number in product(range(1, len(codes[0])), range(len(grid))):
+        left -= len(codes[number][layer]) - len(chosen[number])
+        if left < 0:
+            break
+        chosen[number] = codes[number][layer]
+    chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(chosen)]
+    model = writer.model
+    models = ModelSet({model.role: model.identity}, {model.sha256: model.data})
+    context = replace(task.context, models=models)
+
+    def decode(chunk: Chunk) -> tuple[Chunk, Voxels]:
+        return chunk, BLOCK_TYPES[IMPLICIT].decode(chunk.data, grid.box(chunk.block).shape, context)
+
+    part = task.part(0.5, 1.0)
+    return CodedBlocks.of(part, grid, part.map(decode, chunks), models=(writer.model,), exact=False)
