@@ -33,9 +33,7 @@ from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom import Segmentation
     from MedEnhanceLib.io.dicom.listing import SeriesRow
-    from MedEnhanceLib.unicompress import CompressResult, RecoverReport, StoredVolume
 
 PathLike = str | os.PathLike[str]
 Progress = Listener | bool | None
@@ -191,7 +189,7 @@ def save(
 
 
 def save_dicom(
-    result: Volume | Enhanced | Segmentation,
+    result: Volume | Enhanced | gradprom.Segmentation,
     folder: PathLike,
     *,
     dicom_source: PathLike | None = None,
@@ -351,7 +349,7 @@ class SegmentCall(Watched, Placed, SegmentConfig, _SegmentOrder):
 
 
 @takes(SegmentCall)
-def segment(call: SegmentCall) -> Segmentation:
+def segment(call: SegmentCall) -> gradprom.Segmentation:
     """Label the voxels of a volume.
 
     Args:
@@ -384,7 +382,7 @@ class CompressCall(Watched, Placed, CompressConfig):
 
 
 @takes(CompressCall)
-def compress(call: CompressCall) -> CompressResult:
+def compress(call: CompressCall) -> unicompress.CompressResult:
     """Compress a volume, or a file of one, into a container (.ucv); verified before it appears.
 
     Exactly one of lossless, max_error, ratio, psnr and ssim is given.
@@ -437,7 +435,7 @@ def decompress(
         return unicompress.decompress(local_path(path), region=region, monitor=monitor)
 
 
-def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used with its module
+def open(path: PathLike) -> unicompress.StoredVolume:  # noqa: A001 - as gzip.open, used with its module
     """Open a container as an array that stays on the disk: only what is asked for is decoded.
 
     Args:
@@ -457,7 +455,7 @@ def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used wit
 
 def recover(
     path: PathLike, *, progress: Progress = None, cancel: Cancel | None = None
-) -> tuple[Volume, RecoverReport]:
+) -> tuple[Volume, unicompress.RecoverReport]:
     """Repair a damaged container in memory, and read every intact block of it.
 
     Args:

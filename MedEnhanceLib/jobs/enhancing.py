@@ -25,8 +25,6 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom import Segmentation
-    from MedEnhanceLib.hqg import VolumeCache
     from MedEnhanceLib.hqg.strength import Enhancement
     from MedEnhanceLib.report.figures import Picture
 
@@ -49,7 +47,7 @@ class Enhanced:
 
     volume: Volume
     uncertainty: Volume | None
-    segmentation: Segmentation | None
+    segmentation: gradprom.Segmentation | None
     report: dict[str, Any]
     enhancement: Enhancement
 
@@ -117,7 +115,7 @@ def enhance_volume(
     segmenter: SegmentConfig | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
-    cache: VolumeCache | None = None,
+    cache: hqg.VolumeCache | None = None,
     scratch: Path | None = None,
     monitor: Monitor,
 ) -> Enhanced:
@@ -208,7 +206,9 @@ def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
         )
 
 
-def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None = None) -> Objects:
+def objects_of(
+    result: Volume | Enhanced | gradprom.Segmentation, source: Volume | None = None
+) -> Objects:
     """Collect what becomes DICOM of a volume or a result.
 
     source: what was enhanced or segmented; None where it is not at hand any more.
@@ -254,7 +254,7 @@ def segmenter_config(
     return narrowed(SegmentConfig, options, model=segmenter, device=device, segmenter="")
 
 
-def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:
+def segmentation_figures(segmentation: gradprom.Segmentation | None) -> dict[str, Any]:
     """Return what a manifest records of a segmentation; nothing where there is none."""
     if segmentation is None:
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from MedEnhanceLib import hqg, io, unicompress
 from MedEnhanceLib.core.options import About, Params, option, options_of
@@ -14,9 +14,6 @@ from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
 from MedEnhanceLib.io.describe import warn_of_doubts
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.hqg import VolumeCache
 
 CONTAINER = ".ucv"
 #: In place of a guide: the best one beside the volume.
@@ -120,7 +117,7 @@ class KeptVolumes:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, tuple[Volume, VolumeCache]] = {}
+        self._kept: dict[Hashable, tuple[Volume, hqg.VolumeCache]] = {}
 
     def load(
         self, params: VolumeParams, *, keep: bool, scratch: Path | None = None, monitor: Monitor

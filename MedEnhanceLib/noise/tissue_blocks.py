@@ -41,7 +41,7 @@ _CT_TISSUE, _CT_LOWEST = -300.0, -900.0
 #: Mean over spread of air in magnitude images (Rayleigh), and its mean, in σ.
 _RAYLEIGH = math.sqrt(math.pi / (4 - math.pi))
 AIR_MEAN = math.sqrt(math.pi / 2)
-_TINY = 1e-12
+TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +204,7 @@ def _air(figures: Floats, top: float) -> float | None:
     """σ of a Rayleigh background, None where there is none."""
     mean, spread, lowest, highest, touched = figures
     usable = (lowest < highest) & (touched < 0.25) & (mean < 0.6 * top)
-    ratio = mean / np.maximum(spread, _TINY) / _RAYLEIGH
+    ratio = mean / np.maximum(spread, TINY) / _RAYLEIGH
     like = usable & (ratio > 0.8) & (ratio < 1.3)
     if like.sum() < max(20, 0.02 * usable.size):
         return None

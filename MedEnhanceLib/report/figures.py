@@ -1,7 +1,4 @@
-"""Comparison sheets: three planes through one point, with a column for each pane.
-
-matplotlib is imported when something is drawn, and only its parts that need no screen.
-"""
+"""Comparison sheets: three planes through one point, with a column for each pane."""
 
 from __future__ import annotations
 
@@ -24,6 +21,7 @@ from MedEnhanceLib.runtime.dependencies import require
 
 #: Colors of drawings, which are dark on light and dark pages alike.
 INK, MUTED, PAPER = "#f2f4f7", "#9aa4b2", "#0b0d10"
+#: matplotlib is imported when something is drawn, and only its parts that need no screen.
 _PURPOSE = "Drawing pictures"
 #: The soft-tissue window that the compression tables use as well, in HU.
 CT_WINDOW = (-160.0, 240.0)

@@ -16,19 +16,15 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.predictor.pretraining import PredictorConfig
 from MedEnhanceLib.unicompress.codecs.predictor.pretraining import train as train_predictor
-from MedEnhanceLib.unicompress.config import MODALITIES, CodecTrainingConfig
+from MedEnhanceLib.unicompress.config import MODALITIES
 
 #: Parts of the codec that are trained.
-_PARTS: dict[str, type[CodecTrainingConfig]] = {
-    "implicit": ImplicitConfig,
-    "predictor": PredictorConfig,
-}
+_PARTS: dict[str, Any] = {"implicit": ImplicitConfig, "predictor": PredictorConfig}
 
 
-def codec_config(fields: Mapping[str, Any]) -> CodecTrainingConfig:
-    """Return the configuration of a part of the codec from its JSON object.
+def codec_config(fields: Mapping[str, Any]) -> Any:
+    """Return the configuration of the part of the codec that `part` names among the fields.
 
-    fields: those of the part's configuration, and `part`, its name.
     Raises ConfigError for an unknown part, and for fields that its configuration does not take.
     """
     part = fields.get("part", "implicit")

@@ -20,7 +20,6 @@ from MedEnhanceLib.errors import ConfigError
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.gradprom.measure import Enhancer
-    from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.train.trainer import Gate, Task
 
 #: Decay of the gradients that the gate averages, and first steps in which it only averages.
@@ -82,7 +81,7 @@ def _data_of(*bundles: Bundle) -> list[dict[str, str]]:
     return entries
 
 
-def teaching_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
+def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
     """Make the task of a configuration and its gate."""
     from MedEnhanceLib.gradprom.gate import GradientGate
     from MedEnhanceLib.gradprom.task import SegmentationTask
