@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.gradprom.likeness import compare, describe
-from MedEnhanceLib.gradprom.segmenters import open_segmenter
+from MedEnhanceLib.gradprom.monai_reader import read_monai_bundle
 from MedEnhanceLib.gradprom.shapes import surface_areas
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
@@ -113,15 +113,13 @@ def segment(
 
 @without_tf32()
 def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmentation:
-    """Segment as `gradprom.segment`, with the segmenter that the configuration names.
+    """Segment as `gradprom.segment`, with the MONAI bundle that the configuration names.
 
-    Raises ModelError and DependencyError as `open_segmenter`, and ModelError or InputError where it
-    is not for this volume.
+    Raises errors as `read_monai_bundle` and `MonaiBundle.segment`.
     """
     began = time.monotonic()
     choice = choose_device(config.device)
-    segmenter = open_segmenter(config.segmenter)
-    bundle = segmenter.bundle
+    bundle = read_monai_bundle(Path(config.segmenter))
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
     monitor.warn(
         f"{bundle.name} is not a MedEnhance model: its accuracy is not known here, "
@@ -130,17 +128,17 @@ def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Seg
     for note in bundle.notes:  # its license among them, which nobody sees in a log
         monitor.warn(f"{bundle.name}: {note}")
     bundle.network.to(choice.name)
-    labels = segmenter.find(volume, monitor)
+    labels = bundle.segment(volume, monitor)
     structures = tuple(
         Label(value=value, name=name, color=_color_of(value))
         for value, name in enumerate(bundle.labels, 1)
     )
-    return _result(volume, labels, structures, segmenter.identity(), choice.name, began)
+    return _result(volume, labels, structures, bundle.identity(), choice.name, began)
 
 
 def _result(
     volume: Volume,
-    labels: np.ndarray[Any, np.dtype[np.uint8]],
+    labels: npt.NDArray[np.uint8],
     structures: tuple[Label, ...],
     model: dict[str, str],
     device: str,
@@ -148,12 +146,30 @@ def _result(
     *,
     warning: str = "",
 ) -> Segmentation:
+    """Put labels [K, J, I] on the volume's grid, with a table of their sizes."""
     note = f"segmented with {model['name']} {model['sha256'][:12]}"
     did = derived_note(f"{note} ({warning})" if warning else note)
+    # Slice by slice: counting takes 8 bytes for each voxel.
+    counts = np.zeros(256, np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=256)
+    voxel_ml = volume.geometry.voxel_volume_mm3 / 1000
+    areas = surface_areas(labels, [structure.value for structure in structures], volume.geometry)
+    table = [
+        {
+            "label": structure.name,
+            "value": structure.value,
+            "voxels": int(count),
+            "volume_ml": round(float(count) * voxel_ml, 3),
+            "surface_mm2": round(areas[structure.value], 1),
+        }
+        for structure in structures
+        for count in [counts[structure.value]]
+    ]
     return Segmentation(
         volume=replace(volume.with_voxels(labels, did=did), modality="SEG", units=""),
         labels=structures,
-        table=volume_table(labels, structures, volume.geometry),
+        table=table,
         model=model,
         device=device,
         seconds=time.monotonic() - began,
@@ -166,28 +182,6 @@ def _color_of(value: int) -> str:
     turn = value * 0.618034 % 1.0  # the golden angle
     red, green, blue = colorsys.hsv_to_rgb(turn, 0.75, 0.95)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
-
-
-def volume_table(
-    labels: np.ndarray[Any, np.dtype[np.uint8]], structures: tuple[Label, ...], geometry: Geometry
-) -> list[dict[str, Any]]:
-    """Make rows of label, value, voxels, volume in mL and surface area in mm²."""
-    # Slice by slice: counting takes 8 bytes for each voxel.
-    counts = np.zeros(256, np.int64)
-    for plane in labels:
-        counts += np.bincount(plane.ravel(), minlength=256)
-    areas = surface_areas(labels, [structure.value for structure in structures], geometry)
-    voxel_ml = geometry.voxel_volume_mm3 / 1000
-    return [
-        {
-            "label": structure.name,
-            "value": structure.value,
-            "voxels": int(counts[structure.value]),
-            "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
-            "surface_mm2": round(areas[structure.value], 1),
-        }
-        for structure in structures
-    ]
 
 
 @lru_cache(maxsize=4)

@@ -49,17 +49,16 @@ class Part:
         text = str(self.value)
         return repr(text if len(text) <= 60 else text[:57] + "…")
 
-    def class_among(self, classes: Collection[str]) -> str:
-        """Name its class without MONAI's package and the ending of dictionaries; "" for another."""
-        name = re.sub(r"^monai\.(?:\w+\.)*", "", str(self["_target_"].value))
-        stems = [name, *(name.removesuffix(ending) for ending in ("Dict", "d", "D"))]
-        return next((stem for stem in stems if stem in classes), "")
+    @property
+    def target(self) -> str:
+        """The name of its class, without MONAI's package."""
+        return re.sub(r"^monai\.(?:\w+\.)*", "", str(self["_target_"].value))
 
     def one_of(self, classes: Collection[str]) -> str:
-        """Name its class as `class_among`; raises ModelError for another, and for no object."""
-        name = self.class_among(classes)
-        if name:
-            return name
+        """Name its class without the ending of dictionaries; ModelError for another, or none."""
+        for ending in ("", "Dict", "d", "D"):
+            if (name := self.target.removesuffix(ending)) in classes:
+                return name
         if not isinstance(self.value, Mapping):
             self.plain()  # code has an error of its own
             raise self.refused("is not an object with _target_")
@@ -84,9 +83,7 @@ class Part:
 
     def number(self, default: float | None = None) -> float:
         """Return a finite number; the default where nothing is stated."""
-        value = self.plain()
-        if value is None and default is not None:
-            return default
+        value: Any = default if self.value is None else self.plain()
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value):
             raise self.refused(f"is {self.shown}, not a number")
@@ -102,52 +99,52 @@ class Part:
             for member in self.members():
                 yield from member.steps()
         elif not self["_disabled_"].flag():
-            is_compose = self.class_among(["Compose"])
-            yield from self["transforms"].steps() if is_compose else [self]
+            yield from self["transforms"].steps() if self.target == "Compose" else [self]
 
+    def field(self, *names: str) -> Part:
+        """Return the first of these fields of a file that is stated, without references.
 
-class Config:
-    """Configuration file of a bundle; raises ModelError where it cannot be read."""
-
-    def __init__(self, folder: Path, member: str) -> None:
-        self._file = member
+        An empty part where none is. Raises ModelError for a reference that names nothing.
+        """
+        name = next((name for name in names if name in self.value), names[0])
+        part = Part(f"{self.place}: {name}", self.value.get(name))
         try:
-            fields = read_json(folder / member)
-            if not isinstance(fields, dict):
-                raise ValueError("no JSON object")
-        except (OSError, ValueError) as cause:
-            raise ModelError(
-                f"{folder}: {member} cannot be read ({cause})",
-                "Give the folder of a MONAI bundle, unpacked, with JSON and not YAML: "
-                "docs/segmenters.md shows one.",
-            ) from cause
-        self.fields = fields
-
-    def part(self, *names: str) -> Part:
-        """Return the first of these fields that is there, else an empty one, without references."""
-        name = next((name for name in names if name in self.fields), names[0])
-        part = Part(f"{self._file}: {name}", self.fields.get(name))
-        try:
-            return Part(part.place, self._resolved(part.value, iter(range(_MOST_VALUES))))
-        except (LookupError, TypeError, ValueError) as cause:
-            raise part.refused(f"cannot be resolved: {Part('', cause).shown}") from cause
+            return Part(part.place, _resolved(part.value, self.value, iter(range(_MOST_VALUES))))
+        except (LookupError, ValueError) as cause:
+            raise part.refused(f"cannot be resolved: {cause}"[:200]) from cause
         except RecursionError as cause:
             raise part.refused("cannot be resolved: a reference is circular") from cause
 
-    def _resolved(self, value: Any, left: Iterator[int]) -> Any:
-        """Copy with the values that references name ("@field::key") in their places."""
-        if next(left, None) is None:
-            raise ValueError("it is too large")
-        if isinstance(value, Mapping):
-            return {name: self._resolved(entry, left) for name, entry in value.items()}
-        if isinstance(value, list):
-            return [self._resolved(entry, left) for entry in value]
-        if not (isinstance(value, str) and value.startswith("@")):
-            return value
-        found: Any = self.fields
-        try:
-            for key in re.split("::|#", value[1:]):
-                found = found[int(key) if isinstance(found, list) else key]
-        except (LookupError, TypeError, ValueError) as cause:
-            raise LookupError(f"{value} names nothing") from cause
-        return self._resolved(found, left)
+
+def read_config(folder: Path, member: str) -> Part:
+    """Read a configuration file of a bundle; raises ModelError where it cannot be read."""
+    try:
+        fields = read_json(folder / member)
+        if not isinstance(fields, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError) as cause:
+        raise ModelError(
+            f"{folder}: {member} cannot be read ({cause})",
+            "Give the folder of a MONAI bundle, unpacked, with JSON and not YAML: "
+            "docs/segmenters.md shows one.",
+        ) from cause
+    return Part(member, fields)
+
+
+def _resolved(value: Any, fields: Mapping[str, Any], allowance: Iterator[int]) -> Any:
+    """Copy with the values that references name ("@field::key") in their places."""
+    if next(allowance, None) is None:
+        raise ValueError("it is too large")
+    if isinstance(value, Mapping):
+        return {name: _resolved(entry, fields, allowance) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_resolved(entry, fields, allowance) for entry in value]
+    if not (isinstance(value, str) and value.startswith("@")):
+        return value
+    target: Any = fields
+    try:
+        for key in re.split("::|#", value[1:]):
+            target = target[int(key) if isinstance(target, list) else key]
+    except (LookupError, TypeError, ValueError) as cause:
+        raise LookupError(f"{value} names nothing") from cause
+    return _resolved(target, fields, allowance)

@@ -1,0 +1,264 @@
+"""Reads a MONAI bundle: a network of a list with its weights, and what is done before and after it.
+
+Configurations are data: classes are looked up in lists, and their arguments are plain values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from MedEnhanceLib.bundles.schema import FORMAT
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle, first_line
+from MedEnhanceLib.gradprom.monai_config import Part, read_config
+from MedEnhanceLib.runtime.dependencies import require
+
+#: MONAI's network classes that may be built: they run MONAI's code alone on plain arguments.
+NETWORKS = (
+    "AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "SegResNetDS", "SwinUNETR", "UNet", "VNet"
+)  # fmt: skip
+#: What sides of volumes are multiples of, where a network states no strides: its stages halve them.
+_MULTIPLE = 32
+_INFERERS = ("SimpleInferer", "SlidingWindowInferer")
+_MOST_WEIGHTS = 4 << 30
+_MOST_LABELS = 255  # of a byte, without the background
+_MOST_SIDE = 512  # of a window, and of what transforms fill an image up to
+_WEIGHTS = ("models/model.safetensors", "models/model.pt")
+_LICENSES = ("LICENSE", "docs/license.txt", "docs/LICENSE")
+_SAVE_WEIGHTS = "Save the weights alone: torch.save(network.state_dict(), …), or as safetensors."
+#: Transforms before the network: those that read the file, and those that are done.
+_READING = ("LoadImage", "EnsureChannelFirst", "EnsureType", "ToTensor", "ToDevice")
+_DONE = (
+    "Orientation", "Spacing", "ScaleIntensityRange", "ScaleIntensity", "NormalizeIntensity",
+    "CropForeground", "SpatialPad", "DivisiblePad",
+)  # fmt: skip
+#: Their arguments that say how far an image is filled up.
+_FILLING = ("spatial_size", "k", "margin", "k_divisible")
+#: What follows the network: the first decides, the second changes labels and is left out, the third
+#: changes nothing here.
+_DECIDING = {"Activations", "AsDiscrete"}
+_LEFT_OUT = {"KeepLargestConnectedComponent", "FillHoles", "RemoveSmallObjects"}
+_NEUTRAL = {"Invert", "SaveImage", "EnsureType", "FromMetaTensor", "ToTensor", "CopyItems"}
+
+
+def read_monai_bundle(folder: Path) -> MonaiBundle:
+    """Read the folder of a bundle.
+
+    Raises ModelError, which names file and field of a fault; DependencyError where its network
+    needs a package that is missing.
+    """
+    folder = folder.resolve()
+    metadata = read_config(folder, "configs/metadata.json")
+    if metadata.value.get("format") == FORMAT:
+        raise ModelError(
+            f"{folder} is a model of MedEnhance, not a MONAI bundle",
+            "Name it as the model (model, --model).",
+        )
+    inference = read_config(folder, "configs/inference.json")
+    try:
+        return _read(folder, metadata, inference)
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as cause:
+        raise ModelError(
+            f"{folder.name}: its configurations cannot be understood ({cause})",
+            "Correct them as docs/segmenters.md describes them.",
+        ) from cause
+
+
+def _read(folder: Path, metadata: Part, inference: Part) -> MonaiBundle:
+    stated = inference.field("network_def", "network")
+    name, arguments = stated.one_of(NETWORKS), stated.arguments()
+    if arguments.get("spatial_dims", 3) != 3:
+        raise stated.refused("takes slices; a network of volumes is needed")
+    strides = arguments.get("strides", [_MULTIPLE])
+    data_format = metadata.field("network_data_format")
+    modality, channels = _image_and_channels(data_format)
+    before, image, spacing = _before(
+        inference.field("preprocessing", "pre_transforms", "transforms")
+    )
+    has_background, left_out = _decision(
+        inference.field("postprocessing", "post_transforms"),
+        named=channels[0].strip().lower() in ("background", "bg"),
+    )
+    labels = channels[1:] if has_background else channels
+    if not 0 < len(labels) <= _MOST_LABELS:
+        raise data_format.refused(f"names {len(labels)} labels")
+    window, overlap = _window(inference.field("inferer"))
+    content, weights = _read_weights(folder)
+    return MonaiBundle(
+        name=folder.name,
+        network=_built(name, arguments, weights, folder.name),
+        before=before,
+        image=image,
+        spacing=spacing,
+        modality=modality,
+        labels=labels,
+        has_background=has_background,
+        multiple=math.prod(max(step) if isinstance(step, list) else step for step in strides),
+        window=window,
+        overlap=overlap,
+        sha256=hashlib.sha256(content).hexdigest(),
+        notes=(_license_of(folder, metadata), *left_out),
+    )
+
+
+def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
+    """Read the modality of the one image that goes in, and the names of what comes out."""
+    inputs, outputs = data_format["inputs"], data_format["outputs"]
+    names = list(inputs.value or ())
+    if len(names) != 1 or inputs[names[0]]["num_channels"].number(1) != 1:
+        raise inputs.refused("is not one image of one channel")
+    modality = inputs[names[0]]["modality"]
+    name = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(str(modality.value).upper())
+    if name is None:
+        raise modality.refused(f"is {modality.shown}, not CT or MR")
+    channels = outputs[next(iter(outputs.value or ("pred",)))]["channel_def"]
+    if not isinstance(channels.value, Mapping) or not channels.value:
+        raise channels.refused("is missing: it names the labels")
+    return name, tuple(map(str, channels.value.values()))
+
+
+def _before(part: Part) -> tuple[Any, str, tuple[float, ...]]:
+    """Build the transforms before the network; returns image key and finest spacing too."""
+    from monai import transforms
+
+    if part.value is None:
+        raise part.refused("is missing")
+    image, made = "image", []
+    spacing: tuple[float, ...] = ()
+    for step in part.steps():
+        name = step.one_of((*_READING, *_DONE))
+        keys = [str(key.plain()) for key in step["keys"].members() if key.value is not None]
+        if name == "LoadImage" and keys:
+            images = [key for key in keys if key not in ("label", "labels", "mask", "seg")]
+            if len(images) != 1:
+                raise step["keys"].refused(f"reads {len(images)} images at once")
+            image = images[0]
+        is_of_labels = bool(keys) and image not in keys
+        if name in _READING or is_of_labels:
+            continue
+        for argument in _FILLING:
+            if any(side.number(0) > _MOST_SIDE for side in step[argument].members()):
+                raise step[argument].refused(f"is more than {_MOST_SIDE}")
+        if name == "Spacing":
+            sides = tuple(max(0.0, side.number()) for side in step["pixdim"].members()[:3])
+            sides += sides[-1:] * (3 - len(sides))
+            spacing = tuple(map(min, sides, spacing)) if spacing else sides
+        arguments = step.arguments() | {"keys": [image]}
+        if name == "Orientation":
+            arguments.setdefault("labels", None)  # MONAI warns of its own default
+        try:
+            made.append(getattr(transforms, f"{name}d")(**arguments))
+        except (TypeError, ValueError) as cause:
+            raise step.refused(f"cannot be built: {first_line(cause)}") from cause
+    return transforms.Compose(made), image, spacing
+
+
+def _decision(part: Part, *, named: bool) -> tuple[bool, list[str]]:
+    """Read whether a voxel has one label or background (softmax), and note what is left out.
+
+    named: whether the labels name a background, which decides where the transforms do not.
+    """
+    notes, is_softmax, is_sigmoid = [], False, False
+    for step in part.steps() if part.value else ():
+        name = step.one_of(_DECIDING | _LEFT_OUT | _NEUTRAL)
+        if name in _LEFT_OUT:
+            notes.append(f"{name} is left out: labels are the network's")
+        elif name in _DECIDING:
+            is_softmax |= step["softmax"].flag() or step["argmax"].flag()
+            if step["threshold"].number(0.5) != 0.5:
+                raise step["threshold"].refused(f"is {step['threshold'].shown}, not 0.5")
+            is_sigmoid |= step["sigmoid"].flag() or step["threshold"].value is not None
+    if is_softmax and is_sigmoid:
+        raise part.refused("is softmax and sigmoid at once")
+    if is_sigmoid and named:
+        raise part.refused(
+            "is sigmoid, but the labels include a background, so they are not channels"
+        )
+    return is_softmax or (named and not is_sigmoid), notes
+
+
+def _window(part: Part) -> tuple[tuple[int, ...], float]:
+    """Read window and overlap of the inferer; () for volumes that are run as a whole."""
+    if part.value is None or part.one_of(_INFERERS) == "SimpleInferer":
+        return (), 0.25
+    overlap = part["overlap"].number(0.25)
+    if not 0 <= overlap <= 0.9:
+        raise part["overlap"].refused(f"is {overlap:g}, not 0 to 0.9")
+    sides = [int(side.number()) for side in part["roi_size"].members()]
+    sides = sides * 3 if len(sides) == 1 else sides
+    if max(sides) > _MOST_SIDE:
+        raise part["roi_size"].refused(f"is {max(sides)}, more than {_MOST_SIDE}")
+    # A side that is left to the volume is stated as -1.
+    return (tuple(sides) if len(sides) == 3 and min(sides) > 0 else ()), overlap
+
+
+def _license_of(folder: Path, metadata: Part) -> str:
+    """Say in a line what a bundle states of its license."""
+    stated = [str(metadata[name].value or "") for name in ("license", "copyright")]
+    for name in _LICENSES:
+        if (folder / name).is_file():
+            with (folder / name).open(encoding="utf-8", errors="replace") as stream:
+                stated.append(stream.readline(1000))
+    text = "; ".join(dict.fromkeys(line.strip() for line in stated if line.strip()))
+    clean = "".join(sign for sign in text if sign.isprintable())[:200]
+    return f"its license: {clean or 'not stated'}"
+
+
+def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
+    """Read the file of weights, and its tensors by name; code in a file is refused, not run."""
+    from safetensors.torch import load
+
+    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if path is None:
+        raise ModelError(
+            f"{folder.name}: neither {' nor '.join(_WEIGHTS)} is inside",
+            "Download the bundle with its large files: python -m monai.bundle download.",
+        )
+    if path.stat().st_size > _MOST_WEIGHTS:
+        raise ModelError(f"{path}: larger than {_MOST_WEIGHTS >> 30} GiB", "Use another segmenter.")
+    content = path.read_bytes()
+    try:
+        if path.suffix == ".safetensors":
+            return content, load(content)
+        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        # A checkpoint of MONAI holds the weights as "model".
+        weights = stored.get("model", stored)
+        if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+            raise ValueError("no state dict")
+    except pickle.UnpicklingError as cause:
+        raise ModelError(
+            f"{path}: holds more than weights, which could run code; it was not read",
+            _SAVE_WEIGHTS,
+        ) from cause
+    except Exception as cause:  # damaged bytes raise anything
+        raise ModelError(f"{path}: its weights cannot be read ({cause})", _SAVE_WEIGHTS) from cause
+    return content, dict(weights)
+
+
+def _built(
+    name: str, arguments: dict[str, Any], weights: Mapping[str, Tensor], bundle: str
+) -> nn.Module:
+    from monai.networks import nets
+
+    if name == "SwinUNETR":
+        require("einops", purpose="The network SwinUNETR")
+        arguments.pop("img_size", None)  # bundles state it, and MONAI has no use for it any more
+    try:
+        network: nn.Module = getattr(nets, name)(**arguments)
+        network.load_state_dict(dict(weights))
+    except Exception as cause:  # each network has its own for arguments that do not fit
+        raise ModelError(
+            f"{bundle}: {name} cannot be built with its arguments and weights "
+            f"({first_line(cause)})",
+            "Correct network_def in its configs/inference.json: channels, strides, normalization.",
+        ) from cause
+    return network.float().eval().requires_grad_(False)
