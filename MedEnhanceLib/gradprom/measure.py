@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.metrics import dice
+from MedEnhanceLib.core.metrics import dice, psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.pipeline import Degradation, LowDose, Rician
+from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.gradprom import segment
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
-from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, read_labeled
+from MedEnhanceLib.gradprom.labeled import LabeledImage, find_split, read_labeled
 from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Enhances a volume; passed in, as a method does not import another.
 Enhance = Callable[[Volume], Volume]
 #: Noise of the images that are measured: σ as a share of the brightest tissue, photons per ray.
-SIGMA, PHOTONS, _ELECTRONIC = 0.1, 5e3, 5.0
-CLEAN, NOISY = "clean", "noisy"
+_SIGMA, _PHOTONS, _ELECTRONIC = 0.1, 5e3, 5.0
+_CLEAN, _NOISY = "clean", "noisy"
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,10 @@ class Enhancer:
     taught: Mapping[str, Any] | None = None
 
 
-def noise_of(modality: str, seed: int) -> Degradation:
-    """Return the noise that images are measured with."""
-    return LowDose(PHOTONS, _ELECTRONIC, seed) if modality == "CT" else Rician(SIGMA, seed)
-
-
 def measure_held_out(
-    head: str,
+    head: Path,
     config: TrainHeadConfig,
     data: Path,
-    files: Sequence[Files],
     enhancers: Mapping[str, Enhance],
     monitor: Monitor,
     *,
@@ -63,10 +57,9 @@ def measure_held_out(
     to files.
 
     Args:
-        head: name or folder.
-        config: of the head's training; its structures are measured.
-        data: folder that files are named relative to.
-        files: of `labeled.find_split`.
+        head: folder of its bundle.
+        config: of the head's training; its structures are measured, in the images held out.
+        data: folder that its patterns are relative to.
         enhancers: by the name that rows give to what they make.
         monitor: progress and cancelling.
         device: as torch names it.
@@ -77,51 +70,42 @@ def measure_held_out(
         and "LABEL (Dice)".
     """
     rows = []
-    options = SegmentConfig(model=head, device=device, force_segmenter=True)
-    for number, pair in enumerate(files):
-        part = monitor.part(number / len(files), (number + 1) / len(files))
+    options = SegmentConfig(model=str(head), device=device, force_segmenter=True)
+    quiet = Monitor(cancel=lambda: monitor.cancelled)  # warnings of each image would repeat
+    names = [_CLEAN, _NOISY, *enhancers]
+    _, held_out = find_split(config, data)
+    for number, files in enumerate(held_out):
+        part = monitor.part(number / len(held_out), (number + 1) / len(held_out))
         subject = f"held-out patient {number + 1}"
-        labeled = read_labeled(config, data, pair, part.part(0, 0.1))
-        measured = list(
-            _measure(
-                labeled.slab(depth) if depth else labeled,
-                noise_of(config.modality, number),
-                options,
-                config,
-                enhancers,
-                part.part(0.1, 1),
-            )
-        )
-        monitor.log(f"{subject}: {pair[0].relative_to(data)}: {measured}")
-        rows += [{"subject": subject, **row} for row in measured]
+        labeled = read_labeled(config, data, files, part.part(0, 0.1))
+        labeled = labeled.slab(depth) if depth else labeled
+        is_ct = config.modality == "CT"
+        noise = LowDose(_PHOTONS, _ELECTRONIC, number) if is_ct else Rician(_SIGMA, number)
+        noisy = noise.apply(labeled.image)
+        monitor.log(f"{subject}: {files[0].relative_to(data)}")
+        for index, name in enumerate(names):
+            part.progress(0.1 + 0.9 * index / len(names), f"measuring the {name} image")
+            original = labeled.image if name == _CLEAN else noisy
+            volume = enhancers[name](noisy) if name in enhancers else original
+            labels = segment(volume, options, original=original, monitor=quiet).volume
+            figures = _figures(labeled, volume, labels, config)
+            rows.append({"subject": subject, "image": name, **figures})
     return rows
 
 
-def _measure(
-    labeled: LabeledImage,
-    noise: Degradation,
-    options: SegmentConfig,
-    config: TrainHeadConfig,
-    enhancers: Mapping[str, Enhance],
-    monitor: Monitor,
-) -> Iterator[dict[str, Any]]:
-    """Yield the row of each image of one patient."""
-    noisy = noise.apply(labeled.image)
-    scaling, values = scaling_for(labeled.image), labeled.values(config)
-    clean = scaling.apply(labeled.image.voxels)
-    tissue = clean > TISSUE[config.modality]
-    quiet = Monitor(cancel=lambda: monitor.cancelled)  # warnings of each would repeat
-    for number, name in enumerate([CLEAN, NOISY, *enhancers]):
-        monitor.progress(number / (2 + len(enhancers)), f"measuring the {name} image")
-        original = labeled.image if name == CLEAN else noisy
-        volume = enhancers[name](noisy) if name in enhancers else original
-        labels = segment(volume, options, original=original, monitor=quiet).volume.voxels
-        scores = {label.name: dice(values, labels, label.value) for label in config.label_set}
-        error = (scaling.apply(volume.voxels) - clean)[tissue].astype(np.float64)
-        square = float(np.square(error).mean()) if tissue.any() else 0.0
-        yield {
-            "image": name,
-            "dice": round(float(np.mean([*scores.values()])), 4),
-            "psnr_db": round(-10 * math.log10(square), 3) if square else None,
-            **{f"{label} (Dice)": round(score, 3) for label, score in scores.items()},
-        }
+def _figures(
+    labeled: LabeledImage, volume: Volume, labels: Volume, config: TrainHeadConfig
+) -> dict[str, Any]:
+    """Compute Dice of the labels of a volume, and its PSNR in the tissue of the labeled image."""
+    scaling = scaling_for(labeled.image)
+    clean, voxels = (scaling.apply(image.voxels) for image in (labeled.image, volume))
+    fidelity = psnr(clean, voxels, 1.0, mask=clean > TISSUE[config.modality])
+    scores = {
+        label.name: dice(labeled.indices == index, labels.voxels == label.value, 1)
+        for index, label in enumerate(config.label_set, 1)
+    }
+    return {
+        "dice": round(float(np.mean([*scores.values()])), 4),
+        "psnr_db": round(fidelity, 3) if math.isfinite(fidelity) else None,
+        **{f"{label} (Dice)": round(score, 3) for label, score in scores.items()},
+    }

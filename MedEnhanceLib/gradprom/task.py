@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,52 +35,34 @@ Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
 class SegmentationTask:
     """Loss of a trained head on enhanced images, and its Dice in persons held out.
 
-    It runs in float32: differences of its loss would vanish in bfloat16.
+    Its images are those of the head's training. It runs in float32: differences of its loss would
+    vanish in bfloat16.
 
     Args:
         segmenter: name or folder of the head.
         data: folder that patterns are relative to.
         device: as torch names it.
-        images, labels, held_out: patterns of labeled images, and of those that are only measured;
-            without images, those of the head's training.
+        modality: of the images.
     Raises:
-        ConfigError: no images are given, and the head does not state those that it learned from;
-            or nobody is held out.
+        ConfigError: the head's training held nobody out.
         ModelError: there is no such head.
     """
 
-    def __init__(
-        self,
-        segmenter: str,
-        data: Path,
-        device: str,
-        *,
-        modality: str,
-        images: Sequence[str] = (),
-        labels: Sequence[str] = (),
-        held_out: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, segmenter: str, data: Path, device: str, *, modality: str) -> None:
         self._bundle = open_bundle(segmenter, kind="head", modality=modality)
         metadata = self._bundle.metadata
         stated = metadata.get("training", {}).get("config", {})
-        fields = {name: stated[name] for name in _OF_DATA if name in stated}
-        if images:
-            fields |= {"images": images, "labels": labels, "held_out": held_out}
-        if not fields.get("images"):
-            raise ConfigError(
-                f"head {self._bundle.name} does not state its images",
-                "Name labeled images: task.images, task.labels and task.held_out.",
-            )
-        if not fields.get("held_out"):
+        if not stated.get("held_out"):
             raise ConfigError(
                 "nobody is held out to decide whether taught weights are accepted",
-                "Name images in held_out, of task or of the head's training.",
+                "Train the head with images in held_out.",
             )
+        fields = {name: stated[name] for name in _OF_DATA if name in stated}
         fields |= {"structures": metadata["labels"], "network": metadata["network"]}
-        self.config = TrainHeadConfig.from_json({**fields, "modality": modality})
+        self._config = TrainHeadConfig.from_json({**fields, "modality": modality})
         self._network = move(open_head(self._bundle).network, device)
         self._data, self._device = data, device
-        self._criterion = segmentation_loss(over_batch=self.config.labeled_share > 0)
+        self._criterion = segmentation_loss(over_batch=self._config.labeled_share > 0)
 
     def identity(self) -> Mapping[str, str]:
         """Return name and hash of the head."""
@@ -91,19 +73,17 @@ class SegmentationTask:
 
         Raises InputError for data that do not fit together.
         """
-        learned, _ = find_split(self.config, self._data)
+        learned, _ = find_split(self._config, self._data)
         for files in learned:
-            labeled = read_labeled(self.config, self._data, files, monitor)
+            labeled = read_labeled(self._config, self._data, files, monitor)
             yield files[0], labeled.image, labeled.indices
 
     def measure(self, enhancers: Mapping[str, Enhance], monitor: Monitor) -> list[dict[str, Any]]:
         """Measure the head on persons held out, as `measure_held_out`."""
-        _, held_out = find_split(self.config, self._data)
         return measure_held_out(
-            str(self._bundle.folder),
-            self.config,
+            self._bundle.folder,
+            self._config,
             self._data,
-            held_out,
             enhancers,
             monitor,
             device=self._device,
@@ -113,30 +93,24 @@ class SegmentationTask:
     def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
         """Compute CE + Dice of up to four slices of a slab, each seen with its neighbors.
 
+        Slices whose neighbors are all in the slab are preferred; beyond the ends the last slice is
+        repeated.
+
         image, noisy: [D, H, W] on the network's scale, enhanced and before. labels: indices.
         """
-        images = (image, noisy)[: self.config.network.images]
-        middles, seen = self._chosen(len(image))
-        stacks = torch.cat([each[torch.tensor(seen)] for each in images], dim=1).float()
-        rows, columns = image.shape[-2:]
+        depth, rows, columns = image.shape
+        context = self._config.network.context
+        whole = range(context, depth - context) or [depth // 2]
+        places = np.linspace(0, len(whole) - 1, min(len(whole), _MOST_SLICES)).round().astype(int)
+        middles = np.array(whole)[places]
+        seen = np.clip(middles[:, None] + np.arange(-context, context + 1), 0, depth - 1)
+        images = (image, noisy)[: self._config.network.images]
+        stacks = torch.cat([each[torch.from_numpy(seen)] for each in images], dim=1).float()
         # Each stage halves the sides.
-        multiple = 2 ** (len(self.config.network.widths) - 1)
+        multiple = 2 ** (len(self._config.network.widths) - 1)
         short = (0, -columns % multiple, 0, -rows % multiple)
         with torch.autocast(image.device.type, enabled=False):
             padded = F.pad(stacks, short, mode="replicate")
             logits: Tensor = self._network(padded)[..., :rows, :columns]
-            loss: Tensor = self._criterion(logits, labels[middles][:, None].float())
+            loss: Tensor = self._criterion(logits, labels[middles.tolist()][:, None].float())
         return loss
-
-    def _chosen(self, depth: int) -> tuple[list[int], list[list[int]]]:
-        """Choose up to four slices of a slab, and the 2k + 1 that are seen with each.
-
-        Slices whose neighbors are all in the slab are preferred; beyond the ends the last slice is
-        repeated.
-        """
-        context = self.config.network.context
-        whole = list(range(context, depth - context)) or [depth // 2]
-        places = np.linspace(0, len(whole) - 1, min(len(whole), _MOST_SLICES)).round().astype(int)
-        middles = [whole[place] for place in places]
-        offsets = np.arange(-context, context + 1)
-        return middles, [np.clip(at + offsets, 0, depth - 1).tolist() for at in middles]

@@ -97,16 +97,7 @@ def teaching_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gat
         relative=True,
         warm_up=min(_GATE_WARM_UP, task.steps // 5) if averages else 0,
     )
-    segmentation = SegmentationTask(
-        task.segmenter,
-        data,
-        device,
-        modality=config.modality,
-        images=task.images,
-        labels=task.labels,
-        held_out=task.held_out,
-    )
-    return segmentation, gate
+    return SegmentationTask(task.segmenter, data, device, modality=config.modality), gate
 
 
 def enhancer_of(config: TrainHeadConfig) -> Enhancer | None:

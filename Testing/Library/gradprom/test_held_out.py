@@ -134,7 +134,7 @@ EMPTY = LABELS.with_voxels(0 * LABELS.voxels)
     ("labels", "reported"),
     [
         (IMAGE, r"lump\.nrrd: an image, not labels"),
-        (MOVED, r"lump\.nrrd has another origin"),
+        (MOVED, r"lump\.nrrd has another shape, origin"),
         (EMPTY, r"lump\.nrrd: no voxel .* \(5, 9\); its values: 0"),
         (LABELS, r"'Stone' \(value 9\)"),
     ],
@@ -232,8 +232,8 @@ def test_the_tumor_head_is_coded_as_dicom_codes_lesions() -> None:
     ("images", "labels", "wrong"),
     [
         (("a", "b"), ("a_drawn", "b_drawn"), ""),
-        (("a", "b"), ("b", "c"), "without a partner: a.nii.gz, c.nii.gz"),
-        (("a", "b"), ("b", "c", "d"), "without a partner: a.nii.gz, c.nii.gz, d.nii.gz"),
+        (("a", "b"), ("b", "c"), "without a partner: a, c"),
+        (("a", "b"), ("b", "c", "d"), "without a partner: a, c, d"),
     ],
 )
 def test_labels_stand_beside_the_images_of_their_names(
