@@ -24,6 +24,10 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: A resampled volume has at most this many times more or fewer voxels: 3 along each axis.
 _MOST_ZOOM = 27.0
+#: Sides that are run at once are filled up to a multiple of this, as stages halve them.
+_MULTIPLE = 32
+#: Key of the image in what transforms take and give.
+IMAGE = "image"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +37,12 @@ class MonaiBundle:
     Attributes:
         name: of its folder.
         network: [B, 1, D, H, W] → logits [B, outputs, D, H, W], frozen, for use.
-        before: MONAI's Compose of what is done before it, on a mapping with the image as `image`.
-        image: the key of the image.
+        before: MONAI's Compose of what is done before it, on a mapping with the image as "image".
         spacing: mm that `before` resamples to, 0: as the volume's; empty: it does not resample.
         modality: of the images that it was trained on, CT or MR.
         labels: names of its channels, in order, without the background.
         has_background: whether the first channel is the background, so that a voxel has one label;
             else labels may overlap.
-        multiple: sides are filled up to a multiple of it where there is no window.
         window: sides of the window that whole volumes are run in; empty: all at once.
         overlap: of neighboring windows, as a share.
         sha256: of its weights.
@@ -50,12 +52,10 @@ class MonaiBundle:
     name: str
     network: nn.Module
     before: Any
-    image: str
     spacing: tuple[float, ...]
     modality: str
     labels: tuple[str, ...]
     has_background: bool
-    multiple: int
     window: tuple[int, ...]
     overlap: float
     sha256: str
@@ -117,7 +117,7 @@ class MonaiBundle:
         voxels = np.array(volume.voxels.T[None], np.float32, order="C")
         affine = torch.from_numpy(volume.geometry.affine_ras)
         image = MetaTensor(torch.from_numpy(voxels), affine=affine)
-        return self.before({self.image: image})[self.image]
+        return self.before({IMAGE: image})[IMAGE]
 
     def _in_windows(self, image: Any, monitor: Monitor) -> Tensor:
         """Compute logits [C, …] of a whole image [1, …]; one window if none is stated."""
@@ -125,7 +125,7 @@ class MonaiBundle:
 
         voxels = image.as_tensor().to(next(self.network.parameters()).device)
         sides, count = voxels.shape[1:], 0
-        window = self.window or tuple(side + -side % self.multiple for side in sides)
+        window = self.window or tuple(side + -side % _MULTIPLE for side in sides)
         windows = math.prod(
             math.ceil(max(side - part, 0) / max(1, int(part * (1 - self.overlap)))) + 1
             for side, part in zip(sides, window, strict=True)
@@ -182,7 +182,7 @@ class MonaiBundle:
         record = copy.deepcopy(image.applied_operations)
         scores = MetaTensor(channel[None].float().cpu(), meta=image.meta, applied_operations=record)
         if record:
-            scores = self.before.inverse({self.image: scores})[self.image]
+            scores = self.before.inverse({IMAGE: scores})[IMAGE]
         on_grid: Tensor = scores.as_tensor()[0]
         return on_grid
 

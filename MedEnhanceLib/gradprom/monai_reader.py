@@ -5,10 +5,6 @@ Configurations are data: classes are looked up in lists, and their arguments are
 
 from __future__ import annotations
 
-import hashlib
-import io
-import math
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.bundles.schema import FORMAT
+from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle, first_line
+from MedEnhanceLib.gradprom.monai_bundle import IMAGE, MonaiBundle, first_line
 from MedEnhanceLib.gradprom.monai_config import Part, read_config
 from MedEnhanceLib.runtime.dependencies import require
 
@@ -26,15 +23,11 @@ from MedEnhanceLib.runtime.dependencies import require
 NETWORKS = (
     "AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "SegResNetDS", "SwinUNETR", "UNet", "VNet"
 )  # fmt: skip
-#: What sides of volumes are multiples of, where a network states no strides: its stages halve them.
-_MULTIPLE = 32
 _INFERERS = ("SimpleInferer", "SlidingWindowInferer")
-_MOST_WEIGHTS = 4 << 30
 _MOST_LABELS = 255  # of a byte, without the background
 _MOST_SIDE = 512  # of a window, and of what transforms fill an image up to
 _WEIGHTS = ("models/model.safetensors", "models/model.pt")
 _LICENSES = ("LICENSE", "docs/license.txt", "docs/LICENSE")
-_SAVE_WEIGHTS = "Save the weights alone: torch.save(network.state_dict(), …), or as safetensors."
 #: Transforms before the network: those that read the file, and those that are done.
 _READING = ("LoadImage", "EnsureChannelFirst", "EnsureType", "ToTensor", "ToDevice")
 _DONE = (
@@ -78,12 +71,9 @@ def _read(folder: Path, metadata: Part, inference: Part) -> MonaiBundle:
     name, arguments = stated.one_of(NETWORKS), stated.arguments()
     if arguments.get("spatial_dims", 3) != 3:
         raise stated.refused("takes slices; a network of volumes is needed")
-    strides = arguments.get("strides", [_MULTIPLE])
     data_format = metadata.field("network_data_format")
     modality, channels = _image_and_channels(data_format)
-    before, image, spacing = _before(
-        inference.field("preprocessing", "pre_transforms", "transforms")
-    )
+    before, spacing = _before(inference.field("preprocessing", "pre_transforms", "transforms"))
     has_background, left_out = _decision(
         inference.field("postprocessing", "post_transforms"),
         named=channels[0].strip().lower() in ("background", "bg"),
@@ -92,20 +82,18 @@ def _read(folder: Path, metadata: Part, inference: Part) -> MonaiBundle:
     if not 0 < len(labels) <= _MOST_LABELS:
         raise data_format.refused(f"names {len(labels)} labels")
     window, overlap = _window(inference.field("inferer"))
-    content, weights = _read_weights(folder)
+    sha256, weights = _read_weights(folder)
     return MonaiBundle(
         name=folder.name,
         network=_built(name, arguments, weights, folder.name),
         before=before,
-        image=image,
         spacing=spacing,
         modality=modality,
         labels=labels,
         has_background=has_background,
-        multiple=math.prod(max(step) if isinstance(step, list) else step for step in strides),
         window=window,
         overlap=overlap,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256,
         notes=(_license_of(folder, metadata), *left_out),
     )
 
@@ -126,8 +114,8 @@ def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
     return name, tuple(map(str, channels.value.values()))
 
 
-def _before(part: Part) -> tuple[Any, str, tuple[float, ...]]:
-    """Build the transforms before the network; returns image key and finest spacing too."""
+def _before(part: Part) -> tuple[Any, tuple[float, ...]]:
+    """Build the transforms before the network; returns their finest spacing too."""
     from monai import transforms
 
     if part.value is None:
@@ -152,14 +140,16 @@ def _before(part: Part) -> tuple[Any, str, tuple[float, ...]]:
             sides = tuple(max(0.0, side.number()) for side in step["pixdim"].members()[:3])
             sides += sides[-1:] * (3 - len(sides))
             spacing = tuple(map(min, sides, spacing)) if spacing else sides
-        arguments = step.arguments() | {"keys": [image]}
+        arguments = step.arguments() | {"keys": [IMAGE]}
+        if name == "CropForeground":
+            arguments["source_key"] = IMAGE
         if name == "Orientation":
             arguments.setdefault("labels", None)  # MONAI warns of its own default
         try:
             made.append(getattr(transforms, f"{name}d")(**arguments))
         except (TypeError, ValueError) as cause:
             raise step.refused(f"cannot be built: {first_line(cause)}") from cause
-    return transforms.Compose(made), image, spacing
+    return transforms.Compose(made), spacing
 
 
 def _decision(part: Part, *, named: bool) -> tuple[bool, list[str]]:
@@ -177,12 +167,8 @@ def _decision(part: Part, *, named: bool) -> tuple[bool, list[str]]:
             if step["threshold"].number(0.5) != 0.5:
                 raise step["threshold"].refused(f"is {step['threshold'].shown}, not 0.5")
             is_sigmoid |= step["sigmoid"].flag() or step["threshold"].value is not None
-    if is_softmax and is_sigmoid:
-        raise part.refused("is softmax and sigmoid at once")
-    if is_sigmoid and named:
-        raise part.refused(
-            "is sigmoid, but the labels include a background, so they are not channels"
-        )
+    if is_sigmoid and (is_softmax or named):
+        raise part.refused("is sigmoid, but softmax too, or the labels include a background")
     return is_softmax or (named and not is_sigmoid), notes
 
 
@@ -213,9 +199,9 @@ def _license_of(folder: Path, metadata: Part) -> str:
     return f"its license: {clean or 'not stated'}"
 
 
-def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
-    """Read the file of weights, and its tensors by name; code in a file is refused, not run."""
-    from safetensors.torch import load
+def _read_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
+    """Read the hash of the file of weights, and its tensors by name; code in it is not run."""
+    from safetensors.torch import load_file
 
     path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if path is None:
@@ -223,25 +209,20 @@ def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
             f"{folder.name}: neither {' nor '.join(_WEIGHTS)} is inside",
             "Download the bundle with its large files: python -m monai.bundle download.",
         )
-    if path.stat().st_size > _MOST_WEIGHTS:
-        raise ModelError(f"{path}: larger than {_MOST_WEIGHTS >> 30} GiB", "Use another segmenter.")
-    content = path.read_bytes()
     try:
         if path.suffix == ".safetensors":
-            return content, load(content)
-        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return file_sha256(path), load_file(path)
+        stored = torch.load(path, map_location="cpu", weights_only=True)
         # A checkpoint of MONAI holds the weights as "model".
-        weights = stored.get("model", stored)
+        weights = dict(stored.get("model", stored))
         if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
             raise ValueError("no state dict")
-    except pickle.UnpicklingError as cause:
-        raise ModelError(
-            f"{path}: holds more than weights, which could run code; it was not read",
-            _SAVE_WEIGHTS,
-        ) from cause
     except Exception as cause:  # damaged bytes raise anything
-        raise ModelError(f"{path}: its weights cannot be read ({cause})", _SAVE_WEIGHTS) from cause
-    return content, dict(weights)
+        raise ModelError(
+            f"{path}: its weights cannot be read without running code: {first_line(cause)}",
+            "Save the weights alone: torch.save(network.state_dict(), …), or as safetensors.",
+        ) from cause
+    return file_sha256(path), weights
 
 
 def _built(

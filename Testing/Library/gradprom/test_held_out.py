@@ -157,7 +157,7 @@ def test_labels_that_cannot_be_learned_from_are_named(
         ({"images": "ct/*.nii"}, "images is .*Use a list"),
         ({"structures": ["Tumor"]}, r"structures is \('Tumor',\)"),
         ({"structures": [{"value": 1, "name": "Tumor"}]}, "Label lacks color"),
-        ({"structures": [{"value": 0, "name": "T", "color": "#ffffff"}]}, "value of 'T' is 0"),
+        ({"structures": [{"value": 0, "name": "T", "color": "#ffffff"}]}, "value is 0"),
         ({"structures": [{"value": 1, "name": "T", "color": "yellow"}]}, "'yellow'.*#rrggbb"),
         ({"network": {"window": [-160, 240]}}, "HU / 1000"),
         ({"structures": []}, "structures"),

@@ -137,7 +137,7 @@ def test_a_bundle_is_understood(make: Make) -> None:
     bundle = read_monai_bundle(make())
     assert (bundle.name, bundle.modality, bundle.labels) == ("organs", "CT", ("liver", "spleen"))
     assert (bundle.spacing, bundle.window, bundle.overlap) == ((1.5, 1.5, 2.0), (32, 32, 16), 0.5)
-    assert (bundle.has_background, bundle.multiple) == (True, 4)
+    assert bundle.has_background
     done = [type(step).__name__ for step in bundle.before.transforms]
     assert done == ["Orientationd", "Spacingd", "ScaleIntensityRanged"]
     assert any("KeepLargestConnectedComponent" in note for note in bundle.notes)
@@ -208,7 +208,7 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
         ("preprocessing.transforms.5._disabled_", False, r"'RandFlipd'"),
         ("inferer._target_", "scripts.Inferer", r"inferer._target_ is 'scripts.Inferer'"),
         ("postprocessing.transforms.3", of("Lambdad", func="$x"), r"'Lambdad', not one of Activ"),
-        ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.5), r"sigmoid at once"),
+        ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.5), "but softmax too"),
         ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.3), r"'0.3', not 0.5"),
         (_STEPS, ["@image_key"], "is not an object with _target_"),
         (f"{_DATA}.inputs.image.num_channels", 4, "inputs is not one image"),
@@ -293,7 +293,7 @@ def test_code_in_a_file_of_weights_is_not_run(make: Make, tmp_path: Path) -> Non
         lambda: weights.write_bytes(pickle.dumps(Bomb(mark), protocol=2)),
     ):
         write()
-        with pytest.raises(ModelError, match=r"could run code|cannot be read") as caught:
+        with pytest.raises(ModelError, match="without running code") as caught:
             read_monai_bundle(tmp_path / "organs")
         assert "state_dict" in caught.value.hint
     assert not mark.exists()
@@ -313,7 +313,7 @@ def test_weights_come_in_several_forms_and_have_to_fit(make: Make) -> None:
     torch.save({"epoch": 3, "model": tensors}, file)  # as MONAI writes a checkpoint
     assert opened()
     file.write_bytes(bytes(range(200)))
-    with pytest.raises(ModelError, match=r"not read|cannot be read"):
+    with pytest.raises(ModelError, match="cannot be read"):
         opened()
     torch.save([1, 2], file)
     with pytest.raises(ModelError, match="cannot be read"):
@@ -348,17 +348,12 @@ _SMALL: dict[str, Fields] = {
 
 
 @pytest.mark.parametrize("name", _SMALL)
-def test_networks_of_the_list_take_the_sides_that_are_derived_for_them(
-    name: str, make: Make
-) -> None:
+def test_networks_of_the_list_take_whole_volumes(name: str, make: Make) -> None:
     arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, **_SMALL[name]}
     fields = changed(INFERENCE, "network_def", of(name, **arguments))
     folder = make(changed(fields, "inferer", of("SimpleInferer")))
     torch.save(getattr(nets, name)(**arguments).state_dict(), folder / "models/model.pt")
-    segmenter = read_monai_bundle(folder)
-    multiple = segmenter.multiple
-    assert multiple <= 32
-    assert segmenter.network(torch.rand(1, 1, multiple, 3 * multiple, 32)).shape[1] == 3
+    assert read_monai_bundle(folder).segment(ct(), Monitor()).shape == ct().shape
 
 
 def test_what_crops_and_scales_is_undone_on_the_grid_of_the_volume(make: Make) -> None:

@@ -34,9 +34,8 @@ class Shifted(nn.Module):
 def opened(*before: Any, **fields: Any) -> MonaiBundle:
     stated = {
         "name": "Shifted", "network": Shifted(), "before": transforms.Compose(before),
-        "image": "image", "spacing": (), "modality": "MR", "labels": ("Cube",),
-        "has_background": True, "multiple": 1, "window": (), "overlap": 0.25, "sha256": "",
-        "notes": (),
+        "spacing": (), "modality": "MR", "labels": ("Cube",), "has_background": True,
+        "window": (), "overlap": 0.25, "sha256": "", "notes": (),
     }  # fmt: skip
     return MonaiBundle(**(stated | fields))
 
@@ -109,6 +108,19 @@ def test_windows_change_nothing_report_progress_and_can_be_cancelled() -> None:
     calls = iter(range(100))
     with pytest.raises(Cancelled):
         segmenter.segment(cube(), Monitor(cancel=lambda: next(calls) > 3))
+
+
+def test_logits_that_the_bundle_does_not_state_are_refused() -> None:
+    broken, cubes = Shifted(), cube()
+    broken.weight[0] = torch.nan
+    takes_two = nn.Conv3d(2, 2, 1)
+    for bundle, sentence in (
+        (opened(labels=("Cube", "Ball")), r"gives \[1, 2, 32, 32, 32\], with 3 channels"),
+        (opened(network=broken), "values that are not finite"),
+        (opened(network=takes_two), "does not take cube: .* 2 channels"),
+    ):
+        with pytest.raises(ModelError, match=sentence):
+            bundle.segment(cubes, Monitor())
 
 
 def test_volumes_that_it_is_not_for_are_refused() -> None:
