@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,14 +13,29 @@ from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_from_json
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
 from MedEnhanceLib.nets.precision import move
 
-if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom.measure import Enhancer
-
+#: Enhances a volume; passed in, as a method does not import another.
+Enhance = Callable[[Volume], Volume]
 _PROPAGATED = "Trained on labels that were propagated from a template, not drawn by a reader."
 _RESEARCH = "A research tool: do not use it for measurements of patients."
+
+
+@dataclass(frozen=True)
+class Enhancer:
+    """Enhancement of the images that a head learns from.
+
+    Attributes:
+        enhance: makes an enhanced volume.
+        identity: name and hash of the bundle.
+        taught: record of the steps in which a head taught it; None of one that none taught.
+    """
+
+    enhance: Enhance
+    identity: Mapping[str, str]
+    taught: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,20 @@ class Window(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map a tensor of any shape."""
         return ((images - self.low) / (self.high - self.low)).clamp(0, 1)
+
+
+def segmentation_loss(*, over_batch: bool = False) -> nn.Module:
+    """Make CE + Dice over logits [B, C, H, W] and label indices [B, 1, H, W], without background.
+
+    over_batch: Dice of the batch as a whole. Dice of each patch would only push a rare structure
+    back, as most patches do not show it.
+    """
+    from monai.losses.dice import DiceCELoss
+
+    loss: nn.Module = DiceCELoss(
+        to_onehot_y=True, softmax=True, include_background=False, batch=over_batch
+    )
+    return loss
 
 
 def export_head(

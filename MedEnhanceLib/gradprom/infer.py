@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,8 +23,8 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.gradprom.likeness import compare, describe
-from MedEnhanceLib.gradprom.monai_reader import read_monai_bundle
-from MedEnhanceLib.gradprom.shapes import surface_areas
+from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
+from MedEnhanceLib.gradprom.shapes import Labels, surface_areas
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
 from MedEnhanceLib.nets.slices import over_slices, stoppable
@@ -80,7 +79,7 @@ def find_unlike(volume: Volume, bundle: Bundle) -> str:
 @without_tf32()
 def segment(
     volume: Volume,
-    bundle: Bundle,
+    bundle: Bundle | MonaiBundle,
     config: SegmentConfig,
     *,
     original: Volume | None,
@@ -90,9 +89,46 @@ def segment(
     """Segment as `gradprom.segment`, with a verified bundle and the warning of `open_head_for`."""
     began = time.monotonic()
     choice = choose_device(config.device)
-    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
-    model = _warm_head(bundle.folder, bundle.sha256)
+    if isinstance(bundle, MonaiBundle):
+        monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+        labels, structures = _labels_of_others(volume, bundle, choice.name, monitor)
+    else:
+        monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
+        model = _warm_head(bundle.folder, bundle.sha256)
+        structures = model.labels
+        labels = _labels_of_head(volume, original or volume, model, choice.name, monitor)
+    # Slice by slice: counting takes 8 bytes for each voxel.
+    counts = np.zeros(256, np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=256)
+    areas = surface_areas(labels, [structure.value for structure in structures], volume.geometry)
+    voxel_ml = volume.geometry.voxel_volume_mm3 / 1000
+    identity = bundle.identity()
+    note = f"segmented with {identity['name']} {identity['sha256'][:12]}"
+    did = derived_note(f"{note} ({warning})" if warning else note)
+    return Segmentation(
+        volume=replace(volume.with_voxels(labels, did=did), modality="SEG", units=""),
+        labels=structures,
+        table=[
+            {
+                "label": structure.name,
+                "value": structure.value,
+                "voxels": int(counts[structure.value]),
+                "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
+                "surface_mm2": round(areas[structure.value], 1),
+            }
+            for structure in structures
+        ],
+        model=identity,
+        device=choice.name,
+        seconds=time.monotonic() - began,
+        warning=warning,
+    )
 
+
+def _labels_of_head(
+    volume: Volume, original: Volume, model: HeadModel, device: str, monitor: Monitor
+) -> Labels:
     def network(batch: Tensor, device: str) -> Tensor:
         logits: Tensor = move(model.network, device)(batch)
         return logits.softmax(dim=1)
@@ -100,80 +136,28 @@ def segment(
     scaling, context = scaling_for(volume), model.config.context
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
-    beside = (volume if original is None else original).voxels if model.config.images > 1 else None
+    beside = original.voxels if model.config.images > 1 else None
     with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(
-            network, volume.voxels, scaling, context, choice.name, monitor, beside=beside
+            network, volume.voxels, scaling, context, device, monitor, beside=beside
         ):
             labels[where] = values[likelihood.argmax(axis=1)]
-    return _result(
-        volume, labels, model.labels, bundle.identity(), choice.name, began, warning=warning
-    )
+    return labels
 
 
-@without_tf32()
-def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmentation:
-    """Segment as `gradprom.segment`, with the MONAI bundle that the configuration names.
-
-    Raises errors as `read_monai_bundle` and `MonaiBundle.segment`.
-    """
-    began = time.monotonic()
-    choice = choose_device(config.device)
-    bundle = read_monai_bundle(Path(config.segmenter))
-    monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+def _labels_of_others(
+    volume: Volume, bundle: MonaiBundle, device: str, monitor: Monitor
+) -> tuple[Labels, tuple[Label, ...]]:
     monitor.warn(
         f"{bundle.name} is not a MedEnhance model: its accuracy is not known here, "
         "and it was not checked whether the volume is like those that it learned from"
     )
     for note in bundle.notes:  # its license among them, which nobody sees in a log
         monitor.warn(f"{bundle.name}: {note}")
-    bundle.network.to(choice.name)
-    labels = bundle.segment(volume, monitor)
-    structures = tuple(
+    bundle.network.to(device)
+    return bundle.segment(volume, monitor), tuple(
         Label(value=value, name=name, color=_color_of(value))
         for value, name in enumerate(bundle.labels, 1)
-    )
-    return _result(volume, labels, structures, bundle.identity(), choice.name, began)
-
-
-def _result(
-    volume: Volume,
-    labels: npt.NDArray[np.uint8],
-    structures: tuple[Label, ...],
-    model: dict[str, str],
-    device: str,
-    began: float,
-    *,
-    warning: str = "",
-) -> Segmentation:
-    """Put labels [K, J, I] on the volume's grid, with a table of their sizes."""
-    note = f"segmented with {model['name']} {model['sha256'][:12]}"
-    did = derived_note(f"{note} ({warning})" if warning else note)
-    # Slice by slice: counting takes 8 bytes for each voxel.
-    counts = np.zeros(256, np.int64)
-    for plane in labels:
-        counts += np.bincount(plane.ravel(), minlength=256)
-    voxel_ml = volume.geometry.voxel_volume_mm3 / 1000
-    areas = surface_areas(labels, [structure.value for structure in structures], volume.geometry)
-    table = [
-        {
-            "label": structure.name,
-            "value": structure.value,
-            "voxels": int(count),
-            "volume_ml": round(float(count) * voxel_ml, 3),
-            "surface_mm2": round(areas[structure.value], 1),
-        }
-        for structure in structures
-        for count in [counts[structure.value]]
-    ]
-    return Segmentation(
-        volume=replace(volume.with_voxels(labels, did=did), modality="SEG", units=""),
-        labels=structures,
-        table=table,
-        model=model,
-        device=device,
-        seconds=time.monotonic() - began,
-        warning=warning,
     )
 
 

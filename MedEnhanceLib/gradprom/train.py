@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
@@ -22,10 +22,10 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import draw
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.gradprom.head import export_head, make_head
+from MedEnhanceLib.gradprom.head import Enhancer, export_head, make_head, segmentation_loss
 from MedEnhanceLib.gradprom.labeled import Files, find_split, read_labeled
 from MedEnhanceLib.gradprom.likeness import record_likeness
-from MedEnhanceLib.gradprom.measure import Enhancer, measure_held_out
+from MedEnhanceLib.gradprom.task import measure_held_out
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
 from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
@@ -175,20 +175,6 @@ def synthetic_contrast(image: Volume, rng: np.random.Generator) -> Volume:
     mapped = np.interp(scaled, knots, levels if rng.random() < 0.5 else levels[::-1])
     mapped *= np.clip(scaled / TISSUE["MR"], 0, 1) ** 2
     return image.with_voxels((1000 * mapped).astype(np.float32), did="synthetic contrast")
-
-
-def segmentation_loss(*, over_batch: bool = False) -> nn.Module:
-    """Make CE + Dice over logits [B, C, H, W] and label indices [B, 1, H, W], without background.
-
-    over_batch: Dice of the batch as a whole. Dice of each patch would only push a rare structure
-    back, as most patches do not show it.
-    """
-    from monai.losses.dice import DiceCELoss
-
-    loss: nn.Module = DiceCELoss(
-        to_onehot_y=True, softmax=True, include_background=False, batch=over_batch
-    )
-    return loss
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from MedEnhanceLib.errors import ConfigError
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
-    from MedEnhanceLib.gradprom.measure import Enhancer
+    from MedEnhanceLib.gradprom.head import Enhancer
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.train.trainer import Gate, Task
 
@@ -104,7 +104,7 @@ def enhancer_of(config: TrainHeadConfig) -> Enhancer | None:
     """Return what a head's training volumes are enhanced with; None for a head without."""
     if not config.enhancer:
         return None
-    from MedEnhanceLib.gradprom.measure import Enhancer
+    from MedEnhanceLib.gradprom.head import Enhancer
     from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
     bundle = open_bundle(config.enhancer, kind="enhancer", modality=config.modality)

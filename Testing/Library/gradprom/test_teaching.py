@@ -20,8 +20,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, ModelError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.gate import GradientGate
-from MedEnhanceLib.gradprom.head import export_head, make_head
-from MedEnhanceLib.gradprom.measure import Enhancer
+from MedEnhanceLib.gradprom.head import Enhancer, export_head, make_head
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.hqg import TrainConfig
 from MedEnhanceLib.hqg.bundle import export_enhancer
@@ -211,7 +210,7 @@ def test_a_taught_training_that_was_stopped_goes_on_bit_for_bit(
     data: Path, tmp_path: Path, segmenter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("MedEnhanceLib.hqg.train.verdict.MOST_LOST_DB", 99.0)
-    monkeypatch.setattr("MedEnhanceLib.gradprom.measure.dice", lambda *_: next(rising))
+    monkeypatch.setattr("MedEnhanceLib.gradprom.task.dice", lambda *_: next(rising))
     rising = iter(np.linspace(0, 1, 100))
     task = {"segmenter": segmenter, "gate": "ema"}
     whole = learned(data, tmp_path / "whole", **task)
