@@ -42,7 +42,6 @@ class Enhancer:
 class HeadModel:
     """A head ready for inference."""
 
-    bundle: Bundle
     config: HeadConfig
     labels: tuple[Label, ...]
     network: nn.Module
@@ -101,9 +100,10 @@ def export_head(
     enhancer: Enhancer | None = None,
 ) -> Bundle:
     """Write the bundle of a training; enhancer: of its images, None for images as they are."""
-    made_by = "degraded images"
+    made_by, gradprom = "degraded images", {}
     if enhancer:
         made_by = "what {name} ({sha256:.12}) makes of degraded ones".format(**enhancer.identity)
+        gradprom = {"gradprom": {"enhancer": enhancer.identity, "taught": enhancer.taught}}
     maps = f" and {config.contrasts} synthetic contrasts of each" if config.contrasts else ""
     summary = (
         f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean images"
@@ -111,15 +111,11 @@ def export_head(
     )
     if enhancer and enhancer.taught:
         summary += f". That enhancer: {enhancer.taught['summary']}"
-    origin = "propagated from an atlas and refined by intensity"
-    if config.labels:
-        origin = config.label_origin or "given; who drew them is not stated"
-    shown = f"images of the {config.anatomy}" if config.anatomy else "images like those below"
-    limits = [
-        *([] if config.labels else [_PROPAGATED]),
-        f"Trained on {config.modality} {shown}; not validated on anything else.",
-        _RESEARCH,
-    ]
+    origin, limits = config.label_origin or "given; who drew them is not stated", []
+    if not config.labels:
+        origin, limits = "propagated from an atlas and refined by intensity", [_PROPAGATED]
+    images = f"images of the {config.anatomy}" if config.anatomy else "images like those below"
+    limits += [f"Trained on {config.modality} {images}; not validated on anything else.", _RESEARCH]
     metadata: dict[str, Any] = {
         "name": config.name,
         "kind": "head",
@@ -131,18 +127,12 @@ def export_head(
         "network": config.network.to_json(),
         "on_request": config.on_request,
         "labels": [asdict(label) for label in config.label_set],
-        "training": {
-            "config": config.to_json(),
-            "seconds": round(seconds),
-            "summary": summary,
-        },
+        "training": {"config": config.to_json(), "seconds": round(seconds), "summary": summary},
         "data": list(config.data),
         "warnings": [*training_length_limits(config.steps), *config.warnings],
         "limits": limits,
+        **gradprom,
     }
-    if enhancer:
-        taught = dict(enhancer.taught) if enhancer.taught else None
-        metadata["gradprom"] = {"enhancer": dict(enhancer.identity), "taught": taught}
     return export_bundle(folder, network.state_dict(), metadata)
 
 
@@ -155,4 +145,4 @@ def open_head(bundle: Bundle) -> HeadModel:
         labels = tuple(config_from_json(Label, entry) for entry in entries)
         network = make_head(config, len(labels))
         network.load_state_dict(tensors)
-    return HeadModel(bundle, config, labels, move(network, "cpu").eval().requires_grad_(False))
+    return HeadModel(config, labels, move(network, "cpu").eval().requires_grad_(False))

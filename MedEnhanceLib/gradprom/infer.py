@@ -96,7 +96,7 @@ def segment(
         monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
         model = _warm_head(bundle.folder, bundle.sha256)
         structures = model.labels
-        labels = _labels_of_head(volume, original or volume, model, choice.name, monitor)
+        labels = _labels_of_head(volume, original, model, choice.name, monitor)
     # Slice by slice: counting takes 8 bytes for each voxel.
     counts = np.zeros(256, np.int64)
     for plane in labels:
@@ -127,7 +127,7 @@ def segment(
 
 
 def _labels_of_head(
-    volume: Volume, original: Volume, model: HeadModel, device: str, monitor: Monitor
+    volume: Volume, original: Volume | None, model: HeadModel, device: str, monitor: Monitor
 ) -> Labels:
     def network(batch: Tensor, device: str) -> Tensor:
         logits: Tensor = move(model.network, device)(batch)
@@ -136,7 +136,7 @@ def _labels_of_head(
     scaling, context = scaling_for(volume), model.config.context
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
-    beside = original.voxels if model.config.images > 1 else None
+    beside = (volume if original is None else original).voxels if model.config.images > 1 else None
     with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(
             network, volume.voxels, scaling, context, device, monitor, beside=beside

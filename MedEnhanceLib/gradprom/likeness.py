@@ -59,11 +59,9 @@ _NOISE = 0.1
 
 def record_likeness(folder: Path, volumes: Iterable[Volume]) -> None:
     """Describe the training images, single volumes, in the bundle of a head."""
-    model, rows, count = open_head(read_bundle(folder)), [], 0
-    for volume in volumes:
-        count += 1
-        rows += [describe(view, model) for view in views(volume)]
-    likeness = fit_likeness(rows, count)
+    model = open_head(read_bundle(folder))
+    groups = [[describe(view, model) for view in views(volume)] for volume in volumes]
+    likeness = fit_likeness([row for rows in groups for row in rows], len(groups))
     if likeness:
         record_fields(folder, {"likeness": likeness})
 
@@ -113,18 +111,16 @@ def compare(likeness: Mapping[str, Any], numbers: Mapping[str, float]) -> tuple[
     """
     if not numbers:
         return np.inf, "too little of a body is shown"
-    names, mean = likeness["names"], np.array(likeness["mean"])
-    apart = np.array([numbers.get(name, np.nan) for name in names]) - mean
+    mean = np.array(likeness["mean"])
+    apart = np.array([numbers.get(name, np.nan) for name in likeness["names"]]) - mean
     known = np.isfinite(apart)
     covariance = np.array(likeness["covariance"])[np.ix_(known, known)]
-    apart = apart[known]
-    score = float(np.sqrt(apart @ np.linalg.pinv(covariance) @ apart / known.sum()))
-    spread = np.sqrt(np.diag(covariance))
-    most = int(np.abs(apart / spread).argmax())
-    name = [name for name, is_known in zip(names, known, strict=True) if is_known][most]
-    middle = mean[known][most]
-    low, high = middle - 2 * spread[most], middle + 2 * spread[most]
-    value = middle + apart[most]
+    score = float(np.sqrt(apart[known] @ np.linalg.pinv(covariance) @ apart[known] / known.sum()))
+    spread = np.full(len(mean), np.inf)
+    spread[known] = np.sqrt(np.diag(covariance))
+    most = int(np.nanargmax(np.abs(apart / spread)))
+    name, middle, width = likeness["names"][most], mean[most], 2 * spread[most]
+    value, low, high = middle + apart[most], middle - width, middle + width
     if name.startswith("volume"):
         value, low, high = np.exp([value, low, high]).round()
     return score, f"{name} is {value:.4g}, in the training images {low:.4g} to {high:.4g}"
@@ -159,9 +155,7 @@ def _cells(volume: Volume) -> tuple[Floats, tuple[float, ...]]:
     ]
     means = F.avg_pool1d(torch.cat(planes).permute(1, 2, 0), sizes[0]).permute(2, 0, 1)
     scaled = scaling_for(volume).apply(np.ascontiguousarray(means.numpy()))
-    return _shifted(scaled, volume.modality), tuple(
-        mm * size for mm, size in zip(spacing, sizes, strict=True)
-    )
+    return _shifted(scaled, volume.modality), tuple(np.multiply(spacing, sizes).tolist())
 
 
 def _of_body(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[str, float]:
@@ -188,17 +182,16 @@ def _of_body(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[str, f
     if modality == "CT":
         numbers["level of the body"] = float(np.median(fine[deepest]))
     for name, image in (("fine", fine), ("coarse", coarse)):
-        low, lower, middle, upper, high = np.percentile(
-            image[deepest] / around, [2, 25, 50, 75, 98]
-        )
+        values = image[deepest] / around
+        low, lower, middle, upper, high = np.percentile(values, [2, 25, 50, 75, 98])
         if not low < lower < middle < upper < high:
             return {}
-        numbers[f"{name} balance of bright and dark tissue"] = float(
-            np.log((high - middle) / (middle - low))
-        )
-        numbers[f"{name} balance of most tissue"] = float(
-            np.log((upper - middle) / (middle - lower))
-        )
+        for tissue, first, last in (
+            ("bright and dark tissue", low, high),
+            ("most tissue", lower, upper),
+        ):
+            balance = np.log((last - middle) / (middle - first))
+            numbers[f"{name} balance of {tissue}"] = float(balance)
     return numbers
 
 
@@ -208,22 +201,21 @@ def _of_labels(volume: Volume, model: HeadModel) -> dict[str, float]:
     most = max(2, min(_SLICES, _SLICES * _PIXELS // (rows * columns)))
     places = np.unique(np.linspace(0, count - 1, most + 2)[1:-1].round().astype(int)).tolist()
     scaling, context = scaling_for(volume), model.config.context
-    found: list[tuple[Floats, npt.NDArray[np.int64]]] = []
+    images, labels = [], []
     with torch.inference_mode():
         for place in places:
             stack = stacks_of(volume.voxels, scaling, context, slice(place, place + 1))
             seen = stack.repeat(1, model.config.images, 1, 1)
             label = model.network(seen).argmax(dim=1)[0, :rows, :columns].numpy()
-            image = _shifted(stack[0, context, :rows, :columns].numpy(), volume.modality)
-            found.append((image[label > 0], label[label > 0]))
-    image, label = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            labels.append(label[label > 0])
+            images.append(stack[0, context, :rows, :columns].numpy()[label > 0])
+    image, label = _shifted(np.concatenate(images), volume.modality), np.concatenate(labels)
     numbers = {}
     for index, structure in enumerate(model.labels, 1):
         values = image[label == index]
         is_shown = len(values) >= _FEWEST and float(image.mean()) > 0 and values.mean() > 0
         relative = values / image.mean() if is_shown else np.full(2, np.nan)
+        spread = relative.std() / relative.mean() + 0.01
         numbers[f"brightness of {structure.name!r}"] = float(np.log(relative.mean()))
-        numbers[f"spread of {structure.name!r}"] = float(
-            np.log(relative.std() / relative.mean() + 0.01)
-        )
+        numbers[f"spread of {structure.name!r}"] = float(np.log(spread))
     return numbers

@@ -17,7 +17,6 @@ from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.monai_bundle import IMAGE, MonaiBundle, first_line
 from MedEnhanceLib.gradprom.monai_config import Part, read_config
-from MedEnhanceLib.runtime.dependencies import require
 
 #: MONAI's network classes that may be built: they run MONAI's code alone on plain arguments.
 NETWORKS = (
@@ -44,11 +43,7 @@ _NEUTRAL = {"Invert", "SaveImage", "EnsureType", "FromMetaTensor", "ToTensor", "
 
 
 def read_monai_bundle(folder: Path) -> MonaiBundle:
-    """Read the folder of a bundle.
-
-    Raises ModelError, which names file and field of a fault; DependencyError where its network
-    needs a package that is missing.
-    """
+    """Read the folder of a bundle; raises ModelError, which names file and field of a fault."""
     folder = folder.resolve()
     metadata = read_config(folder, "configs/metadata.json")
     if metadata.value.get("format") == FORMAT:
@@ -230,9 +225,8 @@ def _built(
 ) -> nn.Module:
     from monai.networks import nets
 
-    if name == "SwinUNETR":
-        require("einops", purpose="The network SwinUNETR")
-        arguments.pop("img_size", None)  # bundles state it, and MONAI has no use for it any more
+    if name == "SwinUNETR":  # bundles state it, and MONAI has no use for it any more
+        arguments.pop("img_size", None)
     try:
         network: nn.Module = getattr(nets, name)(**arguments)
         network.load_state_dict(dict(weights))
