@@ -154,11 +154,11 @@ class GradientGate:
             gradients, admitted = list(main), 0
             for group in _groups(self.scope, tensors):
                 factor = weight * self._share(min(batch.cosine(group), average.cosine(group)))
-                if factor and batch.has_aux(group):
+                if factor and 0 < float(batch.values[group, 1].sum()) < math.inf:
                     admitted += sum(tensors[index].numel() for index in group)
                     for index in group:
                         gradients[index] = _sum(main[index], aux[index], factor)
-        everything = range(len(tensors))
+        everything = list(range(len(tensors)))
         cosines = batch.cosine(everything), average.cosine(everything)
         share = admitted / max(1, sum(tensor.numel() for tensor in tensors))
         added = 1, float(admitted > 0), *cosines, share, *norms
@@ -306,40 +306,32 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 
 
 class Products(NamedTuple):
-    """Products <m, m>, <a, a>, <m, a> of each parameter, in units of a side's largest element.
+    """Inner products of two gradients by parameter, on the CPU.
 
-    scales: these largest elements.
+    values: [N, 3], <m, m>, <a, a>, <m, a>, float64, in units of a side's largest element. scales:
+        these largest elements.
     """
 
-    main: list[float]
-    aux: list[float]
-    mixed: list[float]
-    scales: tuple[float, float]
+    values: Tensor
+    scales: Tensor
 
     @property
     def are_finite(self) -> bool:
         """Whether both gradients are finite in all places."""
-        return all(map(math.isfinite, (*self.main, *self.aux)))
+        return bool(self.values[:, :2].isfinite().all())
 
     @property
     def norms(self) -> tuple[float, float]:
         """Norms of both gradients over all parameters; 0 where either is not finite."""
-        if not self.are_finite:
-            return 0.0, 0.0
-        main, aux = map(math.sqrt, map(math.fsum, self[:2]))
-        return self.scales[0] * main, self.scales[1] * aux
-
-    def has_aux(self, group: Sequence[int]) -> bool:
-        """Tell whether the auxiliary norm over the parameters in `group` is above zero, finite."""
-        return 0 < math.fsum(self.aux[index] for index in group) < math.inf
+        main, aux = (self.values[:, :2].sum(0).sqrt() * self.scales).tolist()
+        return (main, aux) if self.are_finite else (0.0, 0.0)
 
     def cosine(self, group: Sequence[int]) -> float:
         """Compute the cosine of the parameters in `group`; 0 where a norm is zero or not finite."""
-        main, aux = (math.fsum(side[index] for index in group) for side in self[:2])
+        main, aux, mixed = self.values[group].sum(0).tolist()
         if not (0 < main < math.inf and 0 < aux < math.inf):
             return 0.0
-        mixed = math.fsum(self.mixed[index] for index in group)
-        return mixed / (math.sqrt(main) * math.sqrt(aux))
+        return float(mixed / (math.sqrt(main) * math.sqrt(aux)))
 
 
 def _products(main: Sequence[Gradient], aux: Sequence[Gradient]) -> Products:
@@ -348,19 +340,20 @@ def _products(main: Sequence[Gradient], aux: Sequence[Gradient]) -> Products:
     Each side is divided by its largest element first: squares of small gradients underflow, and
     the decision would depend on the losses' scale. One transfer from the device.
     """
-    scales = [_largest(side) for side in (main, aux)]
-    rows = []
+    largest = [_largest(side) for side in (main, aux)]
+    # That of a constant loss is on the CPU.
+    scales, rows = torch.stack([each.to(largest[0]) for each in largest]), []
     for pair in zip(main, aux, strict=True):
         left, right = (
             None if gradient is None else (_at_least_float32(gradient) / scale).flatten()
             for gradient, scale in zip(pair, scales, strict=True)
         )
         rows += [
-            scales[0].new_zeros(()) if a is None or b is None else torch.dot(a, b).to(scales[0])
+            scales.new_zeros(()) if a is None or b is None else torch.dot(a, b).to(scales)
             for a, b in ((left, left), (right, right), (left, right))
         ]
-    *values, first, second = torch.stack([*rows, *scales]).tolist()
-    return Products(values[0::3], values[1::3], values[2::3], (first, second))
+    on_cpu = torch.stack([*rows, *scales]).cpu().double()
+    return Products(on_cpu[:-2].view(-1, 3), on_cpu[-2:])
 
 
 def _largest(gradients: Sequence[Gradient]) -> Tensor:

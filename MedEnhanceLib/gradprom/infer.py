@@ -18,13 +18,13 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.surfaces import Labels, surface_areas
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.gradprom.likeness import compare, describe
 from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
-from MedEnhanceLib.gradprom.shapes import Labels, surface_areas
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
 from MedEnhanceLib.nets.slices import over_slices, stoppable
