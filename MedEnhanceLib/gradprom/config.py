@@ -64,11 +64,6 @@ class HeadConfig(Options):
                 "Give a lower and a higher end, in CT as HU / 1000: [-0.16, 0.24].",
             )
 
-    @property
-    def channels(self) -> int:
-        """Slices that go in together."""
-        return self.images * (2 * self.context + 1)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainHeadConfig(WithPresets):

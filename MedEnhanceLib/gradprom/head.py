@@ -56,7 +56,7 @@ def make_head(config: HeadConfig, structures: int) -> nn.Module:
 
     network: nn.Module = UNet(
         spatial_dims=2,
-        in_channels=config.channels,
+        in_channels=config.images * (2 * config.context + 1),
         out_channels=structures + 1,
         channels=config.widths,
         strides=(2,) * (len(config.widths) - 1),

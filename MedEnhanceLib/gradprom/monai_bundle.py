@@ -17,13 +17,11 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: A resampled volume has at most this many times more or fewer voxels: 3 along each axis.
-_MOST_ZOOM = 27.0
 #: Sides that are run at once are filled up to a multiple of this, as stages halve them.
 _MULTIPLE = 32
 #: Key of the image in what transforms take and give.
@@ -38,7 +36,6 @@ class MonaiBundle:
         name: of its folder.
         network: [B, 1, D, H, W] → logits [B, outputs, D, H, W], frozen, for use.
         before: MONAI's Compose of what is done before it, on a mapping with the image as "image".
-        spacing: mm that `before` resamples to, 0: as the volume's; empty: it does not resample.
         modality: of the images that it was trained on, CT or MR.
         labels: names of its channels, in order, without the background.
         has_background: whether the first channel is the background, so that a voxel has one label;
@@ -52,7 +49,6 @@ class MonaiBundle:
     name: str
     network: nn.Module
     before: Any
-    spacing: tuple[float, ...]
     modality: str
     labels: tuple[str, ...]
     has_background: bool
@@ -65,46 +61,31 @@ class MonaiBundle:
         """Return name, kind and hash, as manifests record them."""
         return {"name": self.name, "kind": "monai-bundle", "sha256": self.sha256}
 
-    def check(self, volume: Volume) -> None:
-        """Raise an error for a volume that the bundle is not for.
+    def segment(self, volume: Volume, monitor: Monitor) -> npt.NDArray[np.uint8]:
+        """Find label indices of a whole volume on its grid, 0 for the background.
 
-        ModelError: another modality. InputError: a sequence, too coarse or fine, too large values.
+        Overlapping labels: the likeliest counts. Raises ModelError where the bundle is for another
+        modality, transforms or network do not take the volume, or do not give what is stated;
+        InputError for a sequence, or too large values; Cancelled.
         """
-        who = volume.source or "volume"
+        name = volume.source or "volume"
         volume = volume.single("Give one frame at a time.")
         refuse_too_large(volume)
         if volume.modality not in (self.modality, "OT"):
             raise ModelError(
-                f"segmenter {self.name!r} is for {self.modality}, {who} is {volume.modality}",
+                f"segmenter {self.name!r} is for {self.modality}, {name} is {volume.modality}",
                 f"Use another segmenter, or correct the modality: {SET_MODALITY}.",
             )
-        given = volume.geometry.spacing
-        sides = [side or mm for side, mm in zip(self.spacing or given, given, strict=True)]
-        if not 1 / _MOST_ZOOM <= math.prod(given) / math.prod(sides) <= _MOST_ZOOM:
-            raise InputError(
-                f"{who}: voxels of {' × '.join(f'{mm:.3g}' for mm in given)} mm, segmenter "
-                f"{self.name!r} is for {' × '.join(f'{mm:g}' for mm in sides)} mm: more than "
-                f"{_MOST_ZOOM:g} times larger or smaller",
-                "Choose volumes of about its resolution.",
-            )
-
-    def segment(self, volume: Volume, monitor: Monitor) -> npt.NDArray[np.uint8]:
-        """Find label indices of a whole volume on its grid, 0 for the background.
-
-        Overlapping labels: the likeliest counts. Raises as `check`; Cancelled; ModelError where
-        transforms or network do not take the volume, or do not give what the bundle states.
-        """
-        self.check(volume)
         try:
             with torch.no_grad():
-                image = self._transformed(volume.single())
+                image = self._transformed(volume)
                 labels = self._labels_of(self._in_windows(image, monitor), image)
         except (RuntimeError, TypeError, ValueError) as cause:
-            if is_out_of_memory(cause) or is_device_lost(cause):
-                raise
+            reason = cause.__cause__ or cause  # MONAI wraps what a transform raises
+            if is_out_of_memory(reason) or is_device_lost(reason):
+                raise reason from None
             raise ModelError(
-                f"segmenter {self.name!r} does not take {volume.source or 'the volume'}: "
-                f"{first_line(cause)}",
+                f"segmenter {self.name!r} does not take {name}: {first_line(reason)}",
                 "Choose one for images of one channel, or correct what its bundle states.",
             ) from cause
         monitor.progress(1, "segmenting")
@@ -187,6 +168,6 @@ class MonaiBundle:
         return on_grid
 
 
-def first_line(cause: Exception) -> str:
+def first_line(cause: BaseException) -> str:
     """Return the first line of an error's message, or its name."""
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]

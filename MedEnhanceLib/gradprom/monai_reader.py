@@ -28,7 +28,6 @@ NETWORKS = (
 )  # fmt: skip
 _INFERERS = ("SimpleInferer", "SlidingWindowInferer")
 _MOST_LABELS = 255  # of a byte, without the background
-_MOST_SIDE = 512  # of a window, and of what transforms fill an image up to
 _WEIGHTS = ("models/model.safetensors", "models/model.pt")
 _LICENSES = ("LICENSE", "docs/license.txt", "docs/LICENSE")
 #: Transforms before the network: those that read the file, and those that are done.
@@ -37,8 +36,6 @@ _DONE = (
     "Orientation", "Spacing", "ScaleIntensityRange", "ScaleIntensity", "NormalizeIntensity",
     "CropForeground", "SpatialPad", "DivisiblePad",
 )  # fmt: skip
-#: Their arguments that say how far an image is filled up.
-_FILLING = ("spatial_size", "k", "margin", "k_divisible")
 #: What follows the network: the first decides, the second changes labels and is left out, the third
 #: changes nothing here.
 _DECIDING = {"Activations", "AsDiscrete"}
@@ -75,7 +72,7 @@ def _read(folder: Path, metadata: Part, inference: Part) -> MonaiBundle:
         raise stated.refused("takes slices; a network of volumes is needed")
     data_format = metadata.field("network_data_format")
     modality, channels = _image_and_channels(data_format)
-    before, spacing = _before(inference.field("preprocessing", "pre_transforms", "transforms"))
+    before = _before(inference.field("preprocessing", "pre_transforms", "transforms"))
     has_background, left_out = _decision(
         inference.field("postprocessing", "post_transforms"),
         named=channels[0].strip().lower() in ("background", "bg"),
@@ -89,7 +86,6 @@ def _read(folder: Path, metadata: Part, inference: Part) -> MonaiBundle:
         name=folder.name,
         network=_built(name, arguments, weights, folder.name),
         before=before,
-        spacing=spacing,
         modality=modality,
         labels=labels,
         has_background=has_background,
@@ -116,14 +112,13 @@ def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
     return name, tuple(map(str, channels.value.values()))
 
 
-def _before(part: Part) -> tuple[Any, tuple[float, ...]]:
-    """Build the transforms before the network; returns their finest spacing too."""
+def _before(part: Part) -> Any:
+    """Build the transforms before the network."""
     from monai import transforms
 
     if part.value is None:
         raise part.refused("is missing")
     image, made = "image", []
-    spacing: tuple[float, ...] = ()
     for step in part.steps():
         name = step.one_of((*_READING, *_DONE))
         keys = [str(key.plain()) for key in step["keys"].members() if key.value is not None]
@@ -135,13 +130,6 @@ def _before(part: Part) -> tuple[Any, tuple[float, ...]]:
         is_of_labels = bool(keys) and image not in keys
         if name in _READING or is_of_labels:
             continue
-        for argument in _FILLING:
-            if any(side.number(0) > _MOST_SIDE for side in step[argument].members()):
-                raise step[argument].refused(f"is more than {_MOST_SIDE}")
-        if name == "Spacing":
-            sides = tuple(max(0.0, side.number()) for side in step["pixdim"].members()[:3])
-            sides += sides[-1:] * (3 - len(sides))
-            spacing = tuple(map(min, sides, spacing)) if spacing else sides
         arguments = step.arguments() | {"keys": [IMAGE]}
         if name == "CropForeground":
             arguments["source_key"] = IMAGE
@@ -151,7 +139,7 @@ def _before(part: Part) -> tuple[Any, tuple[float, ...]]:
             made.append(getattr(transforms, f"{name}d")(**arguments))
         except (TypeError, ValueError) as cause:
             raise step.refused(f"cannot be built: {first_line(cause)}") from cause
-    return transforms.Compose(made), spacing
+    return transforms.Compose(made)
 
 
 def _decision(part: Part, *, named: bool) -> tuple[bool, list[str]]:
@@ -183,8 +171,6 @@ def _window(part: Part) -> tuple[tuple[int, ...], float]:
         raise part["overlap"].refused(f"is {overlap:g}, not 0 to 0.9")
     sides = [int(side.number()) for side in part["roi_size"].members()]
     sides = sides * 3 if len(sides) == 1 else sides
-    if max(sides) > _MOST_SIDE:
-        raise part["roi_size"].refused(f"is {max(sides)}, more than {_MOST_SIDE}")
     # A side that is left to the volume is stated as -1.
     return (tuple(sides) if len(sides) == 3 and min(sides) > 0 else ()), overlap
 

@@ -136,7 +136,7 @@ def ct() -> Volume:
 def test_a_bundle_is_understood(make: Make) -> None:
     bundle = read_monai_bundle(make())
     assert (bundle.name, bundle.modality, bundle.labels) == ("organs", "CT", ("liver", "spleen"))
-    assert (bundle.spacing, bundle.window, bundle.overlap) == ((1.5, 1.5, 2.0), (32, 32, 16), 0.5)
+    assert (bundle.window, bundle.overlap) == ((32, 32, 16), 0.5)
     assert bundle.has_background
     done = [type(step).__name__ for step in bundle.before.transforms]
     assert done == ["Orientationd", "Spacingd", "ScaleIntensityRanged"]
@@ -198,13 +198,8 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
         ("preprocessing.transforms.3", of("Lambdad", keys="image", func="$print"),
          r"transforms\[3\]._target_ is 'Lambdad', not one of Crop"),
         ("preprocessing.transforms.3.pixdim", "$[1, 1, 1]", r"transforms\[3\].pixdim is .*neither"),
-        ("preprocessing.transforms.3.pixdim", ["1"], r"pixdim\[0\] is '1', not a number"),
+        ("inferer.roi_size", ["1"], r"roi_size\[0\] is '1', not a number"),
         ("preprocessing.transforms.3.what", True, r"transforms\[3\] cannot be built: .*'what'"),
-        ("preprocessing.transforms.5", of("SpatialPadd", keys="image", spatial_size=[1e9]),
-         "spatial_size is more than 512"),
-        ("preprocessing.transforms.5", of("CropForegroundd", keys="image", margin=10**9),
-         "margin is more than 512"),
-        ("inferer.roi_size", 4096, "roi_size is 4096, more than"),
         ("preprocessing.transforms.5._disabled_", False, r"'RandFlipd'"),
         ("inferer._target_", "scripts.Inferer", r"inferer._target_ is 'scripts.Inferer'"),
         ("postprocessing.transforms.3", of("Lambdad", func="$x"), r"'Lambdad', not one of Activ"),
