@@ -32,80 +32,10 @@ _SIGMA, _PHOTONS, _ELECTRONIC = 0.1, 5e3, 5.0
 _CLEAN, _NOISY = "clean", "noisy"
 #: Slices of a slab that enter the loss; neighboring slices are redundant.
 _MOST_SLICES = 4
-#: Slices of a person held out that are measured for a task: those with most labels.
+#: Slices of a person held out that decide on taught weights: those with most labels.
 _MEASURED_SLICES = 48
 #: What of a head's training says which images are labeled, and how.
 _OF_DATA = ("images", "labels", "atlas_image", "atlas_labels", "held_out", "labeled_share")
-
-
-def measure_held_out(
-    head: Path,
-    config: TrainHeadConfig,
-    data: Path,
-    enhancers: Mapping[str, Enhance],
-    monitor: Monitor,
-    *,
-    device: str,
-    depth: int | None = None,
-) -> list[dict[str, Any]]:
-    """Segment images as they are, noisy, and as each enhancer leaves the noisy ones.
-
-    Patients have numbers, as names of files may be names of people; the monitor's log maps numbers
-    to files.
-
-    Args:
-        head: folder of its bundle.
-        config: of the head's training; its structures are measured, in the images held out.
-        data: folder that its patterns are relative to.
-        enhancers: by the name that rows give to what they make.
-        monitor: progress and cancelling.
-        device: as torch names it.
-        depth: slices that are measured, those with most labels; None: all.
-    Returns:
-        A row for each patient and image: "subject", "image" ("clean", "noisy" or an enhancer's
-        name), "dice" (mean over the structures), "psnr_db" (of tissue, None of the clean image),
-        and "LABEL (Dice)".
-    """
-    rows = []
-    options = SegmentConfig(model=str(head), device=device, force_segmenter=True)
-    quiet = Monitor(cancel=lambda: monitor.cancelled)  # warnings of each image would repeat
-    names = [_CLEAN, _NOISY, *enhancers]
-    _, held_out = find_split(config, data)
-    for number, files in enumerate(held_out):
-        part = monitor.part(number / len(held_out), (number + 1) / len(held_out))
-        subject = f"held-out patient {number + 1}"
-        labeled = read_labeled(config, data, files, part.part(0, 0.1))
-        labeled = labeled.slab(depth) if depth else labeled
-        is_ct = config.modality == "CT"
-        noise = LowDose(_PHOTONS, _ELECTRONIC, number) if is_ct else Rician(_SIGMA, number)
-        noisy = noise.apply(labeled.image)
-        monitor.log(f"{subject}: {files[0].relative_to(data)}")
-        for index, name in enumerate(names):
-            part.progress(0.1 + 0.9 * index / len(names), f"measuring the {name} image")
-            original = labeled.image if name == _CLEAN else noisy
-            volume = enhancers[name](noisy) if name in enhancers else original
-            labels = segment(volume, options, original=original, monitor=quiet).volume
-            figures = _figures(labeled, volume, labels, config)
-            rows.append({"subject": subject, "image": name, **figures})
-    return rows
-
-
-def _figures(
-    labeled: LabeledImage, volume: Volume, labels: Volume, config: TrainHeadConfig
-) -> dict[str, Any]:
-    """Compute Dice of the labels of a volume, and its PSNR in the tissue of the labeled image."""
-    scaling = scaling_for(labeled.image)
-    clean, voxels = (scaling.apply(image.voxels) for image in (labeled.image, volume))
-    fidelity = psnr(clean, voxels, 1.0, mask=clean > TISSUE[config.modality])
-    scores = {
-        label.name: dice(labeled.indices == index, labels.voxels == label.value, 1)
-        for index, label in enumerate(config.label_set, 1)
-    }
-    return {
-        "dice": round(float(np.mean([*scores.values()])), 4),
-        "psnr_db": round(fidelity, 3) if math.isfinite(fidelity) else None,
-        **{f"{label} (Dice)": round(score, 3) for label, score in scores.items()},
-    }
 
 
 class SegmentationTask:
@@ -154,17 +84,50 @@ class SegmentationTask:
             labeled = read_labeled(self._config, self._data, files, monitor)
             yield files[0], labeled.image, labeled.indices
 
-    def measure(self, enhancers: Mapping[str, Enhance], monitor: Monitor) -> list[dict[str, Any]]:
-        """Measure the head on persons held out, as `measure_held_out`."""
-        return measure_held_out(
-            self._bundle.folder,
-            self._config,
-            self._data,
-            enhancers,
-            monitor,
-            device=self._device,
-            depth=_MEASURED_SLICES,
-        )
+    def measure(
+        self,
+        enhancers: Mapping[str, Enhance],
+        monitor: Monitor,
+        *,
+        depth: int | None = _MEASURED_SLICES,
+    ) -> list[dict[str, Any]]:
+        """Segment images held out as they are, noisy, and as each enhancer leaves the noisy ones.
+
+        Patients have numbers, as names of files may be names of people; the monitor's log maps
+        numbers to files.
+
+        Args:
+            enhancers: by the name that rows give to what they make.
+            monitor: progress and cancelling.
+            depth: slices that are measured, those with most labels; None: all.
+        Returns:
+            A row for each patient and image: "subject", "image" ("clean", "noisy" or an enhancer's
+            name), "dice" (mean over the structures), "psnr_db" (of tissue, None of the clean
+            image), and "LABEL (Dice)".
+        """
+        rows, config = [], self._config
+        head = str(self._bundle.folder)
+        options = SegmentConfig(model=head, device=self._device, force_segmenter=True)
+        quiet = Monitor(cancel=lambda: monitor.cancelled)  # warnings of each image would repeat
+        names = [_CLEAN, _NOISY, *enhancers]
+        _, held_out = find_split(config, self._data)
+        for number, files in enumerate(held_out):
+            part = monitor.part(number / len(held_out), (number + 1) / len(held_out))
+            subject = f"held-out patient {number + 1}"
+            monitor.log(f"{subject}: {files[0].relative_to(self._data)}")
+            labeled = read_labeled(config, self._data, files, part.part(0, 0.1))
+            labeled = labeled.slab(depth) if depth else labeled
+            is_ct = config.modality == "CT"
+            noise = LowDose(_PHOTONS, _ELECTRONIC, number) if is_ct else Rician(_SIGMA, number)
+            noisy = noise.apply(labeled.image)
+            for index, name in enumerate(names):
+                part.progress(0.1 + 0.9 * index / len(names), f"measuring the {name} image")
+                original = labeled.image if name == _CLEAN else noisy
+                volume = enhancers[name](noisy) if name in enhancers else original
+                labels = segment(volume, options, original=original, monitor=quiet).volume
+                figures = _figures(labeled, volume, labels, config)
+                rows.append({"subject": subject, "image": name, **figures})
+        return rows
 
     def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
         """Compute CE + Dice of up to four slices of a slab, each seen with its neighbors.
@@ -190,3 +153,21 @@ class SegmentationTask:
             logits: Tensor = self._network(padded)[..., :rows, :columns]
             loss: Tensor = self._criterion(logits, labels[middles.tolist()][:, None].float())
         return loss
+
+
+def _figures(
+    labeled: LabeledImage, volume: Volume, labels: Volume, config: TrainHeadConfig
+) -> dict[str, Any]:
+    """Compute Dice of the labels of a volume, and its PSNR in the tissue of the labeled image."""
+    scaling = scaling_for(labeled.image)
+    clean, voxels = (scaling.apply(image.voxels) for image in (labeled.image, volume))
+    fidelity = psnr(clean, voxels, 1.0, mask=clean > TISSUE[config.modality])
+    scores = {
+        label.name: dice(labeled.indices == index, labels.voxels == label.value, 1)
+        for index, label in enumerate(config.label_set, 1)
+    }
+    return {
+        "dice": round(float(np.mean([*scores.values()])), 4),
+        "psnr_db": round(fidelity, 3) if math.isfinite(fidelity) else None,
+        **{f"{label} (Dice)": round(score, 3) for label, score in scores.items()},
+    }

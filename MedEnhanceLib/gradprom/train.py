@@ -25,7 +25,7 @@ from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.head import Enhancer, export_head, make_head, segmentation_loss
 from MedEnhanceLib.gradprom.labeled import Files, find_split, read_labeled
 from MedEnhanceLib.gradprom.likeness import record_likeness
-from MedEnhanceLib.gradprom.task import measure_held_out
+from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
 from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
@@ -97,8 +97,8 @@ def train(
     record_likeness(bundle.folder, images)
     if held_out:
         enhancers = {"enhanced": enhancer.enhance} if enhancer else {}
-        part = monitor.part(0.9, 1.0)
-        rows = measure_held_out(bundle.folder, config, data, enhancers, part, device=config.device)
+        task = SegmentationTask(str(bundle.folder), data, device, modality=config.modality)
+        rows = task.measure(enhancers, monitor.part(0.9, 1.0), depth=None)
         means = [*_means(rows)]
         description = f"{bundle.metadata['description']} {dice_in_words(means)}"
         record_fields(bundle.folder, {"measured": [*rows, *means], "description": description})
