@@ -25,8 +25,6 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom.gate import GateDiagnostics as GateDiagnostics
-    from MedEnhanceLib.gradprom.gate import GateReport as GateReport
     from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
     from MedEnhanceLib.gradprom.infer import Segmentation as Segmentation
     from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
@@ -38,8 +36,6 @@ _FORCE = (
 )
 
 __all__ = [
-    "GateDiagnostics",
-    "GateReport",
     "GradientGate",
     "HeadConfig",
     "Label",
@@ -51,12 +47,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("GateDiagnostics", "GateReport", "GradientGate"):
+    if name != "GradientGate":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     require("torch", purpose="Training")
-    from MedEnhanceLib.gradprom import gate
+    from MedEnhanceLib.gradprom.gate import GradientGate
 
-    return getattr(gate, name)
+    return GradientGate
 
 
 def segment(

@@ -9,8 +9,7 @@ the weight max(0, c) is Du et al., arXiv 1812.02224 (mode "cosine"). Deciding on
 is ours: both losses of one mini-batch share its noise, which alone can keep the published gate
 open, and then it pulls the enhancer from its optimum as plain joint training does.
 
-How to use it, and what it is measured to do: docs/gradient-gate.md; why it averages:
-docs/decisions/0017-gradient-gate.md.
+Use and measurements: docs/gradient-gate.md; why it averages: docs/decisions/0017-gradient-gate.md.
 """
 
 from __future__ import annotations

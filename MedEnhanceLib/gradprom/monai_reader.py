@@ -57,34 +57,26 @@ def read_monai_bundle(folder: Path) -> MonaiBundle:
         )
     inference = read_config(folder, "configs/inference.json")
     try:
-        return _read(folder, metadata, inference)
+        data_format = metadata.field("network_data_format")
+        network, sha256 = _network(folder, inference.field("network_def", "network"))
+        modality, channels = _image_and_channels(data_format)
+        before = _before(inference.field("preprocessing", "pre_transforms", "transforms"))
+        has_background, left_out = _decision(
+            inference.field("postprocessing", "post_transforms"),
+            named=channels[0].strip().lower() in ("background", "bg"),
+        )
+        window, overlap = _window(inference.field("inferer"))
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as cause:
         raise ModelError(
             f"{folder.name}: its configurations cannot be understood ({cause})",
             "Correct them as docs/segmenters.md describes them.",
         ) from cause
-
-
-def _read(folder: Path, metadata: Part, inference: Part) -> MonaiBundle:
-    stated = inference.field("network_def", "network")
-    name, arguments = stated.one_of(NETWORKS), stated.arguments()
-    if arguments.get("spatial_dims", 3) != 3:
-        raise stated.refused("takes slices; a network of volumes is needed")
-    data_format = metadata.field("network_data_format")
-    modality, channels = _image_and_channels(data_format)
-    before = _before(inference.field("preprocessing", "pre_transforms", "transforms"))
-    has_background, left_out = _decision(
-        inference.field("postprocessing", "post_transforms"),
-        named=channels[0].strip().lower() in ("background", "bg"),
-    )
     labels = channels[1:] if has_background else channels
     if not 0 < len(labels) <= _MOST_LABELS:
         raise data_format.refused(f"names {len(labels)} labels")
-    window, overlap = _window(inference.field("inferer"))
-    sha256, weights = _read_weights(folder)
     return MonaiBundle(
         name=folder.name,
-        network=_built(name, arguments, weights, folder.name),
+        network=network,
         before=before,
         modality=modality,
         labels=labels,
@@ -213,23 +205,26 @@ def _read_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
     return file_sha256(path), weights
 
 
-def _built(
-    name: str, arguments: dict[str, Any], weights: Mapping[str, Tensor], bundle: str
-) -> nn.Module:
+def _network(folder: Path, part: Part) -> tuple[nn.Module, str]:
+    """Build the network with its weights, frozen; returns their hash too."""
     from monai.networks import nets
 
+    name, arguments = part.one_of(NETWORKS), part.arguments()
+    if arguments.get("spatial_dims", 3) != 3:
+        raise part.refused("takes slices; a network of volumes is needed")
     if name == "SwinUNETR":  # bundles state it, and MONAI has no use for it any more
         arguments.pop("img_size", None)
+    sha256, weights = _read_weights(folder)
     try:
         network: nn.Module = getattr(nets, name)(**arguments)
-        network.load_state_dict(dict(weights))
+        network.load_state_dict(weights)
     except Exception as cause:  # each network has its own for arguments that do not fit
         raise ModelError(
-            f"{bundle}: {name} cannot be built with its arguments and weights "
+            f"{folder.name}: {name} cannot be built with its arguments and weights "
             f"({first_line(cause)})",
             "Correct network_def in its configs/inference.json: channels, strides, normalization.",
         ) from cause
-    return network.float().eval().requires_grad_(False)
+    return network.float().eval().requires_grad_(False), sha256
 
 
 # --- configurations as data -----------------------------------------------------------------------
