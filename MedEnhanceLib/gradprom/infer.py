@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.bundles.suitability import compare_likeness
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.surfaces import Labels, surface_areas
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
-from MedEnhanceLib.gradprom.likeness import compare, describe
+from MedEnhanceLib.gradprom.likeness import describe
 from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
@@ -67,7 +68,7 @@ def find_unlike(volume: Volume, bundle: Bundle) -> str:
     likeness = bundle.metadata["likeness"]
     numbers = describe(volume, _warm_head(bundle.folder, bundle.sha256))
     try:
-        distance, clause = compare(likeness, numbers)
+        distance, clause = compare_likeness(likeness, numbers)
         return clause if distance > likeness["limit"] else ""
     except (LookupError, ValueError) as cause:
         raise ModelError(

@@ -1,18 +1,14 @@
-"""Whether a volume is like those that a head learned from.
+"""Describes a volume by a few numbers, by which it is compared with those that a head learned from.
 
-A few numbers describe a volume: how intensities deep inside the body are distributed, how large and
-thick the body is, and how bright the head's labels are in some slices. Intensities are smoothed, so
-that noise hardly counts, and divided by the mean of their surroundings, so that bias fields and
-scales do not count. The bundle holds mean and covariance of the numbers of the training images; a
-volume is unlike them if its Mahalanobis distance, divided by the root of the count, is above the
-limit.
+How intensities deep inside the body are distributed, how large and thick the body is, and how
+bright the head's labels are in some slices. Intensities are smoothed, so that noise hardly counts,
+and divided by the mean of their surroundings, so that bias fields and scales do not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.bundles.suitability import fit_likeness
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.image import gaussian_blur
 from MedEnhanceLib.degradation.pipeline import Rician
@@ -42,17 +39,6 @@ _CT_ENDS = (-200.0, 300.0)
 _SLICES, _PIXELS = 6, 512 * 512
 #: Cells and labeled voxels without which there is nothing to describe.
 _FEWEST = 100
-#: Standard deviation of each number between scanners, by its first word, as in T1 brains.
-_BETWEEN = {
-    "volume": 0.3,
-    "thickness": 0.05,
-    "level": 0.05,
-    "brightness": 0.1,
-    "spread": 0.5,
-    "": 0.15,
-}
-#: Distance above which a volume is unlike the training images.
-_LIMIT = 1.9
 #: Of the noisy view, relative to the brightest tissue.
 _NOISE = 0.1
 
@@ -75,55 +61,6 @@ def views(volume: Volume) -> Iterator[Volume]:
     if middle:
         yield volume.crop(slice(None, middle))
         yield volume.crop(slice(middle, None))
-
-
-def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str, Any]:
-    """Summarize the numbers of training images for a bundle; nothing without any.
-
-    rows: of `describe`. volumes: how many different volumes they are of. The covariance is that
-    between scanners, the less the more volumes there are, and that of the rows.
-    """
-    rows = [row for row in rows if row]
-    if not rows:
-        return {}
-    values = np.array([list(row.values()) for row in rows])
-    is_shown = np.isfinite(values).any(axis=0)
-    names = [name for name, shown in zip(rows[0], is_shown, strict=True) if shown]
-    values = values[:, is_shown]
-    mean = np.nanmean(values, axis=0)
-    apart = np.nan_to_num(values - mean)
-    prior = np.diag([_BETWEEN.get(name.partition(" of ")[0], _BETWEEN[""]) for name in names])
-    covariance = apart.T @ apart / len(rows) + prior**2 / np.sqrt(volumes)
-    return {
-        "names": names,
-        "mean": mean.round(4).tolist(),
-        "covariance": covariance.round(5).tolist(),
-        "limit": _LIMIT,
-        "volumes": volumes,
-    }
-
-
-def compare(likeness: Mapping[str, Any], numbers: Mapping[str, float]) -> tuple[float, str]:
-    """Compare a volume's numbers, of `describe`, with those of `fit_likeness`.
-
-    Returns the Mahalanobis distance over the root of the count of numbers, infinite where the
-    volume shows too little, and a clause that says what differs most.
-    """
-    if not numbers:
-        return np.inf, "too little of a body is shown"
-    mean = np.array(likeness["mean"])
-    apart = np.array([numbers.get(name, np.nan) for name in likeness["names"]]) - mean
-    known = np.isfinite(apart)
-    covariance = np.array(likeness["covariance"])[np.ix_(known, known)]
-    score = float(np.sqrt(apart[known] @ np.linalg.pinv(covariance) @ apart[known] / known.sum()))
-    spread = np.full(len(mean), np.inf)
-    spread[known] = np.sqrt(np.diag(covariance))
-    most = int(np.nanargmax(np.abs(apart / spread)))
-    name, middle, width = likeness["names"][most], mean[most], 2 * spread[most]
-    value, low, high = middle + apart[most], middle - width, middle + width
-    if name.startswith("volume"):
-        value, low, high = np.exp([value, low, high]).round()
-    return score, f"{name} is {value:.4g}, in the training images {low:.4g} to {high:.4g}"
 
 
 def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
