@@ -1,4 +1,4 @@
-"""Segments a volume with a head.
+"""Segments a volume with a head, or with a MONAI bundle.
 
 scaling_for → over_slices → most likely label → table
 """
