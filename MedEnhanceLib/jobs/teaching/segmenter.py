@@ -19,7 +19,7 @@ from MedEnhanceLib.errors import ConfigError
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
-    from MedEnhanceLib.gradprom.measure import Enhancer
+    from MedEnhanceLib.gradprom.head import Enhancer
     from MedEnhanceLib.hqg.train.trainer import Gate, Task
 
 #: Decay of the gradients that the gate averages, and first steps in which it only averages.
@@ -97,23 +97,14 @@ def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task,
         relative=True,
         warm_up=min(_GATE_WARM_UP, task.steps // 5) if averages else 0,
     )
-    segmentation = SegmentationTask(
-        task.segmenter,
-        data,
-        device,
-        modality=config.modality,
-        images=task.images,
-        labels=task.labels,
-        held_out=task.held_out,
-    )
-    return segmentation, gate
+    return SegmentationTask(task.segmenter, data, device, modality=config.modality), gate
 
 
 def enhancer_of(config: TrainHeadConfig) -> Enhancer | None:
     """Return what a head's training volumes are enhanced with; None for a head without."""
     if not config.enhancer:
         return None
-    from MedEnhanceLib.gradprom.measure import Enhancer
+    from MedEnhanceLib.gradprom.head import Enhancer
 
     bundle = open_bundle(config.enhancer, kind="enhancer", modality=config.modality)
     options = hqg.EnhanceConfig(model=config.enhancer, device=config.device)
