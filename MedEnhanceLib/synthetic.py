@@ -10,17 +10,16 @@ Comput. Vis. 41 (2001) 35. The shapes, textures and numbers are ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Doubles, Floats
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.volume import Volume
 
-Triple = tuple[float, float, float]
 #: mm along slices, rows and columns: thick slices, and nearly cubic voxels.
 _SPACINGS: dict[str, tuple[Triple, Triple]] = {
     "MR": ((3.27, 0.98, 0.98), (1.0, 1.0, 1.0)),
@@ -60,7 +59,6 @@ def synthetic_volume(
     *,
     shape: tuple[int, int, int] = (32, 112, 112),
     spacing: Triple | None = None,
-    levels: Sequence[float] | None = None,
 ) -> Volume:
     """Draw a clean volume of random shapes and textures.
 
@@ -68,28 +66,19 @@ def synthetic_volume(
     seed: of everything; even ones have thick slices, odd ones nearly cubic voxels.
     shape: voxels along slices, rows and columns.
     spacing: mm along slices, rows and columns, instead of those of the seed.
-    levels: quantiles, in equal steps, of the gray values of shapes, in HU or 0 to 1.
     Returns a volume of float32, axes parallel to the patient's.
     """
     rng = np.random.default_rng([77 if modality == "MR" else 78, seed])
     mm = spacing or _SPACINGS[modality][seed % 2]
-
-    def drawn() -> float:
-        if levels is None:
-            return float(rng.random()) if modality == "MR" else _hounsfield(rng)
-        return float(np.interp(rng.random(), np.linspace(0, 1, len(levels)), levels))
-
-    voxels = (_mr if modality == "MR" else _ct)(shape, mm, rng, drawn)
+    voxels = (_mr if modality == "MR" else _ct)(shape, mm, rng)
     spacing = (mm[2], mm[1], mm[0])
     units = "HU" if modality == "CT" else ""
     source = f"synthetic {modality} {seed}"
     return Volume(voxels, Geometry(spacing=spacing), modality=modality, units=units, source=source)
 
 
-def _mr(
-    shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator, level: Callable[[], float]
-) -> Floats:
-    """Shapes of these gray values; in half of the volumes with air around."""
+def _mr(shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator) -> Floats:
+    """Gray values of any contrast; in half of the volumes with air around."""
     is_thick = mm[0] > 2 * mm[2]
     shapes = _Shapes(
         count=int(rng.integers(250, 1200)),
@@ -97,7 +86,7 @@ def _mr(
         power=rng.uniform(1.5, 3.2),
         edge=rng.uniform(0.5, 1.1),
     )
-    tissue = _covered(shape, mm, rng, shapes, level)
+    tissue = _covered(shape, mm, rng, shapes, lambda: rng.random())
     if is_thick:
         tissue = _with_cross_talk(tissue)
     strength = float(np.exp(rng.uniform(*np.log(_TEXTURE["MR"]))))
@@ -112,17 +101,15 @@ def _mr(
     return np.clip(tissue, 0, 1.3).astype(np.float32)
 
 
-def _ct(
-    shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator, level: Callable[[], float]
-) -> Floats:
-    """Shapes of these HU in a body; slices always show a little of their neighbors."""
+def _ct(shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator) -> Floats:
+    """Fat, muscle, bone and gas in a body, HU; slices always show a little of their neighbors."""
     shapes = _Shapes(
         count=int(rng.integers(250, 900)),
         smallest=2.0,
         power=rng.uniform(1.5, 3.0),
         edge=rng.uniform(0.6, 1.2),
     )
-    tissue = _with_cross_talk(_covered(shape, mm, rng, shapes, level))
+    tissue = _with_cross_talk(_covered(shape, mm, rng, shapes, lambda: _hounsfield(rng)))
     strength = float(np.exp(rng.uniform(*np.log(_TEXTURE["CT"]))))
     tissue += strength * _regions(shape, mm, rng) * _grain(shape, mm, rng, rng.uniform(1.5, 3.5))
     rows, columns = (np.abs(np.linspace(-1, 1, side)) for side in shape[1:])

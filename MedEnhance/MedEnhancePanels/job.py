@@ -8,7 +8,7 @@ import time
 
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.report.page import duration_text
+from MedEnhanceLib.runtime.text import duration_text
 
 _LOG_LINES = 5000
 _LINES_IN_DETAILS = 200

@@ -14,15 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhanceLib.spg.config import CT_WINDOW, MODALITIES, SYNTHETIC, TEMPLATE, DistillConfig
-from MedEnhanceLib.spg.images import Floats, data_sha256, framed, windowed, with_tissue
-from MedEnhanceLib.spg.statistics import Doubles, Statistics, imposed, mean_over, measure, spacings
+from MedEnhanceLib.spg.cohort import Cohort
+from MedEnhanceLib.spg.config import MODALITIES, SYNTHETIC, TEMPLATE, DistillConfig
+from MedEnhanceLib.spg.images import data_sha256, framed, windowed, with_tissue
+from MedEnhanceLib.spg.statistics import Statistics, imposed, mean_over, measure, spacings
 from MedEnhanceLib.synthetic import synthetic_volume
 
 #: Slices of a patient that must show something.
@@ -132,7 +133,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     if config.method == "matching":
         count = max(1, count // len(training))
     spacing = spacings([data.spacing_mm for data in training.values()], count)
-    prior = _prior(config, modality, spacing, keys, means.levels, monitor.part(0.8, 1.0))
+    prior = _prior(config, modality, spacing, keys, monitor.part(0.8, 1.0))
     volumes = imposed(prior.volumes, means, modality)
 
     def volumes_of(name: str) -> list[Brick]:
@@ -205,12 +206,9 @@ def _prior(
     modality: str,
     spacing: list[tuple[float, float]],
     patients: Mapping[bytes, str],
-    levels: Doubles,
     monitor: Monitor,
 ) -> Prior:
     """Draw synthetic volumes, or cut the template or a volume's file, with a warning.
-
-    levels: quantiles, [33], of the window, from which the gray values of shapes are drawn.
 
     Raises ConfigError if a slice of the file is a patient's, by their keys: a prior from a file
     counts as public, and nothing would warn that the patient is exposed.
@@ -218,7 +216,6 @@ def _prior(
     kind, size = config.kind_of_prior, config.size
     if kind == SYNTHETIC:
         volumes = []
-        low, high = CT_WINDOW if modality == "CT" else (0.0, 1.0)
         for number, (slice_mm, pixel_mm) in enumerate(spacing):
             monitor.progress(number / len(spacing), "drawing synthetic volumes")
             volume = synthetic_volume(
@@ -226,7 +223,6 @@ def _prior(
                 config.seed * 10_000 + number,
                 shape=(size.slices, size.side, size.side),
                 spacing=(slice_mm, pixel_mm, pixel_mm),
-                levels=low + levels * (high - low),
             )
             volumes.append(windowed(volume))
         return Prior(np.stack(volumes), tuple(spacing), kind)

@@ -1,9 +1,11 @@
 """Statistics of a cohort, and volumes that take them on: intensities, textures and spacing.
 
-A training set that gives away no image: volumes of a prior, with the distribution of intensities
-and of four bands of detail that the cohort has, less what its noise adds to them: textures of noise
-teach to keep noise. What of the cohort is in it are 101 numbers, each a mean over patients, and
-quartiles of the distances of slices and pixels.
+A training set that gives away no image: volumes of a prior, with the distribution of four bands of
+detail that the cohort has, less what its noise adds to them (textures of noise teach to keep
+noise), and in MR with that of its intensities. HU mean the same everywhere: to force their
+distribution would tear textures between fat and muscle into pepper and salt. What of the cohort is
+in it are 101 numbers, in CT 68, each a mean over patients, and quartiles of the distances of slices
+and pixels.
 
 Source: matching the histograms of an image and of its bands in turns: Heeger and Bergen, Pyramid-
 based texture analysis and synthesis, 1995. Bands of a Gaussian pyramid, inside of what shows
@@ -19,13 +21,11 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.degradation.image import gaussian_blur
+from MedEnhanceLib.core.arrays import Doubles, Floats, Mask
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.noise.estimate import NoiseEstimate
-from MedEnhanceLib.spg.images import Floats, shown, with_tissue
-
-Doubles = npt.NDArray[np.float64]
+from MedEnhanceLib.spg.images import shown, with_tissue
 
 LEVELS = 33
 #: σ in pixels of the blurs between which the bands lie.
@@ -33,13 +33,10 @@ BLURS = (0.7, 1.4, 2.8, 5.6)
 #: Quantiles of a band: denser at its ends, where edges are.
 SHARES = (0.0, 0.003, 0.01, 0.03, 0.07, 0.15, 0.25, 0.4, 0.5)
 _SHARES = np.array([*SHARES, *(1 - share for share in reversed(SHARES[:-1]))])
-NUMBERS = LEVELS + len(BLURS) * len(_SHARES)
 #: Intensities and bands are matched in turns: each undoes some of the other.
-_ROUNDS = 2
+_ROUNDS = 4
 #: Least share of a blur that lies inside.
 _LEAST_SHARE = 1e-3
-#: Largest factor on a difference of intensities, at first and in each round.
-_STEEPEST = (2.0, 1.1)
 #: Slices of a volume that are measured, spread over it, and pixels that quantiles are taken of.
 _SLICES, _PIXELS = 24, 2_000_000
 #: Frequencies along an axis at which the response of the bands is computed.
@@ -54,8 +51,8 @@ CLIPPED_FROM = 5
 class Statistics:
     """Statistics of one patient, or means over several.
 
-    levels: [33], quantiles of intensity where something shows. bands: [4, 17], quantiles of each
-    band of detail there, fine to coarse. patients: how many they are of.
+    levels: [33], quantiles of intensity where something shows; none in CT. bands: [4, 17],
+        quantiles of each band of detail there, fine to coarse. patients: how many they are of.
     """
 
     levels: Doubles
@@ -71,6 +68,11 @@ class Statistics:
             "blurs_px": list(BLURS),
             "shares": [float(f"{share:g}") for share in _SHARES],
         }
+
+
+def count_of_numbers(modality: str) -> int:
+    """Count what statistics of this modality consist of."""
+    return LEVELS * (modality != "CT") + len(BLURS) * len(_SHARES)
 
 
 def measure(
@@ -105,7 +107,8 @@ def measure(
         )
         noise = np.mean([_variances(each) for each in noises], axis=0)[:, None] * scores**2
         detail = np.sort(np.sign(detail) * np.sqrt(np.maximum(detail**2 - noise, 0)))
-    return Statistics(_quantiles(levels, np.linspace(0, 1, LEVELS)), detail)
+    shares = np.linspace(0, 1, LEVELS) if modality != "CT" else np.empty(0)
+    return Statistics(_quantiles(levels, shares), detail)
 
 
 def _variances(noise: NoiseEstimate) -> Doubles:
@@ -165,13 +168,13 @@ def imposed(volumes: Floats, statistics: Statistics, modality: str) -> Floats:
     """Give volumes [M, K, J, I] in [0, 1] these statistics, all together, where something shows."""
     images = volumes.reshape(-1, *volumes.shape[2:])
     inside = shown(images, modality)
-    result = _with_levels(images, inside, statistics.levels, _STEEPEST[0])
+    result = _with_levels(images, inside, statistics.levels)
     for _ in range(_ROUNDS):
         bands, rest = _bands(result, inside)
         for band, target in zip(bands, statistics.bands, strict=True):
             rest += np.interp(band, _quantiles(band[inside], _SHARES), target).astype(np.float32)
         changed = np.where(inside, np.clip(rest, 0, 1), result)
-        result = _with_levels(changed, inside, statistics.levels, _STEEPEST[1])
+        result = _with_levels(changed, inside, statistics.levels)
     return result.reshape(volumes.shape)
 
 
@@ -179,28 +182,21 @@ def _quantiles(values: Floats, shares: Doubles) -> Doubles:
     """Compute quantiles, of many values those of an even part, but for both ends."""
     some = values[:: max(1, values.size // _PIXELS)]
     quantiles: Doubles = np.quantile(some, shares).astype(np.float64)
-    quantiles[0], quantiles[-1] = float(values.min()), float(values.max())
+    if shares.size:
+        quantiles[0], quantiles[-1] = float(values.min()), float(values.max())
     return quantiles
 
 
-def _with_levels(
-    images: Floats, inside: npt.NDArray[np.bool_], levels: Doubles, steepest: float
-) -> Floats:
-    """Copy images with about these quantiles, [33], of the intensities inside.
-
-    steepest: largest factor on a difference of intensities. Without it, texture between two peaks
-    of the quantiles is torn into pepper and salt.
-    """
+def _with_levels(images: Floats, inside: Mask, levels: Doubles) -> Floats:
+    """Copy images with these quantiles, [33] or none, of the intensities inside."""
     result = images.copy()
-    before = _quantiles(images[inside], np.linspace(0, 1, LEVELS))
-    rises = np.minimum(np.diff(levels), steepest * np.diff(before))
-    curve = np.concatenate([[0.0], np.cumsum(rises)])
-    curve = np.clip(curve + (levels - curve).mean(), 0, 1)
-    result[inside] = np.interp(images[inside], before, curve)
+    if levels.size:
+        before = _quantiles(images[inside], np.linspace(0, 1, LEVELS))
+        result[inside] = np.interp(images[inside], before, levels)
     return result
 
 
-def _bands(images: Floats, inside: npt.NDArray[np.bool_]) -> tuple[list[Floats], Floats]:
+def _bands(images: Floats, inside: Mask) -> tuple[list[Floats], Floats]:
     """Split into bands of detail, fine to coarse, and the rest, which add up to the images inside.
 
     Blurs are means over what is inside: the edge to air is no detail, and leaves no rim.

@@ -4,7 +4,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.report.page import duration_text
+from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview, results

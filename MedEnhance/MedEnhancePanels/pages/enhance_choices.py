@@ -6,7 +6,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.report.page import duration_text
+from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import singleShot

@@ -5,7 +5,7 @@ import os
 import qt
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.report.page import size_text
+from MedEnhanceLib.runtime.text import size_text
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import cautions

@@ -5,9 +5,8 @@ All from what is saved with the nodes: a scene that is opened later shows the sa
 
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.core.manifest import findings_in_words
-from MedEnhanceLib.report.page import duration_text
-from MedEnhanceLib.report.uncertainty import calibration_in_words
+from MedEnhanceLib.core.manifest import calibration_in_words, findings_in_words
+from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels.errors import plain
 from MedEnhancePanels.job import sentence
 from MedEnhancePanels.nodes import provenance, results

@@ -5,7 +5,7 @@ import os
 
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.report.page import cell_text, size_text
+from MedEnhanceLib.runtime.text import cell_text, size_text
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source

@@ -14,7 +14,7 @@ import time
 
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.report.page import duration_text
+from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.nodes.provenance import jsonIn
