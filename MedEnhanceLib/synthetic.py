@@ -143,7 +143,7 @@ def _with_cross_talk(tissue: Floats) -> Floats:
 
 
 def _regions(shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator) -> Floats:
-    """A factor of 0 to 1 for the texture of each region."""
+    """Draw a factor of 0 to 1 for the texture of each region."""
     shapes = _Shapes(count=40, smallest=6, largest=50, power=1.5, thin=0.1)
     factor: Floats = np.abs(_covered(shape, mm, rng, shapes, lambda: rng.random()))
     return factor

@@ -30,7 +30,7 @@ def rooms() -> dict[str, str]:
 
 
 def layers() -> list[list[str]]:
-    """The rows of the picture, from pyproject.toml: what stands above imports what stands below."""
+    """Return the rows of the picture, from pyproject.toml: each imports from those below it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     rows = project["tool"]["importlinter"]["contracts"][0]["layers"]
     named = [[each.strip().rpartition(".")[2] for each in row.split("|")] for row in rows]
@@ -47,7 +47,7 @@ def imports() -> set[tuple[str, str]]:
 
 
 def picture() -> str:
-    """The SVG."""
+    """Draw the SVG."""
     known, rows, places = rooms(), [row for row in layers() if row], {}
     for level, row in enumerate(rows):
         left = (_WIDTH - len(row) * _BOX - (len(row) - 1) * _GAP) / 2

@@ -137,7 +137,7 @@ def _help(action: argparse.Action) -> str:
 
 
 def job_parameters() -> str:
-    """The parameters of all jobs as Markdown."""
+    """Write the parameters of all jobs as Markdown."""
     from MedEnhanceLib.jobs.job import JOBS
 
     parts = [_JOBS_INTRODUCTION]

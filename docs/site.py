@@ -42,7 +42,7 @@ _SENTENCE = re.compile(r"^(?!([-*]|\d+\.) )[^\s#]")
 
 
 def on_config(config: Any) -> Any:
-    """The repository's address and the version; model cards and decisions join their groups."""
+    """Set the repository's address and version; group model cards and decisions."""
     cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
     config.repo_url = re.search(r'EXTENSION_HOMEPAGE "([^"]+)"', cmake)[1]
     config.repo_name = "Repository"
@@ -146,7 +146,7 @@ def _notebook(path: Path) -> str:
 
 
 def _api() -> str:
-    """A section for each public name, by the module that it is taken from."""
+    """Write a section for each public name, by the module that it is taken from."""
     names = [name for name in MedEnhanceLib.__all__ if not name.startswith("__")]
     functions = [name for name in names if name.islower()]
     classes = [name for name in names if name not in functions and not _is_error(name)]

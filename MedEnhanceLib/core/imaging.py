@@ -63,7 +63,7 @@ def _blur_along(voxels: Floats, axis: int, sigma: float) -> Floats:
 
 
 def averaged(volume: Volume, factors: Sequence[int]) -> Volume:
-    """A volume of means over blocks, in float32; what fills no block at the end is left out.
+    """Average a volume over blocks, in float32; incomplete blocks at the end are left out.
 
     volume: a single one; of a mapped file only some slices are in memory.
     factors: voxels of a block along k, j, i.

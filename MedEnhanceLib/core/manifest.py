@@ -30,12 +30,12 @@ _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagec
 
 
 def derived_note(action: str) -> str:
-    """The sentence that marks a volume as derived, for its history and file header."""
+    """Return the sentence that marks a volume as derived, for its history and file header."""
     return f"DERIVED: {action} by MedEnhance {__version__}; research use only"
 
 
 def map_in_words(history: Sequence[str]) -> str:
-    """What a volume with this history is, where it is a map that MedEnhance wrote; else ""."""
+    """Name the kind of map that MedEnhance wrote with this history; "" for other volumes."""
     newest = history[-1] if history else ""
     made = newest.removeprefix("DERIVED: ")
     return next((what for begin, what in _MAPS.items() if made.startswith(begin)), "")
@@ -53,7 +53,7 @@ def make_manifest(
     dicom: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The record of one run as a JSON object.
+    """Build the record of one run as a JSON object.
 
     Args:
         action: what was done, as a participle: "enhanced".
@@ -86,7 +86,7 @@ def make_manifest(
 
 
 def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[str, Any]:
-    """The manifest of a result at strength 1, for its blend with the input at `strength`.
+    """Convert the manifest of a result at strength 1 to that of its blend at `strength`.
 
     Figures of segmentation and uncertainty are left out: they are of strength 1.
     """
@@ -137,7 +137,7 @@ def _package_versions() -> dict[str, str]:
 
 
 def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> list[str]:
-    """What was measured in a volume and what was done about it, a line each.
+    """Describe what was measured in a volume and how it was corrected, a line each.
 
     measured, strength: `results.measured` and `results.strength` of an enhancement's manifest.
     """
@@ -182,7 +182,7 @@ def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
 
 
 def corrections_in_words(measured: Mapping[str, Any]) -> str:
-    """The same for a history note: what was done beside removing all noise; or nothing."""
+    """Describe corrections other than full noise removal, for a history note; "" if none."""
     noise = measured.get("noise", {})
     share = noise.get("share_removed", 1)
     parts = [f"{share:.0%} of the noise correction"] if share < 1 else []

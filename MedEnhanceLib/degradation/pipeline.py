@@ -104,7 +104,7 @@ class Rician(Degradation):
 
 
 def _magnitude_top(voxels: Floats, source: str) -> float:
-    """The robust maximum of magnitudes; raises InputError for values that are none."""
+    """Return the robust maximum of magnitudes; raises InputError for negative values."""
     top = robust_max(voxels)
     negative = float((voxels < -0.05 * abs(top)).mean())
     if negative > 0.01:

@@ -42,7 +42,7 @@ class BiasField:
     steps: tuple[int, ...]
 
     def __getitem__(self, slices: slice) -> Floats:
-        """Some slices, float32 [n, J, I], no unit."""
+        """Interpolate the field in some slices: float32 [n, J, I], no unit."""
         sides = zip(self.shape, self.steps, strict=True)
         k, j, i = ((np.arange(count) + 0.5) / step - 0.5 for count, step in sides)
         return np.exp(interpolated(self.blocks, (k[slices], j, i)))
@@ -75,7 +75,7 @@ def measure_bias_field(volume: Volume) -> BiasField:
 
 
 def _log_field(means: Volume, tissue: Mask) -> Floats:
-    """The logarithm of N4's field at the blocks."""
+    """Estimate the logarithm of N4's field at the blocks."""
     sitk: Any = require("SimpleITK", purpose="The bias field (N4)")
     coarse, shape, spacing = means.voxels, means.shape, means.geometry.spacing
     for axis in range(3):

@@ -157,7 +157,7 @@ def denoised(
 
 
 def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
-    """Starting places of candidates along slices, rows, columns, for a spacing in mm along i, j, k.
+    """Return the search window along slices, rows, columns for a spacing in mm along i, j, k.
 
     The full window for the smallest spacing, and as many mm along the others, but at least one
     place to each side.
@@ -171,7 +171,7 @@ def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
 
 
 def engine_for(device: str, monitor: Monitor) -> Engine:
-    """What computes on a device: CUDA devices have the filter, other GPUs leave it to the CPU.
+    """Select the engine of a device: CUDA devices have the filter, other GPUs leave it to the CPU.
 
     There it is the compiled library; where that is missing PyTorch, with a notice.
     """

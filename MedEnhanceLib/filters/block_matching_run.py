@@ -64,7 +64,7 @@ class Stage:
         return Layer(number, at, self._window, self._settings)
 
     def layers_of(self, part: slice) -> list[int]:
-        """The layers that some slices depend on."""
+        """Return the numbers of the layers that some slices depend on."""
         return [
             number
             for number, first in enumerate(self.firsts)
@@ -72,7 +72,7 @@ class Stage:
         ]
 
     def reads(self, part: slice) -> slice:
-        """The slices of the pilot that some slices depend on."""
+        """Return the slices of the pilot that some slices depend on."""
         numbers = self.layers_of(part)
         return slice(self.firsts[numbers[0]], self.firsts[numbers[-1]] + self.tall)
 
@@ -110,7 +110,7 @@ class Run:
         self.pool.shutdown(cancel_futures=True)
 
     def stream(self, stages: Sequence[Stage], needed: slice, pilot: Array) -> Iterator[Floats]:
-        """Some slices after all stages, in parts, from a pilot such as the input."""
+        """Filter some slices through all stages, in parts, from a pilot such as the input."""
         ranges = [needed]
         for stage in reversed(stages):
             ranges.insert(0, stage.reads(ranges[0]))
@@ -179,7 +179,7 @@ class Run:
         add(band.result())
 
     def _bands(self, kind: StageKind, layer: Layer) -> list[range]:
-        """The rows of references of a layer in parts that threads share."""
+        """Split the rows of references of a layer into parts that threads share."""
         _, ny, nx = self.noisy.shape
         rows, at_once = layer.rows(ny), max(1, _REFERENCES_IN_BAND[kind] * layer.round.step // nx)
         return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
@@ -193,7 +193,7 @@ class Run:
         pilot: Floats,
         level: Floats,
     ) -> Band:
-        """What some rows of references of a layer add to the sums."""
+        """Compute what some rows of references of a layer add to the sums."""
         self.monitor.check()
         slab = noisy.shape[1:]
         total, weight = _untouched((len(noisy), *slab)), _untouched((layer.window[0], *slab))
@@ -208,7 +208,7 @@ class Run:
         return _floats(self._level[part])
 
     def level_of(self, stage: Stage, number: int) -> Floats:
-        """The level as an engine reads it of a layer of a stage.
+        """Return the noise level of a layer of a stage as an engine reads it.
 
         [window[0] + 3, J, I], of which one slice alone is filled: that of a reference's middle. It
         is 0 where groups are not needed: none begins there.
@@ -230,12 +230,12 @@ class Held:
         self._slices: deque[Floats] = deque()
 
     def passing(self) -> Iterator[Floats]:
-        """The stream, for another reader; its slices stay here."""
+        """Yield the stream for another reader, and keep its slices."""
         while (slab := self._next()) is not None:
             yield slab
 
     def at(self, first: int, end: int) -> Floats:
-        """Some slices, [n, J, I]; reads on as far as needed."""
+        """Return some slices, [n, J, I]; reads on as far as needed."""
         while self._end < end:
             if self._next() is None:
                 raise RuntimeError(f"a stream ended at slice {self._end}, before {end}")
@@ -285,8 +285,12 @@ class Sums:
                 parts[z][band.lines] += values
 
     def means(self, end: int, before: Floats, level: Floats) -> Floats:
-        """The mean of the blocks over each voxel of slices `first` to `end`; `before` where there
-        is no noise or no block. These slices are let go.
+        """Average the blocks over each voxel of slices `first` to `end`, and release these slices.
+
+        Args:
+            end: one past the last slice.
+            before: the slices before the stage, kept where there is no noise or no block.
+            level: noise of the slices, 0 where there is none.
         """
         result = np.empty_like(before)
         for z in range(self.first, end):
@@ -318,7 +322,7 @@ def _within_slice(weight: Floats) -> Floats:
 
 
 def large_enough(volume: Array) -> Array:
-    """The volume, mirrored where it has fewer voxels along an axis than a block."""
+    """Mirror the volume along axes with fewer voxels than a block."""
     missing = [max(0, SIDE - side) for side in volume.shape]
     if not any(missing):
         return volume

@@ -137,7 +137,7 @@ def undo_blur(
 
 
 def _deviation(voxels: Array) -> float:
-    """The standard deviation, computed slice by slice."""
+    """Compute the standard deviation slice by slice."""
     means, variances = [], []
     for part in slabs(voxels):
         means += [float(plane.mean(dtype=np.float64)) for plane in part]
@@ -150,7 +150,7 @@ def _unknown(why: str) -> BlurEstimate:
 
 
 def _chosen(voxels: Array) -> Floats:
-    """The slices with the largest contrast, in their order."""
+    """Select the slices with the largest contrast, in their order."""
     contrast = np.array(
         [float(np.std(plane, dtype=np.float64)) for part in slabs(voxels) for plane in part]
     )
@@ -204,7 +204,7 @@ def _fitted(frequency: Doubles, power: Doubles, floor: float) -> tuple[float, fl
 
 
 def _anatomy(planes: Floats, transfer: Doubles, radius: Doubles, floor: float) -> float:
-    """A of the model A f⁻³ of the unblurred power, from frequencies that blur hardly changes."""
+    """Fit A of the model A f⁻³ of the unblurred power at frequencies that blur hardly changes."""
     power = np.zeros(transfer.shape)
     for plane in planes:
         power += np.abs(np.fft.rfft2(_mirrored(plane))) ** 2 / (4 * plane.size)

@@ -134,7 +134,7 @@ class ConstantRegions:
         return np.asarray(reduce(np.minimum, low) == reduce(np.maximum, high))
 
     def _extremes_in_plane(self, z: int) -> tuple[Array, Array]:
-        """The lowest and highest of 4 × 4 voxels of slice z, by where they begin."""
+        """Return the minimum and maximum of 4 × 4 voxels of slice z, by their first voxel."""
         low, high = (over(of, self._voxels[z], self._sides[1:]) for of in (np.minimum, np.maximum))
         return low, high
 
@@ -166,7 +166,7 @@ class ConstantRegions:
         return self.mask(z) & self._of_values(z, self._replaced, self.mask(z))
 
     def _halved(self, z: int) -> Floats:
-        """Sums of measured voxels, and their number, over 2 × 2 voxels of slice z."""
+        """Sum measured voxels, and count them, over 2 × 2 voxels of slice z."""
         measured = (~self._gap(z)).astype(np.float32)
         return _fourfold(np.stack([measured * self._voxels[z].astype(np.float32), measured]))
 
@@ -219,7 +219,7 @@ class _Slices:
 
 
 def over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
-    """A reduction over the windows of a plane, by where they begin."""
+    """Reduce the windows of a plane, by their first pixel."""
     for axis, side in enumerate(sides):
         count = plane.shape[axis] - side + 1
         parts = [
@@ -230,7 +230,7 @@ def over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
 
 
 def connected(mask: Mask, starts: Mask) -> Mask:
-    """What of a mask can be reached in its plane from the starts in it."""
+    """Return the part of a mask that is connected in its plane to the starts in it."""
     reached, count = mask & starts, -1
     while count != (count := int(np.count_nonzero(reached))):
         reached = mask & over(np.logical_or, np.pad(reached, 1), (3, 3))
@@ -238,7 +238,7 @@ def connected(mask: Mask, starts: Mask) -> Mask:
 
 
 def _median_step(voxels: Array, value: Any, slices: Sequence[int]) -> float:
-    """The median difference from a value where its regions end, in some of the slices."""
+    """Measure the median difference from a value at the edges of its regions, in some slices."""
     every = -(-len(slices) // _SLICES_MEASURED)
     steps = []
     for z in slices[::every]:
@@ -251,7 +251,7 @@ def _median_step(voxels: Array, value: Any, slices: Sequence[int]) -> float:
 
 
 def _fourfold(sums: Floats) -> Floats:
-    """Sums of [2, J, I] over 2 × 2 places."""
+    """Sum [2, J, I] over 2 × 2 pixels."""
     sums = np.pad(sums, [(0, 0), (0, sums.shape[1] % 2), (0, sums.shape[2] % 2)])
     rows = sums[:, ::2] + sums[:, 1::2]
     return np.asarray(rows[:, :, ::2] + rows[:, :, 1::2])

@@ -168,7 +168,7 @@ class TorchGroups:
         self._sum(blocks.mul_(share) @ (atoms * taper), where, starts, ones)
 
     def _tables(self) -> tuple[Tensor, Tensor]:
-        """The cosine transform and the weights of a block's places, on the device."""
+        """Return the cosine transform and the weights of a block's places, on the device."""
         device = self.arrays.noisy.device
         cosines, taper = (constant(table, device, torch.float32) for table in (COSINES, _TAPER))
         return cosines, taper
@@ -179,7 +179,7 @@ class TorchGroups:
         return (z * ny + y) * nx + x
 
     def _cells(self, starts: Tensor) -> Tensor:
-        """The places of the cells of blocks, [..., 64]."""
+        """Return the places of the cells of blocks, [..., 64]."""
         side = torch.arange(SIDE, device=starts.device, dtype=starts.dtype)
         return starts[..., None] + self._starts(side[:, None, None], side[:, None], side).flatten()
 
@@ -274,7 +274,7 @@ class TorchGroups:
 
 
 def _references(layer: Layer, rows: range, level: Floats, *, is_grouped: bool) -> Longs:
-    """References of a layer, [n, 3], in the order in which C adds them; grouped ones have noise."""
+    """List the references of a layer, [n, 3], in the order of C; grouped ones have noise."""
     _, ny, nx = level.shape
     number, step = layer.number, layer.round.step
     columns = [places(nx, step, is_shifted=odd) for odd in (False, True)]

@@ -261,7 +261,7 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
 
 
 def mean_frame(frames: Sequence[Volume]) -> Volume:
-    """The mean of all frames in float32; a single frame as it is."""
+    """Average all frames in float32; a single frame is returned as it is."""
     if len(frames) == 1:
         return frames[0]
     total = np.zeros(frames[0].shape, np.float64)

@@ -272,7 +272,7 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
 def _aligned(
     guides: Sequence[Volume], frames: Sequence[Volume], cache: VolumeCache, monitor: Monitor
 ) -> tuple[AlignedGuide, ...]:
-    """The guides on the grid of the volume, aligned once for all frames and all runs over it."""
+    """Align the guides with the volume's grid, once for all frames and all runs over it."""
     from MedEnhanceLib.hqg.guide import align
 
     aligned = []
@@ -289,7 +289,7 @@ def _bias_field(volume: Volume, monitor: Monitor) -> BiasField:
 
 
 def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -> Array:
-    """An array for a result; a large one in a file in `scratch`, if given."""
+    """Allocate an array for a result; a large one in a file in `scratch`, if given."""
     try:
         return empty(shape, np.dtype(dtype), scratch)
     except OSError as cause:
@@ -365,7 +365,7 @@ class _Frame:
             let_go(out)
 
     def _corrected(self, part: slice, monitor: Monitor) -> Floats:
-        """Some slices without noise and blur, float32."""
+        """Remove noise and blur from some slices, float32."""
         blur, voxels = self.decision.blur, self.volume.voxels
         values = _array((part.stop - part.start, *voxels.shape[1:]), "f4", self.scratch)
         self._denoise(part, monitor if blur is None else monitor.part(0, 0.9), out=values)

@@ -48,7 +48,7 @@ class Places:
 
     @classmethod
     def of(cls, found: BlockGroups, spectrum: Floats, shape: tuple[int, ...]) -> Places:
-        """The groups that a search found in a slab, in noise of a spectrum."""
+        """Convert the groups that a search found in a slab, in noise of a spectrum."""
         slices, rows, columns = shape
         return cls(
             torch.from_numpy(found.index),
@@ -66,7 +66,7 @@ class Places:
         return torch.stack(at, -1)
 
     def part(self, chosen: slice | Tensor) -> Places:
-        """Some of the groups."""
+        """Select some of the groups."""
         return replace(
             self,
             index=self.index[chosen],
@@ -87,7 +87,7 @@ class Places:
 
 
 def on_device(value: T, device: str) -> T:
-    """A dataclass of tensors on a device; the same object where it is there already."""
+    """Move a dataclass of tensors to a device; the same object where it is there already."""
     if device == "cpu":
         return value
     if isinstance(value, Tensor):
@@ -112,7 +112,7 @@ def coefficients(blocks: Tensor, scale: Tensor, transform: Tensor) -> Tensor:
 
 
 def regional(sums: Tensor, places: Places) -> Tensor:
-    """Sums of a guide's agreement over the groups around each group in its layer, [N, 12].
+    """Sum a guide's agreement over the groups around each group in its layer, [N, 12].
 
     One layer alone, so that slabs do not matter. sums: of each group, [N, 12].
     """
@@ -178,7 +178,7 @@ class GuidedNetwork(torch.nn.Module):
         )
 
     def fit(self, groups: Groups, places: Places, voxels: Tensor, guide: Tensor) -> Fit:
-        """A guide, a slab with bright tissue at 1 and NaN where it shows nothing, fitted."""
+        """Fit a guide: a slab with bright tissue at 1, NaN outside its field of view."""
         scale = (places.root * groups.level[:, None])[:, None]
         blocks = coefficients(taken(guide, voxels), scale, self.get_buffer("transform"))
         # A voxel that is NaN makes all coefficients of its block so.
@@ -217,7 +217,7 @@ class GuidedNetwork(torch.nn.Module):
     def aggregated(
         self, residual: Tensor, weight: Tensor, places: Places, voxels: Tensor
     ) -> Tensor:
-        """The mean of `blocks` over each voxel of a slab, differentiable."""
+        """Average `blocks` over each voxel of a slab, differentiable."""
         blocks = self.blocks(residual, weight, places)
         share = weight[..., None] * self.get_buffer("taper")
         size = int(np.prod(places.shape))

@@ -122,7 +122,7 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
 
 
 def _scale(guide: Volume, name: str) -> tuple[float, float]:
-    """The values that become 0 and 1."""
+    """Return the values that become 0 and 1."""
     if guide.dtype.kind == "b":
         raise InputError(f"{name}: voxels are true or false", "Choose an image as guide.")
     flat = guide.voxels.ravel()
@@ -161,7 +161,7 @@ def relative_noise(volume: Volume) -> float:
 
 
 def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> tuple[Candidate, str] | None:
-    """The series that guides best: that of the least noise.
+    """Suggest the best guide: the series with the least noise.
 
     Returns the series to take and a sentence with the reasons. None where no series of the same
     modality has less noise, covers half of the volume, and has voxels of a useful size.

@@ -61,7 +61,7 @@ def compressed(values: Tensor) -> Tensor:
 
 
 def gelu(values: Tensor) -> Tensor:
-    """The approximation by tanh; in half precision the exact form, a third of the time on a CPU.
+    """Approximate GELU by tanh; in half precision compute it exactly, thrice as fast on a CPU.
 
     There they differ by less than the rounding of the values.
     """
@@ -129,7 +129,7 @@ class GroupNetwork(nn.Module):
         self.register_buffer("changes", changes, persistent=False)
 
     def forward(self, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
-        """What is to be added to the estimate.
+        """Compute the correction to be added to the estimate.
 
         Returns residual [N, blocks, 64]; logarithm of each block's weight [N, blocks]; the last
         features [N, blocks, width].
@@ -261,7 +261,7 @@ class GuidedCorrection(nn.Module):
     def forward(
         self, features: Tensor, groups: Groups, fitted: Fit
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The correction of each block.
+        """Compute the correction of each block.
 
         features: of `GroupNetwork`, [N, blocks, width].
         Returns correction [N, blocks, 64]; how far the gate is open [N, blocks]; divergence of the

@@ -39,7 +39,7 @@ def _opened(folder: Path, sha256: str) -> GuidedNetwork:
 
 
 def network_on(bundle: Bundle, device: str) -> GuidedNetwork:
-    """The network of a verified bundle; raises ModelError where weights do not fit."""
+    """Load the network of a verified bundle; raises ModelError where weights do not fit."""
     network = _opened(bundle.folder, bundle.sha256)
     # Jobs of several threads share what is loaded: the one on a device is a copy.
     return network if device == "cpu" else copy.deepcopy(network).to(device)
@@ -127,7 +127,7 @@ class NetworkStage:
         slab: tuple[Floats, Floats, Floats, Floats],
         guides: Sequence[Floats],
     ) -> list[Band]:
-        """What the groups of a layer add to the sums; with guides also their part of it.
+        """Compute what the groups of a layer add to the sums; with guides also the guides' part.
 
         slab: noisy voxels, σ, pilot and estimate.
         """

@@ -83,7 +83,7 @@ class Registration:
         return np.asarray(np.linalg.norm(apart @ steps.T, axis=1))
 
     def best(self, guide: Volume, monitor: Monitor) -> Doubles:
-        """The place of most mutual information, from where the headers put the guide."""
+        """Search the pose with the most mutual information, from that in the headers."""
         transform = _sitk().Euler3DTransform()
         transform.SetCenter(self.center.tolist())
         for number, level in enumerate(_LEVELS):
@@ -179,7 +179,7 @@ class Registration:
 
 
 def resample(guide: Volume, volume: Volume, place: Doubles, monitor: Monitor) -> Floats:
-    """The guide on the volume's grid, float32 [K, J, I]; NaN outside the guide's field of view.
+    """Resample the guide to the volume's grid, float32 [K, J, I]; NaN outside its field of view.
 
     Cubic B-splines, which blur less than linear weights. Along axes in which its voxels are finer
     than the volume's, it is averaged first.
@@ -209,7 +209,7 @@ def resample(guide: Volume, volume: Volume, place: Doubles, monitor: Monitor) ->
 
 
 def _tissue(volume: Volume) -> Volume:
-    """A mask of what is brighter than the background, with a margin, in coarse voxels."""
+    """Mask what is brighter than the background, with a margin, in coarse voxels."""
     sitk = _sitk()
     coarse = _level(volume, _TISSUE_MM)
     if coarse.voxels.min() == coarse.voxels.max():

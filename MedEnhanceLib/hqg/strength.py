@@ -66,7 +66,7 @@ class Enhancement:
     guide_use: Volume | None = None
 
     def noise_map(self) -> Volume | None:
-        """The measured σ at each voxel, float32 in the input's units; None where there is none."""
+        """Return the measured σ at each voxel, float32 in the input's units; None if unmeasured."""
         if not self.noises:
             return None
         where = slice(self.first_slice, self.first_slice + self.volume.shape[-3])
@@ -75,7 +75,7 @@ class Enhancement:
         return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
 
     def at_strength(self, strength: float) -> Enhancement:
-        """The same result at another strength, as a run gives it, but without uncertainty.
+        """Return the same result at another strength, as a run gives it, but without uncertainty.
 
         Raises ConfigError for a strength outside 0 to 1, and where this result is at another than
         1: what was rounded away does not come back.
@@ -91,7 +91,7 @@ class Enhancement:
 
 
 def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
-    """The input plus a share of the correction that is in its result.
+    """Blend the input with its result: add a share of the correction.
 
     enhanced: its result at strength 1, of a run with "auto" or "full".
     strength: 0 gives the input, 1 the enhanced volume.

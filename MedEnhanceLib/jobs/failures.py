@@ -43,8 +43,9 @@ class InternalError(MedEnhanceError):
 
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """Turn every way in which memory runs out into DeviceMemoryError, and a card that stopped
-    answering into DeviceLostError.
+    """Translate errors of devices.
+
+    Running out of memory becomes DeviceMemoryError, a GPU that stopped answering DeviceLostError.
     """
     try:
         yield

@@ -115,7 +115,7 @@ class Checkpoint:
         }
 
     def _card(self) -> torch.device | None:
-        """The CUDA device of the training, if any; asking PyTorch would take memory on it."""
+        """Return the training's CUDA device, if any; asking PyTorch would take memory on it."""
         return next((state.device for state in self._states().values() if state.is_cuda), None)
 
 

@@ -34,7 +34,7 @@ class Scaling:
         return scaled
 
     def undo(self, scaled: Floats) -> Floats:
-        """The inverse of `apply`."""
+        """Invert `apply`."""
         return scaled * np.float32(self.scale) + np.float32(self.offset)
 
 

@@ -72,13 +72,13 @@ def _allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=64)
 def constant(table: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A table of the code on a device, copied there once, for use in and out of inference mode."""
+    """Copy a table to a device, once, for use in and out of inference mode."""
     with torch.inference_mode(False):
         return table.to(device, dtype)
 
 
 def in_double(values: Tensor) -> Tensor:
-    """The values in float64: on their device, or on the CPU where that has none (Apple's GPUs)."""
+    """Convert to float64 on the values' device, or on the CPU if it has none (Apple's GPUs)."""
     return (values.cpu() if values.device.type in _WITHOUT_DOUBLE else values).double()
 
 
@@ -93,6 +93,6 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def move(network: nn.Module, device: str) -> nn.Module:
-    """The network on `device` in the memory format channels last, which is faster there."""
+    """Move the network to `device` in the memory format channels last, which is faster."""
     # PyTorch's own stubs lack the overload with device and memory_format together.
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

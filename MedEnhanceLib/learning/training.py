@@ -45,7 +45,7 @@ def training_steps(
     *,
     of: str = "",
 ) -> Iterator[int]:
-    """The numbers of the remaining steps.
+    """Yield the numbers of the remaining steps.
 
     save: called with the next step's number every `every_s` seconds, before Cancelled, and at the
         end.
@@ -128,7 +128,7 @@ class Learner(Generic[Network]):
             self.average.update_parameters(self.network)
 
     def averaged(self) -> Network:
-        """A copy of the network with its averaged weights, for use."""
+        """Copy the network with its averaged weights, for use."""
         network: Network = copy.deepcopy(self.average.module)  # type: ignore[assignment]
         return network.eval().requires_grad_(False)
 
@@ -185,7 +185,7 @@ def set_learning_rate(
 
 
 def averaged_weights(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy with exponentially averaged weights; their decay grows with the steps."""
+    """Copy a network with exponentially averaged weights; their decay grows with the steps."""
 
     @torch.no_grad()
     def average(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:

@@ -115,7 +115,7 @@ class NoiseEstimate:
         return replace(self, level=level, sigma=self.sigma * scale)
 
     def __getitem__(self, slices: slice) -> Floats:
-        """The map at the voxels of some slices: float32 [n, J, I], in the units of the volume.
+        """Interpolate the map to voxels of some slices: float32 [n, J, I], in the volume's units.
 
         Linear between cells and constant beyond the outer ones.
         """
@@ -240,7 +240,7 @@ class _Fit:
                 share = max(share / 2, _LEAST_QUIET)
 
     def _choose(self, fold: Numbers, share: float) -> tuple[Mask, Mask]:
-        """The blocks [n] that the coefficients of a fold call quiet, and the next quiet ones."""
+        """Select the blocks [n] with the least energy in a fold, and the next quiet ones."""
         blocks, number = self._blocks, self._blocks.per_cell
         start = np.concatenate([[0], np.cumsum(number)])[:-1]
         most = np.maximum(share * number, 3)[blocks.cell]
@@ -254,7 +254,7 @@ class _Fit:
         return place < most, (place >= far) & (place < far + third + 1)
 
     def _measure_cells(self, choices: Sequence[tuple[Mask, Mask]]) -> list[Doubles]:
-        """What each cell's quiet blocks show, less the anatomy that the next quiet ones betray.
+        """Measure each cell's quiet blocks, less the anatomy that the next quiet ones betray.
 
         Returns how far the energy of each fold rises, [cells] each.
         """
@@ -297,7 +297,7 @@ class _Fit:
 def _factors(
     quiet: Doubles, following: Doubles, index: Numbers, modality: str
 ) -> tuple[Doubles, Doubles]:
-    """The product of factors through the frequencies that hold noise alone; and their weights.
+    """Fit the product of factors through the frequencies that hold noise alone; and their weights.
 
     Least squares of the logarithms. What lies above the fit is anatomy and loses its weight.
 
@@ -330,7 +330,7 @@ def _factors(
 
 
 def _ties(sizes: Sequence[int]) -> Doubles:
-    """The quadratic form of the differences between neighboring factors, of one or two axes."""
+    """Build the quadratic form of differences between neighboring factors, of one or two axes."""
     difference = np.diff(np.eye(BLOCK), axis=0)
     line, one = difference.T @ difference, np.eye(BLOCK)
     forms = {1: np.zeros((1, 1)), BLOCK: line, BLOCK**2: np.kron(line, one) + np.kron(one, line)}
@@ -400,7 +400,7 @@ def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
 
 
 def smooth_map(value: Doubles, weight: Doubles) -> Doubles:
-    """A smooth map of σ through cells, each as far as its weight goes; beyond, a wider mean.
+    """Smooth σ through cells, each as far as its weight goes; beyond, take a wider mean.
 
     value, weight: [k, j, i]; σ counts by its logarithm, and where there is weight.
     """

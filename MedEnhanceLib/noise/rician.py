@@ -44,7 +44,7 @@ def rician_noise(voxels: Array, sigma: float, rng: np.random.Generator) -> Float
 
 
 def amplitude(mean: Tensor, sigma: Tensor) -> Tensor:
-    """The magnitudes whose Rician means these are, for a known σ > 0 of each channel's noise.
+    """Return the magnitudes with these Rician means, for a known σ > 0 of each channel's noise.
 
     mean, sigma: float32 on the CPU, of shapes that fit each other. Negative values, which no
     magnitude has, stay.
@@ -60,12 +60,12 @@ def amplitude(mean: Tensor, sigma: Tensor) -> Tensor:
 
 
 def mean_magnitude(amplitude: Tensor, sigma: Tensor) -> Tensor:
-    """The Rician mean of magnitudes, the inverse of `amplitude`; of shapes that fit each other."""
+    """Return the Rician mean of magnitudes, the inverse of `amplitude`; shapes broadcast."""
     return sigma * _mean_of(amplitude / sigma)
 
 
 def _mean_of(amplitude: Tensor) -> Tensor:
-    """The mean of Rician values, σ = 1."""
+    """Compute the mean of Rician values, σ = 1."""
     import torch
 
     quarter = amplitude.square() / 4

@@ -133,7 +133,7 @@ class Blocks:
 
 
 def cell_blocks(spacing: Sequence[float], block: tuple[int, int, int]) -> list[int]:
-    """Number of blocks in a cell of the map along k, j, i.
+    """Return the number of blocks in a cell of the map along k, j, i.
 
     spacing: (i, j, k) in mm. block: its voxels along k, j, i.
     """
@@ -142,7 +142,7 @@ def cell_blocks(spacing: Sequence[float], block: tuple[int, int, int]) -> list[i
 
 
 def blocks_of_layer(voxels: Array, start: int, depth: int) -> Floats:
-    """The blocks of a layer, which begins at a slice, as [n, voxels]."""
+    """Return the blocks of a layer, which begins at a slice, as [n, voxels]."""
     rows, columns = voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
     layer = voxels[start : start + depth, : rows * BLOCK, : columns * BLOCK]
     split = layer.reshape(depth, rows, BLOCK, columns, BLOCK).transpose(1, 3, 0, 2, 4)
@@ -217,7 +217,7 @@ def _air(figures: Floats, top: float) -> float | None:
 
 
 def _padding(voxels: Array) -> list[float]:
-    """The lowest and the highest value, where many voxels have them."""
+    """Return the minimum and the maximum, where many voxels have them."""
     most = _PADDING * voxels.size
 
     def count(value: Any) -> int:
@@ -227,7 +227,7 @@ def _padding(voxels: Array) -> list[float]:
 
 
 def quantum(voxels: Array) -> float:
-    """The step between rounded values, 0 where they are not rounded."""
+    """Return the step between rounded values, 0 where they are not rounded."""
     every = max(1, voxels.size // 100_000)
     sample = voxels.reshape(-1)[::every] if voxels.flags.c_contiguous else voxels.ravel()[::every]
     values = np.unique(sample)
@@ -237,6 +237,6 @@ def quantum(voxels: Array) -> float:
 
 
 def cosines(depth: int) -> Floats:
-    """The orthonormal cosine transform of a block, [f, voxels]."""
+    """Build the orthonormal cosine transform of a block, [f, voxels]."""
     within = np.kron(cosine_matrix(BLOCK), cosine_matrix(BLOCK))
     return np.kron(cosine_matrix(depth), within).astype(np.float32)

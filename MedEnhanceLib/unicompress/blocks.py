@@ -127,7 +127,7 @@ class Grid:
         return Box(frame, *ranges)
 
     def blocks_in(self, region: tuple[Range, ...]) -> Iterator[int]:
-        """Number the blocks that touch `region`: (start, stop) for t, k, j, i."""
+        """Yield the numbers of blocks that touch `region`: (start, stop) for t, k, j, i."""
         touched = []
         for axis, (first, last) in enumerate(region[1:]):
             ranges = [self._range(axis, n) for n in range(self.counts[axis])]

@@ -79,7 +79,7 @@ class Thickening:
 
     @classmethod
     def drawn(cls, config: TrainSlicesConfig, rng: np.random.Generator) -> Thickening:
-        """A ratio, a profile and a level of noise, for the patches of a step."""
+        """Draw a ratio, a profile and a level of noise, for the patches of a step."""
         ratio = float(np.exp(rng.uniform(np.log(_LEAST_RATIO), np.log(MOST_RATIO))))
         if rng.random() < 0.5:
             ratio = max(2.0, round(ratio))
@@ -115,7 +115,7 @@ class Thickening:
 
 
 def read_planes(files: Sequence[Path], modality: str, monitor: Monitor) -> list[Planes]:
-    """The slices of volumes; of nearly cubic voxels all three sets of planes.
+    """Read the slices of volumes; of nearly cubic voxels all three sets of planes.
 
     Raises InputError where there is no file, or one is of another modality.
     """
@@ -143,7 +143,7 @@ class Sampler:
     thickening: Thickening | None = None
 
     def batch(self, step: int) -> Patches:
-        """The patches of a step."""
+        """Draw the patches of a step."""
         rng = np.random.default_rng((self.config.seed, step))
         how = self.thickening or Thickening.drawn(self.config, rng)
         thicken, thin, slices, sizes = how.stack.thicken(), [], [], []
@@ -208,7 +208,7 @@ def _cut(
     bins: tuple[int, int],
     rng: np.random.Generator,
 ) -> Floats:
-    """A random patch of three planes after averaging pixels; small images are mirrored."""
+    """Cut a random patch of three planes after averaging pixels; small images are mirrored."""
     need = [side * count for side, count in zip(size, bins, strict=True)]
     lacking = [max(0, side - have) for side, have in zip(need, image.shape[1:], strict=True)]
     if any(lacking):

@@ -40,7 +40,7 @@ class StackMaps:
 
     @classmethod
     def of(cls, stack: SliceStack, noise: float, sizes_mm: Sequence[tuple[float, float]]) -> Self:
-        """The maps of one stack.
+        """Build the maps of one stack.
 
         noise: standard deviation of the noise of the slices, on the network's scale.
         sizes_mm: for each plane, or for all of a set: its pixels within the slices, and the
@@ -65,7 +65,7 @@ class StackMaps:
         )
 
     def begin(self, slices: Tensor) -> tuple[Tensor, Tensor]:
-        """The spline through the slices, and the same made consistent with them.
+        """Interpolate the slices by a spline, and make the same consistent with them.
 
         slices: [..., K, W]. Returns two of [..., M, W].
         """
@@ -73,7 +73,7 @@ class StackMaps:
         return smooth, self.consistent(smooth, slices)
 
     def consistent(self, planes: Tensor, slices: Tensor) -> Tensor:
-        """The nearest planes whose thickening is what was measured, as far as noise permits.
+        """Return the nearest planes whose thickening is the measurement, as far as noise permits.
 
         planes: [..., M, W]. slices: [..., K, W]. Returns [..., M, W].
         """
@@ -102,7 +102,7 @@ class SliceNet(nn.Module):
         self.multiple = 2 ** len(pairs)
 
     def forward(self, smooth: Tensor, begun: Tensor, beside: Tensor, rows: Tensor) -> Tensor:
-        """What to add to `begun`.
+        """Compute what to add to `begun`.
 
         smooth, begun: [B, M, W], of `StackMaps.begin`. beside: [B, 2, M, W], `begun` of the planes
         before and after. rows: [1, 8, M] or [B, 8, M]. Returns [B, M, W].

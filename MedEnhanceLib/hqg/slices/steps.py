@@ -46,7 +46,7 @@ class SliceTraining:
 
 
 def thin_error(network: SliceNet, slices: Tensor, maps: StackMaps, thin: Tensor) -> Tensor:
-    """What is minimized: the error of restored planes, of small errors their squares.
+    """Compute the loss: absolute error of restored planes, squared where it is small.
 
     slices: [B, 3, K, W], thick. thin: [B, M, W].
     """
@@ -64,7 +64,7 @@ def tuned(
     device: str,
     monitor: Monitor,
 ) -> SliceNet:
-    """A copy of a network that has learned from the slices which it is to restore.
+    """Train a copy of a network on the slices which it is to restore.
 
     Self-supervised as in SMORE (Zhao et al., IEEE TMI 40 (2021) 805): rows of the slices are made
     as thick as the slices are. It takes 7 CPU s for each million voxels; restoring adds 2 to 3.

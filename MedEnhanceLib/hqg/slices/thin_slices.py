@@ -216,7 +216,7 @@ def _stated_thickness(volume: Volume) -> float | None:
 
 
 def _new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:
-    """The geometry after restoring: the edges of the volume stay where they are."""
+    """Return the geometry after restoring: the edges of the volume stay where they are."""
     ijk, thin_mm = 2 - plan.axis, plan.stack.thin_mm
     spacing = np.array(geometry.spacing)
     along = np.asarray(geometry.direction)[:, ijk]

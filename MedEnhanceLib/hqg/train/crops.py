@@ -149,7 +149,7 @@ class CropMaker:
     synthetic: float = 0.0
 
     def make(self, number: int) -> list[Crop]:
-        """The crops of this number: several of a slab of simulated CT, or one."""
+        """Make the crops of this number: several of a slab of simulated CT, or one."""
         rng = np.random.default_rng([self.seed, _KEYS[self.kind], number])
         # Half of the crops at the resolution of the files, where there are both.
         raw = rng.random() < 0.5
@@ -247,7 +247,7 @@ class CropMaker:
         return places[next(enough, int(np.argmax(shares)))]
 
     def _crop(self, target: Target, scan: _Acquired, where: Where) -> Crop:
-        """A crop, with the labels of the target at its place."""
+        """Make a crop, with the labels of the target at its place."""
         filtered = self._filtered(scan, target.spacing)
         labels = bias = None
         if target.labels is not None:
@@ -257,7 +257,7 @@ class CropMaker:
         return Crop(filtered, tissue, where, labels=labels, bias=bias)
 
     def _filtered(self, scan: _Acquired, spacing: Sequence[float]) -> Noisy:
-        """What the filter makes of a noisy crop, and its groups; as in use."""
+        """Filter a noisy crop and keep its groups, as in use."""
         noisy, target, sigma = map(np.ascontiguousarray, scan[:3])
         spectrum = np.maximum(scan.spectrum.reshape(-1), block_matching.LEAST_SHARE)  # as in use
         filtered = partial(
@@ -281,7 +281,7 @@ class CropMaker:
     def _places(
         self, estimate: Floats, sigma: Floats, spectrum: Floats, spacing: Sequence[float]
     ) -> Places:
-        """Groups of a whole crop."""
+        """Search the groups of a whole crop."""
         shape = estimate.shape
         each = block_matching.Round(step=STEP, keep=self.blocks)
         stage = Stage(shape, block_matching.window_for(spacing), each)
@@ -385,7 +385,7 @@ def _bias(added: Floats, tissue: Mask) -> float:
 
 
 def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
-    """A factor of 0.6 to 1.6 that changes slowly."""
+    """Draw a factor of 0.6 to 1.6 that changes slowly."""
     waves = [
         np.cos(np.linspace(0, np.pi * rng.uniform(0.5, 1.5), side) + rng.uniform(0, 6.3))
         for side in shape
@@ -396,6 +396,6 @@ def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
 
 
 def _at(starts: Longs) -> Where:
-    """The crop that begins there."""
+    """Return the crop that begins there."""
     k, j, i = (slice(int(at), int(at) + size) for at, size in zip(starts, SHAPE, strict=True))
     return k, j, i

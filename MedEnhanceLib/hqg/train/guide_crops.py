@@ -59,7 +59,7 @@ def draw_guide(
     *,
     in_pairs: bool,
 ) -> tuple[Guiding, Floats]:
-    """A guide for a crop of one series of an examination.
+    """Draw a guide for a crop of one series of an examination.
 
     clean: the crop of the series that is made noisy.
     in_pairs: whether lesions come in pairs of crops, with and without.
@@ -129,7 +129,7 @@ def _changed(rng: np.random.Generator, *guides: Floats) -> tuple[Tensor, ...]:
 
 
 def _moved(voxels: Floats, where: Where, shift: Doubles) -> Floats:
-    """A crop at a place that is off by a shift in voxels, linearly interpolated."""
+    """Interpolate a crop linearly at a place that is off by a shift in voxels."""
     sides = zip(where, voxels.shape, shift, strict=True)
     places = [np.arange(*side.indices(count)) + off for side, count, off in sides]
     return interpolated(voxels, places)

@@ -60,7 +60,7 @@ class Turn:
         return blocks[..., self.order] * self.sign
 
     def undo(self, blocks: Tensor) -> Tensor:
-        """The inverse of `apply`."""
+        """Invert `apply`."""
         straight = torch.empty_like(blocks)
         straight[..., self.order] = blocks * self.sign
         return straight
@@ -82,7 +82,7 @@ class CropWindow:
 
     @classmethod
     def of(cls, crop: Noisy, rng: np.random.Generator | None = None) -> CropWindow:
-        """A random window of a crop; without `rng` all of it."""
+        """Draw a window of a crop; without `rng` all of it."""
         shape = np.array(crop.noisy.shape)
         sizes = shape if rng is None else np.minimum(_WINDOW, shape)
         starts = shape - sizes if rng is None else rng.integers(shape - sizes + 1)
@@ -90,7 +90,7 @@ class CropWindow:
 
     @classmethod
     def at(cls, where: tuple[slice, ...], crop: Noisy) -> CropWindow:
-        """The window of these voxels, for the groups of a crop."""
+        """Return the window of these voxels, for the groups of a crop."""
         corners = crop.places.corners()[:, 0]
         low = corners.new_tensor([int(side.start) - _RIM for side in where])
         high = corners.new_tensor([int(side.stop) + _RIM - SIDE for side in where])
@@ -213,8 +213,9 @@ def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: Crop
 
 
 def wavelet_loss(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
-    """Content-aware loss of pixels: mean absolute error of the eight bands of a Haar wavelet in
-    three axes, in σ of the noise.
+    """Compute the content-aware loss of pixels, in σ of the noise.
+
+    Mean absolute error of the eight bands of a Haar wavelet in three axes.
     """
     difference = (image - crop.target)[window.where]
     pair = difference.new_tensor([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5
@@ -249,7 +250,7 @@ class Critic(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv3d(_CRITIC_WIDTHS[-1], 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """A map of scores of an image [K, J, I]: 1 for clean, 0 for enhanced."""
+        """Map the scores of an image [K, J, I]: 1 for clean, 0 for enhanced."""
         scores: Tensor = self.layers(image[None, None])
         return scores
 

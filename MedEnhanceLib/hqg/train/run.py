@@ -114,7 +114,7 @@ def train(
 
 
 def validated_crops(config: TrainConfig, targets: dict[str, list[Target]]) -> list[Crop]:
-    """Fixed crops without guides, and with them where there are examinations."""
+    """Make fixed crops without guides, and with them where there are examinations."""
     sources: dict[Kind, list[Target]] = {
         "plain": targets["validated"] or targets["plain"],
         "guided": targets["guided"],
@@ -167,7 +167,7 @@ def _beside_shipped(
 
 
 def gain_of(network: GuidedNetwork, crop: Crop) -> tuple[float, float]:
-    """What a network gains over the filter on a whole crop, in dB of the tissue.
+    """Measure what a network gains over the filter on a whole crop, in dB of the tissue.
 
     Returns the gain without a guide, and what the crop's guide adds to it; 0 without one.
     """

@@ -154,7 +154,7 @@ def load_examinations(
     modality: str,
     monitor: Monitor,
 ) -> list[Target]:
-    """Examinations, one a pattern: each series with the others registered onto its grid."""
+    """Load examinations, one a pattern: each series with the others registered onto its grid."""
     targets: list[Target] = []
     for pattern in patterns:
         files = _files(data, (pattern,), left_out)
@@ -187,13 +187,13 @@ def synthetic_target(modality: str, seed: int) -> Target:
 def scaled_target(
     voxels: Floats, spacing: tuple[float, float, float], modality: str, *, is_clean: bool
 ) -> Target:
-    """A volume on the network's scale, [K, J, I]; a clean one has no noise of its own."""
+    """Make a target of a volume on the network's scale, [K, J, I]; a clean one has no noise."""
     target = _measured((voxels,), spacing, "", modality)
     return replace(target, least_sigma=0.0) if is_clean else target
 
 
 def _labeled(volume: Volume, labels: Bytes) -> Target:
-    """A task's volume at its own resolution, as its segmenter meets it, whatever its noise."""
+    """Make a target of a task's volume at its own resolution, whatever its noise."""
     target = _target(volume)
     # It must not demand more noise than other targets do.
     most = min(_MOST_NOISE, target.least_sigma)
@@ -203,7 +203,7 @@ def _labeled(volume: Volume, labels: Bytes) -> Target:
 def _resolutions(
     volume: Volume, guides: Sequence[Floats] = (), *, name: str = "", are_clean: bool = False
 ) -> Iterator[Target]:
-    """A volume as targets: as it is, and averaged over two voxels; nothing of a very thin one.
+    """Yield a volume as it is, and averaged over two voxels; nothing of a very thin one.
 
     guides: other series of its examination on its grid, bright tissue at 1, NaN where they show
     nothing. name: of the examination. are_clean: whether it is clean without a measurement.
@@ -228,7 +228,7 @@ def _resolutions(
 
 
 def _target(volume: Volume, guides: Sequence[Floats] = (), name: str = "") -> Target:
-    """A volume at its own resolution."""
+    """Make a target of a volume at its own resolution."""
     series = (scaling_for(volume).apply(volume.voxels), *guides)
     return _measured(series, volume.geometry.spacing, name or volume.source, volume.modality)
 
@@ -236,6 +236,6 @@ def _target(volume: Volume, guides: Sequence[Floats] = (), name: str = "") -> Ta
 def _measured(
     series: tuple[Floats, ...], spacing: tuple[float, float, float], name: str, modality: str
 ) -> Target:
-    """A target of scaled series."""
+    """Make a target of scaled series."""
     noise = measure_noise(series[0], modality=modality, spacing=spacing)
     return Target(series, spacing, name, noise, noise.level * (noise.confidence > _CERTAIN))

@@ -181,7 +181,7 @@ class Trainer:
         }
 
     def _drawn(self, kind: Kind, here: int, rng: np.random.Generator) -> Crop:
-        """A crop of a stage, or a real one of the first."""
+        """Draw a crop of a stage, or a real one of the first."""
         config = self.config
         if kind not in self._pools:
             share = config.synthetic if kind == "plain" else 0.0
@@ -194,7 +194,7 @@ class Trainer:
     def _losses(
         self, crop: Crop, window: CropWindow, stage: int, here: int, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the networks make of a window, [K, J, I], and all terms of its loss."""
+        """Enhance a window, [K, J, I], and compute all terms of its loss."""
         config, plain, guide, network = self.config.loss, crop.plain, crop.guide, self.network
         turn = on_device(Turn.drawn(rng, self.config.modality), self.device)
         run = partial(losses.made, network, turn=turn)
@@ -247,7 +247,7 @@ class Trainer:
         return scores
 
     def parts(self) -> dict[str, Any]:
-        """What a checkpoint holds, as `Checkpoint` takes it."""
+        """Return the contents of a checkpoint, as `Checkpoint` takes them."""
         modules: dict[str, Any] = {
             "network": self.network,
             "average": self.learner.average,

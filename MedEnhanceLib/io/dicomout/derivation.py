@@ -248,7 +248,7 @@ def values_of(dataset: Dataset, keyword: str) -> list[Any]:
 
 
 def series_number(header: Dataset | None, kind: str) -> int:
-    """Number a derived series: that of its source, if there is one, plus a step for its kind."""
+    """Return the number of a derived series: that of its source, plus a step for its kind."""
     if header is None and kind == "images":
         return 1
     source = header.get("SeriesNumber") if header is not None else None

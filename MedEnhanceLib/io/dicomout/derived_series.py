@@ -273,7 +273,7 @@ class _Series:
             image.RescaleType = rescale_type
 
     def _set_time(self, image: Dataset, number: int) -> None:
-        """Number the frames of a sequence, and PET's images by PET's own attributes."""
+        """Set the numbers of frames of a sequence, and of PET's images by PET's own attributes."""
         frames = self.volume.shape[0] if self.volume.is_sequence else 1
         if self.sop_class == attributes.PET_IMAGE:
             image.NumberOfSlices, image.ImageIndex = self.volume.shape[-3], number + 1
