@@ -37,7 +37,7 @@ _TEXTURE = {"MR": (0.01, 0.08), "CT": (4.0, 30.0)}
 
 @dataclass(frozen=True)
 class _Shapes:
-    """How many shapes there are and what they look like.
+    """Number and appearance of shapes.
 
     smallest, largest: radii in mm.
     power: p of the radii's density r^−p.

@@ -1,4 +1,4 @@
-"""What a model's metadata may say: checked when it is imported, and whenever it is read.
+"""Schema of a model's metadata: checked when it is imported, and whenever it is read.
 
 Metadata come from strangers. What other code takes out of them has the type that stands here, and
 no number, depth or length in them is without a limit. Fields that are not named here may be there.

@@ -77,7 +77,7 @@ class Bundle:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What every run with it has to state, each with its name."""
+        """Warnings that every run with it has to state, by name."""
         return tuple(f"{self.name}: {t.rstrip('.')}" for t in self.metadata.get("warnings", ()))
 
     @property

@@ -1,4 +1,4 @@
-"""What the parsers of all commands share; options are made of the jobs' declarations."""
+"""Parsers of the commands; their options are made of the jobs' declarations."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What everything else is made of: volumes, geometry, origin, metrics, manifests, options."""
+"""Basic types: volumes, geometry, origin, metrics, manifests, options."""

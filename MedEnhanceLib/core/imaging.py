@@ -1,4 +1,4 @@
-"""What many places measure in images or do to them: maximum, blur, block means."""
+"""Image operations shared by methods: maximum, blur, block means."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def file_sha256(path: Path) -> str:
 
 @cache
 def _package_versions() -> dict[str, str]:
-    """Of this process, as it began: reading them takes as long as compressing a small volume."""
+    """Return the versions once a process: reading them takes as long as compressing a volume."""
     from importlib import metadata  # takes longer to import than the rest of this module
 
     versions = {}

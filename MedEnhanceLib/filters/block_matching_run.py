@@ -59,7 +59,7 @@ class Stage:
         self.firsts = [min(max(z - widths[0] // 2, 0), last) for z in self._starts]
 
     def layer(self, number: int) -> Layer:
-        """One layer, for the engine."""
+        """Return a layer for the engine."""
         at = self._starts[number] - self.firsts[number]
         return Layer(number, at, self._window, self._settings)
 

@@ -50,7 +50,7 @@ _MOST_GAIN = 12.0
 
 @dataclass(frozen=True)
 class BlurEstimate:
-    """How sharp a volume is along rows and columns, and whether it was blurred.
+    """Measured sharpness of a volume along rows and columns, and whether it was blurred.
 
     sigma_px: σ of the point spread along rows and columns (i, j), in pixels, of scanner and blur
         together; NaN where it could not be measured.

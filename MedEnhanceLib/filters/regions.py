@@ -107,7 +107,7 @@ class ConstantRegions:
         let_go(self._voxels)
 
     def _constant(self, z: int) -> Mask:
-        """Where slice z is constant, [J, I]."""
+        """Mask the constant pixels of slice z, [J, I]."""
         sides = self._sides[1:]
         firsts = range(
             max(0, z - self._sides[0] + 1), min(z, len(self._voxels) - self._sides[0]) + 1
@@ -119,7 +119,7 @@ class ConstantRegions:
         return np.asarray(blocks | self._of_values(z, self.padding, blocks))
 
     def _of_values(self, z: int, values: Sequence[Any], blocks: Mask) -> Mask:
-        """Where slice z has values of padding; those within the range, connected with blocks."""
+        """Mask padding values of slice z; those within the range only if connected with blocks."""
         result = np.zeros(blocks.shape, np.bool_)
         for value in values:
             is_equal = self._voxels[z] == value
@@ -129,7 +129,7 @@ class ConstantRegions:
         return result
 
     def _starts_of_blocks(self, z: int) -> Mask:
-        """Where constant blocks begin in slice z, [J - 3, I - 3]."""
+        """Mask the first pixels of constant blocks in slice z, [J - 3, I - 3]."""
         low, high = zip(*map(self._extremes, range(z, z + self._sides[0])), strict=True)
         return np.asarray(reduce(np.minimum, low) == reduce(np.maximum, high))
 
@@ -162,7 +162,7 @@ class ConstantRegions:
         return result
 
     def _gap(self, z: int) -> Mask:
-        """Where slice z has padding that ends in large steps."""
+        """Mask padding of slice z that ends in large steps."""
         return self.mask(z) & self._of_values(z, self._replaced, self.mask(z))
 
     def _halved(self, z: int) -> Floats:

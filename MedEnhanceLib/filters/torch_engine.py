@@ -47,7 +47,7 @@ class TorchEngine:
         self._only = threading.Lock()
 
     def run(self, stage: StageKind, layer: Layer, rows: range, arrays: LayerArrays) -> None:
-        """As `NativeEngine.run`."""
+        """Filter a layer as `NativeEngine.run` does."""
         at = _references(layer, rows, arrays.level, is_grouped=stage == "grouped")
         pilot = arrays.pilot if stage == "grouped" else arrays.noisy
         inputs = arrays.noisy, pilot, arrays.level, arrays.spectrum
@@ -75,7 +75,7 @@ class TorchEngine:
         instead.run(stage, layer, rows, arrays)
 
     def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> BlockGroups:
-        """As `NativeEngine.match`."""
+        """Search groups as `NativeEngine.match` does."""
         at = torch.from_numpy(_references(layer, rows, level, is_grouped=True))
         if not len(at):
             nothing = np.empty((0, layer.round.keep), np.float32)
@@ -189,7 +189,7 @@ class TorchGroups:
         return levels
 
     def _match(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the blocks of each group start, [B, keep], and 1 for members, 0 for others."""
+        """Return the first voxels of each group's blocks, [B, keep], and 1 for members, else 0."""
         deep, wide, long = self.layer.window
         _, ny, nx = self.arrays.pilot.shape
         z, rows, columns = at.T
@@ -223,7 +223,7 @@ class TorchGroups:
     def _nearest(
         self, window: Tensor, own: Tensor, own_number: Tensor, near: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Numbers of the candidates that are most alike, and which of them belong to the group."""
+        """Return the numbers of the most similar candidates, and which of them are members."""
         side = torch.arange(SIDE, device=window.device)
         z, y, x = (at[:, None] + side for at in own)
         every = torch.arange(len(own_number), device=window.device)[:, None, None, None]
@@ -293,7 +293,7 @@ def _references(layer: Layer, rows: range, level: Floats, *, is_grouped: bool) -
 
 
 def tensor_on(values: Array, device: str) -> Tensor:
-    """On a device; PyTorch wants memory that may be written to."""
+    """Copy an array to a device; PyTorch requires writable memory."""
     return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(device)
 
 

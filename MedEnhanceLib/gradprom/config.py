@@ -1,4 +1,4 @@
-"""What can be chosen in segmentation heads: their training and their use."""
+"""Options of segmentation heads: their training and their use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be chosen in HQG-Net: its training and its use."""
+"""Options of HQG-Net: its training and its use."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class TrainConfig(WithPresets):
 
     @classmethod
     def preset_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """As `Options.preset_fields`, for the modality."""
+        """Return the fields of a preset for the modality, as `Options.preset_fields` does."""
         base = {"name": "ct"} if fields.get("modality") == "CT" else {}
         return merged(cls, base, super().preset_fields(fields))
 
@@ -247,7 +247,7 @@ class TrainSlicesConfig(WithPresets):
 
 @dataclass(frozen=True)
 class EnhanceConfig(Options):
-    """How a volume is enhanced."""
+    """Options of enhancement."""
 
     model: str = option(
         "auto", help="a model's name or folder; auto: the one for the modality", metavar="NAME"
@@ -299,5 +299,5 @@ class EnhanceConfig(Options):
 
     @property
     def share(self) -> float:
-        """What the correction of `auto`, or all of it, is scaled by."""
+        """Factor of the correction of `auto`, or of the full one."""
         return 1.0 if isinstance(self.strength, str) else float(self.strength)

@@ -64,7 +64,7 @@ class Removal:
 
 
 def trust_in(noise: NoiseEstimate, modality: str) -> float:
-    """How certain it is that the measured noise is no anatomy, 0 to 1."""
+    """Return the confidence that the measured noise is not anatomy, 0 to 1."""
     trust = min(1.0, noise.confidence / TRUSTED)
     if modality == "CT":
         trust = max(trust, min(1.0, noise.level / _BEYOND_ANATOMY_HU) ** 2)
@@ -173,7 +173,7 @@ def expected_deviation(
     only: slice | None = None,
     out: Floats | None = None,
 ) -> Floats:
-    """How far the denoised voxels may be from what they would be without noise.
+    """Estimate the remaining error of denoised voxels: its standard deviation.
 
     A Wiener filter leaves the error σ² a² / (a² + σ²) where the signal varies by a, and the mean of
     many voxels the error of a mean where it does not vary. A factor for each modality, fitted where

@@ -31,7 +31,7 @@ STEP = 4
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where the blocks of N groups are in a slab of voxels.
+    """Positions of the blocks of N groups in a slab of voxels.
 
     index: [N, blocks], flat place of each block's first voxel, the reference's first.
     distance: [N, blocks], squared differences to the reference, summed over a block.
@@ -129,7 +129,7 @@ def regional(sums: Tensor, places: Places) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Residual:
-    """What networks add to the blocks of groups.
+    """Output of networks: corrections to the blocks of groups.
 
     unguided: [N, blocks, 64], in coefficients over the noise's deviation.
     correction: the same, of the guides; None without.

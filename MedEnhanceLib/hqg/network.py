@@ -226,7 +226,7 @@ def _without_level(blocks: Tensor) -> Tensor:
 
 
 def evidence(sums: Tensor) -> Tensor:
-    """Of sums of a fit: correlation, regression and energy in four bands, [..., 12]."""
+    """Convert sums of a fit: correlation, regression and energy in four bands, [..., 12]."""
     product, of_guide, of_noisy = sums.reshape(*sums.shape[:-1], 3, BANDS).unbind(-2)
     correlation = product / torch.sqrt((of_guide + 0.1) * (of_noisy + 1))
     regression = (product / (of_guide + 0.5)).clamp(-1, 2)
@@ -234,7 +234,7 @@ def evidence(sums: Tensor) -> Tensor:
 
 
 class GuidedCorrection(nn.Module):
-    """What a guide adds to the residual; about 120,000 weights at the usual size."""
+    """Network for a guide's part of the residual; about 120,000 weights at the usual size."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

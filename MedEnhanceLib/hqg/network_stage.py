@@ -75,7 +75,7 @@ class NetworkStage:
 
     @property
     def use(self) -> float:
-        """How far the guides changed the result: root of the mean square, in σ of the noise."""
+        """Change by the guides: root mean square, in σ of the noise."""
         if self.change is None:
             return 0.0
         return float(np.sqrt(np.square(self.change, dtype=np.float64).mean()))
@@ -175,7 +175,7 @@ class NetworkStage:
 
 
 def _with_regions(chunks: list[_Chunk]) -> list[_Chunk]:
-    """How guides agree with the input around a group, which needs all groups of a layer."""
+    """Add the guides' agreement around each group, which needs all groups of a layer."""
     if not chunks:
         return []
     counts = [len(chunk.places.index) for chunk in chunks]

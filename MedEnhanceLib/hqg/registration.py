@@ -49,7 +49,7 @@ _VOXEL_SIGMA = 0.42
 
 @dataclass(frozen=True)
 class GuideFit:
-    """How well a guide fits a volume at one place."""
+    """Agreement of a guide with a volume at a pose."""
 
     #: How much more of the detail agrees there than a few millimeters beside it, 0 to 1.
     value: float
@@ -97,7 +97,7 @@ class Registration:
     def _improved(
         self, guide: Volume, start: Any, millimeters: float, step: float, points: int
     ) -> Any:
-        """One level: the transform of most mutual information near another."""
+        """Search the transform of most mutual information near another, at one level."""
         sitk = _sitk()
         fixed, moving = (_level(each, millimeters).to_sitk() for each in (self._volume, guide))
         mask = sitk.Resample(
@@ -137,7 +137,7 @@ class Registration:
         return result
 
     def fits(self, guide: Volume, places: list[Doubles]) -> list[GuideFit]:
-        """How well the guide fits at each place; 0 where it shows too little of the volume."""
+        """Measure the mutual information at each pose; 0 where the guide covers too little."""
         ours, theirs = (_level(each, _LEVELS[-1][0]) for each in (self._volume, guide))
         windows, positions = self._windows(ours)
 
@@ -237,7 +237,7 @@ def _level(volume: Volume, millimeters: float) -> Volume:
 
 
 def _smoothed(volume: Volume, sigmas: list[float]) -> Any:
-    """As an image of SimpleITK, convolved with a Gaussian of σ in mm along each axis."""
+    """Convert to a SimpleITK image, convolved with a Gaussian of σ in mm along each axis."""
     image = volume.to_sitk()
     if not any(sigmas):
         return image
@@ -260,7 +260,7 @@ def _indices(guide: Volume, place: Doubles, positions: Doubles) -> Doubles:
 
 
 def _inside(indices: Doubles, volume: Volume) -> Mask:
-    """Whether each index (i, j, k) lies between the volume's voxels, rounding aside."""
+    """Test whether each index (i, j, k) lies within the volume, rounding aside."""
     last = np.array(volume.shape[::-1]) - 1
     return np.asarray(((indices >= -1e-6) & (indices <= last + 1e-6)).all(-1))
 
@@ -285,7 +285,7 @@ def _centered(windows: Array) -> Floats:
 
 
 def _chosen(rows: Array, count: int) -> Array:
-    """At most `count` of the rows, at random but always the same."""
+    """Sample at most `count` of the rows, with a fixed seed."""
     if len(rows) <= count:
         return rows
     return rows[np.random.default_rng(_SEED).choice(len(rows), count, replace=False)]

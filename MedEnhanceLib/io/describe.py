@@ -1,4 +1,4 @@
-"""What a volume is: its card for people and JSON, and whether all of it is finite."""
+"""Description of a volume for people and JSON, and a check that all of it is finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which volumes a batch is about, and where each result goes."""
+"""Volumes of a batch, and the path of each result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the jobs of a batch run: one after another here, or on workers of Dask; and their rows."""
+"""Runs of a batch's jobs: one after another in this process, or on Dask workers."""
 
 from __future__ import annotations
 

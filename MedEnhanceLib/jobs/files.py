@@ -1,4 +1,4 @@
-"""What jobs read, write and return: volumes, the places of files, checks before long work."""
+"""Input and output of jobs: volumes, paths of files, checks before long work."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What trainings and networks share: steps, checkpoints, precision, intensities on their scale."""
+"""Shared parts of trainings and networks: steps, checkpoints, precision, intensity scale."""

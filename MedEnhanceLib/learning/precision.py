@@ -27,7 +27,7 @@ def mixed_precision(device: str) -> torch.autocast:
 
 
 def computes_in_half(device: str) -> bool:
-    """Whether a device computes in bfloat16 by itself; where it is emulated, float32 is faster."""
+    """Test whether a device computes in bfloat16 natively; where emulated, float32 is faster."""
     kind = device.partition(":")[0]
     if kind == "cuda":
         return torch.cuda.get_device_capability(device) >= _BFLOAT16_SINCE
@@ -83,7 +83,7 @@ def in_double(values: Tensor) -> Tensor:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """In hardware: oneDNN also answers yes where it emulates it."""
+    """Test for hardware support: oneDNN also answers yes where it emulates."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     # Newer versions of torch report these properties of x86 processors.

@@ -140,7 +140,7 @@ def run_steps(
     parts: Mapping[str, Any],
     monitor: Monitor,
 ) -> float:
-    """All remaining steps of a training in one folder, from its checkpoint where there is one.
+    """Run the remaining steps of a training in a folder, from its checkpoint if there is one.
 
     step: makes a step of this number; returns its losses.
     out: folder of `checkpoint.safetensors` and `metrics.jsonl`.

@@ -73,7 +73,7 @@ _OF_WEAK_SIGNAL = (0.6, 0.75)
 
 @dataclass(frozen=True, eq=False)
 class NoiseEstimate:
-    """What is known about the noise of a volume.
+    """Measured noise of a volume.
 
     level: σ, in the units of the volume: the median over the blocks of tissue. In magnitude MR, σ
         of each channel, which is the standard deviation where the signal is strong.
@@ -386,7 +386,7 @@ def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEs
 
 
 def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
-    """From the share of frequencies free of anatomy, the number of blocks and their depth."""
+    """Rate the measurement by frequencies free of anatomy, number of blocks and their depth."""
     free = float(fit.weight.sum() / max(fit.weight.size - 1, 1))
     clear = min(1.0, free / 0.6)
     many = blocks.count / (blocks.count + 30)

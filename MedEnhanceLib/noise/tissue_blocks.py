@@ -82,7 +82,7 @@ class Blocks:
         return np.bincount(self.cell, minlength=math.prod(self.cells))
 
     def mean_by_cell(self, value: Array, use: Mask) -> Doubles:
-        """Of the values [n] of some blocks; 0 in cells without any."""
+        """Average the values [n] of some blocks by cell; 0 in cells without any."""
         cells = math.prod(self.cells)
         count = np.bincount(self.cell[use], minlength=cells)
         total = np.bincount(self.cell[use], weights=value[use], minlength=cells)
@@ -174,7 +174,7 @@ def structure_of(voxels: Array) -> float:
 
 
 def _figures(values: Floats, padding: Sequence[float]) -> Floats:
-    """Of blocks [n, voxels]: mean, spread, lowest and highest value, share of padding; [5, n]."""
+    """Compute mean, spread, minimum, maximum, share of padding of blocks [n, voxels]: [5, n]."""
     touched = np.zeros(len(values), np.float32)
     for value in padding:
         touched += (values == np.float32(value)).mean(axis=1, dtype=np.float32)

@@ -44,7 +44,7 @@ class Package:
 
     @property
     def name(self) -> str:
-        """Its name for pip, without a version."""
+        """Name for pip, without a version."""
         return re.split(r"[>=<~!; ]", self.requirement)[0]
 
     @property

@@ -1,4 +1,4 @@
-"""What this machine has and can run on: devices, memory, disk, threads, priority."""
+"""Resources of this machine: devices, memory, disk, threads, priority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long work reports its progress and is canceled: every method takes a `Monitor`."""
+"""Progress and cancellation of long work: every method takes a `Monitor`."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class MatchedNetwork(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """What learns."""
+        """Module that learns."""
 
     def restart(self, seed: int) -> None:
         """Draw new weights."""

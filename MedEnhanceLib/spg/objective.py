@@ -1,4 +1,4 @@
-"""What a match minimizes: the distance between gradients, and how far images leave the prior.
+"""Objective of matching: distance between gradients, and distance of images from the prior.
 
 Source: Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, ICLR 2021 (the form of
 the distance; per layer and not per output channel is ours).

@@ -59,7 +59,7 @@ class Brick:
 
 @dataclass(frozen=True)
 class PatientData:
-    """What is kept of one patient.
+    """Data kept of a patient.
 
     slices: float32 [N, side, side], the middle of each slice that shows something, for the audit.
     spacing_mm: of slices and of pixels. sha256: of all voxels.

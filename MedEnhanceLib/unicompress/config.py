@@ -1,4 +1,4 @@
-"""What a user may choose when compressing, and of every training of a part of the codec."""
+"""Options of compression, and of trainings of parts of the codec."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def thread_count(requested: int, most: int | None = None) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class CodecTrainingConfig(WithPresets):
-    """Which volumes of a data folder are learned from, and the bundle that is made."""
+    """Options shared by trainings of codecs: data and the bundle to write."""
 
     files: tuple[str, ...] = option(
         ("**/*.nii.gz",), help="patterns relative to the data folder, of volumes to learn from"

@@ -1,4 +1,4 @@
-"""From a container back to a volume, or a part of it; reads no more than it needs."""
+"""Decoding of a container to a volume, or a part of it; reads no more than it needs."""
 
 from __future__ import annotations
 

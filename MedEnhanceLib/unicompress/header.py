@@ -1,4 +1,4 @@
-"""What a container says about its volume: written as JSON, read with distrust."""
+"""Header of a container: written as JSON, validated when read."""
 
 from __future__ import annotations
 

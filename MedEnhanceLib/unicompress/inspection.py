@@ -1,4 +1,4 @@
-"""What a container holds, without decoding a voxel."""
+"""Contents of a container, without decoding a voxel."""
 
 from __future__ import annotations
 

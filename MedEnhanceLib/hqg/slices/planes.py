@@ -1,4 +1,4 @@
-"""What the network learns from: planes of good images, of which one axis is made thick.
+"""Training data: planes of high-quality images, of which one axis is made thick.
 
 In-plane detail of one axis teaches what lies between thick slices of another: nothing has to be
 acquired twice. Each batch is made from the seed and its step alone.
@@ -62,7 +62,7 @@ class Patches:
 
 @dataclass(frozen=True)
 class Thickening:
-    """How patches are made thick.
+    """Simulation of thick slices from patches.
 
     stack: the slices after, and the rows of a patch before.
     added: standard deviation of the noise that is added, on the network's scale.
@@ -94,7 +94,7 @@ class Thickening:
 
     @classmethod
     def like(cls, stack: SliceStack, noise: float, pixel_mm: float) -> Thickening:
-        """As slices are that are to be restored, of patches of these slices.
+        """Match the slices that are to be restored, for patches of these slices.
 
         noise: standard deviation of theirs. pixel_mm: the smaller side of their pixels.
         """
@@ -193,7 +193,7 @@ class Sampler:
 
 
 def _varied(patch: Floats, rng: np.random.Generator) -> Floats:
-    """With another brightness and contrast."""
+    """Vary brightness and contrast."""
     top = float(patch.max())
     if rng.random() < 0.3 and top > 0:
         patch = top * np.power(np.maximum(patch / top, 0), rng.uniform(0.6, 1.6))

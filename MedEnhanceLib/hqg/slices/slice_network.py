@@ -27,7 +27,7 @@ CERTAIN = 0.04
 
 @dataclass(frozen=True)
 class StackMaps:
-    """What the network and the data consistency need to know of a stack, as tensors.
+    """Tensors of a stack for the network and the data consistency.
 
     interpolate, correct: [M, K]. thicken: [K, M]. rows: [B, 8, M], maps that are constant along a
     row.

@@ -89,7 +89,7 @@ _Add = Callable[[Floats], _Acquired]
 
 @dataclass(frozen=True, eq=False)
 class Noisy:
-    """What the filter made of a crop.
+    """A crop, simulated as noisy and filtered.
 
     Attributes:
         noisy, pilot, estimate: [K, J, I] on the network's scale.
@@ -234,7 +234,7 @@ class CropMaker:
         return crops
 
     def _place(self, target: Target, rng: np.random.Generator) -> Where:
-        """Where a crop is cut; most of it tissue, or around a labeled voxel, if there is such."""
+        """Draw the place of a crop: most of it tissue, or around a labeled voxel, if any."""
         voxels, labels = target.series[0], target.labels
         ends = [max(1, side - size + 1) for side, size in zip(voxels.shape, SHAPE, strict=True)]
         if labels is not None and rng.random() < _LABELED_SHARE and labels.any():
@@ -321,7 +321,7 @@ class CropPool:
         self._crops: dict[int, Future[list[Crop]]] = {}
 
     def draw(self, step: int, rng: np.random.Generator, monitor: Monitor) -> Crop:
-        """One of the crops of a step; waits until all of them are made."""
+        """Draw one of the crops of a step; waits until all of them are made."""
         first = step // self._every
         for number in [number for number in self._crops if number < first]:
             self._crops.pop(number).cancel()

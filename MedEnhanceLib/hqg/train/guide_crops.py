@@ -114,7 +114,7 @@ def _wrong(
 
 
 def _changed(rng: np.random.Generator, *guides: Floats) -> tuple[Tensor, ...]:
-    """Other gray values and noise, the same for all of them."""
+    """Change gray values and noise, in the same way for all crops."""
     gamma = np.float32(np.exp(rng.uniform(-0.5, 0.5)) if rng.random() < _GAMMA else 1)
     is_inverted = rng.random() < _INVERTED
     gain = np.float32(rng.uniform(0.7, 1.4))
@@ -136,7 +136,7 @@ def _moved(voxels: Floats, where: Where, shift: Doubles) -> Floats:
 
 
 def _lesion(tissue: Mask, rng: np.random.Generator) -> Floats:
-    """One to three spheres of either sign in tissue, with soft edges."""
+    """Draw one to three spheres of either sign in tissue, with soft edges."""
     places = np.argwhere(tissue) if tissue.any() else np.argwhere(np.ones_like(tissue))
     k, j, i = np.ogrid[tuple(map(slice, tissue.shape))]
     total = np.zeros(tissue.shape, np.float32)

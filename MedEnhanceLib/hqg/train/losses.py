@@ -1,4 +1,4 @@
-"""What a training of the set network minimizes on the window of a crop."""
+"""Losses of the set network on the window of a crop."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Turn:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, modality: str) -> Turn:
-        """Of MR in all axes, and half of them inverted; of CT, slices keep their direction."""
+        """Draw a turn: for MR in all axes, half of them inverted; CT keeps the slice direction."""
         is_mr = modality == "MR"
         axes = list(rng.permutation(3)) if is_mr else [0, *(1 + rng.permutation(2))]
         order = np.arange(CELLS).reshape(SIDE, SIDE, SIDE).transpose(axes).ravel()
@@ -99,13 +99,13 @@ class CropWindow:
 
     @property
     def variance(self) -> Tensor:
-        """Of the noise, the mean over the groups: the unit of squared errors."""
+        """Noise variance, the mean over the groups: the unit of squared errors."""
         return self.places.sigma.square().mean()
 
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What networks made of a window, on the crop's scale: [K, J, I] of the whole crop each.
+    """Output of networks for a window, on the crop's scale: [K, J, I] of the whole crop each.
 
     Attributes:
         unguided: with the set network.
@@ -163,7 +163,7 @@ def squared_error(image: Tensor, crop: Noisy, window: CropWindow, weight: Tensor
 
 
 def excess(made_: Made, crop: Noisy, window: CropWindow, *, is_right: bool) -> Tensor:
-    """How much worse than without a guide cells of the window are."""
+    """Measure how much worse than without a guide cells of the window are."""
     target = crop.target[window.where]
     worse = (made_.guided[window.where] - target).square()
     worse = worse - (made_.unguided[window.where] - target).square()
@@ -192,7 +192,7 @@ def voxel_weight(crop: Crop, window: CropWindow) -> Tensor:
 
 
 def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: CropWindow) -> Tensor:
-    """How much of a lesion that only the guide has is seen in the result, in σ² of the noise."""
+    """Measure the trace in the result of a lesion that only the guide has, in σ² of the noise."""
     shape = lesion != 0
     difference = (with_lesion - without)[window.where]
     squares = difference.square().sum() / window.variance
@@ -201,7 +201,7 @@ def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: CropWind
 
 
 def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: CropWindow) -> Tensor:
-    """By how much a guide lowers the contrast that the input alone has, as a share of it."""
+    """Measure how much a guide lowers the contrast that only the input has, as a share of it."""
     part, power = lesion[window.where], lesion.square().sum()
 
     def kept(image: Tensor, before: Tensor) -> Tensor:

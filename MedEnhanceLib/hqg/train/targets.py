@@ -139,7 +139,7 @@ def _files(data: Path, patterns: Sequence[str], left_out: Iterable[Path]) -> lis
 
 
 def _is_learned(path: Path, left_out: Iterable[Path]) -> bool:
-    """Whether neither a file nor a folder that it lies in is left out."""
+    """Test whether neither a file nor any folder above it is left out."""
     return {path, *path.parents}.isdisjoint(left_out)
 
 

@@ -51,7 +51,7 @@ Enhance = Callable[[Volume], Volume]
 
 
 class Task(Protocol):
-    """What is done with enhanced images, and stays as it is; `gradprom.task` has one."""
+    """Frozen downstream task of enhanced images; `gradprom.task` has one."""
 
     def subjects(self, monitor: Monitor) -> Iterator[Subject]:
         """Yield labeled volumes: file, volume, and label indices [K, J, I], 0: background."""
@@ -235,7 +235,7 @@ class Trainer:
         return image, parts
 
     def _judged(self, images: dict[str, Tensor], clean: Tensor) -> dict[str, Tensor]:
-        """How far the critic is from taking images for clean, after it learned from all of them."""
+        """Train the critic on the images, and return its distance from calling them clean."""
         if not images:
             return {}
         self.critic_optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""What slices at one place may differ in: a table of attributes, and the order of times."""
+"""Attributes in which slices at one position may differ, and the order of times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies at a path: headers sorted into series, and a row for each volume and other object."""
+"""Series at a path: headers sorted into series, and a row for each volume and other object."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SeriesRow:
 
     @property
     def key(self) -> str:
-        """Its permanent name: the UID, or UID/part."""
+        """Permanent name: the UID, or UID/part."""
         return f"{self.uid}/{self.part}" if self.part else self.uid
 
     def __str__(self) -> str:

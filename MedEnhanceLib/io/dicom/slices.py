@@ -286,7 +286,7 @@ class Slice:
 
     @property
     def label(self) -> str:
-        """Its name in messages."""
+        """Name in messages."""
         if self.tile is not None:
             return f"{self.file.name}, tile {self.tile}"
         return self.file.name if self.frame is None else f"{self.file.name}, frame {self.frame}"

@@ -1,4 +1,4 @@
-"""Which files may be DICOM: in a folder, a list, beside a DICOMDIR, or a single file."""
+"""Files that may be DICOM: in a folder, a list, beside a DICOMDIR, or a single file."""
 
 from __future__ import annotations
 

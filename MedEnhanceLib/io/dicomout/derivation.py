@@ -1,4 +1,4 @@
-"""How a derived object came to be, and the items (codes, references, UIDs) that say it."""
+"""Derivation of an object, and the items (codes, references, UIDs) that record it."""
 
 from __future__ import annotations
 

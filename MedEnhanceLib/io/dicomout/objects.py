@@ -1,4 +1,4 @@
-"""What segmentations and parametric maps have in common; both are made with highdicom.
+"""Shared parts of segmentations and parametric maps; both are made with highdicom.
 
 highdicom refuses faults that are common in hospitals' data, gaps, and sources of several kinds. So
 it gets placeholders for the source images, which are replaced by the true ones afterwards.

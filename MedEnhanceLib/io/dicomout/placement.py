@@ -1,4 +1,4 @@
-"""Where the slices of a volume lie in the patient, and which stored images are behind each.
+"""Positions of a volume's slices in the patient, and the stored images behind each.
 
 One matching for all objects: images, segmentations and maps name the same sources. Slices that lie
 where the images lie take over the images' own numbers, digit by digit, so that every reader finds

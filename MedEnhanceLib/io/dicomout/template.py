@@ -1,4 +1,4 @@
-"""What a derived object takes over from the images behind it: patient, study, frame, clinic.
+"""Attributes that a derived object takes over from its sources: patient, study, frame, clinic.
 
 A frame of an enhanced multi-frame image becomes the single image that it would have been. Values
 that break DICOM's rules are rounded or left out, with a warning.

@@ -1,4 +1,4 @@
-"""Where two methods meet, as no method imports another.
+"""Combinations of two methods, as no method imports another.
 
 segmenter: an enhancer learns from a segmentation head, through the gate
 matched_networks: a distillation matches the gradients of an enhancer

@@ -39,7 +39,7 @@ _TASKS = {"noise": "in removing noise", "slices": "in restoring thin slices"}
 
 @dataclass(frozen=True)
 class Gain:
-    """What a set adds to a model that ships, dB on other patients, with its standard error."""
+    """Gain of a shipped model by a set, dB on other patients, with its standard error."""
 
     task: str
     over_shipped_db: float

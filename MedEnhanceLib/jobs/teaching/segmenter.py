@@ -1,4 +1,4 @@
-"""Where enhancer, segmentation head and gate meet.
+"""Training of an enhancer by a segmentation head through the gate.
 
 train hqg                      an enhancer by its own loss
 train head --enhancer NAME     a head, on what the enhancer makes

@@ -93,7 +93,7 @@ class AuditReport:
 
     @property
     def tried(self) -> tuple[str, ...]:
-        """What each attack did and found, then what was not tried; in Markdown."""
+        """Method and result of each attack, then attacks that were not tried; in Markdown."""
         lines = []
         for finding in self.findings:
             verdict = "It found no leak."

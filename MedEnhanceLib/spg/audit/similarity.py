@@ -1,4 +1,4 @@
-"""How similar two images are in their details, over translations and rotations.
+"""Similarity of two images in their details, over translations and rotations.
 
 Raw correlation is no evidence: a body on a dark background correlates with every other one, and
 crops of unrelated patients reach 0.87. So images are filtered first. A band-pass keeps details of

@@ -1,4 +1,4 @@
-"""How a whole volume is coded for each compression mode: which codec takes which block and bytes.
+"""Coding of a whole volume in each compression mode: codec and bytes of each block.
 
 near_lossless: lossless, and max_error
 lossy: the best quality within given bytes, or the fewest bytes for a PSNR or SSIM; implicit codes

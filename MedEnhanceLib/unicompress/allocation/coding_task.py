@@ -1,4 +1,4 @@
-"""What all ways of coding a volume share: the task, the bytes there are for it, and the outcome."""
+"""Shared parts of the compression modes: the task, its size limit and the outcome."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Goal:
 
     @property
     def limit(self) -> float:
-        """In octaves, of bytes or of the error."""
+        """Limit in octaves, of bytes or of the error."""
         return math.log2(self.bytes or self.largest_error)
 
     @property

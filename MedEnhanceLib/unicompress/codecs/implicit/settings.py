@@ -1,4 +1,4 @@
-"""What the implicit network is, and how it is trained."""
+"""Options of the implicit network and of its training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a block to codes: a wavelet, an encoder for each band, learnable codebooks.
+"""Tokenizer of blocks: a wavelet, an encoder for each band, learnable codebooks.
 
 Source: arXiv 2405.16850 (a wavelet prior splits low from high frequencies; a codebook for each
 branch). Reconstructed: Haar, in the plane alone for thick slices; residual layers of codebooks

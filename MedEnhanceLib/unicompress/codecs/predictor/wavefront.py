@@ -1,4 +1,4 @@
-"""In which order a block's voxels are coded, and which voxels they look at.
+"""Coding order of a block's voxels, and the neighbors that predict each.
 
 Voxels with the same `7k + 3j + i` do not look at each other: they are coded in one step. A place
 outside the block stands for a voxel that is known by the time it is looked at.
