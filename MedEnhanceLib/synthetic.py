@@ -62,10 +62,11 @@ def synthetic_volume(
 ) -> Volume:
     """Draw a clean volume of random shapes and textures.
 
-    modality: "MR": 0 is air and bright tissue is 1. "CT": HU, a body in air.
-    seed: of everything; even ones have thick slices, odd ones nearly cubic voxels.
-    shape: voxels along slices, rows and columns.
-    spacing: mm along slices, rows and columns, instead of those of the seed.
+    Args:
+        modality: "MR": 0 is air and bright tissue is 1. "CT": HU, a body in air.
+        seed: of everything; even ones have thick slices, odd ones nearly cubic voxels.
+        shape: voxels along slices, rows and columns.
+        spacing: mm along slices, rows and columns, instead of those of the seed.
     Returns a volume of float32, axes parallel to the patient's.
     """
     rng = np.random.default_rng([77 if modality == "MR" else 78, seed])

@@ -34,9 +34,11 @@ _SIZES = ("context", "widths")
 def export_bundle(folder: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Bundle:
     """Write weights, metadata and model card; an existing bundle in the folder is replaced.
 
-    tensors: the weights by name; stored in half precision, which changes results by less than 1e-3
-    of the range (tested).
-    metadata: fields of metadata.json; format, version and hashes are added.
+    Args:
+        folder: of the bundle.
+        tensors: the weights by name; stored in half precision, which changes results by less than
+            1e-3 of the range (tested).
+        metadata: fields of metadata.json; format, version and hashes are added.
     """
     (folder / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
     kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}

@@ -207,10 +207,11 @@ def open_bundle_for(
 def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     """Find a bundle and check its files against their hashes.
 
-    name_or_path: a name, a folder, or "auto" for the user's default of this kind and modality, else
-        the first that ships, else the first imported one; none that is `on_request`.
-    kind: one of `schema.KINDS`.
-    modality: of the volume, such as "MR"; "OT" fits any model.
+    Args:
+        name_or_path: a name, a folder, or "auto" for the user's default of this kind and modality,
+            else the first that ships, else the first imported one; none that is `on_request`.
+        kind: one of `schema.KINDS`.
+        modality: of the volume, such as "MR"; "OT" fits any model.
     Raises ModelError: there is none, it is damaged, or it is of another kind or modality.
     """
     is_auto = name_or_path == "auto"

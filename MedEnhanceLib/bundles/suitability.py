@@ -38,8 +38,10 @@ _LIMIT = 1.9
 class ModelWarning:
     """One reason why a model's result on a volume may be wrong.
 
-    code: "test-model", "anatomy", "noise-model" or "no-structure".
-    message: a clause. hint: what to do about it.
+    Attributes:
+        code: "test-model", "anatomy", "noise-model" or "no-structure".
+        message: a clause.
+        hint: what to do about it.
     """
 
     code: str

@@ -69,15 +69,16 @@ class Parser(argparse.ArgumentParser):
 class Command:
     """A command; as a rule it runs the job of its name and has the options that this declares.
 
-    name: of the command.
-    summary: in the list of commands.
-    description: in its own help.
-    example: a line that works.
-    declare: adds its options where they are not those of the job.
-    extra: adds options that the job does not declare.
-    params: the job's parameters, where options are more than its fields.
-    lines: what people read of the job's result.
-    run: what is done instead of running the job and showing these lines.
+    Attributes:
+        name: of the command.
+        summary: in the list of commands.
+        description: in its own help.
+        example: a line that works.
+        declare: adds its options where they are not those of the job.
+        extra: adds options that the job does not declare.
+        params: the job's parameters, where options are more than its fields.
+        lines: what people read of the job's result.
+        run: what is done instead of running the job and showing these lines.
     """
 
     name: str

@@ -99,8 +99,11 @@ def let_go(voxels: Voxels) -> None:
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) -> Voxels:
     """Make an array to be filled.
 
-    scratch: a folder; if given, what is as large as LARGE_BYTES lies on disk, in an unnamed file in
-    that folder that is removed with the array.
+    Args:
+        shape: of the array.
+        dtype: of the array.
+        scratch: a folder; if given, what is as large as LARGE_BYTES lies on disk, in an unnamed
+            file in that folder that is removed with the array.
     Raises OSError where there is no space, or no permission.
     """
     count = math.prod(shape) * dtype.itemsize

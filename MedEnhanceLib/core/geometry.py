@@ -24,13 +24,14 @@ _NEARLY_ISOTROPIC = 1.3
 class Geometry:
     """The map from voxel indices (i, j, k) to millimeters in LPS, the frame of ITK and DICOM.
 
-    spacing: mm between voxel centers along i (columns), j (rows), k (slices).
-    origin: mm, LPS, the center of voxel (0, 0, 0).
-    direction: 3×3, row by row; its columns are the unit vectors of i, j, k in LPS.
-    Raises GeometryError for a spacing that is not positive and finite, or for a direction
-    whose columns are not orthonormal (a sheared grid, as a tilted gantry gives).
-
     Equality is exact, bit for bit; `is_close` compares within a tolerance.
+
+    Attributes:
+        spacing: mm between voxel centers along i (columns), j (rows), k (slices).
+        origin: mm, LPS, the center of voxel (0, 0, 0).
+        direction: 3×3, row by row; its columns are the unit vectors of i, j, k in LPS.
+    Raises GeometryError for a spacing that is not positive and finite, or for a direction whose
+    columns are not orthonormal (a sheared grid, as a tilted gantry gives).
     """
 
     spacing: Triple = (1.0, 1.0, 1.0)

@@ -32,9 +32,10 @@ def robust_max(voxels: Array) -> float:
 def gaussian_blur(voxels: Array, sigma_px: float, *, sigma_slices: float = 0.0) -> Floats:
     """Convolve with a Gaussian; edges are mirrored, so a constant stays constant.
 
-    voxels: [..., J, I]; with `sigma_slices`, [..., K, J, I].
-    sigma_px: σ in pixels along rows and columns; 0 for none.
-    sigma_slices: σ in slices across them; 0 keeps slices separate, as a 2D acquisition does.
+    Args:
+        voxels: [..., J, I]; with `sigma_slices`, [..., K, J, I].
+        sigma_px: σ in pixels along rows and columns; 0 for none.
+        sigma_slices: σ in slices across them; 0 keeps slices separate, as a 2D acquisition does.
     Returns float32, same shape.
     """
     result = np.array(voxels, dtype=np.float32)

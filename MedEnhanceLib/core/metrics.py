@@ -29,7 +29,14 @@ _SLAB = 16
 def psnr(
     reference: Array, image: Array, data_range: float | None = None, *, mask: Array | None = None
 ) -> float:
-    """Measure the peak signal-to-noise ratio in dB; inf for equal images."""
+    """Measure the peak signal-to-noise ratio in dB; inf for equal images.
+
+    Args:
+        reference: any shape.
+        image: same shape and unit.
+        data_range: the peak; None takes the range of the reference.
+        mask: voxels that count; None takes all.
+    """
     _check(reference, image, mask)
     total, count = 0.0, 0
     for index in np.ndindex(reference.shape[:-2]):

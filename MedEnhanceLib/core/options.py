@@ -89,7 +89,7 @@ def local_path(place: str | os.PathLike[str], name: str = "the path") -> Path:
 class About:
     """Help, range and flag of an option.
 
-    Args:
+    Attributes:
         help: one sentence without its range and default, which are appended.
         low, high: ends of the range, both allowed. above, below: ends that are not allowed.
         multiple: the value is a multiple of it.
@@ -132,7 +132,9 @@ def option(default: Any = MISSING, *, factory: Any = MISSING, **about: Any) -> A
 class Option:
     """One field of a declaration as everybody reads it.
 
-    hint: its type without None and words. words: text that a number may be instead, like "auto".
+    Attributes:
+        hint: its type without None and words.
+        words: text that a number may be instead, like "auto".
     """
 
     name: str
@@ -347,7 +349,12 @@ def _option(entry: dataclasses.Field[Any], hint: Any) -> Option:
 def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -> C:
     """Make a declaration, or any dataclass, of a JSON object.
 
-    Lists become tuples, and objects the dataclasses of their fields. owner: what errors call it.
+    Lists become tuples, and objects the dataclasses of their fields.
+
+    Args:
+        cls: the dataclass.
+        fields: the JSON object.
+        owner: what errors call it.
     Raises ConfigError for an unknown key, one that is missing, and a value that is not allowed.
     """
     owner = owner or cls.__name__
@@ -381,7 +388,10 @@ def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dic
 def narrowed(cls: type[C], options: Any, **others: Any) -> C:
     """Return the declaration `cls` with the values of one that has its options, too.
 
-    others: values that take the place of those in `options`, or are not in it.
+    Args:
+        cls: the declaration.
+        options: an instance of one that has the options of `cls`, too.
+        others: values that take the place of those in `options`, or are not in it.
     """
     shared = (option.name for option in options_of(cls) if option.name not in others)
     return cls(**others, **{name: getattr(options, name) for name in shared})

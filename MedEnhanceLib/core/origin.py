@@ -11,9 +11,11 @@ from typing import Any
 class Instance:
     """One stored image of a series.
 
-    file: a path. sop_class, sop_instance: UIDs.
-    frame: its number in a multi-frame file, from 1 as in DICOM; None in a single-frame file.
-    tile: its number in a mosaic, from 1; None elsewhere.
+    Attributes:
+        file: a path.
+        sop_class, sop_instance: UIDs.
+        frame: its number in a multi-frame file, from 1 as in DICOM; None in a single-frame file.
+        tile: its number in a mosaic, from 1; None elsewhere.
     """
 
     file: str
@@ -27,10 +29,12 @@ class Instance:
 class DicomOrigin:
     """The series that a volume was read from.
 
-    study, series: instance UIDs. instances: [T][K], by time frame in the order of the slices;
-    empty where only the UIDs are known, as in a compressed file.
-    on_grid: whether instance k is still at the position of slice k; resampling ends that.
-    body_part: BodyPartExamined, "" where the images state none.
+    Attributes:
+        study, series: instance UIDs.
+        instances: [T][K], by time frame in the order of the slices; empty where only the UIDs are
+            known, as in a compressed file.
+        on_grid: whether instance k is still at the position of slice k; resampling ends that.
+        body_part: BodyPartExamined, "" where the images state none.
     """
 
     study: str

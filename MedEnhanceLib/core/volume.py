@@ -28,22 +28,22 @@ MODALITIES = ("CT", "MR", "PT", "EM", "SEG", "OT")
 class Volume:
     """Voxels with their geometry; immutable.
 
-    voxels: [K, J, I] = slice, row, column; a leading frame axis, [T, K, J, I], makes a sequence.
-        Any integer or floating type of up to 64 bits; the array is held as a read-only view,
-        without a copy, and must not change any more (`from_array` copies).
-    geometry: shared by all frames.
-    modality: one of MODALITIES.
-    units: of the intensities: "HU" for CT, "SUV" for PET, "" where they are arbitrary.
-    source: a path or series, for messages and provenance.
-    history: processing since then, oldest first; empty for an original.
-    frame_interval_s: seconds between frames of a sequence, where known.
-    origin: the DICOM images that it was read from, if any.
-    lossy: the lossy compressions of the voxels, oldest first.
-    modality_is_guess: whether `modality` comes from the values, as the file states none.
-    gradients: the diffusion weighting of each frame; empty where there is none.
-
-    Raises InputError for zero size, a wrong number of axes, or a type without intensities.
-    NaN and infinity are refused where files are read (io.load): finding them takes a pass.
+    Attributes:
+        voxels: [K, J, I] = slice, row, column; a leading frame axis, [T, K, J, I], makes a
+            sequence. Any integer or floating type of up to 64 bits; the array is held as a
+            read-only view, without a copy, and must not change any more (`from_array` copies).
+        geometry: shared by all frames.
+        modality: one of MODALITIES.
+        units: of the intensities: "HU" for CT, "SUV" for PET, "" where they are arbitrary.
+        source: a path or series, for messages and provenance.
+        history: processing since then, oldest first; empty for an original.
+        frame_interval_s: seconds between frames of a sequence, where known.
+        origin: the DICOM images that it was read from, if any.
+        lossy: the lossy compressions of the voxels, oldest first.
+        modality_is_guess: whether `modality` comes from the values, as the file states none.
+        gradients: the diffusion weighting of each frame; empty where there is none.
+    Raises InputError for zero size, a wrong number of axes, or a type without intensities. NaN and
+    infinity are refused where files are read (io.load): finding them takes a pass.
     """
 
     voxels: Voxels
@@ -314,8 +314,11 @@ def as_volume(
 ) -> Volume:
     """Return a volume of whatever holds one in memory; a Volume is returned as it is.
 
-    data: a Volume, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array or tensor; the
-    other arguments are those of `Volume.from_array`.
+    Args:
+        data: a Volume, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array or tensor.
+        affine: as of `Volume.from_array`, for arrays.
+        spacing: likewise.
+        modality: instead of that of the data.
     Raises InputError where it is none of these, or an array without its place.
     """
     home = type(data).__module__.partition(".")[0]

@@ -54,13 +54,14 @@ _KNOT_MM = 100.0
 class Acquired:
     """One simulated scan; [K, J, I] in the unit of the object.
 
-    noisy: the image, float32, not negative.
-    clean: the same without noise and rounding: with the scanner's blur, ringing and ghost.
-    mean: of the magnitudes over all noise: `clean` and the bias of magnitudes.
-    sigma: standard deviation of the noise in phase with the signal, which is that of the magnitude
-        where the signal is strong.
-    spectrum: [4, 4, 4] along k, j, i: variance of each coefficient of the orthonormal cosine
-        transform of blocks of noise in phase with the signal, relative to their mean.
+    Attributes:
+        noisy: the image, float32, not negative.
+        clean: the same without noise and rounding: with the scanner's blur, ringing and ghost.
+        mean: of the magnitudes over all noise: `clean` and the bias of magnitudes.
+        sigma: standard deviation of the noise in phase with the signal, which is that of the
+            magnitude where the signal is strong.
+        spectrum: [4, 4, 4] along k, j, i: variance of each coefficient of the orthonormal cosine
+            transform of blocks of noise in phase with the signal, relative to their mean.
     """
 
     noisy: Floats
@@ -74,26 +75,27 @@ class Acquired:
 class Scanner(Options):
     """Parameters of an acquisition but its noise level, no unit where none is stated.
 
-    kind: "epi" (slices one by one, one echo train each), "2d" (slices one by one) or "3d" (noise
-        and zero filling across slices, too).
-    phase_axis: along which phase is encoded, "j" or "i".
-    phase_share, read_share, slice_share: acquired samples of the displayed matrix along phase,
-        readout and, in "3d", slices; 0.25 to 1.
-    partial_fourier: acquired share of the matrix along phase; 0.5 (none of one half) to 1.
-    elliptical: whether the corners of k-space are left out: of its two phase directions in "3d",
-        else of the plane.
-    filter: of k-space: none, Hamming or Tukey.
-    taper: Hamming: weight that the outermost samples lose (0.92 is Hamming's own, 1 that of Hann);
-        Tukey: share of the samples whose weight falls to 0; 0 to 1.
-    decay: duration of the echo train over T2*, which weights the samples along phase; 0 to 4.
-    ghost: amplitude of EPI's ghost, half a field of view away, as a share; 0 to 0.2.
-    coils: whose root sum of squares is displayed; 1 for a combination by sensitivities.
-    correlation: of the noise of any two of the coils; 0 to 0.9.
-    g_factor: ln of the largest factor by which noise differs from its mean square; 0 to 1.5.
-    phase_rad: by which the object's phase varies, radians at most; 0 to 10.
-    steps: steps of the file's integers to a σ; 0 for values that are not rounded.
-    snr: mean of the foreground over σ, for those who do not state σ; 1 to 1000.
-    seed: of phase, g-factor and sensitivities.
+    Attributes:
+        kind: "epi" (slices one by one, one echo train each), "2d" (slices one by one) or "3d"
+            (noise and zero filling across slices, too).
+        phase_axis: along which phase is encoded, "j" or "i".
+        phase_share, read_share, slice_share: acquired samples of the displayed matrix along phase,
+            readout and, in "3d", slices; 0.25 to 1.
+        partial_fourier: acquired share of the matrix along phase; 0.5 (none of one half) to 1.
+        elliptical: whether the corners of k-space are left out: of its two phase directions in
+            "3d", else of the plane.
+        filter: of k-space: none, Hamming or Tukey.
+        taper: Hamming: weight that the outermost samples lose (0.92 is Hamming's own, 1 that of
+            Hann); Tukey: share of the samples whose weight falls to 0; 0 to 1.
+        decay: duration of the echo train over T2*, which weights the samples along phase; 0 to 4.
+        ghost: amplitude of EPI's ghost, half a field of view away, as a share; 0 to 0.2.
+        coils: whose root sum of squares is displayed; 1 for a combination by sensitivities.
+        correlation: of the noise of any two of the coils; 0 to 0.9.
+        g_factor: ln of the largest factor by which noise differs from its mean square; 0 to 1.5.
+        phase_rad: by which the object's phase varies, radians at most; 0 to 10.
+        steps: steps of the file's integers to a σ; 0 for values that are not rounded.
+        snr: mean of the foreground over σ, for those who do not state σ; 1 to 1000.
+        seed: of phase, g-factor and sensitivities.
     """
 
     kind: ScanKind = "2d"
@@ -155,11 +157,12 @@ class Scanner(Options):
     ) -> Acquired:
         """Scan an object.
 
-        voxels: [K, J, I], magnitudes in any unit; values below 0 count as 0.
-        sigma: standard deviation of the noise in each channel of the image, root of the mean square
-            over the volume, in the unit of `voxels`; above 0.
-        spacing_mm: along i, j, k, as in `Geometry`.
-        rng: of the noise: the same number of draws whatever the object shows.
+        Args:
+            voxels: [K, J, I], magnitudes in any unit; values below 0 count as 0.
+            sigma: standard deviation of the noise in each channel of the image, root of the mean
+                square over the volume, in the unit of `voxels`; above 0.
+            spacing_mm: along i, j, k, as in `Geometry`.
+            rng: of the noise: the same number of draws whatever the object shows.
         """
         axes = (0, 1, 2) if self.kind == "3d" else (1, 2)
         inside = tuple(map(slice, voxels.shape))
@@ -305,10 +308,12 @@ def bias_field(
     The logarithm of the field has mean 0 and is a cubic B-spline over control points 100 mm apart:
     over the same extent in mm the same draw gives the same field, whatever the voxel size.
 
-    shape: (K, J, I).
-    strength: 0.3 gives a field that multiplies or divides by 1.3 at most.
-    spacing_mm: along i, j, k, as in `Geometry`.
-    within: [K, J, I], where mean and maximum are taken; None takes the whole volume.
+    Args:
+        shape: (K, J, I).
+        strength: 0.3 gives a field that multiplies or divides by 1.3 at most.
+        rng: of the control points.
+        spacing_mm: along i, j, k, as in `Geometry`.
+        within: [K, J, I], where mean and maximum are taken; None takes the whole volume.
     Returns float32 [K, J, I], positive, no unit.
     """
     bases = [

@@ -52,18 +52,19 @@ def low_dose_noise(
 ) -> Floats:
     """Return the noise that a scan with `photons` per ray would add to a CT.
 
-    hu: [K, J, I] in HU; values below −1000 count as air.
-    spacing_mm: along i, j (and k, not used), as in `Geometry`.
-    photons: per ray before the patient, mean over the views, a ray being as wide as a pixel.
-    electronic: σ of the electronic noise, in photons.
-    rng: a seed for each slice is drawn from it first, so the first n slices have the same noise
-        however many follow.
-    views: over 180°.
-    cutoff: end of the Hann window on the ramp filter, in Nyquist frequencies: 1 is a soft kernel,
-        inf the bare ramp.
-    modulation: exponent with which the tube current of a view follows the attenuation of its
-        thickest path: 0 constant, 0.5 least noise at the same dose (Gies et al., Med. Phys. 26
-        (1999) 2235), 1 equal counts behind the patient.
+    Args:
+        hu: [K, J, I] in HU; values below −1000 count as air.
+        spacing_mm: along i, j (and k, not used), as in `Geometry`.
+        photons: per ray before the patient, mean over the views, a ray being as wide as a pixel.
+        electronic: σ of the electronic noise, in photons.
+        rng: a seed for each slice is drawn from it first, so the first n slices have the same noise
+            however many follow.
+        views: over 180°.
+        cutoff: end of the Hann window on the ramp filter, in Nyquist frequencies: 1 is a soft
+            kernel, inf the bare ramp.
+        modulation: exponent with which the tube current of a view follows the attenuation of its
+            thickest path: 0 constant, 0.5 least noise at the same dose (Gies et al., Med. Phys. 26
+            (1999) 2235), 1 equal counts behind the patient.
     Returns noise in HU, float32 [K, J, I].
     """
     noise = np.zeros(hu.shape, dtype=np.float32)

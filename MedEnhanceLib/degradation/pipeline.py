@@ -83,10 +83,13 @@ class Degradation(Options):
 
 @dataclass(frozen=True)
 class Rician(Degradation):
-    """Noise of magnitude MR; level: σ per channel as a share of the volume's robust maximum.
+    """Noise of magnitude MR.
 
     Magnitudes are not negative: a volume with over 1 % of its voxels below −5 % of the robust
     maximum is refused; less undershoot, as of an interpolation, counts as 0.
+
+    Attributes:
+        level: σ per channel as a share of the volume's robust maximum.
     """
 
     name: ClassVar[str] = "rician"
@@ -158,8 +161,10 @@ class Bias(Degradation):
 class LowDose(Degradation):
     """CT with fewer photons; `low_dose_noise` states the physics and its simplifications.
 
-    photons: per ray before the patient, mean over the views. electronic: σ of the electronic noise,
-    in photons. modulation: of the tube current, as in `low_dose_noise`.
+    Attributes:
+        photons: per ray before the patient, mean over the views.
+        electronic: σ of the electronic noise, in photons.
+        modulation: of the tube current, as in `low_dose_noise`.
     """
 
     name: ClassVar[str] = "low-dose"

@@ -32,9 +32,10 @@ _TISSUE = 0.15
 class BiasField:
     """A multiplicative bias field, whose slices are made when they are read.
 
-    shape: [K, J, I] of the volume.
-    blocks: its logarithm at the centers of blocks, with a mean of 0 over tissue.
-    steps: voxels along k, j, i that a block has.
+    Attributes:
+        shape: [K, J, I] of the volume.
+        blocks: its logarithm at the centers of blocks, with a mean of 0 over tissue.
+        steps: voxels along k, j, i that a block has.
     """
 
     shape: tuple[int, ...]

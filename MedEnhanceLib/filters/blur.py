@@ -52,9 +52,10 @@ _MOST_GAIN = 12.0
 class BlurEstimate:
     """Measured sharpness of a volume along rows and columns, and whether it was blurred.
 
-    sigma_px: σ of the point spread along rows and columns (i, j), in pixels, of scanner and blur
-        together; NaN where it could not be measured.
-    is_blurred: whether both axes are less sharp than any undamaged scan that was measured.
+    Attributes:
+        sigma_px: σ of the point spread along rows and columns (i, j), in pixels, of scanner and
+            blur together; NaN where it could not be measured.
+        is_blurred: whether both axes are less sharp than any undamaged scan that was measured.
     """
 
     sigma_px: tuple[float, float]
@@ -69,10 +70,11 @@ def measure_blur(
 
     Both axes have to be blurred: an undamaged scan can have a low resolution along one of them.
 
-    voxels: [K, J, I] in any unit, finite; the 24 slices of the largest contrast are measured.
-    noise: σ in the unit of `voxels`, an upper bound of the floor of the spectrum.
-    noise_to_contrast: σ over the contrast of the tissue. In strong noise only low frequencies can
-        be measured, in which a sharp scan can look soft: the limit rises.
+    Args:
+        voxels: [K, J, I] in any unit, finite; the 24 slices of the largest contrast are measured.
+        noise: σ in the unit of `voxels`, an upper bound of the floor of the spectrum.
+        noise_to_contrast: σ over the contrast of the tissue. In strong noise only low frequencies
+            can be measured, in which a sharp scan can look soft: the limit rises.
     """
     if min(voxels.shape[1:]) < _LEAST_SIDE:
         return _unknown(f"slices of {voxels.shape[2]} × {voxels.shape[1]} pixels are too small")
@@ -112,10 +114,13 @@ def undo_blur(
     It is undone down to the usual sharpness of an undamaged scan. The power of anatomy is modeled
     as A f⁻³, with A from the volume itself. Edges are mirrored.
 
-    voxels: [K, J, I] in any unit.
-    noise: σ of the noise in `voxels`, in their unit.
-    denoised: float32 [K, J, I], `voxels` without noise. The result, of values not below the least
-        of `voxels`, is written over it: for a second large volume there is no room.
+    Args:
+        voxels: [K, J, I] in any unit.
+        estimate: of the same volume.
+        noise: σ of the noise in `voxels`, in their unit.
+        denoised: float32 [K, J, I], `voxels` without noise. The result, of values not below the
+            least of `voxels`, is written over it: for a second large volume there is no room.
+        monitor: progress and cancellation.
     """
     floor = max(_LEFT * noise, _LEAST_NOISE * _deviation(voxels)) ** 2
     rows, columns = denoised.shape[1:]

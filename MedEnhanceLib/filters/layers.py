@@ -23,10 +23,12 @@ TAPER: Floats = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(
 class BlockGroups:
     """Groups of similar blocks of a layer, in the order of their references.
 
-    index: [N, keep], place in the flat slab of each block's first voxel: the reference's, then
-        nearest first. A group with fewer candidates is filled up with its reference.
-    distance: [N, keep], squared differences of the pilot from the reference, summed over a block.
-    level: [N], σ of the noise at the reference.
+    Attributes:
+        index: [N, keep], place in the flat slab of each block's first voxel: the reference's, then
+            nearest first. A group with fewer candidates is filled up with its reference.
+        distance: [N, keep], squared differences of the pilot from the reference, summed over a
+            block.
+        level: [N], σ of the noise at the reference.
     """
 
     index: Ints
@@ -38,12 +40,13 @@ class BlockGroups:
 class LayerArrays:
     """Arrays that a layer is computed from, and added to: float32, or tensors on a device.
 
-    noisy: the slab [window[0] + 3, ny, nx].
-    pilot: the better estimate, like the slab; in the first stage it is not read.
-    level: σ of the noise, like the slab, ≥ 0.
-    spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
-    total: like the slab, sums of weighed blocks.
-    weight: [window[0], ny, nx], weights of blocks by the place in which they start.
+    Attributes:
+        noisy: the slab [window[0] + 3, ny, nx].
+        pilot: the better estimate, like the slab; in the first stage it is not read.
+        level: σ of the noise, like the slab, ≥ 0.
+        spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
+        total: like the slab, sums of weighed blocks.
+        weight: [window[0], ny, nx], weights of blocks by the place in which they start.
     """
 
     noisy: Any
@@ -58,12 +61,13 @@ class LayerArrays:
 class Round:
     """Round over all groups of blocks.
 
-    step: voxels between references, 1 to 4; the cost falls with its cube.
-    keep: blocks in a group, the reference included, 1 to 64.
-    damp: factor on the variance of the noise, above 1 smooths more; for the stage `threshold` the
-        threshold, in σ.
-    apart: least distance in voxels, along one axis, of other blocks from the reference; for noise
-        that neighboring voxels share.
+    Attributes:
+        step: voxels between references, 1 to 4; the cost falls with its cube.
+        keep: blocks in a group, the reference included, 1 to 64.
+        damp: factor on the variance of the noise, above 1 smooths more; for the stage `threshold`
+            the threshold, in σ.
+        apart: least distance in voxels, along one axis, of other blocks from the reference; for
+            noise that neighboring voxels share.
     """
 
     step: int
@@ -78,9 +82,10 @@ class Layer:
 
     The slab of a layer is what its candidates cover: window[0] + 3 slices.
 
-    number: of the layer in the volume; every second one is shifted by half a step.
-    z: slice of the slab in which the references start.
-    window: starting places of candidates along slices, rows and columns.
+    Attributes:
+        number: of the layer in the volume; every second one is shifted by half a step.
+        z: slice of the slab in which the references start.
+        window: starting places of candidates along slices, rows and columns.
     """
 
     number: int

@@ -48,8 +48,12 @@ class NativeEngine:
     def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> BlockGroups:
         """Find the groups of successive rows of references of a layer; none without noise.
 
-        pilot: the slab [window[0] + 3, ny, nx], of fewer than 2³¹ voxels. level: σ of the noise,
-        like the slab, ≥ 0. The layer's damp does not count. Raises as `run`.
+        Args:
+            layer: whose groups are searched.
+            rows: of references.
+            pilot: the slab [window[0] + 3, ny, nx], of fewer than 2³¹ voxels.
+            level: σ of the noise, like the slab, ≥ 0. The layer's damp does not count.
+        Raises as `run`.
         """
         places_along = partial(places, pilot.shape[2], layer.round.step)
         room = len(rows) * max(len(places_along(is_shifted=odd)) for odd in (False, True))

@@ -95,9 +95,7 @@ class TrainHeadConfig(WithPresets):
     data: tuple[dict[str, str], ...] = option(
         (), help="for the bundle's card: name, subjects, license and source of each collection"
     )
-    license: str = option(
-        "", help="license license of the weights, for the card; empty: not stated"
-    )
+    license: str = option("", help="license of the weights, for the card; empty: not stated")
     enhancer: str = option(
         "",
         help="name or folder of the enhancer that the head is for: it learns from clean images, "

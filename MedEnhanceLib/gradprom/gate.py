@@ -63,8 +63,10 @@ class GateReport:
 class GateDiagnostics:
     """Decisions of a gate in all steps so far.
 
-    open_fraction: of the steps. cosine, average_cosine, share, main_norm, aux_norm: means of the
-        steps' values; those that are 0 where a gradient is zero or not finite count as 0.
+    Attributes:
+        open_fraction: of the steps.
+        cosine, average_cosine, share, main_norm, aux_norm: means of the steps' values; those that
+            are 0 where a gradient is zero or not finite count as 0.
     """
 
     steps: int

@@ -135,7 +135,10 @@ class SegmentationTask:
         Slices whose neighbors are all in the slab are preferred; beyond the ends the last slice is
         repeated.
 
-        image, noisy: [D, H, W] on the network's scale, enhanced and before. labels: indices.
+        Args:
+            image: [D, H, W] on the network's scale, enhanced.
+            noisy: the same before.
+            labels: indices.
         """
         depth, rows, columns = image.shape
         context = self._config.network.context

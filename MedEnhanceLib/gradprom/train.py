@@ -181,8 +181,10 @@ def synthetic_contrast(image: Volume, rng: np.random.Generator) -> Volume:
 class Example:
     """Subject: versions of its image on the network's scale, and its labels, [K, J, I].
 
-    versions: [C, K, J, I] each, with the image before it was enhanced as second channel, if any.
-    isotropic: whether patches may be taken in other planes than the slices.
+    Attributes:
+        versions: [C, K, J, I] each, with the image before it was enhanced as second channel, if
+            any.
+        isotropic: whether patches may be taken in other planes than the slices.
     """
 
     versions: tuple[Halves, ...]

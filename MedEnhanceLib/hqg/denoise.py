@@ -79,8 +79,10 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     r² / (r² + 0.05²), where r is σ over the contrast of the tissue, all of it from .9 and nothing
     below .15.
 
-    modality: of the volume; in "CT" the units are HU.
-    takes_all: whether all is removed, however weak and uncertain it is.
+    Args:
+        noise: measured in the volume.
+        modality: of the volume; in "CT" the units are HU.
+        takes_all: whether all is removed, however weak and uncertain it is.
     """
     if takes_all:
         return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else "")
@@ -181,12 +183,15 @@ def expected_deviation(
     about 90 % of the errors. What stays of the noise n counts: with the share a of its removal and
     strength s the variance grows by (1 − a s)² n².
 
-    result: denoised slices of the volume, [n, J, I].
-    share: of the correction that is in `result`.
-    strength: at which `result` is going to be blended with the volume.
-    first: the slice of the volume that `result` begins with.
-    only: the slices of the volume that are returned; all of `result` by default.
-    out: where they go, float32 [n, J, I], in the units of the volume; None for a new array.
+    Args:
+        result: denoised slices of the volume, [n, J, I].
+        volume: before denoising.
+        noise: measured in `volume`.
+        share: of the correction that is in `result`.
+        strength: at which `result` is going to be blended with the volume.
+        first: the slice of the volume that `result` begins with.
+        only: the slices of the volume that are returned; all of `result` by default.
+        out: where they go, float32 [n, J, I], in the units of the volume; None for a new array.
     """
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's own short name

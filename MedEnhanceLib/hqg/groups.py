@@ -33,11 +33,12 @@ STEP = 4
 class Places:
     """Positions of the blocks of N groups in a slab of voxels.
 
-    index: [N, blocks], flat place of each block's first voxel, the reference's first.
-    distance: [N, blocks], squared differences to the reference, summed over a block.
-    sigma: [N], the noise's deviation at each reference, in the units of the voxels.
-    root: [64], square root of the noise's relative variance in each frequency.
-    shape: of the slab, (slices, rows, columns).
+    Attributes:
+        index: [N, blocks], flat place of each block's first voxel, the reference's first.
+        distance: [N, blocks], squared differences to the reference, summed over a block.
+        sigma: [N], the noise's deviation at each reference, in the units of the voxels.
+        root: [64], square root of the noise's relative variance in each frequency.
+        shape: of the slab, (slices, rows, columns).
     """
 
     index: Tensor
@@ -106,7 +107,10 @@ def taken(values: Tensor, voxels: Tensor) -> Tensor:
 def coefficients(blocks: Tensor, scale: Tensor, transform: Tensor) -> Tensor:
     """Coefficients of blocks in the noise's deviation, [N, blocks, 64].
 
-    blocks: their voxels. scale: of `Places`. transform: [64, 64], voxels → coefficients.
+    Args:
+        blocks: their voxels.
+        scale: of `Places`.
+        transform: [64, 64], voxels → coefficients.
     """
     return (blocks @ transform.T).div_(scale)
 
@@ -131,10 +135,11 @@ def regional(sums: Tensor, places: Places) -> Tensor:
 class Residual:
     """Output of networks: corrections to the blocks of groups.
 
-    unguided: [N, blocks, 64], in coefficients over the noise's deviation.
-    correction: the same, of the guides; None without.
-    weight: [N, blocks], of each block where blocks overlap.
-    divergence: of the cue's distribution, a scalar.
+    Attributes:
+        unguided: [N, blocks, 64], in coefficients over the noise's deviation.
+        correction: the same, of the guides; None without.
+        weight: [N, blocks], of each block where blocks overlap.
+        divergence: of the cue's distribution, a scalar.
     """
 
     unguided: Tensor
@@ -209,7 +214,10 @@ class GuidedNetwork(torch.nn.Module):
     def blocks(self, residual: Tensor, weight: Tensor, places: Places) -> Tensor:
         """Voxels of weighted and tapered blocks, [N, blocks, 64].
 
-        residual: [N, blocks, 64], in coefficients. weight: [N, blocks].
+        Args:
+            residual: [N, blocks, 64], in coefficients.
+            weight: [N, blocks].
+            places: of the blocks.
         """
         table = places.root[:, None] * self.get_buffer("transform") * self.get_buffer("taper")
         return (residual * (weight * places.sigma[:, None])[..., None]) @ table

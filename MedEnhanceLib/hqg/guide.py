@@ -38,13 +38,14 @@ _LEAST_COVERED, _MOST_COARSE = 0.5, 6.0
 class AlignedGuide:
     """A guide on the grid of the volume.
 
-    voxels: float32 [K, J, I], about 0 to 1, not clipped; NaN where the guide shows nothing, and
-        everywhere if it is not usable.
-    place: 4×4, from positions in the volume to those in the guide, in mm (LPS).
-    reason: why it is not usable, "" if it is.
-    facts: for the manifest: source; overlap (share of the volume's tissue); fit_before and
-        fit_after (0 to 1); moved (whether the headers' geometry was corrected); resampled; used;
-        reason.
+    Attributes:
+        voxels: float32 [K, J, I], about 0 to 1, not clipped; NaN where the guide shows nothing, and
+            everywhere if it is not usable.
+        place: 4×4, from positions in the volume to those in the guide, in mm (LPS).
+        reason: why it is not usable, "" if it is.
+        facts: for the manifest: source; overlap (share of the volume's tissue); fit_before and
+            fit_after (0 to 1); moved (whether the headers' geometry was corrected); resampled;
+            used; reason.
     """
 
     voxels: Floats
@@ -65,9 +66,10 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
     off by the patient's motion alone. A guide on the volume's grid that is in place to a quarter of
     a voxel keeps its voxels.
 
-    guide: any contrast, any grid; finite.
-    volume: what is to be enhanced; finite.
-    monitor: progress and cancelling; warned of a guide that does not fit.
+    Args:
+        guide: any contrast, any grid; finite.
+        volume: what is to be enhanced; finite.
+        monitor: progress and cancelling; warned of a guide that does not fit.
     Raises InputError: a sequence, or a guide whose values are all the same.
     """
     name = guide.source or "guide"
@@ -140,11 +142,12 @@ def _scale(guide: Volume, name: str) -> tuple[float, float]:
 class Candidate:
     """A series that may guide, or the volume itself.
 
-    key: what the caller knows it by, a path or a node.
-    description: the series description, or the file's name.
-    modality: "MR", "CT" …
-    geometry, shape: of the voxels, shape (K, J, I).
-    noise: σ over the contrast of the tissue; infinite where it is not known.
+    Attributes:
+        key: what the caller knows it by, a path or a node.
+        description: the series description, or the file's name.
+        modality: "MR", "CT" …
+        geometry, shape: of the voxels, shape (K, J, I).
+        noise: σ over the contrast of the tissue; infinite where it is not known.
     """
 
     key: str

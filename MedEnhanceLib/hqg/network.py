@@ -96,11 +96,12 @@ class Mixing(nn.Module):
 class Groups:
     """Coefficients of N groups, [N, blocks, 64] each, over the noise's deviation in each frequency.
 
-    from_noisy: of the input less the estimate.
-    from_pilot: of the filter's next to last round less the estimate.
-    estimate: of its last round.
-    distance: [N, blocks], mean squared difference to the reference in the estimate, in σ².
-    level: [N], σ as a share of the range.
+    Attributes:
+        from_noisy: of the input less the estimate.
+        from_pilot: of the filter's next to last round less the estimate.
+        estimate: of its last round.
+        distance: [N, blocks], mean squared difference to the reference in the estimate, in σ².
+        level: [N], σ as a share of the range.
     """
 
     from_noisy: Tensor
@@ -171,13 +172,14 @@ class GroupNetwork(nn.Module):
 class Fit:
     """A guide's blocks, fitted to the estimate by one gain in each group.
 
-    difference: the fitted guide minus the estimate, both without the group's level, [N, blocks,
-        64].
-    scaled: the guide's blocks at unit power.
-    quality: [N, 3]: correlation, correlation of detail, power of the guide.
-    shows: [N], 0 to 1: whether the guide varies at all in this group.
-    sums: of its agreement with each block, [N, blocks, 12].
-    region: the same, added over the groups around each group, [N, 12].
+    Attributes:
+        difference: the fitted guide minus the estimate, both without the group's level, [N, blocks,
+            64].
+        scaled: the guide's blocks at unit power.
+        quality: [N, 3]: correlation, correlation of detail, power of the guide.
+        shows: [N], 0 to 1: whether the guide varies at all in this group.
+        sums: of its agreement with each block, [N, blocks, 12].
+        region: the same, added over the groups around each group, [N, 12].
     """
 
     difference: Tensor
@@ -189,9 +191,12 @@ class Fit:
 
 
 def fit(groups: Groups, guide: Tensor, band: Tensor) -> Fit:
-    """Fit the guide's blocks, [N, blocks, 64] in the same units as the estimate's.
+    """Fit the guide's blocks; the region is that of the group alone, until others are known.
 
-    band: of `bands`. The region is that of the group alone, until others are known.
+    Args:
+        groups: of the input.
+        guide: [N, blocks, 64], in the same units as the estimate.
+        band: of `bands`.
     """
     size = groups.estimate.shape[1] * CELLS
     floor = 0.05 * size * (_FLAT / groups.level).square()
@@ -263,7 +268,10 @@ class GuidedCorrection(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the correction of each block.
 
-        features: of `GroupNetwork`, [N, blocks, width].
+        Args:
+            features: of `GroupNetwork`, [N, blocks, width].
+            groups: of the input.
+            fitted: the guide, fitted to them.
         Returns correction [N, blocks, 64]; how far the gate is open [N, blocks]; divergence of the
         cue's distribution from a normal one, a scalar.
         """

@@ -59,11 +59,12 @@ class _Chunk:
 class NetworkStage:
     """The network on a device, for one volume; `slabs` goes on from the filter (`After`).
 
-    top: intensity of bright tissue, 1000 for CT.
-    guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
-    first: the first slice that was enhanced.
-    change: [n, J, I], how far the guides changed each enhanced voxel, in σ of the noise; None where
-        no guide was used.
+    Attributes:
+        top: intensity of bright tissue, 1000 for CT.
+        guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
+        first: the first slice that was enhanced.
+        change: [n, J, I], how far the guides changed each enhanced voxel, in σ of the noise; None
+            where no guide was used.
     """
 
     network: GuidedNetwork

@@ -33,21 +33,22 @@ ENHANCED = "DERIVED: enhanced with"
 class Enhancement:
     """The result of an enhancement.
 
-    volume: on the grid, in the type and the units of the input.
-    uncertainty: standard deviation of the error of `volume` by noise, and by blur where it was
-        undone, float32 in the input's units; None where it was not requested.
-    model: name and sha256.
-    original: the input, on the same grid.
-    strength: what the correction in `volume` is scaled by, 0 to 1.
-    share: of the noise removal that strength 1 contains, 0 to 1.
-    uncertainty_facts: how the uncertainty was made, as manifests record it.
-    warnings: that model or noise measurement may not suit the input.
-    measured: what was measured and what was done about it, as manifests record it: noise, blur,
-        bias field, guide; empty for models that do not measure.
-    noises: the noise of each frame; empty as well.
-    first_slice: of `volume`, in the whole input.
-    guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None
-        without one.
+    Attributes:
+        volume: on the grid, in the type and the units of the input.
+        uncertainty: standard deviation of the error of `volume` by noise, and by blur where it was
+            undone, float32 in the input's units; None where it was not requested.
+        model: name and sha256.
+        original: the input, on the same grid.
+        strength: what the correction in `volume` is scaled by, 0 to 1.
+        share: of the noise removal that strength 1 contains, 0 to 1.
+        uncertainty_facts: how the uncertainty was made, as manifests record it.
+        warnings: that model or noise measurement may not suit the input.
+        measured: what was measured and what was done about it, as manifests record it: noise, blur,
+            bias field, guide; empty for models that do not measure.
+        noises: the noise of each frame; empty as well.
+        first_slice: of `volume`, in the whole input.
+        guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None
+            without one.
     """
 
     volume: Volume
@@ -93,8 +94,10 @@ class Enhancement:
 def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
     """Blend the input with its result: add a share of the correction.
 
-    enhanced: its result at strength 1, of a run with "auto" or "full".
-    strength: 0 gives the input, 1 the enhanced volume.
+    Args:
+        original: the input.
+        enhanced: its result at strength 1, of a run with "auto" or "full".
+        strength: 0 gives the input, 1 the enhanced volume.
     Returns a volume with grid, type and history of `enhanced`.
     Raises ConfigError: the strength is not within 0 to 1.
     Raises InputError: the two are no pair, are swapped or hold NaN or infinity, or `enhanced` was

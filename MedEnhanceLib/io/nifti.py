@@ -39,9 +39,10 @@ def read_nifti(
 ) -> tuple[Volume, tags.Tags]:
     """Read the volume of a NIfTI file, and what its header extension says about it.
 
-    path: the file; its first bytes decide whether it is compressed, not its name.
-    monitor: warned of an unknown or contradictory place in the patient; may cancel.
-    scratch: a folder for the voxels of large files, see `read_voxels`.
+    Args:
+        path: the file; its first bytes decide whether it is compressed, not its name.
+        monitor: warned of an unknown or contradictory place in the patient; may cancel.
+        scratch: a folder for the voxels of large files, see `read_voxels`.
     Returns the volume with modality OT, and the tags.
     Raises InputError: not a NIfTI file, damaged, or without one intensity per voxel.
     Raises GeometryError: no valid place in the patient.

@@ -107,9 +107,13 @@ def frame_interval(
 ) -> float | None:
     """Return seconds between frames, of a header's number and unit; None if it states no time.
 
-    unit: in seconds; 0 if it is not one of time; None if none is named, see `unstated_time_unit`.
-    number: NaN if the header has none.
-    found: its exact interval counts as long as no other program changed the number.
+    Args:
+        number: NaN if the header has none.
+        unit: in seconds; 0 if it is not one of time; None if none is named, see
+            `unstated_time_unit`.
+        found: its exact interval counts as long as no other program changed the number.
+        field: its name in the header.
+        monitor: warned of a missing unit.
     """
     if math.isnan(number):
         return found.frame_interval_s

@@ -64,11 +64,17 @@ def load(
     scratch: Path | None = None,
     monitor: Monitor | None = None,
 ) -> Volume:
-    """Read a volume: NIfTI, NRRD, MetaImage or DICOM; arguments and errors as of `api.load`.
+    """Read a volume: NIfTI, NRRD, MetaImage or DICOM; errors as of `api.load`.
 
-    scratch: a folder with free space; if given, the voxels of large NIfTI, NRRD and MetaImage files
-    stay on disk: in the file, which must not change meanwhile, or unpacked there.
-    monitor: notified of warnings and progress; may cancel.
+    Args:
+        path: file or folder.
+        modality: instead of that in the file.
+        series: of a DICOM folder, its number or UID.
+        resample: whether an uneven or tilted DICOM series is resampled instead of refused.
+        complete_frames: whether the last frame of a DICOM sequence is left out if it lacks slices.
+        scratch: a folder with free space; if given, the voxels of large NIfTI, NRRD and MetaImage
+            files stay on disk: in the file, which must not change meanwhile, or unpacked there.
+        monitor: notified of warnings and progress; may cancel.
     """
     path, monitor = Path(path), monitor or Monitor()
     refuse_pipe(path)
@@ -116,10 +122,11 @@ def save(
     header. No format here has bool and float16: they become uint8 and float32. Beside a NIfTI file
     of a diffusion scan lie its tables, .bval and .bvec.
 
-    volume: the volume to write; its voxels must be finite.
-    path: the file; its ending is one of WRITABLE.
-    overwrite: whether an existing file is replaced.
-    monitor: may cancel; then what was there before is untouched.
+    Args:
+        volume: the volume to write; its voxels must be finite.
+        path: the file; its ending is one of WRITABLE.
+        overwrite: whether an existing file is replaced.
+        monitor: may cancel; then what was there before is untouched.
     Raises OutputError: an unknown ending, an existing file, no permission, no space.
     Raises InputError: voxels that are not finite.
     """

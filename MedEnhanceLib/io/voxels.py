@@ -98,12 +98,13 @@ def read_start(path: Path, count: int) -> tuple[bytes, bool]:
 class Payload:
     """The place of a file's voxels, as its header declares; nothing of it is verified yet.
 
-    path: the file.
-    shape: in voxels, slowest axis first.
-    dtype: with the file's byte order.
-    is_packed: whether the data from `begin` on are compressed, by zlib or gzip.
-    begin: the byte of the file where the (compressed) data begins.
-    skip: uncompressed bytes from there to the first voxel; a .nii.gz packs its header too.
+    Attributes:
+        path: the file.
+        shape: in voxels, slowest axis first.
+        dtype: with the file's byte order.
+        is_packed: whether the data from `begin` on are compressed, by zlib or gzip.
+        begin: the byte of the file where the (compressed) data begins.
+        skip: uncompressed bytes from there to the first voxel; a .nii.gz packs its header too.
     """
 
     path: Path
@@ -125,8 +126,11 @@ def read_voxels(payload: Payload, monitor: Monitor, scratch: Path | None = None)
     Sizes are compared with the file before memory is taken for them. A compressed file is read up
     to its checksum. The voxels are in memory once. The monitor may cancel, after each MiB.
 
-    scratch: a folder; if given, large voxels stay outside memory: they are read from the file
-    itself as they are needed, or unpacked into an unnamed file in that folder.
+    Args:
+        payload: place of the voxels.
+        monitor: progress; may cancel, after each MiB.
+        scratch: a folder; if given, large voxels stay outside memory: they are read from the file
+            itself as they are needed, or unpacked into an unnamed file in that folder.
     Raises InputError where the file is cut short or damaged, DeviceMemoryError where they do not
     fit into memory.
     """
@@ -233,9 +237,10 @@ def rescale_slices(slices: Voxels, slopes: Sequence[float], intercepts: Sequence
 
     Example: int16 with slope 1 and intercept -1024 stays int16; with slope 0.5 it becomes float32.
 
-    slices: [K, J, I]; returned as they are if every slope is 1 and every intercept 0.
-    slopes: one for each slice.
-    intercepts: one for each slice.
+    Args:
+        slices: [K, J, I]; returned as they are if every slope is 1 and every intercept 0.
+        slopes: one for each slice.
+        intercepts: one for each slice.
     Returns [K, J, I] in one type: of whole slopes and intercepts the smallest integers that hold
     every value, beginning with int16; else float32, or float64 if the stored numbers have more than
     16 bits.

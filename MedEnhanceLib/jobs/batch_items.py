@@ -30,8 +30,9 @@ _OPENED = 3
 class Item:
     """One volume of a batch: its path, and where its result goes.
 
-    series: which one, where `source` holds several, as `--series` takes it.
-    left_out: what of the series is not in this volume; "" for nothing.
+    Attributes:
+        series: which one, where `source` holds several, as `--series` takes it.
+        left_out: what of the series is not in this volume; "" for nothing.
     """
 
     source: str
@@ -61,9 +62,13 @@ def gather(
 ) -> list[Item]:
     """Return the volumes at all places, in order.
 
-    places: volumes, and folders; below a folder every volume counts, and of a folder of DICOM every
-    series of images. out: the folder of the results; its files are no sources. containers: whether
-    .ucv files are volumes too. ending: of the results; None keeps a source's, "" makes folders.
+    Args:
+        places: volumes, and folders; below a folder every volume counts, and of a folder of DICOM
+            every series of images.
+        out: the folder of the results; its files are no sources.
+        containers: whether .ucv files are volumes too.
+        ending: of the results; None keeps a source's, "" makes folders.
+        monitor: progress and cancellation.
     Raises InputError where there is no volume, ConfigError where two results share a name.
     """
     if not places:
@@ -157,7 +162,11 @@ _BIDS_IMAGE = re.compile(
 def bids_items(root: Path, out: Path, task: str, suffixes: Sequence[str] = ()) -> list[Item]:
     """Return the anatomical images of a BIDS dataset, and their names in a derivative dataset.
 
-    suffixes: of the images to take, "T1w" …; none take all.
+    Args:
+        root: of the dataset.
+        out: folder of the derivative dataset.
+        task: of the batch, for names.
+        suffixes: of the images to take, "T1w" …; none take all.
     Raises InputError for a folder that is no dataset, OutputError for results among its files.
     """
     if not (root / _DESCRIPTION).is_file():

@@ -118,7 +118,11 @@ def place_volume(
 ) -> Volume:
     """Put the DICOM images behind a volume; refuse what lacks any before the long work.
 
-    series: that of `source_series`.
+    Args:
+        volume: that is written.
+        params: of the job.
+        series: that of `source_series`.
+        monitor: warned of a volume without its own images.
     Raises InputError where nothing says whose it is, OutputError for a folder among originals.
     """
     own = volume
@@ -222,9 +226,12 @@ def write(
 ) -> tuple[list[Path], dict[str, Any]]:
     """Build every object, then write them all, or none.
 
-    objects: of volumes with their images behind them, as `place_volume` gives them.
-    Returns the files, and what results and manifests state of them. Raises InputError or
-    OutputError where an object cannot be built, or not be written.
+    Args:
+        objects: of volumes with their images behind them, as `place_volume` gives them.
+        params: of the job.
+        monitor: progress and cancellation.
+    Returns the files, and what results and manifests state of them.
+    Raises InputError or OutputError where an object cannot be built, or not be written.
     """
     from MedEnhanceLib.io.dicomout import new_study, read_template, write_objects
 

@@ -167,7 +167,11 @@ def check_outputs(
     Existing files (their manifests too), missing folders, endings that no volume is written with,
     and writing over an input.
 
-    outputs: parameter's name → path. ending: of their names, where they are no volumes.
+    Args:
+        outputs: parameter's name → path.
+        inputs: files that are read.
+        ending: of their names, where they are no volumes.
+        overwrite: whether files may be replaced.
     Raises OutputError, EndingError or ConfigError, naming the file.
     """
     sources = {resolved(path) for path in inputs}

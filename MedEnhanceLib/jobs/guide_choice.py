@@ -32,9 +32,12 @@ _FEWEST_VALUES = 32
 def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     """Return the best guide of a volume among the other series of its examination.
 
-    path: where the volume was read: a file, or a folder of DICOM.
-    Returns None, with a warning, where nothing suits. Raises InputError where a folder without
-    DICOM has too many volumes to be one examination.
+    Args:
+        path: where the volume was read: a file, or a folder of DICOM.
+        volume: to be enhanced.
+        monitor: warned where nothing suits.
+    Returns None, with a warning, where nothing suits.
+    Raises InputError where a folder without DICOM has too many volumes to be one examination.
     """
     from MedEnhanceLib.hqg.guide import suggest
 

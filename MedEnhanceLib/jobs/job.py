@@ -21,10 +21,12 @@ from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 class Job:
     """A kind of job, whose module in jobs/kinds is imported when it is needed.
 
-    params_at, run_at: module and name of the parameters' dataclass, and of the function that does
-    the job. keeps_volumes: whether the function takes the `KeptVolumes` of its worker as well.
-    is_question: whether it writes nothing and answers whoever asks at once: no list of jobs shows
-    it.
+    Attributes:
+        params_at, run_at: module and name of the parameters' dataclass, and of the function that
+            does the job.
+        keeps_volumes: whether the function takes the `KeptVolumes` of its worker as well.
+        is_question: whether it writes nothing and answers whoever asks at once: no list of jobs
+            shows it.
     """
 
     params_at: str
@@ -84,8 +86,10 @@ JOBS: dict[str, Job] = {
 class JobSpec:
     """An order: a kind of job and its parameters.
 
-    kind: one of `JOBS`. params: that kind's parameters as a JSON object, paths as text.
-    id: names the job in its events; made up where none is given.
+    Attributes:
+        kind: one of `JOBS`.
+        params: that kind's parameters as a JSON object, paths as text.
+        id: names the job in its events; made up where none is given.
     Raises ConfigError for an unknown kind and for parameters that the kind does not take.
     """
 
@@ -120,9 +124,11 @@ def run_job(
 ) -> Result:
     """Do the job in this process.
 
-    progress: is called with every Event, `started` first and `result` last.
-    cancel: see `Monitor`.
-    kept: volumes that stay in memory from job to job; None keeps none.
+    Args:
+        spec: the order.
+        progress: is called with every Event, `started` first and `result` last.
+        cancel: see `Monitor`.
+        kept: volumes that stay in memory from job to job; None keeps none.
     Raises MedEnhanceErrors only: InternalError for a fault of MedEnhance (its cause is chained),
     DeviceMemoryError where memory ran out, Cancelled also for Ctrl-C.
     """

@@ -89,9 +89,12 @@ class Work:
     ) -> Result:
         """Write the manifest beside the first output; the Result that reports both.
 
-        config: options of the job, besides what was stated of the input. figures: what the job
-        measured; they go into both. device: that models ran on. model: name and SHA-256.
-        source: the volume that was read, whose DICOM series the manifest names.
+        Args:
+            config: options of the job, besides what was stated of the input.
+            figures: what the job measured; they go into both.
+            device: that models ran on.
+            model: name and SHA-256.
+            source: the volume that was read, whose DICOM series the manifest names.
         """
         from MedEnhanceLib.io.dicomout.derivation import without_files
 

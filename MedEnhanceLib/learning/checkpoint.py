@@ -35,10 +35,11 @@ class Stateful(Protocol):
 class Checkpoint:
     """Everything a training needs to continue as if it had not stopped.
 
-    path: of the file, replaced as a whole.
-    config: JSON; a file with another one is refused.
-    modules: networks and other states, by name.
-    generator: of random numbers besides torch's.
+    Attributes:
+        path: of the file, replaced as a whole.
+        config: JSON; a file with another one is refused.
+        modules: networks and other states, by name.
+        generator: of random numbers besides torch's.
     """
 
     path: Path

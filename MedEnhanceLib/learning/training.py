@@ -47,9 +47,14 @@ def training_steps(
 ) -> Iterator[int]:
     """Yield the numbers of the remaining steps.
 
-    save: called with the next step's number every `every_s` seconds, before Cancelled, and at the
-        end.
-    of: name of what is trained, for the progress text.
+    Args:
+        start: first step.
+        total: number of steps.
+        save: called with the next step's number every `every_s` seconds, before Cancelled, and at
+            the end.
+        every_s: seconds between checkpoints.
+        monitor: progress and cancellation.
+        of: name of what is trained, for the progress text.
     Raises Cancelled: after a step and a checkpoint, or before the first step.
     """
     saved, text = time.monotonic(), f"{of}, step" if of else "step"
@@ -142,9 +147,12 @@ def run_steps(
 ) -> float:
     """Run the remaining steps of a training in a folder, from its checkpoint if there is one.
 
-    step: makes a step of this number; returns its losses.
-    out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
-    parts: of the `Checkpoint`: config, modules, optimizers, generator.
+    Args:
+        step: makes a step of this number; returns its losses.
+        count: of all steps.
+        out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
+        parts: of the `Checkpoint`: config, modules, optimizers, generator.
+        monitor: progress and cancellation.
     Returns the seconds of all steps.
     Raises Cancelled: after a checkpoint was written.
     Raises ConfigError: the checkpoint is of another training.

@@ -73,10 +73,12 @@ class CompiledFilter:
     ) -> Ints:
         """Sum differences to the middle one of five padded slices, weighed by class, [H, W].
 
-        place: the class of each voxel, [H, W].
-        taps: at most 26: slices, rows and columns away; each stands for the other side too.
-        limits: at most 3, each at most the one before: that differences are cut to.
-        weights: [taps · limits, classes].
+        Args:
+            window: five padded slices.
+            place: the class of each voxel, [H, W].
+            taps: at most 26: slices, rows and columns away; each stands for the other side too.
+            limits: at most 3, each at most the one before: that differences are cut to.
+            weights: [taps · limits, classes].
         Raises ValueError: an argument does not fit the others.
         """
         classes = weights.shape[1]

@@ -75,24 +75,25 @@ _OF_WEAK_SIGNAL = (0.6, 0.75)
 class NoiseEstimate:
     """Measured noise of a volume.
 
-    level: σ, in the units of the volume: the median over the blocks of tissue. In magnitude MR, σ
-        of each channel, which is the standard deviation where the signal is strong.
-    sigma: [k, j, i], the map of σ at the centers of cells.
-    spectrum: [4, 4, 4] (k, j, i), variance of each coefficient of the orthonormal cosine transform
-        of noise with σ = 1. Its mean over all 64 is 1, as a voxel's variance is the mean of its
-        block's coefficients; the constant one is extrapolated.
-    confidence: 0 (a guess) to 1.
-    reason: why the confidence is low, "" where it is not.
-    rician: whether values are magnitudes with this σ, whose bias can be undone.
-    air: σ as the background shows it, None where it shows nothing.
-    contrast: of the tissue: half the distance between the values that 16 % and 84 % of its blocks
-        stay below.
-    shape: of the volume.
-    cell: voxels in a cell along k, j, i.
-    low, high: ends of the interval that holds σ in nine of ten scans.
-    apparent: σ as the quietest blocks show it, anatomy included.
-
     The map at the voxels of the volume is made slice by slice as it is read: `noise[2:5]`.
+
+    Attributes:
+        level: σ, in the units of the volume: the median over the blocks of tissue. In magnitude MR,
+            σ of each channel, which is the standard deviation where the signal is strong.
+        sigma: [k, j, i], the map of σ at the centers of cells.
+        spectrum: [4, 4, 4] (k, j, i), variance of each coefficient of the orthonormal cosine
+            transform of noise with σ = 1. Its mean over all 64 is 1, as a voxel's variance is the
+            mean of its block's coefficients; the constant one is extrapolated.
+        confidence: 0 (a guess) to 1.
+        reason: why the confidence is low, "" where it is not.
+        rician: whether values are magnitudes with this σ, whose bias can be undone.
+        air: σ as the background shows it, None where it shows nothing.
+        contrast: of the tissue: half the distance between the values that 16 % and 84 % of its
+            blocks stay below.
+        shape: of the volume.
+        cell: voxels in a cell along k, j, i.
+        low, high: ends of the interval that holds σ in nine of ten scans.
+        apparent: σ as the quietest blocks show it, anatomy included.
     """
 
     level: float

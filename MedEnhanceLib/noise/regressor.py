@@ -39,10 +39,12 @@ def estimate_sigma(
 ) -> tuple[float, float, float] | None:
     """Estimate σ of the noise of an MR volume and its interval, in the unit of the volume.
 
-    voxels: [K, J, I], finite.
-    level: σ as its quietest blocks show it.
-    confidence: of that, 0 to 1.
-    air: σ as the background shows it, None where it shows nothing.
+    Args:
+        voxels: [K, J, I], finite.
+        level: σ as its quietest blocks show it.
+        confidence: of that, 0 to 1.
+        air: σ as the background shows it, None where it shows nothing.
+        contrast: of the tissue, in the unit of the volume.
     Returns σ, lower and upper end; None where there is too little tissue.
     """
     measured = statistics(voxels)

@@ -30,9 +30,10 @@ def rician_noise(voxels: Array, sigma: float, rng: np.random.Generator) -> Float
 
     Source: Gudbjartsson and Patz, Magn. Reson. Med. 34 (1995) 910.
 
-    voxels: any shape, any unit; values below 0 (undershoot of an interpolation) count as 0.
-    sigma: standard deviation in each channel of the complex signal, in the unit of `voxels`.
-    rng: two numbers per voxel are drawn from it.
+    Args:
+        voxels: any shape, any unit; values below 0 (undershoot of an interpolation) count as 0.
+        sigma: standard deviation in each channel of the complex signal, in the unit of `voxels`.
+        rng: two numbers per voxel are drawn from it.
     Returns √((x + n₁)² + n₂²), float32, same shape.
     """
     real = rng.standard_normal(voxels.shape, dtype=np.float32)

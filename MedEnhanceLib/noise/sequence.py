@@ -63,8 +63,10 @@ def measure_frames(
 ) -> NoiseEstimate | None:
     """Measure the noise that all frames of a sequence have in common.
 
-    sequence: at least two frames, [K, J, I] each; a few slices of them are in memory at a time.
-    typical: the noise that one of them shows by itself; its contrast and air are kept.
+    Args:
+        sequence: at least two frames, [K, J, I] each; a few slices of them are in memory at a time.
+        typical: the noise that one of them shows by itself; its contrast and air are kept.
+        monitor: progress and cancellation.
     Returns the noise of every frame; None where no tissue is seen, where pairs do not differ, or
     where they differ by more than what the typical frame can show as noise.
     """

@@ -48,16 +48,17 @@ TINY = 1e-12
 class Blocks:
     """Blocks of tissue, n of them with f = 64 coefficients (16 in fewer than four slices).
 
-    power: [n, f], squared coefficients; that of the constant one is 0.
-    mean: [n], of a block's voxels.
-    cell: [n], index of the cell in the flat map.
-    cells: shape of the map.
-    depth: slices in a block, 4 or 1.
-    size: voxels in a cell.
-    air: σ from the background, None if it shows nothing.
-    magnitude: whether values are magnitudes of MR.
-    step: between values that were rounded; 0 if they were not.
-    share: of all blocks.
+    Attributes:
+        power: [n, f], squared coefficients; that of the constant one is 0.
+        mean: [n], of a block's voxels.
+        cell: [n], index of the cell in the flat map.
+        cells: shape of the map.
+        depth: slices in a block, 4 or 1.
+        size: voxels in a cell.
+        air: σ from the background, None if it shows nothing.
+        magnitude: whether values are magnitudes of MR.
+        step: between values that were rounded; 0 if they were not.
+        share: of all blocks.
     """
 
     power: Floats

@@ -53,13 +53,17 @@ def enhancement_report(
 ) -> Path:
     """Write index.html and comparison.png.
 
-    folder: made if it does not exist.
-    name: of the input, as the page calls it.
-    enhanced: after enhancement, on the same grid.
-    manifest: as `make_manifest` returns it.
-    table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}.
-    comparisons: further tables, above that of the labels.
-    reference: what the result is compared with, in a sentence; "" for no reference.
+    Args:
+        folder: made if it does not exist.
+        name: of the input, as the page calls it.
+        volume: before enhancement.
+        enhanced: after enhancement, on the same grid.
+        picture: the comparison.
+        manifest: as `make_manifest` returns it.
+        table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}.
+        comparisons: further tables, above that of the labels.
+        reference: what the result is compared with, in a sentence; "" for no reference.
+        overwrite: whether files may be replaced.
     Returns the page.
     Raises OutputError: a file exists and may not be replaced, or cannot be written.
     Raises DependencyError: Jinja2 is missing.

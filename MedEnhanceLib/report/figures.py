@@ -77,11 +77,12 @@ def comparison(
 ) -> Picture:
     """Draw axial, coronal and sagittal planes through `point` for each pane.
 
-    panes: on one grid, else InputError; of a sequence the first frame is drawn.
-    legend: value → name of the labels that are drawn as contours.
-    point: (k, j, i); None takes the busiest point of the first pane.
-    window: lowest and highest gray level of all images, in the volume's units; None derives it
-        from the first pane.
+    Args:
+        panes: on one grid, else InputError; of a sequence the first frame is drawn.
+        legend: value → name of the labels that are drawn as contours.
+        point: (k, j, i); None takes the busiest point of the first pane.
+        window: lowest and highest gray level of all images, in the volume's units; None derives it
+            from the first pane.
     """
     panes = [_first_frame(pane) for pane in panes]
     _check_grids(panes)
@@ -99,8 +100,10 @@ def comparison(
 class Pane:
     """One column of a sheet.
 
-    minus: subtracted from `volume`; the difference is drawn on a scale around zero.
-    labels: drawn over the volume as contours. heat: drawn in color, on a scale of its own.
+    Attributes:
+        minus: subtracted from `volume`; the difference is drawn on a scale around zero.
+        labels: drawn over the volume as contours.
+        heat: drawn in color, on a scale of its own.
     """
 
     title: str

@@ -35,11 +35,12 @@ _LAYOUT: dict[PlaneName, tuple[int, int, bool]] = {
 class Plane:
     """One cut, to be drawn with its first row on top.
 
-    pixels: [rows, columns], in the volume's units.
-    spacing_mm: between rows, between columns.
-    letters: the patient's side at the left, right, top and bottom edge ("R", "L", "A", "P",
-        "I", "S", or two of them where the grid is oblique); empty for microscopy.
-    place: for a caption: "slice 92 of 189".
+    Attributes:
+        pixels: [rows, columns], in the volume's units.
+        spacing_mm: between rows, between columns.
+        letters: the patient's side at the left, right, top and bottom edge ("R", "L", "A", "P",
+            "I", "S", or two of them where the grid is oblique); empty for microscopy.
+        place: for a caption: "slice 92 of 189".
     """
 
     name: PlaneName

@@ -93,10 +93,11 @@ def install(
 ) -> None:
     """Install packages with pip, and no other version of a shared one.
 
-    requirements: as pip takes them.
-    monitor: gets each line of pip as a log; after a cancel pip is stopped.
-    megabytes: expected download, for the progress.
-    chooses_build: install light-the-torch first, which chooses PyTorch's build for the card.
+    Args:
+        requirements: as pip takes them.
+        monitor: gets each line of pip as a log; after a cancel pip is stopped.
+        megabytes: expected download, for the progress.
+        chooses_build: install light-the-torch first, which chooses PyTorch's build for the card.
     Raises DependencyError where it fails, naming the installed packages that stand in the way.
     """
     with tempfile.TemporaryDirectory(prefix="medenhance-pip-") as folder:

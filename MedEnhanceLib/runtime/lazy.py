@@ -11,9 +11,12 @@ from typing import Any
 def imported_when_used(
     package: str, names: Iterable[str], homes: Mapping[str, Iterable[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make `__getattr__` and `__dir__` of a package, of which names are the `__all__`.
+    """Make `__getattr__` and `__dir__` of a package.
 
-    homes: the names in each module of the package, {"encode": ["compress"]}.
+    Args:
+        package: its name.
+        names: its `__all__`.
+        homes: the names in each module of the package, {"encode": ["compress"]}.
     """
     modules = {name: module for module, own in homes.items() for name in own}
 

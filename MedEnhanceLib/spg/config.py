@@ -33,7 +33,7 @@ class SizeConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig(Options):
-    """Options of gradient matching (design: spg parts 7 and 8)."""
+    """Options of gradient matching."""
 
     outer: int = option(4, help="random re-initializations of the networks", low=1, high=1_000_000)
     inner: int = option(12, help="matches of each network", low=1, high=1_000_000)

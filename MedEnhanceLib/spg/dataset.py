@@ -195,7 +195,10 @@ def make_manifest(
 ) -> dict[str, Any]:
     """Make the manifest of a distillation; it holds no time, so that equal runs give equal bytes.
 
-    run: modality, counts and hashes, as in run.json. results: of the distillation.
+    Args:
+        config: of the distillation.
+        run: modality, counts and hashes, as in run.json.
+        results: of the distillation.
     """
     return {
         "format": FORMAT,

@@ -26,7 +26,7 @@ class Generator(nn.Module):
     depend on where a crop is cut; its last layer starts at zero. ζ is one learned map of an eighth
     of the resolution, the same for all volumes of the patient. U also sees a fixed map of noise,
     the grain, drawn from the seed: from a smooth prior and ζ alone it could make no texture.
-    Source: design, spg part 4 (reconstructed); three dimensions, dilation and the grain are ours.
+    Three dimensions, dilation and the grain are this project's own.
 
     Args:
         shape: of a volume, [K, J, I].

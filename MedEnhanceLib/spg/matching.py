@@ -7,7 +7,7 @@
 The networks are those that are trained on the set, with their own crops, damage and losses. Each
 teaching step and each match is one numbered step, whose random numbers depend on the seed, the
 patient and the number alone. So a run can stop after any step and resume, in any process, to the
-same bytes. Source: design, spg part 8 (reconstructed).
+same bytes.
 """
 
 from __future__ import annotations
@@ -71,8 +71,11 @@ class MatchedNetwork(Protocol):
     def loss(self, sample: Sample, seed: int, change: Tensor | None) -> Tensor:
         """Compute the loss of a training step on a crop.
 
-        seed: of what else is drawn. change: [k, j, i] at the sample's place, of value 0 with a
-        gradient, in the window of the volume; it is added to the crop.
+        Args:
+            sample: the crop.
+            seed: of what else is drawn.
+            change: [k, j, i] at the sample's place, of value 0 with a gradient, in the window of
+                the volume; it is added to the crop.
         """
 
 
@@ -84,8 +87,9 @@ MakeNetworks = Callable[[DistillConfig, str, str], Sequence[MatchedNetwork]]
 class Raw:
     """Volumes of a patient, and the prior that the result starts from.
 
-    modality: "CT" or "MR". number: of the patient in the run; keeps random numbers of patients
-    independent.
+    Attributes:
+        modality: "CT" or "MR".
+        number: of the patient in the run; keeps random numbers of patients independent.
     """
 
     volumes: Sequence[Brick]

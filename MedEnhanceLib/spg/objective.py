@@ -27,7 +27,10 @@ _STRUCTURE = 0.1, 0.02
 def layer_gradients(loss: Tensor, network: nn.Module, *, differentiable: bool) -> list[Tensor]:
     """Compute the gradient of each layer's weights and biases, one vector for each.
 
-    differentiable: whether the result can be differentiated again.
+    Args:
+        loss: a scalar.
+        network: whose parameters count.
+        differentiable: whether the result can be differentiated again.
     """
     layers = [list(layer.parameters(recurse=False)) for layer in network.modules()]
     layers = [group for group in layers if group]
@@ -61,8 +64,7 @@ def _length(vector: Tensor) -> Tensor:
 def structure_loss(volume: Tensor, prior: Tensor) -> Tensor:
     """Compute 0.5 · (1 − SSIM(S, A)) + 0.5 · |∇S − ∇A|₁ + 0.1 · |S − A|₁, means over [K, J, I].
 
-    SSIM is that of the slices. Source: design, spg part 5 (reconstructed); SSIM by MONAI, values in
-    [0, 1].
+    SSIM is that of the slices, by MONAI; values in [0, 1].
     """
     losses: Any = require("monai.losses", purpose="Distilling")
     dissimilar: Tensor = losses.SSIMLoss(spatial_dims=2, data_range=1.0)(

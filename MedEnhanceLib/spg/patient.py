@@ -56,8 +56,14 @@ def distill_patient(
 ) -> PatientVolumes:
     """Distill one patient, or resume; meanwhile no other long job has the GPU.
 
-    folder: for the checkpoint; None: no checkpoint. hashes: of data and prior, which a checkpoint
-    must agree in.
+    Args:
+        raw: the volumes and the prior.
+        config: of the distillation.
+        make_networks: as of `distill_cohort`.
+        device: as PyTorch names it.
+        folder: for the checkpoint; None: no checkpoint.
+        hashes: of data and prior, which a checkpoint must agree in.
+        monitor: progress, metrics and cancellation.
     Raises:
         Cancelled: after a checkpoint was written.
         ConfigError: the checkpoint is of another configuration or data.

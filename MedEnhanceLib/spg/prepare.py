@@ -43,8 +43,10 @@ DESCRIPTIONS = {
 class Brick:
     """A volume of a patient or of a set.
 
-    voxels: float32 [K, J, I] in [0, 1]. spacing_mm: along columns, rows and slices (I, J, K).
-    is_clean: whether it has no noise of its own.
+    Attributes:
+        voxels: float32 [K, J, I] in [0, 1].
+        spacing_mm: along columns, rows and slices (I, J, K).
+        is_clean: whether it has no noise of its own.
     """
 
     voxels: Floats
@@ -75,7 +77,9 @@ class PatientData:
 class Prior:
     """Start of all distilled volumes, float32 [M, K, J, I] in [0, 1]; with the statistics.
 
-    spacing_mm: of slices and of pixels, for each. kind: see `DistillConfig.kind_of_prior`.
+    Attributes:
+        spacing_mm: of slices and of pixels, for each.
+        kind: see `DistillConfig.kind_of_prior`.
     """
 
     volumes: Floats

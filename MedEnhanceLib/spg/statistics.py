@@ -51,8 +51,10 @@ CLIPPED_FROM = 5
 class Statistics:
     """Statistics of one patient, or means over several.
 
-    levels: [33], quantiles of intensity where something shows; none in CT. bands: [4, 17],
-        quantiles of each band of detail there, fine to coarse. patients: how many they are of.
+    Attributes:
+        levels: [33], quantiles of intensity where something shows; none in CT.
+        bands: [4, 17], quantiles of each band of detail there, fine to coarse.
+        patients: how many they are of.
     """
 
     levels: Doubles

@@ -34,9 +34,10 @@ class LostBlock:
 class RecoverReport:
     """Outcome of recovering a damaged container.
 
-    lost: the blocks that hold `fill_value` now, the smallest voxel of the source.
-    notes: damage to other parts of the file, that did no harm, or that was repaired.
-    proved: whether all voxels are those of the file as it was written (SHA-256).
+    Attributes:
+        lost: the blocks that hold `fill_value` now, the smallest voxel of the source.
+        notes: damage to other parts of the file, that did no harm, or that was repaired.
+        proved: whether all voxels are those of the file as it was written (SHA-256).
     """
 
     blocks: int

@@ -64,11 +64,12 @@ class Patches:
 class Thickening:
     """Simulation of thick slices from patches.
 
-    stack: the slices after, and the rows of a patch before.
-    added: standard deviation of the noise that is added, on the network's scale.
-    noise: what the network is given as it.
-    bins: pixels that are averaged first, along both axes of a plane, of which one is drawn.
-    varies: whether brightness and contrast are drawn, as MR has no units.
+    Attributes:
+        stack: the slices after, and the rows of a patch before.
+        added: standard deviation of the noise that is added, on the network's scale.
+        noise: what the network is given as it.
+        bins: pixels that are averaged first, along both axes of a plane, of which one is drawn.
+        varies: whether brightness and contrast are drawn, as MR has no units.
     """
 
     stack: SliceStack
@@ -96,7 +97,10 @@ class Thickening:
     def like(cls, stack: SliceStack, noise: float, pixel_mm: float) -> Thickening:
         """Match the slices that are to be restored, for patches of these slices.
 
-        noise: standard deviation of theirs. pixel_mm: the smaller side of their pixels.
+        Args:
+            stack: to be restored.
+            noise: standard deviation of theirs.
+            pixel_mm: the smaller side of their pixels.
         """
         # Rows that hold about a whole number of slices.
         rows = min(

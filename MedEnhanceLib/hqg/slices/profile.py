@@ -28,11 +28,12 @@ _LEAST_DAMPING = 1e-3
 class SliceStack:
     """K thick slices and the M thin ones that fill the same extent.
 
-    thick: number K of slices that were measured.
-    spacing_mm: between their centers.
-    thickness_mm: full width of the slice profile at half maximum.
-    thin: number M of slices to restore.
-    shape: of the profile: gaussian (2-D MR), or box.
+    Attributes:
+        thick: number K of slices that were measured.
+        spacing_mm: between their centers.
+        thickness_mm: full width of the slice profile at half maximum.
+        thin: number M of slices to restore.
+        shape: of the profile: gaussian (2-D MR), or box.
     """
 
     thick: int

@@ -29,8 +29,10 @@ CERTAIN = 0.04
 class StackMaps:
     """Tensors of a stack for the network and the data consistency.
 
-    interpolate, correct: [M, K]. thicken: [K, M]. rows: [B, 8, M], maps that are constant along a
-    row.
+    Attributes:
+        interpolate, correct: [M, K].
+        thicken: [K, M].
+        rows: [B, 8, M], maps that are constant along a row.
     """
 
     interpolate: Tensor
@@ -42,9 +44,11 @@ class StackMaps:
     def of(cls, stack: SliceStack, noise: float, sizes_mm: Sequence[tuple[float, float]]) -> Self:
         """Build the maps of one stack.
 
-        noise: standard deviation of the noise of the slices, on the network's scale.
-        sizes_mm: for each plane, or for all of a set: its pixels within the slices, and the
-            distance to the next plane.
+        Args:
+            stack: of thick slices.
+            noise: standard deviation of the noise of the slices, on the network's scale.
+            sizes_mm: for each plane, or for all of a set: its pixels within the slices, and the
+                distance to the next plane.
         """
         level, angle = noise / CERTAIN, 2 * torch.pi * torch.from_numpy(stack.phases()).float()
         waves = torch.stack([torch.cos(angle), torch.sin(angle)])
@@ -104,8 +108,12 @@ class SliceNet(nn.Module):
     def forward(self, smooth: Tensor, begun: Tensor, beside: Tensor, rows: Tensor) -> Tensor:
         """Compute what to add to `begun`.
 
-        smooth, begun: [B, M, W], of `StackMaps.begin`. beside: [B, 2, M, W], `begun` of the planes
-        before and after. rows: [1, 8, M] or [B, 8, M]. Returns [B, M, W].
+        Args:
+            smooth: [B, M, W], the spline of `StackMaps.begin`.
+            begun: [B, M, W], its consistent planes.
+            beside: [B, 2, M, W], `begun` of the planes before and after.
+            rows: [1, 8, M] or [B, 8, M].
+        Returns [B, M, W].
         """
         batch, m, w = begun.shape
         maps = rows.expand(batch, -1, -1)[..., None].expand(-1, -1, -1, w)

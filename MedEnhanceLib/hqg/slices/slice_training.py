@@ -39,10 +39,11 @@ def train_slices(
 ) -> Path:
     """Train, or resume a training.
 
-    config: of the training; its patterns are relative to `data`.
-    data: folder of volumes.
-    out: folder for checkpoint, metrics and bundle.
-    monitor: gets progress and metrics, and may cancel.
+    Args:
+        config: of the training; its patterns are relative to `data`.
+        data: folder of volumes.
+        out: folder for checkpoint, metrics and bundle.
+        monitor: gets progress and metrics, and may cancel.
     Returns the folder of the bundle, `out/<name>`.
     Raises Cancelled: after a checkpoint was written.
     Raises ConfigError: the checkpoint is of another training.

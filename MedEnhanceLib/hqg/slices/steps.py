@@ -48,7 +48,11 @@ class SliceTraining:
 def thin_error(network: SliceNet, slices: Tensor, maps: StackMaps, thin: Tensor) -> Tensor:
     """Compute the loss: absolute error of restored planes, squared where it is small.
 
-    slices: [B, 3, K, W], thick. thin: [B, M, W].
+    Args:
+        network: to train.
+        slices: [B, 3, K, W], thick.
+        maps: of the stack.
+        thin: [B, M, W].
     """
     error = restore_planes(network, slices, maps) - thin
     return (torch.sqrt(error.square() + _ROUND**2) - _ROUND).mean()

@@ -37,11 +37,12 @@ _RADIUS, _CONTRAST = (1.3, 5.0), (0.05, 0.4)
 class Guiding:
     """A guide, and a lesion that it or the volume has.
 
-    voxels: [K, J, I], NaN where it shows nothing.
-    is_right: whether it shows the same anatomy at the same place.
-    lesion: [K, J, I], contrast of a lesion that the guide or the volume has alone, of crops that
-        come with and without it; None of others.
-    with_lesion: the guide with that lesion; None where the volume has it.
+    Attributes:
+        voxels: [K, J, I], NaN where it shows nothing.
+        is_right: whether it shows the same anatomy at the same place.
+        lesion: [K, J, I], contrast of a lesion that the guide or the volume has alone, of crops
+            that come with and without it; None of others.
+        with_lesion: the guide with that lesion; None where the volume has it.
     """
 
     voxels: Tensor
@@ -61,8 +62,13 @@ def draw_guide(
 ) -> tuple[Guiding, Floats]:
     """Draw a guide for a crop of one series of an examination.
 
-    clean: the crop of the series that is made noisy.
-    in_pairs: whether lesions come in pairs of crops, with and without.
+    Args:
+        targets: all examinations.
+        target: the examination.
+        where: the place of the crop.
+        clean: the crop of the series that is made noisy.
+        rng: of all draws.
+        in_pairs: whether lesions come in pairs of crops, with and without.
     Returns the guide, and the crop, with a lesion where the input has one.
     """
     series = target.series[int(rng.integers(1, len(target.series)))]

@@ -156,7 +156,11 @@ def made(
 def squared_error(image: Tensor, crop: Noisy, window: CropWindow, weight: Tensor) -> Tensor:
     """Weighted mean of squares over the noise's variance.
 
-    image: of the whole crop. weight: of the window's voxels.
+    Args:
+        image: of the whole crop.
+        crop: with its target.
+        window: of the crop.
+        weight: of the window's voxels.
     """
     squares = (image[window.where] - crop.target[window.where]).square()
     return (weight * squares).sum() / (weight.sum() * window.variance)

@@ -59,7 +59,10 @@ class Task(Protocol):
     def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
         """Compute a scalar.
 
-        image, noisy: [D, H, W] on the network's scale, enhanced and before. labels: indices.
+        Args:
+            image: [D, H, W] on the network's scale, enhanced.
+            noisy: the same before.
+            labels: indices.
         """
 
     def measure(

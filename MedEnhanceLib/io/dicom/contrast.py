@@ -45,14 +45,17 @@ SCAN_NUMBERS: tuple[Callable[[Slice], Any], ...] = (
 class Attribute:
     """An attribute that frames or parts of a series may differ in.
 
-    axis: its name. value: of a slice, "" where it is missing.
-    makes_frames: whether slices that differ only in it are frames of one volume.
-    is_contrast: whether it makes another kind of image, so that a frame holds one value of it.
-    is_moment: whether it is a phase of a cycle, or a time, so that a frame holds one value of it.
-    is_strict: whether it counts as a difference even where each slice has a value of its own.
-    may_vary: whether frames along another axis may differ in it: a diffusion scan is one sequence
-        of directions and b-values.
-    is_scanned: whether its frames keep the order of the scan, instead of that of the values.
+    Attributes:
+        axis: its name.
+        value: of a slice, "" where it is missing.
+        makes_frames: whether slices that differ only in it are frames of one volume.
+        is_contrast: whether it makes another kind of image, so that a frame holds one value of it.
+        is_moment: whether it is a phase of a cycle, or a time, so that a frame holds one value of
+            it.
+        is_strict: whether it counts as a difference even where each slice has a value of its own.
+        may_vary: whether frames along another axis may differ in it: a diffusion scan is one
+            sequence of directions and b-values.
+        is_scanned: whether its frames keep the order of the scan, instead of that of the values.
     """
 
     axis: str
@@ -176,8 +179,11 @@ def are_of_one_kind(
 ) -> bool:
     """Return whether no frame mixes kinds of images, and frames differ in kind only along `axis`.
 
-    frames: of slices in the order of their places. The first words of ImageType, original or
-    derived, primary or secondary, are ignored.
+    Args:
+        frames: of slices in the order of their places. ImageType counts without its first words,
+            original or derived, primary or secondary.
+        axis: along which frames differ.
+        attributes: that distinguish kinds.
     """
     if any(len({plane.image_type[2:] for plane in here}) > 1 for here in zip(*frames, strict=True)):
         return False

@@ -58,9 +58,12 @@ _FRAME_MARKERS = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), 0x
 class PixelFile:
     """A file whose frames can be read one by one, from any thread.
 
-    dataset: the elements that decoding needs, with the pixels as they are stored. syntax: the
-    transfer syntax UID. frames: their number. dtype: of the stored numbers. bits: how many of each
-    cell are the number.
+    Attributes:
+        dataset: the elements that decoding needs, with the pixels as they are stored.
+        syntax: the transfer syntax UID.
+        frames: their number.
+        dtype: of the stored numbers.
+        bits: how many of each cell are the number.
     """
 
     dataset: Dataset

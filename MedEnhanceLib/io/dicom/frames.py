@@ -38,11 +38,14 @@ _MOST_DIVISIONS = 3
 class ScanPart:
     """Slices that make one volume.
 
-    frames: [T][K], not yet sorted by place. name: distinguishes it from other parts of the series.
-    axis: what its frames differ in: "time", "echo", "b-value", "acquisition"…; "" for one frame.
-    reason: why it makes no volume, where that is known already.
-    lacking: number of slices at other places that lie in the same stack, but in other parts.
-    is_interrupted: whether the reason is that the last frame lacks slices.
+    Attributes:
+        frames: [T][K], not yet sorted by place.
+        name: distinguishes it from other parts of the series.
+        axis: what its frames differ in: "time", "echo", "b-value", "acquisition"…; "" for one
+            frame.
+        reason: why it makes no volume, where that is known already.
+        is_interrupted: whether the reason is that the last frame lacks slices.
+        lacking: number of slices at other places that lie in the same stack, but in other parts.
     """
 
     frames: tuple[tuple[Slice, ...], ...]

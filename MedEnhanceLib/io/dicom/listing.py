@@ -58,11 +58,14 @@ class SeriesRow:
 class Choice:
     """A row with the volume or object that it describes.
 
-    about: the header of its first file. part: its slices; None for an object without.
-    fault: why it cannot be loaded with any options; a geometry that can be repaired is not a fault.
-    copies: files with one SOPInstanceUID, the one that is used → the others.
-    notes: warnings for when it is loaded. left_out: those about slices of the same series that
-    are not in the part.
+    Attributes:
+        about: the header of its first file.
+        part: its slices; None for an object without.
+        fault: why it cannot be loaded with any options; a geometry that can be repaired is not a
+            fault.
+        copies: files with one SOPInstanceUID, the one that is used → the others.
+        notes: warnings for when it is loaded.
+        left_out: those about slices of the same series that are not in the part.
     """
 
     row: SeriesRow
@@ -92,7 +95,10 @@ def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
 def choices(path: Path, monitor: Monitor, *, complete_frames: bool = False) -> list[Choice]:
     """List everything at a path as `list_series`, with what is behind each row.
 
-    complete_frames: whether the last frame of an interrupted scan is left out.
+    Args:
+        path: as of `list_series`.
+        monitor: progress and cancellation.
+        complete_frames: whether the last frame of an interrupted scan is left out.
     """
     volumes: list[Choice] = []
     others: list[Choice] = []

@@ -39,10 +39,15 @@ def load_dicom(
     complete_frames: bool = False,
     monitor: Monitor,
 ) -> Volume:
-    """Load one series of gray images, or one segmentation; arguments as of `api.load`.
+    """Load one series of gray images, or one segmentation.
 
-    path: see `sources.find_files`. Without `series` the only series of images is loaded; or the
-    only segmentation, if there are no images.
+    Args:
+        path: see `sources.find_files`.
+        modality: instead of that in the headers; not of a segmentation.
+        series: its number or UID; None: the only series of images, else the only segmentation.
+        resample: whether uneven, missing and tilted slices are resampled instead of refused.
+        complete_frames: whether the last frame is left out if it lacks slices.
+        monitor: progress, warnings and cancellation.
     Returns [K, J, I], or [T, K, J, I] for a series of several frames.
     Raises InputError where several series fit, none does, or one gives no volume; GeometryError
     where its slices make no even grid.

@@ -35,10 +35,11 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
 
     MONOCHROME1 only affects how an image is displayed, so its numbers are not inverted.
 
-    slices: in the order of the volume.
-    modality: what the volume is loaded as; CT needs RescaleSlope and RescaleIntercept.
-    name: of the series, for messages.
-    monitor: for progress and cancellation.
+    Args:
+        slices: in the order of the volume.
+        modality: what the volume is loaded as; CT needs RescaleSlope and RescaleIntercept.
+        name: of the series, for messages.
+        monitor: for progress and cancellation.
     Returns [K, J, I].
     Raises InputError: a file, which is named, is damaged or not supported.
     Raises DependencyError: the decoder is not installed.

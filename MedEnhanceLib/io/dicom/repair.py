@@ -49,8 +49,11 @@ Limits = tuple[Any, Any]
 class Spacing:
     """The positions of slices along their normal.
 
-    along: mm, ascending. step: mm, the even spacing, or the one to resample to.
-    fault: what is uneven, for messages; "" where nothing is. gaps: (slice before, number missing).
+    Attributes:
+        along: mm, ascending.
+        step: mm, the even spacing, or the one to resample to.
+        fault: what is uneven, for messages; "" where nothing is.
+        gaps: (slice before, number missing).
     """
 
     along: Doubles
@@ -102,9 +105,10 @@ class Spacing:
 def measure_spacing(along: Doubles, labels: Sequence[str], rounding_mm: float) -> Spacing:
     """Measure the distances of slices.
 
-    along: mm, two or more ascending positions that all differ.
-    labels: the name of each slice, for messages.
-    rounding_mm: rounding error of the positions.
+    Args:
+        along: mm, two or more ascending positions that all differ.
+        labels: the name of each slice, for messages.
+        rounding_mm: rounding error of the positions.
     """
     steps = np.diff(along)
     even = float(along[-1] - along[0]) / (len(along) - 1)
@@ -141,8 +145,10 @@ def measure_spacing(along: Doubles, labels: Sequence[str], rounding_mm: float) -
 class Slant:
     """The places of slices relative to the first, if they do not lie on one normal.
 
-    along: [K], mm along the normal. aside: [K, 2], mm down a column and along a row.
-    pixel_mm: between rows, between columns.
+    Attributes:
+        along: [K], mm along the normal.
+        aside: [K, 2], mm down a column and along a row.
+        pixel_mm: between rows, between columns.
     """
 
     along: Doubles
@@ -220,11 +226,12 @@ def measure_slant(
 ) -> Slant | None:
     """Measure how far slices lie beside the normal through the first.
 
-    positions: [K, 3], mm.
-    cosines: [K, 6], direction cosines of rows and columns.
-    along: [K], mm along the normal, ascending.
-    axes: unit vectors down a column and along a row.
-    pixel_mm: between rows, between columns.
+    Args:
+        positions: [K, 3], mm.
+        cosines: [K, 6], direction cosines of rows and columns.
+        along: [K], mm along the normal, ascending.
+        axes: unit vectors down a column and along a row.
+        pixel_mm: between rows, between columns.
     Returns None where they lie on the normal, up to the rounding of their headers.
     """
     aside: Doubles = (positions - positions[0]) @ np.column_stack(axes)
@@ -248,12 +255,14 @@ def last_digit(numbers: Doubles) -> float:
 class Repair:
     """A plan to resample slices to an even, rectangular volume.
 
-    geometry: of the result. rows, columns: its size in the plane.
-    places: for each slice, the row and the column of the result where its first pixel lies, at
-        least 0, with fractions. None where slices are not moved within their planes.
-    mixes: for each slice of the result, the slice before it, and the weight of the next slice, at
-        least 0 and below 1.
-    notes: what is resampled, for the history of the volume.
+    Attributes:
+        geometry: of the result.
+        rows, columns: its size in the plane.
+        places: for each slice, the row and the column of the result where its first pixel lies, at
+            least 0, with fractions. None where slices are not moved within their planes.
+        mixes: for each slice of the result, the slice before it, and the weight of the next slice,
+            at least 0 and below 1.
+        notes: what is resampled, for the history of the volume.
     """
 
     geometry: Geometry
@@ -270,10 +279,11 @@ class Repair:
 
         Padding is never mixed into what was measured, and stays padding.
 
-        voxels: [K, J, I] or [T, K, J, I], finite.
-        monitor: for progress and cancellation.
-        padding: the intensity that stands for nothing, and the other end of its range. Without it,
-            a border that has the lowest value of the volume is padding.
+        Args:
+            voxels: [K, J, I] or [T, K, J, I], finite.
+            monitor: for progress and cancellation.
+            padding: the intensity that stands for nothing, and the other end of its range. Without
+                it, a border that has the lowest value of the volume is padding.
         Returns the voxels, of the same type; what was not imaged has the value of the padding, or
         the lowest of the volume, as air has. Then the geometry, and the notes.
         """

@@ -30,7 +30,10 @@ _UNEVEN = 0.05
 def read_segmentation(file: Path, source: str, monitor: Monitor) -> Volume:
     """Load a segmentation; planes without labels may be missing in it.
 
-    source: where it comes from, for the volume.
+    Args:
+        file: of the segmentation.
+        source: where it comes from, for the volume.
+        monitor: progress and cancellation.
     Returns [K, J, I], the number of the segment or 0; modality SEG.
     Raises InputError where segments overlap or are fractional, or the file is damaged;
     GeometryError where frames do not lie on one grid.

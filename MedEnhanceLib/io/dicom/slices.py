@@ -310,9 +310,11 @@ ELEMENTS: tuple[str | int, ...] = (
 def slice_of(header: Fields, file: Path, syntax: str, frame: int | None = None) -> Slice:
     """Describe the image in a file, or one of its frames, by its header.
 
-    header: with ELEMENTS; of a frame, with what its functional groups say.
-    syntax: the transfer syntax UID.
-    frame: its number in the file, from 1; None for the only one.
+    Args:
+        header: with ELEMENTS; of a frame, with what its functional groups say.
+        file: the image comes from.
+        syntax: the transfer syntax UID.
+        frame: its number in the file, from 1; None for the only one.
     Raises InputError where a value that places or scales the image is malformed.
     """
     values = {name: read(header, keyword) for name, keyword, read in _READ}

@@ -84,10 +84,11 @@ class _Plane:
 def stack(slices: Slices, name: str, monitor: Monitor, *, resample: bool = False) -> Stack:
     """Sort slices by position along their normal and derive spacing, origin and direction.
 
-    slices: one or more, in any order.
-    name: of the series, for messages.
-    monitor: is warned where the header contradicts the positions.
-    resample: whether uneven, missing and tilted slices are resampled instead of refused.
+    Args:
+        slices: one or more, in any order.
+        name: of the series, for messages.
+        monitor: is warned where the header contradicts the positions.
+        resample: whether uneven, missing and tilted slices are resampled instead of refused.
     Raises InputError: slices differ in size or frame of reference.
     Raises GeometryError: slices have no place, share a place or differ in orientation; or they are
         unevenly spaced or tilted and are not resampled.

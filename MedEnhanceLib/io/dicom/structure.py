@@ -60,9 +60,10 @@ def read_elements(
 ) -> Dataset:
     """Read elements with pydicom; returns them with `file_meta`.
 
-    stream: a file, with or without preamble and prefix (DICM).
-    wanted: tags or keywords; None for all elements.
-    last: the tag behind which reading stops; by default the pixels are left out.
+    Args:
+        stream: a file, with or without preamble and prefix (DICM).
+        wanted: tags or keywords; None for all elements.
+        last: the tag behind which reading stops; by default the pixels are left out.
     Raises `pydicom_failures()`: NotImplementedError where the file is deflated, DamagedError where
     a value reaches beyond the end of the file, or there are too many elements.
     """

@@ -52,12 +52,13 @@ _CODES_OF_ACTIONS = {
 class Derivation:
     """The derivation of an object.
 
-    action: a past participle ("enhanced", "segmented", "compressed").
-    description: the options, in words.
-    model: name, sha256 and, if known, version, as manifests record them.
-    history: what was done to the volume before, oldest first.
-    lossy: steps that lost information, oldest first.
-    series_description: instead of one made from the source's.
+    Attributes:
+        action: a past participle ("enhanced", "segmented", "compressed").
+        description: the options, in words.
+        model: name, sha256 and, if known, version, as manifests record them.
+        history: what was done to the volume before, oldest first.
+        lossy: steps that lost information, oldest first.
+        series_description: instead of one made from the source's.
     """
 
     action: str

@@ -65,10 +65,11 @@ def build_series(
     CT and MR become images of their class, PET too if `template` states what PET images require;
     everything else becomes secondary capture, with its place in the patient.
 
-    volume: [K, J, I], or [T, K, J, I] as T time points.
-    template: the images that it came from.
-    derivation: what was done.
-    monitor: notified of progress and of rounded intensities; may cancel.
+    Args:
+        volume: [K, J, I], or [T, K, J, I] as T time points.
+        template: the images that it came from.
+        derivation: what was done.
+        monitor: notified of progress and of rounded intensities; may cancel.
     Returns one image for each slice.
     Raises InputError: DICOM cannot hold the volume.
     """

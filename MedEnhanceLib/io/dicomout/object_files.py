@@ -31,10 +31,13 @@ def write_objects(
 ) -> list[Path]:
     """Write each dataset as `<modality><series>-<instance>.dcm`; all of them, or none.
 
-    datasets: complete but for their file meta information; written as explicit VR little endian.
-    folder: new or empty; its parent must exist. A derived series never lies among originals.
-    overwrite: whether a folder that holds nothing but earlier results of MedEnhance is replaced.
-    monitor: notified of progress; may cancel.
+    Args:
+        datasets: complete but for their file meta information; written as explicit VR little
+            endian.
+        folder: new or empty; its parent must exist. A derived series never lies among originals.
+        overwrite: whether a folder that holds nothing but earlier results of MedEnhance is
+            replaced.
+        monitor: notified of progress; may cancel.
     Returns the files in the order of the datasets.
     Raises OutputError: the folder is in use, or cannot be written; everything is as before.
     """

@@ -49,7 +49,12 @@ _OF_PATIENT = (
 def stand_ins(grid: FrameGrid, shape: tuple[int, int], template: Template) -> list[Dataset]:
     """Make placeholders for source images: one for each slice, without anything of a patient.
 
-    The last part of an instance's UID is the number of the slice, from 1. shape: rows and columns.
+    The last part of an instance's UID is the number of the slice, from 1.
+
+    Args:
+        grid: of the object.
+        shape: rows and columns.
+        template: of the object.
     """
     series = fresh_uid()
     return [
@@ -97,8 +102,10 @@ def identity(template: Template, *, kind: str) -> dict[str, Any]:
 def refer(dataset: Dataset, grid: FrameGrid, derivation: tuple[str, str]) -> None:
     """Record for every frame, and for the object, which images it came from.
 
-    dataset: made from `stand_ins` of the grid; changed in place.
-    derivation: value and meaning of DICOM's code of how a frame was derived.
+    Args:
+        dataset: made from `stand_ins` of the grid; changed in place.
+        grid: with the images behind each frame.
+        derivation: value and meaning of DICOM's code of how a frame was derived.
     """
     of_series: dict[str, dict[Instance, None]] = {}  # each image once, without its frames or tiles
     for plane in grid.planes:

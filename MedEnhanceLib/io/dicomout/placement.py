@@ -71,14 +71,15 @@ class ImagePlane:
 class FrameGrid:
     """The frames of an object, as decimal strings of DICOM, in mm, LPS.
 
-    geometry: of the volume.
-    orientation: cosines of rows and columns, 6 numbers.
-    spacing: between rows and columns.
-    thickness: of a slice.
-    between: from slice to slice.
-    positions: one for each slice of the volume, in its order.
-    behind: the images that lie on each slice, voxel on voxel; none for a resampled slice.
-    planes: all images.
+    Attributes:
+        geometry: of the volume.
+        orientation: cosines of rows and columns, 6 numbers.
+        spacing: between rows and columns.
+        thickness: of a slice.
+        between: from slice to slice.
+        positions: one for each slice of the volume, in its order.
+        behind: the images that lie on each slice, voxel on voxel; none for a resampled slice.
+        planes: all images.
     """
 
     geometry: Geometry
@@ -135,9 +136,11 @@ def lay_out(
 ) -> FrameGrid:
     """Find the images behind each slice of a volume and the places of its frames.
 
-    volume: [K, J, I]. Only images that `volume.origin` names count, if it names any: all time
-    points of a sequence lie in the same place.
-    source_images: single images, if they are not the template's.
+    Args:
+        volume: [K, J, I]. Only images that `volume.origin` names count, if it names any: all time
+            points of a sequence lie in the same place.
+        template: the images that it came from.
+        source_images: single images, if they are not the template's.
     """
     if source_images is None:
         planes = _planes_of(template, volume)

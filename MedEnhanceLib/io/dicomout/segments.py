@@ -45,15 +45,16 @@ def build_segmentation(
 ) -> Dataset:
     """Make a Segmentation on the grid of `labels`, a segment for each meaning and unnamed label.
 
-    labels: [K, J, I], whole numbers from 0, where 0 is the background.
-    meanings: of the labels, as in a model's metadata: `value`, `name`, `color` ("#rrggbb"),
-        `category` and `type` ({value, scheme, meaning} or None). Segments are numbered in this
-        order, from 1. A label without a voxel becomes a segment without a frame.
-    template: the images that the labels came from.
-    derivation: what was done.
-    source_images: headers of the images that the frames refer to, if not the template's: derived
-        images that are written with it.
-    monitor: notified of progress; may cancel.
+    Args:
+        labels: [K, J, I], whole numbers from 0, where 0 is the background.
+        meanings: of the labels, as in a model's metadata: `value`, `name`, `color` ("#rrggbb"),
+            `category` and `type` ({value, scheme, meaning} or None). Segments are numbered in this
+            order, from 1. A label without a voxel becomes a segment without a frame.
+        template: the images that the labels came from.
+        derivation: what was done.
+        source_images: headers of the images that the frames refer to, if not the template's:
+            derived images that are written with it.
+        monitor: notified of progress; may cancel.
     Raises InputError: several frames, values that are not labels, or more than DICOM holds.
     """
     hd = require("highdicom", purpose="Writing DICOM")

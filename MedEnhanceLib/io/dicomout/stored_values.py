@@ -33,10 +33,11 @@ class Rescale:
 class Stored:
     """The way in which the slices of one series are stored, in 16 bits.
 
-    rescales: one for each slice.
-    signed: whether in two's complement.
-    error: the largest difference between an intensity and what a reader gets, measured; 0 if
-        all are exact.
+    Attributes:
+        rescales: one for each slice.
+        signed: whether in two's complement.
+        error: the largest difference between an intensity and what a reader gets, measured; 0 if
+            all are exact.
     """
 
     rescales: tuple[Rescale, ...]
@@ -58,9 +59,10 @@ def plan_storage(
     The first of these that holds every value is used: the source's own rescale; whole numbers
     from one offset; steps of a 65,535th of the range, or of a 32,767th of the largest value (PET).
 
-    slices: [J, I] each, intensities.
-    own: the rescale of each source slice.
-    from_zero: the intercept must be 0, and slices may differ in slope (PET).
+    Args:
+        slices: [J, I] each, intensities.
+        own: the rescale of each source slice.
+        from_zero: the intercept must be 0, and slices may differ in slope (PET).
     Raises InputError: NaN or infinity, or numbers too large or too close together for DICOM.
     """
     for slice_ in slices:

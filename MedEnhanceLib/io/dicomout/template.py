@@ -37,12 +37,13 @@ _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 class Template:
     """The images that a volume came from, without their pixels and private elements.
 
-    headers: one dataset per slice, in the order [T × K] of `origin.instances`; a frame of a
-        multi-frame file as the single image it would be. Empty if it never was DICOM.
-    study: the attributes of patient and study.
-    modality: DICOM's Modality of the source.
-    frame_of_reference: the UID that all derived objects share.
-    origin: None if it never was DICOM.
+    Attributes:
+        headers: one dataset per slice, in the order [T × K] of `origin.instances`; a frame of a
+            multi-frame file as the single image it would be. Empty if it never was DICOM.
+        study: the attributes of patient and study.
+        modality: DICOM's Modality of the source.
+        frame_of_reference: the UID that all derived objects share.
+        origin: None if it never was DICOM.
     """
 
     headers: list[Dataset]
@@ -101,10 +102,11 @@ def new_study(
 ) -> Template:
     """Return a new study for a volume that never was DICOM; unknown attributes stay empty.
 
-    modality: one of volume.MODALITIES; those without an image class in DICOM become OT.
-    patient_id: at most 64 characters.
-    patient_name: Family^Given^Middle^Prefix^Suffix.
-    study_description: at most 64 characters.
+    Args:
+        modality: one of volume.MODALITIES; those without an image class in DICOM become OT.
+        patient_id: at most 64 characters.
+        patient_name: Family^Given^Middle^Prefix^Suffix.
+        study_description: at most 64 characters.
     Raises InputError: a name or an ID that DICOM cannot hold.
     """
     pydicom = require("pydicom", purpose="Writing DICOM")
@@ -220,9 +222,10 @@ _OF_FRAMES = (
 def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
     """Copy the attributes of one frame of a multi-frame file as the single image it would be.
 
-    source: the file's header.
-    frame: counted from 1.
-    name: of the file, for the InputError where it has fewer frames.
+    Args:
+        source: the file's header.
+        frame: counted from 1.
+        name: of the file, for the InputError where it has fewer frames.
     """
     from pydicom import Dataset
 

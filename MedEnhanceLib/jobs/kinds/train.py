@@ -153,7 +153,10 @@ def training_config(
 ) -> Any:
     """Return the method's configuration from its JSON object, or as it is where it is one.
 
-    distilled: a set to learn from, which decides the modality.
+    Args:
+        method: a key of the training methods.
+        fields: the JSON object, or the configuration.
+        distilled: a set to learn from, which decides the modality.
     Raises ConfigError for an unknown method, and for fields that its configuration does not take.
     """
     from MedEnhanceLib.hqg.config import TrainSlicesConfig

@@ -37,8 +37,10 @@ _LAID = 5
 class Nearest:
     """Nearest slice of each patient (column) to each image (row), [N, C].
 
-    score: correlation, −1 to 1. place: number of the patient's slice. angle_deg: rotation of the
-    image onto the slice.
+    Attributes:
+        score: correlation, −1 to 1.
+        place: number of the patient's slice.
+        angle_deg: rotation of the image onto the slice.
     """
 
     patients: tuple[str, ...]
@@ -65,8 +67,10 @@ class Nearest:
 class Pair:
     """Distilled image, by its number, and its nearest slice.
 
-    score: correlation of details. ssim: after registration. laid: [H, W], the image registered to
-    `onto`, the slice [H, W].
+    Attributes:
+        score: correlation of details.
+        ssim: after registration.
+        laid: [H, W], the image registered to `onto`, the slice [H, W].
     """
 
     image: int

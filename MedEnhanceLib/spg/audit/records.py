@@ -19,7 +19,7 @@ class Audited:
 
     All images are float32 [N, H, W] in [0, 1], of one size and through one intensity window.
 
-    Args:
+    Attributes:
         distilled: the set.
         training: images by patient; at least two patients.
         held_out: as training. Patients must have been assigned to one or the other at random:

@@ -48,8 +48,10 @@ _SMALLEST = 11
 class Matches:
     """Each of N images against each of R slices, at the best translation and rotation.
 
-    score: [N, R], correlation, −1 to 1. shift: [N, R, 2], pixels (row, column) by which the rotated
-    image moves. angle_deg: [N, R], rotation of the image, counter-clockwise about its center.
+    Attributes:
+        score: [N, R], correlation, −1 to 1.
+        shift: [N, R, 2], pixels (row, column) by which the rotated image moves.
+        angle_deg: [N, R], rotation of the image, counter-clockwise about its center.
     """
 
     score: Floats

@@ -25,10 +25,12 @@ ROW_BYTES, SLACK = 20, 32
 
 @dataclass(frozen=True)
 class CodingTask:
-    """A volume to code, and with what.
+    """A volume to code, and the means.
 
-    voxels: [T,] K, J, I. context: what a reader has. predictors: learned ones that may suit the
-    volume.
+    Attributes:
+        voxels: [T,] K, J, I.
+        context: what a reader has.
+        predictors: learned ones that may suit the volume.
     """
 
     voxels: Voxels
@@ -58,9 +60,11 @@ class CodingTask:
 class CodedBlocks:
     """All chunks of a file, and what a reader will make of them.
 
-    tally: of the voxels that the chunks decode to. models: that the chunks need; carried: those of
-    them that the file must hold, since no other place does. exact: whether every machine decodes
-    the same.
+    Attributes:
+        tally: of the voxels that the chunks decode to.
+        models: that the chunks need.
+        carried: those of them that the file must hold, since no other place does.
+        exact: whether every machine decodes the same.
     """
 
     grid: Grid

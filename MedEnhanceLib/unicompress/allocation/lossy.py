@@ -74,8 +74,10 @@ Tried = list[tuple[float, float]]
 class Goal:
     """Goal that a search nears from below: of bytes, psnr and ssim one is given.
 
-    bytes: of all videos; free: beside them, for filters. peak: the full range, which PSNR and SSIM
-    are measured against.
+    Attributes:
+        bytes: of all videos.
+        free: beside them, for filters.
+        peak: the full range, which PSNR and SSIM are measured against.
     """
 
     bytes: int = 0

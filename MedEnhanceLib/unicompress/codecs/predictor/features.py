@@ -59,9 +59,12 @@ def scale_of(log: Ints) -> Floats:
 
 @dataclass(frozen=True)
 class Linear:
-    """Linear prediction by weights [2, neighbors], of the first slice and of all others.
+    """Linear prediction by the causal neighbors.
 
-    bits: how many of these whole numbers are behind the point. top: the largest index.
+    Attributes:
+        weights: [2, neighbors], of the first slice and of all others.
+        bits: how many of these whole numbers are behind the point.
+        top: the largest index.
     """
 
     weights: Floats
@@ -78,7 +81,10 @@ class Linear:
 def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
     """Fit weights for the first slice and for all others of a block, by about `samples` voxels.
 
-    start: see `coder`.
+    Args:
+        block: [K, J, I].
+        start: see `coder`.
+        samples: number of voxels, about.
     """
     first, voxels = math.prod(block.shape[1:]), block.size
     inside = across = _solve(block, _spread(first, min(samples, _FIRST_SAMPLES)), start)

@@ -76,9 +76,12 @@ def stand_ins(places: Longs, shape: Shape) -> Longs:
 
 
 def neighbors_of(block: Indices, numbers: Longs, start: int) -> Floats:
-    """Look up what voxels of a block [K, J, I] look at, [25, n].
+    """Look up the neighbors of voxels, [25, n].
 
-    numbers: of the n voxels, in C order. start: see `coder`; for places of which none is known yet.
+    Args:
+        block: [K, J, I].
+        numbers: of the n voxels, in C order.
+        start: see `coder`; for places of which none is known yet.
     """
     _, J, I = block.shape  # noqa: E741 - the field's own names
     k, j, i = places = np.array(np.unravel_index(numbers, block.shape))

@@ -62,9 +62,11 @@ USUAL_BYTES, MOST_BYTES = 600, 1500
 
 @dataclass(frozen=True)
 class Filter:
-    """weights: [classes, TERMS], −127 to 127 in 128ths; 1, 2, 4, 8 or 16 classes.
+    """A Wiener filter for each class of voxels.
 
-    first, spread: of the classes' bounds, in eighths of an octave.
+    Attributes:
+        first, spread: of the classes' bounds, in eighths of an octave.
+        weights: [classes, TERMS], −127 to 127 in 128ths; 1, 2, 4, 8 or 16 classes.
     """
 
     first: int
@@ -102,8 +104,11 @@ def read(data: bytes) -> tuple[Filter, int]:
 def apply(frames: Frames, noise: int, chosen: Filter) -> Iterator[Ints]:
     """Yield filtered slices, [H, W], in 16ths of an intensity, 0 at least.
 
-    frames: 0 to 4095. noise: its code (video.noise_code). Raises DependencyError without the
-    compiled library.
+    Args:
+        frames: 0 to 4095.
+        noise: its code (video.noise_code).
+        chosen: the filter.
+    Raises DependencyError without the compiled library.
     """
     library = native.require("Reading filtered videos")
     _, height, width = frames.shape
