@@ -295,7 +295,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
         monitor = monitor.part(0.1, 1.0)
         if isinstance(call.guide, str) and call.guide == AUTO:
-            guides = _chosen(call, volume, monitor)
+            guides = _guides_of(call, volume, monitor)
         else:
             guides = _beside(call.guide, volume, call)
         return enhance_volume(
@@ -307,7 +307,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         )
 
 
-def _chosen(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]:
+def _guides_of(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]:
     """Return the best guide beside the volume; none where nothing suits."""
     is_path = isinstance(call.volume, str | os.PathLike)
     path = Path(call.volume) if is_path else path_of(volume)

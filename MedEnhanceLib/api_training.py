@@ -60,9 +60,9 @@ def train(
     fields = {"preset": config} if isinstance(config, str) else config
     data, folder = local_path(data), local_path(out)
     source = set_of(data, None if distilled is None else str(local_path(distilled)))
-    chosen = training_config(method, fields, source)
+    settings = training_config(method, fields, source)
     with watched(progress, cancel) as monitor:
-        return train_method(method, chosen, data, folder, monitor, source)
+        return train_method(method, settings, data, folder, monitor, source)
 
 
 def distill(
@@ -97,12 +97,12 @@ def distill(
 
         me.distill(me.Cohort.from_folder("patients/"), "distilled/")
     """
-    chosen, folder = distill_config(config, fields), local_path(out)
+    settings, folder = distill_config(config, fields), local_path(out)
     with watched(progress, cancel) as monitor:
         if not isinstance(cohort, Cohort):
             refuse_among_patients(folder, local_path(cohort))
             cohort = Cohort.open(cohort)
-        return distill_into(cohort, folder, chosen, monitor, overwrite=overwrite)
+        return distill_into(cohort, folder, settings, monitor, overwrite=overwrite)
 
 
 def evaluate(

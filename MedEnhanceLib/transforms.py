@@ -94,8 +94,8 @@ class EnhanceD(_OfVolumes):
     """
 
     def __init__(self, keys: KeysCollection, **options: Any) -> None:
-        of_all = {n: options.pop(n) for n in ("modality", "allow_missing_keys") if n in options}
-        super().__init__(keys, **of_all)
+        shared = {n: options.pop(n) for n in ("modality", "allow_missing_keys") if n in options}
+        super().__init__(keys, **shared)
         # Here and not at the first volume, which may be hours away.
         check_names("EnhanceD", options, inspect.signature(api.enhance).parameters)
         self.options = options

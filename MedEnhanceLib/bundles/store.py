@@ -261,17 +261,17 @@ def verify_bundle(bundle: Bundle) -> None:
     for relative, expected in bundle.metadata["files"].items():
         path = bundle.folder / schema.safe_path(relative)
         try:
-            found = file_sha256(path) if path.is_file() else None
+            sha256 = file_sha256(path) if path.is_file() else None
         except OSError as cause:
             raise ModelError(
                 f"model {bundle.name!r}: the file {relative} cannot be read ({cause.strerror})",
                 "Give yourself access to it, or import the model again.",
             ) from cause
-        if found is None:
+        if sha256 is None:
             raise ModelError(
                 f"model {bundle.name!r}: the file {relative} is missing", "Import it again."
             )
-        if found != expected:
+        if sha256 != expected:
             raise ModelError(
                 f"model {bundle.name!r}: the file {relative} is damaged (its SHA-256 differs)",
                 "Import the model again.",
@@ -337,9 +337,9 @@ def by_name(name: str) -> Bundle:
 
 
 def _recommended(kind: str, modality: str) -> Bundle:
-    chosen = read_defaults().get(f"{kind} {modality}")
-    if chosen is not None:
-        return by_name(chosen)
+    name = read_defaults().get(f"{kind} {modality}")
+    if name is not None:
+        return by_name(name)
     fitting = [b for b in list_bundles() if (b.kind, b.modality) == (kind, modality)]
     for bundle in fitting:
         if not bundle.on_request:

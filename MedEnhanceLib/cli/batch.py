@@ -72,12 +72,12 @@ def _declare(parser: Parser, task: str) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Run the job and report how it went."""
-    own = params_of(args, declaration_of("batch"))
+    batch_fields = params_of(args, declaration_of("batch"))
     stated = params_of(args, declaration_of(args.job))
-    stated = {name: value for name, value in stated.items() if name not in own}
+    stated = {name: value for name, value in stated.items() if name not in batch_fields}
     if "guide" in stated:
         stated["guide"] = [stated["guide"]]
-    fields = args.console.run("batch", own | {"task": args.job, "params": stated})
+    fields = args.console.run("batch", batch_fields | {"task": args.job, "params": stated})
     total, table = fields["total"], fields["table"]
     failed = [row for row in fields["rows"] if row["status"] == "failed"]
     new, before = fields["done"] - fields["already_done"], fields["already_done"]
@@ -88,7 +88,7 @@ def _run(args: argparse.Namespace) -> int:
     fault = None
     if failed:
         why = [(Path(row["source"]).name, f"{row['message']}. {row['hint']}") for row in failed]
-        text = f"{columns(('failed', 'why'), why, left=2)}\n\n{text}"
+        text = f"{columns(('failed', 'why'), why, left_aligned=2)}\n\n{text}"
         fault = MedEnhanceError(
             f"{len(failed)} of {total} failed; see {table}",
             "Mend what failed. Run the same command again to continue: finished volumes are "

@@ -81,8 +81,8 @@ class Console:
         while not ended.wait(_LINE_SECONDS):
             elapsed, now = duration_text(time.monotonic() - began), self._progress
             eta = now.pop("eta_s", None)  # once only: the next line is of another time
-            left = f", about {duration_text(eta)} left" if eta is not None else ""
-            self.note(f"{elapsed}: {now['fraction']:.0%} {now['stage']}{left}")
+            remaining = f", about {duration_text(eta)} left" if eta is not None else ""
+            self.note(f"{elapsed}: {now['fraction']:.0%} {now['stage']}{remaining}")
 
     def note(self, text: str) -> None:
         """Print a line on stderr."""

@@ -57,7 +57,7 @@ def _screen(facts: Mapping[str, Any]) -> str:
         "model": "\n".join(models),
     }
     head = f"MedEnhance {facts['medenhance']} on Python {python['version']}"
-    packages = columns(("package", "version", "for"), rows, left=3)
+    packages = columns(("package", "version", "for"), rows, left_aligned=3)
     return f"{head} ({python['executable']})\n\n{packages}\n\n{pairs(machine)}"
 
 

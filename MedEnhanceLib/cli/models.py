@@ -66,7 +66,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [{**row, "for": row["modality"], "size": size(row["bytes"])} for row in rows]
     about = [f"{row['name']}: {row['description']}" for row in rows]
     about = [fill(text, 100, subsequent_indent="  ", break_on_hyphens=False) for text in about]
-    return "\n".join([table(lines, heads, left=len(heads)), "", *about])
+    return "\n".join([table(lines, heads, left_aligned=len(heads)), "", *about])
 
 
 def _show(args: argparse.Namespace) -> int:

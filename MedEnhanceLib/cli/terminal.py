@@ -8,14 +8,14 @@ from typing import Any
 from MedEnhanceLib.runtime.text import cell_text, size_text
 
 
-def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Return a table in plain text; the first `left` columns are aligned left, the others right."""
+def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left_aligned: int = 1) -> str:
+    """Return a table in plain text; the first `left_aligned` columns to the left."""
     table = [list(heads), *(list(row) for row in rows)]
     widths = [max(len(row[index]) for row in table) for index in range(len(heads))]
 
     def line(row: Sequence[str]) -> str:
         cells = (
-            cell.ljust(width) if index < left else cell.rjust(width)
+            cell.ljust(width) if index < left_aligned else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         return "  ".join(cells).rstrip()
@@ -24,10 +24,12 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 
     return "\n".join([line(table[0]), rule, *(line(row) for row in table[1:])])
 
 
-def table(rows: Sequence[Mapping[str, Any]], heads: Mapping[str, str], *, left: int = 1) -> str:
+def table(
+    rows: Sequence[Mapping[str, Any]], heads: Mapping[str, str], *, left_aligned: int = 1
+) -> str:
     """Show JSON objects as a table. heads: field → its heading; what a row lacks is a dash."""
     cells = [[_cell(row.get(name)) for name in heads] for row in rows]
-    return columns(tuple(heads.values()), cells, left=left)
+    return columns(tuple(heads.values()), cells, left_aligned=left_aligned)
 
 
 def _cell(value: Any) -> str:

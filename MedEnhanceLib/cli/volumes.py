@@ -60,7 +60,7 @@ def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = {name: shorten(str(row[name]), _LONGEST_CELL, placeholder="…") for name in names}
         lines.append({"number": str(row["number"]), **cells})
     faults = [f"series {r['number']} is not read: {r['reason']}" for r in rows if not r["readable"]]
-    return "\n".join([table(lines, heads, left=len(heads)), "", *faults])
+    return "\n".join([table(lines, heads, left_aligned=len(heads)), "", *faults])
 
 
 def _card_text(card: Mapping[str, Any]) -> str:

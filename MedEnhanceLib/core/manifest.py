@@ -170,8 +170,8 @@ def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
     share = strength * noise["share_removed"]
     removed = f"{100 * share:.0f} %"
     if share > 0 and _is_part(noise):
-        of_it = f"{removed} of " if share < 1 else ""
-        removed = f"{of_it}the ±{noise['sigma_used']:g} that are certain"
+        share_text = f"{removed} of " if share < 1 else ""
+        removed = f"{share_text}the ±{noise['sigma_used']:g} that are certain"
     elif share == 1:
         removed = "all"
     why = f"because {noise['reason']}" if noise.get("reason") else ""

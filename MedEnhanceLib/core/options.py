@@ -362,7 +362,7 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -
         raise ConfigError(f"{owner} is {fields!r}", "Give an object with its options.")
     options = {option.name: option for option in options_of(cls)}
     check_names(owner, fields, options)
-    missing = [name for name, own in options.items() if own.is_required and name not in fields]
+    missing = [name for name, each in options.items() if each.is_required and name not in fields]
     if missing:
         raise ConfigError(f"{owner} lacks {', '.join(missing)}", f"It has: {', '.join(options)}.")
     values = {name: options[name].converted(value) for name, value in fields.items()}
@@ -475,12 +475,12 @@ def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[
             return function(declaration(*args, **kwargs))
 
         before, mark, after = (function.__doc__ or "").partition("        call: ")
-        of_options = "".join(
+        arguments = "".join(
             f"        {name}: {option.description}.\n"
             for name in signature.parameters
             if (option := option_of(declaration, name)).about.help
         )
-        call.__doc__ = before + of_options + after.partition("\n")[2] if mark else before
+        call.__doc__ = before + arguments + after.partition("\n")[2] if mark else before
         call.__signature__ = signature  # type: ignore[attr-defined]
         return call
 
@@ -493,8 +493,8 @@ def _signature_of(
     """Return the signature of a declaration, and what the function returns."""
     signature, hints = inspect.signature(declaration), typing.get_type_hints(declaration)
     parameters = [
-        own.replace(annotation=hints[name]) if "Annotated[" in str(own.annotation) else own
-        for name, own in signature.parameters.items()
+        each.replace(annotation=hints[name]) if "Annotated[" in str(each.annotation) else each
+        for name, each in signature.parameters.items()
     ]
     returns = inspect.signature(function).return_annotation
     return signature.replace(parameters=parameters, return_annotation=returns)

@@ -140,9 +140,9 @@ class Volume:
     def _of(cls, image: exchange.Image, modality: str | None) -> Volume:
         """Make a volume; a modality that is not given is guessed from the values."""
         volume = cls(image.voxels, image.geometry, frame_interval_s=image.frame_interval_s)
-        chosen = modality or guess_modality(volume.voxels, volume.geometry.spacing)
-        units = default_units(chosen)
-        return replace(volume, modality=chosen, modality_is_guess=modality is None, units=units)
+        resolved = modality or guess_modality(volume.voxels, volume.geometry.spacing)
+        units = default_units(resolved)
+        return replace(volume, modality=resolved, modality_is_guess=modality is None, units=units)
 
     def to_sitk(self) -> Any:
         """Make a SimpleITK image; raises InputError for a sequence."""
@@ -268,13 +268,13 @@ class Volume:
         """
         parts: list[range] = []
         for axis, part, length in zip("kji", (k, j, i), self.shape[-3:], strict=True):
-            chosen = range(length)[part]
-            if chosen.step != 1 or not chosen:
+            indices = range(length)[part]
+            if indices.step != 1 or not indices:
                 raise InputError(
                     f"region {axis}={part.start}:{part.stop}:{part.step} of {length} voxels",
                     "Give a part with at least one voxel, without a step.",
                 )
-            parts.append(chosen)
+            parts.append(indices)
         planes, rows, columns = parts
         # The DICOM images that a volume came from are whole slices.
         is_whole = (len(rows), len(columns)) == self.shape[-2:]

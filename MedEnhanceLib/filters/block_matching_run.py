@@ -300,10 +300,10 @@ class Sums:
                     self._over[z - k] = _within_slice(self._weights.pop(z - k))
                 if z - k in self._over:
                     over += share * self._over[z - k]
-            here = z - self.first
-            is_noisy = (over > 0) & (level[here] > 0)
-            np.copyto(result[here], before[here])
-            np.divide(self._totals.pop(z), over, out=result[here], where=is_noisy)
+            row = z - self.first
+            is_noisy = (over > 0) & (level[row] > 0)
+            np.copyto(result[row], before[row])
+            np.divide(self._totals.pop(z), over, out=result[row], where=is_noisy)
         for z in [z for z in self._over if z < end - SIDE + 1]:
             del self._over[z]
         self.first = end

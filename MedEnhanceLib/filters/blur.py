@@ -78,7 +78,7 @@ def measure_blur(
     """
     if min(voxels.shape[1:]) < _LEAST_SIDE:
         return _unknown(f"slices of {voxels.shape[2]} × {voxels.shape[1]} pixels are too small")
-    slices = _chosen(voxels)
+    slices = _high_contrast(voxels)
     if float(slices.std()) == 0:
         return _unknown("intensities are constant")
     rows, columns = (_axis_width(planes, noise) for planes in (slices.transpose(0, 2, 1), slices))
@@ -129,7 +129,7 @@ def undo_blur(
     across, down = (math.sqrt(max(width**2 - _USUAL_PX**2, 0)) for width in estimate.sigma_px)
     transfer = np.exp(-2 * np.pi**2 * ((across * fx) ** 2 + (down * fy) ** 2))
     radius = np.maximum(np.hypot(fy, fx), 1 / (4 * max(rows, columns)))
-    power = _anatomy(_chosen(denoised), transfer, radius, floor) * radius**-_PLANE_EXPONENT
+    power = _anatomy(_high_contrast(denoised), transfer, radius, floor) * radius**-_PLANE_EXPONENT
     gain = np.minimum(transfer * power / (transfer**2 * power + floor), _MOST_GAIN)
     gain /= gain[0, 0]
     least, _ = extremes(voxels)
@@ -154,7 +154,7 @@ def _unknown(why: str) -> BlurEstimate:
     return BlurEstimate((math.nan, math.nan), False, f"sharpness not measured: {why}")
 
 
-def _chosen(voxels: Array) -> Floats:
+def _high_contrast(voxels: Array) -> Floats:
     """Select the slices with the largest contrast, in their order."""
     contrast = np.array(
         [float(np.std(plane, dtype=np.float64)) for part in slabs(voxels) for plane in part]

@@ -57,14 +57,14 @@ class NativeEngine:
         """
         places_along = partial(places, pilot.shape[2], layer.round.step)
         room = len(rows) * max(len(places_along(is_shifted=odd)) for odd in (False, True))
-        found = BlockGroups(
+        groups = BlockGroups(
             np.empty((room, layer.round.keep), np.int32),
             np.empty((room, layer.round.keep), np.float32),
             np.empty(room, np.float32),
         )
-        into = {"index": found.index, "distance": found.distance, "sigma": found.level}
+        into = {"index": groups.index, "distance": groups.distance, "sigma": groups.level}
         count = self._call("match", layer, rows, {"pilot": pilot, "level": level}, into)
-        return BlockGroups(found.index[:count], found.distance[:count], found.level[:count])
+        return BlockGroups(groups.index[:count], groups.distance[:count], groups.level[:count])
 
     def _call(
         self,

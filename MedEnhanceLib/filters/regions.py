@@ -116,9 +116,9 @@ class ConstantRegions:
             reduce(np.logical_or, map(self._starts, firsts)), [(s - 1,) * 2 for s in sides]
         )
         blocks = over(np.logical_or, starts, sides)
-        return np.asarray(blocks | self._of_values(z, self.padding, blocks))
+        return np.asarray(blocks | self._value_mask(z, self.padding, blocks))
 
-    def _of_values(self, z: int, values: Sequence[Any], blocks: Mask) -> Mask:
+    def _value_mask(self, z: int, values: Sequence[Any], blocks: Mask) -> Mask:
         """Mask padding values of slice z; those within the range only if connected with blocks."""
         result = np.zeros(blocks.shape, np.bool_)
         for value in values:
@@ -163,7 +163,7 @@ class ConstantRegions:
 
     def _gap(self, z: int) -> Mask:
         """Mask padding of slice z that ends in large steps."""
-        return self.mask(z) & self._of_values(z, self._replaced, self.mask(z))
+        return self.mask(z) & self._value_mask(z, self._replaced, self.mask(z))
 
     def _halved(self, z: int) -> Floats:
         """Sum measured voxels, and count them, over 2 × 2 voxels of slice z."""
@@ -247,7 +247,7 @@ def _median_step(voxels: Array, value: Any, slices: Sequence[int]) -> float:
             is_value = values == value
             ends = np.diff(is_value, axis=axis)
             steps.append(np.abs(np.diff(values, axis=axis)[ends]))
-    return float(np.median(found)) if (found := np.concatenate(steps)).size else 0.0
+    return float(np.median(differences)) if (differences := np.concatenate(steps)).size else 0.0
 
 
 def _fourfold(sums: Floats) -> Floats:

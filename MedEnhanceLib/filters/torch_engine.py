@@ -201,17 +201,17 @@ class TorchGroups:
         )
         # Around each reference what its candidates cover.
         window = self.arrays.pilot[:, window_y[:, :, None], window_x[:, None]].transpose(0, 1)
-        own = torch.stack([z, rows - first_y, columns - first_x])
-        own_number = ((own[0] * wide + own[1]) * long + own[2]).long()
+        reference = torch.stack([z, rows - first_y, columns - first_x])
+        reference_number = ((reference[0] * wide + reference[1]) * long + reference[2]).long()
         near, apart = None, self.layer.round.apart
         if apart:
             near_z, near_y, near_x = (
                 (torch.arange(count, device=at.device) - place[:, None]).abs() < apart
-                for count, place in zip((deep, wide, long), own, strict=True)
+                for count, place in zip((deep, wide, long), reference, strict=True)
             )
             near = near_z[:, :, None, None] & near_y[:, None, :, None] & near_x[:, None, None]
             near = near.flatten(1)
-        number, is_member = self._nearest(window.contiguous(), own, own_number, near)
+        number, is_member = self._nearest(window.contiguous(), reference, reference_number, near)
         number = number.to(at.dtype)
         starts = self._starts(
             number // (wide * long),
@@ -221,25 +221,25 @@ class TorchGroups:
         return starts, is_member.float()
 
     def _nearest(
-        self, window: Tensor, own: Tensor, own_number: Tensor, near: Tensor | None
+        self, window: Tensor, reference: Tensor, reference_number: Tensor, near: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return the numbers of the most similar candidates, and which of them are members."""
         side = torch.arange(SIDE, device=window.device)
-        z, y, x = (at[:, None] + side for at in own)
-        every = torch.arange(len(own_number), device=window.device)[:, None, None, None]
-        here = window[every, z[:, :, None, None], y[:, None, :, None], x[:, None, None]]
-        mean = here.mean(dim=(1, 2, 3), keepdim=True)
+        z, y, x = (at[:, None] + side for at in reference)
+        every = torch.arange(len(reference_number), device=window.device)[:, None, None, None]
+        blocks = window[every, z[:, :, None, None], y[:, None, :, None], x[:, None, None]]
+        mean = blocks.mean(dim=(1, 2, 3), keepdim=True)
         # By |a - b|² = |a|² - 2 ab + |b|² of what differs from the block's mean.
-        here, slabs = here.sub_(mean), window.sub_(mean)
-        products = F.conv3d(slabs[None], here[:, None], groups=len(here))[0]
+        blocks, slabs = blocks.sub_(mean), window.sub_(mean)
+        products = F.conv3d(slabs[None], blocks[:, None], groups=len(blocks))[0]
         distance = F.avg_pool3d(slabs.square_(), SIDE, stride=1, divisor_override=1)
         distance = distance.sub_(products, alpha=2).flatten(1)  # |a|² is the same for all
         if near is not None:
             distance.masked_fill_(near, torch.inf)
-        distance.scatter_(1, own_number[:, None], -torch.inf)
+        distance.scatter_(1, reference_number[:, None], -torch.inf)
         count = min(self.layer.round.keep, distance.shape[1])
-        chosen = distance.topk(count, dim=1, largest=False, sorted=True)
-        return chosen.indices, chosen.values < torch.inf
+        nearest = distance.topk(count, dim=1, largest=False, sorted=True)
+        return nearest.indices, nearest.values < torch.inf
 
     def _filtered(
         self, noisy: Tensor, pilot: Tensor, members: Tensor, variance: Tensor, weight: Tensor

@@ -345,13 +345,13 @@ def _products(main: Sequence[Gradient], aux: Sequence[Gradient]) -> Products:
     # That of a constant loss is on the CPU.
     scales, rows = torch.stack([each.to(largest[0]) for each in largest]), []
     for pair in zip(main, aux, strict=True):
-        left, right = (
+        first, second = (
             None if gradient is None else (_at_least_float32(gradient) / scale).flatten()
             for gradient, scale in zip(pair, scales, strict=True)
         )
         rows += [
             scales.new_zeros(()) if a is None or b is None else torch.dot(a, b).to(scales)
-            for a, b in ((left, left), (right, right), (left, right))
+            for a, b in ((first, first), (second, second), (first, second))
         ]
     on_cpu = torch.stack([*rows, *scales]).cpu().double()
     return Products(on_cpu[:-2].view(-1, 3), on_cpu[-2:])

@@ -69,8 +69,8 @@ def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
     Returns nothing where too little is shown.
     """
     cells, mm = _cells(volume)
-    numbers = _of_body(cells, mm, volume.modality)
-    return numbers | _of_labels(volume, model) if numbers else {}
+    numbers = _body_numbers(cells, mm, volume.modality)
+    return numbers | _label_numbers(volume, model) if numbers else {}
 
 
 def _shifted(values: Floats, modality: str) -> Floats:
@@ -95,7 +95,7 @@ def _cells(volume: Volume) -> tuple[Floats, tuple[float, ...]]:
     return _shifted(scaled, volume.modality), tuple(np.multiply(spacing, sizes).tolist())
 
 
-def _of_body(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[str, float]:
+def _body_numbers(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[str, float]:
     def smoothed(values: Floats, sigma: float) -> Floats:
         return gaussian_blur(values, 2 * sigma / (mm[1] + mm[2]), sigma_slices=sigma / mm[0])
 
@@ -132,7 +132,7 @@ def _of_body(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[str, f
     return numbers
 
 
-def _of_labels(volume: Volume, model: HeadModel) -> dict[str, float]:
+def _label_numbers(volume: Volume, model: HeadModel) -> dict[str, float]:
     """Measure brightness and spread of each label over the mean of all, as logarithms."""
     count, rows, columns = volume.shape
     most = max(2, min(_SLICES, _SLICES * _PIXELS // (rows * columns)))

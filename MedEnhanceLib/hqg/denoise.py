@@ -219,8 +219,8 @@ def expected_deviation(
             variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
             deviation = calibration * np.sqrt(variance)
         if share > 0 and share * strength < 1:  # the correction is what would have removed it
-            left = np.float32((1 - share * strength) / share)
-            deviation = np.hypot(deviation, left * (some - volume.voxels[where]))
+            remaining = np.float32((1 - share * strength) / share)
+            deviation = np.hypot(deviation, remaining * (some - volume.voxels[where]))
         inner = slice(part.start - where.start, part.stop - where.start)
         out[part.start - only.start : part.stop - only.start] = deviation[inner]
     return out

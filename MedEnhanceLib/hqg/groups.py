@@ -48,13 +48,13 @@ class Places:
     shape: tuple[int, int, int]
 
     @classmethod
-    def of(cls, found: BlockGroups, spectrum: Floats, shape: tuple[int, ...]) -> Places:
+    def of(cls, groups: BlockGroups, spectrum: Floats, shape: tuple[int, ...]) -> Places:
         """Convert the groups that a search found in a slab, in noise of a spectrum."""
         slices, rows, columns = shape
         return cls(
-            torch.from_numpy(found.index),
-            torch.from_numpy(found.distance),
-            torch.from_numpy(found.level),
+            torch.from_numpy(groups.index),
+            torch.from_numpy(groups.distance),
+            torch.from_numpy(groups.level),
             torch.from_numpy(np.sqrt(spectrum)),
             (slices, rows, columns),
         )
@@ -66,13 +66,13 @@ class Places:
         at = index // (rows * columns), index // columns % rows, index % columns
         return torch.stack(at, -1)
 
-    def part(self, chosen: slice | Tensor) -> Places:
+    def part(self, selection: slice | Tensor) -> Places:
         """Select some of the groups."""
         return replace(
             self,
-            index=self.index[chosen],
-            distance=self.distance[chosen],
-            sigma=self.sigma[chosen],
+            index=self.index[selection],
+            distance=self.distance[selection],
+            sigma=self.sigma[selection],
         )
 
     def voxels(self) -> Tensor:
@@ -173,10 +173,12 @@ class GuidedNetwork(torch.nn.Module):
         """Coefficients of groups out of slabs, whose bright tissue is at `top`."""
         scale, transform = places.scale(), self.get_buffer("transform")
         sigma = places.sigma
-        blocks, of_noisy, of_pilot = (taken(each, voxels) for each in (estimate, noisy, pilot))
+        blocks, noisy_blocks, pilot_blocks = (
+            taken(each, voxels) for each in (estimate, noisy, pilot)
+        )
         return Groups(
-            from_noisy=coefficients(of_noisy - blocks, scale, transform),
-            from_pilot=coefficients(of_pilot - blocks, scale, transform),
+            from_noisy=coefficients(noisy_blocks - blocks, scale, transform),
+            from_pilot=coefficients(pilot_blocks - blocks, scale, transform),
             estimate=coefficients(blocks, scale, transform),
             distance=places.distance / (CELLS * sigma[:, None].square()),
             level=(sigma / top).clamp_min(_LEAST_LEVEL),

@@ -190,6 +190,6 @@ def _covered(volume: Candidate, other: Candidate) -> float:
     """Share of a volume's box that another's covers, on a lattice of 9³ points."""
     shares = np.array(list(product(np.linspace(0, 1, 9), repeat=3)))
     indices = np.c_[shares * (np.array(volume.shape[::-1]) - 1), np.ones(len(shares))]
-    theirs = indices @ (np.linalg.inv(other.geometry.affine_lps) @ volume.geometry.affine_lps).T
+    moved = indices @ (np.linalg.inv(other.geometry.affine_lps) @ volume.geometry.affine_lps).T
     last = np.array(other.shape[::-1]) - 0.5
-    return float(((theirs[:, :3] >= -0.5) & (theirs[:, :3] <= last)).all(1).mean())
+    return float(((moved[:, :3] >= -0.5) & (moved[:, :3] <= last)).all(1).mean())

@@ -159,10 +159,10 @@ class GroupNetwork(nn.Module):
         else:
             output = self.out(features)
             gains, log_weight = output[..., :-1], output[..., -1:]
-        free, of_noisy, of_pilot, of_mean = gains.chunk(4, -1)
-        residual = torch.addcmul(_FREE_SHARE * free, of_noisy, from_noisy)
-        residual = torch.addcmul(residual, of_pilot, from_pilot)
-        residual = torch.addcmul(residual, of_mean, mean_residual[:, None])
+        free, noisy_gain, pilot_gain, mean_gain = gains.chunk(4, -1)
+        residual = torch.addcmul(_FREE_SHARE * free, noisy_gain, from_noisy)
+        residual = torch.addcmul(residual, pilot_gain, from_pilot)
+        residual = torch.addcmul(residual, mean_gain, mean_residual[:, None])
         if self.leaves_some:
             residual = residual * self.get_buffer("changes")
         return residual, log_weight[..., 0], features
@@ -203,10 +203,10 @@ def fit(groups: Groups, guide: Tensor, band: Tensor) -> Fit:
     g, e = _without_level(guide), _without_level(groups.estimate)
     # Of each frequency, then of all, and of all but the constant.
     sums = [g.square().sum(1), e.square().sum(1), (g * e).sum(1)]
-    gg, ee, ge = (of_each.sum(-1) for of_each in sums)
-    hh, ff, hf = (of_each[:, 1:].sum(-1) for of_each in sums)
+    gg, ee, ge = (block_sums.sum(-1) for block_sums in sums)
+    hh, ff, hf = (block_sums[:, 1:].sum(-1) for block_sums in sums)
     correlation = ge / torch.sqrt((gg + floor) * (ee + floor))
-    of_detail = hf / torch.sqrt((hh + floor) * (ff + floor))
+    detail_correlation = hf / torch.sqrt((hh + floor) * (ff + floor))
     power = torch.log1p(gg / size)
     difference = (ge / (gg + floor))[:, None, None] * g - e
     # Sums of products and of squares in each band, which can be added over blocks.
@@ -216,7 +216,7 @@ def fit(groups: Groups, guide: Tensor, band: Tensor) -> Fit:
     return Fit(
         difference=difference,
         scaled=g / torch.sqrt(gg / size + 1e-2)[:, None, None],
-        quality=torch.stack([correlation, of_detail, power], -1),
+        quality=torch.stack([correlation, detail_correlation, power], -1),
         # What a constant guide leaves by rounding is nothing.
         shows=torch.where(gg > 1e-6 * floor, gg / (gg + 1e-3 * floor), 0),
         sums=agreement,
@@ -232,10 +232,10 @@ def _without_level(blocks: Tensor) -> Tensor:
 
 def evidence(sums: Tensor) -> Tensor:
     """Convert sums of a fit: correlation, regression and energy in four bands, [..., 12]."""
-    product, of_guide, of_noisy = sums.reshape(*sums.shape[:-1], 3, BANDS).unbind(-2)
-    correlation = product / torch.sqrt((of_guide + 0.1) * (of_noisy + 1))
-    regression = (product / (of_guide + 0.5)).clamp(-1, 2)
-    return torch.cat([correlation, regression, torch.log1p(of_guide)], -1)
+    product, guide_energy, noisy_energy = sums.reshape(*sums.shape[:-1], 3, BANDS).unbind(-2)
+    correlation = product / torch.sqrt((guide_energy + 0.1) * (noisy_energy + 1))
+    regression = (product / (guide_energy + 0.5)).clamp(-1, 2)
+    return torch.cat([correlation, regression, torch.log1p(guide_energy)], -1)
 
 
 class GuidedCorrection(nn.Module):
@@ -276,9 +276,9 @@ class GuidedCorrection(nn.Module):
         cue's distribution from a normal one, a scalar.
         """
         blocks, from_noisy = features.shape[1], groups.from_noisy
-        of_group = [evidence(fitted.sums.sum(1)), evidence(fitted.region), fitted.quality]
+        group_evidence = [evidence(fitted.sums.sum(1)), evidence(fitted.region), fitted.quality]
         level = torch.log(10 * groups.level)[:, None]
-        group = torch.cat([*of_group, level], -1)
+        group = torch.cat([*group_evidence, level], -1)
         facts = torch.cat([evidence(fitted.sums), group[:, None].expand(-1, blocks, -1)], -1)
         token = [compressed(fitted.difference), compressed(fitted.scaled), from_noisy]
         hidden = self.token(torch.cat(token, -1)) + self.of_features(features)
@@ -289,12 +289,12 @@ class GuidedCorrection(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden)
         hidden = self.norm(hidden)
-        free, of_guide, of_noisy = self.out(hidden).split(CELLS, -1)
+        free, guide_gain, noisy_gain = self.out(hidden).split(CELLS, -1)
         opening = self.gate_out(gelu(self.gate_in(facts)))
         gate = torch.sigmoid(opening + self.gate_of_features(hidden))
         gate = gate * fitted.shows[:, None, None]
-        correction = torch.addcmul(_FREE_SHARE * free, of_guide, fitted.difference)
-        correction = torch.addcmul(correction, of_noisy, from_noisy)
+        correction = torch.addcmul(_FREE_SHARE * free, guide_gain, fitted.difference)
+        correction = torch.addcmul(correction, noisy_gain, from_noisy)
         return gate * correction, gate[..., 0], divergence
 
 

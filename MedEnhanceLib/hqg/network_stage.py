@@ -89,11 +89,11 @@ class NetworkStage:
         matching = Stage(run.noisy.shape, run.window, settings)
         # Pilots and estimates of the slices that are needed now.
         reads = matching.reads(needed)
-        of_pilot = stages[-1].reads(reads)
-        pilots = Held(run.stream(stages[:-1], of_pilot, run.noisy), of_pilot.start)
+        pilot_slices = stages[-1].reads(reads)
+        pilots = Held(run.stream(stages[:-1], pilot_slices, run.noisy), pilot_slices.start)
         estimates = Held(run.results(stages[-1], reads, pilots.passing()), reads.start)
         shape = run.noisy.shape[1:]
-        sums, of_guide = Sums(needed, shape), Sums(needed, shape)
+        sums, guide_sums = Sums(needed, shape), Sums(needed, shape)
         numbers = matching.layers_of(needed)
         firsts = [matching.firsts[number] for number in numbers]
         ends = [*(min(first, needed.stop) for first in firsts[1:]), needed.stop]
@@ -104,7 +104,7 @@ class NetworkStage:
             level = run.level_of(matching, number)
             slab = run.noisy[first:end], level, pilots.at(first, end), estimate
             bands = self._layer(run, layer, slab, [guide[first:end] for guide in guides])
-            for total, band in zip((sums, of_guide), bands, strict=False):
+            for total, band in zip((sums, guide_sums), bands, strict=False):
                 total.add(first, band)
             for part in parts_of(sums.first, ready):
                 estimate = estimates.at(part.start, part.stop)
@@ -112,7 +112,7 @@ class NetworkStage:
                 nothing = np.zeros_like(estimate)
                 result = estimate + sums.means(part.stop, nothing, level)
                 if guides:
-                    change = np.abs(of_guide.means(part.stop, nothing, level))
+                    change = np.abs(guide_sums.means(part.stop, nothing, level))
                     # Without noise `nothing` was changed.
                     changes.append(np.divide(change, level, out=nothing, where=level > 0))
                 yield result

@@ -69,7 +69,7 @@ class Registration:
         self._mask = _tissue(volume)
         inside = np.argwhere(self._mask.voxels)[:, ::-1]
         self._tissue = _moved(self._mask.geometry.affine_lps, inside)
-        self.points: Doubles = _chosen(self._tissue, _WINDOWS)
+        self.points: Doubles = _sampled(self._tissue, _WINDOWS)
         self.center: Doubles = self._tissue.mean(0) if len(inside) else np.zeros(3)
 
     def overlap(self, guide: Volume, place: Doubles) -> float:
@@ -138,20 +138,21 @@ class Registration:
 
     def fits(self, guide: Volume, places: list[Doubles]) -> list[GuideFit]:
         """Measure the mutual information at each pose; 0 where the guide covers too little."""
-        ours, theirs = (_level(each, _LEVELS[-1][0]) for each in (self._volume, guide))
-        windows, positions = self._windows(ours)
+        volume_level, guide_level = (_level(each, _LEVELS[-1][0]) for each in (self._volume, guide))
+        windows, positions = self._windows(volume_level)
 
         def agreement(place: Doubles) -> float:
             """Mean squared correlation of volume and guide in the windows, 0 to 1."""
-            indices = _indices(theirs, place, positions)
-            shown = _inside(indices, theirs).all(1)
+            indices = _indices(guide_level, place, positions)
+            shown = _inside(indices, guide_level).all(1)
             if shown.sum() < _WINDOWS // 40:
                 return 0.0
-            one, other = windows[shown], _centered(_interpolated(theirs.voxels, indices[shown]))
-            squares = ((other**2).mean(1) + _FLOOR) * ((one**2).mean(1) + _FLOOR)
-            return float(np.mean((one * other).mean(1) ** 2 / squares))
+            fixed = windows[shown]
+            moving = _centered(_interpolated(guide_level.voxels, indices[shown]))
+            squares = ((moving**2).mean(1) + _FLOOR) * ((fixed**2).mean(1) + _FLOOR)
+            return float(np.mean((fixed * moving).mean(1) ** 2 / squares))
 
-        smallest = max(min(each.geometry.spacing) for each in (self._volume, theirs))
+        smallest = max(min(each.geometry.spacing) for each in (self._volume, guide_level))
         beside = max(_BESIDE_MM, 3 * smallest)
         fits = []
         for place in places:
@@ -173,7 +174,7 @@ class Registration:
         fitting = ((centers >= radius) & (centers < np.array(level.shape[::-1]) - radius)).all(1)
         sides = [np.arange(-reach, reach + 1) for reach in radius]
         offsets = np.stack(np.meshgrid(*sides, indexing="ij"), -1).reshape(-1, 3)
-        indices = _chosen(centers[fitting], _WINDOWS)[:, None] + offsets
+        indices = _sampled(centers[fitting], _WINDOWS)[:, None] + offsets
         i, j, k = np.moveaxis(indices, -1, 0)
         return _centered(level.voxels[k, j, i]), _moved(level.geometry.affine_lps, indices)
 
@@ -192,8 +193,8 @@ def resample(guide: Volume, volume: Volume, place: Doubles, monitor: Monitor) ->
     turned = np.array(guide.geometry.direction).T @ place[:3, :3] @ volume.geometry.direction
     sides = np.sqrt(turned**2 @ np.square(volume.geometry.spacing))
     sigmas = [
-        _VOXEL_SIGMA * math.sqrt(side**2 - own**2) if side > 1.2 * own else 0.0
-        for side, own in zip(sides, guide.geometry.spacing, strict=True)
+        _VOXEL_SIGMA * math.sqrt(side**2 - guide_side**2) if side > 1.2 * guide_side else 0.0
+        for side, guide_side in zip(sides, guide.geometry.spacing, strict=True)
     ]
     image = _smoothed(guide.with_voxels(guide.voxels.astype(np.float32)), sigmas)
     # Splines need some voxels on each axis.
@@ -284,7 +285,7 @@ def _centered(windows: Array) -> Floats:
     return np.asarray((windows - windows.mean(1, keepdims=True)) / scale)
 
 
-def _chosen(rows: Array, count: int) -> Array:
+def _sampled(rows: Array, count: int) -> Array:
     """Sample at most `count` of the rows, with a fixed seed."""
     if len(rows) <= count:
         return rows

@@ -56,13 +56,13 @@ def read_metaimage(
     axes = len(payload.shape)
     geometry = _geometry(header, axes, monitor)
     voxels = rescale(read_voxels(payload, monitor, scratch), slope[0], intercept[0])
-    found = tags.from_text(header.get(tags.KEY))
+    facts = tags.from_text(header.get(tags.KEY))
     interval, steps = None, _numbers(header, _SPACING, axes)
     if axes == 4 and steps:
         field = f"{path.name}: the fourth ElementSpacing"
-        interval = tags.frame_interval(steps[3], None, found, field, monitor)
-    geometry = tags.exact_geometry(geometry, found)
-    return Volume(voxels, geometry, source=str(path), frame_interval_s=interval), found
+        interval = tags.frame_interval(steps[3], None, facts, field, monitor)
+    geometry = tags.exact_geometry(geometry, facts)
+    return Volume(voxels, geometry, source=str(path), frame_interval_s=interval), facts
 
 
 def _geometry(header: TextHeader, axes: int, monitor: Monitor) -> Geometry:

@@ -61,14 +61,14 @@ def read_nifti(
     # Searched for as text: nibabel raises for the first extension that it cannot read, such as one
     # in DICOM with implicit VRs or with a wrong length.
     text = re.search(rb"\b%s (\{[ -~]*\})" % tags.KEY.encode(), start[: int(skip)])
-    found = tags.from_text(text[1].decode("ascii")) if text else tags.Tags()
+    facts = tags.from_text(text[1].decode("ascii")) if text else tags.Tags()
     volume = Volume(
         _rescaled(voxels, header, name),
-        _geometry(header, found, name, monitor),
+        _geometry(header, facts, name, monitor),
         source=str(path),
-        frame_interval_s=_interval(header, found, name, monitor) if len(shape) == 4 else None,
+        frame_interval_s=_interval(header, facts, name, monitor) if len(shape) == 4 else None,
     )
-    return volume, found
+    return volume, facts
 
 
 def _header(start: bytes, name: str) -> Any:
@@ -137,7 +137,7 @@ def _rescaled(voxels: Voxels, header: Any, name: str) -> Voxels:
     return rescale(voxels, slope, intercept)
 
 
-def _geometry(header: Any, found: tags.Tags, name: str, monitor: Monitor) -> Geometry:
+def _geometry(header: Any, facts: tags.Tags, name: str, monitor: Monitor) -> Geometry:
     code = int(header["xyzt_units"]) & 7
     if code not in _MM:
         raise GeometryError(f"{name}: unknown unit of length {code} in xyzt_units", "Correct it.")
@@ -167,7 +167,7 @@ def _geometry(header: Any, found: tags.Tags, name: str, monitor: Monitor) -> Geo
         geometry = Geometry.from_affine_ras(affine)
     except GeometryError as cause:
         raise GeometryError(f"{name}: {field}: {cause.message}", cause.hint) from cause
-    exact = found.geometry
+    exact = facts.geometry
     if exact is None:
         return geometry
     with np.errstate(over="ignore"):  # of damaged headers
@@ -196,11 +196,11 @@ def _agree(header: Any, sform: Doubles, pixdim: Doubles) -> bool:
     return not apart > 1e-2 * np.abs(pixdim).min()
 
 
-def _interval(header: Any, found: tags.Tags, name: str, monitor: Monitor) -> float | None:
+def _interval(header: Any, facts: tags.Tags, name: str, monitor: Monitor) -> float | None:
     code = int(header["xyzt_units"]) & 0x38
     unit = _SECONDS.get(code, 0.0) if code else None
     return tags.frame_interval(
-        float(header["pixdim"][4]), unit, found, f"{name}: pixdim[4]", monitor
+        float(header["pixdim"][4]), unit, facts, f"{name}: pixdim[4]", monitor
     )
 
 

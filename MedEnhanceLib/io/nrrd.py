@@ -64,10 +64,10 @@ def read_nrrd(
     header = TextHeader.parse(path, head, r"(?P<key>[^:#=]+): (?P<value>.*)")
     key = re.search(rb"(?m)^%s:=(.*)$" % tags.KEY.encode(), head)
     text = re.sub(rb"\\(.)", lambda match: match[1].replace(b"n", b"\n"), key[1]) if key else b""
-    found = tags.from_text(text.decode("utf-8", "replace"))
+    facts = tags.from_text(text.decode("utf-8", "replace"))
     payload = _payload(header, len(start) - sum(map(len, rest)))
     axes = len(payload.shape)
-    kinds, directions, spacings, units = (_of_each_axis(header, field, axes) for field in _PER_AXIS)
+    kinds, directions, spacings, units = (_axis_values(header, field, axes) for field in _PER_AXIS)
     frames = _frame_axis(header, [kind.lower() for kind in kinds])
     if {"oldmin", "oldmax"} & header.fields.keys():
         monitor.warn(f"{path.name} is quantized (old min, old max): its values are taken as stored")
@@ -88,16 +88,16 @@ def read_nrrd(
         unit = ([*space_units, "", "", "", ""][3] if vector else units[frames]).strip('"').lower()
         seconds = None if unit in NO_UNIT else _SECONDS.get(unit, 0.0)
         field = f"{path.name}: {'space directions' if vector else 'spacings'} of time"
-        interval = tags.frame_interval(_float(header, field, step), seconds, found, field, monitor)
+        interval = tags.frame_interval(_float(header, field, step), seconds, facts, field, monitor)
     voxels = read_voxels(payload, monitor, scratch)
     if frames is not None:
         voxels = np.moveaxis(voxels, axes - 1 - frames, 0)
     # NRRD keeps spacing × direction, which loses the last bit; the tags' geometry is exact.
-    geometry = tags.exact_geometry(geometry, found)
-    return Volume(voxels, geometry, source=str(path), frame_interval_s=interval), found
+    geometry = tags.exact_geometry(geometry, facts)
+    return Volume(voxels, geometry, source=str(path), frame_interval_s=interval), facts
 
 
-def _of_each_axis(header: TextHeader, field: str, axes: int) -> list[str]:
+def _axis_values(header: TextHeader, field: str, axes: int) -> list[str]:
     if field.replace(" ", "") not in header.fields:
         return [{"kinds": "???", "space directions": "none"}.get(field, "")] * axes
     values = re.findall(_PER_AXIS[field], header.get(field))

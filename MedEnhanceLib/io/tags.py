@@ -96,14 +96,14 @@ def from_text(text: str) -> Tags:
         return Tags()
 
 
-def exact_geometry(read: Geometry, found: Tags) -> Geometry:
+def exact_geometry(read: Geometry, facts: Tags) -> Geometry:
     """Return the tags' geometry, to the last bit, unless a program changed the header."""
-    exact = found.geometry
+    exact = facts.geometry
     return exact if exact is not None and exact.is_close(read, 1e-12) else read
 
 
 def frame_interval(
-    number: float, unit: float | None, found: Tags, field: str, monitor: Monitor
+    number: float, unit: float | None, facts: Tags, field: str, monitor: Monitor
 ) -> float | None:
     """Return seconds between frames, of a header's number and unit; None if it states no time.
 
@@ -111,19 +111,19 @@ def frame_interval(
         number: NaN if the header has none.
         unit: in seconds; 0 if it is not one of time; None if none is named, see
             `unstated_time_unit`.
-        found: its exact interval counts as long as no other program changed the number.
+        facts: its exact interval counts as long as no other program changed the number.
         field: its name in the header.
         monitor: warned of a missing unit.
     """
     if math.isnan(number):
-        return found.frame_interval_s
+        return facts.frame_interval_s
     if math.isinf(number) or number == 0:
         return None
     if number < 0 or unit == 0:
         monitor.warn(f"{field} is {number:g}, which is no interval in time: it is not kept")
         return None
-    exact = found.frame_interval_s
-    if found.geometry is not None and exact is None and number == 1:
+    exact = facts.frame_interval_s
+    if facts.geometry is not None and exact is None and number == 1:
         return None  # written where ITK needs a number
     if exact is not None and math.isclose(number * (unit or 1.0), exact, rel_tol=1e-7):
         return exact

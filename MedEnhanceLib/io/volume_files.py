@@ -179,19 +179,19 @@ def _write(
             stream.write(np.ascontiguousarray(plane, dtype.newbyteorder("<")).data)
 
 
-def _meaning(volume: Volume, found: tags.Tags, modality: str | None) -> Volume:
+def _meaning(volume: Volume, facts: tags.Tags, modality: str | None) -> Volume:
     """Add modality, units and history: from the user, else the header, else guessed."""
-    chosen = modality or found.modality
+    resolved = modality or facts.modality
     frames = volume.shape[0] if volume.is_sequence else 1
-    if chosen is None:
-        chosen = guess_modality(volume.voxels, volume.geometry.spacing)
+    if resolved is None:
+        resolved = guess_modality(volume.voxels, volume.geometry.spacing)
     return dataclasses.replace(
         volume,
-        modality=chosen,
-        modality_is_guess=not (modality or found.modality),
-        units=found.units if chosen == found.modality else default_units(chosen),
-        history=found.history,
-        lossy=found.lossy,
-        source=found.source or volume.source,
-        gradients=found.gradients if len(found.gradients) == frames else (),
+        modality=resolved,
+        modality_is_guess=not (modality or facts.modality),
+        units=facts.units if resolved == facts.modality else default_units(resolved),
+        history=facts.history,
+        lossy=facts.lossy,
+        source=facts.source or volume.source,
+        gradients=facts.gradients if len(facts.gradients) == frames else (),
     )

@@ -59,10 +59,10 @@ def _refuse_other_defaults() -> None:
     torch = imported("torch")
     if torch is None:
         return
-    chosen, device = torch.get_default_dtype(), torch.get_default_device()
-    if (chosen, device.type) != (torch.float32, "cpu"):
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    if (dtype, device.type) != (torch.float32, "cpu"):
         raise ConfigError(
-            f"PyTorch's default is {chosen} on {device}, which changes what networks compute",
+            f"PyTorch's default is {dtype} on {device}, which changes what networks compute",
             "Call torch.set_default_dtype(torch.float32) and torch.set_default_device('cpu'); "
             "device= chooses where MedEnhance computes.",
         )

@@ -141,13 +141,13 @@ def _series_in(folder: Path) -> list[_Series]:
 
 
 def _result_name(relative: Path, ending: str | None, series: str) -> Path:
-    own = io.ending_of(relative)
-    has_ending = own in io.READABLE or own in (CONTAINER, _DICOM)
-    stem = relative.name[: -len(own)] if has_ending else relative.name
+    source_ending = io.ending_of(relative)
+    has_ending = source_ending in io.READABLE or source_ending in (CONTAINER, _DICOM)
+    stem = relative.name[: -len(source_ending)] if has_ending else relative.name
     if series:
         stem += f"-{hashlib.sha256(series.encode()).hexdigest()[:8]}"
     if ending is None:
-        ending = own if own in io.WRITABLE else ".nii.gz"
+        ending = source_ending if source_ending in io.WRITABLE else ".nii.gz"
     return relative.with_name(stem + ending)
 
 

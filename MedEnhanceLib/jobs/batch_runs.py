@@ -97,11 +97,11 @@ def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
     client, running, count = None, dict[Item, Any](), len(ledger.todo)
     try:
         client = attend(connect, monitor)
-        left, ended = iter(ledger.todo), 0
+        pending, ended = iter(ledger.todo), 0
         while ended < count:
             threads = sum(attend(client.nthreads, monitor).values())
             ahead = max(_FEWEST_AHEAD, _AHEAD * threads)
-            items = [*itertools.islice(left, max(0, ahead - len(running)))]
+            items = [*itertools.islice(pending, max(0, ahead - len(running)))]
             if items:
                 jobs = ledger.begin(items, repeats=True)
                 sent = client.map(partial(outcome, ledger.task), jobs, pure=False, retries=0)

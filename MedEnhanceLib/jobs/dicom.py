@@ -104,9 +104,9 @@ def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
 
 
 def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
-    here = folder.resolve()
+    target = folder.resolve()
     for place in (path.resolve() for path in originals):
-        if here.is_relative_to(place) or place.is_relative_to(here):
+        if target.is_relative_to(place) or place.is_relative_to(target):
             raise OutputError(
                 f"{folder}: the derived series would lie among the originals, which are in {place}",
                 "Use a separate folder, outside that of the originals.",
@@ -125,10 +125,10 @@ def place_volume(
         monitor: warned of a volume without its own images.
     Raises InputError where nothing says whose it is, OutputError for a folder among originals.
     """
-    own = volume
+    unplaced = volume
     if series is not None:
         volume = lay_beside(volume, series, monitor)
-    for origin in filter(None, (own.origin, volume.origin)):
+    for origin in filter(None, (unplaced.origin, volume.origin)):
         files = {instance.file for frame in origin.instances for instance in frame}
         _refuse_among(Path(params.output), sorted({Path(file).parent for file in files}))
     name = name_of(volume)

@@ -22,9 +22,9 @@ LONGEST_LINE = 1024 * 1024
 def write_line(descriptor: int, fields: Mapping[str, Any]) -> None:
     """Write a JSON object as one line of ASCII; OSError where nobody reads any more."""
     text = json.dumps(as_json({"v": PROTOCOL, **fields}), allow_nan=False)
-    left = memoryview(text.encode("ascii") + b"\n")
-    while left:
-        left = left[os.write(descriptor, left) :]
+    rest = memoryview(text.encode("ascii") + b"\n")
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def read_lines(descriptor: int) -> Iterator[bytes | None]:

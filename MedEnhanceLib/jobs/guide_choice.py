@@ -48,8 +48,8 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
         other = _series_at(place, series, volume.modality, monitor)
         if other is not None:
             candidates.append(_candidate(other, str(number), description))
-    own = _candidate(volume, volume.source, path.name) if candidates else None
-    suggestion = suggest(own, candidates) if own else None
+    candidate = _candidate(volume, volume.source, path.name) if candidates else None
+    suggestion = suggest(candidate, candidates) if candidate else None
     if suggestion is None:
         monitor.warn("no other series of this examination is suitable: enhanced without a guide")
         return None
@@ -101,9 +101,9 @@ def _series_beside(
     """Yield the other series of the study, in its folder and in those beside: folder, key, name."""
     from MedEnhanceLib.io.dicom.listing import choices
 
-    here = path if path.is_dir() else path.parent
-    beside = [each for each in sorted(here.parent.iterdir()) if each.is_dir() and each != here]
-    for folder in (here, *beside[:_MOST_BESIDE]):
+    home = path if path.is_dir() else path.parent
+    beside = [each for each in sorted(home.parent.iterdir()) if each.is_dir() and each != home]
+    for folder in (home, *beside[:_MOST_BESIDE]):
         monitor.check()
         try:
             listed = choices(folder, monitor)

@@ -67,10 +67,10 @@ def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
             f"scan, or the position of one of them is lost",
             "Give the series that the volume was made from.",
         )
-    own, other = ("×".join(map(str, each.shape[::-1])) for each in (volume, series))
+    size, series_grid = ("×".join(map(str, each.shape[::-1])) for each in (volume, series))
     monitor.warn(
-        f"{name} is not on the grid of {series.source} ({own} and {other} voxels): it is written "
-        "with its own size and spacing, in the same patient, study and frame of reference"
+        f"{name} is not on the grid of {series.source} ({size} and {series_grid} voxels): it is "
+        "written with its own size and spacing, in the same patient, study and frame of reference"
     )
     return replace(volume, origin=replace(origin, on_grid=False))
 
@@ -86,10 +86,10 @@ def _check_source(volume: Volume, series: Volume, monitor: Monitor) -> None:
             f"({origin.study}): it would get the wrong patient",
             f"Give the series that it was made from ({made_from}).",
         )
-    frames, of_series = len(volume.frames()), len(series.frames())
-    if of_series not in (1, frames) and volume.modality != "SEG":  # labels have no time
+    frames, points = len(volume.frames()), len(series.frames())
+    if points not in (1, frames) and volume.modality != "SEG":  # labels have no time
         raise InputError(
-            f"{name} has {frames} of the {of_series} time points of {series.source}, and nothing "
+            f"{name} has {frames} of the {points} time points of {series.source}, and nothing "
             "states which",
             "Give the images of its own time points alone, as a list of their files (.txt).",
         )

@@ -77,7 +77,7 @@ def _unusable(what: str) -> MedEnhanceError:
 
 
 @cache
-def _found(folder: Path) -> tuple[Library | None, str]:
+def _search(folder: Path) -> tuple[Library | None, str]:
     """Look for the library in a folder; returns its state too, with what mends it, in one line."""
     from MedEnhanceLib.native import build
 
@@ -112,13 +112,13 @@ def require(purpose: str) -> Library:
 
 
 def _usable(folder: Path, monitor: Monitor | None = None) -> tuple[Library | None, str]:
-    """Look as `_found`; first the package ziglang, if installed, builds a missing library."""
-    is_missing = _found(folder)[0] is None and folder == _HERE
+    """Search with `_search`; first the package ziglang, if installed, builds a missing library."""
+    is_missing = _search(folder)[0] is None and folder == _HERE
     if is_missing and importlib.util.find_spec("ziglang") is not None:
         if monitor is not None:
             monitor.progress(0.0, "building the fast library, once: about a minute")
         _build_once(folder)
-    return _found(folder)
+    return _search(folder)
 
 
 @cache
@@ -131,7 +131,7 @@ def _build_once(folder: Path) -> None:
     except (build.BuildError, OSError) as error:
         _log(f"The compiled library cannot be built: {error}")
     else:
-        _found.cache_clear()
+        _search.cache_clear()
 
 
 @cache
@@ -142,4 +142,4 @@ def _log(warning: str) -> None:
 
 def describe(folder: Path = _HERE) -> str:
     """State and remedy in one line, for `medenhance doctor` and for notices."""
-    return _found(folder)[1]
+    return _search(folder)[1]

@@ -284,10 +284,10 @@ class _Fit:
         results = np.zeros((2, blocks.power.shape[1]))
         enough = blocks.per_cell >= min(4 * _FEW, blocks.per_cell.max())
         scale = 1 / np.maximum(self.variance, TINY)
-        for fold, of_others, chosen in zip(self._folds, reversed(rises), choices, strict=True):
-            rise = np.where(enough, of_others, np.inf)
+        for fold, other_rise, masks in zip(self._folds, reversed(rises), choices, strict=True):
+            rise = np.where(enough, other_rise, np.inf)
             good = rise <= np.quantile(rise[enough], _GOOD_CELLS)
-            for result, some in zip(results, chosen, strict=True):
+            for result, some in zip(results, masks, strict=True):
                 use = np.flatnonzero(some & good[blocks.cell])
                 if use.size:
                     by = scale[blocks.cell[use]].astype(np.float32)
@@ -317,9 +317,9 @@ def _factors(
     ties = _ties(sizes)
     used = weight
     for _ in range(8):
-        left = (matrix * used[:, None]).T @ matrix
-        left += used.max() * (_TIE * ties + 1e-6 * np.eye(len(left)))
-        fitted = matrix @ np.linalg.solve(left, matrix.T @ (used * target))
+        normal = (matrix * used[:, None]).T @ matrix
+        normal += used.max() * (_TIE * ties + 1e-6 * np.eye(len(normal)))
+        fitted = matrix @ np.linalg.solve(normal, matrix.T @ (used * target))
         used = weight / (1 + np.square(np.maximum(target - fitted, 0) / 0.15))
     spectrum = np.exp(fitted)
     spectrum[1:] = np.minimum(spectrum[1:], 1.2 * quiet[1:] + TINY)
@@ -333,8 +333,8 @@ def _factors(
 def _ties(sizes: Sequence[int]) -> Doubles:
     """Build the quadratic form of differences between neighboring factors, of one or two axes."""
     difference = np.diff(np.eye(BLOCK), axis=0)
-    line, one = difference.T @ difference, np.eye(BLOCK)
-    forms = {1: np.zeros((1, 1)), BLOCK: line, BLOCK**2: np.kron(line, one) + np.kron(one, line)}
+    line, eye = difference.T @ difference, np.eye(BLOCK)
+    forms = {1: np.zeros((1, 1)), BLOCK: line, BLOCK**2: np.kron(line, eye) + np.kron(eye, line)}
     ties, start = np.zeros((sum(sizes), sum(sizes))), 0
     for size in sizes:
         ties[start : start + size, start : start + size] = forms[size]

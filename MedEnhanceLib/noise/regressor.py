@@ -67,12 +67,12 @@ def quantiles(features: Doubles) -> Doubles:
     cut = np.clip(np.nan_to_num(features), -_MOST_LOG, _MOST_LOG)
     inputs = np.clip((cut - weights["center"]) / weights["spread"], -_MOST, _MOST)
     results = []
-    for one in range(len(weights["first"])):
+    for member in range(len(weights["first"])):
         hidden = inputs
         for layer in ("first", "second"):
-            hidden = weights[layer][one] @ hidden + weights[f"{layer}_bias"][one]
+            hidden = weights[layer][member] @ hidden + weights[f"{layer}_bias"][member]
             hidden = hidden / (1 + np.exp(-hidden))
-        output = weights["last"][one] @ hidden + weights["last_bias"][one]
+        output = weights["last"][member] @ hidden + weights["last_bias"][member]
         # Distances between quantiles, which are positive.
         far_below, below, middle, above, far_above = output
         steps = np.logaddexp(0, [far_below, below, above, far_above])
@@ -231,9 +231,9 @@ def _neighbors(values: Floats, least: float, scale: float) -> Doubles:
     for axis in range(3):
         lines = np.moveaxis(values, axis, 0)
         for lag in range(1, min(BLOCK, len(lines))):
-            one, other = lines[lag:], lines[:-lag]
-            inside = (one > least) & (other > least)
+            later, earlier = lines[lag:], lines[:-lag]
+            inside = (later > least) & (earlier > least)
             if inside.sum() > _FEWEST:
-                typical = float(np.median(np.abs((one - other)[inside])))
+                typical = float(np.median(np.abs((later - earlier)[inside])))
                 result[axis, lag - 1] = np.log(typical**2 / scale + 1e-3)
     return result.ravel()

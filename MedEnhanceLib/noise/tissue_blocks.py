@@ -111,9 +111,9 @@ class Blocks:
         is_tissue = _is_tissue(figures, modality, top, air, magnitude)
         keep = np.flatnonzero(is_tissue)
         # Layer by layer: the rounding of a product depends on its size.
-        chosen = np.split(is_tissue, len(parts))
+        masks = np.split(is_tissue, len(parts))
         transform = cosines(depth).T
-        squares = [np.square(p[use] @ transform) for p, use in zip(parts, chosen, strict=True)]
+        squares = [np.square(p[use] @ transform) for p, use in zip(parts, masks, strict=True)]
         del values, parts  # as large as what follows
         power = np.concatenate(squares)
         power[:, 0] = 0

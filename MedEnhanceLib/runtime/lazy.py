@@ -18,7 +18,7 @@ def imported_when_used(
         names: its `__all__`.
         homes: the names in each module of the package, {"encode": ["compress"]}.
     """
-    modules = {name: module for module, own in homes.items() for name in own}
+    modules = {name: module for module, exports in homes.items() for name in exports}
 
     def get(name: str) -> Any:
         if name not in modules:
@@ -30,6 +30,6 @@ def imported_when_used(
 
 def imported(module: str) -> Any:
     """Return a module if it is imported completely: another thread may be at it."""
-    found = sys.modules.get(module)
-    spec = getattr(found, "__spec__", None)
-    return None if getattr(spec, "_initializing", False) else found
+    loaded = sys.modules.get(module)
+    spec = getattr(loaded, "__spec__", None)
+    return None if getattr(spec, "_initializing", False) else loaded

@@ -65,8 +65,8 @@ def memory() -> dict[str, int | None]:
         import psutil
     except ImportError:
         return {"total": None, "free": None}
-    found = psutil.virtual_memory()
-    return {"total": int(found.total), "free": int(found.available)}
+    usage = psutil.virtual_memory()
+    return {"total": int(usage.total), "free": int(usage.available)}
 
 
 def lower_priority() -> None:

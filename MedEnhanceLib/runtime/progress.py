@@ -150,14 +150,14 @@ class Steps:
     def __init__(self, monitor: Monitor) -> None:
         self._monitor, self._done = monitor, 0.0
 
-    def next(self, cost: float, left: float) -> Monitor:
+    def next(self, cost: float, remaining: float) -> Monitor:
         """Return the monitor of the next step.
 
         cost: what this step is expected to take, in any unit.
-        left: what all steps after it are expected to take, in the same unit; 0 of the last one.
+        remaining: expected of all steps after it, in the same unit; 0 of the last one.
         """
         start = self._done
-        self._done = 1 - (1 - start) * left / (cost + left)
+        self._done = 1 - (1 - start) * remaining / (cost + remaining)
         return self._monitor.part(start, self._done)
 
 

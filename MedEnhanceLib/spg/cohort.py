@@ -176,7 +176,7 @@ class Cohort:
             paths[values[0]] += (path.is_dir() and _volumes_below(path, "*")) or [path]
         if not paths:
             raise InputError(f"{table} has no rows", f"Give the columns {', '.join(_COLUMNS)}.")
-        patients = (Patient(name, tuple(own)) for name, own in sorted(paths.items()))
+        patients = (Patient(name, tuple(files)) for name, files in sorted(paths.items()))
         return cls(tuple(patients), modality)
 
     def split(self, held_out: float, seed: int) -> tuple[Cohort, Cohort]:

@@ -155,8 +155,8 @@ def _by_matching(
         for name in sorted(measured[0])
     }
     order = dataset.order_of(joined)
-    of_prior = (order % len(prepared.prior.volumes)).tolist()
-    return joined[order], of_prior, {"measured": means}
+    prior_numbers = (order % len(prepared.prior.volumes)).tolist()
+    return joined[order], prior_numbers, {"measured": means}
 
 
 def _by_statistics(prepared: Prepared, monitor: Monitor) -> Made:
@@ -178,11 +178,11 @@ def _write_result(
     monitor: Monitor,
 ) -> None:
     """Write the volumes, audit them as stored, and complete the folder with its manifest."""
-    volumes, of_prior, results = made
+    volumes, prior_numbers, results = made
     modality = prepared.modality
     monitor.progress(0.0, "writing volumes")
     stored = dataset.quantized(volumes, modality)
-    spacing = [prepared.prior.spacing_mm[number] for number in of_prior]
+    spacing = [prepared.prior.spacing_mm[number] for number in prior_numbers]
     dataset.write_volumes(out, stored, spacing, modality)
     monitor.progress(0.1, "auditing the volumes")
     low, high = dataset.STORED[modality]

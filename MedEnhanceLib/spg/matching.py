@@ -166,30 +166,32 @@ class PatientLoop:
         """Move the generator towards volumes that give the network the patient's gradients."""
         network, rng = self.networks[place], self._rng(number, 2)
         volume, pairs = self._pairs(number, place)
-        theirs, ours, structures, residuals, changes = [], [], [], [], []
-        for sample, of_patient in pairs:
+        raw_losses, losses, structures, residuals, changes = [], [], [], [], []
+        for sample, patient_sample in pairs:
             seed = int(rng.integers(2**31))  # the same for both sides
-            theirs.append(network.loss(of_patient, seed, None) / len(pairs))
+            raw_losses.append(network.loss(patient_sample, seed, None) / len(pairs))
             prior = self._prior[volume][sample.where]
             residual = self.generator.residual(prior, sample.where)
             part = self.generator.add(prior, residual)
-            ours.append(network.loss(sample, seed, part - part.detach()) / len(pairs))
+            losses.append(network.loss(sample, seed, part - part.detach()) / len(pairs))
             structures.append(structure_loss(part, prior))
             residuals.append(residual)
             changes.append((part.detach() - prior).abs().mean())
-        raw = layer_gradients(_total(theirs), network.module, differentiable=False)
-        distilled = layer_gradients(_total(ours), network.module, differentiable=True)
+        raw = layer_gradients(_total(raw_losses), network.module, differentiable=False)
+        distilled = layer_gradients(_total(losses), network.module, differentiable=True)
         alignment = cosine_distance(raw, distilled)
-        structure = _total(structures) / len(ours)
+        structure = _total(structures) / len(losses)
         loss = alignment + structure_weight(number / self.config.loop.steps) * structure
-        loss = loss + _RESTRAINT * _total([each.square().mean() for each in residuals]) / len(ours)
+        loss = loss + _RESTRAINT * _total([each.square().mean() for each in residuals]) / len(
+            losses
+        )
         self._adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.generator.parameters(), _CLIP)
         self._adam.step()
         self._block = None
-        saturated = _total([saturation(each) for each in residuals]) / len(ours)
-        values = torch.stack((loss, alignment, structure, saturated, _total(changes) / len(ours)))
+        saturated = _total([saturation(each) for each in residuals]) / len(losses)
+        values = torch.stack((loss, alignment, structure, saturated, _total(changes) / len(losses)))
         # The only time that the host waits for the device, when all of the step is on its way.
         values = values.detach().cpu()
         if not bool(torch.isfinite(values[0])):
@@ -215,8 +217,8 @@ class PatientLoop:
             pairs: list[tuple[Sample, Sample]] = []
             while len(pairs) < self.batch:
                 key = int(rng.integers(self.config.loop.pool))
-                ours = self.networks[place].draw(brick, self._seed_of(place, key))
-                pairs += zip(ours, self._of_patient(place, key), strict=False)
+                samples = self.networks[place].draw(brick, self._seed_of(place, key))
+                pairs += zip(samples, self._patient_samples(place, key), strict=False)
             self._block = first, volume, pairs[: self.batch]
         return self._block[1:]
 
@@ -225,7 +227,7 @@ class PatientLoop:
         rng = np.random.default_rng((self.config.seed + 1, self._raw.number, place, key, 7))
         return int(rng.integers(2**31))
 
-    def _of_patient(self, place: int, key: int) -> Sequence[Sample]:
+    def _patient_samples(self, place: int, key: int) -> Sequence[Sample]:
         """Draw raw crops of a pool; each draw is made once."""
         if (place, key) not in self._raw_samples:
             seed = self._seed_of(place, key)

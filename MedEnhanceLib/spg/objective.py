@@ -50,9 +50,9 @@ def cosine_distance(raw: Gradients, distilled: Gradients) -> Tensor:
     no 1e-6 as it has for cross-entropy: gradients of a squared error are that small.
     """
     total = raw[0].new_zeros(())
-    for theirs, ours in zip(raw, distilled, strict=True):
-        lengths = _length(theirs), _length(ours)
-        total = total + 1 - (theirs * ours).sum() / (lengths[0] * lengths[1])
+    for raw_layer, distilled_layer in zip(raw, distilled, strict=True):
+        lengths = _length(raw_layer), _length(distilled_layer)
+        total = total + 1 - (raw_layer * distilled_layer).sum() / (lengths[0] * lengths[1])
         total = total + _LENGTH_WEIGHT * (lengths[0].log() - lengths[1].log()).square()
     return total / len(raw)
 

@@ -131,12 +131,12 @@ def contributed(run: Mapping[str, Any]) -> list[str]:
     """List what of the patients is in a set, by its manifest or its run.json."""
     count = run["patients"]
     spacing = ", ".join(f"{slices:g} × {pixels:g}" for slices, pixels in run["spacing_mm"])
-    of_what = "intensity, and of four bands of detail"
+    kinds = "intensity, and of four bands of detail"
     if run["modality"] == "CT":
-        of_what = "four bands of detail"
+        kinds = "four bands of detail"
     lines = [
         f"Of the patients there are {count_of_numbers(run['modality'])} numbers, each a mean over "
-        f"{count} {'patient' if count == 1 else 'patients'}: quantiles of {of_what}. They are in "
+        f"{count} {'patient' if count == 1 else 'patients'}: quantiles of {kinds}. They are in "
         "manifest.json."
     ]
     if run["prior"]["kind"] == "synthetic":

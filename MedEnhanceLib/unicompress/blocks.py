@@ -45,11 +45,11 @@ def slices_text(places: Iterable[tuple[Sequence[int], Sequence[int]]]) -> str:
     """
     spans: dict[tuple[int, ...], list[list[int]]] = {}
     for start, stop in sorted((tuple(start), tuple(stop)) for start, stop in places):
-        found = spans.setdefault(start[:-3], [])
-        if found and start[-3] <= found[-1][1]:
-            found[-1][1] = max(found[-1][1], stop[-3])
+        intervals = spans.setdefault(start[:-3], [])
+        if intervals and start[-3] <= intervals[-1][1]:
+            intervals[-1][1] = max(intervals[-1][1], stop[-3])
         else:
-            found.append([start[-3], stop[-3]])
+            intervals.append([start[-3], stop[-3]])
     parts = []
     for frame, ranges in spans.items():
         whose = f"frame {frame[0]}, " if frame else ""

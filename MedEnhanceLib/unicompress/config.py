@@ -95,10 +95,10 @@ class CompressConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         numbers = (self.max_error, self.max_error_sigma, self.ratio, self.psnr, self.ssim)
-        chosen = [self.lossless, *(number is not None for number in numbers)]
-        if sum(chosen) != 1:
+        modes = [self.lossless, *(number is not None for number in numbers)]
+        if sum(modes) != 1:
             raise ConfigError(
-                f"{sum(chosen)} compression modes are chosen",
+                f"{sum(modes)} compression modes are chosen",
                 "Choose one of lossless, max_error, max_error_sigma, ratio, psnr and ssim.",
             )
         if self.ratio is None and self.block_type != "auto":
@@ -152,7 +152,7 @@ class CodecTrainingConfig(WithPresets):
                     "Give name and subjects of each collection, and license and source if you can.",
                 )
 
-    def found(self, data: Path) -> list[Path]:
+    def volume_files(self, data: Path) -> list[Path]:
         """List the volumes of a folder to learn from, by name."""
         left_out = {path for pattern in self.held_out for path in data.glob(pattern)}
         return sorted({path for pattern in self.files for path in data.glob(pattern)} - left_out)

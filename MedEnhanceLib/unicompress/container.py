@@ -98,7 +98,7 @@ def with_repair(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> tuple[byt
     not depend on what it holds.
     """
     front, chunks = build_front(header, chunks), list(chunks)
-    layout = Layout.of_size(len(front) + bytes_of(chunks))
+    layout = Layout.for_size(len(front) + bytes_of(chunks))
     if layout is None:
         return front, chunks
     # Its length and checksum are known before its bytes, which cover the head.
@@ -200,8 +200,8 @@ class Container:
             if not self._mends:
                 raise
             self._mends = False  # it is done once
-            found = self.damages() or []
-            self._repaired = [damage for damage in found if damage.repaired is not None]
+            damages = self.damages() or []
+            self._repaired = [damage for damage in damages if damage.repaired is not None]
             if not self._repaired:
                 raise
             name, first, more = self.path.name, self._repaired[0], len(self._repaired) - 1
@@ -220,12 +220,12 @@ class Container:
     def is_sealed(self) -> bool:
         """Tell whether the SHA-256 at the end of the file fits its bytes; reads the whole file."""
         digest = hashlib.sha256()
-        left = self.size - _DIGEST_BYTES
+        remaining = self.size - _DIGEST_BYTES
         try:
             self._stream.seek(0)
-            while left > 0 and (piece := self._stream.read(min(left, _AT_ONCE))):
+            while remaining > 0 and (piece := self._stream.read(min(remaining, _AT_ONCE))):
                 digest.update(piece)
-                left -= len(piece)
+                remaining -= len(piece)
             return self._stream.read(_DIGEST_BYTES) == digest.digest()
         except OSError:  # a disk that cannot read a place of it
             return False

@@ -99,7 +99,7 @@ class Header:
         part has.
         """
         loses = self.mode != "lossless" and self.measured.get("max_error", 1.0)
-        own = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if loses else ()
+        own_step = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if loses else ()
         study, series = (uid_or_nothing(self.dicom.get(key, "")) for key in ("study", "series"))
         return Volume(
             voxels,
@@ -110,7 +110,7 @@ class Header:
             history=self.history,
             frame_interval_s=self.frame_interval_s,
             origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
-            lossy=self.lossy + own,
+            lossy=self.lossy + own_step,
             gradients=tuple(Gradient(b, (x, y, z)) for b, x, y, z in self.gradients[frames]),
         )
 

@@ -63,7 +63,7 @@ class Layout:
     rows: int
 
     @classmethod
-    def of_size(cls, covered: int) -> Layout | None:
+    def for_size(cls, covered: int) -> Layout | None:
         """Lay out parity of `covered` bytes; None where it would take more than its share."""
         for page, least in ((_PAGE, 2), (_SMALL_PAGE, 1)):
             pages = -(-(covered + _SLACK) // page)
@@ -117,7 +117,7 @@ class Layout:
 
 def most_bytes(file_bytes: int) -> int:
     """Bound what the repair chunk of a file of at most that size adds to it."""
-    return file_bytes // _SHARE if Layout.of_size(file_bytes) else 0
+    return file_bytes // _SHARE if Layout.for_size(file_bytes) else 0
 
 
 @dataclass(frozen=True)
@@ -272,11 +272,11 @@ def _power(exponent: int) -> int:
     return int(_tables()[0][exponent % _ORDER])
 
 
-def _products(left: Words, right: Words) -> Words:
+def _products(a: Words, b: Words) -> Words:
     """Multiply all pairs that broadcasting makes."""
     powers, logarithms = _tables()
-    product: Words = powers[(logarithms[left] + logarithms[right]) % _ORDER].astype(np.uint16)
-    product[np.broadcast_to((left == 0) | (right == 0), product.shape)] = 0
+    product: Words = powers[(logarithms[a] + logarithms[b]) % _ORDER].astype(np.uint16)
+    product[np.broadcast_to((a == 0) | (b == 0), product.shape)] = 0
     return product
 
 

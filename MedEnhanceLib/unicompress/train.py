@@ -35,7 +35,7 @@ def codec_config(fields: Mapping[str, Any]) -> Any:
 
 def train_codec(config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
     """Train a part of the codec; the folder of its bundle, or of several."""
-    is_implicit, files = isinstance(config, ImplicitConfig), config.found(data)
+    is_implicit, files = isinstance(config, ImplicitConfig), config.volume_files(data)
     train: Callable[..., list[Path]] = train_predictor
     if is_implicit:  # which takes torch
         from MedEnhanceLib.unicompress.codecs.implicit.two_stages import train as train_implicit

@@ -54,13 +54,13 @@ class Tally:
 
     def _compare(self, source: Voxels, decoded: Voxels) -> None:
         bits = f"u{source.dtype.itemsize}"
-        for one, other in zip(source, decoded, strict=True):  # slices stay in a processor's cache
-            if np.array_equal(one.view(bits), other.view(bits)):
+        for before, after in zip(source, decoded, strict=True):  # slices stay in the CPU's cache
+            if np.array_equal(before.view(bits), after.view(bits)):
                 continue
             self.equal = False
-            difference = _distance(one, other)
+            difference = _distance(before, after)
             if difference.dtype.kind == "f":  # equal bits may be no numbers
-                difference[one.view(bits) == other.view(bits)] = 0
+                difference[before.view(bits) == after.view(bits)] = 0
             largest = difference.max()
             # A comparison with NaN is false, and would hide it.
             worse = not largest <= self.max_error
@@ -107,11 +107,11 @@ def check_target(
         )
 
 
-def _distance(left: Voxels, right: Voxels) -> Voxels:
-    if left.dtype.kind == "f":
+def _distance(before: Voxels, after: Voxels) -> Voxels:
+    if before.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            return np.abs(left.astype(np.float64) - right.astype(np.float64))
+            return np.abs(before.astype(np.float64) - after.astype(np.float64))
     # Subtract as unsigned of the same width: exact, also between the extremes of a signed type.
-    bits = f"u{left.dtype.itemsize}"
-    difference: Voxels = np.maximum(left, right).view(bits) - np.minimum(left, right).view(bits)
+    bits = f"u{before.dtype.itemsize}"
+    difference: Voxels = np.maximum(before, after).view(bits) - np.minimum(before, after).view(bits)
     return difference

@@ -110,12 +110,12 @@ class Thickening:
         thick = max(4, round(rows / stack.ratio))
         ratio = rows / thick
         width = ratio * stack.thickness_mm / stack.spacing_mm
-        own = SliceStack(thick, ratio, width, rows, stack.shape)
+        patch_stack = SliceStack(thick, ratio, width, rows, stack.shape)
         # What thickening averages away of the noise is added.
-        left = float(np.square(own.thicken()).sum(axis=1).mean())
-        added = noise * float(np.sqrt(1 - min(left, 1.0)))
+        variance = float(np.square(patch_stack.thicken()).sum(axis=1).mean())
+        added = noise * float(np.sqrt(1 - min(variance, 1.0)))
         bins = [(max(1, round(stack.thin_mm / pixel_mm)), 1)]
-        return cls(own, added, noise, bins, varies=False)
+        return cls(patch_stack, added, noise, bins, varies=False)
 
 
 def read_planes(files: Sequence[Path], modality: str, monitor: Monitor) -> list[Planes]:

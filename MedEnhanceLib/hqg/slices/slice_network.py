@@ -52,11 +52,11 @@ class StackMaps:
         """
         level, angle = noise / CERTAIN, 2 * torch.pi * torch.from_numpy(stack.phases()).float()
         waves = torch.stack([torch.cos(angle), torch.sin(angle)])
-        of_stack = [stack.ratio / 4, stack.width / 4, level]
+        stack_values = [stack.ratio / 4, stack.width / 4, level]
         is_gaussian = float(stack.shape == "gaussian")
         values = torch.tensor(
             [
-                [*of_stack, pixel_mm / stack.thin_mm, stack.thin_mm / apart_mm, is_gaussian]
+                [*stack_values, pixel_mm / stack.thin_mm, stack.thin_mm / apart_mm, is_gaussian]
                 for pixel_mm, apart_mm in sizes_mm
             ]
         )

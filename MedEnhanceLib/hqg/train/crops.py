@@ -158,16 +158,18 @@ class CropMaker:
         if rng.random() < self.synthetic:
             target = synthetic_target(self.modality, int(rng.integers(2**31)))
         if self.kind == "real":
-            return [self._of_real(target, rng)]
-        return self._of_ct(target, rng) if self.modality == "CT" else [self._of_mr(target, rng)]
+            return [self._real_crop(target, rng)]
+        return (
+            self._ct_crops(target, rng) if self.modality == "CT" else [self._mr_crop(target, rng)]
+        )
 
-    def _of_real(self, target: Target, rng: np.random.Generator) -> Crop:
+    def _real_crop(self, target: Target, rng: np.random.Generator) -> Crop:
         where, noise = self._place(target, rng), target.noise
         noisy = target.series[0][where]
         scan = _Acquired(noisy, noisy, noise[:][where], noise.spectrum)
         return self._crop(target, scan, where)
 
-    def _of_mr(self, target: Target, rng: np.random.Generator) -> Crop:
+    def _mr_crop(self, target: Target, rng: np.random.Generator) -> Crop:
         where = self._place(target, rng)
         clean = np.maximum(target.series[0][where], 0)
         # A segmenter that does not learn knows the gray values of its own training alone.
@@ -192,7 +194,7 @@ class CropMaker:
             planted_too = self._filtered(add(planted), target.spacing)
         return replace(crop, guide=guide, planted=planted_too)
 
-    def _of_ct(self, target: Target, rng: np.random.Generator) -> list[Crop]:
+    def _ct_crops(self, target: Target, rng: np.random.Generator) -> list[Crop]:
         """Crops of a slab of CT at a simulated dose, with noise measured as in use.
 
         Raises InputError where nothing is measured.

@@ -238,8 +238,8 @@ def feature_loss(network: GuidedNetwork, crop: Noisy, window: CropWindow, image:
         return seen
 
     with torch.no_grad():
-        of_target = features(crop.target)
-    return (features(image) - of_target).abs().mean()
+        target_features = features(crop.target)
+    return (features(image) - target_features).abs().mean()
 
 
 class Critic(nn.Module):

@@ -153,11 +153,11 @@ def _beside_shipped(
     Returns dB: `shipped_gain_db`, `over_shipped_db` and its standard error.
     """
     shipped = open_enhancer(shipped_bundle(config.modality.lower()))
-    theirs = crops
+    shipped_crops = crops
     if shipped.config.blocks != config.network.blocks:
-        of_its_size = replace(config, network=shipped.config)
-        theirs = validated_crops(of_its_size, {**targets, "guided": []})
-    before = [gain_of(shipped, crop)[0] for crop in theirs if crop.guide is None]
+        shipped_config = replace(config, network=shipped.config)
+        shipped_crops = validated_crops(shipped_config, {**targets, "guided": []})
+    before = [gain_of(shipped, crop)[0] for crop in shipped_crops if crop.guide is None]
     difference = np.subtract(after, before)
     return {
         "shipped_gain_db": float(np.mean(before)),

@@ -138,9 +138,9 @@ class Trainer:
         ends = np.cumsum(self.counts)
         stage = int(np.searchsorted(ends, number, side="right"))
         count = self.counts[stage]
-        here = number - int(ends[stage]) + count
+        stage_step = number - int(ends[stage]) + count
         network, learner = self.network, self.learner
-        if here == 0 and stage > 0:
+        if stage_step == 0 and stage > 0:
             # A stage learns upon the averaged weights of the one before.
             network.load_state_dict(learner.average.module.state_dict())
             learner.optimizer.state.clear()
@@ -148,16 +148,16 @@ class Trainer:
         network.network.requires_grad_(stage in (0, _TAUGHT))
         rng = np.random.default_rng([self.config.seed, 1, number])
         torch.manual_seed(int(rng.integers(2**62)))
-        crop = self._drawn(_STAGES[stage], here, rng)
+        crop = self._drawn(_STAGES[stage], stage_step, rng)
         # A GPU takes a whole crop in the time of a window.
         window = CropWindow.of(crop.plain, rng if self.device == "cpu" else None)
-        image, parts = self._losses(crop, window, stage, here, rng)
+        image, parts = self._losses(crop, window, stage, stage_step, rng)
         total, seen = torch.stack([*parts.values()]).sum(), {}
         if self.teaching is not None and self.taught is not None and stage == _TAUGHT:
             seen = self._promote(self.teaching, total, image, crop, window)
-            self.taught.update(here, count)
+            self.taught.update(stage_step, count)
         else:
-            learner.step(total, here, count)
+            learner.step(total, stage_step, count)
         return {name: float(value.detach()) for name, value in parts.items()} | seen
 
     def _promote(
@@ -183,7 +183,7 @@ class Trainer:
             "gate cosine": float(report.cosine),
         }
 
-    def _drawn(self, kind: Kind, here: int, rng: np.random.Generator) -> Crop:
+    def _drawn(self, kind: Kind, stage_step: int, rng: np.random.Generator) -> Crop:
         """Draw a crop of a stage, or a real one of the first."""
         config = self.config
         if kind not in self._pools:
@@ -192,10 +192,10 @@ class Trainer:
                 self._data[kind], config.modality, config.network.blocks, config.seed, kind, share
             )
             self._pools[kind] = CropPool(maker.make, config.crops, config.renewed_every)
-        return on_device(self._pools[kind].draw(here, rng, self.monitor), self.device)
+        return on_device(self._pools[kind].draw(stage_step, rng, self.monitor), self.device)
 
     def _losses(
-        self, crop: Crop, window: CropWindow, stage: int, here: int, rng: np.random.Generator
+        self, crop: Crop, window: CropWindow, stage: int, stage_step: int, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Enhance a window, [K, J, I], and compute all terms of its loss."""
         config, plain, guide, network = self.config.loss, crop.plain, crop.guide, self.network
@@ -224,11 +224,11 @@ class Trainer:
             parts["wavelet"] = config.wavelet * losses.wavelet_loss(image, plain, window)
         if config.feature:
             parts["feature"] = config.feature * losses.feature_loss(network, plain, window, image)
-        if here < _CRITIC_START * self.counts[stage] or stage == _TAUGHT:
+        if stage_step < _CRITIC_START * self.counts[stage] or stage == _TAUGHT:
             return image, parts
         judged = {"adversarial": image[where]} if config.adversarial else {}
         if config.unpaired and stage == 0:
-            real = self._drawn("real", here, rng).plain
+            real = self._drawn("real", stage_step, rng).plain
             window = CropWindow.of(real, rng)
             enhanced = run(real, window, guide=None).guided
             judged["unpaired"] = enhanced[window.where]

@@ -138,7 +138,9 @@ _IN_TIME = (TIME, "trigger time", ACQUISITION.axis)
 
 def attributes_of(slices: Slices) -> tuple[Attribute, ...]:
     """Return the attributes that these slices differ in, in the order in which they are tried."""
-    return tuple(own for own in _ATTRIBUTES if len(set(map(own.value, slices))) > 1)
+    return tuple(
+        attribute for attribute in _ATTRIBUTES if len(set(map(attribute.value, slices))) > 1
+    )
 
 
 def with_equal_times(slices: Slices) -> tuple[Slice, ...]:
@@ -185,7 +187,9 @@ def are_of_one_kind(
         axis: along which frames differ.
         attributes: that distinguish kinds.
     """
-    if any(len({plane.image_type[2:] for plane in here}) > 1 for here in zip(*frames, strict=True)):
+    if any(
+        len({plane.image_type[2:] for plane in place}) > 1 for place in zip(*frames, strict=True)
+    ):
         return False
     for attribute in attributes:
         if attribute is axis or not (attribute.is_contrast or attribute.is_moment):
@@ -209,7 +213,7 @@ def in_scan_order(frames: Frames) -> tuple[tuple[Slice, ...], ...]:
     if len(files) == 1:
         ways.insert(2, attrgetter("dimensions"))
     for way in ways:
-        rows = [list(map(way, here)) for here in zip(*frames, strict=True)]
+        rows = [list(map(way, place)) for place in zip(*frames, strict=True)]
         if any(None in row or len(set(row)) < len(row) for row in rows):
             continue
         if way is _time_s and np.ptp(rows) > _LONGEST_SCAN_S:
@@ -234,10 +238,10 @@ def ranked(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
     if len(set(map(len, at_each_place))) != 1:
         return ()
     for moment in (_trigger_ms, _time_s):
-        times = [list(map(moment, here)) for here in at_each_place]
+        times = [list(map(moment, place)) for place in at_each_place]
         if any(None in row or len(set(row)) < len(row) for row in times):
             continue
-        rows = [sorted(here, key=lambda plane: moment(plane) or 0.0) for here in at_each_place]
+        rows = [sorted(place, key=lambda plane: moment(plane) or 0.0) for place in at_each_place]
         frames = tuple(zip(*rows, strict=True))
         if moment is _trigger_ms or _follow_each_other(frames):
             return frames
@@ -250,13 +254,13 @@ def _numbered(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
     The images state several positions in time, or are a diffusion scan; and the numbers run frame
     by frame, with the places in one order, or place by place through all frames.
     """
-    planes = [plane for here in at_each_place for plane in here]
+    planes = [plane for place in at_each_place for plane in place]
     stated = {plane.temporal_count or 0.0 for plane in planes}
     if len({plane.number for plane in planes} - {None}) < len(planes) or len(stated) > 1:
         return ()
     frames = tuple(
         zip(
-            *(sorted(here, key=lambda plane: plane.number or 0) for here in at_each_place),
+            *(sorted(place, key=lambda plane: plane.number or 0) for place in at_each_place),
             strict=True,
         )
     )

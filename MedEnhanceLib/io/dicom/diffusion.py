@@ -91,12 +91,12 @@ def b_value(header: Header, keyword: str) -> str:
 def _private_b_value(header: Header) -> Vector:
     for tag, creator in _B_VALUES:
         if value := _private(header, (tag,), creator)[:1]:
-            of_ge, ge_creator, _ = _DIRECTIONS[1]
-            vector = _private(header, of_ge, ge_creator) if creator == "GEMS_PARM_01" else ()
+            ge_tag, ge_creator, _ = _DIRECTIONS[1]
+            vector = _private(header, ge_tag, ge_creator) if creator == "GEMS_PARM_01" else ()
             length = math.hypot(*vector)
             scale = length**2 if 0.03 < length < _FULL_LENGTH else 1.0
             return (round(value[0] % _GE_OFFSET * scale, 3),)
-    return _of_csa(header, "B_value")[:1]
+    return _csa_numbers(header, "B_value")[:1]
 
 
 def direction(header: Header, keyword: str) -> Vector | None:
@@ -104,19 +104,19 @@ def direction(header: Header, keyword: str) -> Vector | None:
 
     It is None, too, where the frame of a private one is unknown.
     """
-    vector: Vector | None = _numbers(header.get(keyword)) or _of_csa(
+    vector: Vector | None = _numbers(header.get(keyword)) or _csa_numbers(
         header, "DiffusionGradientDirection"
     )
     for tags, creator, turned in _DIRECTIONS:
         if not vector:
             private = _private(header, tags, creator)
             vector = turned(private, header) if len(private) == 3 else None
-    vector = vector or _of_comments(header)
+    vector = vector or _comment_direction(header)
     length = math.hypot(*vector) if vector and len(vector) == 3 else 0.0
     return tuple(part / length for part in vector) if vector and length > 0.03 else None
 
 
-def _of_comments(header: Header) -> Vector | None:
+def _comment_direction(header: Header) -> Vector | None:
     """Read Canon's "b=1500(0.895,0.000,0.445)", along phase, frequency and slice."""
     comment = _CANON.fullmatch(str(header.get("ImageComments") or "").strip())
     if comment is None or not str(header.get("Manufacturer")).upper().startswith("CANON"):
@@ -138,7 +138,7 @@ def _is_of(creator: str, header: Header, tag: int) -> bool:
     return str(header.get(_creator(tag)) or "").strip() == creator
 
 
-def _of_csa(header: Header, name: str) -> Vector:
+def _csa_numbers(header: Header, name: str) -> Vector:
     data = header.get(_CSA)
     is_stated = _is_of(_CSA_CREATOR, header, _CSA)
     return _numbers(_csa(data).get(name)) if is_stated and isinstance(data, bytes) else ()

@@ -169,7 +169,7 @@ class _Places:
     def lacking(self, part: Slices, slices: Slices) -> int:
         """Return the number of slices at places where the part has none."""
         covered = self.at(part)
-        return sum(len(here) for place, here in self.at(slices).items() if place not in covered)
+        return sum(len(planes) for place, planes in self.at(slices).items() if place not in covered)
 
     def is_stack(self, slices: Slices) -> bool:
         """Return whether their distances are about those of the whole series: none is left out."""
@@ -184,7 +184,7 @@ def _divided_by(
 ) -> list[ScanPart]:
     """Make parts in which no slices share a place; [] where no attributes give such parts."""
     collide = places.collide(slices)
-    mixed = [own for own in attributes if own.is_contrast and own.mixes(slices)]
+    mixed = [kind for kind in attributes if kind.is_contrast and kind.mixes(slices)]
     if not collide and not mixed:
         return [ScanPart((tuple(slices),))]
     framed = _framed(slices, places, attributes) if collide else None
@@ -220,7 +220,7 @@ def _interrupted(
     for way in contrast.SCAN_NUMBERS:
         if any(way(plane) is None for plane in slices):
             continue
-        last = [max(here, key=way) for here in at.values() if len(here) == most]
+        last = [max(planes, key=way) for planes in at.values() if len(planes) == most]
         rest = [plane for plane in slices if all(plane is not other for other in last)]
         if min(map(way, last)) <= max(map(way, rest)):
             continue

@@ -329,5 +329,5 @@ def _fields_of(groups: Dataset) -> Fields:
         fields |= plain_values(item)
     stated = {name: value for name, value in fields.items() if value not in (None, "")}
     return stated | {
-        plain: stated[own] for own, plain in reversed(CLASSIC.items()) if own in stated
+        plain: stated[keyword] for keyword, plain in reversed(CLASSIC.items()) if keyword in stated
     }

@@ -154,12 +154,12 @@ def _scan(path: Path, monitor: Monitor) -> list[list[DicomHeader]]:
     sorted_out = list(by_series.values())
     for header in lost:
         near = [
-            own
-            for own in by_series.values()
-            if any(image.slices and image.file.parent == header.file.parent for image in own)
+            members
+            for members in by_series.values()
+            if any(image.slices and image.file.parent == header.file.parent for image in members)
         ]
-        for own in near:
-            own.append(header)
+        for members in near:
+            members.append(header)
         if not near:
             sorted_out.append([header])
     return _joined(sorted(sorted_out, key=_in_order))
@@ -173,8 +173,8 @@ def _joined(series: Sequence[list[DicomHeader]]) -> list[list[DicomHeader]]:
     made: list[list[DicomHeader]] = []
     for group in groups.values():
         planes = [[plane for header in headers for plane in header.slices] for headers in group]
-        acquisitions = {own[0].acquisition for own in planes if own}
-        places = {tuple(sorted(plane.position or () for plane in own)) for own in planes}
+        acquisitions = {members[0].acquisition for members in planes if members}
+        places = {tuple(sorted(plane.position or () for plane in members)) for members in planes}
         count = planes[0][0].temporal_count if planes[0] else None
         if len(acquisitions) == len(group) <= (count or 0) and len(places) == 1:
             made.append([header for headers in group for header in headers])
@@ -250,7 +250,7 @@ def _volumes(
     by_instance: dict[str, list[DicomHeader]] = defaultdict(list)
     for index, header in enumerate(images):
         by_instance[header.instance or f"nameless {index}"].append(header)
-    unique = images if lost else [own[0] for own in by_instance.values()]
+    unique = images if lost else [group[0] for group in by_instance.values()]
     parts, scouts = parts_of([plane for header in unique for plane in header.slices])
     notes = []
     if scouts:

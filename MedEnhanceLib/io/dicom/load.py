@@ -85,12 +85,12 @@ def _choose(listed: Sequence[Choice], series: str | None, path: Path, monitor: M
             f"{path} {what}:{listing}",
             "Choose one by its number or UID (--series 1, series='1').",
         )
-    (chosen,) = fitting
+    (match,) = fitting
     if series is None:
-        _warn_of_others([c for c in listed if c is not chosen], path.absolute().name, monitor)
-    if chosen.part is None and not _is_segmentation(chosen):
-        raise chosen.error
-    return chosen
+        _warn_of_others([c for c in listed if c is not match], path.absolute().name, monitor)
+    if match.part is None and not _is_segmentation(match):
+        raise match.error
+    return match
 
 
 def _is_segmentation(choice: Choice) -> bool:
@@ -146,8 +146,8 @@ def _volume(
         monitor.warn(note)
     stacks = stack_frames(part.frames, name, monitor, resample=resample)
     require_identical(choice.copies, name, monitor.part(0.3, 0.4))
-    own = about.modality if about.modality in _MODALITIES else "OT"
-    meaning = modality or own
+    stated = about.modality if about.modality in _MODALITIES else "OT"
+    meaning = modality or stated
     ordered = [plane for stack in stacks for plane in stack.slices]
     repair, geometry, steps = stacks[0].repair, stacks[0].geometry, []
     read_till = 1.0 if repair is None else 0.85
@@ -163,7 +163,7 @@ def _volume(
         voxels if len(stacks) > 1 else voxels[0],
         geometry,
         modality=meaning,
-        units=_units(ordered[0], own) if meaning == own else default_units(meaning),
+        units=_units(ordered[0], stated) if meaning == stated else default_units(meaning),
         source=f"{path} (series {choice.row.key or 'without UID'})",
         history=(*about.history, *steps),
         frame_interval_s=interval_s(part.frames, part.axis),

@@ -294,9 +294,9 @@ class Slice:
 
 Slices = Sequence[Slice]
 _READ: tuple[tuple[str, Any, Read], ...] = tuple(
-    (own.name, own.metadata["keyword"], own.metadata["read"])
-    for own in fields(Slice)
-    if own.metadata
+    (column.name, column.metadata["keyword"], column.metadata["read"])
+    for column in fields(Slice)
+    if column.metadata
 )
 #: What is read of every image: keywords, and tags of private elements.
 ELEMENTS: tuple[str | int, ...] = (

@@ -80,16 +80,16 @@ def _below(folder: Path, monitor: Monitor) -> Iterator[Path]:
     waiting, seen = [folder], set()
     while waiting:
         monitor.check()
-        here = waiting.pop()
+        current = waiting.pop()
         try:
-            state = here.stat()
+            state = current.stat()
             if (state.st_dev, state.st_ino) in seen:
                 continue  # a link to a folder that was read
             seen.add((state.st_dev, state.st_ino))
-            is_folder = {entry: entry.is_dir() for entry in sorted(here.iterdir())}
+            is_folder = {entry: entry.is_dir() for entry in sorted(current.iterdir())}
         except OSError as cause:
             raise InputError(
-                f"{here} cannot be read: {cause.strerror}",
+                f"{current} cannot be read: {cause.strerror}",
                 "Change its permissions, or give another folder.",
             ) from cause
         for entry, is_below in is_folder.items():

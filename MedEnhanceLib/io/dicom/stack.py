@@ -305,7 +305,7 @@ def _is_same_grid(other: Stack, first: Stack) -> bool:
     if other.shape != first.shape or len(other.slices) != len(first.slices):
         return False
     if other.repair or first.repair:  # each slice is resampled by its own position
-        positions = [np.array([plane.position for plane in own.slices]) for own in (other, first)]
+        positions = [np.array([plane.position for plane in each.slices]) for each in (other, first)]
         most_mm = _SAME_GRID * min(first.geometry.spacing)
         if np.abs(positions[0] - positions[1]).max() > most_mm:
             return False

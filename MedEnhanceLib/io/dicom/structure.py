@@ -56,13 +56,13 @@ def reason_of(failure: Exception) -> str:
 
 
 def read_elements(
-    stream: BinaryIO, wanted: Iterable[int | str] | None = None, *, last: int = BEFORE_PIXELS
+    stream: BinaryIO, elements: Iterable[int | str] | None = None, *, last: int = BEFORE_PIXELS
 ) -> Dataset:
     """Read elements with pydicom; returns them with `file_meta`.
 
     Args:
         stream: a file, with or without preamble and prefix (DICM).
-        wanted: tags or keywords; None for all elements.
+        elements: tags or keywords; None for all elements.
         last: the tag behind which reading stops; by default the pixels are left out.
     Raises `pydicom_failures()`: NotImplementedError where the file is deflated, DamagedError where
     a value reaches beyond the end of the file, or there are too many elements.
@@ -74,7 +74,7 @@ def read_elements(
     dataset: Dataset = pydicom.filereader.read_partial(
         stream,
         stop_when=_Limit(last),
-        specific_tags=None if wanted is None else _tags(tuple(wanted)),
+        specific_tags=None if elements is None else _tags(tuple(elements)),
         force=True,
     )
     _refuse_cut(dataset, stream)
@@ -82,10 +82,10 @@ def read_elements(
 
 
 @functools.cache
-def _tags(wanted: tuple[int | str, ...]) -> list[int]:
+def _tags(elements: tuple[int | str, ...]) -> list[int]:
     from pydicom.tag import Tag
 
-    return [Tag(tag) for tag in wanted]
+    return [Tag(tag) for tag in elements]
 
 
 def meta_of(stream: BinaryIO) -> Dataset:
@@ -128,11 +128,11 @@ class _Limit:
         self.last, self._count, self._before = last, 0, 0
 
     def __call__(self, tag: int, _vr: str | None, _length: int) -> bool:
-        here = int(tag)  # pydicom's tags compare slowly
-        has_ended = here > self.last or self._before == self.last
-        self._before = here
+        number = int(tag)  # pydicom's tags compare slowly
+        has_ended = number > self.last or self._before == self.last
+        self._before = number
         self._count += 1
-        if not has_ended and here == 0:
+        if not has_ended and number == 0:
             raise DamagedError("there are zeros where an element should be")
         if self._count > _MOST_ELEMENTS:
             raise DamagedError(f"its header has more than {_MOST_ELEMENTS} elements")
@@ -142,10 +142,10 @@ class _Limit:
 @contextmanager
 def silence() -> Iterator[None]:
     """Suppress pydicom's warnings and this thread's log records: they contain patients' values."""
-    here, log = threading.get_ident(), logging.getLogger("pydicom")
+    thread, log = threading.get_ident(), logging.getLogger("pydicom")
 
     def is_of_others(record: logging.LogRecord) -> bool:
-        return record.thread != here
+        return record.thread != thread
 
     log.addFilter(is_of_others)
     try:

@@ -110,9 +110,9 @@ class Derivation:
         """Write a SeriesDescription: that of the source (`earlier`) and what was done."""
         if requested := short_text(self.series_description):
             return requested
-        ours = f"MedEnhance {self.action}"[:40]
-        source = cut(_OUR_WORDS.sub("", earlier), 63 - len(ours)).strip()
-        return f"{source} {ours}".strip()
+        action_text = f"MedEnhance {self.action}"[:40]
+        source = cut(_OUR_WORDS.sub("", earlier), 63 - len(action_text)).strip()
+        return f"{source} {action_text}".strip()
 
     def _codes(self) -> list[tuple[str, str]]:
         codes = list(_CODES_OF_ACTIONS.get(self.action, (_PROCESSING,)))

@@ -107,21 +107,21 @@ def refer(dataset: Dataset, grid: FrameGrid, derivation: tuple[str, str]) -> Non
         grid: with the images behind each frame.
         derivation: value and meaning of DICOM's code of how a frame was derived.
     """
-    of_series: dict[str, dict[Instance, None]] = {}  # each image once, without its frames or tiles
+    by_series: dict[str, dict[Instance, None]] = {}  # each image once, without its frames or tiles
     for plane in grid.planes:
-        of_series.setdefault(str(plane.header.SeriesInstanceUID), {})[
+        by_series.setdefault(str(plane.header.SeriesInstanceUID), {})[
             replace(plane.reference, frame=None, tile=None)
         ] = None
     for keyword in ("ReferencedSeriesSequence", "SourceImageSequence"):
         dataset.pop(keyword, None)
-    if of_series:  # else made from nothing that is stored
-        items = {uid: [refer_to(image) for image in images] for uid, images in of_series.items()}
+    if by_series:  # else made from nothing that is stored
+        items = {uid: [refer_to(image) for image in images] for uid, images in by_series.items()}
         dataset.ReferencedSeriesSequence = [
             with_elements(SeriesInstanceUID=uid, ReferencedInstanceSequence=referenced)
             for uid, referenced in items.items()
         ]
         dataset.SourceImageSequence = [
-            refer_to(image) for images in of_series.values() for image in images
+            refer_to(image) for images in by_series.values() for image in images
         ]
     for frame in dataset.PerFrameFunctionalGroupsSequence:
         stand_in = frame.DerivationImageSequence[0].SourceImageSequence[0]

@@ -174,8 +174,8 @@ def _planes_of(template: Template, volume: Volume) -> list[ImagePlane]:
     """List the images of a template in its order; those that the volume names, if it does."""
     if template.origin is None:
         return []
-    of_volume = volume.origin.instances if volume.origin else ()
-    named = {instance for frame in of_volume for instance in frame}
+    frames = volume.origin.instances if volume.origin else ()
+    named = {instance for frame in frames for instance in frame}
     instances = [instance for frame in template.origin.instances for instance in frame]
     is_named = [instance in named for instance in instances]
     return [

@@ -62,19 +62,19 @@ def build_segmentation(
     labels = labels.single("A segmentation holds one point in time: write each frame on its own.")
     name = labels.source or "the label volume"
     _refuse_no_labels(labels, name)
-    of_value = _meanings_by_value(labels, meanings, name)
-    number_of = np.zeros(_HIGHEST + 1, np.uint8 if len(of_value) < 256 else np.uint16)
-    number_of[list(of_value)] = range(1, len(of_value) + 1)
+    by_value = _meanings_by_value(labels, meanings, name)
+    number_of = np.zeros(_HIGHEST + 1, np.uint8 if len(by_value) < 256 else np.uint16)
+    number_of[list(by_value)] = range(1, len(by_value) + 1)
     # Slice by slice: the indices of all voxels at once would take eight times a volume's memory.
     numbers = np.stack([number_of[plane.astype(np.uint16)] for plane in labels.voxels])
-    _refuse_too_many(numbers, len(of_value), name)
+    _refuse_too_many(numbers, len(by_value), name)
     grid = lay_out(labels, template, source_images)
     (monitor or Monitor()).progress(0.1, "segmentation as DICOM")
     dataset: Dataset = hd.seg.Segmentation(
         source_images=stand_ins(grid, (labels.shape[1], labels.shape[2]), template),
         pixel_array=numbers,
         segmentation_type="BINARY",
-        segment_descriptions=_describe(of_value, derivation),
+        segment_descriptions=_describe(by_value, derivation),
         omit_empty_frames=True,
         **identity(template, kind="segmentation"),
     )
@@ -98,25 +98,25 @@ def _meanings_by_value(
 ) -> dict[int, Mapping[str, Any]]:
     """Label → its meaning, in the order of the segments; labels without one come last."""
     try:
-        of_value = {int(meaning["value"]): meaning for meaning in meanings}
+        by_value = {int(meaning["value"]): meaning for meaning in meanings}
     except (KeyError, TypeError, ValueError) as cause:
         raise InputError(
             "a label's meaning has no value", "Give each a whole number as its value."
         ) from cause
-    if len(of_value) != len(meanings) or not all(0 <= value <= _HIGHEST for value in of_value):
+    if len(by_value) != len(meanings) or not all(0 <= value <= _HIGHEST for value in by_value):
         raise InputError(
             "two meanings have the same value, or one that no label has", "Give each label one."
         )
-    of_value.pop(0, None)
+    by_value.pop(0, None)
     present = np.unique(np.concatenate([np.unique(plane) for plane in labels.voxels]))
     for value in map(int, present):
         if value:
-            of_value.setdefault(value, {})
-    if not of_value:
+            by_value.setdefault(value, {})
+    if not by_value:
         raise InputError(
             f"{name} contains no label, and no structure is named", "Name the structures (labels)."
         )
-    return of_value
+    return by_value
 
 
 def _refuse_too_many(
@@ -131,7 +131,7 @@ def _refuse_too_many(
         )
 
 
-def _describe(of_value: Mapping[int, Mapping[str, Any]], derivation: Derivation) -> list[Dataset]:
+def _describe(by_value: Mapping[int, Mapping[str, Any]], derivation: Derivation) -> list[Dataset]:
     """Describe the segments; if no model made the labels, the algorithm is "not recorded"."""
     hd = require("highdicom", purpose="Writing DICOM")
     from pydicom.sr.codedict import codes
@@ -146,7 +146,7 @@ def _describe(of_value: Mapping[int, Mapping[str, Any]], derivation: Derivation)
         parameters={"sha256": model["sha256"]} if model.get("sha256") else None,
     )
     descriptions = []
-    for number, (value, meaning) in enumerate(of_value.items(), 1):
+    for number, (value, meaning) in enumerate(by_value.items(), 1):
         label = short_text(meaning.get("name")) or f"Label {value}"
         color = meaning.get("color") or meaning.get("recommended_color") or ""
         rgb = re.fullmatch(r"#([0-9a-fA-F]{6})", str(color))

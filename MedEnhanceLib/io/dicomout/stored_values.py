@@ -52,7 +52,7 @@ class Stored:
 
 
 def plan_storage(
-    slices: Sequence[Voxels], own: Sequence[Rescale], *, from_zero: bool = False
+    slices: Sequence[Voxels], source_rescales: Sequence[Rescale], *, from_zero: bool = False
 ) -> Stored:
     """Decide how slices are stored.
 
@@ -61,7 +61,7 @@ def plan_storage(
 
     Args:
         slices: [J, I] each, intensities.
-        own: the rescale of each source slice.
+        source_rescales: the rescale of each source slice.
         from_zero: the intercept must be 0, and slices may differ in slope (PET).
     Raises InputError: NaN or infinity, or numbers too large or too close together for DICOM.
     """
@@ -69,7 +69,7 @@ def plan_storage(
         if slice_.dtype.kind == "f" and not np.isfinite(slice_).all():
             raise InputError("the volume holds NaN or infinity", "DICOM stores finite numbers.")
     lows, highs = [slice_.min() for slice_ in slices], [slice_.max() for slice_ in slices]
-    candidates = [tuple(own)]
+    candidates = [tuple(source_rescales)]
     if not from_zero:
         lowest = str(int(min(lows))) if abs(float(min(lows))) < 2**53 else "0"
         candidates += [(Rescale("1", offset),) * len(slices) for offset in ("0", lowest)]

@@ -101,13 +101,13 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
     device = choose_device(config.device).name
     gains = gains_of(cohort, replace(config, device=device), params.steps, monitor.part(0.0, 0.95))
     monitor.progress(0.95, "timing the matching")
-    of_a_patient = seconds_of_a_patient(config, gains.modality, make_networks, device, monitor)
+    patient_seconds = seconds_of_a_patient(config, gains.modality, make_networks, device, monitor)
     return Result(
         {
             **gains.record(),
-            "sentence": f"{gains.sentence} Matching takes about {duration_text(of_a_patient)} a "
+            "sentence": f"{gains.sentence} Matching takes about {duration_text(patient_seconds)} a "
             f"patient on this device ({device}).",
-            "seconds_of_a_patient": round(of_a_patient, 1),
+            "seconds_of_a_patient": round(patient_seconds, 1),
             "device": device,
         }
     )

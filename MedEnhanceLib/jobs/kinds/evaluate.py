@@ -110,8 +110,8 @@ def _measure_enhancer(
         part = monitor.part(index / len(damages), (index + 1) / len(damages))
         part.progress(0.0, f"{path.name}: {name}")
         damaged = attend(partial(degradation.apply, clean, keep_dtype=True), part)
-        chosen = on_request if name == "composite" else config
-        run, cache = partial(hqg.enhance, damaged, chosen), hqg.VolumeCache()
+        settings = on_request if name == "composite" else config
+        run, cache = partial(hqg.enhance, damaged, settings), hqg.VolumeCache()
         enhanced = run(cache=cache, monitor=part.part(0.0, 0.7)).volume
         quiet = Monitor(cancel=lambda: monitor.cancelled)  # it would say the same again
         filtered = run(cache=cache, filter_alone=True, monitor=quiet).volume

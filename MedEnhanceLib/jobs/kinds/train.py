@@ -128,8 +128,8 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
         f"{name.replace('_', ' ')}"
         for name in pools
     ]
-    own = {"name": "the user's own cohort", "license": NOT_STATED, "source": NOT_STATED}
-    fields = {"low_quality": [], **patterns, "data": [own | {"subjects": ", ".join(counts)}]}
+    source = {"name": "the user's own cohort", "license": NOT_STATED, "source": NOT_STATED}
+    fields = {"low_quality": [], **patterns, "data": [source | {"subjects": ", ".join(counts)}]}
     return data, fields | ({"loss": {"unpaired": _UNPAIRED}} if low else {})
 
 
@@ -170,12 +170,13 @@ def training_config(
     }
     if method not in classes:
         raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(classes)}.")
-    chosen = classes[method]
-    if isinstance(fields, chosen):
+    config_class = classes[method]
+    if isinstance(fields, config_class):
         return fields
     if not isinstance(fields, Mapping):
         raise ConfigError(
-            f"config is {fields!r}", f"Give a preset's name, an object, or a {chosen.__name__}."
+            f"config is {fields!r}",
+            f"Give a preset's name, an object, or a {config_class.__name__}.",
         )
     if method == CODEC:
         return codec_config(fields)
@@ -183,7 +184,7 @@ def training_config(
         fields = {"modality": distilled.modality, **fields}
     if method == "hqg" and fields.get("task") and distilled is None:
         fields = taught_fields(fields)
-    return chosen.from_json(dict(fields))
+    return config_class.from_json(dict(fields))
 
 
 def train_method(
@@ -248,12 +249,12 @@ def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]
             f"{distilled.folder}: a distilled set has no labels", "Train on volumes, or no task."
         )
     pool = "noiseless" if hasattr(config, "noiseless") else "files"
-    own, fields = data.resolve(), {}
+    data_folder, fields = data.resolve(), {}
     folder = distilled.folder.resolve()
-    root = Path(os.path.commonpath([own, folder]))
+    root = Path(os.path.commonpath([data_folder, folder]))
     for name in _PATTERNS:
-        below = glob.escape(own.relative_to(root).as_posix())
-        patterns = getattr(config, name, ()) if own != folder else ()
+        below = glob.escape(data_folder.relative_to(root).as_posix())
+        patterns = getattr(config, name, ()) if data_folder != folder else ()
         fields[name] = tuple(f"{below}/{pattern}" for pattern in patterns)
     fields = {name: value for name, value in fields.items() if hasattr(config, name)}
     below = glob.escape(folder.relative_to(root).as_posix())

@@ -35,16 +35,16 @@ def search_copies(
     audited: Audited, gallery: Gallery, nearest: Nearest, level: float, monitor: Monitor
 ) -> Finding:
     """Search for copies, and measure what the search would have missed."""
-    ours = nearest.columns(audited.training)
-    theirs = nearest.columns(audited.held_out)
-    found = excesses(nearest.z)
+    training_columns = nearest.columns(audited.training)
+    held_out_columns = nearest.columns(audited.held_out)
+    excess = excesses(nearest.z)
     strangers, most_alike = _strangers(gallery, monitor.part(0.0, 0.4))
-    among_patients, held_out = Tail.of(strangers), Tail.of(found[:, theirs].ravel())
-    comparisons = len(audited.distilled) * len(ours)
-    highest = float(found[:, ours].max())
+    among_patients, held_out = Tail.of(strangers), Tail.of(excess[:, held_out_columns].ravel())
+    comparisons = len(audited.distilled) * len(training_columns)
+    highest = float(excess[:, training_columns].max())
     p = comparisons * max(tail.p(highest) for tail in (among_patients, held_out))
     limit = max(tail.limit(level / comparisons) for tail in (among_patients, held_out))
-    blended = _detectable(audited, gallery, found, limit, monitor.part(0.4, 1.0))
+    blended = _detectable(audited, gallery, excess, limit, monitor.part(0.4, 1.0))
     suspects = [
         {
             "image": int(row),
@@ -52,8 +52,8 @@ def search_copies(
             "slice": int(nearest.place[row, column]),
             "ncc": round(float(nearest.score[row, column]), 4),
         }
-        for column in ours
-        for row in np.flatnonzero(found[:, column] >= limit)
+        for column in training_columns
+        for row in np.flatnonzero(excess[:, column] >= limit)
     ]
     pairs = f"{len(suspects)} {'pair' if len(suspects) == 1 else 'pairs'} of image and patient"
     copied = "No image is closer to a used patient than strangers are to each other."
@@ -66,7 +66,9 @@ def search_copies(
         else f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up at "
         f"least {blended:.0%} of an image. What is fainter or covers less can be missed."
     )
-    used, others = (float(nearest.score[:, columns].max()) for columns in (ours, theirs))
+    used, others = (
+        float(nearest.score[:, columns].max()) for columns in (training_columns, held_out_columns)
+    )
     return Finding(
         attack="copies",
         title="Is a slice of a used patient in an image?",
@@ -86,7 +88,7 @@ def search_copies(
             "suspects": suspects,
             # By the tail among patients alone: their own is estimated from them.
             "held_out_beyond_limit": bool(
-                found[:, theirs].max() >= among_patients.limit(level / comparisons)
+                excess[:, held_out_columns].max() >= among_patients.limit(level / comparisons)
             ),
         },
     )
@@ -143,15 +145,15 @@ def _strangers(gallery: Gallery, monitor: Monitor) -> tuple[Doubles, float]:
 
 
 def _detectable(
-    audited: Audited, gallery: Gallery, found: Doubles, limit: float, monitor: Monitor
+    audited: Audited, gallery: Gallery, excess: Doubles, limit: float, monitor: Monitor
 ) -> float | None:
     """Find the smallest share of an image from which on 80 % of the copies in it are found.
 
-    found: excesses of the distilled images. limit: the smallest that is called a copy.
+    excess: excesses of the distilled images. limit: the smallest that is called a copy.
     """
     names = list(audited.training)
     # Copies are planted in the least suspicious images.
-    calm = np.argsort(found.max(axis=1), kind="stable")
+    calm = np.argsort(excess.max(axis=1), kind="stable")
     owners = [names[number % len(names)] for number in range(_PLANTS)]
     copied = []
     for number, name in enumerate(owners):

@@ -93,14 +93,14 @@ class Gallery:
 
     def nearest(self, images: Floats, monitor: Monitor | None = None) -> Nearest:
         """Compare images [N, H, W] with every patient."""
-        found = self._index.match(fingerprints(images), monitor=monitor)
+        matches = self._index.match(fingerprints(images), monitor=monitor)
         rows = np.arange(len(images))
         scores, places, angles = [], [], []
         for start, end in pairwise(self._starts.tolist()):
-            place = found.score[:, start:end].argmax(axis=1)
+            place = matches.score[:, start:end].argmax(axis=1)
             places.append(place)
-            scores.append(found.score[rows, start + place])
-            angles.append(found.angle_deg[rows, start + place])
+            scores.append(matches.score[rows, start + place])
+            angles.append(matches.angle_deg[rows, start + place])
         return Nearest(tuple(self.slices), *(np.stack(x, axis=1) for x in (scores, places, angles)))
 
     def ssim(self, images: Floats, nearest: Nearest, monitor: Monitor) -> dict[str, float]:
@@ -156,15 +156,15 @@ def compare_groups(
     """Test whether a figure by patient is higher in training, as a leak makes it."""
     training = [figures[name] for name in audited.training]
     held_out = [figures[name] for name in audited.held_out]
-    ours, theirs = len(training), len(held_out)
+    used, others = len(training), len(held_out)
     value = auc(training, held_out)
-    low, high = auc_interval(value, ours, theirs)
-    detectable = smallest_detectable_auc(ours, theirs, level)
+    low, high = auc_interval(value, used, others)
+    detectable = smallest_detectable_auc(used, others, level)
     power = (
-        f"With {ours} used and {theirs} held-out patients, a leak that raises this to "
+        f"With {used} used and {others} held-out patients, a leak that raises this to "
         f"{detectable:.0%} is noticed in {OFTEN} audits, a weaker one less often."
         if detectable is not None
-        else f"With {ours} used and {theirs} held-out patients it cannot notice any leak, however "
+        else f"With {used} used and {others} held-out patients it cannot notice any leak, however "
         "large: more patients are needed."
     )
     return Finding(

@@ -77,16 +77,16 @@ def rank_sum_p(positives: Sequence[float] | Doubles, negatives: Sequence[float] 
     Exact, with ties, for up to 60 patients; normal above. Valid for any scores if patients were
     assigned to the groups at random.
     """
-    ours = np.asarray(positives, float)
-    everyone = np.concatenate([ours, np.asarray(negatives, float)])
+    sample = np.asarray(positives, float)
+    everyone = np.concatenate([sample, np.asarray(negatives, float)])
     ranks = _doubled_ranks(everyone)
-    chosen, total = ours.size, everyone.size
-    reached = int(ranks[:chosen].sum())
+    size, total = sample.size, everyone.size
+    reached = int(ranks[:size].sum())
     if total <= _EXACT_UP_TO:
-        counts = _subset_sums(ranks, chosen)
+        counts = _subset_sums(ranks, size)
         return float(counts[reached:].sum() / counts.sum())
-    mean = chosen * ranks.mean()
-    variance = chosen * (total - chosen) / (total - 1) * ranks.var()
+    mean = size * ranks.mean()
+    variance = size * (total - size) / (total - 1) * ranks.var()
     return 1 - _NORMAL.cdf((reached - 1 - mean) / math.sqrt(variance)) if variance > 0 else 1.0
 
 

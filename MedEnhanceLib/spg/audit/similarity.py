@@ -216,12 +216,13 @@ def shifted(image: Floats, move: Ints) -> Floats:
 
 def _as_bright(image: Floats, onto: Floats, where: Mask) -> Floats:
     """Scale by least squares where both show something: another window hides no copy."""
-    ours, theirs = image[where].astype(np.float64), onto[where].astype(np.float64)
-    if ours.size == 0 or ours.var() == 0:
+    pixels, goal = image[where].astype(np.float64), onto[where].astype(np.float64)
+    if pixels.size == 0 or pixels.var() == 0:
         return image
     # A window never inverts an image.
-    gain = max(0.0, float(np.mean((ours - ours.mean()) * (theirs - theirs.mean())) / ours.var()))
-    scaled: Floats = (gain * (image - ours.mean()) + theirs.mean()).astype(np.float32)
+    covariance = np.mean((pixels - pixels.mean()) * (goal - goal.mean()))
+    gain = max(0.0, float(covariance / pixels.var()))
+    scaled: Floats = (gain * (image - pixels.mean()) + goal.mean()).astype(np.float32)
     return scaled
 
 

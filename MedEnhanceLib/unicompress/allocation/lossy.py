@@ -164,7 +164,7 @@ class VideoTask(CodingTask):
             error = 10 ** (-metrics.psnr(self.voxels, decoded, goal.peak) / 10)
         return math.log2(max(error, 1e-300))
 
-    def of_part(self, voxels: Voxels) -> Self:
+    def for_part(self, voxels: Voxels) -> Self:
         """Make the task of a part of the voxels, [K, J, I]: a PSNR, or its share of bytes."""
         share = self.goal.bytes * voxels.size // self.voxels.size
         return replace(
@@ -181,8 +181,8 @@ class VideoTask(CodingTask):
 
     def payload(self, chunks: list[Chunk]) -> CodedBlocks:
         """Finish the videos with filters, which take what the goal's bytes leave."""
-        left = (self.goal.bytes + self.goal.free - bytes_of(chunks)) // len(chunks)
-        most = left if self.goal.bytes else wiener.MOST_BYTES
+        room = (self.goal.bytes + self.goal.free - bytes_of(chunks)) // len(chunks)
+        most = room if self.goal.bytes else wiener.MOST_BYTES
         return CodedBlocks.of(self, self.grid, self.finished(chunks, most))
 
 
@@ -246,7 +246,7 @@ def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
     middle = grid.box(len(grid) // 2).middle(task.voxels, (_SLICES, _SIDE, _SIDE))
     encoder = [encoder for encoder in encoders() if encoder.takes(*middle.shape)][-1]
     search = VideoTask(**vars(task.part(0.0, 0.9)), grid=grid, encoder=encoder, goal=goal)
-    part = search.of_part(middle) if video.fits(middle) else None
+    part = search.for_part(middle) if video.fits(middle) else None
     if part and goal.bytes:
         tried = _seek(part.try_quickly, setting, part.goal, _PART_TOLERANCE, _QUICK_TRIES)
         setting = _next(tried, part.goal)
@@ -319,8 +319,8 @@ def _seek(
 def _next(tried: Tried, goal: Goal, reserve: float = 0.0) -> float:
     """Predict the setting whose value lies `reserve` below the goal's limit."""
     aim = goal.limit - reserve
-    below = max((one for one in tried if one[1] <= aim), key=lambda one: one[1], default=None)
-    above = min((one for one in tried if one[1] > aim), key=lambda one: one[1], default=None)
+    below = max((each for each in tried if each[1] <= aim), key=lambda each: each[1], default=None)
+    above = min((each for each in tried if each[1] > aim), key=lambda each: each[1], default=None)
     if below is None or above is None:
         setting, value = tried[-1]
         step = (aim - value) / _slope_of(tried, goal.slope)
@@ -348,22 +348,22 @@ def code_implicit(task: CodingTask, room: Room, volume: Volume, writer: Writer) 
     from MedEnhanceLib.unicompress.codecs.implicit.codec import BlockScaling, is_thick
 
     grid, thick = implicit_grid(task.voxels.shape), is_thick(volume.geometry.spacing)
-    of_volume = BlockScaling.of(task.voxels, volume.modality)
+    volume_scaling = BlockScaling.of(task.voxels, volume.modality)
     codes = []
     for number in range(len(grid)):
         task.monitor.progress(0.5 * number / len(grid), "fitting implicit codes")
         block = grid.box(number).of(task.voxels)
-        codes.append(writer.code(block, of_volume.of_block(block), thick=thick))
-    left = room.for_chunks(len(grid)) - sum(len(layers[0]) for layers in codes)
-    if left < 0:
+        codes.append(writer.code(block, volume_scaling.for_block(block), thick=thick))
+    free = room.for_chunks(len(grid)) - sum(len(layers[0]) for layers in codes)
+    if free < 0:
         raise room.out_of_reach()
-    chosen = [layers[0] for layers in codes]
+    kept = [layers[0] for layers in codes]
     for layer, number in product(range(1, len(codes[0])), range(len(grid))):
-        left -= len(codes[number][layer]) - len(chosen[number])
-        if left < 0:
+        free -= len(codes[number][layer]) - len(kept[number])
+        if free < 0:
             break
-        chosen[number] = codes[number][layer]
-    chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(chosen)]
+        kept[number] = codes[number][layer]
+    chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(kept)]
     model = writer.model
     models = ModelSet({model.role: model.identity}, {model.sha256: model.data})
     context = replace(task.context, models=models)

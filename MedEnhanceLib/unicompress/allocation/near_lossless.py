@@ -49,9 +49,9 @@ def code_bounded(task: CodingTask, bound: float | None) -> CodedBlocks:
         bound: the largest error, in stored units; None or 0 is lossless.
     """
     bound = bound or None
-    chosen = _winning_predictor(task, bound) if task.predictors else None
-    if chosen is not None:
-        return _code_learned(task, bound, chosen)
+    predictor = _winning_predictor(task, bound) if task.predictors else None
+    if predictor is not None:
+        return _code_learned(task, bound, predictor)
     grid = coding_grid(task.voxels.shape)
     return _all_coded(task, grid, lambda block: code_block(block, bound, speed=task.speed))
 
@@ -72,15 +72,15 @@ def _winning_predictor(task: CodingTask, bound: float | None) -> Predictor | Non
     voxels = task.voxels
     pieces = [box.middle(voxels, _PIECE) for box in _some_boxes(voxels)]
     sizes = [learned.would_take(predictor, pieces, bound) for predictor in task.predictors]
-    chosen = task.predictors[int(np.argmin(sizes))]
+    winner = task.predictors[int(np.argmin(sizes))]
     classical = sum(len(code_block(piece, bound, speed="normal").data) for piece in pieces)
     if min(sizes) > _TAUGHT_MOST * classical:
         return None
-    chosen = learned.taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
-    carried = 2 * len(chosen.model.data) if chosen.carried else 0
+    winner = learned.taught(winner, voxels, bound, threads=task.threads, monitor=task.monitor)
+    carried = 2 * len(winner.model.data) if winner.carried else 0
     share = sum(piece.size for piece in pieces) / voxels.size
-    saved = (classical - learned.would_take(chosen, pieces, bound)) / share
-    return chosen if saved - carried > _NAMED_BYTES else None
+    saved = (classical - learned.would_take(winner, pieces, bound)) / share
+    return winner if saved - carried > _NAMED_BYTES else None
 
 
 def _some_boxes(voxels: Voxels) -> list[Box]:
@@ -106,10 +106,10 @@ def code_within(task: CodingTask, room: Room) -> CodedBlocks | None:
     budget, steps = room.for_chunks(len(coding_grid(task.voxels.shape))), Steps(task.monitor)
     may_be_exact = expected_bytes(task, None) <= _OVERESTIMATED * budget
     bound = 0 if may_be_exact else _first_bound(task, budget)
-    for left in (0.3, 0.3, 0.0):  # most often the first one fits
+    for remaining in (0.3, 0.3, 0.0):  # most often the first one fits
         if bound is None or bound > _MOST_BOUND:
             return None
-        payload = code_bounded(task.at(steps.next(1, left)), bound)
+        payload = code_bounded(task.at(steps.next(1, remaining)), bound)
         models = sum(2 * len(model.data) for model in payload.carried)
         models += _NAMED_BYTES * len(payload.models)
         if payload.bytes + models <= room.for_chunks(len(payload.chunks)):

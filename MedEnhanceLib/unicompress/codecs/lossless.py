@@ -65,8 +65,8 @@ def decode_zstd(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
         raise ValueError(f"zstd: unknown filter {data[0]}")
     if data[0] == 0:
         return indices
-    one = dtype.type(1)
-    steps = (indices >> one) ^ (~(indices & one) + one)
+    unit = dtype.type(1)
+    steps = (indices >> unit) ^ (~(indices & unit) + unit)
     return np.cumsum(steps, axis=-1, dtype=dtype)
 
 

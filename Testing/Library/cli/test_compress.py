@@ -67,7 +67,7 @@ def test_verifying_names_the_first_damaged_chunk_with_its_block(
 
 @pytest.fixture
 def without_parity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Layout, "of_size", lambda *_: None)
+    monkeypatch.setattr(Layout, "for_size", lambda *_: None)
 
 
 @pytest.fixture

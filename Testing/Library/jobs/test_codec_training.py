@@ -52,7 +52,7 @@ def test_volumes_are_found_by_patterns_but_for_those_held_out(tmp_path: Path) ->
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.nii.gz").touch()
     part = training_config("codec", {"part": "predictor", "held_out": ["b*"]})
-    assert [path.name for path in part.found(tmp_path)] == ["a.nii.gz", "c.nii.gz"]
+    assert [path.name for path in part.volume_files(tmp_path)] == ["a.nii.gz", "c.nii.gz"]
 
 
 @pytest.mark.slow

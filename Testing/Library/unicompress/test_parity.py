@@ -75,7 +75,7 @@ def comes_back(path: Path, size: int) -> bool:
     "size", [1, 5_000, 177_000, 178_000, *range(187_000, 3_000_000, 77_777), 10**8]
 )
 def test_parity_takes_at_most_a_hundredth_and_is_known_beforehand(size: int) -> None:
-    layout = Layout.of_size(size)
+    layout = Layout.for_size(size)
     assert (layout is None) == (size < 178_000)
     taken = 0 if layout is None else layout.chunk_bytes + 20
     assert taken <= parity.most_bytes(size) <= size / 100
@@ -101,7 +101,7 @@ def test_what_comes_back_from_which_size_on(
 ) -> None:
     """The table of docs/compression.md."""
     for more in range(0, size // 5, size // 50):
-        layout = Layout.of_size(size + more)
+        layout = Layout.for_size(size + more)
         assert layout is not None
         assert layout.page == page
         assert layout.rows >= any_pages

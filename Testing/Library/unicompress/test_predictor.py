@@ -65,7 +65,7 @@ def _compiled_paths(request: pytest.FixtureRequest) -> None:
 @contextmanager
 def on(path: native.Library | None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "_found", lambda _folder: (path, "not compiled"))
+        patch.setattr(native, "_search", lambda _folder: (path, "not compiled"))
         yield
 
 
@@ -219,7 +219,7 @@ def test_without_the_compiled_library_others_code_and_reading_says_what_to_do(
 ) -> None:
     with_it = compress(scan, tmp_path / "a.ucv", CompressConfig(lossless=True))
     assert "learned" in with_it.block_types
-    monkeypatch.setattr(native, "_found", lambda _folder: (None, "not compiled: build it"))
+    monkeypatch.setattr(native, "_search", lambda _folder: (None, "not compiled: build it"))
     path = tmp_path / "b.ucv"
     without = compress(scan, path, CompressConfig(lossless=True), monitor=recorder.monitor)
     assert "learned" not in without.block_types

@@ -44,13 +44,13 @@ class BlockScaling:
     offset: int
     scale: int
 
-    def of_block(self, block: Voxels) -> BlockScaling:
+    def for_block(self, block: Voxels) -> BlockScaling:
         """Map all but the outermost hundredth of a block to −1 to 1; self is that of its volume.
 
         A block that is nearly even keeps a tenth of the volume's scale: its noise is no structure.
         """
-        own = BlockScaling.of(block)
-        return replace(own, scale=max(own.scale, self.scale // LEAST_PART))
+        block_scaling = BlockScaling.of(block)
+        return replace(block_scaling, scale=max(block_scaling.scale, self.scale // LEAST_PART))
 
     @classmethod
     def of(cls, voxels: Voxels, modality: str = "") -> BlockScaling:

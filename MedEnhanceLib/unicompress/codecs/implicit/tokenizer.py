@@ -94,11 +94,11 @@ class ResidualQuantizer(nn.Module):
         """
         small = self.down[layer](rest).float()
         code = self.nearest(layer, small)
-        chosen = self.codebooks[layer][code]
-        commitment = (taken[:, None] * (small - chosen.detach()) ** 2).mean()
+        entries = self.codebooks[layer][code]
+        commitment = (taken[:, None] * (small - entries.detach()) ** 2).mean()
         if learn:
             self._learn(layer, small.detach(), code, taken)
-        quantized = small + (chosen - small).detach()
+        quantized = small + (entries - small).detach()
         step: Tensor = self.up[layer](quantized.to(rest.dtype)).to(rest.dtype)
         return step, code, commitment
 
@@ -159,14 +159,14 @@ def principal_axes(points: Tensor) -> Tensor:
 
 def _k_means(points: Tensor, count: int) -> Tensor:
     """Run Lloyd's iterations from random points, [count, D]; centers without points stay."""
-    chosen = torch.randperm(len(points), device=points.device)
-    centers = points[chosen.repeat(-(-count // len(points)))[:count]].clone()
+    order = torch.randperm(len(points), device=points.device)
+    centers = points[order.repeat(-(-count // len(points)))[:count]].clone()
     for _ in range(_LLOYD_STEPS):
         nearest = ((centers**2).sum(dim=1) - 2 * points @ centers.T).argmin(dim=1)
         hot = F.one_hot(nearest, count).to(points.dtype)
-        found = hot.sum(dim=0)
-        means = (hot.T @ points) / found.clamp_min(1)[:, None]
-        centers = torch.where(found[:, None] > 0, means, centers)
+        counts = hot.sum(dim=0)
+        means = (hot.T @ points) / counts.clamp_min(1)[:, None]
+        centers = torch.where(counts[:, None] > 0, means, centers)
     return centers
 
 
@@ -201,8 +201,8 @@ class Encoders(nn.Module):
         What is coded first is then what a linear transform would keep first.
         """
         for branch, straight in enumerate(self.straight):
-            found = [self._bands(block, thick)[branch] for block, thick in batches]
-            cells = torch.cat([_cells(bands) for bands in found])
+            pairs = [self._bands(block, thick)[branch] for block, thick in batches]
+            cells = torch.cat([_cells(bands) for bands in pairs])
             axes = principal_axes(cells)[: self.latent]
             rows = axes * (_SPREAD / (cells @ axes[0]).std())
             straight.weight.zero_()
@@ -216,8 +216,8 @@ class Encoders(nn.Module):
         """
         bands = self._bands(block, thick)
         low, high = (
-            layers(one) + straight(one)
-            for layers, straight, one in zip(self.layers, self.straight, bands, strict=True)
+            layers(band) + straight(band)
+            for layers, straight, band in zip(self.layers, self.straight, bands, strict=True)
         )
         return low, high
 
@@ -234,8 +234,8 @@ class Encoders(nn.Module):
         centers = (torch.arange(CELL, device=rows.device) + 0.5) / CELL - 0.5
         places = torch.stack(torch.meshgrid(centers, centers, centers, indexing="ij"), dim=-1)
         basis = cosines(places, self.latent)
-        found: Tensor = (cells.flatten(1) @ basis.flatten(0, 2)) / (basis**2).sum(dim=(0, 1, 2))
-        return found.T
+        gains: Tensor = (cells.flatten(1) @ basis.flatten(0, 2)) / (basis**2).sum(dim=(0, 1, 2))
+        return gains.T
 
     def _bands(self, block: Tensor, thick: bool) -> tuple[Tensor, Tensor]:
         low, high = haar(block, thick=thick)

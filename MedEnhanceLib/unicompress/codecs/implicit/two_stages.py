@@ -71,11 +71,11 @@ def block_shape(*, thick: bool) -> tuple[int, int, int]:
 
 def read_sources(files: Sequence[str | Path], modality: str, monitor: Monitor) -> list[Source]:
     """Read the volumes of a modality, or of "all"; raises InputError where there are none."""
-    wanted = MODALITIES if modality == "all" else (modality,)
+    modalities = MODALITIES if modality == "all" else (modality,)
     sources = []
     for count, path in enumerate(files, 1):
         volume = load(path)
-        if volume.modality in wanted and len(volume.frames()) == 1:
+        if volume.modality in modalities and len(volume.frames()) == 1:
             sources.append(make_source(volume.single()))
         monitor.progress(count / len(files), "reading volumes")
     if not sources:
@@ -109,8 +109,8 @@ class TrainingBlocks:
         group = self._groups[int(rng.integers(len(self._groups)))]
         first = group[int(rng.choice(len(group), p=_by_size(group)))]
         alike = [source for source in group if source.thick == first.thick]
-        chosen = rng.choice(len(alike), size=count, p=_by_size(alike))
-        crops = [_crop(alike[int(number)], rng) for number in chosen]
+        numbers = rng.choice(len(alike), size=count, p=_by_size(alike))
+        crops = [_crop(alike[int(number)], rng) for number in numbers]
         return torch.from_numpy(np.stack(crops)[:, None]), first.thick
 
 
@@ -140,9 +140,9 @@ def _rescaled(block: Floats, rng: np.random.Generator) -> Floats:
     return block.astype(np.float32)
 
 
-def reconstruction_loss(values: Tensor, wanted: Tensor) -> Tensor:
+def reconstruction_loss(values: Tensor, target: Tensor) -> Tensor:
     """Compute squared error plus, weighted, the absolute error of the bands of each cube."""
-    error = (values - wanted).view(-1, 1, 2, 2, 2)
+    error = (values - target).view(-1, 1, 2, 2, 2)
     low, high = haar(error)
     bands = torch.cat([low, high], dim=1)
     return (error**2).mean() + _BANDS * bands.abs().mean()
@@ -155,7 +155,7 @@ class Batch:
     blocks: Tensor
     thick: bool
     positions: Tensor
-    wanted: Tensor
+    target: Tensor
 
 
 class ImplicitTrainer:
@@ -199,7 +199,7 @@ class ImplicitTrainer:
             low, high = tokens.low, tokens.high
             terms = {"commitment": _COMMITMENT * tokens.commitment}
         decoded = self.networks.teacher(low, high, batch.positions)
-        terms["data"] = reconstruction_loss(decoded.values, batch.wanted)
+        terms["data"] = reconstruction_loss(decoded.values, batch.target)
         return self._descend("teacher", number, total, terms)
 
     def _distill(self, number: int, rng: np.random.Generator) -> dict[str, float]:
@@ -211,7 +211,7 @@ class ImplicitTrainer:
             tokens = self.tokens(batch, rng, learn=jointly)
         decoded = self.networks.student(tokens.low, tokens.high, batch.positions)
         if jointly:
-            terms = {"data": reconstruction_loss(decoded.values, batch.wanted)}
+            terms = {"data": reconstruction_loss(decoded.values, batch.target)}
             terms["commitment"] = _COMMITMENT * tokens.commitment
             return self._descend("joint", number, config.student_steps, terms)
         with torch.no_grad():
@@ -225,7 +225,7 @@ class ImplicitTrainer:
             last = torch.mean((self.networks.lift(decoded.last) - taught.last) ** 2)
             terms["features"] = _MATCH * (fused + last)
         else:
-            terms["data"] = reconstruction_loss(decoded.values, batch.wanted)
+            terms["data"] = reconstruction_loss(decoded.values, batch.target)
         return self._descend("student", number, config.student_steps, terms)
 
     def _descend(
@@ -251,8 +251,8 @@ class ImplicitTrainer:
         cubes = 2 * torch.stack(corners, dim=-1)[:, :, None] + CORNERS.to(blocks.device)
         rows, columns = blocks.shape[3:]
         flat = (cubes[..., 0] * rows + cubes[..., 1]) * columns + cubes[..., 2]
-        wanted = blocks.flatten(1).gather(1, flat.flatten(1)).view(flat.shape)
-        return Batch(blocks, thick, positions_of(cubes, thick=thick), wanted)
+        target = blocks.flatten(1).gather(1, flat.flatten(1)).view(flat.shape)
+        return Batch(blocks, thick, positions_of(cubes, thick=thick), target)
 
     def latents(self, blocks: Tensor, thick: bool) -> tuple[Tensor, Tensor]:
         """Encode blocks."""

@@ -122,6 +122,6 @@ def _solve(block: Indices, voxels: Longs, start: int) -> Doubles:
     exact = steps.astype(np.float64)
     normal = exact @ exact.T
     normal += np.eye(len(normal)) * (_RIDGE * np.trace(normal) / len(normal) + 1e-9)
-    wanted = block.reshape(-1)[voxels].astype(np.float32)
-    solution = np.linalg.solve(normal, exact @ ((wanted - nearest) * weight).astype(np.float64))
+    target = block.reshape(-1)[voxels].astype(np.float32)
+    solution = np.linalg.solve(normal, exact @ ((target - nearest) * weight).astype(np.float64))
     return np.concatenate([[0.0], solution])

@@ -90,9 +90,9 @@ def shipped_predictors(modality: str, monitor: Monitor | None = None) -> list[Pr
     """
     if native.load(monitor=monitor) is None:
         return []
-    own = shipped_model(ROLE, modality) if modality in MODALITIES else None
-    found = [own] if own else [shipped_model(ROLE, other) for other in MODALITIES]
-    return [Predictor(model, network_of(model)) for model in found if model is not None]
+    shipped = shipped_model(ROLE, modality) if modality in MODALITIES else None
+    models = [shipped] if shipped else [shipped_model(ROLE, other) for other in MODALITIES]
+    return [Predictor(model, network_of(model)) for model in models if model is not None]
 
 
 @lru_cache(maxsize=8)
@@ -192,5 +192,5 @@ def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor
         return samples_of(indices, _SAMPLES // len(parts), generator, first=0 if is_one else 1)
 
     drawn = ordered_map(draw, parts, threads=threads, monitor=monitor)
-    found = [samples for samples in drawn if samples is not None]
-    return np.random.default_rng(0).permutation(np.concatenate(found)) if found else None
+    pieces = [samples for samples in drawn if samples is not None]
+    return np.random.default_rng(0).permutation(np.concatenate(pieces)) if pieces else None

@@ -124,7 +124,7 @@ def _read(data_files: Sequence[str | Path], monitor: Monitor) -> list[Voxels]:
         part = monitor.part(number / len(data_files), (number + 1) / len(data_files))
         voxels = load(path, monitor=part).voxels
         volumes += list(voxels.reshape(-1, *voxels.shape[-3:]))
-    usable = [one for one in volumes if one.dtype.kind in "iu" and min(one.shape[1:]) >= 2]
+    usable = [each for each in volumes if each.dtype.kind in "iu" and min(each.shape[1:]) >= 2]
     if not usable:
         raise InputError(
             "no integer volumes to train the predictor on",

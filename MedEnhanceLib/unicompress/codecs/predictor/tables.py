@@ -113,9 +113,11 @@ def _coarse(cumulative: npt.NDArray[np.uint32]) -> Bytes:
     first = np.arange(1 << COARSE) << (BITS - COARSE)
     # One search for all rows: each row's counts are moved behind the row before.
     moved = cumulative.astype(np.int64) + (np.arange(len(cumulative))[:, None] << (BITS + 1))
-    wanted = first + (np.arange(len(cumulative))[:, None] << (BITS + 1))
-    found = np.searchsorted(moved.ravel(), wanted.ravel(), side="right") - 1
-    symbols = found.reshape(wanted.shape) - np.arange(len(cumulative))[:, None] * (_SYMBOLS + 1)
+    targets = first + (np.arange(len(cumulative))[:, None] << (BITS + 1))
+    positions = np.searchsorted(moved.ravel(), targets.ravel(), side="right") - 1
+    symbols = positions.reshape(targets.shape) - np.arange(len(cumulative))[:, None] * (
+        _SYMBOLS + 1
+    )
     return symbols.astype(np.uint8).reshape(-1)
 
 

@@ -202,8 +202,8 @@ def _loss(outputs: Floats, samples: Samples) -> tuple[Floats, Floats]:
     """Compute the bits of each voxel, and their derivatives by the three outputs, [n, 3]."""
     index, scale = samples["index"], samples["scale"]
     off = index - samples["linear"] - scale * outputs[:, 0]
-    wanted = scale * np.exp2(np.clip(outputs[:, 1], -30, 30))
-    width = np.maximum(wanted, np.float32(_SMALLEST_SCALE))
+    scales = scale * np.exp2(np.clip(outputs[:, 1], -30, 30))
+    width = np.maximum(scales, np.float32(_SMALLEST_SCALE))
     share = _logistic(_SHARE_START + _SHARE_STEP * np.clip(outputs[:, 2], *_SHAPE_RANGE))
     lowest = index <= 0
     near, near_by_off, near_by_log = _mass(off, width, lowest)
@@ -214,7 +214,7 @@ def _loss(outputs: Floats, samples: Samples) -> tuple[Floats, Floats]:
     gradient = np.empty_like(outputs)
     gradient[:, 0] = by_mass * -scale * (near_by_off + share * (far_by_off - near_by_off))
     by_log = near_by_log + share * (far_by_log - near_by_log)
-    gradient[:, 1] = by_mass * _LOG2 * by_log * (wanted >= _SMALLEST_SCALE)
+    gradient[:, 1] = by_mass * _LOG2 * by_log * (scales >= _SMALLEST_SCALE)
     inside = (outputs[:, 2] > _SHAPE_RANGE[0]) & (outputs[:, 2] < _SHAPE_RANGE[1])
     gradient[:, 2] = by_mass * _SHARE_STEP * share * (1 - share) * (far - near) * inside
     np.clip(gradient, -8, 8, out=gradient)

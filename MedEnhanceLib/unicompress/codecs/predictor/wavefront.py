@@ -70,8 +70,8 @@ def stand_ins(places: Longs, shape: Shape) -> Longs:
     j = np.minimum(np.where(k < 0, j - _MOVED, j), shape[1] - 1)
     k = np.maximum(k, 0)
     k, j = np.where(j < 0, k - 1, k), np.maximum(j, 0)
-    left = i < 0
-    k, j = np.where(left & (j == 0), k - 1, k), np.where(left, np.maximum(j - 1, 0), j)
+    outside = i < 0
+    k, j = np.where(outside & (j == 0), k - 1, k), np.where(outside, np.maximum(j - 1, 0), j)
     return np.stack([k, j, np.clip(i, 0, shape[2] - 1)])
 
 

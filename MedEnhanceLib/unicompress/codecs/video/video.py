@@ -86,9 +86,9 @@ class Video:
             raise ValueError(f"invalid range {low} to {high}")
         if noise > MOST_NOISE or filtered > 1:
             raise ValueError(f"invalid noise {noise} or filter flag {filtered}")
-        found, size = wiener.read(data[HEAD.size :]) if filtered else (None, 0)
+        filter_, size = wiener.read(data[HEAD.size :]) if filtered else (None, 0)
         stream = data[HEAD.size + size :]
-        return cls(bits, top, low, high, stream, shape, noise, found)
+        return cls(bits, top, low, high, stream, shape, noise, filter_)
 
 
 def fits(block: Voxels) -> bool:
@@ -146,9 +146,9 @@ def filtered(data: bytes, block: Voxels, context: DecodeContext, most: int) -> t
         error[k] = exact
         squared += float(np.vdot(exact, exact))
     noise = noise_code(squared / error.size)
-    chosen = wiener.fit(frames, error, noise, len(coded.stream), most)
+    fitted = wiener.fit(frames, error, noise, len(coded.stream), most)
     del error
-    best = replace(coded, noise=noise if chosen else 0, filter=chosen)
+    best = replace(coded, noise=noise if fitted else 0, filter=fitted)
     return best.data, voxels_of(best, context)
 
 
@@ -170,7 +170,7 @@ def _in_units(video: Video, slices: Iterable[Array], parts: int, context: Decode
 def _filled(frames: Frames, bits: int) -> Frames:
     """Continue slices by their edge to the size of frames, and put a frame before them."""
     sides = zip(av1.frame_sides(bits, *frames.shape[1:]), frames.shape[1:], strict=True)
-    more = [(0, wanted - side) for wanted, side in sides]
+    more = [(0, padded - side) for padded, side in sides]
     continued = np.pad(frames, [(0, 0), *more], mode="edge")
     before = continued if len(frames) == 1 else np.zeros_like(continued[:_BLANK])
     return np.concatenate([before, continued])

@@ -88,37 +88,37 @@ def read(data: bytes) -> tuple[Filter, int]:
         raise ValueError(f"a filter of 2 ** {power} classes")
     if size > len(data) - HEAD.size:
         raise ValueError("a filter that is cut short")
-    wanted = (TERMS << power) + 1
+    expected = (TERMS << power) + 1
     try:
-        unpacked = zlib.decompressobj().decompress(data[HEAD.size : HEAD.size + size], wanted)
+        unpacked = zlib.decompressobj().decompress(data[HEAD.size : HEAD.size + size], expected)
     except zlib.error as cause:
         raise ValueError(f"a filter whose weights do not unpack ({cause})") from cause
-    if len(unpacked) != wanted - 1:
-        raise ValueError(f"a filter of {len(unpacked)} weights, {wanted - 1} expected")
+    if len(unpacked) != expected - 1:
+        raise ValueError(f"a filter of {len(unpacked)} weights, {expected - 1} expected")
     weights = np.frombuffer(unpacked, np.int8).reshape(TERMS, 1 << power).T
     if (weights < -LARGEST_WEIGHT).any():
         raise ValueError("a weight of −128")
     return Filter(first, spread, np.ascontiguousarray(weights)), HEAD.size + size
 
 
-def apply(frames: Frames, noise: int, chosen: Filter) -> Iterator[Ints]:
+def apply(frames: Frames, noise: int, wiener: Filter) -> Iterator[Ints]:
     """Yield filtered slices, [H, W], in 16ths of an intensity, 0 at least.
 
     Args:
         frames: 0 to 4095.
         noise: its code (video.noise_code).
-        chosen: the filter.
+        wiener: the filter.
     Raises DependencyError without the compiled library.
     """
     library = native.require("Reading filtered videos")
     _, height, width = frames.shape
     compiled = video_filter.CompiledFilter(height, width, library)
-    shift = np.uint8((CLASSES // len(chosen.weights)).bit_length() - 1)
-    bounds = bounds_of(chosen.first, chosen.spread)
+    shift = np.uint8((CLASSES // len(wiener.weights)).bit_length() - 1)
+    bounds = bounds_of(wiener.first, wiener.spread)
     limits = limits_of(noise)
     for k, window in enumerate(_neighbors(frames, compiled)):
         place = np.right_shift(compiled.classes(window, bounds), shift)
-        total = compiled.sums(window, place, TAPS, limits, chosen.weights.T)
+        total = compiled.sums(window, place, TAPS, limits, wiener.weights.T)
         total *= PARTS
         total >>= WEIGHT_BITS
         total += PARTS * frames[k].astype(np.int32)
@@ -139,11 +139,11 @@ def fit(frames: Frames, error: Floats, noise: int, stream_bytes: int, most: int)
     total = float(sums.energy.sum())
     best: tuple[float, Filter | None] = (0.0, None)
     for classes in (CLASSES, 4, 1):
-        weights, left = _solve(sums.merged(classes))
+        weights, rest = _solve(sums.merged(classes))
         candidate = Filter(first, spread, weights)
         size = len(candidate.data)
         # Squared errors fall about as bytes rise: a hundredth more of one costs one of the other.
-        gain = math.log(total / max(left, 1e-9 * total)) - size / stream_bytes if total else 0.0
+        gain = math.log(total / max(rest, 1e-9 * total)) - size / stream_bytes if total else 0.0
         if size <= most and gain > best[0]:
             best = gain, candidate
     return best[1]
@@ -224,12 +224,12 @@ class _Sums:
     """Sums of the normal equations, by class: products of terms, with the error, of the error."""
 
     products: Doubles  # [classes, terms, terms]
-    wanted: Doubles  # [classes, terms]
+    cross: Doubles  # [classes, terms]
     energy: Doubles  # [classes]
 
     def merged(self, classes: int) -> _Sums:
         """Merge neighboring classes to fewer."""
-        parts = (self.products, self.wanted, self.energy)
+        parts = (self.products, self.cross, self.energy)
         return _Sums(*(part.reshape(classes, -1, *part.shape[1:]).sum(axis=1) for part in parts))
 
 
@@ -242,7 +242,7 @@ def _gather(
 ) -> _Sums:
     every = max(1, frames.size // _FITTED)
     limits = limits_of(noise)
-    products, wanted = np.zeros((CLASSES, TERMS, TERMS)), np.zeros((CLASSES, TERMS))
+    products, cross = np.zeros((CLASSES, TERMS, TERMS)), np.zeros((CLASSES, TERMS))
     energy = np.zeros(CLASSES)
     for k, window in enumerate(_neighbors(frames, compiled)):
         rows = slice(5 * k % every, None, every)
@@ -256,11 +256,11 @@ def _gather(
         aims = error[k][rows].ravel()[order]
         for label in range(CLASSES):
             part = slice(ends[label], ends[label + 1])
-            own, aim = columns[:, part], aims[part]
-            products[label] += own @ own.T
-            wanted[label] += own @ aim
+            block_columns, aim = columns[:, part], aims[part]
+            products[label] += block_columns @ block_columns.T
+            cross[label] += block_columns @ aim
             energy[label] += float(np.vdot(aim, aim))
-    return _Sums(products, wanted, energy)
+    return _Sums(products, cross, energy)
 
 
 def _solve(sums: _Sums) -> tuple[Chars, float]:
@@ -270,9 +270,9 @@ def _solve(sums: _Sums) -> tuple[Chars, float]:
     below = -np.linalg.eigvalsh(sums.products)[:, 0]
     ridge = np.maximum(_RIDGE * scale, 2 * below) + 1e-6
     ridged = sums.products + ridge[:, None, None] * np.eye(TERMS)
-    weights = _rounded(ridged, np.linalg.solve(ridged, sums.wanted[..., None])[..., 0])
+    weights = _rounded(ridged, np.linalg.solve(ridged, sums.cross[..., None])[..., 0])
     stored = weights / (1 << WEIGHT_BITS)
-    gains = 2 * np.einsum("ct,ct->c", stored, sums.wanted)
+    gains = 2 * np.einsum("ct,ct->c", stored, sums.cross)
     gains -= np.einsum("ct,ctu,cu->c", stored, sums.products, stored)
     # A class that rounding has spoiled is left alone.
     weights[gains <= 0] = 0
@@ -284,11 +284,11 @@ def _rounded(products: Doubles, exact: Doubles) -> Doubles:
 
     Source: optimal brain surgeon, Hassibi and Stork 1993, as quantizers of networks use it.
     """
-    left = exact * (1 << WEIGHT_BITS)
-    whole = np.empty_like(left)
+    rest = exact * (1 << WEIGHT_BITS)
+    whole = np.empty_like(rest)
     factors = np.linalg.cholesky(np.linalg.inv(products))
-    for term in range(left.shape[1]):
-        whole[:, term] = np.clip(np.rint(left[:, term]), -LARGEST_WEIGHT, LARGEST_WEIGHT)
-        off = (left[:, term] - whole[:, term]) / factors[:, term, term]
-        left[:, term + 1 :] -= off[:, None] * factors[:, term + 1 :, term]
+    for term in range(rest.shape[1]):
+        whole[:, term] = np.clip(np.rint(rest[:, term]), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+        off = (rest[:, term] - whole[:, term]) / factors[:, term, term]
+        rest[:, term + 1 :] -= off[:, None] * factors[:, term + 1 :, term]
     return whole
