@@ -67,9 +67,9 @@ def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
             f"scan, or the position of one of them is lost",
             "Give the series that the volume was made from.",
         )
-    size, series_grid = ("×".join(map(str, each.shape[::-1])) for each in (volume, series))
+    grid, series_grid = ("×".join(map(str, each.shape[::-1])) for each in (volume, series))
     monitor.warn(
-        f"{name} is not on the grid of {series.source} ({size} and {series_grid} voxels): it is "
+        f"{name} is not on the grid of {series.source} ({grid} and {series_grid} voxels): it is "
         "written with its own size and spacing, in the same patient, study and frame of reference"
     )
     return replace(volume, origin=replace(origin, on_grid=False))
