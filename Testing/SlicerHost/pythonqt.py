@@ -341,6 +341,17 @@ def _watched(native: Any) -> Callable[..., Any]:
     return exec_
 
 
+def _with_receiver(native: Any) -> Callable[..., Any]:
+    """A function that sends an event, which ends Slicer where nothing is there to receive it."""
+
+    def send(receiver: Any, *more: Any) -> Any:
+        if receiver is None:
+            raise ValueError("an event for None, such as no focusWidget(): Qt would crash")
+        return native(receiver, *more)
+
+    return send
+
+
 def behave() -> None:
     """Change every class that Qt brought, once."""
     classes = [QObject, *dict.fromkeys(subclasses(QObject))]
@@ -352,6 +363,9 @@ def behave() -> None:
         if hasattr(cls, "exec") and "exec" in cls.__dict__:
             cls.exec_ = cls.__dict__["exec"]
     QtCore.QEventLoop.exec_ = _watched(QtCore.QEventLoop.exec_)
+    for name in ("sendEvent", "postEvent"):
+        native = getattr(QtCore.QCoreApplication, name)
+        setattr(QtCore.QCoreApplication, name, staticmethod(_with_receiver(native)))
     for cls in classes:
         cls.__setattr__ = _set_attribute
         if "__getattribute__" in cls.__dict__:

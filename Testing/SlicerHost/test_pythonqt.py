@@ -92,6 +92,12 @@ def test_what_pythonqt_takes_for_something_else_is_written_down(refused):
     assert label.toolTip == os.fspath(Path("x"))
 
 
+def test_an_event_for_nothing_is_an_error_and_no_crash():
+    for send in (qt.QApplication.sendEvent, qt.QCoreApplication.postEvent):
+        with pytest.raises(ValueError, match="an event for None"):
+            send(None, qt.QEvent(qt.QEvent.User))
+
+
 def test_a_loop_without_a_modal_dialog_is_refused(refused):
     loop = qt.QEventLoop()
     qt.QTimer.singleShot(0, loop.quit)
