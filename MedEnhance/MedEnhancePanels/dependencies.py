@@ -3,7 +3,7 @@
 Nothing is installed without consent or in testing mode, and what Slicer or another extension
 installed keeps its version. Small packages come at once, by Slicer's own installer. PyTorch is
 gigabytes: a job in a process of its own gets it, with its log, progress and Cancel. Where there is
-no compiled library, the package ziglang is offered, by which the worker builds one.
+no compiled library, the package ziglang comes along, by which the worker builds one.
 """
 
 import contextlib
@@ -15,18 +15,16 @@ from pathlib import Path
 import qt
 import slicer
 import slicer.packaging
-from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.runner import sharedRunner
+from MedEnhancePanels.texts import tr as _
 
 #: What packages are for: opening, compressing, exporting and samples; all that needs PyTorch.
 COMPRESS, ENHANCE = "compress", "enhance"
 #: The uses for which nothing was missing; it stays so while Slicer runs, and looking takes time.
 _complete = set()
 _COMPILER = "ziglang>=0.13"
-#: The setting of who declined the compiler: computing works without it, and slower.
-_DECLINED = "MedEnhance/compilerDeclined"
 
 
 def missing(use=ENHANCE):
@@ -51,7 +49,7 @@ def missingText(use=ENHANCE):
     return text.format(count=len(packages), size=size) if packages else ""
 
 
-def unavailable():
+def enhancingProblem():
     """Say why this computer cannot enhance, whatever is installed; empty where it can."""
     from MedEnhanceLib.runtime.dependencies import NO_TORCH, has, is_intel_mac
 
@@ -76,7 +74,7 @@ def ensure(use=ENHANCE, context=None, button=None):
     button is pressed again, unless it is disabled by then. While packages are being installed
     nothing happens. Raises PanelError where an installation cannot be, or failed.
     """
-    if use == ENHANCE and (problem := unavailable()):
+    if use == ENHANCE and (problem := enhancingProblem()):
         raise PanelError(problem, code="dependency")
     if isInstalling():
         return False
@@ -85,6 +83,8 @@ def ensure(use=ENHANCE, context=None, button=None):
         lines = [f"{each.requirement.split(';')[0]}: {each.purpose}" for each in packages]
         if _choosesBuild(packages):
             lines.append(_("light-the-torch: chooses PyTorch's build for the graphics card"))
+        if lacksLibrary():
+            lines.append(_("{package}: compiles the fast library").format(package=_COMPILER))
         question = _("{what} Install into Slicer's Python?").format(what=missingText(use))
         title = _("MedEnhance: install packages")
         if not slicer.util.confirmOkCancelDisplay(question, title, detailedText="\n".join(lines)):
@@ -95,11 +95,9 @@ def ensure(use=ENHANCE, context=None, button=None):
             # Later: the pages are still disabled.
             job.onFinished(lambda job: job.error is None and qt.QTimer.singleShot(0, button.click))
             return False
-        _installAtOnce([package.requirement for package in packages])
+        _installAtOnce(_requirements(packages))
         if packages := missing(use):
             raise _lack(_("Still missing: {names}"), packages, _("Restart Slicer, then try again."))
-    if _wantsCompiler():
-        _installAtOnce([_COMPILER])
     return True
 
 
@@ -116,12 +114,17 @@ def start(use, isAgreed):
     if isInstalling():
         raise PanelError(_("Packages are being installed already"), code="dependency")
     params = {
-        "requirements": [package.requirement for package in packages],
+        "requirements": _requirements(packages),
         "megabytes": sum(package.megabytes for package in packages),
         "chooses_build": _choosesBuild(packages),
     }
     kind, title = ("install" if packages else ""), _("Install packages")
-    return sharedRunner().submit(kind, params, title=title, own=True)
+    return sharedRunner().submit(kind, params, title=title, dedicated=True)
+
+
+def _requirements(packages):
+    compiler = [_COMPILER] if lacksLibrary() else []
+    return [package.requirement for package in packages] + compiler
 
 
 def _choosesBuild(packages):
@@ -136,25 +139,15 @@ def lacksLibrary():
     return not build.library().is_file() and not importlib.util.find_spec("ziglang")
 
 
-def offerCompilerAgain():
-    """Forget that the compiler was declined, and ask."""
-    slicer.app.userSettings().remove(_DECLINED)
-    ensure(COMPRESS)
-
-
-def _wantsCompiler():
-    """Ask whether the compiler is to be installed, where that makes sense; a No is remembered."""
-    isDeclined = slicer.util.settingsValue(_DECLINED, False, converter=slicer.util.toBool)
-    if isDeclined or slicer.app.testingEnabled() or not lacksLibrary():
-        return False
+def installCompiler():
+    """Ask whether the compiler is to be installed, and install it."""
     text = _(
         "The compiled library, which computes ten times as fast, is not built yet. Install a "
-        "compiler of 0.1 GB, {package}, into Slicer's Python, which builds it at the first run? "
-        "After a No only the page Models offers it."
+        "compiler of 0.1 GB, {package}, into Slicer's Python? It builds the library at the next "
+        "run."
     ).format(package=_COMPILER)
-    isAgreed = slicer.util.confirmYesNoDisplay(text, _("MedEnhance: install a compiler"))
-    slicer.app.userSettings().setValue(_DECLINED, not isAgreed)
-    return isAgreed
+    if slicer.util.confirmOkCancelDisplay(text, _("MedEnhance: install a compiler")):
+        _installAtOnce([_COMPILER])
 
 
 def _lack(message, packages, hint):

@@ -21,7 +21,7 @@ _MAPS = {
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
 }
 #: Keys of `results` that belong to a segmentation.
-_OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
+_OF_SEGMENTATION = ("labels", "table", "head", "segmentation_warning")
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
 
 

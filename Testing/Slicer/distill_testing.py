@@ -92,9 +92,11 @@ class DistillTestCase(MedEnhanceTestCase):
         return self.begin()
 
     def begin(self):
-        self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
+        self.assertTrue(self.ui.startButton.enabled, self.ui.problemLabel.text)
         self.ui.startButton.click()
-        return self.job()
+        job, self.metrics = self.job(), []
+        job.onEvent(lambda _job, name, fields: name == "metric" and self.metrics.append(fields))
+        return job
 
     def job(self):
         return next(job for job in reversed(self.context.runner.jobs) if job.kind == self.KIND)
@@ -108,7 +110,7 @@ class DistillTestCase(MedEnhanceTestCase):
 
     def pauseAfter(self, count):
         job = self.job()
-        self.waitUntil(lambda: len(job.metrics) >= count or job.isFinished, 120)
+        self.waitUntil(lambda: len(self.metrics) >= count or job.isFinished, 120)
         self.assertFalse(job.isFinished, job.error)
         self.ui.pauseButton.click()
         self.assertEqual(self.finish(job).state, "cancelled")

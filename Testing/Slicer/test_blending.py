@@ -19,7 +19,7 @@ class StrengthTest(ViewTestCase):
     def setUp(self):
         super().setUp()
         self.output = self.makeOutput("difference")
-        manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "doubts": []}}
+        manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "warnings": []}}
         provenance.setManifest(self.output, manifest)
         self.remember(self.output)
         self.parts = [self.source, self.output, self.results.linked(self.output, "difference")]

@@ -61,9 +61,9 @@ class CompressTest(MedEnhanceTestCase):
 
     def test_anEmptyPageSaysWhatIsMissing(self):
         self.assertFalse(self.ui.compressButton.enabled)
-        self.assertIn("Choose one", self.ui.compressButton.toolTip)
-        self.assertEqual(self.ui.whyLabel.text, self.ui.compressButton.toolTip)
-        self.assertFalse(self.ui.whyLabel.isHidden())
+        self.assertIn("Choose a volume", self.ui.compressButton.toolTip)
+        self.assertEqual(self.ui.problemLabel.text, self.ui.compressButton.toolTip)
+        self.assertFalse(self.ui.problemLabel.isHidden())
 
     def test_losslessReturnsEveryVoxelAndTheGeometry(self):
         node = self.obliqueVolume()
@@ -91,7 +91,7 @@ class CompressTest(MedEnhanceTestCase):
         self.assertIn("HU", self.ui.maxErrorSpinBox.suffix)
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
-        self.assertTrue(self.ui.whyLabel.isHidden())
+        self.assertTrue(self.ui.problemLabel.isHidden())
         back = slicer.util.arrayFromVolume(self.opened())
         error = np.abs(back.astype(int) - slicer.util.arrayFromVolume(node)).max()
         self.assertGreater(error, 0)
@@ -124,7 +124,7 @@ class CompressTest(MedEnhanceTestCase):
         self.assertEqual(self.panel.config.ratio, 100.0)
         node.SetAttribute("MedEnhance.modality", "PT")
         self.processEvents(80)
-        self.assertIn("CT, MR and EM", ui.whyLabel.text)
+        self.assertIn("CT, MR and EM", ui.problemLabel.text)
         ui.losslessButton.checked = True
         self.assertTrue(ui.compressButton.enabled and self.panel.config.lossless)
         self.panel._settle.stop()  # as after an estimate

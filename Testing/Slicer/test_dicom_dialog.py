@@ -55,6 +55,6 @@ class QuestionTest(ExportTestCase):
     def test_anAlarmIsPartOfTheQuestion(self):
         node = self.derived(self.loaded())
         warning = {"code": "no-structure", "message": "only noise", "hint": "check the input"}
-        provenance.setManifest(node, {"results": {"doubts": [warning]}})
+        provenance.setManifest(node, {"results": {"warnings": [warning]}})
         self.assertIsNone(self.export(node, agrees=False))
         self.assertIn("Only noise: check the input.", self.question)

@@ -1,6 +1,7 @@
-"""The page Distill: choices, curve and audit, and runs of seconds with the real worker."""
+"""The page Distill: choices and audit, and runs of seconds with the real worker."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from unittest import mock
@@ -21,7 +22,7 @@ from MedEnhanceLib.jobs.kinds.train import TrainParams, training_config
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job
-from MedEnhancePanels.pages import distill, distill_run
+from MedEnhancePanels.pages import distill
 from MedEnhancePanels.tasks import distillation, long_run
 
 
@@ -29,8 +30,8 @@ class TrainPageTest(DistillTestCase):
     def test_anEmptyPageSaysWhatItDoesAndWhatIsMissing(self):
         self.assertFalse(self.ui.trainingLabel.isHidden())
         self.assertFalse(self.ui.startButton.enabled)
-        self.assertIn("Choose the folder", self.ui.whyLabel.text)
-        self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
+        self.assertIn("Choose the folder", self.ui.problemLabel.text)
+        self.assertEqual(self.ui.startButton.toolTip, self.ui.problemLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
         ui = self.ui
         hidden = (ui.shareLabel, ui.estimateButton, ui.tableButton, ui.distillingLabel)
@@ -70,7 +71,7 @@ class TrainPageTest(DistillTestCase):
         ui.advancedSection.collapsed = False
         self.assertFalse(ui.gateSelector.enabled)
         self.pick(ui.segmenterSelector, "brain-tissue")
-        self.assertIn("there is no model 'mr-brain'", ui.whyLabel.text)
+        self.assertIn("there is no model 'mr-brain'", ui.problemLabel.text)
         self.pick(ui.segmenterSelector, "mine")
         self.pick(ui.gateSelector, "binary")
         self.pick(ui.deviceSelector, "cpu")
@@ -94,7 +95,7 @@ class TrainPageTest(DistillTestCase):
         manifest = {"format": "medenhance-distilled"}
         write_json(Path(folder) / "manifest.json", manifest, overwrite=False)
         self.panel.update()
-        self.assertIn("has no labels", ui.whyLabel.text)
+        self.assertIn("has no labels", ui.problemLabel.text)
 
     def test_aRunThatNobodyEndedIsOfferedAndADamagedOneHidesNoOther(self):
         for name, text in (("a", "{"), ("b", "{}")):
@@ -113,35 +114,13 @@ class TrainPageTest(DistillTestCase):
         self.assertFalse(self.ui.resumeArea.isHidden())
         self.assertRegex(self.ui.runSelector.currentText, r"^interrupted, [\d-]+ [\d:]+: tiny")
 
-    def test_lossesBecomeATableASeriesEachAndAChart(self):
-        run = long_run.Run.create(self.KIND, "tiny")
-        run.save()
-        for step, value in ((0, 1.0), (20, 0.5), (40, 0.25)):
-            run.keepMetric("cycle", value, step)
-        with open(os.path.join(run.folder, "metrics.csv"), "a", encoding="utf-8") as file:
-            file.write("40,cyc\n\0\0\n")  # as a crash or a full disk leaves it
-        run.keepMetric("adversarial", 3.0, 40)
-        run.keepMetric("cycle", 0.4, 20)  # a run that went back to its checkpoint
-        names, table = distill_run.curvesOf(run)
-        self.assertEqual(names, ["cycle", "adversarial"])
-        np.testing.assert_array_equal(table[:, 0], [0, 20, 40])
-        np.testing.assert_array_equal(table[:, 1], [1.0, 0.4, 0.25])
-        np.testing.assert_array_equal(table[:, 2], [np.nan, np.nan, 3.0])
-        self.panel.runs.recall(run.folder)
-        for _again in range(2):
-            self.ui.plotButton.click()
-            chart = self.panel.runs.plot["chart"]
-            self.assertEqual(chart.GetNumberOfPlotSeriesNodes(), 2)
-        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode"), 2)
-        selection = slicer.app.applicationLogic().GetSelectionNode()
-        self.assertEqual(selection.GetActivePlotChartID(), chart.GetID())
-
 
 class TrainingTest(DistillTestCase):
     def errors(self):
         """Steps and errors that the run has measured."""
-        names, table = distill_run.curvesOf(long_run.Run.open(self.runFolder()))
-        return table[:, [0, 1 + names.index("error")]]
+        rows = Path(self.runFolder(), "out/metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(row) for row in rows]
+        return np.array([(row["step"], row["value"]) for row in rows if row["name"] == "error"])
 
     @slow
     def test_aRunIsPausedResumedInANewPageAndFinished(self):
@@ -149,7 +128,6 @@ class TrainingTest(DistillTestCase):
         self.cohort()
         job = self.train(steps=150)
         self.assertTrue(self.ui.pauseButton.enabled and not self.ui.pauseButton.isHidden())
-        self.waitUntil(lambda: job.metrics, 120)
         self.pauseAfter(2)
         folder = self.runFolder()
         self.assertEqual(self.record()["state"], "paused")
@@ -196,13 +174,11 @@ class TrainingTest(DistillTestCase):
         self.assertFalse(self.ui.startButton.enabled)
         with self.assertRaisesRegex(PanelError, "is in progress"):
             distillation.start(self.context.runner, self.context.state)
-        self.waitUntil(lambda: job.metrics, 120)
+        self.waitUntil(lambda: self.metrics, 120)
         folder = self.runFolder()
         slicer.mrmlScene.Clear(0)
         self.processEvents(100)
         self.assertFalse(job.isFinished)
-        self.ui.plotButton.click()
-        self.assertIn("chart", self.panel.runs.plot)
         self.ui.cancelButton.click()
         self.finish(job)
         self.assertEqual(long_run.Run.open(folder).state, "cancelled")
@@ -241,12 +217,12 @@ class ChoiceTest(DistillingTestCase):
         self.assertIn("does not prove", ui.distillingLabel.text)
         offered = [ui.methodSelector.itemData(at) for at in range(ui.methodSelector.count)]
         self.assertEqual(sorted(offered), sorted(option_of(DistillConfig, "method").choices))
-        self.assertTrue(ui.startButton.enabled, ui.whyLabel.text)
+        self.assertTrue(ui.startButton.enabled, ui.problemLabel.text)
         self.assertFitsAScreen()
         self.picture("distill-ready")
         self.assertIn("101 averages", ui.shareLabel.text)
         self.assertIn("no patient image", ui.shareLabel.text)
-        self.context.state.distillPrior = "other.nrrd"
+        self.context.state.distillTemplate = "other.nrrd"
         self.assertIn("show the anatomy of the file", ui.shareLabel.text)
         self.pick(ui.methodSelector, "matching")
         self.assertIn("volumes for each patient", ui.shareLabel.text)
@@ -255,14 +231,14 @@ class ChoiceTest(DistillingTestCase):
         folder = self.temporaryFolder()
         table = os.path.join(folder, "patients.csv")
         Path(table).write_text("patient,path\n")
-        self.assertIn("Choose a folder with a folder", self.ui.whyLabel.text)
+        self.assertIn("Choose a folder with a folder", self.ui.problemLabel.text)
         for path in (folder, table):
             self.ui.pathEdit.text = path
-            self.assertEqual(self.ui.whyLabel.text, "")
+            self.assertEqual(self.ui.problemLabel.text, "")
         with mock.patch.object(distill, "askForFile", return_value=table):
-            self.pick(self.ui.priorSelector, "file")
+            self.pick(self.ui.templateSelector, "file")
         state = self.context.state
-        self.assertEqual((state.distillCohort, state.distillPrior), (table, table))
+        self.assertEqual((state.distillCohort, state.distillTemplate), (table, table))
         state.distillPreset = "cpu"
         self.assertEqual(self.ui.presetSelector.currentData, "cpu")
         with mock.patch.object(self.context.runner, "submit") as submit:
@@ -276,13 +252,13 @@ class ChoiceTest(DistillingTestCase):
         self.ui.pathEdit.text = self.temporaryFolder()
         self.choose("distillCT")
         self.assertTrue(self.ui.startButton.enabled, "synthetic volumes are of any modality")
-        self.pick(self.ui.priorSelector, "template")
-        self.assertIn("no public template for CT", self.ui.whyLabel.text)
+        self.pick(self.ui.templateSelector, "template")
+        self.assertIn("no public template for CT", self.ui.problemLabel.text)
         self.choose("distillMR")
-        self.context.state.distillPrior = "/gone.nrrd"
-        self.assertIn("The file of the template is missing", self.ui.whyLabel.text)
+        self.context.state.distillTemplate = "/gone.nrrd"
+        self.assertIn("The file of the template is missing", self.ui.problemLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
-        self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
+        self.assertEqual(self.ui.startButton.toolTip, self.ui.problemLabel.text)
 
     def test_whatCanBeGainedIsMeasuredOnRequestForTheseChoicesAlone(self):
         self.cohort()
@@ -297,7 +273,7 @@ class ChoiceTest(DistillingTestCase):
             self.ui.estimateButton.click()
             [job] = submitted
             self.assertEqual(job.kind, "distill-estimate")
-            self.assertTrue(job.options["own"], "nobody waits behind it")
+            self.assertTrue(job.options["dedicated"], "nobody waits behind it")
             self.assertIn("half an hour", self.ui.estimateLabel.text)
             self.assertFalse(self.ui.estimateButton.enabled)
             self.assertFalse(
@@ -351,8 +327,7 @@ class DistillationTest(DistillingTestCase):
         for path in Path(folder, "out").rglob("*"):  # none has a patient's name
             self.assertNotIn("Patient ", str(path))
             self.assertTrue(path.is_dir() or b"Patient " not in path.read_bytes(), path)
-        names, _table = distill_run.curvesOf(long_run.Run.open(folder))
-        self.assertIn("alignment of patient 1", names)
+        self.assertIn("alignment of patient 1", {each["name"] for each in self.metrics})
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.assertIn(os.path.join(folder, "out-confidential"), self.ui.resultLabel.text)
         with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
@@ -383,7 +358,7 @@ class AuditTest(DistillingTestCase):
         summary = "ALARM: the images give away their patients (copies).\n\n- **Copies** ALARM. 3."
         self.finished({"alarm": True, "summary": summary})
         self.assertEqual(self.ui.imageGallery.count, 2)
-        self.assertVerdict("Alarm", "Leak found: do not share", "missed other leaks")
+        self.assertVerdict("Severe warning", "Leak found: do not share", "missed other leaks")
         self.finished({"alarm": False, "summary": "Figures that nobody can read."})
         self.assertVerdict("Warning", "could not have found a leak", "as the patients' own")
         self.finished({"alarm": None, "summary": "Not audited: too few."})

@@ -301,7 +301,7 @@ class ApplyTest(EnhanceTestCase):
             self.assertIn("images of the brain only", job.nodes[role].GetDescription())
         self.assertEqual(self.ui.factsLabel.toolTip.count("images of the brain only"), 1)
         self.assertEqual(self.message, "Brain enhanced is ready.")  # the rest stands under Result
-        self.assertIn("learned from: MR images of the brain", self.ui.alarmLabel.text)
+        self.assertIn("learned from: MR images of the brain", self.ui.warningLabel.text)
         table = job.nodes["table"]
         parts = job.nodes["segmentation"].GetSegmentation()
         for index in range(parts.GetNumberOfSegments()):

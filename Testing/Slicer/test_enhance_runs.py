@@ -182,7 +182,7 @@ class TroubleTest(EnhanceTestCase):
         self.waitUntil(lambda: self.panel.job is None, 90)
         self.assertEqual(job.state, "done", self.message)
         self.assertFalse(self.ui.differenceButton.enabled or self.ui.strengthSlider.enabled)
-        said = [self.message, self.ui.alarmLabel.text, self.ui.alarmDetails.text]
+        said = [self.message, self.ui.warningLabel.text, self.ui.warningDetails.text]
         self.assertEqual("\n".join(said).count("changed during the run"), 1)
 
 

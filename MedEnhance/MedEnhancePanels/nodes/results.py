@@ -5,11 +5,11 @@ import math
 import numpy as np
 import slicer
 import vtk
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
+from MedEnhancePanels.texts import tr as _
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
 ROLES = ("input", "uncertainty", "noise", "segmentation", "table", "difference")

@@ -1,7 +1,6 @@
 """The page Compress: a volume into a file within a guaranteed error bound."""
 
 import qt
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments, dependencies
@@ -9,6 +8,7 @@ from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import Page, answerOf, askForFile, fill, singleShot
 from MedEnhancePanels.tasks import compression, files
+from MedEnhancePanels.texts import tr as _
 
 #: How long the page waits for further changes before it estimates.
 _SETTLE_MS = 500
@@ -85,11 +85,11 @@ class CompressPanel(Page):
             if field is not None:
                 field.enabled = button.checked
         ui.codecSelector.enabled = ui.ratioButton.checked
-        why = self._whyNot()
+        why = self._problem()
         ui.compressButton.enabled = not why
         ui.compressButton.toolTip = why or _("Choose a file, write it and verify it")
-        ui.whyLabel.text = why
-        ui.whyLabel.visible = bool(why) and self.job is None
+        ui.problemLabel.text = why
+        ui.problemLabel.visible = bool(why) and self.job is None
         self._scheduleEstimate()
 
     def _setUnits(self, node):
@@ -110,7 +110,7 @@ class CompressPanel(Page):
         if isChosen:
             self._onEdited("compressMode", mode)
 
-    def _whyNot(self):
+    def _problem(self):
         """Say what is missing before the volume can be compressed, or nothing."""
         if self.job is not None:
             return _("The volume is being compressed")

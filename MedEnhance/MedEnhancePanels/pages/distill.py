@@ -4,7 +4,6 @@ It distills the cohort, or trains an enhancer on it; RunArea shows a run and its
 """
 
 import qt
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhancePanels import dependencies
@@ -13,6 +12,7 @@ from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.pages.distill_run import RunArea
 from MedEnhancePanels.pages.widgets import Page, askForFile, fill
 from MedEnhancePanels.tasks import distillation
+from MedEnhancePanels.texts import tr as _
 
 #: The entry of the templates that asks for a file.
 _FILE = "file"
@@ -63,7 +63,7 @@ class DistillPanel(Page):
             distillGate=ui.gateSelector,
             distillDevice=ui.deviceSelector,
         )
-        ui.priorSelector.activated.connect(self._onPrior)
+        ui.templateSelector.activated.connect(self._onTemplate)
         ui.pathButton.clicked.connect(self._onBrowse)
         ui.tableButton.clicked.connect(self._onBrowseTable)
         ui.estimateButton.clicked.connect(self._onEstimate)
@@ -88,12 +88,12 @@ class DistillPanel(Page):
             TEMPLATE: _("Public template (MR)"),
             _FILE: _("A file…"),
         }
-        box, prior = self.ui.priorSelector, self.state.distillPrior
+        box, prior = self.ui.templateSelector, self.state.distillTemplate
         fill(box, entries, prior)
         box.currentIndex = box.findData(prior)
         fill(self.ui.deviceSelector, self.context.devices.entries, self.state.distillDevice)
-        heads = model_choice.headTexts(distillation.segmentersOf(self.state))
-        fill(self.ui.segmenterSelector, {"": _("None")} | heads)
+        segmenters = model_choice.segmenterTexts(distillation.segmentersOf(self.state))
+        fill(self.ui.segmenterSelector, {"": _("None")} | segmenters)
 
     def show(self):
         ui, state = self.ui, self.state
@@ -104,10 +104,10 @@ class DistillPanel(Page):
         ui.taughtArea.visible = state.distillTask.startswith("train")
         ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
         ui.shareLabel.text = distillation.sharedText(state)
-        why = dependencies.unavailable() or distillation.whyNot(state)
+        why = dependencies.enhancingProblem() or distillation.problemOf(state)
         isRunning = self.runs.isRunning
-        ui.whyLabel.text = why
-        ui.whyLabel.visible = bool(why) and not isRunning
+        ui.problemLabel.text = why
+        ui.problemLabel.visible = bool(why) and not isRunning
         ui.startButton.enabled = not why and not isRunning
         ui.startButton.toolTip = why
         if self._estimated is not None and self._estimated != distillation.paramsOf(state):
@@ -120,11 +120,11 @@ class DistillPanel(Page):
         self.runs.show()
 
     @guarded
-    def _onPrior(self, *_index):
-        prior = self.ui.priorSelector.currentData
+    def _onTemplate(self, *_index):
+        prior = self.ui.templateSelector.currentData
         if prior == _FILE:
             prior = askForFile(self.widget, _("Choose a volume that may be shared")) or SYNTHETIC
-        self.state.distillPrior = prior
+        self.state.distillTemplate = prior
         self.update()
 
     @guarded

@@ -2,13 +2,13 @@
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.job import sentence
 from MedEnhancePanels.nodes import dicom_source, provenance
 from MedEnhancePanels.pages.widgets import answerOf
 from MedEnhancePanels.tasks import dicom_export
+from MedEnhancePanels.texts import tr as _
 
 #: Where DICOM keeps a patient's ID, a study's description and its date.
 _TAGS = ("0010,0020", "0008,1030", "0008,0020")
@@ -25,8 +25,10 @@ def exportDicom(context, node):
     dicom_source.openDatabase()
     name, instances = node.GetName(), dicom_source.instancesOf(node)
     # Where structure may be wrong, the question names the reason.
-    alarms = [each for each in provenance.doubtsOf(node) if provenance.isAlarm(each[0])]
-    lines = [sentence(f"{what}: {hint}" if hint else what) for _code, what, hint in alarms]
+    severe = [each for each in provenance.warningsOf(node) if each[0] == "severe"]
+    lines = [
+        sentence(f"{message}: {hint}" if hint else message) for _level, message, hint in severe
+    ]
     title, patientId = _("MedEnhance: export to DICOM"), ""
     if instances:
         patient, study, date = (dicom_source.valueOf(instances[0], tag) for tag in _TAGS)

@@ -3,13 +3,13 @@
 import os
 
 import qt
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.report.page import size_text
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.nodes import cautions
+from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import Page, askForFile
+from MedEnhancePanels.texts import tr as _
 
 
 class ModelsPanel(Page):
@@ -53,7 +53,7 @@ class ModelsPanel(Page):
 
     @guarded
     def _onCompiler(self, *_checked):
-        dependencies.offerCompilerAgain()
+        dependencies.installCompiler()
         self.update()
 
     def _ask(self, title, **params):
@@ -102,7 +102,7 @@ def _title(model):
         "slices": _("makes thin slices of"),
     }
     purpose = purposes.get(model["kind"], model["kind"])
-    title = f"{model['name']}: {purpose} {cautions.modalityName(model['modality'])}"
+    title = f"{model['name']}: {purpose} {bridge.modalityName(model['modality'])}"
     return _("{title} (default)").format(title=title) if model["default"] else title
 
 

@@ -2,12 +2,12 @@
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import preview, provenance
 from MedEnhancePanels.tasks import samples
+from MedEnhancePanels.texts import tr as _
 
 
 class VolumeRow:

@@ -2,9 +2,9 @@
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.texts import tr as _
 
 _ICON_PIXELS = 20
 #: By class of a widget: the signal of a choice, and the property that has it.
@@ -148,7 +148,7 @@ class Notice:
         self.show("info", "")
 
     def show(self, level, text, details=""):
-        """Show a text of level "info", "warning", "alarm" or "error"; empty for nothing to say."""
+        """Show a text of level "info", "warning", "severe" or "error"; empty for nothing to say."""
         if details != self._shown:
             self._shown, self._button.checked = details, False
             self._setDetails(details)
@@ -164,7 +164,7 @@ def showWeight(icon, level):
     icons = {
         "info": (qt.QStyle.SP_MessageBoxInformation, _("Information")),
         "warning": (qt.QStyle.SP_MessageBoxWarning, _("Warning")),
-        "alarm": (qt.QStyle.SP_MessageBoxCritical, _("Alarm")),
+        "severe": (qt.QStyle.SP_MessageBoxCritical, _("Severe warning")),
         "error": (qt.QStyle.SP_MessageBoxCritical, _("Error")),
     }
     kind, word = icons[level]

@@ -9,13 +9,13 @@ marked so.
 """
 
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.manifest import manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.strength import blend
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
+from MedEnhancePanels.texts import tr as _
 
 #: Attribute of a result: checksums of the voxels of its input and of its own, at its run's end.
 _CHECKSUMS = "MedEnhance.checksums"

@@ -220,5 +220,5 @@ def test_the_shipped_model_says_it_everywhere(tmp_path: Path) -> None:
     said = [event.fields["message"] for event in events if event.kind == "warning"]
     assert any("no structure, only noise" in message for message in said)
     manifest = json.loads((tmp_path / "out.nii.gz.json").read_text())
-    assert [row["code"] for row in manifest["results"]["doubts"]] == ["no-structure"]
+    assert [row["code"] for row in manifest["results"]["warnings"]] == ["no-structure"]
     assert "no structure" in me.load(tmp_path / "out.nii.gz", modality="MR").history[-1]
