@@ -72,7 +72,6 @@ class State:
     inputVolume = NodeReference()
 
     guideVolume = NodeReference()
-    outputVolume = NodeReference()
     enhancedVolume = NodeReference()
     task = Field.of(EnhanceConfig, "task")
     correctBiasField = Field.of(EnhanceConfig, "correct_bias_field")

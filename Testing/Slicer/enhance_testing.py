@@ -78,14 +78,6 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.widget.ui.inputSelector.setCurrentNode(node)
         self.processEvents(80)
 
-    def writeInto(self, node):
-        """Choose a volume as output, as an earlier result of the chosen one."""
-        source = self.context.state.inputVolume
-        self.results.stamp(node, "enhanced", source)
-        self.results.link(node, input=source)
-        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")  # selectors look again
-        self.ui.outputSelector.setCurrentNode(node)
-
     def apply(self, seconds=60, button=None):
         """Press Apply, or another button, and wait for the result; the job."""
         (button or self.ui.applyButton).click()

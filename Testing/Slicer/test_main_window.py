@@ -97,10 +97,8 @@ class RemovalTest(MedEnhanceTestCase):
         for selector, field in (
             (self.widget.ui.inputSelector, "inputVolume"),
             (self.page.guideSelector, "guideVolume"),
-            (self.page.outputSelector, "outputVolume"),
         ):
             node = self.smallVolume(name="removed")
-            node.SetAttribute("MedEnhance.derived", "enhanced")  # which an output has to be
             last = self.smallVolume(name="last")
             selector.setCurrentNode(node)
             self.assertIs(getattr(self.context.state, field), node, field)

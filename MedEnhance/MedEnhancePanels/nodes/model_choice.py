@@ -1,7 +1,7 @@
 """Which models fit a volume, their description, and why a volume cannot be enhanced."""
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, results
+from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.nodes.bridge import modalityOf
 from MedEnhancePanels.texts import tr as _
 
@@ -124,9 +124,7 @@ def _modelProblem(node, task):
     elif modality == UNKNOWN:
         text = _("Is “{name}” MR or CT? Choose its modality under Advanced.")
     others = _(" and ").join(others)
-    return text.format(
-        name=node.GetName(), modality=bridge.modalityName(modality), others=others
-    )
+    return text.format(name=node.GetName(), modality=bridge.modalityName(modality), others=others)
 
 
 def _otherVolumesProblem(node, options):
@@ -142,7 +140,6 @@ def _otherVolumesProblem(node, options):
                 bridge.modalityName(modalityOf(node)),
             )
             return text.format(name=guide.GetName(), modality=modality, volume=volume)
-    results.checkOutput(options.output, node)
     return ""
 
 

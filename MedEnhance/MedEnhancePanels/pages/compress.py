@@ -37,7 +37,7 @@ class CompressPanel(Page):
         del fields["lossless"]
         entries = {
             "auto": _("Automatic"),
-            "implicit": _("Implicit network (UniCompress, research)"),
+            "implicit": _("Implicit (UniCompress)"),
         }
         fill(ui.codecSelector, entries)
         self.bind(**fields, compressCodec=ui.codecSelector)

@@ -36,9 +36,9 @@ class DistillPanel(Page):
         }
         fill(ui.taskSelector, entries)
         entries = {
-            "cpu": _("Short, for a processor"),
-            "full": _("Full, for a graphics card"),
-            "smoke": _("Test: under a minute"),
+            "cpu": _("Short (CPU)"),
+            "full": _("Full (graphics card)"),
+            "smoke": _("Test (under a minute)"),
         }
         fill(ui.presetSelector, entries)
         entries = {

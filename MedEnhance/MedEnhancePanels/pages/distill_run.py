@@ -155,8 +155,8 @@ def verdictOf(run):
         )
     careful = _("Treat the volumes as the patients' own.")
     if run.manifest().get("config", {}).get("method") == "statistics":
-        verdict = _("This audit could not have found a leak: there is no patient image to find.")
-        return "info", verdict, _("The set contains averages over all patients.")
+        verdict = _("There was nothing to audit: the set contains no patient image.")
+        return "info", verdict, _("It contains averages over all patients.")
     if isLeak is None or not count:
         return "warning", _("This audit could not have found a leak: none was run."), careful
     if not could:

@@ -103,8 +103,8 @@ def _teachingProblem(state):
 def sharedText(state):
     """Say what of the patients a distillation gives to whoever gets it."""
     shared = _(
-        "The result contains {count} averages over all patients, rounded distances of slices and "
-        "pixels, and no patient image. Starting sends nothing."
+        "The result contains {count} averages over all patients, rounded voxel spacings, and no "
+        "patient image. Starting sends nothing."
     ).format(count=NUMBERS)
     if state.distillMethod == "matching":
         shared = _(
