@@ -125,7 +125,7 @@ class CompareTest(ViewTestCase):
     def test_leavingRestoresEverything(self):
         self.view("Yellow").SetFieldOfView(111.0, 92.0, 1.0)
         before = self.everything()
-        for mode in ("single", "sideBySide", "table", "threeD"):
+        for mode in ("single", "sideBySide"):
             self.compare.show(self.output, mode)
             self.compare.setOverlay("difference")
             self.assertNotEqual(self.everything(), before)

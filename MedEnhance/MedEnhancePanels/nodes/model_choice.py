@@ -103,7 +103,7 @@ def problemOf(node, options):
     try:
         bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
-        return _modelProblem(node, options.config.task) or _otherVolumesProblem(node, options)
+        return _modelProblem(node, options.config.task) or _guideProblem(node, options.guide)
     except PanelError as error:
         return error.text
 
@@ -127,20 +127,17 @@ def _modelProblem(node, task):
     return text.format(name=node.GetName(), modality=bridge.modalityName(modality), others=others)
 
 
-def _otherVolumesProblem(node, options):
-    guide = options.guide
+def _guideProblem(node, guide):
+    if guide is None:
+        return ""
     if guide is node:
         return _("The guide is the volume itself: choose another series of this examination.")
-    if guide is not None:
-        bridge.checkIntensities(guide)
-        if modalityOf(guide) != modalityOf(node):
-            text = _("{name} is {modality}, the volume {volume}: choose one of the same modality.")
-            modality, volume = (
-                bridge.modalityName(modalityOf(guide)),
-                bridge.modalityName(modalityOf(node)),
-            )
-            return text.format(name=guide.GetName(), modality=modality, volume=volume)
-    return ""
+    bridge.checkIntensities(guide)
+    modalities = [bridge.modalityName(modalityOf(each)) for each in (guide, node)]
+    if modalities[0] == modalities[1]:
+        return ""
+    text = _("{name} is {modality}, the volume {volume}: choose one of the same modality.")
+    return text.format(name=guide.GetName(), modality=modalities[0], volume=modalities[1])
 
 
 def modelFor(node, task):

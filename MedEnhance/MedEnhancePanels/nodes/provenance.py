@@ -106,9 +106,9 @@ def warningsOf(node):
         rows = []
     lines = {f"{message}: {hint}" for _code, message, hint in rows}
     rows += [("", text, "") for text in _linesOf(node) if text not in lines]
-    levels = {True: "severe", False: "warning"}
     warnings = {
-        (levels[code in _SEVERE], plain(message), plain(hint)) for code, message, hint in rows
+        ("severe" if code in _SEVERE else "warning", plain(message), plain(hint))
+        for code, message, hint in rows
     }
     return sorted(each for each in warnings if each[1])
 

@@ -17,11 +17,11 @@ _TAGS = ("0010,0020", "0008,1030", "0008,0020")
 def exportDicom(context, node):
     """Export a result into Slicer's DICOM database, under the patient that the user confirms.
 
-    From there the module DICOM sends it on or writes it into a folder. Returns the job, or None
-    where the user does not want it. Raises PanelError where the result cannot be exported.
+    From there the module DICOM sends it on or writes it into a folder. Raises PanelError where the
+    result cannot be exported.
     """
     if not dependencies.ensure(dependencies.COMPRESS):
-        return None
+        return
     dicom_source.openDatabase()
     name, instances = node.GetName(), dicom_source.instancesOf(node)
     # Where structure may be wrong, the question names the reason.
@@ -36,7 +36,7 @@ def exportDicom(context, node):
         patient = patient or _("(without an ID)")
         lines.append(text.format(name=name, patient=patient, study=study, date=date))
         if not slicer.util.confirmOkCancelDisplay("\n".join(lines), title):
-            return None
+            return
     else:
         text = _("{name} does not come from DICOM: it becomes a series in a new study.")
         if series := dicom_source.missingSeriesOf(node):
@@ -49,12 +49,11 @@ def exportDicom(context, node):
         window = slicer.util.mainWindow()
         patientId = answerOf(qt.QInputDialog.getText(window, title, "\n".join(lines))).strip()
         if not patientId:
-            return None
+            return
     options = dicom_export.ExportOptions(patientId=patientId, seriesDescription=name)
     context.clearMessage()
     job = dicom_export.start(context.runner, node, options)
     job.onFinished(lambda job: _onFinished(context, job))
-    return job
 
 
 def _onFinished(context, job):

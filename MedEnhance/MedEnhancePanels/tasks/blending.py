@@ -75,9 +75,8 @@ def problemOf(output):
     """Say why a result cannot get another strength; empty where it can."""
     if (problem := pairProblemOf(output)) or output in _full:
         return problem
-    text = _("Its full result was not saved with the scene (this is strength {strength:g}). {hint}")
-    hint = _("Enhance again to change the strength.")
-    return text.format(strength=results.strengthOf(output), hint=hint)
+    text = _("The full result was not saved. To change the strength {strength:g}, enhance again.")
+    return text.format(strength=results.strengthOf(output))
 
 
 def start(runner, output, strength):
