@@ -14,19 +14,6 @@ _HEIGHT, _VIEW = 560, 280
 
 
 class AtWorkTest(EnhanceTestCase):
-    def noisyBrain(self):
-        """A few slices of the sample, so that a CPU takes seconds."""
-        whole = self.loadSample()
-        voxels = slicer.util.arrayFromVolume(whole)[70:82].astype(np.float64)
-        slicer.mrmlScene.RemoveNode(whole)
-        noise = np.random.default_rng(0).normal(0, 18, (2, *voxels.shape))
-        voxels = np.hypot(voxels + noise[0], noise[1]).round().clip(0, 255).astype(np.uint8)
-        node = slicer.util.addVolumeFromArray(voxels, name="Noisy brain")
-        node.GetDisplayNode().SetAutoWindowLevel(False)
-        node.GetDisplayNode().SetWindowLevel(220.0, 110.0)
-        slicer.util.setSliceViewerLayers(background=node, fit=True)
-        return node
-
     def look(self):
         """The panel, and beside it a slice of what the views show."""
         from PIL import Image
@@ -48,7 +35,7 @@ class AtWorkTest(EnhanceTestCase):
 
     @slow
     def test_theInputAndItsResultAreShown(self):
-        self.choose(self.noisyBrain())
+        self.choose(self.brain("Noisy brain", np.s_[70:82]))  # which a CPU takes seconds for
         looks = [self.look()]
         self.apply(120)
         self.panel.result.compare.show(self.context.state.enhancedVolume, "single")

@@ -8,7 +8,6 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
-import vtk
 from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -30,14 +29,8 @@ class CompressTest(MedEnhanceTestCase):
         self.path = os.path.join(self.folder, "scan.ucv")
 
     def obliqueVolume(self):
-        """A CT whose axes are those of no patient."""
-        node = self.smallVolume((24, 40, 36), modality="CT", spacing=(0.7, 0.8, 2.5))
-        turn = vtk.vtkTransform()
-        turn.RotateWXYZ(20, 1, 2, 3)
-        matrix = slicer.util.arrayFromVTKMatrix(turn.GetMatrix())[:3, :3]
-        node.SetIJKToRASDirections(matrix.tolist())
-        node.SetOrigin(-12.5, 30.25, 7.0)
-        return node
+        turn, spacing = (20, 1, 2, 3), (0.7, 0.8, 2.5)
+        return self.smallVolume((24, 40, 36), modality="CT", spacing=spacing, turn=turn)
 
     def choose(self, node, button="losslessButton"):
         """Pick a volume and a mode as a user does."""

@@ -1,6 +1,5 @@
 """The page Distill: choices and audit, and runs of seconds with the real worker."""
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -9,8 +8,8 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
-from distill_testing import DistillTestCase
-from medenhance_testing import slow
+from Library.jobs.conftest import brain
+from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.options import config_from_json, option_of
@@ -24,6 +23,109 @@ from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job
 from MedEnhancePanels.pages import distill
 from MedEnhancePanels.tasks import distillation, long_run
+
+
+class DistillTestCase(MedEnhanceTestCase):
+    KIND, TASK = "train", "trainMR"
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        self.models = self.temporaryFolder()
+        self.enterContext(mock.patch.dict(os.environ, MEDENHANCE_MODELS=self.models))
+        self.widget.showPage("distill")
+        self.panel = self.widget.panels["distill"]
+        self.ui = self.panel.ui
+        self.root = self.temporaryFolder()
+        self.enterContext(mock.patch.object(long_run, "root", lambda: self.root))
+        self.choose(self.TASK)
+
+    def choose(self, task):
+        """What is made: a value of the state's distillTask."""
+        self.pick(self.ui.taskSelector, task)
+
+    def newPanel(self):
+        """As after Slicer was started again with the same scene."""
+        slicer.util.reloadScriptedModule("MedEnhance")
+        self.widget = slicer.util.getModuleWidget("MedEnhance")
+        self.widget.enter()
+        self.context, self.panel = self.widget.context, self.widget.panels["distill"]
+        self.ui = self.panel.ui
+        self.widget.showPage("distill")
+
+    def visible(self, *widgets):
+        """Which of them the page shows."""
+        return [widget for widget in widgets if widget.isVisibleTo(self.panel.widget)]
+
+    def assertFitsAScreen(self):
+        """The whole panel, with the font of a usual screen (9 pt)."""
+        panel = self.widget.parent
+        panel.resize(max(400, panel.minimumSizeHint.width()), 900)
+        panel.show()
+        self.processEvents(20)
+        # What Slicer's scroll area asks of a panel.
+        self.assertLessEqual(panel.layout().totalHeightForWidth(panel.width), 900)
+
+    def cohort(self, count=3):
+        """A folder with a folder for each patient, chosen on the page."""
+        folder = self.temporaryFolder()
+        for seed in range(count):
+            names = (f"Patient {seed}", "T1.nrrd")
+            if self.KIND == "train":
+                names = ("lq" if seed == 2 else "hq", f"Patient {seed}.nrrd")
+            path = Path(folder, *names)
+            path.parent.mkdir(exist_ok=True)
+            save(brain(seed), path)
+        self.ui.pathEdit.text = folder
+        return folder
+
+    def chooseBudget(self):
+        """The smallest network, on the processor."""
+        self.pick(self.ui.presetSelector, "smoke")
+        self.context.state.distillDevice = "cpu"
+        self.ui.nameEdit.text = "tiny"
+
+    def teacher(self, name, **fields):
+        """A segmentation model that learned from what the enhancer mr makes of labeled images."""
+        config = {"enhancer": "mr", "images": ["hq/*"], "labels": ["labels/*"], **fields}
+        folder = os.path.join(self.models, name)
+        copyOfModel("brain-tissue", folder, training={"config": config})
+
+    def train(self, **fields):
+        """Begin a training with these fields of its configuration; its job."""
+        paramsOf, fields = distillation.paramsOf, fields or {"steps": 400}
+
+        def withFields(state):
+            params = paramsOf(state)
+            return params | {"config": params["config"] | fields}
+
+        self.enterContext(mock.patch.object(distillation, "paramsOf", withFields))
+        self.chooseBudget()
+        return self.begin()
+
+    def begin(self):
+        self.assertTrue(self.ui.startButton.enabled, self.ui.problemLabel.text)
+        self.ui.startButton.click()
+        job, self.metrics = self.job(), []
+        job.onEvent(lambda _job, name, fields: name == "metric" and self.metrics.append(fields))
+        return job
+
+    def job(self):
+        return next(job for job in reversed(self.context.runner.jobs) if job.kind == self.KIND)
+
+    def runFolder(self):
+        return self.context.state.distillRun
+
+    def record(self):
+        with open(os.path.join(self.runFolder(), "run.json"), encoding="utf-8") as file:
+            return json.load(file)
+
+    def pauseAfter(self, count):
+        job = self.job()
+        self.waitUntil(lambda: len(self.metrics) >= count or job.isFinished, 120)
+        self.assertFalse(job.isFinished, job.error)
+        self.ui.pauseButton.click()
+        self.assertEqual(self.finish(job).state, "cancelled")
 
 
 class TrainPageTest(DistillTestCase):
@@ -264,22 +366,22 @@ class ChoiceTest(DistillingTestCase):
         self.cohort()
         submitted = []
 
-        def submit(kind, params, **options):
-            submitted.append(FakeJob(kind, params, options))
-            return submitted[-1]
+        def submit(kind, params, *, title, dedicated):
+            self.assertTrue(dedicated, "nobody waits behind it")
+            job = Job(self.context.runner, kind, params, title, None, dedicated, False)
+            submitted.append(job)
+            return job
 
         sentence = "Use the shipped model. A set adds 0.01 dB."
         with mock.patch.object(self.context.runner, "submit", submit):
             self.ui.estimateButton.click()
             [job] = submitted
             self.assertEqual(job.kind, "distill-estimate")
-            self.assertTrue(job.options["dedicated"], "nobody waits behind it")
             self.assertIn("half an hour", self.ui.estimateLabel.text)
             self.assertFalse(self.ui.estimateButton.enabled)
-            self.assertFalse(
-                Job(None, job.kind, {}, "", None, True, False).isQuestion, "has a bar, Cancel"
-            )
-            job.end({"sentence": sentence})
+            self.assertFalse(job.isQuestion, "has a bar, Cancel")
+            job.result = {"sentence": sentence}
+            job.finish("done")
             self.assertEqual(self.ui.estimateLabel.text, sentence)
             self.ui.volumesSpinBox.value = 3
             self.assertEqual(self.visible(self.ui.estimateLabel), [])
@@ -288,26 +390,6 @@ class ChoiceTest(DistillingTestCase):
             self.assertEqual(submitted[-1].state, "cancelled")
         self.ui.nameEdit.text = " "
         self.assertFalse(self.ui.estimateButton.enabled)
-
-
-@dataclasses.dataclass
-class FakeJob:
-    """A job that ends when the test says so."""
-
-    kind: str
-    params: dict
-    options: dict
-    state, isFinished, error = "running", False, None
-
-    def onFinished(self, callback):
-        self._callback = callback
-
-    def cancel(self):
-        self.state = "cancelled"
-
-    def end(self, result):
-        self.state, self.isFinished, self.result = "done", True, result
-        self._callback(self)
 
 
 class DistillationTest(DistillingTestCase):
@@ -354,26 +436,18 @@ class AuditTest(DistillingTestCase):
         self.panel.runs.recall(run.folder)
         return run
 
-    def test_theAuditIsReportedInPlainWordsAndAnAlarmIsAWarning(self):
-        summary = "ALARM: the images give away their patients (copies).\n\n- **Copies** ALARM. 3."
-        self.finished({"alarm": True, "summary": summary})
+    def test_theAuditIsReportedInPlainWordsWithTheWeightOfWhatItCouldHaveFound(self):
+        unable = ("could not have found a leak: none was run", "as the patients' own")
+        self.finished({"alarm": True, "summary": "ALARM: the images give away their patients."})
         self.assertEqual(self.ui.imageGallery.count, 2)
         self.assertVerdict("Severe warning", "Leak found: do not share", "missed other leaks")
-        self.finished({"alarm": False, "summary": "Figures that nobody can read."})
-        self.assertVerdict("Warning", "could not have found a leak", "as the patients' own")
-        self.finished({"alarm": None, "summary": "Not audited: too few."})
-        self.assertVerdict("Warning", "could not have found a leak", "as the patients' own")
-        self.finished({})
-        self.assertVerdict("Warning", "could not have found a leak", "as the patients' own")
-
-    def test_aCleanAuditHasTheWeightOfWhatItCouldHaveFound(self):
+        for audit in ({"alarm": False, "summary": "Figures."}, {"alarm": None}, {}):
+            self.finished(audit)
+            self.assertVerdict("Warning", *unable)
+        able = "of 5 attacks could have found a leak; none did. This is not a proof"
         for blind, word, text in (
-            (
-                1,
-                "Information",
-                "4 of 5 attacks could have found a leak; none did. This is not a proof",
-            ),
-            (3, "Warning", "2 of 5 attacks could"),
+            (1, "Information", f"4 {able}"),
+            (3, "Warning", f"2 {able}"),
             (5, "Warning", "could not have found a leak: none of 5 attacks"),
         ):
             findings = [{"is_blind": place < blind} for place in range(5)]

