@@ -36,8 +36,10 @@ class BridgeTest(MedEnhanceTestCase):
             new = finished(bridge.receiveVolume(back, "returned"))
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(new), volume.voxels)
             np.testing.assert_allclose(self.ijkToRas(new), self.ijkToRas(node), rtol=0, atol=1e-12)
-            copy = bridge.newVolumeLike(node, "copy")
-            np.testing.assert_array_equal(self.ijkToRas(copy), self.ijkToRas(node))
+            for _way in range(2):
+                copy = bridge.newVolumeLike(node, "copy")
+                np.testing.assert_array_equal(self.ijkToRas(copy), self.ijkToRas(node))
+                node.SetIJKToRASMatrix(bridge.matrixOf(node))  # as readers of files do
 
     def test_theRangeLeavesOutWhatIsNoNumberAndFollowsTheVoxels(self):
         node = self.makeNode(np.float32)

@@ -341,15 +341,11 @@ def _watched(native: Any) -> Callable[..., Any]:
     return exec_
 
 
-def _with_receiver(native: Any) -> Callable[..., Any]:
-    """A function that sends an event, which ends Slicer where nothing is there to receive it."""
-
-    def send(receiver: Any, *more: Any) -> Any:
-        if receiver is None:
-            raise ValueError("an event for None, such as no focusWidget(): Qt would crash")
-        return native(receiver, *more)
-
-    return send
+def _send(native: Callable[..., Any], receiver: Any, *more: Any) -> Any:
+    """Send or post an event, by which Slicer crashes where nothing is there to receive it."""
+    if receiver is None:
+        raise ValueError("an event for None, such as no focusWidget(): Qt would crash")
+    return native(receiver, *more)
 
 
 def behave() -> None:
@@ -364,8 +360,8 @@ def behave() -> None:
             cls.exec_ = cls.__dict__["exec"]
     QtCore.QEventLoop.exec_ = _watched(QtCore.QEventLoop.exec_)
     for name in ("sendEvent", "postEvent"):
-        native = getattr(QtCore.QCoreApplication, name)
-        setattr(QtCore.QCoreApplication, name, staticmethod(_with_receiver(native)))
+        send = functools.partial(_send, getattr(QtCore.QCoreApplication, name))
+        setattr(QtCore.QCoreApplication, name, staticmethod(send))
     for cls in classes:
         cls.__setattr__ = _set_attribute
         if "__getattribute__" in cls.__dict__:
