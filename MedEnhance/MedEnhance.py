@@ -55,7 +55,7 @@ class MedEnhance(ScriptedLoadableModule):
         parent.title = _("MedEnhance")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Filtering")]
         parent.dependencies = []
-        parent.contributors = ["MedEnhance developers (MedEnhance)"]
+        parent.contributors = ["The MedEnhance developers (github.com/medenhance)"]
         parent.helpText = _(
             "Enhances, segments and compresses volumes: choose one, or load one, then press Apply."
             " Research use only: not a medical device, not for diagnosis. Every result is marked"

@@ -33,8 +33,10 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertEqual(len(dois), 4)
         for doi in dois:
             self.assertIn(doi.replace("10.48550/arXiv.", "arXiv:"), stated)
-        for contributor in module.contributors:
-            self.assertRegex(contributor, r"^[\w ]+ \(.+\)$")
+        (author,) = re.findall(r"^  - name: (.+)$", stated, re.MULTILINE)
+        (contributor,) = module.contributors
+        self.assertRegex(contributor, rf"^{author} \(.+\)$")
+        self.assertIn(f'CONTRIBUTORS "{contributor}"', (ROOT / "CMakeLists.txt").read_text("utf-8"))
 
     def test_allTextsAreTranslatedUnderTheExtensionsName(self):
         asked, translate = set(), slicer.app.translate
