@@ -34,6 +34,9 @@ def missing(use=ENHANCE):
     packages = [] if use in _complete else dependencies.missing(use)
     if not packages:
         _complete.add(use)
+    elif lacksLibrary():
+        purpose, megabytes = _("compiling the fast library"), 100
+        packages = [*packages, dependencies.Package(_COMPILER, "ziglang", purpose, megabytes)]
     return packages
 
 
@@ -83,8 +86,6 @@ def ensure(use=ENHANCE, context=None, button=None):
         lines = [f"{each.requirement.split(';')[0]}: {each.purpose}" for each in packages]
         if _choosesBuild(packages):
             lines.append(_("light-the-torch: chooses PyTorch's build for the graphics card"))
-        if lacksLibrary():
-            lines.append(_("{package}: compiles the fast library").format(package=_COMPILER))
         question = _("{what} Install into Slicer's Python?").format(what=missingText(use))
         title = _("MedEnhance: install packages")
         if not slicer.util.confirmOkCancelDisplay(question, title, detailedText="\n".join(lines)):
@@ -95,7 +96,7 @@ def ensure(use=ENHANCE, context=None, button=None):
             # Later: the pages are still disabled.
             job.onFinished(lambda job: job.error is None and qt.QTimer.singleShot(0, button.click))
             return False
-        _installAtOnce(_requirements(packages))
+        _installAtOnce([package.requirement for package in packages])
         if packages := missing(use):
             raise _lack(_("Still missing: {names}"), packages, _("Restart Slicer, then try again."))
     return True
@@ -114,17 +115,12 @@ def start(use, isAgreed):
     if isInstalling():
         raise PanelError(_("Packages are being installed already"), code="dependency")
     params = {
-        "requirements": _requirements(packages),
+        "requirements": [package.requirement for package in packages],
         "megabytes": sum(package.megabytes for package in packages),
         "chooses_build": _choosesBuild(packages),
     }
     kind, title = ("install" if packages else ""), _("Install packages")
     return sharedRunner().submit(kind, params, title=title, dedicated=True)
-
-
-def _requirements(packages):
-    compiler = [_COMPILER] if lacksLibrary() else []
-    return [package.requirement for package in packages] + compiler
 
 
 def _choosesBuild(packages):

@@ -305,25 +305,23 @@ class MedEnhanceTestCase(unittest.TestCase):
 
     # --- pictures ---
 
-    def picture(self, name):
-        """The whole panel, as high as Slicer's scroll area would make it."""
+    def picture(self, name, height=0):
+        """Draw the whole panel, by default as high as Slicer's scroll area would make it.
+
+        It is written as PNG where $MEDENHANCE_SCREENSHOTS says.
+        """
         panel = self.widget.parent
         panel.resize(400, 600)
         panel.show()
         self.processEvents(20)
-        self.screenshot(panel, name, height=panel.layout().totalHeightForWidth(400))
-
-    def screenshot(self, widget, name, width=400, height=0):
-        """Draw the widget at that width; written as PNG where $MEDENHANCE_SCREENSHOTS says."""
-        widget.resize(width, height or max(widget.sizeHint.height(), 200))
-        widget.show()
+        panel.resize(400, height or panel.layout().totalHeightForWidth(400))
         self.processEvents(50)
-        for edit in slicer.util.findChildren(widget, className="QLineEdit"):
+        for edit in slicer.util.findChildren(panel, className="QLineEdit"):
             if self.scratch in edit.text:  # a folder that a user could have
                 edit.blockSignals(True)
                 edit.text = "/home/you/scans"
                 edit.blockSignals(False)
-        picture = widget.grab()
+        picture = panel.grab()
         self._checkPicture(picture.toImage())
         folder = os.environ.get("MEDENHANCE_SCREENSHOTS")
         if folder:

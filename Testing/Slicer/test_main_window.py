@@ -63,8 +63,7 @@ class VolumeRowTest(MedEnhanceTestCase):
 
     def test_addDataAndDicomAreSlicersOwn(self):
         actions = self.actions()
-        before = self.smallVolume(name="before")
-        self.context.state.inputVolume = before
+        self.context.state.inputVolume = self.smallVolume(name="before")
 
         def dialog():
             self.smallVolume(name="added")
@@ -214,7 +213,10 @@ class InstallationTest(MedEnhanceTestCase):
         self.torch = library.Package("torch>=2.5", "torch", "enhancing", 4100, use="enhance")
         self.small = library.Package("nibabel>=5.3", "nibabel", "NIfTI", 35)
         self.absent, self.installed = [self.torch, self.small], []
-        self.enterContext(mock.patch.object(dependencies, "missing", self.missing))
+        self.enterContext(mock.patch.object(library, "missing", self.missing))
+        self.lacksLibrary, lacks = False, lambda: self.lacksLibrary
+        fresh = mock.patch.multiple(dependencies, _complete=set(), lacksLibrary=lacks)
+        self.enterContext(fresh)
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", self.install))
         self.panel, folder = self.widget.panels["enhance"], Path(self.temporaryFolder())
         (folder / "pip.py").write_text(PIP)
@@ -278,6 +280,7 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertEqual(requirements, ["nibabel>=5.3"])
         for name in ("torch", "numpy", "SimpleITK", "pydicom"):
             self.assertIn(f"{name}=={metadata.version(name)}", constraints)
+        dependencies._complete.clear()
         self.absent, inTheWay = [self.small], "    The user requested (constraint) numpy<=9,==2.0"
         fail = mock.Mock(side_effect=lambda *_all, **_more: print(inTheWay) or 1 / 0)
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", fail))
@@ -285,9 +288,10 @@ class InstallationTest(MedEnhanceTestCase):
             dependencies.ensure("compress")
 
     def test_theCompilerComesWithThePackagesOrByAButtonOnThePageModels(self):
-        self.enterContext(mock.patch.object(dependencies, "lacksLibrary", lambda: True))
+        self.lacksLibrary = True
         self.assertTrue(dependencies.ensure("compress"))
-        self.assertIn("ziglang>=0.13: compiles", self.confirm.call_args.kwargs["detailedText"])
+        self.assertIn("Missing Python packages: 2 (about 135 MB", self.confirm.call_args.args[0])
+        self.assertIn("ziglang>=0.13: compiling", self.confirm.call_args.kwargs["detailedText"])
         self.absent = []
         self.assertTrue(dependencies.ensure())
         self.confirm.assert_called_once()
