@@ -32,9 +32,8 @@ _GUIDE = "https://github.com/medenhance/SlicerMedEnhance/blob/main/docs/slicer/u
 
 def findLibrary():
     """Make MedEnhanceLib importable from a source tree too, where it is one folder up."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    above = os.path.dirname(here)
-    for folder in (here, above):
+    module = os.path.dirname(os.path.abspath(__file__))
+    for folder in (module, os.path.dirname(module)):
         if os.path.isdir(os.path.join(folder, "MedEnhanceLib")):
             if folder not in sys.path:
                 sys.path.append(folder)

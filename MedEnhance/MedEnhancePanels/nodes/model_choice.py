@@ -82,8 +82,8 @@ def tasks(modality=UNKNOWN):
     return texts
 
 
-def mapProblem(node, task):
-    """Say why a run gives no maps and no segmentation; empty where it does."""
+def taskProblem(node, task):
+    """Say why a task, or a sequence, allows no further options; empty where it does."""
     if task == "slices":
         return _("Not available with thin slices: enhance the thin slices again to get it.")
     if bridge.isSequence(node):
@@ -95,7 +95,7 @@ def biasFieldProblem(node, task):
     """Say why the bias field cannot be corrected; empty where it can."""
     if task != "slices" and modalityOf(node) != "MR":
         return _("Only MR has a bias field.")
-    return mapProblem(None, task)
+    return taskProblem(None, task)
 
 
 def problemOf(node, options):

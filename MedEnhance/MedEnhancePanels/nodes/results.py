@@ -91,12 +91,12 @@ def scopeText(anatomy):
 
 def latestOf(source):
     """Return the enhanced volume that was made last of a source, or None."""
-    found = [
+    nodes = [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         if node.GetAttribute("MedEnhance.derived") == "enhanced" and linked(node, "input") is source
     ]
-    return found[-1] if found else None
+    return nodes[-1] if nodes else None
 
 
 def removeLostDifferences():

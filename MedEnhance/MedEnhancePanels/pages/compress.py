@@ -85,11 +85,11 @@ class CompressPanel(Page):
             if field is not None:
                 field.enabled = button.checked
         ui.codecSelector.enabled = ui.ratioButton.checked
-        why = self._problem()
-        ui.compressButton.enabled = not why
-        ui.compressButton.toolTip = why or _("Choose a file, write it and verify it")
-        ui.problemLabel.text = why
-        ui.problemLabel.visible = bool(why) and self.job is None
+        problem = self._problem()
+        ui.compressButton.enabled = not problem
+        ui.compressButton.toolTip = problem or _("Choose a file, write it and verify it")
+        ui.problemLabel.text = problem
+        ui.problemLabel.visible = bool(problem) and self.job is None
         self._scheduleEstimate()
 
     def _setUnits(self, node):
@@ -191,10 +191,10 @@ class CompressPanel(Page):
         )
         units = bridge.unitsOf(node)
 
-        def onDone(job):
+        def onSuccess(job):
             self.context.report(job, compression.resultText(job.result, units, path))
 
-        self.follow(job, onDone)
+        self.follow(job, onSuccess)
 
     @guarded
     def _onOpen(self, _checked=False):

@@ -88,9 +88,9 @@ class DistillPanel(Page):
             TEMPLATE: _("Public template (MR)"),
             _FILE: _("A file…"),
         }
-        box, prior = self.ui.templateSelector, self.state.distillTemplate
-        fill(box, entries, prior)
-        box.currentIndex = box.findData(prior)
+        box, template = self.ui.templateSelector, self.state.distillTemplate
+        fill(box, entries, template)
+        box.currentIndex = box.findData(template)
         fill(self.ui.deviceSelector, self.context.devices.entries, self.state.distillDevice)
         segmenters = model_choice.segmenterTexts(distillation.segmentersOf(self.state))
         fill(self.ui.segmenterSelector, {"": _("None")} | segmenters)
@@ -104,16 +104,16 @@ class DistillPanel(Page):
         ui.taughtArea.visible = state.distillTask.startswith("train")
         ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
         ui.shareLabel.text = distillation.sharedText(state)
-        why = dependencies.enhancingProblem() or distillation.problemOf(state)
+        problem = dependencies.enhancingProblem() or distillation.problemOf(state)
         isRunning = self.runs.isRunning
-        ui.problemLabel.text = why
-        ui.problemLabel.visible = bool(why) and not isRunning
-        ui.startButton.enabled = not why and not isRunning
-        ui.startButton.toolTip = why
+        ui.problemLabel.text = problem
+        ui.problemLabel.visible = bool(problem) and not isRunning
+        ui.startButton.enabled = not problem and not isRunning
+        ui.startButton.toolTip = problem
         if self._estimated is not None and self._estimated != distillation.paramsOf(state):
             self._forgetEstimate()
         ui.estimateButton.visible = isDistilling and not isRunning
-        ui.estimateButton.enabled = not why and self.job is None
+        ui.estimateButton.enabled = not problem and self.job is None
         isTraining = _("This trains the shipped models further, about half an hour on one core…")
         ui.estimateLabel.text = self._sentence if self.job is None else isTraining
         ui.estimateLabel.visible = bool(ui.estimateLabel.text)
@@ -121,10 +121,10 @@ class DistillPanel(Page):
 
     @guarded
     def _onTemplate(self, *_index):
-        prior = self.ui.templateSelector.currentData
-        if prior == _FILE:
-            prior = askForFile(self.widget, _("Choose a volume that may be shared")) or SYNTHETIC
-        self.state.distillTemplate = prior
+        template = self.ui.templateSelector.currentData
+        if template == _FILE:
+            template = askForFile(self.widget, _("Choose a volume that may be shared")) or SYNTHETIC
+        self.state.distillTemplate = template
         self.update()
 
     @guarded

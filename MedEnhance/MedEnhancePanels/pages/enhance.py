@@ -66,7 +66,7 @@ class EnhancePanel(Page):
     def options(self):
         """The choices as an enhancement takes them; what does not fit the volume is left out."""
         state, target, isSlices = self.state, self.target, self.state.task == "slices"
-        hasMaps = not model_choice.mapProblem(target, state.task)
+        hasMaps = not model_choice.taskProblem(target, state.task)
         hasField = not model_choice.biasFieldProblem(target, state.task)
         config = arguments.checkedConfig(
             EnhanceConfig,
@@ -134,7 +134,7 @@ class EnhancePanel(Page):
         fill(ui.deviceComboBox, self._devices.entries, state.device)
         segmenters = model_choice.segmenterTexts(model_choice.segmentersFor(target))
         fill(ui.segmenterComboBox, {"auto": _("Automatic")} | segmenters)
-        allow(ui.noiseSpinBox, model_choice.mapProblem(None, state.task))
+        allow(ui.noiseSpinBox, model_choice.taskProblem(None, state.task))
         units = bridge.unitsOf(target)
         ui.noiseSpinBox.suffix = f" {units}" if units else ""
 
@@ -152,20 +152,20 @@ class EnhancePanel(Page):
 
     def _showChoices(self):
         state, ui, target = self.state, self.ui, self.target
-        mapProblem = model_choice.mapProblem(target, state.task)
+        taskProblem = model_choice.taskProblem(target, state.task)
         segmenter, segmenterProblem = model_choice.segmenterFor(target, state.segmenter), ""
         if ui.segmenterComboBox.count == 1:
             segmenterProblem = _("There is no segmentation model for this modality.")
-        allow(ui.segmenterComboBox, mapProblem or segmenterProblem)
+        allow(ui.segmenterComboBox, taskProblem or segmenterProblem)
         if segmenter is not None:
             ui.segmenterComboBox.toolTip = model_choice.cardText(segmenter)
         elif not segmenterProblem:
             segmenterProblem = _("Choose the segmentation model: no default is for this modality.")
         for checkBox, problem in (
             (ui.biasFieldCheckBox, model_choice.biasFieldProblem(target, state.task)),
-            (ui.uncertaintyCheckBox, mapProblem),
-            (ui.noiseMapCheckBox, mapProblem),
-            (ui.segmentCheckBox, mapProblem or segmenterProblem),
+            (ui.uncertaintyCheckBox, taskProblem),
+            (ui.noiseMapCheckBox, taskProblem),
+            (ui.segmentCheckBox, taskProblem or segmenterProblem),
         ):
             allow(checkBox, problem)
             if problem:
@@ -179,7 +179,7 @@ class EnhancePanel(Page):
     def _showGuide(self):
         """Suggest a guide while none is chosen."""
         state, button = self.state, self.ui.suggestedGuideButton
-        problem = model_choice.mapProblem(None, state.task)
+        problem = model_choice.taskProblem(None, state.task)
         allow(self.ui.guideSelector, problem)
         isOpen = state.guideVolume is None and not problem
         suggested, reason = guides.suggested(self.target) if isOpen else (None, "")
@@ -271,7 +271,7 @@ class EnhancePanel(Page):
         sliceNode, index = preview.currentSlice(node)
         job = enhancement.startPreview(self.context.runner, node, index, options)
 
-        def onDone(job):
+        def onSuccess(job):
             if self.isOff:
                 results.remove(job.nodes["output"])
                 return
@@ -283,12 +283,12 @@ class EnhancePanel(Page):
                 shown += " " + _("It shows noise removal alone; Apply does the rest too.")
             self.context.report(job, shown)
 
-        self.follow(job, onDone)
+        self.follow(job, onSuccess)
 
-    def follow(self, job, onDone):
+    def follow(self, job, onSuccess):
         self.context.clearMessage()
         self._preparation.stop()
-        super().follow(job, onDone)
+        super().follow(job, onSuccess)
 
     def _onApplied(self, job):
         output = job.nodes["output"]

@@ -69,9 +69,9 @@ class ModelsPanel(Page):
             text = _("The model {name} is installed.").format(name=imported)
             self.context.message("info", text)
 
-    def _fillList(self, models, chosen):
-        """List the models, and select `chosen`, by default that of before."""
-        chosen = chosen or (self.selected["name"] if self.selected else None)
+    def _fillList(self, models, name):
+        """List the models, and select that of a name, by default that of before."""
+        name = name or (self.selected["name"] if self.selected else None)
         self.models = models = [each for each in models if each["kind"] != "codec"]
         box, style = self.ui.modelList, self.widget.style()
         box.clear()
@@ -81,7 +81,7 @@ class ModelsPanel(Page):
                 item.setIcon(style.standardIcon(qt.QStyle.SP_MessageBoxWarning))
             box.addItem(item)
         names = [model["name"] for model in models]
-        box.currentRow = names.index(chosen) if chosen in names else 0
+        box.currentRow = names.index(name) if name in names else 0
 
     def show(self):
         ui, model, isIdle = self.ui, self.selected, self.job is None
