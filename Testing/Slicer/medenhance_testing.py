@@ -306,10 +306,7 @@ class MedEnhanceTestCase(unittest.TestCase):
     # --- pictures ---
 
     def picture(self, name, height=0):
-        """Draw the whole panel, by default as high as Slicer's scroll area would make it.
-
-        It is written as PNG where $MEDENHANCE_SCREENSHOTS says.
-        """
+        """Draw the panel with the page in front; a PNG where $MEDENHANCE_SCREENSHOTS says."""
         panel = self.widget.parent
         panel.resize(400, 600)
         panel.show()
@@ -321,7 +318,9 @@ class MedEnhanceTestCase(unittest.TestCase):
                 edit.blockSignals(True)
                 edit.text = "/home/you/scans"
                 edit.blockSignals(False)
-        picture = panel.grab()
+        page = self.widget.ui.tabs.currentWidget()  # the others may be higher
+        spare = 0 if height else page.height - page.layout().totalHeightForWidth(page.width)
+        picture = panel.grab(qt.QRect(0, 0, 400, panel.height - spare))
         self._checkPicture(picture.toImage())
         folder = os.environ.get("MEDENHANCE_SCREENSHOTS")
         if folder:

@@ -102,6 +102,7 @@ class AtWorkTest(EnhanceTestCase):
     @slow
     def test_theInputAndItsResultAreShown(self):
         self.choose(self.brain("Noisy brain", np.s_[70:82]))  # which a CPU takes seconds for
+        self.waitUntil(lambda: ":" in self.ui.deviceComboBox.currentText, 60)
         looks = [self.look()]
         self.apply(120)
         self.panel.result.compare.show(self.context.state.enhancedVolume, "single")

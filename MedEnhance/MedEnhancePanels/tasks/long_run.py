@@ -209,7 +209,7 @@ def runText(run):
         lines.append(
             _(
                 "{volumes} volumes from {patients} patients; {held_out} patients were held out. "
-                "They are for training only: structures that look like organs may not exist in "
+                "The volumes are for training only: structures that look like organs may not exist in "
                 "any patient."
             ).format(**counts)
         )
