@@ -42,7 +42,7 @@ class FactsTest(EnhanceTestCase):
 
     def test_theWarningOfMostWeightStandsAboveTheResultInASentence(self):
         warnings = [
-            {"code": "already-clean", "message": "it is clean", "hint": "gain little"},
+            {"code": "already-clean", "message": "a-model: clean", "hint": "gain little"},
             {"code": "no-structure", "message": "it is a leg", "hint": "check the model"},
         ]
         output = self.result(warnings=warnings)
@@ -57,13 +57,13 @@ class FactsTest(EnhanceTestCase):
         self.assertFalse(ui.warningDetails.isVisibleTo(page))
         ui.warningDetailsButton.click()
         self.assertTrue(ui.warningDetails.isVisibleTo(page))
-        lines = ["Check the model.", "It is clean: gain little."]
+        lines = ["Check the model.", "a-model: clean: gain little."]
         self.assertEqual(ui.warningDetails.text.splitlines(), lines)
         self.panel.result.showNew(output)  # as its voxels are
         self.assertEqual(ui.strengthSlider.value, 1.0)
         clean = self.result(warnings=warnings[:1])
         self.context.state.enhancedVolume = clean
-        self.assertEqual(ui.warningLabel.text, "It is clean.")
+        self.assertEqual(ui.warningLabel.text, "a-model: clean.")  # a name stays as it is
         self.assertEqual(ui.warningIcon.accessibleName, "Warning")
         self.assertFalse(ui.warningDetails.isVisibleTo(page))  # of another result
         self.context.state.enhancedVolume = self.result()

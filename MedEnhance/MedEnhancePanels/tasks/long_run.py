@@ -209,8 +209,8 @@ def runText(run):
         lines.append(
             _(
                 "{volumes} volumes from {patients} patients; {held_out} patients were held out. "
-                "The volumes are for training only: structures that look like organs may not exist in "
-                "any patient."
+                "The volumes are for training only: structures that look like organs may not exist "
+                "in any patient."
             ).format(**counts)
         )
     if os.path.isdir(run.confidential):
