@@ -3,7 +3,7 @@
 Nothing is installed without consent or in testing mode, and what Slicer or another extension
 installed keeps its version. Small packages come at once, by Slicer's own installer. PyTorch is
 gigabytes: a job in a process of its own gets it, with its log, progress and Cancel. Where there is
-no compiled library, the package ziglang comes along, by which the worker builds one.
+no compiled library, the package ziglang is offered, by which the worker builds one.
 """
 
 import contextlib
@@ -25,6 +25,8 @@ COMPRESS, ENHANCE = "compress", "enhance"
 #: The uses for which nothing was missing; it stays so while Slicer runs, and looking takes time.
 _complete = set()
 _COMPILER = "ziglang>=0.13"
+#: The setting of a user who declined the compiler: computing works without it, and slower.
+_DECLINED = "MedEnhance/compilerDeclined"
 
 
 def missing(use=ENHANCE):
@@ -34,9 +36,6 @@ def missing(use=ENHANCE):
     packages = [] if use in _complete else dependencies.missing(use)
     if not packages:
         _complete.add(use)
-    elif lacksLibrary():
-        purpose, megabytes = _("compiling the fast library"), 100
-        packages = [*packages, dependencies.Package(_COMPILER, "ziglang", purpose, megabytes)]
     return packages
 
 
@@ -99,6 +98,8 @@ def ensure(use=ENHANCE, context=None, button=None):
         _installAtOnce([package.requirement for package in packages])
         if packages := missing(use):
             raise _lack(_("Still missing: {names}"), packages, _("Restart Slicer, then try again."))
+    if _wantsCompiler():
+        _installAtOnce([_COMPILER])
     return True
 
 
@@ -135,15 +136,25 @@ def lacksLibrary():
     return not build.library().is_file() and not importlib.util.find_spec("ziglang")
 
 
-def installCompiler():
-    """Ask whether the compiler is to be installed, and install it."""
+def offerCompilerAgain():
+    """Forget that the compiler was declined, and ask."""
+    slicer.app.userSettings().remove(_DECLINED)
+    ensure(COMPRESS)
+
+
+def _wantsCompiler():
+    """Ask whether the compiler is to be installed, where that makes sense; a No is remembered."""
+    isDeclined = slicer.util.settingsValue(_DECLINED, False, converter=slicer.util.toBool)
+    if isDeclined or slicer.app.testingEnabled() or not lacksLibrary():
+        return False
     text = _(
         "The compiled library, which computes ten times as fast, is not built yet. Install a "
-        "compiler of 0.1 GB, {package}, into Slicer's Python? It builds the library at the next "
-        "run."
+        "compiler of 0.1 GB, {package}, into Slicer's Python, which builds it at the first run? "
+        "After a No only the page Models offers it."
     ).format(package=_COMPILER)
-    if slicer.util.confirmOkCancelDisplay(text, _("MedEnhance: install a compiler")):
-        _installAtOnce([_COMPILER])
+    isAgreed = slicer.util.confirmYesNoDisplay(text, _("MedEnhance: install a compiler"))
+    slicer.app.userSettings().setValue(_DECLINED, not isAgreed)
+    return isAgreed
 
 
 def _lack(message, packages, hint):

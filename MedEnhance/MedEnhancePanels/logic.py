@@ -45,6 +45,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         segment=False,
         segmenter="auto",
         force_segmenter=False,
+        output=None,
         wait=True,
         **options,
     ):
@@ -53,17 +54,21 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         The options are those of MedEnhanceLib's enhance, and: guide: a volume node of another
         series of the examination. noise_map: make a volume of the measured noise too. segment:
         find labels too, with the model `segmenter`; force_segmenter: even in a volume unlike those
-        that it learned from.
+        that it learned from. output: an empty volume node, or an earlier result of this volume, to
+        fill instead of a new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .noise, .table, .difference.
         """
         from MedEnhanceLib.hqg.config import EnhanceConfig
         from MedEnhancePanels.tasks import enhancement
 
-        arguments.checkNodes(node=node, **({} if guide is None else {"guide": guide}))
+        nodes = {"guide": guide, "output": output}
+        nodes = {name: each for name, each in nodes.items() if each is not None}
+        arguments.checkNodes(node=node, **nodes)
         options = enhancement.EnhanceOptions(
             arguments.checkedConfig(EnhanceConfig, **options),
             guide=guide,
+            output=output,
             noiseMap=noise_map,
             segment=segment,
             segmenter=segmenter,

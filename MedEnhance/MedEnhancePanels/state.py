@@ -72,6 +72,7 @@ class State:
     inputVolume = NodeReference()
 
     guideVolume = NodeReference()
+    outputVolume = NodeReference()
     enhancedVolume = NodeReference()
     task = Field.of(EnhanceConfig, "task")
     correctBiasField = Field.of(EnhanceConfig, "correct_bias_field")

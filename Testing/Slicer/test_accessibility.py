@@ -68,7 +68,7 @@ class AccessibilityTest(MedEnhanceTestCase):
             steps = [low - high for high, low in itertools.pairwise(heights)]
             self.assertGreater(min(steps), -9, [each.objectName for each in stops])
             kinds += [each.className() for each in stops]
-        self.assertEqual(kinds.count("ctkComboBox"), len(self.widget.PAGES) + 1)  # the guide
+        self.assertEqual(kinds.count("ctkComboBox"), len(self.widget.PAGES) + 2)  # guide, output
 
     def stops(self):
         """What the tab key comes to, from the selector of the volume until it comes there again."""
@@ -91,7 +91,7 @@ class AccessibilityTest(MedEnhanceTestCase):
                 count += 1
                 self.assertFalse(selector.showChildNodeTypes, selector.objectName)
                 self.assertFalse(selector.addEnabled, selector.objectName)
-        self.assertEqual(count, 3)
+        self.assertEqual(count, 4)
 
     def test_aLabelLeadsToItsField(self):
         """A screen reader goes by it. Mnemonics would take the keys of Slicer's menus."""

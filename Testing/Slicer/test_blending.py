@@ -84,13 +84,12 @@ class StrengthTest(ViewTestCase):
         self.parts = [slicer.util.getNode(name) for name in names]
         self.output = self.context.state.enhancedVolume = self.parts[1]
 
-    def test_aLoadedSceneKeepsTheStrengthThatItHas(self):
-        slider = self.widget.panels["enhance"].ui.strengthSlider
+    def test_afterASceneIsLoadedOnlyAFullResultIsBlended(self):
         self.set(0.5)
         self.reload()
-        self.assertEqual((slider.enabled, slider.value), (False, 0.5))
-        self.assertIn("change the strength 0.5, enhance again", slider.toolTip)
         self.refused("change the strength 0.5, enhance again", strength=1.0)
+        self.output.RemoveAttribute("MedEnhance.strength")
+        self.refused("changed after the run")
 
     def test_aMapOfTheUncertaintyStaysAsItIsAndIsMarked(self):
         self.output = self.makeOutput("uncertainty")
@@ -103,6 +102,23 @@ class StrengthTest(ViewTestCase):
     def add(self, number, value):
         node = self.parts[number]
         slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) + value)
+
+    def test_aLoadedResultIsBlendedWhereItsVoxelsAndItsInputsAreThoseOfItsRun(self):
+        slider = self.widget.panels["enhance"].ui.strengthSlider
+        self.reload()
+        self.set(0.25)
+        np.testing.assert_array_equal(self.voxels()[1], self.voxels()[0] + 5)
+        self.set(1.0)
+        for changed in (0, 1):
+            self.add(changed, 9)
+            self.reload()
+            self.assertIn("changed after the run", slider.toolTip)
+            self.assertFalse(slider.enabled)
+            for strength in (0.5, 1.0):
+                self.refused("changed after the run", strength=strength)
+            self.add(changed, -9)
+        self.reload()
+        self.assertTrue(slider.enabled)
 
     def test_whatIsNoPairIsRefused(self):
         self.source.SetOrigin(50.0, 0.0, 0.0)
@@ -206,16 +222,22 @@ class SliderTest(ViewTestCase):
         image = finished(self.bridge.readImage(np.ones((8, 24, 20), np.uint8)))
         label = [{"value": 1, "name": "all"}]
         labels = self.results.makeSegmentation(image, self.source, label, "labels")
-        self.results.link(self.output, segmentation=labels)
+        table = self.results.makeTable([], self.source, "table")
+        self.results.link(self.output, segmentation=labels, table=table)
         self.area.leave()
         actions = self.area.actions
         shown = [name for name, action in actions.items() if action.checkable and action.visible]
-        self.assertEqual(shown, ["segments"])
-        actions["segments"].trigger()
-        self.assertFalse(labels.GetDisplayNode().GetVisibility())
+        self.assertEqual(shown, ["segments", "threeD", "table"])
         layout, before = preview.layoutNode(), self.everything()
-        self.ui.sideBySideButton.click()
-        self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutSideBySideView)
+        for press, arrangement in (
+            (actions["table"].trigger, layout.SlicerLayoutFourUpTableView),
+            (self.ui.sideBySideButton.click, layout.SlicerLayoutSideBySideView),
+            (actions["threeD"].trigger, layout.SlicerLayoutFourUpView),
+        ):
+            press()
+            self.assertEqual(layout.GetViewArrangement(), arrangement)
+        surface = labels.GetSegmentation().GetNthSegment(0).GetRepresentation("Closed surface")
+        self.assertGreater(surface.GetNumberOfPolys(), 0)
         self.widget.exit()
         self.assertEqual(self.everything(), before)
         self.area.showNew(self.output)  # as a run that ends while another module is open
@@ -264,5 +286,5 @@ class StrengthOfARunTest(EnhanceTestCase):
         arrays = [slicer.util.arrayFromVolume(node) for node in (output, ran)]
         np.testing.assert_array_equal(*arrays)
         self.assertEqual(provenance.historyOf(output), provenance.historyOf(ran))
-        self.context.state.enhancedVolume = ran  # of which there is no full result
+        self.context.state.enhancedVolume = ran
         self.assertIn("enhance again", self.ui.strengthSlider.toolTip)

@@ -120,7 +120,7 @@ class CompareTest(ViewTestCase):
     def test_leavingRestoresEverything(self):
         self.view("Yellow").SetFieldOfView(111.0, 92.0, 1.0)
         before = self.everything()
-        for mode in ("single", "sideBySide"):
+        for mode in ("single", "sideBySide", "table", "threeD"):
             self.compare.show(self.output, mode)
             self.compare.setOverlay("difference")
             self.assertNotEqual(self.everything(), before)

@@ -16,8 +16,8 @@ from MedEnhancePanels.tasks import enhancement
 
 
 class ChoicesTest(EnhanceTestCase):
-    def test_threeChoicesAreVisibleAndTheTaskIsInWords(self):
-        """Volume, task and guide; the rest is for those who look for it."""
+    def test_fourChoicesAreVisibleAndTheTaskIsInWords(self):
+        """Volume, task, guide and output; the rest is for those who look for it."""
         slicer.util.reloadScriptedModule("MedEnhance")  # as it opens
         self.widget = slicer.util.getModuleWidget("MedEnhance")
         self.context, self.panel = self.widget.context, self.widget.panels["enhance"]
@@ -35,7 +35,7 @@ class ChoicesTest(EnhanceTestCase):
             if name.endswith(("Selector", "ComboBox", "CheckBox", "SpinBox"))
             and getattr(ui, name).isVisibleTo(page)
         ]
-        self.assertEqual(sorted(choices), ["guideSelector", "taskComboBox"])
+        self.assertEqual(sorted(choices), ["guideSelector", "outputSelector", "taskComboBox"])
         self.assertEqual(self.tasks(), ["Noise", "Noise and blur", "Thin slices from thick ones"])
         self.assertEqual(ui.taskComboBox.currentText, "Noise")
         self.assertIn("Removes noise", ui.taskComboBox.toolTip)
@@ -113,7 +113,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertTrue(self.ui.applyButton.enabled)
         self.assertIn("model mr", self.ui.planLabel.text)
 
-    def test_unusableInputsAreNamed(self):
+    def test_unusableInputsAndOutputsAreNamed(self):
         color = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "photo")
         image = vtk.vtkImageData()
         image.SetDimensions(4, 4, 4)
@@ -122,6 +122,7 @@ class ChoicesTest(EnhanceTestCase):
         empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
         labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
         slicer.util.updateVolumeFromArray(labels, np.ones((4, 20, 20), np.uint8))
+        node = self.smallVolume(name="scan", modality="MR")
         labels.SetAttribute(self.bridge.MODALITY, "MR")
         frames = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "none")
         for unusable, *words in (
@@ -136,8 +137,13 @@ class ChoicesTest(EnhanceTestCase):
             self.assertFalse(self.ui.applyButton.enabled)
             for word in words:
                 self.assertIn(word, self.ui.problemLabel.text)
-        with self.assertRaises(PanelError):
-            enhancement.start(self.runner, labels, enhancement.EnhanceOptions())
+        for chosen, output in ((labels, None), (node, labels)):
+            with self.assertRaises(PanelError):
+                options = enhancement.EnhanceOptions(output=output)
+                enhancement.start(self.runner, chosen, options)
+        self.choose(node)
+        self.ui.outputSelector.setCurrentNode(labels)
+        self.assertIsNone(self.ui.outputSelector.currentNode())
 
     def test_choicesThatDoNotFitForNowAreKept(self):
         node = self.smallVolume(modality="MR")
@@ -184,9 +190,12 @@ class ChoicesTest(EnhanceTestCase):
         self.assertIn("Every outline needs a reader", ui.problemDetails.text)
         self.assertTrue(ui.applyButton.enabled)
 
-    def test_theGuideIsChecked(self):
+    def test_guideAndOutputAreChecked(self):
+        """Only earlier results of the volume are written over."""
         node = self.smallVolume(name="scan", modality="MR")
         other = self.smallVolume(name="other patient", modality="CT")
+        result, others = self.resultOf(node), self.resultOf(other, "other result")
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")  # selectors look again
         self.choose(node)
         for guide, problem in (
             (other, "other patient is CT, the volume MR"),
@@ -195,6 +204,14 @@ class ChoicesTest(EnhanceTestCase):
         ):
             self.ui.guideSelector.setCurrentNode(guide)
             self.assertIn(problem, self.ui.problemLabel.text)
+        for original in (node, other):
+            self.ui.outputSelector.setCurrentNode(original)
+            self.assertIsNone(self.ui.outputSelector.currentNode())
+        self.ui.outputSelector.setCurrentNode(others)
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn("“other result” is no earlier result", self.ui.problemLabel.text)
+        self.ui.outputSelector.setCurrentNode(result)
+        self.assertTrue(self.ui.applyButton.enabled)
 
     def test_whatSpeaksAgainstARunIsReportedAndDoesNotForbidIt(self):
         node = self.smallVolume(name="scan", modality="MR")

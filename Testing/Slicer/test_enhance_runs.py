@@ -10,6 +10,7 @@ from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
 from MedEnhancePanels import waiting
+from MedEnhancePanels.errors import PanelError
 
 
 class ThinSlicesTest(EnhanceTestCase):
@@ -152,29 +153,6 @@ class TroubleTest(EnhanceTestCase):
             self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])
 
     @slow
-    def test_cancelledAtEachStepThatBringsTheResultInItLeavesNothing(self):
-        self.choose(self.brain())
-        self.processEvents(80)
-        before = self.nodeIDs()
-        for last in range(1, 5):
-            self.ui.applyButton.click()
-            job, steps = self.panel.job, []
-
-            def after(job, whole=self.panel.job.after, steps=steps, last=last):
-                for step in whole(job):
-                    steps.append(step)
-                    if len(steps) == last:
-                        job.cancel()
-                    yield step
-
-            job.after = after
-            self.waitUntil(lambda: self.panel.job is None, 60)
-            if len(steps) < last:
-                break
-            self.assertEqual((job.state, self.nodeIDs()), ("cancelled", before))
-        self.assertGreater(last, 1)
-
-    @slow
     def test_deletingTheInputWhileTheResultComesInLeavesNothing(self):
         node = self.brain()
         self.choose(node)
@@ -206,6 +184,70 @@ class TroubleTest(EnhanceTestCase):
         self.assertFalse(self.ui.differenceButton.enabled or self.ui.strengthSlider.enabled)
         said = [self.message, self.ui.warningLabel.text, self.ui.warningDetails.text]
         self.assertEqual("\n".join(said).count("changed during the run"), 1)
+
+
+class ChosenOutputTest(EnhanceTestCase):
+    """A volume that the user chose to write into."""
+
+    def setUp(self):
+        super().setUp()
+        self.output, source = self.smallVolume(name="mine"), self.brain()
+        self.results.stamp(self.output, "enhanced", source)
+        self.results.link(self.output, input=source)
+        self.choose(source)
+        self.ui.outputSelector.setCurrentNode(self.output)
+        self.was = self.whatItIs()
+
+    def whatItIs(self):
+        image, display = self.output.GetImageData(), self.output.GetDisplayNode()
+        return (
+            slicer.util.arrayFromVolume(self.output).tobytes(),
+            image.GetDimensions(),
+            self.ijkToRas(self.output).tolist(),
+            self.output.GetTransformNodeID(),
+            sorted(self.output.GetAttributeNames()),
+            self.nodeIDs(),
+            (display.GetWindow(), display.GetLevel()),
+        )
+
+    @slow
+    def test_itTakesTheResultWithItsPlace(self):
+        job = self.apply()
+        self.assertIs(job.nodes["output"], self.output)
+        node = self.widget.ui.inputSelector.currentNode()
+        np.testing.assert_array_equal(self.ijkToRas(self.output), self.ijkToRas(node))
+        self.assertEqual(self.output.GetTransformNodeID(), node.GetTransformNodeID())
+
+    @slow
+    def test_itIsAsItWasWhenTheRunEndsHalfWay(self):
+        """Cancelled at each step that brings the result into the scene."""
+        for last in range(1, 5):
+            self.ui.applyButton.click()
+            job, steps = self.panel.job, []
+
+            def after(job, whole=self.panel.job.after, steps=steps, last=last):
+                for step in whole(job):
+                    steps.append(step)
+                    if len(steps) == last:
+                        job.cancel()
+                    yield step
+
+            job.after = after
+            self.waitUntil(lambda: self.panel.job is None, 60)
+            if len(steps) < last:
+                break
+            self.assertEqual(job.state, "cancelled")
+            self.assertEqual(self.whatItIs(), self.was)
+        self.assertGreater(last, 1)
+
+    @slow
+    def test_itsRemovalDuringTheRunIsReported(self):
+        self.ui.applyButton.click()
+        job = self.panel.job
+        self.results.remove(self.output)
+        self.waitUntil(lambda: self.panel.job is None, 60)
+        self.assertEqual(job.state, "failed")
+        self.assertIn("output volume was removed", self.message)
 
 
 class SequenceTest(EnhanceTestCase):
@@ -242,6 +284,8 @@ class SequenceTest(EnhanceTestCase):
             np.testing.assert_array_equal(self.ijkToRas(node), self.ijkToRas(frame))
         self.context.state.enhancedVolume = output
         self.assertTrue(self.ui.strengthSlider.enabled, self.ui.strengthSlider.toolTip)
+        with self.assertRaisesRegex(PanelError, "is no earlier result"):
+            self.widget.logic.enhance(source, output=frame)
 
     @slow
     def test_everyFrameOfASequenceIsEnhancedAndPlayedWithItsSource(self):

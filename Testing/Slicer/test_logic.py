@@ -41,7 +41,7 @@ class LogicTest(MedEnhanceTestCase):
         node = self.mr()
         wrong = (
             {"guide": "x"}, {"strength": "x"}, {"strength": None}, {"uncertainty": "x"},
-            {"model": 7}, {"device": None}, {"strength": float("nan")},
+            {"model": 7}, {"device": None}, {"output": "x"}, {"strength": float("nan")},
             {"correct_bias_field": 3},
         )  # fmt: skip
         for options in wrong:

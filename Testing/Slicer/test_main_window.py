@@ -96,8 +96,10 @@ class RemovalTest(MedEnhanceTestCase):
         for selector, field in (
             (self.widget.ui.inputSelector, "inputVolume"),
             (self.page.guideSelector, "guideVolume"),
+            (self.page.outputSelector, "outputVolume"),
         ):
             node = self.smallVolume(name="removed")
+            node.SetAttribute("MedEnhance.derived", "enhanced")  # which an output has to be
             last = self.smallVolume(name="last")
             selector.setCurrentNode(node)
             self.assertIs(getattr(self.context.state, field), node, field)
@@ -213,10 +215,7 @@ class InstallationTest(MedEnhanceTestCase):
         self.torch = library.Package("torch>=2.5", "torch", "enhancing", 4100, use="enhance")
         self.small = library.Package("nibabel>=5.3", "nibabel", "NIfTI", 35)
         self.absent, self.installed = [self.torch, self.small], []
-        self.enterContext(mock.patch.object(library, "missing", self.missing))
-        self.lacksLibrary, lacks = False, lambda: self.lacksLibrary
-        fresh = mock.patch.multiple(dependencies, _complete=set(), lacksLibrary=lacks)
-        self.enterContext(fresh)
+        self.enterContext(mock.patch.object(dependencies, "missing", self.missing))
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", self.install))
         self.panel, folder = self.widget.panels["enhance"], Path(self.temporaryFolder())
         (folder / "pip.py").write_text(PIP)
@@ -224,7 +223,8 @@ class InstallationTest(MedEnhanceTestCase):
         paths = {"PYTHONPATH": str(folder), "PIP_ENDS": str(self.end)}
         self.enterContext(mock.patch.dict(os.environ, paths))
         self.confirm = mock.Mock(return_value=True)
-        self.enterContext(mock.patch.object(slicer.util, "confirmOkCancelDisplay", self.confirm))
+        for name in ("confirmOkCancelDisplay", "confirmYesNoDisplay"):
+            self.enterContext(mock.patch.object(slicer.util, name, self.confirm))
 
     def missing(self, use="enhance"):
         return [each for each in self.absent if each.use in ("compress", use)]
@@ -280,28 +280,26 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertEqual(requirements, ["nibabel>=5.3"])
         for name in ("torch", "numpy", "SimpleITK", "pydicom"):
             self.assertIn(f"{name}=={metadata.version(name)}", constraints)
-        dependencies._complete.clear()
         self.absent, inTheWay = [self.small], "    The user requested (constraint) numpy<=9,==2.0"
         fail = mock.Mock(side_effect=lambda *_all, **_more: print(inTheWay) or 1 / 0)
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", fail))
         with self.assertRaisesRegex(PanelError, f"beside numpy {np.__version__}, .*Nothing was"):
             dependencies.ensure("compress")
 
-    def test_theCompilerComesWithThePackagesOrByAButtonOnThePageModels(self):
-        self.lacksLibrary = True
-        self.assertTrue(dependencies.ensure("compress"))
-        self.assertIn("Missing Python packages: 2 (about 135 MB", self.confirm.call_args.args[0])
-        self.assertIn("ziglang>=0.13: compiling", self.confirm.call_args.kwargs["detailedText"])
+    def test_aNoToTheCompilerIsRememberedUntilThePageModelsAsksAgain(self):
         self.absent = []
-        self.assertTrue(dependencies.ensure())
+        self.enterContext(mock.patch.object(dependencies, "lacksLibrary", lambda: True))
+        self.addCleanup(slicer.app.userSettings().remove, dependencies._DECLINED)
+        self.confirm.return_value = False
+        self.assertTrue(dependencies.ensure() and dependencies.ensure())
         self.confirm.assert_called_once()
+        self.assertIn("ten times as fast", self.confirm.call_args.args[0])
+        self.confirm.return_value = True
         self.widget.showPage("models")
         button = self.widget.panels["models"].ui.compilerButton
         self.assertFalse(button.isHidden())
         button.click()
-        self.assertIn("ten times as fast", self.confirm.call_args.args[0])
-        requirements = [each for each, _constraints in self.installed]
-        self.assertEqual(requirements, [["nibabel>=5.3", "ziglang>=0.13"], ["ziglang>=0.13"]])
+        self.assertEqual(self.installed[0][0], ["ziglang>=0.13"])
 
     def test_aMacWithAnIntelProcessorCompressesAndSaysThatItCannotEnhance(self):
         self.enterContext(mock.patch.object(library, "is_intel_mac", lambda: True))

@@ -5,6 +5,7 @@ result has its own grid, the library's exact numbers are used.
 """
 
 import os
+import zlib
 
 import numpy as np
 import slicer
@@ -214,6 +215,15 @@ def rangeOf(image):
         return float(low), float(high)
 
     return _once(image, look)
+
+
+def checksumOf(image):
+    """Return a checksum of an image's voxels, with their size and type."""
+
+    def sum32(values):
+        return f"{values.dtype} {image.GetDimensions()} {zlib.crc32(values):08x}"
+
+    return _once(image, sum32)
 
 
 def _once(image, look):

@@ -21,13 +21,20 @@ from MedEnhancePanels.nodes.preview import (
 #: The two views of Slicer's side-by-side layout.
 _LEFT, _RIGHT = "Red", "Yellow"
 _OVERLAY_OPACITY = 0.6
+#: By mode: the layout of Slicer that it takes.
+_LAYOUTS = {
+    "sideBySide": "SlicerLayoutSideBySideView",
+    "table": "SlicerLayoutFourUpTableView",
+    "threeD": "SlicerLayoutFourUpView",
+}
 
 
 class Compare(Showing):
     """Comparison of a result, one at a time.
 
-    mode: "none", "single" or "sideBySide". overlay: the role of the map on top of the result, such
-    as "difference", or None. isInput: whether the input stands in for the result for a while.
+    mode: "none", "single", "sideBySide", "table" or "threeD". overlay: the role of the map on top
+    of the result, such as "difference", or None. isInput: whether the input stands in for the
+    result for a while.
     onEnded() is called when it ends because another volume was put into its views.
     """
 
@@ -46,13 +53,13 @@ class Compare(Showing):
             return
         overlay, source = self.overlay, results.linked(output, "input")
         self.leave()
-        if source is None:
+        if source is None and mode in ("single", "sideBySide"):
             return
+        source = source or output  # whose table and surfaces are shown without it
         self._begin(output, source, [compositeOf(view) for view in sliceNodes()])
         self.mode, self.overlay = mode, overlay
         self._followDisplay(source, output)
-        if mode == "sideBySide":
-            _arrange(source)
+        _arrange(mode, source)
         self._setLayers()
         self._watch(self._resultViews())
 
@@ -69,7 +76,7 @@ class Compare(Showing):
         """Put the views back as they were; but what others have put there stays."""
         if self.mode != "none":
             self._showLegend(False)
-            self._restore(isMoved=self.mode == "sideBySide")
+            self._restore(isMoved=self.mode in _LAYOUTS)
             self.forget()
 
     def forget(self):
@@ -125,12 +132,12 @@ def _setLayers(composite, background, overlay=None):
         composite.SetForegroundOpacity(_OVERLAY_OPACITY if overlay else 0.0)
 
 
-def _arrange(source):
-    """Show two views side by side, linked, on the slice looked at."""
+def _arrange(mode, source):
+    """Take the layout of a mode; two views side by side are linked, on the slice looked at."""
     current, layout = currentSlice(source), layoutNode()
-    if layout is not None:
-        layout.SetViewArrangement(layout.SlicerLayoutSideBySideView)
-    for node in sliceNodes() if current is not None else ():
+    if layout is not None and mode in _LAYOUTS:
+        layout.SetViewArrangement(getattr(layout, _LAYOUTS[mode]))
+    for node in sliceNodes() if mode == "sideBySide" and current is not None else ():
         if node.GetLayoutName() in (_LEFT, _RIGHT):
             copyPlane(node, current[0])
             compositeOf(node).SetLinkedControl(True)

@@ -1,7 +1,7 @@
 """Which models fit a volume, their description, and why a volume cannot be enhanced."""
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.nodes import bridge, results
 from MedEnhancePanels.nodes.bridge import modalityOf
 from MedEnhancePanels.texts import tr as _
 
@@ -103,6 +103,7 @@ def problemOf(node, options):
     try:
         bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
+        results.checkOutput(options.output, node)
         return _modelProblem(node, options.config.task) or _guideProblem(node, options.guide)
     except PanelError as error:
         return error.text

@@ -7,6 +7,7 @@ import slicer
 import vtk
 
 from MedEnhanceLib.core.manifest import derived_note
+from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
 from MedEnhancePanels.texts import tr as _
 
@@ -106,6 +107,22 @@ def removeLostDifferences():
     for node in nodes:
         if node.GetAttribute(provenance.DERIVED) == "difference" and node not in kept:
             remove(node)
+
+
+def checkOutput(output, source):
+    """Raise PanelError for a node that the enhanced `source` may not be written into.
+
+    Only an empty volume and an earlier result of the source are filled; None makes a new one.
+    """
+    if output is None:
+        return
+    # Colors and labels derive from this class.
+    isVolume = output.GetClassName() == "vtkMRMLScalarVolumeNode" and bridge.isInScene(output)
+    isFree = isVolume and (output.GetImageData() is None or linked(output, "input") is source)
+    if not isFree or bridge.isSequence(source):
+        message = _("The output “{name}” is no earlier result of this volume")
+        hint = _("Choose another, or “Create new volume”.")
+        raise PanelError(message.format(name=output.GetName()), hint, "input")
 
 
 def remove(node):

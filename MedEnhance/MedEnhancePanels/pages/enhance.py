@@ -27,11 +27,13 @@ class EnhancePanel(Page):
         self._devices = context.devices
         self._preparation = Preparation(context.runner, self.widget)
         self._problem = Notice(ui, "problem")
+        ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.noiseSpinBox.valueChanged.connect(self._onNoise)
         self.bind(
             task=ui.taskComboBox,
             correctBiasField=ui.biasFieldCheckBox,
             guideVolume=ui.guideSelector,
+            outputVolume=ui.outputSelector,
             noise=ui.noiseSpinBox,  # after _onNoise
             uncertainty=ui.uncertaintyCheckBox,
             noiseMap=ui.noiseMapCheckBox,
@@ -85,6 +87,7 @@ class EnhancePanel(Page):
             segment=segment,
             segmenter=segmenter.name if segment and segmenter.name == state.segmenter else "auto",
             forceSegmenter=segment and state.forceSegmenter,
+            output=None if isSlices or bridge.isSequence(target) else state.outputVolume,
         )
 
     @guarded
@@ -152,6 +155,8 @@ class EnhancePanel(Page):
 
     def _showChoices(self):
         state, ui, target = self.state, self.ui, self.target
+        isSlices = state.task == "slices"
+        ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
         taskProblem = model_choice.taskProblem(target, state.task)
         segmenter, segmenterProblem = model_choice.segmenterFor(target, state.segmenter), ""
         if ui.segmenterComboBox.count == 1:

@@ -16,7 +16,7 @@ from MedEnhancePanels.texts import tr as _
 
 #: Maps that the menu Show lays over the result, by their role.
 _MAPS = ("uncertainty", "noise")
-_SHOWN, _UNCERTAINTY = ("segments", *_MAPS), _("Uncertainty (for full strength)")
+_SHOWN, _UNCERTAINTY = ("segments", "threeD", *_MAPS, "table"), _("Uncertainty (for full strength)")
 
 
 class ResultArea:
@@ -35,7 +35,7 @@ class ResultArea:
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
         ui.inputButton.pressed.connect(lambda: self._showInput(True))
         ui.inputButton.released.connect(lambda: self._showInput(False))
-        ui.sideBySideButton.clicked.connect(lambda isOn=False: self._onSideBySide(isOn))
+        ui.sideBySideButton.clicked.connect(lambda isOn=False: self._onMode("sideBySide", isOn))
         ui.differenceButton.clicked.connect(lambda isOn=False: self._onDifference(isOn))
         ui.strengthSlider.valueIsChanging.connect(self._onDragged)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
@@ -43,8 +43,10 @@ class ResultArea:
         self._menus = [qt.QMenu(button) for button in (ui.showButton, ui.saveButton)]
         for name, text, slot in (
             ("segments", _("Segments"), lambda isOn: self._onSegments(isOn)),
+            ("threeD", _("Segments in 3D"), lambda isOn: self._onThreeD(isOn)),
             ("uncertainty", _UNCERTAINTY, lambda isOn: self._onMap("uncertainty", isOn)),
             ("noise", _("Noise map"), lambda isOn: self._onMap("noise", isOn)),
+            ("table", _("Table of volumes"), lambda isOn: self._onTable(isOn)),
             ("save", _("Save…"), self._onSave),
             ("export", _("Export to DICOM…"), self._onExport),
             ("compress", _("Compress…"), self._onCompress),
@@ -101,8 +103,11 @@ class ResultArea:
         ui, output, actions = self.ui, self.output, self.actions
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
-        actions["segments"].visible = display is not None
+        actions["segments"].visible = actions["threeD"].visible = display is not None
         actions["segments"].checked = display is not None and bool(display.GetVisibility())
+        actions["table"].visible = results.linked(output, "table") is not None
+        for mode in ("threeD", "table"):
+            actions[mode].checked = self.compare.mode == mode
         for role in _MAPS:
             actions[role].visible = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
@@ -144,9 +149,9 @@ class ResultArea:
             self._page.update()
 
     @guarded
-    def _onSideBySide(self, isOn):
+    def _onMode(self, mode, isOn):
         if self.output is not None:
-            self.compare.show(self.output, "sideBySide" if isOn else "single")
+            self.compare.show(self.output, mode if isOn else "single")
         self._page.update()
 
     def _begin(self):
@@ -174,10 +179,28 @@ class ResultArea:
         self._follow(blending.startDifference(self.context.runner, self.output))
 
     @guarded
+    def _onThreeD(self, isOn):
+        """Show the surfaces of the segments in a 3D view."""
+        if isOn:
+            segmentation = results.linked(self.output, "segmentation")
+            segmentation.CreateClosedSurfaceRepresentation()
+            segmentation.GetDisplayNode().SetVisibility(True)
+        self._onMode("threeD", isOn)
+        if isOn and slicer.app.layoutManager() is not None:
+            slicer.util.resetThreeDViews()
+
+    @guarded
     def _onSegments(self, isOn):
         segmentation = results.linked(self.output, "segmentation")
         segmentation.GetDisplayNode().SetVisibility(bool(isOn))
         self._page.update()
+
+    @guarded
+    def _onTable(self, isOn):
+        logic = slicer.app.applicationLogic()
+        logic.GetSelectionNode().SetActiveTableID(results.linked(self.output, "table").GetID())
+        logic.PropagateTableSelection()
+        self._onMode("table", isOn)
 
     @guarded
     def _onSave(self, *_checked):

@@ -53,7 +53,7 @@ class ModelsPanel(Page):
 
     @guarded
     def _onCompiler(self, *_checked):
-        dependencies.installCompiler()
+        dependencies.offerCompilerAgain()
         self.update()
 
     def _ask(self, title, **params):

@@ -3,7 +3,9 @@
 It uses the library's functions, so the command line and Python give the same voxels and history.
 The new voxels replace the old ones at the end only, so a run that is stopped changes nothing. The
 full result stays in memory as long as its node is in the scene, so that any strength can follow;
-it is not saved with the scene. An uncertainty map is of the full result, and marked so.
+it is not saved with the scene. In a scene that is loaded a result at strength 1 is blended where
+it and its input have the voxels that its run left. An uncertainty map is of the full result, and
+marked so.
 """
 
 import slicer
@@ -15,6 +17,8 @@ from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
 from MedEnhancePanels.texts import tr as _
 
+#: Attribute of a result: checksums of the voxels of its input and of its own, at its run's end.
+_CHECKSUMS = "MedEnhance.checksums"
 #: The full result of each enhanced volume, by node.
 _full = {}
 
@@ -45,6 +49,14 @@ def remember(output, voxels):
     forgetRemoved()
     full, source = _Full(output), results.linked(output, "input")
     full.states[source], _full[output] = voxels, full
+    isSame = bridge.voxelState(source) == voxels
+    output.SetAttribute(_CHECKSUMS, _checksums(output) if isSame else None)
+
+
+def _checksums(output):
+    """Write those of input and result; a first call takes a pass over the voxels."""
+    nodes = (results.linked(output, "input"), output)
+    return "; ".join(bridge.checksumOf(node.GetImageData()) for node in nodes)
 
 
 def forgetRemoved():
@@ -75,8 +87,14 @@ def problemOf(output):
     """Say why a result cannot get another strength; empty where it can."""
     if (problem := pairProblemOf(output)) or output in _full:
         return problem
-    text = _("The full result was not saved. To change the strength {strength:g}, enhance again.")
-    return text.format(strength=results.strengthOf(output))
+    if results.strengthOf(output) != 1.0:  # of a scene that was loaded, as all from here
+        text = _(
+            "The full result was not saved. To change the strength {strength:g}, enhance again."
+        )
+        return text.format(strength=results.strengthOf(output))
+    if output.GetAttribute(_CHECKSUMS) != _checksums(output):
+        return _("The voxels of the result or of its input changed after the run. Enhance again.")
+    return ""
 
 
 def start(runner, output, strength):
@@ -118,6 +136,8 @@ def _difference(job, output):
 def _steps(output, strength):
     _raise(problemOf(output))
     strength = float(f"{strength:g}")  # as the history will state it
+    if output not in _full:
+        _full[output] = _Full(output)
     source, full = results.linked(output, "input"), _full[output]
     image, history, manifest = full.image, full.history, full.manifest
     if strength != 1.0:

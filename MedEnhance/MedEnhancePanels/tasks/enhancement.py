@@ -30,6 +30,7 @@ class EnhanceOptions:
     segment: bool = False  # find labels too
     segmenter: str = "auto"  # the model that finds them
     forceSegmenter: bool = False  # even in a volume unlike those that it learned from
+    output: object = None  # a volume node to write into, instead of a new one
 
 
 def start(runner, node, options):
@@ -95,13 +96,14 @@ class _Enhancement(NodeJob):
         for name, path in job.result["outputs"].items():
             role = name.removesuffix("_map")
             images[role], histories[role] = yield from _take(path)
+        for image in (source.GetImageData(), images["output"]):
+            bridge.checksumOf(image)  # for `remember`: a pass over the voxels
+            yield
         for role in ("uncertainty", "noise"):
             if role in images:
                 limits[role] = results.typicalMagnitude(images[role])
                 yield
-        output = bridge.newVolumeLike(source, self._names["output"], images["output"])
-        nodes["output"] = output
-        results.copyDisplay(source, output)
+        output = nodes["output"] = self._output(images["output"])
         self._describe(output, "output", histories["output"])
         if bridge.voxelState(source) != self.voxels:
             text = _("{name} was changed during the run: the result is of its former voxels")
@@ -116,6 +118,21 @@ class _Enhancement(NodeJob):
         results.link(output, input=source, **linked)
         if results.strengthOf(output) == 1.0:
             blending.remember(output, self.voxels)
+
+    def _output(self, image):
+        """Return the volume for the result: the user's choice, unchanged so far, or a new one."""
+        output = self.options.output
+        if output is None:
+            output = bridge.newVolumeLike(self.node, self._names["output"], image)
+        elif not bridge.isInScene(output):
+            message = _("The output volume was removed from the scene")
+            raise PanelError(message, _("Choose another."), "input")
+        else:
+            output.SetAndObserveImageData(image)
+            bridge.copyGeometry(self.node, output)
+            output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
+        results.copyDisplay(self.node, output)
+        return output
 
     def _placeThinSlices(self, job):
         """Add a volume on a grid of its own: there is no difference from its input."""
@@ -242,6 +259,10 @@ def _placeLabels(job, source, image, names, manifest):
 
 
 def _checkOptions(node, options):
+    results.checkOutput(options.output, node)
+    if options.config.task == "slices" and options.output is not None:
+        message = _("Thin slices have a new grid, so they cannot be written into a volume")
+        raise PanelError(message, _("Do not set an output."), "config")
     needsVolume = options.segment or options.config.uncertainty or options.noiseMap
     if needsVolume and bridge.isSequence(node):
         message = _("Maps and segmentations are made of single volumes")
