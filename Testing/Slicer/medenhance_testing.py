@@ -91,6 +91,7 @@ class MedEnhanceTestCase(unittest.TestCase):
     def tearDown(self):
         self.widget = slicer.util.getModuleWidget("MedEnhance")  # a test may have reloaded it
         runner = self.widget.context.runner
+        self.widget.parent.exit()  # a page in front could begin another job
         if self.KEEPS_WORKER:
             for job in runner.activeJobs():
                 job.cancel()
@@ -98,7 +99,6 @@ class MedEnhanceTestCase(unittest.TestCase):
         else:
             runner.shutdown()
         self.widget.context.clearMessage()
-        self.widget.parent.exit()
         slicer.mrmlScene.Clear(0)
         self.processEvents()
         if not self.KEEPS_WORKER:
