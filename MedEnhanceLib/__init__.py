@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         ModelError,
         OutputError,
     )
-    from MedEnhanceLib.io.cohort import Cohort
+    from MedEnhanceLib.spg.cohort import Cohort
 
 __all__ = [
     "Cancelled",
@@ -88,6 +88,6 @@ _HOMES = {
     "core.geometry": ["Geometry"],
     "core.volume": ["Volume"],
     "errors": ["Cancelled", *(name for name in __all__ if name.endswith("Error"))],
-    "io.cohort": ["Cohort"],
+    "spg.cohort": ["Cohort"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

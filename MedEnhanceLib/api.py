@@ -16,25 +16,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from MedEnhanceLib.core.modality import warn_of_doubts
+from MedEnhanceLib import gradprom, io, unicompress
 from MedEnhanceLib.core.options import About, Options, local_path, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.io.describe import warn_of_doubts
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of, segmenter_config
 from MedEnhanceLib.jobs.files import AUTO, check_ending, load_volume, path_of
-from MedEnhanceLib.jobs.guides import chosen_guide
+from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom import Segmentation
     from MedEnhanceLib.io.dicom.listing import SeriesRow
-    from MedEnhanceLib.unicompress import CompressResult, RecoverReport, StoredVolume
 
 PathLike = str | os.PathLike[str]
 Progress = Listener | bool | None
@@ -180,8 +179,6 @@ def save(
 
         me.save(result.volume, "better.nii.gz")
     """
-    from MedEnhanceLib import io
-
     volume = as_volume(volume)
     target = local_path(path)
     check_ending(target)
@@ -192,7 +189,7 @@ def save(
 
 
 def save_dicom(
-    result: Volume | Enhanced | Segmentation,
+    result: Volume | Enhanced | gradprom.Segmentation,
     folder: PathLike,
     *,
     dicom_source: PathLike | None = None,
@@ -352,7 +349,7 @@ class SegmentCall(Watched, Placed, SegmentConfig, _SegmentOrder):
 
 
 @takes(SegmentCall)
-def segment(call: SegmentCall) -> Segmentation:
+def segment(call: SegmentCall) -> gradprom.Segmentation:
     """Label the voxels of a volume.
 
     Args:
@@ -368,8 +365,6 @@ def segment(call: SegmentCall) -> Segmentation:
         for row in me.segment(volume).table:
             print(row["label"], row["volume_ml"], row["surface_mm2"])
     """
-    from MedEnhanceLib import gradprom
-
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
         config = narrowed(SegmentConfig, call)
@@ -387,7 +382,7 @@ class CompressCall(Watched, Placed, CompressConfig):
 
 
 @takes(CompressCall)
-def compress(call: CompressCall) -> CompressResult:
+def compress(call: CompressCall) -> unicompress.CompressResult:
     """Compress a volume, or a file of one, into a container (.ucv); verified before it appears.
 
     Exactly one of lossless, max_error, ratio, psnr and ssim is given.
@@ -403,13 +398,11 @@ def compress(call: CompressCall) -> CompressResult:
 
         me.compress(volume, "scan.ucv", max_error=2)
     """
-    from MedEnhanceLib.unicompress import compress as compress_to
-
     config, path = narrowed(CompressConfig, call), local_path(call.path)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1), scratch=path.parent)
         part = monitor.part(0.1, 1.0)
-        return compress_to(volume, path, config, monitor=part, overwrite=call.overwrite)
+        return unicompress.compress(volume, path, config, monitor=part, overwrite=call.overwrite)
 
 
 def decompress(
@@ -438,13 +431,11 @@ def decompress(
 
         part = me.decompress("scan.ucv", region=(slice(40, 60), ...))
     """
-    from MedEnhanceLib.unicompress import decompress as decompress_file
-
     with watched(progress, cancel) as monitor:
-        return decompress_file(local_path(path), region=region, monitor=monitor)
+        return unicompress.decompress(local_path(path), region=region, monitor=monitor)
 
 
-def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used with its module
+def open(path: PathLike) -> unicompress.StoredVolume:  # noqa: A001 - as gzip.open, used with its module
     """Open a container as an array that stays on the disk: only what is asked for is decoded.
 
     Args:
@@ -459,14 +450,12 @@ def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used wit
 
         me.open("scan.ucv")[40:60]
     """
-    from MedEnhanceLib.unicompress import StoredVolume
-
-    return StoredVolume(local_path(path))
+    return unicompress.StoredVolume(local_path(path))
 
 
 def recover(
     path: PathLike, *, progress: Progress = None, cancel: Cancel | None = None
-) -> tuple[Volume, RecoverReport]:
+) -> tuple[Volume, unicompress.RecoverReport]:
     """Repair a damaged container in memory, and read every intact block of it.
 
     Args:
@@ -483,10 +472,8 @@ def recover(
         volume, report = me.recover("damaged.ucv")
         me.save(report.mask(volume), "lost.nii.gz")
     """
-    from MedEnhanceLib.unicompress import recover as recover_file
-
     with watched(progress, cancel) as monitor:
-        return recover_file(local_path(path), monitor=monitor)
+        return unicompress.recover(local_path(path), monitor=monitor)
 
 
 def degrade(

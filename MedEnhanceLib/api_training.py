@@ -15,12 +15,12 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import local_path
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
-from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.kinds.distill import distill_config, distill_into, refuse_among_patients
 from MedEnhanceLib.jobs.kinds.evaluate import evaluate_bundle
 from MedEnhanceLib.jobs.kinds.train import set_of, train_method, training_config
 from MedEnhanceLib.runtime.progress import Cancel
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 
 

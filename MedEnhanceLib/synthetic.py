@@ -17,10 +17,9 @@ from typing import Literal
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Doubles, Floats
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.volume import Volume
 
-Triple = tuple[float, float, float]
 #: mm along slices, rows and columns: thick slices, and nearly cubic voxels.
 _SPACINGS: dict[str, tuple[Triple, Triple]] = {
     "MR": ((3.27, 0.98, 0.98), (1.0, 1.0, 1.0)),

@@ -1,11 +1,11 @@
 """MONAI's dictionary transforms: enhance and degrade as steps of a `Compose`.
 
     from monai.transforms import Compose, LoadImaged
-    from MedEnhanceLib.transforms import Enhanced
+    from MedEnhanceLib.transforms import EnhanceD
 
     load = Compose([
         LoadImaged("image", ensure_channel_first=True),
-        Enhanced("image", modality="MR"),
+        EnhanceD("image", modality="MR"),
     ])
 
 Importing this module imports MONAI. Images are MetaTensors [1, I, J, K] with their affine; what is
@@ -26,13 +26,13 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
 from MedEnhanceLib import api
-from MedEnhanceLib.core.modality import warn_of_doubts
 from MedEnhanceLib.core.options import check_names
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.describe import warn_of_doubts
 from MedEnhanceLib.jobs.bar import watched
 
-__all__ = ["Degraded", "Enhanced"]
+__all__ = ["DegradeD", "EnhanceD"]
 
 
 class _OfVolumes(MapTransform):  # type: ignore[misc]
@@ -81,7 +81,7 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
         return images
 
 
-class Enhanced(_OfVolumes):
+class EnhanceD(_OfVolumes):
     """`me.enhance` of each image; voxels keep their type.
 
     Args:
@@ -97,14 +97,14 @@ class Enhanced(_OfVolumes):
         of_all = {n: options.pop(n) for n in ("modality", "allow_missing_keys") if n in options}
         super().__init__(keys, **of_all)
         # Here and not at the first volume, which may be hours away.
-        check_names("Enhanced", options, inspect.signature(api.enhance).parameters)
+        check_names("EnhanceD", options, inspect.signature(api.enhance).parameters)
         self.options = options
 
     def _made(self, volume: Volume) -> Volume:
         return api.enhance(volume, **self.options).volume
 
 
-class Degraded(Randomizable, _OfVolumes):  # type: ignore[misc]
+class DegradeD(Randomizable, _OfVolumes):  # type: ignore[misc]
     """Each image with damage of a random strength, drawn anew at each call; float32.
 
     kind: "rician", "blur", "bias", "low-dose" or "composite", as in `degradation.draw`; all images

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-from MedEnhanceLib.report.page import duration_text
+from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels.texts import tr as _
 
 _LOG_LINES = 5000

@@ -24,6 +24,8 @@ WEIGHTS = PurePosixPath("models/model.safetensors")
 CARD = PurePosixPath("docs/README.md")
 #: Bundles of this kind contain several models, one for each part of the compressed container.
 CODEC = "codec"
+#: Their names begin so; what follows is the modality, in small letters.
+CODEC_PREFIX = f"{CODEC}-"
 #: Networks that restore thin slices from thick ones, as `train slices` makes them.
 SLICES = "slices"
 KINDS = ("enhancer", SLICES, "head", CODEC)

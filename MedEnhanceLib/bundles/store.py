@@ -51,7 +51,7 @@ class Bundle:
     @property
     def shipped(self) -> bool:
         """Whether it came with MedEnhance."""
-        return self.folder.parent == resource_folder("models")
+        return self.folder.parent == shipped_folder()
 
     @property
     def origin(self) -> str:
@@ -110,10 +110,24 @@ class Bundle:
         return {"name": self.name, "sha256": self.sha256, "origin": self.origin} | anatomy
 
 
+def shipped_folder() -> Path:
+    """Return where the models lie that ship."""
+    return resource_folder("models")
+
+
 def user_folder() -> Path:
     """Return where imported models lie: $MEDENHANCE_MODELS, else .medenhance/models in the home."""
     folder = os.environ.get("MEDENHANCE_MODELS")
     return Path(folder) if folder else Path.home() / ".medenhance" / "models"
+
+
+def codec_files() -> Iterator[Path]:
+    """Yield the files of codec models, those that ship first, whatever their metadata say.
+
+    Files that were compressed with one need it for ever.
+    """
+    for root in (shipped_folder(), user_folder()):
+        yield from sorted(root.glob(f"{schema.CODEC_PREFIX}*/models/*.safetensors"))
 
 
 def list_bundles() -> list[Bundle]:
@@ -131,7 +145,7 @@ def list_bundles() -> list[Bundle]:
 
 def bundle_files() -> list[tuple[str, int, int]]:
     """Return path, size and time of each file that `list_bundles` depends on, to cache its list."""
-    roots = (resource_folder("models"), user_folder())
+    roots = (shipped_folder(), user_folder())
     paths = [
         p for root in roots for p in (root / DEFAULTS, root, *root.glob(f"*/{schema.METADATA}"))
     ]
@@ -236,6 +250,11 @@ def read_bundle(folder: Path, *, expected_sha256: str = "") -> Bundle:
     return bundle
 
 
+def shipped_bundle(name: str) -> Bundle:
+    """Read the bundle of this name that ships; ModelError without it."""
+    return read_bundle(shipped_folder() / name)
+
+
 def verify_bundle(bundle: Bundle) -> None:
     """Raise ModelError unless every file exists with the hash in the metadata."""
     for relative, expected in bundle.metadata["files"].items():
@@ -261,7 +280,7 @@ def verify_bundle(bundle: Bundle) -> None:
 def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
     """Yield every folder that a model may be in, with the model, or with why there is none."""
     names: set[str] = set()
-    for root in (resource_folder("models"), user_folder()):
+    for root in (shipped_folder(), user_folder()):
         try:
             entries = sorted(root.iterdir())
         except (FileNotFoundError, NotADirectoryError):

@@ -1,9 +1,17 @@
-"""Warnings that a model, or the filter, may not suit a volume."""
+"""Warnings that a model, or the filter, may not suit a volume.
+
+A bundle may hold mean and covariance of numbers that describe its training images ("likeness"); a
+volume is unlike them if its Mahalanobis distance, divided by the root of the count, is above the
+limit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
@@ -12,6 +20,18 @@ from MedEnhanceLib.core.volume import Volume
 _FEWEST_STEPS = 100
 #: Parts of BodyPartExamined in images that show an anatomy: DICOM's terms, and scanners' own.
 _SHOWN_IN = {"brain": ("BRAIN", "HEAD", "SKULL", "CEREB", "NEURO", "WHOLEBODY")}
+
+#: Standard deviation of each number between scanners, by its first word, as in T1 brains.
+_BETWEEN = {
+    "volume": 0.3,
+    "thickness": 0.05,
+    "level": 0.05,
+    "brightness": 0.1,
+    "spread": 0.5,
+    "": 0.15,
+}
+#: Distance above which a volume is unlike the training images.
+_LIMIT = 1.9
 
 
 @dataclass(frozen=True)
@@ -70,3 +90,54 @@ def training_length_limits(steps: int) -> list[str]:
     if steps >= _FEWEST_STEPS:
         return []
     return [f"Trained for {steps} steps only, as a test model: use it for nothing else."]
+
+
+def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str, Any]:
+    """Summarize the numbers of training images for a bundle; nothing without any.
+
+    rows: of `describe`. volumes: how many different volumes they are of. The covariance is that
+    between scanners, the less the more volumes there are, and that of the rows.
+    """
+    rows = [row for row in rows if row]
+    if not rows:
+        return {}
+    values = np.array([list(row.values()) for row in rows])
+    is_shown = np.isfinite(values).any(axis=0)
+    names = [name for name, shown in zip(rows[0], is_shown, strict=True) if shown]
+    values = values[:, is_shown]
+    mean = np.nanmean(values, axis=0)
+    apart = np.nan_to_num(values - mean)
+    prior = np.diag([_BETWEEN.get(name.partition(" of ")[0], _BETWEEN[""]) for name in names])
+    covariance = apart.T @ apart / len(rows) + prior**2 / np.sqrt(volumes)
+    return {
+        "names": names,
+        "mean": mean.round(4).tolist(),
+        "covariance": covariance.round(5).tolist(),
+        "limit": _LIMIT,
+        "volumes": volumes,
+    }
+
+
+def compare_likeness(
+    likeness: Mapping[str, Any], numbers: Mapping[str, float]
+) -> tuple[float, str]:
+    """Compare a volume's numbers, of `describe`, with those of `fit_likeness`.
+
+    Returns the Mahalanobis distance over the root of the count of numbers, infinite where the
+    volume shows too little, and a clause that says what differs most.
+    """
+    if not numbers:
+        return np.inf, "too little of a body is shown"
+    mean = np.array(likeness["mean"])
+    apart = np.array([numbers.get(name, np.nan) for name in likeness["names"]]) - mean
+    known = np.isfinite(apart)
+    covariance = np.array(likeness["covariance"])[np.ix_(known, known)]
+    score = float(np.sqrt(apart[known] @ np.linalg.pinv(covariance) @ apart[known] / known.sum()))
+    spread = np.full(len(mean), np.inf)
+    spread[known] = np.sqrt(np.diag(covariance))
+    most = int(np.nanargmax(np.abs(apart / spread)))
+    name, middle, width = likeness["names"][most], mean[most], 2 * spread[most]
+    value, low, high = middle + apart[most], middle - width, middle + width
+    if name.startswith("volume"):
+        value, low, high = np.exp([value, low, high]).round()
+    return score, f"{name} is {value:.4g}, in the training images {low:.4g} to {high:.4g}"

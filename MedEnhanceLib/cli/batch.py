@@ -8,7 +8,7 @@ from pathlib import Path
 
 from MedEnhanceLib.cli.compress import PartLostError
 from MedEnhanceLib.cli.parser import Command, Parser, add_flags, declaration_of, params_of
-from MedEnhanceLib.cli.text import columns
+from MedEnhanceLib.cli.terminal import columns
 from MedEnhanceLib.errors import MedEnhanceError
 
 _ABOUT = (

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
-from MedEnhanceLib.cli.text import job_lines, size, slices_of, wrote
+from MedEnhanceLib.cli.terminal import job_lines, size, slices_of, wrote
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 
 

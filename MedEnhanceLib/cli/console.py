@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError, OutputError
-from MedEnhanceLib.runtime.text import printable
+from MedEnhanceLib.runtime.text import duration_text, printable
 
 if TYPE_CHECKING:
     from MedEnhanceLib.runtime.progress import Event, Listener
@@ -77,8 +77,6 @@ class Console:
 
     def _print_progress(self, ended: threading.Event) -> None:
         """Print every few seconds how far the work is, where no bar can be drawn: in a log file."""
-        from MedEnhanceLib.report.page import duration_text
-
         began = time.monotonic()
         while not ended.wait(_LINE_SECONDS):
             elapsed, now = duration_text(time.monotonic() - began), self._progress
@@ -137,7 +135,7 @@ class Console:
         return error.exit_status
 
     def _print_json(self, fields: Mapping[str, Any]) -> None:
-        from MedEnhanceLib.jobs.worker.events import as_json  # with numpy, which help does without
+        from MedEnhanceLib.core.manifest import as_json  # with numpy, which help does without
 
         text = json.dumps(as_json(fields), allow_nan=False)
         self._print(text)

@@ -15,7 +15,7 @@ from MedEnhanceLib.cli.parser import (
     params_of,
     read_config,
 )
-from MedEnhanceLib.cli.text import wrote
+from MedEnhanceLib.cli.terminal import wrote
 from MedEnhanceLib.errors import ConfigError
 
 #: Fields of the configuration that are options.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser
-from MedEnhanceLib.cli.text import columns, pairs, size
+from MedEnhanceLib.cli.terminal import columns, pairs, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 
 

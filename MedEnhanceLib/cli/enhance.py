@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
-from MedEnhanceLib.cli.text import job_lines
+from MedEnhanceLib.cli.terminal import job_lines
 
 
 def _add_labels(parser: Parser) -> None:

@@ -8,7 +8,7 @@ from textwrap import fill
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser
-from MedEnhanceLib.cli.text import pairs, size, table
+from MedEnhanceLib.cli.terminal import pairs, size, table
 from MedEnhanceLib.errors import ConfigError
 
 _ACTIONS = {

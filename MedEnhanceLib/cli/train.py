@@ -17,7 +17,7 @@ from MedEnhanceLib.cli.parser import (
     params_of,
     read_config,
 )
-from MedEnhanceLib.cli.text import table, wrote
+from MedEnhanceLib.cli.terminal import table, wrote
 from MedEnhanceLib.errors import ConfigError
 
 #: Of figures of an evaluation, as its table calls them.
@@ -139,13 +139,13 @@ def _check_file(args: argparse.Namespace, config: Mapping[str, Any], distilled: 
 def _lines(fields: dict[str, Any]) -> list[str]:
     """Say what was written, what a head reached in held-out patients, and the next step."""
     from MedEnhanceLib.bundles.schema import METADATA
-    from MedEnhanceLib.runtime.resources import resource_folder
+    from MedEnhanceLib.bundles.store import shipped_folder
 
     rows, model = fields.get("held_out") or [], Path(fields["outputs"]["model"])
     lines = [*wrote(fields), *([fields["sentence"]] if fields.get("sentence") else [])]
     lines += ["", table(rows, {name: name for name in rows[0]})] if rows else []
     for folder in [path.parents[1] for path in sorted(model.glob(f"*/{METADATA}"))] or [model]:
-        is_taken = (resource_folder("models") / folder.name).exists()
+        is_taken = (shipped_folder() / folder.name).exists()
         rename = " --name NAME" if is_taken else ""
         lines.append(f"Install it: medenhance models import {quote(str(folder))}{rename}")
     return lines

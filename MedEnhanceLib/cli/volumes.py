@@ -10,7 +10,7 @@ from textwrap import shorten
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
-from MedEnhanceLib.cli.text import inline, job_lines, pairs, size, slices_of, table, wrote
+from MedEnhanceLib.cli.terminal import inline, job_lines, pairs, size, slices_of, table, wrote
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
 
 _LONGEST_CELL = 24
@@ -85,7 +85,7 @@ def _card_text(card: Mapping[str, Any]) -> str:
     if "mode" in card:
         rows |= _container_rows(card)
     if gradients := card.get("gradients"):
-        from MedEnhanceLib.core.gradients import Gradient
+        from MedEnhanceLib.core.diffusion_gradients import Gradient
 
         rows["diffusion"] = "\n".join(
             f"frame {number}: {Gradient(**gradient)}" for number, gradient in enumerate(gradients)

@@ -1,17 +1,45 @@
-"""Arrays: names of their types, interpolation in them, and the cosine transform."""
+"""Arrays: names of their types, large ones a few slices at a time, interpolation, cosines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import ctypes
+import math
+import mmap
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+#: Of a volume, [K, J, I], or of a sequence, [T, K, J, I].
+Voxels = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+Chars = npt.NDArray[np.int8]
+Shorts = npt.NDArray[np.int16]
+Words = npt.NDArray[np.uint16]
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.intp]
+#: Voxels along slices, rows and columns; and a part of a volume, by them.
+Shape = tuple[int, int, int]
+Where = tuple[slice, slice, slice]
+#: Volumes from this size on stay in their files where they can be processed in slabs.
+LARGE_BYTES = 1 << 28
+_SLAB_BYTES = 1 << 24
+#: Slices that pass from stage to stage of a filter at a time.
+_SLICES = 4
+#: A volume with at least this many voxels and at most this many values is no image: noise alone
+#: gives more values.
+_LEAST_IMAGE, _MOST_LABELS = 4096, 16
 
 
 def interpolated(values: Floats, places: Sequence[Array]) -> Floats:
@@ -45,3 +73,72 @@ def cosine_matrix(side: int) -> Doubles:
     matrix *= np.sqrt(2 / side)
     matrix[0] /= np.sqrt(2)
     return matrix
+
+
+def slabs(voxels: Voxels) -> Iterator[Voxels]:
+    """Iterate over views [n, J, I] of consecutive slices, about 16 MiB each, all frames in order.
+
+    Slabs of a mapped file leave this process's memory when the next one is requested.
+    """
+    for frame in voxels if voxels.ndim == 4 else (voxels,):
+        step = max(1, _SLAB_BYTES // frame[0].nbytes)
+        for first in range(0, len(frame), step):
+            yield frame[first : first + step]
+            let_go(voxels)
+
+
+def let_go(voxels: Voxels) -> None:
+    """Drop the pages of a mapped file from memory, where possible; they are read again on use."""
+    owner: Any = voxels
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) -> Voxels:
+    """Make an array to be filled.
+
+    scratch: a folder; if given, what is as large as LARGE_BYTES lies on disk, in an unnamed file in
+    that folder that is removed with the array.
+    Raises OSError where there is no space, or no permission.
+    """
+    count = math.prod(shape) * dtype.itemsize
+    if scratch is None or count < LARGE_BYTES:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk would end the process later
+            os.posix_fallocate(file.fileno(), 0, count)
+        return np.memmap(file, dtype, "w+", 0, shape)
+
+
+def trim() -> None:
+    """Return to the system what glibc keeps for threads that freed many small pieces (encoders)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def extremes(voxels: Voxels) -> tuple[Any, Any]:
+    """Find the smallest and largest voxel value; NaN if any voxel is NaN."""
+    ends = [(part.min(), part.max()) for part in slabs(voxels)]
+    return np.min([low for low, _ in ends]), np.max([high for _, high in ends])
+
+
+def looks_like_labels(voxels: Voxels) -> bool:
+    """Return whether integers with 2 to 16 values only are labels, not intensities."""
+    if voxels.dtype.kind not in "iu" or voxels.size < _LEAST_IMAGE:
+        return False
+    values: set[int] = set()
+    for part in slabs(voxels):
+        values.update(np.unique(part).tolist())
+        if len(values) > _MOST_LABELS:
+            return False
+    return len(values) > 1
+
+
+def parts_of(first: int, end: int, at_once: int | None = None) -> Iterator[slice]:
+    """List the slices from `first` to `end`, a few at a time."""
+    at_once = at_once or _SLICES
+    for begin in range(first, end, at_once):
+        yield slice(begin, min(begin + at_once, end))

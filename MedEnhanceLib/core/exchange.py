@@ -1,32 +1,26 @@
-"""Volumes from and to what others hold: arrays, SimpleITK, nibabel, MONAI.
+"""Voxels and geometry from and to what others hold: arrays, SimpleITK, nibabel, MONAI.
 
 Each comes as its own copy: what its owner changes later changes no volume. Axes are brought into
-the order of `Volume.voxels`, [slice, row, column] with a leading axis of frames.
+the order of `Volume.voxels`, [slice, row, column] with a leading axis of frames. `Volume` has the
+methods that users call, with what they take and raise.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.modality import default_units, guess_modality
-from MedEnhanceLib.core.slabs import Voxels
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.geometry import LPS_TO_RAS, Geometry
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.core.volume import Volume
 
 #: Millimeters and seconds of nibabel's names of units; an unknown one counts as its default.
 _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 #: PyTorch computes with no unsigned integers of more than 8 bits.
 _FOR_TORCH = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64}
-#: Turns left and posterior into right and anterior, and back.
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def unstated_time_unit(interval: float) -> float:
@@ -37,132 +31,114 @@ def unstated_time_unit(interval: float) -> float:
     return 1.0 if interval < 100 else 1e-3
 
 
-class Exchange:
-    """The part of `Volume` that converts; `self` and `cls` are a Volume and its class."""
+class Image(NamedTuple):
+    """Voxels, their geometry, and the seconds between frames where they are known."""
 
-    @classmethod
-    def from_array(
-        cls: Any,
-        array: Any,
-        *,
-        affine: Any = None,
-        spacing: Any = None,
-        modality: str | None = None,
-        units: str | None = None,
-    ) -> Volume:
-        """Return a volume of a copy of an array or tensor.
+    voxels: Voxels
+    geometry: Geometry
+    frame_interval_s: float | None = None
 
-        Args:
-            array: [slice, row, column], or [frame, slice, row, column].
-            affine: 4×4, (column, row, slice) → mm in RAS; or spacing.
-            spacing: mm between columns, rows and slices.
-            modality: "CT", "MR" …; None: guessed from the values.
-            units: of the intensities; None: HU for CT, else "".
-        Raises:
-            InputError: neither or both of affine and spacing; a wrong number of axes.
-            GeometryError: no valid grid.
-        """
-        if (affine is None) == (spacing is None):
-            what = "an array without spacing" if affine is None else "both affine and spacing"
-            raise InputError(
-                what,
-                "Give one of them, as Volume.from_array(array, spacing=(1, 1, 3)): mm between "
-                "columns, rows and slices of [slice, row, column]; or affine=, 4×4 in RAS.",
-            )
-        geometry = Geometry.from_affine_ras(affine) if spacing is None else Geometry(spacing)
-        volume = _with_modality(cls(_copied(array), geometry), modality)
-        return volume if units is None else replace(volume, units=units)
 
-    @classmethod
-    def from_sitk(cls: Any, image: Any, *, modality: str | None = None) -> Volume:
-        """Copy a SimpleITK image of 3 axes; InputError for other axes or several values a voxel."""
-        sitk = require("SimpleITK", purpose="Taking an image of SimpleITK")
-        axes, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
-        if axes != 3 or components > 1:
-            raise InputError(
-                f"a SimpleITK image of {axes} axes and {components} values a voxel",
-                "Give 3 axes and one intensity a voxel; frames of a sequence one by one.",
-            )
-        kind = image.GetPixelIDTypeAsString()
-        if kind.startswith("label"):  # taking its array would end the process
-            raise InputError(f"a SimpleITK image of {kind}", "Give sitk.LabelMapToLabel(image).")
-        direction = np.reshape(image.GetDirection(), (3, 3)).tolist()
-        geometry = Geometry(image.GetSpacing(), image.GetOrigin(), direction)
-        return _with_modality(cls(sitk.GetArrayFromImage(image), geometry), modality)
+def from_array(array: Any, *, affine: Any = None, spacing: Any = None) -> Image:
+    """Copy an array or tensor; InputError for neither or both of affine and spacing."""
+    if (affine is None) == (spacing is None):
+        what = "an array without spacing" if affine is None else "both affine and spacing"
+        raise InputError(
+            what,
+            "Give one of them, as Volume.from_array(array, spacing=(1, 1, 3)): mm between "
+            "columns, rows and slices of [slice, row, column]; or affine=, 4×4 in RAS.",
+        )
+    geometry = Geometry.from_affine_ras(affine) if spacing is None else Geometry(spacing)
+    return Image(_copied(array), geometry)
 
-    def to_sitk(self: Any) -> Any:
-        """Make a SimpleITK image; raises InputError for a sequence."""
-        sitk = require("SimpleITK", purpose="Making an image of SimpleITK")
-        image = sitk.GetImageFromArray(_storable(self.single().voxels), isVector=False)
-        image.SetSpacing(self.geometry.spacing)
-        image.SetOrigin(self.geometry.origin)
-        image.SetDirection(np.ravel(self.geometry.direction).tolist())
-        return image
 
-    @classmethod
-    def from_nibabel(cls: Any, image: Any, *, modality: str | None = None) -> Volume:
-        """Copy a nibabel image, [I, J, K] or [I, J, K, T], with its scale factors applied.
+def from_sitk(image: Any) -> Image:
+    """Copy a SimpleITK image of 3 axes; InputError for other axes or several values a voxel."""
+    sitk = require("SimpleITK", purpose="Taking an image of SimpleITK")
+    axes, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
+    if axes != 3 or components > 1:
+        raise InputError(
+            f"a SimpleITK image of {axes} axes and {components} values a voxel",
+            "Give 3 axes and one intensity a voxel; frames of a sequence one by one.",
+        )
+    kind = image.GetPixelIDTypeAsString()
+    if kind.startswith("label"):  # taking its array would end the process
+        raise InputError(f"a SimpleITK image of {kind}", "Give sitk.LabelMapToLabel(image).")
+    direction = np.reshape(image.GetDirection(), (3, 3)).tolist()
+    geometry = Geometry(image.GetSpacing(), image.GetOrigin(), direction)
+    return Image(sitk.GetArrayFromImage(image), geometry)
 
-        Raises GeometryError for a sheared grid.
-        """
-        if getattr(image, "affine", None) is None or not hasattr(image, "dataobj"):
-            raise InputError(
-                f"a {type(image).__name__} without an affine",
-                "Give an image with an affine.",
-            )
-        length, time = "mm", "sec"
-        if hasattr(image.header, "get_xyzt_units"):
-            length, time = image.header.get_xyzt_units()
-        affine = np.array(image.affine, np.float64)
-        affine[:3] *= _MM.get(length, 1.0)
-        array = np.asanyarray(image.dataobj).T
-        frames = array[0] if array.ndim == 4 and len(array) == 1 else array
-        volume: Volume = cls.from_array(frames, affine=affine, modality=modality)
-        if not volume.is_sequence:
-            return volume
-        step = float(image.header.get_zooms()[3])
-        step *= unstated_time_unit(step) if time == "unknown" else _SECONDS.get(time, 0.0)
-        return replace(volume, frame_interval_s=step if 0 < step < np.inf else None)
 
-    def to_nibabel(self: Any) -> Any:
-        """Make a nibabel Nifti1Image, in the order [I, J, K], a sequence [I, J, K, T]."""
-        nib = require("nibabel", purpose="Making an image of nibabel")
-        image = nib.Nifti1Image(_storable(self.voxels).T, self.geometry.affine_ras)
-        image.header.set_xyzt_units("mm", "sec")
-        if self.is_sequence:
-            zooms = [*image.header.get_zooms()[:3], self.frame_interval_s or 0.0]
-            image.header.set_zooms(zooms)
-        return image
+def to_sitk(voxels: Voxels, geometry: Geometry) -> Any:
+    """Make a SimpleITK image of voxels [K, J, I]."""
+    sitk = require("SimpleITK", purpose="Making an image of SimpleITK")
+    image = sitk.GetImageFromArray(_storable(voxels), isVector=False)
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(np.ravel(geometry.direction).tolist())
+    return image
 
-    @classmethod
-    def from_metatensor(cls: Any, tensor: Any, *, modality: str | None = None) -> Volume:
-        """Copy a MONAI MetaTensor [1, I, J, K] or [I, J, K]; InputError for channels or a batch."""
-        if not hasattr(tensor, "affine"):
-            raise InputError(
-                f"a {type(tensor).__name__} has no affine",
-                "Give a MetaTensor, or from_array's spacing.",
-            )
-        shape = tuple(tensor.shape)
-        if len(shape) == 4 and shape[0] == 1:
-            tensor = tensor[0]
-        elif len(shape) != 3 or shape[0] == 1:  # the latter may be one channel of a plane
-            raise InputError(
-                f"a MetaTensor of shape {shape}",
-                "Give [1, I, J, K], one channel of one image, or [I, J, K]: of several tensor[:1].",
-            )
-        affine = np.asarray(tensor.affine, np.float64)
-        meta = getattr(tensor, "meta", {})
-        if str(meta.get("space", "RAS")).upper().endswith("LPS"):
-            affine = _LPS_TO_RAS @ affine
-        volume: Volume = cls.from_array(_copied(tensor).T, affine=affine, modality=modality)
-        return volume
 
-    def to_metatensor(self: Any) -> Any:
-        """Copy into a MONAI MetaTensor [1, I, J, K]; InputError for a sequence."""
-        data = require("monai.data", purpose="Making a MetaTensor")
-        dtype = _FOR_TORCH.get(self.dtype.name, self.dtype.newbyteorder("="))
-        array = np.array(self.single().voxels.T[None], dtype, order="C")
-        return data.MetaTensor(array, affine=self.geometry.affine_ras, meta={"space": "RAS"})
+def from_nibabel(image: Any) -> Image:
+    """Copy a nibabel image, [I, J, K] or [I, J, K, T]; GeometryError for a sheared grid."""
+    if getattr(image, "affine", None) is None or not hasattr(image, "dataobj"):
+        raise InputError(
+            f"a {type(image).__name__} without an affine",
+            "Give an image with an affine.",
+        )
+    length, time = "mm", "sec"
+    if hasattr(image.header, "get_xyzt_units"):
+        length, time = image.header.get_xyzt_units()
+    affine = np.array(image.affine, np.float64)
+    affine[:3] *= _MM.get(length, 1.0)
+    array = np.asanyarray(image.dataobj).T
+    frames = array[0] if array.ndim == 4 and len(array) == 1 else array
+    taken = from_array(frames, affine=affine)
+    if taken.voxels.ndim != 4:
+        return taken
+    step = float(image.header.get_zooms()[3])
+    step *= unstated_time_unit(step) if time == "unknown" else _SECONDS.get(time, 0.0)
+    return taken._replace(frame_interval_s=step if 0 < step < np.inf else None)
+
+
+def to_nibabel(voxels: Voxels, geometry: Geometry, frame_interval_s: float | None) -> Any:
+    """Make a nibabel Nifti1Image of voxels [K, J, I] or [T, K, J, I]."""
+    nib = require("nibabel", purpose="Making an image of nibabel")
+    image = nib.Nifti1Image(_storable(voxels).T, geometry.affine_ras)
+    image.header.set_xyzt_units("mm", "sec")
+    if voxels.ndim == 4:
+        image.header.set_zooms([*image.header.get_zooms()[:3], frame_interval_s or 0.0])
+    return image
+
+
+def from_metatensor(tensor: Any) -> Image:
+    """Copy a MONAI MetaTensor [1, I, J, K] or [I, J, K]; InputError for channels or a batch."""
+    if not hasattr(tensor, "affine"):
+        raise InputError(
+            f"a {type(tensor).__name__} has no affine",
+            "Give a MetaTensor, or from_array's spacing.",
+        )
+    shape = tuple(tensor.shape)
+    if len(shape) == 4 and shape[0] == 1:
+        tensor = tensor[0]
+    elif len(shape) != 3 or shape[0] == 1:  # the latter may be one channel of a plane
+        raise InputError(
+            f"a MetaTensor of shape {shape}",
+            "Give [1, I, J, K], one channel of one image, or [I, J, K]: of several tensor[:1].",
+        )
+    affine = np.asarray(tensor.affine, np.float64)
+    meta = getattr(tensor, "meta", {})
+    if str(meta.get("space", "RAS")).upper().endswith("LPS"):
+        affine = LPS_TO_RAS @ affine
+    return from_array(_copied(tensor).T, affine=affine)
+
+
+def to_metatensor(voxels: Voxels, geometry: Geometry) -> Any:
+    """Copy voxels [K, J, I] into a MONAI MetaTensor [1, I, J, K]."""
+    data = require("monai.data", purpose="Making a MetaTensor")
+    dtype = _FOR_TORCH.get(voxels.dtype.name, voxels.dtype.newbyteorder("="))
+    array = np.array(voxels.T[None], dtype, order="C")
+    return data.MetaTensor(array, affine=geometry.affine_ras, meta={"space": "RAS"})
 
 
 def _copied(array: Any) -> Voxels:
@@ -177,13 +153,6 @@ def _copied(array: Any) -> Voxels:
                 "Give tensor.float(); of a sparse one tensor.to_dense().",
             ) from cause
     return np.array(array, order="C")
-
-
-def _with_modality(volume: Volume, modality: str | None) -> Volume:
-    """Set the modality and its units; one that is not given is guessed from the values."""
-    chosen = modality or guess_modality(volume.voxels, volume.geometry.spacing)
-    units = default_units(chosen)
-    return replace(volume, modality=chosen, modality_is_guess=modality is None, units=units)
 
 
 def _storable(voxels: Voxels) -> Voxels:

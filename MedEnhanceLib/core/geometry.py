@@ -13,7 +13,8 @@ from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.errors import GeometryError
 
 Triple = tuple[float, float, float]
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+#: Turns left and posterior into right and anterior, and back.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ORTHONORMAL_TOLERANCE = 1e-3
 #: Ratio of largest to smallest spacing below which voxels count as cubes.
 _NEARLY_ISOTROPIC = 1.3
@@ -61,7 +62,7 @@ class Geometry:
         Raises GeometryError for other shapes, and for axes that are not at right angles.
         """
         ras = _numbers(affine, (4, 4), "affine")
-        lps = _LPS_TO_RAS @ ras
+        lps = LPS_TO_RAS @ ras
         spacing = np.linalg.norm(lps[:3, :3], axis=0)
         if not (spacing > 0).all():
             raise GeometryError("the affine has a column of zero length", "Correct the header.")
@@ -82,7 +83,7 @@ class Geometry:
     @property
     def affine_ras(self) -> Doubles:
         """4×4, (i, j, k) → mm in RAS, as NIfTI and Slicer use it."""
-        return _LPS_TO_RAS @ self.affine_lps
+        return LPS_TO_RAS @ self.affine_lps
 
     @property
     def is_right_handed(self) -> bool:

@@ -1,15 +1,19 @@
-"""The manifest: the record of software, settings, inputs and figures beside every result."""
+"""The manifest beside every result: software, settings, inputs, figures; in JSON and in words."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import math
 import platform
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+
+import numpy as np
 
 from MedEnhanceLib._version import __version__
 
@@ -92,6 +96,26 @@ def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[s
     return dict(manifest) | {"config": config, "results": kept | {"strength": strength}}
 
 
+def as_json(value: Any) -> Any:
+    """Turn numpy numbers and arrays, paths, tuples and dataclasses into plain JSON values.
+
+    NaN and infinity, which JSON lacks, become null.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): as_json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(entry) for entry in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return as_json(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return as_json(
+            {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
+        )
+    return str(value) if isinstance(value, PurePath) else value
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as stream:
@@ -169,3 +193,26 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     used = measured.get("guide", {}).get("used")
     parts += [f"guide changed it by {used:.2f} SD of the noise"] if used else []
     return "".join(f", {part}" for part in parts)
+
+
+def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
+    """Describe an uncertainty map for its readers.
+
+    facts: `results.uncertainty` of the manifest.
+    units: of the enhanced volume.
+    """
+    return (
+        "How far noise, and blur where it was undone, may have left each value off, as a standard "
+        f"deviation (SD) in {units or 'units of the input'}. Where it is bright, do not rely on "
+        f"the enhancement; it is {calibration_in_words(facts)}"
+    )
+
+
+def calibration_in_words(facts: Mapping[str, Any]) -> str:
+    """Say how the map was calibrated, as the rest of a sentence, by the same facts."""
+    calibration = facts.get("calibration")
+    data = calibration.get("fitted_on") if isinstance(calibration, Mapping) else None
+    return (
+        f"calibrated on {data or 'data that are not named'}, where ± 1.645 SD held 90 % of the "
+        "errors; on other data it can be too small."
+    )

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedEnhanceLib.core.slabs import Voxels, extremes
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.core.volume import Volume
-    from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.core.arrays import Voxels, extremes
 
 #: Below 1 µm it is no patient.
 MICROSCOPY_MM = 1e-3
@@ -38,28 +33,6 @@ def guess_modality(voxels: Voxels, spacing: Sequence[float]) -> str:
     if low >= -0.25 * high and high >= 64 and np.unique(sample).size > 32:
         return "MR"
     return "OT"
-
-
-def warn_of_doubts(volume: Volume, name: str, monitor: Monitor) -> None:
-    """Warn where modality or spacing of a volume, as it was given, may be wrong."""
-    spacing = volume.geometry.spacing
-    if volume.modality_is_guess:
-        kind = "neither CT nor MR" if volume.modality == "OT" else volume.modality
-        text = f"{name}: modality missing; from its values it looks like {kind}"
-        monitor.warn(f"{text}; override: {SET_MODALITY}", about=f"taken as {volume.modality}")
-    elif volume.modality in ("MR", "PT") and guess_modality(volume.voxels, spacing) == "CT":
-        text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
-        monitor.warn(
-            f"{text}is wrong if it is CT; override: {SET_MODALITY}", about="values like CT"
-        )
-    elif volume.modality == "CT" and not volume.history and extremes(volume.voxels)[0] >= 0:
-        text = f"{name}: no value is below 0 HU, although fat and air are: if the values were "
-        text += "rescaled, models for CT do not fit them (convert the original again, without "
-        monitor.warn(f"{text}rescaling), nor if it is MR", about="CT without a value below 0")
-    if (widest := max(spacing)) > FARTHEST_MM:
-        text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
-        text += "correct it first: sizes and volumes in results depend on it"
-        monitor.warn(text, about="spacing")
 
 
 def default_units(modality: str) -> str:

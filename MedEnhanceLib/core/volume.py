@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.exchange import Exchange
+from MedEnhanceLib.core import exchange
+from MedEnhanceLib.core.arrays import Doubles, Voxels
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.gradients import Gradient
-from MedEnhanceLib.core.modality import default_units
+from MedEnhanceLib.core.modality import default_units, guess_modality
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
-from MedEnhanceLib.core.slabs import Voxels
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.report.drawing import Picture
+    from MedEnhanceLib.report.figures import Picture
 
-__all__ = ["MODALITIES", "Volume", "Voxels", "as_volume", "restore_dtype"]
+__all__ = ["MODALITIES", "Volume", "as_volume", "restore_dtype"]
 #: Modalities that the library distinguishes; OT is DICOM's term for "other".
 MODALITIES = ("CT", "MR", "PT", "EM", "SEG", "OT")
 
 
 @dataclass(frozen=True, eq=False)
-class Volume(Exchange):
+class Volume:
     """Voxels with their geometry; immutable.
 
     voxels: [K, J, I] = slice, row, column; a leading frame axis, [T, K, J, I], makes a sequence.
@@ -92,6 +92,69 @@ class Volume(Exchange):
         name = f" from {self.source!r}" if self.source else ""
         step = f", {self.history[-1].partition(' by MedEnhance ')[0]}" if self.history else ""
         return f"<Volume{name}: {self.modality} {self.shape} {self.dtype}, {spacing} mm{step}>"
+
+    @classmethod
+    def from_array(
+        cls,
+        array: Any,
+        *,
+        affine: Any = None,
+        spacing: Any = None,
+        modality: str | None = None,
+        units: str | None = None,
+    ) -> Volume:
+        """Return a volume of a copy of an array or tensor.
+
+        Args:
+            array: [slice, row, column], or [frame, slice, row, column].
+            affine: 4×4, (column, row, slice) → mm in RAS; or spacing.
+            spacing: mm between columns, rows and slices.
+            modality: "CT", "MR" …; None: guessed from the values.
+            units: of the intensities; None: HU for CT, else "".
+        Raises:
+            InputError: neither or both of affine and spacing; a wrong number of axes.
+            GeometryError: no valid grid.
+        """
+        volume = cls._of(exchange.from_array(array, affine=affine, spacing=spacing), modality)
+        return volume if units is None else replace(volume, units=units)
+
+    @classmethod
+    def from_sitk(cls, image: Any, *, modality: str | None = None) -> Volume:
+        """Copy a SimpleITK image of 3 axes; InputError for other axes or several values a voxel."""
+        return cls._of(exchange.from_sitk(image), modality)
+
+    @classmethod
+    def from_nibabel(cls, image: Any, *, modality: str | None = None) -> Volume:
+        """Copy a nibabel image, [I, J, K] or [I, J, K, T], with its scale factors applied.
+
+        Raises GeometryError for a sheared grid.
+        """
+        return cls._of(exchange.from_nibabel(image), modality)
+
+    @classmethod
+    def from_metatensor(cls, tensor: Any, *, modality: str | None = None) -> Volume:
+        """Copy a MONAI MetaTensor [1, I, J, K] or [I, J, K]; InputError for channels or a batch."""
+        return cls._of(exchange.from_metatensor(tensor), modality)
+
+    @classmethod
+    def _of(cls, image: exchange.Image, modality: str | None) -> Volume:
+        """Make a volume; a modality that is not given is guessed from the values."""
+        volume = cls(image.voxels, image.geometry, frame_interval_s=image.frame_interval_s)
+        chosen = modality or guess_modality(volume.voxels, volume.geometry.spacing)
+        units = default_units(chosen)
+        return replace(volume, modality=chosen, modality_is_guess=modality is None, units=units)
+
+    def to_sitk(self) -> Any:
+        """Make a SimpleITK image; raises InputError for a sequence."""
+        return exchange.to_sitk(self.single().voxels, self.geometry)
+
+    def to_nibabel(self) -> Any:
+        """Make a nibabel Nifti1Image, in the order [I, J, K], a sequence [I, J, K, T]."""
+        return exchange.to_nibabel(self.voxels, self.geometry, self.frame_interval_s)
+
+    def to_metatensor(self) -> Any:
+        """Copy into a MONAI MetaTensor [1, I, J, K]; InputError for a sequence."""
+        return exchange.to_metatensor(self.single().voxels, self.geometry)
 
     def plot(
         self,
@@ -225,7 +288,7 @@ class Volume(Exchange):
         )
 
     @property
-    def affine(self) -> npt.NDArray[np.float64]:
+    def affine(self) -> Doubles:
         """4×4, (i, j, k) → mm in RAS, as NIfTI, nibabel and Slicer have it."""
         return self.geometry.affine_ras
 

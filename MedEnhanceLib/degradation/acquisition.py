@@ -30,9 +30,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Array, Floats, cosine_matrix
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, cosine_matrix, cubic_spline
 from MedEnhanceLib.core.options import About, Options
-from MedEnhanceLib.degradation.image import bias_field
 from MedEnhanceLib.native import SIDE
 
 Complex = npt.NDArray[np.complexfloating[Any, Any]]
@@ -47,6 +46,8 @@ _JOINT, _MULTIPLE = 12, 8
 _COIL_MM, _RAD_PER_MM = 100.0, 0.02
 #: Least samples of an axis; signal-to-noise ratios that are drawn, uniform in the logarithm.
 _LEAST_SAMPLES, _EPI_SNR, _SNR = 8, (2.0, 60.0), (5.0, 100.0)
+#: Distance of the shading's control points: sensitivities of head coils vary over such lengths.
+_KNOT_MM = 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,3 +290,44 @@ def _spectrum(weights: Floats) -> Floats:
     pairs = np.einsum("ax,ay,xyd->ad", cosines, cosines, np.eye(SIDE)[distance])
     spectrum = np.einsum("kji,ak,bj,ci->abc", near, *3 * [pairs])
     return np.asarray(np.maximum(spectrum, 0), np.float32)
+
+
+def bias_field(
+    shape: tuple[int, ...],
+    strength: float,
+    rng: np.random.Generator,
+    *,
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    within: Mask | None = None,
+) -> Floats:
+    """Draw smooth multiplicative shading, as receive coils cause it.
+
+    The logarithm of the field has mean 0 and is a cubic B-spline over control points 100 mm apart:
+    over the same extent in mm the same draw gives the same field, whatever the voxel size.
+
+    shape: (K, J, I).
+    strength: 0.3 gives a field that multiplies or divides by 1.3 at most.
+    spacing_mm: along i, j, k, as in `Geometry`.
+    within: [K, J, I], where mean and maximum are taken; None takes the whole volume.
+    Returns float32 [K, J, I], positive, no unit.
+    """
+    bases = [
+        _spline_basis(count, spacing)
+        for count, spacing in zip(shape, reversed(tuple(spacing_mm)), strict=True)
+    ]
+    log_field = rng.standard_normal([basis.shape[1] for basis in bases])
+    for basis in bases:
+        # Contracts the first axis and appends the new one: after three, the order is K, J, I.
+        log_field = np.tensordot(log_field, basis, axes=(0, 1))
+    log_field -= log_field.mean(where=True if within is None else within)
+    peak = float(np.abs(log_field if within is None else log_field[within]).max())
+    if peak > 0:
+        log_field *= math.log1p(strength) / peak
+    return np.exp(log_field).astype(np.float32)
+
+
+def _spline_basis(count: int, spacing_mm: float) -> Doubles:
+    """Return [count, control points]: weights of the cubic B-spline at voxel centers."""
+    spans = max(1, math.ceil(count * spacing_mm / _KNOT_MM - 1e-9))
+    position = (np.arange(count) + 0.5) / count * spans
+    return cubic_spline(position[:, None] - (np.arange(spans + 3) - 1))

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Longs
 from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
@@ -85,9 +84,7 @@ def low_dose_noise(
     return noise
 
 
-def _log_error(
-    integrals: Floats, photons: Array, electronic: float, seeds: npt.NDArray[np.int64]
-) -> Floats:
+def _log_error(integrals: Floats, photons: Array, electronic: float, seeds: Longs) -> Floats:
     """Return the error of the line integrals: −ln(measured / expected), [K, views, bins]."""
     error = np.empty_like(integrals)
     for index, seed in enumerate(seeds):

@@ -17,21 +17,16 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.imaging import foreground, gaussian_blur, robust_max
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.options import About, Options, config_from_json
 from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
-from MedEnhanceLib.degradation.image import (
-    bias_field,
-    foreground,
-    gaussian_blur,
-    rician_noise,
-    robust_max,
-)
+from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner, bias_field
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import refuse_too_large
+from MedEnhanceLib.noise.rician import rician_noise
 
 Seed = Annotated[int, About(low=0)]
 

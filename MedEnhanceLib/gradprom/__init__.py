@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle_for
@@ -24,10 +25,9 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom.gate import GateDiagnostics as GateDiagnostics
-    from MedEnhanceLib.gradprom.gate import GateReport as GateReport
     from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
     from MedEnhanceLib.gradprom.infer import Segmentation as Segmentation
+    from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
 
 _ONE_FRAME = "Segment one frame at a time."
 _FORCE = (
@@ -36,8 +36,6 @@ _FORCE = (
 )
 
 __all__ = [
-    "GateDiagnostics",
-    "GateReport",
     "GradientGate",
     "HeadConfig",
     "Label",
@@ -49,12 +47,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("GateDiagnostics", "GateReport", "GradientGate"):
+    if name != "GradientGate":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     require("torch", purpose="Training")
-    from MedEnhanceLib.gradprom import gate
+    from MedEnhanceLib.gradprom.gate import GradientGate
 
-    return getattr(gate, name)
+    return GradientGate
 
 
 def segment(
@@ -85,19 +83,21 @@ def segment(
     """
     config = config or SegmentConfig()
     monitor = monitor or Monitor()
+    bundle: Bundle | MonaiBundle
     if config.segmenter:
         if config.model != "auto":
             raise ConfigError(
                 f"model {config.model} and segmenter {config.segmenter}", "Name one of them."
             )
         attend(partial(require, "torch", purpose="Segmenting a volume"), monitor)
-        from MedEnhanceLib.gradprom import infer
+        from MedEnhanceLib.gradprom.monai_reader import read_monai_bundle
 
-        return infer.segment_with(volume, config, monitor)
-    volume = volume.single(_ONE_FRAME)
-    bundle, warning = head or open_head_for(volume, config, monitor)
-    if volume.modality_is_guess:
-        volume = replace(volume, modality=bundle.modality)
+        bundle, warning = read_monai_bundle(Path(config.segmenter)), ""
+    else:
+        volume = volume.single(_ONE_FRAME)
+        bundle, warning = head or open_head_for(volume, config, monitor)
+        if volume.modality_is_guess:
+            volume = replace(volume, modality=bundle.modality)
     from MedEnhanceLib.gradprom import infer
 
     return infer.segment(

@@ -47,34 +47,31 @@ def propagate_labels(
     fixed, moving, labels = (
         sitk.Cast(volume.to_sitk(), sitk.sitkFloat32) for volume in (image, atlas, atlas_labels)
     )
+    coarse_fixed, coarse_moving = (
+        sitk.Shrink(each, [max(1, round(_WORKING_MM / spacing)) for spacing in each.GetSpacing()])
+        for each in (fixed, moving)
+    )
     monitor.progress(0.05, "registering the atlas (affine)")
-    affine = _affine(_coarse(fixed, sitk), _coarse(moving, sitk), sitk)
+    affine = _affine(coarse_fixed, coarse_moving, sitk)
     monitor.progress(0.2, "registering the atlas (demons)")
-    transform = _demons(_coarse(fixed, sitk), _coarse(moving, sitk), labels, affine, sitk)
+    transform = _demons(coarse_fixed, coarse_moving, labels, affine, sitk)
     monitor.progress(0.8, "refining labels by intensity")
     priors = _priors(sitk.Resample(labels, fixed, transform, sitk.sitkNearestNeighbor), sitk)
     if priors[1:].sum() == 0:
         raise InputError(
             f"{image.source or 'image'}: the atlas does not overlap it", "Check its geometry."
         )
-    return image.with_voxels(
-        _mixture(image.voxels.astype(np.float32), priors, _interior(fixed, sitk)),
-        did="labels propagated from an atlas",
-    )
-
-
-def _coarse(image: Any, sitk: Any) -> Any:
-    factors = [max(1, round(_WORKING_MM / spacing)) for spacing in image.GetSpacing()]
-    return sitk.Shrink(image, factors)
+    # All but the exact zeros around a skull-stripped head; ventricles are included.
+    filled = sitk.BinaryFillhole(sitk.Cast(sitk.Abs(fixed) > 0, sitk.sitkUInt8))
+    interior = sitk.GetArrayFromImage(filled) > 0
+    indices = _mixture(image.voxels.astype(np.float32), priors, interior)
+    return image.with_voxels(indices, did="labels propagated from an atlas")
 
 
 def _affine(fixed: Any, moving: Any, sitk: Any) -> Any:
-    initial = sitk.CenteredTransformInitializer(
-        fixed,
-        moving,
-        sitk.AffineTransform(3),
-        sitk.CenteredTransformInitializerFilter.GEOMETRY,
-    )
+    by_geometry = sitk.CenteredTransformInitializerFilter.GEOMETRY
+    affine = sitk.AffineTransform(3)
+    initial = sitk.CenteredTransformInitializer(fixed, moving, affine, by_geometry)
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(32)
     method.SetMetricSamplingStrategy(method.RANDOM)
@@ -105,26 +102,12 @@ def _demons(fixed: Any, moving: Any, labels: Any, affine: Any, sitk: Any) -> Any
     return sitk.CompositeTransform([affine, sitk.DisplacementFieldTransform(field)])
 
 
-def _interior(image: Any, sitk: Any) -> npt.NDArray[np.bool_]:
-    """Mark all but the exact zeros around a skull-stripped head; ventricles are included."""
-    filled = sitk.BinaryFillhole(sitk.Cast(sitk.Abs(image) > 0, sitk.sitkUInt8))
-    inside: npt.NDArray[np.bool_] = sitk.GetArrayFromImage(filled) > 0
-    return inside
-
-
 def _priors(labels: Any, sitk: Any) -> npt.NDArray[np.float32]:
     """Smooth the membership of each label value 0…n, [n + 1, K, J, I]."""
     count = int(sitk.GetArrayViewFromImage(labels).max()) + 1
-    return np.stack(
-        [
-            sitk.GetArrayFromImage(
-                sitk.DiscreteGaussian(
-                    sitk.Cast(labels == value, sitk.sitkFloat32), _PRIOR_SMOOTHING_MM2
-                )
-            )
-            for value in range(count)
-        ]
-    )
+    members = (sitk.Cast(labels == value, sitk.sitkFloat32) for value in range(count))
+    smoothed = (sitk.DiscreteGaussian(member, _PRIOR_SMOOTHING_MM2) for member in members)
+    return np.stack([sitk.GetArrayFromImage(image) for image in smoothed])
 
 
 def _mixture(

@@ -11,9 +11,6 @@ from MedEnhanceLib.core.options import About, Options, WithPresets, config_from_
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import DEVICES
 
-#: Of a window's ends, on the network's scale: metal in CT is at 3.
-_FARTHEST = 20.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Code(Options):
@@ -28,12 +25,19 @@ class Code(Options):
 class Label(Options):
     """Structure of a segmentation."""
 
-    value: Annotated[int, About(help="of its voxels", low=0, high=255)]
+    value: Annotated[int, About(help="of its voxels", low=1, high=255)]
     name: str
     color: Annotated[str, About(help="as #rrggbb")]
     category: Code | None = option(None, help="what it is by DICOM's codes; null: unknown")
     type: Code | None = option(None, help="the same, in detail")
     recommended_color: str = option("", help="what Slicer's terminology gives to the type")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch("#[0-9a-fA-F]{6}", self.color):
+            raise ConfigError(
+                f"the color of {self.name!r} is {self.color!r}", "Write it as #rrggbb."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +57,12 @@ class HeadConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        is_wrong = len(self.window) != 2 or not -_FARTHEST < self.window[0] < self.window[1]
-        if self.window and (is_wrong or self.window[1] > _FARTHEST):
+        ends = (-20.0, *self.window, 20.0)  # metal in CT is at 3
+        if self.window and (len(ends) != 4 or sorted(set(ends)) != [*ends]):
             raise ConfigError(
                 f"window is {list(self.window)}",
-                "Give two ends on the network's scale, the lower first: HU / 1000 in CT, as "
-                "[-0.16, 0.24].",
+                "Give a lower and a higher end, in CT as HU / 1000: [-0.16, 0.24].",
             )
-
-    @property
-    def channels(self) -> int:
-        """Slices that go in together."""
-        return self.images * (2 * self.context + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,13 +159,7 @@ class TrainHeadConfig(WithPresets):
             raise ConfigError(f"contrasts: {self.modality} has one scale", "Set contrasts to 0.")
         if not self.structures:
             raise ConfigError("structures is empty", "List value, name and color of each label.")
-        for label in self.label_set:
-            if not label.value:
-                raise ConfigError(f"the value of {label.name!r} is 0", "Use 1 to 255.")
-            if not re.fullmatch("#[0-9a-fA-F]{6}", str(label.color)):
-                raise ConfigError(
-                    f"the color of {label.name!r} is {label.color!r}", "Write it as #rrggbb."
-                )
+        _ = self.label_set  # raises ConfigError for invalid ones
 
     @property
     def label_set(self) -> tuple[Label, ...]:

@@ -9,35 +9,30 @@ the weight max(0, c) is Du et al., arXiv 1812.02224 (mode "cosine"). Deciding on
 is ours: both losses of one mini-batch share its noise, which alone can keep the published gate
 open, and then it pulls the enhancer from its optimum as plain joint training does.
 
-How to use it, and what it is measured to do: docs/gradient-gate.md; why it averages:
-docs/decisions/0017-gradient-gate.md.
+Use and measurements: docs/gradient-gate.md; why it averages: docs/decisions/0017-gradient-gate.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.gradprom.gradients import (
-    Gradient,
-    Parameters,
-    Products,
-    at_least_float32,
-    both_gradients,
-    products,
-    tensors_of,
-)
 
 MODES = ("binary", "cosine", "joint", "off")
 SCOPES = ("global", "layer", "parameter")
 #: Name of the sums of `GateDiagnostics` in a checkpoint.
 _TOTALS = "totals"
+#: A gradient, or None where a loss does not reach the parameter.
+Gradient = Tensor | None
+#: Tensors, or pairs of name and tensor as `named_parameters()` gives them.
+Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -143,24 +138,26 @@ class GradientGate:
             ConfigError: losses or parameters cannot be used.
             ModelError: its averages are of other parameters.
         """
-        tensors = tensors_of(parameters)
-        main, aux = both_gradients(main_loss, aux_loss, tensors)
+        tensors = _tensors_of(parameters)
+        main, aux = _both_gradients(main_loss, aux_loss, tensors)
         # After the backward passes, as this synchronizes with the device.
         if not all(math.isfinite(float(loss.detach())) for loss in (main_loss, aux_loss)):
             aux = [None if g is None else torch.full_like(g, math.nan) for g in aux]
         with torch.no_grad():
-            batch = products(main, aux)
+            batch = _products(main, aux)
             average = self._follow(main, aux, batch, tensors) if self.ema else batch
-            norms = batch.norms
-            weight = self._weight(*norms)
+            weight, norms = self.weight, batch.norms
+            if self.relative:
+                main_sum, aux_sum = map(sum, zip(self._totals[-2:], norms, strict=True))
+                weight *= main_sum / (aux_sum or math.inf)
             gradients, admitted = list(main), 0
             for group in _groups(self.scope, tensors):
                 factor = weight * self._share(min(batch.cosine(group), average.cosine(group)))
-                if factor and batch.has_aux(group):
+                if factor and 0 < float(batch.values[group, 1].sum()) < math.inf:
                     admitted += sum(tensors[index].numel() for index in group)
                     for index in group:
                         gradients[index] = _sum(main[index], aux[index], factor)
-        everything = range(len(tensors))
+        everything = list(range(len(tensors)))
         cosines = batch.cosine(everything), average.cosine(everything)
         share = admitted / max(1, sum(tensor.numel() for tensor in tensors))
         added = 1, float(admitted > 0), *cosines, share, *norms
@@ -200,8 +197,11 @@ class GradientGate:
         batch: Products,
         parameters: Sequence[Tensor],
     ) -> Products:
-        """Move the averages towards the gradients; returns products of the averages."""
-        for averages in self._averages.values():
+        """Move the averages towards finite gradients; returns products of the averages.
+
+        Started from zero and not corrected for it: the cosine does not see a common factor.
+        """
+        for averages, gradients in zip(self._averages.values(), (main, aux), strict=True):
             for index, average in averages.items():
                 if index >= len(parameters) or average.shape != parameters[index].shape:
                     raise ModelError(
@@ -210,19 +210,16 @@ class GradientGate:
                     )
                 # From a checkpoint they are on the CPU.
                 averages[index] = average.to(parameters[index].device)
-        # Values that are not finite would stay in the averages.
-        if batch.are_finite:
-            for averages, gradients in zip(self._averages.values(), (main, aux), strict=True):
-                _move(averages, gradients, self.ema)
+            # Values that are not finite would stay in the averages.
+            for index, gradient in enumerate(gradients if batch.are_finite else ()):
+                if gradient is None and index not in averages:
+                    continue
+                value = torch.zeros(()) if gradient is None else _at_least_float32(gradient)
+                if index not in averages:
+                    averages[index] = torch.zeros_like(value)
+                averages[index].lerp_(value.to(averages[index]), 1 - self.ema)
         sides = [[side.get(i) for i in range(len(main))] for side in self._averages.values()]
-        return products(*sides)
-
-    def _weight(self, main_norm: float, aux_norm: float) -> float:
-        """Compute the factor of a gradient that is let in, with this step's norms."""
-        if not self.relative:
-            return self.weight
-        *_, main, aux = self._totals
-        return self.weight * (main + main_norm) / ((aux + aux_norm) or math.inf)
+        return _products(*sides)
 
     def _share(self, cosine: float) -> float:
         """Compute the share of a gradient that the mode lets in at this cosine."""
@@ -243,25 +240,123 @@ def _groups(scope: str, parameters: Sequence[Tensor]) -> list[list[int]]:
     return groups
 
 
-def _move(averages: dict[int, Tensor], gradients: Sequence[Gradient], decay: float) -> None:
-    """Move the averages towards the gradients, in place.
-
-    Started from zero and not corrected for it: the cosine does not see a common factor.
-    """
-    for index, gradient in enumerate(gradients):
-        if gradient is None:
-            if index in averages:
-                averages[index].mul_(decay)
-            continue
-        value = at_least_float32(gradient.detach())
-        if index in averages:
-            averages[index].lerp_(value, 1 - decay)
-        else:
-            averages[index] = value * (1 - decay)
-
-
 def _sum(main: Gradient, aux: Gradient, factor: float) -> Gradient:
     """Add factor·aux to main, in main's type; a new tensor, which the caller may change."""
     if aux is None:
         return main
     return factor * aux if main is None else torch.add(main, aux.to(main), alpha=factor)
+
+
+def _tensors_of(parameters: Parameters) -> list[Tensor]:
+    """List the tensors of the parameters; raises ConfigError for unusable ones."""
+    is_one = isinstance(parameters, Tensor | nn.Module)
+    entries = [] if is_one else [p[-1] if isinstance(p, tuple) else p for p in parameters]
+    if not entries or not all(isinstance(entry, Tensor) for entry in entries):
+        raise ConfigError(
+            "the gate's parameters are not a list of tensors",
+            "Give a list, or call model.parameters() anew: what it returns is empty after one use.",
+        )
+    return entries
+
+
+def _both_gradients(
+    main_loss: Tensor, aux_loss: Tensor, parameters: Sequence[Tensor]
+) -> tuple[list[Gradient], list[Gradient]]:
+    """Compute gradients of both losses of one forward pass, whose graph is released.
+
+    None for a frozen parameter, and for all of a constant auxiliary loss. Raises ConfigError for
+    losses that are not one number, and where the main loss depends on none of the parameters.
+    """
+    for name, loss in (("main loss", main_loss), ("auxiliary loss", aux_loss)):
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            given = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+            raise ConfigError(
+                f"the gate's {name} is {given}", "Give a tensor of one number, such as a mean."
+            )
+    main = _gradients(main_loss, parameters, keep=aux_loss.requires_grad)
+    if all(gradient is None for gradient in main):
+        raise ConfigError(
+            "the gate's main loss depends on none of the parameters that require a gradient",
+            "Give those of the model whose output it was computed from, without detach() and "
+            "outside no_grad().",
+        )
+    return main, _gradients(aux_loss, parameters, keep=False)
+
+
+def _gradients(loss: Tensor, parameters: Sequence[Tensor], *, keep: bool) -> list[Gradient]:
+    """Compute a gradient of its own for each parameter.
+
+    They are copies: autograd may hand out one tensor for two parameters, or one element for all
+    places of one, and the caller may change them in place, as clipping does.
+    """
+    learned = [p for p in parameters if p.requires_grad and loss.requires_grad]
+    if not learned:
+        return [None] * len(parameters)
+    # The caller may still be under autocast, where backward passes lose precision.
+    with torch.autocast(parameters[0].device.type, enabled=False):
+        gradients = iter(torch.autograd.grad(loss, learned, retain_graph=keep, allow_unused=True))
+    taken = [next(gradients) if parameter.requires_grad else None for parameter in parameters]
+    return [g if g is None else g.clone(memory_format=torch.contiguous_format) for g in taken]
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    """Convert half precision to float32; other types unchanged."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+class Products(NamedTuple):
+    """Inner products of two gradients by parameter, on the CPU.
+
+    values: [N, 3], <m, m>, <a, a>, <m, a>, float64, in units of a side's largest element. scales:
+        these largest elements.
+    """
+
+    values: Tensor
+    scales: Tensor
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether both gradients are finite in all places."""
+        return bool(self.values[:, :2].isfinite().all())
+
+    @property
+    def norms(self) -> tuple[float, float]:
+        """Norms of both gradients over all parameters; 0 where either is not finite."""
+        main, aux = (self.values[:, :2].sum(0).sqrt() * self.scales).tolist()
+        return (main, aux) if self.are_finite else (0.0, 0.0)
+
+    def cosine(self, group: Sequence[int]) -> float:
+        """Compute the cosine of the parameters in `group`; 0 where a norm is zero or not finite."""
+        main, aux, mixed = self.values[group].sum(0).tolist()
+        if not (0 < main < math.inf and 0 < aux < math.inf):
+            return 0.0
+        return float(mixed / (math.sqrt(main) * math.sqrt(aux)))
+
+
+def _products(main: Sequence[Gradient], aux: Sequence[Gradient]) -> Products:
+    """Compute inner products by parameter: nothing as large as the network is copied.
+
+    Each side is divided by its largest element first: squares of small gradients underflow, and
+    the decision would depend on the losses' scale. One transfer from the device.
+    """
+    largest = [_largest(side) for side in (main, aux)]
+    # That of a constant loss is on the CPU.
+    scales, rows = torch.stack([each.to(largest[0]) for each in largest]), []
+    for pair in zip(main, aux, strict=True):
+        left, right = (
+            None if gradient is None else (_at_least_float32(gradient) / scale).flatten()
+            for gradient, scale in zip(pair, scales, strict=True)
+        )
+        rows += [
+            scales.new_zeros(()) if a is None or b is None else torch.dot(a, b).to(scales)
+            for a, b in ((left, left), (right, right), (left, right))
+        ]
+    on_cpu = torch.stack([*rows, *scales]).cpu().double()
+    return Products(on_cpu[:-2].view(-1, 3), on_cpu[-2:])
+
+
+def _largest(gradients: Sequence[Gradient]) -> Tensor:
+    """Find the largest absolute value, float32; 1 where there is none above zero."""
+    peaks = [g.abs().amax().float() for g in gradients if g is not None and g.numel()]
+    largest = torch.stack(peaks).amax() if peaks else torch.ones(())
+    return torch.where(largest == 0, torch.ones_like(largest), largest)

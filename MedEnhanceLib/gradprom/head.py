@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,21 +13,35 @@ from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_from_json
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
-from MedEnhanceLib.nets.precision import move
+from MedEnhanceLib.learning.precision import move
 
-if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom.measure import Enhancer
-
+#: Enhances a volume; passed in, as a method does not import another.
+Enhance = Callable[[Volume], Volume]
 _PROPAGATED = "Trained on labels that were propagated from a template, not drawn by a reader."
 _RESEARCH = "A research tool: do not use it for measurements of patients."
+
+
+@dataclass(frozen=True)
+class Enhancer:
+    """Enhancement of the images that a head learns from.
+
+    Attributes:
+        enhance: makes an enhanced volume.
+        identity: name and hash of the bundle.
+        taught: record of the steps in which a head taught it; None of one that none taught.
+    """
+
+    enhance: Enhance
+    identity: Mapping[str, str]
+    taught: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class HeadModel:
     """A head ready for inference."""
 
-    bundle: Bundle
     config: HeadConfig
     labels: tuple[Label, ...]
     network: nn.Module
@@ -41,7 +56,7 @@ def make_head(config: HeadConfig, structures: int) -> nn.Module:
 
     network: nn.Module = UNet(
         spatial_dims=2,
-        in_channels=config.channels,
+        in_channels=config.images * (2 * config.context + 1),
         out_channels=structures + 1,
         channels=config.widths,
         strides=(2,) * (len(config.widths) - 1),
@@ -63,6 +78,20 @@ class Window(nn.Module):
         return ((images - self.low) / (self.high - self.low)).clamp(0, 1)
 
 
+def segmentation_loss(*, over_batch: bool = False) -> nn.Module:
+    """Make CE + Dice over logits [B, C, H, W] and label indices [B, 1, H, W], without background.
+
+    over_batch: Dice of the batch as a whole. Dice of each patch would only push a rare structure
+    back, as most patches do not show it.
+    """
+    from monai.losses.dice import DiceCELoss
+
+    loss: nn.Module = DiceCELoss(
+        to_onehot_y=True, softmax=True, include_background=False, batch=over_batch
+    )
+    return loss
+
+
 def export_head(
     folder: Path,
     config: TrainHeadConfig,
@@ -71,9 +100,10 @@ def export_head(
     enhancer: Enhancer | None = None,
 ) -> Bundle:
     """Write the bundle of a training; enhancer: of its images, None for images as they are."""
-    made_by = "degraded images"
+    made_by, gradprom = "degraded images", {}
     if enhancer:
         made_by = "what {name} ({sha256:.12}) makes of degraded ones".format(**enhancer.identity)
+        gradprom = {"gradprom": {"enhancer": enhancer.identity, "taught": enhancer.taught}}
     maps = f" and {config.contrasts} synthetic contrasts of each" if config.contrasts else ""
     summary = (
         f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean images"
@@ -81,15 +111,11 @@ def export_head(
     )
     if enhancer and enhancer.taught:
         summary += f". That enhancer: {enhancer.taught['summary']}"
-    origin = "propagated from an atlas and refined by intensity"
-    if config.labels:
-        origin = config.label_origin or "given; who drew them is not stated"
-    shown = f"images of the {config.anatomy}" if config.anatomy else "images like those below"
-    limits = [
-        *([] if config.labels else [_PROPAGATED]),
-        f"Trained on {config.modality} {shown}; not validated on anything else.",
-        _RESEARCH,
-    ]
+    origin, limits = config.label_origin or "given; who drew them is not stated", []
+    if not config.labels:
+        origin, limits = "propagated from an atlas and refined by intensity", [_PROPAGATED]
+    images = f"images of the {config.anatomy}" if config.anatomy else "images like those below"
+    limits += [f"Trained on {config.modality} {images}; not validated on anything else.", _RESEARCH]
     metadata: dict[str, Any] = {
         "name": config.name,
         "kind": "head",
@@ -101,18 +127,12 @@ def export_head(
         "network": config.network.to_json(),
         "on_request": config.on_request,
         "labels": [asdict(label) for label in config.label_set],
-        "training": {
-            "config": config.to_json(),
-            "seconds": round(seconds),
-            "summary": summary,
-        },
+        "training": {"config": config.to_json(), "seconds": round(seconds), "summary": summary},
         "data": list(config.data),
         "warnings": [*training_length_limits(config.steps), *config.warnings],
         "limits": limits,
+        **gradprom,
     }
-    if enhancer:
-        taught = dict(enhancer.taught) if enhancer.taught else None
-        metadata["gradprom"] = {"enhancer": dict(enhancer.identity), "taught": taught}
     return export_bundle(folder, network.state_dict(), metadata)
 
 
@@ -125,4 +145,4 @@ def open_head(bundle: Bundle) -> HeadModel:
         labels = tuple(config_from_json(Label, entry) for entry in entries)
         network = make_head(config, len(labels))
         network.load_state_dict(tensors)
-    return HeadModel(bundle, config, labels, move(network, "cpu").eval().requires_grad_(False))
+    return HeadModel(config, labels, move(network, "cpu").eval().requires_grad_(False))

@@ -1,4 +1,4 @@
-"""Segments a volume with a head.
+"""Segments a volume with a head, or with a MONAI bundle.
 
 scaling_for → over_slices → most likely label → table
 """
@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.bundles.suitability import compare_likeness
 from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.surfaces import Labels, surface_areas
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
-from MedEnhanceLib.gradprom.likeness import compare, describe
-from MedEnhanceLib.gradprom.segmenters import open_segmenter
-from MedEnhanceLib.gradprom.shapes import surface_areas
-from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.precision import move, without_tf32
-from MedEnhanceLib.nets.slices import over_slices, stoppable
+from MedEnhanceLib.gradprom.likeness import describe
+from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
+from MedEnhanceLib.gradprom.slice_runner import over_slices, stoppable
+from MedEnhanceLib.learning.intensity import scaling_for
+from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -68,7 +68,7 @@ def find_unlike(volume: Volume, bundle: Bundle) -> str:
     likeness = bundle.metadata["likeness"]
     numbers = describe(volume, _warm_head(bundle.folder, bundle.sha256))
     try:
-        distance, clause = compare(likeness, numbers)
+        distance, clause = compare_likeness(likeness, numbers)
         return clause if distance > likeness["limit"] else ""
     except (LookupError, ValueError) as cause:
         raise ModelError(
@@ -80,7 +80,7 @@ def find_unlike(volume: Volume, bundle: Bundle) -> str:
 @without_tf32()
 def segment(
     volume: Volume,
-    bundle: Bundle,
+    bundle: Bundle | MonaiBundle,
     config: SegmentConfig,
     *,
     original: Volume | None,
@@ -90,9 +90,46 @@ def segment(
     """Segment as `gradprom.segment`, with a verified bundle and the warning of `open_head_for`."""
     began = time.monotonic()
     choice = choose_device(config.device)
-    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
-    model = _warm_head(bundle.folder, bundle.sha256)
+    if isinstance(bundle, MonaiBundle):
+        monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+        labels, structures = _labels_of_others(volume, bundle, choice.name, monitor)
+    else:
+        monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
+        model = _warm_head(bundle.folder, bundle.sha256)
+        structures = model.labels
+        labels = _labels_of_head(volume, original, model, choice.name, monitor)
+    # Slice by slice: counting takes 8 bytes for each voxel.
+    counts = np.zeros(256, np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=256)
+    areas = surface_areas(labels, [structure.value for structure in structures], volume.geometry)
+    voxel_ml = volume.geometry.voxel_volume_mm3 / 1000
+    identity = bundle.identity()
+    note = f"segmented with {identity['name']} {identity['sha256'][:12]}"
+    did = derived_note(f"{note} ({warning})" if warning else note)
+    return Segmentation(
+        volume=replace(volume.with_voxels(labels, did=did), modality="SEG", units=""),
+        labels=structures,
+        table=[
+            {
+                "label": structure.name,
+                "value": structure.value,
+                "voxels": int(counts[structure.value]),
+                "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
+                "surface_mm2": round(areas[structure.value], 1),
+            }
+            for structure in structures
+        ],
+        model=identity,
+        device=choice.name,
+        seconds=time.monotonic() - began,
+        warning=warning,
+    )
 
+
+def _labels_of_head(
+    volume: Volume, original: Volume | None, model: HeadModel, device: str, monitor: Monitor
+) -> Labels:
     def network(batch: Tensor, device: str) -> Tensor:
         logits: Tensor = move(model.network, device)(batch)
         return logits.softmax(dim=1)
@@ -103,61 +140,25 @@ def segment(
     beside = (volume if original is None else original).voxels if model.config.images > 1 else None
     with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(
-            network, volume.voxels, scaling, context, choice.name, monitor, beside=beside
+            network, volume.voxels, scaling, context, device, monitor, beside=beside
         ):
             labels[where] = values[likelihood.argmax(axis=1)]
-    return _result(
-        volume, labels, model.labels, bundle.identity(), choice.name, began, warning=warning
-    )
+    return labels
 
 
-@without_tf32()
-def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmentation:
-    """Segment as `gradprom.segment`, with the segmenter that the configuration names.
-
-    Raises ModelError and DependencyError as `open_segmenter`, and ModelError or InputError where it
-    is not for this volume.
-    """
-    began = time.monotonic()
-    choice = choose_device(config.device)
-    segmenter = open_segmenter(config.segmenter)
-    bundle = segmenter.bundle
-    monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+def _labels_of_others(
+    volume: Volume, bundle: MonaiBundle, device: str, monitor: Monitor
+) -> tuple[Labels, tuple[Label, ...]]:
     monitor.warn(
         f"{bundle.name} is not a MedEnhance model: its accuracy is not known here, "
         "and it was not checked whether the volume is like those that it learned from"
     )
     for note in bundle.notes:  # its license among them, which nobody sees in a log
         monitor.warn(f"{bundle.name}: {note}")
-    bundle.network.to(choice.name)
-    labels = segmenter.find(volume, monitor)
-    structures = tuple(
+    bundle.network.to(device)
+    return bundle.segment(volume, monitor), tuple(
         Label(value=value, name=name, color=_color_of(value))
         for value, name in enumerate(bundle.labels, 1)
-    )
-    return _result(volume, labels, structures, segmenter.identity(), choice.name, began)
-
-
-def _result(
-    volume: Volume,
-    labels: np.ndarray[Any, np.dtype[np.uint8]],
-    structures: tuple[Label, ...],
-    model: dict[str, str],
-    device: str,
-    began: float,
-    *,
-    warning: str = "",
-) -> Segmentation:
-    note = f"segmented with {model['name']} {model['sha256'][:12]}"
-    did = derived_note(f"{note} ({warning})" if warning else note)
-    return Segmentation(
-        volume=replace(volume.with_voxels(labels, did=did), modality="SEG", units=""),
-        labels=structures,
-        table=volume_table(labels, structures, volume.geometry),
-        model=model,
-        device=device,
-        seconds=time.monotonic() - began,
-        warning=warning,
     )
 
 
@@ -166,28 +167,6 @@ def _color_of(value: int) -> str:
     turn = value * 0.618034 % 1.0  # the golden angle
     red, green, blue = colorsys.hsv_to_rgb(turn, 0.75, 0.95)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
-
-
-def volume_table(
-    labels: np.ndarray[Any, np.dtype[np.uint8]], structures: tuple[Label, ...], geometry: Geometry
-) -> list[dict[str, Any]]:
-    """Make rows of label, value, voxels, volume in mL and surface area in mm²."""
-    # Slice by slice: counting takes 8 bytes for each voxel.
-    counts = np.zeros(256, np.int64)
-    for plane in labels:
-        counts += np.bincount(plane.ravel(), minlength=256)
-    areas = surface_areas(labels, [structure.value for structure in structures], geometry)
-    voxel_ml = geometry.voxel_volume_mm3 / 1000
-    return [
-        {
-            "label": structure.name,
-            "value": structure.value,
-            "voxels": int(counts[structure.value]),
-            "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
-            "surface_mm2": round(areas[structure.value], 1),
-        }
-        for structure in structures
-    ]
 
 
 @lru_cache(maxsize=4)

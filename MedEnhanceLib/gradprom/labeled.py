@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +28,8 @@ Files = tuple[Path, Path | None]
 class LabeledImage:
     """Image with labels by index on its grid: 0: background, 1… in the order of structures."""
 
-    path: Path
     image: Volume
     indices: npt.NDArray[np.uint8]
-
-    def values(self, config: TrainHeadConfig) -> npt.NDArray[np.uint8]:
-        """Convert the indices of the labels to their values."""
-        values = np.array([0, *(label.value for label in config.label_set)], np.uint8)
-        return values[self.indices]
 
     def slab(self, depth: int) -> LabeledImage:
         """Return the `depth` neighboring slices that show most of the labels, or all."""
@@ -45,80 +37,48 @@ class LabeledImage:
         counts = np.cumsum([0, *np.count_nonzero(self.indices, axis=(1, 2))])
         first = int(np.argmax(counts[depth:] - counts[:-depth]))
         part = slice(first, first + depth)
-        return LabeledImage(self.path, self.image.crop(k=part), self.indices[part])
-
-
-def pair_files(images: Sequence[str], labels: Sequence[str], data: Path) -> list[Files]:
-    """Find images and their labels by patterns below `data`, in the same order.
-
-    Labels are None without patterns of them. Raises InputError where there are no images, or
-    another number of labels.
-    """
-    paths = [path for pattern in images for path in sorted(data.glob(pattern))]
-    drawn = [path for pattern in labels for path in sorted(data.glob(pattern))]
-    if not paths:
-        raise InputError(
-            f"{data}: no image matches {', '.join(images)}",
-            "Name the folder of the images, or patterns relative to the data folder.",
-        )
-    if labels:
-        _check_pairs(paths, drawn, data)
-    beside: list[Path | None] = [*drawn] or [None] * len(paths)
-    return list(zip(paths, beside, strict=True))
-
-
-def _check_pairs(images: Sequence[Path], labels: Sequence[Path], data: Path) -> None:
-    """Raise InputError for another number of labels, or where some names agree and others do not.
-
-    Pairs by the order of names would be wrong silently where one file is missing and one is extra.
-    """
-    stems, drawn = ([_stem(path) for path in files] for files in (images, labels))
-    is_by_name = bool(set(stems) & set(drawn)) and len(set(stems)) == len(stems)
-    if len(images) == len(labels) and (stems == drawn or not is_by_name):
-        return
-    single = [
-        path.name
-        for path in (*images, *labels)
-        if is_by_name and not (_stem(path) in stems and _stem(path) in drawn)
-    ]
-    raise InputError(
-        f"{data}: {len(images)} images and {len(labels)} labels match"
-        + (f"; without a partner: {', '.join(single[:_NAMED])}" if single else ""),
-        "Give one label volume for each image, of the same name or in the same order.",
-    )
-
-
-def _stem(path: Path) -> str:
-    return path.name.partition(".")[0]
+        return LabeledImage(self.image.crop(k=part), self.indices[part])
 
 
 def read_labeled(
     config: TrainHeadConfig, data: Path, files: Files, monitor: Monitor
 ) -> LabeledImage:
-    """Read an image of `find_split` with its labels; InputError where their grids differ."""
+    """Read an image of `find_split` with its labels.
+
+    Raises InputError where labels are not on the image's grid, are no labels, or none of them is
+    a structure.
+    """
     path, label_path = files
     monitor.progress(0, f"reading {path.name}")
     image = load(path, modality=config.modality).single()
     if label_path:
         labels = load(label_path).single()
+        _check_labels(image, labels, path, label_path)
     else:
         atlas = load(data / config.atlas_image, modality=config.modality).single()
         drawn = load(data / config.atlas_labels).single()
         labels = propagate_labels(atlas, drawn, image, monitor)
-    check_labels(image, labels, path, label_path or path)
-    return LabeledImage(path, image, _indices(labels.voxels, config, label_path or path))
-
-
-def check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) -> None:
-    """Raise InputError where labels are not on the image's grid, or are no labels."""
-    if labels.shape != image.shape:
+    indices = np.zeros(labels.shape, np.uint8)
+    for index, label in enumerate(config.label_set, start=1):
+        indices[labels.voxels == label.value] = index
+    if not indices.any():
+        stated = ", ".join(str(label.value) for label in config.label_set)
+        present = ", ".join(f"{value:g}" for value in np.unique(labels.voxels)[:_NAMED])
         raise InputError(
-            f"{path}: shape {image.shape}, its labels {labels.shape}",
-            "Give labels drawn on the image.",
+            f"{label_path or path}: no voxel has a value of the structures ({stated}); "
+            f"its values: {present}",
+            "Check the value of each structure.",
         )
-    if not labels.geometry.is_close(image.geometry, 0.1, shape=image.shape):
+    return LabeledImage(image, indices)
+
+
+def _check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) -> None:
+    """Raise InputError where labels are not on the image's grid, or are no labels."""
+    if not labels.geometry.is_close(image.geometry, 0.1, shape=image.shape) or (
+        labels.shape != image.shape
+    ):
         raise InputError(
-            f"{path}: {label_path} has another origin, spacing or direction",
+            f"{path}: {label_path} has another shape, origin, spacing or direction",
             "Give labels drawn on the image, in the images' order.",
         )
     values = labels.voxels
@@ -131,41 +91,14 @@ def check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) ->
         )
 
 
-def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uint8]]) -> None:
-    """Raise InputError for a structure that is in none of the images."""
-    there = set().union(*(np.unique(indices).tolist() for indices in found))
-    for index, label in enumerate(config.label_set, start=1):
-        if index not in there:
-            raise InputError(
-                f"no training image shows {label.name!r} (value {label.value})",
-                "Check its label value, or leave the structure out.",
-            )
-
-
-def _indices(
-    labels: npt.NDArray[Any], config: TrainHeadConfig, path: Path
-) -> npt.NDArray[np.uint8]:
-    """Convert label values to 0 for the background and 1… in the order of the structures."""
-    indices = np.zeros(labels.shape, np.uint8)
-    for index, label in enumerate(config.label_set, start=1):
-        indices[labels == label.value] = index
-    if not indices.any():
-        stated = ", ".join(str(label.value) for label in config.label_set)
-        present = ", ".join(f"{value:g}" for value in np.unique(labels)[:_NAMED])
-        raise InputError(
-            f"{path}: no voxel has a value of the structures ({stated}); its values: {present}",
-            "Check the value of each structure.",
-        )
-    return indices
-
-
 def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:
     """Find the labeled images of the training below `data`, and those of the patients held out.
 
-    A patient is a folder of images, or an image where all lie in one folder. Raises InputError as
-    `pair_files`, and where a pattern of `held_out` matches nothing, or no image is left.
+    A patient is a folder of images, or an image where all lie in one folder. Raises InputError
+    where there are no images or another number of labels, where a pattern of `held_out` matches
+    nothing, or no image is left.
     """
-    pairs = pair_files(config.images, config.labels, data)
+    pairs = _pairs(config, data)
     names = [path.relative_to(data).as_posix() for path, _ in pairs]
     folders = [str(path.parent) for path, _ in pairs]
     patients = folders if len(set(folders)) > 1 else names
@@ -183,4 +116,33 @@ def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[F
     learned = [files for files, who in zip(pairs, patients, strict=True) if who not in held]
     if not learned:
         raise InputError("all labeled images are held out", "Hold out fewer patients.")
-    return learned, [files for files, who in zip(pairs, patients, strict=True) if who in held]
+    return learned, [files for files in pairs if files not in learned]
+
+
+def _pairs(config: TrainHeadConfig, data: Path) -> list[Files]:
+    """Find images and their labels in the same order; labels are None where an atlas gives them.
+
+    Raises InputError for another number of labels, and where some names agree and others do not:
+    pairs by the order of names would be wrong silently where one file is missing, one is extra.
+    """
+    images, labels = (
+        [path for pattern in patterns for path in sorted(data.glob(pattern))]
+        for patterns in (config.images, config.labels)
+    )
+    if not images:
+        raise InputError(
+            f"{data}: no image matches {', '.join(config.images)}",
+            "Name the folder of the images, or patterns relative to the data folder.",
+        )
+    if not config.labels:
+        return [(path, None) for path in images]
+    stems, drawn = ([path.name.partition(".")[0] for path in files] for files in (images, labels))
+    is_by_name = not set(stems).isdisjoint(drawn) and len(set(stems)) == len(stems)
+    if len(images) != len(labels) or (is_by_name and stems != drawn):
+        single = sorted(set(stems) ^ set(drawn))[:_NAMED] if is_by_name else []
+        raise InputError(
+            f"{data}: {len(images)} images and {len(labels)} labels match"
+            + (f"; without a partner: {', '.join(single)}" if single else ""),
+            "Give one label volume for each image, of the same name or in the same order.",
+        )
+    return list(zip(images, labels, strict=True))

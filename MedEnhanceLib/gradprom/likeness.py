@@ -1,18 +1,14 @@
-"""Whether a volume is like those that a head learned from.
+"""Describes a volume by a few numbers, by which it is compared with those that a head learned from.
 
-A few numbers describe a volume: how intensities deep inside the body are distributed, how large and
-thick the body is, and how bright the head's labels are in some slices. Intensities are smoothed, so
-that noise hardly counts, and divided by the mean of their surroundings, so that bias fields and
-scales do not count. The bundle holds mean and covariance of the numbers of the training images; a
-volume is unlike them if its Mahalanobis distance, divided by the root of the count, is above the
-limit.
+How intensities deep inside the body are distributed, how large and thick the body is, and how
+bright the head's labels are in some slices. Intensities are smoothed, so that noise hardly counts,
+and divided by the mean of their surroundings, so that bias fields and scales do not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +17,13 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.bundles.suitability import fit_likeness
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import gaussian_blur
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
-from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.slices import stacks_of
+from MedEnhanceLib.gradprom.slice_runner import stacks_of
+from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.dependencies import require
 
 Floats = npt.NDArray[np.float32]
@@ -42,28 +39,15 @@ _CT_ENDS = (-200.0, 300.0)
 _SLICES, _PIXELS = 6, 512 * 512
 #: Cells and labeled voxels without which there is nothing to describe.
 _FEWEST = 100
-#: Standard deviation of each number between scanners, by its first word, as in T1 brains.
-_BETWEEN = {
-    "volume": 0.3,
-    "thickness": 0.05,
-    "level": 0.05,
-    "brightness": 0.1,
-    "spread": 0.5,
-    "": 0.15,
-}
-#: Distance above which a volume is unlike the training images.
-_LIMIT = 1.9
 #: Of the noisy view, relative to the brightest tissue.
 _NOISE = 0.1
 
 
 def record_likeness(folder: Path, volumes: Iterable[Volume]) -> None:
     """Describe the training images, single volumes, in the bundle of a head."""
-    model, rows, count = open_head(read_bundle(folder)), [], 0
-    for volume in volumes:
-        count += 1
-        rows += [describe(view, model) for view in views(volume)]
-    likeness = fit_likeness(rows, count)
+    model = open_head(read_bundle(folder))
+    groups = [[describe(view, model) for view in views(volume)] for volume in volumes]
+    likeness = fit_likeness([row for rows in groups for row in rows], len(groups))
     if likeness:
         record_fields(folder, {"likeness": likeness})
 
@@ -77,57 +61,6 @@ def views(volume: Volume) -> Iterator[Volume]:
     if middle:
         yield volume.crop(slice(None, middle))
         yield volume.crop(slice(middle, None))
-
-
-def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str, Any]:
-    """Summarize the numbers of training images for a bundle; nothing without any.
-
-    rows: of `describe`. volumes: how many different volumes they are of. The covariance is that
-    between scanners, the less the more volumes there are, and that of the rows.
-    """
-    rows = [row for row in rows if row]
-    if not rows:
-        return {}
-    values = np.array([list(row.values()) for row in rows])
-    is_shown = np.isfinite(values).any(axis=0)
-    names = [name for name, shown in zip(rows[0], is_shown, strict=True) if shown]
-    values = values[:, is_shown]
-    mean = np.nanmean(values, axis=0)
-    apart = np.nan_to_num(values - mean)
-    prior = np.diag([_BETWEEN.get(name.partition(" of ")[0], _BETWEEN[""]) for name in names])
-    covariance = apart.T @ apart / len(rows) + prior**2 / np.sqrt(volumes)
-    return {
-        "names": names,
-        "mean": mean.round(4).tolist(),
-        "covariance": covariance.round(5).tolist(),
-        "limit": _LIMIT,
-        "volumes": volumes,
-    }
-
-
-def compare(likeness: Mapping[str, Any], numbers: Mapping[str, float]) -> tuple[float, str]:
-    """Compare a volume's numbers, of `describe`, with those of `fit_likeness`.
-
-    Returns the Mahalanobis distance over the root of the count of numbers, infinite where the
-    volume shows too little, and a clause that says what differs most.
-    """
-    if not numbers:
-        return np.inf, "too little of a body is shown"
-    names, mean = likeness["names"], np.array(likeness["mean"])
-    apart = np.array([numbers.get(name, np.nan) for name in names]) - mean
-    known = np.isfinite(apart)
-    covariance = np.array(likeness["covariance"])[np.ix_(known, known)]
-    apart = apart[known]
-    score = float(np.sqrt(apart @ np.linalg.pinv(covariance) @ apart / known.sum()))
-    spread = np.sqrt(np.diag(covariance))
-    most = int(np.abs(apart / spread).argmax())
-    name = [name for name, is_known in zip(names, known, strict=True) if is_known][most]
-    middle = mean[known][most]
-    low, high = middle - 2 * spread[most], middle + 2 * spread[most]
-    value = middle + apart[most]
-    if name.startswith("volume"):
-        value, low, high = np.exp([value, low, high]).round()
-    return score, f"{name} is {value:.4g}, in the training images {low:.4g} to {high:.4g}"
 
 
 def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
@@ -159,9 +92,7 @@ def _cells(volume: Volume) -> tuple[Floats, tuple[float, ...]]:
     ]
     means = F.avg_pool1d(torch.cat(planes).permute(1, 2, 0), sizes[0]).permute(2, 0, 1)
     scaled = scaling_for(volume).apply(np.ascontiguousarray(means.numpy()))
-    return _shifted(scaled, volume.modality), tuple(
-        mm * size for mm, size in zip(spacing, sizes, strict=True)
-    )
+    return _shifted(scaled, volume.modality), tuple(np.multiply(spacing, sizes).tolist())
 
 
 def _of_body(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[str, float]:
@@ -188,17 +119,16 @@ def _of_body(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[str, f
     if modality == "CT":
         numbers["level of the body"] = float(np.median(fine[deepest]))
     for name, image in (("fine", fine), ("coarse", coarse)):
-        low, lower, middle, upper, high = np.percentile(
-            image[deepest] / around, [2, 25, 50, 75, 98]
-        )
+        values = image[deepest] / around
+        low, lower, middle, upper, high = np.percentile(values, [2, 25, 50, 75, 98])
         if not low < lower < middle < upper < high:
             return {}
-        numbers[f"{name} balance of bright and dark tissue"] = float(
-            np.log((high - middle) / (middle - low))
-        )
-        numbers[f"{name} balance of most tissue"] = float(
-            np.log((upper - middle) / (middle - lower))
-        )
+        for tissue, first, last in (
+            ("bright and dark tissue", low, high),
+            ("most tissue", lower, upper),
+        ):
+            balance = np.log((last - middle) / (middle - first))
+            numbers[f"{name} balance of {tissue}"] = float(balance)
     return numbers
 
 
@@ -208,22 +138,21 @@ def _of_labels(volume: Volume, model: HeadModel) -> dict[str, float]:
     most = max(2, min(_SLICES, _SLICES * _PIXELS // (rows * columns)))
     places = np.unique(np.linspace(0, count - 1, most + 2)[1:-1].round().astype(int)).tolist()
     scaling, context = scaling_for(volume), model.config.context
-    found: list[tuple[Floats, npt.NDArray[np.int64]]] = []
+    images, labels = [], []
     with torch.inference_mode():
         for place in places:
             stack = stacks_of(volume.voxels, scaling, context, slice(place, place + 1))
             seen = stack.repeat(1, model.config.images, 1, 1)
             label = model.network(seen).argmax(dim=1)[0, :rows, :columns].numpy()
-            image = _shifted(stack[0, context, :rows, :columns].numpy(), volume.modality)
-            found.append((image[label > 0], label[label > 0]))
-    image, label = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            labels.append(label[label > 0])
+            images.append(stack[0, context, :rows, :columns].numpy()[label > 0])
+    image, label = _shifted(np.concatenate(images), volume.modality), np.concatenate(labels)
     numbers = {}
     for index, structure in enumerate(model.labels, 1):
         values = image[label == index]
         is_shown = len(values) >= _FEWEST and float(image.mean()) > 0 and values.mean() > 0
         relative = values / image.mean() if is_shown else np.full(2, np.nan)
+        spread = relative.std() / relative.mean() + 0.01
         numbers[f"brightness of {structure.name!r}"] = float(np.log(relative.mean()))
-        numbers[f"spread of {structure.name!r}"] = float(
-            np.log(relative.std() / relative.mean() + 0.01)
-        )
+        numbers[f"spread of {structure.name!r}"] = float(np.log(spread))
     return numbers

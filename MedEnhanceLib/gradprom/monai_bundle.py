@@ -1,70 +1,45 @@
-"""Opens a MONAI bundle: a network of a list with its weights, and what is done before and after it.
+"""A MONAI bundle that segments: its transforms and windows are run by MONAI itself.
 
-Configurations are data: classes are looked up in lists, and their arguments are plain values.
+volume → transforms → network, in windows → back to the volume's grid → labels
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
+import copy
 import math
-import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.schema import FORMAT
+from MedEnhanceLib.core.modality import SET_MODALITY
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.gradprom.monai_config import Config, Part
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.io.describe import refuse_too_large
+from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
+from MedEnhanceLib.runtime.progress import Monitor
 
-#: MONAI's network classes that may be built: they run MONAI's code alone on plain arguments.
-NETWORKS = (
-    "AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "SegResNetDS", "SwinUNETR", "UNet", "VNet"
-)  # fmt: skip
-#: What sides of volumes are multiples of, where a network states no strides: its stages halve them.
+#: Sides that are run at once are filled up to a multiple of this, as stages halve them.
 _MULTIPLE = 32
-_INFERERS = ("SimpleInferer", "SlidingWindowInferer")
-_MOST_WEIGHTS = 4 << 30
-_MOST_LABELS = 255  # of a byte, without the background
-_MOST_SIDE = 512  # of a window, and of what transforms fill an image up to
-_WEIGHTS = ("models/model.safetensors", "models/model.pt")
-_LICENSES = ("LICENSE", "docs/license.txt", "docs/LICENSE")
-_SAVE_WEIGHTS = "Save the weights alone: torch.save(network.state_dict(), …), or as safetensors."
-#: Transforms before the network: those that read the file, and those that are done.
-_READING = ("LoadImage", "EnsureChannelFirst", "EnsureType", "ToTensor", "ToDevice")
-_DONE = (
-    "Orientation", "Spacing", "ScaleIntensityRange", "ScaleIntensity", "NormalizeIntensity",
-    "CropForeground", "SpatialPad", "DivisiblePad",
-)  # fmt: skip
-#: Their arguments that say how far an image is filled up.
-_FILLING = ("spatial_size", "k", "margin", "k_divisible")
-#: What follows the network: the first decides, the second changes labels and is left out, the third
-#: changes nothing here.
-_DECIDING = {"Activations", "AsDiscrete"}
-_LEFT_OUT = {"KeepLargestConnectedComponent", "FillHoles", "RemoveSmallObjects"}
-_NEUTRAL = {"Invert", "SaveImage", "EnsureType", "FromMetaTensor", "ToTensor", "CopyItems"}
+#: Key of the image in what transforms take and give.
+IMAGE = "image"
 
 
 @dataclass(frozen=True, eq=False)
 class MonaiBundle:
-    """Statements of a bundle.
+    """Statements of a bundle, and its frozen network.
 
     Attributes:
         name: of its folder.
         network: [B, 1, D, H, W] → logits [B, outputs, D, H, W], frozen, for use.
-        before: MONAI's Compose of what is done before it, on a mapping with the image as `image`.
-        image: the key of the image.
-        spacing: mm that `before` resamples to, 0: as the volume's; empty: it does not resample.
+        before: MONAI's Compose of what is done before it, on a mapping with the image as "image".
         modality: of the images that it was trained on, CT or MR.
         labels: names of its channels, in order, without the background.
         has_background: whether the first channel is the background, so that a voxel has one label;
             else labels may overlap.
-        multiple: sides are filled up to a multiple of it where there is no window.
         window: sides of the window that whole volumes are run in; empty: all at once.
         overlap: of neighboring windows, as a share.
         sha256: of its weights.
@@ -74,232 +49,125 @@ class MonaiBundle:
     name: str
     network: nn.Module
     before: Any
-    image: str
-    spacing: tuple[float, ...]
     modality: str
     labels: tuple[str, ...]
     has_background: bool
-    multiple: int
     window: tuple[int, ...]
     overlap: float
     sha256: str
     notes: tuple[str, ...]
 
-    @property
-    def outputs(self) -> int:
-        """Channels that come out of the network."""
-        return len(self.labels) + self.has_background
+    def identity(self) -> dict[str, str]:
+        """Return name, kind and hash, as manifests record them."""
+        return {"name": self.name, "kind": "monai-bundle", "sha256": self.sha256}
 
+    def segment(self, volume: Volume, monitor: Monitor) -> npt.NDArray[np.uint8]:
+        """Find label indices of a whole volume on its grid, 0 for the background.
 
-def read_monai_bundle(folder: Path) -> MonaiBundle:
-    """Read the folder of a bundle; raises ModelError, which names file and field of a fault."""
-    metadata = Config(folder, "configs/metadata.json")
-    if metadata.fields.get("format") == FORMAT:
-        raise ModelError(
-            f"{folder} is a model of MedEnhance, not a MONAI bundle",
-            "Name it as the model (model, --model).",
-        )
-    inference = Config(folder, "configs/inference.json")
-    try:
-        return _read(folder, metadata, inference)
-    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as cause:
-        raise ModelError(
-            f"{folder.name}: its configurations cannot be understood ({cause})",
-            "Correct them as docs/segmenters.md describes them.",
-        ) from cause
-
-
-def _read(folder: Path, metadata: Config, inference: Config) -> MonaiBundle:
-    stated = inference.part("network_def", "network")
-    name, arguments = stated.one_of(NETWORKS), stated.arguments()
-    if arguments.get("spatial_dims", 3) != 3:
-        raise stated.refused("takes slices; a network of volumes is needed")
-    strides = arguments.get("strides", [_MULTIPLE])
-    data_format = metadata.part("network_data_format")
-    modality, channels = _image_and_channels(data_format)
-    before, image, spacing = _before(
-        inference.part("preprocessing", "pre_transforms", "transforms")
-    )
-    has_background, left_out = _decision(
-        inference.part("postprocessing", "post_transforms"),
-        named=channels[0].strip().lower() in ("background", "bg"),
-    )
-    labels = channels[1:] if has_background else channels
-    if not 0 < len(labels) <= _MOST_LABELS:
-        raise data_format.refused(f"names {len(labels)} labels")
-    window, overlap = _window(inference.part("inferer"))
-    content, weights = _read_weights(folder)
-    return MonaiBundle(
-        name=folder.name,
-        network=_built(name, arguments, weights, folder.name),
-        before=before,
-        image=image,
-        spacing=spacing,
-        modality=modality,
-        labels=labels,
-        has_background=has_background,
-        multiple=math.prod(max(step) if isinstance(step, list) else step for step in strides),
-        window=window,
-        overlap=overlap,
-        sha256=hashlib.sha256(content).hexdigest(),
-        notes=(_license_of(folder, metadata), *left_out),
-    )
-
-
-def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
-    """Read the modality of the one image that goes in, and the names of what comes out."""
-    inputs, outputs = data_format["inputs"], data_format["outputs"]
-    names = list(inputs.value or ())
-    if len(names) != 1 or inputs[names[0]]["num_channels"].number(1) != 1:
-        raise inputs.refused("is not one image of one channel")
-    modality = inputs[names[0]]["modality"]
-    name = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(str(modality.value).upper())
-    if name is None:
-        raise modality.refused(f"is {modality.shown}, not CT or MR")
-    channels = outputs[next(iter(outputs.value or ("pred",)))]["channel_def"]
-    if not isinstance(channels.value, Mapping) or not channels.value:
-        raise channels.refused("is missing: it names the labels")
-    return name, tuple(map(str, channels.value.values()))
-
-
-def _before(part: Part) -> tuple[Any, str, tuple[float, ...]]:
-    """Build the transforms before the network; returns image key and finest spacing too."""
-    from monai import transforms
-
-    if part.value is None:
-        raise part.refused("is missing")
-    image, made = "image", []
-    spacing: tuple[float, ...] = ()
-    for step in part.steps():
-        name = step.one_of((*_READING, *_DONE))
-        keys = [str(key.plain()) for key in step["keys"].members() if key.value is not None]
-        if name == "LoadImage" and keys:
-            images = [key for key in keys if key not in ("label", "labels", "mask", "seg")]
-            if len(images) != 1:
-                raise step["keys"].refused(f"reads {len(images)} images at once")
-            image = images[0]
-        is_of_labels = bool(keys) and image not in keys
-        if name in _READING or is_of_labels:
-            continue
-        for argument in _FILLING:
-            if any(side.number(0) > _MOST_SIDE for side in step[argument].members()):
-                raise step[argument].refused(f"is more than {_MOST_SIDE}")
-        if name == "Spacing":
-            sides = tuple(max(0.0, side.number()) for side in step["pixdim"].members()[:3])
-            sides += sides[-1:] * (3 - len(sides))
-            spacing = tuple(map(min, sides, spacing)) if spacing else sides
-        arguments = step.arguments() | {"keys": [image]}
-        if name == "Orientation":
-            arguments.setdefault("labels", None)  # MONAI warns of its own default
+        Overlapping labels: the likeliest counts. Raises ModelError where the bundle is for another
+        modality, transforms or network do not take the volume, or do not give what is stated;
+        InputError for a sequence, or too large values; Cancelled.
+        """
+        name = volume.source or "volume"
+        volume = volume.single("Give one frame at a time.")
+        refuse_too_large(volume)
+        if volume.modality not in (self.modality, "OT"):
+            raise ModelError(
+                f"segmenter {self.name!r} is for {self.modality}, {name} is {volume.modality}",
+                f"Use another segmenter, or correct the modality: {SET_MODALITY}.",
+            )
         try:
-            made.append(getattr(transforms, f"{name}d")(**arguments))
-        except (TypeError, ValueError) as cause:
-            raise step.refused(f"cannot be built: {first_line(cause)}") from cause
-    return transforms.Compose(made), image, spacing
+            with torch.no_grad():
+                image = self._transformed(volume)
+                labels = self._labels_of(self._in_windows(image, monitor), image)
+        except (RuntimeError, TypeError, ValueError) as cause:
+            reason = cause.__cause__ or cause  # MONAI wraps what a transform raises
+            if is_out_of_memory(reason) or is_device_lost(reason):
+                raise reason from None
+            raise ModelError(
+                f"segmenter {self.name!r} does not take {name}: {first_line(reason)}",
+                "Choose one for images of one channel, or correct what its bundle states.",
+            ) from cause
+        monitor.progress(1, "segmenting")
+        return labels
 
+    def _transformed(self, volume: Volume) -> Any:
+        """Make the image as the network gets it: a MetaTensor [1, …] that knows the way back."""
+        from monai.data.meta_tensor import MetaTensor
 
-def _decision(part: Part, *, named: bool) -> tuple[bool, list[str]]:
-    """Read whether a voxel has one label or background (softmax), and note what is left out.
+        voxels = np.array(volume.voxels.T[None], np.float32, order="C")
+        affine = torch.from_numpy(volume.geometry.affine_ras)
+        image = MetaTensor(torch.from_numpy(voxels), affine=affine)
+        return self.before({IMAGE: image})[IMAGE]
 
-    named: whether the labels name a background, which decides where the transforms do not.
-    """
-    notes, is_softmax, is_sigmoid = [], False, False
-    for step in part.steps() if part.value else ():
-        name = step.one_of(_DECIDING | _LEFT_OUT | _NEUTRAL)
-        if name in _LEFT_OUT:
-            notes.append(f"{name} is left out: labels are the network's")
-        elif name in _DECIDING:
-            is_softmax |= step["softmax"].flag() or step["argmax"].flag()
-            if step["threshold"].number(0.5) != 0.5:
-                raise step["threshold"].refused(f"is {step['threshold'].shown}, not 0.5")
-            is_sigmoid |= step["sigmoid"].flag() or step["threshold"].value is not None
-    if is_softmax and is_sigmoid:
-        raise part.refused("is softmax and sigmoid at once")
-    if is_sigmoid and named:
-        raise part.refused(
-            "is sigmoid, but the labels include a background, so they are not channels"
+    def _in_windows(self, image: Any, monitor: Monitor) -> Tensor:
+        """Compute logits [C, …] of a whole image [1, …]; one window if none is stated."""
+        from monai.inferers.utils import sliding_window_inference
+
+        voxels = image.as_tensor().to(next(self.network.parameters()).device)
+        sides, count = voxels.shape[1:], 0
+        window = self.window or tuple(side + -side % _MULTIPLE for side in sides)
+        windows = math.prod(
+            math.ceil(max(side - part, 0) / max(1, int(part * (1 - self.overlap)))) + 1
+            for side, part in zip(sides, window, strict=True)
         )
-    return is_softmax or (named and not is_sigmoid), notes
 
+        def run(part: Tensor) -> Tensor:
+            nonlocal count
+            monitor.progress(count / windows, "segmenting")
+            count += 1
+            return self._checked(self.network(part))
 
-def _window(part: Part) -> tuple[tuple[int, ...], float]:
-    """Read window and overlap of the inferer; () for volumes that are run as a whole."""
-    if part.value is None or part.one_of(_INFERERS) == "SimpleInferer":
-        return (), 0.25
-    overlap = part["overlap"].number(0.25)
-    if not 0 <= overlap <= 0.9:
-        raise part["overlap"].refused(f"is {overlap:g}, not 0 to 0.9")
-    sides = [int(side.number()) for side in part["roi_size"].members()]
-    sides = sides * 3 if len(sides) == 1 else sides
-    if max(sides) > _MOST_SIDE:
-        raise part["roi_size"].refused(f"is {max(sides)}, more than {_MOST_SIDE}")
-    # A side that is left to the volume is stated as -1.
-    return (tuple(sides) if len(sides) == 3 and min(sides) > 0 else ()), overlap
-
-
-def _license_of(folder: Path, metadata: Config) -> str:
-    """Say in a line what a bundle states of its license."""
-    stated = [str(metadata.fields.get(name) or "") for name in ("license", "copyright")]
-    for name in _LICENSES:
-        if (folder / name).is_file():
-            with (folder / name).open(encoding="utf-8", errors="replace") as stream:
-                stated.append(stream.readline(1000))
-    text = "; ".join(dict.fromkeys(line.strip() for line in stated if line.strip()))
-    clean = "".join(sign for sign in text if sign.isprintable())[:200]
-    return f"its license: {clean or 'not stated'}"
-
-
-def _read_weights(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
-    """Read the file of weights, and its tensors by name; code in a file is refused, not run."""
-    from safetensors.torch import load
-
-    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
-    if path is None:
-        raise ModelError(
-            f"{folder.name}: neither {' nor '.join(_WEIGHTS)} is inside",
-            "Download the bundle with its large files: python -m monai.bundle download.",
+        logits: Tensor = sliding_window_inference(
+            voxels[None], window, 1, run, self.overlap, mode="gaussian", padding_mode="replicate"
         )
-    if path.stat().st_size > _MOST_WEIGHTS:
-        raise ModelError(f"{path}: larger than {_MOST_WEIGHTS >> 30} GiB", "Use another segmenter.")
-    content = path.read_bytes()
-    try:
-        if path.suffix == ".safetensors":
-            return content, load(content)
-        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        # A checkpoint of MONAI holds the weights as "model".
-        weights = stored.get("model", stored)
-        if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-            raise ValueError("no state dict")
-    except pickle.UnpicklingError as cause:
-        raise ModelError(
-            f"{path}: holds more than weights, which could run code; it was not read",
-            _SAVE_WEIGHTS,
-        ) from cause
-    except Exception as cause:  # damaged bytes raise anything
-        raise ModelError(f"{path}: its weights cannot be read ({cause})", _SAVE_WEIGHTS) from cause
-    return content, dict(weights)
+        return logits[0]
+
+    def _checked(self, logits: Any) -> Tensor:
+        """Return logits [1, C, …]; raises ModelError unless of all labels, and finite."""
+        shape = list(getattr(logits, "shape", []))
+        outputs = len(self.labels) + self.has_background
+        if len(shape) != 5 or shape[1] != outputs:
+            raise ModelError(
+                f"segmenter {self.name!r} gives {shape or type(logits).__name__}, with "
+                f"{outputs} channels by the labels of its bundle",
+                "Correct channel_def in its metadata.",
+            )
+        if not torch.isfinite(logits).all():
+            raise ModelError(
+                f"segmenter {self.name!r} gives values that are not finite", "Check its weights."
+            )
+        checked: Tensor = logits
+        return checked
+
+    def _labels_of(self, logits: Tensor, image: Any) -> npt.NDArray[np.uint8]:
+        """Find the index of the highest of logits [C, …] on the volume's grid [K, J, I].
+
+        One channel after the other goes back to that grid, to save memory.
+        """
+        if not self.has_background:
+            logits = torch.cat([torch.zeros_like(logits[:1]), logits])
+        scores = (self._back(channel, image) for channel in logits)
+        best = next(scores)
+        labels = torch.zeros(best.shape, dtype=torch.uint8)
+        for index, score in enumerate(scores, 1):
+            labels[score > best] = index
+            best = torch.maximum(best, score)
+        return np.ascontiguousarray(labels.numpy().T)
+
+    def _back(self, channel: Tensor, image: Any) -> Tensor:
+        """Resample one channel from the network's grid to the volume's, [I, J, K]."""
+        from monai.data.meta_tensor import MetaTensor
+
+        # A copy, as transforms take from the record of what was done what they have undone.
+        record = copy.deepcopy(image.applied_operations)
+        scores = MetaTensor(channel[None].float().cpu(), meta=image.meta, applied_operations=record)
+        if record:
+            scores = self.before.inverse({IMAGE: scores})[IMAGE]
+        on_grid: Tensor = scores.as_tensor()[0]
+        return on_grid
 
 
-def _built(
-    name: str, arguments: dict[str, Any], weights: Mapping[str, Tensor], bundle: str
-) -> nn.Module:
-    from monai.networks import nets
-
-    if name == "SwinUNETR":
-        require("einops", purpose="The network SwinUNETR")
-        arguments.pop("img_size", None)  # bundles state it, and MONAI has no use for it any more
-    try:
-        network: nn.Module = getattr(nets, name)(**arguments)
-        network.load_state_dict(dict(weights))
-    except Exception as cause:  # each network has its own for arguments that do not fit
-        raise ModelError(
-            f"{bundle}: {name} cannot be built with its arguments and weights "
-            f"({first_line(cause)})",
-            "Correct network_def in its configs/inference.json: channels, strides, normalization.",
-        ) from cause
-    return network.float().eval().requires_grad_(False)
-
-
-def first_line(cause: Exception) -> str:
+def first_line(cause: BaseException) -> str:
     """Return the first line of an error's message, or its name."""
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]

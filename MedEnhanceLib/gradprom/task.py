@@ -1,8 +1,9 @@
-"""The task that teaches an enhancer: a trained segmentation head, which stays as it is."""
+"""A trained segmentation head, which stays as it is: how well it segments, and what it teaches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,74 +14,61 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.core.metrics import dice, psnr
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.gradprom.head import open_head
-from MedEnhanceLib.gradprom.labeled import find_split, read_labeled
-from MedEnhanceLib.gradprom.measure import Enhance, measure_held_out
-from MedEnhanceLib.gradprom.train import segmentation_loss
-from MedEnhanceLib.nets.precision import move
+from MedEnhanceLib.gradprom import segment
+from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
+from MedEnhanceLib.gradprom.head import Enhance, open_head, segmentation_loss
+from MedEnhanceLib.gradprom.labeled import LabeledImage, find_split, read_labeled
+from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
+from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.runtime.progress import Monitor
 
+Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
+#: Noise of the images that are measured: σ as a share of the brightest tissue, photons per ray.
+_SIGMA, _PHOTONS, _ELECTRONIC = 0.1, 5e3, 5.0
+_CLEAN, _NOISY = "clean", "noisy"
 #: Slices of a slab that enter the loss; neighboring slices are redundant.
 _MOST_SLICES = 4
-#: Slices of a person held out that are measured: those with most labels.
+#: Slices of a person held out that decide on taught weights: those with most labels.
 _MEASURED_SLICES = 48
 #: What of a head's training says which images are labeled, and how.
 _OF_DATA = ("images", "labels", "atlas_image", "atlas_labels", "held_out", "labeled_share")
-Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
 
 
 class SegmentationTask:
     """Loss of a trained head on enhanced images, and its Dice in persons held out.
 
-    It runs in float32: differences of its loss would vanish in bfloat16.
+    Its images are those of the head's training. It runs in float32: differences of its loss would
+    vanish in bfloat16.
 
     Args:
         segmenter: name or folder of the head.
         data: folder that patterns are relative to.
         device: as torch names it.
-        images, labels, held_out: patterns of labeled images, and of those that are only measured;
-            without images, those of the head's training.
+        modality: of the images.
     Raises:
-        ConfigError: no images are given, and the head does not state those that it learned from;
-            or nobody is held out.
+        ConfigError: the head's training held nobody out.
         ModelError: there is no such head.
     """
 
-    def __init__(
-        self,
-        segmenter: str,
-        data: Path,
-        device: str,
-        *,
-        modality: str,
-        images: Sequence[str] = (),
-        labels: Sequence[str] = (),
-        held_out: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, segmenter: str, data: Path, device: str, *, modality: str) -> None:
         self._bundle = open_bundle(segmenter, kind="head", modality=modality)
         metadata = self._bundle.metadata
         stated = metadata.get("training", {}).get("config", {})
-        fields = {name: stated[name] for name in _OF_DATA if name in stated}
-        if images:
-            fields |= {"images": images, "labels": labels, "held_out": held_out}
-        if not fields.get("images"):
-            raise ConfigError(
-                f"head {self._bundle.name} does not state its images",
-                "Name labeled images: task.images, task.labels and task.held_out.",
-            )
-        if not fields.get("held_out"):
+        if not stated.get("held_out"):
             raise ConfigError(
                 "nobody is held out to decide whether taught weights are accepted",
-                "Name images in held_out, of task or of the head's training.",
+                "Train the head with images in held_out.",
             )
+        fields = {name: stated[name] for name in _OF_DATA if name in stated}
         fields |= {"structures": metadata["labels"], "network": metadata["network"]}
-        self.config = TrainHeadConfig.from_json({**fields, "modality": modality})
+        self._config = TrainHeadConfig.from_json({**fields, "modality": modality})
         self._network = move(open_head(self._bundle).network, device)
         self._data, self._device = data, device
-        self._criterion = segmentation_loss(over_batch=self.config.labeled_share > 0)
+        self._criterion = segmentation_loss(over_batch=self._config.labeled_share > 0)
 
     def identity(self) -> Mapping[str, str]:
         """Return name and hash of the head."""
@@ -91,52 +79,95 @@ class SegmentationTask:
 
         Raises InputError for data that do not fit together.
         """
-        learned, _ = find_split(self.config, self._data)
+        learned, _ = find_split(self._config, self._data)
         for files in learned:
-            labeled = read_labeled(self.config, self._data, files, monitor)
+            labeled = read_labeled(self._config, self._data, files, monitor)
             yield files[0], labeled.image, labeled.indices
 
-    def measure(self, enhancers: Mapping[str, Enhance], monitor: Monitor) -> list[dict[str, Any]]:
-        """Measure the head on persons held out, as `measure_held_out`."""
-        _, held_out = find_split(self.config, self._data)
-        return measure_held_out(
-            str(self._bundle.folder),
-            self.config,
-            self._data,
-            held_out,
-            enhancers,
-            monitor,
-            device=self._device,
-            depth=_MEASURED_SLICES,
-        )
+    def measure(
+        self,
+        enhancers: Mapping[str, Enhance],
+        monitor: Monitor,
+        *,
+        depth: int | None = _MEASURED_SLICES,
+    ) -> list[dict[str, Any]]:
+        """Segment images held out as they are, noisy, and as each enhancer leaves the noisy ones.
+
+        Patients have numbers, as names of files may be names of people; the monitor's log maps
+        numbers to files.
+
+        Args:
+            enhancers: by the name that rows give to what they make.
+            monitor: progress and cancelling.
+            depth: slices that are measured, those with most labels; None: all.
+        Returns:
+            A row for each patient and image: "subject", "image" ("clean", "noisy" or an enhancer's
+            name), "dice" (mean over the structures), "psnr_db" (of tissue, None of the clean
+            image), and "LABEL (Dice)".
+        """
+        rows, config = [], self._config
+        head = str(self._bundle.folder)
+        options = SegmentConfig(model=head, device=self._device, force_segmenter=True)
+        quiet = Monitor(cancel=lambda: monitor.cancelled)  # warnings of each image would repeat
+        names = [_CLEAN, _NOISY, *enhancers]
+        _, held_out = find_split(config, self._data)
+        for number, files in enumerate(held_out):
+            part = monitor.part(number / len(held_out), (number + 1) / len(held_out))
+            subject = f"held-out patient {number + 1}"
+            monitor.log(f"{subject}: {files[0].relative_to(self._data)}")
+            labeled = read_labeled(config, self._data, files, part.part(0, 0.1))
+            labeled = labeled.slab(depth) if depth else labeled
+            is_ct = config.modality == "CT"
+            noise = LowDose(_PHOTONS, _ELECTRONIC, number) if is_ct else Rician(_SIGMA, number)
+            noisy = noise.apply(labeled.image)
+            for index, name in enumerate(names):
+                part.progress(0.1 + 0.9 * index / len(names), f"measuring the {name} image")
+                original = labeled.image if name == _CLEAN else noisy
+                volume = enhancers[name](noisy) if name in enhancers else original
+                labels = segment(volume, options, original=original, monitor=quiet).volume
+                figures = _figures(labeled, volume, labels, config)
+                rows.append({"subject": subject, "image": name, **figures})
+        return rows
 
     def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
         """Compute CE + Dice of up to four slices of a slab, each seen with its neighbors.
 
+        Slices whose neighbors are all in the slab are preferred; beyond the ends the last slice is
+        repeated.
+
         image, noisy: [D, H, W] on the network's scale, enhanced and before. labels: indices.
         """
-        images = (image, noisy)[: self.config.network.images]
-        middles, seen = self._chosen(len(image))
-        stacks = torch.cat([each[torch.tensor(seen)] for each in images], dim=1).float()
-        rows, columns = image.shape[-2:]
+        depth, rows, columns = image.shape
+        context = self._config.network.context
+        whole = range(context, depth - context) or [depth // 2]
+        places = np.linspace(0, len(whole) - 1, min(len(whole), _MOST_SLICES)).round().astype(int)
+        middles = np.array(whole)[places]
+        seen = np.clip(middles[:, None] + np.arange(-context, context + 1), 0, depth - 1)
+        images = (image, noisy)[: self._config.network.images]
+        stacks = torch.cat([each[torch.from_numpy(seen)] for each in images], dim=1).float()
         # Each stage halves the sides.
-        multiple = 2 ** (len(self.config.network.widths) - 1)
+        multiple = 2 ** (len(self._config.network.widths) - 1)
         short = (0, -columns % multiple, 0, -rows % multiple)
         with torch.autocast(image.device.type, enabled=False):
             padded = F.pad(stacks, short, mode="replicate")
             logits: Tensor = self._network(padded)[..., :rows, :columns]
-            loss: Tensor = self._criterion(logits, labels[middles][:, None].float())
+            loss: Tensor = self._criterion(logits, labels[middles.tolist()][:, None].float())
         return loss
 
-    def _chosen(self, depth: int) -> tuple[list[int], list[list[int]]]:
-        """Choose up to four slices of a slab, and the 2k + 1 that are seen with each.
 
-        Slices whose neighbors are all in the slab are preferred; beyond the ends the last slice is
-        repeated.
-        """
-        context = self.config.network.context
-        whole = list(range(context, depth - context)) or [depth // 2]
-        places = np.linspace(0, len(whole) - 1, min(len(whole), _MOST_SLICES)).round().astype(int)
-        middles = [whole[place] for place in places]
-        offsets = np.arange(-context, context + 1)
-        return middles, [np.clip(at + offsets, 0, depth - 1).tolist() for at in middles]
+def _figures(
+    labeled: LabeledImage, volume: Volume, labels: Volume, config: TrainHeadConfig
+) -> dict[str, Any]:
+    """Compute Dice of the labels of a volume, and its PSNR in the tissue of the labeled image."""
+    scaling = scaling_for(labeled.image)
+    clean, voxels = (scaling.apply(image.voxels) for image in (labeled.image, volume))
+    fidelity = psnr(clean, voxels, 1.0, mask=clean > TISSUE[config.modality])
+    scores = {
+        label.name: dice(labeled.indices == index, labels.voxels == label.value, 1)
+        for index, label in enumerate(config.label_set, 1)
+    }
+    return {
+        "dice": round(float(np.mean([*scores.values()])), 4),
+        "psnr_db": round(fidelity, 3) if math.isfinite(fidelity) else None,
+        **{f"{label} (Dice)": round(score, 3) for label, score in scores.items()},
+    }

@@ -14,21 +14,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import draw
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.gradprom.head import export_head, make_head
-from MedEnhanceLib.gradprom.labeled import Files, check_structures, find_split, read_labeled
+from MedEnhanceLib.gradprom.head import Enhancer, export_head, make_head, segmentation_loss
+from MedEnhanceLib.gradprom.labeled import Files, find_split, read_labeled
 from MedEnhanceLib.gradprom.likeness import record_likeness
-from MedEnhanceLib.gradprom.measure import Enhancer, measure_held_out
+from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.io import load
-from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
-from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
-from MedEnhanceLib.nets.training import Learner, begin_training, run_steps
+from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
+from MedEnhanceLib.learning.precision import mixed_precision, move, without_tf32
+from MedEnhanceLib.learning.training import Learner, begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Degradations of the simulated low-quality versions, one after another.
@@ -96,18 +97,11 @@ def train(
     record_likeness(bundle.folder, images)
     if held_out:
         enhancers = {"enhanced": enhancer.enhance} if enhancer else {}
-        rows = measure_held_out(
-            str(bundle.folder),
-            config,
-            data,
-            held_out,
-            enhancers,
-            monitor.part(0.9, 1.0),
-            device=config.device,
-        )
+        task = SegmentationTask(str(bundle.folder), data, device, modality=config.modality)
+        rows = task.measure(enhancers, monitor.part(0.9, 1.0), depth=None)
         means = [*_means(rows)]
-        said = f"{bundle.metadata['description']} {dice_in_words(means)}"
-        record_fields(bundle.folder, {"measured": [*rows, *means], "description": said})
+        description = f"{bundle.metadata['description']} {dice_in_words(means)}"
+        record_fields(bundle.folder, {"measured": [*rows, *means], "description": description})
     monitor.progress(1.0, "model written")
     return bundle.folder
 
@@ -119,17 +113,28 @@ def prepare_examples(
     monitor: Monitor,
     enhancer: Enhancer | None,
 ) -> list[Example]:
-    """Read, label, degrade and enhance all subjects of the training."""
+    """Read, label, degrade and enhance all subjects of the training.
+
+    Raises InputError for a structure that no image shows.
+    """
     rng = np.random.default_rng(config.seed)
     examples = []
-    for index, one in enumerate(files):
+    for index, pair in enumerate(files):
         part = monitor.part(index / len(files), (index + 1) / len(files))
-        subject = read_labeled(config, data, one, part.part(0, 0.5))
-        versions = _versions(subject.image, config, rng, enhancer, part.part(0.5, 1))
-        scaled = tuple(_scaled(pair[: config.network.images]) for pair in versions)
-        isotropic = subject.image.geometry.is_nearly_isotropic
-        examples.append(Example(scaled, subject.indices, isotropic))
-    check_structures(config, [example.labels for example in examples])
+        labeled = read_labeled(config, data, pair, part.part(0, 0.5))
+        versions = []
+        for images in _versions(labeled.image, config, rng, enhancer, part.part(0.5, 1)):
+            scaling = scaling_for(images[0])
+            channels = [scaling.apply(each.voxels) for each in images[: config.network.images]]
+            versions.append(np.stack(channels).astype(np.float16))
+        isotropic = labeled.image.geometry.is_nearly_isotropic
+        examples.append(Example(tuple(versions), labeled.indices, isotropic))
+    for index, label in enumerate(config.label_set, start=1):
+        if not any((example.labels == index).any() for example in examples):
+            raise InputError(
+                f"no training image shows {label.name!r} (value {label.value})",
+                "Check its label value, or leave the structure out.",
+            )
     return examples
 
 
@@ -146,19 +151,13 @@ def _versions(
     """
     kinds, count = _DEGRADATIONS[config.modality], 1 + config.contrasts
     for contrast in range(count):
-        shown = synthetic_contrast(image, rng) if contrast else image
-        yield shown, shown
+        clean = synthetic_contrast(image, rng) if contrast else image
+        yield clean, clean
         for number in range(config.damaged):
             share = (contrast + number / config.damaged) / count
             monitor.progress(share, "making degraded versions")
-            degraded = draw(kinds[number % len(kinds)], rng).apply(shown)
+            degraded = draw(kinds[number % len(kinds)], rng).apply(clean)
             yield enhancer.enhance(degraded) if enhancer else degraded, degraded
-
-
-def _scaled(images: Sequence[Volume]) -> Halves:
-    """Stack images on the network's scale, that of the first, [C, K, J, I]."""
-    scaling = scaling_for(images[0])
-    return np.stack([scaling.apply(image.voxels) for image in images]).astype(np.float16)
 
 
 def synthetic_contrast(image: Volume, rng: np.random.Generator) -> Volume:
@@ -176,20 +175,6 @@ def synthetic_contrast(image: Volume, rng: np.random.Generator) -> Volume:
     mapped = np.interp(scaled, knots, levels if rng.random() < 0.5 else levels[::-1])
     mapped *= np.clip(scaled / TISSUE["MR"], 0, 1) ** 2
     return image.with_voxels((1000 * mapped).astype(np.float32), did="synthetic contrast")
-
-
-def segmentation_loss(*, over_batch: bool = False) -> nn.Module:
-    """Make CE + Dice over logits [B, C, H, W] and label indices [B, 1, H, W], without background.
-
-    over_batch: Dice of the batch as a whole. Dice of each patch would only push a rare structure
-    back, as most patches do not show it.
-    """
-    from monai.losses.dice import DiceCELoss
-
-    loss: nn.Module = DiceCELoss(
-        to_onehot_y=True, softmax=True, include_background=False, batch=over_batch
-    )
-    return loss
 
 
 @dataclass(frozen=True)
@@ -282,12 +267,11 @@ def _means(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the means over patients, a row for each image."""
     for image in dict.fromkeys(row["image"] for row in rows):
         same = [row for row in rows if row["image"] == image]
-        columns = {name: [row[name] for row in same] for name in same[0]}
-        yield {
-            name: None if None in values else round(float(np.mean(values)), 4)
-            for name, values in columns.items()
-            if name not in ("subject", "image")
-        } | {"subject": "mean", "image": image}
+        means = {"subject": "mean", "image": image}
+        for name in [name for name in same[0] if name not in means]:
+            values = [row[name] for row in same]
+            means[name] = None if None in values else round(float(np.mean(values)), 4)
+        yield means
 
 
 def dice_in_words(means: Sequence[Mapping[str, Any]]) -> str:

@@ -13,13 +13,13 @@ from MedEnhanceLib.runtime.lazy import imported_when_used
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
     from MedEnhanceLib.hqg.decide import VolumeCache
-    from MedEnhanceLib.hqg.infer import enhance
+    from MedEnhanceLib.hqg.enhancer import enhance
 
 __all__ = ["EnhanceConfig", "TrainConfig", "VolumeCache", "enhance"]
 
 _HOMES = {
     "config": ["EnhanceConfig", "TrainConfig"],
     "decide": ["VolumeCache"],
-    "infer": ["enhance"],
+    "enhancer": ["enhance"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

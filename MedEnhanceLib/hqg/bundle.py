@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, must_fit
 from MedEnhanceLib.bundles.store import Bundle
@@ -11,14 +13,28 @@ from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 
-if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.train.verdict import Verdict
-
 _LIMITS = (
     "Trained on few subjects; other scanners, sequences and anatomy can give worse results.",
     "It can remove faint structure together with noise: compare with the input.",
 )
 _GUIDE_LIMIT = "A lesion that only the guide shows can leave a trace: look at the guide too."
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Decision on taught weights.
+
+    Attributes:
+        accepted: whether the taught weights are kept.
+        record: the decision and its figures, for metadata.json.
+        rows: what was measured in each person held out.
+        text: the decision in sentences, for the model card.
+    """
+
+    accepted: bool
+    record: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    text: str
 
 
 def export_enhancer(

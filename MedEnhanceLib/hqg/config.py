@@ -78,19 +78,6 @@ class TaskConfig(Options):
     """
 
     segmenter: Annotated[str, About(help="name or folder of the head")]
-    images: tuple[str, ...] = option(
-        (),
-        help="patterns of labeled images below the data folder; empty: images, labels and persons "
-        "held out as in the head's training",
-    )
-    labels: tuple[str, ...] = option(
-        (),
-        help="patterns of their label volumes, in the same order, with the values that the head "
-        "writes; 0 is the background",
-    )
-    held_out: tuple[str, ...] = option(
-        (), help="patterns of the images by which the taught weights are accepted or not"
-    )
     gate: Literal["ema", "binary", "cosine", "joint", "off"] = option(
         "ema",
         help="when the task's gradient counts: ema by averaged gradients, binary as published, "
@@ -104,14 +91,6 @@ class TaskConfig(Options):
     )
     steps: int = option(100, help="number of steps", low=1, high=10_000_000)
     learning_rate: float = option(5e-4, help="of the optimizer, AdamW")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.images and not (self.labels and self.held_out):
-            raise ConfigError(
-                "task.images is without labels or held_out",
-                "State task.labels, and in task.held_out the persons who decide; or none of them.",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
+from MedEnhanceLib.core.arrays import extremes
 from MedEnhanceLib.core.manifest import findings_in_words, map_in_words
-from MedEnhanceLib.core.slabs import extremes
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.filters.blur import BlurEstimate, measure_blur
+from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Removal, removal_of, trust_in
-from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import LARGEST
-from MedEnhanceLib.nets.regions import ConstantRegions
-from MedEnhanceLib.noise.blocks import structure_of
 from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
-from MedEnhanceLib.noise.frames import measure_frames
+from MedEnhanceLib.noise.sequence import measure_frames
+from MedEnhanceLib.noise.tissue_blocks import structure_of
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""Removes noise as far as it was measured: the grouped filter on a volume, and the set network.
+"""Removes noise as far as it was measured: block-matching filter and set network on a volume.
 
-measure_noise → nets.grouped.denoised → hqg.restore → bias of magnitudes undone → share of it
+measure_noise → block_matching.denoised → network_stage → bias of magnitudes undone → share of it
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats
-from MedEnhanceLib.core.slabs import extremes
+from MedEnhanceLib.core.arrays import Array, Floats, extremes, parts_of
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.grouped_run import parts_of
-from MedEnhanceLib.nets.regions import Air, ConstantRegions
-from MedEnhanceLib.noise.blocks import AIR_MEAN
+from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.regions import Air, ConstantRegions
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.noise.rician import amplitude
+from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.restore import NetworkStage
+    from MedEnhanceLib.hqg.network_stage import NetworkStage
 
 #: Below this mean, in σ, a magnitude may be air, whose own mean is 1.25.
 _NEAR_AIR = 2.0
@@ -110,7 +108,7 @@ def denoise(
     regions: ConstantRegions | None = None,
     only: slice | None = None,
     network: NetworkStage | None = None,
-    engine: grouped.Engine | None = None,
+    engine: block_matching.Engine | None = None,
     finish: Callable[[Floats], Array] | None = None,
     out: Array | None = None,
     monitor: Monitor | None = None,
@@ -122,7 +120,7 @@ def denoise(
     regions: of the volume that are constant; `put_back` makes them exact in the result.
     network: what goes on from the filter, with its guides; None for the filter alone.
     finish: what makes voxels of the volume's type of slices, as they are computed.
-    Other arguments, result and errors are those of `grouped.denoised`.
+    Other arguments, result and errors are those of `block_matching.denoised`.
     """
     only = only or slice(0, volume.shape[0])
     if out is None:
@@ -133,9 +131,9 @@ def denoise(
             values = before.astype(np.float32)
             to[...] = values if finish is None else finish(values)
         return out
-    rounds: tuple[grouped.Round, ...] = grouped.MR_ROUNDS
+    rounds: tuple[block_matching.Round, ...] = block_matching.MR_ROUNDS
     if volume.modality == "CT":
-        rounds = grouped.CT_ROUNDS
+        rounds = block_matching.CT_ROUNDS
     elif network is not None:
         # One round more, which costs CT fine structure: the network sees what it changes.
         rounds = (*rounds, rounds[-1])
@@ -148,7 +146,7 @@ def denoise(
         return values if finish is None else finish(values)
 
     voxels = volume.voxels if regions is None else regions.neutral
-    return grouped.denoised(
+    return block_matching.denoised(
         voxels,
         noise if regions is None else regions.level(noise),
         noise.spectrum.reshape(-1),

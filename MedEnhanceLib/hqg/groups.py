@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.filters.layers import TAPER, BlockGroups
+from MedEnhanceLib.filters.torch_engine import COSINES
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrection, fit
-from MedEnhanceLib.native import CELLS, SIDE, TAPER
-from MedEnhanceLib.nets.grouped_torch import COSINES
+from MedEnhanceLib.native import CELLS, SIDE
 
 T = TypeVar("T")
 #: Limits of the logarithm of a block's weight.
@@ -47,7 +47,7 @@ class Places:
     shape: tuple[int, int, int]
 
     @classmethod
-    def of(cls, found: native.Groups, spectrum: Floats, shape: tuple[int, ...]) -> Places:
+    def of(cls, found: BlockGroups, spectrum: Floats, shape: tuple[int, ...]) -> Places:
         """The groups that a search found in a slab, in noise of a spectrum."""
         slices, rows, columns = shape
         return cls(

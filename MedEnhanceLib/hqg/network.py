@@ -1,7 +1,7 @@
 """The set network over groups of similar blocks, and its correction by a guide.
 
-The grouped filter leaves an estimate E of the noisy Y, and its next to last round a pilot P. A
-group is a reference block of 4 × 4 × 4 voxels and the blocks that look most like it in E. The
+The block-matching filter leaves an estimate E of the noisy Y, and its next to last round a pilot
+P. A group is a reference block of 4 × 4 × 4 voxels and the blocks that look most like it in E. The
 network sees the blocks of a group as a set, in cosine coefficients over the noise's own deviation,
 and answers with what is to be added to each block of E. All its last layers begin at zero:
 untrained it adds nothing.
@@ -14,7 +14,7 @@ modulates the features, and opens or closes a gate for each block.
 
 Sources: features of a high-quality image inserted by variational normalization, He et al., IEEE
 TNNLS 35 (2024), arXiv 2307.07829, which is implemented here in an idea, with details of our own;
-sets of blocks, Zaheer et al., NeurIPS 2017; the filter, see `nets.grouped`.
+sets of blocks, Zaheer et al., NeurIPS 2017; the filter, see `filters.block_matching`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib.core.arrays import Longs
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.native import CELLS, SIDE
 
@@ -42,9 +42,9 @@ _FLAT = 0.02
 _FREE_SHARE = 0.3
 
 
-def orders() -> npt.NDArray[np.int64]:
+def orders() -> Longs:
     """[64]: sum of the orders of each frequency along the three axes, 0 to 9."""
-    order: npt.NDArray[np.int64] = np.indices((SIDE,) * 3).sum(axis=0).reshape(CELLS)
+    order: Longs = np.indices((SIDE,) * 3).sum(axis=0).reshape(CELLS)
     return order
 
 

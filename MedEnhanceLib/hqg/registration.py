@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask
+from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -48,7 +48,7 @@ _VOXEL_SIGMA = 0.42
 
 
 @dataclass(frozen=True)
-class Fit:
+class GuideFit:
     """How well a guide fits a volume at one place."""
 
     #: How much more of the detail agrees there than a few millimeters beside it, 0 to 1.
@@ -136,7 +136,7 @@ class Registration:
             sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
         return result
 
-    def fits(self, guide: Volume, places: list[Doubles]) -> list[Fit]:
+    def fits(self, guide: Volume, places: list[Doubles]) -> list[GuideFit]:
         """How well the guide fits at each place; 0 where it shows too little of the volume."""
         ours, theirs = (_level(each, _LEVELS[-1][0]) for each in (self._volume, guide))
         windows, positions = self._windows(ours)
@@ -162,7 +162,7 @@ class Registration:
                 there.append(agreement(shifted))
             chance = float(np.mean(there))
             value = (agreement(place) - chance) / max(1 - chance, _FLOOR)
-            fits.append(Fit(max(0.0, value), self.overlap(guide, place)))
+            fits.append(GuideFit(max(0.0, value), self.overlap(guide, place)))
         return fits
 
     def _windows(self, level: Volume) -> tuple[Floats, Doubles]:

@@ -64,6 +64,13 @@ def refuse_unwritable(folder: Path) -> None:
         raise output_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
+def make_folder(folder: str | Path) -> Path:
+    """Make a folder unless it exists; raises OSError where it cannot be made."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    return target
+
+
 def resolved(path: Path) -> Path:
     """Return the path without links; one that leads to itself stays."""
     return Path(os.path.realpath(path))

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Mask, extremes, slabs
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import map_in_words
-from MedEnhanceLib.core.modality import FARTHEST_MM, MICROSCOPY_MM
-from MedEnhanceLib.core.slabs import extremes, slabs
+from MedEnhanceLib.core.modality import FARTHEST_MM, MICROSCOPY_MM, SET_MODALITY, guess_modality
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Above this ratio of spacings, methods work slice by slice.
 _ANISOTROPIC = 3.0
@@ -99,9 +99,7 @@ def refuse_too_large(volume: Volume) -> None:
         _refuse(volume, lambda plane: (plane >= -LARGEST) & (plane <= LARGEST), what)
 
 
-def _refuse(
-    volume: Volume, is_usable: Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]], what: str
-) -> None:
+def _refuse(volume: Volume, is_usable: Callable[[Array], Mask], what: str) -> None:
     """Raise InputError with the number of unusable voxels and the first slice of them."""
     planes = (plane for part in slabs(volume.voxels) for plane in part)
     counts = [plane.size - int(np.count_nonzero(is_usable(plane))) for plane in planes]
@@ -115,3 +113,25 @@ def _refuse(
         f"{volume.source or 'volume'}: {count} {what}, first in {where}",
         "Replace them by a number (the background, say) and save the volume again.",
     )
+
+
+def warn_of_doubts(volume: Volume, name: str, monitor: Monitor) -> None:
+    """Warn where modality or spacing of a volume, as it was given, may be wrong."""
+    spacing = volume.geometry.spacing
+    if volume.modality_is_guess:
+        kind = "neither CT nor MR" if volume.modality == "OT" else volume.modality
+        text = f"{name}: modality missing; from its values it looks like {kind}"
+        monitor.warn(f"{text}; override: {SET_MODALITY}", about=f"taken as {volume.modality}")
+    elif volume.modality in ("MR", "PT") and guess_modality(volume.voxels, spacing) == "CT":
+        text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
+        monitor.warn(
+            f"{text}is wrong if it is CT; override: {SET_MODALITY}", about="values like CT"
+        )
+    elif volume.modality == "CT" and not volume.history and extremes(volume.voxels)[0] >= 0:
+        text = f"{name}: no value is below 0 HU, although fat and air are: if the values were "
+        text += "rescaled, models for CT do not fit them (convert the original again, without "
+        monitor.warn(f"{text}rescaling), nor if it is MR", about="CT without a value below 0")
+    if (widest := max(spacing)) > FARTHEST_MM:
+        text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
+        text += "correct it first: sizes and volumes in results depend on it"
+        monitor.warn(text, about="spacing")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles, Voxels
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels, rescale
@@ -175,19 +175,19 @@ def _geometry(header: Any, found: tags.Tags, name: str, monitor: Monitor) -> Geo
     return exact if is_same else geometry
 
 
-def _qform(header: Any, name: str) -> npt.NDArray[np.float64]:
+def _qform(header: Any, name: str) -> Doubles:
     from nibabel.spatialimages import HeaderDataError
 
     header = header.copy()
     header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # 0 counts as 1, by the standard
     try:
-        affine: npt.NDArray[np.float64] = header.get_qform()
+        affine: Doubles = header.get_qform()
     except (HeaderDataError, ValueError) as cause:
         raise GeometryError(f"{name}: qform: {cause}", "Correct the header.") from cause
     return affine
 
 
-def _agree(header: Any, sform: npt.NDArray[np.float64], pixdim: npt.NDArray[np.float64]) -> bool:
+def _agree(header: Any, sform: Doubles, pixdim: Doubles) -> bool:
     try:
         apart = np.abs(sform - _qform(header, "")).max()
     except GeometryError:

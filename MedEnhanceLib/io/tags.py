@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.exchange import unstated_time_unit
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import GeometryError

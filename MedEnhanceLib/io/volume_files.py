@@ -11,14 +11,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from MedEnhanceLib.core.gradients import fsl_tables
-from MedEnhanceLib.core.modality import default_units, guess_modality, warn_of_doubts
-from MedEnhanceLib.core.slabs import slabs
+from MedEnhanceLib.core.arrays import slabs
+from MedEnhanceLib.core.diffusion_gradients import fsl_tables
+from MedEnhanceLib.core.modality import default_units, guess_modality
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.io.describe import refuse_not_finite
+from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_doubts
 from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicom.sources import DICOM_ENDINGS, is_dicom, is_source
 from MedEnhanceLib.io.metaimage import itk_header, read_metaimage

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from MedEnhanceLib.core import slabs
-from MedEnhanceLib.core.slabs import Voxels
+from MedEnhanceLib.core import arrays
+from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor
@@ -141,10 +141,10 @@ def read_voxels(payload: Payload, monitor: Monitor, scratch: Path | None = None)
             _COPY_AGAIN,
         )
     is_as_it_is = payload.dtype.isnative and not payload.is_packed
-    if scratch is not None and payload.nbytes >= slabs.LARGE_BYTES and is_as_it_is:
+    if scratch is not None and payload.nbytes >= arrays.LARGE_BYTES and is_as_it_is:
         return np.memmap(path, payload.dtype, "r", begin, payload.shape)
     try:
-        voxels = slabs.empty(payload.shape, payload.dtype, scratch)
+        voxels = arrays.empty(payload.shape, payload.dtype, scratch)
     except (MemoryError, ValueError) as cause:  # ValueError: more than an array can ever have
         raise DeviceMemoryError(
             f"{path.name}: its voxels need {payload.nbytes / 2**30:.1f} GiB of memory",
@@ -171,7 +171,7 @@ def _fill(voxels: Voxels, payload: Payload, monitor: Monitor) -> None:
                 skip = max(0, skip - len(piece))
                 target[filled : filled + len(part)] = part
                 filled += len(part)
-                slabs.let_go(voxels)
+                arrays.let_go(voxels)
         except EOFError:
             raise _cut_short(payload, filled) from None
     if filled < payload.nbytes:  # it was written to meanwhile

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from MedEnhanceLib import io
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, OutputError
 from MedEnhanceLib.io.atomic import write_json
@@ -86,12 +87,10 @@ def gather(
 
 def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, _Series]]:
     """Yield every volume at or below a path: the file or folder, its path below, which series."""
-    from MedEnhanceLib.io import READABLE, ending_of
-
     if not path.is_dir():
         yield str(path), Path(path.name), _ALL  # also one that is missing: its row will say so
         return
-    endings = {*READABLE, *([CONTAINER] if containers else ())}
+    endings = {*io.READABLE, *([CONTAINER] if containers else ())}
     root = path.parent if _is_series(path) else path
     for name, below, names in os.walk(path):
         folder = Path(name)
@@ -106,7 +105,7 @@ def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[st
             # Hidden files are our own temporary ones, or what macOS leaves on foreign disks.
             files = [folder / name for name in sorted(names) if not name.startswith(".")]
             for file in files:
-                if ending_of(file) in endings:
+                if io.ending_of(file) in endings:
                     yield str(file), file.relative_to(root), _ALL
 
 
@@ -137,15 +136,13 @@ def _series_in(folder: Path) -> list[_Series]:
 
 
 def _result_name(relative: Path, ending: str | None, series: str) -> Path:
-    from MedEnhanceLib.io import READABLE, WRITABLE, ending_of
-
-    own = ending_of(relative)
-    has_ending = own in READABLE or own in (CONTAINER, _DICOM)
+    own = io.ending_of(relative)
+    has_ending = own in io.READABLE or own in (CONTAINER, _DICOM)
     stem = relative.name[: -len(own)] if has_ending else relative.name
     if series:
         stem += f"-{hashlib.sha256(series.encode()).hexdigest()[:8]}"
     if ending is None:
-        ending = own if own in WRITABLE else ".nii.gz"
+        ending = own if own in io.WRITABLE else ".nii.gz"
     return relative.with_name(stem + ending)
 
 

@@ -16,11 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
+from MedEnhanceLib.io.atomic import atomic_write, make_folder
 from MedEnhanceLib.jobs.batch_items import Item
-from MedEnhanceLib.jobs.worker.events import as_json
-from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, attend
 
 _POLL_SECONDS = 0.05
@@ -60,8 +61,6 @@ def dask_here(workers: int) -> Iterator[str]:
 
     Workers side by side share the processor's threads.
     """
-    from MedEnhanceLib.runtime.machine import cpu_threads
-
     dask = require("dask", purpose="batch --workers")
     distributed = require("dask.distributed", purpose="batch --workers")
     threads = max(1, cpu_threads() // workers)
@@ -299,8 +298,6 @@ class Ledger:
 
     def _write_table(self) -> None:
         """Write batch.csv: a column for each figure; the volumes of this run, then earlier ones."""
-        from MedEnhanceLib.io.atomic import atomic_write
-
         places = dict.fromkeys([*map(_place_of, self._items), *self._rows])
         rows = [_columns_of(self._rows[place]) for place in places if place in self._rows]
         text = io.StringIO()

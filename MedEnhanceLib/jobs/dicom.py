@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from MedEnhanceLib import io
+from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.io.atomic import refuse_existing
 from MedEnhanceLib.jobs.files import OutputParams, manifest_path
 from MedEnhanceLib.jobs.placing import lay_beside, name_of
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -84,8 +86,6 @@ def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
     something, unless it is an earlier result that may be replaced; DependencyError where
     highdicom is needed and missing.
     """
-    from MedEnhanceLib import io
-    from MedEnhanceLib.io.atomic import refuse_existing
     from MedEnhanceLib.io.dicom.sources import is_dicom
     from MedEnhanceLib.io.dicomout.object_files import refuse_used_folder
 

@@ -8,22 +8,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.core.manifest import corrections_in_words, make_manifest, manifest_at_strength
+from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.core.manifest import (
+    as_json,
+    corrections_in_words,
+    make_manifest,
+    manifest_at_strength,
+)
 from MedEnhanceLib.core.options import narrowed, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom import Segmentation
-    from MedEnhanceLib.hqg import VolumeCache
     from MedEnhanceLib.hqg.strength import Enhancement
-    from MedEnhanceLib.report.drawing import Picture
+    from MedEnhanceLib.report.figures import Picture
 
 #: Options that the task slices takes.
 _OF_THIN_SLICES = ("model", "device", "strength", "task", "slice_spacing")
@@ -44,7 +47,7 @@ class Enhanced:
 
     volume: Volume
     uncertainty: Volume | None
-    segmentation: Segmentation | None
+    segmentation: gradprom.Segmentation | None
     report: dict[str, Any]
     enhancement: Enhancement
 
@@ -112,15 +115,13 @@ def enhance_volume(
     segmenter: SegmentConfig | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
-    cache: VolumeCache | None = None,
+    cache: hqg.VolumeCache | None = None,
     scratch: Path | None = None,
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance in memory, then segment for a `segmenter`; other arguments as of `hqg.enhance`."""
     if segmenter is not None or config.task == "slices":
         attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.gradprom import open_head_for, segment
-    from MedEnhanceLib.hqg import enhance
     from MedEnhanceLib.hqg.strength import ENHANCED
 
     began = time.monotonic()
@@ -129,16 +130,18 @@ def enhance_volume(
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
     head = None
     if segmenter is not None:  # better missed now than after the long work
-        head = open_head_for(volume if frame is None else volume.frame(frame), segmenter, monitor)
+        head = gradprom.open_head_for(
+            volume if frame is None else volume.frame(frame), segmenter, monitor
+        )
     share = 1 / (1 + _HEAD_PASSES) if segmenter else 1.0
     part = monitor.part(0.0, share)
     if config.task == "slices":
-        from MedEnhanceLib.hqg.slices.restore import enhance_slices
+        from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
 
         _refuse_with_thin_slices(config, guide=guide, slices=slices)
         done = enhance_slices(volume if frame is None else volume.frame(frame), config, part)
     else:
-        done = enhance(
+        done = hqg.enhance(
             volume,
             config,
             guide=guide,
@@ -151,7 +154,9 @@ def enhance_volume(
     labels = None
     if segmenter is not None:
         part = monitor.part(share, 1.0)
-        labels = segment(done.volume, segmenter, original=done.original, head=head, monitor=part)
+        labels = gradprom.segment(
+            done.volume, segmenter, original=done.original, head=head, monitor=part
+        )
     limits = [CT_LIMIT] if done.volume.modality == "CT" and config.task != "slices" else []
     facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured, "limits": limits}
     # Names of files may hold those of patients.
@@ -201,7 +206,9 @@ def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
         )
 
 
-def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None = None) -> Objects:
+def objects_of(
+    result: Volume | Enhanced | gradprom.Segmentation, source: Volume | None = None
+) -> Objects:
     """Collect what becomes DICOM of a volume or a result.
 
     source: what was enhanced or segmented; None where it is not at hand any more.
@@ -247,7 +254,7 @@ def segmenter_config(
     return narrowed(SegmentConfig, options, model=segmenter, device=device, segmenter="")
 
 
-def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:
+def segmentation_figures(segmentation: gradprom.Segmentation | None) -> dict[str, Any]:
     """Return what a manifest records of a segmentation; nothing where there is none."""
     if segmentation is None:
         return {}

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from MedEnhanceLib.core.modality import warn_of_doubts
+from MedEnhanceLib import hqg, io, unicompress
 from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
+from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
+from MedEnhanceLib.io.describe import warn_of_doubts
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.hqg import VolumeCache
 
 CONTAINER = ".ucv"
 #: In place of a guide: the best one beside the volume.
@@ -102,16 +101,12 @@ def load_volume(
     monitor = monitor or Monitor()
     monitor.progress(0.0, "loading the volume")
     if path.suffix.lower() == CONTAINER:
-        from MedEnhanceLib.unicompress import decompress
-
         if series is not None:
             raise ConfigError(f"{path.name}: a container has no series", "Leave series out.")
-        volume = decompress(path, monitor=monitor)
+        volume = unicompress.decompress(path, monitor=monitor)
         volume = volume.as_modality(modality) if modality else volume
         warn_of_doubts(volume, path.name, monitor)
         return volume
-    from MedEnhanceLib import io
-
     return io.load(path, modality=modality, series=series, monitor=monitor, **options)
 
 
@@ -122,18 +117,16 @@ class KeptVolumes:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, tuple[Volume, VolumeCache]] = {}
+        self._kept: dict[Hashable, tuple[Volume, hqg.VolumeCache]] = {}
 
     def load(
         self, params: VolumeParams, *, keep: bool, scratch: Path | None = None, monitor: Monitor
-    ) -> tuple[Volume, VolumeCache | None]:
+    ) -> tuple[Volume, hqg.VolumeCache | None]:
         """Return the volume of `params`, and what `hqg.enhance` measured of it, if it is kept.
 
         That is the kept one where the file is still the same. Of two that are kept, the one that
         was not used last makes room before another one is read.
         """
-        from MedEnhanceLib.hqg import VolumeCache
-
         key = _key_of(params)
         if key in self._kept:
             self._kept[key] = self._kept.pop(key)
@@ -146,17 +139,15 @@ class KeptVolumes:
             # A file that was exchanged while it was read has another key by now.
             if not keep or key is None or key != _key_of(params):
                 return volume, None
-            self._kept[key] = volume, VolumeCache()
+            self._kept[key] = volume, hqg.VolumeCache()
         monitor.progress(1.0, "loading the volume")
         return self._kept[key]
 
 
 def _key_of(params: VolumeParams) -> Hashable:
     """Name the content of the file; None for a folder, whose files may change unseen."""
-    from MedEnhanceLib.io import ending_of
-
     path = Path(params.input)
-    if ending_of(path) not in _WHOLE_FILES or not path.is_file():
+    if io.ending_of(path) not in _WHOLE_FILES or not path.is_file():
         return None
     state = path.stat()
     # A link to a file is the same file; some file systems do not number theirs.
@@ -179,8 +170,6 @@ def check_outputs(
     outputs: parameter's name → path. ending: of their names, where they are no volumes.
     Raises OutputError, EndingError or ConfigError, naming the file.
     """
-    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
-
     sources = {resolved(path) for path in inputs}
     places = {resolved(path) for path in outputs.values()}
     if len(places) < len(outputs):
@@ -205,8 +194,6 @@ def check_outputs(
 
 def check_ending(path: Path, ending: str = "") -> None:
     """Raise EndingError for a name whose ending is not this one, or not that of a volume."""
-    from MedEnhanceLib import io
-
     if ending and path.suffix.lower() != ending:
         raise EndingError(f"{path.name}: unsupported output extension", f"Use {ending}.")
     if not ending and io.ending_of(path) not in io.WRITABLE:
@@ -246,9 +233,7 @@ def results_of(params: Params) -> dict[str, Path]:
 
 def beside(output: str, word: str) -> str:
     """Turn `out.nii.gz` into `out-word.nii.gz`, for what comes with an output."""
-    from MedEnhanceLib.io import ending_of
-
-    ending = ending_of(Path(output))
+    ending = io.ending_of(Path(output))
     return f"{output[: -len(ending) or None]}-{word}{ending}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,67 +10,73 @@ from typing import Any
 
 from MedEnhanceLib.core.options import config_from_json, did_you_mean
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs.events import check_version
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
-from MedEnhanceLib.jobs.worker.events import check_version
 from MedEnhanceLib.runtime.device import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 
 
 @dataclass(frozen=True)
-class JobKind:
-    """A kind of job in jobs/kinds, which is imported when it is needed.
+class Job:
+    """A kind of job, whose module in jobs/kinds is imported when it is needed.
 
-    file: of jobs/kinds; `<name>Params` and `run_<name>` stand in it. keeps_volumes: whether the
-    function takes the `KeptVolumes` of its worker as well. is_question: whether it writes nothing
-    and answers whoever asks at once: no list of jobs shows it.
+    params_at, run_at: module and name of the parameters' dataclass, and of the function that does
+    the job. keeps_volumes: whether the function takes the `KeptVolumes` of its worker as well.
+    is_question: whether it writes nothing and answers whoever asks at once: no list of jobs shows
+    it.
     """
 
-    file: str
-    name: str
+    params_at: str
+    run_at: str
     keeps_volumes: bool = False
     is_question: bool = False
 
     @property
     def params(self) -> Any:
         """The dataclass of the parameters."""
-        return self._member(f"{self.name}Params")
+        return _member(self.params_at)
 
     @property
     def run(self) -> Callable[..., Result]:
         """The function that does the job."""
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower()
-        run: Callable[..., Result] = self._member(f"run_{words}")
+        run: Callable[..., Result] = _member(self.run_at)
         return run
 
-    def _member(self, name: str) -> Any:
-        return getattr(import_module(f"MedEnhanceLib.jobs.kinds.{self.file}"), name)
+
+def _member(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"MedEnhanceLib.jobs.kinds.{module}"), name)
 
 
-JOBS: dict[str, JobKind] = {
-    "enhance": JobKind("enhance", "Enhance", keeps_volumes=True),
-    "prepare": JobKind("enhance", "Prepare", keeps_volumes=True, is_question=True),
-    "blend": JobKind("volumes", "Blend"),
-    "segment": JobKind("enhance", "Segment"),
-    "compress": JobKind("compress", "Compress", keeps_volumes=True),
-    "estimate": JobKind("compress", "Estimate", keeps_volumes=True, is_question=True),
-    "decompress": JobKind("compress", "Decompress"),
-    "recover": JobKind("compress", "Recover"),
-    "degrade": JobKind("volumes", "Degrade"),
-    "convert": JobKind("volumes", "Convert"),
-    "inspect": JobKind("volumes", "Inspect", is_question=True),
-    "series": JobKind("volumes", "Series"),
-    "export": JobKind("volumes", "Export"),
-    "batch": JobKind("batch", "Batch"),
-    "train": JobKind("train", "Train"),
-    "distill": JobKind("distill", "Distill"),
-    "distill-estimate": JobKind("distill", "DistillEstimate"),
-    "evaluate": JobKind("evaluate", "Evaluate"),
-    "demo": JobKind("demo", "Demo"),
-    "models": JobKind("installation", "Models", is_question=True),
-    "doctor": JobKind("installation", "Doctor", is_question=True),
-    "install": JobKind("installation", "Install"),
-    "ping": JobKind("installation", "Ping", is_question=True),
+JOBS: dict[str, Job] = {
+    "enhance": Job("enhance:EnhanceParams", "enhance:run_enhance", keeps_volumes=True),
+    "prepare": Job(
+        "enhance:PrepareParams", "enhance:run_prepare", keeps_volumes=True, is_question=True
+    ),
+    "blend": Job("volumes:BlendParams", "volumes:run_blend"),
+    "segment": Job("enhance:SegmentParams", "enhance:run_segment"),
+    "compress": Job("compress:CompressParams", "compress:run_compress", keeps_volumes=True),
+    "estimate": Job(
+        "compress:EstimateParams", "compress:run_estimate", keeps_volumes=True, is_question=True
+    ),
+    "decompress": Job("compress:DecompressParams", "compress:run_decompress"),
+    "recover": Job("compress:RecoverParams", "compress:run_recover"),
+    "degrade": Job("volumes:DegradeParams", "volumes:run_degrade"),
+    "convert": Job("volumes:ConvertParams", "volumes:run_convert"),
+    "inspect": Job("volumes:InspectParams", "volumes:run_inspect", is_question=True),
+    "series": Job("volumes:SeriesParams", "volumes:run_series"),
+    "export": Job("volumes:ExportParams", "volumes:run_export"),
+    "batch": Job("batch:BatchParams", "batch:run_batch"),
+    "train": Job("train:TrainParams", "train:run_train"),
+    "distill": Job("distill:DistillParams", "distill:run_distill"),
+    "distill-estimate": Job("distill:DistillEstimateParams", "distill:run_distill_estimate"),
+    "evaluate": Job("evaluate:EvaluateParams", "evaluate:run_evaluate"),
+    "demo": Job("demo:DemoParams", "demo:run_demo"),
+    "models": Job("installation:ModelsParams", "installation:run_models", is_question=True),
+    "doctor": Job("installation:DoctorParams", "installation:run_doctor", is_question=True),
+    "install": Job("installation:InstallParams", "installation:run_install"),
+    "ping": Job("installation:PingParams", "installation:run_ping", is_question=True),
 }
 
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.core.manifest import file_sha256, make_manifest
+from MedEnhanceLib import io
+from MedEnhanceLib.core.manifest import as_json, file_sha256, make_manifest
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import DicomParams, Objects, check_folder, place_objects, write
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -48,7 +49,6 @@ class Work:
 
     def save(self, volumes: Mapping[str, Volume | None], monitor: Monitor) -> None:
         """Save each output to its file; what is None was not made, and is no output any more."""
-        from MedEnhanceLib.io import save
         from MedEnhanceLib.io.volume_files import gradient_tables
 
         monitor.progress(0.0, "saving the result")
@@ -59,7 +59,7 @@ class Work:
             else:
                 path, is_main = self.outputs[name], name == "output"
                 shown = volume if is_main else replace(volume, gradients=())
-                save(shown, path, overwrite=self._params.overwrite, monitor=monitor)
+                io.save(shown, path, overwrite=self._params.overwrite, monitor=monitor)
                 for table in gradient_tables(shown, path):
                     self.outputs[table.suffix[1:]] = table
 
@@ -93,7 +93,6 @@ class Work:
         measured; they go into both. device: that models ran on. model: name and SHA-256.
         source: the volume that was read, whose DICOM series the manifest names.
         """
-        from MedEnhanceLib.io.atomic import write_json
         from MedEnhanceLib.io.dicomout.derivation import without_files
 
         name = f"{self.inputs['input'].name}: "
@@ -137,11 +136,9 @@ class Work:
 
 def _neutral(path: Path) -> str:
     """Return a file by its hash, not by its name: file names may contain patient names."""
-    from MedEnhanceLib.io import ending_of
-
     try:
         if path.is_file():
-            ending = ending_of(path) and f" ({ending_of(path)})"
+            ending = io.ending_of(path) and f" ({io.ending_of(path)})"
             return f"a file{ending}, SHA-256 {file_sha256(path)}"
         return "a folder" if path.is_dir() else "a volume"
     except OSError:  # gone since, or a header called its volume as no file can be called

@@ -2,8 +2,8 @@
 
 One shared library lies in this folder, built by `build.py` from the C files beside it. It holds
 each function once for every vector width of the processor family, and the widest that this
-processor has is used. All widths give the same bits. The C functions trust their pointers, so
-shapes and types of arrays are checked before a call, those of the denoising filter here.
+processor has is used. All widths give the same bits. The C functions trust their pointers: whoever
+calls one checks shapes and types of arrays before.
 """
 
 from __future__ import annotations
@@ -12,14 +12,9 @@ import ctypes
 import importlib.util
 import logging
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import Literal
 
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor
@@ -38,114 +33,11 @@ _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
 _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
 
-Floats = npt.NDArray[np.float32]
-Index = npt.NDArray[np.int32]
 Width = Literal["plain", "avx2", "avx512"]
-Stage = Literal["grouped", "threshold"]
 
-#: Largest search window along slices, rows and columns; coefficients and side of a block.
+#: Of grouped.c: largest search window along slices, rows and columns; coefficients of a block, and
+#: its side.
 MOST_WINDOW, CELLS, SIDE = (7, 11, 16), 64, 4
-#: Weight of each place along a side of a block (Kaiser window), [4], and of its places, [64].
-TAPER_LINE: Floats = np.kaiser(SIDE, 2.0).astype(np.float32)
-TAPER: Floats = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(np.float32)
-
-
-class _Task(ctypes.Structure):
-    """Structure `layer_task` of grouped.c."""
-
-    _fields_ = (
-        *(
-            (name, ctypes.c_int64)
-            for name in ("bytes", "ny", "nx", "z", "window_z", "window_y", "window_x", "step")
-        ),
-        *((name, ctypes.c_int64) for name in ("layer", "row_from", "row_to", "keep", "apart")),
-        ("damp", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("taper", "pilot", "level")),
-        *((name, ctypes.c_void_p) for name in ("noisy", "spectrum", "total", "weight")),
-        *((name, ctypes.c_void_p) for name in ("index", "distance", "sigma")),
-        *((name, ctypes.c_int64) for name in ("room", "count")),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Groups:
-    """Groups of similar blocks of a layer, in the order of their references.
-
-    index: [N, keep], place in the flat slab of each block's first voxel: the reference's, then
-        nearest first. A group with fewer candidates is filled up with its reference.
-    distance: [N, keep], squared differences of the pilot from the reference, summed over a block.
-    level: [N], σ of the noise at the reference.
-    """
-
-    index: Index
-    distance: Floats
-    level: Floats
-
-
-@dataclass(frozen=True, eq=False)
-class LayerArrays:
-    """Arrays that a layer is computed from, and added to: float32, or tensors on a device.
-
-    noisy: the slab [window[0] + 3, ny, nx].
-    pilot: the better estimate, like the slab; in the first stage it is not read.
-    level: σ of the noise, like the slab, ≥ 0.
-    spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
-    total: like the slab, sums of weighed blocks.
-    weight: [window[0], ny, nx], weights of blocks by the place in which they start.
-    """
-
-    noisy: Any
-    pilot: Any
-    level: Any
-    spectrum: Any
-    total: Any
-    weight: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """Round over all groups of blocks.
-
-    step: voxels between references, 1 to 4; the cost falls with its cube.
-    keep: blocks in a group, the reference included, 1 to 64.
-    damp: factor on the variance of the noise, above 1 smooths more; for the stage `threshold` the
-        threshold, in σ.
-    apart: least distance in voxels, along one axis, of other blocks from the reference; for noise
-        that neighboring voxels share.
-    """
-
-    step: int
-    keep: int = 32
-    damp: float = 1.0
-    apart: int = 0
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Reference blocks that start in one slice, and where their groups are searched.
-
-    The slab of a layer is what its candidates cover: window[0] + 3 slices.
-
-    number: of the layer in the volume; every second one is shifted by half a step.
-    z: slice of the slab in which the references start.
-    window: starting places of candidates along slices, rows and columns.
-    """
-
-    number: int
-    z: int
-    window: tuple[int, int, int]
-    round: Round
-
-    def rows(self, ny: int) -> int:
-        """Count the rows of references in slices of ny rows."""
-        return len(places(ny, self.round.step, is_shifted=bool(self.number & 1)))
-
-
-def places(side: int, step: int, *, is_shifted: bool) -> list[int]:
-    """List where references start along a side of that length; the last place is one of them."""
-    last, shift = side - SIDE, step // 2 if is_shifted else 0
-    inner = [0, *(at for at in range(step - shift, last, step) if at > 0)]
-    return inner if last == 0 else [*inner, last]
 
 
 class Library:
@@ -173,72 +65,11 @@ class Library:
         if self.width not in self.widths:
             raise _unusable(f"{path.name} has no {self.width} for this processor")
 
-    def run(self, stage: Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
-        """Compute successive rows of references of a layer, and add to its sums, also in threads.
-
-        Raises ValueError where an argument is out of range, or does not fit the others; MemoryError
-        without memory for the C function's own arrays.
-        """
-        self._call(stage, layer, rows, vars(arrays) | {"taper": TAPER})
-
-    def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> Groups:
-        """Find the groups of successive rows of references of a layer; none without noise.
-
-        pilot: the slab [window[0] + 3, ny, nx], of fewer than 2³¹ voxels. level: σ of the noise,
-        like the slab, ≥ 0. The layer's damp does not count. Raises as `run`.
-        """
-        places_along = partial(places, pilot.shape[2], layer.round.step)
-        room = len(rows) * max(len(places_along(is_shifted=odd)) for odd in (False, True))
-        found = Groups(
-            np.empty((room, layer.round.keep), np.int32),
-            np.empty((room, layer.round.keep), np.float32),
-            np.empty(room, np.float32),
-        )
-        into = {"index": found.index, "distance": found.distance, "sigma": found.level}
-        count = self._call("match", layer, rows, {"pilot": pilot, "level": level}, into)
-        return Groups(found.index[:count], found.distance[:count], found.level[:count])
-
-    def _call(
-        self,
-        name: str,
-        layer: Layer,
-        rows: range,
-        arrays: Mapping[str, Floats],
-        into: Mapping[str, npt.NDArray[Any]] | None = None,
-    ) -> int:
-        """Call a function of grouped.c with checked arrays; returns the number of groups."""
-        _, ny, nx = next(iter(arrays.values())).shape
-        slab = (layer.window[0] + SIDE - 1, ny, nx)
-        others = {"taper": (CELLS,), "spectrum": (CELLS,), "weight": (layer.window[0], ny, nx)}
-        for each, values in arrays.items():
-            _check(each, values, others.get(each, slab))
-        task = _Task(
-            ctypes.sizeof(_Task), ny, nx, layer.z, *layer.window, layer.round.step, layer.number,
-            rows.start, rows.stop, layer.round.keep, layer.round.apart, layer.round.damp,
-            room=len(into["sigma"]) if into else 0,
-            **{each: values.ctypes.data for each, values in {**arrays, **(into or {})}.items()},
-        )  # fmt: skip
-        status = self.call(name, task)
-        if status == NO_MEMORY:
-            raise MemoryError("no memory for the compiled denoising filter")
-        if status:
-            raise ValueError(f"the compiled {name} refuses its arguments")
-        return int(task.count)
-
     def call(self, name: str, task: ctypes.Structure) -> int:
         """Call a function at this width, unchecked; returns its status, 0 if done."""
         function = getattr(self._library, f"native_{name}_{self.width}")
         function.restype, function.argtypes = ctypes.c_int32, (ctypes.c_void_p,)
         return int(function(ctypes.byref(task)))
-
-
-def _check(name: str, values: Floats, shape: tuple[int, ...]) -> None:
-    """Raise ValueError for an array that C may not read, or write where it is a sum."""
-    if values.dtype != np.float32 or values.shape != shape:
-        raise ValueError(f"{name} is {values.dtype} {values.shape}, and float32 {shape} is needed")
-    flags, writes = values.flags, name in ("total", "weight")
-    if not (flags.c_contiguous and flags.aligned and (flags.writeable or not writes)):
-        raise ValueError(f"{name} must be contiguous, aligned{' and writable' if writes else ''}")
 
 
 def _unusable(what: str) -> MedEnhanceError:

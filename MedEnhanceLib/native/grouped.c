@@ -1,5 +1,5 @@
 /* Two denoising stages over blocks of 4 x 4 x 4 voxels, and the search for groups of similar ones
- * alone; nets/grouped.py has the method, its sources and the same in PyTorch.
+ * alone; filters/block_matching.py has the method, its sources and the same in PyTorch.
  *
  * A call computes some rows of reference blocks of one layer (all blocks that start in one slice).
  * The stages add to the layer's own sums. Layers are added in order by the caller, so that neither slabs

@@ -10,23 +10,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib import native
+from MedEnhanceLib.core.arrays import Array, Bytes, Chars, Ints, Shorts, Words
 
 #: As in video_filter.c: voxels that are computed together, and how far taps reach.
 LANES, REACH, DEPTH = 32, 3, 2
 _SLICES = 2 * DEPTH + 1
 _LARGEST = 4095
 
-Shorts = npt.NDArray[np.int16]
-Ints = npt.NDArray[np.int32]
-Bytes = npt.NDArray[np.uint8]
 _SIZES = ("bytes", "height", "width", "stride", "classes", "taps", "limits")
 _POINTERS = ("bounds", "place", "tap", "limit", "weight", "total", "sums")
 
 
-class _Task(ctypes.Structure):
+class _FilterTask(ctypes.Structure):
     """Structure `filter_task` of video_filter.c."""
 
     _fields_ = (
@@ -36,7 +33,7 @@ class _Task(ctypes.Structure):
     )
 
 
-class Filter:
+class CompiledFilter:
     """Compiled functions for slices of one size; each thread needs one of its own."""
 
     def __init__(self, height: int, width: int, library: native.Library) -> None:
@@ -47,7 +44,7 @@ class Filter:
         self._place = np.zeros((height, wide), np.uint8)
         self._room = np.zeros((2, height, wide), np.int32)
 
-    def padded(self, image: npt.NDArray[np.uint16]) -> Shorts:
+    def padded(self, image: Words) -> Shorts:
         """Continue a slice [H, W], 0 to 4095, by its edges as the functions want it."""
         if image.shape != self._shape or int(image.max()) > _LARGEST:
             raise ValueError(f"a slice of {image.shape} up to {int(image.max())}")
@@ -72,7 +69,7 @@ class Filter:
         place: Bytes,
         taps: Sequence[tuple[int, int, int]],
         limits: Sequence[int],
-        weights: npt.NDArray[np.int8],
+        weights: Chars,
     ) -> Ints:
         """Sum differences to the middle one of five padded slices, weighed by class, [H, W].
 
@@ -97,7 +94,7 @@ class Filter:
         self._place[:, : self._shape[1]] = place
         self._place[:, self._shape[1] :] = 0
         total = np.empty(self._shape, np.int32)
-        held: list[npt.NDArray[Any]] = [
+        held: list[Array] = [
             np.asarray(taps, np.int32),
             np.asarray(limits, np.int32),
             np.ascontiguousarray(weights),
@@ -108,7 +105,7 @@ class Filter:
         self._run("filter_sums", task)
         return total
 
-    def _run(self, name: str, task: _Task) -> None:
+    def _run(self, name: str, task: _FilterTask) -> None:
         if self._library.call(name, task):
             raise ValueError("the compiled filter refuses its arguments")
 
@@ -120,7 +117,7 @@ class Filter:
         if not fits:
             raise ValueError("slices that `padded` did not make")
         height, width = self._shape
-        task = _Task(ctypes.sizeof(_Task), height, width, self._padded[1], **sizes)
+        task = _FilterTask(ctypes.sizeof(_FilterTask), height, width, self._padded[1], **sizes)
         task.slices = (ctypes.c_void_p * _SLICES)(*(padded.ctypes.data for padded in window))
         task.place = self._place.ctypes.data
         return task

@@ -31,13 +31,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, interpolated
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers, interpolated
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.noise.blocks import BLOCK, Blocks
 from MedEnhanceLib.noise.regressor import estimate_sigma
+from MedEnhanceLib.noise.tissue_blocks import BLOCK, TINY, Blocks
 
 #: Rounds of choosing blocks and fitting the spectrum.
 _ROUNDS = 4
@@ -70,7 +69,6 @@ TRUSTED, _SURE_LOW = 0.5, 0.85
 #: Lower end of σ, and σ, where all is as weak as the background, as shares of what that shows: the
 #: mean of a signal as strong as its noise is 1.24 times that of noise alone, of twice that 1.8.
 _OF_WEAK_SIGNAL = (0.6, 0.75)
-_TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +130,7 @@ def is_rician(air: float | None, level: float) -> bool:
     Scanners that combine coils, filter or mask have less in the background; undoing a bias that is
     not there makes one.
     """
-    return air is not None and _LIKE_TISSUE[0] <= air / max(level, _TINY) <= _LIKE_TISSUE[1]
+    return air is not None and _LIKE_TISSUE[0] <= air / max(level, TINY) <= _LIKE_TISSUE[1]
 
 
 def noise_to_contrast(estimate: NoiseEstimate) -> float:
@@ -227,7 +225,7 @@ class _Fit:
         odd = index.sum(axis=0) % 2 == 1
         self._folds = np.flatnonzero(~odd & (np.arange(frequencies) > 0)), np.flatnonzero(odd)
         sample = blocks.power[:: max(1, blocks.count // 20_000)]
-        spectrum = np.maximum(np.quantile(sample, 0.1, axis=0).astype(np.float64), _TINY)
+        spectrum = np.maximum(np.quantile(sample, 0.1, axis=0).astype(np.float64), TINY)
         spectrum[0] = spectrum[1:].mean()
         self.spectrum = spectrum / spectrum.mean()
         self.weight = np.where(np.arange(frequencies) > 0, 1.0, 0.0)
@@ -241,7 +239,7 @@ class _Fit:
             if modality != "CT" and self.weight.sum() < _FREE * frequencies:
                 share = max(share / 2, _LEAST_QUIET)
 
-    def _choose(self, fold: npt.NDArray[np.intp], share: float) -> tuple[Mask, Mask]:
+    def _choose(self, fold: Numbers, share: float) -> tuple[Mask, Mask]:
         """The blocks [n] that the coefficients of a fold call quiet, and the next quiet ones."""
         blocks, number = self._blocks, self._blocks.per_cell
         start = np.concatenate([[0], np.cumsum(number)])[:-1]
@@ -264,12 +262,12 @@ class _Fit:
         shares = [float(scaled[fold] @ self.spectrum[fold]) for fold in self._folds]
         self.variance, self.excess, rises = np.zeros(()), np.zeros(()), []
         for fold, whole, (quiet, following) in zip(self._folds, shares, choices, strict=True):
-            share = whole / max(sum(shares), _TINY)
-            energy = blocks.power[:, fold] @ (scaled[fold] / max(whole, _TINY)).astype(np.float32)
+            share = whole / max(sum(shares), TINY)
+            energy = blocks.power[:, fold] @ (scaled[fold] / max(whole, TINY)).astype(np.float32)
             low, high = blocks.mean_by_cell(energy, quiet), blocks.mean_by_cell(energy, following)
             noise = np.maximum(low - _OFF_LEVEL * (high - low), 0.3 * low)
             self.variance = self.variance + share * noise
-            rises.append((high + _TINY) / (low + _TINY))
+            rises.append((high + TINY) / (low + TINY))
             self.excess = self.excess + share * (rises[-1] - 1)
         self.mean = blocks.mean_by_cell(blocks.mean, choices[0][0] | choices[1][0])
         return rises
@@ -284,7 +282,7 @@ class _Fit:
         blocks = self._blocks
         results = np.zeros((2, blocks.power.shape[1]))
         enough = blocks.per_cell >= min(4 * _FEW, blocks.per_cell.max())
-        scale = 1 / np.maximum(self.variance, _TINY)
+        scale = 1 / np.maximum(self.variance, TINY)
         for fold, of_others, chosen in zip(self._folds, reversed(rises), choices, strict=True):
             rise = np.where(enough, of_others, np.inf)
             good = rise <= np.quantile(rise[enough], _GOOD_CELLS)
@@ -297,7 +295,7 @@ class _Fit:
 
 
 def _factors(
-    quiet: Doubles, following: Doubles, index: npt.NDArray[np.intp], modality: str
+    quiet: Doubles, following: Doubles, index: Numbers, modality: str
 ) -> tuple[Doubles, Doubles]:
     """The product of factors through the frequencies that hold noise alone; and their weights.
 
@@ -307,7 +305,7 @@ def _factors(
     index: [3, f], frequencies along k, j, i.
     Returns spectrum with mean 1, and weights from 0 to 1, [f] each.
     """
-    change = (following - quiet) / np.maximum(quiet, _TINY)
+    change = (following - quiet) / np.maximum(quiet, TINY)
     weight = 1 / (1 + np.square(np.maximum(change - 0.02, 0) / _RISE))
     weight[0] = 0
     corrected = np.maximum(quiet - _OFF_SPECTRUM * (following - quiet), 0.25 * quiet)
@@ -323,7 +321,7 @@ def _factors(
         fitted = matrix @ np.linalg.solve(left, matrix.T @ (used * target))
         used = weight / (1 + np.square(np.maximum(target - fitted, 0) / 0.15))
     spectrum = np.exp(fitted)
-    spectrum[1:] = np.minimum(spectrum[1:], 1.2 * quiet[1:] + _TINY)
+    spectrum[1:] = np.minimum(spectrum[1:], 1.2 * quiet[1:] + TINY)
     spectrum[0] = min(spectrum[0], spectrum[[1, BLOCK]].max())
     spectrum = np.maximum(spectrum, 1e-6 * spectrum.max())
     weight = np.maximum(used, 1e-4)
@@ -348,7 +346,7 @@ def _ties(sizes: Sequence[int]) -> Doubles:
 
 def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEstimate:
     number = blocks.per_cell
-    spread = np.sqrt(np.maximum(fit.variance, _TINY))
+    spread = np.sqrt(np.maximum(fit.variance, TINY))
     if blocks.magnitude:
         spread = spread / np.interp(fit.mean / spread, *_rician_table())
     usable = number >= min(_FEW, number.max())
@@ -406,13 +404,13 @@ def smooth_map(value: Doubles, weight: Doubles) -> Doubles:
 
     value, weight: [k, j, i]; σ counts by its logarithm, and where there is weight.
     """
-    value = np.log(np.maximum(value, _TINY))
+    value = np.log(np.maximum(value, TINY))
     near, much = _smoothed(value * weight, 0.6), _smoothed(weight, 0.6)
     wide, over = _smoothed(value * weight, 3.0), _smoothed(weight, 3.0)
-    far = np.sum(value * weight) / max(float(np.sum(weight)), _TINY)
-    faint = 1e-3 * max(float(over.max()), _TINY)
+    far = np.sum(value * weight) / max(float(np.sum(weight)), TINY)
+    faint = 1e-3 * max(float(over.max()), TINY)
     wide = (wide + faint * far) / (over + faint)
-    some = 0.02 * max(float(much.max()), _TINY)
+    some = 0.02 * max(float(much.max()), TINY)
     return np.asarray(np.exp((near + some * wide) / (much + some)))
 
 

@@ -17,10 +17,9 @@ from importlib.resources import files
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats
-from MedEnhanceLib.noise.blocks import BLOCK, blocks_of_layer, cosines, quantum
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Numbers
+from MedEnhanceLib.noise.tissue_blocks import BLOCK, blocks_of_layer, cosines, quantum
 
 #: Where what networks read is cut off: in standard deviations of the training, and in logarithms.
 _MOST, _MOST_LOG = 3.0, 12.0
@@ -149,7 +148,7 @@ def statistics(voxels: Array) -> tuple[float, Floats] | None:
 
 
 @lru_cache(maxsize=1)
-def _frequencies() -> tuple[npt.NDArray[np.intp], Floats]:
+def _frequencies() -> tuple[Numbers, Floats]:
     """Return the orders of the coefficients along k, j, i [3, 64], and weights of groups [64, g].
 
     Groups are the orders in plane, of means over slices and of what varies between them; and the

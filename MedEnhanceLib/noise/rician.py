@@ -1,4 +1,4 @@
-"""Undoes the bias that noise gives to the mean of magnitudes.
+"""Adds the noise of magnitudes, and undoes the bias that it gives to their mean.
 
 Magnitude images are Rician: noise of both channels adds σ²/2A to the mean on tissue and 1.25 σ on
 air, so a denoised mean is above the truth.
@@ -10,7 +10,10 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.noise.blocks import AIR_MEAN
+import numpy as np
+
+from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +23,24 @@ _RAMP_END = 1.7
 _RAMP_START = 1.2
 #: Range of the table in σ, and its entries for each σ; beyond, a series is used.
 _FAR, _PER_SIGMA = 8.0, 64
+
+
+def rician_noise(voxels: Array, sigma: float, rng: np.random.Generator) -> Floats:
+    """Add the noise of magnitude MR: Rician in tissue, Rayleigh in air.
+
+    Source: Gudbjartsson and Patz, Magn. Reson. Med. 34 (1995) 910.
+
+    voxels: any shape, any unit; values below 0 (undershoot of an interpolation) count as 0.
+    sigma: standard deviation in each channel of the complex signal, in the unit of `voxels`.
+    rng: two numbers per voxel are drawn from it.
+    Returns √((x + n₁)² + n₂²), float32, same shape.
+    """
+    real = rng.standard_normal(voxels.shape, dtype=np.float32)
+    real *= sigma
+    real += np.maximum(voxels, 0)
+    imaginary = rng.standard_normal(voxels.shape, dtype=np.float32)
+    imaginary *= sigma
+    return np.hypot(real, imaginary, out=real)
 
 
 def amplitude(mean: Tensor, sigma: Tensor) -> Tensor:

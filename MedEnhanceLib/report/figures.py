@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,11 +14,15 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.report.drawing import INK, MUTED, PAPER, Picture
-from MedEnhanceLib.report.planes import PLANES, Plane, PlaneName, Point, busiest_point, cut
+from MedEnhanceLib.errors import EndingError, InputError
+from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.report.orthogonal import PLANES, Plane, PlaneName, Point, busiest_point, cut
 from MedEnhanceLib.runtime.dependencies import require
 
+#: Colors of drawings, which are dark on light and dark pages alike.
+INK, MUTED, PAPER = "#f2f4f7", "#9aa4b2", "#0b0d10"
+#: matplotlib is imported when something is drawn, and only its parts that need no screen.
+_PURPOSE = "Drawing pictures"
 #: The soft-tissue window that the compression tables use as well, in HU.
 CT_WINDOW = (-160.0, 240.0)
 _LETTER = "#ffd666"
@@ -28,6 +34,38 @@ _LEGEND_LINE_IN, _LEGEND_COLUMNS = 0.2, 4
 DPI = 140
 #: Of contours, label after label: a label's own color may be gray, as the image is.
 _LINE_COLORS = ("#ff4f9a", "#3ddc97", "#7cc7ff", "#ffb000")
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture that notebooks show by themselves.
+
+    figure: of matplotlib. alt: what it shows, in a sentence.
+    """
+
+    figure: Any
+    alt: str
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write it as PNG; raises OutputError where that cannot be, and for another ending."""
+        if Path(path).suffix.lower() != ".png":
+            raise EndingError(f"{path}: pictures are written as PNG", "End its name in .png.")
+        with atomic_write(Path(path), overwrite=overwrite) as temporary:
+            temporary.write_bytes(self._repr_png_())
+
+    def __repr__(self) -> str:
+        return f"<Picture: {self.alt} .save(path) writes it>"
+
+    def _repr_png_(self) -> bytes:
+        """Draw as PNG, the same bytes for the same figure."""
+        agg = require("matplotlib.backends.backend_agg", purpose=_PURPOSE)
+        buffer = io.BytesIO()
+        canvas = agg.FigureCanvasAgg(self.figure)
+        # Laid out once: a second layout begins where the first ended, and ends elsewhere.
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+        canvas.print_png(buffer, metadata={"Software": "MedEnhance"})
+        return buffer.getvalue()
 
 
 def comparison(
@@ -134,7 +172,7 @@ def _shared_scales(
 
 def _difference_colors() -> Any:
     """Return a diverging color map: zero is black, like the air around."""
-    colors = require("matplotlib.colors", purpose="Drawing pictures")
+    colors = require("matplotlib.colors", purpose=_PURPOSE)
     stops = ["#b9e3ff", "#2b8fe0", "#0a2a4a", "#000000", "#4a1d05", "#e8762c", "#ffe0b8"]
     return colors.LinearSegmentedColormap.from_list("MedEnhance difference", stops)
 
@@ -190,7 +228,7 @@ def _draw(
     ]
     is_labeled = bool(legend) and any(pane.labels is not None for pane in panes)
     foot = _LEGEND_LINE_IN * math.ceil(len(legend) / _LEGEND_COLUMNS) if is_labeled else 0.0
-    figures = require("matplotlib.figure", purpose="Drawing pictures")
+    figures = require("matplotlib.figure", purpose=_PURPOSE)
     figure = figures.Figure(
         (len(panes) * _COLUMN_IN + _LEFT_IN, sum(heights) + _ENDS_IN + foot),
         dpi=DPI,
@@ -256,7 +294,7 @@ def _draw_plane(axes: Any, plane: Plane, scale: Scale) -> Any:
 
 def _draw_contours(axes: Any, plane: Plane, colors: Mapping[int, Any]) -> None:
     """Draw light lines with a dark edge, which keeps them visible on light tissue."""
-    effects = require("matplotlib.patheffects", purpose="Drawing pictures")
+    effects = require("matplotlib.patheffects", purpose=_PURPOSE)
     rows, columns = plane.pixels.shape
     # A frame of zeros closes the contours of labels that touch the edge.
     labels = np.pad(plane.pixels, 1)
@@ -283,7 +321,7 @@ def _draw_bar(figure: Any, axes: Any, image: Any, scale: Scale) -> None:
 
 def _draw_legend(figure: Any, legend: Mapping[int, str], colors: Mapping[int, Any]) -> None:
     """Draw one legend under all panes."""
-    lines = require("matplotlib.lines", purpose="Drawing pictures")
+    lines = require("matplotlib.lines", purpose=_PURPOSE)
     figure.legend(
         handles=[
             lines.Line2D([], [], color=colors[value], linewidth=2.2, label=name)

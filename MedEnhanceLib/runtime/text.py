@@ -1,10 +1,11 @@
-"""Texts as people read them: safe for a terminal, without the names of temporary files."""
+"""Texts as people read them: sizes, times, what is safe for a terminal."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from MedEnhanceLib.errors import MedEnhanceError
 
@@ -34,3 +35,26 @@ def renamed_in_errors(path: object, name: str) -> Iterator[None]:
         error.message = error.message.replace(str(path), name)
         error.hint = error.hint.replace(str(path), name)
         raise
+
+
+def cell_text(value: Any) -> str:
+    """Return a value as a table shows it: numbers with four digits, nothing as a dash."""
+    if isinstance(value, int | float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return "–" if value is None else str(value)
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes as text: "17.1 MB" (decimal, as file managers count)."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.{0 if count >= 100 * size else 1}f} {unit}"
+    return f"{count} bytes"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a time as a person says it: "40 s", "3 min", "2 h 5 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

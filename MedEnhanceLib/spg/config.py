@@ -79,9 +79,9 @@ class DistillConfig(WithPresets):
 
     method: Method = option(
         "statistics",
-        help="statistics: the prior with the cohort's mean intensities and textures, 101 numbers, "
-        "and its spacing (a minute); matching: volumes for each patient, whose gradients match the "
-        "patient's (SPG, minutes a patient)",
+        help="statistics: the prior with the cohort's mean textures, in MR intensities too (101 "
+        "numbers, 68 in CT), and its spacing (a minute); matching: volumes for each patient, whose "
+        "gradients match the patient's (SPG, minutes a patient)",
     )
     volumes: int = option(
         24,

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib import io
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles.export import NOT_STATED
+from MedEnhanceLib.core.arrays import Floats, Numbers, Shorts
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.core.volume import Volume
@@ -28,7 +28,6 @@ from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.config import CT_WINDOW, MODALITIES, DistillConfig
 from MedEnhanceLib.spg.folder import IMAGES, MANIFEST, README, RUN, SHEET, VOLUMES, WORK, read_run
-from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.readme import NO_LICENSE, readme, sheet
 
 FORMAT, FORMAT_VERSION = "medenhance-distilled", 2
@@ -93,7 +92,8 @@ class Distilled:
         origin = f"distilled from {patients} (training signal, not anatomy)"
         if self.config.method == "statistics":
             prior = self.manifest["prior"]["description"]
-            origin = f"{prior}; with the intensities and textures of {patients}, as means"
+            kinds = "textures" if self.modality == "CT" else "intensities and textures"
+            origin = f"{prior}; with the {kinds} of {patients}, as means"
         return {
             "name": "a distilled set",
             "subjects": f"{self.manifest['volumes']} volumes: {origin}",
@@ -143,7 +143,7 @@ def load_distilled(folder: Path) -> Distilled:
     return result
 
 
-def order_of(volumes: Floats) -> npt.NDArray[np.intp]:
+def order_of(volumes: Floats) -> Numbers:
     """Draw the order in which volumes [N, K, J, I] are written: place n gets volume order[n].
 
     Drawn from the values before they are rounded to 16 bits, which are not published. An order
@@ -153,17 +153,17 @@ def order_of(volumes: Floats) -> npt.NDArray[np.intp]:
     return np.random.default_rng(int.from_bytes(secret, "little")).permutation(len(volumes))
 
 
-def quantized(volumes: Floats, modality: str) -> npt.NDArray[np.int16]:
+def quantized(volumes: Floats, modality: str) -> Shorts:
     """Convert [0, 1] to the stored values, to nearest even."""
     low, high = STORED[modality]
     values = np.rint(np.clip(volumes, 0, 1) * (high - low) + low)
-    stored: npt.NDArray[np.int16] = values.astype(np.int16)
+    stored: Shorts = values.astype(np.int16)
     return stored
 
 
 def write_volumes(
     folder: Path,
-    stored: npt.NDArray[np.int16],
+    stored: Shorts,
     spacing_mm: Sequence[tuple[float, float]],
     modality: str,
 ) -> None:

@@ -20,10 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.io.atomic import PREFIX, atomic_write, output_error, write_json
 from MedEnhanceLib.runtime.locks import LOCK, hold
-from MedEnhanceLib.spg.images import Floats
 
 CHECKPOINT = "checkpoint.safetensors"
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"

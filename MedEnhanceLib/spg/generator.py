@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib.core.arrays import Where
+
 #: Channels of the generator, and the steps of its layers' kernels along rows and columns.
 _WIDTH, _STEPS = 12, (1, 2, 4)
 #: The most by which a voxel may leave the prior, ρ.
@@ -15,7 +17,6 @@ RHO = 0.15
 _COARSE = 8
 #: A residual counts as saturated beyond this share of rho.
 _SATURATED = 0.95
-Where = tuple[slice, slice, slice]
 
 
 class Generator(nn.Module):

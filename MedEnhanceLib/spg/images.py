@@ -9,12 +9,12 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Floats, Mask
+from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.spg.config import CT_WINDOW
 
-Floats = npt.NDArray[np.float32]
 #: A slice counts if more than this share of it lies above the level of tissue.
 _LEAST_SHOWN = 0.05
 _TISSUE_MR, _TISSUE_HU = 0.05, -500.0
@@ -37,7 +37,7 @@ def windowed(volume: Volume) -> Floats:
     return np.clip(scaled, 0, 1, out=scaled)
 
 
-def shown(images: Floats, modality: str) -> npt.NDArray[np.bool_]:
+def shown(images: Floats, modality: str) -> Mask:
     """Mark pixels of images in [0, 1] above the level of tissue; bool, of their shape."""
     if modality != "CT":
         return images > _TISSUE_MR

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from MedEnhanceLib.core.arrays import Floats, Where
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.generator import Generator, Where, saturation
-from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.generator import Generator, saturation
 from MedEnhanceLib.spg.objective import (
     cosine_distance,
     layer_gradients,

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import DeviceMemoryError
-from MedEnhanceLib.nets.checkpoint import Checkpoint
-from MedEnhanceLib.nets.precision import without_tf32
-from MedEnhanceLib.nets.training import training_steps
+from MedEnhanceLib.learning.checkpoint import Checkpoint
+from MedEnhanceLib.learning.precision import without_tf32
+from MedEnhanceLib.learning.training import training_steps
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import CHECKPOINT
-from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.matching import MEASURED, MakeNetworks, PatientLoop, Raw
 from MedEnhanceLib.spg.prepare import Brick, Prior
 

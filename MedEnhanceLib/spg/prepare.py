@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import MODALITIES, SYNTHETIC, TEMPLATE, DistillConfig
-from MedEnhanceLib.spg.images import Floats, data_sha256, framed, windowed, with_tissue
+from MedEnhanceLib.spg.images import data_sha256, framed, windowed, with_tissue
 from MedEnhanceLib.spg.statistics import Statistics, imposed, mean_over, measure, spacings
 from MedEnhanceLib.synthetic import synthetic_volume
 
@@ -159,10 +161,14 @@ def _measured(name: str, volumes: list[Volume], config: DistillConfig) -> Patien
             f"patient {name}: {count} slices contain tissue; at least {_LEAST_SLICES} are needed",
             "Leave the patient out.",
         )
+    noises = [
+        measure_noise(each, modality=modality, spacing=volume.geometry.spacing)
+        for each, volume in zip(scaled, volumes, strict=True)
+    ]
     i, j, k = np.median([volume.geometry.spacing for volume in volumes], axis=0)
     return PatientData(
         np.concatenate(slices),
-        measure(scaled, modality),
+        measure(scaled, modality, noises),
         (float(k), float(np.sqrt(i * j))),
         data_sha256(volume.voxels for volume in volumes),
     )

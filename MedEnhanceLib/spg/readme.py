@@ -11,7 +11,7 @@ from typing import Any
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.config import NETWORKS, TEMPLATE
-from MedEnhanceLib.spg.statistics import CLIPPED_FROM, NUMBERS
+from MedEnhanceLib.spg.statistics import CLIPPED_FROM, count_of_numbers
 
 METHODS = {
     "matching": "SPG, structure-preserving personalized generation (arXiv 2511.13106). Its code is "
@@ -131,10 +131,13 @@ def contributed(run: Mapping[str, Any]) -> list[str]:
     """List what of the patients is in a set, by its manifest or its run.json."""
     count = run["patients"]
     spacing = ", ".join(f"{slices:g} × {pixels:g}" for slices, pixels in run["spacing_mm"])
+    of_what = "intensity, and of four bands of detail"
+    if run["modality"] == "CT":
+        of_what = "four bands of detail"
     lines = [
-        f"Of the patients there are {NUMBERS} numbers, each a mean over {count} "
-        f"{'patient' if count == 1 else 'patients'}: quantiles of intensity, and of four bands of "
-        "detail. They are in manifest.json."
+        f"Of the patients there are {count_of_numbers(run['modality'])} numbers, each a mean over "
+        f"{count} {'patient' if count == 1 else 'patients'}: quantiles of {of_what}. They are in "
+        "manifest.json."
     ]
     if run["prior"]["kind"] == "synthetic":
         lines.append(

@@ -1,8 +1,11 @@
 """Statistics of a cohort, and volumes that take them on: intensities, textures and spacing.
 
-A training set that gives away no image: volumes of a prior, with the distribution of intensities
-and of four bands of detail that the cohort has. What of the cohort is in it are 101 numbers, each a
-mean over patients, and quartiles of the distances of slices and pixels.
+A training set that gives away no image: volumes of a prior, with the distribution of four bands of
+detail that the cohort has, less what its noise adds to them (textures of noise teach to keep
+noise), and in MR with that of its intensities. HU mean the same everywhere: to force their
+distribution would tear textures between fat and muscle into pepper and salt. What of the cohort is
+in it are 101 numbers, in CT 68, each a mean over patients, and quartiles of the distances of slices
+and pixels.
 
 Source: matching the histograms of an image and of its bands in turns: Heeger and Bergen, Pyramid-
 based texture analysis and synthesis, 1995. Bands of a Gaussian pyramid, inside of what shows
@@ -13,15 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.degradation.image import gaussian_blur
-from MedEnhanceLib.spg.images import Floats, shown, with_tissue
-
-Doubles = npt.NDArray[np.float64]
+from MedEnhanceLib.core.arrays import Doubles, Floats, Mask
+from MedEnhanceLib.core.imaging import gaussian_blur
+from MedEnhanceLib.noise.estimate import NoiseEstimate
+from MedEnhanceLib.spg.images import shown, with_tissue
 
 LEVELS = 33
 #: σ in pixels of the blurs between which the bands lie.
@@ -29,11 +33,14 @@ BLURS = (0.7, 1.4, 2.8, 5.6)
 #: Quantiles of a band: denser at its ends, where edges are.
 SHARES = (0.0, 0.003, 0.01, 0.03, 0.07, 0.15, 0.25, 0.4, 0.5)
 _SHARES = np.array([*SHARES, *(1 - share for share in reversed(SHARES[:-1]))])
-NUMBERS = LEVELS + len(BLURS) * len(_SHARES)
 #: Intensities and bands are matched in turns: each undoes some of the other.
 _ROUNDS = 4
+#: Least share of a blur that lies inside.
+_LEAST_SHARE = 1e-3
 #: Slices of a volume that are measured, spread over it, and pixels that quantiles are taken of.
 _SLICES, _PIXELS = 24, 2_000_000
+#: Frequencies along an axis at which the response of the bands is computed.
+_FREQUENCIES = 64
 #: Quartiles of the spacing that the set's volumes have in turns, and digits that are kept.
 _QUARTILES, _DIGITS = (0.5, 0.25, 0.75), 2
 #: From this many patients on the lowest and highest value of each number count as the next ones.
@@ -44,8 +51,8 @@ CLIPPED_FROM = 5
 class Statistics:
     """Statistics of one patient, or means over several.
 
-    levels: [33], quantiles of intensity where something shows. bands: [4, 17], quantiles of each
-    band of detail there, fine to coarse. patients: how many they are of.
+    levels: [33], quantiles of intensity where something shows; none in CT. bands: [4, 17],
+        quantiles of each band of detail there, fine to coarse. patients: how many they are of.
     """
 
     levels: Doubles
@@ -63,26 +70,60 @@ class Statistics:
         }
 
 
-def measure(volumes: Sequence[Floats], modality: str) -> Statistics:
-    """Measure the statistics of one patient's volumes, float32 [K, J, I] each in [0, 1].
+def count_of_numbers(modality: str) -> int:
+    """Count what statistics of this modality consist of."""
+    return LEVELS * (modality != "CT") + len(BLURS) * len(_SHARES)
 
-    Of slices that show something. Raises ValueError where none does.
+
+def measure(
+    volumes: Sequence[Floats], modality: str, noises: Sequence[NoiseEstimate] = ()
+) -> Statistics:
+    """Measure the statistics of one patient's volumes, of slices that show something.
+
+    Args:
+        volumes: float32 [K, J, I] each, in [0, 1].
+        modality: "CT" or "MR".
+        noises: of each volume, in its units: what they add to the bands is left out.
+    Raises:
+        ValueError: nothing shows in any slice.
     """
     stacks = []
     for volume in volumes:
         images = with_tissue(volume, modality)
         places = np.linspace(0, len(images) - 1, min(_SLICES, len(images))).round().astype(int)
         stacks.append(np.ascontiguousarray(images[places]))
-    split = [(stack, *_bands(stack)[0]) for stack in stacks if len(stack)]
-    masks = [shown(parts[0], modality) for parts in split]
+    stacks = [stack for stack in stacks if len(stack)]
+    masks = [shown(stack, modality) for stack in stacks]
+    split = [(stack, *_bands(stack, mask)[0]) for stack, mask in zip(stacks, masks, strict=True)]
     levels, *bands = (
         np.concatenate([part[mask] for part, mask in zip(layer, masks, strict=True)])
         for layer in zip(*split, strict=True)
     )
-    return Statistics(
-        _quantiles(levels, np.linspace(0, 1, LEVELS)),
-        np.stack([_quantiles(band, _SHARES) for band in bands]),
-    )
+    detail = np.stack([_quantiles(band, _SHARES) for band in bands])
+    if noises:
+        # Of Gaussian noise each quantile is known: what a band has beyond it adds in squares.
+        scores = np.array(
+            [NormalDist().inv_cdf(share) for share in np.clip(_SHARES, 1e-4, 1 - 1e-4)]
+        )
+        noise = np.mean([_variances(each) for each in noises], axis=0)[:, None] * scores**2
+        detail = np.sort(np.sign(detail) * np.sqrt(np.maximum(detail**2 - noise, 0)))
+    shares = np.linspace(0, 1, LEVELS) if modality != "CT" else np.empty(0)
+    return Statistics(_quantiles(levels, shares), detail)
+
+
+def _variances(noise: NoiseEstimate) -> Doubles:
+    """Variance of noise in each band, [4], by the response of the blurs to its spectrum."""
+    frequency = np.fft.fftfreq(_FREQUENCIES)
+    along = -2 * (np.pi * frequency) ** 2
+    passing = [np.ones((_FREQUENCIES,) * 2)]
+    passing += [np.exp(sigma**2 * (along[:, None] + along)) for sigma in BLURS]
+    power = noise.spectrum.mean(axis=0)
+    # A cosine of 4 voxels stands for the frequencies around its own, u / 8 a voxel.
+    cell = np.minimum(np.round(8 * np.abs(frequency)), len(power) - 1).astype(int)
+    power = power[np.ix_(cell, cell)]
+    shares = [((finer - coarser) ** 2 * power).mean() for finer, coarser in pairwise(passing)]
+    variances: Doubles = noise.level**2 * np.array(shares) / power.mean()
+    return variances
 
 
 def mean_over(patients: Iterable[Statistics]) -> Statistics:
@@ -129,7 +170,7 @@ def imposed(volumes: Floats, statistics: Statistics, modality: str) -> Floats:
     inside = shown(images, modality)
     result = _with_levels(images, inside, statistics.levels)
     for _ in range(_ROUNDS):
-        bands, rest = _bands(result)
+        bands, rest = _bands(result, inside)
         for band, target in zip(bands, statistics.bands, strict=True):
             rest += np.interp(band, _quantiles(band[inside], _SHARES), target).astype(np.float32)
         changed = np.where(inside, np.clip(rest, 0, 1), result)
@@ -141,24 +182,31 @@ def _quantiles(values: Floats, shares: Doubles) -> Doubles:
     """Compute quantiles, of many values those of an even part, but for both ends."""
     some = values[:: max(1, values.size // _PIXELS)]
     quantiles: Doubles = np.quantile(some, shares).astype(np.float64)
-    quantiles[0], quantiles[-1] = float(values.min()), float(values.max())
+    if shares.size:
+        quantiles[0], quantiles[-1] = float(values.min()), float(values.max())
     return quantiles
 
 
-def _with_levels(images: Floats, inside: npt.NDArray[np.bool_], levels: Doubles) -> Floats:
-    """Copy images with these quantiles, [33], of the intensities inside."""
+def _with_levels(images: Floats, inside: Mask, levels: Doubles) -> Floats:
+    """Copy images with these quantiles, [33] or none, of the intensities inside."""
     result = images.copy()
-    before = _quantiles(images[inside], np.linspace(0, 1, LEVELS))
-    result[inside] = np.interp(images[inside], before, levels)
+    if levels.size:
+        before = _quantiles(images[inside], np.linspace(0, 1, LEVELS))
+        result[inside] = np.interp(images[inside], before, levels)
     return result
 
 
-def _bands(images: Floats) -> tuple[list[Floats], Floats]:
-    """Split into bands of detail, fine to coarse, and what is left, which add up to the images."""
+def _bands(images: Floats, inside: Mask) -> tuple[list[Floats], Floats]:
+    """Split into bands of detail, fine to coarse, and the rest, which add up to the images inside.
+
+    Blurs are means over what is inside: the edge to air is no detail, and leaves no rim.
+    """
     bands: list[Floats] = []
-    finer = images
+    share = inside.astype(np.float32)
+    masked, finer = images * share, images
     for sigma in BLURS:
-        coarser = gaussian_blur(images, sigma)
+        weight = np.maximum(gaussian_blur(share, sigma), np.float32(_LEAST_SHARE))
+        coarser = gaussian_blur(masked, sigma) / weight
         bands.append(finer - coarser)
         finer = coarser
     return bands, finer.copy()

@@ -16,12 +16,8 @@ if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.decode import StoredVolume, decompress
     from MedEnhanceLib.unicompress.encode import CompressResult, compress
     from MedEnhanceLib.unicompress.estimation import Estimate, estimate
-    from MedEnhanceLib.unicompress.inspection import (
-        LostBlock,
-        RecoverReport,
-        inspect_container,
-        recover,
-    )
+    from MedEnhanceLib.unicompress.inspection import inspect_container
+    from MedEnhanceLib.unicompress.recovery import LostBlock, RecoverReport, recover
 
 __all__ = [
     "CompressConfig",
@@ -42,6 +38,7 @@ _HOMES = {
     "decode": ["StoredVolume", "decompress"],
     "encode": ["CompressResult", "compress"],
     "estimation": ["Estimate", "estimate"],
-    "inspection": ["LostBlock", "RecoverReport", "inspect_container", "recover"],
+    "inspection": ["inspect_container"],
+    "recovery": ["LostBlock", "RecoverReport", "recover"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.errors import Cancelled, ConfigError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor

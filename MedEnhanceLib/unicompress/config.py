@@ -1,18 +1,22 @@
-"""What a user may choose when compressing."""
+"""What a user may choose when compressing, and of every training of a part of the codec."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from MedEnhanceLib.core.options import Options, option
+from MedEnhanceLib.bundles.schema import CODEC_PREFIX
+from MedEnhanceLib.core.options import Options, WithPresets, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.machine import cpu_threads
 
 Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]
 Speed = Literal["normal", "fast"]
-BlockType = Literal["auto", "implicit"]
+BlockChoice = Literal["auto", "implicit"]
 
+#: Modalities with models of the codec.
+MODALITIES = ("CT", "MR", "EM")
 #: Each thread holds a block and its code; more than this gains little and costs memory.
 _MOST_THREADS = 16
 
@@ -69,7 +73,7 @@ class CompressConfig(Options):
         "normal",
         help="fast: shorter compression time; a larger file or slightly lower quality",
     )
-    block_type: BlockType = option(
+    block_type: BlockChoice = option(
         "auto",
         help="with a ratio: auto selects the codec with the smallest loss; implicit selects the "
         "implicit network, whose loss is larger (for research)",
@@ -115,3 +119,40 @@ class CompressConfig(Options):
 def thread_count(requested: int, most: int | None = None) -> int:
     """Choose the number of threads: of 0 all processors of this process; at most `most`."""
     return max(1, min(requested or cpu_threads(), _MOST_THREADS, most or _MOST_THREADS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecTrainingConfig(WithPresets):
+    """Which volumes of a data folder are learned from, and the bundle that is made."""
+
+    files: tuple[str, ...] = option(
+        ("**/*.nii.gz",), help="patterns relative to the data folder, of volumes to learn from"
+    )
+    held_out: tuple[str, ...] = option((), help="patterns of volumes to exclude")
+    name: str = option("codec", help="name of the bundle; the modality is appended")
+    data: tuple[dict[str, str], ...] = option(
+        (), help="name, subjects, license and source of each data set, for the model card"
+    )
+    seed: int = option(0, help="random seed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_found = f"{self.name}-".startswith(CODEC_PREFIX)
+        if not is_found or not self.name.replace("-", "").replace("_", "").isalnum():
+            raise ConfigError(
+                f"name is {self.name!r}",
+                f"Use codec, or {CODEC_PREFIX} followed by letters, digits, - and _: compressed "
+                "files find their models by it.",
+            )
+        for entry in self.data:
+            lacking = [field for field in ("name", "subjects") if field not in entry]
+            if lacking:
+                raise ConfigError(
+                    f"data has the entry {entry!r} without {' and '.join(lacking)}",
+                    "Give name and subjects of each collection, and license and source if you can.",
+                )
+
+    def found(self, data: Path) -> list[Path]:
+        """List the volumes of a folder to learn from, by name."""
+        left_out = {path for pattern in self.held_out for path in data.glob(pattern)}
+        return sorted({path for pattern in self.files for path in data.glob(pattern)} - left_out)

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar
 from MedEnhanceLib.core.options import fits
 from MedEnhanceLib.errors import CodecError, InputError, NoContainerError
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
-from MedEnhanceLib.unicompress.repair import Damage, Layout, RepairChunk
+from MedEnhanceLib.unicompress.parity import Damage, Layout, RepairChunk
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.
@@ -325,6 +325,10 @@ class Container:
     def error(self, says: str) -> CodecError:
         """Make the error that names the file and what to do."""
         return CodecError(f"{self.path.name} is damaged: {says}", _RECOVER)
+
+    def reason_of(self, damage: CodecError) -> str:
+        """Return the damage alone, without the name of the file that `error` puts before it."""
+        return damage.message.removeprefix(f"{self.path.name} is damaged: ")
 
 
 def _refuse(name: str) -> NoReturn:

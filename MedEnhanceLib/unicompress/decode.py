@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, DeviceMemoryError, InputError
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import memory
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import (
@@ -25,19 +24,14 @@ from MedEnhanceLib.unicompress.blocks import (
     slices_text,
     whole_region,
 )
-from MedEnhanceLib.unicompress.codecs import lossless
-from MedEnhanceLib.unicompress.codecs.integers import from_integers, split_record
-from MedEnhanceLib.unicompress.codecs.lossless import Shape
-from MedEnhanceLib.unicompress.codecs.predictor.learned import decode_learned
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
+from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES, FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.header import Header
-from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 
-#: What codecs and numpy raise on bytes that make no sense.
-FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
 #: Bytes that voxels may take where nobody knows this machine's memory.
 _UNKNOWN_MEMORY = 16 << 30
 
@@ -172,7 +166,7 @@ def _decode_chunk(
     data: bytes,
 ) -> Voxels:
     """Decode a chunk's block, [k, j, i]; raises CodecError naming the chunk for invalid data."""
-    if chunk.kind not in lossless.BLOCK_TYPES:
+    if chunk.kind not in BLOCK_TYPES:
         names = ", ".join(model["id"] for model in header.models.values())
         needs = f" with its models ({names})" if names else ""
         raise CodecError(
@@ -183,24 +177,9 @@ def _decode_chunk(
         )
     try:
         shape = header.grid.box(chunk.block).shape
-        return decode_data(chunk.kind, data, shape, context)
+        return BLOCK_TYPES[chunk.kind].decode(data, shape, context)
     except FOREIGN_ERRORS as cause:
         raise container.damaged(chunk, f"cannot be decoded: {cause}") from cause
-
-
-def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """Decode the block that `data` codes; raises one of FOREIGN_ERRORS for invalid data."""
-    if kind == lossless.IMPLICIT:
-        require("torch", purpose="Implicit blocks")
-        from MedEnhanceLib.unicompress.codecs.implicit.codec import decode_implicit
-
-        return decode_implicit(data, shape, context)
-    if kind == lossless.VIDEO:
-        return video.decode(data, shape, context)
-    if kind == lossless.LEARNED:
-        return decode_learned(data, shape, context)
-    record, width, code = split_record(data)
-    return from_integers(record, lossless.DECODERS[kind](code, shape, width), context.dtype, shape)
 
 
 def allocate_voxels(header: Header, ranges: tuple[Range, ...], name: str) -> Voxels:

@@ -17,19 +17,25 @@ import numpy as np
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.arrays import Voxels, looks_like_labels, slabs
 from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.slabs import looks_like_labels, slabs
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
+from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
+from MedEnhanceLib.unicompress.allocation.lossy import (
+    Goal,
+    code_implicit,
+    code_to_quality,
+    code_to_ratio,
+)
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
-from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.codecs.lossless import block_type_name
+from MedEnhanceLib.unicompress.codec_models import MODEL_CHUNK, CodecModel, DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
+from MedEnhanceLib.unicompress.codecs.registry import block_type_name
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
@@ -42,12 +48,7 @@ from MedEnhanceLib.unicompress.container import (
 )
 from MedEnhanceLib.unicompress.decode import sound_blocks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
-from MedEnhanceLib.unicompress.models import (
-    MODEL_CHUNK,
-    CodecModel,
-    DecodeContext,
-)
-from MedEnhanceLib.unicompress.repair import most_bytes
+from MedEnhanceLib.unicompress.parity import most_bytes
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"
@@ -135,7 +136,7 @@ def compress(
     coded = _CODED[config.mode in _VIDEO_MODES]
     with atomic_write(target, overwrite=overwrite) as temporary:
         draft = draft_header(volume, voxels, config)
-        task = Task(
+        task = CodingTask(
             voxels,
             DecodeContext(draft.dtype, draft.range),
             config.speed,
@@ -289,7 +290,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
     )
 
 
-def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:
+def _code(task: CodingTask, volume: Volume, draft: Header, config: CompressConfig) -> CodedBlocks:
     if config.psnr is not None or config.ssim is not None:
         return code_to_quality(task, Goal(psnr=config.psnr, ssim=config.ssim, peak=draft.peak))
     if config.ratio is None:
@@ -297,7 +298,7 @@ def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> 
     if config.block_type == "auto":
         return code_to_ratio(task, make_room(draft, task.voxels, config.ratio))
     require("torch", purpose="Implicit blocks")
-    from MedEnhanceLib.unicompress.codecs.implicit.codec import code_implicit, writer_for
+    from MedEnhanceLib.unicompress.codecs.implicit.codec import writer_for
 
     writer = writer_for(volume)
     room = make_room(draft, task.voxels, config.ratio, writer.model, embed=config.embed_model)

@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from MedEnhanceLib.core.slabs import slabs
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Voxels, slabs
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.allocation.coding_task import CodingTask
 from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
-from MedEnhanceLib.unicompress.allocation.task import Task
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, with_bound
-from MedEnhanceLib.unicompress.models import DecodeContext
-from MedEnhanceLib.unicompress.repair import most_bytes
+from MedEnhanceLib.unicompress.parity import most_bytes
 
 #: The part is runs of successive slices from all over the volume: how many runs, and slices of
 #: each, at least; as a video, which is one run, slices; voxels.
@@ -85,7 +85,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0
     share = _activity_of(part, unit) / activity if activity else part.size / voxels.size
     monitor.check()
-    task = Task(
+    task = CodingTask(
         part,
         DecodeContext(voxels.dtype, header.range),
         config.speed if is_bounded else "fast",

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.gradients import Gradient
 from MedEnhanceLib.core.options import fits
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
-from MedEnhanceLib.core.volume import MODALITIES, Volume, Voxels
+from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import CodecError, GeometryError
 from MedEnhanceLib.unicompress.blocks import Grid
 

@@ -1,160 +1,19 @@
-"""What a container holds, without decoding a voxel, and what of a damaged one is intact."""
+"""What a container holds, without decoding a voxel."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import CodecError, NoContainerError
-from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.io.describe import orientation_code
 from MedEnhanceLib.runtime.progress import Monitor, attend
-from MedEnhanceLib.unicompress.blocks import whole_region
-from MedEnhanceLib.unicompress.codecs.lossless import BLOCK_TYPES, block_type_name
-from MedEnhanceLib.unicompress.container import (
-    NO_BLOCK,
-    Container,
-    with_repair,
-    write_container,
-)
-from MedEnhanceLib.unicompress.decode import allocate_voxels, decode_blocks
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
+from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES, block_type_name
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.header import Header
-from MedEnhanceLib.unicompress.models import DecodeContext
-from MedEnhanceLib.unicompress.verify import voxels_sha256
-
-
-@dataclass(frozen=True)
-class LostBlock:
-    """A block that could not be read; `start` and `stop` are its voxels, [frame,] k, j, i."""
-
-    block: int
-    start: tuple[int, ...]
-    stop: tuple[int, ...]
-    reason: str
-
-
-@dataclass(frozen=True)
-class RecoverReport:
-    """Outcome of recovering a damaged container.
-
-    lost: the blocks that hold `fill_value` now, the smallest voxel of the source.
-    notes: damage to other parts of the file, that did no harm, or that was repaired.
-    proved: whether all voxels are those of the file as it was written (SHA-256).
-    """
-
-    blocks: int
-    lost: tuple[LostBlock, ...]
-    lost_voxels: int
-    fill_value: float
-    notes: tuple[str, ...]
-    proved: bool
-
-    def mask(self, volume: Volume) -> Volume:
-        """Make a uint8 volume on the grid of the recovered `volume`: 1 where a block is lost."""
-        voxels = np.zeros(volume.shape, np.uint8)
-        for lost in self.lost:
-            voxels[tuple(map(slice, lost.start, lost.stop))] = 1
-        return replace(volume, voxels=voxels, modality="SEG", units="", lossy=())
-
-
-def recover(
-    path: str | Path, *, monitor: Monitor | None = None, threads: int = 0
-) -> tuple[Volume, RecoverReport]:
-    """Repair a damaged `.ucv` from its parity, read every intact block, and fill the others.
-
-    Where blocks are lost the volume's history says so, and `RecoverReport.mask` which voxels they
-    are. The file itself stays as it is.
-
-    Args:
-        path: of the file.
-        monitor: receives progress and warnings, and may cancel.
-        threads: 0 takes all processors, up to 16.
-    Returns:
-        The volume, with lost blocks filled by the smallest voxel of the source, and a report.
-    Raises:
-        CodecError: the head cannot be read, or no block can.
-        NoContainerError: it is no `.ucv`.
-    """
-    notes: list[str] = []
-    try:
-        with Container(Path(path), tolerant=True, warn=notes.append) as container:
-            volume, report = _recovered(container, monitor or Monitor(), threads)
-    except NoContainerError:
-        raise
-    except CodecError as damage:
-        # Elsewhere the advice is to recover what is intact: here it was tried.
-        raise CodecError(damage.message, "Copy the file again from its source.") from damage
-    return volume, replace(report, notes=tuple(notes))
-
-
-def _recovered(
-    container: Container, monitor: Monitor, threads: int
-) -> tuple[Volume, RecoverReport]:
-    name = container.path.name
-    header = Header.from_json(container.header, name)
-    grid = header.grid
-    voxels = allocate_voxels(header, whole_region(header.shape), name)
-    fill = header.dtype.type(header.range[0] if header.range else 0)
-    lost, lost_voxels = [], 0
-    chunks = {chunk.block: chunk for chunk in reversed(container.chunks)}
-    blocks = range(len(grid))
-    decoded = decode_blocks(container, header, chunks, blocks, threads=threads, monitor=monitor)
-    for block, outcome in enumerate(decoded):
-        box = grid.box(block)
-        if isinstance(outcome, CodecError):
-            reason = _reason(outcome, container)
-            lost.append(LostBlock(block, *box.place(len(header.shape)), reason))
-            lost_voxels += math.prod(box.shape)
-        box.of(voxels)[...] = fill if isinstance(outcome, CodecError) else outcome
-        monitor.progress((block + 1) / len(grid), "recovering the blocks")
-    if len(lost) == len(grid):
-        which = "its one block"
-        if len(lost) > 1:
-            which = f"all {len(lost)} blocks are damaged; the first"
-        raise CodecError(f"{name}: nothing can be recovered: {which}: {lost[0].reason}")
-    report = RecoverReport(
-        blocks=len(grid),
-        lost=tuple(lost),
-        lost_voxels=lost_voxels,
-        fill_value=fill.item(),
-        notes=(),
-        proved=not lost and voxels_sha256(voxels) == header.voxels_sha256,
-    )
-    if lost:
-        note = derived_note(f"recovered without {len(lost)} of {report.blocks} damaged blocks")
-        header = replace(header, history=(*header.history, note))
-    return header.volume(voxels, header.geometry, str(container.path), container.size), report
-
-
-def _reason(damage: CodecError, container: Container) -> str:
-    return damage.message.removeprefix(f"{container.path.name} is damaged: ")
-
-
-def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
-    """Write a damaged file that parity repairs anew, into `output`, which is read back.
-
-    Raises CodecError where a chunk is beyond repair, or what was written is not what is read;
-    OutputError where the file cannot be written, or is there already.
-    """
-    with Container(path, tolerant=True) as container:
-        chunks, header = container.sound_chunks(), container.header
-    with atomic_write(output, overwrite=overwrite) as temporary:
-        front, laid_out = with_repair(header, chunks)
-        write_container(temporary, front, laid_out)
-        with Container(temporary, mends=False) as written:
-            if not written.is_sealed() or written.sound_chunks() != chunks:
-                raise CodecError(
-                    f"{output.name}: the file differs when read back",
-                    "Check this machine's disk and memory; nothing was kept.",
-                )
 
 
 def inspect_container(
@@ -228,7 +87,7 @@ def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, 
             place |= {
                 "offset": chunk.offset,
                 "length": chunk.length,
-                "reason": _reason(damage, container),
+                "reason": container.reason_of(damage),
             }
             damaged.append({"chunk": chunk.index, **place})
     monitor.progress(0.5, "verifying the file")
@@ -249,6 +108,6 @@ def _missing(kinds: set[int], header: Header, container: Container) -> list[str]
     for kind in kinds:
         if kind not in BLOCK_TYPES:
             missing.add(f"{block_type_name(kind)}: a newer medenhance ({header.encoder})")
-        elif find_spec(BLOCK_TYPES[kind][1]) is None:
-            missing.add(f"the package {BLOCK_TYPES[kind][1]}")
+        elif find_spec(BLOCK_TYPES[kind].package) is None:
+            missing.add(f"the package {BLOCK_TYPES[kind].package}")
     return sorted(missing)

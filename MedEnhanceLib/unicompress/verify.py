@@ -7,8 +7,7 @@ import math
 
 import numpy as np
 
-from MedEnhanceLib.core.slabs import slabs
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Voxels, slabs
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.config import CompressConfig

@@ -21,24 +21,29 @@ from _enhancement_peers import bm4d_mr, nlm_mr
 from _enhancement_statistics import Gate, difference, difference_gate
 
 from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
-from MedEnhanceLib.degradation.image import rician_noise, robust_max
+from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.hqg import denoise
 from MedEnhanceLib.io import load
-from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
+from MedEnhanceLib.noise.rician import rician_noise
 
 Row = dict[str, Any]
 #: Voxels of a crop along k, j, i; those of `--quick`; and those for peers, which are slow.
 CROP, QUICK_CROP, SMALL_CROP = (24, 80, 80), (16, 64, 64), (14, 56, 56)
 #: The filter before there was a network, whatever rounds the library has now; and one more round.
 FILTER_ROUNDS = {
-    "MR": (grouped.Round(step=4), grouped.Round(step=4, damp=1.2), grouped.Round(step=3, damp=1.2)),
-    "CT": (grouped.Round(step=4, damp=2.0, apart=4), grouped.Round(step=3, damp=1.4)),
+    "MR": (
+        block_matching.Round(step=4),
+        block_matching.Round(step=4, damp=1.2),
+        block_matching.Round(step=3, damp=1.2),
+    ),
+    "CT": (block_matching.Round(step=4, damp=2.0, apart=4), block_matching.Round(step=3, damp=1.4)),
 }
-ONE_MORE = grouped.Round(step=3, damp=1.2)
+ONE_MORE = block_matching.Round(step=3, damp=1.2)
 #: Arms whose result a network makes, with a guide or without.
 NETWORK, FILTER, ROUND = "network", "filter", "one more round"
 #: Names of fields of a training that list what it did not see.
@@ -287,7 +292,7 @@ def open_model(name: str | None, modality: str) -> Model | None:
     if name in (None, "none"):
         return None
     from MedEnhanceLib.bundles.store import open_bundle
-    from MedEnhanceLib.hqg.restore import network_on
+    from MedEnhanceLib.hqg.network_stage import network_on
 
     bundle = open_bundle(name, kind="enhancer", modality=modality)
     return Model(network_on(bundle, "cpu"), bundle.metadata)
@@ -374,7 +379,7 @@ def run_arm(
 
 
 def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more: bool) -> Floats:
-    """The grouped filter with its last steps, and no network."""
+    """The block-matching filter with its last steps, and no network."""
     rounds = FILTER_ROUNDS["CT" if volume.modality == "CT" else "MR"]
 
     def finish(values: Floats, before: Floats, sigma: Floats) -> Floats:
@@ -382,7 +387,7 @@ def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more:
             values = denoise._without_rician_bias(values, sigma, noise)
         return before + np.float32(share) * (values - before)
 
-    voxels: Floats = grouped.denoised(
+    voxels: Floats = block_matching.denoised(
         volume.voxels,
         noise,
         noise.spectrum.reshape(-1),
@@ -397,7 +402,7 @@ def by_network(
     volume: Volume, noise: NoiseEstimate, share: float, model: Model, guide: Floats | None
 ) -> tuple[Floats, float | None]:
     """As the product goes on from the filter; with the use of the guide, in σ of the noise."""
-    from MedEnhanceLib.hqg.restore import NetworkStage
+    from MedEnhanceLib.hqg.network_stage import NetworkStage
 
     top = scaling_for(volume).scale
     stage = NetworkStage(model.network, "cpu", top, () if guide is None else (guide,))

@@ -10,12 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from _enhancement_data import Case
-from _enhancement_peers import (
-    bm4d_ct,
-    bm4d_mr,
-    nlm_ct,
-    nlm_mr,
-)
+from _enhancement_peers import bm4d_ct, bm4d_mr, nlm_ct, nlm_mr
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError

@@ -13,7 +13,7 @@ from _common import SHARED_DATA
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
 from MedEnhanceLib.io import load
-from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
+from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.runtime.dependencies import require
 
 Floats = npt.NDArray[np.float32]

@@ -26,9 +26,9 @@ from _enhancement_cache import run_kept
 from _enhancement_peers import bm4d_mr, without_shading
 from harm import volumes
 
+from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.degradation.pipeline import Blur, Composite, Rician, standard_composite
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load

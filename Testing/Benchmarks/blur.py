@@ -19,12 +19,13 @@ import numpy.typing as npt
 from _common import RESULTS, SHARED_DATA, gate, write
 from _enhancement_data import TEMPLATE, Subject, subject
 
+from MedEnhanceLib.core.imaging import gaussian_blur, robust_max
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import gaussian_blur, rician_noise, robust_max
+from MedEnhanceLib.filters.blur import measure_blur
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.sharpness import measure_blur
 from MedEnhanceLib.io import load
+from MedEnhanceLib.noise.rician import rician_noise
 
 Floats = npt.NDArray[np.float32]
 Row = dict[str, Any]

@@ -87,7 +87,7 @@ class Bench:
     def agreement(self) -> Row:
         """Enhancement in half and in single precision against the CPU in single precision."""
         from MedEnhanceLib.hqg import EnhanceConfig, enhance
-        from MedEnhanceLib.nets import precision
+        from MedEnhanceLib.learning import precision
 
         volume, found = self._ct(min(self.sizes.slices, 12), min(self.sizes.side, 256)), {}
         half = precision.computes_in_half
@@ -108,7 +108,7 @@ class Bench:
 
     def filter_agreement(self) -> Row:
         """The filter of the card against the CPU; time of each, and the card's peak of memory."""
-        from MedEnhanceLib.nets.grouped import CT_ROUNDS, denoised, engine_for
+        from MedEnhanceLib.filters.block_matching import CT_ROUNDS, denoised, engine_for
         from MedEnhanceLib.runtime.progress import Monitor
 
         noisy = self._ct(min(self.sizes.slices, 64), min(self.sizes.side, 256)).voxels
@@ -173,18 +173,22 @@ class Bench:
 
     def implicit(self) -> Row:
         """Steps per second of the implicit network's teacher."""
-        from MedEnhanceLib.nets.precision import without_tf32
-        from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-        from MedEnhanceLib.unicompress.codecs.implicit.trainer import Blocks, Trainer, make_source
+        from MedEnhanceLib.learning.precision import without_tf32
+        from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
+        from MedEnhanceLib.unicompress.codecs.implicit.two_stages import (
+            ImplicitTrainer,
+            TrainingBlocks,
+            make_source,
+        )
 
-        blocks = Blocks([make_source(self._head(0))])
+        blocks = TrainingBlocks([make_source(self._head(0))])
         with without_tf32():
-            trainer = Trainer(ImplicitConfig.preset(self.sizes.preset), blocks, self.device)
+            trainer = ImplicitTrainer(ImplicitConfig.preset(self.sizes.preset), blocks, self.device)
             return self._steps_per_s(trainer.step)
 
     def distill(self) -> Row:
         """Steps per second of matching and teaching, and seconds of a patient."""
-        from MedEnhanceLib.jobs.matched_networks import make_networks
+        from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
         from MedEnhanceLib.spg.config import DistillConfig
         from MedEnhanceLib.spg.patient import seconds_of_a_patient
 
@@ -327,7 +331,7 @@ PARTS[4] = {name: _piece_of(name) for name in ("ct", "mr", "ct-slices", "mr-slic
 _PAGES = {
     1: "docs/devices.md: agreement and filter, as bounds",
     2: "Testing/Benchmarks/results/speed.json: run speed.py there; ladder, batches and warm "
-    "say whether _GPU_PIXELS in MedEnhanceLib/nets/slices.py is right",
+    "say whether _GPU_PIXELS in MedEnhanceLib/gradprom/slice_runner.py is right",
     3: "docs/devices.md: resume, as the bound of resuming; docs/training.md: steps per second",
     4: "enhancement.json and slices.json there: measure the finished models there",
 }

@@ -34,9 +34,9 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import TrainConfig
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
-from MedEnhanceLib.hqg.slices.network import open_network
 from MedEnhanceLib.hqg.slices.planes import Sampler, read_planes
-from MedEnhanceLib.hqg.slices.train import measured_beside_shipped, train_slices
+from MedEnhanceLib.hqg.slices.slice_network import open_network
+from MedEnhanceLib.hqg.slices.slice_training import measured_beside_shipped, train_slices
 from MedEnhanceLib.hqg.train import train
 from MedEnhanceLib.hqg.train.run import gain_of, validated_crops
 from MedEnhanceLib.hqg.train.targets import load_data

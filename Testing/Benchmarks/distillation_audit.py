@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
-from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.jobs.matched_networks import make_networks
+from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import Audited, AuditReport, audit
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import STORED, quantized
-from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import Prepared, prepare

@@ -38,7 +38,7 @@ from _enhancement_measures import measure
 from _enhancement_peers import without_shading
 from _enhancement_visibility import detectability
 
-from MedEnhanceLib.degradation.image import robust_max
+from MedEnhanceLib.core.imaging import robust_max
 
 Row = dict[str, Any]
 PLANTED, VISIBLE = "planted lesions", "visibility of planted lesions"

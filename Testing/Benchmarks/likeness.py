@@ -21,10 +21,11 @@ import numpy as np
 from _common import REPOSITORY, SHARED_DATA, gate, write
 
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.bundles.suitability import compare_likeness, fit_likeness
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
-from MedEnhanceLib.gradprom.likeness import compare, describe, fit_likeness, record_likeness, views
+from MedEnhanceLib.gradprom.likeness import describe, record_likeness, views
 from MedEnhanceLib.io import load
 
 MODELS = REPOSITORY / "Resources" / "models"
@@ -95,17 +96,19 @@ def judged(head: str, modality: str, besides: Path | None) -> Iterator[Row]:
         rest = [group for group in described if group != source]
         count = sum(counts[group] for group in rest)
         likeness = fit_likeness([row for group in rest for row in described[group]], count)
-        yield row_of(head, f"learned, {case}", name, compare(likeness, numbers)[0], likeness)
+        yield row_of(
+            head, f"learned, {case}", name, compare_likeness(likeness, numbers)[0], likeness
+        )
     likeness = read_bundle(MODELS / head).metadata["likeness"]
     for path in sorted(besides.glob("*.nii*")) if besides else []:
         volume = load(path, modality=modality).single()
         for case, numbers in versions(volume, model):
-            distance = compare(likeness, numbers)[0]
+            distance = compare_likeness(likeness, numbers)[0]
             yield row_of(head, f"other sources, {case}", path.name, distance, likeness)
     for kind, path in others(head):
         numbers = describe(load(path, modality=modality).single(), model)
         name = path.relative_to(SHARED_DATA).as_posix()
-        yield row_of(head, kind, name, compare(likeness, numbers)[0], likeness)
+        yield row_of(head, kind, name, compare_likeness(likeness, numbers)[0], likeness)
 
 
 def versions(volume: Volume, model: HeadModel) -> Iterator[tuple[str, dict[str, float]]]:

@@ -3,7 +3,7 @@
     python Testing/Benchmarks/noise.py
 
 References are volumes whose own noise was lowered: averaged over 2 × 2 (× 2) voxels where the table
-says so, and filtered (nets/grouped.py), except the brain template. CT noise comes from one
+says so, and filtered (block_matching.py), except the brain template. CT noise comes from one
 simulated scan per kernel (degradation/lowdose.py) and is scaled to the wanted level; overlapping
 slices are neighbors averaged with weights 1, 2, 1.
 """
@@ -23,10 +23,10 @@ import numpy.typing as npt
 import torch
 from _common import SHARED_DATA, gate, write
 
-from MedEnhanceLib.degradation.image import robust_max
+from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
+from MedEnhanceLib.filters.block_matching import denoised
 from MedEnhanceLib.hqg.denoise import removal_of
-from MedEnhanceLib.nets.grouped import denoised
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
 Floats = npt.NDArray[np.float32]
@@ -118,7 +118,7 @@ def averaged(voxels: Floats, by: tuple[int, int, int]) -> Floats:
 
 
 def shrunk(voxels: Floats, modality: str, amount: float) -> Floats:
-    """The reference with less noise: the grouped filter at `amount` × its noise.
+    """The reference with less noise: the block-matching filter at `amount` × its noise.
 
     That is at least what its quietest blocks show, though an enhancement would remove less.
     """

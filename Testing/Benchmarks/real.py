@@ -152,6 +152,10 @@ def judge(name: str, sequence: Volume, *, quick: bool) -> Row | None:
             row[f"{arm}_used"] = noise["sigma_used"] / sigma
             row[f"{arm}_interval"] = [end / sigma for end in noise["interval"]]
             row[f"{arm}_share"] = noise["share_removed"]
+    for arm in ("single", "true"):
+        config = EnhanceConfig(model="mr", device="cpu", **arms[arm][1])
+        done = enhance(single, config, filter_alone=True, cache=cache)
+        row[f"{arm}_filter"] = error(done.volume.voxels) / before
     if len(still) > _FEWEST:  # the guide is no part of its own reference
         config = EnhanceConfig(model="mr", device="cpu")
         guided = enhance(single, config, guide=sequence.frame(others[-1])).volume
@@ -193,6 +197,13 @@ def gates_of(rows: list[Row]) -> list[dict[str, Any]]:
         np.mean([row["single_interval"][0] <= 1 <= row["single_interval"][1] for row in calm])
     )
     miss = float(np.median(misses))
+    for arm, name in (("single", "single"), ("true", "true σ")):
+        ratios = [row[arm] / row[f"{arm}_filter"] for row in rows]
+        mean, most = float(np.mean(ratios)), float(max(ratios))
+        gates += [
+            gate(f"{name}: RMSE over that of the filter alone, mean", mean, "≤ 1", mean <= 1),
+            gate(f"{name}: RMSE over that of the filter alone, most", most, "≤ 1.01", most <= 1.01),
+        ]
     return [
         *gates,
         gate("single: |log(σ / true)|, median", miss, "≤ 0.35", miss <= 0.35),

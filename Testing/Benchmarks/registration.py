@@ -22,8 +22,8 @@ from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.hqg.registration import Registration
 from MedEnhanceLib.io import load

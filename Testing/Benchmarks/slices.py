@@ -20,24 +20,18 @@ import numpy.typing as npt
 import torch
 from _common import REPOSITORY, gate, write
 from _slices_lesions import lesion_rows, volume_gates
-from _slices_references import (
-    Floats,
-    Reference,
-    along,
-    references,
-    thickened,
-)
+from _slices_references import Floats, Reference, along, references, thickened
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.hqg.denoise import removal_of
-from MedEnhanceLib.hqg.slices.network import SliceNet
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
-from MedEnhanceLib.hqg.slices.restore import open_network, restore_array
-from MedEnhanceLib.hqg.slices.train import tuned
-from MedEnhanceLib.nets.intensity import Scaling
+from MedEnhanceLib.hqg.slices.slice_network import SliceNet
+from MedEnhanceLib.hqg.slices.steps import tuned
+from MedEnhanceLib.hqg.slices.thin_slices import open_network, restore_array
+from MedEnhanceLib.learning.intensity import Scaling
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 

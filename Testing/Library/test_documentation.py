@@ -24,9 +24,9 @@ from Library.conftest import MR, write_series
 
 import MedEnhanceLib
 from MedEnhanceLib.cli.main import build_parser, main
+from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.jobs.kinds.train import training_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,7 +160,7 @@ def test_the_examples_of_the_python_page_run(
 
 
 def _compression(desk: Path) -> dict[str, Any]:
-    voxels = np.random.default_rng(0).normal(40, 12, (104, 32, 128)).astype(np.int16)
+    voxels = np.random.default_rng(0).normal(40, 12, (104, 8, 128)).astype(np.int16)
     return {"me": MedEnhanceLib, "volume": MedEnhanceLib.Volume(voxels, modality="CT")}
 
 
@@ -175,7 +175,7 @@ def _guidance(desk: Path) -> dict[str, Any]:
 
 
 def _slices(desk: Path) -> dict[str, Any]:
-    volume = _scan().crop(j=slice(20, 52), i=slice(20, 52))
+    volume = _scan().crop(k=slice(20, 44), j=slice(20, 52), i=slice(20, 52))
     return {"volume": dataclasses.replace(volume, geometry=MedEnhanceLib.Geometry((1, 1, 4)))}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,25 @@ LEFTOVERS = {"build", "dist", "runs", "medenhance-demo"}
 def test_the_top_level_holds_what_it_should() -> None:
     found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
     assert found - LEFTOVERS == TOP_LEVEL
+
+
+def test_no_name_of_a_class_or_file_stands_for_two_things() -> None:
+    library = ROOT / "MedEnhanceLib"
+    files = [path for path in library.rglob("*.py") if path.name != "__init__.py"]
+    classes = Counter(
+        name
+        for path in files + list(library.rglob("__init__.py"))
+        for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert not [name for name, count in classes.items() if count > 1]
+    # A command and the job that it starts have one name; of each method there are these.
+    doors = {"cli", "kinds"}
+    homes: dict[str, set[str]] = {}
+    for path in files:
+        homes.setdefault(path.name, set()).add(path.parent.name)
+    methods = {"config.py", "train.py"}
+    twice = {name: folders for name, folders in homes.items() if len(folders) > 1}
+    assert not {n: f for n, f in twice.items() if n not in methods and f != doors}
 
 
 def test_slicer_gets_the_same_requirements() -> None:

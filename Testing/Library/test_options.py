@@ -14,13 +14,7 @@ import pytest
 import torch
 
 from MedEnhanceLib.cli.parser import Parser, add_flags, params_of
-from MedEnhanceLib.core.options import (
-    About,
-    Options,
-    Params,
-    option,
-    takes,
-)
+from MedEnhanceLib.core.options import About, Options, Params, option, takes
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.unicompress.config import CompressConfig

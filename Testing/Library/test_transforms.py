@@ -15,7 +15,7 @@ from monai.transforms import Compose, Flipd
 from MedEnhanceLib import api
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.transforms import Degraded, Enhanced
+from MedEnhanceLib.transforms import DegradeD, EnhanceD
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_an_image_is_enhanced_where_it_is(image: MetaTensor, monkeypatch: Any) -
         return SimpleNamespace(volume=volume.with_voxels(volume.voxels + np.int16(7)))
 
     given = {"image": image, "name": "x"}
-    enhanced = Enhanced("image", modality="MR", strength=0.5)
+    enhanced = EnhanceD("image", modality="MR", strength=0.5)
     monkeypatch.setattr(api, "enhance", enhance)
     flip = Flipd("image", spatial_axis=0)
     found = Compose([flip, enhanced])(given)
@@ -46,7 +46,7 @@ def test_an_image_is_enhanced_where_it_is(image: MetaTensor, monkeypatch: Any) -
 
 
 def test_damage_is_drawn_anew_and_the_same_from_the_same_state(image: MetaTensor) -> None:
-    damage = pickle.loads(pickle.dumps(Degraded("image", "rician", modality="MR")))
+    damage = pickle.loads(pickle.dumps(DegradeD("image", "rician", modality="MR")))
     damage.set_random_state(3)
     one, another = (damage({"image": image})["image"] for _call in range(2))
     assert not torch.equal(one, another)
@@ -55,16 +55,16 @@ def test_damage_is_drawn_anew_and_the_same_from_the_same_state(image: MetaTensor
 
 
 def test_what_cannot_work_is_said_by_name(image: MetaTensor) -> None:
-    with pytest.raises(ConfigError, match="Enhanced has no option 'strenght'") as error:
-        Enhanced("image", strenght=0.5)
+    with pytest.raises(ConfigError, match="EnhanceD has no option 'strenght'") as error:
+        EnhanceD("image", strenght=0.5)
     assert "strength" in error.value.hint
-    degraded = Degraded("image", "blur", modality="MR")
+    degraded = DegradeD("image", "blur", modality="MR")
     with pytest.raises(InputError, match="image is a path") as missing:
         degraded({"image": "scan.nii.gz"})
     assert "LoadImaged" in missing.value.hint
     with pytest.raises(KeyError):
         degraded({"other": image})
-    assert Degraded("other", "blur", allow_missing_keys=True)({"image": image})
+    assert DegradeD("other", "blur", allow_missing_keys=True)({"image": image})
     two = MetaTensor(torch.cat([image.as_tensor()] * 2), affine=image.affine)
     with pytest.raises(InputError, match="one channel"):
         degraded({"image": two})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from MedEnhanceLib.nets.precision import without_tf32
+from MedEnhanceLib.learning.precision import without_tf32
 
 
 @pytest.mark.parametrize("card", ["cuda", "cuda:1"])

@@ -22,11 +22,11 @@ from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.filters.block_matching import Round, denoised
+from MedEnhanceLib.filters.torch_engine import TorchEngine, TorchGroups
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import Enhancement
-from MedEnhanceLib.nets import precision
-from MedEnhanceLib.nets.grouped import Round, denoised
-from MedEnhanceLib.nets.grouped_torch import Groups, TorchEngine
+from MedEnhanceLib.learning import precision
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -70,7 +70,7 @@ def test_models_that_ship_agree(name: str, card: str) -> None:
 @pytest.mark.usefixtures("single")
 def test_thin_slices_and_a_head_agree() -> None:
     from MedEnhanceLib.gradprom import SegmentConfig, infer, segment
-    from MedEnhanceLib.hqg.slices.restore import enhance_slices
+    from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
 
     image, _ = phantom()
     small = replace(image, voxels=image.voxels[8:14])
@@ -95,14 +95,14 @@ def test_thin_slices_and_a_head_agree() -> None:
 def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
     after: int, cards: object, recorder: WarningRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, add = itertools.count(), Groups.add
+    begun, add = itertools.count(), TorchGroups.add
 
-    def limited(groups: Groups, *arguments: Any) -> None:
+    def limited(groups: TorchGroups, *arguments: Any) -> None:
         if groups.arrays.pilot.is_cuda and next(begun) >= after:
             raise torch.OutOfMemoryError("CUDA out of memory")
         add(groups, *arguments)
 
-    monkeypatch.setattr(Groups, "add", limited)
+    monkeypatch.setattr(TorchGroups, "add", limited)
     noisy = np.random.default_rng(0).normal(500, 8, (24, 16, 16)).astype(np.float32)
     level = np.broadcast_to(np.float32(8), noisy.shape)
     run = partial(denoised, noisy, level, rounds=(Round(step=4, keep=8),), threads=2)

@@ -13,9 +13,9 @@ from torch import nn
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.job import JobSpec, run_job
-from MedEnhanceLib.nets import precision
-from MedEnhanceLib.nets.checkpoint import Checkpoint
-from MedEnhanceLib.nets.precision import without_tf32
+from MedEnhanceLib.learning import precision
+from MedEnhanceLib.learning.checkpoint import Checkpoint
+from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import principal_axes
@@ -36,10 +36,10 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
     "run",
     [
         "gradprom.infer:segment", "gradprom.train:train",
-        "hqg.slices.restore:enhance_slices", "hqg.slices.train:train_slices",
+        "hqg.slices.thin_slices:enhance_slices", "hqg.slices.slice_training:train_slices",
         "hqg.train.run:train",
         "spg.patient:distill_patient", "spg.patient:seconds_of_a_patient",
-        "unicompress.codecs.implicit.trainer:train",
+        "unicompress.codecs.implicit.two_stages:train",
     ],
 )  # fmt: skip
 def test_every_run_on_a_card_is_without_tf32(run: str, monkeypatch: pytest.MonkeyPatch) -> None:

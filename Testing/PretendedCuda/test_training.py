@@ -21,15 +21,19 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import DeviceLostError
 from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
 from MedEnhanceLib.jobs.failures import device_errors
-from MedEnhanceLib.jobs.matched_networks import make_networks
-from MedEnhanceLib.nets import precision
-from MedEnhanceLib.nets.precision import without_tf32
+from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
+from MedEnhanceLib.learning import precision
+from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.matching import PatientLoop, Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import Brick, Prior
-from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.implicit.trainer import Blocks, Trainer, make_source
+from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.two_stages import (
+    ImplicitTrainer,
+    TrainingBlocks,
+    make_source,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -103,10 +107,10 @@ def test_distilling_agrees_and_goes_on_elsewhere_where_a_card_is_lost(
 def test_the_implicit_network_learns_the_same() -> None:
     config = replace(ImplicitConfig.preset("smoke"), teacher_steps=2, student_steps=4)
     sources = [make_source(waves((34, 70, 66)))]
-    blocks = Blocks(sources)
+    blocks = TrainingBlocks(sources)
 
     def learned(device: str) -> list[dict[str, float]]:
-        trainer = Trainer(config, blocks, device)
+        trainer = ImplicitTrainer(config, blocks, device)
         return [trainer.step(number) for number in range(config.steps)]
 
     wanted = learned("cpu")

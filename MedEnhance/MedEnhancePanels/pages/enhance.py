@@ -3,7 +3,7 @@
 import slicer
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.report.page import duration_text
+from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, guides, model_choice, preview, results, volume_warnings

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import slicer
 
-from MedEnhanceLib.report.page import duration_text
+from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import singleShot

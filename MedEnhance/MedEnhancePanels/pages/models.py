@@ -4,7 +4,7 @@ import os
 
 import qt
 
-from MedEnhanceLib.report.page import size_text
+from MedEnhanceLib.runtime.text import size_text
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge

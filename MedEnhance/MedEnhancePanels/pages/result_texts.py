@@ -3,9 +3,8 @@
 All from what is saved with the nodes: a scene that is opened later shows the same.
 """
 
-from MedEnhanceLib.core.manifest import findings_in_words
-from MedEnhanceLib.report.page import duration_text
-from MedEnhanceLib.report.uncertainty import calibration_in_words
+from MedEnhanceLib.core.manifest import calibration_in_words, findings_in_words
+from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels.job import sentence
 from MedEnhancePanels.nodes import provenance, results
 from MedEnhancePanels.texts import tr as _

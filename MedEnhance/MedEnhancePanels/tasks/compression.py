@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from MedEnhanceLib.report.page import cell_text, size_text
+from MedEnhanceLib.runtime.text import cell_text, size_text
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.jobs.kinds.train import cohort
-from MedEnhanceLib.jobs.teaching import taught_fields
+from MedEnhanceLib.jobs.teaching.segmenter import taught_fields
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.statistics import NUMBERS

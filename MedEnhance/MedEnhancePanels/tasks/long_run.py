@@ -10,7 +10,7 @@ import glob
 import os
 import time
 
-from MedEnhanceLib.report.page import duration_text
+from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.nodes.provenance import jsonIn

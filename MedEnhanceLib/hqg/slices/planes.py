@@ -18,10 +18,10 @@ from torch import Tensor
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
-from MedEnhanceLib.hqg.slices.network import StackMaps
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
+from MedEnhanceLib.hqg.slices.slice_network import StackMaps
 from MedEnhanceLib.io import load
-from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
+from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Averaged pixels along both axes of a plane, and how often: cleaner, and not square.

@@ -14,27 +14,25 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from MedEnhanceLib.core.arrays import Floats, Longs, Mask, Where
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.block_matching_run import Stage
 from MedEnhanceLib.hqg.groups import STEP, Places
-from MedEnhanceLib.hqg.train.guides import Guiding, draw_guide
+from MedEnhanceLib.hqg.train.guide_crops import Guiding, draw_guide
 from MedEnhanceLib.hqg.train.targets import Target, synthetic_target
+from MedEnhanceLib.learning.intensity import TISSUE
 from MedEnhanceLib.native import CELLS
-from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.grouped_run import Stage
-from MedEnhanceLib.nets.intensity import TISSUE
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.noise.rician import mean_magnitude
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Monitor
 
-Floats = npt.NDArray[np.float32]
-Where = tuple[slice, slice, slice]
 #: With and without guides, with planted lesions too, of a task, and of real noisy volumes.
 Kind = Literal["plain", "guided", "lesions", "labeled", "real"]
 #: What distinguishes the random numbers of a kind.
@@ -261,19 +259,19 @@ class CropMaker:
     def _filtered(self, scan: _Acquired, spacing: Sequence[float]) -> Noisy:
         """What the filter makes of a noisy crop, and its groups; as in use."""
         noisy, target, sigma = map(np.ascontiguousarray, scan[:3])
-        spectrum = np.maximum(scan.spectrum.reshape(-1), grouped.LEAST_SHARE)  # as in use
+        spectrum = np.maximum(scan.spectrum.reshape(-1), block_matching.LEAST_SHARE)  # as in use
         filtered = partial(
-            grouped.denoised,
+            block_matching.denoised,
             noisy,
             sigma,
             spectrum,
             spacing=spacing,
-            engine=grouped.engine_for("cpu", Monitor()),
+            engine=block_matching.engine_for("cpu", Monitor()),
             threads=1,
         )
         # The rounds before the network, as `hqg.denoise` has them.
         is_ct = self.modality == "CT"
-        rounds = grouped.CT_ROUNDS if is_ct else grouped.MR_ROUNDS
+        rounds = block_matching.CT_ROUNDS if is_ct else block_matching.MR_ROUNDS
         pilot = filtered(rounds=rounds[:-1] if is_ct else rounds, pilot=None)
         estimate = filtered(rounds=rounds[-1:], pilot=pilot)
         places = self._places(estimate, sigma, spectrum, spacing)
@@ -285,13 +283,13 @@ class CropMaker:
     ) -> Places:
         """Groups of a whole crop."""
         shape = estimate.shape
-        each = grouped.Round(step=STEP, keep=self.blocks)
-        stage = Stage(shape, grouped.window_for(spacing), each)
+        each = block_matching.Round(step=STEP, keep=self.blocks)
+        stage = Stage(shape, block_matching.window_for(spacing), each)
         layers = []
         for number, first in enumerate(stage.firsts):
             layer = stage.layer(number)
             slab = slice(first, first + stage.tall)
-            groups = grouped.engine_for("cpu", Monitor()).match(
+            groups = block_matching.engine_for("cpu", Monitor()).match(
                 layer, range(layer.rows(shape[1])), pilot=estimate[slab], level=sigma[slab]
             )
             places = Places.of(groups, spectrum, shape)
@@ -380,7 +378,7 @@ def _drawn_scan(
     return add
 
 
-def _bias(added: Floats, tissue: npt.NDArray[np.bool_]) -> float:
+def _bias(added: Floats, tissue: Mask) -> float:
     """Return the mean of noise in tissue as a share of its standard deviation there."""
     values = added[tissue]
     return abs(float(values.mean())) / max(float(values.std()), 1e-9) if values.size else 0.0
@@ -397,7 +395,7 @@ def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     return factor
 
 
-def _at(starts: npt.NDArray[np.int64]) -> Where:
+def _at(starts: Longs) -> Where:
     """The crop that begins there."""
     k, j, i = (slice(int(at), int(at) + size) for at, size in zip(starts, SHAPE, strict=True))
     return k, j, i

@@ -14,8 +14,8 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.hqg.groups import GuidedNetwork, Places, Residual, regional
 from MedEnhanceLib.hqg.network import Groups
 from MedEnhanceLib.hqg.train.crops import Crop, Noisy
+from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.native import CELLS, SIDE
-from MedEnhanceLib.nets.precision import mixed_precision
 
 #: Voxels of a window along slices, rows and columns, and its rim, where blocks are missing.
 _WINDOW, _RIM = (20, 40, 40), 2
@@ -67,7 +67,7 @@ class Turn:
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class CropWindow:
     """A part of a crop, and the groups whose references are in it.
 
     Attributes:
@@ -81,7 +81,7 @@ class Window:
     voxels: Tensor
 
     @classmethod
-    def of(cls, crop: Noisy, rng: np.random.Generator | None = None) -> Window:
+    def of(cls, crop: Noisy, rng: np.random.Generator | None = None) -> CropWindow:
         """A random window of a crop; without `rng` all of it."""
         shape = np.array(crop.noisy.shape)
         sizes = shape if rng is None else np.minimum(_WINDOW, shape)
@@ -89,7 +89,7 @@ class Window:
         return cls.at(tuple(map(slice, starts + _RIM, starts + sizes - _RIM)), crop)
 
     @classmethod
-    def at(cls, where: tuple[slice, ...], crop: Noisy) -> Window:
+    def at(cls, where: tuple[slice, ...], crop: Noisy) -> CropWindow:
         """The window of these voxels, for the groups of a crop."""
         corners = crop.places.corners()[:, 0]
         low = corners.new_tensor([int(side.start) - _RIM for side in where])
@@ -119,7 +119,7 @@ class Made:
 
 
 def made(
-    network: GuidedNetwork, crop: Noisy, window: Window, turn: Turn, guide: Tensor | None
+    network: GuidedNetwork, crop: Noisy, window: CropWindow, turn: Turn, guide: Tensor | None
 ) -> Made:
     """Run the networks on a window."""
     places, voxels = window.places, window.voxels
@@ -153,7 +153,7 @@ def made(
     return Made(unguided.detach(), image(residual.unguided + residual.correction), residual)
 
 
-def squared_error(image: Tensor, crop: Noisy, window: Window, weight: Tensor) -> Tensor:
+def squared_error(image: Tensor, crop: Noisy, window: CropWindow, weight: Tensor) -> Tensor:
     """Weighted mean of squares over the noise's variance.
 
     image: of the whole crop. weight: of the window's voxels.
@@ -162,7 +162,7 @@ def squared_error(image: Tensor, crop: Noisy, window: Window, weight: Tensor) ->
     return (weight * squares).sum() / (weight.sum() * window.variance)
 
 
-def excess(made_: Made, crop: Noisy, window: Window, *, is_right: bool) -> Tensor:
+def excess(made_: Made, crop: Noisy, window: CropWindow, *, is_right: bool) -> Tensor:
     """How much worse than without a guide cells of the window are."""
     target = crop.target[window.where]
     worse = (made_.guided[window.where] - target).square()
@@ -172,7 +172,7 @@ def excess(made_: Made, crop: Noisy, window: Window, *, is_right: bool) -> Tenso
     return factor * F.relu(cells).mean() / window.variance
 
 
-def changed_means(image: Tensor, crop: Noisy, window: Window) -> Tensor:
+def changed_means(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
     """Mean square of how far means over 2 x 2 x 2 voxels are from the filter's, in σ² of the noise.
 
     Of a real noisy volume nothing says what it is without noise. This forbids to invent what is
@@ -182,7 +182,7 @@ def changed_means(image: Tensor, crop: Noisy, window: Window) -> Tensor:
     return F.avg_pool3d(change[None], _UNCHANGED).square().mean() / window.variance
 
 
-def voxel_weight(crop: Crop, window: Window) -> Tensor:
+def voxel_weight(crop: Crop, window: CropWindow) -> Tensor:
     """Tissue counts fully, lesions more."""
     tissue = crop.tissue[window.where]
     weight = torch.where(tissue, 1.0, _OUTSIDE)
@@ -191,7 +191,7 @@ def voxel_weight(crop: Crop, window: Window) -> Tensor:
     return weight
 
 
-def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: Window) -> Tensor:
+def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: CropWindow) -> Tensor:
     """How much of a lesion that only the guide has is seen in the result, in σ² of the noise."""
     shape = lesion != 0
     difference = (with_lesion - without)[window.where]
@@ -200,7 +200,7 @@ def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: Window) 
     return (squares + _ABSOLUTE * absolutes) / shape.sum()
 
 
-def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: Window) -> Tensor:
+def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: CropWindow) -> Tensor:
     """By how much a guide lowers the contrast that the input alone has, as a share of it."""
     part, power = lesion[window.where], lesion.square().sum()
 
@@ -212,7 +212,7 @@ def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: Wind
     return F.relu(unguided - guided) + F.relu(unguided - guided).square()
 
 
-def wavelet_loss(image: Tensor, crop: Noisy, window: Window) -> Tensor:
+def wavelet_loss(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
     """Content-aware loss of pixels: mean absolute error of the eight bands of a Haar wavelet in
     three axes, in σ of the noise.
     """
@@ -223,7 +223,7 @@ def wavelet_loss(image: Tensor, crop: Noisy, window: Window) -> Tensor:
     return errors.abs().mean() / window.places.sigma.mean()
 
 
-def feature_loss(network: GuidedNetwork, crop: Noisy, window: Window, image: Tensor) -> Tensor:
+def feature_loss(network: GuidedNetwork, crop: Noisy, window: CropWindow, image: Tensor) -> Tensor:
     """Content-aware loss of features: what the set network sees in the result and in the target."""
     places, voxels = window.places, window.voxels
 

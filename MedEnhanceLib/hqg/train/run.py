@@ -11,21 +11,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.bundles.store import shipped_bundle
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.bundle import export_enhancer, open_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Kind
-from MedEnhanceLib.hqg.train.losses import Turn, Window
+from MedEnhanceLib.hqg.train.losses import CropWindow, Turn
 from MedEnhanceLib.hqg.train.targets import Target, load_data
 from MedEnhanceLib.hqg.train.trainer import MakeTask, Trainer
 from MedEnhanceLib.hqg.train.verdict import TAUGHT, UNTAUGHT, judge
-from MedEnhanceLib.nets.precision import without_tf32
-from MedEnhanceLib.nets.training import begin_training, run_steps
+from MedEnhanceLib.learning.precision import without_tf32
+from MedEnhanceLib.learning.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.resources import resource_folder
 
 #: Seconds between two validations.
 _VALIDATION_S = 120.0
@@ -153,7 +152,7 @@ def _beside_shipped(
     after: gain of the network on each crop without a guide, dB.
     Returns dB: `shipped_gain_db`, `over_shipped_db` and its standard error.
     """
-    shipped = open_enhancer(read_bundle(resource_folder("models") / config.modality.lower()))
+    shipped = open_enhancer(shipped_bundle(config.modality.lower()))
     theirs = crops
     if shipped.config.blocks != config.network.blocks:
         of_its_size = replace(config, network=shipped.config)
@@ -173,7 +172,7 @@ def gain_of(network: GuidedNetwork, crop: Crop) -> tuple[float, float]:
     Returns the gain without a guide, and what the crop's guide adds to it; 0 without one.
     """
     plain, guide = crop.plain, crop.guide
-    window = Window.of(plain)
+    window = CropWindow.of(plain)
     with torch.inference_mode():
         made = losses.made(network.cpu(), plain, window, Turn(), guide.voxels if guide else None)
     tissue = crop.tissue[window.where]

@@ -6,22 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from MedEnhanceLib.core.arrays import Bytes, Floats
+from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load
-from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.synthetic import synthetic_volume
 
-Floats = npt.NDArray[np.float32]
-Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
+Subject = tuple[Path, Volume, Bytes]
 #: Voxels that are averaged along an axis where the volume is learned from at half its resolution.
 _HALF = 2
 #: Axes whose voxels are at most this much longer than the shortest are averaged.
@@ -56,7 +53,7 @@ class Target:
     noise: NoiseEstimate
     least_sigma: float
     is_raw: bool = True
-    labels: npt.NDArray[np.uint8] | None = None
+    labels: Bytes | None = None
 
 
 def load_data(
@@ -195,7 +192,7 @@ def scaled_target(
     return replace(target, least_sigma=0.0) if is_clean else target
 
 
-def _labeled(volume: Volume, labels: npt.NDArray[np.uint8]) -> Target:
+def _labeled(volume: Volume, labels: Bytes) -> Target:
     """A task's volume at its own resolution, as its segmenter meets it, whatever its noise."""
     target = _target(volume)
     # It must not demand more noise than other targets do.

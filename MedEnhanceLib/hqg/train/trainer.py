@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from MedEnhanceLib.bundles.export import load_tensors
+from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device
 from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, CropPool, Kind
-from MedEnhanceLib.hqg.train.losses import Critic, Turn, Window
+from MedEnhanceLib.hqg.train.losses import Critic, CropWindow, Turn
 from MedEnhanceLib.hqg.train.targets import Subject, Target
-from MedEnhanceLib.nets.checkpoint import Stateful
-from MedEnhanceLib.nets.training import Learner
+from MedEnhanceLib.learning.checkpoint import Stateful
+from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
 
 _BETAS = (0.9, 0.98)
@@ -145,7 +147,7 @@ class Trainer:
         torch.manual_seed(int(rng.integers(2**62)))
         crop = self._drawn(_STAGES[stage], here, rng)
         # A GPU takes a whole crop in the time of a window.
-        window = Window.of(crop.plain, rng if self.device == "cpu" else None)
+        window = CropWindow.of(crop.plain, rng if self.device == "cpu" else None)
         image, parts = self._losses(crop, window, stage, here, rng)
         total, seen = torch.stack([*parts.values()]).sum(), {}
         if self.teaching is not None and self.taught is not None and stage == _TAUGHT:
@@ -156,7 +158,7 @@ class Trainer:
         return {name: float(value.detach()) for name, value in parts.items()} | seen
 
     def _promote(
-        self, teaching: Teaching, main: Tensor, image: Tensor, crop: Crop, window: Window
+        self, teaching: Teaching, main: Tensor, image: Tensor, crop: Crop, window: CropWindow
     ) -> dict[str, float]:
         """Set the gradients that the gate makes of both losses.
 
@@ -190,7 +192,7 @@ class Trainer:
         return on_device(self._pools[kind].draw(here, rng, self.monitor), self.device)
 
     def _losses(
-        self, crop: Crop, window: Window, stage: int, here: int, rng: np.random.Generator
+        self, crop: Crop, window: CropWindow, stage: int, here: int, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the networks make of a window, [K, J, I], and all terms of its loss."""
         config, plain, guide, network = self.config.loss, crop.plain, crop.guide, self.network
@@ -209,7 +211,7 @@ class Trainer:
                 other = run(plain, window, guide=guide.with_lesion)
                 parts["trace"] = _TRACE * losses.trace(image, other.guided, guide.lesion, window)
             elif crop.planted is not None:  # what only the input shows is to stay
-                same = Window.at(where, crop.planted)
+                same = CropWindow.at(where, crop.planted)
                 other = run(crop.planted, same, guide=guide.voxels)
                 parts["kept"] = losses.lost_contrast(other, made, guide.lesion, window)
                 parts["error with lesion"] = losses.squared_error(
@@ -224,7 +226,7 @@ class Trainer:
         judged = {"adversarial": image[where]} if config.adversarial else {}
         if config.unpaired and stage == 0:
             real = self._drawn("real", here, rng).plain
-            window = Window.of(real, rng)
+            window = CropWindow.of(real, rng)
             enhanced = run(real, window, guide=None).guided
             judged["unpaired"] = enhanced[window.where]
             parts["changed means"] = losses.changed_means(enhanced, real, window)
@@ -274,9 +276,6 @@ def _started(config: TrainConfig) -> tuple[GuidedNetwork, bool]:
     network = GuidedNetwork(config.network)
     if not config.start:
         return network, False
-    from MedEnhanceLib.bundles.export import load_tensors
-    from MedEnhanceLib.bundles.store import open_bundle
-
     tensors = load_tensors(open_bundle(config.start, kind="enhancer", modality=config.modality))
     try:
         missing, unknown = network.load_state_dict(tensors, strict=False)

@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.bundle import export_enhancer
+from MedEnhanceLib.hqg.bundle import Verdict, export_enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
+from MedEnhanceLib.hqg.enhancer import enhance
 from MedEnhanceLib.hqg.groups import GuidedNetwork
-from MedEnhanceLib.hqg.infer import enhance
 from MedEnhanceLib.hqg.train.trainer import Enhance, Teaching
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Fidelity, in dB of the tissue, that taught weights may cost.
 MOST_LOST_DB = 0.05
 UNTAUGHT, TAUGHT = "untaught", "taught"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Decision on taught weights.
-
-    Attributes:
-        accepted: whether the taught weights are kept.
-        record: the decision and its figures, for metadata.json.
-        rows: what was measured in each person held out.
-        text: the decision in sentences, for the model card.
-    """
-
-    accepted: bool
-    record: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
-    text: str
 
 
 def judge(

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.io.dicom import structure
 from MedEnhanceLib.io.dicom.slices import whole
@@ -28,7 +28,6 @@ from MedEnhanceLib.runtime.dependencies import require
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-Pixels = npt.NDArray[Any]
 _RLE = f"{structure.IMPLICIT}.5"
 #: Transfer syntax → (name, decoder of imagecodecs).
 DECODERS: dict[str, tuple[str, str]] = {
@@ -72,7 +71,7 @@ class PixelFile:
     dtype: np.dtype[Any]
     bits: int
 
-    def frame(self, index: int) -> Pixels:
+    def frame(self, index: int) -> Array:
         """Read frame `index`, from 0: the stored numbers [J, I], of type `dtype`.
 
         Raises DamagedError where the pixels are damaged, or contradict the header; DependencyError
@@ -87,7 +86,7 @@ class PixelFile:
                 numbers, _ = get_decoder(UID(self.syntax)).as_array(
                     self.dataset, index=index, raw=True, validate=False
                 )
-                native: Pixels = numbers.astype(self.dtype, copy=False)
+                native: Array = numbers.astype(self.dtype, copy=False)
                 return native
             table = [self.dataset.get(name) for name in _ELEMENTS if name.startswith("Extended")]
             stream = get_frame(
@@ -98,7 +97,7 @@ class PixelFile:
             )
         return self._decoded(stream)
 
-    def _decoded(self, stream: bytes) -> Pixels:
+    def _decoded(self, stream: bytes) -> Array:
         """Decode [J, I] of one compressed frame, all fragments joined."""
         name, decoder = DECODERS[self.syntax]
         imagecodecs = require("imagecodecs", purpose=f"DICOM compressed as {name}")
@@ -124,13 +123,13 @@ class PixelFile:
             raise DamagedError(f"its {name} stream gave {numbers.dtype} of shape {numbers.shape}")
         if numbers.dtype.kind == "u" and self.dtype.kind == "i":  # the codec knows no sign
             unused = allocated - min(self.bits, stated)
-            shifted: Pixels = (numbers.astype(self.dtype) << unused) >> unused
+            shifted: Array = (numbers.astype(self.dtype) << unused) >> unused
             return shifted
         limits = np.iinfo(self.dtype)
         lowest, highest = int(numbers.min()), int(numbers.max())
         if lowest < limits.min or highest > limits.max:
             raise DamagedError(f"pixels from {lowest} to {highest} do not fit {self.dtype}")
-        fitting: Pixels = numbers.astype(self.dtype, copy=False)
+        fitting: Array = numbers.astype(self.dtype, copy=False)
         return fitting
 
 

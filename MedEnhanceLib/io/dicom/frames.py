@@ -35,7 +35,7 @@ _MOST_DIVISIONS = 3
 
 
 @dataclass(frozen=True)
-class Part:
+class ScanPart:
     """Slices that make one volume.
 
     frames: [T][K], not yet sorted by place. name: distinguishes it from other parts of the series.
@@ -57,18 +57,18 @@ class Part:
         """The slices of all frames."""
         return [plane for frame in self.frames for plane in frame]
 
-    def complete(self) -> Part:
+    def complete(self) -> ScanPart:
         """Leave out the last frame of an interrupted scan; any other part stays."""
         if not self.is_interrupted:
             return self
         return replace(self, frames=self.frames[:-1], reason="", is_interrupted=False)
 
-    def within(self, name: str) -> Part:
+    def within(self, name: str) -> ScanPart:
         """Name it as a part of what has this name."""
         return replace(self, name=", ".join(filter(None, (name, self.name))))
 
 
-def parts_of(slices: Slices) -> tuple[list[Part], list[str]]:
+def parts_of(slices: Slices) -> tuple[list[ScanPart], list[str]]:
     """Divide a series, its slices in any order, into volumes.
 
     Parts of equal geometry that differ in one attribute become the frames of one part. Slices that
@@ -122,9 +122,9 @@ def _by_geometry(slices: Slices) -> dict[str, list[Slice]]:
     }
 
 
-def _divided(slices: Slices) -> list[Part]:
+def _divided(slices: Slices) -> list[ScanPart]:
     """Return the volumes that slices of one size and orientation make, in a fixed order."""
-    whole = [Part((tuple(slices),))]
+    whole = [ScanPart((tuple(slices),))]
     if any(not (plane.position and plane.orientation) for plane in slices):
         return whole
     slices = contrast.with_equal_times(slices)
@@ -178,12 +178,12 @@ class _Places:
 
 def _divided_by(
     slices: Slices, places: _Places, attributes: Sequence[contrast.Attribute], divisions: int
-) -> list[Part]:
+) -> list[ScanPart]:
     """Make parts in which no slices share a place; [] where no attributes give such parts."""
     collide = places.collide(slices)
     mixed = [own for own in attributes if own.is_contrast and own.mixes(slices)]
     if not collide and not mixed:
-        return [Part((tuple(slices),))]
+        return [ScanPart((tuple(slices),))]
     framed = _framed(slices, places, attributes) if collide else None
     if collide and (framed is None or framed.reason):
         framed = _interrupted(slices, places, attributes) or framed
@@ -195,7 +195,7 @@ def _divided_by(
             continue
         if collide and not all(map(places.is_stack, groups.values())):
             continue  # it only counts slices
-        made: list[Part] = []
+        made: list[ScanPart] = []
         for value, group in groups.items():
             parts = _divided_by(group, places, attributes[index + 1 :], divisions - 1)
             if not parts:
@@ -208,7 +208,7 @@ def _divided_by(
 
 def _interrupted(
     slices: Slices, places: _Places, attributes: Sequence[contrast.Attribute]
-) -> Part | None:
+) -> ScanPart | None:
     """Make the frames of a scan that ended within one: two or more complete ones, and the last."""
     at = places.at(slices)
     most = max(map(len, at.values()))
@@ -232,10 +232,10 @@ def _interrupted(
 
 def _framed(
     slices: Slices, places: _Places, attributes: Sequence[contrast.Attribute]
-) -> Part | None:
+) -> ScanPart | None:
     """Return all slices as the frames of one volume; None where they are not."""
     everywhere = places.at(slices)
-    nearly: Part | None = None
+    nearly: ScanPart | None = None
     for attribute in attributes:
         groups = attribute.groups(slices)
         if (
@@ -257,11 +257,11 @@ def _framed(
             if not is_mixed and contrast.are_of_one_kind(frames, attribute, attributes):
                 scanned = contrast.in_scan_order(frames) if attribute.is_scanned else frames
                 unknown = "" if scanned or attribute is not contrast.DIRECTION else _NO_ORDER
-                return Part(scanned or frames, axis=attribute.axis, reason=unknown)
+                return ScanPart(scanned or frames, axis=attribute.axis, reason=unknown)
         elif len(missing) <= _MOST_LACKING * len(everywhere) * len(frames):
             reason = f"slices are missing: {named(missing)}"
-            nearly = nearly or Part(frames, axis=attribute.axis, reason=reason)
+            nearly = nearly or ScanPart(frames, axis=attribute.axis, reason=reason)
     by_time = contrast.ranked(list(everywhere.values()))
     if by_time and contrast.are_of_one_kind(by_time, None, attributes):
-        return Part(by_time, axis=contrast.TIME)
+        return ScanPart(by_time, axis=contrast.TIME)
     return nearly

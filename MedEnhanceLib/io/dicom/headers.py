@@ -92,7 +92,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Header:
+class DicomHeader:
     """A description of a DICOM file.
 
     slices: its image planes; empty where it gives none, for the `reason` and with the `hint`.
@@ -130,14 +130,14 @@ class Header:
 
 
 @structure.silence()
-def read_header(file: Path) -> Header | None:
+def read_header(file: Path) -> DicomHeader | None:
     """Read the header of a file.
 
     Returns None for a file that is not DICOM, and for a DICOMDIR. A file that is damaged, or cannot
     be opened, gives a Header with the reason. Raises DependencyError without pydicom.
     """
     require("pydicom", purpose="Reading DICOM")
-    damaged = Header(file=file, hint=COPY_AGAIN, damaged=True)
+    damaged = DicomHeader(file=file, hint=COPY_AGAIN, damaged=True)
     try:
         with file.open("rb") as stream:
             head = stream.read(HEAD)
@@ -166,7 +166,7 @@ def read_header(file: Path) -> Header | None:
     except InputError as cause:
         return replace(damaged, reason=cause.message, hint=cause.hint)
     except NotImplementedError as cause:
-        return Header(
+        return DicomHeader(
             file=file,
             kind=str(cause),
             reason=f"its transfer syntax is not read: {cause}",
@@ -179,9 +179,9 @@ def read_header(file: Path) -> Header | None:
         return replace(damaged, reason=f"{what}{structure.reason_of(cause)}", unread=is_shut)
 
 
-def _described(dataset: Dataset, fields: Fields, file: Path) -> Header:
+def _described(dataset: Dataset, fields: Fields, file: Path) -> DicomHeader:
     sop_class, modality = text(fields, "SOPClassUID"), text(fields, "Modality")
-    about = Header(
+    about = DicomHeader(
         file=file,
         sop_class=sop_class,
         instance=text(fields, "SOPInstanceUID"),
@@ -213,7 +213,7 @@ def _described(dataset: Dataset, fields: Fields, file: Path) -> Header:
     return _with_slices(about, dataset, fields)
 
 
-def _with_slices(about: Header, dataset: Dataset, fields: Fields) -> Header:
+def _with_slices(about: DicomHeader, dataset: Dataset, fields: Fields) -> DicomHeader:
     syntax = structure.syntax_of(dataset)
     photometric = text(fields, "PhotometricInterpretation")
     if whole(fields, "SamplesPerPixel") > 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):

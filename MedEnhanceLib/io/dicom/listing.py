@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
-from MedEnhanceLib.io.dicom.frames import Part, parts_of
-from MedEnhanceLib.io.dicom.headers import Header, read_header
+from MedEnhanceLib.io.dicom.frames import ScanPart, parts_of
+from MedEnhanceLib.io.dicom.headers import DicomHeader, read_header
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, DICOM_ENDINGS, counted, find_files, named
 from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -66,8 +66,8 @@ class Choice:
     """
 
     row: SeriesRow
-    about: Header
-    part: Part | None = None
+    about: DicomHeader
+    part: ScanPart | None = None
     fault: MedEnhanceError | None = None
     copies: Mapping[Path, Sequence[Path]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ def choices(path: Path, monitor: Monitor, *, complete_frames: bool = False) -> l
             volumes += _volumes(images, damaged, name, complete_frames=complete_frames)
         elif damaged:
             volumes.append(_no_volume(damaged))
-        by_kind: dict[str, list[Header]] = defaultdict(list)
+        by_kind: dict[str, list[DicomHeader]] = defaultdict(list)
         for header in headers:
             if not header.slices and not header.damaged:
                 by_kind[header.kind].append(header)
@@ -115,14 +115,14 @@ def choices(path: Path, monitor: Monitor, *, complete_frames: bool = False) -> l
     ]
 
 
-def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
+def _scan(path: Path, monitor: Monitor) -> list[list[DicomHeader]]:
     """Read all headers at a path and sort them into series, by number.
 
     A damaged file of an unknown series belongs to each series that has images in its folder, or
     else stands alone. Warns of files that are named like DICOM but are not: one may be a slice.
     """
     files = find_files(path, monitor)
-    headers: list[Header] = []
+    headers: list[DicomHeader] = []
     odd = []
     for start in range(0, len(files), _AT_ONCE):
         part = files[start : start + _AT_ONCE]
@@ -140,7 +140,7 @@ def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
         raise _no_dicom(path, files)
     if odd:
         monitor.warn(f"files with a DICOM ending that are not DICOM: {named(odd)}")
-    by_series: dict[tuple[str, str], list[Header]] = defaultdict(list)
+    by_series: dict[tuple[str, str], list[DicomHeader]] = defaultdict(list)
     lost = [header for header in headers if header.damaged and not header.series]
     for header in headers:
         if header not in lost:
@@ -159,12 +159,12 @@ def _scan(path: Path, monitor: Monitor) -> list[list[Header]]:
     return _joined(sorted(sorted_out, key=_in_order))
 
 
-def _joined(series: Sequence[list[Header]]) -> list[list[Header]]:
+def _joined(series: Sequence[list[DicomHeader]]) -> list[list[DicomHeader]]:
     """Join series of which each frame of a scan was given a UID of its own."""
-    groups: dict[object, list[list[Header]]] = defaultdict(list)
+    groups: dict[object, list[list[DicomHeader]]] = defaultdict(list)
     for index, headers in enumerate(series):
         groups[_scan_of(headers) or index].append(headers)
-    made: list[list[Header]] = []
+    made: list[list[DicomHeader]] = []
     for group in groups.values():
         planes = [[plane for header in headers for plane in header.slices] for headers in group]
         acquisitions = {own[0].acquisition for own in planes if own}
@@ -177,7 +177,7 @@ def _joined(series: Sequence[list[Header]]) -> list[list[Header]]:
     return made
 
 
-def _scan_of(headers: Sequence[Header]) -> object:
+def _scan_of(headers: Sequence[DicomHeader]) -> object:
     """Return what the series of one scan, each a frame, have in common; else None.
 
     Siemens exports so: the numbers are 5001, 5002, …, or all are the same.
@@ -197,7 +197,7 @@ def _scan_of(headers: Sequence[Header]) -> object:
     return scan, names, next(iter(alike))[:-1]
 
 
-def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header]:
+def _without_trifles(headers: Sequence[DicomHeader], monitor: Monitor) -> list[DicomHeader]:
     """Leave out files that are empty or cannot be opened, unless they are named like the images."""
     endings = {_ending(header.file) for header in headers if not header.unread}
     trifles = [
@@ -215,7 +215,7 @@ def _ending(file: Path) -> str:
     return "" if suffix[1:].isdecimal() else suffix
 
 
-def _in_order(headers: Sequence[Header]) -> tuple[int, str]:
+def _in_order(headers: Sequence[DicomHeader]) -> tuple[int, str]:
     first = next((header for header in headers if header.slices), headers[0])
     return (int(first.number) if first.number.isdecimal() else 1 << 31, first.series)
 
@@ -233,11 +233,15 @@ def _no_dicom(path: Path, files: Sequence[Path]) -> InputError:
 
 
 def _volumes(
-    images: Sequence[Header], damaged: Sequence[Header], name: str, *, complete_frames: bool
+    images: Sequence[DicomHeader],
+    damaged: Sequence[DicomHeader],
+    name: str,
+    *,
+    complete_frames: bool,
 ) -> list[Choice]:
     """Return the volumes of one series; a damaged file may be a slice of each of them."""
     first, lost = images[0], _raised(partial(_refuse_shared_uids, images, name))
-    by_instance: dict[str, list[Header]] = defaultdict(list)
+    by_instance: dict[str, list[DicomHeader]] = defaultdict(list)
     for index, header in enumerate(images):
         by_instance[header.instance or f"nameless {index}"].append(header)
     unique = images if lost else [own[0] for own in by_instance.values()]
@@ -288,14 +292,14 @@ def _volumes(
     return made
 
 
-def _no_volume(headers: Sequence[Header]) -> Choice:
+def _no_volume(headers: Sequence[DicomHeader]) -> Choice:
     """Return one row for objects of one kind, with the reason of the first."""
     first = headers[0]
     row = _row(first, len(headers), first.fault if first.damaged else first.reason)
     return Choice(row, first, fault=InputError(first.fault, first.hint))
 
 
-def _row(about: Header, files: int, reason: str, part: Part | None = None) -> SeriesRow:
+def _row(about: DicomHeader, files: int, reason: str, part: ScanPart | None = None) -> SeriesRow:
     size = ""
     if part is not None:
         first, frames = part.slices[0], len(part.frames)
@@ -317,7 +321,7 @@ def _row(about: Header, files: int, reason: str, part: Part | None = None) -> Se
     )
 
 
-def _refuse(part: Part, name: str) -> None:
+def _refuse(part: ScanPart, name: str) -> None:
     """Raise InputError or GeometryError for what cannot be loaded with any options."""
     require_alike(part.slices, name)
     if part.reason:
@@ -327,7 +331,7 @@ def _refuse(part: Part, name: str) -> None:
         raise GeometryError(f"{name}: {part.reason}", ways)
 
 
-def _refuse_shared_uids(images: Sequence[Header], name: str) -> None:
+def _refuse_shared_uids(images: Sequence[DicomHeader], name: str) -> None:
     """Raise InputError where images of several places or numbers have one SOPInstanceUID."""
     places: dict[str, set[object]] = defaultdict(set)
     for header in images:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from MedEnhanceLib.core.gradients import Gradient
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance

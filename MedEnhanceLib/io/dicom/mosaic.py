@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import slices
 from MedEnhanceLib.io.dicom.csa import read_csa
@@ -38,8 +38,6 @@ _AXES = ("Sag", "Cor", "Tra")
 _MOST_ASKEW = 1e-3
 #: Spacings: how far the first slice may lie from where the protocol has it.
 _NEAR = 0.1
-
-Vector = npt.NDArray[np.float64]
 
 
 def is_mosaic(picture: Slice, header: Fields) -> bool:
@@ -124,7 +122,7 @@ def _stated_count(header: Fields) -> int:
     return int(slices.measured(header, _COUNT) or 0)  # type: ignore[arg-type]
 
 
-def _private_headers(picture: Slice) -> tuple[dict[str, tuple[str, ...]], Vector]:
+def _private_headers(picture: Slice) -> tuple[dict[str, tuple[str, ...]], Doubles]:
     """Read Siemens' header of the image ({} for none), and the centers [K, 3] of the protocol.
 
     Programs that de-identify may leave either without the element that names its creator.
@@ -149,10 +147,10 @@ def _private_headers(picture: Slice) -> tuple[dict[str, tuple[str, ...]], Vector
 def _step(
     picture: Slice,
     image: dict[str, tuple[str, ...]],
-    centers: Vector,
-    center: Vector,
-    normal: Vector,
-) -> Vector:
+    centers: Doubles,
+    center: Doubles,
+    normal: Doubles,
+) -> Doubles:
     """Return the step from slice to slice, mm in LPS; center: of the first slice."""
     stated = [
         slices.measured({"": cosine}, "") or 0.0 for cosine in image.get("SliceNormalVector", ())

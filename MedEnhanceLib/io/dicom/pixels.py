@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Array, Voxels
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
-from MedEnhanceLib.io.dicom.decoders import PixelFile, Pixels, index_pixels
+from MedEnhanceLib.io.dicom.decoders import PixelFile, index_pixels
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 from MedEnhanceLib.io.dicom.structure import DamagedError
@@ -98,7 +98,7 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
     return stored
 
 
-def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Pixels:
+def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Array:
     """Return the pixels of a slice; the file must hold what its header said when it was read."""
     index = (plane.frame or 1) - 1
     if plane.tile is None and (file.rows, file.columns) != shape[1:]:
@@ -110,7 +110,7 @@ def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Pixels
     return file.frame(index)
 
 
-def _tile(picture: Pixels, plane: Slice) -> Pixels:
+def _tile(picture: Array, plane: Slice) -> Array:
     """Return the part of a mosaic that is the slice; of other images all."""
     if plane.tile is None:
         return picture

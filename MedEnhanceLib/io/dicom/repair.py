@@ -14,10 +14,10 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Array, Doubles, Mask, Voxels
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.volume import Voxels, restore_dtype
+from MedEnhanceLib.core.volume import restore_dtype
 from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -41,9 +41,6 @@ _LEAST_BORDER = 0.01
 #: About as accurate as a B-spline of order 5, in a small part of its time.
 _REACH, _KAISER = 5, 6.0
 
-Vector = npt.NDArray[np.float64]
-Plane = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
 Places = tuple[tuple[float, float], ...]
 Limits = tuple[Any, Any]
 
@@ -56,7 +53,7 @@ class Spacing:
     fault: what is uneven, for messages; "" where nothing is. gaps: (slice before, number missing).
     """
 
-    along: Vector
+    along: Doubles
     step: float
     fault: str = ""
     gaps: tuple[tuple[int, int], ...] = ()
@@ -102,7 +99,7 @@ class Spacing:
         )
 
 
-def measure_spacing(along: Vector, labels: Sequence[str], rounding_mm: float) -> Spacing:
+def measure_spacing(along: Doubles, labels: Sequence[str], rounding_mm: float) -> Spacing:
     """Measure the distances of slices.
 
     along: mm, two or more ascending positions that all differ.
@@ -148,8 +145,8 @@ class Slant:
     pixel_mm: between rows, between columns.
     """
 
-    along: Vector
-    aside: Vector
+    along: Doubles
+    aside: Doubles
     pixel_mm: tuple[float, float]
 
     @cached_property
@@ -171,10 +168,10 @@ class Slant:
         return bool(self.degrees <= _MOST_TILT and is_near and not self.is_strewn)
 
     @property
-    def _slope(self) -> Vector:
+    def _slope(self) -> Doubles:
         """[2]: mm aside per mm along the normal."""
         height = self.along - self.along[0]
-        slope: Vector = height @ self.aside / (height @ height)
+        slope: Doubles = height @ self.aside / (height @ height)
         return slope
 
     @property
@@ -209,16 +206,16 @@ class Slant:
         pixels = np.round(self.aside / np.asarray(self.pixel_mm), 3)  # whole pixels stay whole
         # An axis with nothing but rounding errors is not interpolated.
         pixels[:, np.abs(pixels).max(axis=0) <= _MOST_ASIDE] = 0
-        places: Vector = pixels - np.floor(pixels.min(axis=0))
+        places: Doubles = pixels - np.floor(pixels.min(axis=0))
         rows, columns = (np.ceil(places.max(axis=0)) + size).astype(int).tolist()
         return (rows, columns), tuple((float(row), float(column)) for row, column in places)
 
 
 def measure_slant(
-    positions: Vector,
-    cosines: Vector,
-    along: Vector,
-    axes: tuple[Vector, Vector],
+    positions: Doubles,
+    cosines: Doubles,
+    along: Doubles,
+    axes: tuple[Doubles, Doubles],
     pixel_mm: tuple[float, float],
 ) -> Slant | None:
     """Measure how far slices lie beside the normal through the first.
@@ -230,7 +227,7 @@ def measure_slant(
     pixel_mm: between rows, between columns.
     Returns None where they lie on the normal, up to the rounding of their headers.
     """
-    aside: Vector = (positions - positions[0]) @ np.column_stack(axes)
+    aside: Doubles = (positions - positions[0]) @ np.column_stack(axes)
     rounded_mm = last_digit(positions) + last_digit(cosines) * float(along[-1] - along[0])
     pixel = min(pixel_mm)
     allowed = max(_MOST_ASIDE * pixel, min(rounded_mm, _MOST_ROUNDED * pixel))
@@ -239,7 +236,7 @@ def measure_slant(
     return Slant(along, aside, pixel_mm)
 
 
-def last_digit(numbers: Vector) -> float:
+def last_digit(numbers: Doubles) -> float:
     """Return one unit of the last decimal, at most 0.1; 0 for none, and for more than 4."""
     for digits in range(5):
         if np.abs(numbers - np.round(numbers, digits)).max() < 1e-9:
@@ -309,8 +306,8 @@ class Repair:
         return result if voxels.ndim == 4 else result[0], self.geometry, notes
 
     def _placed(
-        self, slices: Voxels, index: int, limits: Limits, empty: Callable[[Plane], Mask]
-    ) -> Plane:
+        self, slices: Voxels, index: int, limits: Limits, empty: Callable[[Array], Mask]
+    ) -> Array:
         """Return one slice on the grid of the result; NaN outside it, and for its padding."""
         plane, padding = _floating(slices[index]), empty(slices[index])
         if self.places is None:
@@ -328,7 +325,7 @@ class Repair:
         return result
 
 
-def _padding_of(plane: Plane, padding: tuple[float, float] | None, lowest: Any) -> Mask:
+def _padding_of(plane: Array, padding: tuple[float, float] | None, lowest: Any) -> Mask:
     """Mark where a slice holds padding: a range of values, or a border of the lowest value."""
     if padding is not None:
         rounded = 1e-6 * max(map(abs, padding)) if plane.dtype.kind == "f" else 0.0
@@ -347,14 +344,14 @@ def _holds(frames: Voxels, padding: tuple[float, float]) -> bool:
     return any(_padding_of(plane, padding, None).any() for frame in frames for plane in frame)
 
 
-def _limits(slices: Voxels, empty: Callable[[Plane], Mask]) -> Limits:
+def _limits(slices: Voxels, empty: Callable[[Array], Mask]) -> Limits:
     """Return the lowest and the highest value that was measured."""
     measured = [plane[~empty(plane)] for plane in slices]
     measured = [values for values in measured if values.size] or [slices]
     return min(values.min() for values in measured), max(values.max() for values in measured)
 
 
-def _continued(plane: Plane, gaps: Mask, axis: int) -> Plane:
+def _continued(plane: Array, gaps: Mask, axis: int) -> Array:
     """Fill gaps by the nearest measured pixel of each line along `axis`."""
     if not gaps.any():
         return plane
@@ -368,7 +365,7 @@ def _continued(plane: Plane, gaps: Mask, axis: int) -> Plane:
     return np.moveaxis(np.take_along_axis(lines, nearest, 1), 1, axis)
 
 
-def shifted(plane: Plane, offset: float, axis: int) -> Plane:
+def shifted(plane: Array, offset: float, axis: int) -> Array:
     """Return the plane at its own places plus `offset` pixels, -0.5 to 0.5; edges are continued."""
     if offset == 0:
         return plane.copy()
@@ -385,7 +382,7 @@ def shifted(plane: Plane, offset: float, axis: int) -> Plane:
     return total
 
 
-def _floating(plane: Plane) -> Plane:
+def _floating(plane: Array) -> Array:
     """Return the plane in a float type that holds its values exactly (except 64-bit integers)."""
     exact = plane.dtype.itemsize <= 2 or plane.dtype == np.float32
     return plane.astype(np.float32 if exact else np.float64)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom.repair import (
@@ -42,8 +42,6 @@ _MOST_NAMED = 3
 #: Voxels: largest distance between the corners of frames of one 4D volume.
 _SAME_GRID = 0.05
 
-Vector = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Stack:
@@ -68,9 +66,9 @@ class Stack:
 class _Plane:
     """Unit vectors along a row, down a column and across; mm between rows, between columns."""
 
-    row: Vector
-    column: Vector
-    normal: Vector
+    row: Doubles
+    column: Doubles
+    normal: Doubles
     pixel_mm: tuple[float, float]
 
     def geometry(self, origin: Sequence[float] | None, step: float) -> Geometry:
@@ -213,7 +211,7 @@ def _warn_of_other_spacing(ordered: Slices, step: float, name: str, monitor: Mon
         )
 
 
-def _refuse_shared_places(ordered: Slices, along: Vector, name: str) -> None:
+def _refuse_shared_places(ordered: Slices, along: Doubles, name: str) -> None:
     steps = np.diff(along)
     apart = steps[steps > 1e-6]
     usual = float(np.median(apart)) if apart.size else 1.0

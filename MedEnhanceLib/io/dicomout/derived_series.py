@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import attributes
 from MedEnhanceLib.io.dicomout.derivation import (
@@ -21,7 +22,7 @@ from MedEnhanceLib.io.dicomout.derivation import (
     series_number,
     values_of,
 )
-from MedEnhanceLib.io.dicomout.placement import Grid, lay_out
+from MedEnhanceLib.io.dicomout.placement import FrameGrid, lay_out
 from MedEnhanceLib.io.dicomout.stored_values import Rescale, decimal, plan_storage
 from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.runtime.dependencies import require
@@ -43,7 +44,7 @@ class _Place:
     frame: int
     k: int
     voxels: Voxels
-    grid: Grid
+    grid: FrameGrid
 
     @property
     def on_image(self) -> bool:

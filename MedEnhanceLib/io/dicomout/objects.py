@@ -25,7 +25,7 @@ from MedEnhanceLib.io.dicomout.derivation import (
     series_number,
     with_elements,
 )
-from MedEnhanceLib.io.dicomout.placement import Grid
+from MedEnhanceLib.io.dicomout.placement import FrameGrid
 from MedEnhanceLib.io.dicomout.template import Template
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _OF_PATIENT = (
 )  # fmt: skip
 
 
-def stand_ins(grid: Grid, shape: tuple[int, int], template: Template) -> list[Dataset]:
+def stand_ins(grid: FrameGrid, shape: tuple[int, int], template: Template) -> list[Dataset]:
     """Make placeholders for source images: one for each slice, without anything of a patient.
 
     The last part of an instance's UID is the number of the slice, from 1. shape: rows and columns.
@@ -94,7 +94,7 @@ def identity(template: Template, *, kind: str) -> dict[str, Any]:
     }
 
 
-def refer(dataset: Dataset, grid: Grid, derivation: tuple[str, str]) -> None:
+def refer(dataset: Dataset, grid: FrameGrid, derivation: tuple[str, str]) -> None:
     """Record for every frame, and for the object, which images it came from.
 
     dataset: made from `stand_ins` of the grid; changed in place.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.attributes import set_side
@@ -99,7 +99,7 @@ def build_uncertainty(
     return dataset
 
 
-def _deviations(volume: Volume) -> npt.NDArray[np.float32]:
+def _deviations(volume: Volume) -> Floats:
     name = volume.source or "the uncertainty map"
     voxels = volume.voxels.astype(np.float32, copy=False)
     if not np.isfinite(voxels).all() or voxels.min() < 0:

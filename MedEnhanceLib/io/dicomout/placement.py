@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import Instance
 from MedEnhanceLib.core.volume import Volume
@@ -33,7 +33,7 @@ _SAME = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Plane:
+class ImagePlane:
     """A stored image or frame, with its place as it is written; empty where it is missing."""
 
     reference: Instance
@@ -60,7 +60,7 @@ class Plane:
         return (len(self.position), len(self.orientation), len(self.spacing)) == (3, 6, 2)
 
     @property
-    def normal(self) -> npt.NDArray[np.float64]:
+    def normal(self) -> Doubles:
         """The unit vector across it, in the patient."""
         across, down = np.reshape(np.array(self.orientation, float), (2, 3))
         normal = np.cross(across, down)
@@ -68,7 +68,7 @@ class Plane:
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class FrameGrid:
     """The frames of an object, as decimal strings of DICOM, in mm, LPS.
 
     geometry: of the volume.
@@ -87,10 +87,10 @@ class Grid:
     thickness: str
     between: str
     positions: Sequence[tuple[str, ...]]
-    behind: Sequence[Sequence[Plane]]
-    planes: Sequence[Plane]
+    behind: Sequence[Sequence[ImagePlane]]
+    planes: Sequence[ImagePlane]
 
-    def sources(self, k: int) -> Sequence[Plane]:
+    def sources(self, k: int) -> Sequence[ImagePlane]:
         """Return the images that slice `k` was made from.
 
         Those behind it; else the parallel ones within its thickness, or nearer than images lie to
@@ -118,7 +118,7 @@ class Grid:
         return common
 
     @cached_property
-    def _heights(self) -> npt.NDArray[np.float64] | None:
+    def _heights(self) -> Doubles | None:
         """The places of images across the slices, in slices; None where not all are parallel."""
         along = np.asarray(self.geometry.direction)[:, 2]
         if not all(
@@ -132,7 +132,7 @@ class Grid:
 
 def lay_out(
     volume: Volume, template: Template, source_images: Sequence[Dataset] | None = None
-) -> Grid:
+) -> FrameGrid:
     """Find the images behind each slice of a volume and the places of its frames.
 
     volume: [K, J, I]. Only images that `volume.origin` names count, if it names any: all time
@@ -143,7 +143,7 @@ def lay_out(
         planes = _planes_of(template, volume)
     else:
         planes = [
-            Plane(Instance("", str(image.SOPClassUID), str(image.SOPInstanceUID)), image)
+            ImagePlane(Instance("", str(image.SOPClassUID), str(image.SOPInstanceUID)), image)
             for image in source_images
         ]
     geometry = volume.geometry
@@ -162,12 +162,12 @@ def lay_out(
         positions = [decimals(corner.tolist()) for corner in corners]
         orientation = decimals([*direction[:, 0], *direction[:, 1]])
         spacing = decimals([geometry.spacing[1], geometry.spacing[0]])
-    return Grid(
+    return FrameGrid(
         geometry, orientation, spacing, thickness or between, between, positions, behind, planes
     )
 
 
-def _planes_of(template: Template, volume: Volume) -> list[Plane]:
+def _planes_of(template: Template, volume: Volume) -> list[ImagePlane]:
     """List the images of a template in its order; those that the volume names, if it does."""
     if template.origin is None:
         return []
@@ -176,17 +176,17 @@ def _planes_of(template: Template, volume: Volume) -> list[Plane]:
     instances = [instance for frame in template.origin.instances for instance in frame]
     is_named = [instance in named for instance in instances]
     return [
-        Plane(instance, header)
+        ImagePlane(instance, header)
         for header, instance, counts in zip(template.headers, instances, is_named, strict=True)
         if counts or not any(is_named)
     ]
 
 
 def _behind_slices(
-    planes: Sequence[Plane], geometry: Geometry, shape: tuple[int, ...]
-) -> list[list[Plane]]:
+    planes: Sequence[ImagePlane], geometry: Geometry, shape: tuple[int, ...]
+) -> list[list[ImagePlane]]:
     """Return the planes that lie on each slice of a volume [K, J, I], voxel on voxel."""
-    behind: list[list[Plane]] = [[] for _ in range(shape[0])]
+    behind: list[list[ImagePlane]] = [[] for _ in range(shape[0])]
     to_index = np.linalg.inv(geometry.affine_lps)
     cosines = np.asarray(geometry.direction).T[:2].ravel()
     spacing = np.array(geometry.spacing[1::-1])

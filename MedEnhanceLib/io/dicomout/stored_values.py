@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Doubles, Shorts, Voxels, Words
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import ds_text
 
@@ -44,7 +43,7 @@ class Stored:
     signed: bool
     error: float = 0.0
 
-    def numbers(self, index: int, slice_: Voxels) -> npt.NDArray[np.int16] | npt.NDArray[np.uint16]:
+    def numbers(self, index: int, slice_: Voxels) -> Shorts | Words:
         """Return the stored numbers of slice `index`, [J, I]."""
         low, high = _SIGNED if self.signed else _UNSIGNED
         stored = np.clip(_stored(slice_, self.rescales[index]), low, high)
@@ -86,9 +85,9 @@ def plan_storage(
     return Stored(rescales, from_zero, _error(slices, Stored(rescales, from_zero)))
 
 
-def _stored(slice_: Voxels, rescale: Rescale) -> npt.NDArray[np.float64]:
+def _stored(slice_: Voxels, rescale: Rescale) -> Doubles:
     slope, intercept = rescale.numbers
-    stored: npt.NDArray[np.float64] = np.rint((slice_.astype(np.float64) - intercept) / slope)
+    stored: Doubles = np.rint((slice_.astype(np.float64) - intercept) / slope)
     return stored
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
+from MedEnhanceLib.io.atomic import make_folder
 from MedEnhanceLib.jobs.files import CONTAINER, Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -90,7 +91,6 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     """
     from MedEnhanceLib.jobs.batch_items import describe_derivatives
     from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_here, run_on_dask
-    from MedEnhanceLib.report.page import make_folder
 
     if params.workers or params.scheduler:
         which = "--scheduler" if params.scheduler else "--workers"

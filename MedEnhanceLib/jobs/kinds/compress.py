@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from MedEnhanceLib import unicompress
+from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.errors import CodecError, ConfigError
@@ -13,7 +15,6 @@ from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import DicomParams
 from MedEnhanceLib.jobs.files import KeptVolumes, OutputParams, Result
 from MedEnhanceLib.jobs.work import Work
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
 
@@ -100,8 +101,6 @@ class RecoverParams(OutputParams):
 
 def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → compress → verify and replace (in `compress`) → manifest."""
-    from MedEnhanceLib.unicompress import compress
-
     work = Work("compressed", params, monitor, ending=files.CONTAINER)
     output = work.outputs["output"]
     # After an estimate the volume is in memory already.
@@ -110,7 +109,9 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
         origin = DicomOrigin(params.dicom["study"], params.dicom["series"], (), on_grid=False)
         volume = replace(volume, origin=origin)
     part = monitor.part(0.1, 1.0)
-    done = compress(volume, output, params.config, monitor=part, overwrite=params.overwrite)
+    done = unicompress.compress(
+        volume, output, params.config, monitor=part, overwrite=params.overwrite
+    )
     return work.finish(
         config=params.config.to_json(),
         figures={name: value for name, value in as_json(done).items() if name not in _ELSEWHERE},
@@ -120,21 +121,19 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
 
 def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → code some slices; nothing is written. It knows no implicit blocks."""
-    from MedEnhanceLib.unicompress import estimate
-
     volume, _ = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
     if params.config.block_type == "implicit":
         monitor.warn("the estimate is of the other block types: implicit blocks lose more")
-    return Result(as_json(estimate(volume, params.config, monitor=monitor.part(0.1, 1.0))))
+    return Result(
+        as_json(unicompress.estimate(volume, params.config, monitor=monitor.part(0.1, 1.0)))
+    )
 
 
 def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
-    from MedEnhanceLib.unicompress import decompress
-
     work = Work("decompressed", params, monitor)
     source, region = Path(params.input), region_from_json(params.region)
-    volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
+    volume = unicompress.decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
     work.save_volume(volume, monitor.part(0.8, 1.0))
     return work.finish(
         config={"region": params.region},
@@ -145,14 +144,13 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
 
 def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     """Decode every intact block → save, with a mask of the others → manifest that lists them."""
-    from MedEnhanceLib.unicompress import recover
-    from MedEnhanceLib.unicompress.inspection import save_repaired
+    from MedEnhanceLib.unicompress.recovery import save_repaired
 
     is_copy = params.is_copy
     ending = files.CONTAINER if is_copy else ""
     work = Work("recovered from a damaged container", params, monitor, ending=ending)
     source = Path(params.input)
-    volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
+    volume, report = unicompress.recover(source, monitor=monitor.part(0.0, 0.9))
     if is_copy:
         if report.lost:
             raise CodecError(

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from MedEnhanceLib import gradprom, io, unicompress
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.io.atomic import atomic_write, write_json
+from MedEnhanceLib.io.atomic import atomic_write, make_folder, write_json
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, run_enhance
-from MedEnhanceLib.jobs.worker.events import as_json
-from MedEnhanceLib.report.page import make_folder, size_text
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.runtime.text import size_text
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.report.enhance import Table
+    from MedEnhanceLib.report.enhancement_page import Table
 
 SEED = 20240607
 LICENCE = "LICENSE-MNI152.txt"
@@ -69,12 +69,9 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
 
     PSNR in dB and SSIM are inside the brain, against the undamaged volume.
     """
-    from MedEnhanceLib import io
     from MedEnhanceLib.degradation.pipeline import standard_composite
-    from MedEnhanceLib.gradprom import segment
-    from MedEnhanceLib.report.enhance import enhancement_report
+    from MedEnhanceLib.report.enhancement_page import enhancement_report
     from MedEnhanceLib.report.figures import Pane, comparison
-    from MedEnhanceLib.unicompress import compress
 
     require("matplotlib", purpose="Drawing the demo's pictures")
     began, overwrite, folder = time.monotonic(), params.overwrite, make_folder(params.out)
@@ -101,7 +98,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     )
     done = run_enhance(order, monitor.part(0.05, 0.65), KeptVolumes())
     part = monitor.part(0.65, 0.75)
-    before = segment(damaged, SegmentConfig(device=params.device), monitor=part).volume
+    before = gradprom.segment(damaged, SegmentConfig(device=params.device), monitor=part).volume
     enhanced, after = (
         io.load(Path(done["outputs"][name]), modality=modality)
         for name, modality in (("output", "MR"), ("segmentation", "SEG"))
@@ -120,7 +117,9 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     for index, (mode, config) in enumerate(_MODES.items()):
         part = monitor.part(0.75 + 0.08 * index, 0.83 + 0.08 * index)
         path = folder / f"enhanced-{mode}.ucv"
-        file = as_json(compress(enhanced, path, config, monitor=part, overwrite=overwrite))
+        file = as_json(
+            unicompress.compress(enhanced, path, config, monitor=part, overwrite=overwrite)
+        )
         files.append({"mode": mode, "file": path.name} | {name: file[name] for name in _MEASURED})
     results = as_json({"quality": quality, "compression": files, "notes": _NOTES})
     monitor.progress(0.99, "report")
@@ -168,7 +167,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
 
 def tables_of(results: Mapping[str, Any]) -> list[Table]:
     """Make tables of before and after against the undamaged sample, and of the files."""
-    from MedEnhanceLib.report.enhance import Table
+    from MedEnhanceLib.report.enhancement_page import Table
 
     quality = {"name": "volume", "psnr_db": "PSNR, dB", "ssim": "SSIM"}
     quality |= {label: f"Dice, {label}" for label in results["quality"][0]["dice"]}
@@ -188,8 +187,6 @@ def tables_of(results: Mapping[str, Any]) -> list[Table]:
 
 def load_sample() -> tuple[Volume, Volume]:
     """Return the brain as 16-bit voxels, as scanners write them, and its labels."""
-    from MedEnhanceLib import io
-
     samples = resource_folder("samples")
     brain = io.load(samples / "mni152_t1.nii.gz", modality="MR")
     labels = io.load(samples / "mni152_tissue.nii.gz", modality="SEG")

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError, OutputError
-from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.text import duration_text
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig, Modality
 from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.folder import MANIFEST, confidential_folder, read_run
@@ -93,9 +94,8 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
     cohort, config = params.opened(), params.config
     lower_priority()
     _require_torch(monitor)
-    from MedEnhanceLib.jobs.gains import gains_of
-    from MedEnhanceLib.jobs.matched_networks import make_networks
-    from MedEnhanceLib.report.page import duration_text
+    from MedEnhanceLib.jobs.teaching.gains import gains_of
+    from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
     from MedEnhanceLib.spg.patient import seconds_of_a_patient
 
     device = choose_device(config.device).name
@@ -116,10 +116,10 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
 def distill_into(
     cohort: Cohort, out: Path, config: DistillConfig, monitor: Monitor, *, overwrite: bool
 ) -> Path:
-    """See spg.distill.distill_cohort."""
+    """See spg.distillation.distill_cohort."""
     _require_torch(monitor)
-    from MedEnhanceLib.jobs.matched_networks import make_networks
-    from MedEnhanceLib.spg.distill import distill_cohort
+    from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
+    from MedEnhanceLib.spg.distillation import distill_cohort
 
     config = replace(config, device=choose_device(config.device).name)
     return distill_cohort(

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
@@ -15,7 +16,7 @@ from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs import enhancing, files
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume, source_series
 from MedEnhanceLib.jobs.files import KeptVolumes, Result, VolumeParams
-from MedEnhanceLib.jobs.guides import chosen_guide
+from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
@@ -218,7 +219,7 @@ def _volumes_of(
 def _write_report(
     params: EnhanceParams, volume: Volume, done: enhancing.Enhanced, manifest: str
 ) -> Path:
-    from MedEnhanceLib.report.enhance import enhancement_report
+    from MedEnhanceLib.report.enhancement_page import enhancement_report
 
     name = name_of(volume)
     if done.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
@@ -244,12 +245,10 @@ class PrepareParams(VolumeParams):
 
 def run_prepare(params: PrepareParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → open the model → measure the noise; all of it is kept."""
-    from MedEnhanceLib.hqg import enhance
-
     volume, cache = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.2))
     # Noise below the precision of floats is not removed: what is left is what previews share.
     config = EnhanceConfig(device=params.device, noise=_NO_NOISE)
-    enhance(volume, config, frame=0, slices=(0, 1), cache=cache, monitor=monitor.part(0.2, 1.0))
+    hqg.enhance(volume, config, frame=0, slices=(0, 1), cache=cache, monitor=monitor.part(0.2, 1.0))
     return Result()
 
 
@@ -267,13 +266,11 @@ class SegmentParams(DicomParams, VolumeParams):
 
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
-    from MedEnhanceLib.gradprom import segment
-
     work = Work("segmented", params, monitor)
     volume = params.load(monitor.part(0.0, 0.1))
     if params.dicom:
         volume = place_volume(volume, params, source_series(params, monitor), monitor)
-    labels = segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
+    labels = gradprom.segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
     part = monitor.part(0.9, 1.0)
     if params.dicom:
         work.write(enhancing.objects_of(labels, volume), part)

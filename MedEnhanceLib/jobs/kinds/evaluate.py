@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from MedEnhanceLib import gradprom, hqg, io
 from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -80,15 +80,13 @@ def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor
 
 def _volumes_in(data: Path) -> list[Path]:
     """Return the volumes in a folder and below, labels left out; a file is itself."""
-    from MedEnhanceLib.io import READABLE, ending_of
-
     if data.is_file() or not data.exists():  # what is not there is refused by name
         return [data]
-    volumes = [path for path in sorted(data.rglob("*")) if ending_of(path) in READABLE]
+    volumes = [path for path in sorted(data.rglob("*")) if io.ending_of(path) in io.READABLE]
     volumes = [path for path in volumes if path.is_file() and LABELS not in path.name]
     if not volumes:
         raise InputError(
-            f"{data}: no volume to evaluate on", f"Put files there ({', '.join(READABLE)})."
+            f"{data}: no volume to evaluate on", f"Put files there ({', '.join(io.READABLE)})."
         )
     return volumes
 
@@ -98,8 +96,6 @@ def _measure_enhancer(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each degradation that benchmarks name, always with the same seed."""
     from MedEnhanceLib.degradation.pipeline import LowDose, Rician, standard_composite
-    from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
-    from MedEnhanceLib.io import load
 
     damages: dict[str, Degradation] = {
         f"low dose, {dose:g} photons": LowDose(dose, 5.0, SEED) for dose in (5e3, 2e4)
@@ -107,15 +103,15 @@ def _measure_enhancer(
     if bundle.modality != "CT":
         damages = {f"Rician {level:.0%}": Rician(level, SEED) for level in (0.05, 0.1, 0.15)}
         damages["composite"] = standard_composite(SEED)
-    clean = load(path, modality=bundle.modality)
-    config = EnhanceConfig(model=str(bundle.folder), device=device)
+    clean = io.load(path, modality=bundle.modality)
+    config = hqg.EnhanceConfig(model=str(bundle.folder), device=device)
     on_request = replace(config, task="sharpness", correct_bias_field=True)
     for index, (name, degradation) in enumerate(damages.items()):
         part = monitor.part(index / len(damages), (index + 1) / len(damages))
         part.progress(0.0, f"{path.name}: {name}")
         damaged = attend(partial(degradation.apply, clean, keep_dtype=True), part)
         chosen = on_request if name == "composite" else config
-        run, cache = partial(enhance, damaged, chosen), VolumeCache()
+        run, cache = partial(hqg.enhance, damaged, chosen), hqg.VolumeCache()
         enhanced = run(cache=cache, monitor=part.part(0.0, 0.7)).volume
         quiet = Monitor(cancel=lambda: monitor.cancelled)  # it would say the same again
         filtered = run(cache=cache, filter_alone=True, monitor=quiet).volume
@@ -129,23 +125,20 @@ def _measure_enhancer(
 def _measure_head(
     bundle: Bundle, path: Path, device: str, monitor: Monitor
 ) -> Iterator[dict[str, Any]]:
-    from MedEnhanceLib.gradprom import SegmentConfig, segment
-    from MedEnhanceLib.io import ending_of, load
-
-    ending = ending_of(path)
+    ending = io.ending_of(path)
     reference_path = path.with_name(f"{path.name[: -len(ending)]}{LABELS}{ending}")
     if not reference_path.exists():
         raise InputError(f"{path}: no labels beside it", f"Put them at {reference_path.name}.")
-    reference = load(reference_path, modality="SEG").single()
-    volume = load(path, modality=bundle.modality).single()
+    reference = io.load(reference_path, modality="SEG").single()
+    volume = io.load(path, modality=bundle.modality).single()
     if reference.shape != volume.shape or not reference.geometry.is_close(
         volume.geometry, 0.01, shape=volume.shape
     ):
         raise InputError(
             f"{reference_path.name}: not on the grid of {path.name}", "Resample the labels to it."
         )
-    config = SegmentConfig(model=str(bundle.folder), device=device, force_segmenter=True)
-    segmentation = segment(volume, config, monitor=monitor)
+    config = gradprom.SegmentConfig(model=str(bundle.folder), device=device, force_segmenter=True)
+    segmentation = gradprom.segment(volume, config, monitor=monitor)
     for label in segmentation.labels:
         if label.value > 0:
             dice = metrics.dice(reference.voxels, segmentation.volume.voxels, label.value)

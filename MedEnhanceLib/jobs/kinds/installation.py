@@ -10,10 +10,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from MedEnhanceLib import native
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.bundles import store
+from MedEnhanceLib.bundles.importing import import_bundle, remove_bundle
+from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.jobs.worker.events import as_json
+from MedEnhanceLib.runtime import machine
+from MedEnhanceLib.runtime.dependencies import packages
+from MedEnhanceLib.runtime.installing import install
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 
@@ -40,9 +47,6 @@ class DoctorParams(Params):
 
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     """Do what the action says; then every installed model, its files checked."""
-    from MedEnhanceLib.bundles.importing import import_bundle, remove_bundle
-    from MedEnhanceLib.bundles.store import details, list_bundles, set_default, unreadable_rows
-
     changed: dict[str, Any] = {}
     if params.action == "import":
         changed = {"imported": import_bundle(Path(str(params.path)), params.name).name}
@@ -50,24 +54,18 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
         remove_bundle(str(params.name))
         changed = {"removed": params.name}
     elif params.action == "default":
-        changed = {"default": set_default(str(params.name)).name}
-    bundles = list_bundles()
+        changed = {"default": store.set_default(str(params.name)).name}
+    bundles = store.list_bundles()
     rows = []
     for count, bundle in enumerate(bundles):
         if not changed:  # a cancel would say that nothing was written
             monitor.progress(count / len(bundles), "checking the models")
-        rows.append(details(bundle))
-    return Result({"models": rows, "unreadable": unreadable_rows(), **changed})
+        rows.append(store.details(bundle))
+    return Result({"models": rows, "unreadable": store.unreadable_rows(), **changed})
 
 
 def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
     """Report Python, devices and the automatic choice, memory, disk, packages, models."""
-    from MedEnhanceLib import native
-    from MedEnhanceLib._version import __version__
-    from MedEnhanceLib.bundles.store import installed
-    from MedEnhanceLib.runtime import machine
-    from MedEnhanceLib.runtime.dependencies import packages
-
     monitor.progress(0.0, "checking this computer")
     facts = {
         "medenhance": __version__,
@@ -78,7 +76,7 @@ def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
         "memory": machine.memory(),
         "disk": shutil.disk_usage(Path.home())._asdict() | {"path": str(Path.home())},
         "packages": [asdict(package) | {"name": package.name} for package in packages()],
-        "models": installed(),
+        "models": store.installed(),
     }
     return Result(as_json(facts))
 
@@ -101,8 +99,6 @@ class InstallParams(Params):
 
 def run_install(params: InstallParams, monitor: Monitor) -> Result:
     """Install what is asked for, or nothing where that would change what others use."""
-    from MedEnhanceLib.runtime.installing import install
-
     monitor.progress(0.0, "look for packages")
     install(
         params.requirements,

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from MedEnhanceLib.bundles.export import NOT_STATED, describe_bundle, record_fields
-from MedEnhanceLib.bundles.schema import CODEC, METADATA
+from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.bundles.export import NOT_STATED, record_fields
+from MedEnhanceLib.bundles.schema import CODEC
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.options import About, Options, Params, option
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.jobs.teaching import enhancer_of, taught_fields, teaching_of
+from MedEnhanceLib.jobs.teaching.segmenter import enhancer_of, taught_fields, teaching_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.dataset import PATTERN, Distilled, is_distilled, load_distilled
-from MedEnhanceLib.unicompress.codecs.training import MODALITIES, CodecTrainingConfig
+from MedEnhanceLib.unicompress.config import CodecTrainingConfig
 
 Method = Literal["hqg", "head", "slices", "codec"]
 #: Methods that learn from a distilled set, and the patterns of their configurations.
@@ -158,16 +156,12 @@ def training_config(
     distilled: a set to learn from, which decides the modality.
     Raises ConfigError for an unknown method, and for fields that its configuration does not take.
     """
-    from MedEnhanceLib.gradprom import TrainHeadConfig
-    from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.config import TrainSlicesConfig
-    from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-    from MedEnhanceLib.unicompress.codecs.predictor.train import PredictorConfig
+    from MedEnhanceLib.unicompress.train import codec_config
 
-    parts: dict[str, Any] = {"implicit": ImplicitConfig, "predictor": PredictorConfig}
     classes: dict[str, Any] = {
-        "hqg": TrainConfig,
-        "head": TrainHeadConfig,
+        "hqg": hqg.TrainConfig,
+        "head": gradprom.TrainHeadConfig,
         "slices": TrainSlicesConfig,
         CODEC: CodecTrainingConfig,
     }
@@ -181,10 +175,7 @@ def training_config(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {chosen.__name__}."
         )
     if method == CODEC:
-        part = fields.get("part", "implicit")
-        if part not in [*parts]:
-            raise ConfigError(f"unknown part {part!r}", f"Use one of {', '.join(parts)}.")
-        chosen, fields = parts[part], {name: fields[name] for name in fields if name != "part"}
+        return codec_config(fields)
     if distilled is not None and method in _FROM_SETS:
         fields = {"modality": distilled.modality, **fields}
     if method == "hqg" and fields.get("task") and distilled is None:
@@ -203,7 +194,7 @@ def train_method(
     """Train with a configuration of `training_config`; the bundle's folder."""
     for package in ("torch", "matplotlib"):
         require(package, purpose="Training, with pictures of how it goes,")
-    from MedEnhanceLib.nets.training import checkpoint_named
+    from MedEnhanceLib.learning.training import checkpoint_named
 
     if distilled is not None:
         if method not in _FROM_SETS:
@@ -224,11 +215,13 @@ def train_method(
 
 def _trained(method: str, config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
     from MedEnhanceLib.gradprom.train import train as train_head
-    from MedEnhanceLib.hqg.slices.train import train_slices
+    from MedEnhanceLib.hqg.slices.slice_training import train_slices
     from MedEnhanceLib.hqg.train import train
 
     if method == CODEC:
-        return _train_codec(config, data, out, monitor)
+        from MedEnhanceLib.unicompress.train import train_codec
+
+        return train_codec(config, data, out, monitor)
     if method == "slices":
         return train_slices(config, data, out, monitor)
     if method == "head":
@@ -264,56 +257,3 @@ def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]
     fields[pool] = (*fields[pool], f"{below}/{PATTERN}")
     entries = (distilled.entry(), *config.data)
     return replace(config, **fields, data=entries), root
-
-
-def _train_codec(config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
-    """Train a part of the codec; the folder of its bundle, or of several."""
-    from MedEnhanceLib.unicompress.codecs.implicit import trainer as implicit
-    from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-    from MedEnhanceLib.unicompress.codecs.predictor import train as predictor
-
-    is_implicit = isinstance(config, ImplicitConfig)
-    train: Callable[..., list[Path]] = implicit.train if is_implicit else predictor.train
-    files = config.found(data)
-    models = train(config, files, out, monitor)
-    modalities = MODALITIES if config.modality == "all" else (config.modality,)
-    count = "1 volume" if len(files) == 1 else f"{len(files)} volumes"
-    part = "implicit" if is_implicit else "predictor"
-    summary = f"{part}: {config.steps} steps on {count}, seed {config.seed}"
-    unnamed = {"subjects": count, "license": NOT_STATED, "source": NOT_STATED}
-    entries = config.data or ({"name": "the user's own cohort", **unnamed},)
-    folders = [out / f"{config.name}-{modality.lower()}" for modality in modalities]
-    for folder, modality in zip(folders, modalities, strict=True):
-        _describe_codec(folder, modality, models, summary, entries)
-    return folders[0] if len(folders) == 1 else out
-
-
-def _describe_codec(
-    folder: Path,
-    modality: str,
-    models: list[Path],
-    summary: str,
-    entries: Sequence[Mapping[str, str]],
-) -> None:
-    """Put trained models into their bundle; its other parts stay, with what it says of them."""
-    (folder / "models").mkdir(parents=True, exist_ok=True)
-    for model in models:
-        with atomic_write(folder / "models" / model.name, overwrite=True) as temporary:
-            shutil.copyfile(model, temporary)
-    path, part = folder / METADATA, summary.partition(":")[0]
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    texts = before.get("training", {}).get("summary", "").split("; ")
-    others = [text for text in texts if text and not text.startswith(f"{part}: ")]
-    data = before.get("data", [])
-    fields = {
-        "kind": CODEC,
-        "modality": modality,
-        "description": f"Models of the compressed container for {modality}.",
-        "license": "Apache-2.0",
-        "limits": ["Trained on few subjects: on other scanners and anatomy results can be worse."],
-        **before,
-        "name": folder.name,
-        "training": {"summary": "; ".join([*others, summary])},
-        "data": [*data, *(entry for entry in entries if entry not in data)],
-    }
-    describe_bundle(folder, fields)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from MedEnhanceLib import unicompress
+from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.io.describe import card
 from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objects
 from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, Result, VolumeParams, load_volume
 from MedEnhanceLib.jobs.work import Work
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -89,9 +91,7 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
     """Return the card of whatever lies at `input`, as a JSON object."""
     path = Path(params.input)
     if path.suffix.lower() == CONTAINER:
-        from MedEnhanceLib.unicompress import inspect_container
-
-        return inspect_container(path, verify=params.verify, monitor=monitor)
+        return unicompress.inspect_container(path, verify=params.verify, monitor=monitor)
     if params.verify:
         raise ConfigError(f"{path.name} carries no checksums", f"Verify a {CONTAINER}.")
     return described(params.load(monitor), path)
@@ -100,7 +100,6 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
 def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
     """Return the card of a volume with its measured noise; as `io.describe.card`."""
     from MedEnhanceLib.hqg.decide import noise_facts
-    from MedEnhanceLib.io.describe import card
 
     return card(volume, path) | {"noise": noise_facts(volume)}
 

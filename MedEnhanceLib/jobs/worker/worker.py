@@ -19,10 +19,10 @@ from typing import Any
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceLostError, MedEnhanceError
+from MedEnhanceLib.jobs.events import check_version, parse_line, read_lines, write_line
 from MedEnhanceLib.jobs.failures import InternalError, error_to_json
 from MedEnhanceLib.jobs.files import KeptVolumes
 from MedEnhanceLib.jobs.job import JobSpec, run_job
-from MedEnhanceLib.jobs.worker.events import check_version, parse_line, read_lines, write_line
 from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
 from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
 from MedEnhanceLib.runtime.progress import Event

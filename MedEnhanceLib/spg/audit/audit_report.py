@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.io.atomic import atomic_write, write_json
-from MedEnhanceLib.report.page import make_folder
+from MedEnhanceLib.io.atomic import atomic_write, make_folder, write_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.audit.nearest import Pair
 from MedEnhanceLib.spg.audit.records import Finding

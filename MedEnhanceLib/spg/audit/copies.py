@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.nearest import Gallery, Nearest
 from MedEnhanceLib.spg.audit.records import Audited, Finding
-from MedEnhanceLib.spg.audit.significance import OFTEN, POWER, Doubles
+from MedEnhanceLib.spg.audit.significance import OFTEN, POWER
 
 _TAIL_FROM = 0.9
 #: Slices of each patient that stand in for distilled images, to learn how alike strangers are.

@@ -13,19 +13,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles, Floats, Numbers
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.records import Audited, Finding
 from MedEnhanceLib.spg.audit.significance import (
     OFTEN,
-    Doubles,
     auc,
     auc_interval,
     rank_sum_p,
     smallest_detectable_auc,
 )
-from MedEnhanceLib.spg.audit.similarity import Floats, SliceIndex, fingerprints, lay_on
+from MedEnhanceLib.spg.audit.similarity import SliceIndex, fingerprints, lay_on
 
 #: Largest correlation before Fisher's transform, whose value at 1 is infinite.
 _PERFECT = 0.9995
@@ -44,7 +43,7 @@ class Nearest:
 
     patients: tuple[str, ...]
     score: Floats
-    place: npt.NDArray[np.intp]
+    place: Numbers
     angle_deg: Floats
 
     @property

@@ -6,12 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import InputError
-
-Images = npt.NDArray[np.float32]
 
 #: Patients, used and held out: fewer cannot be compared.
 FEWEST_AUDITED = 2
@@ -33,10 +29,10 @@ class Audited:
         InputError: there are too few patients, or one is in both groups.
     """
 
-    distilled: Images
-    training: Mapping[str, Images]
-    held_out: Mapping[str, Images]
-    prior: Images | None = None
+    distilled: Floats
+    training: Mapping[str, Floats]
+    held_out: Mapping[str, Floats]
+    prior: Floats | None = None
 
     def __post_init__(self) -> None:
         for name, group in (("training", self.training), ("held-out", self.held_out)):
@@ -50,7 +46,7 @@ class Audited:
             raise InputError("a patient is in training and held out at once", "Split by patient.")
 
     @property
-    def patients(self) -> dict[str, Images]:
+    def patients(self) -> dict[str, Floats]:
         """All patients, training first."""
         return {**self.training, **self.held_out}
 

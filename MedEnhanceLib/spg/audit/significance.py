@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-Doubles = npt.NDArray[np.float64]
+from MedEnhanceLib.core.arrays import Doubles, Longs
 
 #: Largest probability of an alarm without a leak, over all attacks.
 ALPHA = 0.05
@@ -96,7 +95,7 @@ def smallest_rank_sum_p(positives: int, negatives: int) -> float:
     return 1 / math.comb(positives + negatives, positives)
 
 
-def _doubled_ranks(values: Doubles) -> npt.NDArray[np.int64]:
+def _doubled_ranks(values: Doubles) -> Longs:
     """Compute twice the mid-ranks: whole numbers, ties or not."""
     ordered = np.sort(values)
     below = np.searchsorted(ordered, values, "left")
@@ -104,7 +103,7 @@ def _doubled_ranks(values: Doubles) -> npt.NDArray[np.int64]:
     return np.asarray(below + upto + 1, np.int64)
 
 
-def _subset_sums(ranks: npt.NDArray[np.int64], size: int) -> Doubles:
+def _subset_sums(ranks: Longs, size: int) -> Doubles:
     """Count the subsets of this size with each sum."""
     sums = np.zeros((size + 1, int(np.sort(ranks)[::-1][:size].sum()) + 1))
     sums[0, 0] = 1

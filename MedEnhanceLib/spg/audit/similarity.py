@@ -18,11 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles, Floats, Ints, Mask
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.metrics import ssim
-from MedEnhanceLib.degradation.image import gaussian_blur
 from MedEnhanceLib.runtime.progress import Monitor
-
-Floats = npt.NDArray[np.float32]
 
 #: σ in pixels: of the band-pass, and of the neighborhood whose contrast is divided by.
 _FINE, _COARSE, _NEIGHBORHOOD = 1.0, 4.0, 6.0
@@ -54,7 +53,7 @@ class Matches:
     """
 
     score: Floats
-    shift: npt.NDArray[np.int32]
+    shift: Ints
     angle_deg: Floats
 
 
@@ -152,7 +151,7 @@ def _shared_energy(images: Floats, most: tuple[int, int]) -> tuple[Floats, Float
         edges.append((np.maximum(0, shift), np.minimum(side, side + shift)))
     (top, bottom), (left, right) = edges
 
-    def upto(rows: npt.NDArray[np.int_], columns: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
+    def upto(rows: npt.NDArray[np.int_], columns: npt.NDArray[np.int_]) -> Doubles:
         return total[:, rows[:, None], columns[None]]
 
     energy = upto(bottom, right) - upto(top, right) - upto(bottom, left) + upto(top, left)
@@ -202,7 +201,7 @@ def lay_on(image: Floats, onto: Floats, angle_deg: float) -> tuple[Floats, float
     return moved, _ssim(onto, moved, shown)
 
 
-def shifted(image: Floats, move: npt.NDArray[np.int32]) -> Floats:
+def shifted(image: Floats, move: Ints) -> Floats:
     """Move an image [H, W] by whole pixels (rows, columns), padded with 0."""
     down, right = int(move[0]), int(move[1])
     height, width = image.shape
@@ -213,7 +212,7 @@ def shifted(image: Floats, move: npt.NDArray[np.int32]) -> Floats:
     return result
 
 
-def _as_bright(image: Floats, onto: Floats, where: npt.NDArray[np.bool_]) -> Floats:
+def _as_bright(image: Floats, onto: Floats, where: Mask) -> Floats:
     """Scale by least squares where both show something: another window hides no copy."""
     ours, theirs = image[where].astype(np.float64), onto[where].astype(np.float64)
     if ours.size == 0 or ours.var() == 0:
@@ -224,13 +223,13 @@ def _as_bright(image: Floats, onto: Floats, where: npt.NDArray[np.bool_]) -> Flo
     return scaled
 
 
-def _shows(image: Floats) -> npt.NDArray[np.bool_]:
+def _shows(image: Floats) -> Mask:
     finer = image[None] - gaussian_blur(image[None], 4.0)
-    shows: npt.NDArray[np.bool_] = (gaussian_blur(finer * finer, 4.0) > _SHOWS_SOMETHING**2)[0]
+    shows: Mask = (gaussian_blur(finer * finer, 4.0) > _SHOWS_SOMETHING**2)[0]
     return shows
 
 
-def _ssim(onto: Floats, image: Floats, where: npt.NDArray[np.bool_]) -> float:
+def _ssim(onto: Floats, image: Floats, where: Mask) -> float:
     inner = where.copy()
     margin = _SMALLEST // 2
     inner[:margin] = inner[-margin:] = False

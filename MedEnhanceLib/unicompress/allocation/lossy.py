@@ -12,27 +12,33 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from itertools import product
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.core.slabs import extremes, trim
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Voxels, extremes, trim
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Monitor, Steps
+from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
 from MedEnhanceLib.unicompress.allocation.near_lossless import (
     LEAST_BITS,
     code_bounded,
     code_within,
     expected_bytes,
 )
-from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.blocks import Grid, video_grid
-from MedEnhanceLib.unicompress.codecs.lossless import VIDEO, code_block
+from MedEnhanceLib.unicompress.blocks import Grid, implicit_grid, video_grid
+from MedEnhanceLib.unicompress.codec_models import ModelSet
+from MedEnhanceLib.unicompress.codecs.implicit.settings import IMPLICIT
+from MedEnhanceLib.unicompress.codecs.lossless import code_block
+from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, encoders
 from MedEnhanceLib.unicompress.container import Chunk, bytes_of
-from MedEnhanceLib.unicompress.decode import decode_data
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.unicompress.codecs.implicit.codec import Writer
 
 #: What an octave of the step changes, in octaves: of the size, and of the squared error.
 _SIZE_SLOPE, _ERROR_SLOPE = -1.25, 1.2
@@ -100,7 +106,7 @@ class Goal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoTask(Task):
+class VideoTask(CodingTask):
     """A task as videos of one encoder, which come near to a goal."""
 
     grid: Grid
@@ -122,7 +128,7 @@ class VideoTask(Task):
                 block, step, speed=self.speed, encoder=self.encoder, quickly=quickly
             )
             trim()
-            return Chunk(number, VIDEO, coded.data)
+            return Chunk(number, video.VIDEO, coded.data)
 
         chunks = []
         for chunk in self.map(code, range(len(self.grid)), self.encoder.most_threads):
@@ -135,8 +141,8 @@ class VideoTask(Task):
 
         def finish(chunk: Chunk) -> tuple[Chunk, Voxels]:
             block = self.grid.box(chunk.block).of(self.voxels)
-            if chunk.kind != VIDEO:
-                return chunk, decode_data(chunk.kind, chunk.data, block.shape, self.context)
+            if chunk.kind != video.VIDEO:
+                return chunk, BLOCK_TYPES[chunk.kind].decode(chunk.data, block.shape, self.context)
             data, decoded = video.filtered(chunk.data, block, self.context, most)
             trim()
             return replace(chunk, data=data), decoded
@@ -171,14 +177,14 @@ class VideoTask(Task):
         """Compute the value of a quick coding."""
         return self.value(self.code(2.0**setting, quickly=True))
 
-    def payload(self, chunks: list[Chunk]) -> Payload:
+    def payload(self, chunks: list[Chunk]) -> CodedBlocks:
         """Finish the videos with filters, which take what the goal's bytes leave."""
         left = (self.goal.bytes + self.goal.free - bytes_of(chunks)) // len(chunks)
         most = left if self.goal.bytes else wiener.MOST_BYTES
-        return Payload.of(self, self.grid, self.finished(chunks, most))
+        return CodedBlocks.of(self, self.grid, self.finished(chunks, most))
 
 
-def code_to_ratio(task: Task, room: Room) -> Payload:
+def code_to_ratio(task: CodingTask, room: Room) -> CodedBlocks:
     """Code within `room`: lossless if it fits, else what loses least.
 
     Raises ConfigError where not even the coarsest code fits.
@@ -200,7 +206,7 @@ def code_to_ratio(task: Task, room: Room) -> Payload:
     return min(codes, key=lambda payload: payload.tally.squared)
 
 
-def code_to_quality(task: Task, goal: Goal) -> Payload:
+def code_to_quality(task: CodingTask, goal: Goal) -> CodedBlocks:
     """Code videos, coarser and finer until the quality is just kept; lossless if smaller."""
     voxels = task.voxels
     codable = 0 < goal.peak < math.inf and np.isfinite(voxels).all()
@@ -216,7 +222,7 @@ def code_to_quality(task: Task, goal: Goal) -> Payload:
     return exact if lossy is None or exact.bytes < lossy.bytes else lossy
 
 
-def _into_bytes(task: Task, budget: int) -> Payload | None:
+def _into_bytes(task: CodingTask, budget: int) -> CodedBlocks | None:
     """Code videos of at most `budget` bytes with filters; None where the coarsest take more."""
     low, high = map(float, extremes(task.voxels))
     if budget <= 0 or not math.isfinite(high - low) or low == high:
@@ -229,7 +235,7 @@ def _into_bytes(task: Task, budget: int) -> Payload | None:
     )
 
 
-def _searched(task: Task, goal: Goal, start: float) -> Payload | None:
+def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
     """Search the videos whose value comes nearest to the goal from below; None without any.
 
     start: a step to begin with, in stored units.
@@ -264,7 +270,7 @@ def _searched(task: Task, goal: Goal, start: float) -> Payload | None:
     return search.at(task.monitor.part(0.9, 1.0)).payload(coded[max(kept)[1]]) if kept else None
 
 
-def _encoder_for(task: Task, part: VideoTask | None, step: float) -> Encoder:
+def _encoder_for(task: CodingTask, part: VideoTask | None, step: float) -> Encoder:
     """Choose SVT-AV1, faster and as good or better, where it is there and 10 bits suffice."""
     if len(encoders()) == 1:
         task.monitor.log(
@@ -329,3 +335,39 @@ def _slope_of(tried: Tried, usual: float) -> float:
     (x0, y0), (x1, y1) = tried[-2:]
     slope = (y1 - y0) / (x1 - x0)
     return slope if 0.3 < slope / usual < 3 else usual
+
+
+def code_implicit(task: CodingTask, room: Room, volume: Volume, writer: Writer) -> CodedBlocks:
+    """Code as many layers of all blocks, of whole numbers, as `room` has bytes for.
+
+    Of a layer that fits in part, the first blocks get it. Raises ConfigError where not even the
+    first layer fits.
+    """
+    from MedEnhanceLib.unicompress.codecs.implicit.codec import BlockScaling, is_thick
+
+    grid, thick = implicit_grid(task.voxels.shape), is_thick(volume.geometry.spacing)
+    of_volume = BlockScaling.of(task.voxels, volume.modality)
+    codes = []
+    for number in range(len(grid)):
+        task.monitor.progress(0.5 * number / len(grid), "fitting implicit codes")
+        block = grid.box(number).of(task.voxels)
+        codes.append(writer.code(block, of_volume.of_block(block), thick=thick))
+    left = room.for_chunks(len(grid)) - sum(len(layers[0]) for layers in codes)
+    if left < 0:
+        raise room.out_of_reach()
+    chosen = [layers[0] for layers in codes]
+    for layer, number in product(range(1, len(codes[0])), range(len(grid))):
+        left -= len(codes[number][layer]) - len(chosen[number])
+        if left < 0:
+            break
+        chosen[number] = codes[number][layer]
+    chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(chosen)]
+    model = writer.model
+    models = ModelSet({model.role: model.identity}, {model.sha256: model.data})
+    context = replace(task.context, models=models)
+
+    def decode(chunk: Chunk) -> tuple[Chunk, Voxels]:
+        return chunk, BLOCK_TYPES[IMPLICIT].decode(chunk.data, grid.box(chunk.block).shape, context)
+
+    part = task.part(0.5, 1.0)
+    return CodedBlocks.of(part, grid, part.map(decode, chunks), models=(writer.model,), exact=False)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.runtime.progress import Steps
-from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
+from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
-from MedEnhanceLib.unicompress.codecs.lossless import LEARNED, Code, code_block
+from MedEnhanceLib.unicompress.codecs.lossless import BlockCode, code_block
 from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor, predictor_grid
 from MedEnhanceLib.unicompress.container import Chunk
@@ -41,7 +41,7 @@ _TAUGHT = 1.05
 _MOST_BOUND = 1 << 12
 
 
-def code_bounded(task: Task, bound: float | None) -> Payload:
+def code_bounded(task: CodingTask, bound: float | None) -> CodedBlocks:
     """Code every block by its best type.
 
     Args:
@@ -56,16 +56,18 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
     return _all_coded(task, grid, lambda block: code_block(block, bound, speed=task.speed))
 
 
-def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code], **facts: Any) -> Payload:
+def _all_coded(
+    task: CodingTask, grid: Grid, code: Callable[[Voxels], BlockCode], **facts: Any
+) -> CodedBlocks:
     def coded(number: int) -> tuple[Chunk, Voxels]:
         block = grid.box(number).of(task.voxels)
         best = code(block)
         return Chunk(number, best.kind, best.data), best.coded.decoded(block)
 
-    return Payload.of(task, grid, task.map(coded, range(len(grid))), **facts)
+    return CodedBlocks.of(task, grid, task.map(coded, range(len(grid))), **facts)
 
 
-def _winning_predictor(task: Task, bound: float | None) -> Predictor | None:
+def _winning_predictor(task: CodingTask, bound: float | None) -> Predictor | None:
     """Choose a predictor and teach it the volume; None where classical types take less."""
     voxels = task.voxels
     pieces = [box.middle(voxels, _PIECE) for box in _some_boxes(voxels)]
@@ -87,19 +89,19 @@ def _some_boxes(voxels: Voxels) -> list[Box]:
     return [grid.box(number) for number in numbers]
 
 
-def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
-    def code(block: Voxels) -> Code:
+def _code_learned(task: CodingTask, bound: float | None, predictor: Predictor) -> CodedBlocks:
+    def code(block: Voxels) -> BlockCode:
         coded = learned.code_learned(block, bound, predictor.network)
         return coded or code_block(block, bound, speed="normal")
 
     carried = (predictor.model,) if predictor.carried else ()
     models = {"models": (predictor.model,), "carried": carried}
     payload = _all_coded(task.part(0.1, 1.0), predictor_grid(task.voxels.shape), code, **models)
-    is_needed = any(chunk.kind == LEARNED for chunk in payload.chunks)
+    is_needed = any(chunk.kind == learned.LEARNED for chunk in payload.chunks)
     return payload if is_needed else replace(payload, models=(), carried=())
 
 
-def code_within(task: Task, room: Room) -> Payload | None:
+def code_within(task: CodingTask, room: Room) -> CodedBlocks | None:
     """Code with the smallest error bound found that fits, 0 at best; None if none may fit."""
     budget, steps = room.for_chunks(len(coding_grid(task.voxels.shape))), Steps(task.monitor)
     may_be_exact = expected_bytes(task, None) <= _OVERESTIMATED * budget
@@ -116,7 +118,7 @@ def code_within(task: Task, room: Room) -> Payload | None:
     return None
 
 
-def expected_bytes(task: Task, bound: float | None) -> float:
+def expected_bytes(task: CodingTask, bound: float | None) -> float:
     """Estimate what `code_bounded` would take, from a few slices of some blocks."""
     voxels = task.voxels
     count = max(_SLAB, _SLAB_VOXELS // math.prod(voxels.shape[-2:]))
@@ -129,7 +131,7 @@ def expected_bytes(task: Task, bound: float | None) -> float:
     return sum(len(code_block(slab, bound, speed="fast").data) for slab in slabs) / share
 
 
-def _first_bound(task: Task, budget: int) -> int | None:
+def _first_bound(task: CodingTask, budget: int) -> int | None:
     """Find the smallest bound above 0 whose expected size fits `budget`; None where none pays."""
     if task.voxels.dtype.kind not in "iu" or 8 * budget < LEAST_BITS * task.voxels.size:
         return None

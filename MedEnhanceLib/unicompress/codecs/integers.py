@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Longs, Voxels
 
 Indices = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -161,7 +161,7 @@ def _table(block: Voxels, *, is_whole: bool) -> Coded | None:
     return Coded(indices, _record(_TABLE, indices, _TABLE_FIELDS, values.size, len(table)) + table)
 
 
-def _saved_bits(values: Indices, counts: npt.NDArray[np.int64]) -> float:
+def _saved_bits(values: Indices, counts: Longs) -> float:
     """Estimate the bits that knowing the values that occur saves; 0 where few are missing.
 
     values, counts: as np.unique gives them.

@@ -1,20 +1,16 @@
-"""The block types, and the coders of a block's indices that need no model.
-
-Their ids are part of the format: never given to anything else. docs/ucv-format.md lists free ones.
-"""
+"""Coders of a block's indices that need no model: constant, zstd, JPEG XL."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Shape, Voxels
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.codecs.integers import (
     Coded,
@@ -24,23 +20,10 @@ from MedEnhanceLib.unicompress.codecs.integers import (
 )
 from MedEnhanceLib.unicompress.config import Speed
 
-Shape = tuple[int, int, int]
-#: No size in the bytes is believed: shape and type are known.
-Decode = Callable[[bytes, Shape, np.dtype[Any]], Indices]
-
 _EFFORT = {"normal": 7, "fast": 3}
 #: Measured: on labels and masks the highest level wins 30 %, and is fast.
 _ZSTD_LEVEL = {"normal": 19, "fast": 3}
-CONSTANT, ZSTD, JPEGXL, VIDEO, LEARNED, IMPLICIT = 0, 1, 3, 7, 16, 17
-#: Id → name, for reports, and the package without which no block of the type is decoded.
-BLOCK_TYPES = {
-    CONSTANT: ("constant", "numpy"),
-    ZSTD: ("zstd", "imagecodecs"),
-    JPEGXL: ("jpeg-xl", "imagecodecs"),
-    VIDEO: ("video (AV1)", "imagecodecs"),
-    LEARNED: ("learned", "safetensors"),
-    IMPLICIT: ("implicit", "torch"),
-}
+CONSTANT, ZSTD, JPEGXL = 0, 1, 3
 #: zstd's full effort is spent where its quick result comes this near to the best.
 _ZSTD_NEAR = 1.4
 
@@ -50,7 +33,8 @@ def codecs() -> ModuleType:
     return require("imagecodecs", purpose="Compression")
 
 
-def _decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+def decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+    """Return indices of zeros; ValueError for any bytes."""
     if data:
         raise ValueError(f"{len(data)} bytes too many")
     return np.zeros(shape, dtype)
@@ -66,7 +50,8 @@ def encode_zstd(indices: Indices, speed: Speed) -> bytes:
     return min(codes, key=len)
 
 
-def _decode_zstd(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+def decode_zstd(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+    """Decode what `encode_zstd` coded; ValueError if the data are invalid."""
     columns = np.empty((dtype.itemsize, math.prod(shape)), np.uint8)
     try:
         # `out` is all that is written: a code that holds more is refused.
@@ -99,27 +84,16 @@ def _encode_jpegxl(indices: Indices, speed: Speed) -> bytes:
     return bytes(codecs().jpegxl_encode(image, lossless=True, effort=_EFFORT[speed], numthreads=1))
 
 
-def _decode_jpegxl(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+def decode_jpegxl(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+    """Decode slices that were coded as JPEG XL; ValueError if the data are invalid."""
     # `out` fixes shape and type: a codestream that claims others is refused before it allocates.
     out = np.empty((shape[0] * shape[1], shape[2]), dtype)
     codecs().jpegxl_decode(data, out=out, numthreads=1)
     return out.reshape(shape)
 
 
-DECODERS: dict[int, Decode] = {
-    CONSTANT: _decode_constant,
-    ZSTD: _decode_zstd,
-    JPEGXL: _decode_jpegxl,
-}
-
-
-def block_type_name(kind: int) -> str:
-    """Name a block type for reports; ids that this version does not know are named unknown."""
-    return BLOCK_TYPES[kind][0] if kind in BLOCK_TYPES else f"unknown type {kind}"
-
-
 @dataclass(frozen=True)
-class Code:
+class BlockCode:
     """kind: id of the block type; data: the bytes of the chunk; coded: the indices in them."""
 
     kind: int
@@ -127,7 +101,7 @@ class Code:
     coded: Coded
 
 
-def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> Code:
+def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> BlockCode:
     """Code a block the shortest way: exact or, with a bound, off by no more than it."""
     code = _shortest(to_bounded_integers(block, bound), speed)
     if bound is None or block.dtype.kind != "f":
@@ -136,9 +110,9 @@ def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> Code:
     return min(code, _shortest(to_integers(block), speed), key=lambda code: len(code.data))
 
 
-def _shortest(coded: Coded, speed: Speed) -> Code:
+def _shortest(coded: Coded, speed: Speed) -> BlockCode:
     if not coded.indices.any():
-        return Code(CONSTANT, coded.record, coded)
+        return BlockCode(CONSTANT, coded.record, coded)
     codes = [(ZSTD, encode_zstd(coded.indices, "fast"))]
     if coded.indices.dtype.itemsize <= 2:
         with contextlib.suppress(RuntimeError):  # a codec that gives up on a block does not win it
@@ -147,4 +121,4 @@ def _shortest(coded: Coded, speed: Speed) -> Code:
     if speed != "fast" and sizes[0] < _ZSTD_NEAR * min(sizes):
         codes.append((ZSTD, encode_zstd(coded.indices, speed)))
     kind, data = min(codes, key=lambda code: len(code[1]))
-    return Code(kind, coded.record + data, coded)
+    return BlockCode(kind, coded.record + data, coded)

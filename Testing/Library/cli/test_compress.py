@@ -12,7 +12,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.cli.compress import parse_region
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress.repair import Layout
+from MedEnhanceLib.unicompress.parity import Layout
 
 
 @pytest.fixture

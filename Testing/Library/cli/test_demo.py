@@ -13,7 +13,7 @@ import pytest
 from MedEnhanceLib import io
 from MedEnhanceLib.degradation.pipeline import standard_composite
 from MedEnhanceLib.jobs.kinds import demo
-from MedEnhanceLib.report.page import size_text
+from MedEnhanceLib.runtime.text import size_text
 from MedEnhanceLib.unicompress import decompress
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.degradation.acquisition import Acquired, ScanKind, Scanner
-from MedEnhanceLib.noise.blocks import cosines
+from MedEnhanceLib.noise.tissue_blocks import cosines
 
 _SHAPE, _SPACING, _SIGMA = (8, 40, 40), (2.0, 2.0, 3.0), 0.05
 _SCANNERS = [

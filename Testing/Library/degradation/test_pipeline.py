@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.degradation.pipeline import (
     Bias,
     Blur,

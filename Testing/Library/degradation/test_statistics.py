@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.arrays import Floats
-from MedEnhanceLib.degradation.image import bias_field, gaussian_blur, rician_noise
+from MedEnhanceLib.core.imaging import gaussian_blur
+from MedEnhanceLib.degradation.acquisition import bias_field
 from MedEnhanceLib.degradation.lowdose import (
     CUTOFF,
     MU_WATER_PER_MM,
@@ -16,6 +17,7 @@ from MedEnhanceLib.degradation.lowdose import (
     low_dose_noise,
     ramp_response,
 )
+from MedEnhanceLib.noise.rician import rician_noise
 
 _SPACING = (0.8, 0.8, 3.0)
 _RADIUS_MM = 36.0

@@ -19,7 +19,7 @@ from Library.dicom.reading import edited, refused
 from Library.dicom.test_csa import csa
 
 from MedEnhanceLib import Volume, save_dicom
-from MedEnhanceLib.core.gradients import Gradient
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.jobs import JobSpec, run_job

@@ -274,13 +274,13 @@ def test_what_cannot_be_decided_on_is_refused_and_nothing_taken() -> None:
         (weight * 1, loss, [weight], r"main loss is of shape \(2,\)"),
         (loss, weight * 1, [weight], r"auxiliary loss is of shape \(2,\)"),
         (loss, 0.0, [weight], "auxiliary loss is 0.0"),
-        (loss.detach(), loss, [weight], "constant"),
-        (loss, loss, [], "no parameters"),
-        (loss, loss, used, "no parameters"),
-        (loss, loss, model, "Sequential in place of"),
-        (loss, loss, weight, "Parameter in place of"),
-        (loss, loss, [{"params": []}], "parameter 0 is dict"),
-        (loss, loss, frozen.parameters(), "requires a gradient"),
+        (loss.detach(), loss, [weight], "none of the parameters"),
+        (loss, loss, [], "not a list of tensors"),
+        (loss, loss, used, "not a list of tensors"),
+        (loss, loss, model, "not a list of tensors"),
+        (loss, loss, weight, "not a list of tensors"),
+        (loss, loss, [{"params": []}], "not a list of tensors"),
+        (loss, loss, frozen.parameters(), "require a gradient"),
     ):
         with pytest.raises(ConfigError, match=said) as caught:
             gate(main, aux, parameters)

@@ -15,8 +15,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, segment
 from MedEnhanceLib.gradprom.atlas import propagate_labels
+from MedEnhanceLib.gradprom.head import Enhancer
 from MedEnhanceLib.gradprom.labeled import find_split
-from MedEnhanceLib.gradprom.measure import Enhancer
 from MedEnhanceLib.gradprom.train import (
     dice_in_words,
     draw_batch,

@@ -134,7 +134,7 @@ EMPTY = LABELS.with_voxels(0 * LABELS.voxels)
     ("labels", "reported"),
     [
         (IMAGE, r"lump\.nrrd: an image, not labels"),
-        (MOVED, r"lump\.nrrd has another origin"),
+        (MOVED, r"lump\.nrrd has another shape, origin"),
         (EMPTY, r"lump\.nrrd: no voxel .* \(5, 9\); its values: 0"),
         (LABELS, r"'Stone' \(value 9\)"),
     ],
@@ -157,7 +157,7 @@ def test_labels_that_cannot_be_learned_from_are_named(
         ({"images": "ct/*.nii"}, "images is .*Use a list"),
         ({"structures": ["Tumor"]}, r"structures is \('Tumor',\)"),
         ({"structures": [{"value": 1, "name": "Tumor"}]}, "Label lacks color"),
-        ({"structures": [{"value": 0, "name": "T", "color": "#ffffff"}]}, "value of 'T' is 0"),
+        ({"structures": [{"value": 0, "name": "T", "color": "#ffffff"}]}, "value is 0"),
         ({"structures": [{"value": 1, "name": "T", "color": "yellow"}]}, "'yellow'.*#rrggbb"),
         ({"network": {"window": [-160, 240]}}, "HU / 1000"),
         ({"structures": []}, "structures"),
@@ -232,8 +232,8 @@ def test_the_tumor_head_is_coded_as_dicom_codes_lesions() -> None:
     ("images", "labels", "wrong"),
     [
         (("a", "b"), ("a_drawn", "b_drawn"), ""),
-        (("a", "b"), ("b", "c"), "without a partner: a.nii.gz, c.nii.gz"),
-        (("a", "b"), ("b", "c", "d"), "without a partner: a.nii.gz, c.nii.gz, d.nii.gz"),
+        (("a", "b"), ("b", "c"), "without a partner: a, c"),
+        (("a", "b"), ("b", "c", "d"), "without a partner: a, c, d"),
     ],
 )
 def test_labels_stand_beside_the_images_of_their_names(

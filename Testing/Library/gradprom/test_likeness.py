@@ -14,12 +14,12 @@ from pydicom import dcmread
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.bundles.schema import CARD, METADATA
 from MedEnhanceLib.bundles.store import find_bundle
+from MedEnhanceLib.bundles.suitability import compare_likeness, fit_likeness
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, open_head_for
-from MedEnhanceLib.gradprom.likeness import compare, fit_likeness
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -142,11 +142,11 @@ def test_the_distance_leaves_out_what_a_volume_does_not_show() -> None:
     rows = [{"volume of a": rng.normal(7, 0.1), "level of b": rng.normal()} for _ in range(50)]
     likeness = fit_likeness([*rows, {}], 50)
     assert likeness["volumes"] == 50
-    assert compare(likeness, {"volume of a": 7.0, "level of b": np.nan})[0] < 0.5
-    distance, clause = compare(likeness, {"volume of a": 9.0, "level of b": 0.0})
+    assert compare_likeness(likeness, {"volume of a": 7.0, "level of b": np.nan})[0] < 0.5
+    distance, clause = compare_likeness(likeness, {"volume of a": 9.0, "level of b": 0.0})
     assert distance > likeness["limit"]
     assert clause.startswith("volume of a is 8103, in the training images ")
-    assert compare(likeness, {})[0] == np.inf
+    assert compare_likeness(likeness, {})[0] == np.inf
     assert fit_likeness([{}], 1) == {}
 
 

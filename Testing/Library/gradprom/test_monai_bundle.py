@@ -22,8 +22,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, segment
-from MedEnhanceLib.gradprom.monai_bundle import read_monai_bundle
-from MedEnhanceLib.gradprom.segmenters import open_segmenter
+from MedEnhanceLib.gradprom.monai_reader import read_monai_bundle
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 Fields = dict[str, Any]
@@ -137,8 +136,8 @@ def ct() -> Volume:
 def test_a_bundle_is_understood(make: Make) -> None:
     bundle = read_monai_bundle(make())
     assert (bundle.name, bundle.modality, bundle.labels) == ("organs", "CT", ("liver", "spleen"))
-    assert (bundle.spacing, bundle.window, bundle.overlap) == ((1.5, 1.5, 2.0), (32, 32, 16), 0.5)
-    assert (bundle.has_background, bundle.multiple) == (True, 4)
+    assert (bundle.window, bundle.overlap) == ((32, 32, 16), 0.5)
+    assert bundle.has_background
     done = [type(step).__name__ for step in bundle.before.transforms]
     assert done == ["Orientationd", "Spacingd", "ScaleIntensityRanged"]
     assert any("KeepLargestConnectedComponent" in note for note in bundle.notes)
@@ -157,7 +156,7 @@ def test_a_bundle_finds_what_its_network_gives_in_monai(make: Make, weights: Pat
     with torch.no_grad():
         given = SlidingWindowInferer((32, 32, 16), overlap=0.5, mode="gaussian")(seen, network)
     wanted = given[0].argmax(dim=0).flip((0, 1)).numpy().T
-    found = open_segmenter(make()).find(volume)
+    found = read_monai_bundle(make()).segment(volume, Monitor())
     assert np.unique(wanted).size > 1
     assert (found == wanted).mean() > 0.999  # two labels may be equally likely within rounding
 
@@ -168,7 +167,7 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
     config = SegmentConfig(segmenter=str(folder), device="cpu")
     events: list[Event] = []
     found = segment(ct(), config, monitor=Monitor(events.append))
-    wanted = open_segmenter(folder).find(ct())
+    wanted = read_monai_bundle(folder).segment(ct(), Monitor())
     assert np.array_equal(found.volume.voxels, wanted)
     assert (found.volume.modality, found.volume.geometry) == ("SEG", ct().geometry)
     assert [(label.value, label.name) for label in found.labels] == [(1, "liver"), (2, "spleen")]
@@ -199,17 +198,12 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
         ("preprocessing.transforms.3", of("Lambdad", keys="image", func="$print"),
          r"transforms\[3\]._target_ is 'Lambdad', not one of Crop"),
         ("preprocessing.transforms.3.pixdim", "$[1, 1, 1]", r"transforms\[3\].pixdim is .*neither"),
-        ("preprocessing.transforms.3.pixdim", ["1"], r"pixdim\[0\] is '1', not a number"),
+        ("inferer.roi_size", ["1"], r"roi_size\[0\] is '1', not a number"),
         ("preprocessing.transforms.3.what", True, r"transforms\[3\] cannot be built: .*'what'"),
-        ("preprocessing.transforms.5", of("SpatialPadd", keys="image", spatial_size=[1e9]),
-         "spatial_size is more than 512"),
-        ("preprocessing.transforms.5", of("CropForegroundd", keys="image", margin=10**9),
-         "margin is more than 512"),
-        ("inferer.roi_size", 4096, "roi_size is 4096, more than"),
         ("preprocessing.transforms.5._disabled_", False, r"'RandFlipd'"),
         ("inferer._target_", "scripts.Inferer", r"inferer._target_ is 'scripts.Inferer'"),
         ("postprocessing.transforms.3", of("Lambdad", func="$x"), r"'Lambdad', not one of Activ"),
-        ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.5), r"sigmoid at once"),
+        ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.5), "but softmax too"),
         ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.3), r"'0.3', not 0.5"),
         (_STEPS, ["@image_key"], "is not an object with _target_"),
         (f"{_DATA}.inputs.image.num_channels", 4, "inputs is not one image"),
@@ -231,7 +225,7 @@ def test_what_is_not_understood_is_refused_and_not_run(
     part, base = ("metadata", METADATA) if place.startswith(_DATA) else ("inference", INFERENCE)
     says = sentence if sentence.startswith("its") else f"configs/{part}.json: .*{sentence}"
     with pytest.raises(ModelError, match=says) as caught:
-        open_segmenter(make(**{part: changed(base, place, value)}))
+        read_monai_bundle(make(**{part: changed(base, place, value)}))
     assert caught.value.hint
     assert not (tmp_path / "ran").exists()
 
@@ -252,7 +246,9 @@ def test_code_that_decides_nothing_is_left_alone_and_not_run(
         ("extra", of("os.mkdir", path="ran")),
     ):
         fields = changed(fields, place, value)
-    found, wanted = (open_segmenter(make(each)).find(ct()) for each in (fields, INFERENCE))
+    found, wanted = (
+        read_monai_bundle(make(each)).segment(ct(), Monitor()) for each in (fields, INFERENCE)
+    )
     assert np.array_equal(found, wanted)
     assert not (tmp_path / "ran").exists()
     assert "antigravity" not in sys.modules
@@ -271,7 +267,7 @@ def test_a_bundle_that_is_not_whole_says_what_is_missing(make: Make) -> None:
         if content is not None:
             (folder / member).write_text(content)
         with pytest.raises(ModelError, match=sentence) as caught:
-            open_segmenter(folder)
+            read_monai_bundle(folder)
         assert caught.value.hint
 
 
@@ -292,8 +288,8 @@ def test_code_in_a_file_of_weights_is_not_run(make: Make, tmp_path: Path) -> Non
         lambda: weights.write_bytes(pickle.dumps(Bomb(mark), protocol=2)),
     ):
         write()
-        with pytest.raises(ModelError, match=r"could run code|cannot be read") as caught:
-            open_segmenter(tmp_path / "organs")
+        with pytest.raises(ModelError, match="without running code") as caught:
+            read_monai_bundle(tmp_path / "organs")
         assert "state_dict" in caught.value.hint
     assert not mark.exists()
     pickle.loads(weights.read_bytes())
@@ -301,18 +297,18 @@ def test_code_in_a_file_of_weights_is_not_run(make: Make, tmp_path: Path) -> Non
 
 
 def test_weights_come_in_several_forms_and_have_to_fit(make: Make) -> None:
-    folder, wanted = make(), open_segmenter(make()).bundle.network.state_dict()
+    folder, wanted = make(), read_monai_bundle(make()).network.state_dict()
     file = folder / "models/model.pt"
     tensors = torch.load(file, weights_only=True)
 
     def opened() -> bool:
-        state = open_segmenter(folder).bundle.network.state_dict()
+        state = read_monai_bundle(folder).network.state_dict()
         return all(torch.equal(state[name], tensor) for name, tensor in wanted.items())
 
     torch.save({"epoch": 3, "model": tensors}, file)  # as MONAI writes a checkpoint
     assert opened()
     file.write_bytes(bytes(range(200)))
-    with pytest.raises(ModelError, match=r"not read|cannot be read"):
+    with pytest.raises(ModelError, match="cannot be read"):
         opened()
     torch.save([1, 2], file)
     with pytest.raises(ModelError, match="cannot be read"):
@@ -327,11 +323,11 @@ def test_weights_come_in_several_forms_and_have_to_fit(make: Make) -> None:
 def test_a_source_that_is_none_says_why(tmp_path: Path) -> None:
     for source, sentence in (
         (tmp_path / "gone", "configs/metadata.json cannot be read"),
-        ("organs.zip", "configs/metadata.json cannot be read"),
+        (Path("organs.zip"), "configs/metadata.json cannot be read"),
         (Path("Resources/models/brain-tissue"), "is a model of MedEnhance"),
     ):
         with pytest.raises(ModelError, match=sentence) as caught:
-            open_segmenter(source)
+            read_monai_bundle(source)
         assert caught.value.hint
 
 
@@ -347,17 +343,12 @@ _SMALL: dict[str, Fields] = {
 
 
 @pytest.mark.parametrize("name", _SMALL)
-def test_networks_of_the_list_take_the_sides_that_are_derived_for_them(
-    name: str, make: Make
-) -> None:
+def test_networks_of_the_list_take_whole_volumes(name: str, make: Make) -> None:
     arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, **_SMALL[name]}
     fields = changed(INFERENCE, "network_def", of(name, **arguments))
     folder = make(changed(fields, "inferer", of("SimpleInferer")))
     torch.save(getattr(nets, name)(**arguments).state_dict(), folder / "models/model.pt")
-    segmenter = open_segmenter(folder)
-    multiple = segmenter.bundle.multiple
-    assert multiple <= 32
-    assert segmenter.bundle.network(torch.rand(1, 1, multiple, 3 * multiple, 32)).shape[1] == 3
+    assert read_monai_bundle(folder).segment(ct(), Monitor()).shape == ct().shape
 
 
 def test_what_crops_and_scales_is_undone_on_the_grid_of_the_volume(make: Make) -> None:
@@ -369,9 +360,9 @@ def test_what_crops_and_scales_is_undone_on_the_grid_of_the_volume(make: Make) -
         of("ScaleIntensityd", keys=["image", "label"], minv=-1.0, maxv=1.0),
         of("ScaleIntensityd", keys="label"),
     ]
-    segmenter = open_segmenter(make(changed(INFERENCE, _STEPS, steps)))
+    segmenter = read_monai_bundle(make(changed(INFERENCE, _STEPS, steps)))
     volume = ct().with_voxels(np.pad(np.abs(ct().voxels[5:-5, 5:-5, 5:-5]) + 1, 5))
-    found = segmenter.find(volume)
+    found = segmenter.segment(volume, Monitor())
     assert found.shape == volume.shape
     assert found[5:-5, 5:-5, 5:-5].any() and not found[:5].any()
 
@@ -381,17 +372,16 @@ def test_references_that_multiply_are_refused(make: Make) -> None:
     for level in range(20):
         fields[f"a{level}"] = [f"@a{level + 1}"] * 10
     with pytest.raises(ModelError, match=r"network_def .* too large"):
-        open_segmenter(make({**fields, "a20": 1}))
+        read_monai_bundle(make({**fields, "a20": 1}))
 
 
 def test_independent_labels_have_no_background(make: Make) -> None:
     fields = changed(INFERENCE, "postprocessing.transforms.0", of("Activationsd", sigmoid=True))
     fields = changed(fields, "postprocessing.transforms.2", of("AsDiscreted", threshold=0.5))
     with pytest.raises(ModelError, match="the labels include a background"):
-        open_segmenter(make(fields))
+        read_monai_bundle(make(fields))
     names = {"0": "core", "1": "edema", "2": "whole"}
     metadata = changed(METADATA, f"{_DATA}.outputs.pred.channel_def", names)
-    segmenter = open_segmenter(make(fields, metadata))
-    bundle = segmenter.bundle
-    assert (bundle.labels, bundle.has_background) == (("core", "edema", "whole"), False)
-    assert segmenter.find(ct()).max() <= 3
+    segmenter = read_monai_bundle(make(fields, metadata))
+    assert (segmenter.labels, segmenter.has_background) == (("core", "edema", "whole"), False)
+    assert segmenter.segment(ct(), Monitor()).max() <= 3

@@ -14,7 +14,6 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError, ModelError
 from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
-from MedEnhanceLib.gradprom.segmenters import Segmenter
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -32,14 +31,13 @@ class Shifted(nn.Module):
         return nn.functional.conv3d(images, self.weight, bias, padding=1)
 
 
-def opened(*before: Any, **fields: Any) -> Segmenter:
+def opened(*before: Any, **fields: Any) -> MonaiBundle:
     stated = {
         "name": "Shifted", "network": Shifted(), "before": transforms.Compose(before),
-        "image": "image", "spacing": (), "modality": "MR", "labels": ("Cube",),
-        "has_background": True, "multiple": 1, "window": (), "overlap": 0.25, "sha256": "",
-        "notes": (),
+        "modality": "MR", "labels": ("Cube",), "has_background": True,
+        "window": (), "overlap": 0.25, "sha256": "", "notes": (),
     }  # fmt: skip
-    return Segmenter(MonaiBundle(**(stated | fields)))
+    return MonaiBundle(**(stated | fields))
 
 
 def cube(spacing: tuple[float, float, float] = (1, 1, 1)) -> Volume:
@@ -80,7 +78,7 @@ def test_labels_land_in_the_patient_however_the_file_is_stored(
 ) -> None:
     segmenter = opened(transforms.Orientationd(["image"], axcodes=codes, labels=None))
     volume = stored_otherwise(cube(), order, flips)
-    found = segmenter.find(volume)
+    found = segmenter.segment(volume, Monitor())
     assert found.shape == volume.shape and found.sum() == 6**3
     moved = center_ras(volume, found == 1) - center_ras(volume, volume.voxels > 500)
     np.testing.assert_allclose(moved, step, atol=1e-6)  # one voxel along the first axis
@@ -91,10 +89,9 @@ def test_an_anisotropic_volume_is_seen_at_the_spacing_of_the_segmenter() -> None
     segmenter = opened(
         transforms.Orientationd(["image"], axcodes="RAS", labels=None),
         transforms.Spacingd(["image"], pixdim=sides),
-        spacing=sides,
     )
     volume = stored_otherwise(cube((1.0, 2.0, 3.0)), *TURNS[1])
-    found = segmenter.find(volume)
+    found = segmenter.segment(volume, Monitor())
     moved = center_ras(volume, found == 1) - center_ras(volume, volume.voxels > 500)
     # One voxel of the segmenter, whose axis to the right has 1.5 mm, within a voxel of the file.
     np.testing.assert_allclose(moved, [1.5, 0, 0], atol=0.51)
@@ -104,27 +101,38 @@ def test_windows_change_nothing_report_progress_and_can_be_cancelled() -> None:
     segmenter = opened(window=(24, 16, 8))
     fractions: list[float] = []
     monitor = Monitor(lambda event: fractions.append(event.fields["fraction"]))
-    found = segmenter.find(cube(), monitor)
-    assert np.array_equal(found, opened().find(cube()))  # all at once
+    found = segmenter.segment(cube(), monitor)
+    assert np.array_equal(found, opened().segment(cube(), Monitor()))  # all at once
     assert len(fractions) > 5 and fractions == sorted(fractions) and fractions[-1] == 1
     calls = iter(range(100))
     with pytest.raises(Cancelled):
-        segmenter.find(cube(), Monitor(cancel=lambda: next(calls) > 3))
+        segmenter.segment(cube(), Monitor(cancel=lambda: next(calls) > 3))
+
+
+def test_logits_that_the_bundle_does_not_state_are_refused() -> None:
+    broken, cubes = Shifted(), cube()
+    broken.weight[0] = torch.nan
+    takes_two = nn.Conv3d(2, 2, 1)
+    for bundle, sentence in (
+        (opened(labels=("Cube", "Ball")), r"gives \[1, 2, 32, 32, 32\], with 3 channels"),
+        (opened(network=broken), "values that are not finite"),
+        (opened(network=takes_two), "does not take cube: .* 2 channels"),
+    ):
+        with pytest.raises(ModelError, match=sentence):
+            bundle.segment(cubes, Monitor())
 
 
 def test_volumes_that_it_is_not_for_are_refused() -> None:
-    segmenter = opened(spacing=(1, 1, 1))
+    segmenter = opened()
     voxels, geometry = cube().voxels, cube().geometry
-    for fits in (cube(), Volume(voxels[None], geometry, modality="OT")):
-        segmenter.check(fits)
+    unknown = Volume(voxels[None], geometry, modality="OT")
+    assert segmenter.segment(unknown, Monitor()).any()
     guessed = Volume(voxels, geometry, modality="CT", modality_is_guess=True)
     for volume, sentence in (
         (Volume(voxels, geometry, modality="CT"), "is for MR, volume is CT"),
         (guessed, "is for MR, volume is CT"),
         (Volume(np.stack([voxels] * 2), geometry, modality="MR"), "a sequence of 2 frames"),
-        (Volume(voxels, Geometry((3, 3, 3.5)), modality="MR"), "3 × 3 × 3.5 mm, .* for 1 × 1 × 1"),
-        (Volume(voxels, Geometry((0.3, 0.3, 0.4)), modality="MR"), "more than 27 times"),
     ):
         with pytest.raises((InputError, ModelError), match=sentence) as caught:
-            segmenter.find(volume)
+            segmenter.segment(volume, Monitor())
         assert caught.value.hint

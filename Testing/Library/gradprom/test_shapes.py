@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.surfaces import surface_areas
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, head, segment
-from MedEnhanceLib.gradprom.shapes import surface_areas
 
 Triple = tuple[float, float, float]
 

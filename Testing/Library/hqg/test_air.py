@@ -10,10 +10,11 @@ import pytest
 from MedEnhanceLib import native
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.native_engine import NativeEngine
+from MedEnhanceLib.filters.regions import Air
+from MedEnhanceLib.filters.torch_engine import TorchEngine
 from MedEnhanceLib.hqg import EnhanceConfig, denoise, enhance
-from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.grouped_torch import TorchEngine
-from MedEnhanceLib.nets.regions import Air
 from MedEnhanceLib.noise.estimate import measure_noise
 
 SHAPE = (8, 104, 104)
@@ -108,9 +109,9 @@ def test_pytorch_passes_over_the_same_air() -> None:
     volume = volume.crop(k=slice(0, 5), j=slice(0, 52), i=slice(0, 52))
     level = np.full(volume.shape, sigma, np.float32)
     compiled, torch = (
-        grouped.denoised(
-            volume.voxels, level, rounds=grouped.CT_ROUNDS, air=_air(volume), engine=engine
+        block_matching.denoised(
+            volume.voxels, level, rounds=block_matching.CT_ROUNDS, air=_air(volume), engine=engine
         )
-        for engine in (library, TorchEngine())
+        for engine in (NativeEngine(library), TorchEngine())
     )
     assert np.abs(compiled - torch).max() < 0.02 * sigma

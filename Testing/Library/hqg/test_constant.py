@@ -14,11 +14,11 @@ from MedEnhanceLib import native
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
+from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.regions import ConstantRegions
+from MedEnhanceLib.filters.torch_engine import TorchEngine
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.denoise import denoise
-from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.grouped_torch import TorchEngine
-from MedEnhanceLib.nets.regions import ConstantRegions
 from MedEnhanceLib.noise.estimate import measure_noise
 
 SHAPE = (8, 48, 48)
@@ -135,7 +135,7 @@ def _heads() -> dict[str, np.ndarray]:
     }
 
 
-def _sweep(modality: str, ratio: float, dtype: str, engine: grouped.Engine | None) -> None:
+def _sweep(modality: str, ratio: float, dtype: str, engine: block_matching.Engine | None) -> None:
     clean = _heads()[modality]
     if dtype == "int16" and modality == "MR":
         clean = clean * 25
@@ -164,7 +164,7 @@ def _sweep(modality: str, ratio: float, dtype: str, engine: grouped.Engine | Non
     [(2e4, "float32", None), (2e4, "int16", None), (1e5, "float32", TorchEngine())],
 )
 def test_a_clean_volume_stays_clean(
-    ratio: float, dtype: str, engine: grouped.Engine | None
+    ratio: float, dtype: str, engine: block_matching.Engine | None
 ) -> None:
     _sweep("MR", ratio, dtype, engine)
 
@@ -179,9 +179,9 @@ def test_no_noise_is_too_weak(modality: str, ratio: float) -> None:
 
 
 def test_a_result_that_is_not_finite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouped.Run, "stream", lambda *_: iter([np.full((1, 8, 8), np.nan)]))
+    monkeypatch.setattr(block_matching.Run, "stream", lambda *_: iter([np.full((1, 8, 8), np.nan)]))
     with pytest.raises(MedEnhanceError, match="not finite, from slice 0"):
-        grouped.denoised(np.ones((8, 8, 8), np.float32), np.ones((8, 8, 8), np.float32))
+        block_matching.denoised(np.ones((8, 8, 8), np.float32), np.ones((8, 8, 8), np.float32))
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,16 @@ import pytest
 from Library.hqg.conftest import sample
 
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.imaging import gaussian_blur, robust_max
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import gaussian_blur, rician_noise, robust_max
 from MedEnhanceLib.degradation.pipeline import Bias, Blur, Composite, Rician, standard_composite
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.filters.bias_field import measure_bias_field
+from MedEnhanceLib.filters.blur import measure_blur, undo_blur
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.bias_field import measure_bias_field
-from MedEnhanceLib.hqg.sharpness import measure_blur, undo_blur
 from MedEnhanceLib.noise.estimate import measure_noise, noise_to_contrast
+from MedEnhanceLib.noise.rician import rician_noise
 from MedEnhanceLib.runtime.progress import Monitor
 
 pytest.importorskip("SimpleITK")

@@ -13,9 +13,9 @@ from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.degradation.pipeline import Blur, Rician
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import enhance

@@ -15,11 +15,7 @@ from Library.hqg.conftest import brain
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
-from MedEnhanceLib.errors import (
-    Cancelled,
-    InputError,
-    ModelError,
-)
+from MedEnhanceLib.errors import Cancelled, InputError, ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
 from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -115,7 +111,7 @@ def test_filter_and_network_compute_without_tf32(
         allowed.append(torch.backends.cudnn.allow_tf32)
         return denoise(*arguments, **options)
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.infer.denoise", watched)
+    monkeypatch.setattr("MedEnhanceLib.hqg.enhancer.denoise", watched)
     enhance(head, config)
     assert allowed == [False] and torch.backends.cudnn.allow_tf32
 
@@ -126,7 +122,7 @@ def test_a_frame_that_shows_nothing_is_named_before_any_is_enhanced(
     def must_not_be_called(*_: object) -> None:
         raise AssertionError("enhanced a frame")
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.infer._Frame.enhance", must_not_be_called)
+    monkeypatch.setattr("MedEnhanceLib.hqg.enhancer._Frame.enhance", must_not_be_called)
     voxels = np.stack([head.voxels, head.voxels, np.zeros_like(head.voxels)])
     with pytest.raises(InputError, match="constant in frame 2"):
         enhance(replace(head, voxels=voxels), config)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from Library.hqg.conftest import brain
 
-from MedEnhanceLib.core import slabs
+from MedEnhanceLib.core import arrays
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -23,15 +23,16 @@ MOST_BYTES_A_VOXEL = 5.0
 _PEAK = """
 import json, resource, sys
 import numpy as np
-from MedEnhanceLib import native
+from MedEnhanceLib.filters.layers import BlockGroups
+from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
 def nothing(*_, **__): pass
 def no_groups(*_, **__):
-    return native.Groups(np.empty((0, 16), np.int32), np.empty((0, 16), np.float32),
-                         np.empty(0, np.float32))
-native.Library.run, native.Library.match = nothing, no_groups
+    return BlockGroups(np.empty((0, 16), np.int32), np.empty((0, 16), np.float32),
+                       np.empty(0, np.float32))
+NativeEngine.run, NativeEngine.match = nothing, no_groups
 modality, slices = sys.argv[1], int(sys.argv[2])
 rng = np.random.default_rng(0)
 voxels = np.empty((slices, 256, 256), np.int16)
@@ -70,14 +71,14 @@ def test_a_job_keeps_large_volumes_in_files(
     fields = {"model": model, "device": "cpu", "correct_bias_field": correct_bias_field}
     wanted = enhance(load(tmp_path / "input.nrrd"), EnhanceConfig.from_json(fields)).volume
     made: list[np.ndarray] = []
-    empty = slabs.empty
+    empty = arrays.empty
 
     def watched(*arguments: object) -> np.ndarray:
         made.append(empty(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(slabs, "LARGE_BYTES", 1000)
-    monkeypatch.setattr("MedEnhanceLib.hqg.infer.empty", watched)
+    monkeypatch.setattr(arrays, "LARGE_BYTES", 1000)
+    monkeypatch.setattr("MedEnhanceLib.hqg.enhancer.empty", watched)
     params = {"input": str(tmp_path / "input.nrrd"), "output": str(tmp_path / "output.nrrd")}
     run_job(JobSpec("enhance", params | {"config": fields}))
     assert made and all(isinstance(array, np.memmap) for array in made)

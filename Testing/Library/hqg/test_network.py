@@ -12,12 +12,12 @@ import torch
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.filters import block_matching, block_matching_run
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
-from MedEnhanceLib.hqg.restore import NetworkStage
-from MedEnhanceLib.nets import grouped, grouped_run
+from MedEnhanceLib.hqg.network_stage import NetworkStage
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
 SMALL = NetworkConfig(width=24, hidden=24, layers=1, guide_layers=1, blocks=8)
@@ -68,8 +68,14 @@ def run(
 def test_untrained_it_returns_the_filters_estimate(modality: str) -> None:
     volume = noisy_volume(modality)
     noise = noise_of(volume)
-    rounds = grouped.CT_ROUNDS if modality == "CT" else (*grouped.MR_ROUNDS, grouped.MR_ROUNDS[-1])
-    estimate = grouped.denoised(volume.voxels, noise, noise.spectrum.reshape(-1), rounds=rounds)
+    rounds = (
+        block_matching.CT_ROUNDS
+        if modality == "CT"
+        else (*block_matching.MR_ROUNDS, block_matching.MR_ROUNDS[-1])
+    )
+    estimate = block_matching.denoised(
+        volume.voxels, noise, noise.spectrum.reshape(-1), rounds=rounds
+    )
     result, _ = run(network(seed=None), volume)
     assert np.array_equal(result, estimate)
 
@@ -88,7 +94,9 @@ def test_some_slices_equal_those_of_a_whole_run(
     modality: str, guided: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As many parts of a layer as large slices have.
-    monkeypatch.setattr(grouped_run, "_REFERENCES_IN_BAND", {"threshold": 999, "grouped": 99})
+    monkeypatch.setattr(
+        block_matching_run, "_REFERENCES_IN_BAND", {"threshold": 999, "grouped": 99}
+    )
     volume, made = noisy_volume(modality), network(seed=1)
     guides = [1 - scene()] if guided else []
     whole, stage = run(made, volume, guides)

@@ -11,8 +11,8 @@ import pytest
 from Library.hqg import conftest
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
+from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.image import robust_max
 from MedEnhanceLib.degradation.pipeline import Blur, Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance

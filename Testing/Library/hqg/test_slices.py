@@ -18,9 +18,9 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig, SliceNetConfig
-from MedEnhanceLib.hqg.slices import restore
-from MedEnhanceLib.hqg.slices.network import SliceNet
+from MedEnhanceLib.hqg.slices import thin_slices
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
+from MedEnhanceLib.hqg.slices.slice_network import SliceNet
 from MedEnhanceLib.io import save
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -57,7 +57,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def _thin(scan: Volume, model: str, *, tune: bool = False, **fields: object) -> Volume:
     config = EnhanceConfig.from_json({"model": model, "device": "cpu", "task": "slices", **fields})
-    return restore.enhance_slices(scan, config, Monitor(), tune=tune).volume
+    return thin_slices.enhance_slices(scan, config, Monitor(), tune=tune).volume
 
 
 @pytest.mark.parametrize("shape", ["gaussian", "box"])
@@ -113,9 +113,9 @@ def test_thickened_again_the_result_is_what_was_measured(
     voxels = scan.voxels.astype(np.float32) + 2000
     voxels[:, 0, 0] = 0  # results are not below the lowest value that was measured
     exact = replace(scan, voxels=voxels)
-    monkeypatch.setattr(restore, "noise_of", lambda scan: noise_of(scan).at_level(0.0))
+    monkeypatch.setattr(thin_slices, "noise_of", lambda scan: noise_of(scan).at_level(0.0))
     thin = _thin(exact, model).voxels
-    stack = restore.plan_slices(exact, "isotropic").stack
+    stack = thin_slices.plan_slices(exact, "isotropic").stack
     spline = np.einsum("mk,kji->mji", stack.interpolate(), exact.voxels)
     again = np.einsum("km,mji->kji", stack.thicken(), thin)
     changed = np.abs(thin - spline).max()
@@ -145,7 +145,7 @@ def test_what_cannot_be_restored_is_refused_by_name(
 def test_a_cancel_stops_it(model: str) -> None:
     monitor = Monitor(cancel=lambda: True)
     with pytest.raises(Cancelled):
-        restore.enhance_slices(_scan(), EnhanceConfig(model=model, device="cpu"), monitor)
+        thin_slices.enhance_slices(_scan(), EnhanceConfig(model=model, device="cpu"), monitor)
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_learning_from_the_slices_themselves_is_reproducible_and_helps(model: st
     torch.manual_seed(5)
     before = torch.get_rng_state()
     scan = _scan(shape=(10, 72, 72))
-    stack = restore.plan_slices(scan, "isotropic").stack
+    stack = thin_slices.plan_slices(scan, "isotropic").stack
     plain = _thin(scan, model).voxels
     tuned = _thin(scan, model, tune=True).voxels
     assert torch.equal(before, torch.get_rng_state())

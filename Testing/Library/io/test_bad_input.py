@@ -73,7 +73,7 @@ def test_volume_larger_than_memory_is_named(
         raise MemoryError
 
     save(ct, tmp_path / "a.nii")
-    monkeypatch.setattr("MedEnhanceLib.core.slabs.np.empty", fail)
+    monkeypatch.setattr("MedEnhanceLib.core.arrays.np.empty", fail)
     with pytest.raises(DeviceMemoryError, match=r"a\.nii.*GiB"):
         load(tmp_path / "a.nii")
 

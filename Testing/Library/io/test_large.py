@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core import slabs as slabs_module
+from MedEnhanceLib.core import arrays
+from MedEnhanceLib.core.arrays import Voxels, extremes
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.slabs import extremes
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io import WRITABLE, load, save
 from MedEnhanceLib.runtime.progress import Monitor
@@ -22,8 +22,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 @pytest.fixture(autouse=True)
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every volume counts as large, a slab holds two slices of `scan`."""
-    monkeypatch.setattr(slabs_module, "LARGE_BYTES", 1)
-    monkeypatch.setattr(slabs_module, "_SLAB_BYTES", 1200)
+    monkeypatch.setattr(arrays, "LARGE_BYTES", 1)
+    monkeypatch.setattr(arrays, "_SLAB_BYTES", 1200)
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.labeled import read_labeled
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.io.cohort import Patient
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.cohort import Patient
 
 
 @pytest.fixture(scope="module")

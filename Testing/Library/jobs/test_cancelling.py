@@ -131,7 +131,7 @@ def test_what_knows_no_safe_point_is_left_to_itself() -> None:
 
 def test_a_network_stops_between_its_layers_and_is_left_as_it_was() -> None:
     torch = pytest.importorskip("torch")
-    from MedEnhanceLib.nets.slices import stoppable
+    from MedEnhanceLib.gradprom.slice_runner import stoppable
 
     ran: list[int] = []
 

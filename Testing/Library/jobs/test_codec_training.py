@@ -18,7 +18,7 @@ from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds.train import training_config
-from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
+from MedEnhanceLib.unicompress.codec_models import ModelSet, shipped_model
 
 pytest.importorskip("torch")
 

@@ -12,18 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MedEnhanceLib import errors
-from MedEnhanceLib.errors import (
-    ConfigError,
-    DeviceMemoryError,
-    InputError,
-    OutputError,
-)
+from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec
-from MedEnhanceLib.jobs.failures import (
-    InternalError,
-    device_errors,
-    job_errors,
-)
+from MedEnhanceLib.jobs.failures import InternalError, device_errors, job_errors
 from MedEnhanceLib.jobs.job import JOBS
 
 _json = st.recursive(

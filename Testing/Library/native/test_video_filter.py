@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.native import Library, Width
-from MedEnhanceLib.native.video_filter import Filter
+from MedEnhanceLib.native.video_filter import CompiledFilter
 from MedEnhanceLib.unicompress.codecs.video import wiener
 
 from ..unicompress import minimal_video
@@ -16,10 +16,10 @@ from ..unicompress import minimal_video
 WIDTHS: tuple[Width, ...] = ("plain", "avx2", "avx512")
 
 
-def made(path: Path, width: Width, shape: tuple[int, int]) -> Filter:
+def made(path: Path, width: Width, shape: tuple[int, int]) -> CompiledFilter:
     if width not in Library(path).widths:
         pytest.skip(f"this processor has no {width}")
-    return Filter(*shape, Library(path, width))
+    return CompiledFilter(*shape, Library(path, width))
 
 
 def slices(shape: tuple[int, int]) -> np.ndarray:

@@ -14,12 +14,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.report.figures import (
-    CT_WINDOW,
-    Pane,
-    choose_window,
-    comparison,
-)
+from MedEnhanceLib.report.figures import CT_WINDOW, Pane, choose_window, comparison
 
 PNG = b"\x89PNG"
 TISSUE = {1: "gray matter", 2: "white matter"}

@@ -15,10 +15,10 @@ import torch
 from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.jobs.matched_networks import make_networks
+from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.distill import distill_cohort
+from MedEnhanceLib.spg.distillation import distill_cohort
 
 #: Four people; names that no file should ever hold.
 PEOPLE = ("MILLER_1961", "GARCIA_1975", "NAKAMURA_88", "OKONKWO_403")

@@ -21,7 +21,7 @@ import torch
 from Library.forked import Work, count_events, exit_status
 from Library.spg.conftest import SMOKE, distill, hashes, write_cohort
 
-from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.folder import RunFolder
 
 #: Two of them are held out, so that there is an audit to be killed in.

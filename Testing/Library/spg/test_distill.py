@@ -15,10 +15,10 @@ from Library.forked import rows_of
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, OutputError
-from MedEnhanceLib.io.cohort import Cohort, Patient
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.spg import distill as run_module
+from MedEnhanceLib.spg import distillation as run_module
 from MedEnhanceLib.spg.audit import copies
+from MedEnhanceLib.spg.cohort import Cohort, Patient
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import load_distilled, order_of
 from MedEnhanceLib.spg.folder import RunFolder

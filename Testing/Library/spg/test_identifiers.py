@@ -14,8 +14,8 @@ import pytest
 from Library.conftest import write_series
 from Library.dicom.images import MR
 
-from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.folder import RunFolder
 
 from .conftest import SMOKE, distill, phantom

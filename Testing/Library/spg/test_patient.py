@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, ModelError
-from MedEnhanceLib.jobs.matched_networks import make_networks
+from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg import matching, patient
 from MedEnhanceLib.spg.config import DistillConfig

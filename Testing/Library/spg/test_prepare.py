@@ -12,8 +12,8 @@ from Library.conftest import WarningRecorder
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.images import framed, windowed, with_tissue
 from MedEnhanceLib.spg.prepare import Prepared, prepare

@@ -15,7 +15,7 @@ from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.gains import Gain, Gains
+from MedEnhanceLib.jobs.teaching.gains import Gain, Gains
 from MedEnhanceLib.spg.dataset import NOT_ANATOMY
 from MedEnhanceLib.spg.folder import MANIFEST
 
@@ -62,7 +62,7 @@ def test_what_a_set_cannot_teach_is_said(whole: Path, tmp_path: Path) -> None:
         me.train("hqg", {**SMALL, "modality": "CT"}, whole, tmp_path / "a")
     with pytest.raises(ConfigError, match="does not learn from a distilled set"):
         me.train("codec", {}, whole, tmp_path / "b")
-    task = {"segmenter": "brain-tissue", "images": ["a"], "labels": ["b"], "held_out": ["a"]}
+    task = {"segmenter": "brain-tissue"}
     with pytest.raises(ConfigError, match="no labels"):
         me.train("hqg", {**SMALL, "task": task}, whole, tmp_path / "c")
     config = TrainConfig.from_json({**SMALL, "modality": "MR", "task": task})

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import CompressConfig, blocks, compress
 from MedEnhanceLib.unicompress.allocation import lossy, near_lossless
 

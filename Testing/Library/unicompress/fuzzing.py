@@ -26,7 +26,8 @@ from unittest import mock
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import (
@@ -38,10 +39,10 @@ from MedEnhanceLib.unicompress import (
 )
 from MedEnhanceLib.unicompress.allocation import near_lossless
 from MedEnhanceLib.unicompress.blocks import Grid
-from MedEnhanceLib.unicompress.codecs import lossless
+from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Chunk, Container
 from MedEnhanceLib.unicompress.header import DTYPES
-from MedEnhanceLib.unicompress.repair import Layout
+from MedEnhanceLib.unicompress.parity import Layout
 
 _PROLOGUE, _PARITY_HEAD = struct.Struct("<4sHHQIII"), struct.Struct("<4sIIIIQI")
 #: Voxels of a forged header beyond this are refused, so that a case stays small.
@@ -212,7 +213,7 @@ def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     place = dice.randrange(len(rows))
     row, foreign = rows[place], dice.choice(other.rows)
     data, kind, what = row.data, row.kind, dice.random()
-    start = 21 if kind == lossless.VIDEO else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
+    start = 21 if kind == video.VIDEO else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
     if what < 0.5:
         data = mangle(dice, data, foreign.data)
     elif what < 0.65:  # behind the record, which stays as it is

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 

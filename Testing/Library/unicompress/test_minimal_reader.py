@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import container, decompress
-from MedEnhanceLib.unicompress.codecs import lossless
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
+from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import Encoder, encoders
 from MedEnhanceLib.unicompress.header import DTYPES
-from MedEnhanceLib.unicompress.models import DecodeContext
 
 from . import minimal_reader, minimal_video
 from .conftest import Write
@@ -64,9 +65,9 @@ def test_it_reads_what_is_written_today(
 def test_the_page_lists_what_the_code_knows(scan: Volume, write: Write) -> None:
     """Types, sizes, fields of the header, and the version."""
     headings = {int(number) for number in re.findall(r"(?m)^### (\d+) ", PAGE)}
-    assert set(lossless.BLOCK_TYPES) <= headings, "the page lacks a section for a block type"
+    assert set(BLOCK_TYPES) <= headings, "the page lacks a section for a block type"
     assert f"`file_bytes` = {container.SMALLEST_FILE} + " in PAGE
-    version, types = container.VERSION, ", ".join(map(str, lossless.BLOCK_TYPES))
+    version, types = container.VERSION, ", ".join(map(str, BLOCK_TYPES))
     line = f"This page is version {version[0]}.{version[1]}: block types {types}."
     assert line in PAGE, "a new block type raises the minor version, in the code and on the page"
     for dtype in DTYPES:

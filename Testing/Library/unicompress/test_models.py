@@ -12,9 +12,9 @@ from safetensors.numpy import save
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.unicompress import decompress, inspect_container
+from MedEnhanceLib.unicompress.codec_models import MODEL_CHUNK, CodecModel, DecodeContext, ModelSet
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Chunk, Container
 from MedEnhanceLib.unicompress.header import Header
-from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel, DecodeContext, ModelSet
 
 from .conftest import Write
 from .fuzzing import chunks_of

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, inspect_container

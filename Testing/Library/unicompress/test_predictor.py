@@ -16,10 +16,16 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, DependencyError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 from MedEnhanceLib.unicompress.allocation import near_lossless
-from MedEnhanceLib.unicompress.codecs.predictor import coder, features, learned, network, tuning
+from MedEnhanceLib.unicompress.codec_models import MODEL_CHUNK, shipped_model
+from MedEnhanceLib.unicompress.codecs.predictor import (
+    coder,
+    features,
+    integer_network,
+    learned,
+    tuning,
+)
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import samples_of
 from MedEnhanceLib.unicompress.container import NO_BLOCK
-from MedEnhanceLib.unicompress.models import MODEL_CHUNK, shipped_model
 
 from ..conftest import WarningRecorder
 from . import minimal_predictor
@@ -29,10 +35,10 @@ from .fuzzing import chunks_of
 Block = npt.NDArray[np.uint16]
 
 
-def random_network() -> network.Network:
+def random_network() -> integer_network.Network:
     shapes, rng = ((8, features.COUNT), (8, 8), (3, 8)), np.random.default_rng(0)
     weights = [rng.normal(0, sd, shape) for sd, shape in zip((0.1, 0.2, 0.1), shapes, strict=True)]
-    return network.quantize(weights, [np.zeros(8), np.zeros(8), np.array([0, -1, 2.0])])
+    return integer_network.quantize(weights, [np.zeros(8), np.zeros(8), np.array([0, -1, 2.0])])
 
 
 NETWORK = random_network()
@@ -63,7 +69,9 @@ def on(path: native.Library | None) -> Iterator[None]:
         yield
 
 
-def round_trip(block: npt.NDArray[np.unsignedinteger], model: network.Network = NETWORK) -> bytes:
+def round_trip(
+    block: npt.NDArray[np.unsignedinteger], model: integer_network.Network = NETWORK
+) -> bytes:
     """The block's bytes, which every path writes and reads."""
     written, sizes = set(), set()
     for path in PATHS:
@@ -130,9 +138,9 @@ def test_a_network_that_would_not_be_exact_is_refused() -> None:
     tensors = dict(NETWORK.tensors())
     tensors["weights1"] = np.full((8, 8), 1 << 14, np.int16)
     with pytest.raises(ValueError, match="exact"):
-        network.Network.from_tensors(tensors)
+        integer_network.Network.from_tensors(tensors)
     with pytest.raises(ValueError, match="layer 2 is missing"):
-        network.Network.from_tensors({k: v for k, v in tensors.items() if k != "weights2"})
+        integer_network.Network.from_tensors({k: v for k, v in tensors.items() if k != "weights2"})
 
 
 def test_what_is_learned_from_is_the_same_on_every_path_and_takes_fewer_bits_then() -> None:

@@ -12,10 +12,10 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.codec_models import CodecModel
 from MedEnhanceLib.unicompress.codecs.predictor import learned
-from MedEnhanceLib.unicompress.codecs.predictor.train import PredictorConfig, train
+from MedEnhanceLib.unicompress.codecs.predictor.pretraining import PredictorConfig, train
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import ideal_bits, samples_of
-from MedEnhanceLib.unicompress.models import CodecModel
 
 SMOKE = PredictorConfig.preset("smoke")
 

@@ -12,15 +12,9 @@ import pytest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress import (
-    RecoverReport,
-    blocks,
-    decompress,
-    inspect_container,
-    recover,
-)
+from MedEnhanceLib.unicompress import RecoverReport, blocks, decompress, inspect_container, recover
 from MedEnhanceLib.unicompress.container import Container
-from MedEnhanceLib.unicompress.inspection import save_repaired
+from MedEnhanceLib.unicompress.recovery import save_repaired
 
 from .conftest import Write, damage
 from .test_round_trip import same_bits

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.gradients import Gradient
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.diffusion_gradients import Gradient
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 

@@ -7,15 +7,15 @@ import sys
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation import lossy
-from MedEnhanceLib.unicompress.allocation.task import Task
+from MedEnhanceLib.unicompress.allocation.coding_task import CodingTask
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, SVT, Encoder, encoders
 from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
-from MedEnhanceLib.unicompress.models import DecodeContext
 
 
 def smooth(shape: tuple[int, int, int], dtype: str = "i2") -> Voxels:
@@ -85,6 +85,6 @@ def test_without_pyav_a_video_of_10_bits_says_what_it_needs(
 def test_without_pyav_libaom_codes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lossy, "encoders", lambda: (LIBAOM,))
     voxels = smooth((16, 96, 96))
-    done = lossy._into_bytes(Task(voxels, context_of(voxels), "fast", 1, Monitor()), 9000)
+    done = lossy._into_bytes(CodingTask(voxels, context_of(voxels), "fast", 1, Monitor()), 9000)
     assert done is not None
     assert 0.9 * 9000 < done.bytes <= 9000

@@ -11,9 +11,9 @@ import pytest
 
 from MedEnhanceLib import native
 from MedEnhanceLib.errors import DependencyError
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
-from MedEnhanceLib.unicompress.models import DecodeContext
 
 from . import minimal_video
 from .test_video import context_of, smooth

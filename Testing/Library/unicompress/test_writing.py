@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -22,8 +23,7 @@ from MedEnhanceLib.unicompress import CompressConfig, compress, encode
 from MedEnhanceLib.unicompress import container as container_module
 from MedEnhanceLib.unicompress.allocation import near_lossless
 from MedEnhanceLib.unicompress.blocks import Grid
-from MedEnhanceLib.unicompress.codecs import lossless
-from MedEnhanceLib.unicompress.codecs.predictor import learned
+from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 from . import killing
@@ -103,9 +103,9 @@ def test_a_cancel_leaves_nothing(
 
 def wrong_voxel(decode: Callable[..., Any]) -> Callable[..., Any]:
     def wrong(*given: Any) -> Any:
-        indices = decode(*given).copy()
-        indices.flat[0] ^= 1
-        return indices
+        block = decode(*given).copy()
+        block.flat[0] ^= 4
+        return block
 
     return wrong
 
@@ -119,10 +119,10 @@ def test_a_codec_or_predictor_that_errs_is_caught_before_the_file_appears(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(learned, "decode_block", wrong_voxel(learned.decode_block))
     monkeypatch.setattr(near_lossless, "_NAMED_BYTES", -1e9)  # the predictor, whatever it takes
-    for kind, decode in lossless.DECODERS.items():
-        monkeypatch.setitem(lossless.DECODERS, kind, wrong_voxel(decode))
+    for kind, block_type in BLOCK_TYPES.items():
+        wrong = replace(block_type, decode=wrong_voxel(block_type.decode))
+        monkeypatch.setitem(BLOCK_TYPES, kind, wrong)
     with pytest.raises(CodecError, match="misses its target"):
         compress(scan, tmp_path / "a.ucv", CompressConfig(**config, speed=speed))
     assert list(tmp_path.iterdir()) == []

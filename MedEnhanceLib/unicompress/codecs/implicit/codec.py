@@ -13,25 +13,19 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from itertools import product
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.arrays import Array, Bytes, Floats, Shape, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.blocks import implicit_grid
-from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, THICK, TokenConfig
+from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext, shipped_model
+from MedEnhanceLib.unicompress.codecs.implicit.settings import CELL, THICK, TokenConfig
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer
 from MedEnhanceLib.unicompress.codecs.implicit.weights import ROLE, WRITER_ROLE, Reader, reader_of
-from MedEnhanceLib.unicompress.codecs.lossless import IMPLICIT, Shape, codecs
-from MedEnhanceLib.unicompress.container import Chunk
-from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, ModelSet, shipped_model
+from MedEnhanceLib.unicompress.codecs.lossless import codecs
 
-Codes = npt.NDArray[np.uint8]
 #: CT is measured against water and air: its scale is the same for every volume.
 _HOUNSFIELD = (0, 1024)
 TAILS = (0.5, 99.5)
@@ -44,22 +38,22 @@ _ZSTD_LEVEL = 19
 
 
 @dataclass(frozen=True)
-class Scaling:
+class BlockScaling:
     """Scaling with voxel = offset + scale · value; both are integers, and stored with the codes."""
 
     offset: int
     scale: int
 
-    def of_block(self, block: Voxels) -> Scaling:
+    def of_block(self, block: Voxels) -> BlockScaling:
         """Map all but the outermost hundredth of a block to −1 to 1; self is that of its volume.
 
         A block that is nearly even keeps a tenth of the volume's scale: its noise is no structure.
         """
-        own = Scaling.of(block)
+        own = BlockScaling.of(block)
         return replace(own, scale=max(own.scale, self.scale // LEAST_PART))
 
     @classmethod
-    def of(cls, voxels: Voxels, modality: str = "") -> Scaling:
+    def of(cls, voxels: Voxels, modality: str = "") -> BlockScaling:
         """Map 1024 HU of CT to 1; of others all but the outermost hundredth to −1 to 1."""
         if modality == "CT":
             return cls(*_HOUNSFIELD)
@@ -67,7 +61,7 @@ class Scaling:
         low, high = np.percentile(sample, TAILS).tolist()
         return cls(math.floor((low + high) / 2), max(1, math.ceil((high - low) / 2)))
 
-    def apply(self, voxels: Voxels) -> npt.NDArray[np.float32]:
+    def apply(self, voxels: Voxels) -> Floats:
         """Bring voxels to the network's scale."""
         scaled = (voxels.astype(np.float64) - self.offset) / self.scale
         return scaled.astype(np.float32)
@@ -89,7 +83,7 @@ def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels
     if not is_sound or context.dtype.kind not in "iu" or context.dtype.itemsize > 4:
         raise ValueError(f"an implicit block of {context.dtype}, {layers} layers, scale {scale}")
     cells = [-(-n // span) for n, span in zip(shape, _spans(thick=bool(flags)), strict=True)]
-    codes: Codes = np.empty((layers, *cells), np.uint8)
+    codes: Bytes = np.empty((layers, *cells), np.uint8)
     try:
         size = len(codecs().zstd_decode(data[_HEAD.size :], out=codes.reshape(-1)))
     except RuntimeError as cause:
@@ -127,7 +121,7 @@ class Writer:
             ) from cause
 
     @torch.no_grad()
-    def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    def _load(self, arrays: dict[str, Array]) -> None:
         """Load encoders from their file; codebooks as readers have them."""
         state = {n: torch.from_numpy(a.astype(np.float32)) for n, a in arrays.items()}
         lacking, unknown = self.tokenizer.load_state_dict(state, strict=False)
@@ -139,7 +133,7 @@ class Writer:
             up.weight.copy_(self.reader.ups[number])
 
     @torch.inference_mode()
-    def code(self, block: Voxels, scaling: Scaling, *, thick: bool) -> list[bytes]:
+    def code(self, block: Voxels, scaling: BlockScaling, *, thick: bool) -> list[bytes]:
         """Encode a block's chunk with one layer of codes, with two, and so on."""
         pads = [(0, -n % span) for n, span in zip(block.shape, _spans(thick=thick), strict=True)]
         padded = torch.from_numpy(np.pad(scaling.apply(block), pads, mode="edge"))
@@ -172,37 +166,3 @@ def writer_for(volume: Volume) -> Writer:
             "It codes integer volumes of CT, MR and EM: leave block_type out.",
         )
     return _writer_of(reader, encoder)
-
-
-def code_implicit(task: Task, room: Room, volume: Volume, writer: Writer) -> Payload:
-    """Code as many layers of all blocks, of whole numbers, as `room` has bytes for.
-
-    Of a layer that fits in part, the first blocks get it. Raises ConfigError where not even the
-    first layer fits.
-    """
-    grid, thick = implicit_grid(task.voxels.shape), is_thick(volume.geometry.spacing)
-    of_volume = Scaling.of(task.voxels, volume.modality)
-    codes = []
-    for number in range(len(grid)):
-        task.monitor.progress(0.5 * number / len(grid), "fitting implicit codes")
-        block = grid.box(number).of(task.voxels)
-        codes.append(writer.code(block, of_volume.of_block(block), thick=thick))
-    left = room.for_chunks(len(grid)) - sum(len(layers[0]) for layers in codes)
-    if left < 0:
-        raise room.out_of_reach()
-    chosen = [layers[0] for layers in codes]
-    for layer, number in product(range(1, len(codes[0])), range(len(grid))):
-        left -= len(codes[number][layer]) - len(chosen[number])
-        if left < 0:
-            break
-        chosen[number] = codes[number][layer]
-    chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(chosen)]
-    model = writer.model
-    models = ModelSet({model.role: model.identity}, {model.sha256: model.data})
-    context = replace(task.context, models=models)
-
-    def decode(chunk: Chunk) -> tuple[Chunk, Voxels]:
-        return chunk, decode_implicit(chunk.data, grid.box(chunk.block).shape, context)
-
-    part = task.part(0.5, 1.0)
-    return Payload.of(part, grid, part.map(decode, chunks), models=(writer.model,), exact=False)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.unicompress.codecs.implicit.config import BANDS, CELL, FEATURES, DecoderConfig
+from MedEnhanceLib.unicompress.codecs.implicit.settings import BANDS, CELL, FEATURES, DecoderConfig
 
 #: Corners of the 2 × 2 × 2 nearest cells, along k, j, i.
 CORNERS = torch.tensor([[k, j, i] for k in (0, 1) for j in (0, 1) for i in (0, 1)])
@@ -66,7 +66,7 @@ def cosines(blend: Tensor, count: int) -> Tensor:
     return result
 
 
-class Tokens(NamedTuple):
+class CellTokens(NamedTuple):
     """Keys [cells, 2, keys] and values [cells, 2, latent] of all cells of all blocks, by branch.
 
     extents: cells of one block along k, j, i.
@@ -100,7 +100,7 @@ class Fusion(nn.Module):
             for key in self.keys:
                 key.weight.mul_(0.1)
 
-    def tokens(self, low: Tensor, high: Tensor) -> Tokens:
+    def tokens(self, low: Tensor, high: Tensor) -> CellTokens:
         """Compute tokens of latents [B, latent, k, j, i] of both branches."""
         keys, values = [], []
         for grid, key, value in zip((low, high), self.keys, self.values, strict=True):
@@ -108,10 +108,10 @@ class Fusion(nn.Module):
             keys.append(key(cells).float().clamp(-_KEY, _KEY))
             values.append(value(cells).float().clamp(-_VALUE, _VALUE))
         extents = torch.tensor(low.shape[2:], device=low.device)
-        return Tokens(torch.stack(keys, 1), torch.stack(values, 1), extents)
+        return CellTokens(torch.stack(keys, 1), torch.stack(values, 1), extents)
 
     def forward(
-        self, tokens: Tokens, base: Tensor, blend: Tensor, features: Tensor
+        self, tokens: CellTokens, base: Tensor, blend: Tensor, features: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Fuse features [B, N, V, latent] of groups of positions, and with each corner's signs.
 
@@ -210,7 +210,7 @@ class Decoder(nn.Module):
         """
         return self.evaluate(self.fusion.tokens(low, high), positions)
 
-    def evaluate(self, tokens: Tokens, positions: Tensor) -> Decoded:
+    def evaluate(self, tokens: CellTokens, positions: Tensor) -> Decoded:
         """Compute `forward` from tokens."""
         place = positions / CELL - 0.5
         base = torch.floor(place[:, :, 0]).long()

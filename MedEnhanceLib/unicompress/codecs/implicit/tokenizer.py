@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.nets.precision import in_double
-from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, DecoderConfig, TokenConfig
+from MedEnhanceLib.learning.precision import in_double
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, cosines
+from MedEnhanceLib.unicompress.codecs.implicit.settings import CELL, DecoderConfig, TokenConfig
 
 _DECAY = 0.99
 #: A code that was taken less often within the memory of its average, 100 steps, is replaced.

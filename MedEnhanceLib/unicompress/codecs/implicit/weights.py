@@ -20,18 +20,19 @@ import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.core.arrays import Array, Chars, Doubles
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.unicompress.codecs.implicit.config import (
+from MedEnhanceLib.unicompress.codec_models import CodecModel
+from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder
+from MedEnhanceLib.unicompress.codecs.implicit.settings import (
     DecoderConfig,
     ImplicitConfig,
     TokenConfig,
 )
-from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokenizer
-from MedEnhanceLib.unicompress.models import CodecModel
 
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, Array]
 ROLE, WRITER_ROLE = "implicit", "implicit-encoder"
 #: Of the file's layout: readers refuse others.
 LAYOUT = "1"
@@ -172,7 +173,7 @@ def _matrices(decoder: Decoder) -> list[tuple[str, nn.Linear, int, float]]:
     return [*named, ("gain", decoder.gain, 8, 1.0), ("out", decoder.out, 12, 1.0)]
 
 
-def _bytes(weight: Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+def _bytes(weight: Tensor) -> tuple[Chars, Chars]:
     """Convert rows to bytes, and for each the largest e such that its numbers · 2^e fit."""
     rows = _plain(weight)
     largest = np.abs(rows).max(axis=1).clip(2.0**-20)
@@ -181,10 +182,10 @@ def _bytes(weight: Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
     return whole.astype(np.int8), exponents.astype(np.int8)
 
 
-def _plain(values: Tensor) -> npt.NDArray[np.float64]:
-    array: npt.NDArray[np.float64] = values.detach().cpu().double().numpy()
+def _plain(values: Tensor) -> Doubles:
+    array: Doubles = values.detach().cpu().double().numpy()
     return array
 
 
-def _floats(whole: npt.NDArray[Any], exponents: npt.NDArray[Any]) -> Tensor:
+def _floats(whole: Array, exponents: Array) -> Tensor:
     return torch.from_numpy((whole * 2.0 ** -exponents.astype(np.float64)).astype(np.float32))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import native
+from MedEnhanceLib.core.arrays import Array, Longs, Shape, Words
 from MedEnhanceLib.unicompress.blocks import safe_point
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.predictor import tables, wavefront
@@ -28,12 +29,10 @@ from MedEnhanceLib.unicompress.codecs.predictor.features import (
     Linear,
     fit_linear,
 )
-from MedEnhanceLib.unicompress.codecs.predictor.network import Network
-from MedEnhanceLib.unicompress.codecs.predictor.wavefront import Shape
+from MedEnhanceLib.unicompress.codecs.predictor.integer_network import Network
 
-Array = npt.NDArray[Any]
 States = npt.NDArray[np.uint64]
-Words = npt.NDArray[np.uint32]
+Parts = npt.NDArray[np.uint32]
 
 #: version, lanes as a power of two, bits of the linear weights, largest index, index of padding.
 _HEAD = struct.Struct("<BBBHH")
@@ -78,7 +77,7 @@ _ARRAYS: dict[str, Any] = {
 }
 
 
-class _Task(ctypes.Structure):
+class _PredictTask(ctypes.Structure):
     """Structure `predict_task` of predictor.c."""
 
     _fields_ = (
@@ -121,7 +120,7 @@ def encode_block(indices: Indices, network: Network) -> bytes | None:
     )
 
 
-def decode_block(data: bytes, shape: Shape, network: Network) -> npt.NDArray[np.uint16]:
+def decode_block(data: bytes, shape: Shape, network: Network) -> Words:
     """Decode the indices of a block.
 
     Raises ValueError if the data are invalid, and as `encode_block`.
@@ -176,7 +175,7 @@ def start_of(indices: Indices) -> int:
     return int(np.median(indices[0, 0]))
 
 
-def seen(indices: Indices, numbers: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
+def seen(indices: Indices, numbers: Longs) -> tuple[Array, Array, Array]:
     """Compute what a network sees of some of a block's voxels, which need not be coded for it.
 
     Args:
@@ -218,8 +217,8 @@ class _Walk:
         self.linear, self.start, shape = linear, start, block.shape
         slots, ring = wavefront.ring_of(shape)
         self.steps, cells = wavefront.steps_of(shape), slots * wavefront.lines_of(shape)
-        self.task = _Task(
-            bytes=ctypes.sizeof(_Task),
+        self.task = _PredictTask(
+            bytes=ctypes.sizeof(_PredictTask),
             slices=shape[0],
             rows=shape[1],
             columns=shape[2],
@@ -272,7 +271,7 @@ class _Walk:
         """Bytes that the symbols will take, about."""
         return float(self.task.cost / (8 << tables.COST_BITS))
 
-    def packed(self, lanes: int) -> tuple[States, Words]:
+    def packed(self, lanes: int) -> tuple[States, Parts]:
         """Pack the symbols: the states that a decoder begins with, and its words."""
         symbols, counts = self._kept["symbols"], self._kept["counts"]
         states = np.full(lanes, tables.LOWEST, np.uint64)

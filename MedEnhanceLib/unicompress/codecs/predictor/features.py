@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Doubles, Floats, Ints, Longs
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.predictor.wavefront import (
     ERRORS,
@@ -20,8 +20,6 @@ from MedEnhanceLib.unicompress.codecs.predictor.wavefront import (
     NEIGHBORS,
     neighbors_of,
 )
-
-Floats = npt.NDArray[np.float32]
 
 #: Predictions are in sixteenths of an index.
 FINE = 16
@@ -53,7 +51,7 @@ def _scales() -> tuple[Floats, Floats]:
 DOWN, UP = _scales()
 
 
-def scale_of(log: npt.NDArray[np.int32]) -> Floats:
+def scale_of(log: Ints) -> Floats:
     """Convert a logarithm in 1/16 octave to the local scale, in sixteenths of an index."""
     scale: Floats = UP[log] * np.float32(1 / _WEIGHTS)
     return scale
@@ -100,14 +98,14 @@ def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
     return Linear(nearest, bits, top)
 
 
-def _spread(voxels: int, count: int) -> npt.NDArray[np.int64]:
+def _spread(voxels: int, count: int) -> Longs:
     """Draw the numbers of about `count` of `voxels` voxels, in no rhythm."""
     if voxels <= count:
         return np.arange(voxels)
     return np.random.default_rng(0).integers(0, voxels, count)
 
 
-def _solve(block: Indices, voxels: npt.NDArray[np.int64], start: int) -> npt.NDArray[np.float64]:
+def _solve(block: Indices, voxels: Longs, start: int) -> Doubles:
     """Fit differences to the nearest neighbor by least squares."""
     nearest, *others = neighbors_of(block, voxels, start)
     steps = np.stack(others)

@@ -16,34 +16,30 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Shape, Voxels
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, cut, ordered_map
+from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext, shipped_model
 from MedEnhanceLib.unicompress.codecs.integers import (
     from_integers,
     split_record,
     to_bounded_integers,
 )
-from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code, Shape
+from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, BlockCode
 from MedEnhanceLib.unicompress.codecs.predictor.coder import (
     codable,
     decode_block,
     encode_block,
     ideal_bytes,
 )
-from MedEnhanceLib.unicompress.codecs.predictor.network import Network
-from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
-    Samples,
-    ideal_bits,
-    samples_of,
-    tune,
-)
-from MedEnhanceLib.unicompress.codecs.training import MODALITIES
-from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, shipped_model
+from MedEnhanceLib.unicompress.codecs.predictor.integer_network import Network
+from MedEnhanceLib.unicompress.codecs.predictor.tuning import Samples, ideal_bits, samples_of, tune
+from MedEnhanceLib.unicompress.config import MODALITIES
 
-ROLE = "predictor"
+#: Id of the block type, and role of its model.
+LEARNED, ROLE = 16, "predictor"
 
 #: Longest rows and columns, and most voxels of a block.
 _SIDE = 336
@@ -154,13 +150,13 @@ def model_of(network: Network, name: str, facts: dict[str, Any]) -> CodecModel:
     return CodecModel(ROLE, name, hashlib.sha256(data).hexdigest(), data)
 
 
-def code_learned(block: Voxels, bound: float | None, network: Network) -> Code | None:
+def code_learned(block: Voxels, bound: float | None, network: Network) -> BlockCode | None:
     """Code a block; None if this coder does not support it."""
     coded = to_bounded_integers(block, bound)
     if not coded.indices.any():
-        return Code(CONSTANT, coded.record, coded)
+        return BlockCode(CONSTANT, coded.record, coded)
     data = encode_block(coded.indices, network)
-    return None if data is None else Code(LEARNED, coded.record + data, coded)
+    return None if data is None else BlockCode(LEARNED, coded.record + data, coded)
 
 
 def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:

@@ -14,14 +14,12 @@ arXiv 1402.3392.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.unicompress.codecs.predictor.network import SCALE_CLASSES, SHAPES
-
-Doubles = npt.NDArray[np.float64]
+from MedEnhanceLib.core.arrays import Array, Bytes, Doubles, Ints
+from MedEnhanceLib.unicompress.codecs.predictor.integer_network import SCALE_CLASSES, SHAPES
 
 #: Frequencies of a distribution add up to 2 ** BITS.
 BITS = 16
@@ -64,7 +62,7 @@ LOWEST = np.uint64(1 << 32)
 
 
 @cache
-def make_tables() -> dict[str, npt.NDArray[Any]]:
+def make_tables() -> dict[str, Array]:
     """Make all distributions, as the coder in C takes them; a second's work, done once.
 
     cumulative: [distributions · (symbols + 1)], flat. coarse: [distributions · 2 ** 10], the first
@@ -104,14 +102,14 @@ def make_tables() -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def _lowest() -> npt.NDArray[np.int32]:
+def _lowest() -> Ints:
     """Compute the lower edges of all symbols, in bins."""
     far = [(4 + quarter) << (octave + 2) for octave in range(_OCTAVES) for quarter in range(4)]
     above = np.concatenate([np.arange(_NEAR), far])
     return np.concatenate([-np.append(above[1:], _END)[::-1], above]).astype(np.int32)
 
 
-def _coarse(cumulative: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+def _coarse(cumulative: npt.NDArray[np.uint32]) -> Bytes:
     first = np.arange(1 << COARSE) << (BITS - COARSE)
     # One search for all rows: each row's counts are moved behind the row before.
     moved = cumulative.astype(np.int64) + (np.arange(len(cumulative))[:, None] << (BITS + 1))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.core.arrays import Floats, Mask, Voxels
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.predictor.coder import codable, seen
@@ -23,10 +23,9 @@ from MedEnhanceLib.unicompress.codecs.predictor.features import (
     FEATURE,
     FINE,
     LOG_STEPS,
-    Floats,
     scale_of,
 )
-from MedEnhanceLib.unicompress.codecs.predictor.network import (
+from MedEnhanceLib.unicompress.codecs.predictor.integer_network import (
     ACTIVATION,
     LARGEST_ACTIVATION,
     SHAPE,
@@ -143,7 +142,7 @@ def tune(
 ) -> Network:
     """Train the network by `steps` batches of the samples, the same for the same samples."""
     monitor = monitor or Monitor()
-    learner = Learner(Weights.of(network))
+    learner = PredictorLearner(Weights.of(network))
     generator = np.random.default_rng(0)
     for step in range(steps):
         monitor.check()
@@ -152,7 +151,7 @@ def tune(
     return learner.weights.network()
 
 
-class Learner:
+class PredictorLearner:
     """Weights that learn, by Adam."""
 
     def __init__(self, weights: Weights) -> None:
@@ -222,9 +221,7 @@ def _loss(outputs: Floats, samples: Samples) -> tuple[Floats, Floats]:
     return -np.log2(kept), gradient
 
 
-def _mass(
-    off: Floats, width: Floats, lowest: npt.NDArray[np.bool_]
-) -> tuple[Floats, Floats, Floats]:
+def _mass(off: Floats, width: Floats, lowest: Mask) -> tuple[Floats, Floats, Floats]:
     """Compute the probability of an index `off` from the center, and its derivatives.
 
     They are by off and by the log of the width. The lowest index holds all below it too.

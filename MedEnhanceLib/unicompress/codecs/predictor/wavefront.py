@@ -9,12 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Floats, Longs, Shape
 from MedEnhanceLib.unicompress.codecs.integers import Indices
-
-Shape = tuple[int, int, int]
-Cells = npt.NDArray[np.int64]
 
 #: Slices before, rows above and below, columns left and right of a block that are looked at.
 _BEFORE, _ABOVE, _BELOW, _LEFT, _RIGHT = 2, 3, 1, 3, 2
@@ -63,7 +60,7 @@ def steps_of(shape: Shape) -> int:
     return 1 + sum(step * (extent - 1) for step, extent in zip(_STEP, shape, strict=True))
 
 
-def stand_ins(places: Cells, shape: Shape) -> Cells:
+def stand_ins(places: Longs, shape: Shape) -> Longs:
     """Find the voxels that places stand for, [3, n]; k is negative where none is known yet.
 
     places: along k, j, i, [3, n]. The rules, one after the other, are those of docs/ucv-format.md
@@ -78,7 +75,7 @@ def stand_ins(places: Cells, shape: Shape) -> Cells:
     return np.stack([k, j, np.clip(i, 0, shape[2] - 1)])
 
 
-def neighbors_of(block: Indices, numbers: Cells, start: int) -> npt.NDArray[np.float32]:
+def neighbors_of(block: Indices, numbers: Longs, start: int) -> Floats:
     """Look up what voxels of a block [K, J, I] look at, [25, n].
 
     numbers: of the n voxels, in C order. start: see `coder`; for places of which none is known yet.
@@ -97,7 +94,7 @@ def neighbors_of(block: Indices, numbers: Cells, start: int) -> npt.NDArray[np.f
 
 
 @lru_cache(maxsize=8)
-def ring_of(shape: Shape) -> tuple[int, dict[str, Cells]]:
+def ring_of(shape: Shape) -> tuple[int, dict[str, Longs]]:
     """Lay out the cells of a block's last steps in memory, [slots, lines].
 
     Voxels of one step, and the neighbors of each, lie side by side: a whole block's frame would

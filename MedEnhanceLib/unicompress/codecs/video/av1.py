@@ -26,18 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from MedEnhanceLib.core.arrays import Words
 from MedEnhanceLib.runtime.dependencies import has, require
 from MedEnhanceLib.unicompress.codecs.lossless import codecs
 from MedEnhanceLib.unicompress.config import Speed
 
+Frames = Words
 HIGHEST = 4095
 #: libaom wants some room; smaller slices are continued to this by their edge.
 _LEAST_SIDE = 16
 #: Of a deflated file, at most this many times its frames' bytes: boxes are small beside them.
 _MOST_FILE, _BOX_BYTES = 2, 1 << 16
-Frames = npt.NDArray[np.uint16]
 _AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6}
 _SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 6}
 #: In a fraction of that time, to find the step; from 9 on sizes say little.

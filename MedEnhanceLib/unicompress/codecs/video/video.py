@@ -11,18 +11,18 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.core.volume import Voxels, restore_dtype
-from MedEnhanceLib.unicompress.codecs.lossless import Shape
+from MedEnhanceLib.core.arrays import Array, Shape, Voxels
+from MedEnhanceLib.core.volume import restore_dtype
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.video import av1, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, Frames
 from MedEnhanceLib.unicompress.config import Speed
-from MedEnhanceLib.unicompress.models import DecodeContext
 
+#: Id of the block type.
+VIDEO = 7
 MOST_NOISE = 127
 #: bits, intensity of the brightest voxel, noise, whether a filter follows, range.
 HEAD = struct.Struct("<BHBBdd")
@@ -152,9 +152,7 @@ def filtered(data: bytes, block: Voxels, context: DecodeContext, most: int) -> t
     return best.data, voxels_of(best, context)
 
 
-def _in_units(
-    video: Video, slices: Iterable[npt.NDArray[Any]], parts: int, context: DecodeContext
-) -> Voxels:
+def _in_units(video: Video, slices: Iterable[Array], parts: int, context: DecodeContext) -> Voxels:
     """Convert intensities in parts of one, slice by slice [H, W], to stored units, [K, J, I]."""
     scale = (video.high - video.low) / (video.top * parts)
     steps = np.arange(av1.HIGHEST * parts + 1) * scale + video.low

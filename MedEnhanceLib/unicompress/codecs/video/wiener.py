@@ -20,16 +20,12 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib import native
+from MedEnhanceLib.core.arrays import Chars, Doubles, Floats, Ints, Shorts
 from MedEnhanceLib.native import video_filter
+from MedEnhanceLib.unicompress.codecs.video.av1 import Frames
 
-Frames = npt.NDArray[np.uint16]
-Ints = npt.NDArray[np.int32]
-Shorts = npt.NDArray[np.int16]
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 Tap = tuple[int, int, int]
 
 #: Classes as a power of two; the classes' bounds; bytes that follow.
@@ -73,7 +69,7 @@ class Filter:
 
     first: int
     spread: int
-    weights: npt.NDArray[np.int8]
+    weights: Chars
 
     @property
     def data(self) -> bytes:
@@ -111,7 +107,7 @@ def apply(frames: Frames, noise: int, chosen: Filter) -> Iterator[Ints]:
     """
     library = native.require("Reading filtered videos")
     _, height, width = frames.shape
-    compiled = video_filter.Filter(height, width, library)
+    compiled = video_filter.CompiledFilter(height, width, library)
     shift = np.uint8((CLASSES // len(chosen.weights)).bit_length() - 1)
     bounds = bounds_of(chosen.first, chosen.spread)
     limits = limits_of(noise)
@@ -133,7 +129,7 @@ def fit(frames: Frames, error: Floats, noise: int, stream_bytes: int, most: int)
     if library is None:
         return None
     first, spread = _classes_of(frames)
-    compiled = video_filter.Filter(frames.shape[1], frames.shape[2], library)
+    compiled = video_filter.CompiledFilter(frames.shape[1], frames.shape[2], library)
     sums = _gather(frames, error, noise, bounds_of(first, spread), compiled)
     total = float(sums.energy.sum())
     best: tuple[float, Filter | None] = (0.0, None)
@@ -161,7 +157,7 @@ def limits_of(noise: int) -> list[int]:
     return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
 
 
-def _neighbors(frames: Frames, compiled: video_filter.Filter) -> Iterator[list[Shorts]]:
+def _neighbors(frames: Frames, compiled: video_filter.CompiledFilter) -> Iterator[list[Shorts]]:
     """Yield for each slice the five around it; slices are continued by their edges."""
     padded: dict[int, Shorts] = {}
     for k in range(len(frames)):
@@ -237,7 +233,7 @@ def _gather(
     error: Floats,
     noise: int,
     bounds: Sequence[int],
-    compiled: video_filter.Filter,
+    compiled: video_filter.CompiledFilter,
 ) -> _Sums:
     every = max(1, frames.size // _FITTED)
     limits = limits_of(noise)
@@ -262,7 +258,7 @@ def _gather(
     return _Sums(products, wanted, energy)
 
 
-def _solve(sums: _Sums) -> tuple[npt.NDArray[np.int8], float]:
+def _solve(sums: _Sums) -> tuple[Chars, float]:
     """Solve for weights, rounded as they will be stored, and the squared error that they leave."""
     scale = np.trace(sums.products, axis1=1, axis2=2) / TERMS
     # Sums in single precision have eigenvalues below 0 where a volume is very smooth.

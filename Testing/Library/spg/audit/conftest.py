@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from MedEnhanceLib.degradation.image import gaussian_blur as blur
+from MedEnhanceLib.core.imaging import gaussian_blur as blur
 from MedEnhanceLib.spg.audit import Audited
 
 SIDE = 48

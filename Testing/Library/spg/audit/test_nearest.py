@@ -8,16 +8,10 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from MedEnhanceLib.degradation.image import gaussian_blur as blur
+from MedEnhanceLib.core.imaging import gaussian_blur as blur
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.spg.audit import Audited, AuditReport, audit, copies
-from MedEnhanceLib.spg.audit.similarity import (
-    SliceIndex,
-    fingerprints,
-    lay_on,
-    rotate,
-    shifted,
-)
+from MedEnhanceLib.spg.audit.similarity import SliceIndex, fingerprints, lay_on, rotate, shifted
 
 from .conftest import Anatomy, Make, body
 

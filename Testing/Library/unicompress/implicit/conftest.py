@@ -10,10 +10,10 @@ import pytest
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.volume_files import save
+from MedEnhanceLib.unicompress.codec_models import CodecModel, read_model
 from MedEnhanceLib.unicompress.codecs.implicit import codec
-from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.implicit.trainer import train
-from MedEnhanceLib.unicompress.models import CodecModel, read_model
+from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.two_stages import train
 
 from ..conftest import noisy_waves
 

@@ -21,12 +21,12 @@ from MedEnhanceLib.unicompress import (
     inspect_container,
     recover,
 )
-from MedEnhanceLib.unicompress.codecs.implicit.config import DecoderConfig, ImplicitConfig
+from MedEnhanceLib.unicompress.codec_models import CodecModel, shipped_model
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, positions_of
-from MedEnhanceLib.unicompress.codecs.implicit.trainer import Trainer, train
+from MedEnhanceLib.unicompress.codecs.implicit.settings import DecoderConfig, ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.two_stages import ImplicitTrainer, train
 from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader
 from MedEnhanceLib.unicompress.container import Container
-from MedEnhanceLib.unicompress.models import CodecModel, shipped_model
 
 from ..fuzzing import chunks_of
 from ..test_damage import rebuild
@@ -117,14 +117,14 @@ def test_a_stopped_training_goes_on_to_the_same_state(
     stop: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stopped, step = threading.Event(), Trainer.step
+    stopped, step = threading.Event(), ImplicitTrainer.step
 
-    def watched(trainer: Trainer, number: int) -> dict[str, float]:
+    def watched(trainer: ImplicitTrainer, number: int) -> dict[str, float]:
         if number == stop:
             stopped.set()
         return step(trainer, number)
 
-    monkeypatch.setattr(Trainer, "step", watched)
+    monkeypatch.setattr(ImplicitTrainer, "step", watched)
     with pytest.raises(Cancelled, match="checkpoint"):
         train(smoke, files, tmp_path, Monitor(cancel=stopped))
     stopped.clear()

@@ -1,0 +1,102 @@
+"""Results as lines and tables, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from MedEnhanceLib.runtime.text import cell_text, size_text
+
+
+def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Return a table in plain text; the first `left` columns are aligned left, the others right."""
+    table = [list(heads), *(list(row) for row in rows)]
+    widths = [max(len(row[index]) for row in table) for index in range(len(heads))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    rule = "  ".join("─" * width for width in widths)
+    return "\n".join([line(table[0]), rule, *(line(row) for row in table[1:])])
+
+
+def table(rows: Sequence[Mapping[str, Any]], heads: Mapping[str, str], *, left: int = 1) -> str:
+    """Show JSON objects as a table. heads: field → its heading; what a row lacks is a dash."""
+    cells = [[_cell(row.get(name)) for name in heads] for row in rows]
+    return columns(tuple(heads.values()), cells, left=left)
+
+
+def _cell(value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return cell_text(value) if is_number else inline(value)
+
+
+def pairs(fields: Mapping[str, Any], indent: str = "") -> str:
+    """Return a line per field, names aligned; further lines of a text are indented as the first."""
+    width = max((len(_name(name)) for name in fields), default=0)
+    below = "\n" + " " * (len(indent) + width + 2)
+    return "\n".join(
+        f"{indent}{_name(name).ljust(width)}  {inline(value)}".replace("\n", below).rstrip()
+        for name, value in fields.items()
+    )
+
+
+def inline(value: Any) -> str:
+    """Return a value on one line."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value + 0.0:.6g}"  # 0, where a header holds -0
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_name(name)} {inline(entry)}" for name, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        is_long = any(isinstance(entry, str) and len(entry) > 24 for entry in value)
+        return ("; " if is_long else ", ").join(inline(entry) for entry in value)
+    return str(value)
+
+
+def size(count: int | None) -> str:
+    """Write bytes as a person reads them; None is unknown."""
+    return "unknown" if count is None else size_text(count)
+
+
+def wrote(fields: Mapping[str, Any]) -> list[str]:
+    """Return a line per output of a job, then how long it took and where."""
+    lines = [f"wrote {path}" for path in fields.get("outputs", {}).values()]
+    model = fields.get("model")
+    name = f"{model['name']} on " if isinstance(model, Mapping) and model.get("name") else ""
+    if fields.get("seconds") is not None:
+        lines.append(f"{name}{fields.get('device', 'cpu')}, {fields['seconds']:.1f} s")
+    return lines
+
+
+def job_lines(fields: Mapping[str, Any]) -> list[str]:
+    """Return all that people read of a job that writes volumes."""
+    lines = wrote(fields)
+    for row in fields.get("objects") or ():  # of DICOM
+        count = f"{row['files']} file{'' if row['files'] == 1 else 's'}"
+        object_text = f"{row['role']}: {row['modality']} {row['description']!r}"
+        lines.append(f"  {object_text}, {count}, {row['series_uid']}")
+    if labels := fields.get("table"):
+        heads = {"label": "label", "voxels": "voxels", "volume_ml": "ml"}
+        lines += ["", table(labels, heads | {"surface_mm2": "mm² of surface"})]
+    if "shape" in fields:
+        lines.append(f"shape {inline(fields['shape'])}, {fields['dtype']}")
+    return lines
+
+
+def _name(name: str) -> str:
+    return str(name).replace("_", " ")
+
+
+def slices_of(blocks: Iterable[Mapping[str, Any]]) -> str:
+    """Return the slices of lost blocks, each with `start` and `stop` of its voxels."""
+    from MedEnhanceLib.unicompress.blocks import slices_text
+
+    return slices_text((block["start"], block["stop"]) for block in blocks)

@@ -1,0 +1,1 @@
+"""Filters without training: block matching against noise, blur undone, bias field measured."""

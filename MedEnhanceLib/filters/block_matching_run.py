@@ -1,0 +1,338 @@
+"""A volume on its way through `block_matching`: only slices near the present one are in memory.
+
+Threads compute bands of rows. Those of all stages wait in one line, hardly more than one for each
+thread, which bounds the memory of a run. Each is added to its stage's sums in the order in which it
+began, so that threads change no bit.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from MedEnhanceLib.core.arrays import Array, Floats, parts_of
+from MedEnhanceLib.filters.layers import TAPER_LINE, Layer, LayerArrays, Round, StageKind, places
+from MedEnhanceLib.filters.regions import Air, over
+from MedEnhanceLib.native import SIDE
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.filters.native_engine import NativeEngine
+    from MedEnhanceLib.filters.torch_engine import TorchEngine
+    from MedEnhanceLib.noise.estimate import NoiseEstimate
+
+#: What computes layers.
+Engine: TypeAlias = "NativeEngine | TorchEngine"
+#: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.
+Level: TypeAlias = "Array | NoiseEstimate"
+#: References of a band, about: what one thread computes before it takes the next, and between which
+#: a job can be canceled. The result depends on it in the last bits.
+_REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
+
+
+class Stage:
+    """One stage over a volume: which layers of references it has, and what slices they need."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        window: tuple[int, int, int],
+        settings: Round,
+        kind: StageKind = "grouped",
+    ) -> None:
+        """shape: of the volume. window: starting places of candidates along each axis."""
+        widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
+        self.kind, self._settings = kind, settings
+        self._window = widths[0], widths[1], widths[2]
+        self.tall = widths[0] + SIDE - 1
+        between = settings.step if kind == "grouped" else 1
+        self._starts = places(shape[0], between, is_shifted=False)
+        last = shape[0] - self.tall
+        self.firsts = [min(max(z - widths[0] // 2, 0), last) for z in self._starts]
+
+    def layer(self, number: int) -> Layer:
+        """One layer, for the engine."""
+        at = self._starts[number] - self.firsts[number]
+        return Layer(number, at, self._window, self._settings)
+
+    def layers_of(self, part: slice) -> list[int]:
+        """The layers that some slices depend on."""
+        return [
+            number
+            for number, first in enumerate(self.firsts)
+            if first < part.stop and first + self.tall > part.start
+        ]
+
+    def reads(self, part: slice) -> slice:
+        """The slices of the pilot that some slices depend on."""
+        numbers = self.layers_of(part)
+        return slice(self.firsts[numbers[0]], self.firsts[numbers[-1]] + self.tall)
+
+
+class Run:
+    """A volume, its noise and the threads of a run; a context, which ends the threads.
+
+    noisy: [K, J, I], at least a block along each axis.
+    spectrum: [64], relative variance of the noise in each frequency.
+    window: starting places of candidates along slices, rows and columns.
+    """
+
+    def __init__(
+        self,
+        noisy: Array,
+        level: Level,
+        spectrum: Floats,
+        *,
+        window: tuple[int, int, int],
+        air: Air | None,
+        engine: Engine,
+        threads: int,
+        monitor: Monitor,
+    ) -> None:
+        self.noisy, self._air, self._level = noisy, air, level
+        self.spectrum, self.window = spectrum, window
+        self._engine, self._threads, self.monitor = engine, threads, monitor
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="denoising")
+        self._begun: deque[tuple[Callable[[Band], None], Future[Band]]] = deque()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def stream(self, stages: Sequence[Stage], needed: slice, pilot: Array) -> Iterator[Floats]:
+        """Some slices after all stages, in parts, from a pilot such as the input."""
+        ranges = [needed]
+        for stage in reversed(stages):
+            ranges.insert(0, stage.reads(ranges[0]))
+        parts = parts_of(ranges[0].start, ranges[0].stop)
+        stream: Iterator[Floats] = (_floats(pilot[part]) for part in parts)
+        for stage, part in zip(stages, ranges[1:], strict=True):
+            stream = self.results(stage, part, stream)
+        return stream
+
+    def results(self, stage: Stage, part: slice, pilots: Iterator[Floats]) -> Iterator[Floats]:
+        """Stream of some slices from a stream of the pilot's slices that they need."""
+        held = Held(pilots, stage.reads(part).start)
+        sums = Sums(part, self.noisy.shape[1:])
+        waiting: deque[int] = deque()  # where the layers begin whose bands are not in the sums
+
+        def add(first: int, band: Band) -> None:
+            sums.add(first, band)
+            waiting.popleft()
+
+        for number in stage.layers_of(part):
+            first, layer = stage.firsts[number], stage.layer(number)
+            pilot = held.at(first, first + stage.tall)
+            held.let_go(min(first, sums.first))
+            noisy = _floats(self.noisy[first : first + stage.tall])
+            level = self.level_of(stage, number)
+            for rows in self._bands(stage.kind, layer):
+                while len(self._begun) > self._threads:
+                    self._add_first()
+                waiting.append(first)
+                band = self.pool.submit(self._band, stage.kind, layer, rows, noisy, pilot, level)
+                self._begun.append((partial(add, first), band))
+            del noisy, pilot, level
+            yield from self._means(
+                stage, held, sums, min(waiting[0] if waiting else first, part.stop)
+            )
+        while waiting:
+            self._add_first()
+        yield from self._means(stage, held, sums, part.stop)
+
+    def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Floats]:
+        """Results of the slices up to `end`, to which nothing is added any more."""
+        for part in parts_of(sums.first, end):
+            before, level = _floats(self.noisy[part]), self.level(part)
+            if self._air is not None and stage.kind == "grouped":
+                pilot = pilots.at(part.start, part.stop)
+                before = np.where(level > 0, self._smooth_in_air(part, pilot, level), before)
+            yield sums.means(part.stop, before, level)
+
+    def _smooth_in_air(self, part: slice, pilot: Floats, level: Floats) -> Floats:
+        """Return slices of a pilot, in air the mean over 3 x 3 voxels where noise explains it.
+
+        Groups and networks leave less noise than the pilot has: their border would be seen.
+        """
+        assert self._air is not None
+        smooth = pilot.copy()
+        for z, plane, sigma in zip(range(part.start, part.stop), smooth, level, strict=True):
+            far = self._air.far_from_tissue(z)
+            if far.any():
+                mean = over(np.add, np.pad(plane, 1, mode="edge"), (3, 3)) / np.float32(9)
+                np.copyto(plane, mean, where=far & (np.abs(mean - plane) < sigma))
+        return smooth
+
+    def _add_first(self) -> None:
+        """Add the band that began first to its sums."""
+        add, band = self._begun.popleft()
+        add(band.result())
+
+    def _bands(self, kind: StageKind, layer: Layer) -> list[range]:
+        """The rows of references of a layer in parts that threads share."""
+        _, ny, nx = self.noisy.shape
+        rows, at_once = layer.rows(ny), max(1, _REFERENCES_IN_BAND[kind] * layer.round.step // nx)
+        return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
+
+    def _band(
+        self,
+        kind: StageKind,
+        layer: Layer,
+        rows: range,
+        noisy: Floats,
+        pilot: Floats,
+        level: Floats,
+    ) -> Band:
+        """What some rows of references of a layer add to the sums."""
+        self.monitor.check()
+        slab = noisy.shape[1:]
+        total, weight = _untouched((len(noisy), *slab)), _untouched((layer.window[0], *slab))
+        arrays = LayerArrays(noisy, pilot, level, self.spectrum, total, weight)
+        self._engine.run(kind, layer, rows, arrays)
+        step, reach = layer.round.step, layer.window[1] + SIDE
+        lines = slice(max(0, (rows.start - 1) * step - reach), rows.stop * step + reach)
+        return Band(lines, total[:, lines], weight[:, lines])
+
+    def level(self, part: slice) -> Floats:
+        """σ of the noise in some slices."""
+        return _floats(self._level[part])
+
+    def level_of(self, stage: Stage, number: int) -> Floats:
+        """The level as an engine reads it of a layer of a stage.
+
+        [window[0] + 3, J, I], of which one slice alone is filled: that of a reference's middle. It
+        is 0 where groups are not needed: none begins there.
+        """
+        layer, first = stage.layer(number), stage.firsts[number]
+        level = np.empty((layer.window[0] + SIDE - 1, *self.noisy.shape[1:]), np.float32)
+        middle = layer.z + 1
+        level[middle] = self.level(slice(first + middle, first + middle + 1))[0]
+        if self._air is not None and stage.kind == "grouped":
+            level[middle][self._air.far_from_tissue(first + middle)] = 0
+        return level
+
+
+class Held:
+    """Slices of a stream that are kept until they are let go."""
+
+    def __init__(self, stream: Iterator[Floats], first: int) -> None:
+        self._stream, self._first, self._end = stream, first, first
+        self._slices: deque[Floats] = deque()
+
+    def passing(self) -> Iterator[Floats]:
+        """The stream, for another reader; its slices stay here."""
+        while (slab := self._next()) is not None:
+            yield slab
+
+    def at(self, first: int, end: int) -> Floats:
+        """Some slices, [n, J, I]; reads on as far as needed."""
+        while self._end < end:
+            if self._next() is None:
+                raise RuntimeError(f"a stream ended at slice {self._end}, before {end}")
+        return np.stack([self._slices[z - self._first] for z in range(first, end)])
+
+    def let_go(self, first: int) -> None:
+        """Slices before this one are not needed any more."""
+        while self._first < first and self._slices:
+            self._slices.popleft()
+            self._first += 1
+
+    def _next(self) -> Floats | None:
+        slab = next(self._stream, None)
+        if slab is not None:
+            self._slices.extend(slab)
+            self._end += len(slab)
+        return slab
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Sums and weights of some lines of slices, [n, lines, I] each."""
+
+    lines: slice
+    total: Floats
+    weight: Floats
+
+
+class Sums:
+    """Sums of the layers so far, from the first slice on that is not complete."""
+
+    def __init__(self, part: slice, shape: tuple[int, ...]) -> None:
+        """part: the slices that are wanted. shape: of a slice."""
+        self.first, self._end, self._shape = part.start, part.stop, shape
+        self._totals: dict[int, Floats] = {}
+        self._weights: dict[int, Floats] = {}
+        self._over: dict[int, Floats] = {}
+
+    def add(self, first: int, band: Band) -> None:
+        """Add a part of a layer whose slab begins at slice `first`."""
+        for parts, added in ((self._totals, band.total), (self._weights, band.weight)):
+            for z, values in enumerate(added, first):
+                if not self.first - SIDE < z < self._end:  # nothing that is wanted depends on it
+                    continue
+                if z not in parts:
+                    parts[z] = np.zeros(self._shape, np.float32)
+                parts[z][band.lines] += values
+
+    def means(self, end: int, before: Floats, level: Floats) -> Floats:
+        """The mean of the blocks over each voxel of slices `first` to `end`; `before` where there
+        is no noise or no block. These slices are let go.
+        """
+        result = np.empty_like(before)
+        for z in range(self.first, end):
+            over = np.zeros_like(before[0])
+            for k, share in enumerate(TAPER_LINE):
+                if z - k in self._weights:
+                    self._over[z - k] = _within_slice(self._weights.pop(z - k))
+                if z - k in self._over:
+                    over += share * self._over[z - k]
+            here = z - self.first
+            is_noisy = (over > 0) & (level[here] > 0)
+            np.copyto(result[here], before[here])
+            np.divide(self._totals.pop(z), over, out=result[here], where=is_noisy)
+        for z in [z for z in self._over if z < end - SIDE + 1]:
+            del self._over[z]
+        self.first = end
+        return result
+
+
+def _within_slice(weight: Floats) -> Floats:
+    """Weights of blocks by starting place → of the places that they cover, in one slice."""
+    for axis in (0, 1):
+        spread = np.zeros_like(weight)
+        for offset, share in enumerate(TAPER_LINE):
+            ahead = np.moveaxis(spread, axis, 0)[offset:]
+            ahead += share * np.moveaxis(weight, axis, 0)[: len(ahead)]
+        weight = spread
+    return weight
+
+
+def large_enough(volume: Array) -> Array:
+    """The volume, mirrored where it has fewer voxels along an axis than a block."""
+    missing = [max(0, SIDE - side) for side in volume.shape]
+    if not any(missing):
+        return volume
+    return np.pad(volume, [(0, count) for count in missing], mode="symmetric")
+
+
+def _untouched(shape: tuple[int, ...]) -> Floats:
+    """Zeros that take memory only where something is written, and give it back at once."""
+    try:
+        memory = mmap.mmap(-1, 4 * math.prod(shape))
+    except OSError as cause:
+        raise MemoryError("no memory for sums of the denoising filter") from cause
+    return np.frombuffer(memory, np.float32).reshape(shape)
+
+
+def _floats(values: Array) -> Floats:
+    return np.ascontiguousarray(values, dtype=np.float32)

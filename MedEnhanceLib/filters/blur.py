@@ -1,0 +1,216 @@
+"""Blur of unknown width: measured from the spectrum, undone as far as the noise allows.
+
+An edge has a power spectrum that falls with the square of the frequency; blur multiplies it by a
+Gaussian, and noise adds a constant. Along each axis within slices,
+
+    log(P(f) − N) = a − β log(2 sin πf) − (2πσf)²,    β close to 2,
+
+is linear in a, β and σ². The width found is that of scanner and blur together: 0.3 to 0.9 px in
+undamaged scans, its square larger by σ² in blurred ones. Cycles per pixel are the unit of f.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, extremes, slabs
+from MedEnhanceLib.runtime.progress import Monitor
+
+#: Slices that are measured: those with the largest contrast.
+_SLICES = 24
+#: Sides that are too short for a spectrum, in pixels.
+_LEAST_SIDE = 24
+_BINS = 40
+#: Frequencies along the other axis: those with anatomy, and those with hardly more than noise.
+_LOW, _HIGH = 0.15, 0.35
+#: Below this frequency the shape of the body decides, not its edges.
+_FIRST = 0.04
+#: The exponent of edges, and how firmly it is expected.
+_EXPONENT, _FIRMNESS = 2.0, 30.0
+#: σ in px of undamaged scans: the middle, to which blur is undone, and the limit. 24 MR and 26 CT
+#: of soft tissue reach 0.83 where the spectrum has the shape of a blur
+#: (docs/decisions/0050-bias-field-and-blur.md).
+_USUAL_PX, LIMIT_PX = 0.65, 0.86
+#: Root-mean-square misfit in dB from which the spectrum has another shape: that of an image
+#: enlarged from a smaller matrix, which ends in a step.
+_MISFIT_DB = 3.5
+#: σ over contrast from which, and up to which, the limit rises, and how far, in pixels.
+_STRONG_NOISE, _RISE_PX = (0.5, 0.8), 0.15
+#: Power of anatomy in the plane falls with this exponent.
+_PLANE_EXPONENT = 3.0
+#: Noise that a denoiser leaves, as a share of what it was given; and the least, as a share of the
+#: standard deviation of the voxels, which stands for what a Gaussian does not describe.
+_LEFT, _LEAST_NOISE = 0.35, 0.012
+#: Detail is amplified by this factor at most.
+_MOST_GAIN = 12.0
+
+
+@dataclass(frozen=True)
+class BlurEstimate:
+    """How sharp a volume is along rows and columns, and whether it was blurred.
+
+    sigma_px: σ of the point spread along rows and columns (i, j), in pixels, of scanner and blur
+        together; NaN where it could not be measured.
+    is_blurred: whether both axes are less sharp than any undamaged scan that was measured.
+    """
+
+    sigma_px: tuple[float, float]
+    is_blurred: bool
+    reason: str
+
+
+def measure_blur(
+    voxels: Array, *, noise: float = math.inf, noise_to_contrast: float = 0.0
+) -> BlurEstimate:
+    """Measure the width of the point spread within slices, without a reference.
+
+    Both axes have to be blurred: an undamaged scan can have a low resolution along one of them.
+
+    voxels: [K, J, I] in any unit, finite; the 24 slices of the largest contrast are measured.
+    noise: σ in the unit of `voxels`, an upper bound of the floor of the spectrum.
+    noise_to_contrast: σ over the contrast of the tissue. In strong noise only low frequencies can
+        be measured, in which a sharp scan can look soft: the limit rises.
+    """
+    if min(voxels.shape[1:]) < _LEAST_SIDE:
+        return _unknown(f"slices of {voxels.shape[2]} × {voxels.shape[1]} pixels are too small")
+    slices = _chosen(voxels)
+    if float(slices.std()) == 0:
+        return _unknown("intensities are constant")
+    rows, columns = (_axis_width(planes, noise) for planes in (slices.transpose(0, 2, 1), slices))
+    if rows is None or columns is None:
+        return _unknown("noise covers the detail")
+    widths, misfit = (rows[0], columns[0]), max(rows[1], columns[1])
+    sharper = min(widths)
+    low, high = _STRONG_NOISE
+    limit = LIMIT_PX + _RISE_PX * min(max((noise_to_contrast - low) / (high - low), 0.0), 1.0)
+    is_enlarged = sharper > limit and misfit > _MISFIT_DB
+    is_blurred = sharper > limit and not is_enlarged
+    if is_enlarged:
+        reason = "detail ends in a step, as in an image enlarged from a smaller matrix"
+    elif is_blurred:
+        reason = f"both axes are blurred: {widths[0]:.2f} and {widths[1]:.2f} px (1 SD)"
+    elif sharper > LIMIT_PX:
+        reason = f"noise is too strong to be certain of blur: {sharper:.2f} px, the sharper axis"
+    else:
+        reason = f"as sharp as undamaged scans: {sharper:.2f} px along the sharper axis"
+    return BlurEstimate(widths, is_blurred, reason)
+
+
+def undo_blur(
+    voxels: Array,
+    estimate: BlurEstimate,
+    *,
+    noise: float,
+    denoised: Floats,
+    monitor: Monitor,
+) -> None:
+    """Undo the blur of an estimate by a Wiener filter within slices.
+
+    It is undone down to the usual sharpness of an undamaged scan. The power of anatomy is modeled
+    as A f⁻³, with A from the volume itself. Edges are mirrored.
+
+    voxels: [K, J, I] in any unit.
+    noise: σ of the noise in `voxels`, in their unit.
+    denoised: float32 [K, J, I], `voxels` without noise. The result, of values not below the least
+        of `voxels`, is written over it: for a second large volume there is no room.
+    """
+    floor = max(_LEFT * noise, _LEAST_NOISE * _deviation(voxels)) ** 2
+    rows, columns = denoised.shape[1:]
+    fy = np.abs(np.fft.fftfreq(2 * rows))[:, None]
+    fx = np.fft.rfftfreq(2 * columns)[None]
+    across, down = (math.sqrt(max(width**2 - _USUAL_PX**2, 0)) for width in estimate.sigma_px)
+    transfer = np.exp(-2 * np.pi**2 * ((across * fx) ** 2 + (down * fy) ** 2))
+    radius = np.maximum(np.hypot(fy, fx), 1 / (4 * max(rows, columns)))
+    power = _anatomy(_chosen(denoised), transfer, radius, floor) * radius**-_PLANE_EXPONENT
+    gain = np.minimum(transfer * power / (transfer**2 * power + floor), _MOST_GAIN)
+    gain /= gain[0, 0]
+    least, _ = extremes(voxels)
+    for part in slabs(denoised):
+        for plane in part:
+            monitor.check()
+            spectrum = np.fft.rfft2(_mirrored(plane))
+            sharp = np.fft.irfft2(spectrum * gain, s=(2 * rows, 2 * columns))[:rows, :columns]
+            plane[...] = np.maximum(sharp, least)
+
+
+def _deviation(voxels: Array) -> float:
+    """The standard deviation, computed slice by slice."""
+    means, variances = [], []
+    for part in slabs(voxels):
+        means += [float(plane.mean(dtype=np.float64)) for plane in part]
+        variances += [float(plane.var(dtype=np.float64)) for plane in part]
+    return math.sqrt(float(np.mean(variances) + np.var(means)))
+
+
+def _unknown(why: str) -> BlurEstimate:
+    return BlurEstimate((math.nan, math.nan), False, f"sharpness not measured: {why}")
+
+
+def _chosen(voxels: Array) -> Floats:
+    """The slices with the largest contrast, in their order."""
+    contrast = np.array(
+        [float(np.std(plane, dtype=np.float64)) for part in slabs(voxels) for plane in part]
+    )
+    return voxels[np.sort(np.argsort(-contrast, kind="stable")[:_SLICES])].astype(np.float32)
+
+
+def _mirrored(planes: Floats) -> Floats:
+    """[…, J, I] → […, 2 J, 2 I] without edges at the border."""
+    planes = np.concatenate([planes, planes[..., ::-1, :]], axis=-2)
+    return np.concatenate([planes, planes[..., ::-1]], axis=-1)
+
+
+def _axis_width(planes: Floats, noise: float) -> tuple[float, float] | None:
+    """σ in px along axis 1 and the misfit in dB; None where noise leaves too few frequencies."""
+    low, high = np.zeros(_BINS), np.zeros(_BINS)
+    doubled = 2 * planes.shape[1]
+    frequency = np.fft.rfftfreq(doubled)
+    across = np.abs(np.fft.fftfreq(2 * planes.shape[2]))
+    where = np.clip((frequency * 2 * _BINS).astype(int), 0, _BINS - 1)
+    for plane in planes:
+        spectrum = np.fft.fft(np.fft.rfft(_mirrored(plane), axis=0), axis=1)
+        power = np.abs(spectrum) ** 2 / (4 * plane.size)
+        low += np.bincount(where, power[:, across < _LOW].mean(axis=1), _BINS)
+        high += np.bincount(where, power[:, across > _HIGH].mean(axis=1), _BINS)
+    counts = np.bincount(where, minlength=_BINS) * len(planes)
+    has = counts > 0
+    centers = ((np.arange(_BINS) + 0.5) / (2 * _BINS))[has]
+    low, high = low[has] / counts[has], high[has] / counts[has]
+    floor = min(float(high[-5:].min()), (1.1 * noise) ** 2)
+    return _fitted(centers, low, floor)
+
+
+def _fitted(frequency: Doubles, power: Doubles, floor: float) -> tuple[float, float] | None:
+    """σ and misfit from a spectrum; see the module's docstring for the model."""
+    signal = power - floor
+    clear = (signal > 0.7 * floor) & (signal > 1e-8 * power.max())
+    hidden = np.flatnonzero((frequency > _FIRST) & ~clear)
+    last = hidden[0] if len(hidden) else len(frequency)
+    used = (frequency > _FIRST) & (np.arange(len(frequency)) < last)
+    if used.sum() < 5:
+        return None
+    f = frequency[used]
+    terms = np.stack([np.ones_like(f), -np.log(2 * np.sin(np.pi * f)), -((2 * np.pi * f) ** 2)], 1)
+    weights = 1 / np.sqrt(f)  # octaves count the same
+    matrix = np.vstack([terms * weights[:, None], [0, _FIRMNESS, 0]])
+    logs = np.log(signal[used])
+    right = np.append(logs * weights, _FIRMNESS * _EXPONENT)
+    solution = np.linalg.lstsq(matrix, right, rcond=None)[0]
+    misfit = 10 / math.log(10) * float(np.std(terms @ solution - logs))
+    return math.sqrt(max(solution[2], 0.0)), misfit
+
+
+def _anatomy(planes: Floats, transfer: Doubles, radius: Doubles, floor: float) -> float:
+    """A of the model A f⁻³ of the unblurred power, from frequencies that blur hardly changes."""
+    power = np.zeros(transfer.shape)
+    for plane in planes:
+        power += np.abs(np.fft.rfft2(_mirrored(plane))) ** 2 / (4 * plane.size)
+    power /= len(planes)
+    used = (radius > 0.03) & (radius < 0.25) & (power > 2 * floor)
+    if not used.any():
+        return floor
+    shape = (power[used] - floor) / transfer[used] ** 2 * radius[used] ** _PLANE_EXPONENT
+    return float(np.exp(np.log(shape).mean()))

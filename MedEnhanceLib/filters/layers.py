@@ -1,0 +1,100 @@
+"""Layers of block matching: reference blocks, their groups, and the arrays they are computed from.
+
+What computes them: `native_engine` and `torch_engine`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from MedEnhanceLib.core.arrays import Floats, Ints
+from MedEnhanceLib.native import SIDE
+
+StageKind = Literal["grouped", "threshold"]
+#: Weight of each place along a side of a block (Kaiser window), [4], and of its places, [64].
+TAPER_LINE: Floats = np.kaiser(SIDE, 2.0).astype(np.float32)
+TAPER: Floats = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockGroups:
+    """Groups of similar blocks of a layer, in the order of their references.
+
+    index: [N, keep], place in the flat slab of each block's first voxel: the reference's, then
+        nearest first. A group with fewer candidates is filled up with its reference.
+    distance: [N, keep], squared differences of the pilot from the reference, summed over a block.
+    level: [N], σ of the noise at the reference.
+    """
+
+    index: Ints
+    distance: Floats
+    level: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class LayerArrays:
+    """Arrays that a layer is computed from, and added to: float32, or tensors on a device.
+
+    noisy: the slab [window[0] + 3, ny, nx].
+    pilot: the better estimate, like the slab; in the first stage it is not read.
+    level: σ of the noise, like the slab, ≥ 0.
+    spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
+    total: like the slab, sums of weighed blocks.
+    weight: [window[0], ny, nx], weights of blocks by the place in which they start.
+    """
+
+    noisy: Any
+    pilot: Any
+    level: Any
+    spectrum: Any
+    total: Any
+    weight: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """Round over all groups of blocks.
+
+    step: voxels between references, 1 to 4; the cost falls with its cube.
+    keep: blocks in a group, the reference included, 1 to 64.
+    damp: factor on the variance of the noise, above 1 smooths more; for the stage `threshold` the
+        threshold, in σ.
+    apart: least distance in voxels, along one axis, of other blocks from the reference; for noise
+        that neighboring voxels share.
+    """
+
+    step: int
+    keep: int = 32
+    damp: float = 1.0
+    apart: int = 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Reference blocks that start in one slice, and where their groups are searched.
+
+    The slab of a layer is what its candidates cover: window[0] + 3 slices.
+
+    number: of the layer in the volume; every second one is shifted by half a step.
+    z: slice of the slab in which the references start.
+    window: starting places of candidates along slices, rows and columns.
+    """
+
+    number: int
+    z: int
+    window: tuple[int, int, int]
+    round: Round
+
+    def rows(self, ny: int) -> int:
+        """Count the rows of references in slices of ny rows."""
+        return len(places(ny, self.round.step, is_shifted=bool(self.number & 1)))
+
+
+def places(side: int, step: int, *, is_shifted: bool) -> list[int]:
+    """List where references start along a side of that length; the last place is one of them."""
+    last, shift = side - SIDE, step // 2 if is_shifted else 0
+    inner = [0, *(at for at in range(step - shift, last, step) if at > 0)]
+    return inner if last == 0 else [*inner, last]

@@ -1,0 +1,100 @@
+"""The stages of `block_matching` in C (native/grouped.c)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from MedEnhanceLib import native
+from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.filters.layers import TAPER, BlockGroups, Layer, LayerArrays, StageKind, places
+from MedEnhanceLib.native import CELLS, SIDE
+
+
+class _LayerTask(ctypes.Structure):
+    """Structure `layer_task` of grouped.c."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_int64)
+            for name in ("bytes", "ny", "nx", "z", "window_z", "window_y", "window_x", "step")
+        ),
+        *((name, ctypes.c_int64) for name in ("layer", "row_from", "row_to", "keep", "apart")),
+        ("damp", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("taper", "pilot", "level")),
+        *((name, ctypes.c_void_p) for name in ("noisy", "spectrum", "total", "weight")),
+        *((name, ctypes.c_void_p) for name in ("index", "distance", "sigma")),
+        *((name, ctypes.c_int64) for name in ("room", "count")),
+    )
+
+
+class NativeEngine:
+    """Computes layers by the compiled library; checks the arrays, as C trusts their pointers."""
+
+    def __init__(self, library: native.Library) -> None:
+        self.library = library
+
+    def run(self, stage: StageKind, layer: Layer, rows: range, arrays: LayerArrays) -> None:
+        """Compute successive rows of references of a layer, and add to its sums, also in threads.
+
+        Raises ValueError where an argument is out of range, or does not fit the others; MemoryError
+        without memory for the C function's own arrays.
+        """
+        self._call(stage, layer, rows, vars(arrays) | {"taper": TAPER})
+
+    def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> BlockGroups:
+        """Find the groups of successive rows of references of a layer; none without noise.
+
+        pilot: the slab [window[0] + 3, ny, nx], of fewer than 2³¹ voxels. level: σ of the noise,
+        like the slab, ≥ 0. The layer's damp does not count. Raises as `run`.
+        """
+        places_along = partial(places, pilot.shape[2], layer.round.step)
+        room = len(rows) * max(len(places_along(is_shifted=odd)) for odd in (False, True))
+        found = BlockGroups(
+            np.empty((room, layer.round.keep), np.int32),
+            np.empty((room, layer.round.keep), np.float32),
+            np.empty(room, np.float32),
+        )
+        into = {"index": found.index, "distance": found.distance, "sigma": found.level}
+        count = self._call("match", layer, rows, {"pilot": pilot, "level": level}, into)
+        return BlockGroups(found.index[:count], found.distance[:count], found.level[:count])
+
+    def _call(
+        self,
+        name: str,
+        layer: Layer,
+        rows: range,
+        arrays: Mapping[str, Floats],
+        into: Mapping[str, Array] | None = None,
+    ) -> int:
+        """Call a function of grouped.c with checked arrays; returns the number of groups."""
+        _, ny, nx = next(iter(arrays.values())).shape
+        slab = (layer.window[0] + SIDE - 1, ny, nx)
+        others = {"taper": (CELLS,), "spectrum": (CELLS,), "weight": (layer.window[0], ny, nx)}
+        for each, values in arrays.items():
+            _check(each, values, others.get(each, slab))
+        task = _LayerTask(
+            ctypes.sizeof(_LayerTask), ny, nx, layer.z, *layer.window, layer.round.step,
+            layer.number, rows.start, rows.stop,
+            layer.round.keep, layer.round.apart, layer.round.damp,
+            room=len(into["sigma"]) if into else 0,
+            **{each: values.ctypes.data for each, values in {**arrays, **(into or {})}.items()},
+        )  # fmt: skip
+        status = self.library.call(name, task)
+        if status == native.NO_MEMORY:
+            raise MemoryError("no memory for the compiled denoising filter")
+        if status:
+            raise ValueError(f"the compiled {name} refuses its arguments")
+        return int(task.count)
+
+
+def _check(name: str, values: Floats, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for an array that C may not read, or write where it is a sum."""
+    if values.dtype != np.float32 or values.shape != shape:
+        raise ValueError(f"{name} is {values.dtype} {values.shape}, and float32 {shape} is needed")
+    flags, writes = values.flags, name in ("total", "weight")
+    if not (flags.c_contiguous and flags.aligned and (flags.writeable or not writes)):
+        raise ValueError(f"{name} must be contiguous, aligned{' and writable' if writes else ''}")

@@ -1,0 +1,266 @@
+"""Regions that groups of blocks and networks pass over: constant ones, and air around the body.
+
+Padding, masked background and flat blocks hold no measurement, and stay as they are. A block is
+4 × 4 × 4 equal voxels. A value of many blocks is padding where its regions end in steps above the
+noise; where they fade into it, as clipped air does, the blocks alone stay. Padding that ends in
+large steps is replaced for the computation by the mean of what is near.
+
+Noise of air is removed by the filter's first stage alone, in cells that are far from all others. A
+cell is 8 × 8 voxels of a slice. It is air if its mean and its largest value are, and if air
+connects it with the border of the slice, which leaves out lungs and bowel.
+
+Which values are padding is measured in the whole volume. All else depends on a few slices around,
+so that parts of a volume are treated as the whole is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, reduce
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.core.arrays import Array, Floats, Mask, extremes, let_go
+from MedEnhanceLib.core.volume import Volume, restore_dtype
+from MedEnhanceLib.native import SIDE
+from MedEnhanceLib.noise.estimate import NoiseEstimate
+from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
+
+#: Values that are examined, of a slice and of the volume, and the least share of it in blocks.
+_VALUES, _LEAST_SHARE = 4, 5e-4
+#: Slices in which the steps around a value are measured, at most.
+_SLICES_MEASURED = 32
+#: Median step around a value, in σ, above which it is padding, and above which it is replaced.
+#: Noise that was clipped at 0 has .67; that of magnitudes, which begins there, 1.18.
+_STEP, _LARGE_STEP = 1.0, 4.0
+#: How many slices away means are taken, and how much less each slice counts than the one before.
+_REACH, _LESS = SIDE - 1, np.float32(0.01)
+#: Voxels along a side of a cell; cells in the plane, and slices, by which air is far from the rest.
+_SIDE, _CELLS_FAR, _SLICES_FAR = 8, 1, 6
+#: HU below which the mean of a cell is air: lungs are above it.
+_AIR_HU = -950.0
+#: Mean of a cell over that of air, and largest value in σ: four and five standard deviations.
+_MOST_OF_MEAN, _MOST_OF_VALUES = 1.25, 5.5
+#: σ of air over that of tissue, beyond which air may be tissue as weak as its noise.
+_MOST_OF_TISSUE = 1.15
+#: Slices that are held.
+_HELD = 64
+
+
+class ConstantRegions:
+    """The constant regions of a volume; padding: the values that are padding.
+
+    neutral: the volume with the mean of what is near in place of padding that ends in large steps,
+        made slice by slice as it is read; the volume itself without such padding.
+    """
+
+    def __init__(self, voxels: Array, level: float) -> None:
+        """voxels: [K, J, I], finite. level: σ of the noise, in their unit."""
+        self._voxels, self._sides = voxels, [min(SIDE, side) for side in voxels.shape]
+        hold = lru_cache(_HELD)
+        self.mask, self._starts = hold(self._constant), hold(self._starts_of_blocks)
+        self._halves = hold(self._halved)
+        self._extremes = lru_cache(2 * SIDE)(self._extremes_in_plane)
+        blocks: Counter[Any] = Counter()
+        slices: dict[Any, list[int]] = {}
+        for z in range(len(voxels)):
+            for value, count in islice(self._values(z), _VALUES):
+                blocks[value] += count
+                slices.setdefault(value, []).append(z)
+        many = [v for v, n in blocks.most_common(_VALUES) if n > _LEAST_SHARE * voxels.size]
+        steps = {value: _median_step(voxels, value, slices[value]) for value in many}
+        self._is_empty = not blocks
+        self._ends = [end.item() for end in extremes(voxels)] if many else []
+        self.padding = [value for value in many if steps[value] > _STEP * level]
+        self._replaced = [value for value in many if steps[value] > _LARGE_STEP * level]
+        self.neutral: Any = voxels
+        if self._replaced:
+            self.neutral = _Slices(voxels.shape, lru_cache(_HELD)(self._neutral))
+            # Small volumes are mirrored before they are filtered.
+            self.neutral = self.neutral[:] if min(voxels.shape) < SIDE else self.neutral
+        let_go(voxels)
+
+    def level(self, noise: NoiseEstimate) -> Any:
+        """σ of the noise, 0 at the second voxel of each constant block: no group begins there."""
+        if self._is_empty or min(self._voxels.shape) < SIDE:
+            return noise
+
+        def level(z: int) -> Floats:
+            values: Floats = noise[z : z + 1][0]
+            if 1 <= z < len(self._voxels) - 2:
+                whole = reduce(np.logical_and, [self.mask(k) for k in range(z - 1, z + SIDE - 1)])
+                values[1:-2, 1:-2][over(np.logical_and, whole, self._sides[1:])] = 0
+            return values
+
+        return _Slices(self._voxels.shape, level)
+
+    def put_back(self, numbers: Sequence[int], out: Array, *others: Floats | None) -> None:
+        """Write the constant voxels of some slices into a result [n, J, I], and 0 into others."""
+        for at, z in enumerate([] if self._is_empty else numbers):
+            np.copyto(out[at], self._voxels[z], where=self.mask(z))
+            for other in others:
+                if other is not None:
+                    other[at][self.mask(z)] = 0
+        let_go(self._voxels)
+
+    def _constant(self, z: int) -> Mask:
+        """Where slice z is constant, [J, I]."""
+        sides = self._sides[1:]
+        firsts = range(
+            max(0, z - self._sides[0] + 1), min(z, len(self._voxels) - self._sides[0]) + 1
+        )
+        starts = np.pad(
+            reduce(np.logical_or, map(self._starts, firsts)), [(s - 1,) * 2 for s in sides]
+        )
+        blocks = over(np.logical_or, starts, sides)
+        return np.asarray(blocks | self._of_values(z, self.padding, blocks))
+
+    def _of_values(self, z: int, values: Sequence[Any], blocks: Mask) -> Mask:
+        """Where slice z has values of padding; those within the range, connected with blocks."""
+        result = np.zeros(blocks.shape, np.bool_)
+        for value in values:
+            is_equal = self._voxels[z] == value
+            if value not in self._ends:
+                is_equal = connected(is_equal, blocks)
+            result |= is_equal
+        return result
+
+    def _starts_of_blocks(self, z: int) -> Mask:
+        """Where constant blocks begin in slice z, [J - 3, I - 3]."""
+        low, high = zip(*map(self._extremes, range(z, z + self._sides[0])), strict=True)
+        return np.asarray(reduce(np.minimum, low) == reduce(np.maximum, high))
+
+    def _extremes_in_plane(self, z: int) -> tuple[Array, Array]:
+        """The lowest and highest of 4 × 4 voxels of slice z, by where they begin."""
+        low, high = (over(of, self._voxels[z], self._sides[1:]) for of in (np.minimum, np.maximum))
+        return low, high
+
+    def _values(self, z: int) -> Iterator[tuple[Any, int]]:
+        """Values of which slice z has 4 × 4 equal voxels, and in how many places."""
+        low, high = self._extremes(z)
+        rest = low[low == high]
+        while rest.size:
+            others = rest[rest != rest[0]]
+            yield rest[0].item(), rest.size - others.size
+            rest = others
+
+    def _neutral(self, z: int) -> Array:
+        """Slice z without padding that ends in large steps."""
+        plane: Array = self._voxels[z]
+        gap = self._gap(z)
+        if not gap.any():
+            return plane
+        nearby = range(max(0, z - _REACH), min(len(self._voxels), z + _REACH + 1))
+        sums = reduce(np.add, [_LESS ** abs(k - z) * self._halves(k) for k in nearby])
+        if not sums[1].any():
+            return plane
+        result: Array = plane.copy()
+        result[gap] = restore_dtype(_means(sums, plane.shape)[gap], plane.dtype)
+        return result
+
+    def _gap(self, z: int) -> Mask:
+        """Where slice z has padding that ends in large steps."""
+        return self.mask(z) & self._of_values(z, self._replaced, self.mask(z))
+
+    def _halved(self, z: int) -> Floats:
+        """Sums of measured voxels, and their number, over 2 × 2 voxels of slice z."""
+        measured = (~self._gap(z)).astype(np.float32)
+        return _fourfold(np.stack([measured * self._voxels[z].astype(np.float32), measured]))
+
+
+class Air:
+    """Air of a volume."""
+
+    def __init__(self, voxels: Any, mean: float, largest: float) -> None:
+        """voxels: [K, J, I]. mean: below which a cell is air. largest: of the values in it."""
+        self._voxels, self._mean, self._largest = voxels, mean, largest
+        self._air = lru_cache(_HELD)(self._cells_of_air)
+
+    @classmethod
+    def of(cls, volume: Volume, noise: NoiseEstimate, voxels: Any) -> Air | None:
+        """Return the air of a volume; None if nothing says what it is. voxels: without padding."""
+        if volume.modality == "CT":
+            return cls(voxels, _AIR_HU, np.inf)
+        if noise.air is None or noise.air > _MOST_OF_TISSUE * noise.level:
+            return None
+        return cls(voxels, _MOST_OF_MEAN * AIR_MEAN * noise.air, _MOST_OF_VALUES * noise.air)
+
+    def far_from_tissue(self, z: int) -> Mask:
+        """Find where slice z is air with nothing else near, [J, I]."""
+        count, rows, columns = self._voxels.shape
+        near = range(max(0, z - _SLICES_FAR), min(count, z + _SLICES_FAR + 1))
+        air = reduce(np.logical_and, map(self._air, near))
+        side = 2 * _CELLS_FAR + 1
+        far = over(np.logical_and, np.pad(air, _CELLS_FAR, constant_values=True), (side, side))
+        return np.asarray(far.repeat(_SIDE, 0).repeat(_SIDE, 1)[:rows, :columns])
+
+    def _cells_of_air(self, z: int) -> Mask:
+        """Find the cells of slice z that are air and connected with the border."""
+        plane = self._voxels[z : z + 1][0].astype(np.float32)
+        plane = np.pad(plane, [(0, -side % _SIDE) for side in plane.shape], mode="edge")
+        cells = plane.reshape(len(plane) // _SIDE, _SIDE, -1, _SIDE)
+        air = (cells.mean((1, 3)) < self._mean) & (cells.max((1, 3)) < self._largest)
+        border = np.ones(air.shape, np.bool_)
+        border[1:-1, 1:-1] = False
+        return connected(air, border)
+
+
+class _Slices:
+    """An array, [K, J, I], whose slices are made as they are read."""
+
+    def __init__(self, shape: tuple[int, ...], make: Callable[[int], Array]) -> None:
+        self.shape, self.size, self._make = shape, int(np.prod(shape)), make
+
+    def __getitem__(self, part: slice) -> Array:
+        return np.stack([self._make(z) for z in range(*part.indices(self.shape[0]))])
+
+
+def over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
+    """A reduction over the windows of a plane, by where they begin."""
+    for axis, side in enumerate(sides):
+        count = plane.shape[axis] - side + 1
+        parts = [
+            plane[at : at + count] if axis == 0 else plane[:, at : at + count] for at in range(side)
+        ]
+        plane = reduce(of, parts)
+    return plane
+
+
+def connected(mask: Mask, starts: Mask) -> Mask:
+    """What of a mask can be reached in its plane from the starts in it."""
+    reached, count = mask & starts, -1
+    while count != (count := int(np.count_nonzero(reached))):
+        reached = mask & over(np.logical_or, np.pad(reached, 1), (3, 3))
+    return reached
+
+
+def _median_step(voxels: Array, value: Any, slices: Sequence[int]) -> float:
+    """The median difference from a value where its regions end, in some of the slices."""
+    every = -(-len(slices) // _SLICES_MEASURED)
+    steps = []
+    for z in slices[::every]:
+        pair = voxels[max(0, z - 1) : z + 1].astype(np.float64)
+        for axis, values in enumerate((pair, pair[-1:], pair[-1:])):
+            is_value = values == value
+            ends = np.diff(is_value, axis=axis)
+            steps.append(np.abs(np.diff(values, axis=axis)[ends]))
+    return float(np.median(found)) if (found := np.concatenate(steps)).size else 0.0
+
+
+def _fourfold(sums: Floats) -> Floats:
+    """Sums of [2, J, I] over 2 × 2 places."""
+    sums = np.pad(sums, [(0, 0), (0, sums.shape[1] % 2), (0, sums.shape[2] % 2)])
+    rows = sums[:, ::2] + sums[:, 1::2]
+    return np.asarray(rows[:, :, ::2] + rows[:, :, 1::2])
+
+
+def _means(sums: Floats, shape: tuple[int, ...]) -> Floats:
+    """Means of 2 × 2 voxels, of the next larger squares where these have none, [J, I]."""
+    total, count = sums
+    mean = total / np.maximum(count, np.float32(1e-9))
+    if not count.all():
+        np.copyto(mean, _means(_fourfold(sums), count.shape), where=count == 0)
+    return np.asarray(mean.repeat(2, 0).repeat(2, 1)[: shape[0], : shape[1]])

@@ -1,0 +1,122 @@
+"""Runs a network over slices: some at once, fewer when memory runs out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.errors import DeviceMemoryError, ModelError
+from MedEnhanceLib.learning.intensity import Scaling
+from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
+from MedEnhanceLib.runtime.progress import Monitor
+
+#: Slices are padded to a multiple of this, which networks halve.
+GRID = 32
+#: Pixels at once on a CPU: a slice of 512². More is slower (1.7 times for 16 slices): features
+#: leave the cache, and beyond 32 MiB every tensor comes from the system anew, page by page.
+_CPU_PIXELS = 512 * 512
+#: On a GPU 32 of them keep it busy.
+_GPU_PIXELS = 32 * _CPU_PIXELS
+#: Takes [B, 2k + 1, H, W] and where to run; returns [B, channels, H, W].
+Network = Callable[[Tensor, str], Tensor]
+
+
+def over_slices(
+    network: Network,
+    voxels: Array,
+    scaling: Scaling,
+    context: int,
+    device: str,
+    monitor: Monitor,
+    *,
+    beside: Array | None = None,
+) -> Iterator[tuple[slice, Floats]]:
+    """Apply a network that takes each slice with its neighbors, some slices at once.
+
+    When memory runs out, there are fewer of them, and then the CPU goes on, with a warning.
+
+    Args:
+        network: computes some slices on a device.
+        voxels: [K, J, I] in their units.
+        scaling: to the network's scale.
+        context: neighbors on each side; at the ends the last slice is repeated.
+        device: to begin with, as torch names it.
+        monitor: progress; each chunk is a safe point for cancelling.
+        beside: a second image, [K, J, I], whose slices follow those of the first.
+    Yields:
+        (where, values [n, channels, J, I]).
+    Raises:
+        DeviceMemoryError: memory ran out with one slice on the CPU.
+        ModelError: values are not finite.
+    """
+    count, rows, columns = voxels.shape
+    at_once = max(1, (_CPU_PIXELS if device == "cpu" else _GPU_PIXELS) // (rows * columns))
+    first = 0
+    while first < count:
+        monitor.progress(first / count, "segmenting slices")
+        where = slice(first, min(first + at_once, count))
+        values = None
+        try:
+            images = [voxels] if beside is None else [voxels, beside]
+            stacks = torch.cat([stacks_of(image, scaling, context, where) for image in images], 1)
+            batch = stacks.to(device, memory_format=torch.channels_last)
+            values = network(batch, device)[..., :rows, :columns].float().cpu().numpy()
+        except (MemoryError, RuntimeError) as cause:
+            if not is_out_of_memory(cause):
+                raise
+        if values is None:
+            release_memory(device)  # only now: the traceback held what was computed
+            if at_once == 1 and device == "cpu":
+                raise DeviceMemoryError(
+                    "memory ran out with one slice at once on the CPU",
+                    "Close other programs, or crop the volume.",
+                )
+            at_once, device = (at_once // 2, device) if at_once > 1 else (1, "cpu")
+            monitor.warn(f"memory ran out; going on with {at_once} slices at once on {device}")
+            continue
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"the model gives values that are not finite on {device}",
+                "Use another model, or check the volume for values far outside the usual range.",
+            )
+        yield where, values
+        first = where.stop
+
+
+def stacks_of(voxels: Array, scaling: Scaling, context: int, where: slice) -> Tensor:
+    """[B, 2k + 1, H, W], padded at the far edges to multiples of GRID by repetition."""
+    places = np.arange(where.start, where.stop)[:, None] + np.arange(-context, context + 1)
+    places = np.clip(places, 0, len(voxels) - 1)
+    first, last = int(places.min()), int(places.max())
+    stacks = torch.from_numpy(scaling.apply(voxels[first : last + 1])[places - first])
+    rows, columns = stacks.shape[-2:]
+    padding = (0, -columns % GRID, 0, -rows % GRID)
+    return F.pad(stacks, padding, mode="replicate") if any(padding) else stacks
+
+
+@contextmanager
+def stoppable(network: nn.Module, monitor: Monitor) -> Iterator[None]:
+    """Within it, every layer of `network` begins with a safe point of `monitor` for cancelling.
+
+    Only for runs in this thread: another thread may run the same network for another job.
+    """
+    thread = threading.get_ident()
+
+    def look(*_: object) -> None:
+        if threading.get_ident() == thread:
+            monitor.check()
+
+    layers = [module for module in network.modules() if not list(module.children())]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,188 @@
+"""The set network on whole volumes: slabs of the filter go in, enhanced slices come out.
+
+Only slices near the present one are in memory. All that a slice depends on, and the order of every
+sum, is the same in a run over the whole volume and in a run over a few slices, so that a preview
+equals the result bit for bit on the CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.core.arrays import Floats, parts_of
+from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.block_matching_run import Band, Held, Run, Stage, Sums, large_enough
+from MedEnhanceLib.filters.layers import Layer
+from MedEnhanceLib.filters.torch_engine import tensor_on
+from MedEnhanceLib.hqg.bundle import open_enhancer
+from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, on_device, regional
+from MedEnhanceLib.hqg.network import Fit, Groups
+from MedEnhanceLib.learning.precision import mixed_precision
+
+#: Groups that go through the network at once.
+_AT_ONCE = {"cpu": 256, "cuda": 8192, "mps": 4096}
+
+
+@lru_cache(maxsize=4)
+def _opened(folder: Path, sha256: str) -> GuidedNetwork:
+    """Models stay loaded between jobs of one process; other weights have another hash."""
+    return open_enhancer(read_bundle(folder, expected_sha256=sha256))
+
+
+def network_on(bundle: Bundle, device: str) -> GuidedNetwork:
+    """The network of a verified bundle; raises ModelError where weights do not fit."""
+    network = _opened(bundle.folder, bundle.sha256)
+    # Jobs of several threads share what is loaded: the one on a device is a copy.
+    return network if device == "cpu" else copy.deepcopy(network).to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Groups that go through the network at once, with the guides fitted to them."""
+
+    places: Places
+    voxels: Tensor
+    groups: Groups
+    fits: list[Fit]
+
+
+@dataclass(eq=False)
+class NetworkStage:
+    """The network on a device, for one volume; `slabs` goes on from the filter (`After`).
+
+    top: intensity of bright tissue, 1000 for CT.
+    guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
+    first: the first slice that was enhanced.
+    change: [n, J, I], how far the guides changed each enhanced voxel, in σ of the noise; None where
+        no guide was used.
+    """
+
+    network: GuidedNetwork
+    device: str
+    top: float
+    guides: Sequence[Floats] = ()
+    first: int = 0
+    change: Floats | None = None
+
+    @property
+    def use(self) -> float:
+        """How far the guides changed the result: root of the mean square, in σ of the noise."""
+        if self.change is None:
+            return 0.0
+        return float(np.sqrt(np.square(self.change, dtype=np.float64).mean()))
+
+    def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Floats]:
+        """Enhanced slices in order, in parts, from the filter's stages."""
+        self.first, changes = needed.start, []
+        guides = [large_enough(guide) for guide in self.guides]
+        settings = block_matching.Round(step=STEP, keep=self.network.config.blocks)
+        matching = Stage(run.noisy.shape, run.window, settings)
+        # Pilots and estimates of the slices that are needed now.
+        reads = matching.reads(needed)
+        of_pilot = stages[-1].reads(reads)
+        pilots = Held(run.stream(stages[:-1], of_pilot, run.noisy), of_pilot.start)
+        estimates = Held(run.results(stages[-1], reads, pilots.passing()), reads.start)
+        shape = run.noisy.shape[1:]
+        sums, of_guide = Sums(needed, shape), Sums(needed, shape)
+        numbers = matching.layers_of(needed)
+        firsts = [matching.firsts[number] for number in numbers]
+        ends = [*(min(first, needed.stop) for first in firsts[1:]), needed.stop]
+        for number, first, ready in zip(numbers, firsts, ends, strict=True):
+            run.monitor.check()
+            layer, end = matching.layer(number), first + matching.tall
+            estimate = estimates.at(first, end)  # which makes the pilots
+            level = run.level_of(matching, number)
+            slab = run.noisy[first:end], level, pilots.at(first, end), estimate
+            bands = self._layer(run, layer, slab, [guide[first:end] for guide in guides])
+            for total, band in zip((sums, of_guide), bands, strict=False):
+                total.add(first, band)
+            for part in parts_of(sums.first, ready):
+                estimate = estimates.at(part.start, part.stop)
+                level = run.level(part)
+                nothing = np.zeros_like(estimate)
+                result = estimate + sums.means(part.stop, nothing, level)
+                if guides:
+                    change = np.abs(of_guide.means(part.stop, nothing, level))
+                    # Without noise `nothing` was changed.
+                    changes.append(np.divide(change, level, out=nothing, where=level > 0))
+                yield result
+                pilots.let_go(part.stop)
+                estimates.let_go(part.stop)
+        self.change = np.concatenate(changes) if changes else None
+
+    @torch.inference_mode()
+    def _layer(
+        self,
+        run: Run,
+        layer: Layer,
+        slab: tuple[Floats, Floats, Floats, Floats],
+        guides: Sequence[Floats],
+    ) -> list[Band]:
+        """What the groups of a layer add to the sums; with guides also their part of it.
+
+        slab: noisy voxels, σ, pilot and estimate.
+        """
+        noisy, level, pilot, estimate = slab
+        device, network = self.device, self.network
+        # Other threads search, on the CPU, whatever computes the filter; each some rows.
+        match = block_matching.engine_for("cpu", run.monitor).match
+        at_once = max(1, _AT_ONCE[device.partition(":")[0]] * STEP // estimate.shape[2])
+        tasks = [
+            run.pool.submit(match, layer, range(part.start, part.stop), pilot=estimate, level=level)
+            for part in parts_of(0, layer.rows(estimate.shape[1]), at_once)
+        ]
+        images = [tensor_on(image, device) for image in (noisy, pilot, estimate)]
+        shown = [tensor_on(guide, device) for guide in guides]
+
+        def chunks() -> Iterator[_Chunk]:
+            for task in tasks:
+                if not len((matched := task.result()).index):
+                    continue
+                places = on_device(Places.of(matched, run.spectrum, noisy.shape), device)
+                voxels = places.voxels()
+                groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
+                fits = [network.fit(groups, places, voxels, guide) for guide in shown]
+                yield _Chunk(places, voxels, groups, fits)
+
+        totals = [torch.zeros(noisy.size, device=device) for _ in range(2 if guides else 1)]
+        weights = torch.zeros(noisy.size, device=device)
+        for chunk in _with_regions(list(chunks())) if shown else chunks():
+            run.monitor.check()
+            with mixed_precision(device):
+                residual: Residual = network(chunk.groups, chunk.fits)
+            changes = [residual.unguided]
+            if residual.correction is not None:
+                changes.append(residual.correction)
+            for total, change in zip(totals, changes, strict=True):
+                blocks = network.blocks(change, residual.weight, chunk.places)
+                total.scatter_add_(0, chunk.voxels.reshape(-1), blocks.reshape(-1))
+            first = chunk.places.index.long()
+            weights.scatter_add_(0, first.reshape(-1), residual.weight.reshape(-1))
+        if guides:
+            totals[0] += totals[1]
+        weight = weights.cpu().numpy().reshape(noisy.shape)
+        rows = slice(0, noisy.shape[1])
+        return [Band(rows, each.cpu().numpy().reshape(noisy.shape), weight) for each in totals]
+
+
+def _with_regions(chunks: list[_Chunk]) -> list[_Chunk]:
+    """How guides agree with the input around a group, which needs all groups of a layer."""
+    if not chunks:
+        return []
+    counts = [len(chunk.places.index) for chunk in chunks]
+    places = replace(chunks[0].places, index=torch.cat([chunk.places.index for chunk in chunks]))
+    for number in range(len(chunks[0].fits)):
+        sums = torch.cat([chunk.fits[number].region for chunk in chunks])
+        regions = torch.split(regional(sums, places), counts)
+        for chunk, region in zip(chunks, regions, strict=True):
+            chunk.fits[number] = replace(chunk.fits[number], region=region)
+    return chunks

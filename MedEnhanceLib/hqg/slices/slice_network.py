@@ -1,0 +1,158 @@
+"""The network that restores thin slices: a small U-Net on planes that contain the thick axis."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.bundles.export import load_tensors, must_fit
+from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.core.options import config_from_json
+from MedEnhanceLib.hqg.config import SliceNetConfig
+from MedEnhanceLib.hqg.slices.profile import SliceStack
+from MedEnhanceLib.learning.precision import mixed_precision
+
+#: Channels of the input: four images, and eight maps that say what the slices are like.
+_IMAGES, _MAPS = 4, 8
+#: Expected error of an interpolated slice, on the network's scale: noise of this size makes
+#: measured and predicted values equally certain.
+CERTAIN = 0.04
+
+
+@dataclass(frozen=True)
+class StackMaps:
+    """What the network and the data consistency need to know of a stack, as tensors.
+
+    interpolate, correct: [M, K]. thicken: [K, M]. rows: [B, 8, M], maps that are constant along a
+    row.
+    """
+
+    interpolate: Tensor
+    correct: Tensor
+    thicken: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, stack: SliceStack, noise: float, sizes_mm: Sequence[tuple[float, float]]) -> Self:
+        """The maps of one stack.
+
+        noise: standard deviation of the noise of the slices, on the network's scale.
+        sizes_mm: for each plane, or for all of a set: its pixels within the slices, and the
+            distance to the next plane.
+        """
+        level, angle = noise / CERTAIN, 2 * torch.pi * torch.from_numpy(stack.phases()).float()
+        waves = torch.stack([torch.cos(angle), torch.sin(angle)])
+        of_stack = [stack.ratio / 4, stack.width / 4, level]
+        is_gaussian = float(stack.shape == "gaussian")
+        values = torch.tensor(
+            [
+                [*of_stack, pixel_mm / stack.thin_mm, stack.thin_mm / apart_mm, is_gaussian]
+                for pixel_mm, apart_mm in sizes_mm
+            ]
+        )
+        constants = values[..., None].expand(-1, -1, stack.thin)
+        return cls(
+            torch.from_numpy(stack.interpolate()).float(),
+            torch.from_numpy(stack.correct(level**2)).float(),
+            torch.from_numpy(stack.thicken()).float(),
+            torch.cat([waves.expand(len(sizes_mm), -1, -1), constants], 1),
+        )
+
+    def begin(self, slices: Tensor) -> tuple[Tensor, Tensor]:
+        """The spline through the slices, and the same made consistent with them.
+
+        slices: [..., K, W]. Returns two of [..., M, W].
+        """
+        smooth = self.interpolate @ slices
+        return smooth, self.consistent(smooth, slices)
+
+    def consistent(self, planes: Tensor, slices: Tensor) -> Tensor:
+        """The nearest planes whose thickening is what was measured, as far as noise permits.
+
+        planes: [..., M, W]. slices: [..., K, W]. Returns [..., M, W].
+        """
+        return planes + self.correct @ (slices - self.thicken @ planes)
+
+
+class SliceNet(nn.Module):
+    """Predicts what interpolation misses; see SliceNetConfig."""
+
+    def __init__(self, config: SliceNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.first = nn.Conv2d(_IMAGES + _MAPS, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.Sequential(*(_Block(width) for _ in range(config.depth))) for width in widths
+        )
+        pairs = list(itertools.pairwise(widths))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
+        self.up = nn.ModuleList(_Block(a) for a, _ in pairs)
+        self.last = nn.Conv2d(widths[0], 1, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        if self.last.bias is not None:
+            nn.init.zeros_(self.last.bias)
+        self.multiple = 2 ** len(pairs)
+
+    def forward(self, smooth: Tensor, begun: Tensor, beside: Tensor, rows: Tensor) -> Tensor:
+        """What to add to `begun`.
+
+        smooth, begun: [B, M, W], of `StackMaps.begin`. beside: [B, 2, M, W], `begun` of the planes
+        before and after. rows: [1, 8, M] or [B, 8, M]. Returns [B, M, W].
+        """
+        batch, m, w = begun.shape
+        maps = rows.expand(batch, -1, -1)[..., None].expand(-1, -1, -1, w)
+        images = [begun[:, None], (begun - smooth)[:, None] * 4, beside - begun[:, None]]
+        x = torch.cat([*images, maps], dim=1)
+        x = F.pad(x, (0, -w % self.multiple, 0, -m % self.multiple), mode="replicate")
+        x = self.first(x.contiguous(memory_format=torch.channels_last))
+        kept: list[Tensor] = []
+        for level, blocks in enumerate(self.down):
+            x = blocks(x)
+            if level < len(self.shrink):
+                kept.append(x)
+                x = self.shrink[level](x)
+        for level in reversed(range(len(self.grow))):
+            x = self.up[level](self.grow[level](x) + kept[level])
+        change: Tensor = self.last(x)[:, 0, :m, :w].float()
+        return change
+
+
+class _Block(nn.Module):
+    """Two convolutions beside the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(width, width, 3, padding=1)
+        self.two = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.two.weight)
+        if self.two.bias is not None:
+            nn.init.zeros_(self.two.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.two(F.relu(self.one(x)))
+        return x + change
+
+
+def restore_planes(network: SliceNet, slices: Tensor, maps: StackMaps) -> Tensor:
+    """Restore planes, each seen with the ones before and after: [B, 3, K, W] → [B, M, W]."""
+    smooth, begun = maps.begin(slices)
+    with mixed_precision(str(slices.device)):
+        change = network(smooth[:, 1], begun[:, 1], begun[:, ::2], maps.rows)
+    return maps.consistent(begun[:, 1] + change, slices[:, 1])
+
+
+def open_network(bundle: Bundle) -> SliceNet:
+    """Build the network of a verified bundle; raises ModelError where weights do not fit."""
+    tensors = load_tensors(bundle)
+    with must_fit(bundle, tensors), torch.random.fork_rng(devices=[]):
+        network = SliceNet(config_from_json(SliceNetConfig, bundle.metadata.get("network", {})))
+        network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,147 @@
+"""Trains the network that restores thin slices; resumable, reproducible by its seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
+from MedEnhanceLib.bundles.schema import SLICES
+from MedEnhanceLib.bundles.store import open_bundle, shipped_bundle
+from MedEnhanceLib.bundles.suitability import training_length_limits
+from MedEnhanceLib.hqg.config import TrainSlicesConfig
+from MedEnhanceLib.hqg.groups import on_device
+from MedEnhanceLib.hqg.slices.planes import MOST_RATIO, Sampler, read_planes
+from MedEnhanceLib.hqg.slices.slice_network import SliceNet, open_network, restore_planes
+from MedEnhanceLib.hqg.slices.steps import SliceTraining
+from MedEnhanceLib.learning.precision import move, without_tf32
+from MedEnhanceLib.learning.training import begin_training, run_steps
+from MedEnhanceLib.runtime.progress import Monitor
+
+#: Patches that are measured on, which no training comes to.
+_TESTED_BATCHES, _FIRST_TESTED = 8, 10_000_000
+#: Decay of the averaged weights.
+_EMA = 0.998
+_LIMITS = (
+    "It restores what thick slices imply. Structures of low contrast that are thinner than a "
+    "slice cannot be recovered.",
+    "Trained on few subjects: other scanners, sequences and anatomy can give worse results.",
+)
+
+
+@without_tf32()
+def train_slices(
+    config: TrainSlicesConfig, data: Path, out: Path, monitor: Monitor | None = None
+) -> Path:
+    """Train, or resume a training.
+
+    config: of the training; its patterns are relative to `data`.
+    data: folder of volumes.
+    out: folder for checkpoint, metrics and bundle.
+    monitor: gets progress and metrics, and may cancel.
+    Returns the folder of the bundle, `out/<name>`.
+    Raises Cancelled: after a checkpoint was written.
+    Raises ConfigError: the checkpoint is of another training.
+    Raises InputError: the data cannot be used.
+    Raises ModelError: a loss is not finite.
+    """
+    monitor = monitor or Monitor()
+    device = begin_training(config.device, out, monitor)
+    held_out = {path for pattern in config.held_out for path in data.glob(pattern)}
+    files = sorted({path for pattern in config.files for path in data.glob(pattern)} - held_out)
+    planes = read_planes(files, config.modality, monitor.part(0.0, 0.05))
+    torch.manual_seed(config.seed)
+    network = SliceNet(config.network)
+    if config.start:
+        network = open_network(open_bundle(config.start, kind=SLICES, modality=config.modality))
+    training = SliceTraining(network, Sampler(planes, config), device, _EMA)
+    learner = training.learner
+    # What does not change what is learned may differ when a training goes on.
+    free = {"device": "", "data": (), "license": "", "held_out": ()}
+    parts = {
+        "config": config.to_json() | free,
+        "modules": {"network": learner.network, "average": learner.average},
+        "optimizers": {"adam": learner.optimizer},
+    }
+
+    def step(number: int) -> dict[str, float]:
+        return {"loss": training.step(number, config.steps)}
+
+    seconds = run_steps(step, config.steps, out, parts, monitor.part(0.05, 0.97))
+    tested, origin = planes, "new crops of those trained on"
+    if held_out:
+        tested = read_planes(sorted(held_out), config.modality, monitor.part(0.97, 1.0))
+        origin = f"{len(held_out)} held out"
+    figures, over_shipped = measured_beside_shipped(
+        learner.averaged(), Sampler(tested, config), device
+    )
+    folder = out / config.name
+    described = _described(config, seconds) | {"measured": [{"volumes": origin, **figures}]}
+    described["training"]["validation"] = over_shipped
+    export_bundle(folder, dict(learner.averaged().state_dict()), described)
+    monitor.progress(1.0, "model written")
+    return folder
+
+
+def measured_beside_shipped(
+    network: SliceNet, sampler: Sampler, device: str
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean PSNR (peak 1 on the network's scale) of fixed patches, beside the shipped model.
+
+    Returns the figures in dB, and the difference from the shipped model with its standard error.
+    """
+    bundle = shipped_bundle(f"{sampler.config.modality.lower()}-slices")
+    shipped, figures = open_network(bundle), []
+    move(shipped, device)
+    for step in range(_TESTED_BATCHES):
+        patches = on_device(sampler.batch(_FIRST_TESTED + step), device)
+        with torch.inference_mode():
+            spline = patches.maps.interpolate @ patches.slices[:, 1]
+            restored = [
+                restore_planes(each, patches.slices, patches.maps) for each in (network, shipped)
+            ]
+        figures.append([_psnr(image, patches.thin) for image in (spline, *restored)])
+    before, after, by_shipped = np.mean(figures, axis=0).round(2).tolist()
+    difference = np.array(figures)[:, 1] - np.array(figures)[:, 2]
+    return (
+        {"spline (dB)": before, "restored (dB)": after, "shipped model (dB)": by_shipped},
+        {
+            "over_shipped_db": round(float(difference.mean()), 3),
+            "over_shipped_error_db": round(
+                float(difference.std(ddof=1)) / len(difference) ** 0.5, 3
+            ),
+        },
+    )
+
+
+def _psnr(image: Tensor, truth: Tensor) -> float:
+    """Mean over the patches [B, M, W]."""
+    errors = (image - truth).square().mean((1, 2)).clamp_min(1e-9)
+    return float(-10 * torch.log10(errors).mean())
+
+
+def _described(config: TrainSlicesConfig, seconds: float) -> dict[str, Any]:
+    return {
+        "name": config.name,
+        "kind": SLICES,
+        "modality": config.modality,
+        "anatomy": config.anatomy,
+        "description": f"Restores thin slices from thick ones in {config.modality}: up to "
+        f"{MOST_RATIO:g} for each. Trained on planes of high-quality images with one axis made "
+        f"thick.",
+        "license": config.license or NOT_STATED,
+        "network": config.network.to_json(),
+        "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
+        "training": {
+            "config": config.to_json(),
+            "seconds": round(seconds),
+            "summary": f"{config.steps} steps of {config.batch} patches of {config.rows} × "
+            f"{config.columns} pixels, seed {config.seed}, {seconds / 60:.0f} minutes",
+        },
+        "data": list(config.data),
+        "limits": [*training_length_limits(config.steps), *_LIMITS],
+    }

@@ -1,0 +1,95 @@
+"""Steps in which the network learns: of a training, and on the slices that it is to restore."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from MedEnhanceLib.hqg.config import TrainSlicesConfig
+from MedEnhanceLib.hqg.groups import on_device
+from MedEnhanceLib.hqg.slices.planes import Planes, Sampler, Thickening
+from MedEnhanceLib.hqg.slices.profile import SliceStack
+from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, restore_planes
+from MedEnhanceLib.learning.precision import move
+from MedEnhanceLib.learning.training import Learner
+from MedEnhanceLib.runtime.progress import Monitor
+
+#: Below this an error counts as its square, above it as it is.
+_ROUND = 0.02
+_LEARNING_RATE = 1e-3
+#: Steps for each million voxels of the result; least and most.
+_STEPS_PER_MVOXEL, _TUNING_STEPS = 45, (60, 400)
+#: Slices are learned from where neither side of a pixel is longer than the other by this factor.
+_ALIKE = 1.25
+#: Decay of the averaged weights.
+_TUNED_EMA = 0.98
+
+
+class SliceTraining:
+    """The numbered steps in which a network, which is changed, learns from patches."""
+
+    def __init__(self, network: SliceNet, sampler: Sampler, device: str, ema: float) -> None:
+        move(network, device).train().requires_grad_(True)
+        self.learner = Learner(network, _LEARNING_RATE, ema)
+        self._sampler, self._device = sampler, device
+
+    def step(self, number: int, total: int) -> float:
+        """Learn from the patches of a step; returns the loss."""
+        patches = on_device(self._sampler.batch(number), self._device)
+        loss = thin_error(self.learner.network, patches.slices, patches.maps, patches.thin)
+        self.learner.step(loss, number, total)
+        return float(loss.detach())
+
+
+def thin_error(network: SliceNet, slices: Tensor, maps: StackMaps, thin: Tensor) -> Tensor:
+    """What is minimized: the error of restored planes, of small errors their squares.
+
+    slices: [B, 3, K, W], thick. thin: [B, M, W].
+    """
+    error = restore_planes(network, slices, maps) - thin
+    return (torch.sqrt(error.square() + _ROUND**2) - _ROUND).mean()
+
+
+def tuned(
+    network: SliceNet,
+    planes: Planes,
+    stack: SliceStack,
+    noise: float,
+    *,
+    modality: Literal["MR", "CT"],
+    device: str,
+    monitor: Monitor,
+) -> SliceNet:
+    """A copy of a network that has learned from the slices which it is to restore.
+
+    Self-supervised as in SMORE (Zhao et al., IEEE TMI 40 (2021) 805): rows of the slices are made
+    as thick as the slices are. It takes 7 CPU s for each million voxels; restoring adds 2 to 3.
+
+    planes, noise: the slices and σ of their noise, on the network's scale.
+    Returns the network itself where pixels do not show the detail which is to be restored.
+    """
+    a_mm, b_mm = planes.spacing_mm[1:]
+    if max(a_mm, b_mm) > _ALIKE * min(a_mm, b_mm):
+        monitor.log(
+            f"pixels of {a_mm:.3g} × {b_mm:.3g} mm are not square: the model is used as it is, "
+            "without learning from these slices"
+        )
+        return network
+    voxels = planes.pixels.size * stack.ratio
+    steps = int(np.clip(_STEPS_PER_MVOXEL * voxels / 1e6, *_TUNING_STEPS))
+    sampler = Sampler(
+        [planes],
+        TrainSlicesConfig(modality=modality),
+        Thickening.like(stack, noise, min(a_mm, b_mm)),
+    )
+    training = SliceTraining(copy.deepcopy(network), sampler, device, _TUNED_EMA)
+    for number in range(steps):
+        monitor.progress(number / steps, "learning from slices")
+        if not np.isfinite(training.step(number, steps)):
+            monitor.warn("learning from the slices diverged: the model is used as it is")
+            return network
+    return training.learner.averaged()

@@ -1,0 +1,274 @@
+"""Thin slices from thick ones: the task slices of an enhancement.
+
+plan_slices → spline and data consistency → network on both sets of planes → mean → units, geometry
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from MedEnhanceLib.bundles.schema import SLICES
+from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.core.arrays import Floats, Voxels, looks_like_labels, parts_of
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.volume import Volume, restore_dtype
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.filters.regions import ConstantRegions
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.denoise import removal_of
+from MedEnhanceLib.hqg.groups import on_device
+from MedEnhanceLib.hqg.slices.planes import Planes
+from MedEnhanceLib.hqg.slices.profile import SliceStack
+from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, open_network, restore_planes
+from MedEnhanceLib.hqg.slices.steps import tuned
+from MedEnhanceLib.hqg.strength import Enhancement
+from MedEnhanceLib.io.describe import refuse_not_finite
+from MedEnhanceLib.io.dicom.headers import read_header
+from MedEnhanceLib.learning.intensity import Scaling, scaling_for
+from MedEnhanceLib.learning.precision import move, without_tf32
+from MedEnhanceLib.noise.estimate import noise_of
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.progress import Monitor
+
+#: Thin pixels that go through the network at once.
+_AT_ONCE = 1 << 18
+#: Planes whose pixels are coarser than this many thin slices are left out: they show other detail
+#: than the network has learned from.
+_COARSEST = 2.5
+#: What can be restored: number of thick slices, and thin slices for each.
+_LEAST_SLICES, _LEAST_RATIO, _MOST_RATIO = 4, 1.2, 8.0
+
+
+@dataclass(frozen=True)
+class SlicePlan:
+    """What is restored.
+
+    axis: of the voxels, [K, J, I], along which the slices are thick. stack: the slices before and
+    after. across_mm: pixel sizes within the slices, in the order of the axes.
+    """
+
+    axis: int
+    stack: SliceStack
+    across_mm: tuple[float, float]
+
+
+@without_tf32()
+def enhance_slices(
+    volume: Volume, config: EnhanceConfig, monitor: Monitor, *, tune: bool = True
+) -> Enhancement:
+    """Restore thin slices from thick ones.
+
+    The extent is kept from edge to edge: K slices of S mm become M of K·S/M mm, M the number that
+    comes nearest to the requested spacing, and the first center moves by (K·S/M − S)/2. Thickened
+    again, the result is the input, as far as noise permits.
+
+    volume: CT or MR of 4 slices or more, thick along its axis of largest spacing.
+    config: model, slice_spacing, device and strength; "auto" and "full" are 1.
+    tune: learn from the slices themselves first: better, in about four times the time.
+    Returns the volume with new slices: same type, units and frames, new spacing and origin. Its
+    `original` is the volume interpolated to them.
+    Raises InputError: nothing can be restored (see `plan_slices`), or voxels are not intensities.
+    Raises ModelError: no model fits.
+    """
+    began = time.monotonic()
+    if volume.modality == "SEG" or looks_like_labels(volume.voxels):
+        raise InputError(
+            f"{volume.source or 'volume'}: these are labels, not intensities",
+            "Restore the image, and resample its labels to the new grid with nearest neighbors.",
+        )
+    plan = plan_slices(volume, config.slice_spacing)
+    stack = plan.stack
+    refuse_not_finite(volume)
+    bundle = open_bundle(config.model, kind=SLICES, modality=volume.modality)
+    choice = choose_device(config.device)
+    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
+    monitor.log(
+        f"slices of {stack.thickness_mm:.3g} mm ({stack.shape}), {stack.spacing_mm:.3g} mm apart"
+    )
+    network = open_network(bundle)
+    move(network, choice.name)
+    frames = [np.moveaxis(frame.voxels, plan.axis, 0) for frame in volume.frames()]
+    scalings = [scaling_for(frame) for frame in volume.frames()]
+    levels = [removal_of(noise_of(frame), frame.modality).noise.level for frame in volume.frames()]
+    noises = [level / scaling.scale for level, scaling in zip(levels, scalings, strict=True)]
+    constants = [ConstantRegions(*each) for each in zip(frames, levels, strict=True)]
+    frames = [np.asarray(constant.neutral[:]) for constant in constants]
+    if tune:
+        own = scalings[0].apply(frames[0]).astype(np.float16)
+        network = tuned(
+            network,
+            Planes(own, (stack.spacing_mm, *plan.across_mm)),
+            stack,
+            noises[0],
+            modality="CT" if volume.modality == "CT" else "MR",
+            device=choice.name,
+            monitor=monitor.part(0.0, 0.5),
+        )
+    part = monitor.part(0.5 if tune else 0.0, 1.0)
+    restored, interpolated, weights = [], [], stack.interpolate().astype(np.float32)
+    for n, (thick, scaling, noise) in enumerate(zip(frames, scalings, noises, strict=True)):
+        share = part.part(n / len(frames), (n + 1) / len(frames))
+        thin = restore_array(
+            thick, scaling, stack, plan.across_mm, noise, network, choice.name, share
+        )
+        # In units, and not below the lowest value. Where a measured slice is constant, so are the
+        # thin ones within it.
+        low, rows = float(thick.min()), range(thick.shape[1])
+        values = (np.maximum(scaling.undo(thin[:, row]), low) for row in rows)
+        restored.append(_of_rows(values, volume.dtype, plan.axis))
+        spline = (weights @ thick[:, row].astype(np.float32) for row in rows)
+        interpolated.append(_of_rows(spline, volume.dtype, plan.axis))
+        for slices in (restored[-1], interpolated[-1]):
+            constants[n].put_back(stack.sources(), np.moveaxis(slices, plan.axis, 0))
+    note = derived_note(
+        f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
+        f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"
+    )
+    new_grid = replace(
+        volume,
+        voxels=np.stack(interpolated) if volume.is_sequence else interpolated[0],
+        geometry=_new_geometry(volume.geometry, plan),
+        origin=volume.origin and replace(volume.origin, on_grid=False),
+    )
+    full = Enhancement(
+        volume=new_grid.with_voxels(
+            np.stack(restored) if volume.is_sequence else restored[0], did=note
+        ),
+        uncertainty=None,
+        model=bundle.identity(),
+        device=choice.name,
+        seconds=time.monotonic() - began,
+        original=new_grid,
+        measured={
+            "slices": {
+                "before": stack.thick,
+                "after": stack.thin,
+                "spacing_before_mm": round(stack.spacing_mm, 4),
+                "spacing_after_mm": round(stack.thin_mm, 4),
+            }
+        },
+    )
+    return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
+
+
+def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -> SlicePlan:
+    """Which axis is thick, and how many slices there will be.
+
+    The profile of a slice is as wide as DICOM states or as slices are apart: a box in CT, which
+    averages over the slice; a Gaussian in MR, whose slices are excited with a bell.
+
+    spacing: of the thin slices: that of the pixels, half of the present one, or mm.
+    Raises InputError: nothing can be restored: the volume is isotropic, has fewer than 4 slices, or
+        more than 8 slices would be made of each.
+    """
+    name = volume.source or "volume"
+    sides = volume.geometry.spacing[::-1]  # of the axes [K, J, I]
+    axis = int(np.argmax(sides))
+    thick, step = volume.shape[-3:][axis], sides[axis]
+    a_mm, b_mm = (side for index, side in enumerate(sides) if index != axis)
+    fine = float(np.sqrt(a_mm * b_mm))
+    named = {"isotropic": fine, "half": step / 2}
+    target = named[spacing] if isinstance(spacing, str) else spacing
+    if spacing == "isotropic" and step / fine < 1.2:
+        raise InputError(
+            f"{name}: its voxels are already nearly isotropic ({step:.3g} mm by {fine:.3g} mm)",
+            "Leave it as it is, or name the spacing to restore (--slice-spacing 0.5).",
+        )
+    ratio = step / target
+    if thick < _LEAST_SLICES:
+        raise InputError(
+            f"{name}: {thick} slices are too few to restore what lies between them",
+            f"Give a volume of {_LEAST_SLICES} slices or more.",
+        )
+    if not _LEAST_RATIO <= ratio <= _MOST_RATIO:
+        raise InputError(
+            f"{name}: {ratio:.2f} slices for each measured one are requested; "
+            f"{_LEAST_RATIO:g} to {_MOST_RATIO:g} can be restored",
+            f"Request {step / _MOST_RATIO:.3g} to {step / _LEAST_RATIO:.3g} mm (--slice-spacing).",
+        )
+    stated = _stated_thickness(volume) if axis == 0 else None
+    thickness = stated if stated and step / 4 <= stated <= 3 * step else step
+    shape: Literal["box", "gaussian"] = "box" if volume.modality == "CT" else "gaussian"
+    # The number of thin slices that comes nearest to the target and keeps the extent exactly.
+    thin = max(1, round(thick * step / target))
+    return SlicePlan(axis, SliceStack(thick, step, thickness, thin, shape), (a_mm, b_mm))
+
+
+def _stated_thickness(volume: Volume) -> float | None:
+    """SliceThickness of the first DICOM image of a volume, mm; None where it is not known."""
+    origin = volume.origin
+    if origin is None or not origin.on_grid or not origin.instances or not origin.instances[0]:
+        return None
+    first = origin.instances[0][0]
+    header = read_header(Path(first.file))
+    slices = header.slices if header is not None else ()
+    number = (first.frame or 1) - 1
+    thickness = slices[number].thickness if number < len(slices) else None
+    return abs(thickness) if thickness else None
+
+
+def _new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:
+    """The geometry after restoring: the edges of the volume stay where they are."""
+    ijk, thin_mm = 2 - plan.axis, plan.stack.thin_mm
+    spacing = np.array(geometry.spacing)
+    along = np.asarray(geometry.direction)[:, ijk]
+    i, j, k = (np.asarray(geometry.origin) + along * (thin_mm - spacing[ijk]) / 2).tolist()
+    spacing[ijk] = thin_mm
+    di, dj, dk = spacing.tolist()
+    return Geometry((di, dj, dk), (i, j, k), geometry.direction)
+
+
+def _of_rows(rows: Iterable[Floats], dtype: np.dtype[Any], axis: int) -> Voxels:
+    """Stack rows [M, B] along the second axis, in a volume's type; M becomes `axis`."""
+    volume = np.stack([restore_dtype(row, dtype) for row in rows], axis=1)
+    return np.ascontiguousarray(np.moveaxis(volume, 0, axis))
+
+
+def restore_array(
+    thick: Voxels,
+    scaling: Scaling,
+    stack: SliceStack,
+    across_mm: Sequence[float],
+    noise: float,
+    network: SliceNet,
+    device: str,
+    monitor: Monitor,
+) -> Floats:
+    """Restore [K, A, B] to [M, A, B], on the network's scale.
+
+    The mean of both sets of planes that contain the thick axis; a set whose pixels are much
+    coarser than the thin slices is left out. Holds the result once, and no other copy of its size.
+
+    thick: in their own units.
+    across_mm: pixel sizes along A and B.
+    noise: standard deviation, on the network's scale.
+    """
+    total = np.zeros((stack.thin, *thick.shape[1:]), np.float32)
+    limit = _COARSEST * max(stack.thin_mm, min(across_mm))
+    axes = [axis for axis in (1, 2) if across_mm[axis - 1] <= limit]
+    done, todo = 0, sum(thick.shape[3 - axis] for axis in axes)
+    for axis in axes:
+        # Planes along `axis` hold its pixels; the other axis counts the planes.
+        beside = 3 - axis
+        sizes = [(across_mm[axis - 1], across_mm[beside - 1])]
+        maps = on_device(StackMaps.of(stack, noise, sizes), device)
+        counted = np.moveaxis(thick, beside, 0)  # [N, K, W]
+        filled = np.moveaxis(total, beside, 0)  # [N, M, W]
+        at_once = max(1, _AT_ONCE // (stack.thin * counted.shape[2]))
+        for part in parts_of(0, len(counted), at_once):
+            around = np.clip(np.arange(part.start - 1, part.stop + 1), 0, len(counted) - 1)
+            slices = torch.from_numpy(scaling.apply(counted[around])).to(device)
+            with torch.inference_mode():
+                planes = restore_planes(network, slices.unfold(0, 3, 1).movedim(-1, 1), maps)
+            filled[part] += planes.cpu().numpy() / np.float32(len(axes))
+            done += len(around) - 2
+            monitor.progress(done / todo, "restoring slices")
+    return total

@@ -1,0 +1,73 @@
+"""Lines on the wire: one JSON object each, `{"v": 1, "job": "<id>", "event": "<kind>", …}`.
+
+They go over bare file descriptors: the same on Windows, macOS and Linux.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from MedEnhanceLib.core.manifest import as_json
+from MedEnhanceLib.errors import ConfigError
+
+#: Version of the protocol: the "v" of every line.
+PROTOCOL = 1
+#: Longer lines are refused; a volume goes through a file.
+LONGEST_LINE = 1024 * 1024
+
+
+def write_line(descriptor: int, fields: Mapping[str, Any]) -> None:
+    """Write a JSON object as one line of ASCII; OSError where nobody reads any more."""
+    text = json.dumps(as_json({"v": PROTOCOL, **fields}), allow_nan=False)
+    left = memoryview(text.encode("ascii") + b"\n")
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def read_lines(descriptor: int) -> Iterator[bytes | None]:
+    """Yield each line as it comes; None stands for one that is too long.
+
+    Ends with the stream; what follows the last line's end is dropped, for it may be cut short.
+    Not buffered: a process that exits would hang on the lock of the buffer.
+    """
+    is_rest = False
+    # Not buffered: a process that exits would hang on the lock of the buffer.
+    with open(descriptor, "rb", buffering=0, closefd=False) as stream:
+        while piece := stream.readline(LONGEST_LINE):
+            is_end = piece.endswith(b"\n")
+            if not is_rest and (is_end or len(piece) == LONGEST_LINE):
+                yield piece.strip() if is_end else None
+            is_rest = not is_end
+
+
+def parse_line(line: bytes | None) -> dict[str, Any]:
+    """Return the JSON object of a line; raises ConfigError for all else."""
+    if line is None:
+        raise ConfigError(
+            f"a line of more than {LONGEST_LINE} bytes", "Send volumes through files, by path."
+        )
+
+    def refuse_constant(name: str) -> None:
+        raise ValueError(f"JSON has no {name}")
+
+    what = "that is not an object"
+    try:
+        fields = json.loads(line, parse_constant=refuse_constant)
+        if isinstance(fields, dict):
+            return fields
+    except (ValueError, RecursionError) as cause:
+        what = f"that is not JSON ({cause})"
+    raise ConfigError(f"a line {what}: {line[:60]!r}", "Send one JSON object per line.")
+
+
+def check_version(fields: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless the line is of this protocol's version."""
+    version = fields.get("v")
+    if version != PROTOCOL or isinstance(version, bool):
+        raise ConfigError(
+            f"a line of protocol version {version!r}",
+            f'This MedEnhance speaks {{"v": {PROTOCOL}, …}}.',
+        )

@@ -1,0 +1,131 @@
+"""The guide that is chosen where `auto` is asked for: another series of the same examination.
+
+They are looked for where the volume lies: the other series of its DICOM study, there and in the
+folders beside, or the other files of its folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from MedEnhanceLib import io
+from MedEnhanceLib.core.origin import DicomOrigin
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import Cancelled, InputError, MedEnhanceError
+from MedEnhanceLib.jobs.files import CONTAINER, load_volume
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.guide import Candidate
+
+#: Files or folders beside a volume, more than which are no examination.
+_MOST_BESIDE = 20
+#: Different values of whole numbers, fewer than which are labels.
+_FEWEST_VALUES = 32
+
+
+def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
+    """Return the best guide of a volume among the other series of its examination.
+
+    path: where the volume was read: a file, or a folder of DICOM.
+    Returns None, with a warning, where nothing suits. Raises InputError where a folder without
+    DICOM has too many volumes to be one examination.
+    """
+    from MedEnhanceLib.hqg.guide import suggest
+
+    origin = volume.origin
+    beside = _files_beside(path) if origin is None else _series_beside(path, origin, monitor)
+    places, candidates = [*beside], []
+    for number, (place, series, description) in enumerate(places):
+        other = _series_at(place, series, volume.modality, monitor)
+        if other is not None:
+            candidates.append(_candidate(other, str(number), description))
+    own = _candidate(volume, volume.source, path.name) if candidates else None
+    suggestion = suggest(own, candidates) if own else None
+    if suggestion is None:
+        monitor.warn("no other series of this examination is suitable: enhanced without a guide")
+        return None
+    best, reason = suggestion
+    monitor.log(f"guide: {reason}")
+    place, series, _ = places[int(best.key)]
+    return _series_at(place, series, volume.modality, monitor)
+
+
+def _candidate(volume: Volume, key: str, description: str) -> Candidate:
+    from MedEnhanceLib.hqg.guide import Candidate, relative_noise
+
+    depth, rows, columns = volume.shape[-3:]
+    return Candidate(
+        key=key,
+        description=description,
+        modality=volume.modality,
+        geometry=volume.geometry,
+        shape=(depth, rows, columns),
+        noise=relative_noise(volume),
+    )
+
+
+def _series_at(path: Path, series: str | None, modality: str, monitor: Monitor) -> Volume | None:
+    """Return the volume; None for results, labels, sequences, and what cannot be read."""
+    monitor.check()
+    try:
+        quiet = Monitor(cancel=lambda: monitor.cancelled)
+        volume = load_volume(path, series=series, monitor=quiet)
+    except Cancelled:
+        raise
+    except MedEnhanceError as error:
+        monitor.log(f"no guide: {error.message}")
+        return None
+    is_result = any(step.startswith("DERIVED") for step in volume.history)
+    if is_result or len(volume.frames()) > 1:
+        return None
+    volume = volume.single()
+    if volume.dtype.kind in "iub" and len(np.unique(volume.voxels)) < _FEWEST_VALUES:
+        return None
+    if volume.modality_is_guess:
+        volume = replace(volume, modality=modality)
+    return volume if volume.modality == modality else None
+
+
+def _series_beside(
+    path: Path, origin: DicomOrigin, monitor: Monitor
+) -> Iterator[tuple[Path, str | None, str]]:
+    """Yield the other series of the study, in its folder and in those beside: folder, key, name."""
+    from MedEnhanceLib.io.dicom.listing import choices
+
+    here = path if path.is_dir() else path.parent
+    beside = [each for each in sorted(here.parent.iterdir()) if each.is_dir() and each != here]
+    for folder in (here, *beside[:_MOST_BESIDE]):
+        monitor.check()
+        try:
+            listed = choices(folder, monitor)
+        except MedEnhanceError:
+            continue  # a folder without DICOM
+        for choice in listed:
+            header = choice.about
+            is_other = header.study == origin.study and header.series != origin.series
+            if is_other and choice.row.readable:
+                yield folder, choice.row.key, header.description or folder.name
+
+
+def _files_beside(path: Path) -> Iterator[tuple[Path, str | None, str]]:
+    """Yield file, no key and name of the folder's other volumes; InputError for too many."""
+    files = [
+        file
+        for file in sorted(path.parent.iterdir())
+        if io.ending_of(file) in (*io.READABLE, CONTAINER) and not file.name.startswith(".")
+    ]
+    if len(files) > _MOST_BESIDE:
+        raise InputError(
+            f"{path.parent} has {len(files)} volumes: no guide is chosen among them, as they can "
+            "hardly be one examination",
+            "Put each examination into a folder, or name the guide.",
+        )
+    for file in files:
+        if file.resolve() != path.resolve():
+            yield file, None, file.name

@@ -1,0 +1,188 @@
+"""Estimates what a distilled set of a cohort teaches the models that ship, before it is made.
+
+The models that ship go on learning from a set of one half of the patients, and are measured on the
+other half, and the other way round. Ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib import io
+from MedEnhanceLib.bundles.store import Bundle, read_bundle, shipped_bundle
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
+from MedEnhanceLib.hqg.slices.slice_training import train_slices
+from MedEnhanceLib.hqg.train import train
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.cohort import Cohort
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.dataset import PATTERN
+from MedEnhanceLib.spg.distillation import distill_cohort
+
+#: dB, and standard errors; what gains less is called nothing to gain.
+_LEAST_GAIN, _ERRORS = 0.05, 2.0
+#: Crops that an enhancer learns from at a time, and that it is measured on.
+_CROPS, _VALIDATED = 40, 12
+#: Learning rate of an enhancer that has learned before.
+_RATE = 5e-4
+_TASKS = {"noise": "in removing noise", "slices": "in restoring thin slices"}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a set adds to a model that ships, dB on other patients, with its standard error."""
+
+    task: str
+    over_shipped_db: float
+    error_db: float
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether it is a gain beyond its uncertainty."""
+        return self.over_shipped_db > max(_LEAST_GAIN, _ERRORS * self.error_db)
+
+    @property
+    def text(self) -> str:
+        """The figure and the task."""
+        return f"{self.over_shipped_db:+.2f} ± {self.error_db:.2f} dB {_TASKS[self.task]}"
+
+
+@dataclass(frozen=True)
+class Gains:
+    """The estimate for a cohort. steps: of each training. patients: who are in it."""
+
+    modality: str
+    patients: int
+    steps: int
+    gains: tuple[Gain, ...]
+
+    @property
+    def sentence(self) -> str:
+        """Sentences for a person who is about to distill."""
+        certain = [gain.text for gain in self.gains if gain.is_certain]
+        verdict = (
+            f"A set can gain {' and '.join(certain)}." if certain else "Use the shipped model."
+        )
+        measured = ", ".join(gain.text for gain in self.gains)
+        return (
+            f"{verdict} The shipped models, after {self.steps} further steps on a set of one half "
+            f"of the {self.patients} patients, differ on the other half by {measured}."
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Convert to the fields that are published."""
+        rows = [asdict(gain) | {"is_certain": gain.is_certain} for gain in self.gains]
+        return {
+            "modality": self.modality,
+            "patients": self.patients,
+            "steps": self.steps,
+            "gains": rows,
+        }
+
+
+def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor) -> Gains:
+    """Estimate what a set by statistics can gain over the shipped models.
+
+    Args:
+        cohort: at least two patients.
+        config: of the distillation: volumes, prior, size, seed and device are used.
+        steps: of each training.
+        monitor: gets progress, and may cancel.
+    Raises:
+        ConfigError: fewer than two patients.
+        InputError: patients whose volumes cannot be used.
+    """
+    if len(cohort) < 2:
+        raise ConfigError(
+            f"the estimate needs two patients; there are {len(cohort)}",
+            "Use more patients, or distill without an estimate.",
+        )
+    config = replace(config, method="statistics")
+    names = np.random.default_rng(config.seed).permutation(sorted(p.id for p in cohort)).tolist()
+    half_of = {name: number % 2 for number, name in enumerate(names)}
+    with tempfile.TemporaryDirectory(prefix="medenhance-") as place:
+        folder = Path(place)
+        modality, numbers = "", itertools.count()
+        for patient, volumes in cohort.volumes(monitor=monitor.part(0.0, 0.05)):
+            modality = volumes[0].modality
+            part_of = folder / f"half-{half_of[patient.id]}"
+            part_of.mkdir(exist_ok=True)
+            for volume in volumes:
+                io.save(volume, part_of / f"{next(numbers):04d}.nrrd")
+        figures: dict[str, list[tuple[float, float]]] = {task: [] for task in _TASKS}
+        for half in range(2):
+            part = monitor.part(0.05 + 0.475 * half, 0.05 + 0.475 * (half + 1))
+            some = cohort.only(lambda patient, half=half: half_of[patient.id] == half)  # type: ignore[misc]
+            distill_cohort(some, folder / f"set-{half}", config, part.part(0.0, 0.1))
+            for task, figure in _trained(folder, half, modality, config, steps, part.part(0.1, 1)):
+                figures[task].append(figure)
+    gains = tuple(
+        Gain(
+            task,
+            round(float(np.mean([value for value, _ in pairs])), 3),
+            round(math.hypot(*(error for _, error in pairs)) / len(pairs), 3),
+        )
+        for task, pairs in figures.items()
+    )
+    return Gains(modality, len(cohort), steps, gains)
+
+
+def _trained(
+    folder: Path, half: int, modality: str, config: DistillConfig, steps: int, monitor: Monitor
+) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Let both shipped models learn from the set of a half; figures on the other half, by task."""
+    shipped = {
+        task: shipped_bundle(f"{modality.lower()}{suffix}")
+        for task, suffix in (("noise", ""), ("slices", "-slices"))
+    }
+    tested = f"half-{1 - half}/*.nrrd"
+    common = {
+        "modality": modality,
+        "name": "estimate",
+        "seed": config.seed,
+        "steps": steps,
+        "device": config.device,
+    }
+    enhancer = TrainConfig.from_json(
+        {
+            **common,
+            "high_quality": [],
+            "noiseless": [f"set-{half}/{PATTERN}"],
+            "validation": [tested],
+            "start": str(shipped["noise"].folder),
+            "network": shipped["noise"].metadata["network"],
+            "guide_steps": 0,
+            "lesion_steps": 0,
+            "crops": min(_CROPS, steps),
+            "validated": min(_VALIDATED, steps),
+            "learning_rate": _RATE,
+        }
+    )
+    slices = TrainSlicesConfig.from_json(
+        {
+            **common,
+            "files": [f"set-{half}/{PATTERN}"],
+            "held_out": [tested],
+            "start": str(shipped["slices"].folder),
+            "network": shipped["slices"].metadata["network"],
+        }
+    )
+    out = folder / f"trained-{half}"
+    yield "noise", _figure(train(enhancer, folder, out / "noise", monitor.part(0.0, 0.7)))
+    yield "slices", _figure(train_slices(slices, folder, out / "slices", monitor.part(0.7, 1.0)))
+
+
+def _figure(trained: Path) -> tuple[float, float]:
+    """Read the gain over the shipped model and its standard error, dB."""
+    bundle: Bundle = read_bundle(trained)
+    validation = bundle.metadata["training"]["validation"]
+    return validation["over_shipped_db"], validation["over_shipped_error_db"]

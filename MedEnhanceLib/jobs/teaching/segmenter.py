@@ -1,0 +1,115 @@
+"""Where enhancer, segmentation head and gate meet.
+
+train hqg                      an enhancer by its own loss
+train head --enhancer NAME     a head, on what the enhancer makes
+train hqg --segmenter HEAD     some steps of the enhancer, taught by the head through the gate
+train head --enhancer NAME     a head, on what the enhancer with accepted weights makes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib import hqg
+from MedEnhanceLib.bundles.store import Bundle, find_bundle, open_bundle
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.gradprom import TrainHeadConfig
+    from MedEnhanceLib.gradprom.head import Enhancer
+    from MedEnhanceLib.hqg.train.trainer import Gate, Task
+
+#: Decay of the gradients that the gate averages, and first steps in which it only averages.
+_GATE_EMA, _GATE_WARM_UP = 0.99, 20
+#: Crops of a short training that are drawn from at a time, steps after which one is replaced; in CT
+#: several come out of one simulation.
+_POOLS = {"MR": {"crops": 40, "renewed_every": 2}, "CT": {"crops": 12, "renewed_every": 5}}
+
+
+def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the fields of an enhancer's training that a head teaches by what bundles state.
+
+    The training goes on from the enhancer that the head learned from, by taught steps alone, on the
+    head's images. Fields that are given stay.
+
+    Raises ConfigError where no head is named, or no enhancer; ModelError where one is missing.
+    """
+    task = fields["task"]
+    if not isinstance(task, Mapping) or not task.get("segmenter"):
+        raise ConfigError("task names no segmenter", "Name a segmentation head (--segmenter).")
+    head = find_bundle(str(task["segmenter"]))
+    modality = fields.get("modality", head.modality)
+    start = fields.get("start") or head.metadata.get("training", {}).get("config", {}).get(
+        "enhancer"
+    )
+    if not start:
+        raise ConfigError(
+            f"head {head.name} did not learn from enhanced images",
+            "Name the enhancer to go on from (start), or train the head with --enhancer.",
+        )
+    enhancer = open_bundle(str(start), kind="enhancer", modality=modality)
+    recorded = head.metadata.get("gradprom", {}).get("enhancer", {}).get("sha256")
+    if not fields.get("start") and recorded not in (None, enhancer.sha256):
+        raise ConfigError(
+            f"head {head.name} learned from other weights than those of {enhancer.name} now",
+            "Train the head again on this enhancer, or name the enhancer to go on from (start).",
+        )
+    stated = enhancer.metadata
+    return {
+        "modality": modality,
+        "anatomy": enhancer.anatomy,
+        "license": stated.get("license", ""),
+        "data": _data_of(enhancer, head),
+        "network": stated["network"],
+        "high_quality": [],
+        **dict.fromkeys(("steps", "guide_steps", "lesion_steps"), 0),
+        **_POOLS[enhancer.modality],
+        **fields,
+        # What is the default now may be another model later.
+        "start": enhancer.name if start == "auto" else start,
+    }
+
+
+def _data_of(*bundles: Bundle) -> list[dict[str, str]]:
+    """Collect the training data of bundles, each collection once."""
+    entries: list[dict[str, str]] = []
+    for bundle in bundles:
+        entries += [entry for entry in bundle.metadata.get("data", []) if entry not in entries]
+    return entries
+
+
+def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
+    """Make the task of a configuration and its gate."""
+    from MedEnhanceLib.gradprom.gate import GradientGate
+    from MedEnhanceLib.gradprom.task import SegmentationTask
+
+    task = config.task
+    assert task is not None
+    averages = task.gate == "ema"
+    gate = GradientGate(
+        "binary" if averages else task.gate,
+        ema=_GATE_EMA if averages else 0.0,
+        scope="layer",
+        weight=task.weight,
+        relative=True,
+        warm_up=min(_GATE_WARM_UP, task.steps // 5) if averages else 0,
+    )
+    return SegmentationTask(task.segmenter, data, device, modality=config.modality), gate
+
+
+def enhancer_of(config: TrainHeadConfig) -> Enhancer | None:
+    """Return what a head's training volumes are enhanced with; None for a head without."""
+    if not config.enhancer:
+        return None
+    from MedEnhanceLib.gradprom.head import Enhancer
+
+    bundle = open_bundle(config.enhancer, kind="enhancer", modality=config.modality)
+    options = hqg.EnhanceConfig(model=config.enhancer, device=config.device)
+
+    def enhanced(volume: Volume) -> Volume:
+        return hqg.enhance(volume, options).volume
+
+    return Enhancer(enhanced, bundle.identity(), bundle.metadata.get("gradprom"))

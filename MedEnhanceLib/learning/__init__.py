@@ -1,0 +1,1 @@
+"""What trainings and networks share: steps, checkpoints, precision, intensities on their scale."""

@@ -1,0 +1,67 @@
+"""Intensities on the scale of the networks, and back in their units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.core.imaging import robust_max
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.describe import LARGEST, refuse_too_large
+
+#: Above this there is tissue, on the network's scale.
+TISSUE = {"MR": 0.1, "CT": -0.5}
+_HINT = "Choose a volume with image content."
+#: Steps of single precision from the lowest value to the highest, below which rounding is seen.
+_LEVELS = 1000
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """scaled = (value − offset) / scale; nothing is clipped, so undoing it is exact."""
+
+    offset: float
+    scale: float
+
+    def apply(self, voxels: Array) -> Floats:
+        """Values in their units → float32 on the network's scale."""
+        scaled = voxels.astype(np.float32)
+        scaled -= np.float32(self.offset)
+        scaled /= np.float32(self.scale)
+        return scaled
+
+    def undo(self, scaled: Floats) -> Floats:
+        """The inverse of `apply`."""
+        return scaled * np.float32(self.scale) + np.float32(self.offset)
+
+
+def scaling_for(volume: Volume) -> Scaling:
+    """CT: water at 0 and 1000 HU a unit. MR: 0 stays, the robust maximum becomes 1.
+
+    Raises InputError for a volume in which nothing stands out: there is no scale to find; and for
+    one whose values are nearly equal in single precision, in which all is computed, or too large.
+    """
+    name = volume.source or "volume"
+    if volume.dtype.kind == "b":
+        raise InputError(f"{name}: voxels are boolean, not intensities", _HINT)
+    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    if not max(-low, high) <= LARGEST:
+        refuse_too_large(volume)
+    if low == high:
+        raise InputError(f"{name}: intensities are constant", _HINT)
+    if high - low < _LEVELS * float(np.spacing(np.float32(max(abs(low), abs(high))))):
+        raise InputError(
+            f"{name}: the range of intensities, {low:.12g} to {high:.12g}, is too narrow for "
+            "single precision",
+            "Subtract the lowest intensity first.",
+        )
+    if volume.modality == "CT":
+        return Scaling(0.0, 1000.0)
+    step = max(1, volume.voxels.size // 20_000_000)  # percentiles of large volumes need no more
+    top = robust_max(volume.voxels[..., ::step, :, :])
+    if not top > 0:
+        raise InputError(f"{name}: almost no intensity is positive", _HINT)
+    return Scaling(0.0, top)

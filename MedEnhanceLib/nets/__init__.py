@@ -1,1 +1,0 @@
-"""Network parts that two methods share."""

@@ -1,0 +1,108 @@
+"""The report of one enhancement: a page with a picture and figures of what changed where.
+
+The page needs nothing but the picture beside it: no network, no scripts. Its template is page.html,
+its look page.css; Jinja2 escapes all text, whatever it came from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from MedEnhanceLib.core.imaging import foreground
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY, findings_in_words, uncertainty_in_words
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.io.atomic import atomic_write, make_folder
+from MedEnhanceLib.report.figures import Picture
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.text import cell_text
+
+_OF_LABELS = {
+    "label": "Label",
+    "voxels": "Voxels",
+    "volume_ml": "Volume, ml",
+    "surface_mm2": "Surface, mm²",
+}
+
+
+class Table(NamedTuple):
+    """A table. heads: field → its heading; the first one names the row. note: what stands below."""
+
+    title: str
+    heads: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]]
+    note: str = ""
+
+
+def enhancement_report(
+    folder: str | Path,
+    *,
+    name: str,
+    volume: Volume,
+    enhanced: Volume,
+    picture: Picture,
+    manifest: Mapping[str, Any],
+    table: Sequence[Mapping[str, Any]] = (),
+    comparisons: Sequence[Table] = (),
+    reference: str = "",
+    overwrite: bool = False,
+) -> Path:
+    """Write index.html and comparison.png.
+
+    folder: made if it does not exist.
+    name: of the input, as the page calls it.
+    enhanced: after enhancement, on the same grid.
+    manifest: as `make_manifest` returns it.
+    table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}.
+    comparisons: further tables, above that of the labels.
+    reference: what the result is compared with, in a sentence; "" for no reference.
+    Returns the page.
+    Raises OutputError: a file exists and may not be replaced, or cannot be written.
+    Raises DependencyError: Jinja2 is missing.
+    """
+    jinja2 = require("jinja2", purpose="Writing a report")
+    target = make_folder(folder)
+    picture.save(target / "comparison.png", overwrite=overwrite)
+    change = np.abs(enhanced.voxels.astype(np.float32) - volume.voxels.astype(np.float32))
+    results = manifest.get("results", {})
+    findings = findings_in_words(results.get("measured") or {}, results.get("strength", 1.0))
+    uncertainty = results.get("uncertainty")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["cell"] = cell_text
+    environment.filters["json"] = lambda value: json.dumps(
+        value, indent=2, ensure_ascii=False, default=str
+    )
+    text = environment.get_template("page.html").render(
+        notice=RESEARCH_ONLY,
+        name=name,
+        volume=volume,
+        spacing=" × ".join(f"{mm:.4g}" for mm in volume.geometry.spacing),
+        enhanced=enhanced,
+        alt=picture.alt,
+        manifest=manifest,
+        model=manifest.get("model") or {"name": "the filter", "sha256": ""},
+        units=volume.units or "units of the input",
+        mean_change=float(change.mean(dtype=np.float64)),
+        mean_in_tissue=float(change[foreground(volume.voxels)].mean(dtype=np.float64)),
+        largest_change=float(change.max()),
+        findings=[*findings, *results.get("limits", ())],
+        uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
+        tables=[*comparisons, *([Table("Segmentation", _OF_LABELS, table)] if table else [])],
+        reference=reference,
+        warnings=[f"{warning.rstrip('.')}." for warning in manifest["warnings"]],
+    )
+    page = target / "index.html"
+    with atomic_write(page, overwrite=overwrite) as temporary:
+        # Names of files that are not UTF-8 hold lone surrogates: a "?" for people.
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+    return page

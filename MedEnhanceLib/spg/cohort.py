@@ -1,0 +1,286 @@
+"""A cohort of patients with their volumes: found in a folder or a table, split and read.
+
+    Cohort.from_folder("patients/") → .split(0.25, seed) → .volumes() → patient, [Volume, …]
+
+The patient is the unit of a split, of a distillation and of an audit. So one person under two
+names, or two modalities in one cohort, are errors that name both.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from MedEnhanceLib import io
+from MedEnhanceLib.core.arrays import Array, looks_like_labels
+from MedEnhanceLib.core.modality import SET_MODALITY
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.runtime.progress import Monitor
+
+PathLike = str | os.PathLike[str]
+_COLUMNS = ("patient", "path")
+#: HU of air; magnitudes of MR do not reach it, also after a rescale.
+_NEVER_MR = -500
+#: Above this share of pixels unlike the first one, a slice shows something that identifies it.
+_SHOWN = 0.01
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One person and the paths of their volumes.
+
+    Attributes:
+        id: the name in this cohort; used in messages, never written into a result.
+        paths: files, or folders with one series of DICOM.
+    """
+
+    id: str
+    paths: tuple[Path, ...]
+
+    def __post_init__(self) -> None:
+        if not (self.id and self.paths):
+            raise ConfigError(
+                f"patient {self.id!r} with {len(self.paths)} paths",
+                "Give every patient a name and a path.",
+            )
+
+    def volumes(
+        self, *, modality: str | None = None, monitor: Monitor | None = None
+    ) -> list[Volume]:
+        """Read all volumes; raises what `io.load` does, and InputError for several frames."""
+        volumes = []
+        for path in self.paths:
+            try:
+                volume = io.load(path, modality=modality, monitor=monitor).single(
+                    "Give one frame as a file of its own, or leave it out."
+                )
+            except InputError as fault:
+                raise type(fault)(f"patient {self.id}: {fault.message}", fault.hint) from fault
+            volumes.append(volume)
+        return volumes
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients in order.
+
+    Attributes:
+        patients: the patients.
+        modality: "CT", "MR", … of files that do not state it.
+        empty: patients' folders in which no volume was found; reading the others warns of them.
+    Raises:
+        ConfigError: two patients with one name.
+    """
+
+    patients: tuple[Patient, ...]
+    modality: str | None = None
+    empty: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, count in Counter(patient.id for patient in self.patients).items():
+            if count > 1:
+                raise ConfigError(f"patient {name} is listed twice", "Put their volumes together.")
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+    def __iter__(self) -> Iterator[Patient]:
+        return iter(self.patients)
+
+    @classmethod
+    def open(cls, path: PathLike, *, pattern: str = "*", modality: str | None = None) -> Cohort:
+        """Open a table (.csv) or a folder; see `from_csv` and `from_folder`."""
+        if Path(path).suffix.lower() == ".csv":
+            return cls.from_csv(path, modality=modality)
+        return cls.from_folder(path, pattern=pattern, modality=modality)
+
+    @classmethod
+    def from_folder(
+        cls, path: PathLike, *, pattern: str = "*", modality: str | None = None
+    ) -> Cohort:
+        """Take a folder for each patient with all volumes below it; else a file for each.
+
+        Args:
+            path: the folder of all patients.
+            pattern: of the names of files that count ("T1*.nii.gz"), if labels lie beside images.
+                With the default, of a patient's folder without such files every folder below
+                that holds files is one series of DICOM.
+            modality: of files that do not state it.
+        Raises:
+            InputError: no volume found, or files beside folders.
+        """
+        root = Path(path)
+        if not root.is_dir():
+            raise InputError(f"{root} is not a folder", "Name the folder of the patients.")
+        files = [
+            file for file in _volumes_below(root, pattern) if file.parent == root and file.is_file()
+        ]
+        patients, empty = [], []
+        for folder in sorted(root.iterdir()):
+            if not folder.is_dir() or folder.name.startswith("."):
+                continue
+            if volumes := _volumes_below(folder, pattern):
+                patients.append(Patient(folder.name, tuple(volumes)))
+            else:
+                empty.append(folder.name)
+        if patients and files:
+            raise InputError(
+                f"{root}: {files[0].name} lies beside the patients' folders",
+                "Put each patient's volumes into a folder, or all files without folders.",
+            )
+        patients = patients or [
+            Patient(file.name[: -len(io.ending_of(file))], (file,)) for file in files
+        ]
+        if not patients:
+            raise InputError(
+                f"{root}: no volume matches {pattern!r}",
+                f"Give a folder for each patient, with DICOM or {', '.join(io.READABLE)} files.",
+            )
+        return cls(tuple(patients), modality, tuple(empty))
+
+    @classmethod
+    def from_csv(cls, path: PathLike, *, modality: str | None = None) -> Cohort:
+        """Return a table with the columns patient and path.
+
+        Args:
+            path: the table. Its paths are relative to its folder. A patient may have several
+                rows. Of a folder all volumes count, as in `from_folder`.
+            modality: of files that do not state it.
+        Raises:
+            InputError: with the number of the line that is wrong.
+        """
+        table = Path(path)
+        try:
+            with table.open(newline="", encoding="utf-8-sig") as stream:
+                rows = list(csv.DictReader(stream))
+        except (OSError, UnicodeError, csv.Error) as cause:
+            raise InputError(f"{table} cannot be read: {cause}", "Name a CSV file.") from cause
+        paths: dict[str, list[Path]] = defaultdict(list)
+        for line, row in enumerate(rows, 2):
+            values = [(row.get(column) or "").strip() for column in _COLUMNS]
+            if not all(values):
+                raise InputError(
+                    f"{table.name}, line {line}: no {_COLUMNS[values.index('')]}",
+                    f"Give the columns {' and '.join(_COLUMNS)}, with a value in each row.",
+                )
+            path = table.parent / values[1]
+            paths[values[0]] += (path.is_dir() and _volumes_below(path, "*")) or [path]
+        if not paths:
+            raise InputError(f"{table} has no rows", f"Give the columns {', '.join(_COLUMNS)}.")
+        patients = (Patient(name, tuple(own)) for name, own in sorted(paths.items()))
+        return cls(tuple(patients), modality)
+
+    def split(self, held_out: float, seed: int) -> tuple[Cohort, Cohort]:
+        """Split by patient; the same seed and names give the same split.
+
+        Args:
+            held_out: the share of patients held out, 0 to below 1. Of two or more patients, any
+                share above 0 holds out at least one and leaves at least one.
+            seed: of the random choice.
+        Returns:
+            The cohorts for training and held out, both in the order of this one.
+        """
+        if not 0 <= held_out < 1:
+            raise ConfigError(f"held_out is {held_out}", "Use 0 to below 1.")
+        count = round(held_out * len(self))
+        if held_out > 0 and len(self) > 1:
+            count = min(max(count, 1), len(self) - 1)
+        # By name: another order of the same patients is the same split.
+        names = sorted(patient.id for patient in self.patients)
+        order = np.random.default_rng(seed).permutation(len(names))
+        held = {names[place] for place in order[:count]}
+        return self.only(lambda p: p.id not in held), self.only(lambda p: p.id in held)
+
+    def only(self, belongs: Callable[[Patient], bool]) -> Cohort:
+        """Return the cohort of those patients for whom `belongs(patient)` is true, in order."""
+        return replace(self, patients=tuple(filter(belongs, self.patients)))
+
+    def volumes(
+        self, *, least_slices: int = 1, monitor: Monitor | None = None
+    ) -> Iterator[tuple[Patient, list[Volume]]]:
+        """Yield each patient with all volumes, read and checked one patient at a time.
+
+        Args:
+            least_slices: the smallest number of slices in all volumes of a patient.
+            monitor: notified of progress and warnings; may cancel.
+        Raises:
+            InputError: another modality than the first volume's, no image, too few slices, or two
+                patients with the same slice, voxel for voxel: they are one person.
+        """
+        monitor = monitor or Monitor()
+        if self.empty:
+            monitor.warn(f"left out, with no volume in their folders: {', '.join(self.empty)}")
+        seen: dict[bytes, str] = {}
+        first: tuple[str, str] | None = None
+        for place, patient in enumerate(self.patients):
+            monitor.progress(place / len(self), f"reading patient {place + 1} of {len(self)}")
+            volumes = patient.volumes(modality=self.modality, monitor=monitor)
+            for path, volume in zip(patient.paths, volumes, strict=True):
+                name = f"patient {patient.id}, {path.name}"
+                first = first or (name, volume.modality)
+                _check_modality(name, volume, first)
+            count = sum(volume.shape[0] for volume in volumes)
+            if count < least_slices:
+                raise InputError(
+                    f"patient {patient.id} has {count} slices; at least {least_slices} are needed",
+                    "Leave the patient out, or ask for fewer images per patient.",
+                )
+            for key in {key for volume in volumes for key in _fingerprints(volume.voxels)}:
+                owner = seen.setdefault(key, patient.id)
+                if owner != patient.id:
+                    raise InputError(
+                        f"patients {owner} and {patient.id} are one person: they share slices",
+                        "Put all volumes of a person under one name.",
+                    )
+            yield patient, volumes
+
+
+def _volumes_below(folder: Path, pattern: str) -> list[Path]:
+    """List all volumes' files below a folder; else the folders that hold files."""
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and fnmatchcase(path.name, pattern)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    volumes = [path for path in files if io.ending_of(path) in io.READABLE]
+    return volumes or (sorted({path.parent for path in files}) if pattern == "*" else [])
+
+
+def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
+    if volume.modality == "SEG" or looks_like_labels(volume.voxels):
+        raise InputError(
+            f"{name}: labels, not an image", "Select the images (--pattern, pattern=)."
+        )
+    if volume.modality == "OT":
+        raise InputError(f"{name}: unknown modality", f"State it: {SET_MODALITY}.")
+    if volume.modality == "MR" and float(np.mean(volume.voxels < _NEVER_MR)) > _SHOWN:
+        raise InputError(
+            f"{name}: stated as MR, but it has values of CT (below {_NEVER_MR})",
+            "Select images of one modality (--pattern, pattern=), or state CT.",
+        )
+    if volume.modality != first[1]:
+        raise InputError(
+            f"{first[0]} is {first[1]}, but {name} is {volume.modality}",
+            "A cohort has one modality: select it (--pattern, pattern=), or state it.",
+        )
+
+
+def _fingerprints(voxels: Array) -> Iterator[bytes]:
+    """Yield a hash of the values of each slice that shows something, whatever their type."""
+    for plane in voxels:
+        values = np.ascontiguousarray(plane, dtype="<f4")
+        if np.mean(values != values.flat[0]) > _SHOWN:
+            digest = hashlib.sha256(repr(values.shape).encode())
+            digest.update(values.tobytes())
+            yield digest.digest()

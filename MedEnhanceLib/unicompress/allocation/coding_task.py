@@ -1,0 +1,107 @@
+"""What all ways of coding a volume share: the task, the bytes there are for it, and the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeVar
+
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.blocks import Grid, ordered_map
+from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext
+from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor
+from MedEnhanceLib.unicompress.config import Speed
+from MedEnhanceLib.unicompress.container import Chunk, bytes_of
+from MedEnhanceLib.unicompress.verify import Tally
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+#: What a chunk's row takes in a deflated head, and what deflating it may add.
+ROW_BYTES, SLACK = 20, 32
+
+
+@dataclass(frozen=True)
+class CodingTask:
+    """A volume to code, and with what.
+
+    voxels: [T,] K, J, I. context: what a reader has. predictors: learned ones that may suit the
+    volume.
+    """
+
+    voxels: Voxels
+    context: DecodeContext
+    speed: Speed
+    threads: int
+    monitor: Monitor
+    predictors: Sequence[Predictor] = ()
+
+    def part(self, start: float, stop: float) -> Self:
+        """Make the same task, as the part of the progress from `start` to `stop`."""
+        return self.at(self.monitor.part(start, stop))
+
+    def at(self, monitor: Monitor) -> Self:
+        """Make the same task, with another monitor."""
+        return replace(self, monitor=monitor)
+
+    def map(
+        self, function: Callable[[Item], Outcome], items: Iterable[Item], most: int = 1 << 10
+    ) -> Iterator[Outcome]:
+        """Yield function(item) in the order of the items, from at most `most` threads."""
+        threads = min(self.threads, most)
+        return ordered_map(function, items, threads=threads, monitor=self.monitor)
+
+
+@dataclass(frozen=True)
+class CodedBlocks:
+    """All chunks of a file, and what a reader will make of them.
+
+    tally: of the voxels that the chunks decode to. models: that the chunks need; carried: those of
+    them that the file must hold, since no other place does. exact: whether every machine decodes
+    the same.
+    """
+
+    grid: Grid
+    chunks: list[Chunk]
+    tally: Tally
+    models: tuple[CodecModel, ...] = ()
+    carried: tuple[CodecModel, ...] = ()
+    exact: bool = True
+
+    @classmethod
+    def of(
+        cls, task: CodingTask, grid: Grid, coded: Iterable[tuple[Chunk, Voxels]], **facts: Any
+    ) -> CodedBlocks:
+        """Collect chunks with what they decode to, in order; facts: models, carried and exact."""
+        tally, chunks = Tally(task.voxels, grid), []
+        for chunk, decoded in coded:
+            tally.add(decoded)
+            chunks.append(chunk)
+            task.monitor.progress(len(chunks) / len(grid), "compressing the volume")
+        return cls(grid, chunks, tally, **facts)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all chunks together."""
+        return bytes_of(self.chunks)
+
+
+@dataclass(frozen=True)
+class Room:
+    """The ratio, and the bytes that it leaves for chunks and their rows."""
+
+    ratio: float
+    bytes: int
+
+    def for_chunks(self, count: int) -> int:
+        """Compute the bytes left for the data of that number of chunks."""
+        return self.bytes - ROW_BYTES * count - SLACK
+
+    def out_of_reach(self) -> ConfigError:
+        """Make the error for a ratio for which not even the coarsest code fits."""
+        return ConfigError(
+            f"ratio {self.ratio:g} cannot be reached for this volume",
+            "Choose a smaller ratio; small volumes, and voxels that are not finite, limit it.",
+        )

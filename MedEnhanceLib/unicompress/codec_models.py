@@ -1,0 +1,156 @@
+"""The trained models that block types need: found by role and modality, or by the hash in a file.
+
+A model is a safetensors file: tensors, and facts as text. Files name theirs by SHA-256; a file
+can carry its models itself, in chunks without voxels. Models that files name are kept for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.bundles.schema import CODEC_PREFIX
+from MedEnhanceLib.bundles.store import codec_files, shipped_folder
+from MedEnhanceLib.core.arrays import Array
+from MedEnhanceLib.errors import CodecError, ModelError
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.unicompress.header import Header, VoxelRange
+
+#: The kind of a chunk that carries a model; its block is NO_BLOCK.
+MODEL_CHUNK = 64
+_MOST_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class CodecModel:
+    """A model's file, in memory. id: its bundle's name; data: the bytes of the file."""
+
+    role: str
+    id: str
+    sha256: str
+    data: bytes
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Name and hash, as headers and manifests record them."""
+        return {"id": self.id, "sha256": self.sha256}
+
+    def tensors(self) -> dict[str, Array]:
+        """Read its arrays by name; raises ModelError where the bytes are none of safetensors."""
+        safetensors = require("safetensors", purpose="Models of the codec")
+        numpy_side = require("safetensors.numpy", purpose="Models of the codec")
+        try:
+            arrays: dict[str, Array] = numpy_side.load(self.data)
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as cause:
+            raise self._unreadable(cause) from cause
+        return arrays
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Facts that it records of itself: layout, training data, seed."""
+        try:
+            size = int.from_bytes(self.data[:8], "little")
+            header = json.loads(self.data[8 : 8 + min(size, _MOST_BYTES)])
+            return {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}
+        except (ValueError, AttributeError, RecursionError) as cause:
+            raise self._unreadable(cause) from cause
+
+    def _unreadable(self, cause: Exception) -> ModelError:
+        return ModelError(
+            f"the model {self.id} ({self.role}) cannot be read: {cause}",
+            "Install MedEnhance again, or ask for a file that carries its model.",
+        )
+
+
+@dataclass(frozen=True)
+class ModelSet:
+    """The models that a file names, or that a writer may use.
+
+    named: role → {"id", "sha256"}; carried: SHA-256 → bytes that the file itself holds.
+    """
+
+    named: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    carried: Mapping[str, bytes] = field(default_factory=dict)
+
+    def get(self, role: str) -> CodecModel:
+        """Get the model for `role`.
+
+        Raises ModelError where the file names none, or names one that is neither in the file nor
+        on this machine.
+        """
+        if role not in self.named:
+            raise ModelError(
+                f"a block needs a model ({role}) that the file does not name",
+                "The file is damaged or forged.",
+            )
+        name, sha256 = (self.named[role].get(key, "") for key in ("id", "sha256"))
+        if sha256 in self.carried:
+            return CodecModel(role, name, sha256, self.carried[sha256])
+        for path in codec_files():
+            with contextlib.suppress(OSError):  # one that cannot be read hides no other
+                model = read_model(path)
+                if model.sha256 == sha256:
+                    return replace(model, role=role)
+        raise ModelError(
+            f"the model {name} {sha256[:12]} ({role}) is not on this machine",
+            "Install the MedEnhance that wrote the file, or import that model (medenhance models "
+            "import), or ask for a file that carries it (medenhance compress --embed-model).",
+        )
+
+    def missing(self) -> list[str]:
+        """List the named models that are not here, in words."""
+        lacking = []
+        for role in self.named:
+            try:
+                self.get(role)
+            except ModelError as error:
+                lacking.append(error.message.partition(" is not on")[0])
+        return lacking
+
+
+def shipped_model(role: str, modality: str) -> CodecModel | None:
+    """Return the model that new files of a modality use, or None."""
+    path = shipped_folder() / f"{CODEC_PREFIX}{modality.lower()}" / f"models/{role}.safetensors"
+    return read_model(path) if path.is_file() else None
+
+
+def read_model(path: Path) -> CodecModel:
+    """Read the model in a file of a bundle; kept as long as the file does not change."""
+    stat = path.stat()
+    return _read(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _read(path: Path, _size: int, _time: int) -> CodecModel:
+    data = path.read_bytes()
+    name = path.parent.parent.name
+    return CodecModel(path.stem, name, hashlib.sha256(data).hexdigest(), data)
+
+
+@dataclass(frozen=True)
+class DecodeContext:
+    """dtype and voxel_range: of the volume; models: those that its file names."""
+
+    dtype: np.dtype[Any]
+    voxel_range: VoxelRange
+    models: ModelSet = field(default_factory=ModelSet)
+
+    @classmethod
+    def of(cls, container: Container, header: Header) -> DecodeContext:
+        """Make the context of an open file; a carried model that is damaged counts as none."""
+        carried = {}
+        for chunk in container.chunks:
+            if header.models and chunk.block == NO_BLOCK and chunk.kind == MODEL_CHUNK:
+                with contextlib.suppress(CodecError):
+                    data = container.read(chunk)
+                    carried[hashlib.sha256(data).hexdigest()] = data
+        return cls(header.dtype, header.range, ModelSet(header.models, carried))

@@ -1,0 +1,133 @@
+"""Trains the predictor's network that ships for a modality: as it is taught a volume, on many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.options import option
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.io.volume_files import load
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.codecs.predictor.features import COUNT
+from MedEnhanceLib.unicompress.codecs.predictor.learned import ROLE, model_of
+from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
+    PredictorLearner,
+    Weights,
+    draw_samples,
+)
+from MedEnhanceLib.unicompress.config import CodecTrainingConfig
+
+_WIDTHS = (32, 32)
+#: Scale and shape before anything is learned: 2 ** −1.4 of the local scale, a fifth step.
+_START = (0.0, -1.4, 2.0)
+_RATE, _LEAST_RATE, _WARMUP = 6e-3, 0.02, 200
+_BATCH = 4096
+#: Voxels of one part of a volume; of a step, and of all, at most, that batches are drawn from.
+_DRAWN, _POOL_PER_STEP, _LARGEST_POOL = 40_000, 150, 4_000_000
+#: Steps from one replacement of voxels to the next, and between two reports.
+_REFRESH, _REPORTED = 100, 1_000
+#: Share of the time after which volumes are read, and voxels are drawn, about.
+_READ, _FILLED = 0.15, 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorConfig(CodecTrainingConfig):
+    """Training of one modality's network; a minute, so it is not resumed."""
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {"steps": 20},
+        "cpu": {},
+        "full": {"steps": 60_000},
+    }
+
+    modality: Literal["CT", "MR", "EM"] = option(
+        "CT", help="modality of the volumes, for the name of the model"
+    )
+    steps: int = option(7_000, help="optimizer steps", low=1, high=10_000_000)
+
+
+def train(
+    config: PredictorConfig,
+    data_files: Sequence[str | Path],
+    out: str | Path,
+    monitor: Monitor | None = None,
+) -> list[Path]:
+    """Train on volumes and write the model `predictor.safetensors` into the folder `out`.
+
+    Returns the model's path, alone. Raises InputError without volumes, Cancelled.
+    """
+    monitor = monitor or Monitor()
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    volumes = _read(data_files, monitor.part(0.0, _READ))
+    generator = np.random.default_rng(config.seed)
+    learner = PredictorLearner(_start(generator))
+    filling, parts = monitor.part(_READ, _FILLED), []
+    count = max(1, min(_POOL_PER_STEP * config.steps, _LARGEST_POOL) // _DRAWN)
+    for number in range(count):
+        filling.progress(number / count, "draw voxels")
+        parts.append(draw_samples(volumes, _DRAWN, generator))
+    pool, oldest = np.concatenate(parts), 0
+    monitor = monitor.part(_FILLED, 1.0)
+    for step in range(config.steps):
+        monitor.progress(step / config.steps, "train the predictor")
+        if step and step % _REFRESH == 0:  # the oldest voxels are replaced
+            new = draw_samples(volumes, _DRAWN, generator)
+            at = (oldest + np.arange(len(new))) % len(pool)
+            pool[at] = new
+            oldest = int(at[-1] + 1)
+        batch = pool[generator.integers(0, len(pool), _BATCH)]
+        # After a warm-up, along a cosine to almost nothing.
+        cosine = 0.5 * (1 + np.cos(np.pi * step / config.steps))
+        rate = _RATE * (_LEAST_RATE + (1 - _LEAST_RATE) * cosine)
+        bits = learner.step(batch, float(rate * min(1.0, (step + 1) / _WARMUP)))
+        if (step + 1) % _REPORTED == 0 or step + 1 == config.steps:
+            monitor.metric("bits per voxel", bits, step + 1)
+    monitor.progress(1.0, "trained")
+    facts = {
+        "modality": config.modality,
+        "trained_on": ["/".join(Path(path).parts[-2:]) for path in data_files],
+        "steps": config.steps,
+        "seed": config.seed,
+    }
+    model = model_of(learner.weights.network(), f"codec-{config.modality.lower()}", facts)
+    path = folder / f"{ROLE}.safetensors"
+    with atomic_write(path, overwrite=True) as temporary:
+        temporary.write_bytes(model.data)
+    return [path]
+
+
+def _start(generator: np.random.Generator) -> Weights:
+    """Draw weights within 1 / √inputs; of the last layer a tenth of it, around `_START`."""
+    matrices, biases = [], []
+    for inputs, outputs in pairwise((COUNT, *_WIDTHS, len(_START))):
+        reach = inputs**-0.5
+        matrices.append(generator.uniform(-reach, reach, (outputs, inputs)).astype(np.float32))
+        biases.append(generator.uniform(-reach, reach, outputs).astype(np.float32))
+    matrices[-1] *= np.float32(0.1)
+    biases[-1] = np.array(_START, np.float32)
+    return Weights(matrices, biases)
+
+
+def _read(data_files: Sequence[str | Path], monitor: Monitor) -> list[Voxels]:
+    volumes: list[Voxels] = []
+    for number, path in enumerate(data_files):
+        monitor.progress(number / len(data_files), "read volumes")
+        part = monitor.part(number / len(data_files), (number + 1) / len(data_files))
+        voxels = load(path, monitor=part).voxels
+        volumes += list(voxels.reshape(-1, *voxels.shape[-3:]))
+    usable = [one for one in volumes if one.dtype.kind in "iu" and min(one.shape[1:]) >= 2]
+    if not usable:
+        raise InputError(
+            "no integer volumes to train the predictor on",
+            "Use volumes as the scanner stores them, without a rescale slope.",
+        )
+    return usable

@@ -1,0 +1,77 @@
+"""The block types: what an id in a chunk means, and what decodes the chunk's bytes.
+
+Ids are part of the format: never given to anything else. docs/ucv-format.md lists free ones.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.core.arrays import Shape, Voxels
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.unicompress.codec_models import DecodeContext
+from MedEnhanceLib.unicompress.codecs import lossless
+from MedEnhanceLib.unicompress.codecs.implicit.settings import IMPLICIT
+from MedEnhanceLib.unicompress.codecs.integers import Indices, from_integers, split_record
+from MedEnhanceLib.unicompress.codecs.predictor.learned import LEARNED, decode_learned
+from MedEnhanceLib.unicompress.codecs.video import video
+
+#: What codecs and numpy raise on bytes that make no sense.
+FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
+#: Decodes the bytes of a block of a shape to its voxels. No size in the bytes is believed.
+Decode = Callable[[bytes, Shape, DecodeContext], Voxels]
+
+
+@dataclass(frozen=True)
+class BlockType:
+    """A way in which blocks are coded.
+
+    id: in chunks. name: for reports. package: without which no block of the type is decoded.
+    decode: raises one of FOREIGN_ERRORS for invalid data.
+    """
+
+    id: int
+    name: str
+    package: str
+    decode: Decode
+
+
+def _by_indices(decode: Callable[[bytes, Shape, np.dtype[Any]], Indices]) -> Decode:
+    """Decode blocks whose bytes are a record of the integers, then their indices."""
+
+    def decoded(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
+        record, width, code = split_record(data)
+        return from_integers(record, decode(code, shape, width), context.dtype, shape)
+
+    return decoded
+
+
+def _decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
+    """Import the implicit network when a block needs it: that takes torch."""
+    require("torch", purpose="Implicit blocks")
+    from MedEnhanceLib.unicompress.codecs.implicit.codec import decode_implicit
+
+    return decode_implicit(data, shape, context)
+
+
+BLOCK_TYPES = {
+    each.id: each
+    for each in (
+        BlockType(lossless.CONSTANT, "constant", "numpy", _by_indices(lossless.decode_constant)),
+        BlockType(lossless.ZSTD, "zstd", "imagecodecs", _by_indices(lossless.decode_zstd)),
+        BlockType(lossless.JPEGXL, "jpeg-xl", "imagecodecs", _by_indices(lossless.decode_jpegxl)),
+        BlockType(video.VIDEO, "video (AV1)", "imagecodecs", video.decode),
+        BlockType(LEARNED, "learned", "safetensors", decode_learned),
+        BlockType(IMPLICIT, "implicit", "torch", _decode_implicit),
+    )
+}
+
+
+def block_type_name(kind: int) -> str:
+    """Name a block type for reports; ids that this version does not know are named unknown."""
+    return BLOCK_TYPES[kind].name if kind in BLOCK_TYPES else f"unknown type {kind}"

@@ -1,0 +1,173 @@
+"""The page stands alone, says what changed, and trusts nothing that comes from a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import (
+    RESEARCH_ONLY,
+    corrections_in_words,
+    findings_in_words,
+    make_manifest,
+)
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.report.enhancement_page import Table, enhancement_report
+from MedEnhanceLib.report.figures import Pane, comparison
+
+HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&.nii.gz"
+_VOID = {"meta", "img"}
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
+
+class Reader(HTMLParser):
+    """Collects what is on the page and checks that every element is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def enhanced(head: Volume) -> Volume:
+    return head.with_voxels(head.voxels + np.int16(3), did="enhanced with mr")
+
+
+def report(folder: Path, volume: Volume, enhanced: Volume, **options: Any) -> str:
+    model = {"name": "mr", "sha256": "ab" * 32} | options.pop("model", {})
+    manifest = make_manifest(
+        "enhanced", config={}, inputs={"input": HOSTILE}, seconds=1.25, model=model
+    )
+    manifest |= {"warnings": options.pop("warnings", ())}
+    picture = comparison([Pane("Input", volume), Pane("Enhanced", enhanced)])
+    page = enhancement_report(
+        folder,
+        name=HOSTILE,
+        volume=volume,
+        enhanced=enhanced,
+        picture=picture,
+        manifest=manifest | {"results": options.pop("results", {})},
+        **options,
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["comparison.png", "index.html"]
+    return page.read_text(encoding="utf-8")
+
+
+def test_report_says_what_changed_was_measured_and_done(
+    tmp_path: Path, head: Volume, enhanced: Volume
+) -> None:
+    noise = {"sigma": 12.5, "units": "HU", "confidence": 0.4, "share_removed": 0.8, "reason": "few"}
+    blur = {"undone": True, "reason": "both axes are blurred"}
+    measured = {"noise": noise, "blur": blur, "bias_field": {"corrected": True}}
+    facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
+    results = {"measured": measured, "uncertainty": facts}
+    table = [{"label": "white matter", "voxels": 12345, "volume_ml": 6.7891, "surface_mm2": 4321.4}]
+    tissue = head.voxels > head.voxels.mean()
+    in_tissue = enhanced.with_voxels(np.where(tissue, enhanced.voxels, head.voxels))
+    html = report(tmp_path, head, in_tissue, results=results, table=table)
+    text = " ".join(html.split())
+    changed = "by 3 units of the input on average, all voxels by "
+    changed += f"{3 * tissue.mean():.3g}, and none by more than 3."
+    assert f"The enhancement changed tissue (voxels above the mean) {changed}" in text
+    assert "direction) is unchanged" in text
+    assert "mr abababababab" in text
+    assert "1.2 s" in text
+    assert "Noise found: ±12.5 HU (1 SD); removed: 80 %, because few." in text
+    assert "Blur: undone; both axes are blurred." in text
+    assert "Bias field: corrected (N4)." in text
+    words = ", 80% of the noise correction, blur undone, bias field corrected"
+    assert corrections_in_words(measured) == words
+    sharp = {"blur": {"undone": False, "reason": "as sharp as undamaged scans"}}
+    assert findings_in_words(sharp) == ["blur: left alone; as sharp as undamaged scans"]
+    assert corrections_in_words(sharp) == ""
+    assert "calibrated on held-out &lt;heads&gt;" in text
+    for part in ("12,345", "6.789", "Surface, mm²", "4,321"):
+        assert part in text
+
+
+def test_the_page_names_its_input_and_says_where_nothing_changed(
+    tmp_path: Path, head: Volume
+) -> None:
+    fine = replace(head, geometry=Geometry((0.9765620231, 0.9765620231, 3.0)))
+    rows = [{"name": "after", "psnr": 25.0}]
+    table = Table("Against the truth", {"name": "volume", "psnr": "PSNR"}, rows, "Good.")
+    noise = {"sigma": 5.0, "confidence": 1.0, "share_removed": 1.0}
+    results = {"strength": 0.0, "measured": {"noise": noise}}
+    options = {
+        "results": results,
+        "comparisons": [table],
+        "reference": "The truth is known.",
+        "warnings": ["odd."],
+    }
+    html = report(tmp_path, fine, fine.with_voxels(fine.voxels, did="enhanced"), **options)
+    text = " ".join(html.split())
+    assert "Nothing was changed: every voxel is that of the input." in text
+    assert "changed tissue" not in text and "removed: 0 %." in text
+    assert "0.9766 × 0.9766 × 3 mm" in text and "0.97656" not in text.partition("Provenance")[0]
+    assert HOSTILE in Reader(html).text
+    assert "The truth is known." in text and "no reference" not in text
+    assert "<h2>Against the truth</h2>" in text and "<td>25</td>" in text and "<p>Good.</p>" in text
+    assert "<li>odd.</li>" in text
+
+
+def test_hostile_texts_stay_text_and_nothing_comes_from_elsewhere(
+    tmp_path: Path, head: Volume, enhanced: Volume
+) -> None:
+    row = {"label": HOSTILE, "voxels": 1, "volume_ml": 1.0, "surface_mm2": 1.0}
+    name = "caf\udce9"
+    html = report(
+        tmp_path,
+        head,
+        enhanced.with_voxels(enhanced.voxels, did=HOSTILE),
+        model={"name": HOSTILE},
+        table=[row],
+        warnings=[HOSTILE, name],
+    )
+    assert "caf?" in html
+    reader = Reader(html)
+    assert {tag for tag, _ in reader.tags}.isdisjoint({"script", "iframe", "object", "link"})
+    assert all("onerror" not in attributes for _, attributes in reader.tags)
+    assert reader.text.count(HOSTILE) >= 5
+    assert reader.text.count(RESEARCH_ONLY) >= 2
+    ((_, image),) = [entry for entry in reader.tags if entry[0] == "img"]
+    assert image["src"] == "comparison.png"
+    assert "Axial" in str(image["alt"])
+    plain = html.replace("http://evil.example/", "")
+    assert not [word for word in ("http", "@import", "url(", "<script") if word in plain]
+
+
+def test_change_of_integers_does_not_wrap_around(tmp_path: Path, head: Volume) -> None:
+    low = head.with_voxels(np.full(head.shape, -32768, np.int16))
+    high = head.with_voxels(np.full(head.shape, 32767, np.int16))
+    assert "none by more than 6.55e+04" in report(tmp_path, low, high)
+
+
+def test_an_existing_page_is_not_replaced(tmp_path: Path, head: Volume, enhanced: Volume) -> None:
+    before = report(tmp_path, head, enhanced)
+    with pytest.raises(OutputError, match="exists"):
+        report(tmp_path, head, head)
+    assert (tmp_path / "index.html").read_text(encoding="utf-8") == before
+    assert report(tmp_path, head, head, overwrite=True) != before
