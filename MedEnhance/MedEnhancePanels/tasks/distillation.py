@@ -8,7 +8,7 @@ from MedEnhanceLib.jobs.kinds.train import cohort
 from MedEnhanceLib.jobs.teaching.segmenter import taught_fields
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhanceLib.spg.dataset import is_distilled
-from MedEnhanceLib.spg.statistics import NUMBERS
+from MedEnhanceLib.spg.statistics import count_of_numbers
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.tasks import long_run
@@ -105,7 +105,7 @@ def sharedText(state):
     shared = _(
         "The result contains {count} averages over all patients, rounded voxel spacings, and no "
         "patient image. Starting sends nothing."
-    ).format(count=NUMBERS)
+    ).format(count=count_of_numbers("CT" if state.distillTask == "distillCT" else "MR"))
     if state.distillMethod == "matching":
         shared = _(
             "The result contains volumes for each patient, changed to teach what that patient's "
