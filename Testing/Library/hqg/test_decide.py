@@ -90,7 +90,9 @@ class TestDecision:
         assert facts["sigma_used"] == facts["interval"][0] < facts["sigma"]
         assert facts["reason"] == "noise and anatomy can hardly be distinguished"
         line = findings_in_words(result.measured)[0]
-        assert f"of the ±{facts['sigma_used']:g} that are certain, because noise" in line
+        low, high = facts["interval"]
+        assert line.startswith(f"noise found: between ±{low:.3g} and ±{high:.3g} (1 SD), because")
+        assert f"of ±{facts['sigma_used']:.3g}. The result is nearly the input: state" in line
         assert _error(result.volume.voxels, brain()) <= _error(noisy.voxels, brain())
 
     def test_stated_noise_takes_the_place_of_the_measurement(self, tmp_path: Path) -> None:
