@@ -273,7 +273,8 @@ def correct(header: Dataset) -> list[str]:
         else:
             element.value = None
             done.append(
-                f"{element.keyword} of the source is left empty: its value is not valid DICOM, and nothing else changes"
+                f"{element.keyword} of the source is left empty, as its value is not valid DICOM; "
+                "nothing else changes"
             )
     states_method = any(
         header.get(f"DeidentificationMethod{form}") for form in ("", "CodeSequence")
