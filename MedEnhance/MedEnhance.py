@@ -32,9 +32,8 @@ _GUIDE = "https://github.com/medenhance/SlicerMedEnhance/blob/main/docs/slicer/u
 
 def findLibrary():
     """Make MedEnhanceLib importable from a source tree too, where it is one folder up."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    above = os.path.dirname(here)
-    for folder in (here, above):
+    module = os.path.dirname(os.path.abspath(__file__))
+    for folder in (module, os.path.dirname(module)):
         if os.path.isdir(os.path.join(folder, "MedEnhanceLib")):
             if folder not in sys.path:
                 sys.path.append(folder)
@@ -55,7 +54,7 @@ class MedEnhance(ScriptedLoadableModule):
         parent.title = _("MedEnhance")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Filtering")]
         parent.dependencies = []
-        parent.contributors = ["MedEnhance developers (MedEnhance)"]
+        parent.contributors = ["The MedEnhance developers (github.com/medenhance)"]
         parent.helpText = _(
             "Enhances, segments and compresses volumes: choose one, or load one, then press Apply."
             " Research use only: not a medical device, not for diagnosis. Every result is marked"

@@ -3,19 +3,17 @@
 import os
 from pathlib import Path
 
-from slicer.i18n import tr as _
-
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.texts import tr as _
 
 
-def checkNode(name, node):
+def checkNodes(**nodes):
     """Raise PanelError for what is no node at all; whether it can be worked on is asked later."""
-    if not hasattr(node, "GetClassName"):
-        raise PanelError(
-            _("{name} is {value!r}, not a node").format(name=name, value=node),
-            _('Give a node, for example slicer.util.getNode("MRHead").'),
-            "input",
-        )
+    for name, value in nodes.items():
+        if not hasattr(value, "GetClassName"):
+            message = _("{name} is {value!r}, not a node").format(name=name, value=value)
+            hint = _('Give a node, for example slicer.util.getNode("MRHead").')
+            raise PanelError(message, hint, "input")
 
 
 def checkPath(name, value):

@@ -15,17 +15,17 @@ from pathlib import Path
 import qt
 import slicer
 import slicer.packaging
-from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.runner import sharedRunner
+from MedEnhancePanels.texts import tr as _
 
 #: What packages are for: opening, compressing, exporting and samples; all that needs PyTorch.
 COMPRESS, ENHANCE = "compress", "enhance"
 #: The uses for which nothing was missing; it stays so while Slicer runs, and looking takes time.
 _complete = set()
 _COMPILER = "ziglang>=0.13"
-#: The setting of who declined the compiler: computing works without it, and slower.
+#: The setting of a user who declined the compiler: computing works without it, and slower.
 _DECLINED = "MedEnhance/compilerDeclined"
 
 
@@ -51,7 +51,7 @@ def missingText(use=ENHANCE):
     return text.format(count=len(packages), size=size) if packages else ""
 
 
-def unavailable():
+def enhancingProblem():
     """Say why this computer cannot enhance, whatever is installed; empty where it can."""
     from MedEnhanceLib.runtime.dependencies import NO_TORCH, has, is_intel_mac
 
@@ -76,7 +76,7 @@ def ensure(use=ENHANCE, context=None, button=None):
     button is pressed again, unless it is disabled by then. While packages are being installed
     nothing happens. Raises PanelError where an installation cannot be, or failed.
     """
-    if use == ENHANCE and (problem := unavailable()):
+    if use == ENHANCE and (problem := enhancingProblem()):
         raise PanelError(problem, code="dependency")
     if isInstalling():
         return False
@@ -121,7 +121,7 @@ def start(use, isAgreed):
         "chooses_build": _choosesBuild(packages),
     }
     kind, title = ("install" if packages else ""), _("Install packages")
-    return sharedRunner().submit(kind, params, title=title, own=True)
+    return sharedRunner().submit(kind, params, title=title, dedicated=True)
 
 
 def _choosesBuild(packages):

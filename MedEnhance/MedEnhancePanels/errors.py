@@ -4,7 +4,7 @@ import functools
 import re
 import traceback
 
-from slicer.i18n import tr as _
+from MedEnhancePanels.texts import tr as _
 
 #: What the library's hints add for its other users: " (--device cpu, …)", " (medenhance doctor)".
 _FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -m )[^()]*\)")

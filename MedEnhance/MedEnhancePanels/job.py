@@ -2,13 +2,13 @@
 
 import itertools
 import os
+import re
 import shutil
 import sys
 import time
 
-from slicer.i18n import tr as _
-
 from MedEnhanceLib.runtime.text import duration_text
+from MedEnhancePanels.texts import tr as _
 
 _LOG_LINES = 5000
 _LINES_IN_DETAILS = 200
@@ -24,13 +24,13 @@ class Job:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, runner, kind, params, title, after, own, isUrgent):
+    def __init__(self, runner, kind, params, title, after, dedicated, isUrgent):
         self._listeners, self._finishers, self._runner = [], [], runner
         self.id = f"{os.getpid()}-{next(Job._numbers)}"
         self.kind, self.params, self.title = kind, dict(params), title
-        self.after, self.own, self.isUrgent = after, own, isUrgent
+        self.after, self.dedicated, self.isUrgent = after, dedicated, isUrgent
         self.state, self.stage, self.fraction, self.etaSeconds = "waiting", _("waiting"), 0.0, None
-        self.log, self.warnings, self.metrics = [], [], []
+        self.log, self.warnings = [], []
         self.result, self.error, self.nodes = {}, None, {}
         self.started, self.ended = None, None
         self.folder = ""
@@ -117,7 +117,7 @@ def stageText(job):
 
 def sentence(text):
     """Begin a warning or a remark with a capital letter, and end it with a full stop."""
-    first = text.partition(" ")[0]
     # "scan.ucv is damaged": names stay as they are.
-    begin = text[:1] if "." in first.rstrip(".") or "_" in first else text[:1].upper()
+    isName = re.match(r"\S*(_|-|:\s|\.\S)", text)
+    begin = text[:1] if isName else text[:1].upper()
     return f"{begin}{text[1:].rstrip('. ')}."

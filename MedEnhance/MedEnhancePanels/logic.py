@@ -11,9 +11,9 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     """The library for nodes: the methods of MedEnhanceLib with nodes in and nodes out.
 
     Every method runs its work in a worker process. With wait=True (the default) it returns what
-    came out; meanwhile a dialog shows the progress, and Cancel, or Ctrl+C in the terminal, stops
-    it. With wait=False it returns a Job at once: see job.onFinished, job.cancel, job.nodes. Errors
-    are raised as PanelError, with .message, .hint and .code.
+    came out; meanwhile a dialog shows the progress, and its Cancel stops it. With wait=False it
+    returns a Job at once: see job.onFinished, job.cancel, job.nodes. Errors are raised as
+    PanelError, with .message, .hint and .code.
 
         logic = slicer.modules.medenhance.widgetRepresentation().self().logic
         better = MedEnhanceLogic().enhance(slicer.util.getNode("MRHead"), segment=True)
@@ -54,18 +54,17 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         The options are those of MedEnhanceLib's enhance, and: guide: a volume node of another
         series of the examination. noise_map: make a volume of the measured noise too. segment:
         find labels too, with the model `segmenter`; force_segmenter: even in a volume unlike those
-        that it learned from. output: an empty volume node, or an earlier
-        result, to fill instead of a new one.
+        that it learned from. output: an empty volume node, or an earlier result of this volume, to
+        fill instead of a new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .noise, .table, .difference.
         """
         from MedEnhanceLib.hqg.config import EnhanceConfig
         from MedEnhancePanels.tasks import enhancement
 
-        arguments.checkNode("node", node)
-        for name, each in (("guide", guide), ("output", output)):
-            if each is not None:
-                arguments.checkNode(name, each)
+        nodes = {"guide": guide, "output": output}
+        nodes = {name: each for name, each in nodes.items() if each is not None}
+        arguments.checkNodes(node=node, **nodes)
         options = enhancement.EnhanceOptions(
             arguments.checkedConfig(EnhanceConfig, **options),
             guide=guide,
@@ -87,7 +86,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         from MedEnhanceLib.unicompress.config import CompressConfig
         from MedEnhancePanels.tasks import compression
 
-        arguments.checkNode("node", node)
+        arguments.checkNodes(node=node)
         arguments.checkPath("path", path)
         config = arguments.checkedConfig(CompressConfig, **options)
         job = compression.startCompress(self.runner, node, path, config, overwrite=overwrite)
@@ -113,7 +112,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         """
         from MedEnhancePanels.tasks import files
 
-        arguments.checkNode("node", node)
+        arguments.checkNodes(node=node)
         arguments.checkPath("path", path)
         job = files.startSave(self.runner, node, path, overwrite=overwrite)
         return _end(job, wait, lambda job: job.result["outputs"]["output"])
@@ -128,7 +127,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         """
         from MedEnhancePanels.tasks import dicom_export
 
-        arguments.checkNode("node", node)
+        arguments.checkNodes(node=node)
         if folder:
             arguments.checkPath("folder", folder)
             options["folder"] = os.path.expanduser(os.fspath(folder))

@@ -13,10 +13,10 @@ import time
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError, plain
 from MedEnhancePanels.job import Job
+from MedEnhancePanels.texts import tr as _
 from MedEnhancePanels.worker import Worker, encoded
 
 #: How long a worker may take to stop a cancelled job before it is killed.
@@ -45,7 +45,9 @@ class Runner:
         self._stepping, self._isTurning = [], False
         self._workspace = None
 
-    def submit(self, kind, params, *, title, before=None, after=None, own=False, isUrgent=False):
+    def submit(
+        self, kind, params, *, title, before=None, after=None, dedicated=False, isUrgent=False
+    ):
         """Start a job; returns the Job at once.
 
         Args:
@@ -55,11 +57,11 @@ class Runner:
             before: before(job), a generator that runs on the main thread, a step at a time; may
                 set job.params.
             after: after(job), likewise; reads job.result and fills job.nodes.
-            own: whether the job gets its own process.
+            dedicated: whether the job gets a process of its own.
             isUrgent: whether it gets one where the shared worker is busy, as somebody waits for it.
         """
         self.jobs = self.activeJobs()
-        job = Job(self, kind, params, title, after, own, isUrgent)
+        job = Job(self, kind, params, title, after, dedicated, isUrgent)
         job.folder = tempfile.mkdtemp(prefix="job-", dir=self.folder())
         self.jobs.append(job)
         if before is None:
@@ -173,8 +175,8 @@ class Runner:
             self._fail(job, PanelError(message, _("Use plain text and finite numbers."), "config"))
             return
         if job.isUrgent and self._shared is not None and self._shared.job is not None:
-            job.own = True
-        if job.own:
+            job.dedicated = True
+        if job.dedicated:
             self._give(job, self._newWorker())
         else:
             self._waiting.append(job)
@@ -214,7 +216,7 @@ class Runner:
         worker, job.worker = job.worker, None
         if worker is not None:
             worker.job = None
-            if job.own:
+            if job.dedicated:
                 worker.close()
             elif worker is self._shared:
                 self._sendNext()
@@ -243,7 +245,6 @@ class Runner:
             job.log.append(f"warning: {job.warnings[-1]}")
             job.notify("warning", **more)
         elif name == "metric":
-            job.metrics.append((more.get("name"), more.get("value"), more.get("step")))
             job.notify("metric", **more)
         elif name == "error":
             texts = (more.get(key) or "" for key in ("message", "hint", "code", "details"))
@@ -310,5 +311,4 @@ def _lost(worker):
         _("The computing process {how}").format(how=crashed if worker.crashed else ended),
         _("Your data are unchanged. Try again; close other programs if memory is low."),
         "worker",
-        "\n".join(worker.log[-40:]),
     )

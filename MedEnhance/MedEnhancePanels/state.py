@@ -99,7 +99,7 @@ class State:
     distillName = Field("my-run")
     distillMethod = Field.of(DistillConfig, "method")
     #: "synthetic", "template" or the path of a file.
-    distillPrior = Field.of(DistillConfig, "prior")
+    distillTemplate = Field.of(DistillConfig, "prior")
     distillVolumes = Field.of(DistillConfig, "volumes")
     distillDevice = Field.of(DistillConfig, "device")
     distillSegmenter = Field("")  # "" for an enhancer by its own loss alone

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import qt
 
-#: Lines of the worker's output that are kept for the details of an error.
-_LOG_LINES = 2000
-
 
 class Worker:
     """Process of the library. Callbacks run on the main thread, from Qt's event loop.
@@ -25,7 +22,7 @@ class Worker:
         self._onFields, self._onEnded = onFields, onEnded
         self._command = command or [pythonExecutable(), "-P", "-m", "MedEnhanceLib", "worker"]
         self._pending = {"out": b"", "err": b""}
-        self.job, self.pid, self.log = None, 0, []
+        self.job, self.pid = None, 0
         self.exitCode, self.crashed = None, False
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(_environment())
@@ -73,7 +70,7 @@ class Worker:
             except ValueError:
                 fields = None
             if not isinstance(fields, dict):  # printed by whatever starts Python
-                self._keep(line)
+                self._log(line)
             elif fields.get("event") == "hello":
                 self.pid = int(fields.get("pid") or 0)
             elif self.job is not None and fields.get("job") == self.job.id:
@@ -81,7 +78,7 @@ class Worker:
 
     def _onErrorOutput(self):
         for line in self._lines("err", self._process.readAllStandardError()):
-            self._keep(line)
+            self._log(line)
 
     def _lines(self, stream, chunk):
         """Return whole lines; what comes in pieces waits for its rest."""
@@ -89,15 +86,13 @@ class Worker:
         self._pending[stream] = rest
         return [line for line in lines if line.strip()]
 
-    def _keep(self, line):
-        self.log.append(line.decode("utf-8", "replace").rstrip())
-        del self.log[:-_LOG_LINES]
+    def _log(self, line):
         if self.job is not None:
-            self.job.keepLog(self.log[-1])
+            self.job.keepLog(line.decode("utf-8", "replace").rstrip())
 
     def _onProcessError(self, error):
         if error == qt.QProcess.FailedToStart:
-            self._keep(f"{self._command[0]}: {self._process.errorString()}".encode())
+            self._log(f"{self._command[0]}: {self._process.errorString()}".encode())
             self._end(-1, True)
 
     def _onFinished(self, *_codes):
@@ -132,11 +127,11 @@ def encoded(fields):
 def pythonExecutable():
     """Return the executable of Slicer's Python, or of the Python that runs this."""
     name = "PythonSlicer"
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which(name) or shutil.which(name, path=beside)
+    folder = str(Path(sys.executable).parent)
+    path = shutil.which(name) or shutil.which(name, path=folder)
     # Within Slicer sys.executable may be Slicer itself, which must not be started twice.
     isPython = Path(sys.executable).name.lower().startswith("python")
-    return found or (sys.executable if isPython else name)
+    return path or (sys.executable if isPython else name)
 
 
 def libraryFolder():

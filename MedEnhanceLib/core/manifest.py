@@ -25,7 +25,10 @@ _MAPS = {
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
 }
 #: Keys of `results` that belong to a segmentation.
-_OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
+_OF_SEGMENTATION = ("labels", "table", "head", "segmentation_warning")
+#: Below this many SD of the noise a guide changed almost nothing; below this share of σ, what is
+#: removed is hardly seen.
+_LEAST_USE, _NEARLY_NOTHING = 0.02, 0.5
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
 
 
@@ -149,8 +152,10 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     if "bias_field" in measured:
         lines.append("bias field: corrected (N4)")
     if guide := measured.get("guide"):
-        text = f"guide: changed the result by {guide['used']:.2f} SD of the noise"
-        lines.append(text + (f"; {guide['reason']}" if guide.get("reason") else ""))
+        text = f"changed the result by {guide['used']:.2f} SD of the noise"
+        if guide["used"] < _LEAST_USE:
+            text = "added almost nothing" if guide["used"] > 0 else "added nothing"
+        lines.append(f"guide: {text}" + (f"; {guide['reason']}" if guide.get("reason") else ""))
     if slices := measured.get("slices"):
         lines.append(
             f"slices: {slices['before']} of {slices['spacing_before_mm']:g} mm became "
@@ -168,16 +173,21 @@ def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
     """State the noise and what of it was removed: "noise found: ±19 (1 SD); removed: all"."""
     units = f" {noise['units']}" if noise.get("units") else ""
     share = strength * noise["share_removed"]
-    removed = f"{100 * share:.0f} %"
-    if share > 0 and _is_part(noise):
-        share_text = f"{removed} of " if share < 1 else ""
-        removed = f"{share_text}the ±{noise['sigma_used']:g} that are certain"
-    elif share == 1:
-        removed = "all"
+    removed = f"{100 * share:.0f} %" if share < 1 else "all"
+    origin = "stated" if noise.get("is_stated") else "found"
     why = f"because {noise['reason']}" if noise.get("reason") else ""
+    if share > 0 and _is_part(noise):
+        used, (low, high) = noise["sigma_used"], noise["interval"]
+        share_text = f"{removed} of " if share < 1 else ""
+        sentence = (
+            f"noise {origin}: between ±{low:.3g} and ±{high:.3g}{units} (1 SD), {why}; removed: "
+            f"{share_text}±{used:.3g}"
+        )
+        if share * used < _NEARLY_NOTHING * noise["sigma"]:
+            sentence += ". The result is nearly the input: state the noise if you know it"
+        return sentence
     if why:
         why = f" (uncertain, {why})" if removed == "all" else f", {why}"
-    origin = "stated" if noise.get("is_stated") else "found"
     return f"noise {origin}: ±{noise['sigma']:g}{units} (1 SD); removed: {removed}{why}"
 
 
@@ -187,7 +197,7 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     share = noise.get("share_removed", 1)
     parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
     if share > 0 and _is_part(noise):
-        parts.append(f"for the ±{noise['sigma_used']:g} of noise that are certain")
+        parts.append(f"for noise of ±{noise['sigma_used']:.3g}")
     parts += ["blur undone"] if measured.get("blur", {}).get("undone") else []
     parts += ["bias field corrected"] if "bias_field" in measured else []
     used = measured.get("guide", {}).get("used")

@@ -121,7 +121,7 @@ def warn_of_doubts(volume: Volume, name: str, monitor: Monitor) -> None:
     if volume.modality_is_guess:
         kind = "neither CT nor MR" if volume.modality == "OT" else volume.modality
         text = f"{name}: modality missing; from its values it looks like {kind}"
-        monitor.warn(f"{text}; override: {SET_MODALITY}", about=f"taken as {volume.modality}")
+        monitor.warn(f"{text}; if not: {SET_MODALITY}", about=f"taken as {volume.modality}")
     elif volume.modality in ("MR", "PT") and guess_modality(volume.voxels, spacing) == "CT":
         text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
         monitor.warn(

@@ -172,7 +172,7 @@ def enhance_volume(
         model=done.model,
         results={
             **segmentation_figures(labels),
-            "doubts": as_json(done.warnings),
+            "warnings": as_json(done.warnings),
             **{name: figures for name, figures in facts.items() if figures},
             # "auto" and "full" are in the configuration, what they removed is in `measured`.
             **({} if isinstance(config.strength, str) else {"strength": done.strength}),
@@ -224,7 +224,7 @@ def objects_of(
     results = result.report["results"]
     options = [f"strength {results['strength']:g}"] if results.get("strength", 1) != 1 else []
     options += [corrections_in_words(results.get("measured", {})).removeprefix(", ")]
-    options += [warning["message"] for warning in results["doubts"]]
+    options += [warning["message"] for warning in results["warnings"]]
     return Objects(
         source,
         "enhanced",
@@ -262,5 +262,5 @@ def segmentation_figures(segmentation: gradprom.Segmentation | None) -> dict[str
         "labels": as_json(segmentation.labels),
         "table": as_json(segmentation.table),
         "head": dict(segmentation.model),
-        **({"doubt_of_labels": segmentation.warning} if segmentation.warning else {}),
+        **({"segmentation_warning": segmentation.warning} if segmentation.warning else {}),
     }

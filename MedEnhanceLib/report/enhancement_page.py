@@ -97,7 +97,7 @@ def enhancement_report(
         model=manifest.get("model") or {"name": "the filter", "sha256": ""},
         units=volume.units or "units of the input",
         mean_change=float(change.mean(dtype=np.float64)),
-        mean_in_tissue=float(change[foreground(volume.voxels)].mean(dtype=np.float64)),
+        mean_in_tissue=float(change[foreground(enhanced.voxels)].mean(dtype=np.float64)),
         largest_change=float(change.max()),
         findings=[*findings, *results.get("limits", ())],
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),

@@ -207,8 +207,8 @@ def _bands(images: Floats, inside: Mask) -> tuple[list[Floats], Floats]:
     share = inside.astype(np.float32)
     masked, finer = images * share, images
     for sigma in BLURS:
-        weight = np.maximum(gaussian_blur(share, sigma), np.float32(_LEAST_SHARE))
-        coarser = gaussian_blur(masked, sigma) / weight
+        weight: Floats = np.maximum(gaussian_blur(share, sigma), np.float32(_LEAST_SHARE))
+        coarser: Floats = gaussian_blur(masked, sigma) / weight
         bands.append(finer - coarser)
         finer = coarser
     return bands, finer.copy()

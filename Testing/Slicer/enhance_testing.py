@@ -12,7 +12,7 @@ from MedEnhancePanels import dependencies, worker
 from MedEnhancePanels.nodes import bridge, nrrd, results
 
 #: A part of the sample that the model takes a fraction of a second for.
-CORNER, SHAPE = (60, 84, 60), (12, 64, 64)
+PART = np.s_[60:72, 84:148, 60:124]
 
 
 class EnhanceTestCase(MedEnhanceTestCase):
@@ -29,21 +29,8 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.widget.showPage("enhance")
         self.ui.advancedButton.collapsed = True
 
-    def picture(self, name):
-        """The page as it is, in a panel of ordinary width that scrolls if it must."""
-        widget = self.panel.widget
-        window = widget.window()
-        window.show()
-        for _pass in range(3):  # what is above the page changes its height with the width
-            self.processEvents(50)
-            height = widget.layout().totalHeightForWidth(400) + 10
-            window.resize(window.width + 400 - widget.width, window.height + height - widget.height)
-        self.processEvents(50)
-        self.screenshot(widget, name, 400, height)
-
-    def brain(self, name="Brain"):
+    def brain(self, name="Brain", part=PART):
         """A small, turned, noisy part of the sample under a transform, in a study, as shown."""
-        part = tuple(slice(at, at + size) for at, size in zip(CORNER, SHAPE, strict=True))
         whole = self.loadSample()
         voxels = slicer.util.arrayFromVolume(whole)[part].copy()
         slicer.mrmlScene.RemoveNode(whole)
@@ -51,11 +38,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
         voxels = np.hypot(voxels + noise[0], noise[1]).round().clip(0, 255).astype(voxels.dtype)
         node = slicer.util.addVolumeFromArray(voxels, name=name)
         node.SetSpacing(1.0, 1.0, 1.1)
-        node.SetOrigin(12.3, -45.6, 7.8)
-        turn = vtk.vtkTransform()
-        turn.RotateZ(10)
-        matrix = slicer.util.arrayFromVTKMatrix(turn.GetMatrix())[:3, :3]
-        node.SetIJKToRASDirections(matrix.tolist())
+        self.turn(node, 10, 0, 0, 1)
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
         shift = vtk.vtkTransform()
         shift.Translate(3, 2, 1)
@@ -77,14 +60,6 @@ class EnhanceTestCase(MedEnhanceTestCase):
     def choose(self, node):
         self.widget.ui.inputSelector.setCurrentNode(node)
         self.processEvents(80)
-
-    def writeInto(self, node):
-        """Choose a volume as output, as an earlier result of the chosen one."""
-        source = self.context.state.inputVolume
-        self.results.stamp(node, "enhanced", source)
-        self.results.link(node, input=source)
-        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")  # selectors look again
-        self.ui.outputSelector.setCurrentNode(node)
 
     def apply(self, seconds=60, button=None):
         """Press Apply, or another button, and wait for the result; the job."""

@@ -91,6 +91,7 @@ class MedEnhanceTestCase(unittest.TestCase):
     def tearDown(self):
         self.widget = slicer.util.getModuleWidget("MedEnhance")  # a test may have reloaded it
         runner = self.widget.context.runner
+        self.widget.parent.exit()  # a page in front could begin another job
         if self.KEEPS_WORKER:
             for job in runner.activeJobs():
                 job.cancel()
@@ -98,7 +99,6 @@ class MedEnhanceTestCase(unittest.TestCase):
         else:
             runner.shutdown()
         self.widget.context.clearMessage()
-        self.widget.parent.exit()
         slicer.mrmlScene.Clear(0)
         self.processEvents()
         if not self.KEEPS_WORKER:
@@ -229,10 +229,14 @@ class MedEnhanceTestCase(unittest.TestCase):
         node.GetIJKToRASMatrix(matrix)
         return slicer.util.arrayFromVTKMatrix(matrix)
 
-    def throughAScene(self):
-        """Save the scene, close it, and load it again."""
+    def savedScene(self):
         path = os.path.join(self.temporaryFolder(), "scene.mrb")
         self.assertTrue(slicer.util.saveScene(path))
+        return path
+
+    def throughAScene(self):
+        """Save the scene, close it, and load it again."""
+        path = self.savedScene()
         slicer.mrmlScene.Clear(0)
         slicer.util.loadScene(path)
         self.processEvents(80)
@@ -254,48 +258,69 @@ class MedEnhanceTestCase(unittest.TestCase):
         modality=None,
         spacing=(1.0, 1.0, 2.0),
         seed=5,
+        turn=(),
     ):
-        """A bright ball in noise: shape is slices, rows, columns; spacing is i, j, k in mm."""
+        """A bright ball in noise: shape is slices, rows, columns; spacing is i, j, k in mm.
+
+        turn: degrees, and the axis about which it is turned, for axes of no patient.
+        """
         k, j, i = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
         ball = 400.0 * (k**2 + j**2 + i**2 < 0.7)
-        noise = np.random.default_rng(seed).normal(100, 10, shape)
-        node = slicer.util.addVolumeFromArray((ball + noise).astype(dtype), name=name)
+        voxels = ball + np.random.default_rng(seed).normal(100, 10, shape)
+        voxels /= 5 if np.dtype(dtype).itemsize == 1 else 1
+        node = slicer.util.addVolumeFromArray(voxels.astype(dtype), name=name)
         node.SetSpacing(*spacing)
+        if turn:
+            self.turn(node, *turn)
         node.CreateDefaultDisplayNodes()
         if modality:
             node.SetAttribute("MedEnhance.modality", modality)
         return node
 
-    def resultOf(self, source, name="scan enhanced", **linked):
-        """A volume as an enhancement of a node leaves it; linked: further nodes by their roles."""
-        from MedEnhancePanels.nodes import results
+    def turn(self, node, *turn):
+        """Turn a volume about an axis, and put it somewhere else."""
+        transform = vtk.vtkTransform()
+        transform.RotateWXYZ(*turn)
+        matrix = slicer.util.arrayFromVTKMatrix(transform.GetMatrix())[:3, :3]
+        node.SetIJKToRASDirections(matrix.tolist())
+        node.SetOrigin(12.3, -45.6, 7.8)
 
-        output = self.smallVolume(name=name)
-        results.stamp(output, "enhanced", source)
+    def resultOf(
+        self, source, name="scan enhanced", *, change=0, model=None, manifest=None, **linked
+    ):
+        """A volume as an enhancement of a node leaves it, without the time that it takes.
+
+        change: what its voxels have more. linked: further nodes by their roles.
+        """
+        from MedEnhancePanels.nodes import bridge, results
+
+        voxels = slicer.util.arrayFromVolume(source)
+        output = bridge.newVolumeLike(source, name)
+        slicer.util.updateVolumeFromArray(output, (voxels + change).astype(voxels.dtype))
+        output.SetAttribute(bridge.MODALITY, source.GetAttribute(bridge.MODALITY))
+        results.copyDisplay(source, output)
+        results.stamp(output, "enhanced", source, model, manifest)
         results.link(output, input=source, **linked)
         return output
 
     # --- pictures ---
 
-    def picture(self, name):
-        """The whole panel, as high as Slicer's scroll area would make it."""
+    def picture(self, name, height=0):
+        """Draw the panel with the page in front; a PNG where $MEDENHANCE_SCREENSHOTS says."""
         panel = self.widget.parent
         panel.resize(400, 600)
         panel.show()
         self.processEvents(20)
-        self.screenshot(panel, name, height=panel.layout().totalHeightForWidth(400))
-
-    def screenshot(self, widget, name, width=400, height=0):
-        """Draw the widget at that width; written as PNG where $MEDENHANCE_SCREENSHOTS says."""
-        widget.resize(width, height or max(widget.sizeHint.height(), 200))
-        widget.show()
+        panel.resize(400, height or panel.layout().totalHeightForWidth(400))
         self.processEvents(50)
-        for edit in slicer.util.findChildren(widget, className="QLineEdit"):
+        for edit in slicer.util.findChildren(panel, className="QLineEdit"):
             if self.scratch in edit.text:  # a folder that a user could have
                 edit.blockSignals(True)
                 edit.text = "/home/you/scans"
                 edit.blockSignals(False)
-        picture = widget.grab()
+        page = self.widget.ui.tabs.currentWidget()  # the others may be higher
+        spare = 0 if height else page.height - page.layout().totalHeightForWidth(page.width)
+        picture = panel.grab(qt.QRect(0, 0, 400, panel.height - spare))
         self._checkPicture(picture.toImage())
         folder = os.environ.get("MEDENHANCE_SCREENSHOTS")
         if folder:

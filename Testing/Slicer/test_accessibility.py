@@ -73,6 +73,7 @@ class AccessibilityTest(MedEnhanceTestCase):
     def stops(self):
         """What the tab key comes to, from the selector of the volume until it comes there again."""
         self.widget.parent.activateWindow()
+        self.waitUntil(lambda: self.widget.parent.isActiveWindow)  # else nothing has the focus
         self.widget.ui.inputSelector.setFocus()
         stops = []
         while (stop := qt.QApplication.focusWidget()) not in stops:

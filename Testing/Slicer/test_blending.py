@@ -19,7 +19,7 @@ class StrengthTest(ViewTestCase):
     def setUp(self):
         super().setUp()
         self.output = self.makeOutput("difference")
-        manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "doubts": []}}
+        manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "warnings": []}}
         provenance.setManifest(self.output, manifest)
         self.remember(self.output)
         self.parts = [self.source, self.output, self.results.linked(self.output, "difference")]
@@ -87,9 +87,9 @@ class StrengthTest(ViewTestCase):
     def test_afterASceneIsLoadedOnlyAFullResultIsBlended(self):
         self.set(0.5)
         self.reload()
-        self.refused("at strength 0.5", "Enhance again", strength=1.0)
+        self.refused("change the strength 0.5, enhance again", strength=1.0)
         self.output.RemoveAttribute("MedEnhance.strength")
-        self.refused("are not those of its run")
+        self.refused("changed after the run")
 
     def test_aMapOfTheUncertaintyStaysAsItIsAndIsMarked(self):
         self.output = self.makeOutput("uncertainty")
@@ -112,10 +112,10 @@ class StrengthTest(ViewTestCase):
         for changed in (0, 1):
             self.add(changed, 9)
             self.reload()
-            self.assertIn("are not those of its run", slider.toolTip)
+            self.assertIn("changed after the run", slider.toolTip)
             self.assertFalse(slider.enabled)
             for strength in (0.5, 1.0):
-                self.refused("are not those of its run", strength=strength)
+                self.refused("changed after the run", strength=strength)
             self.add(changed, -9)
         self.reload()
         self.assertTrue(slider.enabled)
@@ -287,4 +287,4 @@ class StrengthOfARunTest(EnhanceTestCase):
         np.testing.assert_array_equal(*arrays)
         self.assertEqual(provenance.historyOf(output), provenance.historyOf(ran))
         self.context.state.enhancedVolume = ran
-        self.assertIn("Enhance again", self.ui.strengthSlider.toolTip)
+        self.assertIn("enhance again", self.ui.strengthSlider.toolTip)

@@ -40,17 +40,12 @@ class ViewTestCase(MedEnhanceTestCase):
 
     def makeOutput(self, *roles):
         """An enhanced volume with maps, difference and uncertainty, as a run leaves them."""
-        voxels = slicer.util.arrayFromVolume(self.source)
-        output = self.bridge.newVolumeLike(self.source, "scan enhanced")
-        slicer.util.updateVolumeFromArray(output, (voxels + 20).astype(voxels.dtype))
-        self.results.copyDisplay(self.source, output)
-        made = {}
+        maps, shape = {}, slicer.util.arrayFromVolume(self.source).shape
         for role in roles or ("difference", "uncertainty"):
-            made[role] = self.bridge.newVolumeLike(self.source, f"scan {role}")
-            slicer.util.updateVolumeFromArray(made[role], np.full(voxels.shape, 20, np.float32))
-            self.results.styleMap(made[role], role, "HU", 20.0)
-        self.results.stamp(output, "enhanced", self.source)
-        self.results.link(output, input=self.source, **made)
+            maps[role] = self.bridge.newVolumeLike(self.source, f"scan {role}")
+            slicer.util.updateVolumeFromArray(maps[role], np.full(shape, 20, np.float32))
+            self.results.styleMap(maps[role], role, "HU", 20.0)
+        output = self.resultOf(self.source, change=20, **maps)
         self.remember(output)
         return output
 

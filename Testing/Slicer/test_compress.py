@@ -8,7 +8,6 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
-import vtk
 from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -30,14 +29,8 @@ class CompressTest(MedEnhanceTestCase):
         self.path = os.path.join(self.folder, "scan.ucv")
 
     def obliqueVolume(self):
-        """A CT whose axes are those of no patient."""
-        node = self.smallVolume((24, 40, 36), modality="CT", spacing=(0.7, 0.8, 2.5))
-        turn = vtk.vtkTransform()
-        turn.RotateWXYZ(20, 1, 2, 3)
-        matrix = slicer.util.arrayFromVTKMatrix(turn.GetMatrix())[:3, :3]
-        node.SetIJKToRASDirections(matrix.tolist())
-        node.SetOrigin(-12.5, 30.25, 7.0)
-        return node
+        turn, spacing = (20, 1, 2, 3), (0.7, 0.8, 2.5)
+        return self.smallVolume((24, 40, 36), modality="CT", spacing=spacing, turn=turn)
 
     def choose(self, node, button="losslessButton"):
         """Pick a volume and a mode as a user does."""
@@ -61,9 +54,9 @@ class CompressTest(MedEnhanceTestCase):
 
     def test_anEmptyPageSaysWhatIsMissing(self):
         self.assertFalse(self.ui.compressButton.enabled)
-        self.assertIn("Choose one", self.ui.compressButton.toolTip)
-        self.assertEqual(self.ui.whyLabel.text, self.ui.compressButton.toolTip)
-        self.assertFalse(self.ui.whyLabel.isHidden())
+        self.assertIn("Choose a volume", self.ui.compressButton.toolTip)
+        self.assertEqual(self.ui.problemLabel.text, self.ui.compressButton.toolTip)
+        self.assertFalse(self.ui.problemLabel.isHidden())
 
     def test_losslessReturnsEveryVoxelAndTheGeometry(self):
         node = self.obliqueVolume()
@@ -91,7 +84,7 @@ class CompressTest(MedEnhanceTestCase):
         self.assertIn("HU", self.ui.maxErrorSpinBox.suffix)
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
-        self.assertTrue(self.ui.whyLabel.isHidden())
+        self.assertTrue(self.ui.problemLabel.isHidden())
         back = slicer.util.arrayFromVolume(self.opened())
         error = np.abs(back.astype(int) - slicer.util.arrayFromVolume(node)).max()
         self.assertGreater(error, 0)
@@ -124,7 +117,7 @@ class CompressTest(MedEnhanceTestCase):
         self.assertEqual(self.panel.config.ratio, 100.0)
         node.SetAttribute("MedEnhance.modality", "PT")
         self.processEvents(80)
-        self.assertIn("CT, MR and EM", ui.whyLabel.text)
+        self.assertIn("CT, MR and EM", ui.problemLabel.text)
         ui.losslessButton.checked = True
         self.assertTrue(ui.compressButton.enabled and self.panel.config.lossless)
         self.panel._settle.stop()  # as after an estimate

@@ -1,6 +1,6 @@
-"""The page Distill: choices, curve and audit, and runs of seconds with the real worker."""
+"""The page Distill: choices and audit, and runs of seconds with the real worker."""
 
-import dataclasses
+import json
 import os
 from pathlib import Path
 from unittest import mock
@@ -8,8 +8,8 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
-from distill_testing import DistillTestCase
-from medenhance_testing import slow
+from Library.jobs.conftest import brain
+from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.options import config_from_json, option_of
@@ -21,16 +21,119 @@ from MedEnhanceLib.jobs.kinds.train import TrainParams, training_config
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job
-from MedEnhancePanels.pages import distill, distill_run
+from MedEnhancePanels.pages import distill
 from MedEnhancePanels.tasks import distillation, long_run
+
+
+class DistillTestCase(MedEnhanceTestCase):
+    KIND, TASK = "train", "trainMR"
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        self.models = self.temporaryFolder()
+        self.enterContext(mock.patch.dict(os.environ, MEDENHANCE_MODELS=self.models))
+        self.widget.showPage("distill")
+        self.panel = self.widget.panels["distill"]
+        self.ui = self.panel.ui
+        self.root = self.temporaryFolder()
+        self.enterContext(mock.patch.object(long_run, "root", lambda: self.root))
+        self.choose(self.TASK)
+
+    def choose(self, task):
+        """What is made: a value of the state's distillTask."""
+        self.pick(self.ui.taskSelector, task)
+
+    def newPanel(self):
+        """As after Slicer was started again with the same scene."""
+        slicer.util.reloadScriptedModule("MedEnhance")
+        self.widget = slicer.util.getModuleWidget("MedEnhance")
+        self.widget.enter()
+        self.context, self.panel = self.widget.context, self.widget.panels["distill"]
+        self.ui = self.panel.ui
+        self.widget.showPage("distill")
+
+    def visible(self, *widgets):
+        """Which of them the page shows."""
+        return [widget for widget in widgets if widget.isVisibleTo(self.panel.widget)]
+
+    def assertFitsAScreen(self):
+        """The whole panel, with the font of a usual screen (9 pt)."""
+        panel = self.widget.parent
+        panel.resize(max(400, panel.minimumSizeHint.width()), 900)
+        panel.show()
+        self.processEvents(20)
+        # What Slicer's scroll area asks of a panel.
+        self.assertLessEqual(panel.layout().totalHeightForWidth(panel.width), 900)
+
+    def cohort(self, count=3):
+        """A folder with a folder for each patient, chosen on the page."""
+        folder = self.temporaryFolder()
+        for seed in range(count):
+            names = (f"Patient {seed}", "T1.nrrd")
+            if self.KIND == "train":
+                names = ("lq" if seed == 2 else "hq", f"Patient {seed}.nrrd")
+            path = Path(folder, *names)
+            path.parent.mkdir(exist_ok=True)
+            save(brain(seed), path)
+        self.ui.pathEdit.text = folder
+        return folder
+
+    def chooseBudget(self):
+        """The smallest network, on the processor."""
+        self.pick(self.ui.presetSelector, "smoke")
+        self.context.state.distillDevice = "cpu"
+        self.ui.nameEdit.text = "tiny"
+
+    def teacher(self, name, **fields):
+        """A segmentation model that learned from what the enhancer mr makes of labeled images."""
+        config = {"enhancer": "mr", "images": ["hq/*"], "labels": ["labels/*"], **fields}
+        folder = os.path.join(self.models, name)
+        copyOfModel("brain-tissue", folder, training={"config": config})
+
+    def train(self, **fields):
+        """Begin a training with these fields of its configuration; its job."""
+        paramsOf, fields = distillation.paramsOf, fields or {"steps": 400}
+
+        def withFields(state):
+            params = paramsOf(state)
+            return params | {"config": params["config"] | fields}
+
+        self.enterContext(mock.patch.object(distillation, "paramsOf", withFields))
+        self.chooseBudget()
+        return self.begin()
+
+    def begin(self):
+        self.assertTrue(self.ui.startButton.enabled, self.ui.problemLabel.text)
+        self.ui.startButton.click()
+        job, self.metrics = self.job(), []
+        job.onEvent(lambda _job, name, fields: name == "metric" and self.metrics.append(fields))
+        return job
+
+    def job(self):
+        return next(job for job in reversed(self.context.runner.jobs) if job.kind == self.KIND)
+
+    def runFolder(self):
+        return self.context.state.distillRun
+
+    def record(self):
+        with open(os.path.join(self.runFolder(), "run.json"), encoding="utf-8") as file:
+            return json.load(file)
+
+    def pauseAfter(self, count):
+        job = self.job()
+        self.waitUntil(lambda: len(self.metrics) >= count or job.isFinished, 120)
+        self.assertFalse(job.isFinished, job.error)
+        self.ui.pauseButton.click()
+        self.assertEqual(self.finish(job).state, "cancelled")
 
 
 class TrainPageTest(DistillTestCase):
     def test_anEmptyPageSaysWhatItDoesAndWhatIsMissing(self):
         self.assertFalse(self.ui.trainingLabel.isHidden())
         self.assertFalse(self.ui.startButton.enabled)
-        self.assertIn("Choose the folder", self.ui.whyLabel.text)
-        self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
+        self.assertIn("Choose the folder", self.ui.problemLabel.text)
+        self.assertEqual(self.ui.startButton.toolTip, self.ui.problemLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
         ui = self.ui
         hidden = (ui.shareLabel, ui.estimateButton, ui.tableButton, ui.distillingLabel)
@@ -70,7 +173,7 @@ class TrainPageTest(DistillTestCase):
         ui.advancedSection.collapsed = False
         self.assertFalse(ui.gateSelector.enabled)
         self.pick(ui.segmenterSelector, "brain-tissue")
-        self.assertIn("there is no model 'mr-brain'", ui.whyLabel.text)
+        self.assertIn("there is no model 'mr-brain'", ui.problemLabel.text)
         self.pick(ui.segmenterSelector, "mine")
         self.pick(ui.gateSelector, "binary")
         self.pick(ui.deviceSelector, "cpu")
@@ -94,7 +197,7 @@ class TrainPageTest(DistillTestCase):
         manifest = {"format": "medenhance-distilled"}
         write_json(Path(folder) / "manifest.json", manifest, overwrite=False)
         self.panel.update()
-        self.assertIn("has no labels", ui.whyLabel.text)
+        self.assertIn("has no labels", ui.problemLabel.text)
 
     def test_aRunThatNobodyEndedIsOfferedAndADamagedOneHidesNoOther(self):
         for name, text in (("a", "{"), ("b", "{}")):
@@ -113,35 +216,13 @@ class TrainPageTest(DistillTestCase):
         self.assertFalse(self.ui.resumeArea.isHidden())
         self.assertRegex(self.ui.runSelector.currentText, r"^interrupted, [\d-]+ [\d:]+: tiny")
 
-    def test_lossesBecomeATableASeriesEachAndAChart(self):
-        run = long_run.Run.create(self.KIND, "tiny")
-        run.save()
-        for step, value in ((0, 1.0), (20, 0.5), (40, 0.25)):
-            run.keepMetric("cycle", value, step)
-        with open(os.path.join(run.folder, "metrics.csv"), "a", encoding="utf-8") as file:
-            file.write("40,cyc\n\0\0\n")  # as a crash or a full disk leaves it
-        run.keepMetric("adversarial", 3.0, 40)
-        run.keepMetric("cycle", 0.4, 20)  # a run that went back to its checkpoint
-        names, table = distill_run.curvesOf(run)
-        self.assertEqual(names, ["cycle", "adversarial"])
-        np.testing.assert_array_equal(table[:, 0], [0, 20, 40])
-        np.testing.assert_array_equal(table[:, 1], [1.0, 0.4, 0.25])
-        np.testing.assert_array_equal(table[:, 2], [np.nan, np.nan, 3.0])
-        self.panel.runs.recall(run.folder)
-        for _again in range(2):
-            self.ui.plotButton.click()
-            chart = self.panel.runs.plot["chart"]
-            self.assertEqual(chart.GetNumberOfPlotSeriesNodes(), 2)
-        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode"), 2)
-        selection = slicer.app.applicationLogic().GetSelectionNode()
-        self.assertEqual(selection.GetActivePlotChartID(), chart.GetID())
-
 
 class TrainingTest(DistillTestCase):
     def errors(self):
         """Steps and errors that the run has measured."""
-        names, table = distill_run.curvesOf(long_run.Run.open(self.runFolder()))
-        return table[:, [0, 1 + names.index("error")]]
+        rows = Path(self.runFolder(), "out/metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(row) for row in rows]
+        return np.array([(row["step"], row["value"]) for row in rows if row["name"] == "error"])
 
     @slow
     def test_aRunIsPausedResumedInANewPageAndFinished(self):
@@ -149,7 +230,6 @@ class TrainingTest(DistillTestCase):
         self.cohort()
         job = self.train(steps=150)
         self.assertTrue(self.ui.pauseButton.enabled and not self.ui.pauseButton.isHidden())
-        self.waitUntil(lambda: job.metrics, 120)
         self.pauseAfter(2)
         folder = self.runFolder()
         self.assertEqual(self.record()["state"], "paused")
@@ -196,13 +276,11 @@ class TrainingTest(DistillTestCase):
         self.assertFalse(self.ui.startButton.enabled)
         with self.assertRaisesRegex(PanelError, "is in progress"):
             distillation.start(self.context.runner, self.context.state)
-        self.waitUntil(lambda: job.metrics, 120)
+        self.waitUntil(lambda: self.metrics, 120)
         folder = self.runFolder()
         slicer.mrmlScene.Clear(0)
         self.processEvents(100)
         self.assertFalse(job.isFinished)
-        self.ui.plotButton.click()
-        self.assertIn("chart", self.panel.runs.plot)
         self.ui.cancelButton.click()
         self.finish(job)
         self.assertEqual(long_run.Run.open(folder).state, "cancelled")
@@ -241,12 +319,12 @@ class ChoiceTest(DistillingTestCase):
         self.assertIn("does not prove", ui.distillingLabel.text)
         offered = [ui.methodSelector.itemData(at) for at in range(ui.methodSelector.count)]
         self.assertEqual(sorted(offered), sorted(option_of(DistillConfig, "method").choices))
-        self.assertTrue(ui.startButton.enabled, ui.whyLabel.text)
+        self.assertTrue(ui.startButton.enabled, ui.problemLabel.text)
         self.assertFitsAScreen()
         self.picture("distill-ready")
         self.assertIn("101 averages", ui.shareLabel.text)
         self.assertIn("no patient image", ui.shareLabel.text)
-        self.context.state.distillPrior = "other.nrrd"
+        self.context.state.distillTemplate = "other.nrrd"
         self.assertIn("show the anatomy of the file", ui.shareLabel.text)
         self.pick(ui.methodSelector, "matching")
         self.assertIn("volumes for each patient", ui.shareLabel.text)
@@ -255,14 +333,14 @@ class ChoiceTest(DistillingTestCase):
         folder = self.temporaryFolder()
         table = os.path.join(folder, "patients.csv")
         Path(table).write_text("patient,path\n")
-        self.assertIn("Choose a folder with a folder", self.ui.whyLabel.text)
+        self.assertIn("Choose a folder with a folder", self.ui.problemLabel.text)
         for path in (folder, table):
             self.ui.pathEdit.text = path
-            self.assertEqual(self.ui.whyLabel.text, "")
+            self.assertEqual(self.ui.problemLabel.text, "")
         with mock.patch.object(distill, "askForFile", return_value=table):
-            self.pick(self.ui.priorSelector, "file")
+            self.pick(self.ui.templateSelector, "file")
         state = self.context.state
-        self.assertEqual((state.distillCohort, state.distillPrior), (table, table))
+        self.assertEqual((state.distillCohort, state.distillTemplate), (table, table))
         state.distillPreset = "cpu"
         self.assertEqual(self.ui.presetSelector.currentData, "cpu")
         with mock.patch.object(self.context.runner, "submit") as submit:
@@ -276,34 +354,34 @@ class ChoiceTest(DistillingTestCase):
         self.ui.pathEdit.text = self.temporaryFolder()
         self.choose("distillCT")
         self.assertTrue(self.ui.startButton.enabled, "synthetic volumes are of any modality")
-        self.pick(self.ui.priorSelector, "template")
-        self.assertIn("no public template for CT", self.ui.whyLabel.text)
+        self.pick(self.ui.templateSelector, "template")
+        self.assertIn("no public template for CT", self.ui.problemLabel.text)
         self.choose("distillMR")
-        self.context.state.distillPrior = "/gone.nrrd"
-        self.assertIn("The file of the template is missing", self.ui.whyLabel.text)
+        self.context.state.distillTemplate = "/gone.nrrd"
+        self.assertIn("The file of the template is missing", self.ui.problemLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
-        self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
+        self.assertEqual(self.ui.startButton.toolTip, self.ui.problemLabel.text)
 
     def test_whatCanBeGainedIsMeasuredOnRequestForTheseChoicesAlone(self):
         self.cohort()
         submitted = []
 
-        def submit(kind, params, **options):
-            submitted.append(FakeJob(kind, params, options))
-            return submitted[-1]
+        def submit(kind, params, *, title, dedicated):
+            self.assertTrue(dedicated, "nobody waits behind it")
+            job = Job(self.context.runner, kind, params, title, None, dedicated, False)
+            submitted.append(job)
+            return job
 
         sentence = "Use the shipped model. A set adds 0.01 dB."
         with mock.patch.object(self.context.runner, "submit", submit):
             self.ui.estimateButton.click()
             [job] = submitted
             self.assertEqual(job.kind, "distill-estimate")
-            self.assertTrue(job.options["own"], "nobody waits behind it")
             self.assertIn("half an hour", self.ui.estimateLabel.text)
             self.assertFalse(self.ui.estimateButton.enabled)
-            self.assertFalse(
-                Job(None, job.kind, {}, "", None, True, False).isQuestion, "has a bar, Cancel"
-            )
-            job.end({"sentence": sentence})
+            self.assertFalse(job.isQuestion, "has a bar, Cancel")
+            job.result = {"sentence": sentence}
+            job.finish("done")
             self.assertEqual(self.ui.estimateLabel.text, sentence)
             self.ui.volumesSpinBox.value = 3
             self.assertEqual(self.visible(self.ui.estimateLabel), [])
@@ -312,26 +390,6 @@ class ChoiceTest(DistillingTestCase):
             self.assertEqual(submitted[-1].state, "cancelled")
         self.ui.nameEdit.text = " "
         self.assertFalse(self.ui.estimateButton.enabled)
-
-
-@dataclasses.dataclass
-class FakeJob:
-    """A job that ends when the test says so."""
-
-    kind: str
-    params: dict
-    options: dict
-    state, isFinished, error = "running", False, None
-
-    def onFinished(self, callback):
-        self._callback = callback
-
-    def cancel(self):
-        self.state = "cancelled"
-
-    def end(self, result):
-        self.state, self.isFinished, self.result = "done", True, result
-        self._callback(self)
 
 
 class DistillationTest(DistillingTestCase):
@@ -351,8 +409,7 @@ class DistillationTest(DistillingTestCase):
         for path in Path(folder, "out").rglob("*"):  # none has a patient's name
             self.assertNotIn("Patient ", str(path))
             self.assertTrue(path.is_dir() or b"Patient " not in path.read_bytes(), path)
-        names, _table = distill_run.curvesOf(long_run.Run.open(folder))
-        self.assertIn("alignment of patient 1", names)
+        self.assertIn("alignment of patient 1", {each["name"] for each in self.metrics})
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.assertIn(os.path.join(folder, "out-confidential"), self.ui.resultLabel.text)
         with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
@@ -379,26 +436,18 @@ class AuditTest(DistillingTestCase):
         self.panel.runs.recall(run.folder)
         return run
 
-    def test_theAuditIsReportedInPlainWordsAndAnAlarmIsAWarning(self):
-        summary = "ALARM: the images give away their patients (copies).\n\n- **Copies** ALARM. 3."
-        self.finished({"alarm": True, "summary": summary})
+    def test_theAuditIsReportedInPlainWordsWithTheWeightOfWhatItCouldHaveFound(self):
+        unable = ("could not have found a leak: none was run", "as the patients' own")
+        self.finished({"alarm": True, "summary": "ALARM: the images give away their patients."})
         self.assertEqual(self.ui.imageGallery.count, 2)
-        self.assertVerdict("Alarm", "Leak found: do not share", "missed other leaks")
-        self.finished({"alarm": False, "summary": "Figures that nobody can read."})
-        self.assertVerdict("Warning", "could not have found a leak", "as the patients' own")
-        self.finished({"alarm": None, "summary": "Not audited: too few."})
-        self.assertVerdict("Warning", "could not have found a leak", "as the patients' own")
-        self.finished({})
-        self.assertVerdict("Warning", "could not have found a leak", "as the patients' own")
-
-    def test_aCleanAuditHasTheWeightOfWhatItCouldHaveFound(self):
+        self.assertVerdict("Severe warning", "Leak found: do not share", "missed other leaks")
+        for audit in ({"alarm": False, "summary": "Figures."}, {"alarm": None}, {}):
+            self.finished(audit)
+            self.assertVerdict("Warning", *unable)
+        able = "of 5 attacks could have found a leak; none did. This is not a proof"
         for blind, word, text in (
-            (
-                1,
-                "Information",
-                "4 of 5 attacks could have found a leak; none did. This is not a proof",
-            ),
-            (3, "Warning", "2 of 5 attacks could"),
+            (1, "Information", f"4 {able}"),
+            (3, "Warning", f"2 {able}"),
             (5, "Warning", "could not have found a leak: none of 5 attacks"),
         ):
             findings = [{"is_blind": place < blind} for place in range(5)]

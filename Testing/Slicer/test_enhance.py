@@ -124,11 +124,19 @@ class ChoicesTest(EnhanceTestCase):
         slicer.util.updateVolumeFromArray(labels, np.ones((4, 20, 20), np.uint8))
         node = self.smallVolume(name="scan", modality="MR")
         labels.SetAttribute(self.bridge.MODALITY, "MR")
-        for unusable, word in ((color, "color"), (empty, "no voxels"), (labels, "label map")):
+        frames = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "none")
+        for unusable, *words in (
+            (color, "photo is a color volume", "Convert it"),
+            (empty, "no voxels", "Load it again"),
+            (labels, "label map", "Choose the image"),
+            (frames, "no frames", "Load it again"),
+            (None, "No volume is selected", "load one"),
+        ):
             self.context.state.inputVolume = unusable
             self.processEvents(80)
             self.assertFalse(self.ui.applyButton.enabled)
-            self.assertIn(word, self.ui.problemLabel.text)
+            for word in words:
+                self.assertIn(word, self.ui.problemLabel.text)
         for chosen, output in ((labels, None), (node, labels)):
             with self.assertRaises(PanelError):
                 options = enhancement.EnhanceOptions(output=output)
@@ -301,7 +309,7 @@ class ApplyTest(EnhanceTestCase):
             self.assertIn("images of the brain only", job.nodes[role].GetDescription())
         self.assertEqual(self.ui.factsLabel.toolTip.count("images of the brain only"), 1)
         self.assertEqual(self.message, "Brain enhanced is ready.")  # the rest stands under Result
-        self.assertIn("learned from: MR images of the brain", self.ui.alarmLabel.text)
+        self.assertIn("learned from: MR images of the brain", self.ui.warningLabel.text)
         table = job.nodes["table"]
         parts = job.nodes["segmentation"].GetSegmentation()
         for index in range(parts.GetNumberOfSegments()):
@@ -409,16 +417,14 @@ class ApplyTest(EnhanceTestCase):
         hierarchy.SetItemParent(study, item)
 
     def test_theExpectedTimeStandsUnderTheButton(self):
+        """By the last run on the device; of none, by the compiled library and its build."""
         slicer.app.userSettings().setValue("MedEnhance/Pace/cpu/noise", 21000.0)
         self.addCleanup(slicer.app.userSettings().remove, "MedEnhance/Pace/cpu/noise")
-        node = self.smallVolume(modality="MR")  # 3,840 voxels: 81 s, and 3 s to start
         self.context.state.device = "cpu"
-        self.choose(node)
+        self.choose(self.smallVolume(modality="MR"))  # 3,840 voxels: 81 s, and 3 s to start
         self.assertRegex(self.ui.planLabel.text, r"Runs model mr on the CPU, about 85 s\.$")
         self.context.state.device = "cuda"  # of which no run is known
         self.assertNotIn("about", self.ui.planLabel.text)
-
-    def test_theExpectedTimeCountsTheCompiledLibraryAndItsBuild(self):
         devices, node = self.panel._devices, self.smallVolume((100, 100, 100), modality="MR")
         state = types.SimpleNamespace(device="cpu", task="noise")
         slicer.app.userSettings().remove("MedEnhance/Pace")  # of runs of other tests

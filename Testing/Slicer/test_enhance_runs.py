@@ -182,7 +182,7 @@ class TroubleTest(EnhanceTestCase):
         self.waitUntil(lambda: self.panel.job is None, 90)
         self.assertEqual(job.state, "done", self.message)
         self.assertFalse(self.ui.differenceButton.enabled or self.ui.strengthSlider.enabled)
-        said = [self.message, self.ui.alarmLabel.text, self.ui.alarmDetails.text]
+        said = [self.message, self.ui.warningLabel.text, self.ui.warningDetails.text]
         self.assertEqual("\n".join(said).count("changed during the run"), 1)
 
 
@@ -191,9 +191,11 @@ class ChosenOutputTest(EnhanceTestCase):
 
     def setUp(self):
         super().setUp()
-        self.output = self.smallVolume(name="mine")
-        self.choose(self.brain())
-        self.writeInto(self.output)
+        self.output, source = self.smallVolume(name="mine"), self.brain()
+        self.results.stamp(self.output, "enhanced", source)
+        self.results.link(self.output, input=source)
+        self.choose(source)
+        self.ui.outputSelector.setCurrentNode(self.output)
         self.was = self.whatItIs()
 
     def whatItIs(self):
@@ -204,6 +206,7 @@ class ChosenOutputTest(EnhanceTestCase):
             self.ijkToRas(self.output).tolist(),
             self.output.GetTransformNodeID(),
             sorted(self.output.GetAttributeNames()),
+            self.nodeIDs(),
             (display.GetWindow(), display.GetLevel()),
         )
 

@@ -15,15 +15,8 @@ class FactsTest(EnhanceTestCase):
     def result(self, **results):
         """A result with an uncertainty map, whose manifest has `results`."""
         source = self.smallVolume(name="scan", modality="CT")
-        output, deviation = (self.bridge.newVolumeLike(source, name) for name in ("better", "sd"))
-        for node in (output, deviation):
-            voxels = slicer.util.arrayFromVolume(source).astype(np.float32)
-            slicer.util.updateVolumeFromArray(node, voxels)
-        output.SetAttribute(self.bridge.MODALITY, "CT")
-        manifest = {"device": "cpu", "results": results}
-        self.results.stamp(output, "enhanced", source, {"name": "m", "sha256": "0f"}, manifest)
-        self.results.link(output, input=source, uncertainty=deviation)
-        return output
+        model, manifest = {"name": "m", "sha256": "0f"}, {"device": "cpu", "results": results}
+        return self.resultOf(source, model=model, manifest=manifest, uncertainty=source)
 
     @slow
     def test_warningsOfARunAreAmongItsFactsInASceneOpenedLater(self):
@@ -34,52 +27,57 @@ class FactsTest(EnhanceTestCase):
         self.choose(node)
         self.ui.uncertaintyCheckBox.checked = True
         output = self.apply().nodes["output"]
-        warnings = provenance.doubtsOf(output)
+        warnings = provenance.warningsOf(output)
         self.assertTrue(warnings)
-        self.assertIn("no structure", self.ui.alarmLabel.text)
-        said = "\n".join([self.message, self.ui.alarmLabel.text, self.ui.alarmDetails.text])
+        self.assertIn("no structure", self.ui.warningLabel.text)
+        said = "\n".join([self.message, self.ui.warningLabel.text, self.ui.warningDetails.text])
         for _code, message, hint in warnings:  # each stands once
             self.assertEqual([said.count(message[1:]), said.count(hint[1:])], [1, 1])
-        self.assertEqual(self.ui.alarmIcon.accessibleName, "Alarm")
+        self.assertEqual(self.ui.warningIcon.accessibleName, "Severe warning")
         self.assertEqual(self.ui.strengthSlider.value, 1.0)
-        shown = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.factsLabel.toolTip
+        shown = self.ui.warningLabel.text, self.ui.warningDetails.text, self.ui.factsLabel.toolTip
         self.throughAScene()
-        now = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.factsLabel.toolTip
+        now = self.ui.warningLabel.text, self.ui.warningDetails.text, self.ui.factsLabel.toolTip
         self.assertEqual(now, shown)
 
     def test_theWarningOfMostWeightStandsAboveTheResultInASentence(self):
-        doubts = [
-            {"code": "already-clean", "message": "it is clean", "hint": "gain little"},
+        warnings = [
+            {"code": "already-clean", "message": "a-model: clean", "hint": "gain little"},
             {"code": "no-structure", "message": "it is a leg", "hint": "check the model"},
         ]
-        output = self.result(doubts=doubts)
+        output = self.result(warnings=warnings)
         self.choose(self.results.linked(output, "input"))
         ui, page = self.ui, self.panel.widget
-        self.assertEqual(ui.alarmLabel.text, "It is a leg. And 1 more.")
-        self.assertEqual(ui.alarmIcon.accessibleName, "Alarm")
+        self.assertEqual(ui.warningLabel.text, "It is a leg. And 1 more.")
+        self.assertEqual(ui.warningIcon.accessibleName, "Severe warning")
         self.widget.parent.show()
         self.addCleanup(self.widget.parent.hide)
         self.processEvents(20)
-        self.assertLess(ui.alarmFrame.y, ui.resultSelector.y)
-        self.assertFalse(ui.alarmDetails.isVisibleTo(page))
-        ui.alarmDetailsButton.click()
-        self.assertTrue(ui.alarmDetails.isVisibleTo(page))
-        lines = ["Check the model.", "It is clean: gain little."]
-        self.assertEqual(ui.alarmDetails.text.splitlines(), lines)
+        self.assertLess(ui.warningFrame.y, ui.resultSelector.y)
+        self.assertFalse(ui.warningDetails.isVisibleTo(page))
+        ui.warningDetailsButton.click()
+        self.assertTrue(ui.warningDetails.isVisibleTo(page))
+        lines = ["Check the model.", "a-model: clean: gain little."]
+        self.assertEqual(ui.warningDetails.text.splitlines(), lines)
         self.panel.result.showNew(output)  # as its voxels are
         self.assertEqual(ui.strengthSlider.value, 1.0)
-        clean = self.result(doubts=doubts[:1])
+        clean = self.result(warnings=warnings[:1])
         self.context.state.enhancedVolume = clean
-        self.assertEqual(ui.alarmLabel.text, "It is clean.")
-        self.assertEqual(ui.alarmIcon.accessibleName, "Warning")
-        self.assertFalse(ui.alarmDetails.isVisibleTo(page))  # of another result
+        self.assertEqual(ui.warningLabel.text, "a-model: clean.")  # a name stays as it is
+        self.assertEqual(ui.warningIcon.accessibleName, "Warning")
+        self.assertFalse(ui.warningDetails.isVisibleTo(page))  # of another result
         self.context.state.enhancedVolume = self.result()
-        self.assertFalse(ui.alarmFrame.isVisibleTo(page))
+        self.assertFalse(ui.warningFrame.isVisibleTo(page))
 
     def test_aManifestOfAnotherHandBreaksNothing(self):
-        for results in ({"doubts": ["odd"]}, {"doubts": 7}, {"uncertainty": "big"}, {"doubts": {}}):
+        for results in (
+            {"warnings": ["odd"]},
+            {"warnings": 7},
+            {"uncertainty": "big"},
+            {"warnings": {}},
+        ):
             output = self.result(**results)
-            self.assertIn("cpu", result_texts.factsOf(output), results)
+            self.assertIn("CPU", result_texts.factsOf(output), results)
         output.SetAttribute("MedEnhance.manifest", '{"results": 3, "config": []}')
         output.SetAttribute("MedEnhance.strength", "much")
         self.assertEqual(result_texts.factsOf(output), "m")
@@ -95,7 +93,7 @@ class FactsTest(EnhanceTestCase):
             measured,
             "Noise found: ±7.6 HU (1 SD); removed: 19 %, because anatomy may be in it.",
         )
-        self.assertEqual(madeBy, "m · cpu")
+        self.assertEqual(madeBy, "m · CPU")
         tip = self.ui.factsLabel.toolTip
         self.assertIn("Guide: changed the image by 31% of the noise.", tip)
         self.assertIn("calibrated on held-out heads", tip)
@@ -103,7 +101,7 @@ class FactsTest(EnhanceTestCase):
         self.assertIn("removed: 10 %", result_texts.factsOf(output))
         for more, text in (
             ({"is_stated": True, "share_removed": 1}, "Noise stated: ±7.6 HU (1 SD); removed: all"),
-            ({"sigma_used": 5, "share_removed": 1}, "removed: the ±5 that are certain, because"),
+            ({"sigma_used": 5, "interval": [5, 11], "share_removed": 1}, "removed: ±5"),
         ):
             output = self.result(measured={"noise": noise | more})
             self.assertIn(text, result_texts.noiseOf(output))

@@ -10,7 +10,7 @@ from medenhance_testing import MedEnhanceTestCase, slow
 
 import MedEnhanceLib
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import provenance, results
+from MedEnhancePanels.nodes import provenance
 
 
 class FileTest(MedEnhanceTestCase):
@@ -70,13 +70,9 @@ class FileTest(MedEnhanceTestCase):
         self.assertEqual((loaded[0].GetName(), runs.isFinished), ("scan", False))
 
     def result(self):
-        """A volume as an enhancement leaves it, without the minutes."""
-        source = self.smallVolume(name="Brain")
-        node = self.smallVolume(name="Brain enhanced", modality="MR", seed=6)
         model = {"name": "mr", "sha256": "0123456789abcdef"}
-        manifest = {"action": "enhanced", "model": model}
-        results.stamp(node, "enhanced", source, model, manifest)
-        return node
+        manifest, source = {"action": "enhanced", "model": model}, self.smallVolume(modality="MR")
+        return self.resultOf(source, model=model, manifest=manifest)
 
     def test_aSavedResultSaysDerivedInEachFormat(self):
         node = self.result()

@@ -69,7 +69,7 @@ class ModelsTest(MedEnhanceTestCase):
         for words in ("Version 0.1.0", "Apache-2.0", "Came with MedEnhance"):
             self.assertIn(words, ui.summaryLabel.text)
         self.choose("mr")
-        self.screenshot(self.widget.parent, "models-ready", height=700)
+        self.picture("models-ready", height=700)
         self.assertFalse(ui.cardBrowser.horizontalScrollBar().visible)
 
     @slow

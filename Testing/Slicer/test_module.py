@@ -24,6 +24,7 @@ class ModuleTest(MedEnhanceTestCase):
             self.widget.showPage(name)
             self.assertEqual(self.context.state.page, name)
         self.assertEqual(self.widget.ui.tabs.count, len(PAGES))
+        slicer.selfTests["MedEnhance"]()  # Slicer's Reload and Test
 
     def test_theFourMethodsAreAcknowledgedByTheDoisThatCitationStates(self):
         module = slicer.modules.medenhance
@@ -32,11 +33,27 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertEqual(len(dois), 4)
         for doi in dois:
             self.assertIn(doi.replace("10.48550/arXiv.", "arXiv:"), stated)
-        for contributor in module.contributors:
-            self.assertRegex(contributor, r"^[\w ]+ \(.+\)$")
+        (author,) = re.findall(r"^  - name: (.+)$", stated, re.MULTILINE)
+        (contributor,) = module.contributors
+        self.assertRegex(contributor, rf"^{author} \(.+\)$")
+        self.assertIn(f'CONTRIBUTORS "{contributor}"', (ROOT / "CMakeLists.txt").read_text("utf-8"))
 
-    def test_slicersReloadAndTestPasses(self):
-        slicer.selfTests["MedEnhance"]()
+    def test_allTextsAreTranslatedUnderTheExtensionsName(self):
+        asked, translate = set(), slicer.app.translate
+
+        def noted(context, text):
+            asked.add(context)
+            return translate(context, text)
+
+        with mock.patch.object(type(slicer.app), "translate", lambda _app, *texts: noted(*texts)):
+            slicer.util.reloadScriptedModule("MedEnhance")
+            self.widget = slicer.util.getModuleWidget("MedEnhance")
+            self.widget.enter()
+            for name in PAGES:
+                self.widget.showPage(name)
+        self.assertEqual(asked, {"MedEnhance"})
+        for path in FORMS.glob("*.ui"):
+            self.assertIn("<class>MedEnhance</class>", path.read_text(encoding="utf-8"), path.name)
 
     def test_openingTakesLessThanHalfASecond(self):
         times = []

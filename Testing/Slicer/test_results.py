@@ -26,13 +26,6 @@ class ResultsTest(MedEnhanceTestCase):
         self.transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
         self.source.SetAndObserveTransformNodeID(self.transform.GetID())
 
-    def enhanced(self, change=25):
-        node = self.bridge.newVolumeLike(self.source, "scan enhanced")
-        voxels = slicer.util.arrayFromVolume(self.source)
-        slicer.util.updateVolumeFromArray(node, (voxels + change).astype(voxels.dtype))
-        self.results.copyDisplay(self.source, node)
-        return node
-
     def labels(self):
         """An image of labels on the source's grid, and its voxels."""
         voxels = np.zeros(slicer.util.arrayFromVolume(self.source).shape, np.uint8)
@@ -52,7 +45,7 @@ class ResultsTest(MedEnhanceTestCase):
         slicer.util.updateVolumeFromArray(less, slicer.util.arrayFromVolume(source) // 2)
         node = self.difference(source, less)  # unsigned ones do not wrap around
         self.assertLessEqual(slicer.util.arrayFromVolume(node).max(), 0.0)
-        output = self.enhanced()
+        output = self.resultOf(self.source, change=25)
         slicer.util.arrayFromVolume(output)[3, 4, 5] -= 125
         node = self.difference(self.source, output)
         expected = slicer.util.arrayFromVolume(output).astype(
@@ -99,7 +92,7 @@ class ResultsTest(MedEnhanceTestCase):
         self.assertEqual(node.GetColumnName(3), "Surface (mm²)")
 
     def test_linksLooksAndProvenanceSurviveASavedScene(self):
-        output = self.enhanced()
+        output = self.resultOf(self.source, change=25)
         difference = self.difference(self.source, output, "scan difference")
         image, _voxels = self.labels()
         parts = self.results.makeSegmentation(image, self.source, LABELS, "parts")

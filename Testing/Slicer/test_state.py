@@ -1,7 +1,5 @@
 """The state lives in the scene and nowhere else."""
 
-import os
-
 import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase
@@ -39,8 +37,7 @@ class StateTest(MedEnhanceTestCase):
         state = self.context.state
         state.inputVolume, state.distillName, state.ratio = node, "mr", 12.5
         state.page = "compress"
-        path = os.path.join(self.temporaryFolder(), "scene.mrb")
-        self.assertTrue(slicer.util.saveScene(path))
+        path = self.savedScene()
         slicer.mrmlScene.Clear(0)
         self.assertIsNone(self.context.state.inputVolume)
         self.assertEqual(self.context.state.distillName, "my-run")

@@ -80,7 +80,6 @@ class qMRMLNodeComboBox:
     noneDisplay = stored("None")
     addEnabled = stored(True)
     removeEnabled = stored(True)
-    sizeAdjustPolicy = stored(0)
 
     def construct(self: Any) -> None:
         own = self._own

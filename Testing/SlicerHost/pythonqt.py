@@ -341,6 +341,13 @@ def _watched(native: Any) -> Callable[..., Any]:
     return exec_
 
 
+def _send(native: Callable[..., Any], receiver: Any, *more: Any) -> Any:
+    """Send or post an event, by which Slicer crashes where nothing is there to receive it."""
+    if receiver is None:
+        raise ValueError("an event for None, such as no focusWidget(): Qt would crash")
+    return native(receiver, *more)
+
+
 def behave() -> None:
     """Change every class that Qt brought, once."""
     classes = [QObject, *dict.fromkeys(subclasses(QObject))]
@@ -352,6 +359,9 @@ def behave() -> None:
         if hasattr(cls, "exec") and "exec" in cls.__dict__:
             cls.exec_ = cls.__dict__["exec"]
     QtCore.QEventLoop.exec_ = _watched(QtCore.QEventLoop.exec_)
+    for name in ("sendEvent", "postEvent"):
+        send = functools.partial(_send, getattr(QtCore.QCoreApplication, name))
+        setattr(QtCore.QCoreApplication, name, staticmethod(send))
     for cls in classes:
         cls.__setattr__ = _set_attribute
         if "__getattribute__" in cls.__dict__:

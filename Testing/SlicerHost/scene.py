@@ -13,7 +13,6 @@ from SlicerHost.standins import make
 #: Module -> the logic that it brings
 LOGICS = {
     "Colors": "vtkSlicerColorLogic",
-    "Plots": "vtkSlicerPlotsLogic",
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
     "Sequences": "vtkSlicerSequencesLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
@@ -26,7 +25,7 @@ LOGICS = {
 #: Node classes that the subject hierarchy has plugins for.
 _IN_HIERARCHY = (
     "vtkMRMLDisplayableNode", "vtkMRMLTableNode", "vtkMRMLTextNode", "vtkMRMLSequenceNode",
-    "vtkMRMLSequenceBrowserNode", "vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode",
+    "vtkMRMLSequenceBrowserNode",
 )  # fmt: skip
 
 

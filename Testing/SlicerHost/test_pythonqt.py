@@ -87,9 +87,16 @@ def test_what_pythonqt_takes_for_something_else_is_written_down(refused):
     spin.value = np.int64(3)
     spin.value = 2.5
     label.toolTip = Path("x")
-    assert len(refused) == 5
+    slicer.qMRMLNodeComboBox().nodeTypes = "vtk"  # three characters
+    assert len(refused) == 6
     assert spin.value == 2
     assert label.toolTip == os.fspath(Path("x"))
+
+
+def test_an_event_for_nothing_is_an_error_and_no_crash():
+    for send in (qt.QApplication.sendEvent, qt.QCoreApplication.postEvent):
+        with pytest.raises(ValueError, match="an event for None"):
+            send(None, qt.QEvent(qt.QEvent.User))
 
 
 def test_a_loop_without_a_modal_dialog_is_refused(refused):

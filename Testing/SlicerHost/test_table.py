@@ -3,14 +3,12 @@
 import ast
 import inspect
 import json
-from pathlib import Path
 
 import pytest
 import slicer
 
-from SlicerHost import api, make_api, pythonqt, qt, standins
+from SlicerHost import api, make_api, qt, standins
 
-HERE = Path(__file__).resolve().parent
 _OURS = {"construct", "stand_in"}
 
 
@@ -71,13 +69,6 @@ def test_what_the_table_lacks_is_an_attribute_error(name):
         getattr(slicer, "qMRMLNothing")  # noqa: B009
     with pytest.raises(AttributeError):
         getattr(slicer.app, name)
-
-
-def test_a_string_is_no_list_of_node_types():
-    pythonqt.refused.clear()
-    slicer.qMRMLNodeComboBox().nodeTypes = "vtk"
-    assert len(pythonqt.refused) == 1
-    pythonqt.refused.clear()
 
 
 @pytest.mark.parametrize(("module", "names"), sorted(api.table()["python"].items()))

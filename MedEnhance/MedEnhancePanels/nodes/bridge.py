@@ -10,13 +10,13 @@ import zlib
 import numpy as np
 import slicer
 import vtk
-from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import nrrd, provenance
+from MedEnhancePanels.texts import tr as _
 
 #: Attribute with the modality, where a user or a file stated it.
 MODALITY = "MedEnhance.modality"
@@ -28,6 +28,17 @@ _LARGEST_SAMPLE = 1_000_000
 _KNOWN_IMAGES = 32
 #: From RAS, as nodes have it, to LPS, as the library has it, and back.
 _FLIP = np.array([-1.0, -1.0, 1.0])
+
+
+def modalityName(modality):
+    names = {
+        "CT": _("CT"),
+        "MR": _("MR"),
+        "PT": _("PET"),
+        "EM": _("Electron microscopy"),
+        "OT": _("Other or unknown"),
+    }
+    return names.get(modality, modality)
 
 
 def isInScene(node):
@@ -60,7 +71,7 @@ def checkVolume(node):
     frames = frameNodes(node) if node is not None else []
     images = [frame.GetImageData() for frame in frames if _isScalar(frame)]
     if node is None:
-        problem = _("No volume is chosen"), _("Choose one, or load one first.")
+        problem = _("No volume is selected"), _("Choose a volume above, or load one.")
     elif not frames:
         problem = _("{name} has no frames"), _("Load it again.")
     elif len(images) < len(frames):
@@ -318,9 +329,7 @@ def newVolumeLike(node, name, image=None):
 
 
 def copyGeometry(node, new):
-    """Copy IJK to RAS, bit for bit."""
-    new.SetIJKToRASMatrix(matrixOf(node))
-    # The matrix is spacing × direction: taking it apart again costs the last bit.
+    """Copy IJK to RAS, bit for bit: taking the matrix apart would cost the last one."""
     new.SetSpacing(node.GetSpacing())
     new.SetOrigin(node.GetOrigin())
     new.SetIJKToRASDirections(_directions(node).tolist())

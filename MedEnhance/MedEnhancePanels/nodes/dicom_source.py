@@ -3,10 +3,10 @@
 import os
 
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.texts import tr as _
 
 #: Slicer's, on what its module DICOM has loaded: UIDs with spaces between them.
 INSTANCES = "DICOM.instanceUIDs"

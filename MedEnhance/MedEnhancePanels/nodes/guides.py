@@ -21,7 +21,7 @@ def suggested(node):
     """
     from MedEnhanceLib.hqg.guide import suggest
 
-    volume = bridge.frameNodes(node)[0] if node is not None else None
+    volume = next(iter(bridge.frameNodes(node)), None)
     if not isVolume(volume):
         return None, ""
     study, visit = _examinationOf(node)

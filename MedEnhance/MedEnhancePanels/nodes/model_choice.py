@@ -1,12 +1,11 @@
 """Which models fit a volume, their description, and why a volume cannot be enhanced."""
 
-from slicer.i18n import tr as _
-
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, cautions, results
+from MedEnhancePanels.nodes import bridge, results
 from MedEnhancePanels.nodes.bridge import modalityOf
+from MedEnhancePanels.texts import tr as _
 
-ENHANCER, HEAD, SLICES = "enhancer", "head", "slices"
+ENHANCER, SEGMENTER, SLICES = "enhancer", "head", "slices"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
 UNKNOWN = "OT"
 
@@ -19,34 +18,34 @@ def fitting(modality):
     return [bundle for bundle in installed(modality, ENHANCER) if not bundle.on_request]
 
 
-def headsFor(node):
+def segmentersFor(node):
     """List the models that segment a node, experimental ones too."""
     modality = modalityOf(node)
-    return [] if modality == UNKNOWN or bridge.isSequence(node) else installed(modality, HEAD)
+    return [] if modality == UNKNOWN or bridge.isSequence(node) else installed(modality, SEGMENTER)
 
 
-def headFor(node, name):
+def segmenterFor(node, name):
     """Return the model that segments a node: that of a name, else the default; None for none."""
-    heads = headsFor(node)
-    named = [head for head in heads if head.name == name]
-    return next(iter([*named, *(head for head in heads if not head.on_request)]), None)
+    models = segmentersFor(node)
+    named = [model for model in models if model.name == name]
+    return next(iter([*named, *(model for model in models if not model.on_request)]), None)
 
 
-def headTexts(heads):
+def segmenterTexts(models):
     """Return a text for each segmentation model, by its name."""
     experiment = _("{name} (experiment)")
     return {
-        head.name: experiment.format(name=head.name) if head.on_request else head.name
-        for head in heads
+        model.name: experiment.format(name=model.name) if model.on_request else model.name
+        for model in models
     }
 
 
-def cautionOf(head):
+def warningOf(segmenter):
     """Say that a segmentation model is an experiment, and what it warns of; or ("", "")."""
-    if head is None or not head.on_request:
+    if segmenter is None or not segmenter.on_request:
         return "", ""
-    text = _("The segmentation model {name} is an experiment.").format(name=head.name)
-    return text, " ".join(head.metadata.get("warnings", ()))
+    text = _("The segmentation model {name} is an experiment.").format(name=segmenter.name)
+    return text, " ".join(segmenter.metadata.get("warnings", ()))
 
 
 #: The files of the models as they were, and what was read from them: a page asks often.
@@ -68,33 +67,23 @@ def installed(modality, kind):
     ]
 
 
-def _modalityName(node):
-    return cautions.modalityName(modalityOf(node))
-
-
 def tasks(modality=UNKNOWN):
-    """List the values of the option `task` for a modality, with a text for each."""
+    """List the values of the option `task` for a modality: (text, what it does) of each."""
     texts = {
-        "noise": _("Noise"),
-        "sharpness": _("Noise and blur"),
-        "slices": _("Thin slices from thick ones"),
+        "noise": (_("Noise"), _("Removes noise")),
+        "sharpness": (_("Noise and blur"), _("Removes noise, and blur where it is measured")),
+        "slices": (
+            _("Thin slices from thick ones"),
+            _("Makes thin slices between thick ones, on a new grid"),
+        ),
     }
-    if modality in ("MR", UNKNOWN):
-        return texts
-    return {task: texts[task] for task in ("noise", "slices")}  # blur is measured in MR alone
+    if modality not in ("MR", UNKNOWN):  # blur is measured in MR alone
+        del texts["sharpness"]
+    return texts
 
 
-def aboutTask(task):
-    """Say what a task does, as the tool tip of its entry."""
-    return {
-        "noise": _("Removes noise"),
-        "sharpness": _("Removes noise, and blur where it is measured"),
-        "slices": _("Makes thin slices between thick ones, on a new grid"),
-    }[task]
-
-
-def lacking(node, task):
-    """Say why a run gives no maps and no segmentation; empty where it does."""
+def taskProblem(node, task):
+    """Say why a task, or a sequence, allows no further options; empty where it does."""
     if task == "slices":
         return _("Not available with thin slices: enhance the thin slices again to get it.")
     if bridge.isSequence(node):
@@ -102,21 +91,20 @@ def lacking(node, task):
     return ""
 
 
-def noBiasField(node, task):
+def biasFieldProblem(node, task):
     """Say why the bias field cannot be corrected; empty where it can."""
     if task != "slices" and modalityOf(node) != "MR":
         return _("Only MR has a bias field.")
-    return lacking(None, task)
+    return taskProblem(None, task)
 
 
 def problemOf(node, options):
     """Say why a volume cannot be enhanced like this, and what to do; empty where it can."""
-    if node is None:
-        return _("Choose a volume above, or load one.")
     try:
         bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
-        return _modelProblem(node, options.config.task) or _otherVolumesProblem(node, options)
+        results.checkOutput(options.output, node)
+        return _modelProblem(node, options.config.task) or _guideProblem(node, options.guide)
     except PanelError as error:
         return error.text
 
@@ -131,27 +119,26 @@ def _modelProblem(node, task):
     elif not fitting(modality):
         others = sorted({bundle.modality for bundle in fitting(UNKNOWN)})
         text = _(
-            "There is no model for {modality}, the modality of {name}; there are models for "
-            "{others}. If the modality is wrong, correct it under Advanced."
+            "There is no model for {modality}, the modality of “{name}”, but for {others}. If the "
+            "modality is wrong, correct it under Advanced."
         )
     elif modality == UNKNOWN:
         text = _("Is “{name}” MR or CT? Choose its modality under Advanced.")
     others = _(" and ").join(others)
-    return text.format(name=node.GetName(), modality=_modalityName(node), others=others)
+    return text.format(name=node.GetName(), modality=bridge.modalityName(modality), others=others)
 
 
-def _otherVolumesProblem(node, options):
-    guide = options.guide
+def _guideProblem(node, guide):
+    if guide is None:
+        return ""
     if guide is node:
         return _("The guide is the volume itself: choose another series of this examination.")
-    if guide is not None:
-        bridge.checkIntensities(guide)
-        if modalityOf(guide) != modalityOf(node):
-            text = _("{name} is {modality}, the volume {volume}: choose one of the same modality.")
-            modality, volume = _modalityName(guide), _modalityName(node)
-            return text.format(name=guide.GetName(), modality=modality, volume=volume)
-    results.checkOutput(options.output, node)
-    return ""
+    bridge.checkIntensities(guide)
+    modalities = [bridge.modalityName(modalityOf(each)) for each in (guide, node)]
+    if modalities[0] == modalities[1]:
+        return ""
+    text = _("{name} is {modality}, the volume {volume}: choose one of the same modality.")
+    return text.format(name=guide.GetName(), modality=modalities[0], volume=modalities[1])
 
 
 def modelFor(node, task):

@@ -7,10 +7,10 @@ import json
 import re
 
 import numpy as np
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.texts import tr as _
 
 #: Bytes that one step copies: some 10 ms, also into memory that is used for the first time.
 _STEP_BYTES = 4 << 20

@@ -7,6 +7,7 @@ goes along whenever voxels go to the worker, which writes it into every file, an
 import json
 
 from MedEnhanceLib.core.manifest import derived_note
+from MedEnhancePanels.errors import plain
 
 #: Attributes: what kind of result it is, all steps as a JSON list, the record of the last one.
 DERIVED = "MedEnhance.derived"
@@ -15,7 +16,7 @@ MANIFEST = "MedEnhance.manifest"
 #: The lossy compressions that the voxels went through, as JSON: [[method, ratio], …].
 LOSSY = "MedEnhance.lossy"
 #: Codes of warnings after which structure in a result may be wrong.
-_ALARMS = ("no-structure", "anatomy", "test-model")
+_SEVERE = ("no-structure", "anatomy", "test-model")
 #: The kind of what was read from a file that says that it is derived.
 FROM_FILE = "file"
 
@@ -84,35 +85,40 @@ def part(node, *names, numbers=()):
 
     {} where there is none, or one without these numbers.
     """
-    found = manifestOf(node)
+    fields = manifestOf(node)
     for name in names:
-        found = found.get(name) if isinstance(found, dict) else None
-    isWhole = isinstance(found, dict) and all(
-        isinstance(found.get(number), int | float) for number in numbers
+        fields = fields.get(name) if isinstance(fields, dict) else None
+    isWhole = isinstance(fields, dict) and all(
+        isinstance(fields.get(number), int | float) for number in numbers
     )
-    return found if isWhole else {}
-
-
-def doubtsOf(node):
-    """Return the run's warnings about model or input: (code, message, what to do) of each."""
-    doubts = part(node, "results").get("doubts")
-    try:
-        return [(each.get("code", ""), each["message"], each["hint"]) for each in doubts or ()]
-    except (AttributeError, KeyError, TypeError):  # edited beyond use
-        return []
+    return fields if isWhole else {}
 
 
 def warningsOf(node):
-    """Return all warnings of the run that made a node, as texts."""
-    warnings = (manifestOf(node) or {}).get("warnings")
-    return list(map(str, warnings)) if isinstance(warnings, list) else []
+    """Return the warnings of the run that made a node: (level, message, what to do) of each.
+
+    Of level "severe", which come first, or "warning".
+    """
+    rows = part(node, "results").get("warnings") or ()
+    try:
+        rows = [(row.get("code", ""), row["message"], row["hint"]) for row in rows]
+    except (AttributeError, KeyError, TypeError):  # edited beyond use
+        rows = []
+    lines = {f"{message}: {hint}" for _code, message, hint in rows}
+    rows += [("", text, "") for text in _linesOf(node) if text not in lines]
+    warnings = {
+        ("severe" if code in _SEVERE else "warning", plain(message), plain(hint))
+        for code, message, hint in rows
+    }
+    return sorted(each for each in warnings if each[1])
+
+
+def _linesOf(node):
+    """Return the warnings as the run's manifest lists them, a line each."""
+    lines = (manifestOf(node) or {}).get("warnings")
+    return list(map(str, lines)) if isinstance(lines, list) else []
 
 
 def addWarning(node, text):
     """Add a warning to the record of the run that made a node."""
-    setManifest(node, (manifestOf(node) or {}) | {"warnings": [*warningsOf(node), text]})
-
-
-def isAlarm(code):
-    """Tell whether a warning with this code says that structure in the result may be wrong."""
-    return code in _ALARMS
+    setManifest(node, (manifestOf(node) or {}) | {"warnings": [*_linesOf(node), text]})

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import slicer
 import vtk
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
+from MedEnhancePanels.texts import tr as _
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
 ROLES = ("input", "uncertainty", "noise", "segmentation", "table", "difference")
@@ -92,12 +92,12 @@ def scopeText(anatomy):
 
 def latestOf(source):
     """Return the enhanced volume that was made last of a source, or None."""
-    found = [
+    nodes = [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         if node.GetAttribute("MedEnhance.derived") == "enhanced" and linked(node, "input") is source
     ]
-    return found[-1] if found else None
+    return nodes[-1] if nodes else None
 
 
 def removeLostDifferences():

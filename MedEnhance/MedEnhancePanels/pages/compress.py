@@ -1,7 +1,6 @@
 """The page Compress: a volume into a file within a guaranteed error bound."""
 
 import qt
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments, dependencies
@@ -9,6 +8,7 @@ from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import Page, answerOf, askForFile, fill, singleShot
 from MedEnhancePanels.tasks import compression, files
+from MedEnhancePanels.texts import tr as _
 
 #: How long the page waits for further changes before it estimates.
 _SETTLE_MS = 500
@@ -37,7 +37,7 @@ class CompressPanel(Page):
         del fields["lossless"]
         entries = {
             "auto": _("Automatic"),
-            "implicit": _("Implicit network (UniCompress, research)"),
+            "implicit": _("Implicit (UniCompress)"),
         }
         fill(ui.codecSelector, entries)
         self.bind(**fields, compressCodec=ui.codecSelector)
@@ -85,11 +85,11 @@ class CompressPanel(Page):
             if field is not None:
                 field.enabled = button.checked
         ui.codecSelector.enabled = ui.ratioButton.checked
-        why = self._whyNot()
-        ui.compressButton.enabled = not why
-        ui.compressButton.toolTip = why or _("Choose a file, write it and verify it")
-        ui.whyLabel.text = why
-        ui.whyLabel.visible = bool(why) and self.job is None
+        problem = self._problem()
+        ui.compressButton.enabled = not problem
+        ui.compressButton.toolTip = problem or _("Choose a file, write it and verify it")
+        ui.problemLabel.text = problem
+        ui.problemLabel.visible = bool(problem) and self.job is None
         self._scheduleEstimate()
 
     def _setUnits(self, node):
@@ -110,7 +110,7 @@ class CompressPanel(Page):
         if isChosen:
             self._onEdited("compressMode", mode)
 
-    def _whyNot(self):
+    def _problem(self):
         """Say what is missing before the volume can be compressed, or nothing."""
         if self.job is not None:
             return _("The volume is being compressed")
@@ -191,10 +191,10 @@ class CompressPanel(Page):
         )
         units = bridge.unitsOf(node)
 
-        def onDone(job):
+        def onSuccess(job):
             self.context.report(job, compression.resultText(job.result, units, path))
 
-        self.follow(job, onDone)
+        self.follow(job, onSuccess)
 
     @guarded
     def _onOpen(self, _checked=False):

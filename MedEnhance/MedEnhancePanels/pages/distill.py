@@ -4,7 +4,6 @@ It distills the cohort, or trains an enhancer on it; RunArea shows a run and its
 """
 
 import qt
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhancePanels import dependencies
@@ -13,6 +12,7 @@ from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.pages.distill_run import RunArea
 from MedEnhancePanels.pages.widgets import Page, askForFile, fill
 from MedEnhancePanels.tasks import distillation
+from MedEnhancePanels.texts import tr as _
 
 #: The entry of the templates that asks for a file.
 _FILE = "file"
@@ -36,9 +36,9 @@ class DistillPanel(Page):
         }
         fill(ui.taskSelector, entries)
         entries = {
-            "cpu": _("Short, for a processor"),
-            "full": _("Full, for a graphics card"),
-            "smoke": _("Test: under a minute"),
+            "cpu": _("Short (CPU)"),
+            "full": _("Full (graphics card)"),
+            "smoke": _("Test (under a minute)"),
         }
         fill(ui.presetSelector, entries)
         entries = {
@@ -63,7 +63,7 @@ class DistillPanel(Page):
             distillGate=ui.gateSelector,
             distillDevice=ui.deviceSelector,
         )
-        ui.priorSelector.activated.connect(self._onPrior)
+        ui.templateSelector.activated.connect(self._onTemplate)
         ui.pathButton.clicked.connect(self._onBrowse)
         ui.tableButton.clicked.connect(self._onBrowseTable)
         ui.estimateButton.clicked.connect(self._onEstimate)
@@ -88,12 +88,12 @@ class DistillPanel(Page):
             TEMPLATE: _("Public template (MR)"),
             _FILE: _("A file…"),
         }
-        box, prior = self.ui.priorSelector, self.state.distillPrior
-        fill(box, entries, prior)
-        box.currentIndex = box.findData(prior)
+        box, template = self.ui.templateSelector, self.state.distillTemplate
+        fill(box, entries, template)
+        box.currentIndex = box.findData(template)
         fill(self.ui.deviceSelector, self.context.devices.entries, self.state.distillDevice)
-        heads = model_choice.headTexts(distillation.segmentersOf(self.state))
-        fill(self.ui.segmenterSelector, {"": _("None")} | heads)
+        segmenters = model_choice.segmenterTexts(distillation.segmentersOf(self.state))
+        fill(self.ui.segmenterSelector, {"": _("None")} | segmenters)
 
     def show(self):
         ui, state = self.ui, self.state
@@ -104,27 +104,27 @@ class DistillPanel(Page):
         ui.taughtArea.visible = state.distillTask.startswith("train")
         ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
         ui.shareLabel.text = distillation.sharedText(state)
-        why = dependencies.unavailable() or distillation.whyNot(state)
+        problem = dependencies.enhancingProblem() or distillation.problemOf(state)
         isRunning = self.runs.isRunning
-        ui.whyLabel.text = why
-        ui.whyLabel.visible = bool(why) and not isRunning
-        ui.startButton.enabled = not why and not isRunning
-        ui.startButton.toolTip = why
+        ui.problemLabel.text = problem
+        ui.problemLabel.visible = bool(problem) and not isRunning
+        ui.startButton.enabled = not problem and not isRunning
+        ui.startButton.toolTip = problem
         if self._estimated is not None and self._estimated != distillation.paramsOf(state):
             self._forgetEstimate()
         ui.estimateButton.visible = isDistilling and not isRunning
-        ui.estimateButton.enabled = not why and self.job is None
+        ui.estimateButton.enabled = not problem and self.job is None
         isTraining = _("This trains the shipped models further, about half an hour on one core…")
         ui.estimateLabel.text = self._sentence if self.job is None else isTraining
         ui.estimateLabel.visible = bool(ui.estimateLabel.text)
         self.runs.show()
 
     @guarded
-    def _onPrior(self, *_index):
-        prior = self.ui.priorSelector.currentData
-        if prior == _FILE:
-            prior = askForFile(self.widget, _("Choose a volume that may be shared")) or SYNTHETIC
-        self.state.distillPrior = prior
+    def _onTemplate(self, *_index):
+        template = self.ui.templateSelector.currentData
+        if template == _FILE:
+            template = askForFile(self.widget, _("Choose a volume that may be shared")) or SYNTHETIC
+        self.state.distillTemplate = template
         self.update()
 
     @guarded

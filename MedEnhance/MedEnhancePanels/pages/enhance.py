@@ -1,18 +1,18 @@
 """The page Enhance: choose, preview in place, apply, compare."""
 
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview, results
+from MedEnhancePanels.nodes import bridge, guides, model_choice, preview, results, volume_warnings
 from MedEnhancePanels.pages.enhance_choices import Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import noiseOf
 from MedEnhancePanels.pages.widgets import Notice, Page, allow, fill
 from MedEnhancePanels.tasks import enhancement
+from MedEnhancePanels.texts import tr as _
 
 
 class EnhancePanel(Page):
@@ -68,8 +68,8 @@ class EnhancePanel(Page):
     def options(self):
         """The choices as an enhancement takes them; what does not fit the volume is left out."""
         state, target, isSlices = self.state, self.target, self.state.task == "slices"
-        hasMaps = not model_choice.lacking(target, state.task)
-        hasField = not model_choice.noBiasField(target, state.task)
+        hasMaps = not model_choice.taskProblem(target, state.task)
+        hasField = not model_choice.biasFieldProblem(target, state.task)
         config = arguments.checkedConfig(
             EnhanceConfig,
             task=state.task,
@@ -78,14 +78,14 @@ class EnhancePanel(Page):
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
         )
-        head = model_choice.headFor(target, state.segmenter)
-        segment = state.segment and hasMaps and head is not None
+        segmenter = model_choice.segmenterFor(target, state.segmenter)
+        segment = state.segment and hasMaps and segmenter is not None
         return enhancement.EnhanceOptions(
             config,
             guide=None if isSlices else state.guideVolume,
             noiseMap=state.noiseMap and hasMaps,
             segment=segment,
-            segmenter=head.name if segment and head.name == state.segmenter else "auto",
+            segmenter=segmenter.name if segment and segmenter.name == state.segmenter else "auto",
             forceSegmenter=segment and state.forceSegmenter,
             output=None if isSlices or bridge.isSequence(target) else state.outputVolume,
         )
@@ -127,18 +127,17 @@ class EnhancePanel(Page):
         if target is not state.noiseVolume:
             state.noise = 0.0
         modality = bridge.modalityOf(target)
-        names = {name: cautions.modalityName(name) for name in cautions.MODALITIES}
+        names = {name: bridge.modalityName(name) for name in bridge.MODALITIES}
         fill(ui.modalityComboBox, names)
         ui.modalityComboBox.currentIndex = ui.modalityComboBox.findData(modality)
         ui.modalityComboBox.enabled = bridge.isUsable(target)
         # A task from before this volume stays, and the page says where it does not fit.
-        tasks = model_choice.tasks(modality)
-        tasks.setdefault(state.task, model_choice.tasks()[state.task])
-        fill(ui.taskComboBox, tasks)
+        tasks = {state.task: model_choice.tasks()[state.task]} | model_choice.tasks(modality)
+        fill(ui.taskComboBox, {task: text for task, (text, _about) in tasks.items()})
         fill(ui.deviceComboBox, self._devices.entries, state.device)
-        heads = model_choice.headTexts(model_choice.headsFor(target))
-        fill(ui.segmenterComboBox, {"auto": _("Automatic")} | heads)
-        allow(ui.noiseSpinBox, model_choice.lacking(None, state.task))
+        segmenters = model_choice.segmenterTexts(model_choice.segmentersFor(target))
+        fill(ui.segmenterComboBox, {"auto": _("Automatic")} | segmenters)
+        allow(ui.noiseSpinBox, model_choice.taskProblem(None, state.task))
         units = bridge.unitsOf(target)
         ui.noiseSpinBox.suffix = f" {units}" if units else ""
 
@@ -158,34 +157,34 @@ class EnhancePanel(Page):
         state, ui, target = self.state, self.ui, self.target
         isSlices = state.task == "slices"
         ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
-        lacking = model_choice.lacking(target, state.task)
-        head, noHead = model_choice.headFor(target, state.segmenter), ""
+        taskProblem = model_choice.taskProblem(target, state.task)
+        segmenter, segmenterProblem = model_choice.segmenterFor(target, state.segmenter), ""
         if ui.segmenterComboBox.count == 1:
-            noHead = _("There is no segmentation model for this modality.")
-        allow(ui.segmenterComboBox, lacking or noHead)
-        if head is not None:
-            ui.segmenterComboBox.toolTip = model_choice.cardText(head)
-        elif not noHead:
-            noHead = _("Choose the segmentation model: no default is for this modality.")
+            segmenterProblem = _("There is no segmentation model for this modality.")
+        allow(ui.segmenterComboBox, taskProblem or segmenterProblem)
+        if segmenter is not None:
+            ui.segmenterComboBox.toolTip = model_choice.cardText(segmenter)
+        elif not segmenterProblem:
+            segmenterProblem = _("Choose the segmentation model: no default is for this modality.")
         for checkBox, problem in (
-            (ui.biasFieldCheckBox, model_choice.noBiasField(target, state.task)),
-            (ui.uncertaintyCheckBox, lacking),
-            (ui.noiseMapCheckBox, lacking),
-            (ui.segmentCheckBox, lacking or noHead),
+            (ui.biasFieldCheckBox, model_choice.biasFieldProblem(target, state.task)),
+            (ui.uncertaintyCheckBox, taskProblem),
+            (ui.noiseMapCheckBox, taskProblem),
+            (ui.segmentCheckBox, taskProblem or segmenterProblem),
         ):
             allow(checkBox, problem)
             if problem:
                 checkBox.checked = False
         ui.forceSegmenterCheckBox.visible = ui.segmentCheckBox.checked
         # In a narrow panel a box has no room for all of its text.
-        about = model_choice.aboutTask(state.task)
+        about = model_choice.tasks()[state.task][1]
         ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
         ui.deviceComboBox.toolTip = self._devices.reason or ui.deviceComboBox.currentText
 
     def _showGuide(self):
         """Suggest a guide while none is chosen."""
         state, button = self.state, self.ui.suggestedGuideButton
-        problem = model_choice.lacking(None, state.task)
+        problem = model_choice.taskProblem(None, state.task)
         allow(self.ui.guideSelector, problem)
         isOpen = state.guideVolume is None and not problem
         suggested, reason = guides.suggested(self.target) if isOpen else (None, "")
@@ -195,14 +194,16 @@ class EnhancePanel(Page):
             button.text = _("Suggested: {name}").format(name=suggested.GetName())
 
     def _showActions(self):
-        problem = dependencies.unavailable() or model_choice.problemOf(self.target, self.options)
+        problem = dependencies.enhancingProblem() or model_choice.problemOf(
+            self.target, self.options
+        )
         ui, busy = self.ui, self._busy()
         if problem:
             self._problem.show("info" if self.target is None else "error", problem)
         else:
-            head = model_choice.headFor(self.target, self.state.segmenter)
-            notes = [cautions.cautionOf(self.target)]
-            notes += [model_choice.cautionOf(head)] if self.options.segment else []
+            segmenter = model_choice.segmenterFor(self.target, self.state.segmenter)
+            notes = [volume_warnings.warningOf(self.target)]
+            notes += [model_choice.warningOf(segmenter)] if self.options.segment else []
             warning, remedy = (" ".join(filter(None, texts)) for texts in zip(*notes, strict=True))
             level = "warning" if warning else "info"
             self._problem.show(level, warning or dependencies.missingText(), remedy)
@@ -211,11 +212,13 @@ class EnhancePanel(Page):
         isShown = self.preview.isShown
         ui.previewButton.text = _("Hide preview") if isShown else _("Preview")
         reason = "" if isShown else problem or busy or self._previewProblem()
+        if not (reason or isShown) and preview.currentSlice(self.target) is None:
+            reason = _("No slice view shows a slice of the volume: fit the views to it.")
         ui.previewButton.enabled = not reason
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
         ui.planLabel.text = "" if problem else self._plan()
         ui.planLabel.visible = bool(ui.planLabel.text)
-        hasPreview = not (problem or dependencies.missing() or self._lacksPreview())
+        hasPreview = not (problem or dependencies.missing() or self._previewProblem())
         self._preparation.follow(self.target if hasPreview else None, self.state.device)
 
     def _plan(self):
@@ -225,7 +228,7 @@ class EnhancePanel(Page):
         if model is None:
             return ""
         self.ui.planLabel.toolTip = model_choice.cardText(model)
-        what = model_choice.aboutTask(state.task)
+        what = model_choice.tasks()[state.task][1]
         if self.options.config.correct_bias_field:
             what = _("{what}; corrects the bias field").format(what=what)
         plan = _("{what}. Runs model {model} on the {device}").format(
@@ -242,19 +245,12 @@ class EnhancePanel(Page):
             return _("Wait until the strength has been applied.")
         return ""
 
-    def _lacksPreview(self):
+    def _previewProblem(self):
         """Say why there is no preview of any slice; empty where there is."""
         if self.state.task == "slices":
             return _("Thin slices have a new grid: no preview is available.")
         if bridge.isSequence(self.target):
             return _("Choose the volume that shows a frame of the sequence to preview it.")
-        return ""
-
-    def _previewProblem(self):
-        if problem := self._lacksPreview():
-            return problem
-        if preview.currentSlice(self.target) is None:
-            return _("No slice view shows a slice of the volume: fit the views to it.")
         return ""
 
     @guarded
@@ -280,7 +276,7 @@ class EnhancePanel(Page):
         sliceNode, index = preview.currentSlice(node)
         job = enhancement.startPreview(self.context.runner, node, index, options)
 
-        def onDone(job):
+        def onSuccess(job):
             if self.isOff:
                 results.remove(job.nodes["output"])
                 return
@@ -292,12 +288,12 @@ class EnhancePanel(Page):
                 shown += " " + _("It shows noise removal alone; Apply does the rest too.")
             self.context.report(job, shown)
 
-        self.follow(job, onDone)
+        self.follow(job, onSuccess)
 
-    def follow(self, job, onDone):
+    def follow(self, job, onSuccess):
         self.context.clearMessage()
         self._preparation.stop()
-        super().follow(job, onDone)
+        super().follow(job, onSuccess)
 
     def _onApplied(self, job):
         output = job.nodes["output"]

@@ -4,13 +4,13 @@ import importlib.util
 
 import numpy as np
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import singleShot
 from MedEnhancePanels.tasks import enhancement, node_job
+from MedEnhancePanels.texts import tr as _
 
 #: Seconds that a core takes for a million voxels (docs/results.md, two cores), the factor without
 #: the compiled library, and seconds of its build.

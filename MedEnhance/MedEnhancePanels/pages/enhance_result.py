@@ -4,7 +4,6 @@ import os
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, results
@@ -13,6 +12,7 @@ from MedEnhancePanels.pages import result_texts
 from MedEnhancePanels.pages.export_dicom import exportDicom
 from MedEnhancePanels.pages.widgets import Notice, allow, answerOf
 from MedEnhancePanels.tasks import blending, compression, files
+from MedEnhancePanels.texts import tr as _
 
 #: Maps that the menu Show lays over the result, by their role.
 _MAPS = ("uncertainty", "noise")
@@ -30,7 +30,7 @@ class ResultArea:
         self._job = None
         #: Whether the slider is held somewhere else than at the strength of the voxels.
         self._isHeld = False
-        self._notice = Notice(ui, "alarm")
+        self._notice = Notice(ui, "warning")
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
         ui.inputButton.pressed.connect(lambda: self._showInput(True))
@@ -265,8 +265,12 @@ class ResultArea:
 
 def _hideLabelsOfOthers(output):
     """Hide labels of other results, which no button would take away."""
-    own = results.linked(output, "segmentation")
+    segmentation = results.linked(output, "segmentation")
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         labels = results.linked(node, "segmentation")
-        if labels is not None and labels is not own and labels.GetDisplayNode() is not None:
+        if (
+            labels is not None
+            and labels is not segmentation
+            and labels.GetDisplayNode() is not None
+        ):
             labels.GetDisplayNode().SetVisibility(False)

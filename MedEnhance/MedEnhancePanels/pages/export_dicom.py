@@ -2,13 +2,13 @@
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.job import sentence
 from MedEnhancePanels.nodes import dicom_source, provenance
 from MedEnhancePanels.pages.widgets import answerOf
 from MedEnhancePanels.tasks import dicom_export
+from MedEnhancePanels.texts import tr as _
 
 #: Where DICOM keeps a patient's ID, a study's description and its date.
 _TAGS = ("0010,0020", "0008,1030", "0008,0020")
@@ -17,16 +17,18 @@ _TAGS = ("0010,0020", "0008,1030", "0008,0020")
 def exportDicom(context, node):
     """Export a result into Slicer's DICOM database, under the patient that the user confirms.
 
-    From there the module DICOM sends it on or writes it into a folder. Returns the job, or None
-    where the user does not want it. Raises PanelError where the result cannot be exported.
+    From there the module DICOM sends it on or writes it into a folder. Raises PanelError where the
+    result cannot be exported.
     """
     if not dependencies.ensure(dependencies.COMPRESS):
-        return None
+        return
     dicom_source.openDatabase()
     name, instances = node.GetName(), dicom_source.instancesOf(node)
     # Where structure may be wrong, the question names the reason.
-    alarms = [each for each in provenance.doubtsOf(node) if provenance.isAlarm(each[0])]
-    lines = [sentence(f"{what}: {hint}" if hint else what) for _code, what, hint in alarms]
+    severe = [each for each in provenance.warningsOf(node) if each[0] == "severe"]
+    lines = [
+        sentence(f"{message}: {hint}" if hint else message) for _level, message, hint in severe
+    ]
     title, patientId = _("MedEnhance: export to DICOM"), ""
     if instances:
         patient, study, date = (dicom_source.valueOf(instances[0], tag) for tag in _TAGS)
@@ -34,7 +36,7 @@ def exportDicom(context, node):
         patient = patient or _("(without an ID)")
         lines.append(text.format(name=name, patient=patient, study=study, date=date))
         if not slicer.util.confirmOkCancelDisplay("\n".join(lines), title):
-            return None
+            return
     else:
         text = _("{name} does not come from DICOM: it becomes a series in a new study.")
         if series := dicom_source.missingSeriesOf(node):
@@ -47,12 +49,11 @@ def exportDicom(context, node):
         window = slicer.util.mainWindow()
         patientId = answerOf(qt.QInputDialog.getText(window, title, "\n".join(lines))).strip()
         if not patientId:
-            return None
+            return
     options = dicom_export.ExportOptions(patientId=patientId, seriesDescription=name)
     context.clearMessage()
     job = dicom_export.start(context.runner, node, options)
     job.onFinished(lambda job: _onFinished(context, job))
-    return job
 
 
 def _onFinished(context, job):

@@ -3,13 +3,13 @@
 import os
 
 import qt
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import size_text
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.nodes import cautions
+from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.pages.widgets import Page, askForFile
+from MedEnhancePanels.texts import tr as _
 
 
 class ModelsPanel(Page):
@@ -69,9 +69,9 @@ class ModelsPanel(Page):
             text = _("The model {name} is installed.").format(name=imported)
             self.context.message("info", text)
 
-    def _fillList(self, models, chosen):
-        """List the models, and select `chosen`, by default that of before."""
-        chosen = chosen or (self.selected["name"] if self.selected else None)
+    def _fillList(self, models, name):
+        """List the models, and select that of a name, by default that of before."""
+        name = name or (self.selected["name"] if self.selected else None)
         self.models = models = [each for each in models if each["kind"] != "codec"]
         box, style = self.ui.modelList, self.widget.style()
         box.clear()
@@ -81,7 +81,7 @@ class ModelsPanel(Page):
                 item.setIcon(style.standardIcon(qt.QStyle.SP_MessageBoxWarning))
             box.addItem(item)
         names = [model["name"] for model in models]
-        box.currentRow = names.index(chosen) if chosen in names else 0
+        box.currentRow = names.index(name) if name in names else 0
 
     def show(self):
         ui, model, isIdle = self.ui, self.selected, self.job is None
@@ -102,7 +102,7 @@ def _title(model):
         "slices": _("makes thin slices of"),
     }
     purpose = purposes.get(model["kind"], model["kind"])
-    title = f"{model['name']}: {purpose} {cautions.modalityName(model['modality'])}"
+    title = f"{model['name']}: {purpose} {bridge.modalityName(model['modality'])}"
     return _("{title} (default)").format(title=title) if model["default"] else title
 
 

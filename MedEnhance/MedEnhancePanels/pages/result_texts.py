@@ -3,13 +3,11 @@
 All from what is saved with the nodes: a scene that is opened later shows the same.
 """
 
-from slicer.i18n import tr as _
-
 from MedEnhanceLib.core.manifest import calibration_in_words, findings_in_words
 from MedEnhanceLib.runtime.text import duration_text
-from MedEnhancePanels.errors import plain
 from MedEnhancePanels.job import sentence
 from MedEnhancePanels.nodes import provenance, results
+from MedEnhancePanels.texts import tr as _
 
 
 def factsOf(output):
@@ -27,29 +25,17 @@ def noticeOf(output):
 
     The sentence is the warning of most weight; the details say what to do, and have the others.
     """
-    found = warningsOf(output)
-    if not found:
+    warnings = provenance.warningsOf(output)
+    if not warnings:
         lost = results.linked(output, "input") is None
         text = _("The original volume is not in the scene, so the result cannot be compared.")
         return "info", text if lost else "", ""
-    (level, message, hint), *others = found
+    (level, message, hint), *others = warnings
     text = sentence(message)
     if others:
         text = _("{sentence} And {count} more.").format(sentence=text, count=len(others))
     lines = [hint, *(f"{each}: {more}" if more else each for _level, each, more in others)]
     return level, text, "\n".join(map(sentence, filter(None, lines)))
-
-
-def warningsOf(output):
-    """List the run's warnings: (level, message, what to do), those of most weight first."""
-    found = [
-        ("alarm" if provenance.isAlarm(code) else "warning", message, plain(hint))
-        for code, message, hint in provenance.doubtsOf(output)
-    ]
-    said = {f"{message}: {hint}" for _code, message, hint in provenance.doubtsOf(output)}
-    others = [plain(each) for each in provenance.warningsOf(output) if each not in said]
-    found += [("warning", each, "") for each in others if each]
-    return sorted(dict.fromkeys(found))  # "alarm" comes first
 
 
 def _uncertainty(output):
@@ -63,7 +49,7 @@ def _uncertainty(output):
 
 def _madeBy(output):
     manifest = provenance.manifestOf(output) or {}
-    facts = [output.GetAttribute("MedEnhance.model"), manifest.get("device")]
+    facts = [output.GetAttribute("MedEnhance.model"), str(manifest.get("device") or "").upper()]
     if manifest.get("seconds") is not None:
         facts.append(duration_text(manifest["seconds"]))
     if results.strengthOf(output) != 1.0:
@@ -93,6 +79,6 @@ def _guide(output):
 
 
 def _scopes(output):
-    made = (output, results.linked(output, "segmentation"))
-    anatomies = dict.fromkeys(node.GetAttribute("MedEnhance.anatomy") for node in made if node)
+    nodes = filter(None, (output, results.linked(output, "segmentation")))
+    anatomies = dict.fromkeys(node.GetAttribute("MedEnhance.anatomy") for node in nodes)
     return [f"{results.scopeText(anatomy)}." for anatomy in anatomies if anatomy]

@@ -2,12 +2,12 @@
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import preview, provenance
 from MedEnhancePanels.tasks import samples
+from MedEnhancePanels.texts import tr as _
 
 
 class VolumeRow:
@@ -18,18 +18,15 @@ class VolumeRow:
         #: Whether the module is about to be opened; the IDs of volumes at the last update.
         self.wasAway, self._seen = True, None
         self._menu = qt.QMenu(ui.loadButton)
-        self._fillMenu()
-        ui.loadButton.setMenu(self._menu)
-        ui.inputSelector.currentNodeChanged.connect(self._onChosen)
-        context.onChange(self.update)
-
-    def _fillMenu(self):
         self._add(_("Add data…"), self._onAddData)
         self._add(_("DICOM…"), lambda *_checked: slicer.util.selectModule("DICOM"))
         self._menu.addSeparator()
         for sample in samples.SAMPLES:
             self._add(sample.title, lambda *_checked, sample=sample: self._onSample(sample))
         self._add(_("More samples…"), lambda *_checked: slicer.util.selectModule("SampleData"))
+        ui.loadButton.setMenu(self._menu)
+        ui.inputSelector.currentNodeChanged.connect(self._onChosen)
+        context.onChange(self.update)
 
     def _add(self, text, slot):
         self._menu.addAction(text).triggered.connect(slot)

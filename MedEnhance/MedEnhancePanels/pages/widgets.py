@@ -2,9 +2,9 @@
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.texts import tr as _
 
 _ICON_PIXELS = 20
 #: By class of a widget: the signal of a choice, and the property that has it.
@@ -80,21 +80,21 @@ class Page:
         finally:
             self.isShowing = False
 
-    def follow(self, job, onDone):
-        """Show a job, in place of another, until its end: its error, or onDone(job)."""
+    def follow(self, job, onSuccess):
+        """Show a job, in place of another, until its end: its error, or onSuccess(job)."""
         self.job = job
-        job.onFinished(lambda job: self._onEnded(job, onDone))
+        job.onFinished(lambda job: self._onEnded(job, onSuccess))
         self.update()
 
     @guarded
-    def _onEnded(self, job, onDone):
+    def _onEnded(self, job, onSuccess):
         if job is not self.job:
             return
         self.job = None
         if job.error is not None:
             self.context.showError(job.error)
         elif self.state is not None:
-            onDone(job)
+            onSuccess(job)
         self.update()
 
     def onNewState(self):
@@ -148,7 +148,7 @@ class Notice:
         self.show("info", "")
 
     def show(self, level, text, details=""):
-        """Show a text of level "info", "warning", "alarm" or "error"; empty for nothing to say."""
+        """Show a text of level "info", "warning", "severe" or "error"; empty for nothing to say."""
         if details != self._shown:
             self._shown, self._button.checked = details, False
             self._setDetails(details)
@@ -164,7 +164,7 @@ def showWeight(icon, level):
     icons = {
         "info": (qt.QStyle.SP_MessageBoxInformation, _("Information")),
         "warning": (qt.QStyle.SP_MessageBoxWarning, _("Warning")),
-        "alarm": (qt.QStyle.SP_MessageBoxCritical, _("Alarm")),
+        "severe": (qt.QStyle.SP_MessageBoxCritical, _("Severe warning")),
         "error": (qt.QStyle.SP_MessageBoxCritical, _("Error")),
     }
     kind, word = icons[level]
@@ -172,10 +172,10 @@ def showWeight(icon, level):
     icon.accessibleName = word
 
 
-def fill(box, entries, chosen=None):
-    """Offer entries, {value: text}, in a combo box; a chosen value is offered in any case."""
-    if chosen is not None:
-        entries = entries | {chosen: entries.get(chosen, chosen)}
+def fill(box, entries, selected=None):
+    """Offer entries, {value: text}, in a combo box; a selected value is offered in any case."""
+    if selected is not None:
+        entries = entries | {selected: entries.get(selected, selected)}
     shown = [(box.itemData(index), box.itemText(index)) for index in range(box.count)]
     if shown != list(entries.items()):  # filling an open list would close it
         box.clear()

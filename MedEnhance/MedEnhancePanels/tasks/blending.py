@@ -9,13 +9,13 @@ marked so.
 """
 
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.manifest import manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.strength import blend
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
+from MedEnhancePanels.texts import tr as _
 
 #: Attribute of a result: checksums of the voxels of its input and of its own, at its run's end.
 _CHECKSUMS = "MedEnhance.checksums"
@@ -88,10 +88,12 @@ def problemOf(output):
     if (problem := pairProblemOf(output)) or output in _full:
         return problem
     if results.strengthOf(output) != 1.0:  # of a scene that was loaded, as all from here
-        text = _("It is at strength {strength:g}, and the full result is gone. Enhance again.")
+        text = _(
+            "The full result was not saved. To change the strength {strength:g}, enhance again."
+        )
         return text.format(strength=results.strengthOf(output))
     if output.GetAttribute(_CHECKSUMS) != _checksums(output):
-        return _("Its voxels, or those of its input, are not those of its run. Enhance again.")
+        return _("The voxels of the result or of its input changed after the run. Enhance again.")
     return ""
 
 

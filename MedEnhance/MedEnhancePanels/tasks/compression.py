@@ -3,15 +3,14 @@
 import dataclasses
 import os
 
-from slicer.i18n import tr as _
-
 from MedEnhanceLib.runtime.text import cell_text, size_text
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source
-from MedEnhancePanels.nodes.cautions import NOTES
 from MedEnhancePanels.nodes.provenance import jsonIn
+from MedEnhancePanels.nodes.volume_warnings import NOTES
 from MedEnhancePanels.tasks.node_job import askForVolume, send
+from MedEnhancePanels.texts import tr as _
 
 ENDING = ".ucv"
 #: The implicit network codes 512 voxels in up to nine bytes: at smaller ratios of 16-bit voxels its

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import ctk
 import numpy as np
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance, results
 from MedEnhancePanels.tasks.node_job import NodeJob, send
+from MedEnhancePanels.texts import tr as _
 
 #: How long an import that was cancelled may take to end, and how often it is looked at.
 _GRACE_MS, _LOOK_SECONDS = 5000, 0.005

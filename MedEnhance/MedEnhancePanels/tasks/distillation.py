@@ -3,20 +3,19 @@
 import os
 from pathlib import Path
 
-from slicer.i18n import tr as _
-
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.jobs.kinds.train import cohort
 from MedEnhanceLib.jobs.teaching.segmenter import taught_fields
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhanceLib.spg.dataset import is_distilled
-from MedEnhanceLib.spg.statistics import NUMBERS
+from MedEnhanceLib.spg.statistics import count_of_numbers
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.tasks import long_run
+from MedEnhancePanels.texts import tr as _
 
 #: Priors that are no files.
-PRIORS = (SYNTHETIC, TEMPLATE)
+TEMPLATES = (SYNTHETIC, TEMPLATE)
 
 
 def kindOf(state):
@@ -36,7 +35,7 @@ def paramsOf(state):
             folder, fields = (folder, {}) if _isSet(folder) else _volumesIn(folder, method)
         config |= {"modality": modality, "name": state.distillName, **fields}
         return {"method": method, "config": config, "data": folder}
-    config |= {"method": state.distillMethod, "prior": state.distillPrior}
+    config |= {"method": state.distillMethod, "prior": state.distillTemplate}
     config |= {"volumes": state.distillVolumes}
     return {"cohort": folder, "modality": modality, "config": config}
 
@@ -44,12 +43,12 @@ def paramsOf(state):
 def segmentersOf(state):
     """List the segmentation models that can teach what is made."""
     isEnhancer, modality = state.distillTask.startswith("train"), state.distillTask[-2:]
-    return model_choice.installed(modality, model_choice.HEAD) if isEnhancer else []
+    return model_choice.installed(modality, model_choice.SEGMENTER) if isEnhancer else []
 
 
 def segmenterOf(state):
     """Return the name of the segmentation model that teaches; "" for none."""
-    names = [head.name for head in segmentersOf(state)]
+    names = [segmenter.name for segmenter in segmentersOf(state)]
     return state.distillSegmenter if state.distillSegmenter in names else ""
 
 
@@ -70,7 +69,7 @@ def _volumesIn(folder, method):
     return str(data), fields
 
 
-def whyNot(state):
+def problemOf(state):
     """Say what is missing before a run can start, or nothing."""
     folder = state.distillCohort.strip()
     isTable = folder.lower().endswith(".csv") and os.path.isfile(folder)
@@ -82,15 +81,15 @@ def whyNot(state):
     if not state.distillName.strip():
         return _("Give the run a name.")
     if isTraining:
-        return _whyNotTaught(state) if segmenterOf(state) else ""
-    if state.distillTask == "distillCT" and state.distillPrior == TEMPLATE:
+        return _teachingProblem(state) if segmenterOf(state) else ""
+    if state.distillTask == "distillCT" and state.distillTemplate == TEMPLATE:
         return _("There is no public template for CT: choose synthetic volumes under Advanced.")
-    if state.distillPrior not in PRIORS and not os.path.isfile(state.distillPrior):
+    if state.distillTemplate not in TEMPLATES and not os.path.isfile(state.distillTemplate):
         return _("The file of the template is missing: choose another.")
     return ""
 
 
-def _whyNotTaught(state):
+def _teachingProblem(state):
     """Say why the segmentation model cannot teach; empty where it can."""
     if _isSet(state.distillCohort.strip()):
         return _("A distilled set has no labels: choose the folder of the model's training.")
@@ -104,15 +103,15 @@ def _whyNotTaught(state):
 def sharedText(state):
     """Say what of the patients a distillation gives to whoever gets it."""
     shared = _(
-        "The result contains {count} averages over all patients, rounded distances of slices and "
-        "pixels, and no patient image. Starting sends nothing."
-    ).format(count=NUMBERS)
+        "The result contains {count} averages over all patients, rounded voxel spacings, and no "
+        "patient image. Starting sends nothing."
+    ).format(count=count_of_numbers("CT" if state.distillTask == "distillCT" else "MR"))
     if state.distillMethod == "matching":
         shared = _(
             "The result contains volumes for each patient, changed to teach what that patient's "
             "scans teach. Starting sends nothing."
         )
-    if state.distillPrior in PRIORS:
+    if state.distillTemplate in TEMPLATES:
         return shared
     anatomy = _(
         "Every volume will show the anatomy of the file: use a public volume, or one whose patient "
@@ -124,7 +123,7 @@ def sharedText(state):
 def start(runner, state):
     """Begin the run that the page describes, in a new folder; returns a Run."""
     long_run.checkIdle(runner)
-    if why := whyNot(state):
+    if why := problemOf(state):
         raise PanelError(_("The cohort cannot be used"), why, "input")
     params = paramsOf(state)  # it raises for a folder without volumes
     run = long_run.Run.create(kindOf(state), state.distillName)
@@ -139,4 +138,4 @@ def startEstimate(runner, params):
     params: see `paramsOf`. Its result has a `sentence` about it; nothing is kept.
     """
     title = _("Estimate what a distillation can gain")
-    return runner.submit("distill-estimate", params, title=title, own=True)
+    return runner.submit("distill-estimate", params, title=title, dedicated=True)

@@ -11,13 +11,13 @@ import functools
 import os
 
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
 from MedEnhancePanels.tasks import blending
 from MedEnhancePanels.tasks.node_job import NodeJob, send
+from MedEnhancePanels.texts import tr as _
 
 
 @dataclasses.dataclass(frozen=True)

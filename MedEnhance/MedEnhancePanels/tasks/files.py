@@ -4,7 +4,6 @@ The worker decodes a compressed file; `load` returns with the volume.
 """
 
 import vtk
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhancePanels import arguments, dependencies
@@ -14,6 +13,7 @@ from MedEnhancePanels.nodes.preview import showVolume
 from MedEnhancePanels.runner import sharedRunner
 from MedEnhancePanels.tasks import compression
 from MedEnhancePanels.tasks.node_job import send
+from MedEnhancePanels.texts import tr as _
 from MedEnhancePanels.waiting import wait
 
 

@@ -3,21 +3,18 @@
     start → (pause → resume)* → done
 
 `run.json` says what it is and how far it came, `out` holds the checkpoint and in the end the
-result, `metrics.csv` the losses. What must not be passed on with a distillation lies in
-`out-confidential`.
+result. What must not be passed on with a distillation lies in `out-confidential`.
 """
 
-import contextlib
 import glob
 import os
 import time
-
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.nodes.provenance import jsonIn
+from MedEnhancePanels.texts import tr as _
 
 RUN_FILE = "run.json"
 #: Kinds of runs, which are kinds of jobs, and the parameter that says where the cohort is.
@@ -30,16 +27,14 @@ class Run:
     """A training or a distillation, in a folder on the disk, and the job that works on it now.
 
     kind: "train" or "distill". out: the folder of the results. confidential: the folder for files
-    of a distillation that show or name patients. metricsFile: the losses, a line for each: step,
-    value, name.
+    of a distillation that show or name patients.
     """
 
     def __init__(self, folder, record):
         self.folder, self.record = str(folder), record
         self.kind, self.name = record["kind"], record["name"]
-        self.out, self.confidential, self.metricsFile = (
-            os.path.join(self.folder, name) for name in ("out", "out-confidential", "metrics.csv")
-        )
+        self.out = os.path.join(self.folder, "out")
+        self.confidential = f"{self.out}-confidential"
         self.job, self._endsAs = None, "paused"
 
     @classmethod
@@ -57,12 +52,11 @@ class Run:
         """Open a run that was begun before; raises PanelError for a folder that holds none."""
         record = jsonIn(os.path.join(folder, RUN_FILE))
         try:
-            _checkRecord(record)
+            return cls(folder, _checkedRecord(record))
         except (ValueError, KeyError, TypeError, OverflowError) as cause:
             message = _("{folder} contains no readable run").format(folder=folder)
             hint = _("Choose the folder of a run.")
             raise PanelError(message, hint, "input", str(cause)) from cause
-        return cls(folder, record)
 
     def save(self):
         from MedEnhanceLib.io.atomic import write_json
@@ -87,8 +81,7 @@ class Run:
         self.save()
         texts = {"train": _("Train {name}"), "distill": _("Distill {name}")}
         title = texts[self.kind].format(name=self.name)
-        self.job = runner.submit(self.kind, self.record["params"], title=title, own=True)
-        self.job.onEvent(self._onEvent)
+        self.job = runner.submit(self.kind, self.record["params"], title=title, dedicated=True)
         self.job.onFinished(self._onFinished)
         runner.run = self
 
@@ -101,10 +94,6 @@ class Run:
         self._endsAs = "cancelled"
         self.job.cancel()
 
-    def _onEvent(self, _job, name, fields):
-        if name == "metric" and fields.get("value") is not None:
-            self.keepMetric(fields["name"], fields["value"], fields["step"])
-
     def _onFinished(self, job):
         record = self.record
         record["state"] = self._endsAs if job.state == "cancelled" else job.state
@@ -115,22 +104,6 @@ class Run:
             record["model"] = job.result["outputs"]["model"]
         if os.path.isdir(self.folder):
             self.save()
-
-    def metrics(self):
-        """Read what was measured so far: (name, value, step), oldest first."""
-        if not os.path.exists(self.metricsFile):
-            return []
-        metrics = []
-        with open(self.metricsFile, encoding="utf-8") as file:
-            for line in file:
-                with contextlib.suppress(ValueError):  # a crash or a full disk cut it short
-                    step, value, name = line.rstrip("\n").split(",", 2)
-                    metrics.append((name, float(value), int(step)))
-        return metrics
-
-    def keepMetric(self, name, value, step):
-        with open(self.metricsFile, "a", encoding="utf-8") as file:
-            file.write(f"{step},{value},{name}\n")
 
     def images(self):
         """List the pictures of a distillation's images, in order."""
@@ -150,8 +123,8 @@ class Run:
         return could, len(findings)
 
 
-def _checkRecord(record):
-    """Raise KeyError, TypeError or ValueError for what is not a run."""
+def _checkedRecord(record):
+    """Return the record; raises KeyError, TypeError or ValueError for what is not a run."""
     kinds = {"name": str, "state": str, "created": (int, float), "seconds": (int, float)}
     for field, kind in kinds.items():
         if not isinstance(record[field], kind):
@@ -160,6 +133,7 @@ def _checkRecord(record):
     cohort, params = COHORT_PARAM[record["kind"]], record.get("params")
     if params is not None and not all(isinstance(params[name], str) for name in (cohort, "out")):
         raise TypeError(f"params lack {cohort} or out")
+    return record
 
 
 def runAt(folder):
@@ -235,8 +209,8 @@ def runText(run):
         lines.append(
             _(
                 "{volumes} volumes from {patients} patients; {held_out} patients were held out. "
-                "They are for training only: structures that look like organs may not exist in "
-                "any patient."
+                "The volumes are for training only: structures that look like organs may not exist "
+                "in any patient."
             ).format(**counts)
         )
     if os.path.isdir(run.confidential):

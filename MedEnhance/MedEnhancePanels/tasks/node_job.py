@@ -4,10 +4,10 @@ import contextlib
 import os
 
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.texts import tr as _
 
 #: By parameter: the bridge.stateOf a node, and its file, which later jobs link to.
 _kept = {}

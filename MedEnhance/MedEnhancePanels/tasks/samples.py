@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass
 
 import slicer
-from slicer.i18n import tr as _
 
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, cautions
+from MedEnhancePanels.nodes import bridge, volume_warnings
 from MedEnhancePanels.tasks.node_job import askForVolume
+from MedEnhancePanels.texts import tr as _
 
 CATEGORY = "MedEnhance"
 
@@ -93,7 +93,9 @@ def load(sample):
         "degrade", params, title=title, before=askForVolume, after=after, isUrgent=True
     )
     node = wait(job).nodes["output"]
-    node.SetAttribute(cautions.NOTES, _("Damaged on purpose: a sample with simulated noise."))
+    node.SetAttribute(
+        volume_warnings.NOTES, _("Damaged on purpose: a sample with simulated noise.")
+    )
     slicer.util.setSliceViewerLayers(background=node, fit=True)
     return node
 

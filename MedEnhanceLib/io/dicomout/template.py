@@ -275,7 +275,10 @@ def correct(header: Dataset) -> list[str]:
             done.append(f"{element.keyword} was rounded to the 16 characters allowed")
         else:
             element.value = None
-            done.append(f"{element.keyword} was left empty: DICOM does not allow its value")
+            done.append(
+                f"{element.keyword} of the source is left empty, as its value is not valid DICOM; "
+                "nothing else changes"
+            )
     states_method = any(
         header.get(f"DeidentificationMethod{form}") for form in ("", "CodeSequence")
     )

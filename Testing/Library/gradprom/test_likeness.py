@@ -80,7 +80,7 @@ def test_a_leg_is_refused_at_every_door(leg: Volume, tmp_path: Path) -> None:
     assert main(["segment", str(source), str(labels), "--force-segmenter"]) == 0
     assert main(batch) == 0
     results = json.loads(Path(f"{labels}.json").read_text(encoding="utf-8"))["results"]
-    assert "does not look like" in results["doubt_of_labels"]
+    assert "does not look like" in results["segmentation_warning"]
 
 
 def test_what_a_model_declares_is_stated_with_every_result(
@@ -94,7 +94,7 @@ def test_what_a_model_declares_is_stated_with_every_result(
     results = json.loads(Path(f"{labels}.json").read_text(encoding="utf-8"))["results"]
     places = {
         "terminal": capsys.readouterr().err,
-        "manifest": results["doubt_of_labels"],
+        "manifest": results["segmentation_warning"],
         "file": load(labels).history[-1],
         "DICOM": dcmread(next(folder.glob("*.dcm"))).DerivationDescription,
         "card": (find_bundle("brain-tissue").folder / CARD).read_text(encoding="utf-8"),

@@ -90,7 +90,9 @@ class TestDecision:
         assert facts["sigma_used"] == facts["interval"][0] < facts["sigma"]
         assert facts["reason"] == "noise and anatomy can hardly be distinguished"
         line = findings_in_words(result.measured)[0]
-        assert f"of the ±{facts['sigma_used']:g} that are certain, because noise" in line
+        low, high = facts["interval"]
+        assert line.startswith(f"noise found: between ±{low:.3g} and ±{high:.3g} (1 SD), because")
+        assert f"of ±{facts['sigma_used']:.3g}. The result is nearly the input: state" in line
         assert _error(result.volume.voxels, brain()) <= _error(noisy.voxels, brain())
 
     def test_stated_noise_takes_the_place_of_the_measurement(self, tmp_path: Path) -> None:
@@ -220,5 +222,5 @@ def test_the_shipped_model_says_it_everywhere(tmp_path: Path) -> None:
     said = [event.fields["message"] for event in events if event.kind == "warning"]
     assert any("no structure, only noise" in message for message in said)
     manifest = json.loads((tmp_path / "out.nii.gz.json").read_text())
-    assert [row["code"] for row in manifest["results"]["doubts"]] == ["no-structure"]
+    assert [row["code"] for row in manifest["results"]["warnings"]] == ["no-structure"]
     assert "no structure" in me.load(tmp_path / "out.nii.gz", modality="MR").history[-1]

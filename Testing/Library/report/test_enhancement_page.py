@@ -91,7 +91,7 @@ def test_report_says_what_changed_was_measured_and_done(
     text = " ".join(html.split())
     changed = "by 3 units of the input on average, all voxels by "
     changed += f"{3 * tissue.mean():.3g}, and none by more than 3."
-    assert f"The enhancement changed tissue (voxels above the mean) {changed}" in text
+    assert f"The enhancement changed tissue (where the result is above its mean) {changed}" in text
     assert "direction) is unchanged" in text
     assert "mr abababababab" in text
     assert "1.2 s" in text

@@ -3,10 +3,8 @@
 From MRML alone, cheap enough for the main thread.
 """
 
-from slicer.i18n import tr as _
-
 from MedEnhancePanels.nodes import bridge, provenance
-from MedEnhancePanels.nodes.bridge import MODALITIES
+from MedEnhancePanels.texts import tr as _
 
 #: Attribute with notes on a volume from a compressed file, one a line.
 NOTES = "MedEnhance.notes"
@@ -14,27 +12,16 @@ NOTES = "MedEnhance.notes"
 _HU_OF_AIR = -500
 
 
-def modalityName(modality):
-    names = {
-        "CT": _("CT"),
-        "MR": _("MR"),
-        "PT": _("PET"),
-        "EM": _("Electron microscopy"),
-        "OT": _("Other or unknown"),
-    }
-    return names.get(modality, modality)
-
-
-def cautionOf(node):
-    """Say what to know before a node with voxels is enhanced, and what to do, or ("", "")."""
+def warningOf(node):
+    """Warn before a node with voxels is enhanced: what of, and what to do, or ("", "")."""
     frame = bridge.frameNodes(node)[0]
     if node.GetAttribute(provenance.DERIVED) == "enhanced":
         return (
             _("{name} is enhanced already.").format(name=node.GetName()),
             _("Choose the original: enhancing twice over-smooths."),
         )
-    for caution in (_slices, _transform, _modality):
-        text, remedy = caution(frame)
+    for check in (_slices, _transform, _modality):
+        text, remedy = check(frame)
         if text:
             return text, remedy
     if provenance.lossyOf(frame):
@@ -77,14 +64,13 @@ def _modality(volume):
     modality, stated = bridge.modalityOf(volume), bridge.dicomModality(volume)
     low, high = bridge.rangeOf(volume.GetImageData())
     remedy = _("Correct the modality under Advanced if it is wrong.")
-    if stated in MODALITIES and modality in MODALITIES and stated != modality:
-        text = _("DICOM says {stated}, but {chosen} is selected.")
-        stated, chosen = modalityName(stated), modalityName(modality)
-        return text.format(stated=stated, chosen=chosen), remedy
+    if stated in bridge.MODALITIES and modality in bridge.MODALITIES and stated != modality:
+        text = _("DICOM says {stated}, but {selected} is selected.")
+        names = bridge.modalityName(stated), bridge.modalityName(modality)
+        return text.format(stated=names[0], selected=names[1]), remedy
     if modality in ("MR", "PT") and low <= _HU_OF_AIR and high >= 100:
         text = _("The modality is {modality}, but the values look like CT.")
-        return text.format(modality=modalityName(modality)), remedy
+        return text.format(modality=bridge.modalityName(modality)), remedy
     if modality == "CT" and low >= 0 and high > low:
-        text = _("The modality is CT, but no value is below 0, as fat and air are in HU.")
-        return text, remedy
+        return _("The modality is CT, but no value is below 0 HU, where air and fat are."), remedy
     return "", ""
