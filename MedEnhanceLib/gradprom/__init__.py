@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 _ONE_FRAME = "Segment one frame at a time."
 _FORCE = (
-    "Name another model, or segment it nevertheless: --force-segmenter (force_segmenter=True in "
-    "Python; Segment anyway in the panel)."
+    "Name another model, leave the segmentation out, or choose Segment anyway (--force-segmenter, "
+    "force_segmenter=True)."
 )
 
 __all__ = [

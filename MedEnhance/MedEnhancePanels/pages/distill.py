@@ -99,8 +99,9 @@ class DistillPanel(Page):
         ui, state = self.ui, self.state
         isDistilling = distillation.kindOf(state) == "distill"
         ui.trainingLabel.visible, ui.distillingLabel.visible = not isDistilling, isDistilling
-        for widget in (ui.tableButton, ui.distillArea, ui.shareLabel):
-            widget.visible = isDistilling
+        ui.tableButton.visible = ui.distillArea.visible = isDistilling
+        # What a run shares that goes on depends on its own choices.
+        ui.shareLabel.visible = isDistilling and not self.runs.isRunning
         ui.taughtArea.visible = state.distillTask.startswith("train")
         ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
         ui.shareLabel.text = distillation.sharedText(state)

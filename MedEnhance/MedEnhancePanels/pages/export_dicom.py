@@ -49,6 +49,7 @@ def exportDicom(context, node):
         window = slicer.util.mainWindow()
         patientId = answerOf(qt.QInputDialog.getText(window, title, "\n".join(lines))).strip()
         if not patientId:
+            context.message("info", _("Nothing was exported: a patient ID is needed."))
             return
     options = dicom_export.ExportOptions(patientId=patientId, seriesDescription=name)
     context.clearMessage()

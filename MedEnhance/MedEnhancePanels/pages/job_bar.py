@@ -4,6 +4,8 @@ import qt
 import slicer
 
 from MedEnhancePanels.job import stageText
+from MedEnhancePanels.tasks.long_run import COHORT_PARAM
+from MedEnhancePanels.texts import tr as _
 
 
 class JobBar:
@@ -53,6 +55,8 @@ class JobBar:
             ui.jobLabel.text = metrics.elidedText(text, qt.Qt.ElideRight, width)
             ui.jobLabel.toolTip, ui.jobBar.value = text, percent
             ui.jobCancelButton.enabled = not job.wantsCancel
+            isLong = job.kind in COHORT_PARAM  # a run that can be resumed
+            ui.jobCancelButton.text = _("Pause") if isLong else _("Cancel")
             status = f"{text} ({percent} %)"
         if self._isAway:
             slicer.util.showStatusMessage(status)

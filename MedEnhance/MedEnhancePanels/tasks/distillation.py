@@ -102,14 +102,15 @@ def _teachingProblem(state):
 
 def sharedText(state):
     """Say what of the patients a distillation gives to whoever gets it."""
+    count = count_of_numbers("CT" if state.distillTask == "distillCT" else "MR")
     shared = _(
-        "The result contains {count} averages over all patients, rounded voxel spacings, and no "
-        "patient image. Starting sends nothing."
-    ).format(count=count_of_numbers("CT" if state.distillTask == "distillCT" else "MR"))
+        "With these choices, the result contains {count} averages over all patients, rounded voxel "
+        "spacings, and no patient image. Starting sends nothing."
+    ).format(count=count)
     if state.distillMethod == "matching":
         shared = _(
-            "The result contains volumes for each patient, changed to teach what that patient's "
-            "scans teach. Starting sends nothing."
+            "With these choices, the result contains volumes for each patient, changed to teach "
+            "what that patient's scans teach. Starting sends nothing."
         )
     if state.distillTemplate in TEMPLATES:
         return shared
