@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,6 +128,9 @@ def decide(
         noise = shared or noise
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
+    reason = removal.reason
+    if reason and len(frames) > 1 and shared is None and config.noise is None:
+        reason += ", and frames show no noise in common (movement, or directions of diffusion)"
     facts: dict[str, Any] = {
         "noise": {
             "sigma": float(f"{noise.level:.4g}"),
@@ -136,7 +140,7 @@ def decide(
             "confidence": round(noise.confidence, 2),
             "share_removed": removal.share,
         }
-        | ({"reason": removal.reason} if removal.reason else {})
+        | ({"reason": reason} if reason else {})
         | ({"frames": len(frames)} if shared else {})
         | ({"is_stated": True} if config.noise is not None else {})
     }
@@ -232,6 +236,11 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
     Raises InputError for a map that does not fit the volume, ConfigError for an impossible σ.
     """
     if isinstance(stated, str):
+        if not Path(stated).exists():
+            raise ConfigError(
+                f"noise: {stated} is neither a number nor a file",
+                "Give σ in the units of the volume, or the file of its map.",
+            )
         sigma = load(stated, modality="OT")
         if sigma.shape != volume.shape or not sigma.geometry.is_close(
             volume.geometry, 1e-3, shape=volume.shape

@@ -115,6 +115,8 @@ class TestDecision:
             _enhanced(noisy, noise=str(path))
         with pytest.raises(ConfigError, match="noise is 0"):
             _enhanced(noisy, noise=0)
+        with pytest.raises(ConfigError, match="10% is neither a number nor a file"):
+            _enhanced(noisy, noise="10%")
 
     def test_blur_is_undone_where_it_is_measured_and_not_elsewhere(self) -> None:
         blurred = Rician(0.01, 1).apply(Blur(1.5).apply(brain()))
