@@ -96,7 +96,10 @@ def measure(
         stacks.append(np.ascontiguousarray(images[places]))
     stacks = [stack for stack in stacks if len(stack)]
     masks = [shown(stack, modality) for stack in stacks]
-    split = [(stack, *_bands(stack, mask)[0]) for stack, mask in zip(stacks, masks, strict=True)]
+    split = [
+        (stack, *_bands(stack, mask, _shares_inside(mask))[0])
+        for stack, mask in zip(stacks, masks, strict=True)
+    ]
     levels, *bands = (
         np.concatenate([part[mask] for part, mask in zip(layer, masks, strict=True)])
         for layer in zip(*split, strict=True)
@@ -171,8 +174,9 @@ def imposed(volumes: Floats, statistics: Statistics, modality: str) -> Floats:
     images = volumes.reshape(-1, *volumes.shape[2:])
     inside = shown(images, modality)
     result = _with_levels(images, inside, statistics.levels)
+    shares = _shares_inside(inside)
     for _ in range(_ROUNDS):
-        bands, rest = _bands(result, inside)
+        bands, rest = _bands(result, inside, shares)
         for band, target in zip(bands, statistics.bands, strict=True):
             rest += np.interp(band, _quantiles(band[inside], _SHARES), target).astype(np.float32)
         changed = np.where(inside, np.clip(rest, 0, 1), result)
@@ -198,17 +202,21 @@ def _with_levels(images: Floats, inside: Mask, levels: Doubles) -> Floats:
     return result
 
 
-def _bands(images: Floats, inside: Mask) -> tuple[list[Floats], Floats]:
+def _shares_inside(inside: Mask) -> list[Floats]:
+    """Compute the share of each blur that lies inside, [N, H, W] each."""
+    whole = inside.astype(np.float32)
+    return [np.maximum(gaussian_blur(whole, sigma), np.float32(_LEAST_SHARE)) for sigma in BLURS]
+
+
+def _bands(images: Floats, inside: Mask, shares: Sequence[Floats]) -> tuple[list[Floats], Floats]:
     """Split into bands of detail, fine to coarse, and the rest, which add up to the images inside.
 
     Blurs are means over what is inside: the edge to air is no detail, and leaves no rim.
     """
     bands: list[Floats] = []
-    share = inside.astype(np.float32)
-    masked, finer = images * share, images
-    for sigma in BLURS:
-        weight: Floats = np.maximum(gaussian_blur(share, sigma), np.float32(_LEAST_SHARE))
-        coarser: Floats = gaussian_blur(masked, sigma) / weight
+    masked, finer = images * inside.astype(np.float32), images
+    for sigma, share in zip(BLURS, shares, strict=True):
+        coarser: Floats = gaussian_blur(masked, sigma) / share
         bands.append(finer - coarser)
         finer = coarser
     return bands, finer.copy()
