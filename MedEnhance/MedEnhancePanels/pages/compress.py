@@ -63,7 +63,7 @@ class CompressPanel(Page):
 
     @property
     def _use(self):
-        """What packages are needed for."""
+        """Name what the page needs packages for."""
         isImplicit = self.config.block_type == "implicit"
         return dependencies.ENHANCE if isImplicit else dependencies.COMPRESS
 
