@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from MedEnhanceLib import gradprom, io, unicompress
+from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.options import About, Options, local_path, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import warn_of_doubts
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
-from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of, segmenter_config
+from MedEnhanceLib.jobs.enhancing import enhance_volume, objects_of, segmenter_config
 from MedEnhanceLib.jobs.files import AUTO, check_ending, load_volume, path_of
 from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
@@ -189,7 +191,7 @@ def save(
 
 
 def save_dicom(
-    result: Volume | Enhanced | gradprom.Segmentation,
+    result: Volume | Enhanced | Segmentation,
     folder: PathLike,
     *,
     dicom_source: PathLike | None = None,
@@ -349,7 +351,7 @@ class SegmentCall(Watched, Placed, SegmentConfig, _SegmentOrder):
 
 
 @takes(SegmentCall)
-def segment(call: SegmentCall) -> gradprom.Segmentation:
+def segment(call: SegmentCall) -> Segmentation:
     """Label the voxels of a volume.
 
     Args:

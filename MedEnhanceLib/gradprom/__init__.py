@@ -12,21 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle_for
+from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.config import (
-    HeadConfig,
-    Label,
-    SegmentConfig,
-    TrainHeadConfig,
-)
+from MedEnhanceLib.gradprom.config import HeadConfig, SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
-    from MedEnhanceLib.gradprom.infer import Segmentation as Segmentation
     from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
 
 _ONE_FRAME = "Segment one frame at a time."
@@ -40,6 +35,7 @@ __all__ = [
     "HeadConfig",
     "Label",
     "SegmentConfig",
+    "Segmentation",
     "TrainHeadConfig",
     "open_head_for",
     "segment",

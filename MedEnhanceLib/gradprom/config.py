@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from MedEnhanceLib.core.options import About, Options, WithPresets, config_from_json, option
+from MedEnhanceLib.core.labels import Label
+from MedEnhanceLib.core.options import Options, WithPresets, config_from_json, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import DEVICES
-
-
-@dataclass(frozen=True, kw_only=True)
-class Code(Options):
-    """A concept as DICOM codes it: its value in a scheme ("SCT" is SNOMED CT), and its meaning."""
-
-    value: str
-    scheme: str
-    meaning: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Label(Options):
-    """Structure of a segmentation."""
-
-    value: Annotated[int, About(help="of its voxels", low=1, high=255)]
-    name: str
-    color: Annotated[str, About(help="as #rrggbb")]
-    category: Code | None = option(None, help="what it is by DICOM's codes; null: unknown")
-    type: Code | None = option(None, help="the same, in detail")
-    recommended_color: str = option("", help="what Slicer's terminology gives to the type")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not re.fullmatch("#[0-9a-fA-F]{6}", self.color):
-            raise ConfigError(
-                f"the color of {self.name!r} is {self.color!r}", "Write it as #rrggbb."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
+from MedEnhanceLib.gradprom.config import HeadConfig, TrainHeadConfig
 from MedEnhanceLib.learning.precision import move
 
 #: Enhances a volume; passed in, as a method does not import another.

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import colorsys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +17,12 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.bundles.suitability import compare_likeness
+from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.surfaces import Labels, surface_areas
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.gradprom.config import Label, SegmentConfig
+from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.gradprom.likeness import describe
 from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
@@ -31,33 +31,6 @@ from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The result of a segmentation.
-
-    Attributes:
-        volume: labels, uint8, on the input's grid, 0 for the background.
-        labels: the structures.
-        table: one row for each label with its volume in mL and its surface area in mm².
-        model: name and sha256.
-        device: where it ran.
-        seconds: of wall time.
-        warning: why labels may be wrong, by the model itself and by the volume; "" for no reason.
-    """
-
-    volume: Volume
-    labels: tuple[Label, ...]
-    table: list[dict[str, Any]]
-    model: dict[str, str]
-    device: str
-    seconds: float
-    warning: str = ""
-
-    def __repr__(self) -> str:
-        names = ", ".join(label.name for label in self.labels)
-        return f"<Segmentation by {self.model['name']} in {self.seconds:.1f} s: {names}>"
 
 
 def find_unlike(volume: Volume, bundle: Bundle) -> str:

@@ -31,7 +31,7 @@ from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
 from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
-from MedEnhanceLib.hqg.strength import Enhancement
+from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
 from MedEnhanceLib.learning.intensity import scaling_for
@@ -60,7 +60,7 @@ def enhance(
     scratch: Path | None = None,
     filter_alone: bool = False,
     monitor: Monitor | None = None,
-) -> Enhancement:
+) -> Enhanced:
     """Enhance every slice of a volume, and every frame of a sequence.
 
     What is done to a sequence is decided once, for all of its frames. Source: arXiv 2307.07829;
@@ -180,7 +180,7 @@ def enhance(
     )
     calibration = {"calibration": {"fitted_on": FITTED_ON[bundle.modality]}}
     uncertainty = None if deviation is None else grid.with_voxels(deviation, did=_DEVIATION_NOTE)
-    full = Enhancement(
+    full = Enhanced(
         volume=grid.with_voxels(enhanced, did=note),
         uncertainty=uncertainty,
         model=bundle.identity(),

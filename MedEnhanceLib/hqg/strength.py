@@ -16,28 +16,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
-from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note
+from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note, manifest_at_strength
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import refuse_not_finite
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.core.labels import Segmentation
     from MedEnhanceLib.noise.estimate import NoiseEstimate
+    from MedEnhanceLib.report.figures import Picture
 
 _BLENDED = "blended with its input at strength"
 ENHANCED = "DERIVED: enhanced with"
 
 
-@dataclass(frozen=True)
-class Enhancement:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Enhanced:
     """The result of an enhancement.
 
     Attributes:
         volume: on the grid, in the type and the units of the input.
         uncertainty: standard deviation of the error of `volume` by noise, and by blur where it was
             undone, float32 in the input's units; None where it was not requested.
+        segmentation: of `volume`; None where it was not requested.
+        guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None
+            without one.
+        report: the manifest, a JSON object; empty outside of a job.
         model: name and sha256.
+        device: that the model ran on.
+        seconds: that the run took.
         original: the input, on the same grid.
         strength: what the correction in `volume` is scaled by, 0 to 1.
         share: of the noise removal that strength 1 contains, 0 to 1.
@@ -47,12 +55,13 @@ class Enhancement:
             bias field, guide; empty for models that do not measure.
         noises: the noise of each frame; empty as well.
         first_slice: of `volume`, in the whole input.
-        guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None
-            without one.
     """
 
     volume: Volume
-    uncertainty: Volume | None
+    uncertainty: Volume | None = None
+    segmentation: Segmentation | None = None
+    guide_use: Volume | None = None
+    report: dict[str, Any] = field(default_factory=dict)
     model: dict[str, str]
     device: str
     seconds: float
@@ -64,10 +73,16 @@ class Enhancement:
     measured: dict[str, Any] = field(default_factory=dict)
     noises: tuple[NoiseEstimate, ...] = ()
     first_slice: int = 0
-    guide_use: Volume | None = None
 
-    def noise_map(self) -> Volume | None:
-        """Return the measured σ at each voxel, float32 in the input's units; None if unmeasured."""
+    def __repr__(self) -> str:
+        maps = {"uncertainty": self.uncertainty, "segmentation": self.segmentation}
+        besides = "".join(f", {name}" for name, value in maps.items() if value is not None)
+        model = self.model.get("name", "no model")
+        return f"<Enhanced by {model} in {self.seconds:.1f} s: {self.volume!r}{besides}>"
+
+    @property
+    def noise(self) -> Volume | None:
+        """Measured σ at each voxel, float32 in the input's units; None if unmeasured."""
         if not self.noises:
             return None
         where = slice(self.first_slice, self.first_slice + self.volume.shape[-3])
@@ -75,11 +90,40 @@ class Enhancement:
         voxels = np.stack(maps) if self.volume.is_sequence else maps[0]
         return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
 
-    def at_strength(self, strength: float) -> Enhancement:
-        """Return the same result at another strength, as a run gives it, but without uncertainty.
+    def compare(
+        self,
+        *,
+        point: tuple[int, int, int] | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> Picture:
+        """Draw input, result, difference, and what there is besides, in three planes.
 
-        Raises ConfigError for a strength outside 0 to 1, and where this result is at another than
-        1: what was rounded away does not come back.
+        Args:
+            point: (slice, row, column) that the planes go through; None: where much is to be seen.
+            window: lowest and highest gray level; None: chosen by the input.
+        """
+        from MedEnhanceLib.report.figures import Pane, comparison
+
+        panes = [
+            Pane("Input", self.original),
+            Pane("Enhanced", self.volume),
+            Pane("Enhanced − input", self.volume, minus=self.original),
+        ]
+        legend: dict[int, str] = {}
+        if self.uncertainty is not None:
+            panes.append(Pane("Uncertainty", self.uncertainty, heat=True))
+        if self.segmentation is not None:
+            legend = {label.value: label.name for label in self.segmentation.labels}
+            panes.append(Pane("Segmentation", self.volume, labels=self.segmentation.volume))
+        return comparison(panes, legend=legend, point=point, window=window)
+
+    def at_strength(self, strength: float) -> Enhanced:
+        """Return the same result at another strength (0 to 1), without running the model again.
+
+        The voxels are those of a run with that number as its strength, where this one had "auto".
+        Without segmentation and uncertainty, which are of strength 1. Raises ConfigError for a
+        strength outside 0 to 1, and where this result is at another than 1: what was rounded away
+        does not come back.
         """
         if self.strength != 1:
             raise ConfigError(
@@ -87,8 +131,14 @@ class Enhancement:
             )
         if strength == 1:
             return self
-        volume = blend(self.original, self.volume, strength)
-        return replace(self, volume=volume, uncertainty=None, strength=strength)
+        return replace(
+            self,
+            volume=blend(self.original, self.volume, strength),
+            uncertainty=None,
+            segmentation=None,
+            report=manifest_at_strength(self.report, strength) if self.report else {},
+            strength=strength,
+        )
 
 
 def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:

@@ -24,7 +24,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from MedEnhanceLib.gradprom import Segmentation
+    from MedEnhanceLib.core.labels import Segmentation
     from MedEnhanceLib.io.dicomout import Template
 
 
@@ -175,7 +175,7 @@ def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """A segmentation from a file; the fields are those of `gradprom.Segmentation`."""
+    """A segmentation from a file; the fields are those of `Segmentation`."""
 
     volume: Volume
     labels: Sequence[Mapping[str, Any]]

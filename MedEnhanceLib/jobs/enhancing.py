@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
-from MedEnhanceLib.core.manifest import (
-    as_json,
-    corrections_in_words,
-    make_manifest,
-    manifest_at_strength,
-)
+from MedEnhanceLib.core.labels import Segmentation
+from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
 from MedEnhanceLib.core.options import narrowed, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.strength import Enhancement
-    from MedEnhanceLib.report.figures import Picture
 
 #: Options that the task slices takes.
 _OF_THIN_SLICES = ("model", "device", "strength", "task", "slice_spacing")
@@ -34,77 +27,6 @@ _OF_THIN_SLICES = ("model", "device", "strength", "task", "slice_spacing")
 CT_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
 #: Passes of the enhancer that take as long as the head does.
 _HEAD_PASSES = 0.4
-
-
-@dataclass(frozen=True, eq=False)
-class Enhanced:
-    """An enhancement with all that was asked for besides.
-
-    volume: on the grid and in the type of what came in. uncertainty: standard deviation per
-    voxel, same units, or None. segmentation: labels found in `volume`, or None.
-    report: its manifest, a JSON object. enhancement: what `at_strength` blends.
-    """
-
-    volume: Volume
-    uncertainty: Volume | None
-    segmentation: gradprom.Segmentation | None
-    report: dict[str, Any]
-    enhancement: Enhancement
-
-    @property
-    def noise(self) -> Volume | None:
-        """The measured σ at each voxel, in the units of `volume`; None for models without it."""
-        return self.enhancement.noise_map()
-
-    @property
-    def guide_use(self) -> Volume | None:
-        """The change by guides at each voxel, in σ of the noise, at most 1; None without."""
-        return self.enhancement.guide_use
-
-    def compare(
-        self,
-        *,
-        point: tuple[int, int, int] | None = None,
-        window: tuple[float, float] | None = None,
-    ) -> Picture:
-        """Draw input, result, difference, and what there is besides, in three planes.
-
-        Args:
-            point: (slice, row, column) that the planes go through; None: where much is to be seen.
-            window: lowest and highest gray level; None: chosen by the input.
-        """
-        from MedEnhanceLib.report.figures import Pane, comparison
-
-        before = self.enhancement.original
-        panes = [
-            Pane("Input", before),
-            Pane("Enhanced", self.volume),
-            Pane("Enhanced − input", self.volume, minus=before),
-        ]
-        legend: dict[int, str] = {}
-        if self.uncertainty is not None:
-            panes.append(Pane("Uncertainty", self.uncertainty, heat=True))
-        if self.segmentation is not None:
-            legend = {label.value: label.name for label in self.segmentation.labels}
-            panes.append(Pane("Segmentation", self.volume, labels=self.segmentation.volume))
-        return comparison(panes, legend=legend, point=point, window=window)
-
-    def __repr__(self) -> str:
-        there = "" if self.uncertainty is None else ", uncertainty"
-        there += "" if self.segmentation is None else ", segmentation"
-        model, seconds = self.enhancement.model.get("name", "no model"), self.report["seconds"]
-        return f"<Enhanced by {model} in {seconds:.1f} s: {self.volume!r}{there}>"
-
-    def at_strength(self, strength: float) -> Enhanced:
-        """Return the same result at another strength (0 to 1), without running the model again.
-
-        The voxels are those of a run with that number as its strength, where this one had "auto".
-        Without segmentation and uncertainty, which are of strength 1. Raises ConfigError for
-        another strength, or for a result that is not at strength 1 itself.
-        """
-        done = self.enhancement.at_strength(strength)
-        report = manifest_at_strength(self.report, strength)
-        return Enhanced(done.volume, done.uncertainty, None, report, done)
 
 
 def enhance_volume(
@@ -122,65 +44,73 @@ def enhance_volume(
     """Enhance in memory, then segment for a `segmenter`; other arguments as of `hqg.enhance`."""
     if segmenter is not None or config.task == "slices":
         attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg.strength import ENHANCED
-
     began = time.monotonic()
     if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
         name = Path(volume.source).name or "volume"
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
-    head = None
-    if segmenter is not None:  # better missed now than after the long work
-        head = gradprom.open_head_for(
-            volume if frame is None else volume.frame(frame), segmenter, monitor
-        )
+    single = volume if frame is None else volume.frame(frame)
+    # Better missed now than after the long work.
+    head = gradprom.open_head_for(single, segmenter, monitor) if segmenter else None
     share = 1 / (1 + _HEAD_PASSES) if segmenter else 1.0
     part = monitor.part(0.0, share)
     if config.task == "slices":
         from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
 
         _refuse_with_thin_slices(config, guide=guide, slices=slices)
-        done = enhance_slices(volume if frame is None else volume.frame(frame), config, part)
+        result = enhance_slices(single, config, part)
     else:
-        done = hqg.enhance(
-            volume,
-            config,
-            guide=guide,
-            frame=frame,
-            slices=slices,
-            cache=cache,
-            scratch=scratch,
+        result = hqg.enhance(
+            volume, config, guide=guide, frame=frame, slices=slices, cache=cache, scratch=scratch,
             monitor=part,
-        )
-    labels = None
+        )  # fmt: skip
     if segmenter is not None:
-        part = monitor.part(share, 1.0)
+        part, original = monitor.part(share, 1.0), result.original
         labels = gradprom.segment(
-            done.volume, segmenter, original=done.original, head=head, monitor=part
+            result.volume, segmenter, original=original, head=head, monitor=part
         )
-    limits = [CT_LIMIT] if done.volume.modality == "CT" and config.task != "slices" else []
-    facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured, "limits": limits}
-    # Names of files may hold those of patients.
-    stated_map = {"noise": "map"} if isinstance(config.noise, str) else {}
-    manifest = make_manifest(
+        result = replace(result, segmentation=labels)
+    result = replace(result, seconds=time.monotonic() - began)
+    report = _manifest_of(result, config, segmenter, volume, guide, monitor)
+    return replace(result, report=report)
+
+
+def _manifest_of(
+    result: Enhanced,
+    config: EnhanceConfig,
+    segmenter: SegmentConfig | None,
+    volume: Volume,
+    guide: Volume | Sequence[Volume] | None,
+    monitor: Monitor,
+) -> dict[str, Any]:
+    """Make the manifest of the result of a volume."""
+    is_ct = result.volume.modality == "CT" and config.task != "slices"
+    facts = {
+        "uncertainty": result.uncertainty_facts,
+        "measured": result.measured,
+        "limits": [CT_LIMIT] if is_ct else [],
+    }
+    options = config.to_json()
+    if isinstance(config.noise, str):  # names of files may hold those of patients
+        options["noise"] = "map"
+    if segmenter is not None:
+        options["segmenter"] = segmenter.to_json()
+    return make_manifest(
         "enhanced",
-        config=config.to_json()
-        | stated_map
-        | ({"segmenter": segmenter.to_json()} if segmenter else {}),
+        config=options,
         inputs=_names(input=volume, guide=guide),
-        device=done.device,
-        seconds=time.monotonic() - began,
-        model=done.model,
+        device=result.device,
+        seconds=result.seconds,
+        model=result.model,
         results={
-            **segmentation_figures(labels),
-            "warnings": as_json(done.warnings),
+            **segmentation_figures(result.segmentation),
+            "warnings": as_json(result.warnings),
             **{name: figures for name, figures in facts.items() if figures},
             # "auto" and "full" are in the configuration, what they removed is in `measured`.
-            **({} if isinstance(config.strength, str) else {"strength": done.strength}),
+            **({} if isinstance(config.strength, str) else {"strength": result.strength}),
         },
         dicom=volume.origin.facts() if volume.origin else None,
         warnings=monitor.warnings,
     )
-    return Enhanced(done.volume, done.uncertainty, labels, manifest, done)
 
 
 def _names(**inputs: Volume | Sequence[Volume] | None) -> dict[str, str]:
@@ -206,9 +136,7 @@ def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
         )
 
 
-def objects_of(
-    result: Volume | Enhanced | gradprom.Segmentation, source: Volume | None = None
-) -> Objects:
+def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None = None) -> Objects:
     """Collect what becomes DICOM of a volume or a result.
 
     source: what was enhanced or segmented; None where it is not at hand any more.
@@ -254,7 +182,7 @@ def segmenter_config(
     return narrowed(SegmentConfig, options, model=segmenter, device=device, segmenter="")
 
 
-def segmentation_figures(segmentation: gradprom.Segmentation | None) -> dict[str, Any]:
+def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:
     """Return what a manifest records of a segmentation; nothing where there is none."""
     if segmentation is None:
         return {}

@@ -25,7 +25,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.block_matching import Round, denoised
 from MedEnhanceLib.filters.torch_engine import TorchEngine, TorchGroups
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.strength import Enhancement
+from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.learning import precision
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -35,7 +35,7 @@ def single(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "computes_in_half", lambda _: False)
 
 
-def on(card: str, config: EnhanceConfig, volume: Volume) -> Enhancement:
+def on(card: str, config: EnhanceConfig, volume: Volume) -> Enhanced:
     if card == "cpu":
         return enhance(volume, config)
     with pretended():

@@ -29,7 +29,7 @@ from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.steps import tuned
-from MedEnhanceLib.hqg.strength import Enhancement
+from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.learning.intensity import Scaling, scaling_for
@@ -63,7 +63,7 @@ class SlicePlan:
 @without_tf32()
 def enhance_slices(
     volume: Volume, config: EnhanceConfig, monitor: Monitor, *, tune: bool = True
-) -> Enhancement:
+) -> Enhanced:
     """Restore thin slices from thick ones.
 
     The extent is kept from edge to edge: K slices of S mm become M of K·S/M mm, M the number that
@@ -138,7 +138,7 @@ def enhance_slices(
         geometry=_new_geometry(volume.geometry, plan),
         origin=volume.origin and replace(volume.origin, on_grid=False),
     )
-    full = Enhancement(
+    full = Enhanced(
         volume=new_grid.with_voxels(
             np.stack(restored) if volume.is_sequence else restored[0], did=note
         ),

@@ -12,6 +12,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs import enhancing, files
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume, source_series
@@ -200,7 +201,7 @@ def _guides_of(
 
 
 def _volumes_of(
-    done: enhancing.Enhanced, params: EnhanceParams, monitor: Monitor
+    done: Enhanced, params: EnhanceParams, monitor: Monitor
 ) -> dict[str, Volume | None]:
     """Return the volume of each output; warn of a requested map that is not there."""
     if params.noise_map and done.noise is None:
@@ -216,14 +217,12 @@ def _volumes_of(
     }
 
 
-def _write_report(
-    params: EnhanceParams, volume: Volume, done: enhancing.Enhanced, manifest: str
-) -> Path:
+def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, manifest: str) -> Path:
     from MedEnhanceLib.report.enhancement_page import enhancement_report
 
     name = name_of(volume)
     if done.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
-        volume = done.enhancement.original
+        volume = done.original
     return enhancement_report(
         str(params.report),
         name=name,

@@ -12,6 +12,7 @@ import pytest
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom import Label
+from MedEnhanceLib.hqg.strength import Enhanced
 
 LABELS = (
     Label(value=1, name="gray matter", color="#ffb703"),
@@ -43,17 +44,14 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         wants = config.uncertainty
         spread = volume.with_voxels(np.ones(volume.shape, np.float32)) if wants else None
         better = volume.with_voxels(volume.voxels + volume.dtype.type(1), did="enhanced")
-        return SimpleNamespace(
+        return Enhanced(
             original=volume,
             volume=better,
             uncertainty=spread,
             model={"name": "mr", "sha256": "0" * 64},
             device="cpu",
             seconds=0.1,
-            warnings=(),
             strength=config.share,
-            bias_field=None,
-            uncertainty_facts={},
             measured={"guide": {"used": 0.25}} if guide else {},
             guide_use=volume.with_voxels(np.full(volume.shape, 0.25, np.float32))
             if guide

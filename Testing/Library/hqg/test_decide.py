@@ -22,7 +22,7 @@ from MedEnhanceLib.hqg import enhance
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import noise_warning
 from MedEnhanceLib.hqg.denoise import denoise, expected_deviation
-from MedEnhanceLib.hqg.strength import Enhancement
+from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -67,7 +67,7 @@ class TestNoise:
         assert unsure.mean() > 1.5 * sure.mean()
 
 
-def _enhanced(frame: Volume, monitor: Monitor | None = None, **options: object) -> Enhancement:
+def _enhanced(frame: Volume, monitor: Monitor | None = None, **options: object) -> Enhanced:
     config = EnhanceConfig(model="mr", device="cpu", **options)
     return enhance(frame, config, monitor=monitor)
 

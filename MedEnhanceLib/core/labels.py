@@ -1,0 +1,66 @@
+"""Structures of a segmentation, and a volume that is segmented."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from MedEnhanceLib.core.options import About, Options, option
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code(Options):
+    """A concept as DICOM codes it: its value in a scheme ("SCT" is SNOMED CT), and its meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label(Options):
+    """Structure of a segmentation."""
+
+    value: Annotated[int, About(help="of its voxels", low=1, high=255)]
+    name: str
+    color: Annotated[str, About(help="as #rrggbb")]
+    category: Code | None = option(None, help="what it is by DICOM's codes; null: unknown")
+    type: Code | None = option(None, help="the same, in detail")
+    recommended_color: str = option("", help="what Slicer's terminology gives to the type")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch("#[0-9a-fA-F]{6}", self.color):
+            raise ConfigError(
+                f"the color of {self.name!r} is {self.color!r}", "Write it as #rrggbb."
+            )
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The result of a segmentation.
+
+    Attributes:
+        volume: labels, uint8, on the input's grid, 0 for the background.
+        labels: the structures.
+        table: one row for each label with its volume in mL and its surface area in mm².
+        model: name and sha256.
+        device: where it ran.
+        seconds: of wall time.
+        warning: why labels may be wrong, by the model itself and by the volume; "" for no reason.
+    """
+
+    volume: Volume
+    labels: tuple[Label, ...]
+    table: list[dict[str, Any]]
+    model: dict[str, str]
+    device: str
+    seconds: float
+    warning: str = ""
+
+    def __repr__(self) -> str:
+        names = ", ".join(label.name for label in self.labels)
+        return f"<Segmentation by {self.model['name']} in {self.seconds:.1f} s: {names}>"
