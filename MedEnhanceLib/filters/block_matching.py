@@ -23,8 +23,9 @@ nor the width of vectors change a bit of the result. The work is done by the com
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats, let_go, trim
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.filters.block_matching_run import Engine as Engine
-from MedEnhanceLib.filters.block_matching_run import Level, Run, Stage, large_enough
+from MedEnhanceLib.filters.block_matching_run import Level, Run, Slab, Stage, large_enough
 from MedEnhanceLib.filters.layers import Round as Round
 from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.native import CELLS, SIDE
@@ -52,108 +53,118 @@ CT_ROUNDS = (Round(step=4, damp=2.0, apart=4), Round(step=3, damp=1.4))
 LEAST_SHARE = 1e-3
 #: The heap is left in pieces, more of them with every slice, unless they go back to the system.
 _PARTS_TO_A_TRIM = 8
-#: What is done to results: takes the values, the input and the level of some slices, float32
-#: [n, J, I], and returns an array of the result's type.
-Finish = Callable[[Floats, Floats, Floats], Array]
-#: What goes on from the results of the last two stages: gives the needed slices in order, in parts.
-After = Callable[[Run, Sequence[Stage], slice], Iterator[Floats]]
 
 
-def denoised(
-    noisy: Array,
-    level: Level,
-    spectrum: Array | None = None,
-    *,
-    rounds: Sequence[Round] = MR_ROUNDS,
-    pilot: Array | None = None,
-    spacing: Sequence[float] = (1.0, 1.0, 1.0),
-    air: Air | None = None,
-    engine: Engine | None = None,
-    threads: int | None = None,
-    only: slice | None = None,
-    after: After | None = None,
-    finish: Finish | None = None,
-    out: Array | None = None,
-    monitor: Monitor | None = None,
-) -> Array:
-    """Pass a volume through the threshold (unless there is a pilot), then the rounds.
+class Continuation(Protocol):
+    """A stage after the filter, such as a network."""
 
-    Args:
-        noisy: [K, J, I], finite, any unit.
-        level: σ of the noise at each voxel, same shape and unit, finite, ≥ 0. Where it is 0, the
-            result is the input. A broadcast view serves for one σ.
-        spectrum: [64], relative variance of the noise in each frequency of a block's cosine
-            transform (slices first, then rows, columns); None for white noise.
-        rounds: of the block-matching filter; each takes the result of the one before as pilot.
-        pilot: an estimate to begin with instead of the threshold's, [K, J, I].
-        spacing: mm along i, j, k, as in `Geometry`; along thick slices less is searched.
-        air: where the pilot of the first round stays, if anywhere.
-        engine: None for the compiled library, or PyTorch on the CPU where that is missing.
-        threads: that compute at once; None for all that this process may use.
-        only: slices that are returned; they equal those of a whole run.
-        after: what goes on from the results of the last two stages, such as a network.
-        finish: what is done to the results of some slices.
-        out: where the returned slices go, of the type that `finish` returns; None for a new array
-            in float32.
-        monitor: for progress, cancel, and a notice where the library is missing.
-    Returns:
-        [K, J, I], or the slices of `only`; float32 where nothing finishes them.
-    Raises:
-        ValueError: shapes do not match, or an option is out of range.
-        MedEnhanceError: a result is not finite.
-        Cancelled: the monitor was asked to stop.
+    def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Slab]:
+        """Yield the needed slices in order, from the results of the last two stages."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockMatchingFilter:
+    """The filter with its settings, on one volume: the threshold (unless there is a pilot), rounds.
+
+    noisy: [K, J, I], finite, any unit.
+    level: σ of the noise at each voxel, same shape and unit, finite, ≥ 0. Where it is 0, the
+        result is the input. A broadcast view serves for one σ.
+    spectrum: [64], relative variance of the noise in each frequency of a block's cosine
+        transform (slices first, then rows, columns); None for white noise.
+    rounds: of the block-matching filter; each takes the result of the one before as pilot.
+    pilot: an estimate to begin with instead of the threshold's, [K, J, I].
+    spacing: mm along i, j, k, as in `Geometry`; along thick slices less is searched.
+    air: where the pilot of the first round stays, if anywhere.
+    engine: None for the compiled library, or PyTorch on the CPU where that is missing.
+    threads: that compute at once; None for all that this process may use.
+    monitor: for progress, cancel, and a notice where the library is missing.
+    Raises ValueError where shapes do not match.
     """
-    shape = noisy.shape
-    if len(shape) != 3 or not noisy.size or level.shape != shape:
-        raise ValueError(f"noisy {shape} and level {level.shape} must have one shape, [K, J, I]")
-    monitor = monitor or Monitor()
-    only = only or slice(0, shape[0])
-    result = out if out is not None else np.empty((only.stop - only.start, *shape[1:]), np.float32)
-    white = np.ones(CELLS) if spectrum is None else spectrum.reshape(CELLS)
-    large, all_levels, needed = large_enough(noisy), level, only
-    if large is not noisy:
-        # What is mirrored repeats its noise, so less of it averages out.
-        louder = math.prod(math.sqrt(SIDE / min(side, SIDE)) for side in shape)
-        all_levels = large_enough(np.asarray(level[:], np.float32)) * np.float32(louder)
-        needed, air = only if shape[0] >= SIDE else slice(0, SIDE), None
-    with Run(
-        large,
-        all_levels,
-        np.maximum(white, LEAST_SHARE).astype(np.float32),
-        window=window_for(spacing),
-        air=air,
-        engine=engine or engine_for("cpu", monitor),
-        threads=threads or machine.cpu_threads(),
-        monitor=monitor,
-    ) as run:
-        stages = [Stage(large.shape, run.window, each) for each in rounds]
-        if pilot is None:
-            stages.insert(0, Stage(large.shape, (1, 1, 1), _THRESHOLD, "threshold"))
-        if after is not None:
-            stream = after(run, stages, needed)
+
+    noisy: Array
+    level: Level
+    spectrum: Array | None = None
+    _: KW_ONLY
+    rounds: Sequence[Round] = MR_ROUNDS
+    pilot: Array | None = None
+    spacing: Sequence[float] = (1.0, 1.0, 1.0)
+    air: Air | None = None
+    engine: Engine | None = None
+    threads: int | None = None
+    monitor: Monitor = field(default_factory=Monitor)
+
+    def __post_init__(self) -> None:
+        noisy, level = self.noisy.shape, self.level.shape
+        if len(noisy) != 3 or not self.noisy.size or level != noisy:
+            raise ValueError(f"noisy {noisy} and level {level} must have one shape, [K, J, I]")
+
+    def denoised(self) -> Floats:
+        """Filter the whole volume: float32 [K, J, I]; raises as `slabs`."""
+        return np.concatenate([slab.values for _, slab in self.slabs()])
+
+    def slabs(
+        self, only: slice | None = None, network: Continuation | None = None
+    ) -> Iterator[tuple[slice, Slab]]:
+        """Yield the denoised slices in order, some at a time: which they are, and their values.
+
+        only: the slices that are yielded; they equal those of a whole run.
+        network: what goes on from the results of the last two stages.
+        Raises MedEnhanceError where a result is not finite; Cancelled by the monitor.
+        """
+        depth, *plane = self.noisy.shape
+        only = only or slice(0, depth)
+        needed = only if depth >= SIDE else slice(0, SIDE)
+        with self._run() as run:
+            stop = needed.start
+            for number, slab in enumerate(self._stream(run, needed, network)):
+                if not np.isfinite(slab.values).all():
+                    raise MedEnhanceError(
+                        "the denoising filter computed values that are not finite, from slice "
+                        f"{stop} on",
+                        "This is an error of MedEnhance. Report it, with the range of the "
+                        "intensities.",
+                    )
+                start, stop = stop, stop + len(slab.values)
+                part = slice(max(start, only.start), min(stop, only.stop))
+                if part.start < part.stop:
+                    yield part, slab.cropped(slice(part.start - start, part.stop - start), plane)
+                let_go(self.noisy)
+                if number % _PARTS_TO_A_TRIM == 0:
+                    trim()
+                done = (stop - needed.start) / (needed.stop - needed.start)
+                self.monitor.progress(done, "removing noise")
+
+    def _run(self) -> Run:
+        """Begin a run over the volume, mirrored where it is smaller than a block."""
+        large, level, air = large_enough(self.noisy), self.level, self.air
+        if large is not self.noisy:
+            # What is mirrored repeats its noise, so less of it averages out.
+            louder = math.prod(math.sqrt(SIDE / min(side, SIDE)) for side in self.noisy.shape)
+            level = large_enough(np.asarray(level[:], np.float32)) * np.float32(louder)
+            air = None
+        white = np.ones(CELLS) if self.spectrum is None else self.spectrum.reshape(CELLS)
+        return Run(
+            large,
+            level,
+            np.maximum(white, LEAST_SHARE).astype(np.float32),
+            window=window_for(self.spacing),
+            air=air,
+            engine=self.engine or engine_for("cpu", self.monitor),
+            threads=self.threads or machine.cpu_threads(),
+            monitor=self.monitor,
+        )
+
+    def _stream(self, run: Run, needed: slice, network: Continuation | None) -> Iterator[Slab]:
+        """Pass slices through all stages, and the network."""
+        shape, pilot = run.noisy.shape, run.noisy
+        stages = [Stage(shape, run.window, each) for each in self.rounds]
+        if self.pilot is None:
+            stages.insert(0, Stage(shape, (1, 1, 1), _THRESHOLD, "threshold"))
         else:
-            stream = run.stream(stages, needed, large if pilot is None else large_enough(pilot))
-        at = needed.start
-        for number, slab in enumerate(stream):
-            if not np.isfinite(slab).all():
-                raise MedEnhanceError(
-                    f"the denoising filter computed values that are not finite, from slice {at} on",
-                    "This is an error of MedEnhance. Report it, with the range of the intensities.",
-                )
-            for values in slab:
-                if only.start <= at < only.stop:
-                    part = values[None, : shape[1], : shape[2]]
-                    here = slice(at, at + 1)
-                    if finish is not None:
-                        part = finish(part, noisy[here].astype(np.float32), level[here])
-                    result[at - only.start] = part[0]
-                at += 1
-            let_go(result)
-            let_go(noisy)
-            if number % _PARTS_TO_A_TRIM == 0:
-                trim()
-            monitor.progress((at - needed.start) / (needed.stop - needed.start), "removing noise")
-    return result
+            pilot = large_enough(self.pilot)
+        if network is not None:
+            return network.slabs(run, stages, needed)
+        return map(Slab, run.stream(stages, needed, pilot))
 
 
 def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:

@@ -222,6 +222,22 @@ class Run:
         return level
 
 
+@dataclass(frozen=True, eq=False)
+class Slab:
+    """Some slices of a result, [n, J, I].
+
+    change: how far guides changed them, in σ of the noise; None where no guide was used.
+    """
+
+    values: Floats
+    change: Floats | None = None
+
+    def cropped(self, part: slice, plane: Sequence[int]) -> Slab:
+        """Return some of the slices, up to a size of rows and columns."""
+        inner = part, slice(plane[0]), slice(plane[1])
+        return Slab(self.values[inner], None if self.change is None else self.change[inner])
+
+
 class Held:
     """Slices of a stream that are kept until they are let go."""
 

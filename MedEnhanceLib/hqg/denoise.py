@@ -1,17 +1,18 @@
 """Removes noise as far as it was measured: block-matching filter and set network on a volume.
 
-measure_noise → block_matching.denoised → network_stage → bias of magnitudes undone → share of it
+measure_noise → block_matching → network_stage → bias of magnitudes undone → share of it
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats, extremes, parts_of
+from MedEnhanceLib.core.arrays import Array, Floats, extremes, let_go, parts_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.regions import Air, ConstantRegions
@@ -102,6 +103,24 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     return Removal(certain, share, "it is weak compared with tissue contrast" if share < 1 else "")
 
 
+@dataclass(frozen=True, eq=False)
+class Denoised:
+    """Denoised slices, [n, J, I].
+
+    change: how far guides changed each voxel, in σ of the noise; None where none was used.
+    """
+
+    voxels: Array
+    change: Floats | None = None
+
+    @property
+    def use(self) -> float:
+        """How far the guides changed the result: root of the mean square, in σ of the noise."""
+        if self.change is None:
+            return 0.0
+        return float(np.sqrt(np.square(self.change, dtype=np.float64).mean()))
+
+
 def denoise(
     volume: Volume,
     noise: NoiseEstimate,
@@ -111,18 +130,20 @@ def denoise(
     only: slice | None = None,
     network: NetworkStage | None = None,
     engine: block_matching.Engine | None = None,
-    finish: Callable[[Floats], Array] | None = None,
+    finish: Callable[[Floats], Array] = lambda values: values,
     out: Array | None = None,
     monitor: Monitor | None = None,
-) -> Array:
+) -> Denoised:
     """Remove the noise that was measured in a volume.
 
     volume: a single volume, [K, J, I], finite.
     share: of the correction, 0 to 1.
     regions: of the volume that are constant; `put_back` makes them exact in the result.
+    only: slices that are returned; they equal those of a whole run.
     network: what goes on from the filter, with its guides; None for the filter alone.
     finish: what makes voxels of the volume's type of slices, as they are computed.
-    Other arguments, result and errors are those of `block_matching.denoised`.
+    out: where the slices go, of the type that `finish` returns; None for a new array in float32.
+    Other arguments and errors are those of `BlockMatchingFilter`.
     """
     only = only or slice(0, volume.shape[0])
     if out is None:
@@ -130,25 +151,40 @@ def denoise(
     largest = max(abs(float(end)) for end in extremes(volume.voxels))
     if noise.level <= _LEAST_NOISE * largest or share <= 0:
         for to, before in zip(out, volume.voxels[only], strict=True):
-            values = before.astype(np.float32)
-            to[...] = values if finish is None else finish(values)
-        return out
+            to[...] = finish(before.astype(np.float32))
+        return Denoised(out)
+    changes = []
+    filtered = _filter_for(volume, noise, regions, network is not None, engine, monitor)
+    with closing(filtered.slabs(only, network)) as slabs:
+        for part, slab in slabs:
+            for z, values in zip(range(part.start, part.stop), slab.values, strict=True):
+                at = slice(z, z + 1)
+                before, sigma = filtered.noisy[at], np.asarray(filtered.level[at])
+                corrected = _corrected(values[None], before.astype(np.float32), sigma, noise, share)
+                out[z - only.start] = finish(corrected)[0]
+            let_go(out)
+            if slab.change is not None:
+                changes.append(slab.change)
+    return Denoised(out, np.concatenate(changes) if changes else None)
+
+
+def _filter_for(
+    volume: Volume,
+    noise: NoiseEstimate,
+    regions: ConstantRegions | None,
+    has_network: bool,
+    engine: block_matching.Engine | None,
+    monitor: Monitor | None,
+) -> block_matching.BlockMatchingFilter:
+    """Set the filter up for a volume and its noise."""
     rounds: tuple[block_matching.Round, ...] = block_matching.MR_ROUNDS
     if volume.modality == "CT":
         rounds = block_matching.CT_ROUNDS
-    elif network is not None:
+    elif has_network:
         # One round more, which costs CT fine structure: the network sees what it changes.
         rounds = (*rounds, rounds[-1])
-
-    def corrected(values: Floats, before: Floats, sigma: Floats) -> Array:
-        if noise.rician:
-            values = _without_rician_bias(values, sigma, noise)
-        if share < 1:
-            values = before + np.float32(share) * (values - before)
-        return values if finish is None else finish(values)
-
     voxels = volume.voxels if regions is None else regions.neutral
-    return block_matching.denoised(
+    return block_matching.BlockMatchingFilter(
         voxels,
         noise if regions is None else regions.level(noise),
         noise.spectrum.reshape(-1),
@@ -156,12 +192,17 @@ def denoise(
         spacing=volume.geometry.spacing,
         air=Air.of(volume, noise, voxels),
         engine=engine,
-        only=only,
-        after=None if network is None else network.slabs,
-        finish=corrected,
-        out=out,
-        monitor=monitor,
+        monitor=monitor or Monitor(),
     )
+
+
+def _corrected(
+    values: Floats, before: Floats, sigma: Floats, noise: NoiseEstimate, share: float
+) -> Floats:
+    """Undo the bias of magnitudes in filtered slices, and take the share of the correction."""
+    if noise.rician:
+        values = _without_rician_bias(values, sigma, noise)
+    return before + np.float32(share) * (values - before) if share < 1 else values
 
 
 def expected_deviation(

@@ -9,8 +9,9 @@ result before that, it is in float32 meanwhile.
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.bundles.store import open_bundle_for
-from MedEnhanceLib.bundles.suitability import anatomy_warning, messages_of, training_length_warning
+from MedEnhanceLib.bundles.store import Bundle, open_bundle_for
+from MedEnhanceLib.bundles.suitability import (
+    ModelWarning,
+    anatomy_warning,
+    messages_of,
+    training_length_warning,
+)
 from MedEnhanceLib.core.arrays import Array, Floats, empty, let_go, parts_of, slabs, trim
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype
@@ -30,7 +36,7 @@ from MedEnhanceLib.filters.blur import undo_blur
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
-from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
+from MedEnhanceLib.hqg.denoise import FITTED_ON, Denoised, denoise, expected_deviation
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
@@ -40,8 +46,8 @@ from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.groups import GuidedNetwork
     from MedEnhanceLib.hqg.guide import AlignedGuide
-    from MedEnhanceLib.hqg.network_stage import NetworkStage
 
 #: Of the brightest tissue; below it floors of the computation count as noise.
 _LOWEST_TOP = 1e-4
@@ -89,117 +95,121 @@ def enhance(
         Cancelled: the monitor asked to stop.
     """
     began = time.monotonic()
-    config, monitor, cache = config or EnhanceConfig(), monitor or Monitor(), cache or VolumeCache()
+    config, monitor = config or EnhanceConfig(), monitor or Monitor()
+    run = _prepared(
+        volume, config, guide, frame, slices, cache or VolumeCache(), scratch, filter_alone, monitor
+    )
+    outputs = _outputs_of(run)
+    uses = []
+    for place, number in enumerate(run.numbers):
+        part = monitor.part(place / len(run.numbers), (place + 1) / len(run.numbers))
+        of_frame = outputs.of_frame(place) if run.original.is_sequence else outputs
+        uses.append(_Frame(run, number, part).enhance(of_frame))
+    full = _result_of(run, outputs, uses)
+    result = full.at_strength(config.share)
+    # The uncertainty is of the strength already.
+    return replace(result, uncertainty=full.uncertainty, seconds=time.monotonic() - began)
+
+
+# --- before the first frame -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Run:
+    """What is chosen and measured before the first frame.
+
+    original: the frames and slices of the input that are returned.
+    frames: of the whole input. numbers: those that are enhanced. slices: of each.
+    facts: as manifests record them.
+    guides: on the grid of the volume; none where the model uses none.
+    bias_field: of a sequence; that of a single volume is measured in its result.
+    """
+
+    config: EnhanceConfig
+    bundle: Bundle
+    device: str
+    network: GuidedNetwork | None
+    engine: Engine
+    original: Volume
+    frames: Sequence[Volume]
+    numbers: Sequence[int]
+    slices: slice
+    decision: Decision
+    warnings: tuple[ModelWarning, ...]
+    facts: dict[str, Any]
+    guides: tuple[AlignedGuide, ...]
+    bias_field: BiasField | None
+    cache: VolumeCache
+    scratch: Path | None
+
+    @property
+    def shown(self) -> list[Floats]:
+        """Voxels of the guides that could be registered."""
+        return [each.voxels for each in self.guides if each.is_usable]
+
+
+def _prepared(
+    volume: Volume,
+    config: EnhanceConfig,
+    guide: Volume | Sequence[Volume] | None,
+    frame: int | None,
+    slices: tuple[int, int] | None,
+    cache: VolumeCache,
+    scratch: Path | None,
+    filter_alone: bool,
+    monitor: Monitor,
+) -> _Run:
+    """Check the input, open the model and decide; arguments and errors as of `enhance`."""
     # Unusable input is refused before a model is looked for.
     guides = list(_checked(guide, volume))
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    if config.correct_bias_field and volume.modality == "CT":
-        raise InputError(
-            f"{volume.source or 'volume'}: a CT has no bias field of the kind N4 corrects",
-            "A CT needs no correction of the bias field (--correct-bias-field).",
-        )
-    from MedEnhanceLib.hqg.network_stage import NetworkStage, network_on
-    from MedEnhanceLib.learning.precision import without_tf32
+    from MedEnhanceLib.hqg.network_stage import network_on
 
+    _refuse_bias_field_of_ct(volume, config)
     original = volume if frame is None else volume.frame(frame)
-    wanted = _chosen_slices(slices, volume, config)
-    frames = volume.frames()
-    chosen = range(len(frames)) if frame is None else [frame]
-    if not cache.ranges:
-        refuse_not_finite(volume)
-    for number in chosen:  # all frames before the first is enhanced
-        if number not in cache.ranges:
-            cache.ranges[number] = _range_of(frames, number)
+    part, frames = _chosen_slices(slices, volume, config), volume.frames()
+    numbers = range(len(frames)) if frame is None else [frame]
+    _measure_ranges(volume, frames, numbers, cache)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
     network, engine = network_on(bundle, choice.name), engine_for(choice.name, monitor)
     # Blur is measured and undone in the whole volume: previews are without.
-    asked = config if slices is None else replace(config, task="noise")
-    decision = decide(frames, cache, asked, chosen=chosen, monitor=monitor)
-    of_bundle = (training_length_warning(bundle), anatomy_warning(bundle, volume))
-    warnings = tuple(warning for warning in of_bundle if warning) + decision.warnings
-    for warning in warnings:
-        monitor.warn(warning.text)
+    task = config if slices is None else replace(config, task="noise")
+    decision = decide(frames, cache, task, chosen=numbers, monitor=monitor)
+    warnings = _warned(bundle, volume, decision, monitor)
+    mean = functools.cache(lambda: mean_frame(frames))
     # One coil shades all frames alike, and frames divided by one field do not flicker.
-    bias_field = None
-    if config.correct_bias_field and len(frames) > 1:
-        bias_field = _bias_field(mean_frame(frames), monitor)
-    measured = dict(decision.facts)
-    aligned: tuple[AlignedGuide, ...] = ()
+    is_shared = config.correct_bias_field and len(frames) > 1
+    bias_field = _bias_field(mean(), monitor) if is_shared else None
+    facts, aligned = dict(decision.facts), ()
     if guides and not bundle.uses_guides:
         reason = f"{bundle.name}: this model does not use a guide"
         monitor.warn(reason)
-        measured["guide"] = {"used": 0.0, "reason": reason}
+        facts["guide"] = {"used": 0.0, "reason": reason}
     elif guides:
-        aligned = _aligned(guides, frames, cache, monitor)
-    usable = [each.voxels for each in aligned if each.is_usable]
+        aligned = _aligned(guides, mean, cache, monitor)
     # What was measured took memory that is not needed again.
     let_go(volume.voxels)
     trim()
-    grid = original.crop(k=wanted)
-    enhanced = _array(grid.shape, grid.dtype, scratch)
-    deviation = _array(grid.shape, "f4", scratch) if config.uncertainty else None
-    use = np.zeros(grid.shape, np.float32) if usable else None
-    uses = []
-    for done, number in enumerate(chosen):
-        here = done if original.is_sequence else ()
-        top, floor = cache.ranges[number]
-        stage = NetworkStage(network, choice.name, top, usable)
-        frame_ = _Frame(
-            volume=frames[number],
-            regions=cache.constant(number, frames[number], decision.noise.level),
-            decision=decision,
-            corrects_bias=config.correct_bias_field,
-            strength=config.share,
-            floor=floor,
-            network=None if filter_alone else stage,
-            engine=engine,
-            scratch=scratch,
-            monitor=monitor.part(done / len(chosen), (done + 1) / len(chosen)),
-        )
-        of_errors = None if deviation is None else deviation[here]
-        with without_tf32():  # of filter and network
-            frame_.enhance(wanted, bias_field, enhanced[here], of_errors)
-        uses.append(stage.use)
-        if use is not None and stage.change is not None:
-            inner = slice(wanted.start - stage.first, wanted.stop - stage.first)
-            np.minimum(stage.change[inner], 1, out=use[here])
-        of_guides = None if use is None else use[here]
-        numbers = range(wanted.start, wanted.stop)
-        frame_.regions.put_back(numbers, enhanced[here], of_errors, of_guides)
-    if aligned:
-        measured["guide"] = {
-            "used": round(float(np.mean(uses)), 4),
-            "series": [each.facts for each in aligned],
-        }
-    note = derived_note(
-        f"enhanced with {bundle.name} {bundle.sha256[:12]}"
-        + corrections_in_words(measured)
-        + (f" ({messages_of(warnings)})" if warnings else "")
-    )
-    calibration = {"calibration": {"fitted_on": FITTED_ON[bundle.modality]}}
-    uncertainty = None if deviation is None else grid.with_voxels(deviation, did=_DEVIATION_NOTE)
-    full = Enhanced(
-        volume=grid.with_voxels(enhanced, did=note),
-        uncertainty=uncertainty,
-        model=bundle.identity(),
+    return _Run(
+        config=config,
+        bundle=bundle,
         device=choice.name,
-        seconds=time.monotonic() - began,
-        original=grid,
-        share=decision.removal.share,
-        uncertainty_facts=calibration if config.uncertainty else {},
+        network=None if filter_alone else network,
+        engine=engine,
+        original=original.crop(k=part),
+        frames=frames,
+        numbers=numbers,
+        slices=part,
+        decision=decision,
         warnings=warnings,
-        measured=measured,
-        noises=(decision.noise,) * len(chosen),
-        first_slice=wanted.start,
-        guide_use=None if use is None else grid.with_voxels(use, did=_USE_NOTE),
+        facts=facts,
+        guides=aligned,
+        bias_field=bias_field,
+        cache=cache,
+        scratch=scratch,
     )
-    result = full.at_strength(config.share)
-    return replace(result, uncertainty=uncertainty, seconds=time.monotonic() - began)
-
-
-# --- before the first frame -----------------------------------------------------------------------
 
 
 def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterator[Volume]:
@@ -229,6 +239,14 @@ def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterato
         yield each
 
 
+def _refuse_bias_field_of_ct(volume: Volume, config: EnhanceConfig) -> None:
+    if config.correct_bias_field and volume.modality == "CT":
+        raise InputError(
+            f"{volume.source or 'volume'}: a CT has no bias field of the kind N4 corrects",
+            "A CT needs no correction of the bias field (--correct-bias-field).",
+        )
+
+
 def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig) -> slice:
     count = volume.shape[-3]
     first, stop = slices or (0, count)
@@ -243,6 +261,17 @@ def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: Enhan
             "Leave the correction of the bias field out, or enhance the whole volume.",
         )
     return slice(first, stop)
+
+
+def _measure_ranges(
+    volume: Volume, frames: Sequence[Volume], numbers: Sequence[int], cache: VolumeCache
+) -> None:
+    """Measure all frames before the first is enhanced; InputError for one that shows nothing."""
+    if not cache.ranges:
+        refuse_not_finite(volume)
+    for number in numbers:
+        if number not in cache.ranges:
+            cache.ranges[number] = _range_of(frames, number)
 
 
 def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
@@ -269,16 +298,27 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
     return top, -np.inf if frame.modality == "CT" else min(0.0, float(frame.voxels.min()))
 
 
+def _warned(
+    bundle: Bundle, volume: Volume, decision: Decision, monitor: Monitor
+) -> tuple[ModelWarning, ...]:
+    """Warn where model or noise may not suit the volume, and return what was said."""
+    of_bundle = (training_length_warning(bundle), anatomy_warning(bundle, volume))
+    warnings = tuple(warning for warning in of_bundle if warning) + decision.warnings
+    for warning in warnings:
+        monitor.warn(warning.text)
+    return warnings
+
+
 def _aligned(
-    guides: Sequence[Volume], frames: Sequence[Volume], cache: VolumeCache, monitor: Monitor
+    guides: Sequence[Volume], mean: Callable[[], Volume], cache: VolumeCache, monitor: Monitor
 ) -> tuple[AlignedGuide, ...]:
-    """Align the guides with the volume's grid, once for all frames and all runs over it."""
+    """Align the guides with the mean of all frames, once for all runs over the volume."""
     from MedEnhanceLib.hqg.guide import align
 
     aligned = []
     for guide in guides:
         kept = next((before for of, before in cache.guides if of is guide), None)
-        aligned.append(kept or align(guide, mean_frame(frames), monitor))
+        aligned.append(kept or align(guide, mean(), monitor))
     cache.guides = tuple(zip(guides, aligned, strict=True))
     return tuple(aligned)
 
@@ -286,6 +326,41 @@ def _aligned(
 def _bias_field(volume: Volume, monitor: Monitor) -> BiasField:
     monitor.progress(0.9, "correcting the bias field (N4)")
     return attend(lambda: measure_bias_field(volume), monitor)
+
+
+# --- outputs --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Outputs:
+    """Arrays of a result, [K, J, I], of a sequence [T, K, J, I]; None for what is not requested.
+
+    Attributes:
+        voxels: of the input's type.
+        deviation: standard deviation of their errors.
+        use: change by guides, in σ of the noise.
+    """
+
+    voxels: Array
+    deviation: Floats | None
+    use: Floats | None
+
+    def of_frame(self, place: int) -> _Outputs:
+        """Return the arrays of one frame of a sequence."""
+        deviation = None if self.deviation is None else self.deviation[place]
+        return _Outputs(
+            self.voxels[place], deviation, None if self.use is None else self.use[place]
+        )
+
+
+def _outputs_of(run: _Run) -> _Outputs:
+    """Make the arrays that a run fills."""
+    shape, scratch = run.original.shape, run.scratch
+    return _Outputs(
+        _array(shape, run.original.dtype, scratch),
+        _array(shape, "f4", scratch) if run.config.uncertainty else None,
+        np.zeros(shape, np.float32) if run.shown else None,
+    )
 
 
 def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -> Array:
@@ -296,88 +371,152 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -
         raise output_error(scratch or Path(), cause) from cause
 
 
+def _result_of(run: _Run, outputs: _Outputs, uses: Sequence[float]) -> Enhanced:
+    """Make the result at strength 1. uses: how far guides changed each frame."""
+    bundle, grid, facts = run.bundle, run.original, dict(run.facts)
+    if run.guides:
+        series = [each.facts for each in run.guides]
+        facts["guide"] = {"used": round(float(np.mean(uses)), 4), "series": series}
+    note = derived_note(
+        f"enhanced with {bundle.name} {bundle.sha256[:12]}"
+        + corrections_in_words(facts)
+        + (f" ({messages_of(run.warnings)})" if run.warnings else "")
+    )
+    uncertainty = guide_use = None
+    if outputs.deviation is not None:
+        uncertainty = grid.with_voxels(outputs.deviation, did=_DEVIATION_NOTE)
+    if outputs.use is not None:
+        guide_use = grid.with_voxels(outputs.use, did=_USE_NOTE)
+    calibration = {"calibration": {"fitted_on": FITTED_ON[bundle.modality]}}
+    return Enhanced(
+        volume=grid.with_voxels(outputs.voxels, did=note),
+        uncertainty=uncertainty,
+        guide_use=guide_use,
+        model=bundle.identity(),
+        device=run.device,
+        seconds=0.0,
+        original=grid,
+        share=run.decision.removal.share,
+        uncertainty_facts=calibration if run.config.uncertainty else {},
+        warnings=run.warnings,
+        measured=facts,
+        noises=(run.decision.noise,) * len(run.numbers),
+        first_slice=run.slices.start,
+    )
+
+
 # --- one frame ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class _Frame:
-    """A frame with what is done to it. strength: of its uncertainty. floor: of its result."""
+    """A frame of a run, by its number."""
 
-    volume: Volume
-    regions: ConstantRegions
-    decision: Decision
-    corrects_bias: bool
-    strength: float
-    floor: float
-    network: NetworkStage | None
-    engine: Engine
-    scratch: Path | None
+    run: _Run
+    number: int
     monitor: Monitor
 
-    def enhance(
-        self,
-        wanted: slice,
-        bias_field: BiasField | None,
-        out: Array,
-        deviation: Floats | None,
-    ) -> None:
-        """Enhance some slices of the frame at strength 1.
+    def enhance(self, out: _Outputs) -> float:
+        """Enhance the slices of the run at strength 1; returns how far guides changed them."""
+        from MedEnhanceLib.learning.precision import without_tf32
 
-        bias_field: of a sequence; that of a single volume is measured in its result.
-        out: where they go, of the frame's type.
-        deviation: where the deviation of their errors goes; None where it is not requested.
+        run, part = self.run, self.run.slices
+        is_noise_alone = run.decision.blur is None and not run.config.correct_bias_field
+        with without_tf32():  # of filter and network
+            if is_noise_alone and out.deviation is None:
+                around, denoised = part, self._denoise(part, self.monitor, self._finish, out.voxels)
+            else:
+                around, denoised = self._correct(out)
+        if out.use is not None and denoised.change is not None:
+            inner = slice(part.start - around.start, part.stop - around.start)
+            np.minimum(denoised.change[inner], 1, out=out.use)
+        numbers = range(part.start, part.stop)
+        self._regions.put_back(numbers, out.voxels, out.deviation, out.use)
+        return denoised.use
+
+    def _correct(self, out: _Outputs) -> tuple[slice, Denoised]:
+        """Remove noise, blur and bias field, and measure the deviation.
+
+        Returns the slices that this took, and the use of guides in them.
         """
-        decision, count = self.decision, len(self.volume.voxels)
-
-        def finish(values: Floats) -> Array:
-            return restore_dtype(np.maximum(values, np.float32(self.floor)), out.dtype)
-
-        if decision.blur is None and not self.corrects_bias and deviation is None:
-            self._denoise(wanted, self.monitor, out=out, finish=finish)
-            return
+        run, part, volume, decision = self.run, self.run.slices, self._volume, self.run.decision
         # The deviation of a slice depends on its neighbors.
-        around = slice(max(0, wanted.start - 1), min(count, wanted.stop + 1))
-        around = around if decision.blur is None else slice(0, count)
-        values = self._corrected(
-            around, self.monitor.part(0.0, 0.9) if self.corrects_bias else self.monitor
+        around = slice(max(0, part.start - 1), min(len(volume.voxels), part.stop + 1))
+        around = around if decision.blur is None else slice(0, len(volume.voxels))
+        corrects_bias = run.config.correct_bias_field
+        denoised = self._corrected(
+            around, self.monitor.part(0.0, 0.9) if corrects_bias else self.monitor
         )
-        if deviation is not None:
+        if out.deviation is not None:
             expected_deviation(
-                values, self.volume, decision.noise,
-                share=decision.removal.share, strength=self.strength,
-                first=around.start, only=wanted, out=deviation,
+                denoised.voxels, volume, decision.noise,
+                share=decision.removal.share, strength=run.config.share,
+                first=around.start, only=part, out=out.deviation,
             )  # fmt: skip
-        values = values[wanted.start - around.start : wanted.stop - around.start]
+        values = denoised.voxels[part.start - around.start : part.stop - around.start]
         for slab in slabs(values):
-            np.maximum(slab, self.floor, out=slab, dtype=np.float32)
-        if self.corrects_bias and bias_field is None:
-            bias_field = _bias_field(self.volume.with_voxels(values), self.monitor)
-        for part in parts_of(0, len(out)):
+            np.maximum(slab, self._floor, out=slab, dtype=np.float32)
+        bias_field = run.bias_field
+        if corrects_bias and bias_field is None:
+            bias_field = _bias_field(volume.with_voxels(values), self.monitor)
+        self._write(values, bias_field, out)
+        return around, denoised
+
+    def _write(self, values: Floats, bias_field: BiasField | None, out: _Outputs) -> None:
+        """Divide by the bias field, and round to the type of the result."""
+        blended = self.run.config.share
+        for part in parts_of(0, len(out.voxels)):
             result = values[part]
             if bias_field is not None:
-                field, blended = bias_field[part], self.strength
+                field = bias_field[part]
                 result = result / field
-                if deviation is not None:
+                if out.deviation is not None:
                     # The blend holds so much of the truth, which is no error.
-                    deviation[part] /= field / (blended + (1 - blended) * field)
-            out[part] = finish(result)
+                    out.deviation[part] /= field / (blended + (1 - blended) * field)
+            out.voxels[part] = self._finish(result)
             let_go(values)
-            let_go(out)
+            let_go(out.voxels)
 
-    def _corrected(self, part: slice, monitor: Monitor) -> Floats:
-        """Remove noise and blur from some slices, float32."""
-        blur, voxels = self.decision.blur, self.volume.voxels
-        values = _array((part.stop - part.start, *voxels.shape[1:]), "f4", self.scratch)
-        self._denoise(part, monitor if blur is None else monitor.part(0, 0.9), out=values)
+    def _corrected(self, part: slice, monitor: Monitor) -> Denoised:
+        """Return some slices without noise and blur, float32."""
+        decision, voxels = self.run.decision, self._volume.voxels
+        values, blur = _array(voxels[part].shape, "f4", self.run.scratch), decision.blur
+        part_of_it = monitor if blur is None else monitor.part(0, 0.9)
+        denoised = self._denoise(part, part_of_it, lambda values: values, values)
         if blur is not None:
-            left = self.decision.noise.level * self.decision.removal.share
-            undo_blur(voxels, blur, noise=left, denoised=values, monitor=monitor)
-        return values
+            remaining = decision.noise.level * decision.removal.share
+            undo_blur(voxels, blur, noise=remaining, denoised=values, monitor=monitor)
+        return denoised
 
-    def _denoise(self, part: slice, monitor: Monitor, **where: Any) -> None:
-        """Write some slices after filter and network to `where`."""
-        removal = self.decision.removal
-        denoise(
-            self.volume, removal.noise, share=removal.share, regions=self.regions, only=part,
-            network=self.network, engine=self.engine, monitor=monitor, **where,
+    def _denoise(
+        self, part: slice, monitor: Monitor, finish: Callable[[Floats], Array], out: Array
+    ) -> Denoised:
+        """Write some slices after filter and network to `out`."""
+        from MedEnhanceLib.hqg.network_stage import NetworkStage
+
+        run, stage, (top, _) = self.run, None, self.run.cache.ranges[self.number]
+        if run.network is not None:
+            stage = NetworkStage(run.network, run.device, top, run.shown)
+        removal = run.decision.removal
+        return denoise(
+            self._volume, removal.noise, share=removal.share, regions=self._regions, only=part,
+            network=stage, engine=run.engine, finish=finish, out=out, monitor=monitor,
         )  # fmt: skip
+
+    def _finish(self, values: Floats) -> Array:
+        """Round to the type of the result; nothing is below its lowest value."""
+        values = np.maximum(values, np.float32(self._floor))
+        return restore_dtype(values, self.run.original.dtype)
+
+    @property
+    def _volume(self) -> Volume:
+        return self.run.frames[self.number]
+
+    @property
+    def _floor(self) -> float:
+        return self.run.cache.ranges[self.number][1]
+
+    @property
+    def _regions(self) -> ConstantRegions:
+        run = self.run
+        return run.cache.constant(self.number, self._volume, run.decision.noise.level)

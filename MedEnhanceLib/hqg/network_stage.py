@@ -20,7 +20,15 @@ from torch import Tensor
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.arrays import Floats, parts_of
 from MedEnhanceLib.filters import block_matching
-from MedEnhanceLib.filters.block_matching_run import Band, Held, Run, Stage, Sums, large_enough
+from MedEnhanceLib.filters.block_matching_run import (
+    Band,
+    Held,
+    Run,
+    Slab,
+    Stage,
+    Sums,
+    large_enough,
+)
 from MedEnhanceLib.filters.layers import Layer
 from MedEnhanceLib.filters.torch_engine import tensor_on
 from MedEnhanceLib.hqg.bundle import open_enhancer
@@ -55,35 +63,24 @@ class _Chunk:
     fits: list[Fit]
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class NetworkStage:
-    """The network on a device, for one volume; `slabs` goes on from the filter (`After`).
+    """The network on a device, for one volume; goes on from the filter (a `Continuation`).
 
     Attributes:
+        network: of the bundle, on `device`.
+        device: that it runs on.
         top: intensity of bright tissue, 1000 for CT.
         guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
-        first: the first slice that was enhanced.
-        change: [n, J, I], how far the guides changed each enhanced voxel, in σ of the noise; None
-            where no guide was used.
     """
 
     network: GuidedNetwork
     device: str
     top: float
     guides: Sequence[Floats] = ()
-    first: int = 0
-    change: Floats | None = None
 
-    @property
-    def use(self) -> float:
-        """Change by the guides: root mean square, in σ of the noise."""
-        if self.change is None:
-            return 0.0
-        return float(np.sqrt(np.square(self.change, dtype=np.float64).mean()))
-
-    def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Floats]:
-        """Enhanced slices in order, in parts, from the filter's stages."""
-        self.first, changes = needed.start, []
+    def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Slab]:
+        """Yield enhanced slices in order, in parts, from the filter's stages."""
         guides = [large_enough(guide) for guide in self.guides]
         settings = block_matching.Round(step=STEP, keep=self.network.config.blocks)
         matching = Stage(run.noisy.shape, run.window, settings)
@@ -111,14 +108,14 @@ class NetworkStage:
                 level = run.level(part)
                 nothing = np.zeros_like(estimate)
                 result = estimate + sums.means(part.stop, nothing, level)
+                change = None
                 if guides:
                     change = np.abs(guide_sums.means(part.stop, nothing, level))
                     # Without noise `nothing` was changed.
-                    changes.append(np.divide(change, level, out=nothing, where=level > 0))
-                yield result
+                    change = np.divide(change, level, out=nothing, where=level > 0)
+                yield Slab(result, change)
                 pilots.let_go(part.stop)
                 estimates.let_go(part.stop)
-        self.change = np.concatenate(changes) if changes else None
 
     @torch.inference_mode()
     def _layer(

@@ -263,7 +263,7 @@ class CropMaker:
         noisy, target, sigma = map(np.ascontiguousarray, scan[:3])
         spectrum = np.maximum(scan.spectrum.reshape(-1), block_matching.LEAST_SHARE)  # as in use
         filtered = partial(
-            block_matching.denoised,
+            block_matching.BlockMatchingFilter,
             noisy,
             sigma,
             spectrum,
@@ -274,8 +274,8 @@ class CropMaker:
         # The rounds before the network, as `hqg.denoise` has them.
         is_ct = self.modality == "CT"
         rounds = block_matching.CT_ROUNDS if is_ct else block_matching.MR_ROUNDS
-        pilot = filtered(rounds=rounds[:-1] if is_ct else rounds, pilot=None)
-        estimate = filtered(rounds=rounds[-1:], pilot=pilot)
+        pilot = filtered(rounds=rounds[:-1] if is_ct else rounds).denoised()
+        estimate = filtered(rounds=rounds[-1:], pilot=pilot).denoised()
         places = self._places(estimate, sigma, spectrum, spacing)
         images = [torch.tensor(image) for image in (noisy, pilot, estimate, target)]
         return Noisy(images[0], images[1], images[2], images[3], places)
