@@ -131,38 +131,46 @@ def decide(
     reason = removal.reason
     if reason and len(frames) > 1 and shared is None and config.noise is None:
         reason += ", and frames show no noise in common (movement, or directions of diffusion)"
-    facts: dict[str, Any] = {
-        "noise": {
-            "sigma": float(f"{noise.level:.4g}"),
-            "interval": [float(f"{end:.4g}") for end in (noise.low, noise.high)],
-            "sigma_used": float(f"{removal.noise.level:.4g}"),
-            "units": typical.units,
-            "confidence": round(noise.confidence, 2),
-            "share_removed": removal.share,
-        }
-        | ({"reason": reason} if reason else {})
-        | ({"frames": len(frames)} if shared else {})
-        | ({"is_stated": True} if config.noise is not None else {})
-    }
+    facts = {"noise": _facts_of(noise, removal, reason, typical.units)}
+    if shared:
+        facts["noise"]["frames"] = len(frames)
+    if config.noise is not None:
+        facts["noise"]["is_stated"] = True
     monitor.log(*findings_in_words(facts))
     warning = noise_warning(typical, noise, is_full=is_full)
-    warnings = (warning,) if warning else ()
     if config.correct_bias_field:
         facts["bias_field"] = {"corrected": True}
     blur = None
     if config.task == "sharpness" and typical.modality != "MR":
         monitor.warn("blur is measured in MR alone: only noise is removed")
     elif config.task == "sharpness":
-        blurs = [
-            measure_blur(frames[n].voxels, noise=of.level, noise_to_contrast=noise_to_contrast(of))
-            for n, of in zip(numbers, noises, strict=True)
-        ]
-        # Of frames that are blurred the sharper axis decides.
-        blur = blurs[_median([min(b.sigma_px) if b.is_blurred else 0.0 for b in blurs])]
+        blur = _blur_of([frames[number] for number in numbers], noises)
         facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
         monitor.log(blur.reason)
     undone = blur if blur is not None and blur.is_blurred else None
-    return Decision(noise, removal, undone, warnings, facts)
+    return Decision(noise, removal, undone, (warning,) if warning else (), facts)
+
+
+def _facts_of(noise: NoiseEstimate, removal: Removal, reason: str, units: str) -> dict[str, Any]:
+    """State noise and removal as manifests record them."""
+    facts = {
+        "sigma": float(f"{noise.level:.4g}"),
+        "interval": [float(f"{end:.4g}") for end in (noise.low, noise.high)],
+        "sigma_used": float(f"{removal.noise.level:.4g}"),
+        "units": units,
+        "confidence": round(noise.confidence, 2),
+        "share_removed": removal.share,
+    }
+    return facts | ({"reason": reason} if reason else {})
+
+
+def _blur_of(frames: Sequence[Volume], noises: Sequence[NoiseEstimate]) -> BlurEstimate:
+    """Measure blur; of frames that are blurred the sharper axis decides."""
+    blurs = [
+        measure_blur(frame.voxels, noise=of.level, noise_to_contrast=noise_to_contrast(of))
+        for frame, of in zip(frames, noises, strict=True)
+    ]
+    return blurs[_median([min(b.sigma_px) if b.is_blurred else 0.0 for b in blurs])]
 
 
 def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> ModelWarning | None:

@@ -97,8 +97,11 @@ def enhance(
     began = time.monotonic()
     config, monitor = config or EnhanceConfig(), monitor or Monitor()
     run = _prepared(
-        volume, config, guide, frame, slices, cache or VolumeCache(), scratch, filter_alone, monitor
-    )
+        volume, config, guide, frame=frame, slices=slices, cache=cache or VolumeCache(),
+        scratch=scratch, monitor=monitor,
+    )  # fmt: skip
+    if filter_alone:
+        run = replace(run, network=None)
     outputs = _outputs_of(run)
     uses = []
     for place, number in enumerate(run.numbers):
@@ -122,7 +125,8 @@ class _Run:
     frames: of the whole input. numbers: those that are enhanced. slices: of each.
     facts: as manifests record them.
     guides: on the grid of the volume; none where the model uses none.
-    bias_field: of a sequence; that of a single volume is measured in its result.
+    bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field do
+        not flicker. That of a single volume is measured in its result.
     """
 
     config: EnhanceConfig
@@ -152,64 +156,60 @@ def _prepared(
     volume: Volume,
     config: EnhanceConfig,
     guide: Volume | Sequence[Volume] | None,
+    *,
     frame: int | None,
     slices: tuple[int, int] | None,
     cache: VolumeCache,
     scratch: Path | None,
-    filter_alone: bool,
     monitor: Monitor,
 ) -> _Run:
-    """Check the input, open the model and decide; arguments and errors as of `enhance`."""
+    """Check the input, open the model, measure and decide; arguments and errors of `enhance`."""
     # Unusable input is refused before a model is looked for.
     guides = list(_checked(guide, volume))
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg.network_stage import network_on
-
     _refuse_bias_field_of_ct(volume, config)
     original = volume if frame is None else volume.frame(frame)
     part, frames = _chosen_slices(slices, volume, config), volume.frames()
     numbers = range(len(frames)) if frame is None else [frame]
     _measure_ranges(volume, frames, numbers, cache)
-    choice = choose_device(config.device)
-    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
-    network, engine = network_on(bundle, choice.name), engine_for(choice.name, monitor)
+    device, network, engine = _on_device(bundle, config.device, monitor)
     # Blur is measured and undone in the whole volume: previews are without.
     task = config if slices is None else replace(config, task="noise")
     decision = decide(frames, cache, task, chosen=numbers, monitor=monitor)
-    warnings = _warned(bundle, volume, decision, monitor)
-    mean = functools.cache(lambda: mean_frame(frames))
-    # One coil shades all frames alike, and frames divided by one field do not flicker.
+    warnings, mean = _warned(bundle, volume, decision, monitor), _MeanFrame(frames)
     is_shared = config.correct_bias_field and len(frames) > 1
-    bias_field = _bias_field(mean(), monitor) if is_shared else None
-    facts, aligned = dict(decision.facts), ()
-    if guides and not bundle.uses_guides:
-        reason = f"{bundle.name}: this model does not use a guide"
-        monitor.warn(reason)
-        facts["guide"] = {"used": 0.0, "reason": reason}
-    elif guides:
-        aligned = _aligned(guides, mean, cache, monitor)
+    bias_field = _bias_field(mean.volume, monitor) if is_shared else None
+    aligned, facts = _aligned(guides, bundle, mean, cache, monitor)
     # What was measured took memory that is not needed again.
     let_go(volume.voxels)
     trim()
     return _Run(
-        config=config,
-        bundle=bundle,
-        device=choice.name,
-        network=None if filter_alone else network,
-        engine=engine,
-        original=original.crop(k=part),
-        frames=frames,
-        numbers=numbers,
-        slices=part,
-        decision=decision,
-        warnings=warnings,
-        facts=facts,
-        guides=aligned,
-        bias_field=bias_field,
-        cache=cache,
-        scratch=scratch,
-    )
+        config=config, bundle=bundle, device=device, network=network, engine=engine,
+        original=original.crop(k=part), frames=frames, numbers=numbers, slices=part,
+        decision=decision, warnings=warnings, facts=decision.facts | facts, guides=aligned,
+        bias_field=bias_field, cache=cache, scratch=scratch,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _MeanFrame:
+    """The mean of all frames, computed once and only where it is needed."""
+
+    frames: Sequence[Volume]
+
+    @functools.cached_property
+    def volume(self) -> Volume:
+        return mean_frame(self.frames)
+
+
+def _on_device(bundle: Bundle, device: str, monitor: Monitor) -> tuple[str, GuidedNetwork, Engine]:
+    """Choose the device, and load network and filter there."""
+    from MedEnhanceLib.hqg.network_stage import network_on
+
+    choice = choose_device(device)
+    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
+    return choice.name, network_on(bundle, choice.name), engine_for(choice.name, monitor)
 
 
 def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterator[Volume]:
@@ -310,17 +310,29 @@ def _warned(
 
 
 def _aligned(
-    guides: Sequence[Volume], mean: Callable[[], Volume], cache: VolumeCache, monitor: Monitor
-) -> tuple[AlignedGuide, ...]:
-    """Align the guides with the mean of all frames, once for all runs over the volume."""
+    guides: Sequence[Volume],
+    bundle: Bundle,
+    mean: _MeanFrame,
+    cache: VolumeCache,
+    monitor: Monitor,
+) -> tuple[tuple[AlignedGuide, ...], dict[str, Any]]:
+    """Align the guides with the mean of all frames, once for all runs over the volume.
+
+    Returns none, and the reason as manifests record it, for a model that does not use guides.
+    """
+    if guides and not bundle.uses_guides:
+        reason = f"{bundle.name}: this model does not use a guide"
+        monitor.warn(reason)
+        return (), {"guide": {"used": 0.0, "reason": reason}}
     from MedEnhanceLib.hqg.guide import align
 
     aligned = []
     for guide in guides:
         kept = next((before for of, before in cache.guides if of is guide), None)
-        aligned.append(kept or align(guide, mean(), monitor))
-    cache.guides = tuple(zip(guides, aligned, strict=True))
-    return tuple(aligned)
+        aligned.append(kept or align(guide, mean.volume, monitor))
+    if guides:
+        cache.guides = tuple(zip(guides, aligned, strict=True))
+    return tuple(aligned), {}
 
 
 def _bias_field(volume: Volume, monitor: Monitor) -> BiasField:

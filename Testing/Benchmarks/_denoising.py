@@ -381,20 +381,17 @@ def run_arm(
 def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more: bool) -> Floats:
     """The block-matching filter with its last steps, and no network."""
     rounds = FILTER_ROUNDS["CT" if volume.modality == "CT" else "MR"]
-
-    def finish(values: Floats, before: Floats, sigma: Floats) -> Floats:
-        if noise.rician:
-            values = denoise._without_rician_bias(values, sigma, noise)
-        return before + np.float32(share) * (values - before)
-
-    voxels: Floats = block_matching.denoised(
+    voxels = block_matching.BlockMatchingFilter(
         volume.voxels,
         noise,
         noise.spectrum.reshape(-1),
         rounds=(*rounds, ONE_MORE) if with_one_more else rounds,
         spacing=volume.geometry.spacing,
-        finish=finish,
-    )
+    ).denoised()
+    for z, values in enumerate(voxels):
+        at = slice(z, z + 1)
+        before = volume.voxels[at].astype(np.float32)
+        voxels[at] = denoise._corrected(values[None], before, noise[at], noise, share)
     return voxels
 
 
@@ -406,8 +403,8 @@ def by_network(
 
     top = scaling_for(volume).scale
     stage = NetworkStage(model.network, "cpu", top, () if guide is None else (guide,))
-    voxels = denoise.denoise(volume, noise, share=share, network=stage)
-    return voxels, None if guide is None else stage.use
+    done = denoise.denoise(volume, noise, share=share, network=stage)
+    return done.voxels, None if guide is None else done.use
 
 
 def scores(scan: Subject, made: Made, mask: Mask | None = None) -> Row:

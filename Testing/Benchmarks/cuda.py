@@ -108,7 +108,7 @@ class Bench:
 
     def filter_agreement(self) -> Row:
         """The filter of the card against the CPU; time of each, and the card's peak of memory."""
-        from MedEnhanceLib.filters.block_matching import CT_ROUNDS, denoised, engine_for
+        from MedEnhanceLib.filters.block_matching import CT_ROUNDS, engine_for
         from MedEnhanceLib.runtime.progress import Monitor
 
         noisy = self._ct(min(self.sizes.slices, 64), min(self.sizes.side, 256)).voxels
@@ -117,7 +117,7 @@ class Bench:
         results = []
         for name, device in (("cpu", "cpu"), ("card", self.device)):
             engine = engine_for(device, Monitor())
-            run = partial(denoised, noisy, level, rounds=CT_ROUNDS, engine=engine)
+            run = partial(BlockMatchingFilter, noisy, level, rounds=CT_ROUNDS, engine=engine)
             run()
             torch.cuda.reset_peak_memory_stats(self.device)
             result, wall, cpu = self._timed(run)

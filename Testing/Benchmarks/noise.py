@@ -25,7 +25,7 @@ from _common import SHARED_DATA, gate, write
 
 from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
-from MedEnhanceLib.filters.block_matching import denoised
+from MedEnhanceLib.filters.block_matching import BlockMatchingFilter
 from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
@@ -125,7 +125,7 @@ def shrunk(voxels: Floats, modality: str, amount: float) -> Floats:
     estimate = measure_noise(voxels, modality=modality)
     estimate = estimate.at_level(max(estimate.level, estimate.apparent))
     level = estimate[:] * np.float32(amount)
-    return denoised(voxels, level, estimate.spectrum.reshape(-1))
+    return BlockMatchingFilter(voxels, level, estimate.spectrum.reshape(-1)).denoised()
 
 
 def ct_cases(names: tuple[str, ...]) -> Iterator[Case]:

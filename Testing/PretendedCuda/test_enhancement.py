@@ -22,7 +22,7 @@ from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.filters.block_matching import Round, denoised
+from MedEnhanceLib.filters.block_matching import Round
 from MedEnhanceLib.filters.torch_engine import TorchEngine, TorchGroups
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import Enhanced
@@ -105,9 +105,9 @@ def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
     monkeypatch.setattr(TorchGroups, "add", limited)
     noisy = np.random.default_rng(0).normal(500, 8, (24, 16, 16)).astype(np.float32)
     level = np.broadcast_to(np.float32(8), noisy.shape)
-    run = partial(denoised, noisy, level, rounds=(Round(step=4, keep=8),), threads=2)
-    found = run(engine=TorchEngine("cuda:1", recorder.monitor))
-    assert np.allclose(found, run(), atol=1e-2)
+    run = partial(BlockMatchingFilter, noisy, level, rounds=(Round(step=4, keep=8),), threads=2)
+    found = run(engine=TorchEngine("cuda:1", recorder.monitor)).denoised()
+    assert np.allclose(found, run().denoised(), atol=1e-2)
     warnings = [text for text in recorder.warnings if "memory ran out on cuda:1" in text]
     steps = ("1024 groups at once", "256 groups at once", "with the CPU")
     assert all(step in text for text, step in zip(warnings, steps, strict=True))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from MedEnhanceLib.bundles.schema import SLICES
-from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.arrays import Floats, Voxels, looks_like_labels, parts_of
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
@@ -95,58 +95,29 @@ def enhance_slices(
     )
     network = open_network(bundle)
     move(network, choice.name)
-    frames = [np.moveaxis(frame.voxels, plan.axis, 0) for frame in volume.frames()]
-    scalings = [scaling_for(frame) for frame in volume.frames()]
-    levels = [removal_of(noise_of(frame), frame.modality).noise.level for frame in volume.frames()]
-    noises = [level / scaling.scale for level, scaling in zip(levels, scalings, strict=True)]
-    constants = [ConstantRegions(*each) for each in zip(frames, levels, strict=True)]
-    frames = [np.asarray(constant.neutral[:]) for constant in constants]
+    frames = [_ThickFrame.of(frame, plan) for frame in volume.frames()]
     if tune:
-        own = scalings[0].apply(frames[0]).astype(np.float16)
-        network = tuned(
-            network,
-            Planes(own, (stack.spacing_mm, *plan.across_mm)),
-            stack,
-            noises[0],
-            modality="CT" if volume.modality == "CT" else "MR",
-            device=choice.name,
-            monitor=monitor.part(0.0, 0.5),
-        )
+        network = frames[0].tuned(network, volume.modality, choice.name, monitor.part(0.0, 0.5))
     part = monitor.part(0.5 if tune else 0.0, 1.0)
-    restored, interpolated, weights = [], [], stack.interpolate().astype(np.float32)
-    for n, (thick, scaling, noise) in enumerate(zip(frames, scalings, noises, strict=True)):
-        share = part.part(n / len(frames), (n + 1) / len(frames))
-        thin = restore_array(
-            thick, scaling, stack, plan.across_mm, noise, network, choice.name, share
-        )
-        # In units, and not below the lowest value. Where a measured slice is constant, so are the
-        # thin ones within it.
-        low, rows = float(thick.min()), range(thick.shape[1])
-        values = (np.maximum(scaling.undo(thin[:, row]), low) for row in rows)
-        restored.append(_of_rows(values, volume.dtype, plan.axis))
-        spline = (weights @ thick[:, row].astype(np.float32) for row in rows)
-        interpolated.append(_of_rows(spline, volume.dtype, plan.axis))
-        for slices in (restored[-1], interpolated[-1]):
-            constants[n].put_back(stack.sources(), np.moveaxis(slices, plan.axis, 0))
-    note = derived_note(
-        f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
-        f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"
+    pairs = []
+    for n, frame in enumerate(frames):
+        of_frame = part.part(n / len(frames), (n + 1) / len(frames))
+        pairs.append(frame.restored(network, choice.name, of_frame))
+    restored, interpolated = (
+        np.stack(each) if volume.is_sequence else each[0] for each in zip(*pairs, strict=True)
     )
-    new_grid = replace(
+    original = replace(
         volume,
-        voxels=np.stack(interpolated) if volume.is_sequence else interpolated[0],
+        voxels=interpolated,
         geometry=_new_geometry(volume.geometry, plan),
         origin=volume.origin and replace(volume.origin, on_grid=False),
     )
     full = Enhanced(
-        volume=new_grid.with_voxels(
-            np.stack(restored) if volume.is_sequence else restored[0], did=note
-        ),
-        uncertainty=None,
+        volume=original.with_voxels(restored, did=_note_of(bundle, stack)),
         model=bundle.identity(),
         device=choice.name,
-        seconds=time.monotonic() - began,
-        original=new_grid,
+        seconds=0.0,
+        original=original,
         measured={
             "slices": {
                 "before": stack.thick,
@@ -157,6 +128,70 @@ def enhance_slices(
         },
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
+
+
+def _note_of(bundle: Bundle, stack: SliceStack) -> str:
+    """Say in the history what was done."""
+    return derived_note(
+        f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
+        f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _ThickFrame:
+    """A frame with its thick slices first.
+
+    voxels: [K, A, B], without the constant regions. noise: σ on the network's scale.
+    """
+
+    plan: SlicePlan
+    voxels: Voxels
+    constant: ConstantRegions
+    scaling: Scaling
+    noise: float
+
+    @classmethod
+    def of(cls, frame: Volume, plan: SlicePlan) -> _ThickFrame:
+        """Measure a frame."""
+        scaling = scaling_for(frame)
+        level = removal_of(noise_of(frame), frame.modality).noise.level
+        constant = ConstantRegions(np.moveaxis(frame.voxels, plan.axis, 0), level)
+        voxels = np.asarray(constant.neutral[:])
+        return cls(plan, voxels, constant, scaling, level / scaling.scale)
+
+    def tuned(self, network: SliceNet, modality: str, device: str, monitor: Monitor) -> SliceNet:
+        """Train a network further on the slices themselves."""
+        stack, across_mm = self.plan.stack, self.plan.across_mm
+        voxels = self.scaling.apply(self.voxels).astype(np.float16)
+        return tuned(
+            network,
+            Planes(voxels, (stack.spacing_mm, *across_mm)),
+            stack,
+            self.noise,
+            modality="CT" if modality == "CT" else "MR",
+            device=device,
+            monitor=monitor,
+        )
+
+    def restored(self, network: SliceNet, device: str, monitor: Monitor) -> tuple[Voxels, Voxels]:
+        """Restore thin slices; returns them and interpolated ones, in the frame's own order."""
+        stack, across_mm, thick = self.plan.stack, self.plan.across_mm, self.voxels
+        thin = restore_array(
+            thick, self.scaling, stack, across_mm, self.noise, network, device, monitor
+        )
+        # In units, and not below the lowest value. Where a measured slice is constant, so are the
+        # thin ones within it.
+        low, rows = float(thick.min()), range(thick.shape[1])
+        weights = stack.interpolate().astype(np.float32)
+        values = (np.maximum(self.scaling.undo(thin[:, row]), low) for row in rows)
+        spline = (weights @ thick[:, row].astype(np.float32) for row in rows)
+        results = []
+        for each in (values, spline):
+            slices = _of_rows(each, thick.dtype, self.plan.axis)
+            self.constant.put_back(stack.sources(), np.moveaxis(slices, self.plan.axis, 0))
+            results.append(slices)
+        return results[0], results[1]
 
 
 def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -> SlicePlan:

@@ -14,9 +14,9 @@ from MedEnhanceLib.filters import block_matching_run
 from MedEnhanceLib.filters.block_matching import (
     CT_ROUNDS,
     MR_ROUNDS,
+    BlockMatchingFilter,
     Engine,
     Round,
-    denoised,
     window_for,
 )
 from MedEnhanceLib.filters.layers import BlockGroups, Layer, places
@@ -75,7 +75,9 @@ def test_c_and_pytorch_agree(library, rounds: tuple, spacing: tuple) -> None:
     level[:, :11] *= 0.5
     spectrum = np.linspace(0.2, 1.8, 64)
     ours, other = (
-        denoised(noisy, level, spectrum, rounds=rounds, spacing=spacing, engine=engine, threads=1)
+        BlockMatchingFilter(
+            noisy, level, spectrum, rounds=rounds, spacing=spacing, engine=engine, threads=1
+        ).denoised()
         for engine in (library, TorchEngine())
     )
     assert np.abs(ours - other).max() < AGREE * SIGMA
@@ -84,9 +86,9 @@ def test_c_and_pytorch_agree(library, rounds: tuple, spacing: tuple) -> None:
 def test_every_width_of_vectors_gives_the_same_bits(library, native_path: Path) -> None:
     noisy = phantom(8, 24, 30) + noise(8, 24, 30)
     results = [
-        denoised(
+        BlockMatchingFilter(
             noisy, flat(noisy), engine=NativeEngine(native.Library(native_path, width)), threads=1
-        )
+        ).denoised()
         for width in library.library.widths
     ]
     for result in results[1:]:
@@ -97,9 +99,13 @@ def test_threads_and_slabs_change_no_bit(engine, monkeypatch: pytest.MonkeyPatch
     noisy = phantom(15, 16, 20) + noise(15, 16, 20)
     rounds = (Round(step=4, keep=8), Round(step=3, keep=8))
     monkeypatch.setattr(block_matching_run, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
-    one = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=1)
+    one = BlockMatchingFilter(
+        noisy, flat(noisy), rounds=rounds, engine=engine, threads=1
+    ).denoised()
     monkeypatch.setattr(arrays, "_SLICES", 3)
-    three = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=3)
+    three = BlockMatchingFilter(
+        noisy, flat(noisy), rounds=rounds, engine=engine, threads=3
+    ).denoised()
     assert np.array_equal(one, three)
 
 
@@ -108,7 +114,9 @@ def test_threads_and_slabs_change_no_bit(engine, monkeypatch: pytest.MonkeyPatch
 def test_small_and_thin_volumes(engine, shape: tuple[int, ...]) -> None:
     noisy = 1 + noise(*shape)
     rounds = (Round(step=4),)
-    result = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=1)
+    result = BlockMatchingFilter(
+        noisy, flat(noisy), rounds=rounds, engine=engine, threads=1
+    ).denoised()
     assert result.shape == shape and np.isfinite(result).all()
     if noisy.size > 500:
         assert (result - 1).std() < 0.5 * SIGMA
@@ -118,8 +126,12 @@ def test_without_noise_nothing_changes(engine) -> None:
     noisy = phantom(6, 20, 20) + noise(6, 20, 20)
     level = flat(noisy)
     level[:, :, :9] = 0
-    assert np.array_equal(denoised(noisy, flat(noisy, 0), engine=engine, threads=1), noisy)
-    mixed = denoised(noisy, level, rounds=MR_ROUNDS[:1], engine=engine, threads=1)
+    assert np.array_equal(
+        BlockMatchingFilter(noisy, flat(noisy, 0), engine=engine, threads=1).denoised(), noisy
+    )
+    mixed = BlockMatchingFilter(
+        noisy, level, rounds=MR_ROUNDS[:1], engine=engine, threads=1
+    ).denoised()
     assert np.array_equal(mixed[:, :, :9], noisy[:, :, :9])
     assert not np.array_equal(mixed[:, :, 9:], noisy[:, :, 9:])
 
@@ -132,7 +144,9 @@ def test_a_known_spectrum_removes_more_than_white(library) -> None:
     atoms = COSINES.numpy()
     spectrum = ((blocks @ atoms.T) ** 2).mean(axis=0) / SIGMA**2
     known, white = (
-        denoised(clean + smooth, flat(clean), s, rounds=CT_ROUNDS, engine=library, threads=1)
+        BlockMatchingFilter(
+            clean + smooth, flat(clean), s, rounds=CT_ROUNDS, engine=library, threads=1
+        ).denoised()
         for s in (spectrum, None)
     )
     assert error(known, clean) < 0.9 * error(white, clean)

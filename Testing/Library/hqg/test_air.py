@@ -109,9 +109,9 @@ def test_pytorch_passes_over_the_same_air() -> None:
     volume = volume.crop(k=slice(0, 5), j=slice(0, 52), i=slice(0, 52))
     level = np.full(volume.shape, sigma, np.float32)
     compiled, torch = (
-        block_matching.denoised(
+        block_matching.BlockMatchingFilter(
             volume.voxels, level, rounds=block_matching.CT_ROUNDS, air=_air(volume), engine=engine
-        )
+        ).denoised()
         for engine in (NativeEngine(library), TorchEngine())
     )
     assert np.abs(compiled - torch).max() < 0.02 * sigma

@@ -14,7 +14,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching, block_matching_run
 from MedEnhanceLib.hqg.config import NetworkConfig
-from MedEnhanceLib.hqg.denoise import denoise
+from MedEnhanceLib.hqg.denoise import Denoised, denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
 from MedEnhanceLib.hqg.network_stage import NetworkStage
@@ -58,10 +58,10 @@ def run(
     volume: Volume,
     guides: Sequence[Floats] = (),
     only: slice | None = None,
-) -> tuple[Floats, NetworkStage]:
+) -> Denoised:
     top = 1000.0 if volume.modality == "CT" else 1.0
     stage = NetworkStage(made, "cpu", top, guides)
-    return denoise(volume, noise_of(volume), only=only, network=stage), stage
+    return denoise(volume, noise_of(volume), only=only, network=stage)
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])
@@ -73,10 +73,10 @@ def test_untrained_it_returns_the_filters_estimate(modality: str) -> None:
         if modality == "CT"
         else (*block_matching.MR_ROUNDS, block_matching.MR_ROUNDS[-1])
     )
-    estimate = block_matching.denoised(
+    estimate = block_matching.BlockMatchingFilter(
         volume.voxels, noise, noise.spectrum.reshape(-1), rounds=rounds
-    )
-    result, _ = run(network(seed=None), volume)
+    ).denoised()
+    result = run(network(seed=None), volume).voxels
     assert np.array_equal(result, estimate)
 
 
@@ -99,28 +99,28 @@ def test_some_slices_equal_those_of_a_whole_run(
     )
     volume, made = noisy_volume(modality), network(seed=1)
     guides = [1 - scene()] if guided else []
-    whole, stage = run(made, volume, guides)
-    part, of_part = run(made, volume, guides, only=slice(7, 11))
-    assert np.array_equal(part, whole[7:11])
+    whole = run(made, volume, guides)
+    part = run(made, volume, guides, only=slice(7, 11))
+    assert np.array_equal(part.voxels, whole.voxels[7:11])
     if guided:
-        assert stage.change is not None and of_part.change is not None
-        assert np.array_equal(stage.change[7:11], of_part.change)
+        assert whole.change is not None and part.change is not None
+        assert np.array_equal(whole.change[7:11], part.change)
 
 
 def test_a_guide_acts_where_it_shows_something_alone() -> None:
     volume, made = noisy_volume(), network(seed=1)
-    without, _ = run(made, volume)
+    without = run(made, volume).voxels
     guide, flat = 1 - scene(), np.full(volume.shape, 0.5, np.float32)
     for empty in (flat, np.full_like(flat, np.nan)):
-        result, stage = run(made, volume, [empty])
-        assert np.array_equal(result, without)
-        assert stage.use == 0
-    together, _ = run(made, volume, [guide, flat])
-    assert np.abs(together - run(made, volume, [guide])[0]).max() < 1e-4
+        result = run(made, volume, [empty])
+        assert np.array_equal(result.voxels, without)
+        assert result.use == 0
+    together = run(made, volume, [guide, flat]).voxels
+    assert np.abs(together - run(made, volume, [guide]).voxels).max() < 1e-4
     guide[:, :, 24:] = np.nan
-    result, stage = run(made, volume, [guide])
-    changed = np.abs(result - without)
+    result = run(made, volume, [guide])
+    changed = np.abs(result.voxels - without)
     assert changed[:, :, :16].max() > 1e-3
     assert changed[:, :, 34:].max() == 0
-    assert stage.change is not None and stage.change[:, :, 34:].max() == 0
-    assert 0 < stage.use < 1
+    assert result.change is not None and result.change[:, :, 34:].max() == 0
+    assert 0 < result.use < 1
