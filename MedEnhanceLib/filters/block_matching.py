@@ -23,7 +23,7 @@ nor the width of vectors change a bit of the result. The work is done by the com
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -100,11 +100,11 @@ class BlockMatchingFilter:
 
     def denoised(self) -> Floats:
         """Filter the whole volume: float32 [K, J, I]; raises as `slabs`."""
-        return np.concatenate([slab.values for _, slab in self.slabs()])
+        return np.concatenate([slab.voxels for _, slab in self.slabs()])
 
     def slabs(
         self, only: slice | None = None, network: Continuation | None = None
-    ) -> Iterator[tuple[slice, Slab]]:
+    ) -> Generator[tuple[slice, Slab]]:
         """Yield the denoised slices in order, some at a time: which they are, and their values.
 
         only: the slices that are yielded; they equal those of a whole run.
@@ -117,14 +117,14 @@ class BlockMatchingFilter:
         with self._run() as run:
             stop = needed.start
             for number, slab in enumerate(self._stream(run, needed, network)):
-                if not np.isfinite(slab.values).all():
+                if not np.isfinite(slab.voxels).all():
                     raise MedEnhanceError(
                         "the denoising filter computed values that are not finite, from slice "
                         f"{stop} on",
                         "This is an error of MedEnhance. Report it, with the range of the "
                         "intensities.",
                     )
-                start, stop = stop, stop + len(slab.values)
+                start, stop = stop, stop + len(slab.voxels)
                 part = slice(max(start, only.start), min(stop, only.stop))
                 if part.start < part.stop:
                     yield part, slab.cropped(slice(part.start - start, part.stop - start), plane)

@@ -229,13 +229,20 @@ class Slab:
     change: how far guides changed them, in σ of the noise; None where no guide was used.
     """
 
-    values: Floats
+    voxels: Array
     change: Floats | None = None
+
+    @property
+    def use(self) -> float:
+        """How far the guides changed the result: root of the mean square, in σ of the noise."""
+        if self.change is None:
+            return 0.0
+        return float(np.sqrt(np.square(self.change, dtype=np.float64).mean()))
 
     def cropped(self, part: slice, plane: Sequence[int]) -> Slab:
         """Return some of the slices, up to a size of rows and columns."""
         inner = part, slice(plane[0]), slice(plane[1])
-        return Slab(self.values[inner], None if self.change is None else self.change[inner])
+        return Slab(self.voxels[inner], None if self.change is None else self.change[inner])
 
 
 class Held:

@@ -15,6 +15,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Floats, extremes, let_go, parts_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.block_matching_run import Slab
 from MedEnhanceLib.filters.regions import Air, ConstantRegions
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.noise.rician import amplitude
@@ -103,24 +104,6 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     return Removal(certain, share, "it is weak compared with tissue contrast" if share < 1 else "")
 
 
-@dataclass(frozen=True, eq=False)
-class Denoised:
-    """Denoised slices, [n, J, I].
-
-    change: how far guides changed each voxel, in σ of the noise; None where none was used.
-    """
-
-    voxels: Array
-    change: Floats | None = None
-
-    @property
-    def use(self) -> float:
-        """How far the guides changed the result: root of the mean square, in σ of the noise."""
-        if self.change is None:
-            return 0.0
-        return float(np.sqrt(np.square(self.change, dtype=np.float64).mean()))
-
-
 def denoise(
     volume: Volume,
     noise: NoiseEstimate,
@@ -133,7 +116,7 @@ def denoise(
     finish: Callable[[Floats], Array] = lambda values: values,
     out: Array | None = None,
     monitor: Monitor | None = None,
-) -> Denoised:
+) -> Slab:
     """Remove the noise that was measured in a volume.
 
     volume: a single volume, [K, J, I], finite.
@@ -152,12 +135,12 @@ def denoise(
     if noise.level <= _LEAST_NOISE * largest or share <= 0:
         for to, before in zip(out, volume.voxels[only], strict=True):
             to[...] = finish(before.astype(np.float32))
-        return Denoised(out)
+        return Slab(out)
     changes = []
     filtered = _filter_for(volume, noise, regions, network is not None, engine, monitor)
     with closing(filtered.slabs(only, network)) as slabs:
         for part, slab in slabs:
-            for z, values in zip(range(part.start, part.stop), slab.values, strict=True):
+            for z, values in zip(range(part.start, part.stop), slab.voxels, strict=True):
                 at = slice(z, z + 1)
                 before, sigma = filtered.noisy[at], np.asarray(filtered.level[at])
                 corrected = _corrected(values[None], before.astype(np.float32), sigma, noise, share)
@@ -165,7 +148,7 @@ def denoise(
             let_go(out)
             if slab.change is not None:
                 changes.append(slab.change)
-    return Denoised(out, np.concatenate(changes) if changes else None)
+    return Slab(out, np.concatenate(changes) if changes else None)
 
 
 def _filter_for(

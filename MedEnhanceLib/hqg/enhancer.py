@@ -20,23 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle_for
-from MedEnhanceLib.bundles.suitability import (
-    ModelWarning,
-    anatomy_warning,
-    messages_of,
-    training_length_warning,
-)
+from MedEnhanceLib.bundles.suitability import anatomy_warning, messages_of, training_length_warning
 from MedEnhanceLib.core.arrays import Array, Floats, empty, let_go, parts_of, slabs, trim
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.filters.block_matching import Engine, engine_for
+from MedEnhanceLib.filters.block_matching_run import Slab
 from MedEnhanceLib.filters.blur import undo_blur
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
-from MedEnhanceLib.hqg.denoise import FITTED_ON, Denoised, denoise, expected_deviation
+from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
@@ -107,7 +103,9 @@ def enhance(
     for place, number in enumerate(run.numbers):
         part = monitor.part(place / len(run.numbers), (place + 1) / len(run.numbers))
         of_frame = outputs.of_frame(place) if run.original.is_sequence else outputs
-        uses.append(_Frame(run, number, part).enhance(of_frame))
+        regions = run.cache.constant(number, run.frames[number], run.decision.noise.level)
+        frame_ = _Frame(run, run.frames[number], *run.cache.ranges[number], part)
+        uses.append(frame_.enhance(of_frame, regions))
     full = _result_of(run, outputs, uses)
     result = full.at_strength(config.share)
     # The uncertainty is of the strength already.
@@ -123,7 +121,7 @@ class _Run:
 
     original: the frames and slices of the input that are returned.
     frames: of the whole input. numbers: those that are enhanced. slices: of each.
-    facts: as manifests record them.
+    decision: with all warnings and facts.
     guides: on the grid of the volume; none where the model uses none.
     bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field do
         not flicker. That of a single volume is measured in its result.
@@ -139,8 +137,6 @@ class _Run:
     numbers: Sequence[int]
     slices: slice
     decision: Decision
-    warnings: tuple[ModelWarning, ...]
-    facts: dict[str, Any]
     guides: tuple[AlignedGuide, ...]
     bias_field: BiasField | None
     cache: VolumeCache
@@ -168,7 +164,6 @@ def _prepared(
     guides = list(_checked(guide, volume))
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    _refuse_bias_field_of_ct(volume, config)
     original = volume if frame is None else volume.frame(frame)
     part, frames = _chosen_slices(slices, volume, config), volume.frames()
     numbers = range(len(frames)) if frame is None else [frame]
@@ -177,9 +172,10 @@ def _prepared(
     # Blur is measured and undone in the whole volume: previews are without.
     task = config if slices is None else replace(config, task="noise")
     decision = decide(frames, cache, task, chosen=numbers, monitor=monitor)
-    warnings, mean = _warned(bundle, volume, decision, monitor), _MeanFrame(frames)
+    decision = _warned(bundle, volume, decision, monitor)
+    mean = functools.cache(lambda: mean_frame(frames))
     is_shared = config.correct_bias_field and len(frames) > 1
-    bias_field = _bias_field(mean.volume, monitor) if is_shared else None
+    bias_field = _bias_field(mean(), monitor) if is_shared else None
     aligned, facts = _aligned(guides, bundle, mean, cache, monitor)
     # What was measured took memory that is not needed again.
     let_go(volume.voxels)
@@ -187,20 +183,9 @@ def _prepared(
     return _Run(
         config=config, bundle=bundle, device=device, network=network, engine=engine,
         original=original.crop(k=part), frames=frames, numbers=numbers, slices=part,
-        decision=decision, warnings=warnings, facts=decision.facts | facts, guides=aligned,
+        decision=replace(decision, facts=decision.facts | facts), guides=aligned,
         bias_field=bias_field, cache=cache, scratch=scratch,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class _MeanFrame:
-    """The mean of all frames, computed once and only where it is needed."""
-
-    frames: Sequence[Volume]
-
-    @functools.cached_property
-    def volume(self) -> Volume:
-        return mean_frame(self.frames)
 
 
 def _on_device(bundle: Bundle, device: str, monitor: Monitor) -> tuple[str, GuidedNetwork, Engine]:
@@ -239,15 +224,12 @@ def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterato
         yield each
 
 
-def _refuse_bias_field_of_ct(volume: Volume, config: EnhanceConfig) -> None:
+def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig) -> slice:
     if config.correct_bias_field and volume.modality == "CT":
         raise InputError(
             f"{volume.source or 'volume'}: a CT has no bias field of the kind N4 corrects",
             "A CT needs no correction of the bias field (--correct-bias-field).",
         )
-
-
-def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig) -> slice:
     count = volume.shape[-3]
     first, stop = slices or (0, count)
     if not 0 <= first < stop <= count:
@@ -298,21 +280,19 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
     return top, -np.inf if frame.modality == "CT" else min(0.0, float(frame.voxels.min()))
 
 
-def _warned(
-    bundle: Bundle, volume: Volume, decision: Decision, monitor: Monitor
-) -> tuple[ModelWarning, ...]:
-    """Warn where model or noise may not suit the volume, and return what was said."""
+def _warned(bundle: Bundle, volume: Volume, decision: Decision, monitor: Monitor) -> Decision:
+    """Warn where model or noise may not suit the volume; returns the decision with all warnings."""
     of_bundle = (training_length_warning(bundle), anatomy_warning(bundle, volume))
     warnings = tuple(warning for warning in of_bundle if warning) + decision.warnings
     for warning in warnings:
         monitor.warn(warning.text)
-    return warnings
+    return replace(decision, warnings=warnings)
 
 
 def _aligned(
     guides: Sequence[Volume],
     bundle: Bundle,
-    mean: _MeanFrame,
+    mean: Callable[[], Volume],
     cache: VolumeCache,
     monitor: Monitor,
 ) -> tuple[tuple[AlignedGuide, ...], dict[str, Any]]:
@@ -329,7 +309,7 @@ def _aligned(
     aligned = []
     for guide in guides:
         kept = next((before for of, before in cache.guides if of is guide), None)
-        aligned.append(kept or align(guide, mean.volume, monitor))
+        aligned.append(kept or align(guide, mean(), monitor))
     if guides:
         cache.guides = tuple(zip(guides, aligned, strict=True))
     return tuple(aligned), {}
@@ -385,14 +365,15 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -
 
 def _result_of(run: _Run, outputs: _Outputs, uses: Sequence[float]) -> Enhanced:
     """Make the result at strength 1. uses: how far guides changed each frame."""
-    bundle, grid, facts = run.bundle, run.original, dict(run.facts)
+    bundle, grid, decision = run.bundle, run.original, run.decision
+    facts = dict(decision.facts)
     if run.guides:
         series = [each.facts for each in run.guides]
         facts["guide"] = {"used": round(float(np.mean(uses)), 4), "series": series}
     note = derived_note(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
         + corrections_in_words(facts)
-        + (f" ({messages_of(run.warnings)})" if run.warnings else "")
+        + (f" ({messages_of(decision.warnings)})" if decision.warnings else "")
     )
     uncertainty = guide_use = None
     if outputs.deviation is not None:
@@ -408,11 +389,11 @@ def _result_of(run: _Run, outputs: _Outputs, uses: Sequence[float]) -> Enhanced:
         device=run.device,
         seconds=0.0,
         original=grid,
-        share=run.decision.removal.share,
+        share=decision.removal.share,
         uncertainty_facts=calibration if run.config.uncertainty else {},
-        warnings=run.warnings,
+        warnings=decision.warnings,
         measured=facts,
-        noises=(run.decision.noise,) * len(run.numbers),
+        noises=(decision.noise,) * len(run.numbers),
         first_slice=run.slices.start,
     )
 
@@ -422,61 +403,69 @@ def _result_of(run: _Run, outputs: _Outputs, uses: Sequence[float]) -> Enhanced:
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """A frame of a run, by its number."""
+    """A frame of a run. top, floor: intensity of bright tissue, lowest value of the result."""
 
     run: _Run
-    number: int
+    volume: Volume
+    top: float
+    floor: float
     monitor: Monitor
 
-    def enhance(self, out: _Outputs) -> float:
-        """Enhance the slices of the run at strength 1; returns how far guides changed them."""
+    def enhance(self, out: _Outputs, regions: ConstantRegions) -> float:
+        """Enhance the slices of the run at strength 1; returns how far guides changed them.
+
+        regions: of the frame that are constant.
+        """
         from MedEnhanceLib.learning.precision import without_tf32
 
-        run, part = self.run, self.run.slices
-        is_noise_alone = run.decision.blur is None and not run.config.correct_bias_field
+        run, part, blur = self.run, self.run.slices, self.run.decision.blur
         with without_tf32():  # of filter and network
-            if is_noise_alone and out.deviation is None:
-                around, denoised = part, self._denoise(part, self.monitor, self._finish, out.voxels)
+            if blur is None and not run.config.correct_bias_field and out.deviation is None:
+                around = part
+                slab = self._denoise(part, regions, self.monitor, self._finish, out.voxels)
             else:
-                around, denoised = self._correct(out)
-        if out.use is not None and denoised.change is not None:
+                # The deviation of a slice depends on its neighbors.
+                around = slice(max(0, part.start - 1), min(len(self.volume.voxels), part.stop + 1))
+                around = around if blur is None else slice(0, len(self.volume.voxels))
+                slab = self._corrected(around, regions)
+                self._write(slab.voxels, around.start, out)
+        if out.use is not None and slab.change is not None:
             inner = slice(part.start - around.start, part.stop - around.start)
-            np.minimum(denoised.change[inner], 1, out=out.use)
-        numbers = range(part.start, part.stop)
-        self._regions.put_back(numbers, out.voxels, out.deviation, out.use)
-        return denoised.use
+            np.minimum(slab.change[inner], 1, out=out.use)
+        regions.put_back(range(part.start, part.stop), out.voxels, out.deviation, out.use)
+        return slab.use
 
-    def _correct(self, out: _Outputs) -> tuple[slice, Denoised]:
-        """Remove noise, blur and bias field, and measure the deviation.
+    def _corrected(self, part: slice, regions: ConstantRegions) -> Slab:
+        """Return some slices without noise and blur, float32."""
+        run, voxels, monitor = self.run, self.volume.voxels, self.monitor
+        monitor = monitor.part(0.0, 0.9) if run.config.correct_bias_field else monitor
+        blur, removal = run.decision.blur, run.decision.removal
+        values = _array(voxels[part].shape, "f4", run.scratch)
+        of_noise = monitor if blur is None else monitor.part(0, 0.9)
+        slab = self._denoise(part, regions, of_noise, lambda values: values, values)
+        if blur is not None:
+            remaining = run.decision.noise.level * removal.share
+            undo_blur(voxels, blur, noise=remaining, denoised=values, monitor=monitor)
+        return slab
 
-        Returns the slices that this took, and the use of guides in them.
+    def _write(self, values: Floats, first: int, out: _Outputs) -> None:
+        """Measure the deviation, divide by the bias field, and round to the type of the result.
+
+        first: the slice that `values` begin with.
         """
-        run, part, volume, decision = self.run, self.run.slices, self._volume, self.run.decision
-        # The deviation of a slice depends on its neighbors.
-        around = slice(max(0, part.start - 1), min(len(volume.voxels), part.stop + 1))
-        around = around if decision.blur is None else slice(0, len(volume.voxels))
-        corrects_bias = run.config.correct_bias_field
-        denoised = self._corrected(
-            around, self.monitor.part(0.0, 0.9) if corrects_bias else self.monitor
-        )
+        run, slices, share = self.run, self.run.slices, self.run.config.share
         if out.deviation is not None:
             expected_deviation(
-                denoised.voxels, volume, decision.noise,
-                share=decision.removal.share, strength=run.config.share,
-                first=around.start, only=part, out=out.deviation,
+                values, self.volume, run.decision.noise,
+                share=run.decision.removal.share, strength=share,
+                first=first, only=slices, out=out.deviation,
             )  # fmt: skip
-        values = denoised.voxels[part.start - around.start : part.stop - around.start]
+        values = values[slices.start - first : slices.stop - first]
         for slab in slabs(values):
-            np.maximum(slab, self._floor, out=slab, dtype=np.float32)
+            np.maximum(slab, self.floor, out=slab, dtype=np.float32)
         bias_field = run.bias_field
-        if corrects_bias and bias_field is None:
-            bias_field = _bias_field(volume.with_voxels(values), self.monitor)
-        self._write(values, bias_field, out)
-        return around, denoised
-
-    def _write(self, values: Floats, bias_field: BiasField | None, out: _Outputs) -> None:
-        """Divide by the bias field, and round to the type of the result."""
-        blended = self.run.config.share
+        if run.config.correct_bias_field and bias_field is None:
+            bias_field = _bias_field(self.volume.with_voxels(values), self.monitor)
         for part in parts_of(0, len(out.voxels)):
             result = values[part]
             if bias_field is not None:
@@ -484,51 +473,32 @@ class _Frame:
                 result = result / field
                 if out.deviation is not None:
                     # The blend holds so much of the truth, which is no error.
-                    out.deviation[part] /= field / (blended + (1 - blended) * field)
+                    out.deviation[part] /= field / (share + (1 - share) * field)
             out.voxels[part] = self._finish(result)
             let_go(values)
             let_go(out.voxels)
 
-    def _corrected(self, part: slice, monitor: Monitor) -> Denoised:
-        """Return some slices without noise and blur, float32."""
-        decision, voxels = self.run.decision, self._volume.voxels
-        values, blur = _array(voxels[part].shape, "f4", self.run.scratch), decision.blur
-        part_of_it = monitor if blur is None else monitor.part(0, 0.9)
-        denoised = self._denoise(part, part_of_it, lambda values: values, values)
-        if blur is not None:
-            remaining = decision.noise.level * decision.removal.share
-            undo_blur(voxels, blur, noise=remaining, denoised=values, monitor=monitor)
-        return denoised
-
     def _denoise(
-        self, part: slice, monitor: Monitor, finish: Callable[[Floats], Array], out: Array
-    ) -> Denoised:
+        self,
+        part: slice,
+        regions: ConstantRegions,
+        monitor: Monitor,
+        finish: Callable[[Floats], Array],
+        out: Array,
+    ) -> Slab:
         """Write some slices after filter and network to `out`."""
         from MedEnhanceLib.hqg.network_stage import NetworkStage
 
-        run, stage, (top, _) = self.run, None, self.run.cache.ranges[self.number]
+        run, removal = self.run, self.run.decision.removal
+        network = None
         if run.network is not None:
-            stage = NetworkStage(run.network, run.device, top, run.shown)
-        removal = run.decision.removal
+            network = NetworkStage(run.network, run.device, self.top, run.shown)
         return denoise(
-            self._volume, removal.noise, share=removal.share, regions=self._regions, only=part,
-            network=stage, engine=run.engine, finish=finish, out=out, monitor=monitor,
+            self.volume, removal.noise, share=removal.share, regions=regions, only=part,
+            network=network, engine=run.engine, finish=finish, out=out, monitor=monitor,
         )  # fmt: skip
 
     def _finish(self, values: Floats) -> Array:
         """Round to the type of the result; nothing is below its lowest value."""
-        values = np.maximum(values, np.float32(self._floor))
+        values = np.maximum(values, np.float32(self.floor))
         return restore_dtype(values, self.run.original.dtype)
-
-    @property
-    def _volume(self) -> Volume:
-        return self.run.frames[self.number]
-
-    @property
-    def _floor(self) -> float:
-        return self.run.cache.ranges[self.number][1]
-
-    @property
-    def _regions(self) -> ConstantRegions:
-        run = self.run
-        return run.cache.constant(self.number, self._volume, run.decision.noise.level)

@@ -145,29 +145,8 @@ def compress(
             shipped_predictors(draft.modality, monitor) if config.speed != "fast" else (),
         )
         payload = _code(task, volume, draft, config)
-        psnr = payload.tally.psnr(draft.peak)
-        measured = {
-            "max_error": payload.tally.max_error,
-            "psnr_db": None if psnr is None else round(psnr, 3),
-            "psnr_peak": draft.peak if math.isfinite(draft.peak) else None,
-        }
-        header = replace(
-            draft,
-            blocks=payload.grid.counts,
-            voxels_sha256=payload.tally.sha256,
-            measured=measured,
-            exact=payload.exact,
-            models={model.role: model.identity for model in payload.models},
-        )
-        carried = payload.models if config.embed_model else payload.carried
-        # A model that exists nowhere else lies at both ends: without it all blocks were lost.
-        first, last = (
-            [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
-            for models in (payload.carried, carried)
-        )
-        chunks = first + payload.chunks + last
-        front, chunks = with_repair(header.to_json(), chunks)
-        file_sha256 = write_container(temporary, front, chunks)
+        header = _header_of(draft, payload)
+        file_sha256 = _write(temporary, header, payload, embed=config.embed_model)
         file_bytes = temporary.stat().st_size
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
     return CompressResult(
@@ -177,7 +156,7 @@ def compress(
         file_bytes=file_bytes,
         ratio=voxels.nbytes / file_bytes,
         max_error=payload.tally.max_error,
-        psnr=psnr,
+        psnr=payload.tally.psnr(header.peak),
         ssim=ssim,
         psnr_peak=header.peak,
         seconds=time.monotonic() - began,
@@ -187,6 +166,36 @@ def compress(
         file_sha256=file_sha256,
         noise=noise,
     )
+
+
+def _header_of(draft: Header, payload: CodedBlocks) -> Header:
+    """Add the results of coding to a draft."""
+    psnr = payload.tally.psnr(draft.peak)
+    measured = {
+        "max_error": payload.tally.max_error,
+        "psnr_db": None if psnr is None else round(psnr, 3),
+        "psnr_peak": draft.peak if math.isfinite(draft.peak) else None,
+    }
+    return replace(
+        draft,
+        blocks=payload.grid.counts,
+        voxels_sha256=payload.tally.sha256,
+        measured=measured,
+        exact=payload.exact,
+        models={model.role: model.identity for model in payload.models},
+    )
+
+
+def _write(path: Path, header: Header, payload: CodedBlocks, *, embed: bool) -> str:
+    """Write a container with its repair data; returns the SHA-256 of the file."""
+    carried = payload.models if embed else payload.carried
+    # A model that exists nowhere else lies at both ends: without it all blocks were lost.
+    first, last = (
+        [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
+        for models in (payload.carried, carried)
+    )
+    front, chunks = with_repair(header.to_json(), first + payload.chunks + last)
+    return write_container(path, front, chunks)
 
 
 def with_bound(

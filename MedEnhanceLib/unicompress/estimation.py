@@ -71,15 +71,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     peak, taken = header.peak, voxels.nbytes - make_room(header, voxels, 1.0).bytes
     goal = Goal(psnr=config.psnr, ssim=config.ssim, peak=peak)
     is_bounded = config.mode in ("lossless", "max_error")
-    frames = voxels.reshape(-1, *voxels.shape[-3:])
-    frame = frames[len(frames) // 2]
-    runs, least = (_RUNS, _SLICES) if is_bounded else (1, _VIDEO_SLICES)
-    if runs * least >= len(frame):
-        runs, least = 1, len(frame)
-    count = min(max(least, _VOXELS // (runs * frame[0].size)), len(frame) // runs)
-    middles = ((2 * run + 1) * len(frame) // (2 * runs) for run in range(runs))
-    starts = [middle - count // 2 for middle in middles]
-    part: Voxels = np.concatenate([frame[start : start + count] for start in starts])
+    part = _part_of(voxels, is_bounded)
     # What is less than a step of a video's quantizer is no activity.
     unit = None if is_bounded else goal.step
     activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0
@@ -124,6 +116,19 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
         share=part.size / voxels.size,
         seconds=time.monotonic() - began,
     )
+
+
+def _part_of(voxels: Voxels, is_bounded: bool) -> Voxels:
+    """Take runs of successive slices from all over the middle frame; one run for a video."""
+    frames = voxels.reshape(-1, *voxels.shape[-3:])
+    frame = frames[len(frames) // 2]
+    runs, least = (_RUNS, _SLICES) if is_bounded else (1, _VIDEO_SLICES)
+    if runs * least >= len(frame):
+        runs, least = 1, len(frame)
+    count = min(max(least, _VOXELS // (runs * frame[0].size)), len(frame) // runs)
+    middles = ((2 * run + 1) * len(frame) // (2 * runs) for run in range(runs))
+    starts = [middle - count // 2 for middle in middles]
+    return np.concatenate([frame[start : start + count] for start in starts])
 
 
 def _activity_of(voxels: Voxels, unit: float | None = None) -> float:

@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,7 @@ class Bench:
 
     def filter_agreement(self) -> Row:
         """The filter of the card against the CPU; time of each, and the card's peak of memory."""
-        from MedEnhanceLib.filters.block_matching import CT_ROUNDS, engine_for
+        from MedEnhanceLib.filters.block_matching import CT_ROUNDS, BlockMatchingFilter, engine_for
         from MedEnhanceLib.runtime.progress import Monitor
 
         noisy = self._ct(min(self.sizes.slices, 64), min(self.sizes.side, 256)).voxels
@@ -117,7 +116,7 @@ class Bench:
         results = []
         for name, device in (("cpu", "cpu"), ("card", self.device)):
             engine = engine_for(device, Monitor())
-            run = partial(BlockMatchingFilter, noisy, level, rounds=CT_ROUNDS, engine=engine)
+            run = BlockMatchingFilter(noisy, level, rounds=CT_ROUNDS, engine=engine).denoised
             run()
             torch.cuda.reset_peak_memory_stats(self.device)
             result, wall, cpu = self._timed(run)

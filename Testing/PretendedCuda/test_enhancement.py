@@ -22,7 +22,7 @@ from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.filters.block_matching import Round
+from MedEnhanceLib.filters.block_matching import BlockMatchingFilter, Round
 from MedEnhanceLib.filters.torch_engine import TorchEngine, TorchGroups
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import Enhanced

@@ -69,10 +69,6 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
 
     PSNR in dB and SSIM are inside the brain, against the undamaged volume.
     """
-    from MedEnhanceLib.degradation.pipeline import standard_composite
-    from MedEnhanceLib.report.enhancement_page import enhancement_report
-    from MedEnhanceLib.report.figures import Pane, comparison
-
     require("matplotlib", purpose="Drawing the demo's pictures")
     began, overwrite, folder = time.monotonic(), params.overwrite, make_folder(params.out)
     if any(folder.iterdir()) and not overwrite:
@@ -82,12 +78,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
             "Or replace what an earlier demo left there: --force.",
         )
     monitor.progress(0.0, "damage the sample")
-    undamaged, labels = load_sample()
-    damaged = standard_composite(SEED).apply(undamaged, keep_dtype=True)
-    for name, volume in (("undamaged", undamaged), ("labels", labels), ("damaged", damaged)):
-        io.save(volume, folder / f"{name}.nii.gz", overwrite=overwrite)
-    with atomic_write(folder / LICENCE, overwrite=overwrite) as temporary:
-        temporary.write_bytes((resource_folder("samples") / LICENCE).read_bytes())
+    undamaged, labels, damaged = _write_sample(folder, overwrite)
     order = EnhanceParams(
         input=str(folder / "damaged.nii.gz"),
         output=str(folder / "enhanced.nii.gz"),
@@ -104,45 +95,17 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         for name, modality in (("output", "MR"), ("segmentation", "SEG"))
     )
     names = {label["name"]: label["value"] for label in done["labels"] if label["value"] > 0}
-    brain, quality = labels.voxels > 0, []
-    for name, volume, found in (("damaged", damaged, before), ("enhanced", enhanced, after)):
-        dice = {
-            label: metrics.dice(labels.voxels, found.voxels, value)
-            for label, value in names.items()
-        }
-        psnr = metrics.psnr(undamaged.voxels, volume.voxels, mask=brain)
-        ssim = metrics.ssim(undamaged.voxels, volume.voxels, mask=brain)
-        quality.append({"name": name, "psnr_db": psnr, "ssim": ssim, "dice": dice})
-    files = []
-    for index, (mode, config) in enumerate(_MODES.items()):
-        part = monitor.part(0.75 + 0.08 * index, 0.83 + 0.08 * index)
-        path = folder / f"enhanced-{mode}.ucv"
-        file = as_json(
-            unicompress.compress(enhanced, path, config, monitor=part, overwrite=overwrite)
+    quality = [
+        {"name": name} | _quality_of(volume, segmented, undamaged, labels, names)
+        for name, volume, segmented in (
+            ("damaged", damaged, before),
+            ("enhanced", enhanced, after),
         )
-        files.append({"mode": mode, "file": path.name} | {name: file[name] for name in _MEASURED})
+    ]
+    files = _compressed(enhanced, folder, overwrite, monitor.part(0.75, 0.99))
     results = as_json({"quality": quality, "compression": files, "notes": _NOTES})
     monitor.progress(0.99, "report")
-    panes = [
-        Pane("Undamaged", undamaged),
-        Pane("Damaged", damaged),
-        Pane("Enhanced", enhanced),
-        Pane("Enhanced − damaged", enhanced, minus=damaged),
-        Pane("Segmentation", enhanced, labels=after),
-    ]
-    legend = {label["value"]: label["name"] for label in done["labels"]}
-    page = enhancement_report(
-        folder,
-        name="mni152_t1.nii.gz, a sample with noise",
-        volume=damaged,
-        enhanced=enhanced,
-        picture=comparison(panes, legend=legend),
-        manifest=json.loads(Path(done["manifest"]).read_text(encoding="utf-8")),
-        table=done["table"],
-        comparisons=tables_of(results),
-        reference=f"{_NOTES[0]} The undamaged sample is the reference.",
-        overwrite=overwrite,
-    )
+    page = _write_page(folder, (undamaged, damaged, enhanced, after), done, results, overwrite)
     seconds = round(time.monotonic() - began, 3)
     manifest = make_manifest(
         "demo",
@@ -162,6 +125,83 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
             "seconds": seconds,
             **results,
         }
+    )
+
+
+def _write_sample(folder: Path, overwrite: bool) -> tuple[Volume, Volume, Volume]:
+    """Write the sample, its labels and a damaged copy, and return them."""
+    from MedEnhanceLib.degradation.pipeline import standard_composite
+
+    undamaged, labels = load_sample()
+    damaged = standard_composite(SEED).apply(undamaged, keep_dtype=True)
+    for name, volume in (("undamaged", undamaged), ("labels", labels), ("damaged", damaged)):
+        io.save(volume, folder / f"{name}.nii.gz", overwrite=overwrite)
+    with atomic_write(folder / LICENCE, overwrite=overwrite) as temporary:
+        temporary.write_bytes((resource_folder("samples") / LICENCE).read_bytes())
+    return undamaged, labels, damaged
+
+
+def _quality_of(
+    volume: Volume, segmented: Volume, undamaged: Volume, labels: Volume, names: dict[str, int]
+) -> dict[str, Any]:
+    """Compare a volume and its labels with the sample, inside the brain."""
+    brain = labels.voxels > 0
+    return {
+        "psnr_db": metrics.psnr(undamaged.voxels, volume.voxels, mask=brain),
+        "ssim": metrics.ssim(undamaged.voxels, volume.voxels, mask=brain),
+        "dice": {
+            label: metrics.dice(labels.voxels, segmented.voxels, value)
+            for label, value in names.items()
+        },
+    }
+
+
+def _compressed(
+    volume: Volume, folder: Path, overwrite: bool, monitor: Monitor
+) -> list[dict[str, Any]]:
+    """Compress a volume in each mode; returns what was measured of each file."""
+    files = []
+    for index, (mode, config) in enumerate(_MODES.items()):
+        part = monitor.part(index / len(_MODES), (index + 1) / len(_MODES))
+        path = folder / f"enhanced-{mode}.ucv"
+        file = as_json(
+            unicompress.compress(volume, path, config, monitor=part, overwrite=overwrite)
+        )
+        files.append({"mode": mode, "file": path.name} | {name: file[name] for name in _MEASURED})
+    return files
+
+
+def _write_page(
+    folder: Path,
+    volumes: tuple[Volume, Volume, Volume, Volume],
+    done: Result,
+    results: dict[str, Any],
+    overwrite: bool,
+) -> Path:
+    """Write the page. volumes: undamaged, damaged, enhanced, and labels of the enhanced one."""
+    from MedEnhanceLib.report.enhancement_page import enhancement_report
+    from MedEnhanceLib.report.figures import Pane, comparison
+
+    undamaged, damaged, enhanced, labels = volumes
+    panes = [
+        Pane("Undamaged", undamaged),
+        Pane("Damaged", damaged),
+        Pane("Enhanced", enhanced),
+        Pane("Enhanced − damaged", enhanced, minus=damaged),
+        Pane("Segmentation", enhanced, labels=labels),
+    ]
+    legend = {label["value"]: label["name"] for label in done["labels"]}
+    return enhancement_report(
+        folder,
+        name="mni152_t1.nii.gz, a sample with noise",
+        volume=damaged,
+        enhanced=enhanced,
+        picture=comparison(panes, legend=legend),
+        manifest=json.loads(Path(done["manifest"]).read_text(encoding="utf-8")),
+        table=done["table"],
+        comparisons=tables_of(results),
+        reference=f"{_NOTES[0]} The undamaged sample is the reference.",
+        overwrite=overwrite,
     )
 
 
