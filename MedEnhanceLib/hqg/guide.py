@@ -16,7 +16,7 @@ from MedEnhanceLib.core.arrays import Doubles, Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.registration import Registration, resample
+from MedEnhanceLib.hqg.registration import GuideFit, Registration, resample
 from MedEnhanceLib.noise.estimate import noise_of, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -92,14 +92,7 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
     moved = after.value > before.value and distance >= (_STAYS_BELOW if is_on_grid else 0)
     place, fit = (places[-1], after) if moved else (by_headers, before)
     stays = is_on_grid and not moved
-    reason = ""
-    if fit.overlap < _LEAST_OVERLAP:
-        reason = f"it shows {fit.overlap:.0%} of the volume's tissue"
-    elif fit.value < _LEAST_FIT:
-        reason = (
-            "its anatomy does not match the volume's after registration, as that of another "
-            "patient or a mirrored series"
-        )
+    reason = _misfit(fit)
     if reason:
         reason = f"{name} is not used as guide: {reason}"
         monitor.warn(reason)
@@ -121,6 +114,18 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
         "reason": reason,
     }
     return AlignedGuide(voxels, place, reason, facts)
+
+
+def _misfit(fit: GuideFit) -> str:
+    """Say why a registered guide does not fit; "" where it does."""
+    if fit.overlap < _LEAST_OVERLAP:
+        return f"it shows {fit.overlap:.0%} of the volume's tissue"
+    if fit.value < _LEAST_FIT:
+        return (
+            "its anatomy does not match the volume's after registration, as that of another "
+            "patient or a mirrored series"
+        )
+    return ""
 
 
 def _scale(guide: Volume, name: str) -> tuple[float, float]:

@@ -99,10 +99,10 @@ def enhance_slices(
     if tune:
         network = frames[0].tuned(network, volume.modality, choice.name, monitor.part(0.0, 0.5))
     part = monitor.part(0.5 if tune else 0.0, 1.0)
-    pairs = []
-    for n, frame in enumerate(frames):
-        of_frame = part.part(n / len(frames), (n + 1) / len(frames))
-        pairs.append(frame.restored(network, choice.name, of_frame))
+    pairs = [
+        frame.restored(network, choice.name, part.part(n / len(frames), (n + 1) / len(frames)))
+        for n, frame in enumerate(frames)
+    ]
     restored, interpolated = (
         np.stack(each) if volume.is_sequence else each[0] for each in zip(*pairs, strict=True)
     )
@@ -118,14 +118,7 @@ def enhance_slices(
         device=choice.name,
         seconds=0.0,
         original=original,
-        measured={
-            "slices": {
-                "before": stack.thick,
-                "after": stack.thin,
-                "spacing_before_mm": round(stack.spacing_mm, 4),
-                "spacing_after_mm": round(stack.thin_mm, 4),
-            }
-        },
+        measured={"slices": _facts_of(stack)},
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 
@@ -136,6 +129,16 @@ def _note_of(bundle: Bundle, stack: SliceStack) -> str:
         f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
         f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"
     )
+
+
+def _facts_of(stack: SliceStack) -> dict[str, Any]:
+    """State numbers and spacings as manifests record them."""
+    return {
+        "before": stack.thick,
+        "after": stack.thin,
+        "spacing_before_mm": round(stack.spacing_mm, 4),
+        "spacing_after_mm": round(stack.thin_mm, 4),
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -74,9 +74,7 @@ def build_uncertainty(
         intercept=0,
         quantity_definition=codes.SCT.StandardDeviation,
     )
-    # To the 99th percentile, which a million voxels give as well as all; to 1 if all voxels are 0.
-    some = voxels.ravel()[:: voxels.size // 1_000_000 + 1]
-    top = float(np.percentile(some, 99)) or float(voxels.max()) or 1.0
+    top = _top_of(voxels)
     window = hd.VOILUTTransformation(
         window_center=float(f"{top / 2:.6g}"),
         window_width=float(f"{top:.6g}"),
@@ -97,6 +95,12 @@ def build_uncertainty(
     dataset.Laterality = first.get("Laterality") or first.get("ImageLaterality")
     set_side(dataset)
     return dataset
+
+
+def _top_of(voxels: Floats) -> float:
+    """Return the 99th percentile, which a million voxels give as well as all; 1 if all are 0."""
+    some = voxels.ravel()[:: voxels.size // 1_000_000 + 1]
+    return float(np.percentile(some, 99)) or float(voxels.max()) or 1.0
 
 
 def _deviations(volume: Volume) -> Floats:

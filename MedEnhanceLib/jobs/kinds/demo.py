@@ -96,11 +96,8 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     )
     names = {label["name"]: label["value"] for label in done["labels"] if label["value"] > 0}
     quality = [
-        {"name": name} | _quality_of(volume, segmented, undamaged, labels, names)
-        for name, volume, segmented in (
-            ("damaged", damaged, before),
-            ("enhanced", enhanced, after),
-        )
+        {"name": name} | _quality_of(*pair, undamaged, labels, names)
+        for name, pair in {"damaged": (damaged, before), "enhanced": (enhanced, after)}.items()
     ]
     files = _compressed(enhanced, folder, overwrite, monitor.part(0.75, 0.99))
     results = as_json({"quality": quality, "compression": files, "notes": _NOTES})
