@@ -178,6 +178,7 @@ def _prepared(
     bias_field = _bias_field(mean(), monitor) if is_shared else None
     aligned, facts = _aligned(guides, bundle, mean, cache, monitor)
     # What was measured took memory that is not needed again.
+    del mean
     let_go(volume.voxels)
     trim()
     return _Run(
