@@ -35,7 +35,7 @@ from MedEnhanceLib.synthetic import synthetic_volume
 
 FOLDER = REPOSITORY / "docs" / "images"
 #: Pixels: of a sheet's width at most, between panels, of a line of text, and of its letters.
-_WIDTH, _GAP, _LINE, _LETTERS = 900, 6, 17, 13
+_WIDTH, _GAP, _LINE, _LETTERS = 900, 6, 20, 16
 _INK = (40, 44, 48)
 
 
@@ -271,11 +271,11 @@ def guided() -> None:
             return f"{value:.1f} dB"
 
         rows.append([
-            Panel(f"noisy T1, {decibels(volume.voxels)}", crop(volume.voxels), 0, 1),
+            Panel(f"noisy T1, {decibels(volume.voxels)}", crop(volume.voxels), 0.2, 1),
             Panel("guide: T2", crop(pair.guide), 0, 1),
-            Panel(f"without guide, {decibels(alone)}", crop(alone), 0, 1),
-            Panel(f"with guide, {decibels(with_guide)}", crop(with_guide), 0, 1),
-            Panel("T1 without noise", crop(clean), 0, 1),
+            Panel(f"no guide, {decibels(alone)}", crop(alone), 0.2, 1),
+            Panel(f"guided, {decibels(with_guide)}", crop(with_guide), 0.2, 1),
+            Panel("T1 without noise", crop(clean), 0.2, 1),
         ])  # fmt: skip
     sheet("guided", rows, factor=4)
 
