@@ -200,8 +200,8 @@ def compression() -> None:
 
 
 def uncertainty() -> None:
-    """What the map states, and the error that is really there: studyforrest, simulated noise."""
-    scan = denoising.scan_of("mr/studyforrest/T1.nii.gz", SHARED_DATA, (24, 110, 110))
+    """What the map states, and the error: the sample, which has no noise of its own."""
+    scan = denoising.scan_of(denoising.TEMPLATE, SHARED_DATA, (24, 110, 110))
     scaled = scan.volume.with_voxels(scan.volume.voxels * np.float32(1000))
     noise = np.random.default_rng(0).normal(0, 100, scaled.shape).astype(np.float32)
     noisy = scaled.with_voxels(scaled.voxels + noise)
@@ -212,8 +212,8 @@ def uncertainty() -> None:
     sheet("uncertainty", [[
         Panel("noisy (simulated)", axial(noisy, k), 0, 1000),
         Panel("enhanced", axial(result.volume, k), 0, 1000),
-        Panel("uncertainty: 1 SD, white 80", axial(result.uncertainty, k), 0, 80),
-        Panel("the error itself, white 160", axial(scaled.with_voxels(error), k), 0, 160),
+        Panel("uncertainty, 1 SD: white 60", axial(result.uncertainty, k), 0, 60),
+        Panel("the error itself: white 60", axial(scaled.with_voxels(error), k), 0, 60),
     ]], factor=2)  # fmt: skip
 
 
