@@ -490,6 +490,10 @@ def time() -> Table:
 
 def offers() -> Table:
     """What users have, what they get beside the best peer, and where it is worse."""
+
+    def share(path: str) -> Cell:
+        return Cell(f"{path} * 100", ".0f", "{} %")
+
     low, high = ("real.rows[group=SNR to 10]", "real.rows[group=SNR above 50]")
     abdomen = _over_bm4d("subject~abdomen", "low dose 5e3")
     thin = "slices.rows[reference={}; arm={}].psnr"
@@ -501,12 +505,12 @@ def offers() -> Table:
     rows: list[Sequence[Content]] = [
         (
             "noisy MR",
-            ("real repeated scans, SNR to 10: error ", Cell(f"{low}.single:mean"),
-             " of the input's; BM4D ", Cell(f"{low}.bm4d:mean"), ", NLM ",
-             Cell(f"{low}.nlm:mean")),
-            ("SNR above 50: hardly anything is removed (", Cell(f"{high}.single:mean"),
-             "); sequences: MP-PCA ", Cell(f"{low}.mp_pca:mean"), ", MedEnhance ",
-             Cell(f"{low}.sequence:mean")),
+            ("real repeated scans, SNR to 10: ", share(f"{low}.single:mean"),
+             " of the error remains; BM4D ", share(f"{low}.bm4d:mean"), ", NLM ",
+             share(f"{low}.nlm:mean")),
+            ("SNR above 50: ", share(f"{high}.single:mean"), " remains; sequences of SNR to 10: "
+             "MP-PCA ", share(f"{low}.mp_pca:mean"), ", MedEnhance ",
+             share(f"{low}.sequence:mean")),
         ),
         (
             "low-dose CT",
@@ -514,7 +518,7 @@ def offers() -> Table:
              Cell(_over_bm4d("subject~sts", "low dose 2e4"), "+.2f"), " dB over BM4D"),
             ("5,000 photons through an abdomen: ", Cell(abdomen, "+.2f"),
              " dB; small faint lesions keep ",
-             Cell("enhancement.gates[name=CT: planted lesions, mean contrast kept].value"),
+             share("enhancement.gates[name=CT: planted lesions, mean contrast kept].value"),
              " of their contrast"),
         ),
         (
