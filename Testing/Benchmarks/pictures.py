@@ -302,7 +302,7 @@ def audit_sheet() -> None:
         Panel(f"nearest slice of a patient ({report.aliases[pair.patient]})", pair.onto, 0, 1),
         difference(f"difference; likeness {pair.score:.2f}", pair.laid - pair.onto, 0.5),
     ] for pair in report.pairs[:2]]  # fmt: skip
-    rows[0][2] = replace(rows[0][2], title=f"{rows[0][2].title}: a copy, ALARM")
+    rows[0][2] = replace(rows[0][2], title=f"{rows[0][2].title}: a copy")
     sheet("audit", rows, factor=2)
 
 
