@@ -115,6 +115,11 @@ class CompressConfig(Options):
             return "ratio"
         return "ssim" if self.psnr is None else "psnr"
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether no voxel differs by more than a bound, or at all."""
+        return self.mode in ("lossless", "max_error")
+
 
 def thread_count(requested: int, most: int | None = None) -> int:
     """Choose the number of threads: of 0 all processors of this process; at most `most`."""
