@@ -126,6 +126,10 @@ class PatientLoop:
         #: First step of a block, the number of its volume, and crops of it and of the patient.
         self._block: tuple[int, int, list[tuple[Sample, Sample]]] | None = None
 
+    def measures(self, outer: int) -> dict[str, float]:
+        """Return what was measured in an outer step, by its name in MEASURED."""
+        return dict(zip(MEASURED, self.measured[outer].tolist(), strict=True))
+
     def outer_of(self, number: int) -> int:
         """Return the outer step that a numbered step belongs to."""
         return number // self._per_outer

@@ -55,17 +55,6 @@ def search_copies(
         for column in training_columns
         for row in np.flatnonzero(excess[:, column] >= limit)
     ]
-    pairs = f"{len(suspects)} {'pair' if len(suspects) == 1 else 'pairs'} of image and patient"
-    copied = "No image is closer to a used patient than strangers are to each other."
-    if suspects:
-        copied = f"Closer than strangers ever are, so a copy: {pairs}."
-    power = (
-        f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
-        "patients are too similar, or too few."
-        if blended is None
-        else f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up at "
-        f"least {blended:.0%} of an image. What is fainter or covers less can be missed."
-    )
     used, others = (
         float(nearest.score[:, columns].max()) for columns in (training_columns, held_out_columns)
     )
@@ -73,13 +62,13 @@ def search_copies(
         attack="copies",
         title="Is a slice of a used patient in an image?",
         sentence=(
-            f"{copied} The nearest slices have a correlation of {used:.2f} "
+            f"{_sentence_on(len(suspects))} The nearest slices have a correlation of {used:.2f} "
             f"(used patients) and {others:.2f} (held out)."
         ),
         p=min(1.0, p),
         level=level,
         detectable=blended,
-        power=power,
+        power=_power_of(blended),
         finds=f"a slice that makes up at least {blended or 1:.0%} of an image",
         measured={
             "highest_training": used,
@@ -91,6 +80,27 @@ def search_copies(
                 excess[:, held_out_columns].max() >= among_patients.limit(level / comparisons)
             ),
         },
+    )
+
+
+def _sentence_on(suspects: int) -> str:
+    """Say how many pairs of image and patient are copies."""
+    if not suspects:
+        return "No image is closer to a used patient than strangers are to each other."
+    pairs = "pair" if suspects == 1 else "pairs"
+    return f"Closer than strangers ever are, so a copy: {suspects} {pairs} of image and patient."
+
+
+def _power_of(blended: float | None) -> str:
+    """Say what share of a slice in an image is noticed; None for not even all of it."""
+    if blended is None:
+        return (
+            f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
+            "patients are too similar, or too few."
+        )
+    return (
+        f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up at "
+        f"least {blended:.0%} of an image. What is fainter or covers less can be missed."
     )
 
 
