@@ -35,7 +35,7 @@ Engine: TypeAlias = "NativeEngine | TorchEngine"
 Level: TypeAlias = "Array | NoiseEstimate"
 #: References of a band, about: what one thread computes before it takes the next, and between which
 #: a job can be canceled. The result depends on it in the last bits.
-_REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
+REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
 
 
 class Stage:
@@ -181,7 +181,7 @@ class Run:
     def _bands(self, kind: StageKind, layer: Layer) -> list[range]:
         """Split the rows of references of a layer into parts that threads share."""
         _, ny, nx = self.noisy.shape
-        rows, at_once = layer.rows(ny), max(1, _REFERENCES_IN_BAND[kind] * layer.round.step // nx)
+        rows, at_once = layer.rows(ny), max(1, REFERENCES_IN_BAND[kind] * layer.round.step // nx)
         return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
 
     def _band(

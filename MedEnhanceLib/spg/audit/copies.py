@@ -27,7 +27,7 @@ _REFERENCES = 8
 #: Smallest scale of a tail, on Fisher's scale: equal excesses have no spread.
 _LEAST_SCALE = 0.01
 #: Copies of each strength that are planted, and shares of the image that planted copies make up.
-_PLANTS = 5
+PLANTS = 5
 _BLENDED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 
 
@@ -164,20 +164,20 @@ def _detectable(
     names = list(audited.training)
     # Copies are planted in the least suspicious images.
     calm = np.argsort(excess.max(axis=1), kind="stable")
-    owners = [names[number % len(names)] for number in range(_PLANTS)]
+    owners = [names[number % len(names)] for number in range(PLANTS)]
     copied = []
     for number, name in enumerate(owners):
         slices = audited.training[name]
-        step = (1 + number // len(names)) / (2 + (_PLANTS - 1) // len(names))
+        step = (1 + number // len(names)) / (2 + (PLANTS - 1) // len(names))
         copied.append(slices[int(step * (len(slices) - 1))])
-    planted_in = audited.distilled[[calm[number % len(calm)] for number in range(_PLANTS)]]
+    planted_in = audited.distilled[[calm[number % len(calm)] for number in range(PLANTS)]]
     smallest = None
     for share in reversed(_BLENDED):
         monitor.progress(1 - share, "planting copies")
         images = ((1 - share) * planted_in + share * np.stack(copied)).astype(np.float32)
         nearest = gallery.nearest(images)
-        z = excesses(nearest.z)[np.arange(_PLANTS), nearest.columns(owners)]
-        if np.count_nonzero(z >= limit) < POWER * _PLANTS:
+        z = excesses(nearest.z)[np.arange(PLANTS), nearest.columns(owners)]
+        if np.count_nonzero(z >= limit) < POWER * PLANTS:
             break
         smallest = share
     return smallest

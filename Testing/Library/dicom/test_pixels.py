@@ -106,7 +106,7 @@ def test_more_voxels_than_memory_holds_are_refused_before_it_is_taken(
     make_series: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slices = slices_of(*make_series(np.zeros((3, 8, 8), np.uint16)).iterdir())
-    monkeypatch.setattr(pixels, "_SMALL", 0)
+    monkeypatch.setattr(pixels, "SMALL_BYTES", 0)
     monkeypatch.setattr(pixels, "memory", lambda: {"total": 1000, "free": 400})
     with pytest.raises(DeviceMemoryError, match="8×8×3 voxels need"):
         read_intensities(slices, "MR", "series", Monitor())

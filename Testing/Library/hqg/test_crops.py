@@ -16,7 +16,7 @@ def test_crops_of_scanners_depend_on_their_number_and_pairs_share_scanner_and_no
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(crops, "SHAPE", (8, 24, 24))
-    monkeypatch.setattr(crops, "_SCANNED_SHARE", 1.0)
+    monkeypatch.setattr(crops, "SCANNED_SHARE", 1.0)
     target = synthetic_target("MR", 1)
     target = replace(target, series=(target.series[0], target.series[0] ** 2))
     maker = crops.CropMaker([target], "MR", blocks=8, seed=2, kind="lesions")

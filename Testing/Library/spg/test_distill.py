@@ -77,7 +77,7 @@ def test_a_raw_slice_in_the_set_raises_the_alarm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the whole distillation: a patient's slice gets into a volume, and is found."""
-    monkeypatch.setattr(copies, "_PLANTS", 1)
+    monkeypatch.setattr(copies, "PLANTS", 1)
     names = tuple(f"P{number}" for number in range(6))
     cohort = Cohort.from_folder(write_cohort(tmp_path / "people", people=names))
     config = replace(SMOKE, held_out=0.4)

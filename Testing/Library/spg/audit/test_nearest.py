@@ -65,7 +65,7 @@ def alarms(report: AuditReport) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def one_plant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "_PLANTS", 1)
+    monkeypatch.setattr(copies, "PLANTS", 1)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_held_out_patient_in_the_set_or_in_training_is_no_alarm_but_a_caution(
 def test_the_search_says_how_much_of_a_copy_it_needs(
     audited: Make, of_the_prior: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copies, "_PLANTS", 5)
+    monkeypatch.setattr(copies, "PLANTS", 5)
     finding = audit(audited(of_the_prior)).findings[0]
     assert finding.detectable is not None
     assert 0.2 < finding.detectable <= 0.8
