@@ -56,7 +56,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_files_are_named_by_series_and_image_and_say_which_software_wrote_them(out: Path) -> None:
+def test_files_are_named_by_series_and_image_and_state_the_software(out: Path) -> None:
     paths = write_objects(images(), out)
     assert [path.name for path in paths] == [f"CT5-000{number}.dcm" for number in (1, 2, 3)]
     assert names(out) == [path.name for path in paths]
@@ -108,7 +108,7 @@ def test_what_another_program_writes_there_meanwhile_stays(out: Path) -> None:
     assert names(out.parent) == ["out"]
 
 
-def test_an_earlier_result_is_put_back_if_the_new_one_cannot_take_its_place(
+def test_an_earlier_result_is_put_back_if_the_new_one_cannot_replace_it(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_objects(images(value=1), out)

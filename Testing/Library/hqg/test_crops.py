@@ -12,7 +12,7 @@ from MedEnhanceLib.hqg.train import crops
 from MedEnhanceLib.hqg.train.targets import synthetic_target
 
 
-def test_crops_of_scanners_depend_on_their_number_and_pairs_share_scanner_and_noise(
+def test_crops_depend_on_their_number_and_pairs_share_scanner_and_noise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(crops, "SHAPE", (8, 24, 24))

@@ -55,7 +55,7 @@ def test_a_journal_forgets_what_is_done_anew(tmp_path) -> None:
     assert not path.read_text()
 
 
-def test_a_loss_that_is_not_finite_ends_a_training_and_keeps_its_checkpoint(
+def test_a_loss_that_is_not_finite_keeps_the_checkpoint(
     tmp_path: Path,
 ) -> None:
     weights = torch.nn.Linear(1, 1)

@@ -135,7 +135,7 @@ def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on_unless_data_changed(
+def test_a_canceled_training_resumes_unless_its_data_changed(
     whole: Path, smoke: DistillConfig, tmp_path: Path
 ) -> None:
     folder, out = write_cohort(tmp_path / "people"), tmp_path / "out"

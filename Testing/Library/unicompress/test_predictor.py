@@ -145,7 +145,7 @@ def test_a_network_that_would_not_be_exact_is_refused() -> None:
         integer_network.Network.from_tensors({k: v for k, v in tensors.items() if k != "weights2"})
 
 
-def test_what_is_learned_from_is_the_same_on_every_path_and_takes_fewer_bits_then() -> None:
+def test_training_samples_are_the_same_on_every_path_and_bits_fall() -> None:
     drawn, block = [], anatomy((8, 64, 64))
     for path in PATHS:
         with on(path):
@@ -218,7 +218,7 @@ def test_a_reader_made_from_the_page_decodes_it() -> None:
 
 
 @pytest.mark.usefixtures("small_learned_blocks")
-def test_without_the_compiled_library_others_code_and_reading_says_what_to_do(
+def test_without_the_compiled_library_reading_says_what_to_do(
     scan: Volume, tmp_path: Path, recorder: WarningRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_it = compress(scan, tmp_path / "a.ucv", CompressConfig(lossless=True))

@@ -37,7 +37,7 @@ def test_every_attack_is_in_it_and_only_the_leak_alarms(report: AuditReport) -> 
     assert report.summary.startswith("ALARM")
 
 
-def test_who_decides_on_sharing_reads_what_was_tried_and_what_it_would_have_found(
+def test_the_report_states_what_was_tried_and_what_it_could_find(
     report: AuditReport,
 ) -> None:
     clean = replace(report, findings=report.findings[1:])
