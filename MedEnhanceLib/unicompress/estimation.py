@@ -111,11 +111,7 @@ class _Sample:
         """Take a part that suits the mode."""
         part = _part_of(voxels, config.is_bounded)
         # What is less than a step of a video's quantizer is no activity.
-        unit = None
-        if config.psnr is not None:
-            unit = first_step(peak, config.psnr)
-        elif not config.is_bounded:
-            unit = first_step(peak)
+        unit = None if config.is_bounded else first_step(peak, config.psnr)
         activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0
         share = _activity_of(part, unit) / activity if activity else part.size / voxels.size
         return cls(voxels, part, share)
