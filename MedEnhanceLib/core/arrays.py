@@ -141,7 +141,13 @@ def looks_like_labels(voxels: Voxels) -> bool:
 
 
 def parts_of(first: int, end: int, at_once: int | None = None) -> Iterator[slice]:
-    """List the slices from `first` to `end`, a few at a time."""
+    """List the slices from `first` to `end`, a few at a time.
+
+    Args:
+        first: slice.
+        end: slice after the last one.
+        at_once: how many; None for the few that pass from stage to stage of a filter.
+    """
     at_once = at_once or SLICES_AT_ONCE
     for begin in range(first, end, at_once):
         yield slice(begin, min(begin + at_once, end))

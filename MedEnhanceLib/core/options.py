@@ -407,7 +407,13 @@ def narrowed(cls: type[C], options: Any, **others: Any) -> C:
 
 
 def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ConfigError for the first name that `owner` does not have, with the nearest it has."""
+    """Raise ConfigError for the first name that `owner` does not have, with the nearest it has.
+
+    Args:
+        owner: what has the names, for the message.
+        given: names.
+        known: names that it has.
+    """
     names = list(known)
     for name in given:
         if name not in names:
@@ -424,7 +430,14 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise ConfigError unless `value` is a number and low ≤ value ≤ high."""
+    """Raise ConfigError unless `value` is a number and low ≤ value ≤ high.
+
+    Args:
+        name: of the value, for the message.
+        value: that is checked.
+        low: smallest allowed.
+        high: largest allowed.
+    """
     Option(name, float, MISSING, About(low=low, high=high), is_optional=False).check(value)
 
 

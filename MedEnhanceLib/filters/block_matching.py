@@ -59,7 +59,13 @@ class Continuation(Protocol):
     """A stage after the filter, such as a network."""
 
     def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Slab]:
-        """Yield the needed slices in order, from the results of the last two stages."""
+        """Yield the needed slices in order, from the results of the last two stages.
+
+        Args:
+            run: the filter at work.
+            stages: of the filter, first to last.
+            needed: the slices that are yielded.
+        """
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,13 @@ class Run:
         self.pool.shutdown(cancel_futures=True)
 
     def stream(self, stages: Sequence[Stage], needed: slice, pilot: Array) -> Iterator[Floats]:
-        """Filter some slices through all stages, in parts, from a pilot such as the input."""
+        """Filter some slices through all stages, in parts, from a pilot such as the input.
+
+        Args:
+            stages: first to last.
+            needed: the slices that are yielded.
+            pilot: [K, J, I], what the first stage takes.
+        """
         ranges = [needed]
         for stage in reversed(stages):
             ranges.insert(0, stage.reads(ranges[0]))
@@ -121,7 +127,13 @@ class Run:
         return stream
 
     def results(self, stage: Stage, part: slice, pilots: Iterator[Floats]) -> Iterator[Floats]:
-        """Stream of some slices from a stream of the pilot's slices that they need."""
+        """Stream of some slices from a stream of the pilot's slices that they need.
+
+        Args:
+            stage: that filters.
+            part: the slices that are yielded.
+            pilots: what the stage before yields: the slices that it reads.
+        """
         held = Held(pilots, stage.reads(part).start)
         sums = Sums(part, self.noisy.shape[1:])
         waiting: deque[int] = deque()  # where the layers begin whose bands are not in the sums

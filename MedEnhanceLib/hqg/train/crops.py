@@ -323,7 +323,13 @@ class CropPool:
         self._crops: dict[int, Future[list[Crop]]] = {}
 
     def draw(self, step: int, rng: np.random.Generator, monitor: Monitor) -> Crop:
-        """Draw one of the crops of a step; waits until all of them are made."""
+        """Draw one of the crops of a step; waits until all of them are made.
+
+        Args:
+            step: of the training.
+            rng: draws the crop.
+            monitor: that may cancel the waiting.
+        """
         first = step // self._every
         for number in [number for number in self._crops if number < first]:
             self._crops.pop(number).cancel()
