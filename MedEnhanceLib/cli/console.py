@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 #: Between lines of progress in a log file, whatever the work does meanwhile.
-_LINE_SECONDS = 10.0
+LINE_SECONDS = 10.0
 #: How long work may take to stop after SIGTERM.
 _PATIENCE_SECONDS = 1.5
 _LOOK_SECONDS = 0.05
@@ -78,7 +78,7 @@ class Console:
     def _print_progress(self, ended: threading.Event) -> None:
         """Print every few seconds how far the work is, where no bar can be drawn: in a log file."""
         began = time.monotonic()
-        while not ended.wait(_LINE_SECONDS):
+        while not ended.wait(LINE_SECONDS):
             elapsed, now = duration_text(time.monotonic() - began), self._progress
             eta = now.pop("eta_s", None)  # once only: the next line is of another time
             remaining = f", about {duration_text(eta)} left" if eta is not None else ""

@@ -38,6 +38,7 @@ _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part", "pr
 
 def _declare_train(parser: Parser) -> None:
     from MedEnhanceLib.hqg.config import TrainConfig
+    from MedEnhanceLib.learning.config import NetworkTrainingConfig
 
     job = declaration_of("train")
     add_flags(parser, job, only=["method", "out"])
@@ -50,11 +51,6 @@ def _declare_train(parser: Parser) -> None:
         "--low-quality", metavar="DIR", help="low-quality images, of other subjects (optional)"
     )
     parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="modality of the images")
-    parser.add_argument(
-        "--name",
-        metavar="N",
-        help="name of the model (default: with --high-quality that of OUT, else by the method)",
-    )
     parser.add_argument(
         "--preset",
         choices=tuple(TrainConfig.PRESETS),
@@ -69,7 +65,7 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--steps", type=int, metavar="N", help="number of steps, instead of the preset's"
     )
-    add_flags(parser, TrainConfig, only=["anatomy", "seed", "device"])
+    add_flags(parser, NetworkTrainingConfig, only=["name", "anatomy", "seed", "device"])
     parser.add_argument(
         "--segmenter",
         metavar="NAME",

@@ -34,9 +34,9 @@ Shape = tuple[int, int, int]
 Where = tuple[slice, slice, slice]
 #: Volumes from this size on stay in their files where they can be processed in slabs.
 LARGE_BYTES = 1 << 28
-_SLAB_BYTES = 1 << 24
+SLAB_BYTES = 1 << 24
 #: Slices that pass from stage to stage of a filter at a time.
-_SLICES = 4
+SLICES_AT_ONCE = 4
 #: A volume with at least this many voxels and at most this many values is no image: noise alone
 #: gives more values.
 _LEAST_IMAGE, _MOST_LABELS = 4096, 16
@@ -81,7 +81,7 @@ def slabs(voxels: Voxels) -> Iterator[Voxels]:
     Slabs of a mapped file leave this process's memory when the next one is requested.
     """
     for frame in voxels if voxels.ndim == 4 else (voxels,):
-        step = max(1, _SLAB_BYTES // frame[0].nbytes)
+        step = max(1, SLAB_BYTES // frame[0].nbytes)
         for first in range(0, len(frame), step):
             yield frame[first : first + step]
             let_go(voxels)
@@ -141,7 +141,13 @@ def looks_like_labels(voxels: Voxels) -> bool:
 
 
 def parts_of(first: int, end: int, at_once: int | None = None) -> Iterator[slice]:
-    """List the slices from `first` to `end`, a few at a time."""
-    at_once = at_once or _SLICES
+    """List the slices from `first` to `end`, a few at a time.
+
+    Args:
+        first: slice.
+        end: slice after the last one.
+        at_once: how many; None for the few that pass from stage to stage of a filter.
+    """
+    at_once = at_once or SLICES_AT_ONCE
     for begin in range(first, end, at_once):
         yield slice(begin, min(begin + at_once, end))

@@ -40,7 +40,13 @@ class Image(NamedTuple):
 
 
 def from_array(array: Any, *, affine: Any = None, spacing: Any = None) -> Image:
-    """Copy an array or tensor; InputError for neither or both of affine and spacing."""
+    """Copy an array or tensor; InputError for neither or both of affine and spacing.
+
+    Args:
+        array: [K, J, I] or [T, K, J, I].
+        affine: 4×4: (column, row, slice) → mm in RAS.
+        spacing: mm between columns, rows and slices.
+    """
     if (affine is None) == (spacing is None):
         what = "an array without spacing" if affine is None else "both affine and spacing"
         raise InputError(
@@ -102,7 +108,13 @@ def from_nibabel(image: Any) -> Image:
 
 
 def to_nibabel(voxels: Voxels, geometry: Geometry, frame_interval_s: float | None) -> Any:
-    """Make a nibabel Nifti1Image of voxels [K, J, I] or [T, K, J, I]."""
+    """Make a nibabel Nifti1Image of voxels [K, J, I] or [T, K, J, I].
+
+    Args:
+        voxels: of the image.
+        geometry: of a frame.
+        frame_interval_s: from frame to frame; None if it is not known.
+    """
     nib = require("nibabel", purpose="Making an image of nibabel")
     image = nib.Nifti1Image(_storable(voxels).T, geometry.affine_ras)
     image.header.set_xyzt_units("mm", "sec")

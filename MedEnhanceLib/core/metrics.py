@@ -90,7 +90,13 @@ def ssim(
 
 
 def dice(a: Array, b: Array, label: int) -> float:
-    """Measure the Dice overlap of one label, 0 to 1; 1 where neither volume has it."""
+    """Measure the Dice overlap of one label, 0 to 1; 1 where neither volume has it.
+
+    Args:
+        a: label indices.
+        b: label indices of the same shape.
+        label: that is compared.
+    """
     _check(a, b, None)
     both, size = 0, 0
     for index in np.ndindex(a.shape[:-2]):

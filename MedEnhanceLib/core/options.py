@@ -315,7 +315,17 @@ def options_of(cls: Any) -> tuple[Option, ...]:
 @functools.cache
 def _options_of(cls: Any) -> tuple[Option, ...]:  # for type checkers, a class is not Hashable
     hints = typing.get_type_hints(cls, include_extras=True)
-    return tuple(_option(entry, hints[entry.name]) for entry in dataclasses.fields(cls))
+    return tuple(
+        _option(entry, hints[entry.name], _inherited(cls, entry.name))
+        for entry in dataclasses.fields(cls)
+    )
+
+
+def _inherited(cls: Any, name: str) -> About:
+    """Return what is declared of an option; a subclass may give another default alone."""
+    entries = (vars(base).get("__dataclass_fields__", {}).get(name) for base in cls.__mro__)
+    declared = (entry.metadata[_KEY] for entry in entries if entry and _KEY in entry.metadata)
+    return next(declared, About())
 
 
 def option_of(cls: Any, name: str) -> Option:
@@ -323,8 +333,7 @@ def option_of(cls: Any, name: str) -> Option:
     return next(option for option in options_of(cls) if option.name == name)
 
 
-def _option(entry: dataclasses.Field[Any], hint: Any) -> Option:
-    about = entry.metadata.get(_KEY, About())
+def _option(entry: dataclasses.Field[Any], hint: Any, about: About) -> Option:
     if get_origin(hint) is typing.Annotated:
         hint, about, *_ = get_args(hint)
     members = get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else ()
@@ -398,7 +407,13 @@ def narrowed(cls: type[C], options: Any, **others: Any) -> C:
 
 
 def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ConfigError for the first name that `owner` does not have, with the nearest it has."""
+    """Raise ConfigError for the first name that `owner` does not have, with the nearest it has.
+
+    Args:
+        owner: what has the names, for the message.
+        given: names.
+        known: names that it has.
+    """
     names = list(known)
     for name in given:
         if name not in names:
@@ -415,7 +430,14 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise ConfigError unless `value` is a number and low ≤ value ≤ high."""
+    """Raise ConfigError unless `value` is a number and low ≤ value ≤ high.
+
+    Args:
+        name: of the value, for the message.
+        value: that is checked.
+        low: smallest allowed.
+        high: largest allowed.
+    """
     Option(name, float, MISSING, About(low=low, high=high), is_optional=False).check(value)
 
 

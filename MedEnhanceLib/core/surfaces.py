@@ -41,6 +41,11 @@ def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> 
     """Measure the surface of each label [K, J, I] in mm², by the Crofton formula.
 
     Where a structure ends at the border of the image, the cut counts as surface.
+
+    Args:
+        labels: label indices.
+        values: the labels that are measured.
+        geometry: of the labels.
     """
     areas = dict.fromkeys(values, 0.0)
     for value in areas:

@@ -59,25 +59,32 @@ class Continuation(Protocol):
     """A stage after the filter, such as a network."""
 
     def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Slab]:
-        """Yield the needed slices in order, from the results of the last two stages."""
+        """Yield the needed slices in order, from the results of the last two stages.
+
+        Args:
+            run: the filter at work.
+            stages: of the filter, first to last.
+            needed: the slices that are yielded.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class BlockMatchingFilter:
     """The filter with its settings, on one volume: the threshold (unless there is a pilot), rounds.
 
-    noisy: [K, J, I], finite, any unit.
-    level: σ of the noise at each voxel, same shape and unit, finite, ≥ 0. Where it is 0, the
-        result is the input. A broadcast view serves for one σ.
-    spectrum: [64], relative variance of the noise in each frequency of a block's cosine
-        transform (slices first, then rows, columns); None for white noise.
-    rounds: of the block-matching filter; each takes the result of the one before as pilot.
-    pilot: an estimate to begin with instead of the threshold's, [K, J, I].
-    spacing: mm along i, j, k, as in `Geometry`; along thick slices less is searched.
-    air: where the pilot of the first round stays, if anywhere.
-    engine: None for the compiled library, or PyTorch on the CPU where that is missing.
-    threads: that compute at once; None for all that this process may use.
-    monitor: for progress, cancel, and a notice where the library is missing.
+    Attributes:
+        noisy: [K, J, I], finite, any unit.
+        level: σ of the noise at each voxel, same shape and unit, finite, ≥ 0. Where it is 0, the
+            result is the input. A broadcast view serves for one σ.
+        spectrum: [64], relative variance of the noise in each frequency of a block's cosine
+            transform (slices first, then rows, columns); None for white noise.
+        rounds: of the block-matching filter; each takes the result of the one before as pilot.
+        pilot: an estimate to begin with instead of the threshold's, [K, J, I].
+        spacing: mm along i, j, k, as in `Geometry`; along thick slices less is searched.
+        air: where the pilot of the first round stays, if anywhere.
+        engine: None for the compiled library, or PyTorch on the CPU where that is missing.
+        threads: that compute at once; None for all that this process may use.
+        monitor: for progress, cancel, and a notice where the library is missing.
     Raises ValueError where shapes do not match.
     """
 
@@ -107,8 +114,9 @@ class BlockMatchingFilter:
     ) -> Generator[tuple[slice, Slab]]:
         """Yield the denoised slices in order, some at a time: which they are, and their values.
 
-        only: the slices that are yielded; they equal those of a whole run.
-        network: what goes on from the results of the last two stages.
+        Args:
+            only: the slices that are yielded; they equal those of a whole run.
+            network: what goes on from the results of the last two stages.
         Raises MedEnhanceError where a result is not finite; Cancelled by the monitor.
         """
         depth, *plane = self.noisy.shape

@@ -35,7 +35,7 @@ Engine: TypeAlias = "NativeEngine | TorchEngine"
 Level: TypeAlias = "Array | NoiseEstimate"
 #: References of a band, about: what one thread computes before it takes the next, and between which
 #: a job can be canceled. The result depends on it in the last bits.
-_REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
+REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
 
 
 class Stage:
@@ -110,7 +110,13 @@ class Run:
         self.pool.shutdown(cancel_futures=True)
 
     def stream(self, stages: Sequence[Stage], needed: slice, pilot: Array) -> Iterator[Floats]:
-        """Filter some slices through all stages, in parts, from a pilot such as the input."""
+        """Filter some slices through all stages, in parts, from a pilot such as the input.
+
+        Args:
+            stages: first to last.
+            needed: the slices that are yielded.
+            pilot: [K, J, I], what the first stage takes.
+        """
         ranges = [needed]
         for stage in reversed(stages):
             ranges.insert(0, stage.reads(ranges[0]))
@@ -121,7 +127,13 @@ class Run:
         return stream
 
     def results(self, stage: Stage, part: slice, pilots: Iterator[Floats]) -> Iterator[Floats]:
-        """Stream of some slices from a stream of the pilot's slices that they need."""
+        """Stream of some slices from a stream of the pilot's slices that they need.
+
+        Args:
+            stage: that filters.
+            part: the slices that are yielded.
+            pilots: what the stage before yields: the slices that it reads.
+        """
         held = Held(pilots, stage.reads(part).start)
         sums = Sums(part, self.noisy.shape[1:])
         waiting: deque[int] = deque()  # where the layers begin whose bands are not in the sums
@@ -181,7 +193,7 @@ class Run:
     def _bands(self, kind: StageKind, layer: Layer) -> list[range]:
         """Split the rows of references of a layer into parts that threads share."""
         _, ny, nx = self.noisy.shape
-        rows, at_once = layer.rows(ny), max(1, _REFERENCES_IN_BAND[kind] * layer.round.step // nx)
+        rows, at_once = layer.rows(ny), max(1, REFERENCES_IN_BAND[kind] * layer.round.step // nx)
         return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
 
     def _band(

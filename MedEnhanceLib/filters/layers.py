@@ -99,7 +99,13 @@ class Layer:
 
 
 def places(side: int, step: int, *, is_shifted: bool) -> list[int]:
-    """List where references start along a side of that length; the last place is one of them."""
+    """List where references start along a side of that length; the last place is one of them.
+
+    Args:
+        side: voxels.
+        step: from one reference to the next.
+        is_shifted: whether all are shifted by half a step, but for the ends.
+    """
     last, shift = side - SIDE, step // 2 if is_shifted else 0
     inner = [0, *(at for at in range(step - shift, last, step) if at > 0)]
     return inner if last == 0 else [*inner, last]

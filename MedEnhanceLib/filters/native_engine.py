@@ -40,6 +40,11 @@ class NativeEngine:
     def run(self, stage: StageKind, layer: Layer, rows: range, arrays: LayerArrays) -> None:
         """Compute successive rows of references of a layer, and add to its sums, also in threads.
 
+        Args:
+            stage: "threshold" or "grouped".
+            layer: whose groups are filtered.
+            rows: of references.
+            arrays: what is read, and the sums.
         Raises ValueError where an argument is out of range, or does not fit the others; MemoryError
         without memory for the C function's own arrays.
         """

@@ -181,7 +181,13 @@ class Air:
 
     @classmethod
     def of(cls, volume: Volume, noise: NoiseEstimate, voxels: Any) -> Air | None:
-        """Return the air of a volume; None if nothing says what it is. voxels: without padding."""
+        """Return the air of a volume; None if nothing says what it is.
+
+        Args:
+            volume: CT or MR.
+            noise: measured in it.
+            voxels: its voxels without padding.
+        """
         if volume.modality == "CT":
             return cls(voxels, _AIR_HU, np.inf)
         if noise.air is None or noise.air > _MOST_OF_TISSUE * noise.level:
@@ -219,7 +225,13 @@ class _Slices:
 
 
 def over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
-    """Reduce the windows of a plane, by their first pixel."""
+    """Reduce the windows of a plane, by their first pixel.
+
+    Args:
+        of: that reduces, such as np.logical_or.
+        plane: [J, I].
+        sides: rows and columns of a window.
+    """
     for axis, side in enumerate(sides):
         count = plane.shape[axis] - side + 1
         parts = [

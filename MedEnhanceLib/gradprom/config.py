@@ -7,8 +7,9 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from MedEnhanceLib.core.labels import Label
-from MedEnhanceLib.core.options import Options, WithPresets, config_from_json, option
+from MedEnhanceLib.core.options import Options, config_from_json, option
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.learning.config import NetworkTrainingConfig
 from MedEnhanceLib.runtime.device import DEVICES
 
 
@@ -38,7 +39,7 @@ class HeadConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainHeadConfig(WithPresets):
+class TrainHeadConfig(NetworkTrainingConfig):
     """Training of a head."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -64,10 +65,6 @@ class TrainHeadConfig(WithPresets):
     structures: tuple[dict[str, Any], ...] = option(
         (), help="value, name and color of each label, and its codes: fields of gradprom.Label"
     )
-    data: tuple[dict[str, str], ...] = option(
-        (), help="for the bundle's card: name, subjects, license and source of each collection"
-    )
-    license: str = option("", help="license of the weights, for the card; empty: not stated")
     enhancer: str = option(
         "",
         help="name or folder of the enhancer that the head is for: it learns from clean images, "
@@ -107,16 +104,13 @@ class TrainHeadConfig(WithPresets):
     )
     warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
     modality: str = option("MR", help="of the images")
-    anatomy: str = option("", help="body part that the images show; stated to users")
-    name: str = option("brain-tissue", help="name of the trained bundle", is_name=True)
-    seed: int = option(0, help="random seed")
+    name: str = "brain-tissue"
     steps: int = option(3000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(6, help="patches per step")
     patch: int = option(160, help="side of a patch", unit="pixels")
     learning_rate: float = option(1e-3, help="of the optimizer")
     ema: float = option(0.995, help="decay of the averaged weights")
     network: HeadConfig = option(factory=HeadConfig, help="size of the head")
-    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
 
     def __post_init__(self) -> None:
         super().__post_init__()

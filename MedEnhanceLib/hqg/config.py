@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from MedEnhanceLib.core.options import About, Options, WithPresets, merged, option
+from MedEnhanceLib.core.options import About, Options, merged, option
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.learning.config import NetworkTrainingConfig
 from MedEnhanceLib.runtime.device import DEVICES
 
 Modulation = Literal["addition", "variational"]
@@ -107,7 +108,7 @@ class TaskConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(WithPresets):
+class TrainConfig(NetworkTrainingConfig):
     """One training of the enhancer, reproducible from this, the seed and the data.
 
     Three stages follow one another: without a guide, with guides, and with planted lesions. Without
@@ -152,16 +153,8 @@ class TrainConfig(WithPresets):
     validation: tuple[str, ...] = option(
         (), help="patterns of clean volumes that are only validated on; empty: fresh crops"
     )
-    data: tuple[dict[str, str], ...] = option(
-        (), help="for the bundle's card: name, subjects, license and source of each collection"
-    )
-    license: str = option("", help="license of the weights, for the card; empty: not stated")
     modality: Literal["MR", "CT"] = option("MR", help="of the images; decides scale and noise")
-    anatomy: str = option(
-        "", help='what the images show, as in "images of the brain"; users are informed of it'
-    )
-    name: str = option("mr", help="name of the trained bundle", is_name=True)
-    seed: int = option(0, help="random seed")
+    name: str = "mr"
     start: str = option(
         "", help="name or folder of an enhancer of the same size that training starts from"
     )
@@ -177,7 +170,6 @@ class TrainConfig(WithPresets):
     task: TaskConfig | None = option(
         None, help="segmentation task whose gradient passes a gate in the last steps; null: none"
     )
-    device: str = option("auto", help=DEVICES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,7 +195,7 @@ class SliceNetConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSlicesConfig(WithPresets):
+class TrainSlicesConfig(NetworkTrainingConfig):
     """One training run, reproducible from this, the seed and the data.
 
     Presets: smoke: seconds, for tests; cpu: half an hour on one core; full: for a GPU.
@@ -231,14 +223,8 @@ class TrainSlicesConfig(WithPresets):
     held_out: tuple[str, ...] = option(
         (), help="patterns of validation volumes, excluded from training"
     )
-    data: tuple[dict[str, str], ...] = option(
-        (), help="for the bundle's card: name, subjects, license and source of each collection"
-    )
-    license: str = option("", help="license of the weights, for the card; empty: not stated")
     modality: Literal["MR", "CT"] = option("MR", help="of the images")
-    anatomy: str = option("", help="body part that the images show; stated to users")
-    name: str = option("mr-slices", help="name of the trained bundle", is_name=True)
-    seed: int = option(0, help="random seed")
+    name: str = "mr-slices"
     start: str = option(
         "", help="name or folder of a model of the same size that training starts from"
     )
@@ -247,7 +233,6 @@ class TrainSlicesConfig(WithPresets):
     rows: int = option(96, help="thin slices of a patch", low=32, high=1024, multiple=8)
     columns: int = option(64, help="pixels of a patch within the slices", low=16, high=1024)
     network: SliceNetConfig = option(factory=SliceNetConfig, help="size of the network")
-    device: str = option("auto", help=DEVICES)
 
 
 @dataclass(frozen=True)

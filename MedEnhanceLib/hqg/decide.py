@@ -67,14 +67,26 @@ class VolumeCache:
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
 
     def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
-        """Return the noise of a frame, measured once for all runs over it."""
+        """Return the noise of a frame, measured once for all runs over it.
+
+        Args:
+            number: of the frame.
+            frame: itself.
+            monitor: that may cancel.
+        """
         monitor.check()
         if number not in self.noises:
             self.noises[number] = noise_of(frame)
         return self.noises[number]
 
     def constant(self, number: int, frame: Volume, level: float) -> ConstantRegions:
-        """Return the constant regions of a frame, measured once for noise of this σ."""
+        """Return the constant regions of a frame, measured once for noise of this σ.
+
+        Args:
+            number: of the frame.
+            frame: itself.
+            level: σ of the noise.
+        """
         if (number, level) not in self.regions:
             self.regions[number, level] = ConstantRegions(frame.voxels, level)
         return self.regions[number, level]
@@ -110,10 +122,12 @@ def decide(
     In a sequence, the differences of frames are measured, and up to nine frames, spread evenly; of
     these the median counts where frames do not differ.
 
-    frames: [K, J, I] each, all of a sequence.
-    cache: measurements of earlier runs over them, filled by this one.
-    config: task, strength and whether the bias field is corrected.
-    chosen: the frames that are going to be enhanced.
+    Args:
+        frames: [K, J, I] each, all of a sequence.
+        cache: measurements of earlier runs over them, filled by this one.
+        config: task, strength and whether the bias field is corrected.
+        chosen: the frames that are going to be enhanced.
+        monitor: receives what was found, and warnings.
     """
     numbers = _spread(frames, chosen)
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
@@ -176,7 +190,10 @@ def _blur_of(frames: Sequence[Volume], noises: Sequence[NoiseEstimate]) -> BlurE
 def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> ModelWarning | None:
     """Warn where noise is not as the filter needs it: of known level, independent of anatomy.
 
-    is_full: whether the whole correction is applied, however uncertain the measurement.
+    Args:
+        volume: that was measured.
+        noise: as measured.
+        is_full: whether the whole correction is applied, however uncertain the measurement.
     """
     if structure_of(volume.voxels) < _LEAST_STRUCTURE:
         return ModelWarning(

@@ -119,12 +119,15 @@ def enhance(
 class _Run:
     """What is chosen and measured before the first frame.
 
-    original: the frames and slices of the input that are returned.
-    frames: of the whole input. numbers: those that are enhanced. slices: of each.
-    decision: with all warnings and facts.
-    guides: on the grid of the volume; none where the model uses none.
-    bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field do
-        not flicker. That of a single volume is measured in its result.
+    Attributes:
+        original: the frames and slices of the input that are returned.
+        frames: of the whole input.
+        numbers: those frames that are enhanced.
+        slices: of each.
+        decision: with all warnings and facts.
+        guides: on the grid of the volume; none where the model uses none.
+        bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field
+            do not flicker. That of a single volume is measured in its result.
     """
 
     config: EnhanceConfig
@@ -404,7 +407,12 @@ def _result_of(run: _Run, outputs: _Outputs, uses: Sequence[float]) -> Enhanced:
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """A frame of a run. top, floor: intensity of bright tissue, lowest value of the result."""
+    """A frame of a run.
+
+    Attributes:
+        top: intensity of bright tissue.
+        floor: lowest value of the result.
+    """
 
     run: _Run
     volume: Volume

@@ -49,7 +49,13 @@ class Places:
 
     @classmethod
     def of(cls, groups: BlockGroups, spectrum: Floats, shape: tuple[int, ...]) -> Places:
-        """Convert the groups that a search found in a slab, in noise of a spectrum."""
+        """Convert the groups that a search found in a slab, in noise of a spectrum.
+
+        Args:
+            groups: indices, distances and σ.
+            spectrum: [64], relative variance of the noise in each frequency.
+            shape: of the slab.
+        """
         slices, rows, columns = shape
         return cls(
             torch.from_numpy(groups.index),
@@ -170,7 +176,16 @@ class GuidedNetwork(torch.nn.Module):
         estimate: Tensor,
         top: float,
     ) -> Groups:
-        """Coefficients of groups out of slabs, whose bright tissue is at `top`."""
+        """Coefficients of groups out of slabs, whose bright tissue is at `top`.
+
+        Args:
+            places: of the blocks.
+            voxels: [N, blocks, 64], their indices in the slab.
+            noisy: slab of the input.
+            pilot: slab that the groups were found in.
+            estimate: slab of the result of the filter.
+            top: intensity of bright tissue.
+        """
         scale, transform = places.scale(), self.get_buffer("transform")
         sigma = places.sigma
         blocks, noisy_blocks, pilot_blocks = (
@@ -185,7 +200,14 @@ class GuidedNetwork(torch.nn.Module):
         )
 
     def fit(self, groups: Groups, places: Places, voxels: Tensor, guide: Tensor) -> Fit:
-        """Fit a guide: a slab with bright tissue at 1, NaN outside its field of view."""
+        """Fit a guide.
+
+        Args:
+            groups: of the volume.
+            places: of their blocks.
+            voxels: [N, blocks, 64], their indices in the slab.
+            guide: slab with bright tissue at 1, NaN outside its field of view.
+        """
         scale = (places.root * groups.level[:, None])[:, None]
         blocks = coefficients(taken(guide, voxels), scale, self.get_buffer("transform"))
         # A voxel that is NaN makes all coefficients of its block so.
@@ -227,7 +249,14 @@ class GuidedNetwork(torch.nn.Module):
     def aggregated(
         self, residual: Tensor, weight: Tensor, places: Places, voxels: Tensor
     ) -> Tensor:
-        """Average `blocks` over each voxel of a slab, differentiable."""
+        """Average `blocks` over each voxel of a slab, differentiable.
+
+        Args:
+            residual: [N, blocks, 64], in coefficients.
+            weight: [N, blocks].
+            places: of the blocks.
+            voxels: [N, blocks, 64], their indices in the slab.
+        """
         blocks = self.blocks(residual, weight, places)
         share = weight[..., None] * self.get_buffer("taper")
         size = int(np.prod(places.shape))

@@ -80,7 +80,13 @@ class NetworkStage:
     guides: Sequence[Floats] = ()
 
     def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Slab]:
-        """Yield enhanced slices in order, in parts, from the filter's stages."""
+        """Yield enhanced slices in order, in parts, from the filter's stages.
+
+        Args:
+            run: the filter at work.
+            stages: of the filter, first to last.
+            needed: the slices that are yielded.
+        """
         guides = [large_enough(guide) for guide in self.guides]
         settings = block_matching.Round(step=STEP, keep=self.network.config.blocks)
         matching = Stage(run.noisy.shape, run.window, settings)

@@ -184,6 +184,12 @@ def resample(guide: Volume, volume: Volume, place: Doubles, monitor: Monitor) ->
 
     Cubic B-splines, which blur less than linear weights. Along axes in which its voxels are finer
     than the volume's, it is averaged first.
+
+    Args:
+        guide: of any grid.
+        volume: whose grid the result has.
+        place: 4×4: mm in the volume → mm in the guide.
+        monitor: that may cancel.
     """
     sitk = _sitk()
     monitor.progress(0.0, "resampling the guide")

@@ -60,9 +60,15 @@ def enhance_volume(
         result = enhance_slices(single, config, part)
     else:
         result = hqg.enhance(
-            volume, config, guide=guide, frame=frame, slices=slices, cache=cache, scratch=scratch,
+            volume,
+            config,
+            guide=guide,
+            frame=frame,
+            slices=slices,
+            cache=cache,
+            scratch=scratch,
             monitor=part,
-        )  # fmt: skip
+        )
     if segmenter is not None:
         part, original = monitor.part(share, 1.0), result.original
         labels = gradprom.segment(

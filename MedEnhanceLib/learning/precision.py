@@ -14,7 +14,7 @@ from torch import Tensor, nn
 #: Compute capability from which NVIDIA's cards have bfloat16; before, PyTorch emulates it.
 _BFLOAT16_SINCE = (8, 0)
 #: Kinds of devices that do not compute in float64.
-_WITHOUT_DOUBLE = ("mps",)
+WITHOUT_DOUBLE = ("mps",)
 _tf32_lock = threading.Lock()
 _runs_without_tf32 = 0
 _tf32_before: tuple[Any, Any] = (False, False)
@@ -31,7 +31,7 @@ def computes_in_half(device: str) -> bool:
     kind = device.partition(":")[0]
     if kind == "cuda":
         return torch.cuda.get_device_capability(device) >= _BFLOAT16_SINCE
-    return kind == "cpu" and _cpu_has_bfloat16()
+    return kind == "cpu" and cpu_has_bfloat16()
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def without_tf32() -> Iterator[None]:
     global _runs_without_tf32, _tf32_before
     with _tf32_lock:
         if _runs_without_tf32 == 0:
-            _tf32_before = _allow_tf32(False, False)
+            _tf32_before = allow_tf32(False, False)
         _runs_without_tf32 += 1
     try:
         yield
@@ -53,10 +53,10 @@ def without_tf32() -> Iterator[None]:
         with _tf32_lock:
             _runs_without_tf32 -= 1
             if _runs_without_tf32 == 0:
-                _allow_tf32(*_tf32_before)
+                allow_tf32(*_tf32_before)
 
 
-def _allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
+def allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
     """Switch TF32; returns what was set before."""
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
@@ -79,10 +79,10 @@ def constant(table: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 def in_double(values: Tensor) -> Tensor:
     """Convert to float64 on the values' device, or on the CPU if it has none (Apple's GPUs)."""
-    return (values.cpu() if values.device.type in _WITHOUT_DOUBLE else values).double()
+    return (values.cpu() if values.device.type in WITHOUT_DOUBLE else values).double()
 
 
-def _cpu_has_bfloat16() -> bool:
+def cpu_has_bfloat16() -> bool:
     """Test for hardware support: oneDNN also answers yes where it emulates."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False

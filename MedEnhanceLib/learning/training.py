@@ -33,7 +33,7 @@ _WEIGHT_DECAY, _MOST_GRADIENT = 1e-4, 1.0
 #: Of the running means of losses, from step to step.
 _DECAY = 0.95
 #: Seconds between two checkpoints of `run_steps`, and steps between two reports of its losses.
-_CHECKPOINT_S, _REPORTED_EVERY = 120.0, 20
+_REPORTED_EVERY = 20
 
 
 def training_steps(
@@ -144,6 +144,8 @@ def run_steps(
     out: Path,
     parts: Mapping[str, Any],
     monitor: Monitor,
+    *,
+    checkpoint_s: float = 120.0,
 ) -> float:
     """Run the remaining steps of a training in a folder, from its checkpoint if there is one.
 
@@ -153,6 +155,7 @@ def run_steps(
         out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
         parts: of the `Checkpoint`: config, modules, optimizers, generator.
         monitor: progress and cancellation.
+        checkpoint_s: seconds between two checkpoints.
     Returns the seconds of all steps.
     Raises Cancelled: after a checkpoint was written.
     Raises ConfigError: the checkpoint is of another training.
@@ -169,7 +172,7 @@ def run_steps(
     def save(number: int) -> None:
         checkpoint.save(number, {"seconds": time.monotonic() - began})
 
-    for number in training_steps(start, count, save, _CHECKPOINT_S, monitor):
+    for number in training_steps(start, count, save, checkpoint_s, monitor):
         losses = step(number)
         if not all(map(math.isfinite, losses.values())):
             raise ModelError(

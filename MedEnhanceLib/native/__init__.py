@@ -28,7 +28,7 @@ _SLOWER = (
     "denoising takes about ten times as long, lossless files are larger, and files that were "
     "written with the library cannot be read"
 )
-_HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent
 _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
 _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
@@ -77,7 +77,7 @@ def _unusable(what: str) -> MedEnhanceError:
 
 
 @cache
-def _search(folder: Path) -> tuple[Library | None, str]:
+def find(folder: Path) -> tuple[Library | None, str]:
     """Look for the library in a folder; returns its state too, with what mends it, in one line."""
     from MedEnhanceLib.native import build
 
@@ -94,31 +94,43 @@ def _search(folder: Path) -> tuple[Library | None, str]:
     return None, f"{problem}: {_SLOWER}. Run: {remedy}"
 
 
-def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | None:
-    """Load the library, or None with a warning: to the monitor of each job, or once to the log."""
-    library, state = _usable(folder, monitor)
+def load(
+    folder: Path = HERE, *, builds: bool = True, monitor: Monitor | None = None
+) -> Library | None:
+    """Load the library, or None with a warning: to the monitor of each job, or once to the log.
+
+    Args:
+        folder: that it is in.
+        builds: whether the package ziglang, if installed, builds a missing one.
+        monitor: receives the warning.
+    """
+    library, state = _usable(folder, builds=builds, monitor=monitor)
     if library is None:
-        warn = monitor.warn if monitor is not None and monitor.has_listener else _log
-        warn(f"The compiled library is not used: {state}")
+        text = f"The compiled library is not used: {state}"
+        if monitor is not None and monitor.has_listener:
+            monitor.warn(text)
+        else:
+            _log(folder, text)
     return library
 
 
 def require(purpose: str) -> Library:
     """Load as `load`; raises DependencyError, with the command that builds the library."""
-    library, state = _usable(_HERE)
+    library, state = _usable(HERE)
     if library is None:
         raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")
     return library
 
 
-def _usable(folder: Path, monitor: Monitor | None = None) -> tuple[Library | None, str]:
-    """Search with `_search`; first the package ziglang, if installed, builds a missing library."""
-    is_missing = _search(folder)[0] is None and folder == _HERE
-    if is_missing and importlib.util.find_spec("ziglang") is not None:
+def _usable(
+    folder: Path, *, builds: bool = True, monitor: Monitor | None = None
+) -> tuple[Library | None, str]:
+    """Look for the library; first the package ziglang, if installed, builds a missing one."""
+    if builds and find(folder)[0] is None and importlib.util.find_spec("ziglang") is not None:
         if monitor is not None:
             monitor.progress(0.0, "building the fast library, once: about a minute")
         _build_once(folder)
-    return _search(folder)
+    return find(folder)
 
 
 @cache
@@ -129,17 +141,17 @@ def _build_once(folder: Path) -> None:
     try:
         build.build(folder, compiler=[sys.executable, "-m", "ziglang", "cc"])
     except (build.BuildError, OSError) as error:
-        _log(f"The compiled library cannot be built: {error}")
+        _log(folder, f"The compiled library cannot be built: {error}")
     else:
-        _search.cache_clear()
+        find.cache_clear()
 
 
 @cache
-def _log(warning: str) -> None:
-    """Warn once in a process."""
-    logging.getLogger("MedEnhanceLib").warning("%s", warning)
+def _log(folder: Path, warning: str) -> None:
+    """Warn once in a process of the library of a folder."""
+    logging.getLogger("MedEnhanceLib").warning("%s", warning, extra={"folder": str(folder)})
 
 
-def describe(folder: Path = _HERE) -> str:
+def describe(folder: Path = HERE) -> str:
     """State and remedy in one line, for `medenhance doctor` and for notices."""
-    return _search(folder)[1]
+    return find(folder)[1]

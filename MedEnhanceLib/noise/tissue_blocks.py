@@ -143,7 +143,13 @@ def cell_blocks(spacing: Sequence[float], block: tuple[int, int, int]) -> list[i
 
 
 def blocks_of_layer(voxels: Array, start: int, depth: int) -> Floats:
-    """Return the blocks of a layer, which begins at a slice, as [n, voxels]."""
+    """Return the blocks of a layer, which begins at a slice, as [n, voxels].
+
+    Args:
+        voxels: [K, J, I].
+        start: first slice of the layer.
+        depth: slices of it.
+    """
     rows, columns = voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
     layer = voxels[start : start + depth, : rows * BLOCK, : columns * BLOCK]
     split = layer.reshape(depth, rows, BLOCK, columns, BLOCK).transpose(1, 3, 0, 2, 4)

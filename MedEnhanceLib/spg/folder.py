@@ -18,12 +18,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.io.atomic import PREFIX, atomic_write, output_error, write_json
 from MedEnhanceLib.runtime.locks import LOCK, hold
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 CHECKPOINT = "checkpoint.safetensors"
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
@@ -61,35 +64,12 @@ class RunFolder:
 
         Raises OutputError where another process distills there, or something else lies there.
         """
-        if self.out.exists() and not self.out.is_dir():
-            raise OutputError(f"{self.out} is a file", "Name a folder for the result.")
         is_new = not self.out.exists()
-        entries = set() if is_new else {entry.name for entry in self.out.iterdir()}
-        strange = sorted(name for name in entries - {*RESULTS, WORK} if not name.startswith("."))
-        is_ours = (self.work / RUN).is_file() or self.is_finished or (self.work / LOCK).is_file()
-        if strange or (entries and not is_ours):
-            raise OutputError(
-                f"{self.out} contains other files ({', '.join(strange[:3]) or 'no distillation'})",
-                "Name a new or empty folder.",
-            )
-        try:
-            self.work.mkdir(parents=True, exist_ok=True)
-            lock = hold(self.work)
-        except OSError as cause:
-            raise output_error(self.work, cause) from cause
-        if lock is None:
-            raise OutputError(
-                f"{self.out} is in use by another process", "Wait until it has finished."
-            )
+        self._refuse_other_contents()
+        lock = self._locked()
         try:
             if overwrite:
-                # The manifest first: without it nothing here counts as a result.
-                results = [self.out / name for name in reversed(RESULTS)]
-                for entry in (*results, *self.work.iterdir()):
-                    if entry.is_dir():
-                        shutil.rmtree(entry)
-                    elif entry.name != LOCK:
-                        entry.unlink(missing_ok=True)
+                self._remove_results()
             # What a killed run had begun to write; nobody else writes: the lock is held.
             for entry in (*self.out.glob(f"{PREFIX}*"), *self.out.glob(f"*/{PREFIX}*")):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
@@ -101,6 +81,43 @@ class RunFolder:
                 if is_new:
                     with suppress(OSError):  # it holds something
                         self.out.rmdir()
+
+    def _refuse_other_contents(self) -> None:
+        """Raise OutputError for a file, and for a folder of anything but a distillation."""
+        if not self.out.exists():
+            return
+        if not self.out.is_dir():
+            raise OutputError(f"{self.out} is a file", "Name a folder for the result.")
+        entries = {entry.name for entry in self.out.iterdir()}
+        strange = sorted(name for name in entries - {*RESULTS, WORK} if not name.startswith("."))
+        is_ours = (self.work / RUN).is_file() or self.is_finished or (self.work / LOCK).is_file()
+        if strange or (entries and not is_ours):
+            raise OutputError(
+                f"{self.out} contains other files ({', '.join(strange[:3]) or 'no distillation'})",
+                "Name a new or empty folder.",
+            )
+
+    def _locked(self) -> FileLock:
+        """Make the work folder and take its lock; OutputError where another process has it."""
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+            lock = hold(self.work)
+        except OSError as cause:
+            raise output_error(self.work, cause) from cause
+        if lock is None:
+            raise OutputError(
+                f"{self.out} is in use by another process", "Wait until it has finished."
+            )
+        return lock
+
+    def _remove_results(self) -> None:
+        """Remove results, the manifest first: without it nothing in the folder counts as one."""
+        results = [self.out / name for name in reversed(RESULTS)]
+        for entry in (*results, *self.work.iterdir()):
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK:
+                entry.unlink(missing_ok=True)
 
     def agree(self, run: dict[str, Any]) -> None:
         """Record what defines this run, or compare it with the record that is here.

@@ -34,9 +34,8 @@ from MedEnhanceLib.spg.prepare import Brick, Prior
 
 #: Norm that the generator's gradient is cut to: above, tanh saturates.
 _CLIP = 0.05
-#: Adam's learning rate of the generator, and the weight of the mean square of what tanh is given,
-#: which keeps it from saturating where it is large.
-_RATE, _RESTRAINT = 3e-3, 0.005
+#: Weight of the mean square of what tanh is given: it keeps tanh from saturating where it is large.
+_RESTRAINT = 0.005
 #: Adam's learning rate of the networks that learn.
 _NETWORK_RATE = 1e-3
 #: Recorded for each outer step: means over its matches; saturation is a share of the voxels, change
@@ -101,6 +100,9 @@ class Raw:
 class PatientLoop:
     """Networks and optimizers of one patient, and the numbered steps that update them."""
 
+    #: Learning rate of the generator.
+    rate = 3e-3
+
     def __init__(
         self, raw: Raw, config: DistillConfig, make_networks: MakeNetworks, device: str
     ) -> None:
@@ -112,7 +114,7 @@ class PatientLoop:
         self._prior = torch.from_numpy(raw.prior.volumes).to(device)
         rng = np.random.default_rng((config.seed + 1,))  # every patient's generator begins the same
         self.generator = Generator(raw.prior.volumes.shape[1:], rng).to(device)
-        self._adam = torch.optim.Adam(self.generator.parameters(), lr=_RATE)
+        self._adam = torch.optim.Adam(self.generator.parameters(), lr=self.rate)
         self._learning = [
             torch.optim.Adam(network.module.parameters(), lr=_NETWORK_RATE)
             for network in self.networks
@@ -125,6 +127,10 @@ class PatientLoop:
         self._raw_samples: dict[tuple[int, int], Sequence[Sample]] = {}
         #: First step of a block, the number of its volume, and crops of it and of the patient.
         self._block: tuple[int, int, list[tuple[Sample, Sample]]] | None = None
+
+    def measures(self, outer: int) -> dict[str, float]:
+        """Return what was measured in an outer step, by its name in MEASURED."""
+        return dict(zip(MEASURED, self.measured[outer].tolist(), strict=True))
 
     def outer_of(self, number: int) -> int:
         """Return the outer step that a numbered step belongs to."""
@@ -141,30 +147,30 @@ class PatientLoop:
         """
         if number % self._per_outer == 0:
             for place, network in enumerate(self.networks):
-                network.restart(int(self._rng(number, place).integers(2**31)))
+                network.restart(int(self.rng(number, place).integers(2**31)))
                 self._learning[place].state.clear()
         place = number // self._per_block % len(self.networks)
         if (number + 1) % self._per_block == 0:
-            self._match(number, place)
+            self.match(number, place)
         else:
             self._teach(number, place)
 
-    def _rng(self, number: int, purpose: int) -> np.random.Generator:
+    def rng(self, number: int, purpose: int) -> np.random.Generator:
         """Seed the random numbers of one step for one purpose (0 to 4)."""
         return np.random.default_rng((self.config.seed + 1, self._raw.number, number, purpose))
 
     def _teach(self, number: int, place: int) -> None:
         """Let a network learn on the volumes as they are."""
-        rng, (_, pairs) = self._rng(number, 2), self._pairs(number, place)
+        rng, (_, pairs) = self.rng(number, 2), self._pairs(number, place)
         sample, _ = pairs[int(rng.integers(len(pairs)))]
         loss = self.networks[place].loss(sample, int(rng.integers(2**31)), None)
         self._learning[place].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._learning[place].step()
 
-    def _match(self, number: int, place: int) -> None:
+    def match(self, number: int, place: int) -> None:
         """Move the generator towards volumes that give the network the patient's gradients."""
-        network, rng = self.networks[place], self._rng(number, 2)
+        network, rng = self.networks[place], self.rng(number, 2)
         volume, pairs = self._pairs(number, place)
         raw_losses, losses, structures, residuals, changes = [], [], [], [], []
         for sample, patient_sample in pairs:
@@ -210,7 +216,7 @@ class PatientLoop:
         """
         first = number // self._per_block * self._per_block
         if self._block is None or self._block[0] != first:
-            rng = self._rng(first, 3)
+            rng = self.rng(first, 3)
             volume = int(rng.integers(len(self._prior)))
             slice_mm, pixel_mm = self._raw.prior.spacing_mm[volume]
             brick = Brick(self.volume(volume), (pixel_mm, pixel_mm, slice_mm), is_clean=True)

@@ -22,7 +22,7 @@ from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import CHECKPOINT
-from MedEnhanceLib.spg.matching import MEASURED, MakeNetworks, PatientLoop, Raw
+from MedEnhanceLib.spg.matching import MakeNetworks, PatientLoop, Raw
 from MedEnhanceLib.spg.prepare import Brick, Prior
 
 _MUCH_SATURATED = 0.1
@@ -71,12 +71,11 @@ def distill_patient(
         DeviceMemoryError: memory ran out with half the batch, too.
     """
     monitor = monitor or Monitor()
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     patient = f"patient {raw.number + 1}"
     loop = PatientLoop(raw, config, make_networks, device)
     start, checkpoint = 0, None
     if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
         checkpoint = Checkpoint(folder / CHECKPOINT, **loop.parts(hashes or {}))
     if checkpoint is not None and checkpoint.path.exists():
         start, notes = checkpoint.load()
@@ -93,13 +92,9 @@ def distill_patient(
         step_within_memory(loop, number, monitor)
         if loop.ends_outer(number):
             outer = loop.outer_of(number)
-            values = loop.measured[outer].tolist()
-            for name, value in zip(MEASURED, values, strict=True):
+            for name, value in loop.measures(outer).items():
                 monitor.metric(f"{name} of {patient}", value, outer)
-    measured = {
-        name: float(f"{value:.6g}")
-        for name, value in zip(MEASURED, loop.measured[-1].tolist(), strict=True)
-    }
+    measured = {name: float(f"{value:.6g}") for name, value in loop.measures(-1).items()}
     if measured["saturation"] > _MUCH_SATURATED:
         monitor.warn(
             f"{patient}: {measured['saturation']:.0%} of the voxels have reached the largest "

@@ -118,16 +118,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     if not len(cohort):
         raise InputError("the cohort is empty", "Name patients.")
     _check(cohort.modality, config)  # before minutes of reading
-    everybody: dict[str, PatientData] = {}
-    keys: dict[bytes, str] = {}
-    modality = ""
-    for patient, read in cohort.volumes(least_slices=_LEAST_SLICES, monitor=monitor.part(0.0, 0.8)):
-        modality = read[0].modality
-        _check(modality, config)
-        everybody[patient.id] = _measured(patient.id, read, config)
-        if config.kind_of_prior == "file":
-            for volume in read:
-                keys |= dict.fromkeys(_keys(windowed(volume)), patient.id)
+    modality, everybody, keys = _read(cohort, config, monitor.part(0.0, 0.8))
     held = held_out(cohort, config)
     if not held and config.method == "matching":
         monitor.warn("no patient is held out: the set cannot be audited")
@@ -152,6 +143,27 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         Prior(volumes, prior.spacing_mm, prior.kind),
         volumes_of,
     )
+
+
+def _read(
+    cohort: Cohort, config: DistillConfig, monitor: Monitor
+) -> tuple[str, dict[str, PatientData], dict[bytes, str]]:
+    """Read and measure all patients.
+
+    Returns the modality, what is kept of each patient, and for a prior from a file the patient that
+    each slice, by its key, is of.
+    """
+    everybody: dict[str, PatientData] = {}
+    keys: dict[bytes, str] = {}
+    modality = ""
+    for patient, read in cohort.volumes(least_slices=_LEAST_SLICES, monitor=monitor):
+        modality = read[0].modality
+        _check(modality, config)
+        everybody[patient.id] = _measured(patient.id, read, config)
+        if config.kind_of_prior == "file":
+            for volume in read:
+                keys |= dict.fromkeys(_keys(windowed(volume)), patient.id)
+    return modality, everybody, keys
 
 
 def _measured(name: str, volumes: list[Volume], config: DistillConfig) -> PatientData:
@@ -219,17 +231,7 @@ def _prior(
     """
     kind, size = config.kind_of_prior, config.size
     if kind == SYNTHETIC:
-        volumes = []
-        for number, (slice_mm, pixel_mm) in enumerate(spacing):
-            monitor.progress(number / len(spacing), "drawing synthetic volumes")
-            volume = synthetic_volume(
-                "CT" if modality == "CT" else "MR",
-                config.seed * 10_000 + number,
-                shape=(size.slices, size.side, size.side),
-                spacing=(slice_mm, pixel_mm, pixel_mm),
-            )
-            volumes.append(windowed(volume))
-        return Prior(np.stack(volumes), tuple(spacing), kind)
+        return Prior(_synthetic(config, modality, spacing, monitor), tuple(spacing), kind)
     path = Path(config.prior)
     if kind == TEMPLATE:
         path = resource_folder("samples") / _TEMPLATE_FILE
@@ -254,6 +256,23 @@ def _prior(
     i, j, k = public.geometry.spacing
     boxes = np.stack([slices[start : start + depth] for start in starts])
     return Prior(boxes, ((k, float(np.sqrt(i * j))),) * count, kind)
+
+
+def _synthetic(
+    config: DistillConfig, modality: str, spacing: list[tuple[float, float]], monitor: Monitor
+) -> Floats:
+    """Draw a synthetic volume for each spacing of slices and of pixels, [M, K, J, I]."""
+    size, volumes = config.size, []
+    for number, (slice_mm, pixel_mm) in enumerate(spacing):
+        monitor.progress(number / len(spacing), "drawing synthetic volumes")
+        volume = synthetic_volume(
+            "CT" if modality == "CT" else "MR",
+            config.seed * 10_000 + number,
+            shape=(size.slices, size.side, size.side),
+            spacing=(slice_mm, pixel_mm, pixel_mm),
+        )
+        volumes.append(windowed(volume))
+    return np.stack(volumes)
 
 
 def _keys(voxels: Floats) -> set[bytes]:

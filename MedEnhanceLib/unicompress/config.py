@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from MedEnhanceLib.bundles.schema import CODEC_PREFIX
-from MedEnhanceLib.core.options import Options, WithPresets, option
+from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.learning.config import TrainingConfig
 from MedEnhanceLib.runtime.machine import cpu_threads
 
 Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]
@@ -115,6 +116,11 @@ class CompressConfig(Options):
             return "ratio"
         return "ssim" if self.psnr is None else "psnr"
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether no voxel differs by more than a bound, or at all."""
+        return self.mode in ("lossless", "max_error")
+
 
 def thread_count(requested: int, most: int | None = None) -> int:
     """Choose the number of threads: of 0 all processors of this process; at most `most`."""
@@ -122,18 +128,14 @@ def thread_count(requested: int, most: int | None = None) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodecTrainingConfig(WithPresets):
+class CodecTrainingConfig(TrainingConfig):
     """Options shared by trainings of codecs: data and the bundle to write."""
 
     files: tuple[str, ...] = option(
         ("**/*.nii.gz",), help="patterns relative to the data folder, of volumes to learn from"
     )
     held_out: tuple[str, ...] = option((), help="patterns of volumes to exclude")
-    name: str = option("codec", help="name of the bundle; the modality is appended")
-    data: tuple[dict[str, str], ...] = option(
-        (), help="name, subjects, license and source of each data set, for the model card"
-    )
-    seed: int = option(0, help="random seed")
+    name: str = "codec"  # the modality is appended
 
     def __post_init__(self) -> None:
         super().__post_init__()

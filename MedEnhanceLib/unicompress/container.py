@@ -173,7 +173,7 @@ class Container:
         """Read a chunk's bytes; raises CodecError where they are missing or beyond repair."""
 
         def read() -> bytes:
-            data = self._bytes_at(chunk.offset, chunk.length)
+            data = self.bytes_at(chunk.offset, chunk.length)
             if len(data) < chunk.length:
                 raise self.damaged(chunk, "is missing: the file is cut short")
             if zlib.crc32(data) != chunk.crc:
@@ -240,7 +240,7 @@ class Container:
             )
 
     def _load(self) -> None:
-        raw = self._bytes_at(0, _PROLOGUE.size)
+        raw = self.bytes_at(0, _PROLOGUE.size)
         if len(raw) < _PROLOGUE.size:
             self._fail(f"cut short at byte {self.size}, before the first chunk")
         magic, *version, file_bytes, head_bytes, head_crc, crc = _PROLOGUE.unpack(raw)
@@ -252,7 +252,7 @@ class Container:
                 f"{self.path.name} has format {self.version}, this version reads {VERSION[0]}.x",
                 "Install a newer MedEnhance (python -m pip install --upgrade medenhance).",
             )
-        raw = self._bytes_at(_PROLOGUE.size, head_bytes)
+        raw = self.bytes_at(_PROLOGUE.size, head_bytes)
         if len(raw) < head_bytes:
             self._fail("the head is cut short, before the first chunk")
         if zlib.crc32(raw) != head_crc:
@@ -298,24 +298,31 @@ class Container:
             self._fail(says)
         self._warn(f"{self.path.name}: {says}")
 
-    def _bytes_at(self, offset: int, length: int) -> bytes:
+    def bytes_at(self, offset: int, length: int) -> bytes:
+        """Read up to that many bytes; those that were repaired are not read from the disk.
+
+        Raises CodecError where the disk cannot read them.
+        """
+        pieces, stop = [], min(offset + length, self.size)
+        for damage in self._repaired:  # in the order of the file
+            first, end = max(offset, damage.offset), min(stop, damage.offset + damage.length)
+            if first < end and damage.repaired is not None:
+                repaired = damage.repaired[first - damage.offset : end - damage.offset]
+                pieces += [self._from_disk(offset, first), repaired]
+                offset = end
+        return b"".join([*pieces, self._from_disk(offset, stop)])
+
+    def _from_disk(self, start: int, stop: int) -> bytes:
         try:
-            self._stream.seek(offset)
-            data = self._stream.read(min(length, max(self.size - offset, 0)))
+            self._stream.seek(start)
+            return self._stream.read(max(stop - start, 0))
         except OSError as cause:
-            raise self.error(f"byte {offset} cannot be read: {cause.strerror or cause}") from cause
-        for damage in self._repaired:
-            first = max(offset, damage.offset)
-            stop = min(offset + len(data), damage.offset + damage.length)
-            if first < stop and damage.repaired is not None:
-                right = damage.repaired[first - damage.offset : stop - damage.offset]
-                data = data[: first - offset] + right + data[stop - offset :]
-        return data
+            raise self.error(f"byte {start} cannot be read: {cause.strerror or cause}") from cause
 
     def _bytes_or_zeros(self, offset: int, length: int) -> bytes:
         """Read that many bytes: zeros where a disk gives none, or the file has ended."""
         try:
-            return self._bytes_at(offset, length).ljust(length, b"\0")
+            return self.bytes_at(offset, length).ljust(length, b"\0")
         except CodecError:
             return bytes(length)
 

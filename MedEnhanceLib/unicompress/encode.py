@@ -26,8 +26,8 @@ from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
+from MedEnhanceLib.unicompress.allocation.goals import quality_goal
 from MedEnhanceLib.unicompress.allocation.lossy import (
-    Goal,
     code_implicit,
     code_to_quality,
     code_to_ratio,
@@ -56,9 +56,8 @@ ENDING = ".ucv"
 LEAST_EXTENT = 11
 #: Share of the places, the quietest, whose noise counts.
 QUIET_PLACES = 0.1
-_VIDEO_MODES = ("ratio", "psnr", "ssim")
-#: Of the time, until the file is verified: without loss or bounded; as videos, which are searched.
-_CODED = (0.85, 0.97)
+#: Of the time, until the file is verified: as videos, which are searched; without loss or bounded.
+_CODED = (0.97, 0.85)
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def compress(
     voxels = codable(volume, config)
     config, noise = with_bound(volume, config, monitor)
     threads = thread_count(config.threads)
-    coded = _CODED[config.mode in _VIDEO_MODES]
+    coded = _CODED[config.is_bounded]
     with atomic_write(target, overwrite=overwrite) as temporary:
         draft = draft_header(volume, voxels, config)
         task = CodingTask(
@@ -301,7 +300,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
 
 def _code(task: CodingTask, volume: Volume, draft: Header, config: CompressConfig) -> CodedBlocks:
     if config.psnr is not None or config.ssim is not None:
-        return code_to_quality(task, Goal(psnr=config.psnr, ssim=config.ssim, peak=draft.peak))
+        return code_to_quality(task, quality_goal(config.psnr, config.ssim, draft.peak))
     if config.ratio is None:
         return code_bounded(task, config.max_error)
     if config.block_type == "auto":

@@ -15,13 +15,15 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Voxels, slabs
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation.coding_task import CodingTask
-from MedEnhanceLib.unicompress.allocation.lossy import Goal, code_to_quality, code_to_ratio
+from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask
+from MedEnhanceLib.unicompress.allocation.goals import first_step, quality_goal
+from MedEnhanceLib.unicompress.allocation.lossy import code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, with_bound
+from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.parity import most_bytes
 
 #: The part is runs of successive slices from all over the volume: how many runs, and slices of
@@ -68,41 +70,13 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     voxels = codable(volume, config)
     config, _ = with_bound(volume, config, monitor)
     header = draft_header(volume, voxels, config)
-    peak, taken = header.peak, voxels.nbytes - make_room(header, voxels, 1.0).bytes
-    goal = Goal(psnr=config.psnr, ssim=config.ssim, peak=peak)
-    is_bounded = config.mode in ("lossless", "max_error")
-    part = _part_of(voxels, is_bounded)
-    # What is less than a step of a video's quantizer is no activity.
-    unit = None if is_bounded else goal.step
-    activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0
-    share = _activity_of(part, unit) / activity if activity else part.size / voxels.size
+    sample = _Sample.of(voxels, config, header.peak)
     monitor.check()
-    task = CodingTask(
-        part,
-        DecodeContext(voxels.dtype, header.range),
-        config.speed if is_bounded else "fast",
-        thread_count(config.threads),
-        monitor,
-        predictors=shipped_predictors(volume.modality) if config.speed != "fast" else (),
-    )
-    if is_bounded:
-        payload = code_bounded(task, config.max_error)
-    elif config.ratio is not None:
-        room = make_room(header, voxels, config.ratio)
-        payload = code_to_ratio(task, replace(room, bytes=round(room.bytes * share)))
-    else:
-        if config.psnr is not None:  # of the part the share of all errors that it has
-            psnr = config.psnr - 10 * math.log10(voxels.size * share / part.size)
-            goal = replace(goal, psnr=max(psnr, 1.0))
-        payload = code_to_quality(task, goal)
-    carried = 2 * sum(len(model.data) for model in payload.carried)
-    if config.ratio is not None and not payload.tally.equal:
-        file_bytes = voxels.nbytes / config.ratio
-    else:
-        effort = 1.0 if is_bounded or config.speed == "fast" else _FULL_EFFORT
-        file_bytes = payload.bytes / share * effort + carried
-        file_bytes += most_bytes(round(file_bytes)) + taken - most_bytes(voxels.nbytes)
-    squared = payload.tally.squared / (part.size if is_bounded else share * voxels.size)
+    payload = _coded(sample, header, config, monitor)
+    file_bytes = _file_bytes(sample, payload, header, config)
+    psnr = payload.tally.psnr(header.peak)
+    if psnr is not None and not config.is_bounded:
+        psnr += sample.quieter_db
     monitor.progress(1.0, "estimated")
     return Estimate(
         mode=config.mode,
@@ -110,12 +84,77 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
         file_bytes=round(file_bytes),
         ratio=voxels.nbytes / file_bytes,
         max_error=payload.tally.max_error,
-        psnr=10 * math.log10(peak**2 / squared) if squared and 0 < peak < math.inf else None,
+        psnr=psnr,
         lossless=payload.tally.equal,
         blocks=len(payload.chunks),
-        share=part.size / voxels.size,
+        share=sample.voxels.size / voxels.size,
         seconds=time.monotonic() - began,
     )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A part of a volume.
+
+    Attributes:
+        whole: voxels of the volume.
+        voxels: of the part, [K, J, I].
+        share: of the bytes and the error of the whole that are in the part.
+    """
+
+    whole: Voxels
+    voxels: Voxels
+    share: float
+
+    @classmethod
+    def of(cls, voxels: Voxels, config: CompressConfig, peak: float) -> _Sample:
+        """Take a part that suits the mode."""
+        part = _part_of(voxels, config.is_bounded)
+        # What is less than a step of a video's quantizer is no activity.
+        unit = None if config.is_bounded else first_step(peak, config.psnr)
+        activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0
+        share = _activity_of(part, unit) / activity if activity else part.size / voxels.size
+        return cls(voxels, part, share)
+
+    @property
+    def quieter_db(self) -> float:
+        """PSNR of the whole above that of the part, whose voxels have more of the error, in dB."""
+        return 10 * math.log10(self.whole.size * self.share / self.voxels.size)
+
+
+def _coded(
+    sample: _Sample, header: Header, config: CompressConfig, monitor: Monitor
+) -> CodedBlocks:
+    """Code the part as the whole would be: it gets its share of the bytes or of the error."""
+    task = CodingTask(
+        sample.voxels,
+        DecodeContext(header.dtype, header.range),
+        config.speed if config.is_bounded else "fast",
+        thread_count(config.threads),
+        monitor,
+        predictors=shipped_predictors(header.modality) if config.speed != "fast" else (),
+    )
+    if config.is_bounded:
+        return code_bounded(task, config.max_error)
+    if config.ratio is not None:
+        room = make_room(header, sample.whole, config.ratio)
+        return code_to_ratio(task, replace(room, bytes=round(room.bytes * sample.share)))
+    psnr = None if config.psnr is None else max(config.psnr - sample.quieter_db, 1.0)
+    return code_to_quality(task, quality_goal(psnr, config.ssim, header.peak))
+
+
+def _file_bytes(
+    sample: _Sample, payload: CodedBlocks, header: Header, config: CompressConfig
+) -> float:
+    """Carry the bytes of a coded part over to the file of the whole volume."""
+    raw_bytes = sample.whole.nbytes
+    if config.ratio is not None and not payload.tally.equal:
+        return raw_bytes / config.ratio
+    effort = 1.0 if config.is_bounded or config.speed == "fast" else _FULL_EFFORT
+    carried = 2 * sum(len(model.data) for model in payload.carried)
+    chunks = payload.bytes / sample.share * effort + carried
+    head = raw_bytes - make_room(header, sample.whole, 1.0).bytes - most_bytes(raw_bytes)
+    return chunks + most_bytes(round(chunks)) + head
 
 
 def _part_of(voxels: Voxels, is_bounded: bool) -> Voxels:

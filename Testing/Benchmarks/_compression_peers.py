@@ -82,7 +82,7 @@ def lossless_peers() -> dict[str, Callable[[Voxels], Coded]]:
 def bounded_peers(bound: int) -> dict[str, Callable[[Voxels], Coded]]:
     """No voxel off by more than `bound`."""
     return {
-        QUANTIZED: lambda image: _by_slice(partial(_jpegxl, 7), _quantized(image, bound)),
+        QUANTIZED: lambda image: _by_slice(partial(_jpegxl, 7), quantized(image, bound)),
         NEAR: partial(_by_slice, partial(imagecodecs.jpegls_encode, level=bound)),
         # A little less than the next whole number: rounding gives back what is beyond the bound.
         SZ3: partial(_sz3, bound=bound + 0.499),
@@ -129,7 +129,7 @@ def _zstd(image: Voxels) -> Coded:
     return len(imagecodecs.zstd_encode(shuffled, level=19)), None
 
 
-def _quantized(image: Voxels, bound: int) -> Voxels:
+def quantized(image: Voxels, bound: int) -> Voxels:
     indices = (image.astype(np.int64) + bound) // (2 * bound + 1)
     return indices.astype(np.min_scalar_type(int(indices.max())))
 

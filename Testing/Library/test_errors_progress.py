@@ -87,7 +87,7 @@ def test_steps_share_what_is_left_by_what_they_are_expected_to_take() -> None:
     assert fractions == pytest.approx([0.125, 0.3125, 0.359375, 0.5], abs=1e-5)
 
 
-def test_a_warning_is_reported_once_in_a_job_and_names_the_first_of_several_files() -> None:
+def test_a_warning_is_reported_once_in_a_job_and_names_the_first_file() -> None:
     events: list[Event] = []
     monitor = Monitor(events.append)
     for part in (monitor, monitor.part(0, 0.5), monitor.part(0.5, 1)):

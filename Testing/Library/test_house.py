@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import tomllib
@@ -46,6 +47,19 @@ def test_no_name_of_a_class_or_file_stands_for_two_things() -> None:
     methods = {"config.py", "train.py"}
     twice = {name: folders for name, folders in homes.items() if len(folders) > 1}
     assert not {n: f for n, f in twice.items() if n not in methods and f != doors}
+
+
+def test_functions_and_names_of_tests_are_short() -> None:
+    lengths = []
+    for path in (*(ROOT / "MedEnhanceLib").rglob("*.py"), *(ROOT / "MedEnhance").rglob("*.py")):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+        lengths += [(node.end_lineno or 0) - node.lineno + 1 for node in functions]
+    assert max(lengths) <= 100
+    assert sum(length > 60 for length in lengths) <= 5
+    tests = (ROOT / "Testing").rglob("*.py")
+    names = [name for path in tests for name in re.findall(r"def (test_\w+)", path.read_text())]
+    assert not [name for name in names if len(name) > 70]
 
 
 def test_slicer_gets_the_same_requirements() -> None:
@@ -115,7 +129,7 @@ def test_one_version_stands_wherever_a_reader_looks() -> None:
     assert versions == dict.fromkeys(versions, __version__)
 
 
-def test_citations_name_the_papers_of_the_readme_and_no_version_of_their_own() -> None:
+def test_citations_name_the_papers_of_the_readme_and_no_version() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     codemeta = json.loads((ROOT / "codemeta.json").read_text(encoding="utf-8"))

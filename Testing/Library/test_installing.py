@@ -68,7 +68,7 @@ def test_a_version_that_pip_refuses_is_no_constraint(
     assert installing.constraints() == []
 
 
-def test_a_package_that_asks_for_another_torch_changes_nothing_and_is_named(site: Path) -> None:
+def test_a_package_that_needs_another_torch_is_named_and_not_installed(site: Path) -> None:
     _wheel(site, "needy", "1.0", "torch>=2.8")
     before = sorted(site.iterdir())
     with pytest.raises(DependencyError) as caught:

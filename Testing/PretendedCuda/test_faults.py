@@ -44,7 +44,7 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
 )  # fmt: skip
 def test_every_run_on_a_card_is_without_tf32(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     switched: list[tuple[bool, bool]] = []
-    monkeypatch.setattr(precision, "_allow_tf32", lambda *to: switched.append(to) or to)
+    monkeypatch.setattr(precision, "allow_tf32", lambda *to: switched.append(to) or to)
     with pytest.raises(TypeError):  # of arguments that are missing: after the switch
         pkgutil.resolve_name(f"MedEnhanceLib.{run}")()
     assert switched[:1] == [(False, False)]
@@ -96,6 +96,6 @@ def test_what_needs_float64_works_on_devices_without(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: asked.append("cpu") or tensor)
     wanted = principal_axes(points)
     assert not asked
-    monkeypatch.setattr(precision, "_WITHOUT_DOUBLE", ("cpu",))
+    monkeypatch.setattr(precision, "WITHOUT_DOUBLE", ("cpu",))
     assert torch.equal(principal_axes(points), wanted)
     assert asked

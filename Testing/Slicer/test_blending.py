@@ -202,7 +202,7 @@ class SliderTest(ViewTestCase):
         self.assertIn("Its input is not in the scene", self.message)
         self.assertEqual(self.ui.strengthSlider.value, 1.0)
 
-    def test_theDifferenceIsMadeWhenItIsPressedFollowsTheStrengthAndGoesWithItsResult(self):
+    def test_theDifferenceFollowsTheStrengthAndGoesWithItsResult(self):
         slicer.mrmlScene.RemoveNode(self.results.linked(self.output, "difference"))
         self.processEvents(80)
         self.ui.differenceButton.click()

@@ -362,7 +362,7 @@ class ApplyTest(EnhanceTestCase):
         self.choose(first)
         self.assertIs(self.ui.resultSelector.currentNode(), output)
 
-    def test_theSeriesOfTheExaminationWithTheLeastNoiseIsSuggestedAndOffUntilChosen(self):
+    def test_theSeriesWithTheLeastNoiseIsSuggestedAndOffUntilChosen(self):
         """Of the same study, or of the same patient and day."""
         node, button = self.brain(), self.ui.suggestedGuideButton
         self.choose(node)

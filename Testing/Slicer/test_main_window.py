@@ -178,7 +178,7 @@ class JobBarTest(MedEnhanceTestCase):
         self.widget.enter()
 
     @slow
-    def test_belowThePagesStandsALineWhileAJobRunsAndTheLogIsAmongTheDetailsOfAnError(self):
+    def test_aLineStandsBelowThePagesWhileAJobRunsAndErrorsShowTheLog(self):
         ui, runner = self.widget.ui, self.context.runner
         self.widget.parent.show()
         self.addCleanup(self.widget.parent.hide)

@@ -125,7 +125,7 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertIsNotNone(slicer.util.getModuleWidget("MedEnhance").context.state)
 
     @slow
-    def test_everyPageFitsANarrowPanelAndThePageEnhanceAScreenOf900PixelsWithItsResult(self):
+    def test_everyPageFitsANarrowPanelAndEnhanceAScreenOf900Pixels(self):
         """With a message, all sections open, the font of a usual screen (9 pt) and a larger one."""
         # A fresh panel: Qt keeps the hints of sections whose content was wider before.
         slicer.util.reloadScriptedModule("MedEnhance")

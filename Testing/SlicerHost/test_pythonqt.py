@@ -107,7 +107,7 @@ def test_a_loop_without_a_modal_dialog_is_refused(refused):
     refused.clear()
 
 
-def test_a_widget_that_its_connections_hold_is_not_deleted_without_a_parent(refused):
+def test_a_widget_that_connections_hold_is_not_deleted_without_parent(refused):
     dialog = qt.QProgressDialog()
     slot = functools.partial(lambda shown: shown.hide(), dialog)
     for signal in (dialog.canceled, qt.QTimer(dialog).timeout):

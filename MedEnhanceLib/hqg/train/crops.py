@@ -49,7 +49,7 @@ _RICIAN_SHARE, _MAPPED_SHARE, _GAMMA_SHARE = 0.4, 0.3, 0.5
 #: Share of the crops of MR that a simulated scanner acquires; the others get white noise. Of these,
 #: shares with low SNR (mean of tissue over σ), and whose spectrum the filter is given: in use it
 #: often counts as white.
-_SCANNED_SHARE, _LOW_SNR_SHARE, _KNOWN_SPECTRUM_SHARE, _LOW_SNR = 0.35, 0.2, 0.5, (2.0, 5.0)
+SCANNED_SHARE, _LOW_SNR_SHARE, _KNOWN_SPECTRUM_SHARE, _LOW_SNR = 0.35, 0.2, 0.5, (2.0, 5.0)
 #: Photons per ray of simulated CT, uniform in the logarithm, electronic noise, and kernels; and in
 #: half of them modulation of the tube current.
 _PHOTONS, _ELECTRONIC, _CUTOFFS, _MODULATION = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2), 0.5
@@ -181,7 +181,7 @@ class CropMaker:
                 self.targets, target, where, clean, rng, in_pairs=self.kind == "lesions"
             )
         least = _OVER_OWN * target.least_sigma
-        if rng.random() < _SCANNED_SHARE:
+        if rng.random() < SCANNED_SHARE:
             add = _drawn_scan(clean, target.spacing, rng, least=least)
         else:
             add = _drawn_noise(clean.shape, rng, least=least)
@@ -323,7 +323,13 @@ class CropPool:
         self._crops: dict[int, Future[list[Crop]]] = {}
 
     def draw(self, step: int, rng: np.random.Generator, monitor: Monitor) -> Crop:
-        """Draw one of the crops of a step; waits until all of them are made."""
+        """Draw one of the crops of a step; waits until all of them are made.
+
+        Args:
+            step: of the training.
+            rng: draws the crop.
+            monitor: that may cancel the waiting.
+        """
         first = step // self._every
         for number in [number for number in self._crops if number < first]:
             self._crops.pop(number).cancel()

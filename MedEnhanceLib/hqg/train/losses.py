@@ -121,7 +121,15 @@ class Made:
 def made(
     network: GuidedNetwork, crop: Noisy, window: CropWindow, turn: Turn, guide: Tensor | None
 ) -> Made:
-    """Run the networks on a window."""
+    """Run the networks on a window.
+
+    Args:
+        network: set network and correction.
+        crop: of the volume.
+        window: where blocks are taken.
+        turn: of the blocks before they enter the networks.
+        guide: [K, J, I] of the crop; None for none.
+    """
     places, voxels = window.places, window.voxels
     groups = network.groups(places, voxels, crop.noisy, crop.pilot, crop.estimate, 1.0)
     turned = replace(
@@ -167,7 +175,14 @@ def squared_error(image: Tensor, crop: Noisy, window: CropWindow, weight: Tensor
 
 
 def excess(made_: Made, crop: Noisy, window: CropWindow, *, is_right: bool) -> Tensor:
-    """Measure how much worse than without a guide cells of the window are."""
+    """Measure how much worse than without a guide cells of the window are.
+
+    Args:
+        made_: with and without the guide.
+        crop: that the image is of.
+        window: where it counts.
+        is_right: whether the guide is of the same examination.
+    """
     target = crop.target[window.where]
     worse = (made_.guided[window.where] - target).square()
     worse = worse - (made_.unguided[window.where] - target).square()
@@ -181,6 +196,11 @@ def changed_means(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
 
     Of a real noisy volume nothing says what it is without noise. This forbids to invent what is
     larger than a voxel, whatever the critic takes for clean.
+
+    Args:
+        image: of the whole crop.
+        crop: that the image is of.
+        window: where it counts.
     """
     change = (image - crop.estimate)[window.where]
     return F.avg_pool3d(change[None], _UNCHANGED).square().mean() / window.variance
@@ -196,7 +216,14 @@ def voxel_weight(crop: Crop, window: CropWindow) -> Tensor:
 
 
 def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: CropWindow) -> Tensor:
-    """Measure the trace in the result of a lesion that only the guide has, in σ² of the noise."""
+    """Measure the trace in the result of a lesion that only the guide has, in σ² of the noise.
+
+    Args:
+        without: result without the lesion in the guide, of the whole crop.
+        with_lesion: result with it.
+        lesion: what was added to the guide.
+        window: where it counts.
+    """
     shape = lesion != 0
     difference = (with_lesion - without)[window.where]
     squares = difference.square().sum() / window.variance
@@ -205,7 +232,14 @@ def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: CropWind
 
 
 def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: CropWindow) -> Tensor:
-    """Measure how much a guide lowers the contrast that only the input has, as a share of it."""
+    """Measure how much a guide lowers the contrast that only the input has, as a share of it.
+
+    Args:
+        with_lesion: results of an input with the lesion.
+        without: results of one without it.
+        lesion: what was added to the input.
+        window: where it counts.
+    """
     part, power = lesion[window.where], lesion.square().sum()
 
     def kept(image: Tensor, before: Tensor) -> Tensor:
@@ -220,6 +254,11 @@ def wavelet_loss(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
     """Compute the content-aware loss of pixels, in σ of the noise.
 
     Mean absolute error of the eight bands of a Haar wavelet in three axes.
+
+    Args:
+        image: of the whole crop.
+        crop: that the image is of.
+        window: where it counts.
     """
     difference = (image - crop.target)[window.where]
     pair = difference.new_tensor([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5
@@ -229,7 +268,14 @@ def wavelet_loss(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
 
 
 def feature_loss(network: GuidedNetwork, crop: Noisy, window: CropWindow, image: Tensor) -> Tensor:
-    """Content-aware loss of features: what the set network sees in the result and in the target."""
+    """Content-aware loss of features: what the set network sees in the result and in the target.
+
+    Args:
+        network: that sees.
+        crop: that the image is of.
+        window: where it counts.
+        image: of the whole crop.
+    """
     places, voxels = window.places, window.voxels
 
     def features(estimate: Tensor) -> Tensor:

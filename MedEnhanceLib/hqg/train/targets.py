@@ -154,7 +154,15 @@ def load_examinations(
     modality: str,
     monitor: Monitor,
 ) -> list[Target]:
-    """Load examinations, one a pattern: each series with the others registered onto its grid."""
+    """Load examinations, one a pattern: each series with the others registered onto its grid.
+
+    Args:
+        patterns: relative to `data`.
+        data: a folder.
+        left_out: files and folders to exclude.
+        modality: of the images.
+        monitor: that may cancel.
+    """
     targets: list[Target] = []
     for pattern in patterns:
         files = _files(data, (pattern,), left_out)
@@ -187,7 +195,14 @@ def synthetic_target(modality: str, seed: int) -> Target:
 def scaled_target(
     voxels: Floats, spacing: tuple[float, float, float], modality: str, *, is_clean: bool
 ) -> Target:
-    """Make a target of a volume on the network's scale, [K, J, I]; a clean one has no noise."""
+    """Make a target of a volume.
+
+    Args:
+        voxels: [K, J, I], on the network's scale.
+        spacing: mm along i, j, k.
+        modality: "CT" or "MR".
+        is_clean: whether it has no noise; otherwise that is measured.
+    """
     target = _measured((voxels,), spacing, "", modality)
     return replace(target, least_sigma=0.0) if is_clean else target
 

@@ -256,11 +256,8 @@ def _framed(
             if place not in at
         ]
         if not missing:
-            is_mixed = attribute is contrast.ACQUISITION and contrast.interleave(frames)
-            if not is_mixed and contrast.are_of_one_kind(frames, attribute, attributes):
-                scanned = contrast.in_scan_order(frames) if attribute.is_scanned else frames
-                unknown = "" if scanned or attribute is not contrast.DIRECTION else _NO_ORDER
-                return ScanPart(scanned or frames, axis=attribute.axis, reason=unknown)
+            if whole := _complete(frames, attribute, attributes):
+                return whole
         elif len(missing) <= _MOST_LACKING * len(everywhere) * len(frames):
             reason = f"slices are missing: {named(missing)}"
             nearly = nearly or ScanPart(frames, axis=attribute.axis, reason=reason)
@@ -268,3 +265,17 @@ def _framed(
     if by_time and contrast.are_of_one_kind(by_time, None, attributes):
         return ScanPart(by_time, axis=contrast.TIME)
     return nearly
+
+
+def _complete(
+    frames: tuple[tuple[Slice, ...], ...],
+    attribute: contrast.Attribute,
+    attributes: Sequence[contrast.Attribute],
+) -> ScanPart | None:
+    """Return frames that lack no slice as a volume; None where they mix kinds of images."""
+    is_mixed = attribute is contrast.ACQUISITION and contrast.interleave(frames)
+    if is_mixed or not contrast.are_of_one_kind(frames, attribute, attributes):
+        return None
+    scanned = contrast.in_scan_order(frames) if attribute.is_scanned else frames
+    unknown = "" if scanned or attribute is not contrast.DIRECTION else _NO_ORDER
+    return ScanPart(scanned or frames, axis=attribute.axis, reason=unknown)

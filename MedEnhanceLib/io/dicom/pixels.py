@@ -27,7 +27,7 @@ _LOOK_SECONDS = 0.1
 #: Bytes for a voxel while it is read: stored, rescaled, and of the decoders.
 _BYTES_PER_VOXEL = 6
 #: Bytes: for less, the free memory is not checked.
-_SMALL = 1 << 26
+SMALL_BYTES = 1 << 26
 
 
 def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor: Monitor) -> Voxels:
@@ -143,7 +143,7 @@ def _where(name: str, file: Path) -> str:
 def refuse_too_large(shape: tuple[int, ...], name: str) -> None:
     """Raise DeviceMemoryError where a volume [K, J, I] does not fit into the free memory."""
     needed = float(np.prod(shape, dtype=float)) * _BYTES_PER_VOXEL
-    free = memory()["free"] if needed > _SMALL else None
+    free = memory()["free"] if needed > SMALL_BYTES else None
     if free is not None and needed > free:
         raise DeviceMemoryError(
             f"{name}: {shape[2]}×{shape[1]}×{shape[0]} voxels need {needed / 1e9:.1f} GB "

@@ -20,7 +20,7 @@ FORMAT = 1
 NOT_POSSIBLE = "This audit could not have found a leak"
 NOT_A_PROOF = "This does not prove that there is none: weaker leaks or other leaks may exist."
 #: What each attack does, for who has to decide on sharing.
-_TRIED = {
+TRIED = {
     "copies": "Every image was compared with every slice of every patient, shifted and turned.",
     "likeness-ncc": "Fine details of the images were compared with those of every patient.",
     "likeness-ssim": "Brightness and structure of the images were compared with every patient's.",
@@ -101,7 +101,7 @@ class AuditReport:
                 verdict = "Inconclusive: it could not have found a leak."
             if finding.alarm:
                 verdict = "ALARM: it found a leak."
-            lines.append(f"**{finding.title}** {_TRIED[finding.attack]} **{verdict}**")
+            lines.append(f"**{finding.title}** {TRIED[finding.attack]} **{verdict}**")
         return (*lines, _NOT_TRIED)
 
     @property

@@ -27,7 +27,7 @@ _REFERENCES = 8
 #: Smallest scale of a tail, on Fisher's scale: equal excesses have no spread.
 _LEAST_SCALE = 0.01
 #: Copies of each strength that are planted, and shares of the image that planted copies make up.
-_PLANTS = 5
+PLANTS = 5
 _BLENDED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 
 
@@ -55,17 +55,6 @@ def search_copies(
         for column in training_columns
         for row in np.flatnonzero(excess[:, column] >= limit)
     ]
-    pairs = f"{len(suspects)} {'pair' if len(suspects) == 1 else 'pairs'} of image and patient"
-    copied = "No image is closer to a used patient than strangers are to each other."
-    if suspects:
-        copied = f"Closer than strangers ever are, so a copy: {pairs}."
-    power = (
-        f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
-        "patients are too similar, or too few."
-        if blended is None
-        else f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up at "
-        f"least {blended:.0%} of an image. What is fainter or covers less can be missed."
-    )
     used, others = (
         float(nearest.score[:, columns].max()) for columns in (training_columns, held_out_columns)
     )
@@ -73,13 +62,13 @@ def search_copies(
         attack="copies",
         title="Is a slice of a used patient in an image?",
         sentence=(
-            f"{copied} The nearest slices have a correlation of {used:.2f} "
+            f"{_sentence_on(len(suspects))} The nearest slices have a correlation of {used:.2f} "
             f"(used patients) and {others:.2f} (held out)."
         ),
         p=min(1.0, p),
         level=level,
         detectable=blended,
-        power=power,
+        power=_power_of(blended),
         finds=f"a slice that makes up at least {blended or 1:.0%} of an image",
         measured={
             "highest_training": used,
@@ -91,6 +80,27 @@ def search_copies(
                 excess[:, held_out_columns].max() >= among_patients.limit(level / comparisons)
             ),
         },
+    )
+
+
+def _sentence_on(suspects: int) -> str:
+    """Say how many pairs of image and patient are copies."""
+    if not suspects:
+        return "No image is closer to a used patient than strangers are to each other."
+    pairs = "pair" if suspects == 1 else "pairs"
+    return f"Closer than strangers ever are, so a copy: {suspects} {pairs} of image and patient."
+
+
+def _power_of(blended: float | None) -> str:
+    """Say what share of a slice in an image is noticed; None for not even all of it."""
+    if blended is None:
+        return (
+            f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
+            "patients are too similar, or too few."
+        )
+    return (
+        f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up at "
+        f"least {blended:.0%} of an image. What is fainter or covers less can be missed."
     )
 
 
@@ -154,20 +164,20 @@ def _detectable(
     names = list(audited.training)
     # Copies are planted in the least suspicious images.
     calm = np.argsort(excess.max(axis=1), kind="stable")
-    owners = [names[number % len(names)] for number in range(_PLANTS)]
+    owners = [names[number % len(names)] for number in range(PLANTS)]
     copied = []
     for number, name in enumerate(owners):
         slices = audited.training[name]
-        step = (1 + number // len(names)) / (2 + (_PLANTS - 1) // len(names))
+        step = (1 + number // len(names)) / (2 + (PLANTS - 1) // len(names))
         copied.append(slices[int(step * (len(slices) - 1))])
-    planted_in = audited.distilled[[calm[number % len(calm)] for number in range(_PLANTS)]]
+    planted_in = audited.distilled[[calm[number % len(calm)] for number in range(PLANTS)]]
     smallest = None
     for share in reversed(_BLENDED):
         monitor.progress(1 - share, "planting copies")
         images = ((1 - share) * planted_in + share * np.stack(copied)).astype(np.float32)
         nearest = gallery.nearest(images)
-        z = excesses(nearest.z)[np.arange(_PLANTS), nearest.columns(owners)]
-        if np.count_nonzero(z >= limit) < POWER * _PLANTS:
+        z = excesses(nearest.z)[np.arange(PLANTS), nearest.columns(owners)]
+        if np.count_nonzero(z >= limit) < POWER * PLANTS:
             break
         smallest = share
     return smallest

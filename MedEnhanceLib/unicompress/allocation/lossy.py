@@ -2,9 +2,8 @@
 
 For a ratio that is an error bound, or videos; for a quality, videos: coded by one search over one
 step. All blocks have the same step of the quantizer. Equal steps are near the best way to share
-bytes out: every block gains about the same from its last one. What a search comes to is a coding's
-bytes or its error, both nearly straight lines over the step on logarithmic scales. A part of the
-volume, and then quick codings of the whole, lead to about the right step.
+bytes out: every block gains about the same from its last one. A part of the volume, and then quick
+codings of the whole, lead to about the right step.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from MedEnhanceLib.core.arrays import Voxels, extremes, trim
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Monitor, Steps
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
+from MedEnhanceLib.unicompress.allocation.goals import BytesGoal, Goal, PsnrGoal, QualityGoal
 from MedEnhanceLib.unicompress.allocation.near_lossless import (
     LEAST_BITS,
     code_bounded,
@@ -40,8 +40,6 @@ from MedEnhanceLib.unicompress.container import Chunk, bytes_of
 if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.codecs.implicit.codec import Writer
 
-#: What an octave of the step changes, in octaves: of the size, and of the squared error.
-_SIZE_SLOPE, _ERROR_SLOPE = -1.25, 1.2
 #: A search ends this much below the limit, in octaves, and after this many codings.
 _TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03)}
 _TRIES = {"normal": 3, "fast": 4}
@@ -62,49 +60,8 @@ _FILTER_COST, _PART_COST = 1.8, 0.6
 _BOUNDED_COST, _UNTRIED_COST = 12.0, 0.5
 #: Whole numbers with so small a mean square error are nearly all as they were.
 _NEXT_TO_NOTHING = 0.05
-#: SSIM says nothing of where to begin: as if this PSNR were asked for.
-_USUAL_PSNR = 42.0
-#: The step of a quantizer whose error is one: between a uniform one's √12 and what deadzones take.
-_STEP_OF_ERROR = 3.0
 #: Settings, the logarithms of steps, and their values.
 Tried = list[tuple[float, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """Goal that a search nears from below: of bytes, psnr and ssim one is given.
-
-    Attributes:
-        bytes: of all videos.
-        free: beside them, for filters.
-        peak: the full range, which PSNR and SSIM are measured against.
-    """
-
-    bytes: int = 0
-    free: int = 0
-    psnr: float | None = None
-    ssim: float | None = None
-    peak: float = 0.0
-
-    @property
-    def largest_error(self) -> float:
-        """Largest error of a quality: mean square as a share of the peak's, or 1 − SSIM."""
-        return 10 ** (-self.psnr / 10) if self.psnr is not None else 1 - float(self.ssim or 0)
-
-    @property
-    def step(self) -> float:
-        """First step of a quality: a quantizer's step to begin with, in stored units."""
-        return _STEP_OF_ERROR * self.peak * 10 ** (-(self.psnr or _USUAL_PSNR) / 20)
-
-    @property
-    def limit(self) -> float:
-        """Limit in octaves, of bytes or of the error."""
-        return math.log2(self.bytes or self.largest_error)
-
-    @property
-    def slope(self) -> float:
-        """Change by an octave of the step, in octaves."""
-        return _SIZE_SLOPE if self.bytes else _ERROR_SLOPE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,26 +109,21 @@ class VideoTask(CodingTask):
         return self.map(finish, chunks, video.MOST_THREADS)
 
     def value(self, chunks: list[Chunk]) -> float:
-        """Compute the bytes of bare streams, or the error that their filters leave, in octaves."""
-        goal = self.goal
-        if goal.bytes:
-            return math.log2(max(1, bytes_of(chunks)))
-        blocks = (block for _, block in self.finished(chunks, wiener.MOST_BYTES))
-        decoded = self.grid.joined(blocks, self.voxels.dtype)
-        if goal.ssim is not None:
-            error = 1 - metrics.ssim(self.voxels, decoded, goal.peak, volumetric=True)
-        else:
-            error = 10 ** (-metrics.psnr(self.voxels, decoded, goal.peak) / 10)
-        return math.log2(max(error, 1e-300))
+        """Compute what the goal limits, in octaves."""
+
+        def decoded() -> Voxels:
+            blocks = (block for _, block in self.finished(chunks, wiener.MOST_BYTES))
+            return self.grid.joined(blocks, self.voxels.dtype)
+
+        return self.goal.value(bytes_of(chunks), self.voxels, decoded)
 
     def for_part(self, voxels: Voxels) -> Self:
-        """Make the task of a part of the voxels, [K, J, I]: a PSNR, or its share of bytes."""
-        share = self.goal.bytes * voxels.size // self.voxels.size
+        """Make the task of a part of the voxels, [K, J, I]."""
         return replace(
             self,
             voxels=voxels,
             grid=Grid(voxels.shape, (1, 1, 1)),
-            goal=self.goal if self.goal.psnr else Goal(bytes=max(share, 2 * video.HEAD.size)),
+            goal=self.goal.for_part(voxels.size, self.voxels.size),
             monitor=Monitor(cancel=lambda: self.monitor.cancelled),
         )
 
@@ -180,9 +132,8 @@ class VideoTask(CodingTask):
         return self.value(self.code(2.0**setting, quickly=True))
 
     def payload(self, chunks: list[Chunk]) -> CodedBlocks:
-        """Finish the videos with filters, which take what the goal's bytes leave."""
-        room = (self.goal.bytes + self.goal.free - bytes_of(chunks)) // len(chunks)
-        most = room if self.goal.bytes else wiener.MOST_BYTES
+        """Finish the videos with filters, as large as the goal allows."""
+        most = self.goal.filter_bytes(bytes_of(chunks), len(chunks))
         return CodedBlocks.of(self, self.grid, self.finished(chunks, most))
 
 
@@ -208,14 +159,12 @@ def code_to_ratio(task: CodingTask, room: Room) -> CodedBlocks:
     return min(codes, key=lambda payload: payload.tally.squared)
 
 
-def code_to_quality(task: CodingTask, goal: Goal) -> CodedBlocks:
+def code_to_quality(task: CodingTask, goal: QualityGoal) -> CodedBlocks:
     """Code videos, coarser and finer until the quality is just kept; lossless if smaller."""
     voxels = task.voxels
     codable = 0 < goal.peak < math.inf and np.isfinite(voxels).all()
-    is_whole = voxels.dtype.kind in "iu"
-    if not codable or (
-        is_whole and goal.psnr and goal.largest_error * goal.peak**2 < _NEXT_TO_NOTHING
-    ):
+    is_whole = voxels.dtype.kind in "iu" and isinstance(goal, PsnrGoal)
+    if not codable or (is_whole and goal.largest_error * goal.peak**2 < _NEXT_TO_NOTHING):
         return code_bounded(task, None)
     lossy = _searched(task.part(0.0, 0.9), goal, goal.step)
     if lossy is not None and expected_bytes(task, None) > lossy.bytes:
@@ -232,9 +181,8 @@ def _into_bytes(task: CodingTask, budget: int) -> CodedBlocks | None:
     blocks = len(video_grid(task.voxels.shape))
     free = round(min(blocks * wiener.USUAL_BYTES, _FILTER_SHARE * budget))
     bits = 8 * budget / task.voxels.size
-    return _searched(
-        task, Goal(bytes=budget - free, free=free), (high - low) / 16 / math.sqrt(bits + 0.01)
-    )
+    goal = BytesGoal(budget - free, free)
+    return _searched(task, goal, (high - low) / 16 / math.sqrt(bits + 0.01))
 
 
 def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
@@ -243,11 +191,12 @@ def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
     start: a step to begin with, in stored units.
     """
     grid, setting = video_grid(task.voxels.shape), math.log2(start)
+    is_for_bytes = isinstance(goal, BytesGoal)
     middle = grid.box(len(grid) // 2).middle(task.voxels, (_SLICES, _SIDE, _SIDE))
     encoder = [encoder for encoder in encoders() if encoder.takes(*middle.shape)][-1]
     search = VideoTask(**vars(task.part(0.0, 0.9)), grid=grid, encoder=encoder, goal=goal)
     part = search.for_part(middle) if video.fits(middle) else None
-    if part and goal.bytes:
+    if part and is_for_bytes:
         tried = _seek(part.try_quickly, setting, part.goal, _PART_TOLERANCE, _QUICK_TRIES)
         setting = _next(tried, part.goal)
     search = replace(search, encoder=_encoder_for(task, part, 2.0**setting))
@@ -260,7 +209,7 @@ def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
             more = part.value(part.code(2.0**setting)) - part.try_quickly(setting)
             setting -= more / part.goal.slope
     coded: dict[float, list[Chunk]] = {}
-    cost = _COST[task.speed] + (0.0 if goal.bytes else _FILTER_COST)
+    cost = _COST[task.speed] + (0.0 if is_for_bytes else _FILTER_COST)
 
     def measure(setting: float) -> float:
         attempt = search.at(steps.next(cost, cost if len(coded) < 2 else cost / 3))

@@ -110,7 +110,7 @@ def test_bounded_peers_keep_the_bound_that_they_are_compared_at(peers: Any, scan
         point = peers.run(peers.bounded_peers(bound)["SZ3"], scan)
         assert np.abs(point.decoded.astype(int) - scan).max() <= bound
         image = (scan.astype(int) + 1100).astype(np.uint16)
-        quantized = peers._quantized(image, bound).astype(int) * (2 * bound + 1)
+        quantized = peers.quantized(image, bound).astype(int) * (2 * bound + 1)
         assert np.abs(quantized - image).max() <= bound
         near = imagecodecs.jpegls_decode(imagecodecs.jpegls_encode(image[0], level=bound))
         assert np.abs(near.astype(int) - image[0]).max() <= bound

@@ -68,7 +68,7 @@ def test_a_training_of_a_few_steps_made_a_test_model() -> None:
     ]
 
 
-def test_a_named_model_decides_what_a_volume_is_where_neither_file_nor_values_say() -> None:
+def test_a_named_model_decides_the_modality_where_nothing_else_does() -> None:
     voxels = np.arange(6 * 8 * 8, dtype=np.int16).reshape(6, 8, 8)
     events: list[Event] = []
     monitor = Monitor(events.append)

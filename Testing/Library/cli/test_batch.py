@@ -217,7 +217,7 @@ def test_every_volume_gets_labels_and_the_table_their_volumes(
     assert len(networks) == 2
 
 
-def test_the_summary_counts_what_was_hardly_changed_and_the_page_lists_every_column(
+def test_the_summary_counts_unchanged_volumes_and_the_page_has_all_columns(
     run: Callable, networks: list[Any], scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in, shares = hqg.enhance, iter((0.8, 0.04, 0.09))

@@ -109,7 +109,7 @@ def test_means_of_an_evaluation_are_a_table(
     assert asked[0][1]["bundle"] == "mr"
 
 
-def test_a_segmenter_teaches_an_enhancer_and_an_enhancer_makes_what_a_head_learns_from(
+def test_head_and_enhancer_teach_each_other(
     run: Callable, asked: list[tuple[str, Mapping[str, Any]]]
 ) -> None:
     ends = (

@@ -137,7 +137,7 @@ def test_what_speaks_against_a_result_is_on_terminal_page_manifest_and_row(
 
 
 @pytest.mark.usefixtures("networks")
-def test_a_ct_states_its_limit_and_a_strength_is_recorded_as_it_was_asked_for(
+def test_a_ct_states_its_limit_and_a_strength_is_recorded_as_requested(
     run: Callable, head: Volume, tmp_path: Path
 ) -> None:
     save(replace(head, modality="CT"), tmp_path / "ct.nii")

@@ -325,7 +325,7 @@ def test_slices_that_are_no_one_image_are_refused(
     refused(make((k, 2.0 * k, alike | (elements if k > 1 else {})) for k in range(4)), said)
 
 
-def test_files_without_a_series_are_taken_for_one_if_nothing_speaks_against_it(
+def test_files_without_a_series_are_one_if_nothing_contradicts(
     make: Make, recorder: WarningRecorder
 ) -> None:
     folder = make((k, 2.0 * k, {"SeriesInstanceUID": None}) for k in range(3))

@@ -54,7 +54,7 @@ def test_frames_at_the_same_places_become_a_sequence(
     assert np.array_equal(loaded(tmp_path, dataset).voxels, [RESCALED[0::2], RESCALED[1::2]])
 
 
-def test_directions_of_diffusion_are_separated_by_their_gradient_where_nothing_counts_them(
+def test_directions_of_diffusion_are_separated_by_their_gradient(
     tmp_path: Path,
 ) -> None:
     """Two shells; they keep the order of the scan, which begins with the second one."""

@@ -78,7 +78,7 @@ def test_overlays_in_the_bits_above_are_masked(signed: bool, tmp_path: Path) -> 
         ({"RescaleSlope": 0}, "RescaleSlope is 0"),
     ],
 )
-def test_headers_that_contradict_the_pixels_or_give_no_intensities_are_refused(
+def test_headers_that_contradict_the_pixels_are_refused(
     own: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=says):
@@ -106,7 +106,7 @@ def test_more_voxels_than_memory_holds_are_refused_before_it_is_taken(
     make_series: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slices = slices_of(*make_series(np.zeros((3, 8, 8), np.uint16)).iterdir())
-    monkeypatch.setattr(pixels, "_SMALL", 0)
+    monkeypatch.setattr(pixels, "SMALL_BYTES", 0)
     monkeypatch.setattr(pixels, "memory", lambda: {"total": 1000, "free": 400})
     with pytest.raises(DeviceMemoryError, match="8×8×3 voxels need"):
         read_intensities(slices, "MR", "series", Monitor())

@@ -182,7 +182,7 @@ def test_an_odd_slice_is_named(fields: dict[str, Any], says: str) -> None:
 
 
 @pytest.mark.parametrize(("turn", "warnings"), [(5e-5, 0), (2e-4, 1), (9e-4, 1)])
-def test_rounded_directions_are_read_and_larger_turns_refused_with_their_size(
+def test_rounded_directions_are_read_and_larger_turns_refused(
     recorder: WarningRecorder, turn: float, warnings: int
 ) -> None:
     slices = planes(range(5))

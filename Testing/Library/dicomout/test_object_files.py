@@ -19,7 +19,6 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, OutputError
 from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, write_objects
-from MedEnhanceLib.io.dicomout import object_files as folder_module
 from MedEnhanceLib.io.dicomout.object_files import is_ours
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -57,7 +56,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_files_are_named_by_series_and_image_and_say_which_software_wrote_them(out: Path) -> None:
+def test_files_are_named_by_series_and_image_and_state_the_software(out: Path) -> None:
     paths = write_objects(images(), out)
     assert [path.name for path in paths] == [f"CT5-000{number}.dcm" for number in (1, 2, 3)]
     assert names(out) == [path.name for path in paths]
@@ -109,7 +108,7 @@ def test_what_another_program_writes_there_meanwhile_stays(out: Path) -> None:
     assert names(out.parent) == ["out"]
 
 
-def test_an_earlier_result_is_put_back_if_the_new_one_cannot_take_its_place(
+def test_an_earlier_result_is_put_back_if_the_new_one_cannot_replace_it(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_objects(images(value=1), out)
@@ -162,24 +161,23 @@ def test_two_series_of_one_number_do_not_meet(out: Path) -> None:
 def test_what_fails_leaves_nothing(
     out: Path, monkeypatch: pytest.MonkeyPatch, fault: str, says: str, exists: bool
 ) -> None:
-    write, calls = folder_module._write, iter(range(100))
+    read, calls = pydicom.dcmread, iter(range(100))
 
     def fsync(_handle: int) -> None:
         if next(calls) == 1:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    def flipping(dataset: Dataset, path: Path) -> None:
-        write(dataset, path)
-        content = bytearray(path.read_bytes())
-        content[-1] ^= 1
-        path.write_bytes(content)
+    def flipping(path: Path) -> Dataset:
+        dataset = read(path)
+        dataset.PixelData = bytes([dataset.PixelData[0] ^ 1]) + dataset.PixelData[1:]
+        return dataset
 
     if exists:
         out.mkdir()
     if fault == "full":
         monkeypatch.setattr(os, "fsync", fsync)
     if fault == "changed":
-        monkeypatch.setattr(folder_module, "_write", flipping)
+        monkeypatch.setattr(pydicom, "dcmread", flipping)
     monitor = Monitor(cancel=lambda: fault == "canceled" and next(calls) > 1)
     with pytest.raises((OutputError, Cancelled), match=says):
         write_objects(images(), out, monitor=monitor)

@@ -43,7 +43,7 @@ def test_faults_of_the_source_are_corrected_with_a_warning(
     assert sum("StudyID" in said for said in recorder.warnings) == 1  # once, not once a file
 
 
-def test_values_that_cannot_be_corrected_are_left_empty_but_who_a_patient_is_is_never_cut() -> None:
+def test_values_beyond_repair_are_left_empty_but_a_patient_is_never_cut() -> None:
     dataset = Dataset()
     with pytest.warns(UserWarning):
         dataset.StudyDate = "no date"
@@ -152,7 +152,7 @@ def test_a_thick_slice_names_all_that_it_reaches(axial: Volume) -> None:
     assert named == [[0, 1, 2, 3]]
 
 
-def test_a_slice_across_the_images_names_all_and_states_what_all_of_them_state(
+def test_a_slice_across_images_names_all_and_states_what_all_state(
     axial: Volume, sound: Sound
 ) -> None:
     sagittal = Volume(

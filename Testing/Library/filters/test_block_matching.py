@@ -98,11 +98,11 @@ def test_every_width_of_vectors_gives_the_same_bits(library, native_path: Path) 
 def test_threads_and_slabs_change_no_bit(engine, monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = phantom(15, 16, 20) + noise(15, 16, 20)
     rounds = (Round(step=4, keep=8), Round(step=3, keep=8))
-    monkeypatch.setattr(block_matching_run, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
+    monkeypatch.setattr(block_matching_run, "REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
     one = BlockMatchingFilter(
         noisy, flat(noisy), rounds=rounds, engine=engine, threads=1
     ).denoised()
-    monkeypatch.setattr(arrays, "_SLICES", 3)
+    monkeypatch.setattr(arrays, "SLICES_AT_ONCE", 3)
     three = BlockMatchingFilter(
         noisy, flat(noisy), rounds=rounds, engine=engine, threads=3
     ).denoised()

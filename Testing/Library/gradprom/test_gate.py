@@ -192,7 +192,7 @@ def test_a_gate_that_warms_up_listens_before_it_opens() -> None:
 
 
 @pytest.mark.parametrize("options", GATES)
-def test_a_multiple_of_the_main_loss_is_let_in_and_its_opposite_changes_no_bit(
+def test_the_gate_admits_a_multiple_of_the_main_loss_not_its_opposite(
     options: dict[str, object],
 ) -> None:
     for factor in (4.0, -1.0):

@@ -53,7 +53,7 @@ def test_without_noise_the_published_gate_reaches_the_main_optimum() -> None:
     assert descent("joint", "none")[0] == pytest.approx(0.125, rel=0.01)
 
 
-def test_with_shared_noise_only_the_averaged_gate_ends_where_the_main_loss_alone_does() -> None:
+def test_with_shared_noise_the_averaged_gate_ends_where_the_main_loss_does() -> None:
     main_only, joint = descent("main only", "shared")[0], descent("joint", "shared")[0]
     assert descent("averaged", "shared")[0] < 1.1 * main_only
     assert joint > 20 * main_only

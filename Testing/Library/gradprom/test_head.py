@@ -98,7 +98,7 @@ def test_a_stopped_training_goes_on(
     assert read_bundle(again).sha256 == read_bundle(head_model).sha256
 
 
-def test_a_head_learns_from_what_the_enhancer_makes_and_from_synthetic_contrasts(
+def test_a_head_learns_from_enhanced_images_and_synthetic_contrasts(
     data: Path, config: TrainHeadConfig, tmp_path: Path
 ) -> None:
     """Of each image, as it is and of another contrast: clean, and each degraded one enhanced."""

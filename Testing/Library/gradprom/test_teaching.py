@@ -178,7 +178,7 @@ def test_a_task_that_opposes_changes_no_bit_and_one_that_agrees_is_let_in(taught
     ("dice", "psnr", "accepted"),
     [(0.001, -0.05, True), (0.0, 0.0, False), (-0.1, 1.0, False), (0.1, -0.06, False)],
 )
-def test_taught_weights_are_kept_only_if_the_head_gains_at_the_same_fidelity(
+def test_taught_weights_are_kept_only_if_the_head_gains(
     dice: float, psnr: float, accepted: bool, taught: Any, enhancer: str
 ) -> None:
     folder = taught("binary", 1.0, dice, psnr)
@@ -267,9 +267,7 @@ def test_a_task_without_what_it_needs_is_refused(
 
 
 @pytest.mark.parametrize("images", [1, 2])
-def test_a_head_sees_one_image_or_two_of_sides_that_its_stages_do_not_divide(
-    images: int, data: Path, tmp_path: Path
-) -> None:
+def test_a_head_sees_one_image_or_two_of_any_size(images: int, data: Path, tmp_path: Path) -> None:
     network = {"context": 1, "widths": [4, 4, 4, 4], "images": images}
     task = SegmentationTask(
         new_head(tmp_path / "head", network=network), data, "cpu", modality="MR"

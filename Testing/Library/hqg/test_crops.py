@@ -12,11 +12,11 @@ from MedEnhanceLib.hqg.train import crops
 from MedEnhanceLib.hqg.train.targets import synthetic_target
 
 
-def test_crops_of_scanners_depend_on_their_number_and_pairs_share_scanner_and_noise(
+def test_crops_depend_on_their_number_and_pairs_share_scanner_and_noise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(crops, "SHAPE", (8, 24, 24))
-    monkeypatch.setattr(crops, "_SCANNED_SHARE", 1.0)
+    monkeypatch.setattr(crops, "SCANNED_SHARE", 1.0)
     target = synthetic_target("MR", 1)
     target = replace(target, series=(target.series[0], target.series[0] ** 2))
     maker = crops.CropMaker([target], "MR", blocks=8, seed=2, kind="lesions")

@@ -122,7 +122,7 @@ def test_a_frame_that_shows_nothing_is_named_before_any_is_enhanced(
     def must_not_be_called(*_: object) -> None:
         raise AssertionError("enhanced a frame")
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.enhancer._Frame.enhance", must_not_be_called)
+    monkeypatch.setattr("MedEnhanceLib.hqg.enhancer.denoise", must_not_be_called)
     voxels = np.stack([head.voxels, head.voxels, np.zeros_like(head.voxels)])
     with pytest.raises(InputError, match="constant in frame 2"):
         enhance(replace(head, voxels=voxels), config)

@@ -94,9 +94,7 @@ def test_some_slices_equal_those_of_a_whole_run(
     modality: str, guided: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As many parts of a layer as large slices have.
-    monkeypatch.setattr(
-        block_matching_run, "_REFERENCES_IN_BAND", {"threshold": 999, "grouped": 99}
-    )
+    monkeypatch.setattr(block_matching_run, "REFERENCES_IN_BAND", {"threshold": 999, "grouped": 99})
     volume, made = noisy_volume(modality), network(seed=1)
     guides = [1 - scene()] if guided else []
     whole = run(made, volume, guides)

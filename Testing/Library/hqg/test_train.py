@@ -80,9 +80,7 @@ def test_the_bundle_of_a_training_enhances_with_and_without_a_guide(trained: Pat
 
 
 @pytest.mark.slow
-def test_without_examinations_an_enhancer_takes_no_guide_and_others_start_from_it(
-    data: Path, tmp_path: Path
-) -> None:
+def test_without_examinations_an_enhancer_takes_no_guide(data: Path, tmp_path: Path) -> None:
     folder = train(config(examinations=[], guide_steps=0, lesion_steps=0), data, tmp_path / "a")
     before = weights(folder)
     assert not any(name.startswith("correction") for name in before)
@@ -159,7 +157,7 @@ def test_unpaired_steps_need_volumes_with_noise() -> None:
 
 
 @pytest.mark.slow
-def test_a_short_training_beats_the_filter_and_separates_right_guides_from_wrong_ones(
+def test_a_short_training_beats_the_filter_and_tells_guides_apart(
     data: Path, tmp_path: Path
 ) -> None:
     fields = {"steps": 100, "guide_steps": 240, "lesion_steps": 40, "crops": 24, "validated": 12}

@@ -135,6 +135,7 @@ def test_full_disk_leaves_the_old_file(full_disk: Path, ending: str) -> None:
     target.unlink()
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
 _WRITER = """
 import sys
 from MedEnhanceLib.io.atomic import atomic_write
@@ -146,15 +147,11 @@ with atomic_write(sys.argv[1], overwrite=True) as temporary:
 
 
 @pytest.fixture
-def writer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def writer(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A process that is in the midst of writing a.ucv, and its hidden folder."""
-    monkeypatch.setattr(atomic, "_looked_through", set())
     command = [sys.executable, "-c", _WRITER, str(tmp_path / "a.ucv")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+    with subprocess.Popen(command, env=ENVIRONMENT, text=True, **pipes) as process:
         assert process.stdout is not None
         yield process, tmp_path / process.stdout.readline().strip()
         process.kill()
@@ -175,7 +172,8 @@ def test_what_a_killed_writer_left_goes_with_the_next_one_in_the_folder(
     process.wait()
     write_json(tmp_path / "b.json", {}, overwrite=True)
     assert left.exists()  # a process looks through a folder once: it may hold many names
-    atomic._looked_through.clear()  # as in another process
-    write_json(tmp_path / "b.json", {}, overwrite=True)
+    call = f"write_json({str(tmp_path / 'b.json')!r}, {{}}, overwrite=True)"
+    code = f"from MedEnhanceLib.io.atomic import write_json; {call}"
+    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)  # another process
     assert set(tmp_path.iterdir()) == {tmp_path / "b.json", *others}
     assert (others[1] / "mine").exists()

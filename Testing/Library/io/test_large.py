@@ -23,7 +23,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every volume counts as large, a slab holds two slices of `scan`."""
     monkeypatch.setattr(arrays, "LARGE_BYTES", 1)
-    monkeypatch.setattr(arrays, "_SLAB_BYTES", 1200)
+    monkeypatch.setattr(arrays, "SLAB_BYTES", 1200)
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def qform(offset: Any = (5, -6, 7), code: int = 1) -> dict[str, Any]:
     return {"quatern": ROTATION, "qoffset": offset, "qform_code": code}
 
 
-def test_one_warning_names_the_modality_that_is_guessed_and_how_to_state_it(
+def test_one_warning_names_the_guessed_modality_and_how_to_state_it(
     tmp_path: Path, recorder: WarningRecorder
 ) -> None:
     for name in ("a.nii", "b.nii"):
@@ -202,7 +202,7 @@ FRAMES = np.arange(48, dtype=np.int16).reshape(2, 2, 3, 4)
         (-2.5, 2 | 8, None, True),
     ],
 )
-def test_an_interval_without_unit_is_in_seconds_and_a_long_one_in_milliseconds(
+def test_an_interval_without_unit_is_in_s_and_a_long_one_in_ms(
     tmp_path: Path,
     recorder: WarningRecorder,
     stored: float,

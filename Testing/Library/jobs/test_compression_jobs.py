@@ -65,9 +65,7 @@ def test_what_cannot_be_compressed_is_refused_at_once(
         _compress(scan, **params)
 
 
-def test_an_estimate_states_what_compressing_gives_which_reads_nothing_again(
-    scan: Path, unread: Callable[[], None]
-) -> None:
+def test_an_estimate_states_what_compressing_gives(scan: Path, unread: Callable[[], None]) -> None:
     kept = KeptVolumes()
     params = {"input": str(scan), "config": {"max_error": 2, "threads": 1}}
     reported = run_job(JobSpec("estimate", params), kept=kept).fields

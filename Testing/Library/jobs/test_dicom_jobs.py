@@ -21,7 +21,7 @@ def export(output: Path, **params: object) -> dict[str, object]:
     return dict(run_job(JobSpec("export", {"output": str(output), **params})).fields)
 
 
-def test_export_of_a_volume_beside_its_series_states_the_step_that_it_exports(
+def test_export_of_a_volume_beside_its_series_states_its_step(
     make_series: Callable, tmp_path: Path
 ) -> None:
     series = make_series((4, 10, 12), PatientID="P-17", FrameOfReferenceUID="1.2.3.99")

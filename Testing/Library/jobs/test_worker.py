@@ -46,7 +46,7 @@ def _pattern(line: str) -> str:
     return ".*".join(re.escape(part) for part in line.split("…"))
 
 
-def test_a_running_job_is_cancelled_in_two_seconds_and_a_waiting_one_never_begins(
+def test_a_running_job_stops_in_two_seconds_a_waiting_one_never_begins(
     start_worker: Start,
 ) -> None:
     worker = start_worker()

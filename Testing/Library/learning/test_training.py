@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from MedEnhanceLib.errors import Cancelled, ModelError
-from MedEnhanceLib.learning import precision, training
+from MedEnhanceLib.learning import precision
 from MedEnhanceLib.learning.checkpoint import Checkpoint
 from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.learning.training import CHECKPOINT, Journal, run_steps, training_steps
@@ -54,23 +55,22 @@ def test_a_journal_forgets_what_is_done_anew(tmp_path) -> None:
     assert not path.read_text()
 
 
-def test_a_loss_that_is_not_finite_ends_a_training_and_keeps_its_checkpoint(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
+def test_a_loss_that_is_not_finite_keeps_the_checkpoint(
+    tmp_path: Path,
 ) -> None:
     weights = torch.nn.Linear(1, 1)
     parts = {"config": {}, "modules": {"network": weights}, "optimizers": {}}
-    monkeypatch.setattr(training, "_CHECKPOINT_S", 0.0)
     losses = [{"loss": math.nan if number == 3 else 1.0} for number in range(9)]
     with pytest.raises(ModelError, match="diverged at step 3"):
-        run_steps(losses.__getitem__, 9, tmp_path, parts, Monitor())
+        run_steps(losses.__getitem__, 9, tmp_path, parts, Monitor(), checkpoint_s=0)
     assert Checkpoint(tmp_path / CHECKPOINT, **parts).load()[0] == 3
 
 
 def test_a_cpu_without_bfloat16_keeps_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
     with mixed_precision("cpu"):
         assert not torch.is_autocast_enabled("cpu")
-    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
     with mixed_precision("cpu"):
         assert torch.get_autocast_dtype("cpu") == torch.bfloat16
         assert torch.is_autocast_enabled("cpu")

@@ -71,13 +71,12 @@ def test_the_library_for_windows_is_of_these_sources_and_has_all_functions(
 def test_work_without_a_library_says_so_once_where_nobody_listens(
     tmp_path: Path, recorder: WarningRecorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    native._log.cache_clear()  # of other tests
     for monitor in (recorder.monitor, Monitor(), None):
-        native.load(tmp_path, monitor=monitor)
+        native.load(tmp_path, builds=False, monitor=monitor)
     (logged,) = caplog.records
     assert (logged.name, [logged.getMessage()]) == ("MedEnhanceLib", recorder.warnings)
     assert "ten times" in logged.getMessage()
-    assert native.load(tmp_path) is None
+    assert native.load(tmp_path, builds=False) is None
     assert logged.getMessage().endswith("python -m MedEnhanceLib.native.build")
 
 
@@ -98,7 +97,6 @@ def test_the_package_ziglang_builds_a_missing_library_at_its_first_use(
         for file in (native_path, native_path.with_suffix(".sha256")):
             shutil.copy(file, folder)
 
-    monkeypatch.setattr(native, "_HERE", tmp_path)
     monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: None)
     assert native.load(tmp_path) is None
     monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: name)
@@ -118,7 +116,6 @@ def test_a_build_by_ziglang_that_fails_is_not_tried_again(
         tried.append(folder)
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(native, "_HERE", tmp_path)
     monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(build, "build", fail)
     assert [native.load(tmp_path), native.load(tmp_path)] == [None, None]

@@ -49,7 +49,7 @@ def test_every_width_gives_the_bits_of_the_method(
         chosen = place >> np.uint8(shift)
         sums = compiled.sums(window, chosen, wiener.TAPS, cuts, weights.T)
         wanted = np.zeros(shape, np.int64)
-        for number, term in enumerate(wiener._terms(plain, cuts)):
+        for number, term in enumerate(wiener.terms(plain, cuts)):
             wanted += weights[chosen, number].astype(np.int64) * term
         assert np.array_equal(sums, wanted)
 

@@ -86,13 +86,13 @@ def test_no_text_lies_on_another_or_on_an_image_and_a_notice_stands_above(head: 
     picture = comparison([Pane("Input", flat), Pane("Enhanced", flat)])
     picture._repr_png_()
     figure = picture.figure
-    texts = [figure._suptitle, *(label for axes in figure.axes for label in axes.texts)]
+    texts = [*figure.texts, *(label for axes in figure.axes for label in axes.texts)]
     texts += [label for axes in figure.axes for label in (axes.title, axes.yaxis.label)]
     boxes = [text.get_window_extent() for text in texts if text.get_text()]
     boxes += [image.get_window_extent() for image in images_of(figure)[:6]]
     for index, box in enumerate(boxes):
         assert not [other for other in boxes[:index] if box.overlaps(other)]
-    assert figure._suptitle.get_text() == f"DERIVED · {RESEARCH_ONLY}"
+    assert figure.get_suptitle() == f"DERIVED · {RESEARCH_ONLY}"
 
 
 def test_volumes_of_two_grids_are_refused(head: Volume) -> None:

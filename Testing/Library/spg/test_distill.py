@@ -77,7 +77,7 @@ def test_a_raw_slice_in_the_set_raises_the_alarm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the whole distillation: a patient's slice gets into a volume, and is found."""
-    monkeypatch.setattr(copies, "_PLANTS", 1)
+    monkeypatch.setattr(copies, "PLANTS", 1)
     names = tuple(f"P{number}" for number in range(6))
     cohort = Cohort.from_folder(write_cohort(tmp_path / "people", people=names))
     config = replace(SMOKE, held_out=0.4)
@@ -135,7 +135,7 @@ def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on_unless_data_changed(
+def test_a_canceled_training_resumes_unless_its_data_changed(
     whole: Path, smoke: DistillConfig, tmp_path: Path
 ) -> None:
     folder, out = write_cohort(tmp_path / "people"), tmp_path / "out"

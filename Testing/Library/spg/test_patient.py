@@ -15,7 +15,7 @@ import torch
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, ModelError
 from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.spg import matching, patient
+from MedEnhanceLib.spg import matching
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.generator import RHO
 from MedEnhanceLib.spg.matching import PatientLoop, Raw
@@ -38,6 +38,15 @@ def raw_of(modality: str) -> Raw:
 run = partial(distill_patient, make_networks=make_networks)
 
 
+class OfSameCrops(PatientLoop):
+    """A loop whose steps draw the same numbers, and move the generator farther."""
+
+    rate = 1e-2
+
+    def rng(self, number: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng(purpose)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "drawn"),
@@ -57,17 +66,12 @@ def test_matching_lowers_the_distance_between_gradients(
     drawn: float,
     raw: Raw,
     smoke: DistillConfig,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of the same crops and network, generator alone: what the loop is for."""
     config = replace(smoke, loop=replace(smoke.loop, inner=24, teaching=0, outer=1))
-    monkeypatch.setattr(
-        patient.PatientLoop, "_rng", lambda loop, number, purpose: np.random.default_rng(purpose)
-    )
-    monkeypatch.setattr(matching, "_RATE", 1e-2)
     ratios = []
     for seed in range(2):  # which weights the networks have decides how far it falls
-        loop = PatientLoop(raw, config, lambda *args: [make_networks(*args)[place]], "cpu")
+        loop = OfSameCrops(raw, config, lambda *args: [make_networks(*args)[place]], "cpu")
         network, random = loop.networks[0], torch.Generator().manual_seed(seed)
         network.restart(seed)
         with torch.no_grad():  # as after some training: a new network has hardly a gradient
@@ -149,14 +153,14 @@ def test_where_memory_ends_the_batch_is_halved_once_and_said(
     raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     smoke = replace(smoke, loop=replace(smoke.loop, batch=4, teaching=0))
-    original, most = PatientLoop._match, 2
+    original, most = PatientLoop.match, 2
 
     def match(loop: PatientLoop, number: int, place: int) -> None:
         if loop.batch > most:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         original(loop, number, place)
 
-    monkeypatch.setattr(PatientLoop, "_match", match)
+    monkeypatch.setattr(PatientLoop, "match", match)
     received: list[str] = []
     monitor = Monitor(lambda e: received.append(str(e.fields.get("message", ""))))
     halved = run(raw, smoke, monitor=monitor)

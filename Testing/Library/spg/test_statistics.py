@@ -98,7 +98,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return distill_cohort(cohort, folder / "out", DistillConfig.preset("smoke"))
 
 
-def test_a_set_has_volumes_with_the_statistics_and_the_spacing_of_the_cohort(made: Path) -> None:
+def test_a_set_has_the_statistics_and_the_spacing_of_the_cohort(made: Path) -> None:
     result = load_distilled(made)
     volumes = list(result.volumes())
     assert [volume.shape for volume in volumes] == [(12, 40, 40)] * 4
@@ -119,7 +119,7 @@ def test_a_set_has_volumes_with_the_statistics_and_the_spacing_of_the_cohort(mad
     assert distance(ours, theirs)[1] < before[1]
 
 
-def test_a_set_by_statistics_says_first_that_no_audit_could_have_found_a_leak(made: Path) -> None:
+def test_a_set_by_statistics_says_first_that_no_audit_finds_a_leak(made: Path) -> None:
     page = (made / "PRIVACY.md").read_text(encoding="utf-8")
     first = next(line for line in page.splitlines() if line.startswith("**"))
     assert first.startswith("**This audit could not have found a leak")

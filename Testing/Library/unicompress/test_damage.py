@@ -51,7 +51,7 @@ def test_a_file_cut_at_any_byte_is_refused_with_its_place(file: Path) -> None:
         decompress(file)
 
 
-def test_voxels_that_are_not_the_source_s_are_refused_where_they_must_be_exact(
+def test_changed_voxels_are_refused_where_they_must_be_exact(
     file: Path, recorder: WarningRecorder
 ) -> None:
     rebuild(file, voxels_sha256="0" * 64)

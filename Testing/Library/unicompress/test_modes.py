@@ -80,9 +80,7 @@ class TestRatio:
         assert (done.psnr, done.max_error) == (None, 0)
         assert same_bits(decompress(tmp_path / "a.ucv").voxels, scan.voxels)
 
-    def test_the_progress_of_a_ratio_never_goes_back_and_leaves_little_to_the_proof(
-        self, tmp_path: Path
-    ) -> None:
+    def test_the_progress_of_a_ratio_never_goes_back(self, tmp_path: Path) -> None:
         """Verifying takes a few hundredths of the time; before it, nearly all is done."""
         seen: list[tuple[str, float]] = []
 

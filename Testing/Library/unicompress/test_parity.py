@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -17,7 +19,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, parity
-from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.parity import RESIDUE, Layout, RepairChunk
 from MedEnhanceLib.unicompress.recovery import save_repaired
 
@@ -54,6 +55,20 @@ def made(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+class UnreadablePage:
+    """A file on a disk that can never read one of its pages."""
+
+    def __init__(self, stream: Any, start: int) -> None:
+        self.seek, self.fileno, self.close = stream.seek, stream.fileno, stream.close
+        self._stream, self._bad = stream, range(start, start + PAGE)
+
+    def read(self, length: int) -> bytes:
+        first = self._stream.tell()
+        if first < self._bad.stop and self._bad.start < first + length:
+            raise OSError(errno.EIO, "Input/output error")
+        return bytes(self._stream.read(length))
 
 
 def comes_back(path: Path, size: int) -> bool:
@@ -167,16 +182,8 @@ def test_a_sound_copy_is_the_file_as_it_was(made: Callable[..., Path], tmp_path:
 
 def test_a_disk_that_cannot_read_a_page_is_repaired_too(made: Callable[..., Path]) -> None:
     path = made(LARGE)
-    bad = range(6 * PAGE, 7 * PAGE)
-    read = Container._bytes_at
-
-    def failing(self: Container, offset: int, length: int) -> bytes:
-        overlaps = offset < bad.stop and bad.start < offset + length
-        if overlaps and not self._repaired:
-            raise CodecError("byte cannot be read: Input/output error")
-        return read(self, offset, length)
-
-    with mock.patch.object(Container, "_bytes_at", failing):
+    opened = Path.open
+    with mock.patch.object(Path, "open", lambda *args: UnreadablePage(opened(*args), 6 * PAGE)):
         assert decompress(path, threads=1).is_equal(noise(LARGE))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, DependencyError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 from MedEnhanceLib.unicompress.allocation import near_lossless
+from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.codec_models import MODEL_CHUNK, shipped_model
 from MedEnhanceLib.unicompress.codecs.predictor import (
     coder,
@@ -65,7 +67,7 @@ def _compiled_paths(request: pytest.FixtureRequest) -> None:
 @contextmanager
 def on(path: native.Library | None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "_search", lambda _folder: (path, "not compiled"))
+        patch.setattr(native, "find", lambda _folder: (path, "not compiled"))
         yield
 
 
@@ -143,7 +145,7 @@ def test_a_network_that_would_not_be_exact_is_refused() -> None:
         integer_network.Network.from_tensors({k: v for k, v in tensors.items() if k != "weights2"})
 
 
-def test_what_is_learned_from_is_the_same_on_every_path_and_takes_fewer_bits_then() -> None:
+def test_training_samples_are_the_same_on_every_path_and_bits_fall() -> None:
     drawn, block = [], anatomy((8, 64, 64))
     for path in PATHS:
         with on(path):
@@ -165,14 +167,13 @@ def test_shapes_that_would_take_for_ever_are_refused() -> None:
 
 @pytest.fixture
 def always_learned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The predictor codes a volume even where a few bytes more are the price."""
-    monkeypatch.setattr(near_lossless, "_NAMED_BYTES", -1e9)
+    """The predictor codes a volume, whatever it takes."""
+    monkeypatch.setattr(learned, "would_take", lambda *_: -1e9)
 
 
 @pytest.fixture
 def small_learned_blocks(monkeypatch: pytest.MonkeyPatch, always_learned: None) -> None:
-    monkeypatch.setattr(learned, "_VOXELS", 2_000)
-    monkeypatch.setattr(learned, "_SIDE", 20)
+    monkeypatch.setattr(near_lossless, "predictor_grid", lambda shape: Grid(shape, (2, 2, 2)))
 
 
 @pytest.mark.parametrize("bound", [None, 1, 8])
@@ -194,9 +195,12 @@ def test_a_volume_is_coded_by_the_predictor(
 def test_a_taught_network_travels_in_the_file(
     scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch, always_learned: None
 ) -> None:
-    monkeypatch.setattr(learned, "_LEAST_TUNED", 1)
-    monkeypatch.setattr(learned, "_LEAST_STEPS", 30)
-    monkeypatch.setattr(learned, "_CHUNK_BYTES", -1_000_000)
+    def taught(predictor: learned.Predictor, *_: Any, **__: Any) -> learned.Predictor:
+        samples = samples_of(anatomy((4, 20, 20)), 1000, np.random.default_rng(0))
+        network = tuning.tune(predictor.network, samples, steps=5)
+        return learned.Predictor(learned.model_of(network, "mr+", {}), network, carried=True)
+
+    monkeypatch.setattr(learned, "taught", taught)
     path = write(scan, lossless=True)
     carried = [chunk for chunk in chunks_of(path) if chunk.block == NO_BLOCK]
     assert [chunk.kind for chunk in carried] == 2 * [MODEL_CHUNK]  # all blocks hang on it
@@ -214,12 +218,12 @@ def test_a_reader_made_from_the_page_decodes_it() -> None:
 
 
 @pytest.mark.usefixtures("small_learned_blocks")
-def test_without_the_compiled_library_others_code_and_reading_says_what_to_do(
+def test_without_the_compiled_library_reading_says_what_to_do(
     scan: Volume, tmp_path: Path, recorder: WarningRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_it = compress(scan, tmp_path / "a.ucv", CompressConfig(lossless=True))
     assert "learned" in with_it.block_types
-    monkeypatch.setattr(native, "_search", lambda _folder: (None, "not compiled: build it"))
+    monkeypatch.setattr(native, "find", lambda _folder: (None, "not compiled: build it"))
     path = tmp_path / "b.ucv"
     without = compress(scan, path, CompressConfig(lossless=True), monitor=recorder.monitor)
     assert "learned" not in without.block_types

@@ -62,7 +62,7 @@ def test_a_region_that_is_none_is_refused(region: Region, file: Path) -> None:
 def test_only_the_chunks_that_are_needed_are_read(
     file: Path, scan: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, read, bytes_at = [], Container.read, Container._bytes_at
+    asked, read, bytes_at = [], Container.read, Container.bytes_at
     taken = 0
 
     def reading(container: Container, chunk: ChunkInfo) -> bytes:
@@ -78,7 +78,7 @@ def test_only_the_chunks_that_are_needed_are_read(
     with Container(file) as whole:
         grid, front = Grid(scan.shape, tuple(whole.header["blocks"])), whole.chunks[0].offset
     monkeypatch.setattr(Container, "read", reading)
-    monkeypatch.setattr(Container, "_bytes_at", counted)
+    monkeypatch.setattr(Container, "bytes_at", counted)
     decompress(file, region=(slice(5, 7), slice(0, 13), slice(0, 20)))
     boxes = [grid.box(chunk.block) for chunk in asked]
     assert len(boxes) == 4  # two along k, one along j, two along i

@@ -81,7 +81,7 @@ def test_without_the_compiled_library_nothing_is_filtered(monkeypatch: pytest.Mo
     coded, error, noise = coded_with_error()
     chosen = wiener.fit(coded.frames, error, noise, 1 << 20, MOST)
     data = replace(coded, noise=noise, filter=chosen).data
-    monkeypatch.setattr(native, "_search", lambda _folder: (None, "not compiled: build it"))
+    monkeypatch.setattr(native, "find", lambda _folder: (None, "not compiled: build it"))
     assert wiener.fit(coded.frames, error, noise, 1 << 20, MOST) is None
     with pytest.raises(DependencyError, match="compiled library") as caught:
         video.decode(data, BLOCK.shape, context_of(BLOCK))

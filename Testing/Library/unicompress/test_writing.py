@@ -21,8 +21,8 @@ from MedEnhanceLib.errors import Cancelled, CodecError, OutputError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import CompressConfig, compress, encode
 from MedEnhanceLib.unicompress import container as container_module
-from MedEnhanceLib.unicompress.allocation import near_lossless
 from MedEnhanceLib.unicompress.blocks import Grid
+from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
@@ -119,7 +119,7 @@ def test_a_codec_or_predictor_that_errs_is_caught_before_the_file_appears(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(near_lossless, "_NAMED_BYTES", -1e9)  # the predictor, whatever it takes
+    monkeypatch.setattr(learned, "would_take", lambda *_: -1e9)  # the predictor codes it
     for kind, block_type in BLOCK_TYPES.items():
         wrong = replace(block_type, decode=wrong_voxel(block_type.decode))
         monkeypatch.setitem(BLOCK_TYPES, kind, wrong)

@@ -171,7 +171,7 @@ def _neighbors(frames: Frames, compiled: video_filter.CompiledFilter) -> Iterato
         yield [padded[n] for n in needed]
 
 
-def _terms(
+def terms(
     window: Sequence[Shorts], limits: Sequence[int], rows: slice = slice(None)
 ) -> Iterator[Shorts]:
     """Yield by tap and limit both sides' limited differences to the middle, [H, W].
@@ -251,7 +251,7 @@ def _gather(
         ends = np.searchsorted(place[order], np.arange(CLASSES + 1))
         columns = np.empty((TERMS, len(order)), np.float32)
         seen = [padded[:, : frames.shape[2] + 2 * _REACH] for padded in window]
-        for n, term in enumerate(_terms(seen, limits, rows)):
+        for n, term in enumerate(terms(seen, limits, rows)):
             columns[n] = term.ravel()[order]
         aims = error[k][rows].ravel()[order]
         for label in range(CLASSES):

@@ -11,7 +11,7 @@ import pytest
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg.audit import Audited, AuditReport, audit, write_confidential, write_report
-from MedEnhanceLib.spg.audit.audit_report import _TRIED
+from MedEnhanceLib.spg.audit.audit_report import TRIED
 from MedEnhanceLib.spg.audit.significance import ALPHA
 
 from .conftest import Anatomy, Make, groups
@@ -37,7 +37,7 @@ def test_every_attack_is_in_it_and_only_the_leak_alarms(report: AuditReport) -> 
     assert report.summary.startswith("ALARM")
 
 
-def test_who_decides_on_sharing_reads_what_was_tried_and_what_it_would_have_found(
+def test_the_report_states_what_was_tried_and_what_it_could_find(
     report: AuditReport,
 ) -> None:
     clean = replace(report, findings=report.findings[1:])
@@ -51,7 +51,7 @@ def test_who_decides_on_sharing_reads_what_was_tried_and_what_it_would_have_foun
     assert "5 used and 5 held-out patients" in clean.headline
     assert "weaker leaks" in clean.headline
     for finding in report.findings:
-        for words in (_TRIED[finding.attack], finding.title, finding.power):
+        for words in (TRIED[finding.attack], finding.title, finding.power):
             assert words in report.summary
         assert finding.is_blind or ("4 of 5" in finding.power and "noticed" in finding.power)
         assert finding.is_blind == ("cannot notice any leak" in finding.power)

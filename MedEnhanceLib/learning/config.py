@@ -1,0 +1,40 @@
+"""Options shared by trainings of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from MedEnhanceLib.core.options import WithPresets, option
+from MedEnhanceLib.runtime.device import DEVICES
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(WithPresets):
+    """Options of every training: the model's name and the data for its card.
+
+    A subclass gives `name` a default.
+    """
+
+    name: str = option(
+        "",
+        help="name of the model; if not given, that of OUT with --high-quality, else by the method",
+        is_name=True,
+        metavar="N",
+    )
+    data: tuple[dict[str, str], ...] = option(
+        (), help="for the model card: name, subjects, license and source of each collection"
+    )
+    seed: int = option(0, help="random seed", metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkTrainingConfig(TrainingConfig):
+    """Options of a training whose model has a bundle of its own."""
+
+    license: str = option("", help="license of the weights, for the card; empty: not stated")
+    anatomy: str = option(
+        "",
+        help='what the images show, as in "images of the brain"; users are informed of it',
+        metavar="TEXT",
+    )
+    device: str = option("auto", help=DEVICES, metavar="D")
